@@ -1,0 +1,33 @@
+"""Self-Attention GAN for Keras 3: layers for any GAN, and a model that trains with `fit`."""
+
+from keras_sagan import callbacks, data, layers, losses, metrics, models, visualization
+from keras_sagan.layers import (
+    ConditionalBatchNorm,
+    SelfAttention2D,
+    SNConv2D,
+    SNDense,
+    SNEmbedding,
+)
+from keras_sagan.metrics import FrechetInceptionDistance
+from keras_sagan.models import SAGAN, build_discriminator, build_generator
+from keras_sagan.version import __version__
+
+__all__ = [
+    "ConditionalBatchNorm",
+    "FrechetInceptionDistance",
+    "SAGAN",
+    "SNConv2D",
+    "SNDense",
+    "SNEmbedding",
+    "SelfAttention2D",
+    "__version__",
+    "build_discriminator",
+    "build_generator",
+    "callbacks",
+    "data",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "visualization",
+]

@@ -1,0 +1,79 @@
+"""Package metadata of keras_sagan. Tools are configured in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+
+
+def read_version():
+    """Reads the version without importing the package, which needs Keras."""
+    text = (HERE / "keras_sagan" / "version.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    if match is None:
+        raise RuntimeError('keras_sagan/version.py has no line `__version__ = "…"`.')
+    return match.group(1)
+
+
+def read_long_description():
+    """The README, where the tree has one."""
+    readme = HERE / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.exists() else ""
+
+
+# TFDS asks for importlib_resources without declaring it.
+DATA = ["tensorflow-datasets>=4.9.4", "importlib_resources"]
+# TensorFlow-GAN's evaluation modules import the other three.
+METRICS = [
+    "tensorflow-gan>=2.1.0",
+    "tensorflow-probability>=0.24",
+    "tensorflow-hub>=0.16.1",
+    "tf_keras>=2.16",
+]
+PLOT = ["matplotlib>=3.8", "pillow>=10.1"]
+TEST = ["pytest>=8.0", "pytest-xdist>=3.5", "scipy>=1.11", "jax"]
+
+setup(
+    name="keras_sagan",
+    version=read_version(),
+    description="Self-Attention Generative Adversarial Networks for Keras 3 and TensorFlow.",
+    long_description=read_long_description(),
+    long_description_content_type="text/markdown",
+    author="The keras_sagan authors",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["keras_sagan", "keras_sagan.*"]),
+    package_data={
+        "keras_sagan": [
+            "py.typed",
+            "data/fashion_mnist_t10k/*",
+            "metrics/weights/*",
+        ]
+    },
+    zip_safe=False,
+    # Keras 3.15 is the first release that guards `.keras` files against archive bombs, links and
+    # path traversal. It needs Python 3.11, and TensorFlow 2.16.1 is the oldest that it supports.
+    python_requires=">=3.11",
+    install_requires=["keras>=3.15", "tensorflow>=2.16.1", "numpy>=1.26"],
+    extras_require={
+        "data": DATA,
+        "metrics": METRICS,
+        "plot": PLOT,
+        "test": TEST + DATA + METRICS + PLOT,
+        "all": DATA + METRICS + PLOT,
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)

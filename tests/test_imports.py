@@ -1,0 +1,61 @@
+"""Who may import whom: the layering of the package, read from its syntax trees."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import keras_sagan
+
+PACKAGE = Path(keras_sagan.__file__).parent
+MAY_IMPORT = {
+    "version": set(),
+    "ops": {"ops"},
+    "layers": {"layers", "ops"},
+    "losses": set(),
+    "models": {"models", "layers", "losses", "ops"},
+    "metrics": {"metrics", "ops"},
+    "visualization": {"visualization", "ops"},
+    "data": {"data", "ops"},
+    "callbacks": {"callbacks", "metrics", "visualization", "ops"},
+    "distribution": set(),
+}
+USES_TENSORFLOW = (
+    "models/sagan.py",
+    "models/gradients.py",
+    "models/loop.py",
+    "models/sampling.py",
+    "data/",
+    "distribution.py",
+    "metrics/tfgan.py",
+    "metrics/inception.py",
+    "callbacks/training_checkpoint.py",
+    "callbacks/checkpoint_store.py",
+    "callbacks/model_state.py",
+)
+OPS_MAY_USE = {"keras", "numpy"}
+FILES = {p.relative_to(PACKAGE).as_posix(): p for p in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(path):
+    """Full dotted names of everything a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if n != "__init__.py"])
+def test_imports(name):
+    unit = name.split("/")[0].removesuffix(".py")
+    for imported in imports(FILES[name]):
+        top, *rest = imported.split(".")
+        if top == "keras_sagan":
+            assert rest[0] in MAY_IMPORT[unit] | {"version"}, f"{name} imports {imported}"
+        if top == "tensorflow":
+            assert name.startswith(USES_TENSORFLOW), f"{name} imports TensorFlow"
+        if unit == "ops" and top != "keras_sagan":
+            assert top in OPS_MAY_USE | {"typing"}, f"{name} imports {imported}"
+        assert imported not in ("keras.src", "keras_src") and not imported.startswith("keras.src.")

@@ -1,0 +1,109 @@
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+import keras_sagan
+
+PACKAGE = Path(keras_sagan.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+OPTIONAL = [
+    "tensorflow_datasets",
+    "tensorflow_gan",
+    "tensorflow_probability",
+    "tensorflow_hub",
+    "tf_keras",
+    "matplotlib",
+    "PIL",
+    "scipy",
+]
+
+
+def test_public_names_are_frozen():
+    assert keras_sagan.__all__ == [
+        "ConditionalBatchNorm",
+        "FrechetInceptionDistance",
+        "SAGAN",
+        "SNConv2D",
+        "SNDense",
+        "SNEmbedding",
+        "SelfAttention2D",
+        "__version__",
+        "build_discriminator",
+        "build_generator",
+        "callbacks",
+        "data",
+        "layers",
+        "losses",
+        "metrics",
+        "models",
+        "visualization",
+    ]
+    assert all(hasattr(keras_sagan, name) for name in keras_sagan.__all__)
+
+
+@pytest.mark.parametrize(
+    "name", ["callbacks", "data", "layers", "metrics", "models", "visualization"]
+)
+def test_names_of_subpackages_exist(name):
+    module = getattr(keras_sagan, name)
+    assert module.__all__ and all(hasattr(module, each) for each in module.__all__)
+    assert len(set(module.__all__)) == len(module.__all__)
+
+
+def test_version():
+    from keras_sagan import version
+
+    assert keras_sagan.__version__ == version.__version__
+    assert all(part.isdigit() for part in keras_sagan.__version__.split(".")[:2])
+
+
+BLOCKED = """
+import sys
+for name in {names}:
+    sys.modules[name] = None
+import keras_sagan
+for name in keras_sagan.__all__:
+    getattr(keras_sagan, name)
+loaded = [m for m in sys.modules if m.split(".")[0] in {names} and sys.modules[m] is not None]
+print(loaded)
+"""
+
+
+def test_import_needs_no_optional_package():
+    code = BLOCKED.format(names=OPTIONAL)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.strip() == "[]"
+
+
+def test_no_assert_in_the_library():
+    assert len(FILES) > 20
+    for path in FILES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        found = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+        assert not found, f"{path.relative_to(PACKAGE)} lines {found}"
+
+
+def test_only_classes_are_registered_with_keras():
+    """A registered function could be called by a `.keras` file from anywhere."""
+    registered = {
+        name: value
+        for name, value in keras.saving.get_custom_objects().items()
+        if name.startswith("keras_sagan>")
+    }
+    expected = {"ConditionalBatchNorm", "SAGAN", "SNConv2D", "SNDense", "SNEmbedding"}
+    assert expected | {"SelfAttention2D"} <= {name.split(">")[1] for name in registered}
+    assert all(inspect.isclass(value) for value in registered.values())
+    ours = [v for v in keras.saving.get_custom_objects().values() if _is_ours(v)]
+    assert len(ours) == len(registered)
+
+
+def _is_ours(value):
+    return getattr(value, "__module__", "").startswith("keras_sagan.")
