@@ -1,0 +1,54 @@
+"""Power iteration for the largest singular value of a matrix."""
+
+from keras import ops
+
+
+def power_iteration(matrix, u, steps=1, epsilon=1e-12):
+    """Estimates the largest singular value of a matrix from a starting vector.
+
+    One step is `v = matrix @ u / (|matrix @ u| + epsilon)` followed by
+    `u = v @ matrix / (|v @ matrix| + epsilon)`; then `sigma = v @ matrix @ u`. The gradient of
+    `sigma` takes `u` and `v` as constants, so that it is the outer product of the two, which is
+    the exact gradient once the iteration has converged. Where the matrix is zero `u` stays as it
+    was: a zero vector could never recover.
+
+    Args:
+        matrix: Float tensor of shape `(rows, columns)`.
+        u: Float tensor of shape `(columns,)` and unit length, the previous estimate of the right
+            singular vector.
+        steps: Positive integer, the iterations to run.
+        epsilon: Float added to each norm before it divides. Defaults to `1e-12`.
+
+    Returns:
+        Tuple of the scalar `sigma` and the new `u`, of shape `(columns,)`, both in the dtype of
+        `matrix`.
+
+    Example:
+
+    >>> from keras import ops
+    >>> sigma, u = power_iteration(ops.ones((2, 2)), ops.convert_to_tensor([1.0, 0.0]))
+    >>> float(sigma)
+    2.0
+
+    Reference:
+        [Miyato et al., 2018](https://arxiv.org/abs/1802.05957), algorithm 1. The place of
+        `epsilon` is that of the SAGAN authors' code.
+    """
+    constant = ops.stop_gradient(matrix)
+    for _ in range(steps):
+        v = _normalize(ops.matmul(constant, u), epsilon)
+        candidate = ops.matmul(v, constant)
+        # An inequality of the norm, not of `v`: an underflow in either product counts as zero.
+        is_nonzero = _norm(candidate) > epsilon
+        u = ops.where(is_nonzero, _normalize(candidate, epsilon), u)
+    u, v = ops.stop_gradient(u), ops.stop_gradient(v)
+    sigma = ops.sum(v * ops.matmul(matrix, u))
+    return sigma, u
+
+
+def _norm(x):
+    return ops.sqrt(ops.sum(ops.square(x)))
+
+
+def _normalize(x, epsilon):
+    return x / (_norm(x) + epsilon)

@@ -1,0 +1,81 @@
+"""One call that checks what every Keras layer owes its user."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def check_layer(cls, init_kwargs, inputs, tmp_path, trainable_weights, non_trainable_weights):
+    """Checks config and file round trips, symbolic = eager, weight counts, policies, training.
+
+    `inputs` is a tuple of arrays, the positional call arguments.
+    """
+    layer = cls(**init_kwargs)
+    outputs = layer(*inputs)
+    assert len(layer.trainable_weights) == trainable_weights
+    assert len(layer.non_trainable_weights) == non_trainable_weights
+    check_config(cls, layer)
+    check_symbolic(layer, inputs, outputs)
+    check_file(layer, inputs, tmp_path)
+    for policy in ("mixed_float16", "mixed_bfloat16"):
+        check_policy(cls, init_kwargs, inputs, policy)
+    for jit_compile in (False, True):
+        check_training(cls, init_kwargs, inputs, jit_compile)
+
+
+def check_config(cls, layer):
+    config = layer.get_config()
+    again = cls.from_config(config)
+    assert again.get_config() == config
+    assert keras.saving.get_registered_name(cls) == f"keras_sagan>{cls.__name__}"
+    restored = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert type(restored) is cls
+
+
+def as_inputs(inputs):
+    return [keras.Input(x.shape[1:], dtype=x.dtype.name) for x in inputs]
+
+
+def check_symbolic(layer, inputs, outputs):
+    symbolic = layer(*as_inputs(inputs))
+    assert symbolic.shape[1:] == tuple(outputs.shape[1:])
+    assert symbolic.dtype == keras.backend.standardize_dtype(outputs.dtype)
+    assert layer.compute_output_shape(*(x.shape for x in inputs)) == tuple(outputs.shape)
+
+
+def check_file(layer, inputs, tmp_path):
+    symbols = as_inputs(inputs)
+    model = keras.Model(symbols, layer(*symbols))
+    expected = ops.convert_to_numpy(model(list(inputs)))
+    path = tmp_path / "model.keras"
+    model.save(path)
+    again = keras.saving.load_model(path)
+    np.testing.assert_array_equal(ops.convert_to_numpy(again(list(inputs))), expected)
+    for old, new in zip(model.weights, again.weights):
+        np.testing.assert_array_equal(ops.convert_to_numpy(old), ops.convert_to_numpy(new))
+
+
+def check_policy(cls, init_kwargs, inputs, policy):
+    layer = cls(**init_kwargs, dtype=policy)
+    outputs = layer(*inputs, training=True)
+    assert keras.backend.standardize_dtype(outputs.dtype) == policy.removeprefix("mixed_")
+    for weight in layer.weights:
+        assert weight.dtype == "float32", weight.path
+    reference = cls(**init_kwargs)
+    reference(*inputs)
+    reference.set_weights(layer.get_weights())
+    expected = ops.convert_to_numpy(reference(*inputs))
+    received = ops.convert_to_numpy(ops.cast(layer(*inputs), "float32"))
+    np.testing.assert_allclose(received, expected, rtol=0.05, atol=0.05)
+
+
+def check_training(cls, init_kwargs, inputs, jit_compile):
+    symbols = as_inputs(inputs)
+    model = keras.Model(symbols, cls(**init_kwargs)(*symbols))
+    model.compile("sgd", "mse", jit_compile=jit_compile)
+    before = [ops.convert_to_numpy(w) for w in model.trainable_weights]
+    targets = np.ones(model(list(inputs)).shape, "float32")
+    history = model.fit(list(inputs), targets, batch_size=len(targets), verbose=0)
+    assert np.isfinite(history.history["loss"][0])
+    after = [ops.convert_to_numpy(w) for w in model.trainable_weights]
+    assert any(not np.array_equal(a, b) for a, b in zip(before, after))

@@ -1,0 +1,111 @@
+"""Networks of 8 x 8 pixels that train in no time, and images and labels for them."""
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_sagan.layers import (
+    ConditionalBatchNorm,
+    SelfAttention2D,
+    SNConv2D,
+    SNDense,
+    SNEmbedding,
+)
+from keras_sagan.models import SAGAN
+
+SHAPE = (8, 8, 2)
+LATENT_DIM = 3
+CLASSES = 5
+
+
+def build_generator(num_classes=CLASSES, on_call=None, gamma=0.5):
+    """Every layer of SAGAN's generator once. `on_call(latents, labels)` sees each eager call."""
+    latents, x = 2 * [keras.Input((LATENT_DIM,), name="latents")]
+    labels = None if num_classes is None else keras.Input((), dtype="int32", name="labels")
+    ids = labels
+    if on_call is not None:
+        x, ids = _spy(on_call, x, ids)
+    x = SNDense(4 * 4 * 8, name="start")(x)
+    x = layers.Reshape((4, 4, 8))(x)
+    norm = ConditionalBatchNorm(num_classes or 1, momentum=0.9, name="norm")
+    x = norm(x) if ids is None else norm(x, ids)
+    x = layers.ReLU()(x)
+    x = layers.UpSampling2D()(x)
+    x = attention(x, gamma)
+    x = SNConv2D(SHAPE[-1], 3, padding="same", name="last")(x)
+    images = layers.Activation("tanh", dtype="float32")(x)
+    return keras.Model(latents if labels is None else [latents, labels], images, name="generator")
+
+
+def build_discriminator(num_classes=CLASSES, on_call=None, gamma=0.5):
+    """Every layer of SAGAN's discriminator once."""
+    images, x = 2 * [keras.Input(SHAPE, name="images")]
+    labels = None if num_classes is None else keras.Input((), dtype="int32", name="labels")
+    ids = labels
+    if on_call is not None:
+        x, ids = _spy(on_call, x, ids)
+    x = SNConv2D(8, 3, padding="same", name="first")(x)
+    x = layers.ReLU()(x)
+    x = attention(x, gamma)
+    features = keras.ops.sum(x, axis=(1, 2))
+    logits = SNDense(1, name="logits", dtype="float32")(features)
+    if labels is None:
+        return keras.Model(images, logits, name="discriminator")
+    rows = SNEmbedding(num_classes, 8, name="rows")(ids)
+    logits = layers.Add(dtype="float32")([logits, layers.Dot(axes=1)([features, rows])])
+    return keras.Model([images, labels], logits, name="discriminator")
+
+
+def _spy(on_call, x, ids):
+    return Spy(on_call)(x, ids) if ids is not None else (Spy(on_call)(x), None)
+
+
+def attention(x, gamma):
+    layer = SelfAttention2D(key_reduction=4, name="attention")
+    x = layer(x)
+    layer.gamma.assign(gamma)  # At 0 it would hide what the attention does.
+    return x
+
+
+def build_sagan(num_classes=CLASSES, on_generator=None, on_discriminator=None, **kwargs):
+    kwargs = {"seed": 7, **kwargs}
+    return SAGAN(
+        build_generator(num_classes, on_generator),
+        build_discriminator(num_classes, on_discriminator),
+        LATENT_DIM,
+        num_classes,
+        **kwargs,
+    )
+
+
+def sgd(learning_rate=0.02):
+    """Two optimisers, where a wrong factor in a gradient can't hide."""
+    return {
+        "g_optimizer": keras.optimizers.SGD(learning_rate),
+        "d_optimizer": keras.optimizers.SGD(2.0 * learning_rate),
+    }
+
+
+def images(count, seed=0):
+    return np.random.default_rng(seed).uniform(-1.0, 1.0, (count, *SHAPE)).astype("float32")
+
+
+def labels(count, seed=0):
+    return np.random.default_rng(seed).integers(0, CLASSES, count).astype("int32")
+
+
+def weights(model):
+    return [keras.ops.convert_to_numpy(x).copy() for x in model.weights]
+
+
+class Spy(layers.Layer):
+    """Passes its inputs through and shows them to a function, where they are computed eagerly."""
+
+    def __init__(self, on_call, **kwargs):
+        super().__init__(**kwargs)
+        self.on_call = on_call
+
+    def call(self, x, labels=None):
+        if hasattr(x, "numpy"):
+            self.on_call(x.numpy(), None if labels is None else labels.numpy())
+        return x if labels is None else (x, labels)
