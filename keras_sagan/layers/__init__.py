@@ -1,0 +1,9 @@
+"""Keras layers of a self-attention GAN, each usable in any Keras model."""
+
+from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
+from keras_sagan.layers.self_attention2d import SelfAttention2D
+from keras_sagan.layers.sn_conv2d import SNConv2D
+from keras_sagan.layers.sn_dense import SNDense
+from keras_sagan.layers.sn_embedding import SNEmbedding
+
+__all__ = ["ConditionalBatchNorm", "SNConv2D", "SNDense", "SNEmbedding", "SelfAttention2D"]

@@ -1,0 +1,173 @@
+"""Batch normalisation with a scale and an offset for each class."""
+
+import keras
+from keras import ops
+
+from keras_sagan.ops.labels import check_labels
+
+
+@keras.saving.register_keras_serializable(package="keras_sagan")
+class ConditionalBatchNorm(keras.layers.Layer):
+    """Batch normalisation whose `gamma` and `beta` are looked up by class label.
+
+    `outputs = (images - mean) / sqrt(variance + epsilon) * gamma[labels] + beta[labels]`, with the
+    moments of the whole batch. Moments are taken in two passes in float32, whatever the policy,
+    so that a large mean costs no precision. With one class it is a `BatchNormalization`, and the
+    labels may be left out. The defaults are those of SAGAN, not of Keras.
+
+    Args:
+        num_classes: Positive integer, the rows of the two tables.
+        axis: Integer, the axis of the channels. Defaults to `-1`.
+        momentum: Float in [0, 1], the share of the moving statistics that a training call keeps.
+            Defaults to `0.999`.
+        epsilon: Positive float, added to the variance. Defaults to `1e-5`.
+        synchronized: Boolean, whether the moments are those of the global batch over all
+            replicas of a `tf.distribute` strategy (TensorFlow only). Defaults to `False`.
+        **kwargs: Base layer arguments, such as `name` and `dtype`.
+
+    Call arguments:
+        images: Float tensor of rank 2 or more, `(batch, …, channels)`.
+        labels: Integer tensor of shape `(batch,)` in `[0, num_classes)`; optional with one class.
+        training: Boolean, whether to use (and keep) the moments of the batch.
+
+    Returns:
+        Float tensor of the shape of `images`, in the layer's compute dtype.
+
+    State:
+        `moving_mean` and `moving_variance`, of shape `(channels,)`: move with `training=True`,
+        used otherwise. An empty batch leaves them as they are.
+
+    Raises:
+        ValueError: For `num_classes < 1`, a `momentum` outside [0, 1], an `epsilon` that isn't
+            positive, missing labels with more than one class, labels that are not integers of
+            shape `(batch,)` or, where their values are known, out of range.
+
+    Example:
+
+    >>> import numpy as np
+    >>> layer = ConditionalBatchNorm(num_classes=10)
+    >>> images = np.random.normal(3.0, 2.0, (8, 4, 4, 5)).astype("float32")
+    >>> outputs = layer(images, np.arange(8), training=True)
+    >>> abs(float(np.mean(outputs))) < 1e-5
+    True
+
+    Reference:
+        [Dumoulin et al., 2017](https://arxiv.org/abs/1610.07629); tables, momentum and epsilon
+        from the SAGAN authors' code.
+    """
+
+    def __init__(
+        self, num_classes, axis=-1, momentum=0.999, epsilon=1e-5, synchronized=False, **kwargs
+    ):
+        super().__init__(**kwargs)
+        is_integer = isinstance(num_classes, int) and not isinstance(num_classes, bool)
+        if not is_integer or num_classes < 1:
+            raise ValueError(
+                f"`num_classes` must be a positive integer. Received: num_classes={num_classes}"
+            )
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"`momentum` must lie in [0, 1]. Received: momentum={momentum}")
+        if epsilon <= 0:
+            raise ValueError(f"`epsilon` must be positive. Received: epsilon={epsilon}")
+        if synchronized and keras.backend.backend() != "tensorflow":
+            raise ValueError(
+                "`synchronized=True` needs the TensorFlow backend. "
+                f"Received: synchronized=True on {keras.backend.backend()}"
+            )
+        self.num_classes = num_classes
+        self.axis = int(axis)
+        self.momentum = float(momentum)
+        self.epsilon = float(epsilon)
+        self.synchronized = bool(synchronized)
+        self.supports_masking = True
+
+    def build(self, images_shape, labels_shape=None):
+        channels = images_shape[self.axis]
+        if channels is None:
+            raise ValueError(
+                f"The channels (axis {self.axis}) of `images` must be known. "
+                f"Received: images of shape {images_shape}"
+            )
+        table = {"shape": (self.num_classes, channels), "autocast": False}
+        statistic = {
+            "shape": (channels,),
+            "autocast": False,
+            "trainable": False,
+            "aggregation": "mean",
+        }
+        self.gamma = self.add_weight(name="gamma", initializer="ones", **table)
+        self.beta = self.add_weight(name="beta", initializer="zeros", **table)
+        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **statistic)
+        self.moving_variance = self.add_weight(
+            name="moving_variance", initializer="ones", **statistic
+        )
+
+    def call(self, images, labels=None, training=False):
+        if labels is None and self.num_classes > 1:
+            raise ValueError(
+                f"`labels` must be given, as num_classes={self.num_classes}. Received: labels=None"
+            )
+        # Statistics overflow and round in half precision.
+        x = ops.cast(images, keras.backend.result_type(images.dtype, "float32"))
+        if training and self.trainable:
+            mean, variance = self._moments(x)
+            self._update(self.moving_mean, mean, x)
+            self._update(self.moving_variance, variance, x)
+        else:
+            mean = ops.cast(self.moving_mean, x.dtype)
+            variance = ops.cast(self.moving_variance, x.dtype)
+        gamma, beta = self._lookup(labels, x)
+        scale = gamma * ops.rsqrt(self._expand(variance, x) + self.epsilon)
+        outputs = x * scale + (beta - self._expand(mean, x) * scale)
+        return ops.cast(outputs, self.compute_dtype)
+
+    def _moments(self, x):
+        axes = [a for a in range(len(x.shape)) if a != self.axis % len(x.shape)]
+        if not self.synchronized:
+            return ops.moments(x, axes)
+        # Synchronised moments are E[x^2] - E[x]^2, which cancels. Around the mean it doesn't.
+        shift = ops.stop_gradient(ops.moments(x, axes, synchronized=True)[0])
+        mean, variance = ops.moments(x - self._expand(shift, x), axes, synchronized=True)
+        return mean + shift, variance
+
+    def _update(self, statistic, value, x):
+        old = ops.cast(statistic, value.dtype)
+        new = old * self.momentum + value * (1.0 - self.momentum)
+        # The moments of an empty batch are NaN.
+        statistic.assign(ops.where(ops.size(x) > 0, new, old))
+
+    def _lookup(self, labels, x):
+        if labels is None:
+            return (self._expand(ops.cast(t[0], x.dtype), x) for t in (self.gamma, self.beta))
+        labels = check_labels(labels, self.num_classes)
+        shape = [1] * len(x.shape)
+        shape[0], shape[self.axis] = -1, x.shape[self.axis]
+        tables = (ops.take(table, labels, axis=0) for table in (self.gamma, self.beta))
+        return (ops.reshape(ops.cast(rows, x.dtype), shape) for rows in tables)
+
+    def _expand(self, vector, x):
+        shape = [1] * len(x.shape)
+        shape[self.axis] = x.shape[self.axis]
+        return ops.reshape(vector, shape)
+
+    def compute_output_shape(self, images_shape, labels_shape=None):
+        return images_shape
+
+    def compute_output_spec(self, images, labels=None, training=False):
+        if labels is not None:
+            check_labels(labels, self.num_classes)
+        elif self.num_classes > 1:
+            raise ValueError(
+                f"`labels` must be given, as num_classes={self.num_classes}. Received: labels=None"
+            )
+        return keras.KerasTensor(images.shape, dtype=self.compute_dtype)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "axis": self.axis,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "synchronized": self.synchronized,
+        }

@@ -1,0 +1,275 @@
+"""Self-attention over the locations of an image map."""
+
+import contextlib
+
+import keras
+from keras import ops
+
+from keras_sagan.layers.sn_conv2d import SNConv2D
+from keras_sagan.ops.attention import spatial_attention
+
+
+@keras.saving.register_keras_serializable(package="keras_sagan")
+class SelfAttention2D(keras.layers.Layer):
+    """Self-attention block of SAGAN over an image map.
+
+    `query`, `key` and `value` are 1x1 convolutions of the map without bias; key and value are
+    max-pooled. `scores = softmax(query @ key.T)` tells how much each key location matters where a
+    query location is drawn, and `outputs = inputs + gamma * conv1x1(scores @ value)`. `gamma` is
+    a learned scalar that starts at 0, so that a new layer is the identity: it can be put into a
+    trained network. The defaults are those of the authors' code; `pool_size=1,
+    value_reduction=8` gives the paper's text. Costs `O((height * width)^2 / pool_size^2)` memory.
+
+    Args:
+        key_reduction: Positive integer; query and key have `channels // key_reduction` channels.
+            Defaults to `8`.
+        value_reduction: Positive integer; the value has `channels // value_reduction` channels.
+            Defaults to `2`.
+        pool_size: Positive integer, the max-pooling of key and value; 1 for none. Defaults to `2`.
+        use_spectral_norm: Boolean, whether the four convolutions are `SNConv2D`. Defaults to
+            `True`.
+        power_iterations, epsilon: As in `SNConv2D`.
+        kernel_initializer: Initializer of the four kernels. Defaults to `"glorot_uniform"`.
+        data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras's own.
+        **kwargs: Base layer arguments, such as `name` and `dtype`.
+
+    Call arguments:
+        inputs: Float tensor of shape `(batch, height, width, channels)`, or
+            `(batch, channels, height, width)` with `"channels_first"`. Height and width may be
+            unknown while a model is built.
+        training: Boolean, whether the spectral norms' `vector_u` move.
+        return_attention_scores: Boolean. Defaults to `False`.
+
+    Returns:
+        Float tensor of the shape of `inputs`. With `return_attention_scores=True` a tuple of it
+        and the scores, float32 of shape
+        `(batch, height * width, (height // pool_size) * (width // pool_size))`, row-major over
+        the map; each row sums to 1.
+
+    State:
+        `gamma`, trainable, and the four kernels; the convolutions' `vector_u`.
+
+    Raises:
+        ValueError: For a reduction or `pool_size` that isn't a positive integer, fewer channels
+            than a reduction, inputs not of rank 4, or a height or width that `pool_size` doesn't
+            divide.
+
+    Example:
+
+    >>> import numpy as np
+    >>> layer = SelfAttention2D()
+    >>> images = np.random.normal(size=(2, 8, 8, 16)).astype("float32")
+    >>> outputs, scores = layer(images, return_attention_scores=True)
+    >>> bool(np.all(outputs == images)), tuple(scores.shape)
+    (True, (2, 64, 16))
+
+    Reference:
+        [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equations 1 to 3; pooling and the
+        reductions from the authors' code.
+    """
+
+    def __init__(
+        self,
+        key_reduction=8,
+        value_reduction=2,
+        pool_size=2,
+        use_spectral_norm=True,
+        power_iterations=1,
+        epsilon=1e-12,
+        kernel_initializer="glorot_uniform",
+        data_format=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        for name, value in (
+            ("key_reduction", key_reduction),
+            ("value_reduction", value_reduction),
+            ("pool_size", pool_size),
+        ):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}")
+        if data_format not in (None, "channels_last", "channels_first"):
+            raise ValueError(
+                '`data_format` must be None, "channels_last" or "channels_first". '
+                f"Received: data_format={data_format}"
+            )
+        self.key_reduction = key_reduction
+        self.value_reduction = value_reduction
+        self.pool_size = pool_size
+        self.use_spectral_norm = bool(use_spectral_norm)
+        self.power_iterations = power_iterations
+        self.epsilon = float(epsilon)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.data_format = data_format or keras.config.image_data_format()
+        self.supports_masking = True
+        self._record = None
+
+    def build(self, input_shape):
+        self._check_shape(input_shape)
+        channels = input_shape[self._channel_axis]
+        if channels is None:
+            raise ValueError(
+                f"The channels of `inputs` must be known. Received: inputs of shape {input_shape}"
+            )
+        for name in ("key_reduction", "value_reduction"):
+            if channels < getattr(self, name):
+                raise ValueError(
+                    f"`inputs` must have at least {name}={getattr(self, name)} channels; lower "
+                    f"`{name}` for narrow maps. Received: inputs of shape {input_shape}, with "
+                    f"{channels} channels"
+                )
+        key_channels = channels // self.key_reduction
+        value_channels = channels // self.value_reduction
+        self.query_conv = self._conv(key_channels, "query")
+        self.key_conv = self._conv(key_channels, "key")
+        self.value_conv = self._conv(value_channels, "value")
+        self.output_conv = self._conv(channels, "output")
+        for conv in (self.query_conv, self.key_conv, self.value_conv):
+            conv.build(input_shape)
+        attended_shape = list(input_shape)
+        attended_shape[self._channel_axis] = value_channels
+        self.output_conv.build(tuple(attended_shape))
+        self.gamma = self.add_weight(name="gamma", shape=(), initializer="zeros")
+
+    def call(self, inputs, training=False, return_attention_scores=False):
+        self._check_shape(inputs.shape)
+        if inputs.shape[0] == 0:  # Convolutions of nothing are not safe on every backend.
+            return self._empty(inputs, return_attention_scores)
+        query = self._locations(self.query_conv(inputs, training=training))
+        key = self._locations(self._pool(self.key_conv(inputs, training=training)))
+        value = self._locations(self._pool(self.value_conv(inputs, training=training)))
+        attended, scores = spatial_attention(query, key, value)
+        if self._record is not None:
+            self._record(self, scores, self._map_size(inputs))
+        attended = self._map(attended, inputs)
+        outputs = inputs + self.gamma * self.output_conv(attended, training=training)
+        return (outputs, scores) if return_attention_scores else outputs
+
+    def _empty(self, inputs, return_attention_scores):
+        if not return_attention_scores:
+            return inputs
+        scores = self.compute_output_spec(inputs, return_attention_scores=True)[1]
+        return inputs, ops.zeros(scores.shape, scores.dtype)
+
+    def _conv(self, filters, name):
+        arguments = {
+            "use_bias": False,
+            "kernel_initializer": _clone(self.kernel_initializer),
+            "data_format": self.data_format,
+            "dtype": self.dtype_policy,
+            "name": name,
+        }
+        if not self.use_spectral_norm:
+            return keras.layers.Conv2D(filters, 1, **arguments)
+        arguments.update(power_iterations=self.power_iterations, epsilon=self.epsilon)
+        return SNConv2D(filters, 1, **arguments)
+
+    def _pool(self, x):
+        if self.pool_size == 1:
+            return x
+        size = (self.pool_size, self.pool_size)
+        return ops.max_pool(x, size, strides=size, data_format=self.data_format)
+
+    def _locations(self, x):
+        """Image map to `(batch, height * width, channels)`."""
+        if self.data_format == "channels_first":
+            x = ops.transpose(x, (0, 2, 3, 1))
+        batch, height, width, channels = ops.shape(x)
+        return ops.reshape(x, (batch, height * width, channels))
+
+    def _map(self, x, like):
+        """`(batch, height * width, channels)` to an image map of the size of `like`."""
+        height, width = self._map_size(like)
+        x = ops.reshape(x, (ops.shape(x)[0], height, width, x.shape[-1]))
+        return ops.transpose(x, (0, 3, 1, 2)) if self.data_format == "channels_first" else x
+
+    def _map_size(self, x):
+        first = 2 if self.data_format == "channels_first" else 1
+        return ops.shape(x)[first : first + 2]
+
+    @property
+    def _channel_axis(self):
+        return 1 if self.data_format == "channels_first" else 3
+
+    def _check_shape(self, shape):
+        if len(shape) != 4:
+            raise ValueError(
+                f"`inputs` must be an image map of rank 4. Received: inputs of shape {tuple(shape)}"
+            )
+        sizes = [shape[axis] for axis in range(1, 4) if axis != self._channel_axis]
+        if any(size is not None and size % self.pool_size for size in sizes):
+            raise ValueError(
+                f"Height and width of `inputs` must be multiples of pool_size={self.pool_size}. "
+                f"Received: inputs of shape {tuple(shape)}"
+            )
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def compute_output_spec(self, inputs, training=False, return_attention_scores=False):
+        self._check_shape(inputs.shape)
+        outputs = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+        if not return_attention_scores:
+            return outputs
+        height, width = (inputs.shape[a] for a in range(1, 4) if a != self._channel_axis)
+        if height is None or width is None:
+            queries = keys = None
+        else:
+            queries = height * width
+            keys = queries // self.pool_size**2
+        score_dtype = keras.backend.result_type(self.compute_dtype, "float32")
+        scores = keras.KerasTensor((inputs.shape[0], queries, keys), dtype=score_dtype)
+        return outputs, scores
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "key_reduction": self.key_reduction,
+            "value_reduction": self.value_reduction,
+            "pool_size": self.pool_size,
+            "use_spectral_norm": self.use_spectral_norm,
+            "power_iterations": self.power_iterations,
+            "epsilon": self.epsilon,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "data_format": self.data_format,
+        }
+
+
+def attention_layers(model):
+    """Returns the `SelfAttention2D` layers of a model, nested ones too, in order."""
+    return [x for x in model._flatten_layers() if isinstance(x, SelfAttention2D)]
+
+
+@contextlib.contextmanager
+def record_attention_scores(model):
+    """Collects the scores of every `SelfAttention2D` of a model that is called inside.
+
+    The model must be called eagerly, as in `model(inputs)`; any Keras model will do.
+
+    Args:
+        model: A Keras model.
+
+    Yields:
+        Dictionary from layer name to the scores of its last call, float32 of shape
+        `(batch, height, width, key_height, key_width)`.
+    """
+    records = {}
+
+    def record(layer, scores, map_size):
+        height, width = map_size
+        key_size = (height // layer.pool_size, width // layer.pool_size)
+        records[layer.name] = ops.reshape(scores, (-1, height, width, *key_size))
+
+    layers = attention_layers(model)
+    for layer in layers:
+        layer._record = record
+    try:
+        yield records
+    finally:
+        for layer in layers:
+            layer._record = None
+
+
+def _clone(initializer):
+    # An initializer instance repeats its values; a copy without a seed draws its own.
+    return initializer.__class__.from_config(initializer.get_config())

@@ -1,0 +1,118 @@
+"""2D convolution with a spectrally normalised kernel."""
+
+import keras
+from keras import ops
+
+from keras_sagan.layers.spectral_norm import SpectralNormMixin
+
+
+@keras.saving.register_keras_serializable(package="keras_sagan")
+class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
+    """2D convolution whose kernel is divided by its spectral norm.
+
+    Takes the place of `keras.layers.Conv2D` with no other change. The kernel, reshaped to
+    `(height * width * channels / groups, filters)`, is divided by an estimate `sigma` of its
+    largest singular value: `outputs = conv(inputs, kernel / sigma) + bias`. Unlike
+    `keras.layers.SpectralNormalization` it never overwrites the kernel, and the gradient flows
+    through `sigma`.
+
+    Args:
+        filters, kernel_size, strides, padding, data_format, dilation_rate, groups, activation,
+            use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
+            activity_regularizer, kernel_constraint, bias_constraint: As in
+            `keras.layers.Conv2D`.
+        power_iterations: Positive integer, the power iterations per call. Defaults to `1`.
+        epsilon: Float, added to norms before they divide. A kernel whose `sigma` is not larger
+            is left as it is. Defaults to `1e-12`.
+        equality_constrained: Boolean. `True` divides by `sigma`, `False` by `max(1, sigma)`.
+            Defaults to `True`.
+        **kwargs: Base layer arguments, such as `name` and `dtype`.
+
+    Call arguments:
+        inputs: Float tensor of shape `(batch, height, width, channels)`, or
+            `(batch, channels, height, width)` with `data_format="channels_first"`.
+        training: Boolean, whether `vector_u` moves.
+
+    Returns:
+        Float tensor of shape `(batch, new_height, new_width, filters)` (channels second with
+        `"channels_first"`), in the layer's compute dtype.
+
+    State:
+        `vector_u`, float32 of shape `(filters,)`: moves with `training=True`, never otherwise.
+
+    Raises:
+        ValueError: For `power_iterations < 1` or an `epsilon` that isn't positive.
+
+    Example:
+
+    >>> import keras
+    >>> layer = SNConv2D(1, 1, kernel_initializer="ones", use_bias=False)
+    >>> float(keras.ops.sum(layer(keras.ops.ones((1, 1, 1, 4)))))  # sigma = sqrt(4)
+    2.0
+
+    Reference:
+        [Miyato et al., 2018](https://arxiv.org/abs/1802.05957), sections 2.1 and 2.2.
+    """
+
+    def __init__(
+        self,
+        filters,
+        kernel_size,
+        strides=(1, 1),
+        padding="valid",
+        data_format=None,
+        dilation_rate=(1, 1),
+        groups=1,
+        activation=None,
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        power_iterations=1,
+        epsilon=1e-12,
+        equality_constrained=True,
+        **kwargs,
+    ):
+        super().__init__(
+            filters,
+            kernel_size,
+            strides=strides,
+            padding=padding,
+            data_format=data_format,
+            dilation_rate=dilation_rate,
+            groups=groups,
+            activation=activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            activity_regularizer=activity_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            **kwargs,
+        )
+        self._set_spectral_norm(power_iterations, epsilon, equality_constrained)
+        self.supports_masking = True
+
+    def call(self, inputs, training=False):
+        kernel = self.normalized_weight(training)
+        if inputs.shape[0] == 0:
+            # TensorFlow's eager convolution on the CPU gives an empty batch the wrong shape.
+            return ops.zeros(self.compute_output_shape(inputs.shape), self.compute_dtype)
+        outputs = self.convolution_op(inputs, kernel)
+        if self.use_bias:
+            channel_axis = -1 if self.data_format == "channels_last" else 1
+            bias_shape = [1] * 4
+            bias_shape[channel_axis] = self.filters
+            outputs = outputs + ops.reshape(self.bias, bias_shape)
+        return outputs if self.activation is None else self.activation(outputs)
+
+    def compute_mask(self, inputs, mask=None):
+        # A mask fits the outputs only where the convolution keeps the size of the map.
+        keeps_size = self.padding == "same" and max(self.strides) == 1
+        return mask if keeps_size or max(self.kernel_size + self.strides) == 1 else None

@@ -1,0 +1,88 @@
+"""Dense layer with a spectrally normalised kernel."""
+
+import keras
+from keras import ops
+
+from keras_sagan.layers.spectral_norm import SpectralNormMixin
+
+
+@keras.saving.register_keras_serializable(package="keras_sagan")
+class SNDense(SpectralNormMixin, keras.layers.Dense):
+    """Densely connected layer whose kernel is divided by its spectral norm.
+
+    Takes the place of `keras.layers.Dense`:
+    `outputs = activation(inputs @ (kernel / sigma) + bias)`, where `sigma` is an estimate of the
+    largest singular value of the kernel. See `SNConv2D` for how it differs from
+    `keras.layers.SpectralNormalization`.
+
+    Args:
+        units, activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer,
+            bias_regularizer, activity_regularizer, kernel_constraint, bias_constraint: As in
+            `keras.layers.Dense`.
+        power_iterations: Positive integer, the power iterations per call. Defaults to `1`.
+        epsilon: Float, added to norms before they divide. Defaults to `1e-12`.
+        equality_constrained: Boolean. `True` divides by `sigma`, `False` by `max(1, sigma)`.
+            Defaults to `True`.
+        **kwargs: Base layer arguments, such as `name` and `dtype`.
+
+    Call arguments:
+        inputs: Float tensor of shape `(batch, …, channels)`.
+        training: Boolean, whether `vector_u` moves.
+
+    Returns:
+        Float tensor of shape `(batch, …, units)`, in the layer's compute dtype.
+
+    State:
+        `vector_u`, float32 of shape `(units,)`: moves with `training=True`, never otherwise.
+
+    Raises:
+        ValueError: For `power_iterations < 1` or an `epsilon` that isn't positive.
+
+    Example:
+
+    >>> import keras
+    >>> layer = SNDense(2, kernel_initializer="ones", use_bias=False)  # sigma = 2
+    >>> keras.ops.convert_to_numpy(layer(keras.ops.ones((1, 2)))).tolist()
+    [[1.0, 1.0]]
+
+    Reference:
+        [Miyato et al., 2018](https://arxiv.org/abs/1802.05957), sections 2.1 and 2.2.
+    """
+
+    def __init__(
+        self,
+        units,
+        activation=None,
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        power_iterations=1,
+        epsilon=1e-12,
+        equality_constrained=True,
+        **kwargs,
+    ):
+        super().__init__(
+            units,
+            activation=activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            activity_regularizer=activity_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            **kwargs,
+        )
+        self._set_spectral_norm(power_iterations, epsilon, equality_constrained)
+
+    def call(self, inputs, training=False):
+        outputs = ops.matmul(inputs, self.normalized_weight(training))
+        if self.use_bias:
+            outputs = outputs + self.bias
+        return outputs if self.activation is None else self.activation(outputs)

@@ -1,0 +1,86 @@
+"""Embedding with a spectrally normalised table."""
+
+import keras
+from keras import ops
+
+from keras_sagan.layers.spectral_norm import SpectralNormMixin
+from keras_sagan.ops.labels import check_labels
+
+
+@keras.saving.register_keras_serializable(package="keras_sagan")
+class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
+    """Embedding whose `(classes, dim)` table is divided by its spectral norm.
+
+    Takes the place of `keras.layers.Embedding`. In a projection discriminator it gives the class
+    vectors whose dot product with the features is added to the logit. See `SNConv2D` for how the
+    normalisation differs from `keras.layers.SpectralNormalization`.
+
+    Args:
+        input_dim, output_dim, embeddings_initializer, embeddings_regularizer,
+            embeddings_constraint, mask_zero, weights: As in `keras.layers.Embedding`.
+        power_iterations: Positive integer, the power iterations per call. Defaults to `1`.
+        epsilon: Float, added to norms before they divide. Defaults to `1e-12`.
+        equality_constrained: Boolean. `True` divides by `sigma`, `False` by `max(1, sigma)`.
+            Defaults to `True`.
+        **kwargs: Base layer arguments, such as `name` and `dtype`.
+
+    Call arguments:
+        inputs: Integer tensor of any shape, in `[0, input_dim)`.
+        training: Boolean, whether `vector_u` moves.
+
+    Returns:
+        Float tensor of the shape of `inputs` with an axis of `output_dim` added at the end.
+
+    State:
+        `vector_u`, float32 of shape `(output_dim,)`: moves with `training=True`, never otherwise.
+
+    Raises:
+        ValueError: For `power_iterations < 1`, an `epsilon` that isn't positive, or ids that
+            are not integers or, where their values are known, out of range.
+
+    Example:
+
+    >>> import keras
+    >>> layer = SNEmbedding(2, 2, embeddings_initializer="ones")  # sigma = 2
+    >>> keras.ops.convert_to_numpy(layer(keras.ops.convert_to_tensor([1]))).tolist()
+    [[0.5, 0.5]]
+
+    Reference:
+        [Miyato & Koyama, 2018](https://arxiv.org/abs/1802.05637), projection discriminator.
+    """
+
+    def __init__(
+        self,
+        input_dim,
+        output_dim,
+        embeddings_initializer="uniform",
+        embeddings_regularizer=None,
+        embeddings_constraint=None,
+        mask_zero=False,
+        weights=None,
+        power_iterations=1,
+        epsilon=1e-12,
+        equality_constrained=True,
+        **kwargs,
+    ):
+        super().__init__(
+            input_dim,
+            output_dim,
+            embeddings_initializer=embeddings_initializer,
+            embeddings_regularizer=embeddings_regularizer,
+            embeddings_constraint=embeddings_constraint,
+            mask_zero=mask_zero,
+            **kwargs,
+        )
+        self._set_spectral_norm(power_iterations, epsilon, equality_constrained)
+        if weights is not None:  # Keras's own way counts `vector_u` among the given weights.
+            is_wrapped = isinstance(weights, (list, tuple)) and len(weights) == 1
+            self.build()
+            self.embeddings.assign(weights[0] if is_wrapped else weights)
+
+    def call(self, inputs, training=False):
+        inputs = check_labels(inputs, self.input_dim, rank=None, argument="inputs")
+        return ops.take(self.normalized_weight(training), inputs, axis=0)
+
+    def compute_output_spec(self, inputs, training=False):
+        return keras.KerasTensor((*inputs.shape, self.output_dim), dtype=self.compute_dtype)

@@ -1,0 +1,116 @@
+"""What the three spectrally normalised layers share."""
+
+import keras
+from keras import ops
+
+from keras_sagan.ops.spectral import power_iteration
+
+
+class SpectralNormMixin:
+    """Divides the kernel of a Keras layer by its largest singular value, in the forward pass.
+
+    A mixin for layers that keep their weight matrix under the name `kernel` or `embeddings`, last
+    axis = outputs. The stored weight is never written by a forward pass; `vector_u` is the state
+    of the power iteration. It moves with `training=True` only. At inference the same iteration
+    runs from the stored `vector_u` and is not kept.
+    """
+
+    def _set_spectral_norm(self, power_iterations, epsilon, equality_constrained):
+        is_integer = isinstance(power_iterations, int) and not isinstance(power_iterations, bool)
+        if not is_integer or power_iterations < 1:
+            raise ValueError(
+                "`power_iterations` must be a positive integer. "
+                f"Received: power_iterations={power_iterations}"
+            )
+        if epsilon <= 0:
+            raise ValueError(f"`epsilon` must be positive. Received: epsilon={epsilon}")
+        self.power_iterations = power_iterations
+        self.epsilon = float(epsilon)
+        self.equality_constrained = bool(equality_constrained)
+
+    def add_weight(self, *args, name=None, **kwargs):
+        # The weight that gets divided must reach the division in its own precision.
+        if name in ("kernel", "embeddings"):
+            kwargs["autocast"] = False
+        return super().add_weight(*args, name=name, **kwargs)
+
+    def build(self, input_shape=None):
+        if self.built:
+            return
+        super().build(input_shape)
+        self.vector_u = self.add_weight(
+            name="vector_u",
+            shape=(self._raw_weight().shape[-1],),
+            initializer=_RandomUnitVector(),
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+            aggregation="only_first_replica",
+        )
+
+    def _raw_weight(self):
+        return self.embeddings if hasattr(self, "embeddings_initializer") else self.kernel
+
+    def _sigma(self):
+        weight = ops.convert_to_tensor(self._raw_weight())
+        dtype = keras.backend.result_type(weight.dtype, "float32")
+        matrix = ops.reshape(ops.cast(weight, dtype), (-1, weight.shape[-1]))
+        u = ops.cast(self.vector_u, dtype)
+        return power_iteration(matrix, u, self.power_iterations, self.epsilon)
+
+    @property
+    def sigma(self):
+        """Scalar tensor: the current estimate of the largest singular value. Moves no state."""
+        return self._sigma()[0]
+
+    def normalized_weight(self, training=False):
+        """Returns the weight divided by its spectral norm, in the layer's compute dtype.
+
+        Args:
+            training: Boolean. With `True`, `vector_u` is advanced. Defaults to `False`.
+
+        Returns:
+            Tensor of the shape of the weight. A weight of zeros is returned as it is.
+        """
+        sigma, u = self._sigma()
+        if training:
+            self.vector_u.assign(u)
+        if self.equality_constrained:
+            divisor = ops.where(sigma > self.epsilon, sigma, ops.ones_like(sigma))
+        else:
+            divisor = ops.maximum(sigma, 1.0)
+        weight = ops.cast(self._raw_weight(), sigma.dtype)
+        return ops.cast(weight / divisor, self.compute_dtype)
+
+    def quantize(self, *args, **kwargs):
+        raise ValueError(
+            f"{type(self).__name__} can't be quantized: its kernel is normalised anew in every "
+            "call. Copy `normalized_weight()` into the plain Keras layer and quantize that. "
+            f"Received: quantize{args}"
+        )
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        if self.built:
+            store["vector_u"] = self.vector_u
+
+    def load_own_variables(self, store):
+        super().load_own_variables(store)
+        if self.built:
+            self.vector_u.assign(store["vector_u"])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "power_iterations": self.power_iterations,
+            "epsilon": self.epsilon,
+            "equality_constrained": self.equality_constrained,
+        }
+
+
+class _RandomUnitVector(keras.initializers.Initializer):
+    """A direction drawn evenly from the unit sphere; never part of a layer's configuration."""
+
+    def __call__(self, shape, dtype=None):
+        vector = keras.random.normal(shape, dtype=dtype)
+        return vector / ops.sqrt(ops.sum(ops.square(vector)))

@@ -1,0 +1,28 @@
+"""The layers and the pure functions pass their tests on the other backends too."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_layers_on_another_backend(backend):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n0"]
+    result = subprocess.run(
+        [*command, str(TESTS / "ops"), str(TESTS / "layers")],
+        env={**os.environ, "KERAS_BACKEND": backend},
+        cwd=TESTS.parent,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert result.returncode == 0, result.stdout[-4000:]
+    assert " passed" in result.stdout

@@ -1,0 +1,164 @@
+import keras
+import numpy as np
+import oracles
+import pytest
+from keras import ops
+from layer_checks import check_layer
+
+from keras_sagan.layers import ConditionalBatchNorm
+
+IMAGES = np.random.default_rng(0).normal(3.0, 2.0, (6, 4, 5, 3)).astype("float32")
+LABELS = np.array([0, 1, 2, 3, 3, 0], "int32")
+
+
+def numpy(x):
+    return ops.convert_to_numpy(x)
+
+
+def test_layer_contract(tmp_path):
+    check_layer(ConditionalBatchNorm, {"num_classes": 4}, (IMAGES, LABELS), tmp_path, 2, 2)
+
+
+def test_hand_computed():
+    layer = ConditionalBatchNorm(2, epsilon=1e-12)
+    images = np.array([1.0, 3.0], "float32").reshape(2, 1, 1, 1)  # mean 2, variance 1
+    layer.build(images.shape)
+    layer.gamma.assign([[10.0], [20.0]])
+    layer.beta.assign([[5.0], [7.0]])
+    outputs = numpy(layer(images, np.array([0, 1]), training=True)).ravel()
+    np.testing.assert_allclose(outputs, [-10 + 5, 20 + 7], rtol=1e-6)
+
+
+def test_new_tables_are_ones_and_zeros():
+    layer = ConditionalBatchNorm(4)
+    layer(IMAGES, LABELS)
+    np.testing.assert_array_equal(numpy(layer.gamma), np.ones((4, 3)))
+    np.testing.assert_array_equal(numpy(layer.beta), np.zeros((4, 3)))
+
+
+@pytest.mark.parametrize("axis", [-1, 3, 1])
+def test_oracle(axis):
+    layer = ConditionalBatchNorm(4, axis=axis)
+    channels = IMAGES.shape[axis]
+    layer.build(IMAGES.shape)
+    gamma, beta = np.random.normal(size=(2, 4, channels))
+    layer.gamma.assign(gamma)
+    layer.beta.assign(beta)
+    outputs = np.moveaxis(numpy(layer(IMAGES, LABELS, training=True)), axis, -1)
+    expected = oracles.batch_norm(np.moveaxis(IMAGES, axis, -1), gamma, beta, LABELS, 1e-5)
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("labels", [None, np.zeros(6, "int32")])
+def test_one_class_is_keras_batch_normalization(labels):
+    ours = ConditionalBatchNorm(1, momentum=0.9, epsilon=1e-3)
+    theirs = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-3)
+    for training in (True, True, False):
+        received = numpy(ours(IMAGES, labels, training=training))
+        np.testing.assert_allclose(
+            received, numpy(theirs(IMAGES, training=training)), rtol=1e-5, atol=1e-5
+        )
+    for name in ("moving_mean", "moving_variance"):
+        np.testing.assert_allclose(
+            numpy(getattr(ours, name)), numpy(getattr(theirs, name)), rtol=1e-6
+        )
+
+
+def test_large_mean_does_not_cancel():
+    images = np.random.normal(1000.0, 1.0, (8, 8, 8, 4)).astype("float32")
+    outputs = numpy(ConditionalBatchNorm(1)(images, training=True))
+    one, zero, none = np.ones((1, 4)), np.zeros((1, 4)), np.zeros(8, "int32")
+    assert np.abs(outputs - oracles.batch_norm(images, one, zero, none, 1e-5)).max() < 1e-3
+
+
+def test_half_precision_has_float32_moments():
+    images = np.random.normal(300.0, 100.0, (8, 4, 4, 3)).astype("float32")  # squares overflow
+    layer = ConditionalBatchNorm(1, dtype="mixed_float16")
+    outputs = numpy(layer(images, training=True)).astype("float32")
+    assert np.isfinite(outputs).all()
+    assert abs(outputs.std() - 1.0) < 0.01
+    half = images.astype("float16").astype("float64")
+    expected = 0.999 + 0.001 * half.var(axis=(0, 1, 2))
+    np.testing.assert_allclose(numpy(layer.moving_variance), expected, rtol=1e-4)
+
+
+def test_statistics_move_in_training_only():
+    layer = ConditionalBatchNorm(4, momentum=0.75)
+    layer(IMAGES, LABELS)
+    np.testing.assert_array_equal(numpy(layer.moving_mean), 0.0)
+    layer(IMAGES, LABELS, training=True)
+    mean = IMAGES.mean(axis=(0, 1, 2))
+    np.testing.assert_allclose(numpy(layer.moving_mean), 0.25 * mean, rtol=1e-5)
+    layer.trainable = False
+    layer(IMAGES, LABELS, training=True)
+    np.testing.assert_allclose(numpy(layer.moving_mean), 0.25 * mean, rtol=1e-5)
+
+
+def test_empty_batch_leaves_the_statistics():
+    layer = ConditionalBatchNorm(4)
+    layer(IMAGES, LABELS, training=True)
+    before = [numpy(w).copy() for w in layer.weights]
+    assert tuple(layer(IMAGES[:0], LABELS[:0], training=True).shape) == (0, 4, 5, 3)
+    for old, new in zip(before, layer.weights):
+        np.testing.assert_array_equal(old, numpy(new))
+
+
+def test_mask_is_untouched():
+    layer = ConditionalBatchNorm(4)
+    mask = np.ones((6, 4), "bool")
+    assert layer.supports_masking and layer.compute_mask(IMAGES, mask) is mask
+
+
+def test_rank_two():
+    assert tuple(ConditionalBatchNorm(4)(IMAGES[:, 0, 0], LABELS, training=True).shape) == (6, 3)
+
+
+def test_symbolic_shapes_are_checked():
+    layer = ConditionalBatchNorm(4)
+    with pytest.raises(ValueError, match="`labels` must be integer"):
+        layer(keras.Input((4, 4, 3)), keras.Input(()))
+    with pytest.raises(ValueError, match="`labels` must have shape"):
+        layer(keras.Input((4, 4, 3)), keras.Input((4,), dtype="int32"))
+    with pytest.raises(ValueError, match="channels .* must be known"):
+        ConditionalBatchNorm(4)(keras.Input((4, 4, None)), keras.Input((), dtype="int32"))
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        (None, "`labels` must be given, as num_classes=4. Received: labels=None"),
+        (np.array([0, 1, 2, 3, 4, 0]), r"must lie in \[0, 4\).*Received: labels with 4"),
+        (np.array([0, 1, 2, 3, -1, 0]), r"must lie in \[0, 4\).*Received: labels with -1"),
+        (np.eye(4)[LABELS], "integer class ids, not probabilities or one-hot"),
+        (LABELS[:, None], r"shape \(batch,\)"),
+        (LABELS.astype("float32"), "integer"),
+    ],
+)
+def test_bad_labels(labels, message):
+    with pytest.raises(ValueError, match=message):
+        ConditionalBatchNorm(4)(IMAGES, labels)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"num_classes": 0}, "`num_classes` must be a positive integer. Received: num_classes=0"),
+        ({"num_classes": 2.0}, "`num_classes` must be a positive integer. Received: num_classes=2"),
+        ({"num_classes": 2, "momentum": 1.1}, "`momentum` must lie in .*Received: momentum=1.1"),
+        ({"num_classes": 2, "epsilon": 0.0}, "`epsilon` must be positive. Received: epsilon=0.0"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ConditionalBatchNorm(**arguments)
+
+
+def test_synchronized_on_one_device_equals_unsynchronised():
+    if keras.backend.backend() != "tensorflow":
+        with pytest.raises(ValueError, match="`synchronized=True` needs the TensorFlow backend"):
+            ConditionalBatchNorm(4, synchronized=True)
+        return
+    expected = numpy(ConditionalBatchNorm(4)(IMAGES, LABELS, training=True))
+    layer = ConditionalBatchNorm(4, synchronized=True)
+    received = numpy(layer(IMAGES, LABELS, training=True))
+    np.testing.assert_allclose(received, expected, atol=1e-5)

@@ -1,0 +1,201 @@
+import keras
+import numpy as np
+import oracles
+import pytest
+from keras import ops
+from layer_checks import check_layer
+
+from keras_sagan.layers import SelfAttention2D, SNConv2D
+from keras_sagan.layers.self_attention2d import record_attention_scores
+
+IMAGES = np.random.default_rng(0).normal(size=(2, 6, 4, 16)).astype("float32")
+
+
+def numpy(x):
+    return ops.convert_to_numpy(x)
+
+
+@pytest.mark.parametrize("use_spectral_norm", [True, False])
+def test_layer_contract(use_spectral_norm, tmp_path):
+    arguments = {"use_spectral_norm": use_spectral_norm}
+    check_layer(SelfAttention2D, arguments, (IMAGES,), tmp_path, 5, 4 * use_spectral_norm)
+
+
+def test_a_new_layer_is_the_identity_to_the_bit():
+    layer = SelfAttention2D()
+    for training in (True, False):
+        np.testing.assert_array_equal(numpy(layer(IMAGES, training=training)), IMAGES)
+
+
+@pytest.mark.parametrize("use_spectral_norm", [True, False])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"pool_size": 1, "value_reduction": 8},
+        {"key_reduction": 4, "value_reduction": 1, "pool_size": 2},
+    ],
+)
+def test_oracle(arguments, use_spectral_norm):
+    layer = SelfAttention2D(use_spectral_norm=use_spectral_norm, **arguments)
+    layer.build(IMAGES.shape)
+    layer.gamma.assign(0.7)
+    convs = (layer.query_conv, layer.key_conv, layer.value_conv, layer.output_conv)
+    for conv in convs:  # large kernels, so that the softmax is far from uniform
+        conv.kernel.assign(np.random.normal(size=conv.kernel.shape))
+    outputs, scores = layer(IMAGES, return_attention_scores=True)
+    kernels = [numpy(c.normalized_weight() if use_spectral_norm else c.kernel) for c in convs]
+    expected, expected_scores = oracles.self_attention(IMAGES, kernels, 0.7, layer.pool_size)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(numpy(outputs) / scale, expected / scale, atol=1e-5)
+    np.testing.assert_allclose(numpy(scores), expected_scores, atol=1e-5)
+    np.testing.assert_allclose(numpy(scores).sum(-1), 1.0, rtol=1e-5)
+
+
+def test_parameter_count_is_the_sheets():
+    for channels in (64, 128, 256):
+        layer = SelfAttention2D()
+        layer.build((None, 8, 8, channels))
+        count = sum(int(np.prod(w.shape)) for w in layer.trainable_weights)
+        assert count == 1.25 * channels**2 + 1
+
+
+def test_kernels_differ_and_have_no_bias():
+    layer = SelfAttention2D(key_reduction=2)
+    layer.build(IMAGES.shape)
+    kernels = [numpy(c.kernel) for c in (layer.query_conv, layer.key_conv, layer.value_conv)]
+    assert not np.array_equal(kernels[0], kernels[1])
+    assert not np.array_equal(kernels[1], kernels[2])
+    assert not layer.query_conv.use_bias and isinstance(layer.query_conv, SNConv2D)
+
+
+def test_scores_in_a_functional_model():
+    inputs = keras.Input((6, 4, 16))
+    outputs, scores = SelfAttention2D()(inputs, return_attention_scores=True)
+    assert outputs.shape == (None, 6, 4, 16) and scores.shape == (None, 24, 6)
+    assert scores.dtype == "float32"
+    model = keras.Model(inputs, [outputs, scores])
+    assert [tuple(x.shape) for x in model(IMAGES)] == [(2, 6, 4, 16), (2, 24, 6)]
+
+
+def test_map_size_may_be_dynamic():
+    inputs = keras.Input((None, None, 16))
+    outputs, scores = SelfAttention2D()(inputs, return_attention_scores=True)
+    assert outputs.shape == (None, None, None, 16) and scores.shape == (None, None, None)
+    model = keras.Model(inputs, [outputs, scores])
+    for height, width in ((4, 6), (8, 2)):
+        images = np.random.normal(size=(3, height, width, 16)).astype("float32")
+        received = model.predict(images, verbose=0)
+        np.testing.assert_array_equal(received[0], images)
+        assert received[1].shape == (3, height * width, height * width // 4)
+
+
+def test_in_a_sequential_model():
+    model = keras.Sequential([keras.Input((6, 4, 3)), SNConv2D(16, 1), SelfAttention2D()])
+    model.compile("adam", "mse")
+    model.fit(IMAGES[..., :3], IMAGES, verbose=0)
+    assert float(model.layers[-1].gamma.value) != 0.0
+
+
+def test_u_moves_in_training_only():
+    layer = SelfAttention2D()
+    layer.build(IMAGES.shape)
+    before = [numpy(w).copy() for w in layer.non_trainable_weights]
+    layer(IMAGES)
+    for old, new in zip(before, layer.non_trainable_weights):
+        np.testing.assert_array_equal(old, numpy(new))
+    layer(IMAGES, training=True)
+    assert any(
+        not np.array_equal(old, numpy(new)) for old, new in zip(before, layer.non_trainable_weights)
+    )
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_scores_are_float32_under_mixed_precision(policy):
+    layer = SelfAttention2D(dtype=policy)
+    outputs, scores = layer(IMAGES, return_attention_scores=True)
+    assert keras.backend.standardize_dtype(scores.dtype) == "float32"
+    np.testing.assert_allclose(numpy(scores).sum(-1), 1.0, rtol=1e-6)
+
+
+def test_channels_first_symbolically():
+    layer = SelfAttention2D(data_format="channels_first")
+    outputs, scores = layer(keras.Input((16, 6, 4)), return_attention_scores=True)
+    assert outputs.shape == (None, 16, 6, 4) and scores.shape == (None, 24, 6)
+    assert layer.compute_output_shape((2, 16, 6, 4)) == (2, 16, 6, 4)
+
+
+def test_channels_first_equals_channels_last():
+    if keras.backend.backend() == "tensorflow":
+        pytest.skip("TensorFlow's CPU kernels have no channels_first")
+    last, first = SelfAttention2D(), SelfAttention2D(data_format="channels_first")
+    last(IMAGES), first(IMAGES.transpose(0, 3, 1, 2))
+    first.set_weights(last.get_weights())
+    for layer in (last, first):
+        layer.gamma.assign(1.0)
+    received = numpy(first(IMAGES.transpose(0, 3, 1, 2))).transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(received, numpy(last(IMAGES)), atol=1e-5)
+
+
+@pytest.mark.parametrize("use_spectral_norm", [True, False])
+def test_empty_batch(use_spectral_norm):
+    layer = SelfAttention2D(use_spectral_norm=use_spectral_norm)
+    outputs, scores = layer(IMAGES[:0], return_attention_scores=True)
+    assert tuple(outputs.shape) == (0, 6, 4, 16) and tuple(scores.shape) == (0, 24, 6)
+    assert tuple(layer(IMAGES[:0], training=True).shape) == (0, 6, 4, 16)
+
+
+def test_mask_is_untouched():
+    mask = np.ones((2, 6), "bool")
+    layer = SelfAttention2D()
+    assert layer.supports_masking and layer.compute_mask(IMAGES, mask) is mask
+
+
+def test_recording_gives_the_scores_on_their_grid():
+    inputs = keras.Input((6, 4, 16))
+    model = keras.Model(inputs, SelfAttention2D(name="look")(inputs))
+    with record_attention_scores(model) as records:
+        model(IMAGES)
+    _, scores = model.get_layer("look")(IMAGES, return_attention_scores=True)
+    assert list(records) == ["look"]
+    np.testing.assert_array_equal(numpy(records["look"]), numpy(scores).reshape(2, 6, 4, 3, 2))
+    model(IMAGES[:1])
+    assert len(records["look"]) == 2  # nothing is recorded outside
+
+
+@pytest.mark.parametrize("channels, name", [(7, "key_reduction"), (1, "key_reduction")])
+def test_too_few_channels(channels, name):
+    with pytest.raises(ValueError, match=f"at least {name}=8 channels.*with {channels} channels"):
+        SelfAttention2D()(np.zeros((1, 4, 4, channels), "float32"))
+    with pytest.raises(ValueError, match="at least value_reduction=16 channels"):
+        SelfAttention2D(1, 16)(np.zeros((1, 4, 4, channels), "float32"))
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 4, 16), (1, 4, 5, 16)])
+def test_odd_maps_with_pooling(shape):
+    with pytest.raises(ValueError, match=r"multiples of pool_size=2.*Received: inputs of shape"):
+        SelfAttention2D()(np.zeros(shape, "float32"))
+    with pytest.raises(ValueError, match=r"multiples of pool_size=2"):
+        SelfAttention2D()(keras.Input(shape[1:]))
+    assert SelfAttention2D(pool_size=1)(np.zeros(shape, "float32")).shape == shape
+
+
+def test_rank_and_unknown_channels():
+    with pytest.raises(ValueError, match="`inputs` must be an image map of rank 4"):
+        SelfAttention2D()(np.zeros((2, 8, 16), "float32"))
+    with pytest.raises(ValueError, match="channels of `inputs` must be known"):
+        SelfAttention2D()(keras.Input((4, 4, None)))
+
+
+@pytest.mark.parametrize("name", ["key_reduction", "value_reduction", "pool_size"])
+@pytest.mark.parametrize("value", [0, -2, 1.5, True])
+def test_bad_arguments(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be a positive integer.*{name}={value}"):
+        SelfAttention2D(**{name: value})
+
+
+def test_bad_data_format_and_power_iterations():
+    with pytest.raises(ValueError, match="`data_format` must be.*Received: data_format=NHWC"):
+        SelfAttention2D(data_format="NHWC")
+    with pytest.raises(ValueError, match="`power_iterations` must be a positive integer"):
+        SelfAttention2D(power_iterations=0).build((1, 4, 4, 16))

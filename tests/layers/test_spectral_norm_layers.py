@@ -1,0 +1,290 @@
+"""SNConv2D, SNDense and SNEmbedding: what they share, and what each adds."""
+
+import keras
+import numpy as np
+import oracles
+import pytest
+from keras import ops
+from layer_checks import check_layer
+
+from keras_sagan.layers import SNConv2D, SNDense, SNEmbedding
+
+IMAGES = np.random.default_rng(0).normal(size=(2, 9, 9, 4)).astype("float32")
+VECTORS = np.random.default_rng(1).normal(size=(3, 5)).astype("float32")
+IDS = np.array([0, 3, 6], "int32")
+LAYERS = [
+    (SNConv2D, {"filters": 6, "kernel_size": 3}, IMAGES, 2),
+    (SNDense, {"units": 4}, VECTORS, 2),
+    (SNEmbedding, {"input_dim": 7, "output_dim": 4}, IDS, 1),
+]
+each_layer = pytest.mark.parametrize("cls, arguments, inputs, weights", LAYERS)
+
+
+def numpy(x):
+    return ops.convert_to_numpy(x)
+
+
+def raw_weight(layer):
+    return layer.embeddings if isinstance(layer, SNEmbedding) else layer.kernel
+
+
+def plain_outputs(layer, inputs, weight):
+    """What the layer's Keras parent makes of a given weight."""
+    parent = type(layer).__mro__[2]
+    config = {k: v for k, v in layer.get_config().items() if k not in _OURS}
+    plain = parent.from_config(config)
+    plain(inputs)
+    plain.set_weights([weight, *map(numpy, layer.trainable_weights[1:])])
+    return numpy(plain(inputs))
+
+
+_OURS = ("power_iterations", "epsilon", "equality_constrained")
+
+
+@each_layer
+def test_layer_contract(cls, arguments, inputs, weights, tmp_path):
+    check_layer(cls, arguments, (inputs,), tmp_path, weights, 1)
+
+
+@each_layer
+def test_weight_is_divided_by_the_svd_norm_after_convergence(cls, arguments, inputs, weights):
+    layer = cls(**arguments)
+    for _ in range(300):
+        layer(inputs, training=True)
+    weight = numpy(raw_weight(layer))
+    sigma = oracles.spectral_norm(weight)
+    assert float(layer.sigma) == pytest.approx(sigma, rel=1e-3)
+    expected = plain_outputs(layer, inputs, weight / sigma)
+    np.testing.assert_allclose(numpy(layer(inputs)), expected, rtol=2e-3, atol=1e-5)
+
+
+@each_layer
+def test_calls_never_write_the_weight(cls, arguments, inputs, weights):
+    layer = cls(**arguments)
+    layer.build(inputs.shape)
+    before = numpy(raw_weight(layer)).copy()
+    for training in (True, False, True):
+        layer(inputs, training=training)
+    np.testing.assert_array_equal(numpy(raw_weight(layer)), before)
+
+
+@each_layer
+def test_u_moves_in_training_only(cls, arguments, inputs, weights):
+    layer = cls(**arguments)
+    layer.build(inputs.shape)
+    start = numpy(layer.vector_u).copy()
+    assert np.linalg.norm(start) == pytest.approx(1.0, rel=1e-5)
+    layer(inputs)
+    layer(inputs, training=False)
+    float(layer.sigma)
+    np.testing.assert_array_equal(numpy(layer.vector_u), start)
+    layer(inputs, training=True)
+    assert not np.array_equal(numpy(layer.vector_u), start)
+
+
+@each_layer
+def test_training_and_inference_use_the_same_kernel_from_the_same_u(
+    cls, arguments, inputs, weights
+):
+    layer = cls(**arguments)
+    inference = numpy(layer(inputs))
+    np.testing.assert_array_equal(numpy(layer(inputs, training=True)), inference)
+
+
+@each_layer
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16", "bfloat16"])
+def test_u_is_float32_and_shared_by_replicas(cls, arguments, inputs, weights, policy):
+    kind = "kernel" if cls is not SNEmbedding else "embeddings"
+    layer = cls(**arguments, dtype=policy, **{f"{kind}_initializer": "ones"})
+    layer(inputs, training=True)
+    assert layer.vector_u.dtype == "float32"
+    assert layer.vector_u.aggregation == "only_first_replica"
+    assert not layer.vector_u.trainable
+
+
+@each_layer
+def test_zero_weight_gives_zeros_and_recovers(cls, arguments, inputs, weights):
+    kind = "kernel" if cls is not SNEmbedding else "embeddings"
+    layer = cls(**arguments, **{f"{kind}_initializer": "zeros"})
+    np.testing.assert_array_equal(numpy(layer(inputs, training=True)), 0.0)
+    assert float(layer.sigma) == 0.0
+    raw_weight(layer).assign(np.random.normal(size=raw_weight(layer).shape))
+    for _ in range(300):
+        layer(inputs, training=True)
+    sigma = oracles.spectral_norm(numpy(raw_weight(layer)))
+    assert float(layer.sigma) == pytest.approx(sigma, rel=1e-3)
+
+
+@each_layer
+def test_equality_constrained_false_leaves_small_kernels_alone(cls, arguments, inputs, weights):
+    layer = cls(**arguments, equality_constrained=False)
+    layer(inputs)
+    weight = numpy(raw_weight(layer))
+    for scale in (0.1, 10.0):
+        raw_weight(layer).assign(scale * weight / oracles.spectral_norm(weight))
+        for _ in range(300):
+            layer(inputs, training=True)
+        expected = numpy(raw_weight(layer)) / max(1.0, scale)
+        np.testing.assert_allclose(numpy(layer.normalized_weight()), expected, rtol=2e-3)
+
+
+@each_layer
+def test_gradient_through_sigma_equals_finite_differences(cls, arguments, inputs, weights):
+    """At convergence d(sigma) = v dW u, so the layer's gradient is the true one of W / sigma(W)."""
+    tf = pytest.importorskip("tensorflow")
+    if keras.backend.backend() != "tensorflow":
+        return check_gradient_without_tape(cls, arguments, inputs)
+    layer = cls(**arguments)
+    for _ in range(500):
+        layer(inputs, training=True)
+    target = np.random.normal(size=layer(inputs).shape).astype("float32")
+    weight = raw_weight(layer)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(inputs, training=False) * target)
+    gradient = numpy(tf.convert_to_tensor(tape.gradient(loss, weight)))
+    compare_with_differences(layer, inputs, target, gradient)
+
+
+def check_gradient_without_tape(cls, arguments, inputs):
+    layer = cls(**arguments)
+    for _ in range(500):
+        layer(inputs, training=True)
+    target = np.random.normal(size=layer(inputs).shape).astype("float32")
+    if keras.backend.backend() == "torch":
+        ops.sum(layer(inputs, training=False) * ops.convert_to_tensor(target)).backward()
+        gradient = raw_weight(layer).value.grad.cpu().numpy()
+    else:
+        import jax
+
+        def loss(trainable):
+            state = [v.value for v in layer.non_trainable_variables]
+            outputs, _ = layer.stateless_call(trainable, state, inputs, training=False)
+            return ops.sum(outputs * target)
+
+        gradient = np.asarray(jax.grad(loss)([v.value for v in layer.trainable_variables])[0])
+    compare_with_differences(layer, inputs, target, gradient)
+
+
+def compare_with_differences(layer, inputs, target, gradient):
+    weight = numpy(raw_weight(layer)).astype("float64")
+    target = target.astype("float64")
+    bias = numpy(layer.bias) if getattr(layer, "bias", None) is not None else None
+
+    def loss(w):
+        normalized = w / oracles.spectral_norm(w)
+        if isinstance(layer, SNEmbedding):
+            return np.sum(normalized[inputs] * target)
+        if isinstance(layer, SNDense):
+            return np.sum((inputs @ normalized + bias) * target)
+        patches = np.lib.stride_tricks.sliding_window_view(inputs, (3, 3), axis=(1, 2))
+        return np.sum((np.einsum("bhwcij,ijco->bhwo", patches, normalized) + bias) * target)
+
+    differences = np.zeros_like(weight)
+    step = 1e-6
+    for index in np.ndindex(weight.shape):
+        moved = weight.copy()
+        moved[index] += step
+        upper = loss(moved)
+        moved[index] -= 2 * step
+        differences[index] = (upper - loss(moved)) / (2 * step)
+    np.testing.assert_allclose(gradient, differences, rtol=1e-3, atol=1e-3 * np.abs(gradient).max())
+
+
+@each_layer
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, None])
+def test_power_iterations_must_be_a_positive_integer(cls, arguments, inputs, weights, value):
+    with pytest.raises(ValueError, match=f"`power_iterations` must.*Received: .*={value}"):
+        cls(**arguments, power_iterations=value)
+
+
+@each_layer
+def test_epsilon_must_be_positive(cls, arguments, inputs, weights):
+    with pytest.raises(ValueError, match="`epsilon` must be positive. Received: epsilon=0"):
+        cls(**arguments, epsilon=0)
+
+
+@each_layer
+def test_quantize_is_refused(cls, arguments, inputs, weights):
+    layer = cls(**arguments)
+    layer.build(inputs.shape)
+    with pytest.raises(ValueError, match="can't be quantized"):
+        layer.quantize("int8")
+
+
+@each_layer
+def test_empty_batch(cls, arguments, inputs, weights):
+    layer = cls(**arguments)
+    full = layer(inputs)
+    assert tuple(layer(inputs[:0], training=True).shape) == (0, *full.shape[1:])
+    assert np.isfinite(numpy(layer.vector_u)).all()
+
+
+def test_arguments_come_in_the_order_of_keras():
+    import inspect
+
+    for cls, *_ in LAYERS:
+        ours = list(inspect.signature(cls).parameters)
+        parents = list(inspect.signature(cls.__mro__[2]).parameters)
+        shared = [name for name in parents if "lora" not in name and "quantization" not in name]
+        assert ours == [*shared[:-1], *_OURS, "kwargs"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"strides": 2},
+        {"padding": "same"},
+        {"padding": "same", "strides": (2, 2)},
+        {"dilation_rate": 2},
+        {"groups": 2},
+        {"groups": 4, "padding": "same", "dilation_rate": 2},
+        {"activation": "relu", "use_bias": False},
+    ],
+)
+def test_convolutions_of_any_kind_equal_conv2d_with_the_normalised_kernel(arguments):
+    layer = SNConv2D(8, 3, bias_initializer="random_normal", **arguments)
+    outputs = numpy(layer(IMAGES))
+    expected = plain_outputs(layer, IMAGES, numpy(layer.normalized_weight()))
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+    assert layer.compute_output_shape(IMAGES.shape) == outputs.shape
+    assert layer.vector_u.shape == (8,)
+
+
+def test_channels_first_symbolically():
+    layer = SNConv2D(6, 3, data_format="channels_first", strides=2, padding="same")
+    assert layer(keras.Input((4, 9, 9))).shape == (None, 6, 5, 5)
+    assert layer.kernel.shape == (3, 3, 4, 6)
+
+
+def test_dense_keeps_inner_axes_and_activation():
+    layer = SNDense(3, activation="relu")
+    outputs = numpy(layer(IMAGES))
+    assert outputs.shape == (2, 9, 9, 3) and outputs.min() == 0.0
+
+
+def test_embedding_of_any_rank_and_its_errors():
+    layer = SNEmbedding(7, 4)
+    assert tuple(layer(np.zeros((2, 3), "int32")).shape) == (2, 3, 4)
+    with pytest.raises(ValueError, match=r"`inputs` must lie in \[0, 7\).*Received: inputs with 7"):
+        layer(np.array([0, 7]))
+    with pytest.raises(ValueError, match="`inputs` must be integer"):
+        layer(np.array([0.0, 1.0]))
+    given = np.eye(7, 4, dtype="float32") * 3.0
+    layer = SNEmbedding(7, 4, weights=given)
+    np.testing.assert_array_equal(numpy(layer.embeddings), given)
+    np.testing.assert_allclose(numpy(layer(np.arange(7))), np.eye(7, 4), atol=1e-6)
+
+
+@pytest.mark.parametrize("padding, strides, kept", [("same", 1, True), ("same", 2, False)])
+def test_mask_passes_where_it_still_fits(padding, strides, kept):
+    layer = SNConv2D(3, 3, padding=padding, strides=strides)
+    mask = np.ones((2, 9), "bool")
+    assert (layer.compute_mask(IMAGES, mask) is mask) == kept
+    assert SNDense(3).compute_mask(VECTORS, mask) is mask
+
+
+def test_regularizer_sees_the_raw_kernel():
+    layer = SNDense(4, kernel_regularizer=keras.regularizers.L2(1.0))
+    layer(VECTORS)
+    expected = np.sum(np.square(numpy(layer.kernel)))
+    assert float(layer.losses[0]) == pytest.approx(expected, rel=1e-5)
