@@ -1,0 +1,103 @@
+"""Distribution strategies by name, with errors that say what is missing."""
+
+import json
+import os
+
+import tensorflow as tf
+
+STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
+
+
+def make_strategy(name="auto", devices=None, tpu=None):
+    """Makes the `tf.distribute` strategy to build and train a model under.
+
+    Build the networks and the model inside `with strategy.scope():`, then call `fit` as ever. Must
+    be called before TensorFlow has computed anything if the strategy is `"multi_worker"`.
+
+    Args:
+        name: `"none"` for one device; `"mirrored"` for the GPUs of one machine (or `devices`);
+            `"multi_worker"` for the machines of the environment variable `TF_CONFIG`; `"tpu"`;
+            or `"auto"`: a TPU where `tpu` is given, else the workers of `TF_CONFIG`, else all
+            GPUs where there are several, else one device. Defaults to `"auto"`.
+        devices: List of device names for `"mirrored"`, such as `["GPU:0", "GPU:1"]`. Defaults to
+            all GPUs.
+        tpu: String, the TPU's name or address, `"local"` on a TPU VM.
+
+    Returns:
+        A `tf.distribute.Strategy`.
+
+    Raises:
+        ValueError: For an unknown name, a TPU that can't be found, or a malformed `TF_CONFIG`.
+
+    Example:
+
+    >>> strategy = make_strategy("none")
+    >>> strategy.num_replicas_in_sync
+    1
+    """
+    if name not in STRATEGIES:
+        raise ValueError(f"`name` must be one of {STRATEGIES}. Received: name={name!r}")
+    if name == "auto":
+        name = _resolve(tpu)
+    if name == "tpu":
+        return _tpu_strategy(tpu)
+    if name == "multi_worker":
+        check_tf_config(os.environ.get("TF_CONFIG"))
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if name == "mirrored":
+        return tf.distribute.MirroredStrategy(devices)
+    return tf.distribute.get_strategy()
+
+
+def _resolve(tpu):
+    if tpu is not None:
+        return "tpu"
+    if os.environ.get("TF_CONFIG"):
+        workers = check_tf_config(os.environ["TF_CONFIG"])
+        return "multi_worker" if workers > 1 else "none"
+    return "mirrored" if len(tf.config.list_logical_devices("GPU")) > 1 else "none"
+
+
+def _tpu_strategy(tpu):
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu)
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except Exception as error:  # Each way a TPU can be missing has an error class of its own.
+        raise ValueError(
+            '`tpu` must be the name or address of a TPU that can be reached, or "local" on a TPU '
+            f"VM. Received: tpu={tpu!r}, for which TensorFlow says: {error}"
+        ) from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def check_tf_config(text):
+    """Checks the value of the environment variable `TF_CONFIG`.
+
+    Args:
+        text: String, JSON such as
+            `{"cluster": {"worker": ["a:1234", "b:1234"]}, "task": {"type": "worker", "index": 0}}`.
+
+    Returns:
+        Integer, the number of workers (a chief counts as one).
+
+    Raises:
+        ValueError: If it is missing, is not JSON, or names no worker or a task outside the cluster.
+    """
+    expected = (
+        'TF_CONFIG must be JSON like {"cluster": {"worker": ["host:port", …]}, '
+        '"task": {"type": "worker", "index": 0}}'
+    )
+    try:
+        config = json.loads(text)
+        cluster, task = config["cluster"], config["task"]
+        hosts = [*cluster.get("chief", []), *cluster.get("worker", [])]
+        own = cluster[task["type"]][int(task["index"])]
+        is_valid = all(isinstance(host, str) and ":" in host for host in [*hosts, own])
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        raise ValueError(
+            f"{expected}. Received: TF_CONFIG={text!r} ({type(error).__name__}: {error})"
+        ) from error
+    if not hosts or not is_valid or int(task["index"]) < 0:
+        raise ValueError(f"{expected}. Received: TF_CONFIG={text!r}")
+    return len(hosts)

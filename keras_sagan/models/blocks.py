@@ -1,0 +1,156 @@
+"""Residual blocks, and the choice of layers they are made of."""
+
+import functools
+
+import keras
+from keras import layers
+
+from keras_sagan.layers import ConditionalBatchNorm, SelfAttention2D, SNConv2D, SNDense, SNEmbedding
+
+# Channels of each block as a multiple of `base_filters`, by image size: the field's usual tables.
+# The generator's first entry is the width of its 4 x 4 start.
+GENERATOR_WIDTHS = {
+    32: (4, 4, 4, 4),
+    64: (16, 8, 4, 2, 1),
+    128: (16, 16, 8, 4, 2, 1),
+    256: (16, 16, 8, 8, 4, 2, 1),
+}
+DISCRIMINATOR_WIDTHS = {
+    32: (2, 2, 2, 2),
+    64: (1, 2, 4, 8, 16),
+    128: (1, 2, 4, 8, 16, 16),
+    256: (1, 2, 4, 8, 8, 16, 16),
+}
+# Whether each block of the discriminator halves the map.
+DOWNSAMPLES = {
+    32: (True, True, False, False),
+    64: (True,) * 4 + (False,),
+    128: (True,) * 5 + (False,),
+    256: (True,) * 6 + (False,),
+}
+
+
+def check_network_arguments(image_size, num_classes, attention_resolutions, **positive):
+    """Raises unless the arguments that both builders share make sense."""
+    if image_size not in list(GENERATOR_WIDTHS):  # A list, so that nothing must be hashable.
+        raise ValueError(
+            f"`image_size` must be one of {sorted(GENERATOR_WIDTHS)} pixels. "
+            f"Received: image_size={image_size}"
+        )
+    if num_classes is not None:
+        positive["num_classes"] = num_classes
+    for name, value in positive.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}")
+    if not isinstance(attention_resolutions, (list, tuple, set)):
+        raise ValueError(
+            "`attention_resolutions` must be a list or tuple of map sizes in pixels, () for none. "
+            f"Received: attention_resolutions={attention_resolutions}"
+        )
+
+
+def check_resolutions(attention_resolutions, available):
+    """Raises unless a network has a map of each size that should get attention."""
+    missing = sorted(set(attention_resolutions) - set(available))
+    if missing:
+        raise ValueError(
+            f"`attention_resolutions` must be among {sorted(available)}, the map sizes of this "
+            f"network. Received: attention_resolutions={tuple(attention_resolutions)}"
+        )
+
+
+def normalized_layers(use_spectral_norm, spectral_norm):
+    """Returns the convolution, dense and embedding layers to build a network from.
+
+    Args:
+        use_spectral_norm: Boolean, whether they are spectrally normalised.
+        spectral_norm: Dictionary of arguments of `SNConv2D` and its kin, or `None`.
+
+    Returns:
+        Tuple of three callables that take the arguments of the Keras layers.
+    """
+    if use_spectral_norm:
+        kinds, settings = (SNConv2D, SNDense, SNEmbedding), spectral_norm or {}
+    else:
+        kinds, settings = (layers.Conv2D, layers.Dense, layers.Embedding), {}
+    conv, dense, embedding = (functools.partial(kind, **settings) for kind in kinds)
+    conv = functools.partial(conv, padding="same")
+    embedding = functools.partial(embedding, embeddings_initializer="glorot_uniform")
+    return conv, dense, embedding
+
+
+def self_attention(size, use_spectral_norm, attention):
+    """Returns the attention layer for a map of `size` x `size`, named after it."""
+    settings = {"use_spectral_norm": use_spectral_norm, **(attention or {})}
+    return SelfAttention2D(name=f"attention_{size}", **settings)
+
+
+def up_block(x, labels, filters, conv, norm, name):
+    """Residual block that doubles the map: CBN, ReLU, up-sampling, convolution, twice.
+
+    Args:
+        x: `KerasTensor` of shape `(batch, height, width, channels)`.
+        labels: `KerasTensor` of shape `(batch,)`, or `None`.
+        filters: Integer, the channels of the outputs.
+        conv: Callable like `SNConv2D`.
+        norm: Callable `(name) -> layer` like `ConditionalBatchNorm`.
+        name: String, the prefix of the layers' names.
+
+    Returns:
+        `KerasTensor` of shape `(batch, 2 * height, 2 * width, filters)`.
+    """
+    # A 1x1 convolution commutes with up-sampling and with pooling: it is done on the smaller map.
+    shortcut = conv(filters, 1, name=f"{name}_shortcut")(x)
+    shortcut = layers.UpSampling2D(name=f"{name}_shortcut_up")(shortcut)
+    x = _normalize(x, labels, norm(name=f"{name}_norm_1"))
+    x = layers.ReLU(name=f"{name}_relu_1")(x)
+    x = layers.UpSampling2D(name=f"{name}_up")(x)
+    x = conv(filters, 3, name=f"{name}_conv_1")(x)
+    x = _normalize(x, labels, norm(name=f"{name}_norm_2"))
+    x = layers.ReLU(name=f"{name}_relu_2")(x)
+    x = conv(filters, 3, name=f"{name}_conv_2")(x)
+    return layers.Add(name=f"{name}_sum")([x, shortcut])
+
+
+def _normalize(x, labels, layer):
+    return layer(x) if labels is None else layer(x, labels)
+
+
+def down_block(x, filters, conv, downsample, first, name):
+    """Residual block of the discriminator, without batch norm.
+
+    Args:
+        x: `KerasTensor` of shape `(batch, height, width, channels)`.
+        filters: Integer, the channels of the outputs and of the hidden map.
+        conv: Callable like `SNConv2D`.
+        downsample: Boolean, whether to halve the map by average pooling.
+        first: Boolean, whether `x` is the image: no ReLU on it.
+        name: String, the prefix of the layers' names.
+
+    Returns:
+        `KerasTensor` of shape `(batch, height / 2, width / 2, filters)`, or of the size of `x`.
+    """
+    shortcut = x
+    if downsample:
+        shortcut = layers.AveragePooling2D(2, name=f"{name}_shortcut_pool")(shortcut)
+    if downsample or x.shape[-1] != filters:
+        shortcut = conv(filters, 1, name=f"{name}_shortcut")(shortcut)
+    if not first:
+        x = layers.ReLU(name=f"{name}_relu_1")(x)
+    x = conv(filters, 3, name=f"{name}_conv_1")(x)
+    x = layers.ReLU(name=f"{name}_relu_2")(x)
+    x = conv(filters, 3, name=f"{name}_conv_2")(x)
+    if downsample:
+        x = layers.AveragePooling2D(2, name=f"{name}_pool")(x)
+    return layers.Add(name=f"{name}_sum")([x, shortcut])
+
+
+def batch_norm(num_classes, settings, **defaults):
+    """Returns a callable `(name) -> ConditionalBatchNorm`, plain where there are no classes."""
+    settings = {**defaults, **(settings or {})}
+    return functools.partial(ConditionalBatchNorm, num_classes or 1, **settings)
+
+
+def at_least_float32():
+    """The dtype for sums, logits and pixels: float32 where the policy computes in half."""
+    return keras.backend.result_type(keras.config.dtype_policy().compute_dtype, "float32")

@@ -1,0 +1,79 @@
+"""The discriminator of a self-attention GAN."""
+
+import keras
+from keras import layers, ops
+
+from keras_sagan.models import blocks
+
+
+def build_discriminator(
+    image_size=128,
+    base_filters=64,
+    num_classes=None,
+    attention_resolutions=(32,),
+    channels=3,
+    use_spectral_norm=True,
+    spectral_norm=None,
+    attention=None,
+    name="discriminator",
+):
+    """Builds the residual projection discriminator of SAGAN as a functional Keras model.
+
+    Residual blocks halve the image down to 4 x 4 (8 x 8 at 32 pixels), with a `SelfAttention2D`
+    after the first block whose map has one of `attention_resolutions`. The features are summed
+    over the map, not averaged, and go through a dense layer; with classes, their dot product with
+    the label's embedding is added. No batch norm.
+
+    Args:
+        image_size, base_filters, num_classes, attention_resolutions, channels,
+            use_spectral_norm, spectral_norm, attention, name: As in `build_generator`.
+
+    Returns:
+        A `keras.Model` from images `(batch, size, size, channels)` in [-1, 1], or from
+        `[images, labels]` with labels `(batch,)` where there are classes, to raw logits
+        `(batch, 1)`, float32 under every mixed policy.
+
+    Raises:
+        ValueError: For an image size that isn't offered, a resolution the network doesn't have,
+            or a number that isn't a positive integer.
+
+    Example:
+
+    >>> discriminator = build_discriminator(32, base_filters=8, attention_resolutions=(16,))
+    >>> discriminator.output_shape
+    (None, 1)
+
+    Reference:
+        [Zhang et al., 2019](https://arxiv.org/abs/1805.08318);
+        [Miyato & Koyama, 2018](https://arxiv.org/abs/1802.05637) for the projection.
+    """
+    blocks.check_network_arguments(
+        image_size,
+        num_classes,
+        attention_resolutions,
+        base_filters=base_filters,
+        channels=channels,
+    )
+    widths = [base_filters * width for width in blocks.DISCRIMINATOR_WIDTHS[image_size]]
+    downsamples = blocks.DOWNSAMPLES[image_size]
+    sizes = [image_size // 2 ** sum(downsamples[: i + 1]) for i in range(len(widths))]
+    blocks.check_resolutions(attention_resolutions, sizes)
+    conv, dense, embedding = blocks.normalized_layers(use_spectral_norm, spectral_norm)
+
+    images = keras.Input((image_size, image_size, channels), name="images")
+    labels = None if num_classes is None else keras.Input((), dtype="int32", name="labels")
+    x = images
+    for i, (size, filters, downsample) in enumerate(zip(sizes, widths, downsamples)):
+        x = blocks.down_block(x, filters, conv, downsample, first=i == 0, name=f"block_{i + 1}")
+        if size in attention_resolutions and size not in sizes[:i]:
+            x = blocks.self_attention(size, use_spectral_norm, attention)(x)
+    dtype = blocks.at_least_float32()
+    x = layers.Activation("relu", dtype=dtype, name="last_relu")(x)
+    features = ops.sum(x, axis=(1, 2))
+    logits = dense(1, dtype=dtype, name="logits")(features)
+    if labels is None:
+        return keras.Model(images, logits, name=name)
+    rows = embedding(num_classes, widths[-1], dtype=dtype, name="label_embedding")(labels)
+    projection = layers.Dot(axes=1, dtype=dtype, name="projection")([features, rows])
+    logits = layers.Add(dtype=dtype, name="conditional_logits")([logits, projection])
+    return keras.Model([images, labels], logits, name=name)

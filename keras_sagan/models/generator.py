@@ -1,0 +1,92 @@
+"""The generator of a self-attention GAN."""
+
+import keras
+from keras import layers
+
+from keras_sagan.models import blocks
+
+
+def build_generator(
+    image_size=128,
+    base_filters=64,
+    latent_dim=128,
+    num_classes=None,
+    attention_resolutions=(32,),
+    channels=3,
+    use_spectral_norm=True,
+    spectral_norm=None,
+    attention=None,
+    batch_norm=None,
+    name="generator",
+):
+    """Builds the residual generator of SAGAN as a functional Keras model.
+
+    A dense layer makes a 4 x 4 map of the latents, residual blocks double it up to the image
+    size, and a `SelfAttention2D` follows wherever the map has one of `attention_resolutions`. At
+    128 pixels with the defaults it is the generator of the authors' code, to the parameter.
+
+    Args:
+        image_size: 32, 64, 128 or 256 pixels. Defaults to `128`.
+        base_filters: Positive integer, the unit of width of the blocks; `ch` in the sources.
+            Defaults to `64`.
+        latent_dim: Positive integer. Defaults to `128`.
+        num_classes: Positive integer, or `None` for an unconditional generator.
+        attention_resolutions: Map sizes in pixels after which attention is put; `()` for none.
+            Defaults to `(32,)`.
+        channels: Positive integer, 3 for RGB and 1 for grey. Defaults to `3`.
+        use_spectral_norm: Boolean, whether kernels are spectrally normalised.
+        spectral_norm: Dictionary of arguments of `SNConv2D`, such as `{"epsilon": 1e-8}`.
+        attention: Dictionary of arguments of `SelfAttention2D`, such as `{"pool_size": 1}`.
+        batch_norm: Dictionary of arguments of `ConditionalBatchNorm`, such as
+            `{"synchronized": True}`.
+        name: String, the name of the model.
+
+    Returns:
+        A `keras.Model` from latents `(batch, latent_dim)`, or from `[latents, labels]` with
+        labels `(batch,)` where there are classes, to images `(batch, size, size, channels)` in
+        [-1, 1], float32 under every mixed policy.
+
+    Raises:
+        ValueError: For an image size that isn't offered, a resolution the network doesn't have,
+            or a number that isn't a positive integer.
+
+    Example:
+
+    >>> generator = build_generator(32, base_filters=8, num_classes=10, attention_resolutions=(16,))
+    >>> generator.output_shape
+    (None, 32, 32, 3)
+
+    Reference:
+        [Zhang et al., 2019](https://arxiv.org/abs/1805.08318); widths of the other sizes from
+        SNGAN (32) and BigGAN (64, 256).
+    """
+    blocks.check_network_arguments(
+        image_size,
+        num_classes,
+        attention_resolutions,
+        base_filters=base_filters,
+        latent_dim=latent_dim,
+        channels=channels,
+    )
+    widths = [base_filters * width for width in blocks.GENERATOR_WIDTHS[image_size]]
+    sizes = [4 * 2**i for i in range(len(widths))]
+    blocks.check_resolutions(attention_resolutions, sizes)
+    conv, dense, _ = blocks.normalized_layers(use_spectral_norm, spectral_norm)
+    norm = blocks.batch_norm(num_classes, batch_norm, momentum=0.999)
+    last_norm = blocks.batch_norm(None, batch_norm, momentum=0.9999)
+
+    latents = keras.Input((latent_dim,), name="latents")
+    labels = None if num_classes is None else keras.Input((), dtype="int32", name="labels")
+    x = dense(4 * 4 * widths[0], name="start")(latents)
+    x = layers.Reshape((4, 4, widths[0]), name="start_map")(x)
+    for size, filters in zip(sizes, widths):
+        if size > 4:
+            x = blocks.up_block(x, labels, filters, conv, norm, name=f"block_{size}")
+        if size in attention_resolutions:
+            x = blocks.self_attention(size, use_spectral_norm, attention)(x)
+    x = last_norm(name="last_norm")(x)
+    x = layers.ReLU(name="last_relu")(x)
+    x = conv(channels, 3, name="last_conv")(x)
+    images = layers.Activation("tanh", dtype=blocks.at_least_float32(), name="images")(x)
+    inputs = latents if labels is None else [latents, labels]
+    return keras.Model(inputs, images, name=name)

@@ -1,0 +1,93 @@
+"""The gradients of the two losses, as functions that assign nothing.
+
+Variables are read, new states are returned. So each function can be compiled by XLA inside one
+replica of a strategy, while the optimisers' collectives and all assignments stay outside.
+"""
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+
+def call(network, inputs, labels, training):
+    """Calls a network with or without labels."""
+    return network(inputs if labels is None else [inputs, labels], training=training)
+
+
+def judge(discriminator, images, labels, training):
+    """Logits of images in float32, as a vector whatever shape the discriminator gives them."""
+    return ops.reshape(ops.cast(call(discriminator, images, labels, training), "float32"), (-1,))
+
+
+def judge_both(discriminator, real, fake, training):
+    """Logits of real and fake images from one pass, that is by the same normalised kernels.
+
+    Args:
+        discriminator: Keras model.
+        real, fake: Pairs of images and labels (or `None`), of the same batch size.
+        training: Boolean.
+
+    Returns:
+        Tuple of the real and the fake logits, float32 of shape `(batch,)` each.
+    """
+    images = tf.concat([real[0], ops.cast(fake[0], real[0].dtype)], axis=0)
+    labels = None if real[1] is None else tf.concat([tf.cast(real[1], tf.int32), fake[1]], axis=0)
+    return tf.split(judge(discriminator, images, labels, training), 2)
+
+
+def discriminator_gradients(model, images, labels, latents, fake_labels, share):
+    """Gradients of the discriminator's loss.
+
+    Args:
+        model: The `SAGAN`.
+        images: float32 real images in [-1, 1].
+        labels: Their integer labels, or `None`.
+        latents, fake_labels: Those of the fake images.
+        share: Float, the share of the global batch that this replica has: gradients are summed
+            over replicas.
+
+    Returns:
+        Tuple of the gradients of the trainable variables (scaled by the loss scale, if there is
+        one), the new values of the non-trainable ones (`None` where unchanged), the loss, and
+        the real and the fake logits.
+    """
+    with keras.StatelessScope():  # The generator's state moves in its own step only.
+        fake_images = call(model.generator, latents, fake_labels, training=True)
+    real, fake = (images, labels), (tf.stop_gradient(fake_images), fake_labels)
+
+    def loss_function():
+        logits = judge_both(model.discriminator, real, fake, training=True)
+        return model.loss_functions.discriminator(*logits), logits
+
+    return _gradients(model.discriminator, model.d_optimizer, loss_function, share)
+
+
+def generator_gradients(model, latents, labels, share):
+    """Gradients of the generator's loss; arguments and results as in `discriminator_gradients`."""
+
+    def loss_function():
+        images = call(model.generator, latents, labels, training=True)
+        # The discriminator's state and its own losses belong to its own step: dropped here.
+        with keras.StatelessScope():
+            logits = judge(model.discriminator, images, labels, training=True)
+        return model.loss_functions.generator(logits), logits
+
+    return _gradients(model.generator, model.g_optimizer, loss_function, share)
+
+
+def _gradients(network, optimizer, loss_function, share):
+    variables = network.trainable_variables
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch([variable.value for variable in variables])
+        with keras.StatelessScope(collect_losses=True) as scope:
+            loss, logits = loss_function()
+        # What layers added, and the regularizers of weights, which a scope would leave out.
+        own = scope.losses + [v.regularizer(v) for v in variables if v.regularizer is not None]
+        scaled = optimizer.scale_loss(sum((ops.cast(x, loss.dtype) for x in own), loss) * share)
+    # The gradient of a table that was only looked up is sparse.
+    gradients = [
+        tf.convert_to_tensor(x) if isinstance(x, tf.IndexedSlices) else x
+        for x in tape.gradient(scaled, variables)
+    ]
+    states = [scope.get_current_value(v) for v in network.non_trainable_variables]
+    return gradients, states, loss, logits

@@ -1,0 +1,102 @@
+"""Running the step of a model over what an iterator yields, under any strategy."""
+
+import itertools
+
+import tensorflow as tf
+from keras import tree
+
+
+def make_step_function(model, step, check):
+    """Makes the function that Keras's `fit` and `evaluate` call with an iterator.
+
+    Unlike Keras's own it reduces logs in a way that works for several workers, has no
+    `tf.experimental.Optional` in its loop, and shows each batch to `check` before it is used.
+
+    Args:
+        model: A compiled Keras model.
+        step: Its `train_step` or `test_step`.
+        check: `BatchCheck`, for errors that a compiled step can't raise.
+
+    Returns:
+        Function `(iterator) -> logs` that takes `steps_per_execution` steps, or what is left.
+    """
+    strategy = model.distribute_strategy
+
+    def run(function, *args):
+        logs = strategy.run(function, args)
+        return {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
+
+    @tf.autograph.experimental.do_not_convert
+    def one_step(batch):
+        return run(step, batch)
+
+    def step_of(stacked, index):
+        return compiled_step(tree.map_structure(lambda x: x[index], stacked))
+
+    @tf.function
+    def many_steps(batches):
+        """All batches in one call, as turns of a loop whose body is traced once."""
+        stacked = strategy.run(lambda *parts: tree.map_structure(stack, *parts), batches)
+        logs = run(step_of, stacked, 0)
+        for index in tf.range(1, len(batches)):
+            logs = run(step_of, stacked, index)
+        return logs
+
+    compiled_step = step
+    if not model.run_eagerly:
+        # Over several replicas the model compiles the inner part of its step by itself.
+        jit_compile = model.jit_compile and strategy.num_replicas_in_sync == 1
+        one_step = tf.function(one_step, jit_compile=jit_compile, reduce_retracing=True)
+        if jit_compile:
+            compiled_step = tf.function(step, jit_compile=True, reduce_retracing=True)
+
+    def function(iterator):
+        batches = []
+        try:
+            for batch in itertools.islice(iterator, model.steps_per_execution):
+                check([p for p in zip(*map(strategy.experimental_local_results, as_tuple(batch)))])
+                batches.append(batch)
+        except tf.errors.OutOfRangeError:
+            pass
+        if not batches:
+            check.at_end()
+            raise StopIteration
+        if len(batches) > 1 and not model.run_eagerly:
+            return many_steps(tuple(batches))
+        for batch in batches:
+            logs = one_step(batch)
+        return logs
+
+    return function
+
+
+def as_tuple(batch):
+    return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+
+
+def stack(*parts):
+    return None if parts[0] is None else tf.stack(parts)
+
+
+def check_replicated(model):
+    """Raises for what can't work over several replicas, before it hangs or fails obscurely."""
+    for name in ("g_optimizer", "d_optimizer"):
+        optimizer = getattr(model, name)
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        if optimizer.gradient_accumulation_steps:
+            raise ValueError(
+                f"`{name}` must not accumulate gradients over several replicas: Keras's optimisers "
+                "can't exchange gradients every so many steps only. Use a larger batch. Received: "
+                f"gradient_accumulation_steps={optimizer.gradient_accumulation_steps} over "
+                f"{model.distribute_strategy.num_replicas_in_sync} replicas"
+            )
+    if not model.jit_compile:
+        return
+    for network in (model.generator, model.discriminator):
+        for layer in network._flatten_layers():
+            if getattr(layer, "synchronized", False):
+                raise ValueError(
+                    "`jit_compile=True` over several replicas needs synchronized=False: XLA can't "
+                    "compile the exchange of statistics inside a layer. Received: "
+                    f"jit_compile=True and layer {layer.name} with synchronized=True"
+                )

@@ -1,0 +1,112 @@
+"""Named configurations, as plain data."""
+
+import copy
+
+# Each preset has the settings that all its recipes share; a recipe holds what it changes, and
+# the first one is the default. `batch_size` is the recommended global batch.
+# Sources: the SAGAN authors' code (official), the paper's text (paper), TF-GAN's example (tfgan),
+# and the BigGAN schedule that the best open reproduction used (biggan).
+PRESETS = {
+    "sagan_imagenet_128": {
+        "description": "ImageNet at 128 pixels, 1000 classes: the networks of the paper.",
+        "batch_size": 256,
+        "settings": {
+            "image_size": 128,
+            "base_filters": 64,
+            "latent_dim": 128,
+            "num_classes": 1000,
+            "attention_resolutions": (32,),
+            "g_learning_rate": 1e-4,
+            "d_learning_rate": 4e-4,
+            "beta_1": 0.0,
+            "beta_2": 0.999,
+        },
+        "recipes": {
+            "official": {},
+            "paper": {
+                "attention_resolutions": (64,),
+                "attention": {"pool_size": 1, "value_reduction": 8},
+                "beta_2": 0.9,
+            },
+            "tfgan": {
+                "spectral_norm": {"equality_constrained": False},
+                "batch_norm": {"epsilon": 1e-3},
+            },
+            "biggan": {
+                "attention_resolutions": (64,),
+                "spectral_norm": {"epsilon": 1e-8},
+                "attention": {"epsilon": 1e-8},
+                "ema_momentum": 0.9999,
+                "ema_start": 2000,
+            },
+        },
+    },
+    "sagan_cifar10_32": {
+        "description": "CIFAR-10 at 32 pixels, 10 classes: the SNGAN widths with attention at 16.",
+        "batch_size": 64,
+        "settings": {
+            "image_size": 32,
+            "base_filters": 64,
+            "latent_dim": 128,
+            "num_classes": 10,
+            "attention_resolutions": (16,),
+            "g_learning_rate": 1e-4,
+            "d_learning_rate": 4e-4,
+            "beta_1": 0.0,
+            "beta_2": 0.999,
+        },
+        "recipes": {"official": {}},
+    },
+    "sagan_fashion_mnist_32": {
+        "description": "Fashion-MNIST padded to 32 pixels, 10 classes: small enough for two cores.",
+        "batch_size": 64,
+        "settings": {
+            "image_size": 32,
+            "base_filters": 16,
+            "latent_dim": 64,
+            "num_classes": 10,
+            "attention_resolutions": (16,),
+            "channels": 1,
+            "batch_norm": {"momentum": 0.99},
+            "d_steps": 2,
+            "ema_momentum": 0.99,
+            "g_learning_rate": 4e-4,
+            "d_learning_rate": 4e-4,
+            "beta_1": 0.0,
+            "beta_2": 0.99,
+        },
+        "recipes": {"official": {}},
+    },
+}
+
+
+def preset_settings(name, recipe=None):
+    """Returns the settings of a preset with one of its recipes.
+
+    Args:
+        name: String, a key of `PRESETS`.
+        recipe: String, a recipe of that preset, or `None` for its first one.
+
+    Returns:
+        A new dictionary of arguments of `build_generator`, `build_discriminator` and `SAGAN`, and
+        of the optimisers' `g_learning_rate`, `d_learning_rate`, `beta_1` and `beta_2`.
+
+    Raises:
+        ValueError: For an unknown name or recipe.
+
+    Example:
+
+    >>> preset_settings("sagan_imagenet_128", recipe="paper")["beta_2"]
+    0.9
+    """
+    if name not in PRESETS:
+        raise ValueError(f"`name` must be one of {sorted(PRESETS)}. Received: name={name!r}")
+    recipes = PRESETS[name]["recipes"]
+    if recipe is None:
+        recipe = next(iter(recipes))
+    if recipe not in recipes:
+        raise ValueError(
+            f"`recipe` must be one of {sorted(recipes)} for preset {name!r}. "
+            f"Received: recipe={recipe!r}"
+        )
+    return copy.deepcopy({**PRESETS[name]["settings"], **recipes[recipe]})

@@ -1,0 +1,573 @@
+"""The self-attention GAN: two networks, two optimisers and the step that trains them."""
+
+import functools
+import inspect
+import random
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_sagan import losses
+from keras_sagan.models import batches
+from keras_sagan.models.discriminator import build_discriminator
+from keras_sagan.models.generator import build_generator
+from keras_sagan.models.gradients import (
+    call,
+    discriminator_gradients,
+    generator_gradients,
+    judge_both,
+)
+from keras_sagan.models.loop import check_replicated, make_step_function
+from keras_sagan.models.presets import preset_settings
+from keras_sagan.models.sampling import SamplingMixin
+
+TTUR = {"g_learning_rate": 1e-4, "d_learning_rate": 4e-4, "beta_1": 0.0, "beta_2": 0.999}
+METRICS = ("g_loss", "d_loss", "real_logits", "fake_logits", "real_accuracy", "fake_accuracy")
+
+
+@keras.saving.register_keras_serializable(package="keras_sagan")
+class SAGAN(SamplingMixin, keras.Model):
+    """Self-attention GAN that trains with `fit`.
+
+    Each step updates the discriminator `d_steps` times and then the generator once, with the
+    hinge loss and an optimiser for each (TTUR). Real and fake images are judged in one pass, by
+    the same normalised kernels. The state of a network (batch statistics, the spectral norms'
+    `vector_u`) moves only in its own update, and only its own gradients are computed. Latents
+    and fake labels are a pure function of the seed and the step.
+
+    Args:
+        generator: Keras model from latents `(batch, latent_dim)`, or from `[latents, labels]`,
+            to images `(batch, height, width, channels)` in [-1, 1].
+        discriminator: Keras model from images, or from `[images, labels]`, to logits.
+        latent_dim: Positive integer.
+        num_classes: Positive integer, or `None` for networks without labels.
+        d_steps: Positive integer, the discriminator updates per step, each with latents of its
+            own and the real images of the step. Defaults to `1`.
+        ema_momentum: Float in [0, 1), the share that the averaged generator keeps at a step, or
+            `None` for no averaging.
+        ema_start: Integer, the step before which the averaged generator is a copy.
+        seed: Integer, or `None` to draw one (which `keras.utils.set_random_seed` determines).
+        ttur: Dictionary with `g_learning_rate`, `d_learning_rate`, `beta_1` and `beta_2`: what
+            `"auto"` stands for in `compile`. Defaults to 1e-4, 4e-4, 0 and 0.999.
+        **kwargs: Base model arguments, such as `name`.
+
+    Call arguments:
+        inputs: Latents, or `[latents, labels]`.
+
+    Returns:
+        Float images `(batch, height, width, channels)` in [-1, 1].
+
+    State:
+        The networks; `ema_generator`, the averaged generator, if there is one; `steps`, the
+        training steps taken.
+
+    Raises:
+        ValueError: For networks that don't fit each other, or an argument out of range.
+        RuntimeError: On another backend than TensorFlow.
+
+    Example:
+
+    >>> model = SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=4)
+    >>> model.generate(2, labels=[0, 9], seed=1).shape
+    (2, 32, 32, 1)
+
+    Reference:
+        [Zhang et al., 2019](https://arxiv.org/abs/1805.08318).
+    """
+
+    def __init__(
+        self,
+        generator,
+        discriminator,
+        latent_dim,
+        num_classes=None,
+        d_steps=1,
+        ema_momentum=None,
+        ema_start=0,
+        seed=None,
+        ttur=None,
+        **kwargs,
+    ):
+        if keras.backend.backend() != "tensorflow":
+            raise RuntimeError(
+                "Training needs the TensorFlow backend (the layers run on every backend): set "
+                "KERAS_BACKEND=tensorflow before Keras is imported. "
+                f"Received: the {keras.backend.backend()} backend"
+            )
+        super().__init__(**kwargs)
+        positive = {"latent_dim": latent_dim, "d_steps": d_steps}
+        if num_classes is not None:
+            positive["num_classes"] = num_classes
+        for name, value in positive.items():
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}")
+        if ema_momentum is not None and not 0 <= ema_momentum < 1:
+            raise ValueError(
+                f"`ema_momentum` must lie in [0, 1). Received: ema_momentum={ema_momentum}"
+            )
+        if not isinstance(ema_start, int) or isinstance(ema_start, bool) or ema_start < 0:
+            raise ValueError(
+                f"`ema_start` must be a non-negative integer. Received: ema_start={ema_start}"
+            )
+        if seed is not None and not 0 <= seed < 2**31:
+            raise ValueError(f"`seed` must lie in [0, 2**31). Received: seed={seed}")
+        unknown = set(ttur or {}) - set(TTUR)
+        if unknown:
+            raise ValueError(f"`ttur` must have keys among {list(TTUR)}. Received: ttur={ttur}")
+        self.generator = generator
+        self.discriminator = discriminator
+        self.latent_dim = latent_dim
+        self.num_classes = num_classes
+        self.d_steps = d_steps
+        self.ema_momentum = ema_momentum
+        self.ema_start = ema_start
+        self.seed = random.randint(0, 2**31 - 1) if seed is None else int(seed)
+        self.ttur = {**TTUR, **(ttur or {})}
+        self.image_shape = self._connect(generator, discriminator)
+        self._strategy = tf.distribute.get_strategy()
+        self._check_scope()
+        self.ema_generator = None
+        if ema_momentum is not None:
+            self.ema_generator = _copy(generator)
+            self._connect(self.ema_generator, discriminator)
+            self.ema_generator.set_weights(generator.get_weights())
+            self.ema_generator.trainable = False
+        self.steps = self.add_weight(
+            name="steps",
+            shape=(),
+            dtype="int32",
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
+        )
+        self._trackers = {name: keras.metrics.Mean(name=name) for name in METRICS}
+        self._checks = {
+            name: batches.BatchCheck(argument, num_classes, self.image_shape)
+            for name, argument in (
+                ("fit", "x"),
+                ("evaluate", "validation_data` or the `x` of `evaluate"),
+            )
+        }
+        self._generate_functions = {}
+        self.built = True
+
+    def _connect(self, generator, discriminator):
+        """Builds both networks and returns the shape of an image."""
+        labels = [] if self.num_classes is None else [keras.Input((), dtype="int32")]
+        latents = keras.Input((self.latent_dim,))
+        try:
+            _check_first_input(generator, latents.shape)
+            images = generator([latents, *labels] if labels else latents)
+        except Exception as error:
+            raise ValueError(
+                f"`generator` must take latents of shape (batch, {self.latent_dim})"
+                + (" together with labels" if labels else " alone, as num_classes=None")
+                + f". Received: a generator that says: {error}"
+            ) from error
+        shape = tuple(getattr(images, "shape", ()))
+        if len(shape) != 4:
+            raise ValueError(
+                "`generator` must make images of shape (batch, height, width, channels). "
+                f"Received: a generator with outputs of shape {shape}"
+            )
+        try:
+            _check_first_input(discriminator, shape)
+            discriminator([keras.Input(shape[1:]), *labels] if labels else keras.Input(shape[1:]))
+        except Exception as error:
+            raise ValueError(
+                "`discriminator` must take what `generator` makes"
+                + (" together with labels" if labels else " alone, as num_classes=None")
+                + f". Received: a generator with images of shape {shape}, and a discriminator "
+                f"that says: {error}"
+            ) from error
+        return shape[1:]
+
+    def _check_scope(self):
+        strategy = self._strategy
+        for name in ("generator", "discriminator"):
+            for variable in getattr(self, name).variables:
+                if not strategy.extended.variable_created_in_scope(variable.value):
+                    raise ValueError(
+                        f"`{name}` must be built inside the `strategy.scope()` that the model is "
+                        f"built in. Received: a {name} whose {variable.path} was made outside of "
+                        f"{type(strategy).__name__}"
+                    )
+
+    @classmethod
+    def from_preset(cls, name, recipe=None, **overrides):
+        """Builds the networks and the model of a preset.
+
+        Args:
+            name: String, a key of `keras_sagan.models.PRESETS`.
+            recipe: String, one of that preset's recipes, or `None` for its first one.
+            **overrides: Settings to change: arguments of `build_generator`,
+                `build_discriminator` and `SAGAN`, and the `g_learning_rate`, `d_learning_rate`,
+                `beta_1` and `beta_2` that `compile()` uses.
+
+        Returns:
+            A `SAGAN`, not compiled yet: `compile()` uses the recipe's optimisers.
+
+        Raises:
+            ValueError: For an unknown preset, recipe or setting.
+        """
+        settings = {**preset_settings(name, recipe), **overrides}
+
+        def pick(function):
+            names = set(inspect.signature(function).parameters) - {"generator", "discriminator"}
+            return {k: v for k, v in settings.items() if k in names - {"self", "kwargs", "name"}}
+
+        arguments = [pick(f) for f in (build_generator, build_discriminator, cls.__init__)]
+        ttur = {key: settings[key] for key in TTUR if key in settings}
+        known = set(ttur).union(*arguments)
+        unknown = sorted(set(settings) - known)
+        if unknown:
+            raise ValueError(
+                "`overrides` must be settings of build_generator, build_discriminator, SAGAN or "
+                f"its optimisers. Received: {', '.join(unknown)}"
+            )
+        for_generator, for_discriminator, for_model = arguments
+        return cls(
+            build_generator(**for_generator),
+            build_discriminator(**for_discriminator),
+            **{"ttur": ttur, **for_model},
+        )
+
+    def call(self, inputs, training=False):
+        return self.generator(inputs, training=training)
+
+    # Training
+
+    def compile(
+        self,
+        g_optimizer="auto",
+        d_optimizer="auto",
+        loss="hinge",
+        run_eagerly=False,
+        steps_per_execution=1,
+        jit_compile="auto",
+        auto_scale_loss=True,
+    ):
+        """Configures the model for training; with no argument, as in its recipe.
+
+        Args:
+            g_optimizer, d_optimizer: Keras optimisers, their names or configurations, or `"auto"`
+                for Adam with the model's `ttur`.
+            loss: `"hinge"`, `"non_saturating"`, `"wasserstein"`, `"least_squares"`, or a pair of
+                functions `(generator_loss, discriminator_loss)`; see `keras_sagan.losses`.
+            run_eagerly, steps_per_execution, jit_compile: As in `keras.Model.compile`.
+            auto_scale_loss: Boolean, whether each optimiser gets a loss scale of its own where
+                the networks compute in float16. Defaults to `True`.
+
+        Raises:
+            ValueError: For one optimiser under both names, one with `use_ema=True` (give the
+                model an `ema_momentum`), or an unknown loss.
+        """
+        if g_optimizer is d_optimizer and not isinstance(g_optimizer, (str, dict)):
+            raise ValueError(
+                "`g_optimizer` and `d_optimizer` must be two optimisers: one can't keep the "
+                f"moments of both networks. Received: {g_optimizer} for both"
+            )
+        self.loss_functions = losses.get(loss)
+        g_optimizer = self._optimizer("g", g_optimizer, self.generator, auto_scale_loss)
+        self.d_optimizer = self._optimizer("d", d_optimizer, self.discriminator, auto_scale_loss)
+        super().compile(
+            optimizer=g_optimizer,
+            run_eagerly=run_eagerly,
+            steps_per_execution=steps_per_execution,
+            jit_compile=jit_compile,
+            auto_scale_loss=False,
+        )
+        self._compile_arguments = {
+            "loss": loss,
+            "run_eagerly": run_eagerly,
+            "steps_per_execution": steps_per_execution,
+            "jit_compile": jit_compile,
+            "auto_scale_loss": auto_scale_loss,
+        }
+
+    def _optimizer(self, side, optimizer, network, auto_scale_loss):
+        if isinstance(optimizer, str) and optimizer == "auto":
+            optimizer = keras.optimizers.Adam(
+                self.ttur[f"{side}_learning_rate"],
+                beta_1=self.ttur["beta_1"],
+                beta_2=self.ttur["beta_2"],
+            )
+        optimizer = keras.optimizers.get(optimizer)
+        if any(x.use_ema for x in (optimizer, getattr(optimizer, "inner_optimizer", optimizer))):
+            raise ValueError(
+                f"`{side}_optimizer` must not have use_ema=True: Keras would write the averages of "
+                "one network into the other. Give SAGAN an `ema_momentum`. "
+                f"Received: {side}_optimizer={optimizer.name} with use_ema=True"
+            )
+        is_scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        if auto_scale_loss and not is_scaled and _computes_in_float16(network):
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        optimizer.build(network.trainable_variables)
+        return optimizer
+
+    @property
+    def g_optimizer(self):
+        """The generator's optimiser; `optimizer` too, so that Keras's callbacks find it."""
+        return self.optimizer
+
+    @property
+    def metrics(self):
+        return list(self._trackers.values())
+
+    def train_step(self, data):
+        images, labels = batches.unpack(data, self.num_classes)
+        batches.check_shape(images.shape, self.image_shape)
+        images = batches.to_model_space(images)
+        batch = _batch_size(images)
+        # Gradients are summed over the replicas, whose batches are equally large.
+        share = 1.0 / self.distribute_strategy.num_replicas_in_sync
+        for index in range(self.d_steps):
+            latents, fake_labels = self._draw(index, batch)
+            found = self._discriminator_gradients(images, labels, latents, fake_labels, share)
+            loss, logits = _update(self.discriminator, self.d_optimizer, found)
+            self._record({"d_loss": loss}, *logits)
+        latents, fake_labels = self._draw(self.d_steps, batch)
+        found = self._generator_gradients(latents, fake_labels, share)
+        loss, _ = _update(self.generator, self.g_optimizer, found)
+        self._trackers["g_loss"].update_state(loss, sample_weight=batch)
+        self._update_average()
+        self.steps.assign_add(1)
+        return self.get_metrics_result()
+
+    def _set_gradient_functions(self):
+        """Over several replicas XLA compiles what each computes; collectives stay outside."""
+        self._discriminator_gradients = functools.partial(discriminator_gradients, self)
+        self._generator_gradients = functools.partial(generator_gradients, self)
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            return
+        check_replicated(self)
+        if self.jit_compile:
+            for name in ("_discriminator_gradients", "_generator_gradients"):
+                compiled = tf.function(getattr(self, name), jit_compile=True, reduce_retracing=True)
+                setattr(self, name, compiled)
+
+    def test_step(self, data):
+        images, labels = batches.unpack(data, self.num_classes)
+        batches.check_shape(images.shape, self.image_shape)
+        images = batches.to_model_space(images)
+        # Other latents than in training, other ones for each batch, the same each time.
+        seen = ops.cast(self._trackers["d_loss"].count, "int32")
+        latents, fake_labels = self._draw(-1, _batch_size(images), step=seen)
+        fake_images = call(self.generator, latents, fake_labels, training=False)
+        real, fake = (images, labels), (fake_images, fake_labels)
+        logits = judge_both(self.discriminator, real, fake, training=False)
+        d_loss = self.loss_functions.discriminator(*logits)
+        g_loss = self.loss_functions.generator(logits[1])
+        self._record({"d_loss": d_loss, "g_loss": g_loss}, *logits)
+        return self.get_metrics_result()
+
+    def _draw(self, index, batch, step=None):
+        """Latents and fake labels of this replica: slices of the draw for the global batch."""
+        step = self.steps.value if step is None else step
+        seed = _fold_in(_fold_in([self.seed, 0], step), index)
+        context = tf.distribute.get_replica_context()
+        first = context.replica_id_in_sync_group * batch
+        total = context.num_replicas_in_sync * batch
+        latents = _stateless_normal((total, self.latent_dim), seed)
+        latents = tf.slice(latents, (first, 0), (batch, self.latent_dim))
+        if self.num_classes is None:
+            return latents, None
+        seed = _fold_in(seed, 1)
+        labels = tf.random.stateless_uniform((total,), seed, 0, self.num_classes, tf.int32)
+        return latents, tf.slice(labels, (first,), (batch,))
+
+    def _record(self, values, real_logits, fake_logits):
+        threshold = self.loss_functions.threshold
+        values = {
+            **values,
+            "real_logits": ops.mean(real_logits),
+            "fake_logits": ops.mean(fake_logits),
+            "real_accuracy": ops.mean(ops.cast(real_logits > threshold, "float32")),
+            "fake_accuracy": ops.mean(ops.cast(fake_logits <= threshold, "float32")),
+        }
+        for name, value in values.items():
+            self._trackers[name].update_state(value, sample_weight=tf.shape(real_logits)[0])
+
+    def _update_average(self):
+        if self.ema_generator is None:
+            return
+        is_early = self.steps.value < self.ema_start
+        for average, variable in zip(self.ema_generator.variables, self.generator.variables):
+            value = variable.value
+            if keras.backend.is_float_dtype(variable.dtype):
+                share = tf.cast(1.0 - self.ema_momentum, variable.dtype)
+                value = tf.where(is_early, value, average + share * (value - average))
+            average.assign(value)
+
+    # Keras's entry points
+
+    def fit(self, x=None, y=None, *args, class_weight=None, sample_weight=None, **kwargs):
+        """Trains the model; arguments and callbacks are those of `keras.Model.fit`.
+
+        Args:
+            x: A `tf.data.Dataset` of images or `(images, labels)`, an array of images, or
+                anything that Keras takes. Images are uint8 in [0, 255] or float in [-1, 1] of
+                shape `(batch, height, width, channels)`.
+            y: With an array of images, the array of integer labels.
+
+        Returns:
+            A `keras.callbacks.History`.
+
+        Raises:
+            ValueError: For `class_weight` or `sample_weight`, which a GAN has no use for, or for
+                data that don't fit; values are checked on the first batch.
+        """
+        for name, value in (("class_weight", class_weight), ("sample_weight", sample_weight)):
+            if value is not None:
+                raise ValueError(
+                    f"`{name}` has no meaning for a GAN; choose what the data set yields instead. "
+                    f"Received: {name}={value}"
+                )
+        if isinstance(x, tf.data.Dataset):
+            kwargs.setdefault("shuffle", False)  # Keras's default would only warn here.
+        strategy = tf.distribute.get_strategy()
+        if tf.distribute.has_strategy() and strategy is not self._strategy:
+            raise ValueError(
+                "`fit` must be called under the strategy that the model was built in, or outside "
+                f"of any. Received: a model built under {type(self._strategy).__name__}, and the "
+                f"scope of {type(strategy).__name__}"
+            )
+        for check in self._checks.values():
+            check.begin()
+        return super().fit(x, y, *args, **kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        """Reports the losses on other data; the same for the same data, at the same weights.
+
+        Args:
+            *args, **kwargs: As in `keras.Model.evaluate`; data as in `fit`.
+
+        Returns:
+            The values of `metrics` in order, or a dictionary of them with `return_dict=True`.
+
+        Raises:
+            ValueError: For data that don't fit; values are checked on the first batch.
+        """
+        if not kwargs.get("_use_cached_eval_dataset"):  # Keras's own, in `fit`.
+            self._checks["evaluate"].begin()
+        return super().evaluate(*args, **kwargs)
+
+    def make_train_function(self, force=False):
+        if self.train_function is None or force:
+            self._set_gradient_functions()
+            self.train_function = make_step_function(self, self.train_step, self._checks["fit"])
+
+    def make_test_function(self, force=False):
+        if self.test_function is None or force:
+            check = self._checks["evaluate"]
+            self.test_function = make_step_function(self, self.test_step, check)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Nothing: the networks are built already, and Keras would use up a batch."""
+
+    # Saving
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "name": self.name,
+            "dtype": serialize(self.dtype_policy),
+            "generator": serialize(self.generator),
+            "discriminator": serialize(self.discriminator),
+            "latent_dim": self.latent_dim,
+            "num_classes": self.num_classes,
+            "d_steps": self.d_steps,
+            "ema_momentum": self.ema_momentum,
+            "ema_start": self.ema_start,
+            "seed": self.seed,
+            "ttur": self.ttur,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for name in ("generator", "discriminator"):
+            config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
+        return cls(**config)
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        # Keras leaves the seeds of Dropout and its kin out of its files.
+        for i, state in enumerate(self._seed_states()):
+            store[f"seed_{i}"] = state
+
+    def load_own_variables(self, store):
+        seeds = {key for key in store.keys() if key.startswith("seed_")}
+        super().load_own_variables({key: store[key] for key in store.keys() if key not in seeds})
+        for i, state in enumerate(self._seed_states()):
+            if f"seed_{i}" in seeds:
+                state.assign(store[f"seed_{i}"])
+
+    def _seed_states(self):
+        return [seed.state for x in self._flatten_layers() for seed in x._seed_generators]
+
+    def get_compile_config(self):
+        if not self.compiled:
+            return None
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "g_optimizer": serialize(self.optimizer),
+            "d_optimizer": serialize(self.d_optimizer),
+            **{name: serialize(value) for name, value in self._compile_arguments.items()},
+        }
+
+    def compile_from_config(self, config):
+        # `compile` builds both optimisers, so that their slots can be restored.
+        self.compile(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
+
+
+def _fold_in(seed, data):
+    # Without the signs: XLA draws other numbers than TensorFlow from a negative seed.
+    return tf.bitwise.bitwise_and(tf.random.experimental.stateless_fold_in(seed, data), 2**31 - 1)
+
+
+def _stateless_normal(shape, seed):
+    """Normal numbers that are the same inside XLA as outside, where TensorFlow's own differ."""
+    return normal_from_bits(tf.random.stateless_uniform(shape, seed, 0, 2**23, tf.int32))
+
+
+def normal_from_bits(bits):
+    """Normal numbers from 23 random bits: with 24 the largest would round to infinity."""
+    return tf.math.ndtri((tf.cast(bits, tf.float32) + 0.5) / 2.0**23)
+
+
+def _check_first_input(network, shape):
+    # Keras lets maps of one channel through where more are expected.
+    for expected in getattr(network, "inputs", None) or []:
+        expected = tuple(expected.shape)
+        fits = len(expected) == len(shape) and all(
+            None in pair or pair[0] == pair[1] for pair in zip(expected, shape)
+        )
+        if not fits:
+            raise ValueError(f"it takes inputs of shape {expected}")
+        return
+
+
+def _update(network, optimizer, found):
+    """Applies what `discriminator_gradients` or `generator_gradients` found."""
+    gradients, states, loss, logits = found
+    for variable, state in zip(network.non_trainable_variables, states):
+        if state is not None:
+            variable.assign(state)
+    optimizer.apply(gradients, network.trainable_variables)
+    return loss, logits
+
+
+def _batch_size(images):
+    return tf.shape(images)[0] if images.shape[0] is None else images.shape[0]
+
+
+def _copy(network):
+    if isinstance(network, (keras.Sequential,)) or hasattr(network, "operations"):
+        return keras.models.clone_model(network)
+    return network.__class__.from_config(network.get_config())
+
+
+def _computes_in_float16(network):
+    return any(x.dtype_policy.compute_dtype == "float16" for x in network._flatten_layers())

@@ -1,0 +1,171 @@
+"""What a trained model is used for: images, and where the attention looks."""
+
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from keras_sagan.layers.self_attention2d import attention_layers, record_attention_scores
+from keras_sagan.models import batches
+from keras_sagan.models.gradients import call
+from keras_sagan.ops.labels import check_labels
+from keras_sagan.ops.latent import sample_labels, sample_latents
+
+
+class SamplingMixin:
+    """The part of `SAGAN` that makes images and attention maps."""
+
+    def generate(
+        self,
+        num_images,
+        labels=None,
+        seed=None,
+        truncation=None,
+        batch_size=64,
+        latents=None,
+        use_ema=True,
+    ):
+        """Generates images.
+
+        Args:
+            num_images: Positive integer.
+            labels: Class id for all images, or array of `num_images` of them; `None` draws them
+                evenly. Only for a model with classes.
+            seed: Integer that determines latents and labels, whatever the batch size, or `None`
+                for new ones at each call.
+            truncation: Positive float: latents beyond it are drawn again (the truncation trick:
+                better images, less variety). `None` for none.
+            batch_size: Positive integer, the images computed at a time. Defaults to `64`.
+            latents: Float array `(num_images, latent_dim)` to use in place of drawn ones.
+            use_ema: Boolean, whether to use the averaged generator if there is one. Defaults to
+                `True`.
+
+        Returns:
+            uint8 array of shape `(num_images, height, width, channels)` in [0, 255].
+
+        Raises:
+            ValueError: For labels that don't fit, or counts that aren't positive integers.
+        """
+        for name, value in (("num_images", num_images), ("batch_size", batch_size)):
+            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}")
+        rng = np.random.default_rng(seed)
+        if latents is None:
+            latents = sample_latents(num_images, self.latent_dim, rng, truncation)
+        latents = np.asarray(latents, "float32")
+        if latents.shape != (num_images, self.latent_dim):
+            raise ValueError(
+                f"`latents` must have shape ({num_images}, {self.latent_dim}). "
+                f"Received: latents of shape {latents.shape}"
+            )
+        labels = self._labels(labels, num_images, rng)
+        function = self._generate_function(use_ema and self.ema_generator is not None)
+        images = []
+        for start in range(0, num_images, batch_size):
+            stop = min(start + batch_size, num_images)
+            batch = [tf.constant(latents[start:stop])]
+            if labels is not None:
+                batch.append(tf.constant(labels[start:stop]))
+            images.append(function(*batch).numpy())
+        return np.concatenate(images)
+
+    def _labels(self, labels, count, rng):
+        if self.num_classes is None:
+            if labels is not None:
+                raise ValueError(
+                    "`labels` must not be given, as the model has num_classes=None. "
+                    f"Received: labels={labels}"
+                )
+            return None
+        if labels is None:
+            return sample_labels(count, self.num_classes, rng)
+        labels = np.asarray(labels)
+        if labels.ndim == 0:
+            labels = np.full(count, labels)
+        check_labels(labels, self.num_classes)
+        if len(labels) != count:
+            raise ValueError(
+                f"`labels` must be one class id or {count} of them. Received: {len(labels)} labels"
+            )
+        return labels.astype("int32")
+
+    def _generate_function(self, use_ema):
+        if use_ema not in self._generate_functions:
+            generator = self.ema_generator if use_ema else self.generator
+
+            signature = [tf.TensorSpec((None, self.latent_dim), "float32")]
+            if self.num_classes is not None:
+                signature.append(tf.TensorSpec((None,), "int32"))
+
+            @tf.function(input_signature=signature)  # Traced once, whatever the batch.
+            def function(latents, labels=None):
+                return batches.to_user_space(call(generator, latents, labels, training=False))
+
+            self._generate_functions[use_ema] = function
+        return self._generate_functions[use_ema]
+
+    def attention_maps(self, inputs, labels=None, use_ema=True):
+        """Returns the attention scores of every `SelfAttention2D` of a network.
+
+        Args:
+            inputs: Latents `(batch, latent_dim)` to see the generator's, or images
+                `(batch, height, width, channels)`, uint8 or float in [-1, 1], to see the
+                discriminator's.
+            labels: Array of integer class ids `(batch,)`, for a model with classes.
+            use_ema: Boolean, whether to use the averaged generator if there is one. Defaults to
+                `True`.
+
+        Returns:
+            Tuple of the images, uint8 `(batch, height, width, channels)`, and a dictionary from
+            layer name to scores, float32 `(batch, h, w, key_h, key_w)`. Each `[i, y, x]` sums to
+            1: how much each key location matters where location `(y, x)` is drawn.
+
+        Raises:
+            ValueError: For inputs of another rank, or a network without attention.
+        """
+        inputs = np.asarray(ops.convert_to_numpy(inputs))
+        if inputs.ndim not in (2, 4) or not len(inputs):
+            raise ValueError(
+                "`inputs` must be latents of rank 2 or images of rank 4, at least one. "
+                f"Received: inputs of shape {inputs.shape}"
+            )
+        is_latents = inputs.ndim == 2
+        if is_latents and inputs.shape[1] != self.latent_dim:
+            raise ValueError(
+                f"`inputs` must be latents of shape (batch, {self.latent_dim}), or images. "
+                f"Received: inputs of shape {inputs.shape}"
+            )
+        if not is_latents:
+            batches.check_images(inputs, "inputs")
+            batches.check_values(inputs, self.image_shape, "inputs")
+        if self.num_classes is not None and labels is None:
+            raise ValueError(
+                f"`labels` must be given, as the model has num_classes={self.num_classes}. "
+                "Received: labels=None"
+            )
+        labels = self._labels(labels, len(inputs), None)
+        labels = None if labels is None else ops.convert_to_tensor(labels)
+        if is_latents:
+            averaged = use_ema and self.ema_generator is not None
+            network = self.ema_generator if averaged else self.generator
+            inputs = ops.convert_to_tensor(inputs, "float32")
+        else:
+            network = self.discriminator
+            inputs = batches.to_model_space(inputs)
+        if not attention_layers(network):
+            raise ValueError(
+                "`attention_maps` needs a network with a SelfAttention2D layer. "
+                f"Received: {network.name} without one"
+            )
+        with record_attention_scores(network) as scores:
+            outputs = call(network, inputs, labels, training=False)
+        images = batches.to_user_space(outputs if is_latents else inputs)
+        return images.numpy(), {name: value.numpy() for name, value in scores.items()}
+
+    def attention_gammas(self):
+        """Returns the `gamma` of every attention layer: `{"generator/attention_32": 0.1, …}`."""
+        networks = {"generator": self.generator, "discriminator": self.discriminator}
+        return {
+            f"{name}/{layer.name}": float(layer.gamma.numpy())
+            for name, network in networks.items()
+            for layer in attention_layers(network)
+        }

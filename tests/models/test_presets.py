@@ -1,0 +1,106 @@
+import json
+
+import keras
+import pytest
+
+from keras_sagan import SAGAN
+from keras_sagan.models import PRESETS, preset_settings
+
+RECIPES = [(name, recipe) for name, preset in PRESETS.items() for recipe in preset["recipes"]]
+NARROW = {"base_filters": 8, "latent_dim": 6, "num_classes": 5}
+
+
+def test_names_and_recipes():
+    assert {name: list(preset["recipes"]) for name, preset in PRESETS.items()} == {
+        "sagan_imagenet_128": ["official", "paper", "tfgan", "biggan"],
+        "sagan_cifar10_32": ["official"],
+        "sagan_fashion_mnist_32": ["official"],
+    }
+
+
+def test_presets_are_plain_data():
+    assert json.loads(json.dumps(PRESETS)).keys() == PRESETS.keys()
+    for preset in PRESETS.values():
+        assert set(preset) == {"description", "batch_size", "settings", "recipes"}
+
+
+def test_settings_of_the_recipes():
+    settings = {
+        r: preset_settings("sagan_imagenet_128", r) for r in ("official", "paper", "biggan")
+    }
+    assert preset_settings("sagan_imagenet_128") == settings["official"]
+    assert settings["official"]["attention_resolutions"] == (32,)
+    assert settings["paper"]["attention_resolutions"] == (64,)
+    assert settings["paper"]["attention"] == {"pool_size": 1, "value_reduction": 8}
+    assert [settings[r]["beta_2"] for r in settings] == [0.999, 0.9, 0.999]
+    for each in settings.values():
+        assert (each["g_learning_rate"], each["d_learning_rate"], each["beta_1"]) == (1e-4, 4e-4, 0)
+        assert (each["base_filters"], each["latent_dim"], each["num_classes"]) == (64, 128, 1000)
+
+
+def test_settings_are_a_copy():
+    preset_settings("sagan_imagenet_128", "paper")["attention"]["pool_size"] = 7
+    assert preset_settings("sagan_imagenet_128", "paper")["attention"]["pool_size"] == 1
+
+
+@pytest.mark.parametrize("name, recipe", RECIPES)
+def test_every_recipe_builds(name, recipe):
+    settings = preset_settings(name, recipe)
+    model = SAGAN.from_preset(name, recipe, **NARROW)
+    size, channels = settings["image_size"], settings.get("channels", 3)
+    assert model.image_shape == (size, size, channels)
+    (resolution,) = settings["attention_resolutions"]
+    assert set(model.attention_gammas()) == {
+        f"{network}/attention_{resolution}" for network in ("generator", "discriminator")
+    }
+    assert (model.ema_generator is None) == ("ema_momentum" not in settings)
+    attention = model.generator.get_layer(f"attention_{resolution}")
+    assert attention.pool_size == (1 if recipe == "paper" else 2)
+    assert attention.epsilon == (1e-8 if recipe == "biggan" else 1e-12)
+    for network in (model.generator, model.discriminator):
+        convolutions = [x for x in network.layers if "_conv" in x.name]
+        assert {x.equality_constrained for x in convolutions} == {recipe != "tfgan"}
+        assert {x.epsilon for x in convolutions} == {1e-8 if recipe == "biggan" else 1e-12}
+    norm = model.generator.get_layer("last_norm")
+    assert norm.epsilon == (1e-3 if recipe == "tfgan" else 1e-5)
+    model.compile()
+    for side, optimizer in (("g", model.g_optimizer), ("d", model.d_optimizer)):
+        assert isinstance(optimizer, keras.optimizers.Adam)
+        rate = settings[f"{side}_learning_rate"]
+        assert float(optimizer.learning_rate) == pytest.approx(rate)
+        assert (optimizer.beta_1, optimizer.beta_2) == (0.0, settings["beta_2"])
+    if recipe == "biggan":
+        assert (model.ema_momentum, model.ema_start) == (0.9999, 2000)
+    keras.backend.clear_session()
+
+
+def test_overrides_reach_networks_model_and_optimizers():
+    model = SAGAN.from_preset(
+        "sagan_fashion_mnist_32",
+        base_filters=4,
+        attention={"key_reduction": 4},
+        d_steps=2,
+        ema_momentum=None,
+        num_classes=None,
+        seed=3,
+        g_learning_rate=0.5,
+    )
+    assert (model.d_steps, model.ema_generator, model.num_classes, model.seed) == (2, None, None, 3)
+    assert model.generator.get_layer("attention_16").key_reduction == 4
+    assert model.generator.get_layer("last_conv").kernel.shape == (3, 3, 16, 1)
+    model.compile()
+    rates = [float(x.learning_rate) for x in (model.g_optimizer, model.d_optimizer)]
+    assert rates == pytest.approx([0.5, 4e-4])
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match="`name` must be one of .*cifar10.*Received: name='sag'"):
+        SAGAN.from_preset("sag")
+    with pytest.raises(ValueError, match="`recipe` must be one of .*biggan.*Received: recipe='b'"):
+        SAGAN.from_preset("sagan_imagenet_128", "b")
+
+
+@pytest.mark.parametrize("name", ["filters", "generator", "discriminator", "kwargs", "batch_size"])
+def test_unknown_overrides(name):
+    with pytest.raises(ValueError, match=f"`overrides` must be settings of .*Received: {name}"):
+        SAGAN.from_preset("sagan_fashion_mnist_32", **{name: 1, "base_filters": 8})

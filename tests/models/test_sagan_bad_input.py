@@ -1,0 +1,307 @@
+"""What doesn't fit is refused by name, with what was expected and received, and trains nothing."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_networks as tiny
+from keras import layers
+
+from keras_sagan import SAGAN
+
+IMAGES, LABELS = tiny.images(4), tiny.labels(4)
+OUTSIDE = r"`labels` must lie in \[0, 5\).*Received: labels with"
+
+
+@pytest.fixture(scope="module")
+def conditional():
+    model = tiny.build_sagan(ema_momentum=0.5)
+    model.compile(**tiny.sgd())
+    return model
+
+
+@pytest.fixture(scope="module")
+def unconditional():
+    model = tiny.build_sagan(num_classes=None)
+    model.compile(**tiny.sgd())
+    return model
+
+
+def refuses(model, match, *args, **kwargs):
+    before = tiny.weights(model)
+    for method in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match=f"(?s){match}"):
+            method(*args, verbose=0, **kwargs)
+    for old, new in zip(before, tiny.weights(model)):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize(
+    "labels, match",
+    [
+        (LABELS * 0 + 5, OUTSIDE + " 5"),
+        (LABELS * 0 - 1, OUTSIDE + " -1"),
+        (LABELS.astype("float32"), "`labels` must be integer class ids.*Received: .*float32"),
+        (np.eye(5, dtype="float32")[LABELS], "`labels` must be integer.*one-hot.*Received"),
+        (np.eye(5, dtype="int32")[LABELS], r"`labels` must have shape \(batch,\).*Received.*5\)"),
+        (LABELS[:, None], r"`labels` must have shape \(batch,\).*Received.*1\)"),
+        (LABELS > 2, "`labels` must be integer class ids.*Received: .*bool"),
+    ],
+    ids=["too large", "negative", "float", "one-hot", "integer one-hot", "rank 2", "bool"],
+)
+def test_labels(conditional, labels, match):
+    refuses(conditional, match, IMAGES, labels)
+
+
+@pytest.mark.parametrize("kind", ["array", "dataset", "tuple"])
+def test_missing_labels(conditional, kind):
+    dataset = tf.data.Dataset.from_tensor_slices(IMAGES).batch(2)
+    data = {"array": IMAGES, "dataset": dataset, "tuple": dataset.map(lambda x: (x,))}[kind]
+    refuses(conditional, "`labels` must be given, as .*num_classes=5.*Received: images alone", data)
+
+
+def test_superfluous_labels(unconditional):
+    refuses(unconditional, "`labels` must not be given, as .*num_classes=None.*Rec", IMAGES, LABELS)
+
+
+def one_infinite(images):
+    return np.where(np.arange(4)[:, None, None, None] == 2, np.inf, images)
+
+
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        (lambda x: x * 127.5 + 127.5, r"Float `images` must lie in \[-1, 1\].*uint8.*Received"),
+        (lambda x: x + 0.1, r"Float `images` must lie in \[-1, 1\].*Received: images between"),
+        (lambda x: x * np.nan, r"`images` must be finite. Received: .*NaN.*\[0, 1, 2, 3\]"),
+        (one_infinite, r"`images` must be finite. Received: .*infinite.* at \[[0-3]\] of"),
+        (lambda x: x.astype("int32"), "`images` must be uint8 .* or float .*Received: .*int32"),
+        (lambda x: x > 0, "`images` must be uint8 .* or float .*Received: .*bool"),
+        (lambda x: x[..., :1], r"`images` must have shape \(batch, 8, 8, 2\).*Received.*8, 1\)"),
+        (lambda x: x[:, :4], r"`images` must have shape \(batch, 8, 8, 2\).*Received.*4, 8, 2\)"),
+        (lambda x: x[..., 0], r"`images` must have shape \(batch, height.*Received.*8, 8\)"),
+    ],
+    ids="[0, 255] / beyond / NaN / infinite / integer / bool / channels / size / rank".split(" / "),
+)
+def test_images(conditional, change, match):
+    refuses(conditional, match, change(IMAGES), LABELS)
+
+
+def test_nan_in_a_data_set_with_several_steps_per_execution():
+    model = tiny.build_sagan(num_classes=None)
+    model.compile(**tiny.sgd(), steps_per_execution=2)
+    data = tf.data.Dataset.from_tensor_slices(IMAGES * np.nan).batch(2)
+    refuses(model, "`images` must be finite. Received", data)
+
+
+def test_float_images_may_touch_the_bounds(unconditional):
+    images = np.sign(IMAGES)
+    assert set(np.unique(images)) == {-1.0, 1.0}
+    unconditional.fit(images, verbose=0)
+
+
+@pytest.mark.parametrize("kind", ["dataset", "generator", "array"])
+def test_nothing(unconditional, kind):
+    data = {
+        "dataset": tf.data.Dataset.from_tensor_slices(IMAGES).take(0).batch(2),
+        "generator": (x for x in ()),
+        "array": IMAGES[:0],
+    }[kind]
+    before = tiny.weights(unconditional)
+    with pytest.raises(
+        ValueError, match="must yield at least one batch. Received:? an? .*(nothing|empty)"
+    ):
+        unconditional.fit(data, verbose=0)
+    for old, new in zip(before, tiny.weights(unconditional)):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_validation_data_are_checked_too(unconditional):
+    nothing = tf.data.Dataset.from_tensor_slices(IMAGES).take(0).batch(2)
+    with pytest.raises(ValueError, match="`validation_data` .*at least one batch"):
+        unconditional.fit(IMAGES, validation_data=nothing, verbose=0)
+    with pytest.raises(ValueError, match=r"Float `images` must lie in \[-1, 1\]"):
+        unconditional.fit(IMAGES, validation_data=100.0 * IMAGES, verbose=0)
+
+
+def test_data_of_another_structure(unconditional):
+    dictionary = tf.data.Dataset.from_tensor_slices({"image": IMAGES}).batch(2)
+    refuses(unconditional, r"must yield images or \(images, labels\).*Received: a dict", dictionary)
+
+
+@pytest.mark.parametrize("name", ["class_weight", "sample_weight"])
+def test_weights_of_classes_and_samples(conditional, name):
+    value = {0: 1.0} if name == "class_weight" else np.ones(4)
+    with pytest.raises(ValueError, match=f"`{name}` has no meaning for a GAN.*Received: {name}="):
+        conditional.fit(IMAGES, LABELS, **{name: value})
+
+
+def test_sample_weight_in_the_data(conditional):
+    weights = np.ones(4, "float32")
+    data = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS, weights)).batch(2)
+    refuses(conditional, "`sample_weight` has no meaning.*Received: 3 parts", data)
+
+
+def test_after_a_refusal_good_data_train(unconditional):
+    with pytest.raises(ValueError, match="must lie in"):
+        unconditional.fit(100.0 * IMAGES, verbose=0)
+    before = int(unconditional.steps.numpy())
+    unconditional.fit(IMAGES, batch_size=2, verbose=0)
+    assert int(unconditional.steps.numpy()) == before + 2
+
+
+# generate and attention_maps
+
+
+@pytest.mark.parametrize(
+    "arguments, match",
+    [
+        ({"num_images": 0}, "`num_images` must be a positive integer. Received: num_images=0"),
+        ({"num_images": 2.0}, "`num_images` must be a positive integer. Received"),
+        ({"batch_size": 0}, "`batch_size` must be a positive integer. Received: batch_size=0"),
+        ({"truncation": 0.0}, "`truncation` must be positive. Received: truncation=0"),
+        ({"truncation": -1.0}, "`truncation` must be positive. Received"),
+        ({"labels": 5}, OUTSIDE + " 5"),
+        ({"labels": [0, -1]}, OUTSIDE + " -1"),
+        ({"labels": [0, 1, 2]}, "`labels` must be one class id or 2 of them. Received: 3"),
+        ({"labels": [0.0, 1.0]}, "`labels` must be integer class ids.*Received: .*float"),
+        ({"labels": 1.0}, "`labels` must be integer class ids.*Received: .*float"),
+        ({"labels": [[0], [1]]}, r"`labels` must have shape \(batch,\).*Received"),
+        ({"labels": np.eye(5)[:2]}, "`labels` must be integer class ids.*Received"),
+        ({"latents": np.zeros((3, 3))}, r"`latents` must have shape \(2, 3\).*Received: .*3, 3"),
+        ({"latents": np.zeros((2, 4))}, r"`latents` must have shape \(2, 3\).*Received: .*2, 4"),
+    ],
+)
+def test_generate(conditional, arguments, match):
+    with pytest.raises(ValueError, match=match):
+        conditional.generate(**{"num_images": 2, **arguments})
+
+
+def test_generate_labels_without_classes(unconditional):
+    with pytest.raises(ValueError, match="`labels` must not be given, as .*Received: labels=3"):
+        unconditional.generate(2, labels=3)
+
+
+LATENTS = np.zeros((2, 3), "float32")
+
+
+@pytest.mark.parametrize(
+    "inputs, labels, match",
+    [
+        (LATENTS, None, "`labels` must be given, as .*num_classes=5.*Received: labels=None"),
+        (IMAGES, None, "`labels` must be given, as .*num_classes=5.*Received: labels=None"),
+        (LATENTS, [0, 5], OUTSIDE + " 5"),
+        (LATENTS, [0, 1, 2], "`labels` must be one class id or 2 of them. Received: 3"),
+        (LATENTS, [0.0, 1.0], "`labels` must be integer class ids.*Received"),
+        (LATENTS, [[0, 1]], r"`labels` must have shape \(batch,\).*Received"),
+        (LATENTS[0], [0, 1], "`inputs` must be latents of rank 2 or images of rank 4.*Received"),
+        (LATENTS[:0], 0, r"`inputs` must be .*at least one.*Received: .*\(0, 3\)"),
+        (np.zeros((2, 4)), 0, r"`inputs` must be latents of shape \(batch, 3\).*Received: .*2, 4"),
+        (IMAGES[..., :1], 0, r"`inputs` must have shape \(batch, 8, 8, 2\).*Received: .*8, 1\)"),
+        (IMAGES * 100, 0, r"Float `inputs` must lie in \[-1, 1\].*Received: inputs between"),
+        (IMAGES * np.nan, 0, "`inputs` must be finite. Received"),
+        (IMAGES.astype("int64"), 0, "`inputs` must be uint8 .* or float.*Received: .*int64"),
+    ],
+)
+def test_attention_maps(conditional, inputs, labels, match):
+    with pytest.raises(ValueError, match=match):
+        conditional.attention_maps(inputs, labels)
+
+
+def test_attention_maps_labels_without_classes(unconditional):
+    with pytest.raises(ValueError, match="`labels` must not be given.*Received: labels="):
+        unconditional.attention_maps(LATENTS, [0, 1])
+
+
+# The constructor
+
+
+def networks(num_classes=None):
+    return tiny.build_generator(num_classes), tiny.build_discriminator(num_classes)
+
+
+@pytest.mark.parametrize(
+    "name, value, match",
+    [
+        ("latent_dim", 0, "a positive integer"),
+        ("latent_dim", 3.0, "a positive integer"),
+        ("num_classes", 0, "a positive integer"),
+        ("num_classes", True, "a positive integer"),
+        ("d_steps", 0, "a positive integer"),
+        ("ema_momentum", 1.0, r"\[0, 1\)"),
+        ("ema_momentum", -0.1, r"\[0, 1\)"),
+        ("ema_start", -1, "a non-negative integer"),
+        ("ema_start", 1.5, "a non-negative integer"),
+        ("seed", -1, r"\[0, 2\*\*31\)"),
+        ("seed", 2**31, r"\[0, 2\*\*31\)"),
+        ("ttur", {"rate": 1.0}, "keys among .*g_learning_rate"),
+    ],
+)
+def test_arguments(name, value, match):
+    arguments = {"latent_dim": 3, name: value}
+    with pytest.raises(ValueError, match=f"`{name}` must .*{match}.*Received: {name}="):
+        SAGAN(*networks(), **arguments)
+
+
+def test_generator_that_makes_no_images():
+    generator = keras.Sequential([layers.Dense(8)])
+    with pytest.raises(ValueError, match=r"`generator` must make images.*Received.*\(None, 8\)"):
+        SAGAN(generator, networks()[1], 3)
+
+
+def test_generator_that_takes_other_inputs():
+    with pytest.raises(ValueError, match=r"(?s)`generator` must take latents .*batch, 4\) alone"):
+        SAGAN(*networks(), latent_dim=4)
+    with pytest.raises(
+        ValueError, match="(?s)`generator` must take latents .*together with labels"
+    ):
+        SAGAN(*networks(), latent_dim=3, num_classes=5)
+    with pytest.raises(ValueError, match="(?s)`generator` must .* alone, as num_classes=None"):
+        SAGAN(*networks(5), latent_dim=3)
+
+
+def test_generator_that_does_not_fit_the_discriminator():
+    generator, discriminator = networks()
+    small = keras.Sequential([layers.Dense(32), layers.Reshape((4, 4, 2))])
+    match = "(?s)`discriminator` must take what `generator` makes.*Received.*4, 4, 2"
+    with pytest.raises(ValueError, match=match):
+        SAGAN(small, discriminator, 3)
+    grey = keras.Sequential([layers.Dense(64), layers.Reshape((8, 8, 1))])
+    with pytest.raises(ValueError, match="(?s)`discriminator` must take .*Received.*8, 8, 1"):
+        SAGAN(grey, discriminator, 3)
+    with pytest.raises(ValueError, match="(?s)`discriminator` must take .* alone, as num_classes"):
+        SAGAN(generator, tiny.build_discriminator(5), 3)
+    with pytest.raises(ValueError, match="(?s)`discriminator` must take .* together with labels"):
+        SAGAN(tiny.build_generator(5), discriminator, 3, 5)
+
+
+OTHER_BACKEND = """
+import keras, keras_sagan
+print(keras.backend.backend())
+try:
+    keras_sagan.SAGAN(None, None, latent_dim=3)
+except RuntimeError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends(backend):
+    pytest.importorskip(backend)
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    run = subprocess.run(
+        [sys.executable, "-c", OTHER_BACKEND],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    lines = run.stdout.strip().splitlines()
+    assert lines[0] == backend
+    assert "Training needs the TensorFlow backend" in lines[-1]
+    assert "KERAS_BACKEND=tensorflow" in lines[-1] and f"Received: the {backend}" in lines[-1]

@@ -1,0 +1,218 @@
+"""SAGAN under MirroredStrategy on two logical CPU devices."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_sagan import SAGAN, ConditionalBatchNorm, SelfAttention2D, SNConv2D, SNDense
+from keras_sagan.callbacks import FIDEvaluator, SampleGrid
+from keras_sagan.metrics import FrechetInceptionDistance
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (40, 8, 8, 1)).astype("uint8")
+LABELS = RNG.integers(0, 3, 40).astype("int32")
+
+
+@functools.cache  # A second strategy in one process would reuse the first one's collective keys.
+def two_replicas():
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def one_replica():
+    return tf.distribute.get_strategy()
+
+
+def make_model(synchronized=True, **arguments):
+    keras.utils.set_random_seed(3)
+    latents, labels = keras.Input((4,)), keras.Input((), dtype="int32")
+    x = layers.Reshape((4, 4, 8))(SNDense(4 * 4 * 8)(latents))
+    x = ConditionalBatchNorm(3, momentum=0.9, synchronized=synchronized)(x, labels)
+    x = layers.UpSampling2D()(layers.ReLU()(x))
+    x = SelfAttention2D(key_reduction=4)(x)
+    images = layers.Activation("tanh", dtype="float32")(SNConv2D(1, 3, padding="same")(x))
+    generator = keras.Model([latents, labels], images)
+    images, labels = keras.Input((8, 8, 1)), keras.Input((), dtype="int32")
+    x = SNConv2D(8, 3, strides=2, padding="same", activation="relu")(images)
+    x = SelfAttention2D(key_reduction=4)(x)
+    x = layers.Concatenate()([layers.Flatten()(x), layers.Embedding(3, 4)(labels)])
+    discriminator = keras.Model([images, labels], SNDense(1, dtype="float32")(x))
+    arguments = {"ema_momentum": 0.9, "seed": 5, **arguments}
+    return SAGAN(generator, discriminator, latent_dim=4, num_classes=3, **arguments)
+
+
+def data(batch_size=8, drop_remainder=True):
+    dataset = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS))
+    return dataset.batch(batch_size, drop_remainder=drop_remainder)
+
+
+def train(strategy, optimizer="sgd", policy="float32", synchronized=True, fit=None, **arguments):
+    compile_arguments = {k: arguments.pop(k) for k in list(arguments) if k in COMPILE}
+    with strategy.scope():
+        keras.config.set_dtype_policy(policy)
+        model = make_model(synchronized, **arguments)
+        make = {"sgd": lambda: keras.optimizers.SGD(0.05), "adam": lambda: "auto"}[optimizer]
+        model.compile(make(), make(), **compile_arguments)
+    history = model.fit(data(), verbose=0, **(fit or {})).history
+    return model, history
+
+
+COMPILE = ("jit_compile", "steps_per_execution", "run_eagerly")
+
+
+def assert_equal_models(one, other, tolerance):
+    for first, second in zip(one.variables, other.variables):
+        np.testing.assert_allclose(
+            np.asarray(first), np.asarray(second), atol=tolerance, err_msg=first.path
+        )
+
+
+def copies(variable):
+    return [np.asarray(x) for x in getattr(variable.value, "values", [variable.value])]
+
+
+def assert_copies_agree(model):
+    variables = [*model.variables, *model.optimizer.variables, *model.d_optimizer.variables]
+    metrics = {id(v) for metric in model.metrics for v in metric.variables}
+    seen = 0
+    for variable in variables:
+        if id(variable) in metrics:  # summed when read
+            continue
+        first, *others = copies(variable)
+        seen += len(others)
+        for other in others:
+            np.testing.assert_array_equal(first, other, err_msg=variable.path)
+    assert seen > 50
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return train(one_replica(), d_steps=2)
+
+
+def test_two_replicas_equal_one(reference):
+    model, history = train(two_replicas(), d_steps=2)
+    assert int(model.steps.numpy()) == 5
+    assert_equal_models(reference[0], model, 1e-5)
+    for name, values in reference[1].items():
+        np.testing.assert_allclose(history[name], values, atol=1e-5, err_msg=name)
+    assert_copies_agree(model)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_copies_agree_with_adam_and_unsynchronised_statistics(policy):
+    model, history = train(two_replicas(), "adam", policy, synchronized=False)
+    assert_copies_agree(model)
+    assert all(np.isfinite(v).all() for v in history.values())
+    scaled = policy == "mixed_float16"
+    for optimizer in (model.optimizer, model.d_optimizer):
+        assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer) == scaled
+
+
+def test_latents_are_slices_of_the_global_draw():
+    strategy = two_replicas()
+    with strategy.scope():
+        model = make_model()
+    parts = strategy.run(lambda: model._draw(0, 4))
+    latents, labels = (strategy.experimental_local_results(part) for part in parts)
+    whole, whole_labels = make_model()._draw(0, 8)
+    assert not np.array_equal(latents[0], latents[1])
+    np.testing.assert_array_equal(np.concatenate(latents), whole)
+    np.testing.assert_array_equal(np.concatenate(labels), whole_labels)
+
+
+def test_steps_per_execution(reference):
+    model, history = train(two_replicas(), d_steps=2, steps_per_execution=2)
+    assert_equal_models(reference[0], model, 1e-5)
+    np.testing.assert_allclose(history["d_loss"], reference[1]["d_loss"], atol=1e-5)
+
+
+def test_xla_compiles_what_a_replica_computes():
+    fit = {"steps_per_epoch": 2}
+    plain, _ = train(two_replicas(), synchronized=False, fit=fit)
+    compiled, _ = train(two_replicas(), synchronized=False, jit_compile=True, fit=fit)
+    assert_equal_models(plain, compiled, 1e-4)
+    assert_copies_agree(compiled)
+
+
+def test_xla_with_synchronised_statistics_is_refused():
+    with pytest.raises(ValueError, match="needs synchronized=False.*Received: jit_compile=True"):
+        train(two_replicas(), jit_compile=True)
+
+
+@pytest.mark.parametrize("mean", [0.0, 1000.0])
+def test_synchronised_statistics_do_not_cancel(mean):
+    strategy = two_replicas()
+    images = RNG.normal(mean, 1.0, (8, 8, 8, 2)).astype("float32")
+    with strategy.scope():
+        layer = ConditionalBatchNorm(1, synchronized=True)
+        layer.build(images.shape)
+    halves = strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(np.split(images, 2)[context.replica_id_in_sync_group])
+    )
+    run = tf.function(lambda x: strategy.run(lambda x: layer(x, training=True), (x,)))
+    outputs = run(halves)
+    outputs = np.concatenate(strategy.experimental_local_results(outputs))
+    exact = images.astype("float64")
+    expected = (exact - exact.mean((0, 1, 2))) / np.sqrt(exact.var((0, 1, 2)) + 1e-5)
+    assert np.abs(outputs - expected).max() <= 5e-3
+    expected = 0.999 + 0.001 * exact.var((0, 1, 2))
+    np.testing.assert_allclose(np.asarray(layer.moving_variance), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size, sizes", [(13, r"\[7, 6\]"), (39, r"\[1, 0\]")])
+def test_batches_that_the_replicas_do_not_divide_are_refused(batch_size, sizes):
+    with two_replicas().scope():
+        model = make_model()
+        model.compile()
+    with pytest.raises(ValueError, match=f"`x` must yield batches.*drop_remainder.*{sizes}"):
+        model.fit(data(batch_size, drop_remainder=False).skip(int(batch_size == 39)), verbose=0)
+
+
+def test_evaluate_generate_and_callbacks(reference, tmp_path):
+    with two_replicas().scope():
+        model = make_model()
+        model.compile()
+    alone = make_model()
+    alone.compile()
+    metric = FrechetInceptionDistance(lambda x: x[:, ::4, ::4, 0])
+    evaluator = FIDEvaluator(metric, IMAGES, num_images=20, batch_size=10)
+    model.fit(
+        data(), validation_data=data(), verbose=0, callbacks=[evaluator, SampleGrid(tmp_path)]
+    )
+    alone.set_weights(model.get_weights())
+    np.testing.assert_array_equal(model.generate(5, seed=1), alone.generate(5, seed=1))
+    fid = evaluator.history[-1][1]
+    assert np.isfinite(fid) and (tmp_path / "samples_epoch_001.png").exists()
+    one, other = (x.evaluate(data(), return_dict=True, verbose=0) for x in (model, alone))
+    for name in ("real_logits", "real_accuracy"):  # the fakes are drawn by count of batches
+        assert one[name] == pytest.approx(other[name], abs=1e-5)
+
+
+def test_gradient_accumulation_over_replicas_is_refused():
+    with two_replicas().scope():
+        model = make_model()
+        model.compile(keras.optimizers.SGD(0.05, gradient_accumulation_steps=2))
+    with pytest.raises(ValueError, match="`g_optimizer` must not accumulate.*steps=2 over 2"):
+        model.fit(data(), verbose=0)
+
+
+def test_networks_of_another_scope_are_refused():
+    outside = make_model()
+    with two_replicas().scope():
+        inside = make_model()
+    message = "`generator` must be built inside the `strategy.scope\\(\\)`"
+    with two_replicas().scope(), pytest.raises(ValueError, match=message):
+        SAGAN(outside.generator, outside.discriminator, 4, 3)
+    with pytest.raises(ValueError, match=message):
+        SAGAN(inside.generator, inside.discriminator, 4, 3)
+
+
+def test_fit_under_another_strategy_is_refused():
+    model = make_model()
+    model.compile()
+    with two_replicas().scope(), pytest.raises(ValueError, match="`fit` must be called under"):
+        model.fit(data(), verbose=0)

@@ -1,0 +1,660 @@
+"""`SAGAN.fit`: the step against plain TensorFlow, what moves when, ways to run, data, callbacks."""
+
+import keras
+import numpy as np
+import oracles
+import pytest
+import tensorflow as tf
+import tiny_networks as tiny
+from keras import layers, ops
+from plain_sagan import PlainSAGAN
+
+from keras_sagan import SAGAN
+from keras_sagan.layers.spectral_norm import SpectralNormMixin
+
+METRICS = {"g_loss", "d_loss", "real_logits", "fake_logits", "real_accuracy", "fake_accuracy"}
+IMAGES, LABELS = tiny.images(26), tiny.labels(26)  # Seven batches of 4, the last one of 2.
+
+
+def fit(model, *args, **kwargs):
+    kwargs = {"batch_size": 4, "shuffle": False, "verbose": 0, **kwargs}
+    return model.fit(*args, **kwargs).history
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """A conditional model with SGD, traced once for all tests that only need a trained one."""
+    model = tiny.build_sagan()
+    model.compile(**tiny.sgd())
+    return model, model.get_weights()
+
+
+@pytest.fixture(scope="module")
+def reference(compiled):
+    """What an epoch makes of it: weights and history."""
+    history = rerun(compiled, IMAGES, LABELS)
+    return tiny.weights(compiled[0]), history
+
+
+def rerun(compiled, *args, **kwargs):
+    model, start = compiled
+    model.set_weights(start)
+    return fit(model, *args, **kwargs)
+
+
+def assert_same(weights, expected, atol=0.0):
+    assert len(weights) == len(expected)
+    for received, wanted in zip(weights, expected):
+        np.testing.assert_allclose(received, wanted, rtol=0.0, atol=atol)
+
+
+# The step
+
+
+@pytest.mark.parametrize("d_steps", [1, 2])
+def test_step_against_plain_tensorflow(d_steps):
+    draws, judged = [], []
+    model = tiny.build_sagan(
+        on_generator=lambda *call: draws.append(call),
+        on_discriminator=lambda *call: judged.append(call),
+        d_steps=d_steps,
+    )
+    model.compile(**tiny.sgd(0.004), run_eagerly=True)
+    plain = PlainSAGAN(model.generator, model.discriminator, 0.004, 0.008)
+    start = tiny.weights(model.generator), tiny.weights(model.discriminator)
+    history = fit(model, IMAGES[:10], LABELS[:10])  # Batches of 4, 4 and 2.
+    calls = d_steps + 1
+    assert len(draws) == 3 * calls and len(judged) == 3 * calls
+    # Real and fake images go through D together, and the G step shows it fake ones alone.
+    assert [len(images) for images, _ in judged[:calls]] == [8] * d_steps + [4]
+
+    rows = []
+    for step, size in enumerate((4, 4, 2)):
+        batch = slice(4 * step, 4 * step + size)
+        mine = draws[step * calls : (step + 1) * calls]
+        metrics, moved_in_d = plain.step(IMAGES[batch], LABELS[batch], mine)
+        rows.append(metrics)
+    for network, expected in ((model.generator, plain.g), (model.discriminator, plain.d)):
+        for weight in network.weights:
+            received, wanted = weight.numpy(), expected[weight.path].numpy()
+            np.testing.assert_allclose(received, wanted, rtol=0, atol=1e-6, err_msg=weight.path)
+    for network, before in zip((model.generator, model.discriminator), start):
+        for weight, old in zip(network.weights, before):  # All of it had moved.
+            if weight.shape != (1,):  # A unit vector of one number can't.
+                assert np.abs(weight.numpy() - old).max() > 1e-5, weight.path
+    # Had the G step moved D's `vector_u`, this test would have seen it.
+    assert max(np.abs(v - plain.d[name]).max() for name, v in moved_in_d.items()) > 1e-3
+    # The epoch's figures are means over its samples.
+    assert set(history) == METRICS
+    for name in METRICS:
+        mean = np.average([row[name] for row in rows], weights=(4, 4, 2))
+        assert history[name] == [pytest.approx(mean, rel=1e-5, abs=1e-6)], name
+
+
+def test_latents_and_labels():
+    draws = []
+    model = tiny.build_sagan(on_generator=lambda *call: draws.append(call), d_steps=2)
+    model.compile(**tiny.sgd(0.0), run_eagerly=True)
+    images = np.repeat(IMAGES[:1], 512, axis=0)
+    fit(model, images, np.zeros(512, "int32"), batch_size=256)
+    latents = np.stack([z for z, _ in draws])
+    assert latents.shape == (6, 256, tiny.LATENT_DIM) and latents.dtype == "float32"
+    assert len(np.unique(latents)) > 0.99 * latents.size  # Every update has its own.
+    assert abs(latents.mean()) < 5 / np.sqrt(latents.size)
+    assert latents.std() == pytest.approx(1.0, abs=0.05)
+    counts = np.bincount(np.concatenate([ids for _, ids in draws]), minlength=tiny.CLASSES)
+    assert len(counts) == tiny.CLASSES
+    expected = counts.sum() / tiny.CLASSES
+    assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
+    again = tiny.build_sagan(on_generator=lambda *call: draws.append(call), d_steps=2)
+    again.compile(**tiny.sgd(0.0), run_eagerly=True)
+    fit(again, images[:256], np.zeros(256, "int32"), batch_size=256)
+    np.testing.assert_array_equal(draws[6][0], latents[0])  # The seed determines them.
+    other = tiny.build_sagan(on_generator=lambda *call: draws.append(call), seed=8)
+    other.compile(**tiny.sgd(0.0), run_eagerly=True)
+    fit(other, images[:256], np.zeros(256, "int32"), batch_size=256)
+    assert np.abs(draws[9][0] - latents[0]).max() > 0.1
+
+
+def iterate(kernel, u, count):
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+    for _ in range(count):
+        u = matrix.T @ (matrix @ u)
+        u = u / np.linalg.norm(u)
+    return u
+
+
+def sn_layers(network):
+    return [x for x in network._flatten_layers() if isinstance(x, SpectralNormMixin)]
+
+
+def test_u_moves_once_per_update_of_its_own_network():
+    model = tiny.build_sagan(d_steps=2)
+    model.compile(**tiny.sgd(0.0), run_eagerly=True)
+    expected = {}
+    for network, count in ((model.generator, 3), (model.discriminator, 6)):
+        for layer in sn_layers(network):
+            kernel = layer.weights[0].numpy().astype("float64")
+            u = layer.vector_u.numpy().astype("float64")
+            expected[layer] = iterate(kernel, u, count)
+            if kernel.shape[-1] > 1 and "key" not in layer.name:
+                assert np.abs(expected[layer] - iterate(kernel, u, count + 1)).max() > 1e-5
+    fit(model, IMAGES[:12], LABELS[:12])
+    for layer, u in expected.items():
+        np.testing.assert_allclose(layer.vector_u.numpy(), u, atol=2e-6, err_msg=layer.path)
+    assert int(model.steps.numpy()) == 3
+
+
+@pytest.mark.parametrize("trained", ["g", "d"])
+def test_each_update_leaves_the_other_network_alone(trained):
+    model = tiny.build_sagan()
+    rates = {f"{side}_optimizer": keras.optimizers.SGD(0.1 * (side == trained)) for side in "gd"}
+    model.compile(**rates, run_eagerly=True)
+    before = tiny.weights(model)
+    fit(model, IMAGES[:8], LABELS[:8])
+    moved = {
+        id(weight): not np.array_equal(weight.numpy(), old)
+        for weight, old in zip(model.weights, before)
+    }
+    networks = {"g": model.generator, "d": model.discriminator}
+    frozen = networks.pop("d" if trained == "g" else "g")
+    (network,) = networks.values()
+    assert not any(moved[id(w)] for w in frozen.trainable_weights)
+    assert all(moved[id(w)] for w in network.trainable_weights if w.shape != (1,))
+
+
+def test_real_and_fake_are_judged_by_the_same_kernels():
+    # A generator that makes the very images of the data: the logits must agree to the bit.
+    latents = keras.Input((tiny.LATENT_DIM,))
+    x = layers.Dense(int(np.prod(tiny.SHAPE)), kernel_initializer="zeros")(latents)
+    generator = keras.Model(latents, layers.Reshape(tiny.SHAPE)(x))
+    generator.layers[1].bias.assign(IMAGES[0].ravel())
+    model = SAGAN(generator, tiny.build_discriminator(None), tiny.LATENT_DIM, d_steps=2, seed=0)
+    model.compile(keras.optimizers.SGD(0.0), keras.optimizers.SGD(1e-3))
+    history = fit(model, np.repeat(IMAGES[:1], 8, axis=0), epochs=3)
+    assert history["real_logits"] == history["fake_logits"]
+    assert len(set(history["real_logits"])) == 3
+
+
+@pytest.mark.parametrize("ema_start", [0, 2])
+def test_average_covers_all_state_of_the_generator(ema_start):
+    model = tiny.build_sagan(ema_momentum=0.7, ema_start=ema_start)
+    model.compile(**tiny.sgd(0.1), run_eagerly=True)
+    average = tiny.weights(model.generator)
+    received, expected = [], []
+
+    def follow(batch, logs):
+        current = tiny.weights(model.generator)
+        for i, value in enumerate(current):
+            average[i] = value if batch < ema_start else 0.7 * average[i] + 0.3 * value
+        expected.append(list(average))
+        received.append(tiny.weights(model.ema_generator))
+
+    assert_same(tiny.weights(model.ema_generator), average)
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=follow)
+    fit(model, IMAGES[:20], LABELS[:20], callbacks=[callback])
+    assert len(received) == 5
+    for step, (mine, wanted) in enumerate(zip(received, expected)):
+        assert_same(mine, wanted, atol=0.0 if step < ema_start else 1e-6)
+    statistic = [i for i, w in enumerate(model.generator.weights) if "moving_mean" in w.path][0]
+    assert np.abs(received[-1][statistic] - tiny.weights(model.generator)[statistic]).max() > 1e-4
+    assert not model.ema_generator.trainable_weights
+
+
+# Ways to run
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"run_eagerly": True}, {"steps_per_execution": 3}], ids=lambda x: [*x][0]
+)
+def test_ways_to_run_agree(compiled, reference, arguments):
+    model = tiny.build_sagan()
+    model.set_weights(compiled[1])
+    model.compile(**tiny.sgd(), **arguments)
+    history = fit(model, IMAGES, LABELS)
+    assert int(model.steps.numpy()) == 7
+    assert_same(tiny.weights(model), reference[0], atol=1e-6)
+    for name, values in reference[1].items():
+        assert history[name] == pytest.approx(values, abs=1e-4), name
+
+
+def test_jit_compile_agrees(compiled):
+    model = tiny.build_sagan()
+    model.set_weights(compiled[1])
+    model.compile(**tiny.sgd(), jit_compile=True)
+    history = fit(model, IMAGES[:8], LABELS[:8])
+    expected = rerun(compiled, IMAGES[:8], LABELS[:8])
+    assert_same(tiny.weights(model), tiny.weights(compiled[0]), atol=1e-5)
+    for name, values in expected.items():
+        assert history[name] == pytest.approx(values, abs=1e-4), name
+
+
+def test_history_has_means_of_every_epoch(compiled):
+    history = rerun(compiled, IMAGES, LABELS, epochs=2, validation_data=(IMAGES[:6], LABELS[:6]))
+    assert set(history) == METRICS | {f"val_{name}" for name in METRICS}
+    assert all(len(values) == 2 and np.isfinite(values).all() for values in history.values())
+
+
+def test_evaluate_against_numpy_and_is_deterministic():
+    draws = []
+    model = tiny.build_sagan(on_generator=lambda *call: draws.append(call))
+    model.compile(**tiny.sgd(), run_eagerly=True)
+    before = tiny.weights(model)
+    first = model.evaluate(IMAGES[:10], LABELS[:10], batch_size=4, verbose=0, return_dict=True)
+    evaluated = list(draws)
+    again = model.evaluate(IMAGES[:10], LABELS[:10], batch_size=4, verbose=0, return_dict=True)
+    assert first == again
+    assert_same(tiny.weights(model), before)  # `steps` too.
+    rows, sizes = [], (4, 4, 2)
+    for step, ((latents, ids), size) in enumerate(zip(evaluated, sizes)):
+        batch = slice(4 * step, 4 * step + size)
+        fake = model.discriminator([model.generator([latents, ids]).numpy(), ids]).numpy()
+        real = model.discriminator([IMAGES[batch], LABELS[batch]]).numpy()
+        d_loss = np.maximum(1 - real, 0).mean() + np.maximum(1 + fake, 0).mean()
+        rows.append((-fake.mean(), d_loss, real.mean(), fake.mean(), (real > 0).mean()))
+    names = ("g_loss", "d_loss", "real_logits", "fake_logits", "real_accuracy")
+    for name, mean in zip(names, np.average(rows, axis=0, weights=sizes)):
+        assert first[name] == pytest.approx(mean, rel=1e-4, abs=1e-6), name
+    latents = np.concatenate([z for z, _ in evaluated])
+    assert len(np.unique(latents)) == latents.size  # No batch sees another's latents.
+
+
+def test_train_on_batch_and_predict(compiled):
+    model, start = compiled
+    model.set_weights(start)
+    logs = model.train_on_batch(IMAGES[:4], LABELS[:4], return_dict=True)
+    assert set(logs) == METRICS and int(model.steps.numpy()) == 1
+    latents = np.zeros((3, tiny.LATENT_DIM), "float32")
+    images = model.predict([latents, np.arange(3)], verbose=0)
+    np.testing.assert_allclose(images, model.generator([latents, np.arange(3)]), atol=1e-6)
+
+
+# Data
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, *arrays):
+        super().__init__()
+        self.arrays = arrays
+
+    def __len__(self):
+        return -(-len(self.arrays[0]) // 4)
+
+    def __getitem__(self, index):
+        return tuple(array[4 * index : 4 * index + 4] for array in self.arrays)
+
+
+def generator_of(*arrays):
+    for start in range(0, len(arrays[0]), 4):
+        yield tuple(array[start : start + 4] for array in arrays)
+
+
+@pytest.mark.parametrize("kind", ["tf.data", "tf.data, int64", "PyDataset", "generator", "lists"])
+def test_data_with_labels(compiled, reference, kind):
+    labels = LABELS.astype("int64") if "int64" in kind else LABELS
+    make = {
+        "tf.data": lambda *x: tf.data.Dataset.from_tensor_slices(x).batch(4),
+        "PyDataset": Batches,
+        "generator": generator_of,
+        "lists": lambda images, labels: [images, labels],
+    }[kind.split(",")[0]]
+    data = make(IMAGES, labels)
+    if kind == "lists":
+        rerun(compiled, *data)
+    else:
+        rerun(compiled, data, batch_size=None)
+    assert_same(tiny.weights(compiled[0]), reference[0])
+
+
+@pytest.fixture(scope="module")
+def unconditional():
+    model = tiny.build_sagan(num_classes=None)
+    model.compile(**tiny.sgd())
+    start = model.get_weights()
+    fit(model, IMAGES[:8])
+    return (model, start), tiny.weights(model)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: tf.data.Dataset.from_tensor_slices(x).batch(4),
+        lambda x: tf.data.Dataset.from_tensor_slices((x,)).batch(4),
+        Batches,
+        generator_of,
+    ],
+    ids=["tf.data", "tf.data of tuples", "PyDataset", "generator"],
+)
+def test_data_without_labels(unconditional, make):
+    compiled, expected = unconditional
+    assert np.abs(expected[1] - compiled[1][1]).max() > 1e-4
+    rerun(compiled, make(IMAGES[:8]), batch_size=None)
+    assert_same(tiny.weights(compiled[0]), expected)
+
+
+def test_uint8_is_the_same_as_its_floats(unconditional):
+    compiled, _ = unconditional
+    pixels = np.random.default_rng(0).integers(0, 256, (8, *tiny.SHAPE)).astype("uint8")
+    pixels.flat[:2] = 0, 255
+    floats = pixels.astype("float32") / np.float32(127.5) - np.float32(1.0)
+    assert floats.min() == -1.0 and floats.max() == 1.0
+    rerun(compiled, pixels)
+    received = tiny.weights(compiled[0])
+    rerun(compiled, floats)
+    assert_same(received, tiny.weights(compiled[0]), atol=1e-6)
+    rerun(compiled, floats.astype("float64"))
+    assert_same(received, tiny.weights(compiled[0]), atol=1e-6)
+
+
+# Callbacks of Keras
+
+
+def test_stock_callbacks(compiled, tmp_path):
+    model, start = compiled
+    model.compile(**tiny.sgd(0.5))
+    callbacks = [
+        keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.01 * (epoch + 1)),
+        keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras"),
+        keras.callbacks.ModelCheckpoint(
+            tmp_path / "best.weights.h5",
+            "d_loss",
+            mode="min",
+            save_best_only=True,
+            save_weights_only=True,
+        ),
+        keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+    ]
+    history = rerun(compiled, IMAGES[:8], LABELS[:8], epochs=2, callbacks=callbacks)
+    assert history["learning_rate"] == pytest.approx([0.01, 0.02])
+    assert float(model.g_optimizer.learning_rate) == pytest.approx(0.02)
+    assert float(model.d_optimizer.learning_rate) == pytest.approx(1.0)
+    saved = {path.name for path in tmp_path.iterdir()}
+    assert saved == {"1.keras", "2.keras", "best.weights.h5", "log.csv"}
+    again = keras.saving.load_model(tmp_path / "2.keras")
+    assert_same(tiny.weights(again), tiny.weights(model))
+    lines = (tmp_path / "log.csv").read_text().split()
+    assert len(lines) == 3 and METRICS < set(lines[0].split(","))
+
+
+def test_tensorboard(compiled, tmp_path):
+    pytest.importorskip("tensorboard")
+    callback = keras.callbacks.TensorBoard(tmp_path, update_freq="batch")
+    rerun(compiled, IMAGES[:8], LABELS[:8], callbacks=[callback])
+    assert list((tmp_path / "train").iterdir())
+
+
+def test_callbacks_that_watch_a_metric(compiled):
+    model, start = compiled
+    model.compile(**tiny.sgd(0.5))
+    callbacks = [
+        keras.callbacks.ReduceLROnPlateau(
+            "g_loss", factor=0.1, patience=1, min_delta=1e9, mode="min"
+        ),
+        keras.callbacks.EarlyStopping("d_loss", patience=2, min_delta=1e9, mode="min"),
+    ]
+    history = rerun(compiled, IMAGES[:4], LABELS[:4], epochs=9, callbacks=callbacks)
+    assert len(history["g_loss"]) == 3
+    assert float(model.g_optimizer.learning_rate) == pytest.approx(0.005)
+
+
+# compile
+
+
+def test_compile_without_arguments_is_ttur():
+    model = tiny.build_sagan(ttur={"d_learning_rate": 3e-4})
+    model.compile()
+    assert model.optimizer is model.g_optimizer and model.g_optimizer is not model.d_optimizer
+    for optimizer, rate in ((model.g_optimizer, 1e-4), (model.d_optimizer, 3e-4)):
+        assert isinstance(optimizer, keras.optimizers.Adam)
+        assert float(optimizer.learning_rate) == pytest.approx(rate)
+        assert (optimizer.beta_1, optimizer.beta_2) == (0.0, 0.999)
+
+
+def test_compile_with_names_and_configurations():
+    model = tiny.build_sagan()
+    model.compile("adam", "adam", loss="wasserstein")
+    assert model.g_optimizer is not model.d_optimizer
+    assert type(model.g_optimizer) is type(model.d_optimizer) is keras.optimizers.Adam
+    config = keras.optimizers.serialize(keras.optimizers.SGD(0.25))
+    model.compile(config, config)
+    assert model.g_optimizer is not model.d_optimizer
+    assert float(model.d_optimizer.learning_rate) == 0.25
+
+
+def test_compile_again_with_the_same_optimizers_keeps_their_slots():
+    model = tiny.build_sagan()
+    optimizers = keras.optimizers.Adam(1e-3), keras.optimizers.Adam(1e-3)
+    model.compile(*optimizers, run_eagerly=True)
+    fit(model, IMAGES[:4], LABELS[:4])
+    slots = [x.numpy() for x in optimizers[1].variables]
+    model.compile(*optimizers, loss="wasserstein", run_eagerly=True)
+    assert_same([x.numpy() for x in model.d_optimizer.variables], slots)
+    assert int(model.d_optimizer.iterations.numpy()) == 1
+
+
+def test_one_optimizer_under_two_names():
+    optimizer = keras.optimizers.Adam()
+    with pytest.raises(ValueError, match="`g_optimizer` and `d_optimizer` must be two.*Received"):
+        tiny.build_sagan().compile(optimizer, optimizer)
+
+
+@pytest.mark.parametrize("side", ["g", "d"])
+@pytest.mark.parametrize("is_scaled", [False, True])
+def test_averaging_optimizer(side, is_scaled):
+    optimizer = keras.optimizers.Adam(use_ema=True)
+    if is_scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    with pytest.raises(ValueError, match=f"`{side}_optimizer` must not have use_ema.*ema_momentum"):
+        tiny.build_sagan().compile(**{f"{side}_optimizer": optimizer})
+
+
+def test_unknown_loss():
+    with pytest.raises(ValueError, match="`loss` must be one of .*Received: loss='hings'"):
+        tiny.build_sagan().compile(loss="hings")
+
+
+LOSSES = {
+    "hinge": (lambda f: -f, lambda r, f: max(1 - r, 0) + max(1 + f, 0)),
+    "wasserstein": (lambda f: -f, lambda r, f: f - r),
+    "least_squares": (lambda f: (f - 1) ** 2 / 2, lambda r, f: ((r - 1) ** 2 + f**2) / 2),
+    "non_saturating": (
+        lambda f: np.log1p(np.exp(-f)),
+        lambda r, f: np.log1p(np.exp(-r)) + np.log1p(np.exp(f)),
+    ),
+    "pair": (lambda f: f**2, lambda r, f: (r - f) ** 2),
+}
+
+
+def squares_g(fake_logits):
+    return ops.mean(ops.square(fake_logits))
+
+
+def squares_d(real_logits, fake_logits):
+    return ops.mean(ops.square(real_logits - fake_logits))
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_every_loss_trains(name):
+    judged = []
+    model = tiny.build_sagan(on_discriminator=lambda *call: judged.append(call))
+    loss = (squares_g, squares_d) if name == "pair" else name
+    model.compile(**tiny.sgd(), loss=loss, run_eagerly=True)
+    before = tiny.weights(model)
+    # With one image the mean logits are the logits, and the loss follows from them.
+    history = {k: v[0] for k, v in fit(model, IMAGES[:1], LABELS[:1]).items()}
+    real, fake = history["real_logits"], history["fake_logits"]
+    assert history["d_loss"] == pytest.approx(LOSSES[name][1](real, fake), rel=1e-4)
+    threshold = 0.5 if name == "least_squares" else 0.0
+    assert history["real_accuracy"] == float(real > threshold)
+    assert history["fake_accuracy"] == float(fake <= threshold)
+    for network in (model.generator, model.discriminator):
+        moved = [
+            np.abs(w.numpy() - old).max() > 0
+            for w, old in zip(model.weights, before)
+            if any(w is mine for mine in network.trainable_weights)
+        ]
+        assert sum(moved) > len(moved) / 2
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_generator_loss_is_that_of_its_logits(name):
+    judged = []
+    model = tiny.build_sagan(on_discriminator=lambda *call: judged.append(call))
+    loss = (squares_g, squares_d) if name == "pair" else name
+    model.compile(**tiny.sgd(0.0), loss=loss, run_eagerly=True)
+    history = fit(model, IMAGES[:1], LABELS[:1])
+    # D's kernels are those of one more iteration; ask for the logit as the G step saw it.
+    logits = model.discriminator([judged[-1][0], judged[-1][1]], training=False).numpy()
+    expected = LOSSES[name][0](float(logits[0, 0]))
+    assert history["g_loss"] == [pytest.approx(expected, rel=1e-4)]
+
+
+# Precision
+
+
+def test_mixed_float16_scales_both_losses():
+    keras.config.set_dtype_policy("mixed_float16")
+    model = tiny.build_sagan(ema_momentum=0.5)
+    model.compile(**tiny.sgd())
+    for optimizer in (model.g_optimizer, model.d_optimizer):
+        assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    assert model.optimizer is model.g_optimizer
+    assert_trains(model)
+    again = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
+    model.compile(again, keras.optimizers.SGD(), auto_scale_loss=False)
+    assert model.g_optimizer is again and type(model.d_optimizer) is keras.optimizers.SGD
+
+
+def test_mixed_bfloat16():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = tiny.build_sagan(ema_momentum=0.5)
+    model.compile(**tiny.sgd())
+    assert type(model.g_optimizer) is type(model.d_optimizer) is keras.optimizers.SGD
+    assert_trains(model)
+
+
+def assert_trains(model):
+    before = tiny.weights(model)
+    # In float16 the first steps are skipped, until the loss scale is small enough.
+    history = fit(model, IMAGES[:8], LABELS[:8], epochs=10)
+    assert all(np.isfinite(values).all() for values in history.values())
+    for old, weight in zip(before, model.weights):
+        assert weight.dtype == ("int32" if weight.path.endswith("steps") else "float32")
+        assert np.isfinite(weight.numpy()).all()
+        if weight.shape != (1,):
+            assert not np.array_equal(old, weight.numpy()), weight.path
+    images = model.generate(2, seed=0)
+    assert images.dtype == "uint8"
+
+
+# Networks of the user's own
+
+
+def test_sequential_networks_without_labels():
+    generator = keras.Sequential([layers.Dense(32, "tanh"), layers.Reshape((4, 4, 2))])
+    discriminator = keras.Sequential([layers.Flatten(), layers.Dense(1)])
+    model = SAGAN(generator, discriminator, latent_dim=3, ema_momentum=0.9)
+    assert model.image_shape == (4, 4, 2)
+    model.compile()
+    images = tiny.images(8)[:, :4, :4]
+    before = tiny.weights(model)
+    fit(model, images)
+    same = [np.array_equal(old, new) for old, new in zip(before, tiny.weights(model))]
+    # Inside its margins the hinge has no gradient for the discriminator's last bias.
+    assert [w.shape for w, is_same in zip(model.weights, same) if is_same] == [(1,)]
+    assert model.generate(3).shape == (3, 4, 4, 2)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Generator(keras.Model):
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.table = layers.Embedding(tiny.CLASSES, units)
+        self.dense = layers.Dense(32, "tanh")
+        self.norm = layers.BatchNormalization()
+        self.dropout = layers.Dropout(0.5)
+        self.reshape = layers.Reshape((4, 4, 2))
+
+    def call(self, inputs, training=False):
+        latents, labels = inputs
+        x = self.norm(ops.concatenate([latents, self.table(labels)], -1), training=training)
+        return self.reshape(self.dense(self.dropout(x, training=training)))
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+def functional_discriminator():
+    images, labels = keras.Input((4, 4, 2)), keras.Input((), dtype="int32")
+    x = layers.Flatten()(images)
+    x = layers.BatchNormalization(name="norm")(layers.Dense(6, "relu")(x))
+    x = layers.Dropout(0.5)(layers.Concatenate()([x, layers.Embedding(5, 3)(labels)]))
+    return keras.Model([images, labels], layers.Dense(1)(x))
+
+
+def test_subclassed_and_functional_networks_with_dropout_and_batch_norm(tmp_path):
+    model = SAGAN(
+        Generator(4), functional_discriminator(), 3, tiny.CLASSES, ema_momentum=0.5, seed=1
+    )
+    model.compile(**tiny.sgd(), run_eagerly=True)
+    images, labels = tiny.images(8)[:, :4, :4], tiny.labels(8)
+    start = [w.numpy() for w in model.ema_generator.weights]
+    assert_same([w.numpy() for w in model.generator.weights], start)
+    norm = model.discriminator.get_layer("norm")
+    fit(model, images, labels, batch_size=8)
+    # Of 1 at the start Keras keeps 0.99 at each move, and adds 0.01 of a variance near 0.1.
+    assert 0.985 < norm.moving_variance.numpy().min() < norm.moving_variance.numpy().max() < 1.0
+    after = norm.moving_mean.numpy()
+    model.evaluate(images, labels, verbose=0)
+    np.testing.assert_array_equal(norm.moving_mean.numpy(), after)
+    moved = [not np.array_equal(a, w.numpy()) for a, w in zip(start, model.ema_generator.weights)]
+    assert all(moved)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    for one in (model, again):
+        fit(one, images, labels, batch_size=8)
+    assert_same(tiny.weights(again), tiny.weights(model))
+
+
+def test_regularization_losses_are_added():
+    def zero_g(fake_logits):
+        return 0.0 * ops.mean(fake_logits)
+
+    def zero_d(real_logits, fake_logits):
+        return 0.0 * ops.mean(real_logits)
+
+    generator = keras.Sequential(
+        [layers.Dense(32, kernel_regularizer=keras.regularizers.L2(0.5)), layers.Reshape((4, 4, 2))]
+    )
+    discriminator = keras.Sequential(
+        [layers.Flatten(), layers.Dense(1, kernel_regularizer=keras.regularizers.L2(0.25))]
+    )
+    model = SAGAN(generator, discriminator, latent_dim=3)
+    model.compile(**tiny.sgd(0.1), loss=(zero_g, zero_d), run_eagerly=True)
+    kernels = generator.layers[0].kernel, discriminator.layers[1].kernel
+    before = [kernel.numpy() for kernel in kernels]
+    history = fit(model, tiny.images(4)[:, :4, :4])
+    # The gradient of 0.5 w^2 is w, with a step of 0.1; of 0.25 w^2 it is w / 2, with 0.2.
+    for kernel, old in zip(kernels, before):
+        np.testing.assert_allclose(kernel.numpy(), 0.9 * old, rtol=1e-6)
+    assert history["d_loss"] == [0.0] and history["g_loss"] == [0.0]  # Reported without them.
+
+
+def test_oracle_of_sigma_agrees():  # `iterate` above converges to what numpy says.
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 2, 4))
+    u = iterate(kernel, np.ones(4) / 2.0, 500)
+    matrix = kernel.reshape(-1, 4)
+    assert np.linalg.norm(matrix @ u) == pytest.approx(oracles.spectral_norm(kernel), rel=1e-9)
+
+
+def test_latents_are_normal_and_finite_at_both_ends():
+    from keras_sagan.models.sagan import normal_from_bits
+
+    ends = normal_from_bits(tf.constant([0, 2**22 - 1, 2**22, 2**23 - 1])).numpy()
+    assert np.isfinite(ends).all()
+    np.testing.assert_allclose(ends, -ends[::-1], rtol=1e-3, atol=1e-6)
+    assert 5.0 < ends[-1] < 6.0
+    numbers = normal_from_bits(tf.range(0, 2**23, 97)).numpy()  # evenly over all values
+    assert abs(numbers.mean()) < 1e-3 and abs(numbers.std() - 1.0) < 1e-3
+    assert np.mean(np.abs(numbers) < 1.0) == pytest.approx(0.6827, abs=1e-3)

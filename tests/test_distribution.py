@@ -1,0 +1,69 @@
+import json
+
+import pytest
+import tensorflow as tf
+
+from keras_sagan.distribution import check_tf_config, make_strategy
+
+
+def config(workers=("a:1", "b:1"), index=0, kind="worker"):
+    return json.dumps({"cluster": {"worker": workers}, "task": {"type": kind, "index": index}})
+
+
+def test_one_device(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    for name in ("auto", "none"):
+        assert make_strategy(name).num_replicas_in_sync == 1
+
+
+def test_mirrored_on_given_devices():
+    strategy = make_strategy("mirrored", devices=["CPU:0"])
+    assert isinstance(strategy, tf.distribute.MirroredStrategy)
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match="`name` must be one of .*Received: name='gpu'"):
+        make_strategy("gpu")
+
+
+@pytest.mark.parametrize("name", ["tpu", "auto"])
+def test_a_tpu_that_cannot_be_resolved(name, monkeypatch):
+    def fail(**kwargs):
+        raise tf.errors.UnavailableError(None, None, "no route")
+
+    monkeypatch.setattr(tf.distribute.cluster_resolver, "TPUClusterResolver", fail)
+    with pytest.raises(ValueError, match="`tpu` must be .*Received: tpu='nowhere'.*no route"):
+        make_strategy(name, tpu="nowhere")
+
+
+def test_tf_config_counts_workers(monkeypatch):
+    assert check_tf_config(config()) == 2
+    assert check_tf_config(config(["a:1"])) == 1
+    monkeypatch.setenv("TF_CONFIG", config(["a:1"]))
+    assert make_strategy("auto").num_replicas_in_sync == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "{not json",
+        "[]",
+        "{}",
+        config([]),
+        config(index=2),
+        config(index=-1),
+        config(kind="boss"),
+        config(["a"]),
+        json.dumps({"cluster": {"worker": "a:1"}}),
+    ],
+)
+def test_malformed_tf_config(text, monkeypatch):
+    with pytest.raises(ValueError, match="TF_CONFIG must be JSON like .*Received: TF_CONFIG="):
+        check_tf_config(text)
+    if text:
+        monkeypatch.setenv("TF_CONFIG", text)
+        for name in ("multi_worker", "auto"):
+            with pytest.raises(ValueError, match="TF_CONFIG must be JSON"):
+                make_strategy(name)
