@@ -1,0 +1,18 @@
+"""Data sets and pipelines: Fashion-MNIST, IDX files, arrays and TensorFlow Datasets."""
+
+from keras_sagan.data.fashion_mnist import FASHION_MNIST_CLASSES, load_fashion_mnist
+from keras_sagan.data.idx import read_idx
+from keras_sagan.data.pipeline import make_dataset, pad_to_32, steps_per_epoch
+from keras_sagan.data.tfds import DatasetInfo, load_tfds, square_resize
+
+__all__ = [
+    "FASHION_MNIST_CLASSES",
+    "DatasetInfo",
+    "load_fashion_mnist",
+    "load_tfds",
+    "make_dataset",
+    "pad_to_32",
+    "read_idx",
+    "square_resize",
+    "steps_per_epoch",
+]

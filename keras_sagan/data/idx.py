@@ -1,0 +1,111 @@
+"""Reading of IDX files, the format of MNIST and Fashion-MNIST."""
+
+import gzip
+import hashlib
+import io
+import math
+import pathlib
+import zlib
+
+import numpy as np
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_DTYPES = {
+    0x08: np.dtype(">u1"),
+    0x09: np.dtype(">i1"),
+    0x0B: np.dtype(">i2"),
+    0x0C: np.dtype(">i4"),
+    0x0D: np.dtype(">f4"),
+    0x0E: np.dtype(">f8"),
+}
+# The largest array an IDX header may announce: 60,000 MNIST images are 47 MB.
+# A damaged or hostile header must not be able to ask for all the memory.
+_MAX_BYTES = 2**31
+
+
+def read_idx(path, sha256=None):
+    """Reads an IDX file, gzip-compressed or plain, into a numpy array.
+
+    The first four bytes are two zeros, the type code and the rank; then comes one big-endian
+    32-bit size per dimension, then the values. Compression is recognised by the content, not by
+    the name. With `sha256` the bytes of the file as stored are checked before anything is parsed.
+
+    Args:
+        path: String or `pathlib.Path`. The file to read.
+        sha256: Optional string of 64 hexadecimal digits, the expected SHA-256 of the file.
+            Defaults to `None`: not checked.
+
+    Returns:
+        A numpy array with the shape and type written in the file, in native byte order.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the checksum differs, the file is not IDX, is truncated, or is too long.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "labels-idx1-ubyte"
+    >>> _ = path.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]))
+    >>> read_idx(path)
+    array([7, 8, 9], dtype=uint8)
+
+    Reference:
+        [The IDX file format](http://yann.lecun.com/exdb/mnist/), foot of the page.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"`path` must be an IDX file that exists. Received: path={path}")
+    stored = path.read_bytes()
+    if sha256 is not None:
+        digest = hashlib.sha256(stored).hexdigest()
+        if digest != str(sha256).lower():
+            raise ValueError(
+                f"`path` must hold the file with SHA-256 {sha256}; it is damaged or another "
+                f"file. Received: path={path} with SHA-256 {digest}"
+            )
+    stream = io.BytesIO(stored)
+    if not stored.startswith(_GZIP_MAGIC):
+        return _read(stream, path)
+    try:
+        with gzip.GzipFile(fileobj=stream) as file:
+            return _read(file, path)
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(
+            f"`path` must be a complete gzip file; it is truncated or damaged ({error}). "
+            f"Received: path={path} of {len(stored)} bytes"
+        ) from error
+
+
+def _read(stream, path):
+    """The array in a stream of plain IDX bytes; reads no more than its header announces."""
+    magic = stream.read(4)
+    if len(magic) < 4 or magic[:2] != b"\x00\x00" or magic[2] not in _DTYPES or magic[3] == 0:
+        raise ValueError(
+            "`path` must be an IDX file, which starts with bytes 00 00, a type code of "
+            f"{', '.join(f'{code:02x}' for code in _DTYPES)} and a rank of at least 1. "
+            f"Received: path={path} starting with bytes {magic.hex(' ') or '(none)'}"
+        )
+    dtype, rank = _DTYPES[magic[2]], magic[3]
+    header = stream.read(4 * rank)
+    if len(header) < 4 * rank:
+        raise ValueError(
+            f"`path` must have an IDX header of {4 + 4 * rank} bytes; the file is truncated. "
+            f"Received: path={path} with {4 + len(header)} bytes"
+        )
+    shape = tuple(int(size) for size in np.frombuffer(header, ">u4"))
+    expected = math.prod(shape) * dtype.itemsize
+    if expected > _MAX_BYTES:
+        raise ValueError(
+            f"`path` must announce at most {_MAX_BYTES} bytes of values. "
+            f"Received: path={path} announcing shape {shape}, {expected} bytes"
+        )
+    values = stream.read(expected + 1)
+    if len(values) != expected:
+        state = "truncated" if len(values) < expected else "longer than its header says"
+        raise ValueError(
+            f"`path` must hold {expected} bytes of values for shape {shape}; the file is {state}. "
+            f"Received: path={path} with {'at least ' if len(values) > expected else ''}"
+            f"{len(values)} bytes of values"
+        )
+    return np.frombuffer(values, dtype).reshape(shape).astype(dtype.newbyteorder("="))

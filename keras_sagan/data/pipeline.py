@@ -1,0 +1,169 @@
+"""`tf.data` pipelines whose every element is a pure function of the seed and the step."""
+
+import numpy as np
+import tensorflow as tf
+
+
+def pad_to_32(images):
+    """Frames 28 pixel images with 2 pixels of black on each side.
+
+    32 is a power of two, which the networks need. uint8 images are framed with 0, floats with -1.
+
+    Args:
+        images: Array of shape (batch, 28, 28, channels), uint8 in [0, 255] or floats in [-1, 1].
+
+    Returns:
+        Array of shape (batch, 32, 32, channels) and the same dtype.
+
+    Raises:
+        ValueError: If the images have another shape, or are neither uint8 nor floats.
+
+    Example:
+
+    >>> import numpy as np
+    >>> pad_to_32(np.ones((1, 28, 28, 1), "uint8"))[0, :4, 16, 0]
+    array([0, 0, 1, 1], dtype=uint8)
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[1:3] != (28, 28):
+        raise ValueError(
+            "`images` must have shape (batch, 28, 28, channels). "
+            f"Received: images.shape={images.shape}"
+        )
+    if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
+        raise ValueError(
+            "`images` must be uint8 in [0, 255] or floats in [-1, 1]. "
+            f"Received: images of dtype {images.dtype}"
+        )
+    black = 0 if images.dtype == np.uint8 else -1
+    return np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), constant_values=black)
+
+
+def steps_per_epoch(num_images, batch_size):
+    """Returns the number of full batches in `num_images`; the rest waits for another epoch.
+
+    Args:
+        num_images: Integer, images in the set.
+        batch_size: Integer, images in a batch.
+
+    Returns:
+        Integer, at least 1.
+
+    Raises:
+        ValueError: If `batch_size` isn't positive, or the set doesn't fill one batch.
+
+    Example:
+
+    >>> steps_per_epoch(10_000, 64)
+    156
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(
+            f"`batch_size` must be a positive integer. Received: batch_size={batch_size!r}"
+        )
+    if num_images < batch_size:
+        raise ValueError(
+            "`batch_size` must be at most the number of images, or the data set yields nothing. "
+            f"Received: batch_size={batch_size} for {num_images} images"
+        )
+    return num_images // batch_size
+
+
+def make_dataset(
+    images, labels=None, batch_size=64, seed=0, shuffle=True, start_step=0, repeat=True
+):
+    """Makes batches from arrays so that batch number `step` depends on `(seed, step)` alone.
+
+    The data set is endless: give `fit` its `steps_per_epoch`. Each epoch is a new permutation of
+    all images, computed by `index_shuffle` without a buffer; what doesn't fill a batch is left
+    out of that epoch. A run that stopped after `n` steps goes on exactly with `start_step=n`, at
+    no cost, which a shuffle buffer can't do.
+
+    Args:
+        images: uint8 array in [0, 255] of shape (num_images, height, width, channels).
+        labels: Optional integer array of shape (num_images,). Defaults to `None`.
+        batch_size: Integer, images in every batch. Defaults to `64`.
+        seed: Integer in [0, 2**31), names the order. Defaults to `0`.
+        shuffle: Boolean. `False` gives the order of the arrays in every epoch. Defaults to `True`.
+        start_step: Integer, global number of the first batch. Defaults to `0`.
+        repeat: Boolean. `False` ends at the end of the epoch in which `start_step` lies; then
+            every iteration gives the same epoch again. Defaults to `True`.
+
+    Returns:
+        A `tf.data.Dataset` of uint8 (batch_size, height, width, channels), or of pairs with int32
+        labels (batch_size,).
+
+    Raises:
+        ValueError: If an array has the wrong rank, dtype or length, the images don't fill a batch,
+            or an argument is out of range.
+
+    Example:
+
+    >>> import numpy as np
+    >>> images = np.arange(6, dtype="uint8").reshape(6, 1, 1, 1)
+    >>> dataset = make_dataset(images, np.arange(6), batch_size=2, shuffle=False, start_step=4)
+    >>> next(iter(dataset))[1].numpy()
+    array([2, 3], dtype=int32)
+    """
+    images, labels = _checked_arrays(images, labels)
+    steps = steps_per_epoch(len(images), batch_size)
+    check_position(seed, start_step)
+    num_images = len(images)
+    # Captured tensors reach the function as inputs, not as constants of at most 2 GB in its graph.
+    images = tf.constant(images)
+    labels = None if labels is None else tf.constant(labels)
+
+    def batch_of(step):
+        epoch, position = step // steps, step % steps
+        indices = position * batch_size + tf.range(batch_size, dtype=tf.int64)
+        if shuffle:
+            key = tf.stack([tf.constant(seed, tf.int64), epoch])
+            indices = tf.random.experimental.index_shuffle(
+                indices, tf.cast(key, tf.uint32), tf.constant(num_images - 1, tf.int64)
+            )
+        batch = tf.ensure_shape(tf.gather(images, indices), (batch_size, *images.shape[1:]))
+        if labels is None:
+            return batch
+        return batch, tf.ensure_shape(tf.gather(labels, indices), (batch_size,))
+
+    if repeat:
+        dataset = tf.data.Dataset.counter(start=start_step, dtype=tf.int64)
+    else:
+        dataset = tf.data.Dataset.range(start_step, (start_step // steps + 1) * steps)
+    dataset = dataset.map(batch_of, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return finish(dataset)
+
+
+def _checked_arrays(images, labels):
+    """uint8 images and int32 labels or `None`."""
+    images = np.asarray(images)
+    if images.ndim != 4 or images.dtype != np.uint8:
+        raise ValueError(
+            "`images` must be uint8 in [0, 255] of shape (num_images, height, width, channels). "
+            f"Received: images.shape={images.shape} of dtype {images.dtype}"
+        )
+    if labels is None:
+        return images, None
+    labels = np.asarray(labels)
+    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"`labels` must be integers of shape ({len(images)},), one for each image. "
+            f"Received: labels.shape={labels.shape} of dtype {labels.dtype}"
+        )
+    return images, labels.astype(np.int32)
+
+
+def check_position(seed, start_step):
+    """Raises unless both are integers that the pipeline can count with."""
+    for argument, value, limit in (("seed", seed, 2**31), ("start_step", start_step, 2**62)):
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < limit:
+            raise ValueError(
+                f"`{argument}` must be an integer in [0, {limit}). Received: {argument}={value!r}"
+            )
+
+
+def finish(dataset):
+    """Prefetching, and the sharding that suits several workers."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
