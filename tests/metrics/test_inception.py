@@ -1,0 +1,143 @@
+"""TF-GAN's Inception: a stand-in SavedModel of the same signature, and the way without network."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from keras_sagan.metrics import FrechetInceptionDistance, TFGANInception, inception
+
+tf = pytest.importorskip("tensorflow")
+
+
+class StandIn(tf.Module):
+    """Takes what TF-GAN's module takes and gives what it gives, with few weights."""
+
+    def __init__(self):
+        super().__init__()
+        generator = np.random.default_rng(0)
+        self.mixing = tf.Variable(generator.normal(size=(3, 2048)).astype("float32"))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 299, 299, 3), tf.float32)])
+    def __call__(self, images):
+        pool_3 = tf.matmul(tf.reduce_mean(tf.abs(images), axis=(1, 2)), self.mixing)
+        corner = tf.reshape(images[:, :2, :2], (-1, 1, 1, 12))
+        return {"pool_3": pool_3[:, None, None, :], "logits": pool_3[:, :1008], "corner": corner}
+
+
+class NotCallable(tf.Module):
+    pass
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folder of the stand-in SavedModel."""
+    path = tmp_path_factory.mktemp("inception") / "module"
+    tf.saved_model.save(StandIn(), str(path))
+    return path
+
+
+def images_of(shape, seed=0):
+    return np.random.default_rng(seed).uniform(-1, 1, shape).astype("float32")
+
+
+def test_features_of_images_of_any_size_grey_or_rgb(folder):
+    extractor = TFGANInception(folder)
+    for shape in ((3, 32, 32, 3), (2, 299, 299, 3), (1, 300, 20, 3), (2, 28, 28, 1)):
+        features = extractor(images_of(shape))
+        assert features.shape == (shape[0], 2048) and features.dtype == tf.float32
+
+
+def test_images_are_resized_as_tensorflow_1_did(folder):
+    images = images_of((2, 32, 32, 3))
+    expected = tf.compat.v1.image.resize_bilinear(images, (299, 299))[:, :2, :2]
+    result = TFGANInception(folder, output="corner")(images)
+    np.testing.assert_allclose(result, tf.reshape(expected, (2, 12)), atol=1e-6)
+    # Output pixel 1 looks at 32 / 299 of the way from input pixel 0 to 1: no half-pixel centre.
+    row = images[:, 0, 0] + (images[:, 0, 1] - images[:, 0, 0]) * (32 / 299)
+    np.testing.assert_allclose(result[:, 3:6], row, atol=1e-5)
+
+
+def test_grey_is_the_same_picture_as_rgb(folder):
+    extractor, grey = TFGANInception(folder), images_of((2, 32, 32, 1))
+    np.testing.assert_array_equal(extractor(grey), extractor(np.repeat(grey, 3, axis=-1)))
+
+
+def test_inside_the_metric(folder):
+    extractor = TFGANInception(folder, output="corner")  # 12 numbers, for speed
+    fid = FrechetInceptionDistance(extractor, value_range=(-1, 1), batch_size=4)
+    fid.update_state(images_of((6, 32, 32, 3)), real=True)
+    fid.update_state(images_of((6, 32, 32, 3)), real=False)
+    assert 0.0 <= fid.result() < 1e-6
+    assert "corner sha256:" in fid.protocol["feature_extractor"]
+
+
+def test_nothing_is_loaded_before_the_first_call(monkeypatch):
+    monkeypatch.setattr(inception, "_fetch", lambda handle: pytest.fail("fetched"))
+    extractor = TFGANInception()
+    assert extractor.handle == "https://tfhub.dev/tensorflow/tfgan/eval/inception/1"
+
+
+def test_the_digest_pins_the_network(folder):
+    digest = TFGANInception(folder).version.rsplit(":", 1)[1]
+    assert TFGANInception(folder, sha256=digest)(images_of((1, 8, 8, 3))).shape == (1, 2048)
+    with pytest.raises(ValueError, match="`sha256` must be the digest .*Received: sha256=0000"):
+        TFGANInception(folder, sha256="0" * 64)(images_of((1, 8, 8, 3)))
+
+
+def test_a_handle_is_found_in_the_cache_of_tensorflow_hub(folder, tmp_path, monkeypatch):
+    handle = inception.TFGAN_INCEPTION_HANDLE
+    cached = tmp_path / hashlib.sha1(handle.encode()).hexdigest()
+    folder.rename(cached)
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
+    try:
+        assert TFGANInception()(images_of((1, 8, 8, 3))).shape == (1, 2048)
+    finally:
+        cached.rename(folder)
+
+
+def test_without_network_the_error_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
+    handle = "http://localhost:9/tfgan/inception/1"  # nobody listens on this port
+    with pytest.raises(RuntimeError, match="`handle` can't be fetched") as caught:
+        TFGANInception(handle)(images_of((1, 8, 8, 3)))
+    message = str(caught.value)
+    assert f"{handle}?tf-hub-format=compressed" in message
+    assert f"$TFHUB_CACHE_DIR/{hashlib.sha1(handle.encode()).hexdigest()}" in message
+    assert "`handle=<that folder>`" in message and message.endswith(f"Received: handle={handle}")
+
+
+def test_a_folder_without_saved_model_is_refused(tmp_path):
+    for handle in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(ValueError, match="`handle` must be .*saved_model.pb. Received: handle"):
+            TFGANInception(handle)(images_of((1, 8, 8, 3)))
+
+
+def test_a_saved_model_that_is_not_callable_is_refused(tmp_path):
+    tf.saved_model.save(NotCallable(), str(tmp_path / "module"))
+    with pytest.raises(ValueError, match="`handle` must be a SavedModel that can be called"):
+        TFGANInception(tmp_path / "module")(images_of((1, 8, 8, 3)))
+
+
+def test_an_unknown_output_is_refused(folder):
+    with pytest.raises(ValueError, match=r"`output` must be .*'pool_3'.*Received: output='pool'"):
+        TFGANInception(folder, output="pool")(images_of((1, 8, 8, 3)))
+
+
+@pytest.mark.parametrize("handle", [None, "", 3])
+def test_handles_of_the_wrong_type_are_refused(handle):
+    with pytest.raises(ValueError, match="`handle` must be .*Received: handle="):
+        TFGANInception(handle)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((8, 8, 3), "float32"), r"`images` must have shape .*images.shape=\(8, 8, 3\)"),
+        (np.zeros((1, 8, 8, 2), "float32"), "`images` must have shape .*1 or 3 channels"),
+        (np.zeros((1, 8, 8, 3), "uint8"), "`images` must be floats .*Received: .*uint8"),
+    ],
+)
+def test_images_of_the_wrong_kind_are_refused(folder, images, message):
+    with pytest.raises(ValueError, match=message):
+        TFGANInception(folder)(images)
