@@ -1,0 +1,248 @@
+"""Training curves as small multiples."""
+
+import math
+
+import numpy as np
+
+from keras_sagan.visualization.optional import new_figure, parent_made, require
+
+# Blue, vermilion, bluish green, orange, reddish purple, sky blue: Okabe and Ito, 2008.
+LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
+GREY = "#555555"
+LEGEND_LINE = 7.5  # points from one line of a legend to the next
+DPI = 200
+
+
+def plot_curves(history, path=None, title=None):
+    """Draws how a training went: losses, logits, accuracy, γ and Fréchet distances by epoch.
+
+    Each kind of figure has its own panel and its own scale. Validation figures (`val_…`) are
+    dashed, in the colour of what they validate. Values that aren't finite leave a gap. Legends
+    stand above the curves and give the last value of each.
+
+    Args:
+        history: What `fit` returned, its `history` dictionary, or any dictionary from names to
+            values. Values are a list with one number for each epoch, or a list of pairs
+            (epochs done, value) for what isn't measured each epoch, such as
+            `FIDEvaluator.history`. A key `"epoch"`, counted from 0 as Keras counts, says which
+            epochs the lists belong to.
+        path: String or path. Where to write the figure, as PNG, PDF or SVG. Defaults to `None`:
+            not written.
+        title: String. Written above the figure. Defaults to `None`.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: If there is nothing to draw, or a list has another length than the epochs.
+        ImportError: If matplotlib isn't installed.
+
+    Example:
+
+    ```python
+    history = model.fit(dataset, epochs=20, callbacks=[AttentionGamma(), evaluator])
+    plot_curves({**history.history, "fid_1k": evaluator.history}, path="runs/curves.png")
+    ```
+    """
+    series = read_series(history)
+    panels = group_panels(series)
+    columns = {1: 1, 2: 2, 4: 2}.get(len(panels), 3)
+    rows = math.ceil(len(panels) / columns)
+    legend_height = LEGEND_LINE * max(legend_shape(members)[0] for members in panels.values())
+    height = (1.75 + legend_height / 72) * rows + (0.32 if title else 0.0)
+    figure = new_figure(2.35 * columns, height, DPI)
+    figure.set_layout_engine("constrained", w_pad=0.06, h_pad=0.06, wspace=0.04, hspace=0.06)
+    if title:
+        figure.suptitle(title, fontsize=9, fontweight="bold")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    epochs = np.concatenate([epochs for epochs, _ in series.values()])
+    first, last = epochs.min(), max(epochs.max(), epochs.min() + 1)
+    for panel, (name, members) in zip(axes, panels.items()):
+        draw_panel(panel, name, members, legend_height)
+        panel.set_xlim(first - 0.04 * (last - first), last + 0.04 * (last - first))
+    for unused in axes[len(panels) :]:
+        unused.set_axis_off()
+    if path is not None:
+        figure.savefig(parent_made(path), dpi=DPI)
+    return figure
+
+
+def read_series(history):
+    """Brings every form of history to arrays of epochs and values.
+
+    Args:
+        history: As for `plot_curves`.
+
+    Returns:
+        Dictionary from names to pairs of float arrays: epochs done, and values.
+
+    Raises:
+        ValueError: If there is nothing to draw, or a list doesn't fit the epochs.
+    """
+    table = getattr(history, "history", history)
+    if not isinstance(table, dict):
+        raise ValueError(
+            "`history` must be what `fit` returned, or a dictionary of lists. "
+            f"Received: history of type {type(history).__name__}"
+        )
+    table = {name: list(values) for name, values in table.items() if len(values)}
+    epochs = table.pop("epoch", None) or list(getattr(history, "epoch", None) or [])
+    plain = {name: values for name, values in table.items() if np.ndim(values[0]) == 0}
+    if not table:
+        raise ValueError("`history` must hold at least one value. Received: an empty history.")
+    count = len(epochs) or max((len(values) for values in plain.values()), default=0)
+    numbers = np.asarray(epochs or range(count), "float64") + 1  # epochs done, not begun
+
+    series = {}
+    for name, values in table.items():
+        if name in plain and len(values) != count:
+            raise ValueError(
+                f"`history[{name!r}]` must have a value for each of the {count} epochs, or be "
+                f"(epoch, value) pairs. Received: history[{name!r}] of length {len(values)}"
+            )
+        pairs = np.column_stack([numbers, values]) if name in plain else np.asarray(values)
+        series[name] = pairs.astype("float64").T
+    return series
+
+
+def group_panels(series):
+    """Sorts series into panels by what their names say.
+
+    Args:
+        series: Dictionary from names to anything.
+
+    Returns:
+        Dictionary from panel titles to dictionaries of series, in reading order.
+    """
+    kinds = {
+        "Loss": lambda name: "loss" in name,
+        "Logits": lambda name: "logit" in name,
+        "Discriminator accuracy": lambda name: "accuracy" in name,
+        "Attention γ": lambda name: "gamma" in name,
+        "FID": lambda name: name.startswith("fid"),
+    }
+    panels = {kind: {} for kind in kinds}
+    for name, values in sorted(series.items(), key=lambda item: is_second(item[0])):
+        base = name.removeprefix("val_")
+        kind = next(
+            (kind for kind, fits in kinds.items() if fits(base)),
+            base.replace("_", " ").capitalize(),
+        )
+        panels.setdefault(kind, {})[name] = values
+    return {kind: members for kind, members in panels.items() if members}
+
+
+def is_second(name):
+    """Whether a curve comes after its partner: D after G, fake after real, validation last.
+
+    Logs are sorted by name, and a colour should mean the same in every panel.
+    """
+    base = name.removeprefix("val_")
+    is_partner = base.startswith(("d_", "fake_", "gamma/discriminator"))
+    return (name != base, is_partner)
+
+
+def short_name(name):
+    """Names a curve for a legend, without what its panel's title says already."""
+    if name.startswith("fid_"):
+        return f"{name.removeprefix('fid_')} samples"
+    name = name.removeprefix("gamma/")
+    for ending in ("_loss", "_logits", "_accuracy"):
+        name = name.removesuffix(ending)
+    name = {"g": "G", "d": "D"}.get(name, name)
+    return name.replace("generator/", "G · ").replace("discriminator/", "D · ").replace("_", " ")
+
+
+def legend_label(name, values):
+    """A curve's name with its last finite value."""
+    finite = values[np.isfinite(values)]
+    kind = "val. " if name.startswith("val_") else ""
+    last = f"  {finite[-1] + 0.0:.3g}".replace("-", "\N{MINUS SIGN}") if finite.size else ""
+    return f"{kind}{short_name(name.removeprefix('val_'))}{last}"
+
+
+def legend_shape(series):
+    """Rows and columns of a panel's legend: two columns where the labels are short."""
+    longest = max(len(legend_label(name, values)) for name, (_, values) in series.items())
+    columns = min(2 if longest <= 16 else 1, len(series))
+    return math.ceil(len(series) / columns), columns
+
+
+def draw_panel(axes, title, series, legend_height):
+    """Draws one panel, with its legend between title and axes, where it can't hide a curve.
+
+    Args:
+        axes: Where to draw.
+        title: String.
+        series: Dictionary from names to pairs of arrays, epochs and values.
+        legend_height: Float. Points kept free above the axes for the legend.
+    """
+    colors = {}
+    for name, (epochs, values) in series.items():
+        base = name.removeprefix("val_")
+        color = colors.setdefault(base, LINE_COLORS[len(colors) % len(LINE_COLORS)])
+        values = np.where(np.isfinite(values), values, np.nan)
+        is_short = np.isfinite(values).sum() <= 12
+        axes.plot(
+            epochs,
+            values,
+            color=color,
+            linestyle="-" if name == base else "--",
+            linewidth=1.2,
+            marker="o" if is_short else None,
+            markersize=2.4,
+            label=legend_label(name, values),
+        )
+    axes.set_title(title, fontsize=7.5, fontweight="bold", loc="left", pad=legend_height + 6)
+    axes.set_xlabel("epoch", fontsize=6.5, color=GREY, labelpad=2)
+    style_axes(axes, title, series)
+    shift = require("matplotlib.transforms").ScaledTranslation(
+        0, (legend_height + 1.5) / 72, axes.figure.dpi_scale_trans
+    )
+    axes.legend(
+        fontsize=5.5,
+        frameon=False,
+        ncols=legend_shape(series)[1],
+        loc="upper left",
+        bbox_to_anchor=(0, 1),
+        bbox_transform=axes.transAxes + shift,
+        borderpad=0,
+        borderaxespad=0,
+        columnspacing=1.4,
+        handlelength=1.6,
+        handletextpad=0.5,
+        labelspacing=0.25,
+    )
+
+
+def style_axes(axes, title, series):
+    """Sets scales and ticks so that they are read at column width.
+
+    Args:
+        axes: Where to draw.
+        title: String. The panel's title, which decides its scale.
+        series: Dictionary from names to pairs of arrays.
+    """
+    ticker = require("matplotlib.ticker")
+    values = np.concatenate([values for _, values in series.values()])
+    values = values[np.isfinite(values)]
+    axes.xaxis.set_major_locator(
+        ticker.MaxNLocator(nbins=6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
+    )
+    axes.yaxis.set_major_locator(ticker.MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+    axes.ticklabel_format(axis="y", scilimits=(-3, 5))
+    axes.yaxis.get_offset_text().set(fontsize=5.5, color=GREY)
+    if not values.size:
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "no finite value", transform=axes.transAxes, ha="center", fontsize=6.5)
+    elif title == "Discriminator accuracy":
+        axes.set_ylim(-0.03, 1.03)
+    elif title == "FID":
+        axes.set_ylim(0, max(1.08 * values.max(), 1e-6))
+    elif values.min() < 0 < values.max() or title == "Attention γ":
+        axes.axhline(0, color="#BBBBBB", linewidth=0.6, zorder=0)
+    axes.tick_params(labelsize=6, length=2, width=0.5, color=GREY, labelcolor=GREY, pad=2)
+    axes.grid(axis="y", color="#E6E6E6", linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set(linewidth=0.5, color=GREY)

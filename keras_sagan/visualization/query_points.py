@@ -1,0 +1,102 @@
+"""The points of an image whose attention is shown."""
+
+import numpy as np
+
+from keras_sagan.visualization.grid import check_images, check_integer
+
+
+def choose_query_points(image, num_points=3):
+    """Chooses points worth asking about: high local contrast, far from one another.
+
+    Contrast is the standard deviation of the grey image around each pixel. Each choice lowers the
+    contrast near it, so that the points spread out; a flat image gives points all the same.
+
+    Args:
+        image: uint8 array in [0, 255] of shape `(height, width, channels)`.
+        num_points: Integer. How many points. Defaults to `3`.
+
+    Returns:
+        Integer array of shape `(num_points, 2)`: (row, column) in image pixels.
+
+    Raises:
+        ValueError: If `image` isn't one uint8 image, or `num_points` isn't positive.
+
+    Example:
+
+    >>> import numpy as np
+    >>> image = np.zeros((32, 32, 1), "uint8")
+    >>> image[20:, 20:] = 255
+    >>> choose_query_points(image, num_points=2).shape
+    (2, 2)
+    """
+    check_integer("num_points", num_points, 1)
+    grey = check_images(np.asarray(image)[None])[0].mean(axis=-1) / 255.0
+    height, width = grey.shape
+    side = max(3, min(height, width) // 8 | 1)
+    contrast = np.sqrt(np.maximum(box_mean(grey**2, side) - box_mean(grey, side) ** 2, 0.0))
+    contrast += 0.02 * (1.0 - grey.std())
+
+    rows, columns = np.mgrid[:height, :width]
+    spread = min(height, width) / 3.5
+    # The outermost pixels are padding more often than picture.
+    edge = max(1, min(height, width) // 16)
+    inside = (rows >= edge) & (rows < height - edge) & (columns >= edge) & (columns < width - edge)
+    weight = contrast * np.where(inside, 1.0, 0.5)
+    points = []
+    for _ in range(num_points):
+        # Rounded, so that ties are broken alike on every machine.
+        row, column = np.unravel_index(np.argmax(weight.round(9)), weight.shape)
+        points.append((row, column))
+        distance = (rows - row) ** 2 + (columns - column) ** 2
+        weight = weight * (1.0 - np.exp(-distance / (2 * spread**2)))
+    return np.array(points)
+
+
+def box_mean(values, side):
+    """Mean over a square around each pixel, the border repeated.
+
+    Args:
+        values: Float array of shape `(height, width)`.
+        side: Odd integer. Side of the square in pixels.
+
+    Returns:
+        Float array of shape `(height, width)`.
+    """
+    padded = np.pad(values, side // 2, mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side))
+    return windows.mean(axis=(-2, -1))
+
+
+def check_points(query_points, images, num_points):
+    """Returns query points for every image, chosen where none are given.
+
+    Args:
+        query_points: Array of shape `(points, 2)` or `(batch, points, 2)`, or `None`.
+        images: uint8 array of shape `(batch, height, width, channels)`.
+        num_points: Integer. How many to choose.
+
+    Returns:
+        Integer array of shape `(batch, points, 2)`.
+
+    Raises:
+        ValueError: If the points have another shape or dtype, or lie outside the image.
+    """
+    if query_points is None:
+        return np.stack([choose_query_points(image, num_points) for image in images])
+    points = np.asarray(query_points)
+    batch, height, width = images.shape[:3]
+    if points.ndim == 2:
+        points = np.broadcast_to(points, (batch, *points.shape))
+    shape_fits = points.ndim == 3 and points.shape[0] == batch and points.shape[2] == 2
+    if not shape_fits or points.size == 0 or not np.issubdtype(points.dtype, np.integer):
+        raise ValueError(
+            "`query_points` must be integers of shape (points, 2) or (batch, points, 2), with the "
+            f"batch of `images`: {batch}. Received: query_points of dtype={points.dtype}, "
+            f"shape={np.shape(query_points)}"
+        )
+    if points.min() < 0 or np.any(points >= (height, width)):
+        raise ValueError(
+            f"`query_points` must be (row, column) inside the image, {height} × {width} pixels. "
+            f"Received: query_points={points.tolist()}"
+        )
+    return points
