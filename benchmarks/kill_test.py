@@ -1,0 +1,207 @@
+"""Kills a training process at random moments, and compares its end with an undisturbed run's.
+
+Command:   python benchmarks/kill_test.py
+Time:      about 5 minutes on two cores
+Result:    benchmarks/results/kill_test.json; the exit code says whether all was well
+
+A checkpoint is written after every step, so that most kills fall into the writing of one. Every
+fifth kill comes at a random moment of the start: building, restoring, tracing. After each kill
+the process starts again with other initial weights and goes on. In the end all state must have
+the bits of a run without kills, and the figures of every epoch must agree (to rounding on two
+replicas, whose sums of the epoch so far are stored added up).
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TARGET = ROOT / "tests" / "integration" / "kill_target.py"
+STEPS_PER_EPOCH = 7
+MOST_STEPS = 16  # Of a life.
+ROUNDING = {"plain": 0.0, "xla": 0.0, "mirrored": 1e-6}
+
+
+class Target:
+    """The process that forks the processes to be killed."""
+
+    def __init__(self, mode, epochs):
+        self.job = {"mode": mode, "epochs": epochs}
+        paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+        self.server = subprocess.Popen(
+            [sys.executable, str(TARGET)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def start(self, workdir, every_steps):
+        """Returns the id of the process that now trains."""
+        job = {**self.job, "workdir": str(workdir), "every_steps": every_steps}
+        self.server.stdin.write(json.dumps(job) + "\n")
+        self.server.stdin.flush()
+        return int(self.server.stdout.readline())
+
+    def exit_code(self):
+        return int(self.server.stdout.readline())
+
+    def finish(self, workdir, every_steps):
+        """Lets a process train to the end, and returns what it left."""
+        self.start(workdir, every_steps)
+        if self.exit_code() != 0:
+            raise RuntimeError((workdir / "log").read_text()[-4000:])
+        return json.loads((workdir / "final.json").read_text())
+
+    def close(self):
+        self.server.stdin.close()
+        self.server.wait(60)
+
+
+def last_line(path):
+    """The last whole line of a file of numbers, or 0."""
+    text = path.read_text() if path.exists() else ""
+    lines = text[: text.rfind("\n") + 1].split()
+    return int(lines[-1]) if lines else 0
+
+
+def figures(workdir):
+    """Pairs of epoch and figures; an epoch whose end was reached twice comes twice."""
+    return [json.loads(line) for line in (workdir / "epochs").read_text().splitlines()]
+
+
+def largest_difference(received, expected):
+    """Of the figures of all epochs, relative to 1 or to the figure, whichever is larger."""
+    expected = dict(expected)
+    if {epoch for epoch, _ in received} != set(expected):
+        raise RuntimeError(f"Not the same epochs: {received}, {expected}")
+    return max(
+        abs(values[name] - value) / max(1.0, abs(value))
+        for epoch, values in received
+        for name, value in expected[epoch].items()
+    )
+
+
+def kill_once(target, workdir, at_start, rng, start_seconds):
+    """One life: returns what is known of it, and the seconds it took to its first step."""
+    progress = workdir / "progress"
+    before = last_line(progress)
+    began = time.monotonic()
+    process = target.start(workdir, 1)
+    # Counted in steps, so that a fast machine doesn't end before it is killed.
+    steps = MOST_STEPS if at_start else rng.randint(1, MOST_STEPS)
+    deadline = began + (rng.uniform(0.0, start_seconds) if at_start else 300.0)
+    while time.monotonic() < deadline and last_line(progress) < before + steps:
+        if not at_start and last_line(progress) == before:
+            start_seconds = time.monotonic() - began
+        time.sleep(0.002)
+    time.sleep(rng.uniform(0.0, 0.03))  # About a step with its checkpoint.
+    os.kill(process, signal.SIGKILL)
+    code = target.exit_code()
+    if code != -signal.SIGKILL:
+        raise RuntimeError(
+            f"It ended by itself with {code}: {(workdir / 'log').read_text()[-4000:]}"
+        )
+    run = workdir / "run"
+    folders = [folder for folder in run.glob("step-*")] if run.exists() else []
+    incomplete = [folder.name for folder in folders if not (folder / "complete.json").exists()]
+    row = {"at_start": at_start, "from_step": before, "step": last_line(progress)}
+    return {**row, "incomplete": incomplete}, start_seconds
+
+
+def run_mode(mode, kills, seed):
+    rng = random.Random(seed)
+    epochs = 2 + kills * (MOST_STEPS + 6) // STEPS_PER_EPOCH
+    rows, start_seconds, began = [], 5.0, time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        undisturbed, killed = Path(scratch) / "undisturbed", Path(scratch) / "killed"
+        target = Target(mode, epochs)
+        try:
+            expected = target.finish(undisturbed, None)
+            while len(rows) < kills:
+                at_start = len(rows) % 5 == 4
+                row, start_seconds = kill_once(target, killed, at_start, rng, start_seconds)
+                rows.append(row)
+                print(f"{mode}: kill {len(rows)} of {kills} after step {row['step']}", flush=True)
+            received = target.finish(killed, 1)
+        finally:
+            target.close()
+        difference = largest_difference(figures(killed), figures(undisturbed))
+        restored = (killed / "log").read_text().count("Restored step")
+        damaged = (killed / "log").read_text().count("is damaged")
+    return {
+        "mode": mode,
+        "kills": len(rows),
+        "kills_within_writing_or_removing": sum(bool(row["incomplete"]) for row in rows),
+        "kills_before_the_first_step": sum(row["at_start"] for row in rows),
+        "steps": expected["steps"],
+        "starts_that_restored": restored,
+        "damaged_checkpoints": damaged,
+        "same_bits": received == expected,
+        "largest_difference_of_an_epochs_figure": difference,
+        "digest": received["digest"]["all"],
+        "seconds": round(time.monotonic() - began, 1),
+        "killed_after_steps": [row["step"] for row in rows],
+    }
+
+
+def hardware():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return {"cpu": name, "cores": os.cpu_count()}
+
+
+def versions():
+    from importlib.metadata import version
+
+    return {"python": platform.python_version()} | {n: version(n) for n in ("keras", "tensorflow")}
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--kills", type=int, default=25, help="of the plain run")
+    parser.add_argument("--other_kills", type=int, default=5, help="with XLA and on two replicas")
+    parser.add_argument("--modes", nargs="+", default=["plain", "xla", "mirrored"])
+    parser.add_argument(
+        "--longest", type=float, default=0.7, help="seconds from first step to kill"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", default=str(ROOT / "benchmarks/results/kill_test.json"))
+    settings = parser.parse_args(arguments)
+    runs = []
+    for mode in settings.modes:
+        kills = settings.kills if mode == "plain" else settings.other_kills
+        runs.append(run_mode(mode, kills, settings.seed))
+        print(json.dumps(runs[-1]), flush=True)
+    is_well = all(
+        run["same_bits"]
+        and run["damaged_checkpoints"] == 0
+        and run["largest_difference_of_an_epochs_figure"] <= ROUNDING[run["mode"]]
+        for run in runs
+    )
+    record = {
+        "command": " ".join(["python benchmarks/kill_test.py", *sys.argv[1:]]),
+        "all_well": is_well,
+        "runs": runs,
+        "versions": versions(),
+        "hardware": hardware(),
+    }
+    Path(settings.output).parent.mkdir(parents=True, exist_ok=True)
+    Path(settings.output).write_text(json.dumps(record, indent=2) + "\n")
+    return 0 if is_well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

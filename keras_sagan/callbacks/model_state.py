@@ -1,0 +1,196 @@
+"""What a training run consists of besides its data: every variable of a model, by name."""
+
+import re
+
+import tensorflow as tf
+from keras import backend
+
+NETWORKS = ("generator", "discriminator", "ema_generator")
+OPTIMIZERS = ("optimizer", "d_optimizer")
+
+
+def state_of(model):
+    """Returns all that training changes, except metrics: networks, the rest, optimisers.
+
+    Args:
+        model: A `SAGAN`, or another Keras model.
+
+    Returns:
+        Dictionary from a part's name, such as `"generator"`, to its list of variables, the states
+        of seed generators included. Parts that the model hasn't got are absent.
+    """
+    networks = {name: getattr(model, name, None) for name in NETWORKS}
+    parts = {name: list(x.variables) for name, x in networks.items() if x is not None}
+    known = {id(variable) for variables in parts.values() for variable in variables}
+    parts["model"] = [variable for variable in model.variables if id(variable) not in known]
+    for name in OPTIMIZERS:
+        optimizer = getattr(model, name, None)
+        if optimizer is not None:
+            parts[name] = list(optimizer.variables)
+    return parts
+
+
+def metrics_of(model):
+    """Returns the variables of a model's metrics, which hold the sums of the epoch so far."""
+    return [variable for metric in model.metrics for variable in metric.variables]
+
+
+class FiniteCheck:
+    """Looks for NaN and infinity in all that `state_of` returns.
+
+    Args:
+        model: A compiled `SAGAN`, or another Keras model.
+        compiles: Boolean, whether to make one function of it, for use at every step.
+
+    Returns:
+        When called, a list of strings: the parts and paths of the variables that aren't finite,
+        networks before optimisers.
+    """
+
+    def __init__(self, model, compiles=False):
+        variables = {
+            f"{part}/{variable.path}": variable
+            for part, variables in state_of(model).items()
+            for variable in variables
+            if backend.is_float_dtype(variable.dtype)
+        }
+        self._names = list(variables)
+
+        def flags():
+            each = [tf.reduce_all(tf.math.is_finite(v.value)) for v in variables.values()]
+            return tf.stack(each)  # One wait for the device, not one for each.
+
+        self._flags = tf.function(flags) if compiles else flags
+
+    def __call__(self):
+        return [
+            name for name, is_finite in zip(self._names, self._flags().numpy()) if not is_finite
+        ]
+
+
+def describe(variables):
+    """Returns `[path, shape, dtype]` of each variable, as JSON holds them."""
+    return [[v.path, list(v.shape), backend.standardize_dtype(v.dtype)] for v in variables]
+
+
+def optimizer_names(model):
+    """Returns the classes of a model's optimisers, by part."""
+    optimizers = {name: getattr(model, name, None) for name in OPTIMIZERS}
+    return {name: _class_name(x) for name, x in optimizers.items() if x is not None}
+
+
+def _class_name(optimizer):
+    inner = getattr(optimizer, "inner_optimizer", None)
+    name = type(optimizer).__name__
+    return name if inner is None else f"{name}({_class_name(inner)})"
+
+
+def keyed(parts):
+    """Returns the variables of parts under keys that are unique, and sort as they stand."""
+    return {
+        f"{part}:{index:05d}:{variable.path.replace('/', ':')}": variable
+        for part, variables in parts.items()
+        for index, variable in enumerate(variables)
+    }
+
+
+def architecture_of(model):
+    """Returns what a checkpoint must share with a model: names, shapes, dtypes, optimisers."""
+    variables = {part: describe(x) for part, x in state_of(model).items()}
+    return {"variables": variables, "optimizers": optimizer_names(model)}
+
+
+def assign_state(model, seed, values):
+    """Gives a model a state: the counterpart of `keyed(state_of(model))`.
+
+    Args:
+        model: A `SAGAN` of the same architecture.
+        seed: Integer, the seed of its latents.
+        values: Dictionary from keys to arrays; parts that the model hasn't got are left out.
+    """
+    sorted_values = {}
+    for key in sorted(values):
+        sorted_values.setdefault(key.split(":")[0], []).append(values[key])
+    for part, variables in state_of(model).items():
+        for variable, value in zip(variables, sorted_values.get(part, [])):
+            variable.assign(value)
+    if model.seed != seed:
+        # The seed is a constant in functions that were traced before.
+        model.seed = seed
+        for make, function in (
+            (model.make_train_function, model.train_function),
+            (model.make_test_function, model.test_function),
+        ):
+            if function is not None:
+                make(force=True)
+
+
+def check_architecture(model, saved, path):
+    """Raises unless a checkpoint fits a model; one that isn't compiled needs no optimisers.
+
+    Args:
+        model: A `SAGAN`.
+        saved: Dictionary, what `architecture_of` returned when the checkpoint was written.
+        path: String, the checkpoint, for the message.
+
+    Raises:
+        ValueError: If something differs; the message says what differs first.
+    """
+    present = architecture_of(model)
+    saved = {key: saved[key] for key in present}
+    if not present["optimizers"]:
+        optimizers = saved["optimizers"]
+        saved["variables"] = {k: v for k, v in saved["variables"].items() if k not in optimizers}
+        saved["optimizers"] = {}
+    difference = first_difference(saved, present)
+    if difference is not None:
+        raise ValueError(
+            f"The checkpoint must be of the same architecture as the model: {difference}. "
+            f"Received: the checkpoint {path}"
+        )
+
+
+def first_difference(saved, present):
+    """Says what differs first between two architectures.
+
+    Args:
+        saved: Dictionary with `"variables"`, from part to what `describe` returns, and
+            `"optimizers"`, what `optimizer_names` returns.
+        present: The same of the model at hand.
+
+    Returns:
+        String, or `None` where nothing differs. Numbers that Keras adds to names don't count.
+    """
+    # The networks come first: what differs there makes the optimisers differ too.
+    for part in [*present["variables"], *saved["variables"]]:
+        pair = [x["variables"].get(part) for x in (saved, present)]
+        if None in pair:
+            has, hasnt = ("model", "checkpoint") if pair[0] is None else ("checkpoint", "model")
+            return f"the {has} has a part `{part}` and the {hasnt} hasn't"
+        classes = [x["optimizers"].get(part) for x in (saved, present)]
+        if classes[0] != classes[1]:
+            return f"`{part}` is {classes[0]} in the checkpoint and {classes[1]} in the model"
+        for one, other in zip(*pair):
+            names = [_plain(x[0], part) for x in (one, other)]
+            if names[0] != names[1] or list(one[1:]) != list(other[1:]):
+                return (
+                    f"in `{part}`, the checkpoint has {_in_words(one)} where the model has "
+                    f"{_in_words(other)}"
+                )
+        if len(pair[0]) != len(pair[1]):
+            has = "checkpoint" if len(pair[0]) > len(pair[1]) else "model"
+            extra = max(pair, key=len)[min(map(len, pair))]
+            return f"in `{part}`, only the {has} has {_in_words(extra)}"
+    return None
+
+
+def _plain(path, part):
+    # Keras numbers layers within a process ("conv2d_3"), and the model's or the optimiser's own
+    # name leads the paths of its own variables: neither says that two models differ.
+    name = path if part in NETWORKS else path.split("/", 1)[-1]
+    return re.sub(r"_\d+(?=[/_]|$)", "", name)
+
+
+def _in_words(entry):
+    path, shape, dtype = entry
+    return f"`{path}` of shape {tuple(shape)} and dtype {dtype}"

@@ -1,0 +1,85 @@
+import warnings
+
+import keras
+import numpy as np
+
+from keras_sagan.callbacks.model_state import FiniteCheck
+from keras_sagan.visualization.grid import check_integer
+
+# A step computes the discriminator's loss before the generator's.
+ORDER = ("d_loss", "g_loss")
+
+
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Stops training at the step at which a loss or a weight is no longer finite.
+
+    Keras's `TerminateOnNaN` looks only at `loss`, which a GAN hasn't got. This callback looks at
+    every logged figure and at every variable of the networks and the optimisers: a weight can be
+    NaN and no loss show it, as a ReLU may make 0 of a NaN. It warns with what went first, and
+    `fit` ends. `TrainingCheckpoint` never saves such a state, so that the newest checkpoint is
+    good.
+
+    Reading the figures waits for the step to end, as a progress bar does; a look at the variables
+    reads each of them once. With `steps_per_execution`, "a step" is one execution.
+
+    Args:
+        every_steps: Integer. A look at the variables each time so many steps are done; besides,
+            there is one at the end of an epoch and once a figure is bad. Defaults to `1`.
+
+    Raises:
+        ValueError: If `every_steps` isn't a positive integer.
+
+    Example:
+
+    ```python
+    callbacks = [StopOnNonFinite(), TrainingCheckpoint("runs/first", every_steps=500)]
+    model.fit(dataset, epochs=20, steps_per_epoch=156, callbacks=callbacks)
+    ```
+    """
+
+    def __init__(self, every_steps=1):
+        super().__init__()
+        check_integer("every_steps", every_steps, 1)
+        self.every_steps = every_steps
+        self.reason = None  # What the warning said, after training stopped.
+
+    def on_train_begin(self, logs=None):
+        self.reason = None
+        self._check = FiniteCheck(self.model, compiles=True)
+        self._last_good = "the start" if not self._check() else None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch, self._done = epoch, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        before, self._done = self._done, batch + 1
+        bad = [name for name, value in (logs or {}).items() if not np.all(np.isfinite(value))]
+        if bad or self._done // self.every_steps > before // self.every_steps:
+            self._look(bad)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.reason is None:
+            self._look([])
+
+    def _look(self, bad):
+        here = f"step {self._done} of epoch {self._epoch + 1}"
+        broken = self._check()
+        if not bad and not broken:
+            self._last_good = here
+            return
+        variables = f"the variable `{broken[0]}`" if broken else ""
+        if len(broken) > 1:
+            variables += f" and {len(broken) - 1} more"
+        if not bad:
+            reason = f"{variables} became NaN or infinite, while every loss was finite"
+        else:
+            first = next((name for name in ORDER if name in bad), bad[0])
+            reason = f"`{first}` became NaN or infinite"
+            if broken:
+                reason += f", and so did {variables}"
+        good = (
+            f"All was finite at {self._last_good}." if self._last_good else "It was at the start."
+        )
+        self.reason = f"Training stopped at {here}: {reason}. {good}"
+        self.model.stop_training = True
+        warnings.warn(self.reason, RuntimeWarning, stacklevel=2)

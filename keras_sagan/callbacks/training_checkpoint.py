@@ -1,0 +1,505 @@
+import errno
+import os
+import tempfile
+import warnings
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_sagan.callbacks.checkpoint_store import (
+    CheckpointStore,
+    DamagedCheckpoint,
+    check_writable,
+)
+from keras_sagan.callbacks.model_state import (
+    FiniteCheck,
+    architecture_of,
+    assign_state,
+    check_architecture,
+    keyed,
+    metrics_of,
+    state_of,
+)
+from keras_sagan.visualization.grid import check_integer
+
+LOWER_IS_BETTER = ("loss", "fid", "kid", "distance")
+HIGHER_IS_BETTER = ("accuracy", "inception_score", "precision", "recall")
+
+
+class TrainingCheckpoint(keras.callbacks.Callback):
+    """Saves all of a training run, and goes on from the newest checkpoint.
+
+    A checkpoint holds both networks with their batch statistics and `vector_u`, the averaged
+    generator, both optimisers with their slots and loss scales, the seed and the states of seed
+    generators, the step, how much of which epoch is done, and the sums behind the epoch's
+    figures. On the CPU, a run that was killed and started again ends with the same bits as one
+    that wasn't. The same script does both:
+
+    ```python
+    checkpoint = TrainingCheckpoint("runs/first", every_steps=500)
+    step = checkpoint.restore_latest(model)  # 0 if there is none
+    dataset = keras_sagan.data.make_dataset(images, labels, start_step=step)
+    model.fit(dataset, epochs=20, steps_per_epoch=156, callbacks=[checkpoint])
+    ```
+
+    `fit` then begins with the epoch that was interrupted; the steps of it that are done pass
+    without work. Without the second and third line, `SAGAN.fit` restores the model too, and reads
+    the data up to where they were: as exact, but slower, where the data set gives the same
+    batches each time it is read.
+
+    A checkpoint counts once all of it is written. Damaged ones are named in a warning, and the
+    one before is used. States that aren't finite aren't saved. Put the callback last, so that the
+    figures of the others are there, and have one `fit` per folder. With several workers the
+    folder must be one that all see; the chief writes it.
+
+    Args:
+        directory: String or path, the folder of the checkpoints, one folder each; also
+            `gs://…`. It is made if it isn't there.
+        every_steps: Integer. Save each time so many steps are done. Defaults to `None`: only by
+            epoch.
+        every_epochs: Integer. Save each time so many epochs are done, or `None`. Training's end
+            is saved too. Defaults to `1`.
+        keep: Integer. How many of the newest checkpoints to keep. Defaults to `3`.
+        monitor: String, a key of an epoch's figures such as `"fid_5k"`. The checkpoint of its
+            best value is kept in the folder `best`. Defaults to `None`.
+        mode: `"min"`, `"max"`, or `"auto"` to tell from `monitor`. Defaults to `"auto"`.
+        restore: Boolean. Whether `fit` begins with the newest checkpoint. Defaults to `True`.
+
+    Raises:
+        ValueError: If an argument is out of range or, when training begins, a checkpoint belongs
+            to another architecture or the folder to another run.
+        OSError: If the folder can't be written, the disk is full, or every checkpoint is damaged.
+
+    Example:
+
+    See above; `docs/never_lost.md` says what is promised and how that was tested.
+    """
+
+    def __init__(
+        self,
+        directory,
+        every_steps=None,
+        every_epochs=1,
+        keep=3,
+        monitor=None,
+        mode="auto",
+        restore=True,
+    ):
+        super().__init__()
+        for name, value in (("every_steps", every_steps), ("every_epochs", every_epochs)):
+            if value is not None:
+                check_integer(name, value, 1)
+        if every_steps is None and every_epochs is None:
+            raise ValueError(
+                "`every_steps` or `every_epochs` must be given. Received: None for both"
+            )
+        check_integer("keep", keep, 1)
+        self.directory = os.fspath(directory)
+        self.every_steps = every_steps
+        self.every_epochs = every_epochs
+        self.keep = keep
+        self.monitor = monitor
+        self.is_better = _comparison(monitor, mode)
+        self.restore = restore
+        self._store = CheckpointStore(self.directory)
+        self._best_store = CheckpointStore(os.path.join(self.directory, "best"))
+        self._best = None
+        self._has_seen_monitor = False
+        self._has_begun = False  # A second `fit` in a process is none that was interrupted.
+        self._resumed = None  # The manifest to go on from, between restoring and the first epoch.
+        self._restored_model = None
+        self._finite_check = None
+        self._sums = []  # The values that the metrics get in the first epoch.
+        self._pass_over = 0  # Batches to read in that epoch, of a data set that starts over.
+        self._step = self._epoch_start = self._epoch = 0
+        self._saved_step = None
+
+    # Restoring
+
+    def restore_latest(self, model):
+        """Restores the newest checkpoint that isn't damaged, and has `fit` go on from there.
+
+        Args:
+            model: A compiled `SAGAN`.
+
+        Returns:
+            Integer, the training steps that the model has taken: where the data have to start.
+            0 if there is no checkpoint.
+
+        Raises:
+            ValueError: If the checkpoint belongs to another architecture.
+            OSError: If every checkpoint is damaged.
+        """
+        _check_model(model)
+        manifest = self._restore(model)
+        if manifest is None:
+            self._say(model, f"No checkpoint in {self.directory}: training starts anew.")
+        else:
+            self._say(model, f"{_restored(manifest, self._store)}; have the data start there.")
+        self._resumed, self._restored_model = manifest, model
+        return _steps(model)
+
+    def restore_best(self, model):
+        """Restores the best checkpoint by `monitor`; for use, not to go on training.
+
+        Args:
+            model: A `SAGAN`; its optimisers are restored if it is compiled.
+
+        Returns:
+            Integer, the step of that checkpoint; 0 if there is none.
+
+        Raises:
+            ValueError: If the checkpoint belongs to another architecture.
+            OSError: If it is damaged.
+        """
+        manifest, values = self._best_store.read_newest()
+        if manifest is None:
+            return 0
+        check_architecture(model, manifest, self._best_store.path(manifest["step"]))
+        assign_state(model, manifest["seed"], values)
+        return manifest["step"]
+
+    def continue_data(self, model, data, steps_per_epoch=None):
+        """Restores the model and positions its data; `SAGAN.fit` calls it before all else.
+
+        Args:
+            model: A compiled `SAGAN`.
+            data: What `fit` got as `x`.
+            steps_per_epoch: What `fit` got, an integer or `None`.
+
+        Returns:
+            The data to train on.
+
+        Raises:
+            ValueError: If the data start at another step than the model's.
+        """
+        if self._has_begun or not self.restore:
+            return data
+        is_given = self._restored_model is model  # `restore_latest`: the data are the caller's.
+        manifest = self._resumed if is_given else self._restore(model)
+        self._resumed, self._restored_model = manifest, model
+        step = _steps(model)
+        start = getattr(data, "start_step", None)
+        if start is not None and start > step:
+            raise ValueError(
+                "The data set must start at the model's step or before. "
+                f"Received: start_step={start} at step {step}"
+            )
+        if start is not None:
+            promise, data = "the data go on from there", data.skip(step - start)
+        elif is_given:
+            return data
+        else:
+            promise, data = self._position(data, steps_per_epoch, manifest)
+        if manifest is None and start is None:
+            self._say(model, f"No checkpoint in {self.directory}. If this is killed, {promise}.")
+        elif not is_given:
+            said = f"No checkpoint in {self.directory}: training starts anew"
+            if manifest is not None:
+                said = f"{_restored(manifest, self._store)}; {promise}"
+            self._say(model, f"{said}.")
+        return data
+
+    def _position(self, data, steps_per_epoch, manifest):
+        """What can be promised for a data set that isn't addressed by step, and the data."""
+        done = {"step": 0, "epoch_step": 0} if manifest is None else manifest
+        exact = (
+            "its data are read from the start to where they were, and it goes on exactly if the "
+            "data set gives the same batches in the same order whenever it is read"
+        )
+        if isinstance(data, tf.data.Dataset):
+            size = int(data.cardinality())
+            if size == tf.data.INFINITE_CARDINALITY or (size < 0 and steps_per_epoch):
+                return exact, data.skip(done["step"])
+            if steps_per_epoch in (None, size):
+                self._pass_over = done["epoch_step"]
+                return exact + " and in each epoch", data
+        elif hasattr(data, "shape") and steps_per_epoch is None:
+            self._pass_over = done["epoch_step"]
+            return "it goes on exactly only with shuffle=False", data
+        return "its data start over: this kind of data set can't be positioned", data
+
+    def _restore(self, model):
+        """Restores the model, and returns the manifest or `None`."""
+        manifest, values = self._store.read_newest()
+        if manifest is None:
+            return None
+        if _steps(model) > manifest["step"]:
+            raise ValueError(
+                "`directory` must not be behind the model. Give TrainingCheckpoint restore=False "
+                f"to go on from the model. Received: directory={self.directory!r} at step "
+                f"{manifest['step']} for a model that has taken {_steps(model)} steps"
+            )
+        check_architecture(model, manifest, self._store.path(manifest["step"]))
+        assign_state(model, manifest["seed"], values)
+        self._sums = [values[key] for key in sorted(values) if key.startswith("metrics:")]
+        return manifest
+
+    # During `fit`
+
+    def on_train_begin(self, logs=None):
+        _check_model(self.model)
+        # A `fit` that was interrupted while it passed over steps left its function here.
+        passing = self.model.train_function
+        self.model.train_function = getattr(passing, "train_function", passing)
+        if self._is_chief():
+            check_writable(self.directory)
+        if self.restore and not self._has_begun and self._restored_model is not self.model:
+            self._resumed = self._restore(self.model)
+            if self._resumed is not None:
+                said = _restored(self._resumed, self._store)
+                self._say(self.model, f"{said}; the data start over, as nobody positioned them.")
+        self._finite_check = None
+        self._step = _steps(self.model)
+        if self._resumed is not None or self._saved_step != self._step:
+            self._saved_step = None if self._resumed is None else self._step
+        if self._resumed is None and not self._has_begun:
+            self._check_folder()
+        self._has_begun = True
+        if self._is_chief():
+            self._store.remove_incomplete()
+            self._best_store.remove_incomplete()
+        self._best = self._best_so_far()
+        if self._resumed is not None:
+            self._set_initial_epoch()
+
+    def _check_folder(self):
+        newest = max(self._store.steps(), default=0)
+        if newest > self._step:
+            raise ValueError(
+                "`directory` must not hold a run that is ahead of the model: give another one, or "
+                f"let it restore. Received: directory={self.directory!r} with step {newest}, for "
+                f"a model that has taken {self._step} steps"
+            )
+
+    def _best_so_far(self):
+        steps = self._best_store.steps() if self.monitor else []
+        for step in reversed(steps):
+            try:
+                manifest = self._best_store.manifest(step)
+            except DamagedCheckpoint as error:
+                warnings.warn(f"Damaged: {error}.", stacklevel=2)
+                continue
+            if manifest["monitor"] == self.monitor:
+                return manifest["value"]
+        return None
+
+    def _set_initial_epoch(self):
+        """Has `fit` begin with the epoch of the checkpoint."""
+        done, in_epoch = self._resumed["epoch_step"], self._resumed["steps_per_epoch"]
+        size, at_a_time = self.params.get("steps"), self.model.steps_per_execution
+        if done and ((size and in_epoch and size != in_epoch) or done % at_a_time):
+            raise ValueError(
+                f"An epoch must have {in_epoch} steps as before, since the checkpoint is {done} "
+                "steps into one. "
+                f"Received: {size} steps an epoch, steps_per_execution={at_a_time}"
+            )
+        self.model._initial_epoch = self._resumed["epoch"]  # As Keras's BackupAndRestore does.
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch, self._epoch_start = epoch, self._step
+        if self._resumed is None:
+            return
+        done = self._resumed["epoch_step"]
+        self._epoch_start -= done
+        if done:
+            variables = metrics_of(self.model)
+            if [tuple(v.shape) for v in variables] == [v.shape for v in self._sums]:
+                for variable, value in zip(variables, self._sums):
+                    variable.assign(value)
+            calls = done // self.model.steps_per_execution
+            self._pass_steps(calls, min(self._pass_over, done), self.model.get_metrics_result())
+        self.model._initial_epoch = None
+        self._resumed, self._sums = None, []
+
+    def _pass_steps(self, calls, batches, logs):
+        """Has the next calls of the train function do nothing but read batches."""
+        train_function = self.model.train_function
+
+        def pass_step(iterator):
+            nonlocal calls, batches
+            calls -= 1
+            if not calls:
+                self.model.train_function = train_function
+            for _ in range(min(batches, self.model.steps_per_execution)):
+                try:
+                    next(iterator)
+                except (StopIteration, tf.errors.OutOfRangeError) as error:
+                    self.model.train_function = train_function
+                    raise ValueError(
+                        "The data set must give as many batches as before in an epoch. "
+                        f"Received: one that ended {batches} batches before where the data were"
+                    ) from error
+                batches -= 1
+            return logs
+
+        pass_step.train_function = train_function
+        self.model.train_function = pass_step
+
+    def on_train_batch_end(self, batch, logs=None):
+        step = self._epoch_start + batch + 1
+        before = self._step
+        if step <= before:  # Passed over.
+            return
+        self._step = step
+        if self.every_steps and step // self.every_steps > before // self.every_steps:
+            self.save()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._step = _steps(self.model)  # Exact also where a data set ended within an execution.
+        self._epoch, self._epoch_start = epoch + 1, self._step
+        if self.every_epochs and (epoch + 1) % self.every_epochs == 0:
+            self.save()
+        elif self._saved_step == self._step:
+            self.save()  # Only the position: the epoch has ended.
+        value = None if self.monitor is None else (logs or {}).get(self.monitor)
+        if value is not None:
+            self._has_seen_monitor = True
+            self._save_if_best(float(value))
+
+    def on_train_end(self, logs=None):
+        self.model._initial_epoch = None
+        self._step = _steps(self.model)
+        if self._saved_step != self._step:
+            self.save()
+        if self.monitor is not None and logs and not self._has_seen_monitor:
+            warnings.warn(
+                f"`monitor` must be among the figures of an epoch: no best checkpoint was kept. "
+                f"Received: monitor={self.monitor!r}, and figures {', '.join(logs)}",
+                stacklevel=2,
+            )
+
+    # Saving
+
+    def save(self):
+        """Saves the run as it stands, unless it isn't finite.
+
+        Returns:
+            String, the checkpoint's folder, or `None` where nothing was saved.
+
+        Raises:
+            OSError: If it can't be written; the checkpoints before it are whole.
+        """
+        if self._saved_step == self._step:
+            if self._is_chief():
+                manifest = {**self._store.manifest(self._step), **self._position_now()}
+                self._store.write_manifest(self._step, manifest)
+        elif not self._write(self._store):
+            return None
+        else:
+            self._saved_step = self._step
+            if self._is_chief():
+                self._store.prune(self.keep, self._step)
+        return self._store.path(self._step)
+
+    def _save_if_best(self, value):
+        if not np.isfinite(value) or (
+            self._best is not None and not self.is_better(value, self._best)
+        ):
+            return
+        if self._write(self._best_store, {"monitor": self.monitor, "value": value}):
+            self._best = value
+            if self._is_chief():
+                self._best_store.prune(1, self._step)
+
+    def _position_now(self):
+        # An epoch in its middle may be the first one, whose length Keras doesn't know yet.
+        done = self._step - self._epoch_start
+        size = self.params.get("steps")
+        return {"epoch": self._epoch, "epoch_step": done, "steps_per_epoch": size}
+
+    def _write(self, store, extra=None):
+        """Writes a checkpoint, and returns whether it did."""
+        self._step = _steps(self.model)
+        if self._finite_check is None:
+            self._finite_check = FiniteCheck(self.model)
+        broken = self._finite_check()
+        if broken:
+            newest = max(self._store.steps(), default=None)
+            kept = f"the newest checkpoint is of step {newest}" if newest else "there is none yet"
+            warnings.warn(
+                f"Step {self._step} isn't saved, as `{broken[0]}` isn't finite; {kept}.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return False
+        parts = {**state_of(self.model), "metrics": metrics_of(self.model)}
+        variables = {key: variable.value for key, variable in keyed(parts).items()}
+        manifest = {
+            "step": self._step,
+            "seed": self.model.seed,
+            **self._position_now(),
+            **architecture_of(self.model),
+            **(extra or {}),
+        }
+        if not self._is_chief():
+            # Reading some variables takes all workers; a scratch folder takes their part.
+            with tempfile.TemporaryDirectory() as scratch:
+                tf.train.Checkpoint(**variables).write(os.path.join(scratch, "state"))
+            return True
+        try:
+            store.write(self._step, variables, manifest)
+        except OSError as error:
+            steps = self._store.steps()
+            kept = f"The checkpoint of step {steps[-1]} is whole" if steps else "None was written"
+            text = error.strerror if error.errno == errno.ENOSPC else str(error)
+            message = f"{text}. {kept}; run the same again when that is put right."
+            raise OSError(*([error.errno] if error.errno else []), message) from error
+        return True
+
+    def _is_chief(self):
+        return _is_chief(self.model)
+
+    def _say(self, model, text):
+        if _is_chief(model):
+            print(f"TrainingCheckpoint: {text}", flush=True)
+
+
+def _comparison(monitor, mode):
+    if mode not in ("auto", "min", "max"):
+        raise ValueError(f'`mode` must be "auto", "min" or "max". Received: mode={mode!r}')
+    if monitor is None:
+        return None
+    if mode == "auto":
+        falls, rises = (
+            any(word in monitor for word in words) for words in (LOWER_IS_BETTER, HIGHER_IS_BETTER)
+        )
+        if falls == rises:
+            raise ValueError(
+                '`mode` must be "min" or "max" where `monitor` doesn\'t tell which is better. '
+                f"Received: mode='auto', monitor={monitor!r}"
+            )
+        mode = "min" if falls else "max"
+    return np.less if mode == "min" else np.greater
+
+
+def _check_model(model):
+    for name in ("generator", "discriminator", "d_optimizer", "steps", "seed"):
+        if not hasattr(model, name):
+            raise ValueError(
+                "`TrainingCheckpoint` must be given a compiled SAGAN. "
+                f"Received: {type(model).__name__} without `{name}`"
+            )
+
+
+def _steps(model):
+    return int(keras.ops.convert_to_numpy(model.steps))
+
+
+def _is_chief(model):
+    """Whether this process is the only one, or the one that writes for all."""
+    strategy = model.distribute_strategy
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return True
+    resolver = strategy.cluster_resolver
+    if resolver.task_type in (None, "chief"):
+        return True
+    has_chief = "chief" in resolver.cluster_spec().jobs
+    return resolver.task_type == "worker" and resolver.task_id == 0 and not has_chief
+
+
+def _restored(manifest, store):
+    done, epoch = manifest["epoch_step"], manifest["epoch"] + 1
+    where = f"{done} steps into epoch {epoch}" if done else f"at the start of epoch {epoch}"
+    return f"Restored step {manifest['step']} ({where}) from {store.path(manifest['step'])}"

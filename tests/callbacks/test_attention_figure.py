@@ -1,0 +1,68 @@
+import sys
+
+import numpy as np
+import pytest
+
+from keras_sagan.callbacks import AttentionFigure
+
+
+def files(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_one_figure_when_training_ends(tmp_path, stub_gan, run_fit):
+    model = stub_gan(num_classes=8)
+    run_fit(model, [AttentionFigure(tmp_path / "runs", num_images=4, num_points=1)])
+    assert files(tmp_path / "runs") == ["attention_epoch_002.png"]
+    call = model.calls[0]
+    assert call["latents"].shape == (4, 4) and call["latents"].dtype == np.float32
+    assert call["labels"].tolist() == [0, 2, 4, 6]
+
+
+def test_every_epochs_from_the_same_latents_and_the_last_once(tmp_path, stub_gan, run_fit):
+    model = stub_gan(num_classes=None)
+    run_fit(model, [AttentionFigure(tmp_path, 1, 1, seed=3, every_epochs=2)], epochs=3)
+    assert files(tmp_path) == ["attention_epoch_002.png", "attention_epoch_003.png"]
+    first, second = [call["latents"] for call in model.calls if "latents" in call]
+    np.testing.assert_array_equal(first, second)
+    expected = np.random.default_rng(3).standard_normal((1, 4))
+    np.testing.assert_allclose(first, expected, rtol=1e-6)
+
+
+def test_each_layer_of_the_generator_has_a_figure(tmp_path, stub_gan, run_fit):
+    gammas = ("generator/low", "generator/high", "discriminator/other")
+    callback = AttentionFigure(tmp_path, 1, 1, class_names=["a", "b", "c"])
+    run_fit(stub_gan(gammas=gammas), [callback], epochs=1)
+    assert files(tmp_path) == ["attention_epoch_001_high.png", "attention_epoch_001_low.png"]
+
+
+def test_a_resumed_training_counts_on(tmp_path, stub_gan, run_fit):
+    run_fit(stub_gan(), [AttentionFigure(tmp_path, 1, 1)], epochs=6, initial_epoch=4)
+    assert files(tmp_path) == ["attention_epoch_006.png"]
+
+
+@pytest.mark.parametrize("gammas", [(), ("discriminator/self_attention",)])
+def test_a_generator_without_attention_is_refused_before_training(
+    tmp_path, stub_gan, run_fit, gammas
+):
+    with pytest.raises(ValueError, match="`AttentionFigure` must be given a model whose generator"):
+        run_fit(stub_gan(gammas=gammas), [AttentionFigure(tmp_path)])
+
+
+@pytest.mark.parametrize("name", ["num_images", "num_points", "every_epochs"])
+def test_numbers_are_checked(tmp_path, name):
+    with pytest.raises(ValueError, match=f"`{name}` must be an integer.*Received: {name}=0"):
+        AttentionFigure(tmp_path, **{name: 0})
+
+
+def test_names_must_fit_the_classes(tmp_path, stub_gan, run_fit):
+    with pytest.raises(ValueError, match="`class_names` must name each of the model's 3 classes"):
+        run_fit(stub_gan(num_classes=3), [AttentionFigure(tmp_path, class_names=["a"])])
+    with pytest.raises(ValueError, match="`class_names` must be None for an unconditional model"):
+        run_fit(stub_gan(num_classes=None), [AttentionFigure(tmp_path, class_names=["a"])])
+
+
+def test_without_matplotlib_it_fails_before_training(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match='\npip install "keras_sagan\\[plot\\]"$'):
+        AttentionFigure(tmp_path)

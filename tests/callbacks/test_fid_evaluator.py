@@ -1,0 +1,139 @@
+import csv
+
+import keras
+import numpy as np
+import pytest
+
+from keras_sagan.callbacks import FIDEvaluator
+
+
+class StubMetric:
+    """Counts images; its distances are given beforehand."""
+
+    def __init__(self, distances=(50.0, 40.0, 45.0, 30.0, 20.0, 10.0)):
+        self.distances = list(distances)
+        self.real, self.fake, self.batches = [], [], []
+
+    def update_state(self, images, real):
+        assert images.dtype == np.uint8
+        self.batches.append(len(images))
+        (self.real if real else self.fake).append(np.asarray(images))
+
+    def reset_state(self, reset_real=True):
+        assert reset_real is False
+        self.fake = []
+
+    def result(self):
+        return np.float32(self.distances.pop(0))
+
+
+def real_images(count=10):
+    return np.arange(count * 64, dtype="uint32").astype("uint8").reshape(count, 8, 8, 1)
+
+
+def test_real_images_once_and_generated_ones_every_time(stub_gan, run_fit):
+    model, metric = stub_gan(num_classes=3), StubMetric()
+    evaluator = FIDEvaluator(metric, real_images(10), num_images=7, batch_size=4, seed=9)
+    history = run_fit(model, [evaluator]).history
+    assert history["fid_7"] == [50.0, 40.0] and type(history["fid_7"][0]) is float
+    assert evaluator.history == [(1, 50.0), (2, 40.0)]
+    np.testing.assert_array_equal(np.concatenate(metric.real), real_images(10))
+    assert sum(len(batch) for batch in metric.fake) == 7 and max(metric.batches) == 4
+    for call in model.calls:
+        assert call["labels"].tolist() == [0, 1, 2, 0, 1, 2, 0]
+        assert (call["num_images"], call["seed"], call["batch_size"]) == (7, 9, 4)
+
+
+def test_at_start_every_epochs_and_the_last(stub_gan, run_fit):
+    evaluator = FIDEvaluator(StubMetric(), real_images(), 4, every_epochs=2, at_start=True)
+    history = run_fit(stub_gan(), [evaluator], epochs=5).history
+    assert evaluator.history == [(0, 50.0), (2, 40.0), (4, 45.0), (5, 30.0)]
+    assert history["fid_4"] == [40.0, 45.0, 30.0]
+
+
+def test_a_resumed_training_replaces_the_value_of_the_same_epoch(stub_gan, run_fit):
+    model, metric = stub_gan(), StubMetric()
+    evaluator = FIDEvaluator(metric, real_images(), 4, at_start=True)
+    run_fit(model, [evaluator], epochs=1)
+    run_fit(model, [evaluator], epochs=2, initial_epoch=1)
+    assert evaluator.history == [(0, 50.0), (1, 45.0), (2, 30.0)]
+    assert sum(len(batch) for batch in metric.real) == 10
+
+
+def test_later_callbacks_see_the_distance(tmp_path, stub_gan, run_fit):
+    callbacks = [
+        FIDEvaluator(StubMetric(), real_images(), 4),
+        keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+        keras.callbacks.ModelCheckpoint(
+            tmp_path / "best_{epoch}.weights.h5",
+            monitor="fid_4",
+            mode="min",
+            save_best_only=True,
+            save_weights_only=True,
+        ),
+    ]
+    run_fit(stub_gan(), callbacks, epochs=3)
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert [float(row["fid_4"]) for row in rows] == [50.0, 40.0, 45.0]
+    saved = sorted(path.name for path in tmp_path.glob("best_*"))
+    assert saved == ["best_1.weights.h5", "best_2.weights.h5"]
+
+
+@pytest.mark.parametrize(
+    "num_images, name",
+    [(2, "fid_2"), (500, "fid_500"), (1000, "fid_1k"), (1500, "fid_1500"), (10_000, "fid_10k")],
+)
+def test_the_key_carries_the_number_of_images(num_images, name):
+    assert FIDEvaluator(StubMetric(), None, num_images=num_images).name == name
+
+
+def test_the_key_may_be_named(stub_gan, run_fit):
+    evaluator = FIDEvaluator(StubMetric(), real_images(), 4, name="fid_test")
+    assert "fid_test" in run_fit(stub_gan(), [evaluator], epochs=1).history
+
+
+@pytest.mark.parametrize("with_labels", [False, True])
+def test_real_images_in_batches(stub_gan, run_fit, with_labels):
+    batches = [real_images(4), real_images(3)]
+    if with_labels:
+        batches = [(images, np.zeros(len(images))) for images in batches]
+    metric = StubMetric()
+    run_fit(stub_gan(), [FIDEvaluator(metric, iter(batches), 4)], epochs=2)
+    assert [len(batch) for batch in metric.real] == [4, 3]
+
+
+def test_a_metric_that_has_seen_its_real_images(stub_gan, run_fit):
+    metric = StubMetric()
+    run_fit(stub_gan(), [FIDEvaluator(metric, None, 4)], epochs=1)
+    assert metric.real == []
+
+
+def test_labels_of_ones_own_and_an_unconditional_model(stub_gan, run_fit):
+    model = stub_gan(num_classes=3)
+    run_fit(model, [FIDEvaluator(StubMetric(), None, 2, labels=[2, 2])], epochs=1)
+    assert model.calls[0]["labels"] == [2, 2]
+    model = stub_gan(num_classes=None)
+    run_fit(model, [FIDEvaluator(StubMetric(), None, 2)], epochs=1)
+    assert model.calls[0]["labels"] is None
+
+
+@pytest.mark.parametrize("name, value", [("num_images", 1), ("every_epochs", 0), ("batch_size", 0)])
+def test_numbers_are_checked(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be an integer.*Received: {name}={value}"):
+        FIDEvaluator(StubMetric(), None, **{name: value})
+
+
+def test_a_metric_without_its_methods_is_refused():
+    with pytest.raises(ValueError, match=r"`metric` must have a method update_state\(\)"):
+        FIDEvaluator("fid", None)
+
+
+def test_labels_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"`labels` must have shape \(4,\).*shape=\(3,\)"):
+        FIDEvaluator(StubMetric(), None, num_images=4, labels=[0, 1, 2])
+
+
+@pytest.mark.parametrize("images", [real_images(0), []])
+def test_no_real_image_is_refused(stub_gan, run_fit, images):
+    with pytest.raises(ValueError, match="`real_images` must hold at least one image"):
+        run_fit(stub_gan(), [FIDEvaluator(StubMetric(), images, 4)])

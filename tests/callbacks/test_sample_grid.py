@@ -1,0 +1,94 @@
+import sys
+
+import numpy as np
+import pytest
+
+from keras_sagan.callbacks import SampleGrid
+
+
+def files(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_a_grid_before_training_and_after_each_epoch(tmp_path, stub_gan, run_fit):
+    model = stub_gan(num_classes=3)
+    run_fit(model, [SampleGrid(tmp_path / "runs", images_per_class=4, seed=5)])
+    assert files(tmp_path / "runs") == [f"samples_epoch_00{epoch}.png" for epoch in range(3)]
+    assert len({path.read_bytes() for path in (tmp_path / "runs").iterdir()}) == 3
+    for call in model.calls:
+        assert call["num_images"] == 12 and call["seed"] == 5
+        assert call["labels"].tolist() == [0] * 4 + [1] * 4 + [2] * 4
+        assert call["labels"].dtype == np.int32
+
+
+def test_rows_without_classes(tmp_path, stub_gan, run_fit):
+    pillow = pytest.importorskip("PIL.Image")
+    model = stub_gan(num_classes=None)
+    run_fit(model, [SampleGrid(tmp_path, images_per_class=3)], epochs=1)
+    assert model.calls[0]["num_images"] == 9 and model.calls[0]["labels"] is None
+    assert pillow.open(tmp_path / "samples_epoch_001.png").size == (3 * 66 + 2, 3 * 66 + 2)
+
+
+def test_many_classes_are_spread(tmp_path, stub_gan, run_fit):
+    model = stub_gan(num_classes=1000)
+    run_fit(model, [SampleGrid(tmp_path, images_per_class=1)], epochs=1)
+    assert model.calls[0]["labels"].tolist() == list(range(0, 1000, 100))
+
+
+def test_chosen_classes_names_and_truncation(tmp_path, stub_gan, run_fit):
+    model = stub_gan(num_classes=3)
+    callback = SampleGrid(tmp_path, 2, classes=[2, 0], class_names=["a", "b", "c"], truncation=0.7)
+    run_fit(model, [callback], epochs=1)
+    assert model.calls[0]["labels"].tolist() == [2, 2, 0, 0]
+    assert model.calls[0]["truncation"] == 0.7
+    assert callback.row_classes()[1] == ["c", "a"]
+
+
+def test_every_epochs_and_always_the_last(tmp_path, stub_gan, run_fit):
+    run_fit(stub_gan(), [SampleGrid(tmp_path, 1, every_epochs=2)], epochs=5)
+    assert files(tmp_path) == [f"samples_epoch_00{epoch}.png" for epoch in (0, 2, 4, 5)]
+
+
+def test_a_resumed_training_leaves_the_first_grid_alone(tmp_path, stub_gan, run_fit):
+    model = stub_gan()
+    callback = SampleGrid(tmp_path, 1)
+    run_fit(model, [callback], epochs=1)
+    first = (tmp_path / "samples_epoch_000.png").read_bytes()
+    run_fit(model, [callback], epochs=3, initial_epoch=1)
+    assert files(tmp_path) == [f"samples_epoch_00{epoch}.png" for epoch in range(4)]
+    assert (tmp_path / "samples_epoch_000.png").read_bytes() == first
+
+
+@pytest.mark.parametrize("name", ["images_per_class", "every_epochs"])
+@pytest.mark.parametrize("value", [0, 1.5])
+def test_numbers_are_checked(tmp_path, name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be an integer.*Received: {name}={value}"):
+        SampleGrid(tmp_path, **{name: value})
+
+
+def test_no_class_at_all_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="`classes` must name at least one class"):
+        SampleGrid(tmp_path, classes=[])
+
+
+@pytest.mark.parametrize("classes", [[3], [-1], [0.5]])
+def test_classes_out_of_range_are_refused(tmp_path, stub_gan, run_fit, classes):
+    with pytest.raises(ValueError, match="`classes` must be integers from 0 to 2. Received"):
+        run_fit(stub_gan(num_classes=3), [SampleGrid(tmp_path, classes=classes)])
+
+
+def test_each_class_needs_its_name(tmp_path, stub_gan, run_fit):
+    with pytest.raises(ValueError, match="`class_names` must name each of the model's 3 classes"):
+        run_fit(stub_gan(num_classes=3), [SampleGrid(tmp_path, class_names=["a"])])
+
+
+@pytest.mark.parametrize("name", ["classes", "class_names"])
+def test_classes_of_an_unconditional_model_are_refused(tmp_path, stub_gan, run_fit, name):
+    with pytest.raises(ValueError, match=f"`{name}` must be None for an unconditional model"):
+        run_fit(stub_gan(num_classes=None), [SampleGrid(tmp_path, **{name: [0]})])
+
+
+def test_without_pillow_it_fails_before_training(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    with pytest.raises(ImportError, match='\npip install "keras_sagan\\[plot\\]"$'):
+        SampleGrid(tmp_path)

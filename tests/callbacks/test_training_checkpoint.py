@@ -1,0 +1,637 @@
+"""Checkpoints: all state comes back, damage is seen, and what can't be done is said."""
+
+import contextlib
+import errno
+import inspect
+import json
+import os
+import subprocess
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_networks as tiny
+from keras import layers
+
+from keras_sagan import SAGAN
+from keras_sagan.callbacks import TrainingCheckpoint, checkpoint_store, training_checkpoint
+from keras_sagan.callbacks.model_state import assign_state, keyed, state_of
+from keras_sagan.data import make_dataset
+
+IMAGES = ((tiny.images(28) + 1.0) * 127.0).astype("uint8")
+LABELS = tiny.labels(28)
+STEPS = 7  # An epoch's.
+
+
+def build(seed=7, **kwargs):
+    model = tiny.build_sagan(ema_momentum=0.9, seed=seed, **kwargs)
+    model.compile()
+    return model
+
+
+def snapshot(model):
+    return {key: variable.numpy() for key, variable in keyed(state_of(model)).items()}
+
+
+def assert_same(received, expected):
+    assert list(received) == list(expected)
+    for key, value in expected.items():
+        np.testing.assert_array_equal(received[key], value, err_msg=key)
+
+
+@pytest.fixture(scope="module")
+def traced():
+    """One model for all tests that train, so that it is traced once, and how it starts."""
+    model = build()
+    return model, snapshot(model)
+
+
+@pytest.fixture
+def model(traced):
+    """As a process that starts has it."""
+    assign_state(traced[0], 7, traced[1])
+    return traced[0]
+
+
+def dataset(start_step=0):
+    return make_dataset(IMAGES, LABELS, batch_size=4, seed=3, start_step=start_step)
+
+
+def finite_dataset():
+    return tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(4)
+
+
+class Kill(Exception):
+    pass
+
+
+class KillAt(keras.callbacks.Callback):
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.steps) == self.step:
+            raise Kill
+
+
+def fit(model, data, callbacks=(), epochs=3, steps_per_epoch=STEPS, kill_at=None, **kwargs):
+    """Returns the figures of the epochs; a kill at a step ends it in silence."""
+    callbacks = [*callbacks, *([] if kill_at is None else [KillAt(kill_at)])]
+    kwargs = {"epochs": epochs, "steps_per_epoch": steps_per_epoch, "verbose": 0, **kwargs}
+    with contextlib.nullcontext() if kill_at is None else pytest.raises(Kill):
+        return model.fit(data, callbacks=callbacks, **kwargs).history
+
+
+def restart(traced, seed=7):
+    assign_state(traced[0], seed, traced[1])
+    return traced[0]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(traced):
+    """The state and the figures after 3 epochs, by the kind of data."""
+    results = {}
+    for kind, data in (("step", dataset()), ("finite", finite_dataset())):
+        model = restart(traced)
+        figures = fit(model, data, steps_per_epoch=STEPS if kind == "step" else None)
+        results[kind] = snapshot(model), figures
+    return results
+
+
+def assert_figures(received, expected):
+    """Those of the epochs that the second process ended."""
+    for name, values in received.items():
+        assert values == expected[name][-len(values) :], name
+
+
+# What comes back
+
+
+@pytest.mark.parametrize("kill_at", [7, 11])
+def test_resumed_equals_undisturbed(model, traced, undisturbed, tmp_path, kill_at):
+    checkpoint = TrainingCheckpoint(tmp_path, every_steps=1)
+    fit(model, dataset(checkpoint.restore_latest(model)), [checkpoint], kill_at=kill_at)
+    model = restart(traced, seed=7 if kill_at == 7 else 8)
+    checkpoint = TrainingCheckpoint(tmp_path, every_steps=1)
+    step = checkpoint.restore_latest(model)
+    assert step == kill_at and model.seed == 7
+    figures = fit(model, dataset(step), [checkpoint])
+    assert_same(snapshot(model), undisturbed["step"][0])
+    assert_figures(figures, undisturbed["step"][1])
+
+
+@pytest.mark.parametrize("kind", ["step", "finite", "arrays"])
+def test_the_same_line_again_equals_undisturbed(model, traced, undisturbed, tmp_path, kind):
+    arguments = {"steps_per_epoch": STEPS if kind == "step" else None}
+    labels = {}
+    if kind == "arrays":
+        labels = {"y": LABELS, "shuffle": False, "batch_size": 4}
+    for kill_at in (10, None):
+        data = {"step": dataset, "finite": finite_dataset, "arrays": lambda: IMAGES}[kind]()
+        checkpoint = TrainingCheckpoint(tmp_path, every_steps=2)
+        data = checkpoint.continue_data(model, data, arguments["steps_per_epoch"])
+        figures = fit(model, data, [checkpoint], kill_at=kill_at, **arguments, **labels)
+        assert int(model.steps) == (kill_at or 21)
+        if kill_at:
+            restart(traced)
+    expected = undisturbed["step" if kind == "step" else "finite"]
+    assert_same(snapshot(model), expected[0])
+    assert_figures(figures, expected[1])
+
+
+@pytest.mark.skipif(
+    "continue_data" not in inspect.getsource(SAGAN.fit), reason="SAGAN.fit doesn't call it yet"
+)
+def test_fit_positions_the_data_by_itself(model, traced, undisturbed, tmp_path):
+    for kill_at in (10, None):
+        fit(model, dataset(), [TrainingCheckpoint(tmp_path, every_steps=2)], kill_at=kill_at)
+        if kill_at:
+            restart(traced)
+    assert_same(snapshot(model), undisturbed["step"][0])
+
+
+def test_an_epochs_end_that_was_killed_comes_again(model, traced, tmp_path):
+    class KillAtEnd(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise Kill
+
+    # Step 7 is saved by `every_steps`, and the epoch's end is never reached.
+    with pytest.raises(Kill):
+        fit(model, dataset(), [KillAtEnd(), TrainingCheckpoint(tmp_path, every_steps=1)])
+    checkpoint = TrainingCheckpoint(tmp_path, every_steps=1)
+    restart(traced)
+    data = dataset(checkpoint.restore_latest(model))
+    epochs = []
+    seen = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: epochs.append(epoch))
+    fit(model, data, [seen, checkpoint], epochs=2)
+    assert epochs == [0, 1] and int(model.steps) == 14
+
+
+def test_a_finished_run_is_left_as_it_is(model, traced, tmp_path):
+    fit(model, dataset(), [TrainingCheckpoint(tmp_path)])
+    end = snapshot(model)
+    restart(traced)
+    assert fit(model, dataset(), [TrainingCheckpoint(tmp_path)]) == {}
+    assert_same(snapshot(model), end)
+    assert names(tmp_path) == [7, 14, 21]
+
+
+def test_a_second_fit_in_a_process_is_a_new_one(model, tmp_path):
+    checkpoint = TrainingCheckpoint(tmp_path)
+    fit(model, dataset(), [checkpoint], epochs=1)
+    fit(model, dataset(7), [checkpoint], epochs=2)
+    assert int(model.steps) == 21 and names(tmp_path) == [7, 14, 21]
+
+
+def randomize(model):
+    rng = np.random.default_rng(0)
+    for variable in [v for variables in state_of(model).values() for v in variables]:
+        variable.assign(rng.integers(1, 100, variable.shape))
+
+
+def with_dropout():
+    inputs = keras.Input((tiny.LATENT_DIM,))
+    x = layers.Dense(64)(layers.Dropout(0.5)(inputs))
+    generator = keras.Model(inputs, layers.Reshape((8, 8, 1))(x))
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Flatten()(layers.Dropout(0.5)(layers.BatchNormalization()(inputs)))
+    model = SAGAN(generator, keras.Model(inputs, layers.Dense(1)(x)), tiny.LATENT_DIM)
+    model.compile(keras.optimizers.Adam(amsgrad=True), keras.optimizers.SGD(momentum=0.5))
+    return model
+
+
+@pytest.mark.parametrize(
+    "policy, make",
+    [("float32", build), ("mixed_float16", with_dropout), ("mixed_bfloat16", with_dropout)],
+)
+def test_every_variable_comes_back(policy, make, tmp_path):
+    keras.config.set_dtype_policy(policy)
+    model = make()
+    randomize(model)
+    begin(model, TrainingCheckpoint(tmp_path)).save()
+    other = make()  # Keras numbers its layers on; that doesn't matter.
+    assert TrainingCheckpoint(tmp_path).restore_latest(other) == int(model.steps)
+    received, expected = (list(snapshot(x).values()) for x in (other, model))
+    for one, two in zip(received, expected):
+        np.testing.assert_array_equal(one, two)
+    assert other.seed == model.seed
+    keys = " ".join(snapshot(model))
+    expected = {"float32": [], "mixed_float16": ["dynamic_scale"], "mixed_bfloat16": []}[policy]
+    expected += ["vector_u"] if make is build else ["seed_generator_state", "velocity_hat"]
+    assert all(word in keys for word in [*expected, "iteration", "learning_rate", "moving_mean"])
+
+
+def begin(model, checkpoint):
+    checkpoint.set_model(model)
+    checkpoint.set_params({"steps": STEPS, "epochs": 1})
+    checkpoint.on_train_begin()
+    checkpoint.on_epoch_begin(int(model.steps) // STEPS)
+    return checkpoint
+
+
+# What is kept
+
+
+def names(directory):
+    return [int(path.name.split("-")[1]) for path in sorted(directory.glob("step-*"))]
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        ({}, [7, 14, 21]),
+        ({"keep": 1}, [21]),
+        ({"every_steps": 5, "every_epochs": None, "keep": 9}, [5, 10, 15, 20, 21]),
+        ({"every_epochs": 2}, [14, 21]),
+        ({"every_steps": 7, "keep": 2}, [14, 21]),
+    ],
+)
+def test_when_it_saves_and_how_many_it_keeps(model, tmp_path, arguments, expected):
+    fit(model, dataset(), [TrainingCheckpoint(tmp_path, **arguments)])
+    assert names(tmp_path) == expected
+    for step in expected:
+        files = sorted(os.listdir(tmp_path / f"step-{step:08d}"))
+        assert files == ["complete.json", "state.data-00000-of-00001", "state.index"]
+
+
+class Figure(keras.callbacks.Callback):
+    def __init__(self, values):
+        super().__init__()
+        self.values = values
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.values[epoch] is not None:
+            logs["fid_1k"] = self.values[epoch]
+
+
+def test_the_best_is_kept_apart_and_survives_a_restart(model, traced, tmp_path):
+    figure = Figure([9.0, 3.0, float("nan"), 5.0, None, 3.0])
+    for epochs in (4, 6):
+        checkpoint = TrainingCheckpoint(tmp_path, keep=1, monitor="fid_1k")
+        data = dataset(checkpoint.restore_latest(restart(traced)))
+        fit(model, data, [figure, checkpoint], epochs=epochs)
+        assert names(tmp_path) == [7 * epochs] and names(tmp_path / "best") == [14]
+    assert checkpoint.restore_best(model) == 14 and int(model.steps) == 14
+    fresh = tiny.build_sagan(ema_momentum=0.9)  # For use alone, without optimisers.
+    assert TrainingCheckpoint(tmp_path).restore_best(fresh) == 14
+    for one, two in zip(fresh.get_weights(), model.get_weights()):
+        np.testing.assert_array_equal(one, two)
+    assert TrainingCheckpoint(tmp_path / "none").restore_best(fresh) == 0
+
+
+def test_a_rising_figure(model, tmp_path):
+    checkpoint = TrainingCheckpoint(tmp_path, monitor="fid_1k", mode="max")
+    fit(model, dataset(), [Figure([1.0, 3.0, 2.0]), checkpoint])
+    assert names(tmp_path / "best") == [14]
+
+
+def test_a_figure_that_never_comes_is_named(model, tmp_path):
+    with pytest.warns(UserWarning, match="monitor='fid_1k', and figures .*g_loss"):
+        fit(model, dataset(), [TrainingCheckpoint(tmp_path, monitor="fid_1k")], epochs=1)
+
+
+# What is said
+
+
+def test_it_says_in_a_line_what_it_did(model, traced, tmp_path, capsys):
+    checkpoint = TrainingCheckpoint(tmp_path, every_steps=1)
+    checkpoint.restore_latest(model)
+    fit(model, dataset(), [checkpoint], kill_at=9)
+    assert "training starts anew" in capsys.readouterr().out
+    restart(traced)
+    TrainingCheckpoint(tmp_path).restore_latest(model)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 and "Restored step 9 (2 steps into epoch 2)" in lines[0]
+
+
+@pytest.mark.parametrize(
+    "make, promise",
+    [
+        (dataset, "exactly if the data set gives the same batches in the same order"),
+        (finite_dataset, "and in each epoch"),
+        (lambda: finite_dataset().shuffle(9).take(3), "this kind of data set can't be positioned"),
+        (lambda: IMAGES, "only with shuffle=False"),
+        (lambda: iter(finite_dataset()), "this kind of data set can't be positioned"),
+    ],
+)
+def test_it_says_what_it_can_promise(model, tmp_path, capsys, make, promise):
+    data = make()
+    steps = None if isinstance(data, np.ndarray) else STEPS
+    TrainingCheckpoint(tmp_path).continue_data(model, data, steps)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 and promise in lines[0]
+
+
+def test_data_that_know_their_step(model, tmp_path):
+    begin(model, TrainingCheckpoint(tmp_path)).save()
+    model.steps.assign(5)
+    begin(model, TrainingCheckpoint(tmp_path, restore=False)).save()
+    for start in (0, 3, 5):
+        data = dataset(start)
+        data.start_step = start
+        received = TrainingCheckpoint(tmp_path).continue_data(model, data, STEPS)
+        batch, expected = (next(iter(x))[0].numpy() for x in (received, dataset(5)))
+        np.testing.assert_array_equal(batch, expected)
+    data.start_step = 6
+    with pytest.raises(ValueError, match="start_step=6 at step 5"):
+        TrainingCheckpoint(tmp_path).continue_data(model, data, STEPS)
+
+
+# Damage
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path, part=0.5):
+    content = bytearray(path.read_bytes())
+    content[int(part * len(content))] ^= 16
+    path.write_bytes(bytes(content))
+
+
+def flip_early(path):
+    flip(path, 0.02)
+
+
+def flip_late(path):
+    flip(path, 0.97)
+
+
+@pytest.fixture
+def two(model, tmp_path):
+    """A folder with the checkpoints of steps 7 and 14, whose states it returns."""
+    states = {}
+    for step in (7, 14):
+        randomize(model)
+        model.steps.assign(step)
+        states[step] = snapshot(model)
+        begin(model, TrainingCheckpoint(tmp_path, restore=False)).save()
+    model.steps.assign(0)
+    return states
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, flip_early, flip_late, os.remove])
+@pytest.mark.parametrize("name", ["state.data-00000-of-00001", "state.index", "complete.json"])
+def test_a_damaged_file_is_named_and_the_one_before_used(model, tmp_path, two, name, damage):
+    damage(tmp_path / "step-00000014" / name)
+    checkpoint = TrainingCheckpoint(tmp_path)
+    if (name, damage) == ("complete.json", os.remove):  # As if writing had never ended.
+        assert checkpoint.restore_latest(model) == 7
+    else:
+        with pytest.warns(UserWarning, match=f"step 14 is damaged.*step-00000014.{name}: "):
+            assert checkpoint.restore_latest(model) == 7
+    assert_same(snapshot(model), two[7])
+    # It goes on, over the damaged one too.
+    fit(model, dataset(7), [checkpoint], epochs=2, steps_per_epoch=STEPS, initial_epoch=1)
+    assert names(tmp_path) == [7, 14]
+    assert TrainingCheckpoint(tmp_path).restore_latest(model) == 14
+
+
+def test_damage_is_no_reason_to_remove_the_good(model, tmp_path, two):
+    flip(tmp_path / "step-00000014" / "state.index")
+    checkpoint = TrainingCheckpoint(tmp_path, every_steps=1, keep=1)
+    with pytest.warns(UserWarning, match="step 14 is damaged"):
+        data = dataset(checkpoint.restore_latest(model))
+    fit(model, data, [checkpoint], kill_at=9, initial_epoch=1)
+    assert names(tmp_path) == [9, 14]
+
+
+def test_nothing_but_damage(model, tmp_path, two):
+    before = snapshot(model)
+    for step in (7, 14):
+        truncate(tmp_path / f"step-{step:08d}" / "state.index")
+    with pytest.raises(OSError, match="Every checkpoint in .* is damaged"), pytest.warns():
+        TrainingCheckpoint(tmp_path).restore_latest(model)
+    assert_same(snapshot(model), before)
+
+
+def test_what_was_being_written_is_removed(model, tmp_path, two):
+    for step in (3, 21):
+        folder = tmp_path / f"step-{step:08d}"
+        folder.mkdir()
+        (folder / "state.index").write_bytes(b"half")
+        (folder / "complete.json.new").write_text("{")
+    checkpoint = TrainingCheckpoint(tmp_path)
+    assert checkpoint.restore_latest(model) == 14
+    begin(model, checkpoint)
+    assert names(tmp_path) == [7, 14]
+
+
+# A full disk
+
+
+def test_a_full_disk(model, tmp_path, two, monkeypatch):
+    def write(self, path):
+        with open(f"{path}.index", "w") as file:
+            file.write("half of it")
+        raise tf.errors.ResourceExhaustedError(None, None, "no space")
+
+    model.steps.assign(7)
+    checkpoint = TrainingCheckpoint(tmp_path, every_steps=1)
+    data = dataset(checkpoint.restore_latest(model))
+    monkeypatch.setattr(tf.train.Checkpoint, "write", write)
+    with pytest.raises(OSError, match="No space left .*step 14 is whole; run the same") as raised:
+        fit(model, data, [checkpoint])
+    assert raised.value.errno == errno.ENOSPC
+    assert names(tmp_path) == [7, 14]
+    assert TrainingCheckpoint(tmp_path).restore_latest(rewound(model)) == 14
+
+
+def rewound(model):
+    model.steps.assign(0)
+    return model
+
+
+def test_a_full_disk_for_the_last_file(model, tmp_path, two, monkeypatch):
+    def write_manifest(self, step, manifest):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    checkpoint = TrainingCheckpoint(tmp_path, every_steps=1)
+    data = dataset(checkpoint.restore_latest(model))
+    monkeypatch.setattr(checkpoint_store.CheckpointStore, "write_manifest", write_manifest)
+    with pytest.raises(OSError, match="No space left"):
+        fit(model, data, [checkpoint])
+    assert names(tmp_path) == [7, 14]
+
+
+def test_a_disk_that_is_really_full(model, tmp_path):
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "none", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting a small disk takes rights that this process hasn't got")
+    try:
+        checkpoint = TrainingCheckpoint(tmp_path, every_steps=1, keep=100)
+        with pytest.raises(OSError, match="No space left .* is whole") as raised:
+            fit(model, dataset(), [checkpoint])
+        assert raised.value.errno == errno.ENOSPC
+        steps = names(tmp_path)
+        assert steps == list(range(1, 1 + len(steps))) and 0 < len(steps) < 21
+        assert TrainingCheckpoint(tmp_path).restore_latest(rewound(model)) == steps[-1]
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_another_error_in_writing(model, tmp_path, two, monkeypatch):
+    def write(self, path):
+        raise tf.errors.PermissionDeniedError(None, None, "not yours")
+
+    checkpoint = TrainingCheckpoint(tmp_path, every_steps=1)
+    data = dataset(checkpoint.restore_latest(model))
+    monkeypatch.setattr(tf.train.Checkpoint, "write", write)
+    with pytest.raises(OSError, match="can't be written: not yours.*step 14 is whole"):
+        fit(model, data, [checkpoint])
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            {"num_classes": 4},
+            r"in `generator`, the checkpoint has `.*` of shape \(5, 8\) and dtype float32 where "
+            r"the model has `.*` of shape \(4, 8\)",
+        ),
+        ({"ema_momentum": None}, "the checkpoint has a part `ema_generator` and the model hasn't"),
+        ({"num_classes": None}, "in `generator`, "),
+    ],
+)
+def test_another_architecture(model, tmp_path, two, change, message):
+    num_classes = change.pop("num_classes", tiny.CLASSES)
+    other = tiny.build_sagan(num_classes, **{"ema_momentum": 0.9, **change})
+    other.compile()
+    before = snapshot(other)
+    with pytest.raises(ValueError, match=message + "(.|\n)*step-00000014"):
+        TrainingCheckpoint(tmp_path).restore_latest(other)
+    assert_same(snapshot(other), before)
+
+
+def test_another_optimizer(tmp_path, two):
+    other = tiny.build_sagan(ema_momentum=0.9)
+    other.compile(d_optimizer="sgd")
+    with pytest.raises(ValueError, match="`d_optimizer` is Adam in the checkpoint and SGD in the"):
+        TrainingCheckpoint(tmp_path).restore_latest(other)
+
+
+def test_layers_of_other_names_or_number():
+    from keras_sagan.callbacks.model_state import first_difference
+
+    def of(*paths):
+        rows = [[path, [2], "float32"] for path in paths]
+        return {"variables": {"generator": rows}, "optimizers": {}}
+
+    assert first_difference(of("dense/kernel"), of("dense_3/kernel")) is None
+    message = first_difference(of("norm/gamma"), of("norm/beta"))
+    assert "`norm/gamma` of shape (2,) and dtype float32 where the model has `norm/beta`" in message
+    assert "only the checkpoint has `b/bias`" in first_difference(of("a/a", "b/bias"), of("a/a"))
+    assert "only the model has `b/bias`" in first_difference(of("a/a"), of("a/a", "b/bias"))
+
+
+def test_a_folder_that_cannot_be_written(model, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="`directory` must be a folder that can be written"):
+        fit(model, dataset(), [TrainingCheckpoint(tmp_path / "file" / "run")])
+
+
+def test_a_run_is_never_mixed_with_another(model, tmp_path, two):
+    with pytest.raises(ValueError, match="must not hold a run that is ahead .*step 14"):
+        fit(model, dataset(), [TrainingCheckpoint(tmp_path, restore=False)])
+    model.steps.assign(20)
+    with pytest.raises(ValueError, match="must not be behind the model(.|\n)*step 14 .*20 steps"):
+        fit(model, dataset(), [TrainingCheckpoint(tmp_path)])
+
+
+def test_an_epoch_of_another_length(model, traced, tmp_path):
+    fit(model, dataset(), [TrainingCheckpoint(tmp_path, every_steps=1)], kill_at=9)
+    restart(traced)
+    with pytest.raises(ValueError, match="An epoch must have 7 steps as before.* 2 steps into"):
+        fit(model, dataset(9), [TrainingCheckpoint(tmp_path)], steps_per_epoch=8)
+
+
+def test_data_that_end_too_early(model, traced, tmp_path):
+    checkpoint = TrainingCheckpoint(tmp_path, every_steps=1)
+    fit(model, finite_dataset(), [checkpoint], kill_at=6, steps_per_epoch=None)
+    restart(traced)
+    checkpoint = TrainingCheckpoint(tmp_path)
+    data = checkpoint.continue_data(model, finite_dataset().take(4))
+    with pytest.raises(ValueError, match="An epoch must have 7 steps|as many batches as before"):
+        fit(model, data, [checkpoint], steps_per_epoch=None)
+    train_function = model.train_function
+    unknown = finite_dataset().take(4).filter(lambda *batch: True)
+    restart(traced)
+    checkpoint = TrainingCheckpoint(tmp_path)
+    data = checkpoint.continue_data(model, unknown)
+    with pytest.raises(ValueError, match="must give as many batches as before"):
+        fit(model, data, [checkpoint], steps_per_epoch=None)
+    assert model.train_function is train_function
+
+
+def test_models_it_does_not_know(tmp_path):
+    with pytest.raises(ValueError, match="must be given a compiled SAGAN.*without `d_optimizer`"):
+        TrainingCheckpoint(tmp_path).restore_latest(tiny.build_sagan())
+    other = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    with pytest.raises(ValueError, match="Sequential without `generator`"):
+        TrainingCheckpoint(tmp_path).restore_latest(other)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True])
+@pytest.mark.parametrize("name", ["every_steps", "every_epochs", "keep"])
+def test_counts_must_be_positive(tmp_path, name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be an integer of at least 1"):
+        TrainingCheckpoint(tmp_path, **{name: value})
+
+
+def test_arguments_that_say_nothing(tmp_path):
+    with pytest.raises(ValueError, match="`every_steps` or `every_epochs` must be given"):
+        TrainingCheckpoint(tmp_path, every_epochs=None)
+    with pytest.raises(ValueError, match='`mode` must be "auto", "min" or "max"'):
+        TrainingCheckpoint(tmp_path, mode="least")
+    with pytest.raises(ValueError, match='`mode` must be "min" or "max" where'):
+        TrainingCheckpoint(tmp_path, monitor="speed")
+
+
+# Several workers
+
+
+def strategy_of(task_type, task_id, jobs=("worker",)):
+    strategy = object.__new__(tf.distribute.MultiWorkerMirroredStrategy)
+    spec = types.SimpleNamespace(jobs=list(jobs))
+    resolver = types.SimpleNamespace(
+        task_type=task_type, task_id=task_id, cluster_spec=lambda: spec
+    )
+    strategy._extended = types.SimpleNamespace(_cluster_resolver=resolver)
+    return types.SimpleNamespace(distribute_strategy=strategy)
+
+
+def test_who_is_chief():
+    is_chief = training_checkpoint._is_chief
+    assert is_chief(strategy_of("worker", 0)) and is_chief(strategy_of("chief", 0))
+    assert not is_chief(strategy_of("worker", 1))
+    assert not is_chief(strategy_of("worker", 0, ("chief", "worker")))
+    assert is_chief(types.SimpleNamespace(distribute_strategy=tf.distribute.get_strategy()))
+
+
+def test_other_workers_write_to_a_scratch_folder(model, tmp_path, monkeypatch, capsys):
+    writes = []
+    write = tf.train.Checkpoint.write
+    monkeypatch.setattr(training_checkpoint, "_is_chief", lambda model: False)
+    monkeypatch.setattr(
+        tf.train.Checkpoint,
+        "write",
+        lambda self, path, *rest: (writes.append(path), write(self, path, *rest))[1],
+    )
+    fit(model, dataset(), [TrainingCheckpoint(tmp_path / "run")])
+    assert len(writes) == 3 and not (tmp_path / "run").exists()
+    assert not any(os.path.exists(os.path.dirname(path)) for path in writes)
+    assert capsys.readouterr().out == ""
+
+
+def test_the_manifest_is_plain_json(model, tmp_path, two):
+    content = json.loads((tmp_path / "step-00000014" / "complete.json").read_text())
+    manifest = content["manifest"]
+    assert manifest["step"] == 14 and manifest["seed"] == 7
+    assert manifest["optimizers"] == {"optimizer": "Adam", "d_optimizer": "Adam"}
