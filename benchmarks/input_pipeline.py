@@ -1,0 +1,189 @@
+"""Does the input pipeline keep ahead of the training step?
+
+Command:   python benchmarks/input_pipeline.py
+Measures   `load_tfds` on stored JPEGs like ImageNet's, against the training step of
+           sagan_imagenet_128 on the same machine in the same run
+Result:    benchmarks/results/input_pipeline.json and a table; about 4 minutes on 2 CPU cores
+
+The images are synthetic: 500 x 375 pixels with the 1/f spectrum of photographs and sensor noise,
+about 108 kB each as JPEG (quality 90, chroma at half resolution), in TFDS's own files. The
+pipeline does all that training asks of it: reading, checksums, shuffling, decoding, the central
+square, anti-aliased resizing to 128 pixels, batches. A core's share is counted in CPU time, which
+other processes on the machine hardly change.
+"""
+
+import argparse
+import io
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from PIL import Image
+
+import keras_sagan
+from keras_sagan.data import load_tfds, make_dataset
+
+HEIGHT, WIDTH, QUALITY, NOISE = 375, 500, 90, 4.0
+RESULTS = Path(__file__).parent / "results" / "input_pipeline.json"
+
+
+def photograph(rng):
+    """An image whose amplitudes fall with frequency as in photographs, and sensor noise."""
+    frequency = np.hypot(np.fft.fftfreq(HEIGHT)[:, None], np.fft.rfftfreq(WIDTH)[None])
+    frequency[0, 0] = 1.0
+
+    def field():
+        white = np.fft.rfft2(rng.standard_normal((HEIGHT, WIDTH)))
+        values = np.fft.irfft2(white / frequency**1.1, s=(HEIGHT, WIDTH))
+        return values / values.std()
+
+    colours = np.stack([field() for _ in range(3)], -1)
+    image = 118.0 + 50.0 * field()[..., None] + 14.0 * colours
+    image += NOISE * rng.standard_normal(image.shape)
+    return np.clip(image, 0, 255).astype("uint8")
+
+
+def examples(count):
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        buffer = io.BytesIO()
+        Image.fromarray(photograph(rng)).save(buffer, "JPEG", quality=QUALITY)
+        buffer.seek(0)
+        yield index, {"file_name": f"{index}.JPEG", "image": buffer, "label": index % 1000}
+
+
+def store_photographs(count, folder):
+    """Stores JPEGs like ImageNet's in the files that TFDS makes of them."""
+    builder = tfds.dataset_builders.store_as_tfds_dataset(
+        name="synthetic_photographs",
+        version="1.0.0",
+        features=tfds.features.FeaturesDict(
+            {
+                "file_name": tfds.features.Text(),
+                "image": tfds.features.Image(encoding_format="jpeg"),
+                "label": tfds.features.ClassLabel(num_classes=1000),
+            }
+        ),
+        split_datasets={"train": examples(count)},
+        data_dir=folder,
+        download_config=tfds.download.DownloadConfig(num_shards=16),
+    )
+    return builder.info.splits["train"].num_bytes / count
+
+
+def measured(images, function):
+    """Images per second, and per second of one core's time, while a function runs."""
+    seconds, core_seconds = time.perf_counter(), time.process_time()
+    function()
+    seconds, core_seconds = time.perf_counter() - seconds, time.process_time() - core_seconds
+    return {"per_second": images / seconds, "per_core_second": images / core_seconds}
+
+
+def medians(runs):
+    return {key: round(statistics.median(run[key] for run in runs), 3) for key in runs[0]}
+
+
+def measure_pipeline(folder, arguments):
+    dataset, info = load_tfds(
+        "synthetic_photographs", image_size=128, batch_size=64, data_dir=folder, shuffle_buffer=256
+    )
+    batches = iter(dataset)
+
+    def read(count):
+        for _ in range(count):
+            next(batches)
+
+    read(arguments.pipeline_batches)  # Until AUTOTUNE has settled.
+    count = arguments.pipeline_batches
+    return [measured(64 * count, lambda: read(count)) for _ in range(arguments.repeats)]
+
+
+def measure_step(arguments):
+    rng = np.random.default_rng(0)
+    batch = arguments.batch_size
+    images = rng.integers(0, 256, (batch, 128, 128, 3)).astype("uint8")
+    dataset = make_dataset(images, rng.integers(0, 1000, batch), batch_size=batch)
+    model = keras_sagan.SAGAN.from_preset("sagan_imagenet_128", arguments.recipe, seed=0)
+    model.compile()
+
+    def train():
+        model.fit(dataset, steps_per_epoch=1, verbose=0)
+
+    train()  # Tracing, and oneDNN's first look at each shape.
+    train()
+    return [measured(batch, train) for _ in range(arguments.steps)]
+
+
+def processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--images", type=int, default=512, help="JPEGs to make")
+    parser.add_argument("--pipeline_batches", type=int, default=16, help="of 64, a measurement")
+    parser.add_argument("--repeats", type=int, default=7, help="measurements of the pipeline")
+    parser.add_argument("--steps", type=int, default=5, help="measured training steps")
+    parser.add_argument("--batch_size", type=int, default=8, help="of the training step")
+    parser.add_argument("--recipe", default="official")
+    parser.add_argument("--output", default=str(RESULTS), help="file for the figures")
+    arguments = parser.parse_args()
+    tfds.disable_progress_bar()
+
+    with tempfile.TemporaryDirectory() as folder:
+        stored = store_photographs(arguments.images, folder)
+        pipeline = measure_pipeline(folder, arguments)
+    step = measure_step(arguments)
+
+    figures = {"pipeline": medians(pipeline), "training_step": medians(step)}
+    ratio = figures["pipeline"]["per_core_second"] / figures["training_step"]["per_core_second"]
+    result = {
+        "command": "python benchmarks/input_pipeline.py",
+        "settings": vars(arguments) | {"output": Path(arguments.output).name},
+        "images": {
+            "pixels": [WIDTH, HEIGHT],
+            "mean_stored_bytes": round(stored),
+            "jpeg_quality": QUALITY,
+        },
+        "images_per_second_medians": figures,
+        "ratio_per_core": round(ratio, 1),
+        "runs": {"pipeline": pipeline, "training_step": step},
+        "versions": {
+            "python": platform.python_version(),
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+            "tensorflow_datasets": tfds.__version__,
+            "keras_sagan": keras_sagan.__version__,
+        },
+        "hardware": {"cpu": processor(), "cores": os.cpu_count()},
+        "load_average": os.getloadavg(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    path = Path(arguments.output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"{'images per second (medians)':32} {'all cores':>12} {'a core':>12}")
+    for name, figure in figures.items():
+        print(f"{name:32} {figure['per_second']:12.2f} {figure['per_core_second']:12.2f}")
+    print(f"The pipeline has {ratio:.0f} times the step's images per core. Written to {path}")
+
+
+if __name__ == "__main__":
+    main()

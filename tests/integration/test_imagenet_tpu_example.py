@@ -1,0 +1,175 @@
+"""The headline script in miniature: what it leaves, that it goes on, and what it refuses."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+pytest.importorskip("tensorflow_datasets")
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "examples" / "imagenet_tpu.py"
+# The script's settings for `--smoke`, changed by `changes`, in one start and not in two.
+ONE_START = f"""
+import importlib.util, sys
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+spec = importlib.util.spec_from_file_location("example", {str(SCRIPT)!r})
+example = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(example)
+settings = example.parse_arguments(["--smoke", "--workdir", sys.argv[1]])
+settings.steps = 8
+changes = eval(sys.argv[2])
+if changes.pop("two_replicas", False):
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, 2 * [tf.config.LogicalDeviceConfiguration()])
+    example.make_strategy = lambda name, tpu: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+vars(settings).update(changes)
+with tfds.testing.mock_data(num_examples=64):
+    example.run(settings)
+"""
+
+
+def run(*arguments):
+    path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    environment.pop("TF_CONFIG", None)
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The folder of `--smoke`, which starts twice, and its output."""
+    workdir = tmp_path_factory.mktemp("smoke") / "run"
+    code, output = run(SCRIPT, "--smoke", "--workdir", workdir)
+    assert code == 0, output[-4000:]
+    return workdir, output
+
+
+def newest_state(workdir):
+    """All variables of the newest checkpoint."""
+    folder = max((workdir / "checkpoints").glob("step-*"))
+    reader = tf.train.load_checkpoint(str(folder / "state"))
+    return {name: reader.get_tensor(name) for name in sorted(reader.get_variable_to_shape_map())}
+
+
+def test_smoke_trains_resumes_and_leaves_its_results(smoke):
+    from PIL import Image
+
+    workdir, output = smoke
+    assert "steps 0 to 4, 8 images each over 1 replicas, float32" in output
+    assert "Restored step 4" in output and "steps 4 to 8" in output
+    checkpoints = sorted(path.name for path in (workdir / "checkpoints").glob("step-*"))
+    assert checkpoints == ["step-00000004", "step-00000008"]
+    for epoch in (0, 1, 2):
+        with Image.open(workdir / f"samples_epoch_{epoch:03d}.png") as picture:
+            assert min(picture.size) > 200
+    fid = json.loads((workdir / "fid.json").read_text())
+    assert fid["protocol"]["feature_extractor"] == "mean_colours_no_fid"
+    assert list(fid["by_step"]) == ["4", "8"]
+    assert all(np.isfinite(x["stand_in_distance"]) for x in fid["by_step"].values())
+    if importlib.util.find_spec("tensorboard"):
+        assert list((workdir / "tensorboard").rglob("events.out.tfevents.*"))
+    else:
+        assert "pip install tensorboard" in output
+
+
+def test_resumed_equals_uninterrupted(smoke, tmp_path):
+    code, output = run("-c", ONE_START, tmp_path, {})
+    assert code == 0, output[-4000:]
+    resumed, straight = newest_state(smoke[0]), newest_state(tmp_path)
+    assert list(resumed) == list(straight)
+    for name, value in straight.items():
+        np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+
+
+def test_two_replicas_another_data_set_several_steps_at_a_time(tmp_path):
+    changes = {"two_replicas": True, "steps": 4, "steps_per_execution": 2, "on_error": "skip"}
+    changes.update(dataset="cifar10", preset="sagan_cifar10_32", image_size=None)
+    code, output = run("-c", ONE_START, tmp_path, changes)
+    assert code == 0, output[-4000:]
+    assert "steps 0 to 4, 8 images each over 2 replicas" in output
+    assert (tmp_path / "samples_epoch_001.png").is_file()
+    assert (tmp_path / "checkpoints" / "step-00000004").is_dir()
+
+
+@pytest.fixture(scope="module")
+def example():
+    spec = importlib.util.spec_from_file_location("imagenet_tpu", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_help_shows_two_hosts(example, capsys):
+    with pytest.raises(SystemExit):
+        example.parse_arguments(["--help"])
+    text = capsys.readouterr().out
+    for index in (0, 1):
+        assert f'host{index}$ export TF_CONFIG=\'{{"cluster": {{"worker": ["host0:12345",' in text
+        assert f'"task": {{"type": "worker", "index": {index}}}}}\'' in text
+    assert text.count("--strategy multi_worker --data_dir DIR --workdir DIR") == 2
+
+
+def test_the_defaults_are_the_headline(example):
+    settings = example.parse_arguments([])
+    assert settings.dataset == "imagenet2012" and settings.batch_size == 256
+    assert (settings.preset, settings.recipe) == ("sagan_imagenet_128", "official")
+    assert settings.fid_images == 50_000 and settings.strategy == "auto"
+
+
+@pytest.mark.parametrize("name", ["grid_every", "fid_every", "steps"])
+def test_steps_that_are_no_epochs_are_refused(example, capsys, name):
+    with pytest.raises(SystemExit):
+        example.parse_arguments([f"--{name}", "1500"])
+    assert f"--{name} must be a multiple of --log_every=1000" in capsys.readouterr().err
+
+
+def test_a_workdir_that_cannot_be_written(example, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    settings = example.parse_arguments(["--workdir", str(tmp_path / "file" / "run")])
+    with pytest.raises(SystemExit, match="--workdir must be a folder .*Received: .*file/run"):
+        example.run(settings)
+    example.check_workdir(str(tmp_path / "new"))
+    assert not any((tmp_path / "new").iterdir())
+
+
+def without_network(*args):
+    raise RuntimeError("`handle` can't be fetched (no network)")
+
+
+def test_without_the_inception_network(example, monkeypatch, capsys):
+    from keras_sagan.data import DatasetInfo
+
+    monkeypatch.setattr(example.metrics, "TFGANInception", lambda handle: without_network)
+    info = DatasetInfo(640, 10, (128, 128, 3), 10, ())
+    assert example.fid_callback(example.parse_arguments([]), info) is None
+    said = capsys.readouterr().out
+    assert said == "Training goes on without a FID: `handle` can't be fetched (no network)\n"
+    assert example.fid_callback(example.parse_arguments(["--fid", "off"]), info) is None
+    assert not capsys.readouterr().out
+    with pytest.raises(SystemExit, match="--fid required, but: .*can't be fetched"):
+        example.fid_callback(example.parse_arguments(["--fid", "required"]), info)
+
+
+def test_grey_images_are_measured_by_the_small_classifier(example):
+    import tensorflow_datasets as tfds
+
+    settings = ["--dataset", "fashion_mnist", "--preset", "sagan_fashion_mnist_32"]
+    settings = example.parse_arguments([*settings, "--fid_images", "10"])
+    with tfds.testing.mock_data(num_examples=20):
+        _, info = example.load(settings, batch_size=4)
+        fid = example.fid_callback(settings, info)
+    assert fid.num_images == 10 and fid.every_epochs == 10 and fid.name == "fid_10"
+    assert "grey_classifier" in fid.metric.protocol["feature_extractor"]
+    fid.add_real_images()
+    assert fid.metric.num_images["real"] == 10
