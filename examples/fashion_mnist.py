@@ -1,0 +1,269 @@
+"""Trains a SAGAN on Fashion-MNIST and says how good it is.
+
+Command:   python examples/fashion_mnist.py
+Data:      the 10,000 images of Fashion-MNIST's test set, which ship with the package
+Result:    runs/fashion_mnist/ with a sample grid per epoch, the attention figure, training curves,
+           the model and results.json; the README shows a recorded run with its figures
+
+Ctrl-C saves the run where it stands; `--resume` goes on from there, to the same result as if it
+had never stopped. `--data_dir` trains on the 60,000 training images of the full IDX files,
+`--dataset NAME` on any data set of TensorFlow Datasets.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_sagan
+from keras_sagan import callbacks, data, metrics, visualization
+
+
+def parse_arguments(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--workdir", default="runs/fashion_mnist", help="where the run is kept")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --workdir")
+    parser.add_argument("--epochs", type=int, default=7)
+    parser.add_argument("--steps_per_epoch", type=int, help="default: all full batches of the data")
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--base_filters", type=int, default=16, help="the width of both networks")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fid_images", type=int, default=5000, help="images of a FID, each side")
+    parser.add_argument("--fid_every", type=int, default=3, help="epochs from one FID to the next")
+    parser.add_argument("--data_dir", help="folder of the full IDX files, or of TFDS's data")
+    parser.add_argument("--dataset", help="a data set of TensorFlow Datasets, such as cifar10")
+    return parser.parse_args(arguments)
+
+
+def load_data(settings, start_step):
+    """Returns the batches from `start_step` on, what is known of them, and images for the FID."""
+    if settings.dataset:
+        common = {"image_size": 32, "data_dir": settings.data_dir, "seed": settings.seed}
+        dataset, info = data.load_tfds(
+            settings.dataset, batch_size=settings.batch_size, start_step=start_step, **common
+        )
+        count = min(settings.fid_images, info.num_images)
+        first, _ = data.load_tfds(settings.dataset, batch_size=count, shuffle=False, **common)
+        reference = next(iter(first))[0].numpy()
+        return dataset, info, reference, f"first {count} images of TFDS {settings.dataset}, train"
+    split = "test" if settings.data_dir is None else "train"
+    images, labels = data.load_fashion_mnist(settings.data_dir, split)
+    images = data.pad_to_32(images)
+    dataset = data.make_dataset(
+        images, labels, settings.batch_size, seed=settings.seed, start_step=start_step
+    )
+    info = data.DatasetInfo(
+        num_images=len(images),
+        steps_per_epoch=data.steps_per_epoch(len(images), settings.batch_size),
+        image_shape=images.shape[1:],
+        num_classes=len(data.FASHION_MNIST_CLASSES),
+        class_names=data.FASHION_MNIST_CLASSES,
+    )
+    reference = images[: settings.fid_images]
+    return dataset, info, reference, f"first {len(reference)} images of Fashion-MNIST, {split}"
+
+
+def build_model(settings, info, model_path):
+    if settings.resume:
+        return keras.saving.load_model(model_path)
+    keras.utils.set_random_seed(settings.seed)
+    model = keras_sagan.SAGAN.from_preset(
+        "sagan_fashion_mnist_32",
+        base_filters=settings.base_filters,
+        num_classes=info.num_classes,
+        channels=info.image_shape[-1],
+        seed=settings.seed,
+    )
+    model.compile()
+    return model
+
+
+def fid_metric(channels):
+    """The small classifier that ships with the package for grey images, Inception for colour."""
+    extractor = metrics.GreyClassifierFeatures() if channels == 1 else metrics.TFGANInception()
+    return metrics.FrechetInceptionDistance(extractor, batch_size=250)
+
+
+class RunRecord(keras.callbacks.Callback):
+    """Keeps the model and the figures of every epoch in the run's folder, whole at any time."""
+
+    def __init__(self, model_path, history_path, history, seconds):
+        super().__init__()
+        self.model_path, self.history_path = model_path, history_path
+        self.history = history
+        self.seconds, self.started = seconds, time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        for name, value in logs.items():
+            self.history.setdefault(name, []).append([epoch + 1, float(value)])
+        self.save()
+
+    def merge(self, fid):
+        """Adds the distances that no epoch's figures have, such as the first, and saves."""
+        scores = dict([*self.history.get(fid.name, []), *fid.history])
+        self.history[fid.name] = sorted(scores.items())
+        self.save()
+        return self.history
+
+    def total_seconds(self):
+        return self.seconds + time.perf_counter() - self.started
+
+    def save(self):
+        beside = self.model_path.with_name("new_" + self.model_path.name)
+        self.model.save(beside)
+        os.replace(beside, self.model_path)
+        state = {"seconds": self.total_seconds(), "history": self.history}
+        write_json(self.history_path, state)
+
+
+def write_json(path, value):
+    beside = path.with_name("new_" + path.name)
+    beside.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(beside, path)
+
+
+def train(model, dataset, steps_per_epoch, epochs, run_callbacks):
+    """Fits up to `epochs`, beginning with what an interrupted epoch has left."""
+    done, rest = divmod(int(model.steps.numpy()), steps_per_epoch)
+    iterator = dataset
+    if rest and done < epochs:
+        first = dataset.take(steps_per_epoch - rest)
+        model.fit(first, initial_epoch=done, epochs=done + 1, callbacks=run_callbacks)
+        iterator = dataset.skip(steps_per_epoch - rest)
+        done += 1
+    if done < epochs:
+        model.fit(
+            iterator,
+            initial_epoch=done,
+            epochs=epochs,
+            steps_per_epoch=steps_per_epoch,
+            callbacks=run_callbacks,
+        )
+
+
+def hardware():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    devices = [device.device_type for device in tf.config.list_physical_devices()]
+    return {"cpu": name, "cores": os.cpu_count(), "devices": devices}
+
+
+def main(arguments=None):
+    settings = parse_arguments(arguments)
+    workdir = Path(settings.workdir)
+    settings_path = workdir / "settings.json"
+    model_path, history_path = workdir / "model.keras", workdir / "history.json"
+    if model_path.exists() != settings.resume:
+        known = f"{workdir} holds a run" if model_path.exists() else f"no run is in {workdir}"
+        sys.exit(f"{known}. Use --resume to go on with a run, or another --workdir for a new one.")
+    workdir.mkdir(parents=True, exist_ok=True)
+    if settings.resume:  # as the run began, but for its length
+        begun = json.loads(settings_path.read_text())
+        vars(settings).update({**begun, "resume": True, "epochs": settings.epochs})
+    else:
+        write_json(settings_path, vars(settings))
+
+    # A resumed model knows its step, from which the data go on.
+    start_step = 0
+    model = build_model(settings, None, model_path) if settings.resume else None
+    if model is not None:
+        start_step = int(model.steps.numpy())
+    dataset, info, reference, reference_name = load_data(settings, start_step)
+    model = model or build_model(settings, info, model_path)
+    steps_per_epoch = settings.steps_per_epoch or info.steps_per_epoch
+    past = json.loads(history_path.read_text()) if settings.resume else {}
+
+    record = RunRecord(model_path, history_path, past.get("history", {}), past.get("seconds", 0.0))
+    metric = fid_metric(info.image_shape[-1])
+    fid = callbacks.FIDEvaluator(
+        metric,
+        reference,
+        num_images=settings.fid_images,
+        every_epochs=settings.fid_every,
+        batch_size=250,
+        seed=settings.seed,
+        at_start=not settings.resume,
+    )
+    names = list(info.class_names)
+    grid = callbacks.SampleGrid(workdir, class_names=names, seed=settings.seed)
+    attention = callbacks.AttentionFigure(workdir, class_names=names, seed=settings.seed)
+    for callback in (record, fid, grid, attention):
+        callback.set_model(model)
+    parameters = {n.name: n.count_params() for n in (model.generator, model.discriminator)}
+    print(
+        f"Training on {info.num_images} images, {steps_per_epoch} steps an epoch, "
+        f"{settings.epochs} epochs, into {workdir}/"
+    )
+    try:
+        train(
+            model,
+            dataset,
+            steps_per_epoch,
+            settings.epochs,
+            [grid, callbacks.AttentionGamma(), fid, record],
+        )
+    except KeyboardInterrupt:
+        record.merge(fid)
+        sys.exit(f"\nInterrupted after step {int(model.steps.numpy())}; --resume goes on.")
+
+    # An interruption may have come after the last step and before the last picture or figure.
+    grid.save(settings.epochs)
+    attention.save(settings.epochs)
+    history = record.merge(fid)
+    if history[fid.name][-1][0] != settings.epochs:
+        fid.record(settings.epochs)
+        record.merge(fid)
+    visualization.plot_curves(history, workdir / "curves.png", title="Training")
+    start, end = (history[fid.name][i][1] for i in (0, -1))
+    results = {
+        "command": "python " + " ".join(["examples/fashion_mnist.py", *sys.argv[1:]]),
+        "settings": vars(settings),
+        "preset": "sagan_fashion_mnist_32",
+        "parameters": parameters,
+        "versions": {
+            "python": platform.python_version(),
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+            "numpy": np.__version__,
+            "keras_sagan": keras_sagan.__version__,
+        },
+        "hardware": hardware(),
+        "seed": settings.seed,
+        "steps": int(model.steps.numpy()),
+        "seconds": round(record.total_seconds(), 1),
+        "fid": {
+            "start": start,
+            "end": end,
+            "protocol": {
+                **metric.protocol,
+                "reference": reference_name,
+                "weights": "averaged (EMA)" if model.ema_generator is not None else "raw",
+                "batch_statistics": "moving",
+                "labels": "all classes in equal number",
+                "latents": f"seed {settings.seed}, not truncated",
+            },
+        },
+        "attention_gamma": model.attention_gammas(),
+    }
+    write_json(workdir / "results.json", results)
+    print(
+        f"{fid.name}: {start:.1f} before training, {end:.1f} after {results['steps']} steps "
+        f"({results['seconds']:.0f} s). Pictures, model and results.json are in {workdir}/"
+    )
+
+
+if __name__ == "__main__":
+    main()
