@@ -6,8 +6,8 @@ Result:    runs/fashion_mnist/ with a sample grid per epoch, the attention figur
            the model and results.json; the README shows a recorded run with its figures
 
 Ctrl-C saves the run where it stands; `--resume` goes on from there, to the same result as if it
-had never stopped. `--data_dir` trains on the 60,000 training images of the full IDX files,
-`--dataset NAME` on any data set of TensorFlow Datasets.
+had never stopped, and after a kill from the newest checkpoint. `--data_dir` trains on the 60,000
+training images of the full IDX files, `--dataset NAME` on any data set of TensorFlow Datasets.
 """
 
 import argparse
@@ -24,6 +24,8 @@ import tensorflow as tf
 
 import keras_sagan
 from keras_sagan import callbacks, data, metrics, visualization
+
+PRESET = "sagan_fashion_mnist_32"
 
 
 def parse_arguments(arguments=None):
@@ -45,13 +47,11 @@ def parse_arguments(arguments=None):
     return parser.parse_args(arguments)
 
 
-def load_data(settings, start_step):
-    """Returns the batches from `start_step` on, what is known of them, and images for the FID."""
+def load_data(settings):
+    """Returns the batches, what is known of them, and images for the FID with their name."""
     if settings.dataset:
         common = {"image_size": 32, "data_dir": settings.data_dir, "seed": settings.seed}
-        dataset, info = data.load_tfds(
-            settings.dataset, batch_size=settings.batch_size, start_step=start_step, **common
-        )
+        dataset, info = data.load_tfds(settings.dataset, batch_size=settings.batch_size, **common)
         count = min(settings.fid_images, info.num_images)
         first, _ = data.load_tfds(settings.dataset, batch_size=count, shuffle=False, **common)
         reference = next(iter(first))[0].numpy()
@@ -59,9 +59,7 @@ def load_data(settings, start_step):
     split = "test" if settings.data_dir is None else "train"
     images, labels = data.load_fashion_mnist(settings.data_dir, split)
     images = data.pad_to_32(images)
-    dataset = data.make_dataset(
-        images, labels, settings.batch_size, seed=settings.seed, start_step=start_step
-    )
+    dataset = data.make_dataset(images, labels, settings.batch_size, seed=settings.seed)
     info = data.DatasetInfo(
         num_images=len(images),
         steps_per_epoch=data.steps_per_epoch(len(images), settings.batch_size),
@@ -73,12 +71,10 @@ def load_data(settings, start_step):
     return dataset, info, reference, f"first {len(reference)} images of Fashion-MNIST, {split}"
 
 
-def build_model(settings, info, model_path):
-    if settings.resume:
-        return keras.saving.load_model(model_path)
+def build_model(settings, info):
     keras.utils.set_random_seed(settings.seed)
     model = keras_sagan.SAGAN.from_preset(
-        "sagan_fashion_mnist_32",
+        PRESET,
         base_filters=settings.base_filters,
         num_classes=info.num_classes,
         channels=info.image_shape[-1],
@@ -95,60 +91,41 @@ def fid_metric(channels):
 
 
 class RunRecord(keras.callbacks.Callback):
-    """Keeps the model and the figures of every epoch in the run's folder, whole at any time."""
+    """Keeps the figures of every epoch, and the seconds so far, in a file of the run's folder."""
 
-    def __init__(self, model_path, history_path, history, seconds):
+    def __init__(self, path, fid):
         super().__init__()
-        self.model_path, self.history_path = model_path, history_path
-        self.history = history
-        self.seconds, self.started = seconds, time.perf_counter()
+        self.path, self.fid = path, fid
+        past = json.loads(path.read_text()) if path.exists() else {"seconds": 0.0, "history": {}}
+        self.history, self.past_seconds = past["history"], past["seconds"]
+        self.started = time.perf_counter()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.save()  # Now the distance before training is known.
 
     def on_epoch_end(self, epoch, logs=None):
         for name, value in logs.items():
-            self.history.setdefault(name, []).append([epoch + 1, float(value)])
+            self.put(name, epoch + 1, value)
         self.save()
 
-    def merge(self, fid):
-        """Adds the distances that no epoch's figures have, such as the first, and saves."""
-        scores = dict([*self.history.get(fid.name, []), *fid.history])
-        self.history[fid.name] = sorted(scores.items())
-        self.save()
-        return self.history
-
-    def total_seconds(self):
-        return self.seconds + time.perf_counter() - self.started
+    def put(self, name, epoch, value):
+        pairs = dict(self.history.get(name, []))
+        pairs[epoch] = float(value)
+        self.history[name] = sorted(pairs.items())
 
     def save(self):
-        beside = self.model_path.with_name("new_" + self.model_path.name)
-        self.model.save(beside)
-        os.replace(beside, self.model_path)
-        state = {"seconds": self.total_seconds(), "history": self.history}
-        write_json(self.history_path, state)
+        for epoch, value in self.fid.history:
+            self.put(self.fid.name, epoch, value)
+        write_json(self.path, {"seconds": self.seconds(), "history": self.history})
+
+    def seconds(self):
+        return self.past_seconds + time.perf_counter() - self.started
 
 
 def write_json(path, value):
     beside = path.with_name("new_" + path.name)
     beside.write_text(json.dumps(value, indent=2) + "\n")
     os.replace(beside, path)
-
-
-def train(model, dataset, steps_per_epoch, epochs, run_callbacks):
-    """Fits up to `epochs`, beginning with what an interrupted epoch has left."""
-    done, rest = divmod(int(model.steps.numpy()), steps_per_epoch)
-    iterator = dataset
-    if rest and done < epochs:
-        first = dataset.take(steps_per_epoch - rest)
-        model.fit(first, initial_epoch=done, epochs=done + 1, callbacks=run_callbacks)
-        iterator = dataset.skip(steps_per_epoch - rest)
-        done += 1
-    if done < epochs:
-        model.fit(
-            iterator,
-            initial_epoch=done,
-            epochs=epochs,
-            steps_per_epoch=steps_per_epoch,
-            callbacks=run_callbacks,
-        )
 
 
 def hardware():
@@ -165,9 +142,8 @@ def main(arguments=None):
     settings = parse_arguments(arguments)
     workdir = Path(settings.workdir)
     settings_path = workdir / "settings.json"
-    model_path, history_path = workdir / "model.keras", workdir / "history.json"
-    if model_path.exists() != settings.resume:
-        known = f"{workdir} holds a run" if model_path.exists() else f"no run is in {workdir}"
+    if settings_path.exists() != settings.resume:
+        known = f"no run is in {workdir}" if settings.resume else f"{workdir} holds a run"
         sys.exit(f"{known}. Use --resume to go on with a run, or another --workdir for a new one.")
     workdir.mkdir(parents=True, exist_ok=True)
     if settings.resume:  # as the run began, but for its length
@@ -176,17 +152,10 @@ def main(arguments=None):
     else:
         write_json(settings_path, vars(settings))
 
-    # A resumed model knows its step, from which the data go on.
-    start_step = 0
-    model = build_model(settings, None, model_path) if settings.resume else None
-    if model is not None:
-        start_step = int(model.steps.numpy())
-    dataset, info, reference, reference_name = load_data(settings, start_step)
-    model = model or build_model(settings, info, model_path)
+    dataset, info, reference, reference_name = load_data(settings)
     steps_per_epoch = settings.steps_per_epoch or info.steps_per_epoch
-    past = json.loads(history_path.read_text()) if settings.resume else {}
-
-    record = RunRecord(model_path, history_path, past.get("history", {}), past.get("seconds", 0.0))
+    model = build_model(settings, info)
+    checkpoint = callbacks.TrainingCheckpoint(workdir / "checkpoints")
     metric = fid_metric(info.image_shape[-1])
     fid = callbacks.FIDEvaluator(
         metric,
@@ -195,44 +164,49 @@ def main(arguments=None):
         every_epochs=settings.fid_every,
         batch_size=250,
         seed=settings.seed,
-        at_start=not settings.resume,
+        at_start=True,
     )
+    record = RunRecord(workdir / "history.json", fid)
+    fid.at_start = fid.name not in record.history
     names = list(info.class_names)
     grid = callbacks.SampleGrid(workdir, class_names=names, seed=settings.seed)
     attention = callbacks.AttentionFigure(workdir, class_names=names, seed=settings.seed)
-    for callback in (record, fid, grid, attention):
+    for callback in (fid, grid, attention, checkpoint):
         callback.set_model(model)
-    parameters = {n.name: n.count_params() for n in (model.generator, model.discriminator)}
+    stop = callbacks.StopOnNonFinite(every_steps=steps_per_epoch)
     print(
         f"Training on {info.num_images} images, {steps_per_epoch} steps an epoch, "
         f"{settings.epochs} epochs, into {workdir}/"
     )
     try:
-        train(
-            model,
+        model.fit(
             dataset,
-            steps_per_epoch,
-            settings.epochs,
-            [grid, callbacks.AttentionGamma(), fid, record],
+            epochs=settings.epochs,
+            steps_per_epoch=steps_per_epoch,
+            # The checkpoint comes last: it says that all before it was done.
+            callbacks=[stop, callbacks.AttentionGamma(), grid, fid, record, checkpoint],
         )
     except KeyboardInterrupt:
-        record.merge(fid)
+        checkpoint.save()
+        record.save()
         sys.exit(f"\nInterrupted after step {int(model.steps.numpy())}; --resume goes on.")
 
-    # An interruption may have come after the last step and before the last picture or figure.
-    grid.save(settings.epochs)
-    attention.save(settings.epochs)
-    history = record.merge(fid)
-    if history[fid.name][-1][0] != settings.epochs:
-        fid.record(settings.epochs)
-        record.merge(fid)
+    if stop.reason:
+        sys.exit(f"{stop.reason} The newest of {checkpoint.directory} is from before.")
+    model.save(workdir / "model.keras")
+    epochs_done = int(model.steps.numpy()) // steps_per_epoch
+    attention.save(epochs_done)
+    if epochs_done not in dict(fid.history):  # The run had ended before.
+        fid.record(epochs_done)
+    record.save()
+    history = record.history
     visualization.plot_curves(history, workdir / "curves.png", title="Training")
     start, end = (history[fid.name][i][1] for i in (0, -1))
     results = {
         "command": "python " + " ".join(["examples/fashion_mnist.py", *sys.argv[1:]]),
         "settings": vars(settings),
-        "preset": "sagan_fashion_mnist_32",
-        "parameters": parameters,
+        "preset": PRESET,
+        "parameters": {n.name: n.count_params() for n in (model.generator, model.discriminator)},
         "versions": {
             "python": platform.python_version(),
             "keras": keras.__version__,
@@ -243,7 +217,7 @@ def main(arguments=None):
         "hardware": hardware(),
         "seed": settings.seed,
         "steps": int(model.steps.numpy()),
-        "seconds": round(record.total_seconds(), 1),
+        "seconds": round(record.seconds(), 1),
         "fid": {
             "start": start,
             "end": end,

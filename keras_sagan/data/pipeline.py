@@ -131,7 +131,7 @@ def make_dataset(
     else:
         dataset = tf.data.Dataset.range(start_step, (start_step // steps + 1) * steps)
     dataset = dataset.map(batch_of, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return finish(dataset)
+    return finish(dataset, start_step if repeat else None)
 
 
 def _checked_arrays(images, labels):
@@ -162,8 +162,11 @@ def check_position(seed, start_step):
             )
 
 
-def finish(dataset):
-    """Prefetching, and the sharding that suits several workers."""
+def finish(dataset, start_step):
+    """Prefetching, the sharding that suits several workers, and where an endless set begins."""
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
+    dataset = dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
+    if start_step is not None:
+        dataset.start_step = start_step  # For `TrainingCheckpoint`, which skips to its own step.
+    return dataset

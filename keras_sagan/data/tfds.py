@@ -170,7 +170,7 @@ def load_tfds(
     dataset = dataset.batch(batch_size, drop_remainder=True)
     dataset = dataset.map(lambda *batch: _without_damage(*batch, classes, on_error, skipped))
     info = DatasetInfo(num_images, steps, shape, classes, tuple(label_feature.names), skipped)
-    return finish(dataset), info
+    return finish(dataset, start_step), info
 
 
 def _reader(tfds, builder, split, image_key, label_key):

@@ -149,6 +149,10 @@ class BatchCheck:
         Args:
             parts: List with a tuple of images, labels, … for each replica of this process.
         """
+        if not self._has_passed:
+            for part in parts:
+                images, _ = unpack(part, self.num_classes)
+                check_values(images, self.image_shape)
         sizes = [part[0].shape[0] for part in parts]
         if len(set(sizes)) > 1:
             raise ValueError(
@@ -157,11 +161,6 @@ class BatchCheck:
                 f"Received: a batch of {sum(sizes)} images, that is {sizes} on {len(parts)} "
                 "replicas"
             )
-        if self._has_passed:
-            return
-        for part in parts:
-            images, _ = unpack(part, self.num_classes)
-            check_values(images, self.image_shape)
         self._has_passed = True
 
     def at_end(self):

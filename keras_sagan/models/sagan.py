@@ -405,6 +405,9 @@ class SAGAN(SamplingMixin, keras.Model):
     def fit(self, x=None, y=None, *args, class_weight=None, sample_weight=None, **kwargs):
         """Trains the model; arguments and callbacks are those of `keras.Model.fit`.
 
+        A callback with a method `continue_data(model, data, steps_per_epoch)`, such as
+        `TrainingCheckpoint`, restores the model first and returns the data to train on.
+
         Args:
             x: A `tf.data.Dataset` of images or `(images, labels)`, an array of images, or
                 anything that Keras takes. Images are uint8 in [0, 255] or float in [-1, 1] of
@@ -433,6 +436,10 @@ class SAGAN(SamplingMixin, keras.Model):
                 f"of any. Received: a model built under {type(self._strategy).__name__}, and the "
                 f"scope of {type(strategy).__name__}"
             )
+        given = inspect.signature(super().fit).bind_partial(x, y, *args, **kwargs).arguments
+        for callback in keras.tree.flatten(given.get("callbacks")):
+            if hasattr(callback, "continue_data"):
+                x = callback.continue_data(self, x, given.get("steps_per_epoch"))
         for check in self._checks.values():
             check.begin()
         return super().fit(x, y, *args, **kwargs)
