@@ -33,7 +33,7 @@ METRICS = [
     "tf_keras>=2.16",
 ]
 PLOT = ["matplotlib>=3.8", "pillow>=10.1"]
-TEST = ["pytest>=8.0", "pytest-xdist>=3.5", "scipy>=1.11", "jax"]
+TEST = ["pytest>=8.0", "pytest-xdist>=3.5", "scipy>=1.11", "jax", "prdc>=0.2"]
 
 setup(
     name="keras_sagan",

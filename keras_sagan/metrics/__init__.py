@@ -1,18 +1,34 @@
 """Measures of generated images, and the networks they look through."""
 
+from keras_sagan.metrics.density_coverage import DensityCoverage
 from keras_sagan.metrics.frechet_inception_distance import FrechetInceptionDistance
+from keras_sagan.metrics.frechet_inception_distance_infinity import (
+    FrechetInceptionDistanceInfinity,
+)
 from keras_sagan.metrics.grey_classifier import (
     GreyClassifierFeatures,
     build_grey_classifier,
     load_grey_classifier,
 )
 from keras_sagan.metrics.inception import TFGAN_INCEPTION_HANDLE, TFGANInception
+from keras_sagan.metrics.inception_score import InceptionScore
+from keras_sagan.metrics.intra_class_frechet_inception_distance import (
+    IntraClassFrechetInceptionDistance,
+)
+from keras_sagan.metrics.kernel_inception_distance import KernelInceptionDistance
+from keras_sagan.metrics.precision_recall import PrecisionRecall
 from keras_sagan.metrics.tfgan import load_tfgan_eval
 
 __all__ = [
     "TFGAN_INCEPTION_HANDLE",
+    "DensityCoverage",
     "FrechetInceptionDistance",
+    "FrechetInceptionDistanceInfinity",
     "GreyClassifierFeatures",
+    "InceptionScore",
+    "IntraClassFrechetInceptionDistance",
+    "KernelInceptionDistance",
+    "PrecisionRecall",
     "TFGANInception",
     "build_grey_classifier",
     "load_grey_classifier",

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_sagan.ops.samples import check_features
+
 
 class Moments(NamedTuple):
     """Sufficient statistics of a set of feature vectors, mergeable without loss.
@@ -116,13 +118,13 @@ def frechet_distance(mean_1, cov_1, mean_2, cov_2):
 
     d² = |mean₁ - mean₂|² + tr(cov₁) + tr(cov₂) - 2 tr((cov₁ cov₂)^½).
 
-    The last trace is the sum of the singular values of F₁ᵀF₂, where covᵢ = FᵢFᵢᵀ comes from one
-    symmetric eigendecomposition each. The textbook form, Σ√eigvalsh(cov₁^½ cov₂ cov₁^½), squares
-    those values first and so keeps half their digits: on features whose scales spread over nine
-    decades it was off by 5e-7, this form by 3e-12. Eigenvalues below dim · 2.2e-16 of the largest
-    are rounding and are left out, which makes the factors narrow, and the work small, where there
-    are fewer samples than dimensions. No general matrix square root is taken, so nothing is ever
-    complex, NaN or negative.
+    The last trace is the sum of the singular values of F₁ᵀF₂, where covᵢ = FᵢFᵢᵀ. The textbook
+    form, Σ√eigvalsh(cov₁^½ cov₂ cov₁^½), squares those values first and so keeps half their
+    digits: on features whose scales spread over nine decades it was off by 5e-7, this form by
+    3e-12. The squared form, which is fast, is taken only where a bound of its error is below 1e-7
+    of the distance. Fᵢ is Cholesky's factor or, near a singular covariance, made of eigenvectors;
+    then eigenvalues below dim · 2.2e-16 of the largest are rounding and are left out. No general
+    matrix square root is taken, so nothing is ever complex, NaN or negative.
 
     Args:
         mean_1: Array of shape (dim,).
@@ -159,14 +161,79 @@ def frechet_distance(mean_1, cov_1, mean_2, cov_2):
         if not np.isfinite(value).all():
             raise ValueError(f"`{name}` must be finite. Received: {name} with NaN or infinity")
     mean_1, cov_1, mean_2, cov_2 = arrays.values()
-    cross = _factor(cov_1).T @ _factor(cov_2)  # (rank_1, rank_2)
-    trace_of_root = np.linalg.svd(cross, compute_uv=False).sum() if cross.size else 0.0
-    distance = np.sum((mean_1 - mean_2) ** 2) + np.trace(cov_1) + np.trace(cov_2)
-    return max(float(distance - 2.0 * trace_of_root), 0.0)
+    return distance_of_factors(mean_1, covariance_factor(cov_1), mean_2, covariance_factor(cov_2))
 
 
-def _factor(cov):
-    """F of shape (dim, rank) with F Fᵀ = cov."""
+def frechet_distance_of_samples(first, second):
+    """Computes the squared Fréchet distance between the Gaussians fitted to two sets of samples.
+
+    The same value as `frechet_distance` of their means and covariances. Where a set has fewer
+    samples than dimensions its centred samples are the factor already, and no covariance is formed.
+
+    Args:
+        first: Array of shape (num_samples, dim) with finite values, at least 2 samples.
+        second: Array of shape (num_samples, dim).
+
+    Returns:
+        Python float, at least 0.
+
+    Raises:
+        ValueError: If the shapes don't fit together, a value isn't finite, or a set has fewer
+            than 2 samples.
+
+    Example:
+
+    >>> round(frechet_distance_of_samples([[0.0], [2.0]], [[3.0], [5.0]]), 6)
+    9.0
+    """
+    first, second = check_features(first=first, second=second)
+    (mean_1, factor_1), (mean_2, factor_2) = sample_factor(first), sample_factor(second)
+    return distance_of_factors(mean_1, factor_1, mean_2, factor_2)
+
+
+def covariance_factor(cov):
+    """Returns F of shape (dim, rank) with F Fᵀ = cov, for a symmetric semi-definite `cov`.
+
+    Cholesky's factor where its pivots say that it can be trusted, else one from the eigenvectors:
+    8 times the work. The share of a pivot in its diagonal doesn't depend on a feature's scale.
+    """
+    diagonal = np.diagonal(cov)
+    if diagonal.min() > 0:
+        try:
+            factor = np.linalg.cholesky(cov)
+        except np.linalg.LinAlgError:
+            pass
+        else:
+            if np.min(np.diagonal(factor) ** 2 / diagonal) > 1e-8:
+                return factor
     values, vectors = np.linalg.eigh(cov)
     kept = values > max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
     return vectors[:, kept] * np.sqrt(values[kept])
+
+
+def sample_factor(samples):
+    """Returns the mean of samples and a factor of their covariance, which has ddof = 1."""
+    if len(samples) > samples.shape[1] or len(samples) < 2:
+        moments = compute_moments(samples)
+        return moments.mean, covariance_factor(covariance(moments))
+    mean = samples.mean(axis=0)
+    return mean, (samples - mean).T / np.sqrt(len(samples) - 1)
+
+
+def distance_of_factors(mean_1, factor_1, mean_2, factor_2):
+    """Returns the squared Fréchet distance from means and factors of the covariances."""
+    cross = factor_1.T @ factor_2  # (rank_1, rank_2)
+    traces = np.sum((mean_1 - mean_2) ** 2) + np.sum(factor_1**2) + np.sum(factor_2**2)
+    if cross.size == 0:
+        return float(traces)
+    # The singular values as roots of eigenvalues: 4 times as fast, but with half the digits for
+    # the small ones. That is enough where the distance is large against the error's bound.
+    gram = cross @ cross.T if cross.shape[0] <= cross.shape[1] else cross.T @ cross
+    values = np.maximum(np.linalg.eigvalsh(gram), 0.0)
+    rounding = 4 * np.finfo(np.float64).eps * values[-1]
+    roots = np.sqrt(values)
+    errors = rounding / (2.0 * np.maximum(roots, 0.5 * np.sqrt(rounding) + 1e-300))
+    distance = traces - 2.0 * roots.sum()
+    if 2.0 * errors.sum() > 1e-7 * distance:
+        distance = traces - 2.0 * np.linalg.svd(cross, compute_uv=False).sum()
+    return max(float(distance), 0.0)

@@ -9,6 +9,7 @@ from keras_sagan.ops.frechet import (
     compute_moments,
     covariance,
     frechet_distance,
+    frechet_distance_of_samples,
     merge_moments,
 )
 
@@ -167,3 +168,37 @@ def test_shapes_that_do_not_fit_are_refused(name, value):
 def test_statistics_that_are_not_finite_are_refused():
     with pytest.raises(ValueError, match="`cov_2` must be finite"):
         frechet_distance(np.zeros(2), np.eye(2), np.zeros(2), np.full((2, 2), np.nan))
+
+
+@pytest.mark.parametrize("counts", [(500, 300), (20, 30), (65, 64), (40, 500), (64, 64)])
+def test_from_samples_the_distance_is_that_of_their_moments(counts):
+    first, second = samples(counts[0], 64, 0), samples(counts[1], 64, 1, 1.1, 0.2)
+    assert frechet_distance_of_samples(first, second) == pytest.approx(
+        oracle(first, second), rel=1e-8
+    )
+
+
+def test_from_samples_two_are_the_least():
+    with pytest.raises(ValueError, match="`moments` must be of at least 2 samples"):
+        frechet_distance_of_samples([[1.0]], [[1.0], [2.0]])
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 3.0])
+def test_the_fast_form_is_left_where_it_would_lose_digits(power):
+    """Spectra that fall as k^-power: the squared form alone would be off by more than 1e-7."""
+    rotation = np.linalg.qr(np.random.default_rng(5).normal(size=(100, 100)))[0]
+    scales = np.arange(1.0, 101.0) ** -power
+    first, second = (
+        (np.random.default_rng(seed).normal(size=(400, 100)) * scales * factor) @ rotation
+        for seed, factor in ((0, 1.0), (1, 1.01))
+    )
+    assert distance_of(first, second) == pytest.approx(oracle(first, second), rel=1e-7)
+
+
+def test_grows_with_the_shift_and_does_not_depend_on_the_order():
+    first = samples(200, 16, 0)
+    distances = [frechet_distance_of_samples(first, first + s) for s in (0, 0.1, 0.2, 0.5)]
+    np.testing.assert_allclose(distances, [0, 0.16, 0.64, 4.0], rtol=1e-9, atol=1e-9)
+    other = samples(150, 16, 1)
+    expected = frechet_distance_of_samples(first, other)
+    assert frechet_distance_of_samples(first[::-1], other) == pytest.approx(expected, rel=1e-9)

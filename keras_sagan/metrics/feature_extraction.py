@@ -1,0 +1,188 @@
+"""From images of a user to finite features: what every metric of this package begins with."""
+
+import hashlib
+import warnings
+
+import keras
+import numpy as np
+
+
+class FeatureExtraction:
+    """Checks images, scales them to [-1, 1] and takes them through an extractor in batches.
+
+    Args:
+        feature_extractor: Any Keras model or callable from float32 images in [-1, 1] of shape
+            (batch, height, width, channels) to one tensor of shape (batch, ...). One that has a
+            method `named_outputs(images)`, returning a dictionary with `"features"` and
+            `"logits"`, serves metrics of both in one pass.
+        value_range: `None`, or the pair `(low, high)` of float images.
+        batch_size: Integer, how many images the extractor gets at once.
+
+    Raises:
+        ValueError: If an argument is invalid; when called, for images of the wrong rank, dtype or
+            range and for features that aren't finite.
+    """
+
+    def __init__(self, feature_extractor, value_range=None, batch_size=64):
+        if not callable(feature_extractor):
+            raise ValueError(
+                "`feature_extractor` must be a Keras model or a callable on images. "
+                f"Received: feature_extractor={feature_extractor!r}"
+            )
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(
+                f"`batch_size` must be a positive integer. Received: batch_size={batch_size!r}"
+            )
+        self.feature_extractor = feature_extractor
+        self.value_range = _checked_range(value_range)
+        self.batch_size = batch_size
+
+    def __call__(self, images, names=("features",)):
+        """Returns `{name: array of shape (num_images, dim)}` for the outputs that are asked for.
+
+        Args:
+            images: uint8 images in [0, 255] or floats in `value_range`, of shape
+                (batch, height, width, channels).
+            names: Strings, `"features"`, `"logits"` or both.
+        """
+        images = self.to_model_space(images)
+        parts = [
+            self._extract(images[start : start + self.batch_size], names, start)
+            for start in range(0, len(images), self.batch_size)
+        ]
+        if not parts:
+            return {}
+        widths = {name: {part[name].shape[1] for part in parts} for name in names}
+        for name, found in widths.items():
+            if len(found) > 1:
+                raise ValueError(
+                    "`feature_extractor` must give features of one width for all images. "
+                    f"Received: {name} of width {sorted(found)}"
+                )
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+    def to_model_space(self, images):
+        """Returns float32 images in [-1, 1] from uint8 or from floats in `value_range`."""
+        images = to_numpy(images, "images")
+        if images.ndim != 4:
+            raise ValueError(
+                "`images` must have shape (batch, height, width, channels). "
+                f"Received: images.shape={images.shape}"
+            )
+        if images.dtype == np.uint8:
+            return images.astype(np.float32) / 127.5 - 1.0
+        if not keras.backend.is_float_dtype(images.dtype.name):
+            raise ValueError(
+                "`images` must be uint8 in [0, 255] or floats in `value_range`. "
+                f"Received: images of dtype {images.dtype.name}"
+            )
+        if self.value_range is None:
+            raise ValueError(
+                "`value_range` must be given for float images, such as (-1, 1) or (0, 255). "
+                f"Received: value_range=None and images of dtype {images.dtype.name}"
+            )
+        low, high = self.value_range
+        images = images.astype(np.float32)
+        slack = 1e-5 * (high - low)  # rounding of half precision is in the values, not beyond
+        if images.size:
+            least, most = images.min(), images.max()
+            if not (least >= low - slack and most <= high + slack):
+                raise ValueError(
+                    f"`images` must be finite and within value_range=({low:g}, {high:g}). "
+                    f"Received: images in [{least:g}, {most:g}]"
+                )
+            # Few images may be dark, many are not.
+            if len(images) >= 16 and least < most <= least + 0.5001 * (high - low):
+                warnings.warn(
+                    f"`images` fill no more than half of value_range=({low:g}, {high:g}): they lie "
+                    f"in [{least:g}, {most:g}]. If that is their whole range, `value_range` must "
+                    "say so, or every score is wrong.",
+                    stacklevel=3,
+                )
+        return np.clip((images - low) * (2.0 / (high - low)) - 1.0, -1.0, 1.0)
+
+    def _extract(self, images, names, start):
+        """Finite features of shape (batch, dim) by name, for images that begin at `start`."""
+        extractor = self.feature_extractor
+        if hasattr(extractor, "named_outputs"):
+            outputs = extractor.named_outputs(images)
+        else:
+            if len(names) > 1:
+                raise ValueError(
+                    "`feature_extractor` must have a method named_outputs(images), which returns "
+                    f"a dictionary, to give {' and '.join(names)} at once. "
+                    f"Received: feature_extractor={extractor!r}"
+                )
+            is_model = isinstance(extractor, keras.Model)
+            outputs = {names[0]: extractor(images, **({"training": False} if is_model else {}))}
+        return {name: self._checked(outputs[name], images, start) for name in names}
+
+    def _checked(self, features, images, start):
+        features = to_numpy(features, "feature_extractor")
+        if features.ndim < 1 or len(features) != len(images) or not features.size:
+            raise ValueError(
+                f"`feature_extractor` must return features of shape ({len(images)}, ...) for "
+                f"{len(images)} images. Received: features.shape={features.shape}"
+            )
+        features = features.reshape(len(images), -1)
+        features = features.astype(np.promote_types(features.dtype, np.float32), copy=False)
+        bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+        if bad.size:
+            raise ValueError(
+                "`feature_extractor` must return finite features. Received: features with NaN or "
+                f"infinity for {bad.size} of {len(images)} images, the first one for images"
+                f"[{start + bad[0]}]"
+            )
+        return features
+
+
+def describe_extractor(feature_extractor):
+    """Returns the string that names an extractor in a protocol, with its hash if it has one."""
+    described = getattr(feature_extractor, "version", None)
+    if described is None and isinstance(feature_extractor, keras.Model):
+        described = f"{feature_extractor.name} sha256:{weights_sha256(feature_extractor)}"
+    described = described or getattr(feature_extractor, "name", None)
+    return str(described or type(feature_extractor).__name__)
+
+
+def weights_sha256(model):
+    """Returns the SHA-256 over the shapes and values of all weights of a Keras model."""
+    digest = hashlib.sha256()
+    for variable in model.variables:
+        value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
+        digest.update(f"{value.dtype.name} {value.shape}\0".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def to_numpy(value, name):
+    """A numpy array, or an error when the value is symbolic or no single tensor."""
+    if isinstance(value, (dict, list, tuple)):
+        raise ValueError(
+            f"`{name}` must be one array or tensor (for an extractor: what it returns). "
+            f"Received: {type(value).__name__}"
+        )
+    try:
+        return np.asarray(keras.ops.convert_to_numpy(value))
+    except (NotImplementedError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"`{name}` must be (for an extractor: return) a concrete array or tensor; this metric "
+            "works in a callback or a script, not inside a compiled step. "
+            f"Received: {value!r}"
+        ) from error
+
+
+def _checked_range(value_range):
+    """`None` or a pair of floats, low < high."""
+    if value_range is None:
+        return None
+    try:
+        low, high = (float(value) for value in value_range)
+    except (TypeError, ValueError):
+        low = high = float("nan")
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise ValueError(
+            "`value_range` must be None or a pair (low, high) with low < high, such as (-1, 1). "
+            f"Received: value_range={value_range!r}"
+        )
+    return (low, high)

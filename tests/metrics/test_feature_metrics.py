@@ -1,0 +1,274 @@
+"""The metrics over features: one shape for all, and each equal to its function."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_sagan import metrics
+from keras_sagan.metrics.feature_metric import FeatureMetric
+from keras_sagan.ops.frechet import compute_moments, covariance, frechet_distance_of_samples
+from keras_sagan.ops.frechet_infinity import frechet_distance_infinity
+from keras_sagan.ops.inception_score import inception_score
+from keras_sagan.ops.kernel_distance import kernel_distance
+from keras_sagan.ops.manifold import manifold_scores
+
+ALL = [
+    metrics.DensityCoverage,
+    metrics.FrechetInceptionDistance,
+    metrics.FrechetInceptionDistanceInfinity,
+    metrics.InceptionScore,
+    metrics.IntraClassFrechetInceptionDistance,
+    metrics.KernelInceptionDistance,
+    metrics.PrecisionRecall,
+]
+COUNT = 60
+LABELS = np.arange(COUNT) % 3
+
+
+def flat(images):
+    return np.reshape(images, (len(images), -1))
+
+
+def pixels(seed, low=0, high=256, count=COUNT):
+    generator = np.random.default_rng(seed)
+    return generator.integers(low, high, (count, 2, 2, 1)).astype("uint8")
+
+
+REAL, GENERATED = pixels(0), pixels(1, 20, 220)
+A, B = (flat(x.astype("float32") / 127.5 - 1.0) for x in (REAL, GENERATED))
+
+
+def filled(cls, **kwargs):
+    metric = cls(flat, **kwargs)
+    for start in range(0, COUNT, 25):
+        part = slice(start, start + 25)
+        metric.update_state(REAL[part], real=True, labels=LABELS[part])
+        metric.update_state(GENERATED[part], real=False, labels=LABELS[part])
+    return metric
+
+
+def test_kernel_distance_with_its_interval():
+    result = filled(metrics.KernelInceptionDistance, max_block_size=20, shuffle_seed=None).result()
+    distance, error = kernel_distance(A, B, 20)
+    assert result == pytest.approx(
+        {
+            "kid": distance,
+            "kid_std_error": error,
+            "kid_low": distance - 1.96 * error,
+            "kid_high": distance + 1.96 * error,
+        },
+        rel=1e-9,
+    )
+    single = filled(metrics.KernelInceptionDistance, name="k").result()
+    assert np.isnan([single["k_std_error"], single["k_low"], single["k_high"]]).all()
+    assert single["k"] == pytest.approx(kernel_distance(A, B)[0], rel=1e-9)
+
+
+def test_kernel_distance_of_sorted_images_needs_the_shuffle():
+    """Real images sorted by brightness against the same ones: only shuffled blocks agree."""
+    ramp = np.linspace(0, 255, 400).astype("uint8").reshape(400, 1, 1, 1)
+    values = {}
+    for seed in (0, None):
+        metric = metrics.KernelInceptionDistance(flat, max_block_size=50, shuffle_seed=seed)
+        metric.update_state(ramp, real=True)
+        metric.update_state(ramp[::-1], real=False)
+        values[seed] = abs(metric.result()["kid"])
+    assert values[0] < 0.05 * values[None]
+
+
+def test_inception_score_by_splits_and_in_a_single_pass():
+    result = filled(metrics.InceptionScore, num_splits=6, shuffle_seed=None).result()
+    scores = inception_score(B, 6)
+    assert result == pytest.approx(
+        {
+            "inception_score": scores.mean(),
+            "inception_score_std": scores.std(),
+            "inception_score_single": inception_score(B)[0],
+        },
+        rel=1e-6,
+    )
+    shuffled = filled(metrics.InceptionScore, num_splits=6).result()
+    assert shuffled["inception_score_single"] == pytest.approx(inception_score(B)[0])
+    assert shuffled["inception_score"] != result["inception_score"]
+
+
+def test_inception_score_ignores_real_images():
+    metric = metrics.InceptionScore(flat)
+    metric.update_state("anything", real=True)
+    assert metric.num_images == {"real": 0, "generated": 0}
+
+
+def test_precision_recall_density_and_coverage():
+    scores = manifold_scores(A, B, 4)
+    first = filled(metrics.PrecisionRecall, nearest_k=4).result()
+    second = filled(metrics.DensityCoverage, nearest_k=4, name="a").result()
+    assert first == {"precision": scores.precision, "recall": scores.recall}
+    assert second == {"a_density": scores.density, "a_coverage": scores.coverage}
+
+
+def test_distance_of_infinitely_many():
+    moments = compute_moments(A)
+    expected = frechet_distance_infinity(moments.mean, covariance(moments), B, 7, 3)[0]
+    result = filled(metrics.FrechetInceptionDistanceInfinity, num_points=7, seed=3).result()
+    assert result == pytest.approx(expected, rel=1e-9)
+
+
+def test_distance_within_classes():
+    metric = filled(metrics.IntraClassFrechetInceptionDistance)
+    per_class = metric.per_class()
+    expected = {i: frechet_distance_of_samples(A[LABELS == i], B[LABELS == i]) for i in range(3)}
+    assert per_class == pytest.approx(expected, rel=1e-9)
+    assert metric.result() == pytest.approx(np.mean(list(expected.values())), rel=1e-9)
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_values_directions_and_protocol(cls):
+    metric = filled(cls)
+    values = metric.values()
+    assert metric._direction in ("up", "down") and metric.name
+    assert values and all(type(value) is float for value in values.values())
+    protocol = metric.protocol
+    assert protocol["num_generated"] == COUNT and protocol["feature_extractor"] == "function"
+    assert protocol["num_real"] in (COUNT, 0) and protocol["metric"] == metric.definition
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_the_batches_do_not_matter(cls):
+    whole = cls(flat, batch_size=7)
+    whole.update_state(REAL, real=True, labels=LABELS)
+    whole.update_state(GENERATED, real=False, labels=LABELS)
+    assert whole.values() == pytest.approx(filled(cls).values(), rel=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_features_of_ones_own_are_images_of_the_extractor(cls):
+    metric = cls(flat)
+    for features, real in ((A, True), (B, False)):
+        metric.update_features(features, real=real, labels=LABELS)
+    assert metric.values() == pytest.approx(filled(cls).values(), rel=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_reset_keeps_the_real_images_unless_told(cls):
+    metric = filled(cls)
+    expected = metric.values()
+    metric.reset_state()
+    assert metric.num_images["generated"] == 0
+    with pytest.raises(ValueError, match="`update_state` must have seen at least"):
+        metric.result()
+    metric.update_state(GENERATED, real=False, labels=LABELS)
+    assert metric.values() == pytest.approx(expected, rel=1e-6, nan_ok=True)
+    metric.reset_state(reset_real=True)
+    assert metric.num_images == {"real": 0, "generated": 0}
+    metric.update_state(pixels(0)[:, :1], real=False, labels=LABELS)  # another width, anew
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_config_round_trip(cls):
+    model = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten()])
+    metric = cls(model, value_range=(-1, 1), name="own", batch_size=9)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(metric))
+    assert type(again) is cls and again.get_config() == metric.get_config()
+    again.update_state(REAL, real=True, labels=LABELS)
+    again.update_state(GENERATED, real=False, labels=LABELS)
+    assert all(name.startswith("own") for name in again.values())
+
+
+def test_settings_are_in_the_config():
+    kid = metrics.KernelInceptionDistance(
+        metrics.GreyClassifierFeatures(), max_block_size=9, shuffle_seed=None
+    )
+    assert metrics.KernelInceptionDistance.from_config(kid.get_config()).max_block_size == 9
+    assert kid.get_config()["shuffle_seed"] is None
+
+
+@pytest.mark.parametrize(
+    ("cls", "count", "message"),
+    [
+        (metrics.PrecisionRecall, 3, "at least 4 real and 4 generated .*Received: 3 real"),
+        (metrics.DensityCoverage, 5, "at least 6 real and 6 generated .*Received: 5 real"),
+        (metrics.KernelInceptionDistance, 1, "at least 2 real .*Received: 1 real"),
+        (metrics.FrechetInceptionDistanceInfinity, 19, "at least 20 real .*Received: 19 real"),
+        (metrics.InceptionScore, 9, "at least 10 generated .*Received: 9 generated"),
+        (metrics.IntraClassFrechetInceptionDistance, 5, "each class. Received: 1 real and 1 .* 2"),
+    ],
+)
+def test_too_few_images_are_refused(cls, count, message):
+    metric = cls(flat)
+    for real in (True, False):
+        metric.update_state(REAL[:count], real=real, labels=LABELS[:count])
+    with pytest.raises(ValueError, match=f"`update_state` must have seen.*{message}"):
+        metric.result()
+
+
+@pytest.mark.parametrize("labels", [None, LABELS[:4], np.zeros(5), np.zeros((5, 1), int)])
+def test_labels_that_do_not_fit_are_refused(labels):
+    metric = metrics.IntraClassFrechetInceptionDistance(flat)
+    with pytest.raises(ValueError, match=r"`labels` must be integers of shape \(5,\).*Received"):
+        metric.update_state(REAL[:5], real=True, labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("cls", "kwargs"),
+    [
+        (metrics.KernelInceptionDistance, {"max_block_size": 1}),
+        (metrics.KernelInceptionDistance, {"shuffle_seed": -1}),
+        (metrics.InceptionScore, {"num_splits": 0}),
+        (metrics.InceptionScore, {"shuffle_seed": 0.5}),
+        (metrics.PrecisionRecall, {"nearest_k": 0}),
+        (metrics.DensityCoverage, {"nearest_k": True}),
+        (metrics.FrechetInceptionDistanceInfinity, {"num_points": 1}),
+        (metrics.FrechetInceptionDistanceInfinity, {"seed": None}),
+    ],
+)
+def test_settings_out_of_range_are_refused(cls, kwargs):
+    ((name, value),) = kwargs.items()
+    with pytest.raises(ValueError, match=f"`{name}` must be an integer .*Received: {name}={value}"):
+        cls(flat, **kwargs)
+
+
+def test_the_image_with_bad_features_is_named():
+    def bad(images):
+        features = flat(images).astype("float32")
+        features[features[:, 0] > 0.999] = np.nan
+        return features
+
+    images = pixels(0, 0, 200)
+    images[37, 0, 0, 0] = 255
+    with pytest.raises(ValueError, match=r"for 1 of 30 images, the first one for images\[37\]"):
+        metrics.KernelInceptionDistance(bad, batch_size=30).update_state(images, real=True)
+
+
+@pytest.mark.parametrize("declared, low, high", [((-1, 1), 0, 1), ((0, 255), 0, 1)])
+def test_floats_that_fill_half_of_the_declared_range_are_pointed_out(declared, low, high):
+    images = np.random.default_rng(0).uniform(low, high, (20, 2, 2, 1))
+    metric = metrics.FrechetInceptionDistance(flat, value_range=declared)
+    with pytest.warns(UserWarning, match="`images` fill no more than half of value_range"):
+        metric.update_state(images, real=True)
+
+
+def test_an_extractor_of_one_output_serves_no_two():
+    from keras_sagan.metrics.feature_extraction import FeatureExtraction
+
+    with pytest.raises(ValueError, match="`feature_extractor` must have a method named_outputs"):
+        FeatureExtraction(flat)(REAL, ("features", "logits"))
+
+
+def test_widths_that_change_between_batches_are_refused():
+    from keras_sagan.metrics.feature_extraction import FeatureExtraction
+
+    def narrower_at_the_end(images):
+        return flat(images)[:, : len(images)]
+
+    with pytest.raises(ValueError, match=r"features of one width for all.*width \[3, 4\]"):
+        FeatureExtraction(narrower_at_the_end, batch_size=4)(REAL[:7])
+
+
+@pytest.mark.parametrize("name", ["_merge", "definition"])
+def test_a_subclass_must_say_what_it_keeps_and_is(name):
+    class Nothing(FeatureMetric):
+        pass
+
+    metric = Nothing(flat, name="nothing")
+    with pytest.raises(NotImplementedError, match=f"Nothing must implement {name}"):
+        metric._merge(None, None, None) if name == "_merge" else metric.definition
