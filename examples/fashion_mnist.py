@@ -184,7 +184,7 @@ def main(arguments=None):
             epochs=settings.epochs,
             steps_per_epoch=steps_per_epoch,
             # The checkpoint comes last: it says that all before it was done.
-            callbacks=[stop, callbacks.AttentionGamma(), grid, fid, record, checkpoint],
+            callbacks=[stop, callbacks.AttentionMonitor(), grid, fid, record, checkpoint],
         )
     except KeyboardInterrupt:
         checkpoint.save()

@@ -32,6 +32,7 @@ USES_TENSORFLOW = (
     "callbacks/training_checkpoint.py",
     "callbacks/checkpoint_store.py",
     "callbacks/model_state.py",
+    "callbacks/tensorboard.py",
 )
 OPS_MAY_USE = {"keras", "numpy"}
 FILES = {p.relative_to(PACKAGE).as_posix(): p for p in sorted(PACKAGE.rglob("*.py"))}

@@ -1,30 +1,34 @@
 from pathlib import Path
 
 import keras
-import numpy as np
 
-from keras_sagan.callbacks.schedule import is_due, names_of, spread_classes
-from keras_sagan.visualization.attention import plot_attention
+from keras_sagan.callbacks.schedule import is_due
+from keras_sagan.visualization.classes import spread_classes
 from keras_sagan.visualization.grid import check_integer
+from keras_sagan.visualization.model_attention import draw_attention, row_names
 from keras_sagan.visualization.optional import require
 
 
 class AttentionFigure(keras.callbacks.Callback):
-    """Saves the figure of where the generator's attention looks.
+    """Saves the figures of where the attention looks.
 
-    The images come from the same latents each time, with classes spread over all there are. Each
-    attention layer of the generator gets a figure: `attention_epoch_020.png`, or with several
-    layers `attention_epoch_020_<layer>.png`.
+    The generator's images come from the same latents each time, with classes spread over all
+    there are. Its file is `attention_epoch_020.png`, or with several attention layers
+    `attention_epoch_020_<layer>.png`. With `real_images` the discriminator's look at them is
+    drawn too, as `attention_epoch_020_discriminator.png`.
 
     Args:
         directory: String or path. Where the figures go; it is made if it isn't there.
-        num_images: Integer. Rows of the figure. Defaults to `4`.
+        num_images: Integer. Rows of the generator's figure. Defaults to `4`.
         num_points: Integer. Query points chosen in each image. Defaults to `3`.
         class_names: List of strings, one for each class of the model, written beside the rows.
             Defaults to `None`: rows carry the class number.
         seed: Integer. Seed of the latents. Defaults to `0`.
         every_epochs: Integer. Draw each time so many epochs are done, and after the last one.
             Defaults to `None`: only when training ends.
+        real_images: Array `(batch, height, width, channels)`, uint8 or float in [-1, 1], to show
+            the discriminator. Defaults to `None`: the generator's figure alone.
+        real_labels: Integer array, the class of each of them, for a model with classes.
 
     Raises:
         ValueError: If an argument is out of range or, when training begins, doesn't fit the model.
@@ -49,6 +53,8 @@ class AttentionFigure(keras.callbacks.Callback):
         class_names=None,
         seed=0,
         every_epochs=None,
+        real_images=None,
+        real_labels=None,
     ):
         super().__init__()
         require("matplotlib.figure")  # now rather than when training ends
@@ -62,17 +68,28 @@ class AttentionFigure(keras.callbacks.Callback):
         self.class_names = class_names
         self.seed = seed
         self.every_epochs = every_epochs
+        self.real_images = real_images
+        self.real_labels = real_labels
         self._epochs_done = 0
         self._epochs_drawn = None
 
     def on_train_begin(self, logs=None):
         self._epochs_drawn = None
-        self.labels_and_names()  # arguments that don't fit the model fail here
+        num_classes = self.model.num_classes
+        labels = None if num_classes is None else spread_classes(num_classes, self.num_images)
+        row_names(self.model, labels, self.class_names)  # what doesn't fit fails here
         names = list(self.model.attention_gammas())
-        if not any(name.startswith("generator/") for name in names):
+        wanted = ["generator"] if self.real_images is None else ["generator", "discriminator"]
+        for network in wanted:
+            if not any(name.startswith(f"{network}/") for name in names):
+                raise ValueError(
+                    f"`AttentionFigure` must be given a model whose {network} has an attention "
+                    f"layer. Received: a model with attention layers {names}"
+                )
+        if self.real_images is not None and num_classes is not None and self.real_labels is None:
             raise ValueError(
-                "`AttentionFigure` must be given a model whose generator has an attention layer. "
-                f"Received: a model with attention layers {names}"
+                f"`real_labels` must be given, as the model has num_classes={num_classes}. "
+                "Received: real_labels=None"
             )
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -87,19 +104,6 @@ class AttentionFigure(keras.callbacks.Callback):
         if self._epochs_drawn != self._epochs_done:
             self.save(self._epochs_done)
 
-    def labels_and_names(self):
-        """Returns the class of each image and its name, or two `None` without classes."""
-        num_classes = self.model.num_classes
-        if num_classes is None:
-            if self.class_names is not None:
-                raise ValueError(
-                    "`class_names` must be None for an unconditional model. "
-                    f"Received: class_names={self.class_names}"
-                )
-            return None, None
-        labels = spread_classes(num_classes, self.num_images)
-        return labels, names_of(labels, self.class_names, num_classes)
-
     def save(self, epoch):
         """Draws the figures as the model stands.
 
@@ -107,24 +111,28 @@ class AttentionFigure(keras.callbacks.Callback):
             epoch: Integer. How many epochs are done, for the files' names.
 
         Returns:
-            List of the figures' paths, one for each attention layer of the generator.
+            List of the figures' paths, one for each attention layer.
         """
-        labels, names = self.labels_and_names()
-        shape = (self.num_images, self.model.latent_dim)
-        latents = np.random.default_rng(self.seed).standard_normal(shape).astype("float32")
-        images, maps = self.model.attention_maps(latents, labels)
-        paths = []
-        for layer, scores in maps.items():
-            ending = "_" + layer.replace("/", "_") if len(maps) > 1 else ""
-            path = self.directory / f"attention_epoch_{epoch:03d}{ending}.png"
-            plot_attention(
-                images,
-                scores,
-                num_points=self.num_points,
-                path=path,
-                title=f"{layer}, {scores.shape[1]} × {scores.shape[2]}, epoch {epoch}",
-                row_labels=names,
+        settings = {"num_points": self.num_points, "class_names": self.class_names}
+        name = f"attention_epoch_{epoch:03d}"
+        paths = draw_attention(
+            self.model,
+            self.directory,
+            num_images=self.num_images,
+            seed=self.seed,
+            name=name,
+            **settings,
+        )
+        paths = list(paths.values())
+        if self.real_images is not None:
+            drawn = draw_attention(
+                self.model,
+                self.directory,
+                self.real_images,
+                self.real_labels,
+                name=f"{name}_discriminator",
+                **settings,
             )
-            paths.append(path)
+            paths += drawn.values()
         self._epochs_drawn = epoch
         return paths

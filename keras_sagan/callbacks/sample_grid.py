@@ -3,8 +3,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_sagan.callbacks.schedule import is_due, names_of, spread_classes
-from keras_sagan.visualization.grid import check_integer, sample_grid, save_image
+from keras_sagan.callbacks.schedule import is_due
+from keras_sagan.callbacks.tensorboard import ImageLog
+from keras_sagan.visualization.animation import save_gif
+from keras_sagan.visualization.classes import names_of, spread_classes
+from keras_sagan.visualization.grid import check_integer, read_image, sample_grid, save_image
 from keras_sagan.visualization.optional import require
 
 # Rows of a grid where the model has more classes than a page has room for.
@@ -30,6 +33,10 @@ class SampleGrid(keras.callbacks.Callback):
         truncation: Float. Passed to `generate()`. Defaults to `None`.
         every_epochs: Integer. Draw each time so many epochs are done, and after the last one.
             Defaults to `1`.
+        gif: Boolean. Whether to put all grids of the directory into `samples.gif` when training
+            ends, those of an earlier part of the run too. Defaults to `False`.
+        log_dir: String or path. A folder of TensorBoard's, which gets the grids as `samples`.
+            Defaults to `None`.
 
     Raises:
         ValueError: If an argument is out of range or, when training begins, doesn't fit the model.
@@ -51,6 +58,8 @@ class SampleGrid(keras.callbacks.Callback):
         seed=0,
         truncation=None,
         every_epochs=1,
+        gif=False,
+        log_dir=None,
     ):
         super().__init__()
         require("PIL.Image")  # now rather than after an epoch
@@ -65,6 +74,8 @@ class SampleGrid(keras.callbacks.Callback):
         self.seed = seed
         self.truncation = truncation
         self.every_epochs = every_epochs
+        self.gif = gif
+        self._log = None if log_dir is None else ImageLog(log_dir)
         self._has_started = False
 
     def on_train_begin(self, logs=None):
@@ -80,6 +91,10 @@ class SampleGrid(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if is_due(epoch, self.every_epochs, self.params):
             self.save(epoch + 1)
+
+    def on_train_end(self, logs=None):
+        if self.gif:
+            self.save_gif()
 
     def row_classes(self):
         """Returns the class of each row and its name, or two `None` for an unconditional model."""
@@ -122,5 +137,28 @@ class SampleGrid(keras.callbacks.Callback):
             truncation=self.truncation,
         )
         path = self.directory / f"samples_epoch_{epoch:03d}.png"
-        save_image(path, sample_grid(images, names, rows=rows, columns=self.images_per_class))
+        grid = sample_grid(images, names, rows=rows, columns=self.images_per_class)
+        save_image(path, grid)
+        if self._log is not None:
+            self._log.write("samples", grid, epoch)
+        return path
+
+    def save_gif(self):
+        """Puts the grids that lie in the directory into `samples.gif`, in the order of epochs.
+
+        Returns:
+            The path, or `None` where there is no grid. Grids of another size than the last one,
+            from a run with other settings, are left out.
+        """
+        paths = {
+            int(path.stem.rpartition("_")[2]): path
+            for path in self.directory.glob("samples_epoch_*.png")
+            if path.stem.rpartition("_")[2].isdigit()
+        }
+        grids = [read_image(paths[epoch]) for epoch in sorted(paths)]
+        grids = [grid for grid in grids if grid.shape == grids[-1].shape]
+        path = self.directory / "samples.gif"
+        if not grids:
+            return None
+        save_gif(path, grids, seconds=0.2)
         return path

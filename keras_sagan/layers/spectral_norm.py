@@ -1,6 +1,7 @@
 """What the three spectrally normalised layers share."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_sagan.ops.spectral import power_iteration
@@ -106,6 +107,57 @@ class SpectralNormMixin:
             "epsilon": self.epsilon,
             "equality_constrained": self.equality_constrained,
         }
+
+
+def spectral_norms(model, normalized_only=True):
+    """Returns the largest singular value of a model's kernels, as they are stored.
+
+    Of a spectrally normalised kernel it is the layer's own estimate `sigma`, by which the layer
+    divides; of any other one the exact value.
+
+    Args:
+        model: A Keras model; nested ones are searched too.
+        normalized_only: Boolean. `False` adds the kernels and embeddings of all other layers.
+            Defaults to `True`.
+
+    Returns:
+        Dictionary from the path of a kernel without its last part, such as
+        `"attention_16/query"`, to a float.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_sagan import SNDense
+    >>> dense = SNDense(2, kernel_initializer="ones", name="dense")
+    >>> spectral_norms(keras.Sequential([keras.Input((2,)), dense]))["dense"]
+    2.0
+    """
+    norms = {}
+
+    def add(weight, norm):
+        path = weight.path.removeprefix(f"{model.name}/")
+        norms[path.rpartition("/")[0]] = norm
+
+    for layer in model._flatten_layers():
+        if isinstance(layer, SpectralNormMixin):
+            if layer.built:
+                add(layer._raw_weight(), float(layer.sigma))
+        elif not normalized_only:
+            for name in ("kernel", "embeddings"):
+                weight = getattr(layer, name, None)
+                if isinstance(weight, keras.Variable) and len(weight.shape) > 1:
+                    add(weight, _exact_norm(weight))
+    return norms
+
+
+def _exact_norm(weight):
+    matrix = ops.convert_to_numpy(ops.cast(weight, "float32")).astype("float64")
+    matrix = matrix.reshape(-1, matrix.shape[-1])
+    if not np.isfinite(matrix).all():
+        return float("nan")
+    rows, columns = matrix.shape
+    gram = matrix @ matrix.T if rows < columns else matrix.T @ matrix
+    return float(np.sqrt(max(np.linalg.eigvalsh(gram)[-1], 0.0)))
 
 
 class _RandomUnitVector(keras.initializers.Initializer):

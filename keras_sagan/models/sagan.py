@@ -18,16 +18,20 @@ from keras_sagan.models.gradients import (
     generator_gradients,
     judge_both,
 )
+from keras_sagan.models.interpolation import InterpolationMixin
 from keras_sagan.models.loop import check_replicated, make_step_function
 from keras_sagan.models.presets import preset_settings
 from keras_sagan.models.sampling import SamplingMixin
 
 TTUR = {"g_learning_rate": 1e-4, "d_learning_rate": 4e-4, "beta_1": 0.0, "beta_2": 0.999}
-METRICS = ("g_loss", "d_loss", "real_logits", "fake_logits", "real_accuracy", "fake_accuracy")
+METRICS = (
+    *("g_loss", "d_loss", "real_logits", "fake_logits", "real_accuracy", "fake_accuracy"),
+    *("real_in_margin", "fake_in_margin"),
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
-class SAGAN(SamplingMixin, keras.Model):
+class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
     """Self-attention GAN that trains with `fit`.
 
     Each step updates the discriminator `d_steps` times and then the generator once, with the
@@ -385,6 +389,9 @@ class SAGAN(SamplingMixin, keras.Model):
             "fake_logits": ops.mean(fake_logits),
             "real_accuracy": ops.mean(ops.cast(real_logits > threshold, "float32")),
             "fake_accuracy": ops.mean(ops.cast(fake_logits <= threshold, "float32")),
+            # From which the discriminator still learns under the hinge loss.
+            "real_in_margin": ops.mean(ops.cast(real_logits < 1.0, "float32")),
+            "fake_in_margin": ops.mean(ops.cast(fake_logits > -1.0, "float32")),
         }
         for name, value in values.items():
             self._trackers[name].update_state(value, sample_weight=tf.shape(real_logits)[0])

@@ -5,6 +5,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_sagan.layers.self_attention2d import attention_layers, record_attention_scores
+from keras_sagan.layers.spectral_norm import spectral_norms
 from keras_sagan.models import batches
 from keras_sagan.models.gradients import call
 from keras_sagan.ops.labels import check_labels
@@ -168,4 +169,21 @@ class SamplingMixin:
             f"{name}/{layer.name}": float(layer.gamma.numpy())
             for name, network in networks.items()
             for layer in attention_layers(network)
+        }
+
+    def spectral_norms(self, normalized_only=True):
+        """Returns the largest singular value of every kernel: `{"generator/start": 2.1, …}`.
+
+        Args:
+            normalized_only: Boolean. `False` adds kernels that aren't spectrally normalised.
+                Defaults to `True`.
+
+        Returns:
+            Dictionary from a kernel's path to a float; see `keras_sagan.layers.spectral_norms`.
+        """
+        networks = {"generator": self.generator, "discriminator": self.discriminator}
+        return {
+            f"{name}/{path}": value
+            for name, network in networks.items()
+            for path, value in spectral_norms(network, normalized_only).items()
         }

@@ -1,5 +1,6 @@
 """Attention between the locations of image maps."""
 
+import numpy as np
 from keras import ops
 
 
@@ -28,3 +29,30 @@ def spatial_attention(query, key, value):
     query, key = ops.cast(query, score_dtype), ops.cast(key, score_dtype)
     scores = ops.softmax(ops.matmul(query, ops.transpose(key, (0, 2, 1))), axis=-1)
     return ops.matmul(ops.cast(scores, value.dtype), value), scores
+
+
+def attention_entropy(scores):
+    """Entropy of attention as a share of that of uniform attention.
+
+    1 means that every key location counts alike, 0 that a query looks at a single one.
+
+    Args:
+        scores: Float array of shape `(…, key_height, key_width)` that sums to 1 over the last two
+            axes, as `attention_maps()` and `record_attention_scores` give them.
+
+    Returns:
+        Float tensor of shape `(…)`, in [0, 1]; 1 where there is one key alone.
+
+    Example:
+
+    >>> import numpy as np
+    >>> float(attention_entropy(np.array([[0.5, 0.5], [0.0, 0.0]])))  # log(2) / log(4)
+    0.5
+    """
+    scores = ops.convert_to_tensor(scores)
+    keys = scores.shape[-2] * scores.shape[-1]
+    if keys == 1:
+        return ops.ones_like(scores[..., 0, 0])
+    logs = ops.log(ops.where(scores > 0, scores, ops.ones_like(scores)))  # 0 log 0 = 0
+    entropy = -ops.sum(scores * logs, axis=(-2, -1))
+    return ops.clip(entropy / float(np.log(keys)), 0.0, 1.0)

@@ -43,3 +43,39 @@ def sample_latents(count, latent_dim, rng, truncation=None):
 def sample_labels(count, num_classes, rng):
     """Draws class ids evenly; returns an int32 array of shape `(count,)`."""
     return rng.integers(0, num_classes, count, dtype="int32")
+
+
+def slerp(start, end, fractions):
+    """Goes from one latent to another along an arc.
+
+    A straight line between two normal latents passes near the origin, where normal latents never
+    lie: on the arc the length goes evenly from that of `start` to that of `end`.
+
+    Args:
+        start, end: Float arrays of shape `(latent_dim,)`.
+        fractions: Float array of shape `(steps,)`: 0 is `start`, 1 is `end`.
+
+    Returns:
+        float32 array of shape `(steps, latent_dim)`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> slerp(np.array([1.0, 0.0]), np.array([0.0, 1.0]), [0.5]).round(3).tolist()
+    [[0.7070000171661377, 0.7070000171661377]]
+
+    Reference:
+        [White, 2016](https://arxiv.org/abs/1609.04468), section 2.1.
+    """
+    start, end = np.asarray(start, "float64"), np.asarray(end, "float64")
+    fractions = np.asarray(fractions, "float64")[:, None]
+    lengths = [np.linalg.norm(vector) for vector in (start, end)]
+    if min(lengths) == 0:
+        return ((1 - fractions) * start + fractions * end).astype("float32")
+    directions = start / lengths[0], end / lengths[1]
+    angle = np.arccos(np.clip(directions[0] @ directions[1], -1.0, 1.0))
+    if np.sin(angle) < 1e-6:  # Parallel, or opposite, where there is no one arc.
+        return ((1 - fractions) * start + fractions * end).astype("float32")
+    weights = [np.sin(share * angle) / np.sin(angle) for share in (1 - fractions, fractions)]
+    arc = weights[0] * directions[0] + weights[1] * directions[1]
+    return (arc * ((1 - fractions) * lengths[0] + fractions * lengths[1])).astype("float32")

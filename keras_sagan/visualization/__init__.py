@@ -1,20 +1,35 @@
-"""Pictures: image grids, attention overlays and training curves.
+"""Pictures: grids, attention overlays, walks, neighbours, training curves and animations.
 
-Everything here takes numpy arrays in user space, uint8 in [0, 255], and never touches a model.
-Drawing needs the `plot` extra: `pip install "keras_sagan[plot]"`.
+Images are numpy arrays in user space, uint8 in [0, 255]. What takes a `model` touches it only
+through `generate()`, `interpolate()` and `attention_maps()`, so that it works with any model that
+has them. Drawing needs the `plot` extra: `pip install "keras_sagan[plot]"`.
 """
 
+from keras_sagan.visualization.animation import save_gif
 from keras_sagan.visualization.attention import attention_overlay, plot_attention
 from keras_sagan.visualization.curves import plot_curves
 from keras_sagan.visualization.grid import image_grid, sample_grid, save_image
+from keras_sagan.visualization.model_attention import draw_attention
+from keras_sagan.visualization.model_pictures import (
+    draw_interpolation,
+    draw_neighbours,
+    draw_truncation,
+    nearest_neighbours,
+)
 from keras_sagan.visualization.query_points import choose_query_points
 
 __all__ = [
     "attention_overlay",
     "choose_query_points",
+    "draw_attention",
+    "draw_interpolation",
+    "draw_neighbours",
+    "draw_truncation",
     "image_grid",
+    "nearest_neighbours",
     "plot_attention",
     "plot_curves",
     "sample_grid",
+    "save_gif",
     "save_image",
 ]

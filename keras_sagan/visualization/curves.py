@@ -9,6 +9,7 @@ from keras_sagan.visualization.optional import new_figure, parent_made, require
 # Blue, vermilion, bluish green, orange, reddish purple, sky blue: Okabe and Ito, 2008.
 LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
 GREY = "#555555"
+MOST_NAMED = 6  # Curves of a panel that get a name each.
 LEGEND_LINE = 7.5  # points from one line of a legend to the next
 DPI = 200
 
@@ -18,7 +19,8 @@ def plot_curves(history, path=None, title=None):
 
     Each kind of figure has its own panel and its own scale. Validation figures (`val_…`) are
     dashed, in the colour of what they validate. Values that aren't finite leave a gap. Legends
-    stand above the curves and give the last value of each.
+    stand above the curves and give the last value of each; more than 6 curves in a panel are
+    thin, in one colour for each network, and the legend counts them.
 
     Args:
         history: What `fit` returned, its `history` dictionary, or any dictionary from names to
@@ -40,7 +42,7 @@ def plot_curves(history, path=None, title=None):
     Example:
 
     ```python
-    history = model.fit(dataset, epochs=20, callbacks=[AttentionGamma(), evaluator])
+    history = model.fit(dataset, epochs=20, callbacks=[AttentionMonitor(), evaluator])
     plot_curves({**history.history, "fid_1k": evaluator.history}, path="runs/curves.png")
     ```
     """
@@ -118,7 +120,10 @@ def group_panels(series):
         "Loss": lambda name: "loss" in name,
         "Logits": lambda name: "logit" in name,
         "Discriminator accuracy": lambda name: "accuracy" in name,
+        "Inside the hinge margin": lambda name: "in_margin" in name,
         "Attention γ": lambda name: "gamma" in name,
+        "Attention entropy": lambda name: "entropy" in name,
+        "Largest singular value σ": lambda name: name.startswith("sigma"),
         "FID": lambda name: name.startswith("fid"),
     }
     panels = {kind: {} for kind in kinds}
@@ -138,7 +143,7 @@ def is_second(name):
     Logs are sorted by name, and a colour should mean the same in every panel.
     """
     base = name.removeprefix("val_")
-    is_partner = base.startswith(("d_", "fake_", "gamma/discriminator"))
+    is_partner = base.startswith(("d_", "fake_")) or "discriminator" in base
     return (name != base, is_partner)
 
 
@@ -146,10 +151,12 @@ def short_name(name):
     """Names a curve for a legend, without what its panel's title says already."""
     if name.startswith("fid_"):
         return f"{name.removeprefix('fid_')} samples"
-    name = name.removeprefix("gamma/")
-    for ending in ("_loss", "_logits", "_accuracy"):
+    for start in ("gamma/", "attention_entropy/", "sigma/"):
+        name = name.removeprefix(start)
+    for ending in ("_loss", "_logits", "_accuracy", "_in_margin"):
         name = name.removesuffix(ending)
     name = {"g": "G", "d": "D"}.get(name, name)
+    name = {"generator": "G", "discriminator": "D"}.get(name, name)
     return name.replace("generator/", "G · ").replace("discriminator/", "D · ").replace("_", " ")
 
 
@@ -161,11 +168,26 @@ def legend_label(name, values):
     return f"{kind}{short_name(name.removeprefix('val_'))}{last}"
 
 
+def legend_labels(series):
+    """The legend's lines, by the curve that each belongs to."""
+    if len(series) <= MOST_NAMED:
+        return {name: legend_label(name, values) for name, (_, values) in series.items()}
+    groups = {}
+    for name in series:
+        groups.setdefault(group_of(name), []).append(name)
+    return {names[0]: f"{group}  {len(names)} curves" for group, names in groups.items()}
+
+
+def group_of(name):
+    """The network that a curve is of, for panels with too many curves to name."""
+    return short_name(name.removeprefix("val_")).partition(" · ")[0]
+
+
 def legend_shape(series):
     """Rows and columns of a panel's legend: two columns where the labels are short."""
-    longest = max(len(legend_label(name, values)) for name, (_, values) in series.items())
-    columns = min(2 if longest <= 16 else 1, len(series))
-    return math.ceil(len(series) / columns), columns
+    labels = legend_labels(series)
+    columns = min(2 if max(map(len, labels.values())) <= 16 else 1, len(labels))
+    return math.ceil(len(labels) / columns), columns
 
 
 def draw_panel(axes, title, series, legend_height):
@@ -177,10 +199,12 @@ def draw_panel(axes, title, series, legend_height):
         series: Dictionary from names to pairs of arrays, epochs and values.
         legend_height: Float. Points kept free above the axes for the legend.
     """
-    colors = {}
+    colors, labels = {}, legend_labels(series)
+    has_many = len(series) > MOST_NAMED
     for name, (epochs, values) in series.items():
         base = name.removeprefix("val_")
-        color = colors.setdefault(base, LINE_COLORS[len(colors) % len(LINE_COLORS)])
+        key = group_of(name) if has_many else base
+        color = colors.setdefault(key, LINE_COLORS[len(colors) % len(LINE_COLORS)])
         values = np.where(np.isfinite(values), values, np.nan)
         is_short = np.isfinite(values).sum() <= 12
         axes.plot(
@@ -188,10 +212,10 @@ def draw_panel(axes, title, series, legend_height):
             values,
             color=color,
             linestyle="-" if name == base else "--",
-            linewidth=1.2,
-            marker="o" if is_short else None,
+            linewidth=0.6 if has_many else 1.2,
+            marker="o" if is_short and not has_many else None,
             markersize=2.4,
-            label=legend_label(name, values),
+            label=labels.get(name, "_"),
         )
     axes.set_title(title, fontsize=7.5, fontweight="bold", loc="left", pad=legend_height + 6)
     axes.set_xlabel("epoch", fontsize=6.5, color=GREY, labelpad=2)
@@ -235,7 +259,7 @@ def style_axes(axes, title, series):
     if not values.size:
         axes.set_yticks([])
         axes.text(0.5, 0.5, "no finite value", transform=axes.transAxes, ha="center", fontsize=6.5)
-    elif title == "Discriminator accuracy":
+    elif title in ("Discriminator accuracy", "Inside the hinge margin", "Attention entropy"):
         axes.set_ylim(-0.03, 1.03)
     elif title == "FID":
         axes.set_ylim(0, max(1.08 * values.max(), 1e-6))

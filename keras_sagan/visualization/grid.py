@@ -163,7 +163,7 @@ def sample_grid(images, row_labels=None, rows=None, columns=None, padding=2, sca
     """
     images = check_images(images)
     if scale is None:
-        scale = max(1, math.ceil(LEGIBLE_PIXELS / images.shape[1]))
+        scale = legible_scale(images)
     if row_labels is None:
         return image_grid(images, rows, columns, padding, scale)
 
@@ -180,6 +180,11 @@ def sample_grid(images, row_labels=None, rows=None, columns=None, padding=2, sca
     step = images.shape[1] * scale + padding
     margin = label_margin([str(label) for label in row_labels], step, padding, grid.shape[0])
     return np.concatenate([margin, grid], axis=1)
+
+
+def legible_scale(images):
+    """Returns the smallest number that makes images 64 pixels high."""
+    return max(1, math.ceil(LEGIBLE_PIXELS / images.shape[1]))
 
 
 def label_margin(row_labels, step, padding, height):
@@ -238,3 +243,18 @@ def save_image(path, image):
         image = image[..., 0]
     picture = require("PIL.Image").fromarray(np.ascontiguousarray(image))
     picture.save(parent_made(path))
+
+
+def read_image(path):
+    """Reads one image from a file.
+
+    Args:
+        path: String or path.
+
+    Returns:
+        uint8 array in [0, 255] of shape `(height, width, channels)` with 1 or 3 channels.
+    """
+    with require("PIL.Image").open(path) as picture:
+        is_grey = picture.mode in ("1", "L", "I", "I;16", "F")
+        pixels = np.asarray(picture.convert("L" if is_grey else "RGB"))
+    return pixels if pixels.ndim == 3 else pixels[..., None]

@@ -12,6 +12,7 @@ class StubGAN(keras.Model):
         self.latent_dim = 4
         self.num_classes = num_classes
         self.gammas = gammas
+        self.sigmas = {"generator/a": 1.0, "generator/b": 3.0, "discriminator/c": 2.0}
         self.calls = []
 
     def call(self, inputs):
@@ -38,12 +39,17 @@ class StubGAN(keras.Model):
 
     def attention_maps(self, inputs, labels=None):
         self.calls.append({"latents": inputs, "labels": labels})
-        names = [name.split("/")[1] for name in self.gammas if name.startswith("generator/")]
-        scores = np.full((len(inputs), 4, 4, 2, 2), 0.25, "float32")
+        network = "generator/" if np.ndim(inputs) == 2 else "discriminator/"
+        names = [name.split("/")[1] for name in self.gammas if name.startswith(network)]
+        scores = np.zeros((len(inputs), 4, 4, 2, 2), "float32")
+        scores[..., 0, :] = 0.5  # Half of the keys: log(2) / log(4) = 0.5.
         return self.generate(len(inputs), labels, seed=0), dict.fromkeys(names, scores)
 
     def attention_gammas(self):
         return dict.fromkeys(self.gammas, np.float32(0.125))
+
+    def spectral_norms(self, normalized_only=True):
+        return dict(self.sigmas)
 
 
 @pytest.fixture

@@ -41,6 +41,23 @@ def test_a_resumed_training_counts_on(tmp_path, stub_gan, run_fit):
     assert files(tmp_path) == ["attention_epoch_006.png"]
 
 
+def test_the_discriminators_look_at_real_images(tmp_path, stub_gan, run_fit):
+    model = stub_gan(gammas=("generator/self_attention", "discriminator/other"))
+    images = np.zeros((2, 8, 8, 1), "uint8")
+    run_fit(model, [AttentionFigure(tmp_path, 1, 1, real_images=images, real_labels=[2, 0])])
+    assert files(tmp_path) == ["attention_epoch_002.png", "attention_epoch_002_discriminator.png"]
+    (call,) = [x for x in model.calls if "latents" in x and np.ndim(x["latents"]) == 4]
+    assert call["labels"] == [2, 0] and call["latents"] is images
+
+
+def test_real_images_need_labels_and_a_discriminator_with_attention(tmp_path, stub_gan, run_fit):
+    callback = AttentionFigure(tmp_path, real_images=np.zeros((1, 8, 8, 1), "uint8"))
+    with pytest.raises(ValueError, match="`AttentionFigure` .* whose discriminator has"):
+        run_fit(stub_gan(), [callback])
+    with pytest.raises(ValueError, match="`real_labels` must be given.*num_classes=3"):
+        run_fit(stub_gan(gammas=("generator/a", "discriminator/b")), [callback])
+
+
 @pytest.mark.parametrize("gammas", [(), ("discriminator/self_attention",)])
 def test_a_generator_without_attention_is_refused_before_training(
     tmp_path, stub_gan, run_fit, gammas

@@ -92,3 +92,47 @@ def test_without_pillow_it_fails_before_training(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(ImportError, match='\npip install "keras_sagan\\[plot\\]"$'):
         SampleGrid(tmp_path)
+
+
+def test_a_gif_of_the_whole_training(tmp_path, stub_gan, run_fit):
+    from PIL import Image
+
+    model = stub_gan()
+    run_fit(model, [SampleGrid(tmp_path, images_per_class=2, gif=True)])
+    run_fit(model, [SampleGrid(tmp_path, images_per_class=2, gif=True)], 3, initial_epoch=2)
+    with Image.open(tmp_path / "samples.gif") as picture:
+        assert picture.n_frames == 4  # Before training and after three epochs, of both parts.
+        for index in range(4):
+            picture.seek(index)
+            with Image.open(tmp_path / f"samples_epoch_{index:03d}.png") as grid:
+                np.testing.assert_array_equal(picture.convert("RGB"), grid.convert("RGB"))
+
+
+def test_a_gif_leaves_out_grids_of_another_size(tmp_path, stub_gan, run_fit):
+    from PIL import Image
+
+    run_fit(stub_gan(), [SampleGrid(tmp_path, images_per_class=3)])
+    callback = SampleGrid(tmp_path, images_per_class=2)
+    assert SampleGrid(tmp_path / "none").save_gif() is None
+    run_fit(stub_gan(), [callback], epochs=4, initial_epoch=2)
+    with Image.open(callback.save_gif()) as picture:
+        assert picture.n_frames == 3
+
+
+def test_tensorboard_gets_every_grid(tmp_path, stub_gan, run_fit):
+    import tensorflow as tf
+
+    run_fit(stub_gan(), [SampleGrid(tmp_path, images_per_class=2, log_dir=tmp_path / "logs")])
+    (path,) = (tmp_path / "logs").iterdir()
+    seen = {}
+    for record in tf.data.TFRecordDataset(str(path)):
+        event = tf.compat.v1.Event.FromString(record.numpy())
+        for value in event.summary.value:
+            assert value.tag == "samples" and value.metadata.plugin_data.plugin_name == "images"
+            width, height, png = tf.make_ndarray(value.tensor)
+            seen[event.step] = tf.io.decode_png(png).numpy()
+            assert seen[event.step].shape[:2] == (int(height), int(width))
+    assert sorted(seen) == [0, 1, 2]
+    for step, pixels in seen.items():
+        written = tf.io.decode_png(tf.io.read_file(str(tmp_path / f"samples_epoch_{step:03d}.png")))
+        np.testing.assert_array_equal(pixels, written.numpy())

@@ -13,6 +13,7 @@ from keras_sagan import SAGAN
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
 
 METRICS = {"g_loss", "d_loss", "real_logits", "fake_logits", "real_accuracy", "fake_accuracy"}
+METRICS |= {"real_in_margin", "fake_in_margin"}
 IMAGES, LABELS = tiny.images(26), tiny.labels(26)  # Seven batches of 4, the last one of 2.
 
 

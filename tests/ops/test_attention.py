@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_sagan.ops.attention import spatial_attention
+from keras_sagan.ops.attention import attention_entropy, spatial_attention
 
 
 def test_a_huge_logit_picks_one_key():
@@ -30,3 +30,19 @@ def test_half_inputs_have_a_float32_softmax(dtype):
     outputs, scores = spatial_attention(query, key, value)
     assert "float32" in str(scores.dtype) and dtype in str(outputs.dtype)
     np.testing.assert_allclose(ops.convert_to_numpy(scores).sum(-1), 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "scores, expected",
+    [
+        (np.full((4, 4), 1 / 16), 1.0),
+        (np.eye(1, 16).reshape(4, 4), 0.0),
+        (np.diag([0.25] * 4), 0.5),  # log(4) / log(16)
+        (np.ones((1, 1)), 1.0),
+    ],
+)
+def test_entropy_by_hand(scores, expected):
+    stacked = np.stack([scores, scores]).astype("float32")
+    entropy = ops.convert_to_numpy(attention_entropy(stacked))
+    assert entropy.shape == (2,)
+    np.testing.assert_allclose(entropy, expected, atol=1e-6)

@@ -25,6 +25,7 @@ class PlainSAGAN:
         """
         metrics = {"d_loss": [], "real_logits": [], "fake_logits": []}
         metrics.update(real_accuracy=[], fake_accuracy=[])
+        metrics.update(real_in_margin=[], fake_in_margin=[])
         for latents, fake_labels in draws[:-1]:
             fake_images, _ = self.generate(latents, fake_labels)
             with tf.GradientTape() as tape:
@@ -40,6 +41,8 @@ class PlainSAGAN:
             metrics["fake_logits"].append(fake)
             metrics["real_accuracy"].append(real > 0)
             metrics["fake_accuracy"].append(fake <= 0)
+            metrics["real_in_margin"].append(real < 1)
+            metrics["fake_in_margin"].append(fake > -1)
             self._descend(self.d, self.d_trained, tape, loss, self.d_rate)
             self._assign(self.d, moved)
         latents, fake_labels = draws[-1]

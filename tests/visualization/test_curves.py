@@ -120,3 +120,27 @@ def test_an_empty_history_is_refused(history):
 def test_other_types_are_refused():
     with pytest.raises(ValueError, match="`history` must be .*Received: history of type list"):
         plot_curves([1.0, 2.0])
+
+
+def test_monitors_have_their_panels_and_many_curves_are_counted():
+    sigmas = {f"sigma/generator/conv_{i}": [(1, 1.0), (2, 1.1)] for i in range(5)}
+    sigmas |= {f"sigma/discriminator/conv_{i}": [(1, 2.0), (2, 2.1)] for i in range(3)}
+    figures = {
+        "real_in_margin": [0.9, 0.8],
+        "fake_in_margin": [1.0, 0.9],
+        "attention_entropy/generator/attention_16": [0.99, 0.98],
+        "gamma/generator/attention_16": [0.0, 0.1],
+    }
+    panels = drawn(plot_curves({**figures, **sigmas}))
+    assert list(panels) == [
+        "Inside the hinge margin",
+        "Attention γ",
+        "Attention entropy",
+        "Largest singular value σ",
+    ]
+    assert legend_texts(panels["Inside the hinge margin"]) == ["real  0.8", "fake  0.9"]
+    assert legend_texts(panels["Attention entropy"]) == ["G · attention 16  0.98"]
+    sigma = panels["Largest singular value σ"]
+    assert legend_texts(sigma) == ["G  5 curves", "D  3 curves"]
+    assert len(sigma.lines) == 8
+    assert len({line.get_color() for line in sigma.lines}) == 2

@@ -1,0 +1,77 @@
+import keras
+import numpy as np
+
+from keras_sagan.callbacks.schedule import is_due
+from keras_sagan.ops.attention import attention_entropy
+from keras_sagan.visualization.classes import spread_classes
+from keras_sagan.visualization.grid import check_integer
+
+
+class AttentionMonitor(keras.callbacks.Callback):
+    """Adds γ and the entropy of each attention layer to the figures of an epoch.
+
+    γ says how much of its attention a layer adds to what went in; it is 0 at first. The entropy is
+    the mean over images and query locations, as a share of that of uniform attention: 1 looks
+    everywhere alike, 0 at one place. The generator's is that of images from the same latents each
+    time, the discriminator's that of its look at these images.
+
+    The keys are `gamma/generator/<layer>`, `attention_entropy/generator/<layer>` and the same with
+    `discriminator`. `History` sees them always, and `CSVLogger` or `TensorBoard` where they stand
+    after this callback in the list. A model without attention gets no key.
+
+    Args:
+        num_images: Integer. How many images the entropy is measured on. Defaults to `16`.
+        seed: Integer. Seed of their latents. Defaults to `0`.
+        every_epochs: Integer. Measure the entropy each time so many epochs are done, and after the
+            last one; γ costs nothing and is there after each. Defaults to `1`.
+
+    Raises:
+        ValueError: If an argument isn't a positive integer.
+
+    Example:
+
+    ```python
+    callbacks = [AttentionMonitor(), keras.callbacks.CSVLogger("runs/first/log.csv")]
+    model.fit(dataset, epochs=20, callbacks=callbacks)
+    ```
+
+    Reference:
+
+    - [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equation 3, for γ.
+    """
+
+    def __init__(self, num_images=16, seed=0, every_epochs=1):
+        super().__init__()
+        check_integer("num_images", num_images, 1)
+        check_integer("every_epochs", every_epochs, 1)
+        self.num_images = num_images
+        self.seed = seed
+        self.every_epochs = every_epochs
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is None:
+            return
+        for name, gamma in self.model.attention_gammas().items():
+            logs[f"gamma/{name}"] = float(gamma)
+        if is_due(epoch, self.every_epochs, self.params):
+            for name, entropy in self.entropies().items():
+                logs[f"attention_entropy/{name}"] = entropy
+
+    def entropies(self):
+        """Returns the entropy of each attention layer as the model stands, by its name."""
+        networks = {name.split("/")[0] for name in self.model.attention_gammas()}
+        num_classes = self.model.num_classes
+        labels = None if num_classes is None else spread_classes(num_classes, self.num_images)
+        shape = (self.num_images, self.model.latent_dim)
+        inputs = np.random.default_rng(self.seed).standard_normal(shape).astype("float32")
+        found = {}
+        for network in ("generator", "discriminator"):
+            if network not in networks:
+                continue
+            if network == "discriminator":
+                inputs = self.model.generate(self.num_images, labels=labels, latents=inputs)
+            _, maps = self.model.attention_maps(inputs, labels)
+            for layer, scores in maps.items():
+                entropy = keras.ops.convert_to_numpy(attention_entropy(scores))
+                found[f"{network}/{layer}"] = float(entropy.mean())
+        return found

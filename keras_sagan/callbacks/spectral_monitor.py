@@ -1,0 +1,55 @@
+import keras
+
+from keras_sagan.callbacks.schedule import is_due
+from keras_sagan.visualization.grid import check_integer
+
+
+class SpectralMonitor(keras.callbacks.Callback):
+    """Follows σ, the largest singular value, of every spectrally normalised kernel.
+
+    The layers divide by σ, so that it doesn't matter by itself; it drifts in a healthy run. A
+    jump from one look to the next is a sign of collapse. `SpectralMonitor.history` has every
+    kernel, ready for `plot_curves`. An epoch's figures get the largest of each network alone,
+    `sigma/generator` and `sigma/discriminator`: a network has dozens.
+
+    Args:
+        normalized_only: Boolean. `False` follows the kernels that aren't normalised too, which
+            takes an eigenvalue decomposition each. Defaults to `True`.
+        every_epochs: Integer. Look each time so many epochs are done, and after the last one.
+            Defaults to `1`.
+
+    Raises:
+        ValueError: If `every_epochs` isn't a positive integer.
+
+    Example:
+
+    ```python
+    monitor = SpectralMonitor()
+    model.fit(dataset, epochs=20, callbacks=[monitor])
+    plot_curves(monitor.history, path="runs/sigmas.png")
+    ```
+
+    Reference:
+
+    - [Brock et al., 2019](https://arxiv.org/abs/1809.11096), section 4 and appendix F, on σ before
+      a collapse.
+    """
+
+    def __init__(self, normalized_only=True, every_epochs=1):
+        super().__init__()
+        check_integer("every_epochs", every_epochs, 1)
+        self.normalized_only = normalized_only
+        self.every_epochs = every_epochs
+        self.history = {}  # From `sigma/<network>/<kernel>` to pairs of epochs done and σ.
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not is_due(epoch, self.every_epochs, self.params):
+            return
+        largest = {}
+        for name, sigma in self.model.spectral_norms(self.normalized_only).items():
+            pairs = [pair for pair in self.history.get(f"sigma/{name}", []) if pair[0] <= epoch]
+            self.history[f"sigma/{name}"] = [*pairs, (epoch + 1, sigma)]
+            network = name.split("/")[0]
+            largest[network] = max(largest.get(network, sigma), sigma)
+        if logs is not None:
+            logs.update({f"sigma/{network}": sigma for network, sigma in largest.items()})

@@ -1,0 +1,105 @@
+"""The attention figures of a whole model, at hand or in a file."""
+
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_sagan.visualization.attention import plot_attention
+from keras_sagan.visualization.classes import names_of, spread_classes
+from keras_sagan.visualization.grid import check_integer
+
+
+def draw_attention(
+    model,
+    directory,
+    images=None,
+    labels=None,
+    num_images=4,
+    num_points=3,
+    query_points=None,
+    class_names=None,
+    seed=0,
+    name="attention",
+):
+    """Draws where the attention of a network looks, one figure for each attention layer.
+
+    Without `images` it is the generator's, on images from known latents with classes spread over
+    all there are. With `images` it is the discriminator's, on these. A single layer's file is
+    `<name>.png`; several ones' are `<name>_<layer>.png`.
+
+    Args:
+        model: A `SAGAN`, or the path of a `.keras` file of one.
+        directory: String or path. Where the figures go; it is made if it isn't there.
+        images: Array `(batch, height, width, channels)`, uint8 or float in [-1, 1], to show the
+            discriminator. Defaults to `None`: the generator's attention.
+        labels: Integer array, the class of each image, given or generated. Defaults to classes
+            spread over all for the generator; a discriminator with classes needs them.
+        num_images: Integer. Generated images. Defaults to `4`.
+        num_points: Integer. Query points chosen in each image. Defaults to `3`.
+        query_points: Integer array of shape `(points, 2)` or `(batch, points, 2)`, (row, column)
+            in image pixels. Defaults to `None`: points of high contrast.
+        class_names: List of strings, one for each class of the model. Defaults to `None`: rows
+            carry the class number.
+        seed: Integer. Seed of the latents. Defaults to `0`.
+        name: String. What the files' names begin with. Defaults to `"attention"`.
+
+    Returns:
+        Dictionary from layer name to the path of its figure.
+
+    Raises:
+        ValueError: If an argument doesn't fit the model, or the network has no attention.
+        ImportError: If matplotlib isn't installed.
+
+    Example:
+
+    ```python
+    draw_attention("runs/first/model.keras", "runs/first")
+    draw_attention(model, "runs/first", images[:4], labels[:4], name="discriminator")
+    ```
+
+    Reference:
+
+    - [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), figures 1 and 5.
+    """
+    check_integer("num_images", num_images, 1)
+    if isinstance(model, (str, os.PathLike)):
+        model = keras.saving.load_model(model)
+    if images is None:
+        shape = (num_images, model.latent_dim)
+        images = np.random.default_rng(seed).standard_normal(shape).astype("float32")
+        if labels is None and model.num_classes is not None:
+            labels = spread_classes(model.num_classes, num_images)
+    rows = row_names(model, labels, class_names)
+    images, maps = model.attention_maps(images, labels)
+    paths = {}
+    for layer, scores in maps.items():
+        ending = "_" + layer.replace("/", "_") if len(maps) > 1 else ""
+        paths[layer] = Path(directory) / f"{name}{ending}.png"
+        plot_attention(
+            images,
+            scores,
+            query_points=query_points,
+            num_points=num_points,
+            path=paths[layer],
+            title=f"{layer}, {scores.shape[1]} × {scores.shape[2]}, {name.replace('_', ' ')}",
+            row_labels=rows,
+        )
+    return paths
+
+
+def row_names(model, labels, class_names):
+    """Returns the name of each label's class, or `None` for an unconditional model.
+
+    Raises:
+        ValueError: If there are names for a model without classes, or not one for each.
+    """
+    if model.num_classes is not None:
+        return None if labels is None else names_of(labels, class_names, model.num_classes)
+    if class_names is not None:
+        raise ValueError(
+            "`class_names` must be None for an unconditional model. "
+            f"Received: class_names={class_names}"
+        )
+    return None

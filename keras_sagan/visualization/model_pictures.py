@@ -1,0 +1,258 @@
+"""Pictures of what lies between images, and beside them: walks, truncation, nearest neighbours."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_sagan.visualization.animation import save_gif
+from keras_sagan.visualization.classes import names_of, spread_classes
+from keras_sagan.visualization.grid import (
+    LABEL_GREY,
+    check_images,
+    check_integer,
+    image_grid,
+    legible_scale,
+    sample_grid,
+    save_image,
+)
+from keras_sagan.visualization.optional import require
+
+HEADER_PIXELS = 26
+
+
+def draw_interpolation(
+    model,
+    path,
+    rows=4,
+    steps=8,
+    labels=None,
+    to_labels=None,
+    class_names=None,
+    seed=0,
+    truncation=None,
+):
+    """Draws ways from one image to another, through latents or through classes.
+
+    A PNG has one row for each way. A GIF shows all ways at once, there and back.
+
+    Args:
+        model: A `SAGAN`.
+        path: String or path, ending in `.png` or `.gif`.
+        rows: Integer. How many ways. Defaults to `4`.
+        steps: Integer. Images of a way, both ends included. Defaults to `8`.
+        labels, to_labels: Class id, or `rows` of them: where a way starts and ends. Without
+            `to_labels` the class stays and the latents go; with it the latents stay.
+        class_names: List of strings, one for each class of the model. Defaults to `None`: rows
+            carry class numbers.
+        seed: Integer. Seed of the latents. Defaults to `0`.
+        truncation: Float. As in `generate()`. Defaults to `None`.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If the ending is another one, or an argument doesn't fit the model.
+        ImportError: If pillow isn't installed.
+
+    Example:
+
+    ```python
+    draw_interpolation(model, "runs/latents.png")
+    draw_interpolation(model, "runs/classes.gif", steps=24, labels=0, to_labels=[1, 2, 3, 4])
+    ```
+    """
+    path = Path(path)
+    if path.suffix not in (".png", ".gif"):
+        raise ValueError(f"`path` must end in .png or .gif. Received: path={path}")
+    if labels is None and model.num_classes is not None:
+        labels = spread_classes(model.num_classes, rows)
+    images = model.interpolate(
+        rows, steps, labels=labels, to_labels=to_labels, seed=seed, truncation=truncation
+    )
+    names = None
+    if model.num_classes is not None:
+        ends = [
+            names_of(np.broadcast_to(ids, rows), class_names, model.num_classes)
+            for ids in (labels, labels if to_labels is None else to_labels)
+        ]
+        names = [a if a == b else f"{a} → {b}" for a, b in zip(*ends)]
+    if path.suffix == ".png":
+        flat = images.reshape(rows * steps, *images.shape[2:])
+        save_image(path, sample_grid(flat, names, rows=rows, columns=steps))
+        return path
+    columns = None if names is None else 1
+    frames = [sample_grid(images[:, i], names, columns=columns) for i in range(steps)]
+    save_gif(path, frames + frames[-2:0:-1], seconds=0.08, last_seconds=0.08)
+    return path
+
+
+def draw_truncation(
+    model,
+    path,
+    truncations=(0.1, 0.5, 1.0, 2.0, None),
+    columns=10,
+    labels=None,
+    seed=0,
+):
+    """Draws samples at several truncations of the latents, a row each.
+
+    Truncation trades variety for typical images; `None` is what the model was trained on.
+
+    Args:
+        model: A `SAGAN`.
+        path: String or path, of the PNG.
+        truncations: Sequence of positive floats or `None`. Latents beyond a value are drawn
+            again. Defaults to `(0.1, 0.5, 1.0, 2.0, None)`.
+        columns: Integer. Samples in a row. Defaults to `10`.
+        labels: Class id, or `columns` of them. Defaults to classes spread over all there are.
+        seed: Integer. Seed of the latents. Defaults to `0`.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If an argument doesn't fit the model.
+        ImportError: If pillow isn't installed.
+
+    Example:
+
+    ```python
+    draw_truncation(model, "runs/truncation.png", labels=3)
+    ```
+
+    Reference:
+
+    - [Brock et al., 2019](https://arxiv.org/abs/1809.11096), section 3.1.
+    """
+    check_integer("columns", columns, 1)
+    if len(truncations) == 0:
+        raise ValueError(f"`truncations` must hold at least one. Received: {truncations!r}")
+    if labels is None and model.num_classes is not None:
+        labels = spread_classes(model.num_classes, columns)
+    images = [model.generate(columns, labels, seed, truncation=t) for t in truncations]
+    names = ["none" if value is None else f"{value:g}" for value in truncations]
+    save_image(path, sample_grid(np.concatenate(images), names, columns=columns))
+    return Path(path)
+
+
+def nearest_neighbours(images, real_images, feature_extractor=None, num_neighbours=5):
+    """Finds the real images that are nearest to others, in the space of features.
+
+    Args:
+        images, real_images: uint8 arrays in [0, 255] of shape `(batch, height, width, channels)`.
+        feature_extractor: Callable from float32 images in [-1, 1] to features, such as
+            `keras_sagan.metrics.GreyClassifierFeatures()`. Defaults to `None`: pixels.
+        num_neighbours: Integer. Defaults to `5`.
+
+    Returns:
+        Tuple of indices into `real_images` and Euclidean distances, of shape
+        `(len(images), num_neighbours)` each, nearest first.
+
+    Raises:
+        ValueError: If images aren't uint8 or `num_neighbours` doesn't fit.
+
+    Example:
+
+    >>> import numpy as np
+    >>> real = np.arange(3, dtype="uint8").reshape(3, 1, 1, 1) * 100
+    >>> nearest_neighbours(real[2:] - 10, real, num_neighbours=2)[0]
+    array([[2, 1]])
+    """
+    check_integer("num_neighbours", num_neighbours, 1)
+    images, real_images = check_images(images), check_images(real_images)
+    if num_neighbours > len(real_images):
+        raise ValueError(
+            f"`num_neighbours` must be at most the {len(real_images)} real images. "
+            f"Received: num_neighbours={num_neighbours}"
+        )
+    features, real = (features_of(x, feature_extractor) for x in (images, real_images))
+    squares = (real**2).sum(axis=1)
+    indices, distances = [], []
+    for one in features:
+        found = np.argsort(squares - 2.0 * real @ one, kind="stable")[:num_neighbours]
+        indices.append(found)
+        distances.append(np.linalg.norm(real[found] - one, axis=1))
+    return np.stack(indices), np.stack(distances)
+
+
+def features_of(images, feature_extractor, batch_size=250):
+    """Returns the features of uint8 images, float64 of shape `(batch, dim)`."""
+    features = []
+    for start in range(0, len(images), batch_size):
+        x = images[start : start + batch_size].astype("float32") / 127.5 - 1.0
+        if feature_extractor is not None:
+            x = keras.ops.convert_to_numpy(feature_extractor(x))
+        features.append(np.asarray(x, "float64").reshape(len(x), -1))
+    return np.concatenate(features)
+
+
+def draw_neighbours(
+    images, real_images, path, feature_extractor=None, num_neighbours=5, num_reference=1000
+):
+    """Draws generated images beside the real ones nearest to them, to see what was memorised.
+
+    The number beside a row is the distance to the nearest real image, as a multiple of the median
+    distance of a real image to the nearest other one: about 1 where an image is as far from the
+    data as real ones are from one another, 0 for a copy.
+
+    Args:
+        images, real_images, feature_extractor, num_neighbours: As for `nearest_neighbours`.
+        path: String or path, of the PNG.
+        num_reference: Integer. Real images whose distances give the median. Defaults to `1000`.
+
+    Returns:
+        Tuple of the path and the multiples, a float array of shape `(len(images),)`.
+
+    Raises:
+        ValueError: As `nearest_neighbours`, or if there are less than 2 real images.
+        ImportError: If pillow isn't installed.
+
+    Example:
+
+    ```python
+    pictures = model.generate(8, seed=0)
+    draw_neighbours(pictures, train_images, "runs/neighbours.png", GreyClassifierFeatures())
+    ```
+    """
+    check_integer("num_reference", num_reference, 1)
+    images, real_images = check_images(images), check_images(real_images)
+    if len(real_images) < 2:
+        raise ValueError(
+            f"`real_images` must hold at least 2 images. Received: {len(real_images)} images"
+        )
+    found, distances = nearest_neighbours(images, real_images, feature_extractor, num_neighbours)
+    step = -(-len(real_images) // num_reference)
+    # The nearest of all is the image itself.
+    _, among_real = nearest_neighbours(real_images[::step], real_images, feature_extractor, 2)
+    multiples = distances[:, 0] / max(float(np.median(among_real[:, 1])), 1e-12)
+    scale = legible_scale(images)
+    left = sample_grid(images, [f"{x:.2f}" for x in multiples], columns=1)
+    neighbours = real_images[found.reshape(-1)]
+    right = image_grid(neighbours, columns=num_neighbours, scale=scale)
+    if right.shape[-1] == 1:
+        right = right.repeat(3, axis=-1)
+    gap = np.full((len(left), 16, 3), 255, "uint8")
+    picture = np.concatenate([left, gap, right], axis=1)
+    names = {0: "distance", left.shape[1] - images.shape[2] * scale: "generated"}
+    names[left.shape[1] + gap.shape[1]] = "nearest real images"
+    save_image(path, np.concatenate([header(picture.shape[1], names), picture]))
+    return Path(path), multiples
+
+
+def header(width, names):
+    """Draws column names on white.
+
+    Args:
+        width: Integer. Pixels.
+        names: Dictionary from a name's left edge in pixels to the name.
+
+    Returns:
+        uint8 array of shape `(HEADER_PIXELS, width, 3)`.
+    """
+    strip = require("PIL.Image").new("RGB", (width, HEADER_PIXELS), "white")
+    draw = require("PIL.ImageDraw").Draw(strip)
+    font = require("PIL.ImageFont").load_default(size=12)
+    for left, name in names.items():
+        draw.text((left + 2, HEADER_PIXELS - 6), name, fill=LABEL_GREY, font=font, anchor="ls")
+    return np.asarray(strip)
