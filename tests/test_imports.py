@@ -29,6 +29,8 @@ USES_TENSORFLOW = (
     "distribution.py",
     "metrics/tfgan.py",
     "metrics/inception.py",
+    "metrics/resizing.py",
+    "metrics/replicas.py",
     "callbacks/training_checkpoint.py",
     "callbacks/checkpoint_store.py",
     "callbacks/model_state.py",

@@ -1,6 +1,10 @@
 """Measures of generated images, and the networks they look through."""
 
 from keras_sagan.metrics.density_coverage import DensityCoverage
+from keras_sagan.metrics.evaluation import evaluate_generator, evaluate_images
+from keras_sagan.metrics.evaluation_report import EvaluationReport
+from keras_sagan.metrics.evaluation_run import METRICS
+from keras_sagan.metrics.feature_extraction import FeatureExtraction
 from keras_sagan.metrics.frechet_inception_distance import FrechetInceptionDistance
 from keras_sagan.metrics.frechet_inception_distance_infinity import (
     FrechetInceptionDistanceInfinity,
@@ -15,22 +19,33 @@ from keras_sagan.metrics.inception_score import InceptionScore
 from keras_sagan.metrics.intra_class_frechet_inception_distance import (
     IntraClassFrechetInceptionDistance,
 )
+from keras_sagan.metrics.keras_inception import KerasInceptionV3
 from keras_sagan.metrics.kernel_inception_distance import KernelInceptionDistance
 from keras_sagan.metrics.precision_recall import PrecisionRecall
+from keras_sagan.metrics.reference_statistics import ReferenceStatistics
+from keras_sagan.metrics.standing_statistics import standing_statistics
 from keras_sagan.metrics.tfgan import load_tfgan_eval
 
 __all__ = [
+    "METRICS",
     "TFGAN_INCEPTION_HANDLE",
     "DensityCoverage",
+    "EvaluationReport",
+    "FeatureExtraction",
     "FrechetInceptionDistance",
     "FrechetInceptionDistanceInfinity",
     "GreyClassifierFeatures",
     "InceptionScore",
     "IntraClassFrechetInceptionDistance",
+    "KerasInceptionV3",
     "KernelInceptionDistance",
     "PrecisionRecall",
+    "ReferenceStatistics",
     "TFGANInception",
     "build_grey_classifier",
+    "evaluate_generator",
+    "evaluate_images",
     "load_grey_classifier",
     "load_tfgan_eval",
+    "standing_statistics",
 ]

@@ -17,13 +17,14 @@ class FeatureExtraction:
             `"logits"`, serves metrics of both in one pass.
         value_range: `None`, or the pair `(low, high)` of float images.
         batch_size: Integer, how many images the extractor gets at once.
+        strategy: `tf.distribute.Strategy` whose replicas share each batch. Defaults to `None`.
 
     Raises:
         ValueError: If an argument is invalid; when called, for images of the wrong rank, dtype or
             range and for features that aren't finite.
     """
 
-    def __init__(self, feature_extractor, value_range=None, batch_size=64):
+    def __init__(self, feature_extractor, value_range=None, batch_size=64, strategy=None):
         if not callable(feature_extractor):
             raise ValueError(
                 "`feature_extractor` must be a Keras model or a callable on images. "
@@ -36,6 +37,11 @@ class FeatureExtraction:
         self.feature_extractor = feature_extractor
         self.value_range = _checked_range(value_range)
         self.batch_size = batch_size
+        self._call = self._call_extractor
+        if strategy is not None and strategy.num_replicas_in_sync > 1:
+            from keras_sagan.metrics.replicas import share_among_replicas
+
+            self._call = share_among_replicas(self._call_extractor, strategy)
 
     def __call__(self, images, names=("features",)):
         """Returns `{name: array of shape (num_images, dim)}` for the outputs that are asked for.
@@ -103,19 +109,22 @@ class FeatureExtraction:
 
     def _extract(self, images, names, start):
         """Finite features of shape (batch, dim) by name, for images that begin at `start`."""
+        outputs = self._call(images, names)
+        return {name: self._checked(outputs[name], images, start) for name in names}
+
+    def _call_extractor(self, images, names):
         extractor = self.feature_extractor
         if hasattr(extractor, "named_outputs"):
             outputs = extractor.named_outputs(images)
-        else:
-            if len(names) > 1:
-                raise ValueError(
-                    "`feature_extractor` must have a method named_outputs(images), which returns "
-                    f"a dictionary, to give {' and '.join(names)} at once. "
-                    f"Received: feature_extractor={extractor!r}"
-                )
-            is_model = isinstance(extractor, keras.Model)
-            outputs = {names[0]: extractor(images, **({"training": False} if is_model else {}))}
-        return {name: self._checked(outputs[name], images, start) for name in names}
+            return {name: outputs[name] for name in names}
+        if len(names) > 1:
+            raise ValueError(
+                "`feature_extractor` must have a method named_outputs(images), which returns a "
+                f"dictionary, to give {' and '.join(names)} at once. "
+                f"Received: feature_extractor={extractor!r}"
+            )
+        is_model = isinstance(extractor, keras.Model)
+        return {names[0]: extractor(images, **({"training": False} if is_model else {}))}
 
     def _checked(self, features, images, start):
         features = to_numpy(features, "feature_extractor")

@@ -33,6 +33,7 @@ class FeatureMetric(keras.metrics.Metric):
     """
 
     output = "features"  # of the extractor
+    real_needs = ("features",)  # what must be kept of every real image; none where moments do
     least = 2  # images of each side
 
     def __init__(self, feature_extractor, value_range=None, name=None, batch_size=64):
@@ -91,6 +92,33 @@ class FeatureMetric(keras.metrics.Metric):
         self._state[side] = self._merge(self._state[side], features, labels)
         self._counts[side] += len(features)
         self._width = features.shape[1]
+
+    def set_statistics(self, statistics, real):
+        """Takes one side from `ReferenceStatistics` in place of images.
+
+        Args:
+            statistics: `ReferenceStatistics`, in the features of this metric's extractor.
+            real: Boolean.
+        """
+        side = _side(real)
+        self._state[side], self._counts[side] = None, 0
+        self._width = None
+        if self.output not in statistics.arrays:
+            raise ValueError(
+                f"`reference` must hold the {self.output} of its images for "
+                f"{type(self).__name__}: give images, not a file of `mu` and `sigma`. "
+                f"Received: a reference of {statistics.info['dataset']} with "
+                f"{sorted(statistics.arrays) or 'moments alone'}"
+            )
+        labels = statistics.arrays.get("labels")
+        self.update_features(statistics.arrays[self.output], real, labels)
+
+    def _set_moments(self, statistics, real):
+        side = _side(real)
+        self._state[side] = statistics.moments
+        # A file may not say of how many images it is; of enough, then.
+        self._counts[side] = statistics.num_images or self.least
+        self._width = len(statistics.moments.mean)
 
     def _merge(self, state, features, labels):
         """The state of a side (`None` at first) with new features in it."""

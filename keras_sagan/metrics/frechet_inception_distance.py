@@ -50,10 +50,14 @@ class FrechetInceptionDistance(FeatureMetric):
     """
 
     _direction = "down"  # read by `ModelCheckpoint(mode="auto")` and its like
+    real_needs = ()
     definition = "Frechet distance of features, covariances with ddof=1, float64"
 
     def __init__(self, feature_extractor, value_range=None, name="fid", batch_size=64):
         super().__init__(feature_extractor, value_range, name, batch_size)
+
+    def set_statistics(self, statistics, real):
+        self._set_moments(statistics, real)
 
     def _merge(self, state, features, labels):
         return merge_moments(state, compute_moments(features))

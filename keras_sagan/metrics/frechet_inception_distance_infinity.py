@@ -47,6 +47,7 @@ class FrechetInceptionDistanceInfinity(SampleMetric):
 
     _direction = "down"
     least = 20
+    real_needs = ()
 
     def __init__(
         self,
@@ -69,6 +70,12 @@ class FrechetInceptionDistanceInfinity(SampleMetric):
             f"Frechet distance, line in 1/N through {self.num_points} subsets of seed {self.seed} "
             "from a tenth of the generated images to all, at 1/N = 0"
         )
+
+    def set_statistics(self, statistics, real):
+        if real:
+            self._set_moments(statistics, real)
+        else:
+            super().set_statistics(statistics, real)
 
     def update_features(self, features, real, labels=None):
         super().update_features(features, real, (real, labels))

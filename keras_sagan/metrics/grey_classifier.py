@@ -97,7 +97,8 @@ class GreyClassifierFeatures:
         images: Float tensor in [-1, 1] of shape (batch, 28, 28, 1) or (batch, 32, 32, 1).
 
     Returns:
-        Float32 tensor of shape (batch, 128), not negative.
+        Float32 tensor of shape (batch, 128), not negative. `named_outputs(images)` gives a
+        dictionary of those `"features"` and of `"logits"` of shape (batch, 10).
 
     Raises:
         ValueError: On the first call, if the images have another shape or the weights are damaged.
@@ -109,6 +110,8 @@ class GreyClassifierFeatures:
     >>> tuple(extractor(-np.ones((2, 28, 28, 1), "float32")).shape)
     (2, 128)
     """
+
+    resize = "none"
 
     def __init__(self):
         self._models = {}
@@ -126,6 +129,10 @@ class GreyClassifierFeatures:
         return cls(**config)
 
     def __call__(self, images):
+        return self.named_outputs(images)["features"]
+
+    def named_outputs(self, images):
+        """Returns `{"features": (batch, 128), "logits": (batch, 10)}`."""
         shape = tuple(images.shape)
         if len(shape) != 4 or shape[1] not in _SIZES or shape[1:] != (shape[1], shape[1], 1):
             raise ValueError(
@@ -134,8 +141,8 @@ class GreyClassifierFeatures:
             )
         if shape[1] not in self._models:
             classifier = load_grey_classifier(shape[1])
-            features = classifier.get_layer("features").output
-            self._models[shape[1]] = keras.Model(classifier.input, features)
+            outputs = {name: classifier.get_layer(name).output for name in ("features", "logits")}
+            self._models[shape[1]] = keras.Model(classifier.input, outputs)
         return self._models[shape[1]](images, training=False)
 
 

@@ -4,19 +4,23 @@ import hashlib
 import os
 import pathlib
 
+import keras
+
+from keras_sagan.metrics.resizing import check_resize, resize_images, to_rgb
 from keras_sagan.metrics.tfgan import load_tensorflow_hub
 
 TFGAN_INCEPTION_HANDLE = "https://tfhub.dev/tensorflow/tfgan/eval/inception/1"
 _IMAGE_SIZE = 299
 
 
+@keras.saving.register_keras_serializable(package="keras_sagan")
 class TFGANInception:
     """Feature extractor: the pool_3 activations of TF-GAN's Inception, 2048 numbers an image.
 
     By TF-GAN's account it has the weights of the original Inception Score. Nothing is downloaded
     or loaded before the first call. Images are resized to 299 pixels bilinearly on TensorFlow 1's
-    pixel grid (no half-pixel centres, no anti-aliasing), as TF-GAN's CIFAR example does; a grey
-    image is repeated over three channels.
+    pixel grid (no half-pixel centres, no anti-aliasing), as TF-GAN's CIFAR example does, or
+    anti-aliased; a grey image is repeated over three channels.
 
     A SavedModel is a program. Pin the one you trust: `sha256` is compared with the digest of the
     whole folder before it is loaded, and `version` gives the digest for a protocol.
@@ -27,12 +31,14 @@ class TFGANInception:
         sha256: Optional string, the expected digest of the folder, as given by `version`.
             Defaults to `None`: not checked.
         output: String, the output to take from the network's dictionary. Defaults to `"pool_3"`.
+        resize: String, `"tfgan"` or `"antialiased"`. Defaults to `"tfgan"`.
 
     Call arguments:
         images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3), any size.
 
     Returns:
         Float32 `tf.Tensor` of shape (batch, dim); dim is 2048 for `"pool_3"`.
+        `named_outputs(images)` gives a dictionary of `"features"` and `"logits"`.
 
     Raises:
         ValueError: On a call, if the images have another rank, dtype or number of channels; if
@@ -52,15 +58,17 @@ class TFGANInception:
         [TF-GAN's Inception module](https://tfhub.dev/tensorflow/tfgan/eval/inception/1).
     """
 
-    def __init__(self, handle=TFGAN_INCEPTION_HANDLE, sha256=None, output="pool_3"):
+    def __init__(self, handle=TFGAN_INCEPTION_HANDLE, sha256=None, output="pool_3", resize="tfgan"):
         if not isinstance(handle, (str, os.PathLike)) or not str(handle):
             raise ValueError(
                 "`handle` must be a TF-Hub handle or the folder of a SavedModel. "
                 f"Received: handle={handle!r}"
             )
+        check_resize(resize)
         self.handle = str(handle)
         self.sha256 = sha256
         self.output = output
+        self.resize = resize
         self._folder = None
         self._network = None
 
@@ -68,35 +76,44 @@ class TFGANInception:
     def version(self):
         """String naming the handle, the output and the SHA-256 of the network's files."""
         digest = _folder_sha256(self._resolve())
-        return f"{self.handle} {self.output} sha256:{digest}"
+        return f"{self.handle} resize={self.resize} {self.output} sha256:{digest}"
+
+    def get_config(self):
+        return {
+            "handle": self.handle,
+            "sha256": self.sha256,
+            "output": self.output,
+            "resize": self.resize,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
 
     def __call__(self, images):
+        return self._named(images, {"features": self.output})["features"]
+
+    def named_outputs(self, images):
+        """Returns `{"features": (batch, dim), "logits": (batch, 1008)}`."""
+        return self._named(images, {"features": self.output, "logits": "logits"})
+
+    def _named(self, images, names):
         import tensorflow as tf
 
-        images = tf.convert_to_tensor(images)
-        if images.shape.rank != 4 or images.shape[-1] not in (1, 3):
-            raise ValueError(
-                "`images` must have shape (batch, height, width, channels) with 1 or 3 channels. "
-                f"Received: images.shape={tuple(images.shape)}"
-            )
-        if not images.dtype.is_floating:
-            raise ValueError(
-                f"`images` must be floats in [-1, 1]. Received: images of dtype {images.dtype.name}"
-            )
+        images = to_rgb(images)
         network = self._load()
-        images = tf.cast(images, tf.float32)
-        if images.shape[-1] == 1:
-            images = tf.image.grayscale_to_rgb(images)
-        images = tf.compat.v1.image.resize_bilinear(images, (_IMAGE_SIZE, _IMAGE_SIZE))
-        outputs = network(images)
-        if not isinstance(outputs, dict) or self.output not in outputs:
-            found = sorted(outputs) if isinstance(outputs, dict) else type(outputs).__name__
-            raise ValueError(
-                f"`output` must be an output of the network at {self.handle}, which gives "
-                f"{found}. Received: output={self.output!r}"
-            )
-        features = outputs[self.output]
-        return tf.reshape(features, (tf.shape(features)[0], -1))
+        outputs = network(resize_images(images, _IMAGE_SIZE, self.resize))
+        result = {}
+        for name, output in names.items():
+            if not isinstance(outputs, dict) or output not in outputs:
+                found = sorted(outputs) if isinstance(outputs, dict) else type(outputs).__name__
+                raise ValueError(
+                    f"`output` must be an output of the network at {self.handle}, which gives "
+                    f"{found}. Received: output={output!r}"
+                )
+            features = outputs[output]
+            result[name] = tf.reshape(features, (tf.shape(features)[0], -1))
+        return result
 
     def _load(self):
         """The callable network, loaded on the first call."""

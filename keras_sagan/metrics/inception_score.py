@@ -45,6 +45,7 @@ class InceptionScore(SampleMetric):
 
     _direction = "up"
     output = "logits"
+    real_needs = ()
 
     def __init__(
         self,
@@ -68,6 +69,10 @@ class InceptionScore(SampleMetric):
             f"Inception Score, mean and population deviation over {self.num_splits} splits, "
             f"shuffled by seed {self.shuffle_seed}"
         )
+
+    def set_statistics(self, statistics, real):
+        if not real:
+            super().set_statistics(statistics, real)
 
     def update_state(self, images, real, labels=None):
         if real is not True:

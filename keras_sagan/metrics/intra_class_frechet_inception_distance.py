@@ -46,6 +46,7 @@ class IntraClassFrechetInceptionDistance(SampleMetric):
     """
 
     _direction = "down"
+    real_needs = ("features", "labels")
     definition = "mean over classes of the Frechet distance within a class, ddof=1, float64"
 
     def __init__(self, feature_extractor, value_range=None, name="intra_fid", batch_size=64):

@@ -48,7 +48,7 @@ class PrecisionRecall(SampleMetric):
     kind = ("precision", "recall")
 
     def __init__(self, feature_extractor, value_range=None, nearest_k=3, name=None, batch_size=64):
-        super().__init__(feature_extractor, value_range, name, batch_size)
+        super().__init__(feature_extractor, value_range, name or "_".join(self.kind), batch_size)
         check_positive("nearest_k", nearest_k)
         self.nearest_k = nearest_k
         self.least = nearest_k + 1

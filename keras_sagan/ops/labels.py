@@ -48,6 +48,47 @@ def check_labels(labels, num_classes, rank=1, argument="labels"):
     return labels
 
 
+def apportion_labels(weights, count, rng):
+    """Makes labels whose numbers follow class weights as exactly as whole numbers can.
+
+    Each class gets the whole part of its share; what is left goes one by one to the largest
+    remainders, the lower class first among equals. The order is shuffled.
+
+    Args:
+        weights: Array of shape (num_classes,), not negative and not all 0: counts or frequencies.
+        count: Integer, the number of labels.
+        rng: `numpy.random.Generator`.
+
+    Returns:
+        int32 array of shape (count,).
+
+    Raises:
+        ValueError: For weights that are negative, not finite, or all 0.
+
+    Example:
+
+    >>> import numpy as np
+    >>> labels = apportion_labels([3, 1, 0], 10, np.random.default_rng(0))
+    >>> np.bincount(labels, minlength=3).tolist()
+    [8, 2, 0]
+    """
+    weights = np.asarray(weights, dtype=np.float64)
+    if (
+        weights.ndim != 1
+        or not (np.isfinite(weights).all() and weights.sum() > 0)
+        or (weights.min() < 0)
+    ):
+        raise ValueError(
+            "`weights` must be of shape (num_classes,), not negative and not all 0. "
+            f"Received: weights={weights}"
+        )
+    shares = weights * (count / weights.sum())
+    numbers = np.floor(shares).astype(int)
+    left = count - numbers.sum()
+    numbers[np.argsort(numbers - shares, kind="stable")[:left]] += 1
+    return rng.permutation(np.repeat(np.arange(len(weights), dtype="int32"), numbers))
+
+
 def _values(x):
     """The values of a tensor as a numpy array, or None while they are not known."""
     try:

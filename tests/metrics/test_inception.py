@@ -141,3 +141,20 @@ def test_handles_of_the_wrong_type_are_refused(handle):
 def test_images_of_the_wrong_kind_are_refused(folder, images, message):
     with pytest.raises(ValueError, match=message):
         TFGANInception(folder)(images)
+
+
+def test_features_and_logits_of_one_pass_and_both_resize_methods(folder):
+    images = images_of((2, 320, 320, 3))
+    outputs = TFGANInception(folder).named_outputs(images)
+    np.testing.assert_array_equal(outputs["features"], TFGANInception(folder)(images))
+    assert outputs["logits"].shape == (2, 1008)
+    smooth = TFGANInception(folder, output="corner", resize="antialiased")
+    expected = tf.image.resize(images, (299, 299), antialias=True)[:, :2, :2]
+    np.testing.assert_allclose(smooth(images), tf.reshape(expected, (2, 12)), atol=1e-5)
+    assert "resize=antialiased corner sha256:" in smooth.version
+
+
+def test_config_round_trip(folder):
+    extractor = TFGANInception(folder, output="corner", resize="antialiased")
+    again = TFGANInception.from_config(extractor.get_config())
+    assert again.version == extractor.version

@@ -1,0 +1,162 @@
+"""Scores with everything that a reader must know beside them."""
+
+import json
+import math
+import pathlib
+
+_FORMAT = 1
+
+
+class EvaluationReport:
+    """The result of an evaluation: its scores, their protocol and two baselines.
+
+    A score can be compared with another only if both were measured alike. `compare` says what
+    differs and refuses, unless it is told to let that pass.
+
+    Args:
+        values: Dictionary from the names of scores to floats.
+        baselines: Dictionary of two such dictionaries: `"real"`, other real images in place of
+            the generated (the floor), and `"noise"`, uniform noise in their place. Each has
+            `"num_images"` besides, and `"note"` where there is something to say.
+        protocol: Dictionary, ready for JSON.
+        model: String, what was measured.
+
+    Raises:
+        ValueError: If a score isn't a number, or an argument isn't ready for JSON.
+
+    Example:
+
+    >>> first = EvaluationReport({"fid": 12.5}, {}, {"num_generated": 5000, "seed": 0}, "a")
+    >>> second = EvaluationReport({"fid": 10.0}, {}, {"num_generated": 5000, "seed": 1}, "b")
+    >>> first.compare(second)
+    Traceback (most recent call last):
+    ValueError: Reports can be compared if they have one protocol. Received: reports that differ in
+    seed: 0 and 1. `ignore=("seed",)` compares them all the same
+    >>> first.compare(second, ignore=("seed",))
+    {'fid': -2.5}
+    """
+
+    def __init__(self, values, baselines, protocol, model):
+        for name, value in values.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ValueError(f"`values` must be numbers. Received: {name}={value!r}")
+        try:
+            self.protocol = json.loads(json.dumps(protocol, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"`protocol` must be ready for JSON. Received: protocol={protocol!r} ({error})"
+            ) from error
+        self.values = dict(values)
+        self.baselines = {name: dict(part) for name, part in baselines.items()}
+        self.model = str(model)
+
+    def compare(self, other, ignore=()):
+        """Returns how much `other`'s scores are above this report's: `{name: float}`.
+
+        Args:
+            other: `EvaluationReport`.
+            ignore: Strings, the fields of the protocol that may differ; `"all"` for any.
+
+        Raises:
+            ValueError: If the protocols differ in another field.
+        """
+        ignore = (ignore,) if isinstance(ignore, str) else tuple(ignore)
+        differing = {} if "all" in ignore else self.differences(other)
+        differing = {name: pair for name, pair in differing.items() if name not in ignore}
+        if differing:
+            shown = "; ".join(f"{name}: {a!r} and {b!r}" for name, (a, b) in differing.items())
+            names = ", ".join(f'"{name}"' for name in (*ignore, *differing))
+            raise ValueError(
+                "Reports can be compared if they have one protocol. Received: reports that differ "
+                f"in {shown}. `ignore=({names},)` compares them all the same"
+            )
+        common = [name for name in self.values if name in other.values]
+        return {name: other.values[name] - self.values[name] for name in common}
+
+    def differences(self, other):
+        """Returns the fields that differ: `{name: (this report's, other's)}`."""
+        names = [*self.protocol, *(x for x in other.protocol if x not in self.protocol)]
+        pairs = {name: (self.protocol.get(name), other.protocol.get(name)) for name in names}
+        return {name: (a, b) for name, (a, b) in pairs.items() if a != b}
+
+    def to_json(self):
+        """Returns the report as a JSON string; numbers that aren't finite become `null`."""
+        content = {
+            "format": _FORMAT,
+            "model": self.model,
+            "values": _finite(self.values),
+            "baselines": {name: _finite(part) for name, part in self.baselines.items()},
+            "protocol": self.protocol,
+        }
+        return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text):
+        """Reads what `to_json` wrote.
+
+        Args:
+            text: String.
+
+        Raises:
+            ValueError: If it isn't a report.
+        """
+        try:
+            content = json.loads(text)
+            if content["format"] != _FORMAT:
+                raise ValueError(f"format={content['format']!r}")
+            baselines = {name: _numbers(part) for name, part in content["baselines"].items()}
+            return cls(
+                _numbers(content["values"]), baselines, content["protocol"], content["model"]
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(
+                "`text` must be the JSON of an EvaluationReport of format "
+                f"{_FORMAT}. Received: {str(text)[:80]!r} ({type(error).__name__}: {error})"
+            ) from error
+
+    def save(self, path):
+        """Writes the JSON to a file."""
+        path = pathlib.Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.to_json(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path):
+        """Reads a file that `save` wrote."""
+        return cls.from_json(pathlib.Path(path).read_text(encoding="utf-8"))
+
+    def __str__(self):
+        columns = {"generated": self.values, **self.baselines}
+        lines = [" ".join(["score".ljust(26), *(name.rjust(14) for name in columns)])]
+        for name in self.values:
+            shown = [
+                f"{part[name]:14.5g}" if name in part else "-".rjust(14)
+                for part in columns.values()
+            ]
+            lines.append(" ".join([name.ljust(26), *shown]))
+        counts = [self.protocol.get("num_generated")]
+        counts += [part.get("num_images") for part in self.baselines.values()]
+        shown = [("-" if count is None else str(count)).rjust(14) for count in counts]
+        lines.append(" ".join(["images".ljust(26), *shown]))
+        lines += [f"{name}: {x['note']}" for name, x in self.baselines.items() if "note" in x]
+        lines += ["", f"model: {self.model}"]
+        for name, value in self.protocol.items():
+            if isinstance(value, dict):
+                lines += [f"{name}:", *(f"    {key}: {each}" for key, each in value.items())]
+            else:
+                lines.append(f"{name}: {value}")
+        return "\n".join(lines)
+
+    def __repr__(self):
+        return f"<EvaluationReport {self.values} of {self.model}>"
+
+
+def _finite(values):
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }
+
+
+def _numbers(values):
+    return {name: float("nan") if value is None else value for name, value in values.items()}

@@ -1,0 +1,269 @@
+"""One pass of features for all scores, with the protocol and the baselines beside them."""
+
+import hashlib
+import json
+import os
+import platform
+
+import keras
+import numpy as np
+
+from keras_sagan.metrics.density_coverage import DensityCoverage
+from keras_sagan.metrics.evaluation_report import EvaluationReport
+from keras_sagan.metrics.feature_extraction import FeatureExtraction
+from keras_sagan.metrics.feature_log import FeatureLog
+from keras_sagan.metrics.feature_metric import FeatureMetric
+from keras_sagan.metrics.frechet_inception_distance import FrechetInceptionDistance
+from keras_sagan.metrics.frechet_inception_distance_infinity import (
+    FrechetInceptionDistanceInfinity,
+)
+from keras_sagan.metrics.image_sources import batches_of, noise_images
+from keras_sagan.metrics.inception_score import InceptionScore
+from keras_sagan.metrics.intra_class_frechet_inception_distance import (
+    IntraClassFrechetInceptionDistance,
+)
+from keras_sagan.metrics.kernel_inception_distance import KernelInceptionDistance
+from keras_sagan.metrics.precision_recall import PrecisionRecall
+from keras_sagan.metrics.progress import Progress
+from keras_sagan.metrics.reference_statistics import ReferenceStatistics, extractor_info
+from keras_sagan.version import __version__
+
+METRICS = {
+    "fid": FrechetInceptionDistance,
+    "kid": KernelInceptionDistance,
+    "inception_score": InceptionScore,
+    "precision_recall": PrecisionRecall,
+    "density_coverage": DensityCoverage,
+    "intra_fid": IntraClassFrechetInceptionDistance,
+    "fid_infinity": FrechetInceptionDistanceInfinity,
+}
+
+
+class EvaluationRun:
+    """What an evaluation does that doesn't depend on where its images come from.
+
+    The arguments are those of `evaluate_images`.
+    """
+
+    def __init__(
+        self,
+        reference,
+        metrics,
+        feature_extractor,
+        batch_size,
+        seed,
+        dataset=None,
+        split=None,
+        held_out=None,
+        value_range=None,
+        checkpoint=None,
+        cache_dir=None,
+        strategy=None,
+        verbose=True,
+    ):
+        self.metrics = _make_metrics(metrics, feature_extractor, value_range, batch_size)
+        self.extraction = FeatureExtraction(
+            self.metrics[0].feature_extractor, value_range, batch_size, strategy
+        )
+        self.seed, self.verbose, self.checkpoint = seed, verbose, checkpoint
+        self.names = tuple(dict.fromkeys(["features", *(x.output for x in self.metrics)]))
+        if not any(x.output == "features" for x in self.metrics):
+            self.names = ("logits",)
+        self.reference = self._reference(reference, dataset, split, cache_dir)
+        self.held_out = held_out
+        for metric in self.metrics:
+            metric.set_statistics(self.reference, real=True)
+
+    def _reference(self, reference, dataset, split, cache_dir):
+        extractor = self.extraction.feature_extractor
+        if isinstance(reference, (str, os.PathLike)):
+            return ReferenceStatistics.load(reference, extractor)
+        if isinstance(reference, ReferenceStatistics):
+            known = {name: reference.info[name] for name in ("feature_extractor", "resize")}
+            wanted = extractor_info(extractor)
+            if any(known[name] not in (None, wanted[name]) for name in wanted):
+                raise ValueError(
+                    f"`reference` must be of the metrics' extractor, {wanted}. Received: a "
+                    f"reference of {known}"
+                )
+            return reference
+        keep = {need for x in self.metrics for need in x.real_needs} - {"labels"}
+        if "logits" in self.names:
+            keep.add("logits")  # for the floor of the Inception Score
+        options = {"names": self.names, "keep": sorted(keep)}
+        options["progress"] = Progress(_length(reference), "Reference images", self.verbose)
+        dataset = dataset or "unnamed"
+        if cache_dir is None:
+            return ReferenceStatistics.compute(
+                reference, self.extraction, dataset, split, **options
+            )
+        count = _length(reference)
+        if dataset == "unnamed" or count is None:
+            raise ValueError(
+                "`cache_dir` needs the `dataset`'s name and a reference that says its length. "
+                f"Received: dataset={dataset!r}, a reference of length {count}"
+            )
+        return ReferenceStatistics.cached(
+            reference, self.extraction, dataset, split, count, cache_dir, **options
+        )
+
+    def run(self, batches, num_images, protocol, name):
+        """Measures `num_images` images and the baselines; returns the report."""
+        info = self.reference.info
+        protocol = {
+            "num_generated": num_images,
+            "reference": info["dataset"],
+            "reference_split": info["split"],
+            "num_reference": info["num_images"],
+            "reference_sha256": info["sha256"],
+            "reference_extractor_is_known": info["feature_extractor"] is not None,
+            **extractor_info(self.extraction.feature_extractor),
+            "metrics": {x.name: x.definition for x in self.metrics},
+            **protocol,
+            "versions": {
+                "python": platform.python_version(),
+                "keras": keras.__version__,
+                "backend": keras.backend.backend(),
+                "numpy": np.__version__,
+                "keras_sagan": __version__,
+            },
+        }
+        log = None
+        if self.checkpoint is not None:
+            key = json.dumps([name, protocol, self.names], sort_keys=True)
+            log = FeatureLog(self.checkpoint, hashlib.sha256(key.encode()).hexdigest()[:32])
+        shape = self._measure(batches, num_images, "Generated images", log)
+        values = self._values()
+        noise = self._noise(num_images, shape)
+        baselines = {"real": self._floor(), "noise": noise}
+        if log is not None:
+            log.remove()
+        return EvaluationReport(values, baselines, protocol, name)
+
+    def _measure(self, batches, num_images, title, log=None):
+        """Feeds the generated side of the metrics; returns the shape of an image."""
+        for metric in self.metrics:
+            metric.reset_state()
+        progress = Progress(num_images, title, self.verbose)
+        done, shape = 0, None
+        for features in log.read() if log is not None else ():
+            done += self._feed(features)
+        for images, labels in batches(min(done, num_images - 1)):
+            shape = images.shape[1:]
+            if done == num_images:  # The log has all: this is for the shape alone.
+                break
+            features = self.extraction(images, self.names)
+            if labels is not None:
+                features["labels"] = np.asarray(labels, dtype=np.int64)[:, None]
+            if log is not None:
+                log.append(features)
+            done += self._feed(features)
+            progress(done)
+        if done != num_images:
+            raise ValueError(
+                f"`images` must hold num_images={num_images} images. Received: {done} images"
+            )
+        return shape
+
+    def _feed(self, features):
+        labels = features["labels"][:, 0] if "labels" in features else None
+        for metric in self.metrics:
+            metric.update_features(features[metric.output], real=False, labels=labels)
+        return len(features[self.names[0]])
+
+    def _values(self, note=None):
+        """The values of all metrics; with a list of notes, failures go there."""
+        values = {}
+        for metric in self.metrics:
+            try:
+                values.update(metric.values())
+            except ValueError as error:
+                if note is None:
+                    raise
+                note.append(f"no {metric.name}: {error}")
+        return values
+
+    def _noise(self, num_images, shape):
+        """The scores of noise in place of generated images, kept with the reference."""
+        key = [num_images, *map(int, shape), self.seed, *(x.definition for x in self.metrics)]
+        key = json.dumps([*key, extractor_info(self.extraction.feature_extractor)])
+        if key not in self.reference.noise:
+            labels = self.reference.arrays.get("labels")
+
+            def batches(start):
+                for images in noise_images(num_images, shape, self.seed, 64):
+                    yield images, None if labels is None else np.resize(labels, len(images))
+
+            self._measure(batches, num_images, "Noise")
+            note = []
+            values = self._values(note)
+            self.reference.remember_noise(key, {**values, **_notes(note)})
+        return {**self.reference.noise[key], "num_images": num_images}
+
+    def _floor(self):
+        """The scores of other real images in place of generated ones."""
+        note = []
+        if self.held_out is not None:
+            count = _length(self.held_out)
+            if count is None:
+                raise ValueError(
+                    "`held_out` must be arrays or say its length. "
+                    f"Received: held_out={self.held_out!r}"
+                )
+            self._measure(lambda start: batches_of(self.held_out, 64), count, "Held-out images")
+            return {**self._values(note), "num_images": count, **_notes(note)}
+        if self.reference.halves is None:
+            return _notes(["the file has `mu` and `sigma` alone: give `held_out` images"])
+        first, second = self.reference.split()
+        values = {}
+        for metric in self.metrics:
+            try:
+                metric.set_statistics(first, real=True)
+                metric.set_statistics(second, real=False)
+                values.update(metric.values())
+            except ValueError as error:
+                note.append(f"no {metric.name}: {error}")
+        note = [f"one half of the reference, {second.num_images} images, against the other", *note]
+        return {**values, "num_images": second.num_images, **_notes(note)}
+
+
+def _make_metrics(metrics, feature_extractor, value_range, batch_size):
+    """Metric objects that share one extractor."""
+    metrics = [metrics] if isinstance(metrics, (str, FeatureMetric)) else list(metrics)
+    result = []
+    for metric in metrics:
+        if isinstance(metric, str) and metric in METRICS:
+            if feature_extractor is None:
+                raise ValueError(
+                    "`feature_extractor` must be given for metrics by name. "
+                    f"Received: metrics={metrics}, feature_extractor=None"
+                )
+            metric = METRICS[metric](
+                feature_extractor, value_range=value_range, batch_size=batch_size
+            )
+        if not isinstance(metric, FeatureMetric):
+            raise ValueError(
+                f"`metrics` must be names among {list(METRICS)} or metrics of this package. "
+                f"Received: {metric!r}"
+            )
+        result.append(metric)
+    extractors = {id(metric.feature_extractor) for metric in result}
+    if len(extractors) != 1 or (
+        feature_extractor is not None and id(feature_extractor) not in extractors
+    ):
+        raise ValueError(
+            "`metrics` must share one extractor, and be at least one. "
+            f"Received: {len(result)} metrics with {len(extractors)} extractors"
+        )
+    return result
+
+
+def _length(images):
+    """The number of images, or `None` where it can't be told without reading them."""
+    if isinstance(images, (tuple, list)) and len(images) and hasattr(images[0], "shape"):
+        return len(images[0]) if np.ndim(images[-1]) == 1 else sum(len(x) for x in images)
+    return len(images) if hasattr(images, "shape") else None
+
+
+def _notes(notes):
+    return {"note": "; ".join(notes)} if notes else {}

@@ -1,0 +1,216 @@
+"""Where the images of an evaluation come from: a model, arrays, batches."""
+
+import hashlib
+
+import keras
+import numpy as np
+
+from keras_sagan.metrics.feature_extraction import to_numpy, weights_sha256
+from keras_sagan.metrics.feature_metric import check_positive
+from keras_sagan.ops.labels import apportion_labels, check_labels
+from keras_sagan.ops.latent import sample_latents
+
+
+def batches_of(images, batch_size, start=0):
+    """Yields pairs of images and labels (or `None`) as numpy arrays.
+
+    Args:
+        images: An array of images, a pair of arrays (images, labels), or an iterable of batches of
+            either, such as a finite `tf.data.Dataset`.
+        batch_size: Integer, the images in a batch of an array.
+        start: Integer, the number of images to leave out at the beginning. Defaults to `0`.
+
+    Yields:
+        Array of shape (batch, height, width, channels), and integer array of shape (batch,) or
+        `None`.
+    """
+    if _is_pair(images) or hasattr(images, "shape"):
+        images, labels = images if _is_pair(images) else (images, None)
+        for first in range(start, len(images), batch_size):
+            yield _checked(images, labels, slice(first, first + batch_size))
+        return
+    done = 0
+    for batch in images:
+        batch, labels = batch if _is_pair(batch) else (batch, None)
+        count = len(batch)
+        if done + count > start:
+            yield _checked(batch, labels, slice(max(start - done, 0), None))
+        done += count
+
+
+def noise_images(count, image_shape, seed, batch_size):
+    """Yields batches of uniform uint8 noise, the same whatever the batch size."""
+    for start in range(0, count, batch_size):
+        yield np.stack(
+            [
+                np.random.default_rng([seed, i]).integers(0, 256, image_shape, dtype="uint8")
+                for i in range(start, min(start + batch_size, count))
+            ]
+        )
+
+
+class GeneratedImages:
+    """A model's images, each determined by the seed and its number.
+
+    Latents and labels are drawn for all images at once, so that neither the batch size nor an
+    interruption changes them.
+
+    Args:
+        model: A `SAGAN`, or anything with its `generate()`, `latent_dim` and `num_classes`; or a
+            Keras model from latents, or from [latents, labels], to images in [-1, 1].
+        num_images: Integer.
+        labels: `"uniform"`, `"reference"`, or an integer array of shape (num_images,).
+        class_counts: Array of shape (num_classes,), the reference's images by class, or `None`.
+        seed: Integer.
+        batch_size: Integer.
+        use_ema: Boolean, whether to use the averaged generator if there is one.
+        truncation: `None`, or the positive float that latents are truncated at.
+
+    Raises:
+        ValueError: If an argument is invalid, or the class frequencies aren't known.
+    """
+
+    def __init__(
+        self,
+        model,
+        num_images,
+        labels="uniform",
+        class_counts=None,
+        seed=0,
+        batch_size=64,
+        use_ema=True,
+        truncation=None,
+    ):
+        check_positive("num_images", num_images, 2)
+        check_positive("batch_size", batch_size)
+        check_positive("seed", seed, 0)
+        self.model, self.batch_size, self.num_images = model, batch_size, num_images
+        self.is_averaged = use_ema and getattr(model, "ema_generator", None) is not None
+        self.network = model.ema_generator if self.is_averaged else model
+        if not self.is_averaged and isinstance(getattr(model, "generator", None), keras.Model):
+            self.network = model.generator
+        latent_dim, num_classes = _sizes(model, class_counts)
+        rng = np.random.default_rng(seed)
+        self.latents = sample_latents(num_images, latent_dim, rng, truncation)
+        self.labels, self.labels_are = None, "none"
+        if num_classes is not None:
+            rng = np.random.default_rng([seed, 1])
+            self.labels, self.labels_are = _labels(
+                labels, num_images, num_classes, class_counts, rng
+            )
+        self.protocol = {
+            "weights": "averaged (EMA)" if self.is_averaged else "raw",
+            "labels": self.labels_are,
+            "truncation": truncation,
+            "seed": seed,
+        }
+
+    @property
+    def name(self):
+        return f"{getattr(self.model, 'name', type(self.model).__name__)} sha256:{self.sha256}"
+
+    @property
+    def sha256(self):
+        """String, the digest of the generator's weights and of the inputs to it."""
+        digest = hashlib.sha256(self.latents.tobytes())
+        if isinstance(self.network, keras.Model):
+            digest.update(weights_sha256(self.network).encode())
+        if self.labels is not None:
+            digest.update(self.labels.tobytes())
+        return digest.hexdigest()
+
+    def batches(self, start=0):
+        """Yields (uint8 images, labels or `None`) from image number `start` on."""
+        for first in range(start, self.num_images, self.batch_size):
+            part = slice(first, min(first + self.batch_size, self.num_images))
+            labels = None if self.labels is None else self.labels[part]
+            yield self._generate(self.latents[part], labels), labels
+
+    def standing_batches(self, passes, seed):
+        """Yields inputs to the generator for standing statistics, drawn apart from the images."""
+        rng = np.random.default_rng([seed, 2])
+        for _ in range(passes):
+            latents = sample_latents(self.batch_size, self.latents.shape[1], rng)
+            latents = keras.ops.convert_to_tensor(latents)
+            if self.labels is None:
+                yield latents
+            else:
+                chosen = rng.choice(self.labels, self.batch_size).astype("int32")
+                yield [latents, keras.ops.convert_to_tensor(chosen)]
+
+    def _generate(self, latents, labels):
+        if hasattr(self.model, "generate"):
+            return self.model.generate(
+                len(latents),
+                labels=labels,
+                latents=latents,
+                batch_size=self.batch_size,
+                use_ema=self.is_averaged,
+            )
+        inputs = latents if labels is None else [latents, labels]
+        images = to_numpy(self.model(inputs, training=False), "model").astype("float32")
+        if not (np.isfinite(images).all() and np.abs(images).max() <= 1.001):
+            raise ValueError(
+                "`model` must make finite images in [-1, 1]. Received: images in "
+                f"[{images.min():g}, {images.max():g}]"
+            )
+        return np.clip(np.round((images + 1.0) * 127.5), 0, 255).astype("uint8")
+
+
+def _sizes(model, class_counts):
+    """The latent dimension and the number of classes of a model."""
+    if hasattr(model, "generate") and hasattr(model, "latent_dim"):
+        return model.latent_dim, model.num_classes
+    inputs = getattr(model, "inputs", None) or []
+    if len(inputs) not in (1, 2) or len(inputs[0].shape) != 2:
+        raise ValueError(
+            "`model` must have generate() and latent_dim, as SAGAN has, or be a Keras model from "
+            f"latents (batch, latent_dim), or from [latents, labels]. Received: model={model!r}"
+        )
+    if len(inputs) == 2 and class_counts is None:
+        raise ValueError(
+            "`reference` must come with labels for a Keras model on [latents, labels], which "
+            "doesn't say how many classes it has. Received: a reference without labels"
+        )
+    return inputs[0].shape[1], None if len(inputs) == 1 else len(class_counts)
+
+
+def _labels(labels, count, num_classes, class_counts, rng):
+    """Labels of shape (count,) and what they are called in a protocol."""
+    if isinstance(labels, str) and labels == "uniform":
+        return apportion_labels(np.ones(num_classes), count, rng), "uniform"
+    if isinstance(labels, str) and labels == "reference":
+        if class_counts is None or len(class_counts) > num_classes:
+            known = "no labels" if class_counts is None else f"{len(class_counts)} classes"
+            raise ValueError(
+                'With `labels="reference"` the reference must come with labels of the '
+                f"{num_classes} classes of the model. Received: a reference with {known}"
+            )
+        weights = np.pad(class_counts, (0, num_classes - len(class_counts)))
+        return apportion_labels(weights, count, rng), "the reference's frequencies"
+    if isinstance(labels, str) or np.shape(labels) != (count,):
+        shown = labels if isinstance(labels, str) else f"labels of shape {np.shape(labels)}"
+        raise ValueError(
+            f'`labels` must be "uniform", "reference" or an array of shape ({count},). '
+            f"Received: {shown}"
+        )
+    check_labels(labels, num_classes)
+    labels = np.asarray(labels, dtype="int32")
+    return labels, f"given, sha256:{hashlib.sha256(labels.tobytes()).hexdigest()}"
+
+
+def _is_pair(value):
+    return isinstance(value, (tuple, list)) and len(value) == 2 and np.ndim(value[1]) == 1
+
+
+def _checked(images, labels, part):
+    images = to_numpy(images, "images")[part]
+    if labels is None:
+        return images, None
+    labels = to_numpy(labels, "labels")[part]
+    if len(labels) != len(images) or labels.dtype.kind not in "iu":
+        raise ValueError(
+            "`labels` must be integers, one for each image. Received: labels of shape "
+            f"{labels.shape} and dtype {labels.dtype.name} for {len(images)} images"
+        )
+    return images, labels

@@ -1,0 +1,41 @@
+"""A progress bar for what takes longer than ten seconds."""
+
+import time
+
+import keras
+
+
+class Progress:
+    """Shows a bar as soon as the whole is expected to take more than ten seconds.
+
+    Args:
+        total: Integer, the number of images, or `None` where it isn't known.
+        title: String, printed before the bar.
+        verbose: Boolean, whether to show anything.
+    """
+
+    patience = 10.0  # seconds
+
+    def __init__(self, total, title, verbose=True):
+        self._total, self._title, self._is_shown = total, title, verbose
+        self._started, self._first, self._bar = time.monotonic(), None, None
+
+    def __call__(self, done):
+        """Says how many images are done."""
+        if not self._is_shown:
+            return
+        if self._first is None:
+            # What was done before the first batch, such as building a network, isn't typical.
+            self._first = (done, time.monotonic())
+        if self._bar is None and self._expected(done) > self.patience:
+            print(self._title)
+            self._bar = keras.utils.Progbar(self._total, unit_name="image")
+        if self._bar is not None:
+            self._bar.update(done)
+
+    def _expected(self, done):
+        now = time.monotonic()
+        spent, (first, since) = now - self._started, self._first
+        if self._total is None or done == first:
+            return spent
+        return spent + (self._total - done) * (now - since) / (done - first)

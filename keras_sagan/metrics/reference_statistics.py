@@ -1,0 +1,318 @@
+"""What is kept of real images: computed once, cached in a file, read from other projects' files."""
+
+import hashlib
+import json
+import os
+import pathlib
+import zipfile
+
+import numpy as np
+
+from keras_sagan.metrics.feature_extraction import describe_extractor
+from keras_sagan.metrics.image_sources import batches_of
+from keras_sagan.ops.frechet import Moments, compute_moments, covariance, merge_moments
+
+_PARTS = ("features", "logits", "labels")
+
+
+class ReferenceStatistics:
+    """The statistics of a set of real images in the features of one extractor.
+
+    Made by `ReferenceStatistics.compute` or `ReferenceStatistics.load`. Images are streamed; the
+    moments take O(dim²) memory, and features are kept only where a metric needs them.
+
+    A file is a `.npz` with `mu` and `sigma`, so that pytorch-fid, clean-fid and torch-fidelity's
+    functions read it, and this package reads theirs. Its own files say besides what they are of,
+    and a mistaken one is refused.
+
+    Args:
+        moments: `Moments` of the features.
+        info: Dictionary of what the statistics are of: `dataset`, `split`, `num_images` (`None`
+            where a file doesn't say), `sha256` of the images (or of such a file),
+            `feature_extractor`, `resize`, `image_shape`.
+        halves: Pair of `Moments`, of the images with even and with odd numbers; or `None`.
+        arrays: Dictionary with any of `features`, `logits` and `labels`, one row for each image.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sagan.metrics.feature_extraction import FeatureExtraction
+    >>> extraction = FeatureExtraction(lambda x: x.mean((1, 2)))
+    >>> images, labels = np.zeros((6, 8, 8, 1), "uint8"), np.arange(6) % 2
+    >>> reference = ReferenceStatistics.compute((images, labels), extraction, dataset="zeros")
+    >>> reference.num_images, reference.class_counts.tolist()
+    (6, [3, 3])
+    """
+
+    def __init__(self, moments, info, halves=None, arrays=None):
+        self.moments = moments
+        self.info = dict(info)
+        self.halves = halves
+        self.arrays = dict(arrays or {})
+        self.noise = {}
+        self._noise_path = None
+
+    @classmethod
+    def compute(
+        cls, images, extraction, dataset, split=None, names=("features",), keep=(), progress=None
+    ):
+        """Streams real images once.
+
+        Args:
+            images: uint8 images in [0, 255] or floats in the extraction's range: an array, a pair
+                of arrays (images, labels), or a finite iterable of batches of either.
+            extraction: A `FeatureExtraction`.
+            dataset: String, the name of the data set.
+            split: Optional string, the name of its split.
+            names: Strings, the outputs of the extractor to take.
+            keep: Strings, those of `names` to keep for every image. Defaults to none.
+            progress: Optional function, called with the number of images done.
+
+        Returns:
+            `ReferenceStatistics`.
+
+        Raises:
+            ValueError: For no image, images of mixed shape, or what the extraction refuses.
+        """
+        digest = hashlib.sha256()
+        halves, parts, count, shape = [None, None], {name: [] for name in _PARTS}, 0, None
+        for batch, labels in batches_of(images, extraction.batch_size):
+            if shape not in (None, batch.shape[1:]):
+                raise ValueError(
+                    f"`images` must have one shape; those before had {shape}. Received: images of "
+                    f"shape {batch.shape[1:]} from number {count} on"
+                )
+            shape = batch.shape[1:]
+            digest.update(np.ascontiguousarray(batch).tobytes())
+            found = extraction(batch, names)
+            features = found[names[0]]
+            for half in (0, 1):
+                part = features[(half + count) % 2 :: 2]
+                if len(part):
+                    halves[half] = merge_moments(halves[half], compute_moments(part))
+            for name in keep:
+                parts[name].append(found[name])
+            if labels is not None:
+                parts["labels"].append(labels)
+            count += len(batch)
+            if progress:
+                progress(count)
+        if count < 2:
+            raise ValueError(
+                "`reference` must hold at least 2 images. "
+                f"Received: {count} from the data set {dataset}"
+            )
+        info = {
+            "dataset": dataset,
+            "split": split,
+            "num_images": count,
+            "sha256": digest.hexdigest(),
+            "image_shape": list(shape),
+            **extractor_info(extraction.feature_extractor),
+        }
+        arrays = {name: np.concatenate(part) for name, part in parts.items() if part}
+        if len(arrays.get("labels", ())) not in (0, count):
+            raise ValueError(
+                "`images` must come with labels in every batch or in none. Received: labels for "
+                f"{len(arrays['labels'])} of {count} images"
+            )
+        return cls(merge_moments(*halves), info, tuple(halves), arrays)
+
+    @property
+    def num_images(self):
+        """Integer, or `None` where a file of another project doesn't say."""
+        return self.info["num_images"]
+
+    @property
+    def class_counts(self):
+        """Integer array of shape (num_classes,), or `None` without labels."""
+        return np.bincount(self.arrays["labels"]) if "labels" in self.arrays else None
+
+    def split(self):
+        """Returns the statistics of the images with even and with odd numbers."""
+        return [
+            ReferenceStatistics(
+                moments,
+                {**self.info, "num_images": moments.count},
+                arrays={name: value[half::2] for name, value in self.arrays.items()},
+            )
+            for half, moments in enumerate(self.halves)
+        ]
+
+    def remember_noise(self, key, values):
+        """Keeps the scores of noise against this reference, beside its file if it has one."""
+        self.noise[key] = values
+        if self._noise_path is not None:
+            text = json.dumps(self.noise)
+            beside = self._noise_path.with_name(f".{os.getpid()}_{self._noise_path.name}")
+            beside.write_text(text, encoding="utf-8")
+            os.replace(beside, self._noise_path)
+
+    def keep_noise_at(self, path):
+        """Reads the scores of noise from a JSON file, and writes new ones there."""
+        self._noise_path = pathlib.Path(path)
+        if self._noise_path.is_file():
+            self.noise = json.loads(self._noise_path.read_text(encoding="utf-8"))
+
+    def save(self, path):
+        """Writes a `.npz` with `mu`, `sigma` and everything else that is known.
+
+        Args:
+            path: String or `pathlib.Path`, ending in `.npz`. It is replaced whole or not at all.
+        """
+        path = _npz_path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {
+            "mu": self.moments.mean,
+            "sigma": covariance(self.moments),
+            "info": np.array(json.dumps(self.info)),
+            **self.arrays,
+        }
+        for half, moments in enumerate(self.halves or ()):
+            arrays[f"half_{half}_count"] = moments.count
+            arrays[f"half_{half}_mean"], arrays[f"half_{half}_scatter"] = moments[1:]
+        beside = path.with_name(f".{os.getpid()}_{path.name}")
+        try:
+            np.savez(beside, **arrays)
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path, feature_extractor=None):
+        """Reads a file of this package, or `mu` and `sigma` of another project's.
+
+        Args:
+            path: String or `pathlib.Path` of a `.npz` file.
+            feature_extractor: The extractor of the images to compare with, to check that the file
+                is of the same one, as far as it says. Defaults to `None`: not checked.
+
+        Returns:
+            `ReferenceStatistics`.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is no such file, is damaged, or is of another extractor.
+        """
+        path = _npz_path(path)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"`reference` must be a file of statistics that exists. Received: {path}"
+            )
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = dict(file)
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"`reference` must be a whole .npz file of plain arrays. Received: {path} "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        mean, cov = arrays.pop("mu", None), arrays.pop("sigma", None)
+        if mean is None or cov is None or mean.ndim != 1 or cov.shape != (len(mean),) * 2:
+            found = {name: value.shape for name, value in arrays.items()}
+            raise ValueError(
+                "`reference` must hold `mu` of shape (dim,) and `sigma` of shape (dim, dim). "
+                f"Received: {path} with mu {np.shape(mean)}, sigma {np.shape(cov)} and {found}"
+            )
+        if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
+            raise ValueError(f"`reference` must be finite. Received: {path} with NaN or infinity")
+        info = _foreign_info(path)
+        if "info" in arrays:
+            info = json.loads(str(arrays.pop("info")))
+        if feature_extractor is not None:
+            _check_extractor(path, info, feature_extractor)
+        # Of an unknown number of images only the covariance counts, and not its factor.
+        count = info["num_images"] or 2
+        mean, cov = mean.astype(np.float64), cov.astype(np.float64)
+        halves = None
+        if "half_0_count" in arrays:
+            halves = tuple(
+                Moments(
+                    int(arrays.pop(f"half_{half}_count")),
+                    arrays.pop(f"half_{half}_mean"),
+                    arrays.pop(f"half_{half}_scatter"),
+                )
+                for half in (0, 1)
+            )
+        return cls(Moments(count, mean, cov * (count - 1)), info, halves, arrays)
+
+    @classmethod
+    def cached(cls, images, extraction, dataset, split, num_images, cache_dir, **kwargs):
+        """Reads the statistics from a folder, or computes them and puts them there.
+
+        Args:
+            images: As in `compute`, or a function without arguments that returns that: it is only
+                called if there is no file.
+            extraction: A `FeatureExtraction`.
+            dataset: String, the name of the data set.
+            split: String or `None`, the name of its split.
+            num_images: Integer, the number of images: a part of the file's key, and checked.
+            cache_dir: String or `pathlib.Path`, the folder.
+            **kwargs: As in `compute`.
+
+        Returns:
+            `ReferenceStatistics`.
+
+        Raises:
+            ValueError: As in `compute` and `load`, and if there aren't `num_images` images.
+        """
+        extractor = extractor_info(extraction.feature_extractor)
+        names = kwargs.get("names", ("features",))
+        key = [dataset, split, num_images, extractor, extraction.value_range, names[0]]
+        key = json.dumps(key)
+        name = "".join(x if x.isalnum() else "_" for x in f"{dataset}_{split}_{num_images}")
+        digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+        path = pathlib.Path(cache_dir) / f"{name}_{digest}.npz"
+        if path.is_file():
+            known = cls.load(path, extraction.feature_extractor)
+            if set(kwargs.get("keep", ())) <= set(known.arrays):
+                known.keep_noise_at(path.with_suffix(".noise.json"))
+                return known
+        images = images() if callable(images) else images
+        computed = cls.compute(images, extraction, dataset, split, **kwargs)
+        if computed.num_images != num_images:
+            raise ValueError(
+                f"`num_images` must be the number of images of {dataset}, which has "
+                f"{computed.num_images}. Received: num_images={num_images}"
+            )
+        computed.save(path)
+        computed.keep_noise_at(path.with_suffix(".noise.json"))
+        return computed
+
+
+def extractor_info(feature_extractor):
+    """Returns `{"feature_extractor": …, "resize": …}`, as protocols have them."""
+    return {
+        "feature_extractor": describe_extractor(feature_extractor),
+        "resize": getattr(feature_extractor, "resize", "the extractor's own"),
+    }
+
+
+def _foreign_info(path):
+    """What can be said of a file that says nothing of itself."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {
+        "dataset": path.name,
+        "split": None,
+        "num_images": None,
+        "sha256": digest,
+        "image_shape": None,
+        "feature_extractor": None,
+        "resize": None,
+    }
+
+
+def _check_extractor(path, info, feature_extractor):
+    for name, value in extractor_info(feature_extractor).items():
+        if info[name] not in (None, value):
+            raise ValueError(
+                f"`reference` must be of the extractor that the images are compared in: {name} "
+                f"{value}. Received: {path} of {name} {info[name]}"
+            )
+
+
+def _npz_path(path):
+    path = pathlib.Path(path)
+    if path.suffix != ".npz":
+        raise ValueError(f"`path` must end in .npz. Received: path={path}")
+    return path

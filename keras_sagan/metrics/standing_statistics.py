@@ -1,0 +1,84 @@
+"""Batch statistics estimated anew over some forward passes, for sampling."""
+
+import contextlib
+
+import keras
+import numpy as np
+
+
+@contextlib.contextmanager
+def standing_statistics(network, batches):
+    """Gives a network's batch norms standing statistics for the duration of a `with` block.
+
+    The moving averages of training lag behind the weights, and behind averaged weights above all.
+    Here the network makes a forward pass in training mode over each batch, and the plain means of
+    the batches' means and variances take the place of the moving ones. Afterwards everything is as
+    it was: the moving statistics, the `vector_u` of spectral norms, what is trainable.
+
+    Args:
+        network: Keras model with batch norm layers (anything with `moving_mean`,
+            `moving_variance` and `momentum`).
+        batches: Iterable of inputs to the network, at least one.
+
+    Yields:
+        The network.
+
+    Raises:
+        ValueError: If the network has no batch norm, or there is no batch.
+
+    Example:
+
+    ```python
+    batches = [[latents_of(64), labels_of(64)] for _ in range(16)]
+    with standing_statistics(model.ema_generator, batches):
+        images = model.generate(100)
+    ```
+
+    Reference:
+        Brock et al. 2019, [Large Scale GAN Training](https://arxiv.org/abs/1809.11096), section 3.
+    """
+    layers = [x for x in network._flatten_layers() if hasattr(x, "moving_variance")]
+    if not layers:
+        raise ValueError(
+            "`network` must have batch norm layers for standing statistics. "
+            f"Received: {network.name} without one"
+        )
+    statistics = [x for layer in layers for x in (layer.moving_mean, layer.moving_variance)]
+    was_trainable = [(layer, layer.trainable) for layer in network._flatten_layers()]
+    momenta = [layer.momentum for layer in layers]
+    network.trainable = True  # A frozen batch norm would use its moving statistics.
+    kept = [(x, _to_numpy(x)) for x in network.non_trainable_variables]
+    try:
+        for layer in layers:
+            layer.momentum = 0.0  # The moving statistics become those of the last batch.
+        sums, passes = [0.0] * len(statistics), 0
+        for batch in batches:
+            network(batch, training=True)
+            sums = [total + _to_numpy(x).astype("float64") for total, x in zip(sums, statistics)]
+            passes += 1
+        if passes == 0:
+            raise ValueError("`batches` must hold at least one batch. Received: none")
+    except BaseException:
+        _restore(kept)
+        raise
+    finally:
+        for layer, momentum in zip(layers, momenta):
+            layer.momentum = momentum
+        for layer, value in was_trainable:
+            layer.trainable = value
+    _restore(kept)
+    try:
+        for variable, total in zip(statistics, sums):
+            variable.assign((total / passes).astype(variable.dtype))
+        yield network
+    finally:
+        _restore(kept)
+
+
+def _to_numpy(variable):
+    return np.array(keras.ops.convert_to_numpy(variable))
+
+
+def _restore(kept):
+    for variable, value in kept:
+        variable.assign(value)

@@ -1,0 +1,414 @@
+"""`evaluate_generator` and `evaluate_images`: one pass, its protocol, baselines, interruptions."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from keras_sagan import metrics
+from keras_sagan.metrics import evaluate_generator, evaluate_images
+from keras_sagan.metrics.progress import Progress
+
+ALL = list(metrics.METRICS)
+
+
+class Pixels:
+    """An extractor of both outputs that counts its images."""
+
+    def __init__(self):
+        self.images = 0
+
+    def __call__(self, images):
+        return self.named_outputs(images)["features"]
+
+    def named_outputs(self, images):
+        self.images += len(images)
+        features = keras.ops.reshape(images, (-1, 16))
+        return {"features": features, "logits": 3.0 * features[:, :4]}
+
+
+class TinyGAN:
+    """Has what the evaluation asks of a model; remembers what it was asked for."""
+
+    name, latent_dim, num_classes = "tiny", 3, 2
+    ema_generator = None
+
+    def __init__(self):
+        self.calls = []
+
+    def generate(self, num_images, labels=None, latents=None, batch_size=64, use_ema=True):
+        self.calls.append((num_images, np.asarray(labels), use_ema))
+        base = np.tanh(latents.sum(1) + np.asarray(labels))[:, None, None, None]
+        images = np.tanh(
+            base * np.linspace(-1, 1, 16).reshape(1, 4, 4, 1) + latents[:, :1, None, None]
+        )
+        return ((images + 1) * 127.5).astype("uint8")
+
+
+def real_images(count=120, seed=0):
+    generator = np.random.default_rng(seed)
+    images = generator.integers(0, 256, (count, 4, 4, 1)).astype("uint8")
+    return images, (np.arange(count) % 3 == 0).astype("int32")
+
+
+def measure(model=None, reference=None, extractor=None, **kwargs):
+    settings = {"metrics": ALL, "num_images": 50, "verbose": False, "dataset": "digits"}
+    return evaluate_generator(
+        model or TinyGAN(),
+        real_images() if reference is None else reference,
+        feature_extractor=extractor or Pixels(),
+        **{**settings, **kwargs},
+    )
+
+
+def test_every_score_is_that_of_its_metric_alone():
+    model = TinyGAN()
+    report = measure(model, batch_size=16)
+    source = metrics.image_sources.GeneratedImages(TinyGAN(), 50, batch_size=50)
+    ((images, labels),) = source.batches()
+    real, real_labels = real_images()
+    for name, cls in metrics.METRICS.items():
+        metric = cls(Pixels())
+        metric.update_state(real, real=True, labels=real_labels)
+        metric.update_state(images, real=False, labels=labels)
+        for key, value in metric.values().items():
+            assert report.values[key] == pytest.approx(value, rel=1e-6, nan_ok=True), name
+    assert sum(call[0] for call in model.calls) == 50 and report.protocol["num_generated"] == 50
+
+
+def test_one_pass_of_features_for_all_metrics():
+    extractor = Pixels()
+    measure(extractor=extractor)
+    assert extractor.images == 120 + 50 + 50  # real, generated, noise
+
+
+@pytest.mark.parametrize("batch_size", [7, 50, 64])
+def test_the_batch_size_does_not_matter(batch_size):
+    expected, report = measure(batch_size=16), measure(batch_size=batch_size)
+    assert report.values == pytest.approx(expected.values, rel=1e-6, nan_ok=True)
+    assert report.baselines["noise"] == pytest.approx(
+        expected.baselines["noise"], rel=1e-6, nan_ok=True
+    )
+    assert {**report.protocol} == {**expected.protocol}
+
+
+def test_labels_by_frequency_or_uniform_or_given():
+    for labels, expected in (("uniform", [25, 25]), ("reference", [33, 17]), ([0] * 50, [50])):
+        model = TinyGAN()
+        report = measure(model, labels=labels, metrics="fid")
+        drawn = np.concatenate([call[1] for call in model.calls])
+        assert np.bincount(drawn).tolist() == expected
+        assert report.protocol["labels"].split(",")[0] in (
+            "uniform",
+            "the reference's frequencies",
+            "given",
+        )
+
+
+def test_the_baselines_are_real_images_and_noise():
+    report = measure()
+    real, noise = report.baselines["real"], report.baselines["noise"]
+    assert set(report.values) <= set(real) and set(report.values) <= set(noise)
+    assert real["num_images"] == 60 and "half of the reference" in real["note"]
+    assert noise["num_images"] == 50
+    # Real images are noise here: what is made is far from it.
+    assert noise["fid"] < 0.5 * report.values["fid"]
+    images, labels = real_images()
+    fid = metrics.FrechetInceptionDistance(Pixels())
+    fid.update_state(images[::2], real=True)
+    fid.update_state(images[1::2], real=False)
+    assert real["fid"] == pytest.approx(fid.result(), rel=1e-9)
+
+
+def test_held_out_images_are_the_floor_where_they_are_given():
+    report = measure(held_out=real_images(90, seed=5))
+    floor = report.baselines["real"]
+    assert floor["num_images"] == 90 and "note" not in floor
+    fid = metrics.FrechetInceptionDistance(Pixels())
+    fid.update_state(real_images()[0], real=True)
+    fid.update_state(real_images(90, seed=5)[0], real=False)
+    assert floor["fid"] == pytest.approx(fid.result(), rel=1e-9)
+
+
+def test_a_score_that_the_halves_are_too_small_for_is_missing_with_a_note():
+    report = measure(reference=real_images(8), metrics=("fid", "density_coverage"))
+    assert "fid" in report.baselines["real"] and "density" not in report.baselines["real"]
+    assert "no density_coverage: " in report.baselines["real"]["note"]
+
+
+def test_the_protocol_says_how_it_was_measured():
+    protocol = measure(split="train", seed=3, truncation=0.7).protocol
+    expected = {
+        "num_generated": 50,
+        "reference": "digits",
+        "reference_split": "train",
+        "num_reference": 120,
+        "feature_extractor": "Pixels",
+        "resize": "the extractor's own",
+        "weights": "raw",
+        "batch_statistics": "moving",
+        "labels": "uniform",
+        "truncation": 0.7,
+        "seed": 3,
+    }
+    assert {name: protocol[name] for name in expected} == expected
+    assert set(protocol["versions"]) >= {"keras", "numpy", "keras_sagan"}
+    assert set(protocol["metrics"]) == set(ALL)
+
+
+def test_statistics_from_a_file_and_its_missing_images(tmp_path):
+    images, _ = real_images()
+    features = images.reshape(120, 16) / 127.5 - 1.0
+    path = tmp_path / "other.npz"
+    np.savez(path, mu=features.mean(0), sigma=np.cov(features.T))
+    report = measure(reference=path, metrics=("fid", "inception_score"))
+    expected = measure(metrics=("fid", "inception_score"))
+    assert report.values["fid"] == pytest.approx(expected.values["fid"], rel=1e-5)
+    assert "held_out" in report.baselines["real"]["note"]
+    assert report.protocol["num_reference"] is None
+    assert report.protocol["reference"].startswith("other.npz")
+    with pytest.raises(ValueError, match="`reference` must hold the features .*moments alone"):
+        measure(reference=path, metrics="kid")
+
+
+def test_statistics_are_cached_by_data_set_split_size_and_extractor(tmp_path):
+    first, second = Pixels(), Pixels()
+    kwargs = {"cache_dir": tmp_path, "metrics": ("fid", "kid")}
+    expected = measure(extractor=first, **kwargs)
+    report = measure(extractor=second, **kwargs)
+    assert report.values == pytest.approx(expected.values, nan_ok=True)
+    assert second.images == first.images - 120 - 50  # neither the real images nor the noise
+    assert report.baselines["noise"] == pytest.approx(expected.baselines["noise"], nan_ok=True)
+    measure(split="train", **kwargs)
+    measure(reference=real_images(100), **kwargs)
+    assert len(list(tmp_path.glob("*.npz"))) == 3
+
+
+def test_a_cached_file_without_the_features_that_a_metric_needs_is_made_anew(tmp_path):
+    measure(cache_dir=tmp_path, metrics="fid")
+    report = measure(cache_dir=tmp_path, metrics=("fid", "kid"))
+    assert "kid" in report.values and len(list(tmp_path.glob("*.npz"))) == 1
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_was(tmp_path):
+    class Interrupted(TinyGAN):
+        def generate(self, *args, **kwargs):
+            if len(self.calls) == 3:
+                raise KeyboardInterrupt
+            return super().generate(*args, **kwargs)
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(Interrupted(), checkpoint=tmp_path, batch_size=8)
+    (file,) = tmp_path.glob("*.features")
+    file.write_bytes(file.read_bytes() + b"half a row")
+    model, extractor = TinyGAN(), Pixels()
+    report = measure(model, extractor=extractor, checkpoint=tmp_path, batch_size=8)
+    assert report.values == pytest.approx(measure().values, rel=1e-6, nan_ok=True)
+    assert sum(call[0] for call in model.calls) == 50 - 24
+    assert extractor.images == 120 + 26 + 50
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interruption_after_the_last_image_loses_nothing(tmp_path, monkeypatch):
+    def interrupted(self, num_images, shape):
+        raise KeyboardInterrupt
+
+    run = metrics.evaluation_run.EvaluationRun
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(run, "_noise", interrupted)
+        measure(checkpoint=tmp_path)
+    model = TinyGAN()
+    report = measure(model, checkpoint=tmp_path)
+    assert [call[0] for call in model.calls] == [1]  # for the shape of an image
+    assert report.values == pytest.approx(measure().values, rel=1e-6, nan_ok=True)
+
+
+def test_another_seed_does_not_go_on_from_the_same_file(tmp_path):
+    class Interrupted(TinyGAN):
+        def generate(self, *args, **kwargs):
+            if self.calls:
+                raise KeyboardInterrupt
+            return super().generate(*args, **kwargs)
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(Interrupted(), checkpoint=tmp_path, batch_size=8)
+    model = TinyGAN()
+    measure(model, checkpoint=tmp_path, batch_size=8, seed=1)
+    assert sum(call[0] for call in model.calls) == 50
+
+
+def generator_network(with_labels):
+    latents = keras.Input((3,))
+    x = keras.layers.Dense(16)(latents)
+    x = keras.layers.BatchNormalization()(x)
+    inputs = latents
+    if with_labels:
+        labels = keras.Input((), dtype="int32")
+        x = x + keras.layers.Embedding(2, 16)(labels)
+        inputs = [latents, labels]
+    images = keras.layers.Reshape((4, 4, 1))(keras.ops.tanh(x))
+    return keras.Model(inputs, images)
+
+
+@pytest.mark.parametrize("with_labels", [False, True])
+def test_a_plain_keras_model_is_a_generator_too(with_labels):
+    network = generator_network(with_labels)
+    report = measure(network, metrics="fid")
+    assert report.values["fid"] > 0 and network.name in report.model
+    assert report.protocol["labels"] == ("uniform" if with_labels else "none")
+
+
+def test_standing_statistics_change_the_images_and_are_said_in_the_protocol():
+    network = generator_network(False)
+    moving, standing = (measure(network, metrics="fid", standing_passes=n) for n in (0, 4))
+    assert standing.protocol["batch_statistics"] == "standing, 4 passes of 64"
+    assert standing.values["fid"] != pytest.approx(moving.values["fid"], rel=1e-3)
+    assert measure(network, metrics="fid").values == moving.values
+    with pytest.raises(ValueError, match="one protocol.*batch_statistics"):
+        moving.compare(standing)
+
+
+def test_images_that_exist_already():
+    images, labels = real_images(50, seed=1)
+    kwargs = {"feature_extractor": Pixels(), "dataset": "digits", "verbose": False}
+    whole = evaluate_images((images, labels), real_images(), ALL, **kwargs)
+    assert whole.protocol["num_generated"] == 50 and whole.protocol["labels"] == "as given"
+    batches = ((images[i : i + 9], labels[i : i + 9]) for i in range(0, 50, 9))
+    again = evaluate_images(batches, real_images(), ALL, num_images=50, **kwargs)
+    assert again.values == pytest.approx(whole.values, rel=1e-6, nan_ok=True)
+    first = evaluate_images(images, real_images(), "fid", num_images=20, **kwargs)
+    expected = evaluate_images(images[:20], real_images(), "fid", **kwargs)
+    assert first.values == pytest.approx(expected.values, rel=1e-6)
+
+
+def test_real_images_in_batches_and_floats_in_their_range():
+    images, labels = real_images()
+    batches = [(images[i : i + 50] / 255.0, labels[i : i + 50]) for i in range(0, 120, 50)]
+    report = measure(reference=iter(batches), value_range=(0, 1))
+    assert report.values == pytest.approx(measure().values, rel=1e-5, nan_ok=True)
+
+
+def test_two_replicas_share_the_work_and_the_answer_is_that_of_one():
+    tf = pytest.importorskip("tensorflow")
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    kwargs = {"extractor": metrics.GreyClassifierFeatures(), "metrics": ("fid", "inception_score")}
+    images = np.random.default_rng(0).integers(0, 256, (30, 28, 28, 1)).astype("uint8")
+
+    class Grey(TinyGAN):
+        def generate(self, num_images, latents=None, **kwargs):
+            return (
+                np.abs(np.tanh(latents[:, :1, None, None])) * 255 * np.ones((1, 28, 28, 1))
+            ).astype("uint8")
+
+    expected = measure(Grey(), images, **kwargs, num_images=21, batch_size=6)
+    extractor = metrics.GreyClassifierFeatures()
+    report = measure(
+        Grey(),
+        images,
+        **{**kwargs, "extractor": extractor},
+        num_images=21,
+        batch_size=6,
+        strategy=strategy,
+    )
+    assert report.values == pytest.approx(expected.values, rel=1e-5)
+    model = extractor._models[28]
+    assert "Mirrored" in type(model.variables[0].value).__name__
+
+
+def test_an_extractor_that_cannot_be_traced_is_named():
+    tf = pytest.importorskip("tensorflow")
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with pytest.raises(ValueError, match="`feature_extractor` must be made of TensorFlow or Keras"):
+        measure(
+            extractor=lambda x: np.reshape(np.asarray(x), (len(x), -1)),
+            metrics="fid",
+            strategy=strategy,
+        )
+
+
+@pytest.mark.parametrize("seconds, is_shown", [(0.05, False), (1.0, True)])
+def test_a_bar_for_what_takes_longer_than_ten_seconds(monkeypatch, capsys, seconds, is_shown):
+    clock = [0.0]
+    monkeypatch.setattr("keras_sagan.metrics.progress.time.monotonic", lambda: clock[0])
+    progress = Progress(20, "Generated images")
+    for done in range(1, 21):
+        clock[0] += seconds
+        progress(done)
+    assert ("Generated images" in capsys.readouterr().out) is is_shown
+    silent = Progress(20, "Generated images", verbose=False)
+    clock[0] += 100
+    silent(20)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_bar_where_the_number_is_not_known(monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr("keras_sagan.metrics.progress.time.monotonic", lambda: clock[0])
+    progress = Progress(None, "Reference images")
+    progress(5)
+    assert capsys.readouterr().out == ""
+    clock[0] = 11.0
+    progress(10)
+    assert "Reference images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"num_images": 1}, "`num_images` must be an integer of at least 2"),
+        ({"batch_size": 0}, "`batch_size` must be a positive integer"),
+        ({"seed": -1}, "`seed` must be an integer"),
+        ({"standing_passes": -1}, "`standing_passes` must be an integer"),
+        ({"metrics": "lpips"}, "`metrics` must be names among .*Received: 'lpips'"),
+        ({"metrics": ()}, "`metrics` must share one extractor, and be at least one"),
+        ({"labels": "random"}, '`labels` must be "uniform".*Received: random'),
+        ({"labels": [0, 1]}, r"`labels` must be .*Received: labels of shape \(2,\)"),
+        ({"labels": [2] * 50}, r"`labels` must lie in \[0, 2\)"),
+        (
+            {"labels": "reference", "reference": real_images()[0], "metrics": "fid"},
+            "the reference must come with labels.*a reference with no labels",
+        ),
+        ({"model": object()}, r"`model` must have generate\(\) and latent_dim"),
+        ({"reference": np.zeros((1, 4, 4, 1), "uint8")}, "`reference` must hold at least 2"),
+        ({"cache_dir": "x", "dataset": None}, "`cache_dir` needs the `dataset`'s name"),
+        ({"held_out": iter([])}, "`held_out` must be arrays or say its length"),
+        ({"reference": real_images()[0], "metrics": "intra_fid"}, "`labels` must be integers"),
+        (
+            {"model": generator_network(True), "reference": real_images()[0], "metrics": "fid"},
+            "`reference` must come with labels for a Keras model on",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        measure(**kwargs)
+
+
+def test_metrics_by_name_need_an_extractor_and_all_share_it():
+    with pytest.raises(ValueError, match="`feature_extractor` must be given for metrics by name"):
+        evaluate_images(real_images()[0], real_images(), "fid")
+    pair = [metrics.FrechetInceptionDistance(Pixels()) for _ in range(2)]
+    with pytest.raises(ValueError, match="must share one extractor.*2 metrics with 2 extractors"):
+        evaluate_images(real_images()[0], real_images(), pair)
+
+
+def test_fewer_images_than_said_are_refused():
+    with pytest.raises(ValueError, match="`images` must hold num_images=60 images. Received: 50"):
+        evaluate_images(
+            real_images(50)[0], real_images(), "fid", Pixels(), num_images=60, verbose=False
+        )
+    with pytest.raises(ValueError, match="`num_images` must be given for an iterable"):
+        evaluate_images(iter([]), real_images(), "fid", Pixels())
+
+
+def test_a_plain_generator_must_keep_to_its_range():
+    latents = keras.Input((3,))
+    network = keras.Model(latents, keras.layers.Reshape((1, 1, 3))(latents))
+    with pytest.raises(ValueError, match=r"`model` must make finite images in \[-1, 1\]"):
+        measure(network, metrics="fid", extractor=lambda x: x[:, 0, 0])
+
+
+def test_the_report_is_ready_for_json():
+    content = json.loads(measure().to_json())
+    assert content["values"]["kid_std_error"] is None  # one block

@@ -1,0 +1,48 @@
+"""Features on disk: whole rows only, whatever the file ends in."""
+
+import numpy as np
+import pytest
+
+from keras_sagan.metrics.feature_log import FeatureLog
+
+
+def rows(count, start=0):
+    numbers = np.arange(start, start + count)
+    return {
+        "features": (numbers[:, None] + np.arange(3) / 8).astype("float32"),
+        "labels": numbers[:, None].astype("int64"),
+    }
+
+
+def read(folder, key="k"):
+    parts = list(FeatureLog(folder, key).read())
+    return {name: np.concatenate([x[name] for x in parts]) for name in parts[0]} if parts else {}
+
+
+@pytest.mark.parametrize("extra", [b"", b"1", b"1" * 19])
+def test_what_is_appended_is_read_and_half_a_row_is_cut_off(tmp_path, extra):
+    FeatureLog(tmp_path, "k").append(rows(5000))
+    with FeatureLog(tmp_path, "k").path.open("ab") as file:
+        file.write(extra)
+    assert len(read(tmp_path)["labels"]) == 5000
+    FeatureLog(tmp_path, "k").append(rows(7, 5000))
+    found = read(tmp_path)
+    for name, value in rows(5007).items():
+        np.testing.assert_array_equal(found[name], value)
+        assert found[name].dtype == value.dtype
+
+
+def test_another_key_is_another_file_and_nothing_is_nothing(tmp_path):
+    FeatureLog(tmp_path, "k").append(rows(3))
+    assert read(tmp_path, "other") == {}
+
+
+def test_a_header_that_was_cut_off_begins_anew(tmp_path):
+    log = FeatureLog(tmp_path, "k")
+    log.append(rows(3))
+    log.path.with_suffix(".json").write_text('{"feat')
+    assert read(tmp_path) == {} and not log.path.exists()
+    log.append(rows(2))
+    assert len(read(tmp_path)["labels"]) == 2
+    log.remove()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,170 @@
+"""Reference statistics: streamed, in files, of other projects, of the wrong kind."""
+
+import numpy as np
+import pytest
+
+from keras_sagan.metrics import FeatureExtraction, ReferenceStatistics
+from keras_sagan.ops.frechet import covariance
+
+
+class Pixels:
+    version = "pixels 1"
+
+    def __call__(self, images):
+        return np.reshape(images, (len(images), -1))
+
+
+class OtherPixels(Pixels):
+    version = "pixels 2"
+
+
+def images_of(count=50, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 2, 2, 1)).astype("uint8")
+
+
+def computed(images=None, extractor=None, **kwargs):
+    extraction = FeatureExtraction(extractor or Pixels(), batch_size=8)
+    images = (images_of(), np.arange(50) % 3) if images is None else images
+    return ReferenceStatistics.compute(images, extraction, "digits", "train", **kwargs)
+
+
+def test_streaming_equals_numpy_and_keeps_what_it_is_told():
+    reference = computed(keep=("features",))
+    features = images_of().reshape(50, 4) / 127.5 - 1.0
+    np.testing.assert_allclose(reference.moments.mean, features.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(covariance(reference.moments), np.cov(features.T), atol=1e-7)
+    np.testing.assert_allclose(reference.arrays["features"], features, atol=1e-6)
+    assert reference.class_counts.tolist() == [17, 17, 16] and reference.num_images == 50
+    assert computed(images_of()).class_counts is None
+    even, odd = reference.split()
+    np.testing.assert_allclose(even.moments.mean, features[::2].mean(0), rtol=1e-5)
+    np.testing.assert_allclose(odd.arrays["features"], features[1::2], atol=1e-6)
+    assert (even.num_images, odd.num_images) == (25, 25)
+
+
+def test_memory_does_not_grow_with_the_number_of_images():
+    assert computed().arrays.keys() == {"labels"}
+
+
+def test_the_digest_is_of_the_images_alone():
+    first = computed().info["sha256"]
+    batches = [images_of()[i : i + 7] for i in range(0, 50, 7)]
+    assert computed(batches).info["sha256"] == first
+    assert computed(images_of(seed=1)).info["sha256"] != first
+
+
+def test_file_round_trip(tmp_path):
+    first = computed(keep=("features",))
+    path = tmp_path / "folder" / "digits.npz"
+    first.save(path)
+    again = ReferenceStatistics.load(path, Pixels())
+    assert again.info == first.info and again.class_counts.tolist() == [17, 17, 16]
+    np.testing.assert_allclose(again.moments.scatter, first.moments.scatter, rtol=1e-12)
+    np.testing.assert_array_equal(again.arrays["features"], first.arrays["features"])
+    np.testing.assert_allclose(again.halves[1].mean, first.halves[1].mean)
+    assert [x.name for x in path.parent.iterdir()] == ["digits.npz"]
+
+
+def test_other_projects_read_the_file_as_their_own(tmp_path):
+    """As pytorch-fid and clean-fid do it."""
+    computed().save(tmp_path / "digits.npz")
+    with np.load(tmp_path / "digits.npz") as file:
+        mu, sigma = file["mu"][:], file["sigma"][:]
+    assert mu.shape == (4,) and mu.dtype == np.float64
+    np.testing.assert_allclose(sigma, covariance(computed().moments))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_files_of_other_projects_are_read(tmp_path, dtype):
+    mean, cov = np.arange(3.0), np.diag([1.0, 2.0, 3.0])
+    np.savez_compressed(tmp_path / "cifar10.npz", mu=mean.astype(dtype), sigma=cov.astype(dtype))
+    reference = ReferenceStatistics.load(tmp_path / "cifar10.npz", Pixels())
+    np.testing.assert_array_equal(covariance(reference.moments), cov)
+    assert reference.num_images is None and reference.halves is None
+    assert reference.info["dataset"] == "cifar10.npz" and len(reference.info["sha256"]) == 64
+
+
+def test_a_file_of_another_extractor_is_refused(tmp_path):
+    computed().save(tmp_path / "digits.npz")
+    with pytest.raises(ValueError, match="extractor pixels 2. Received: .*digits.npz .*pixels 1"):
+        ReferenceStatistics.load(tmp_path / "digits.npz", OtherPixels())
+
+
+def test_statistics_of_another_extractor_are_refused():
+    from keras_sagan.metrics import evaluate_images
+
+    with pytest.raises(ValueError, match="`reference` must be of the metrics' extractor.*pixels 1"):
+        evaluate_images(images_of(), computed(), "fid", OtherPixels())
+
+
+def test_features_of_another_width_than_the_file_are_refused(tmp_path):
+    from keras_sagan.metrics import evaluate_images
+
+    np.savez(tmp_path / "other.npz", mu=np.zeros(5), sigma=np.eye(5))
+    with pytest.raises(ValueError, match="one width .*gave 5. Received: features of width 4"):
+        evaluate_images(images_of(), tmp_path / "other.npz", "fid", Pixels(), verbose=False)
+
+
+@pytest.mark.parametrize(
+    "arrays, message",
+    [
+        ({"mu": np.zeros(3)}, r"`mu` of shape \(dim,\) and `sigma`.*sigma \(\)"),
+        ({"mu": np.zeros(3), "sigma": np.eye(2)}, r"sigma \(2, 2\)"),
+        ({"feats": np.zeros((5, 3))}, r"'feats': \(5, 3\)"),
+        ({"mu": np.full(2, np.nan), "sigma": np.eye(2)}, "be finite.*NaN or infinity"),
+    ],
+)
+def test_files_without_statistics_are_refused(tmp_path, arrays, message):
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(ValueError, match=f"`reference` must.*{message}"):
+        ReferenceStatistics.load(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("part", [0, 100, 600])
+def test_a_damaged_file_is_refused(tmp_path, part):
+    computed().save(tmp_path / "x.npz")
+    data = (tmp_path / "x.npz").read_bytes()
+    (tmp_path / "x.npz").write_bytes(data[:part])
+    with pytest.raises(ValueError, match="`reference` must be a whole .npz file.*x.npz"):
+        ReferenceStatistics.load(tmp_path / "x.npz")
+
+
+def test_a_pickle_in_the_file_is_not_run(tmp_path):
+    np.savez(tmp_path / "x.npz", mu=np.array([{}], dtype=object), sigma=np.eye(1))
+    with pytest.raises(ValueError, match="`reference` must be a whole .npz file of plain arrays"):
+        ReferenceStatistics.load(tmp_path / "x.npz")
+
+
+def test_a_file_that_is_not_there_or_not_npz(tmp_path):
+    with pytest.raises(FileNotFoundError, match="`reference` must be a file of statistics"):
+        ReferenceStatistics.load(tmp_path / "x.npz")
+    with pytest.raises(ValueError, match="`path` must end in .npz"):
+        ReferenceStatistics.load(tmp_path / "x.pt")
+
+
+def test_images_of_mixed_shape_are_refused():
+    mixed = [images_of(5), np.zeros((5, 3, 2, 1), "uint8")]
+    with pytest.raises(ValueError, match=r"one shape.*\(2, 2, 1\).*\(3, 2, 1\) from number 5 on"):
+        computed(mixed)
+
+
+def test_labels_for_a_part_of_the_images_are_refused():
+    batches = [(images_of(5), np.zeros(5, int)), images_of(5)]
+    with pytest.raises(ValueError, match="labels in every batch or in none.*5 of 10 images"):
+        computed(batches)
+
+
+@pytest.mark.parametrize("labels", [np.zeros(50), np.zeros(49, int)])
+def test_labels_must_be_integers_one_for_each_image(labels):
+    with pytest.raises(ValueError, match="`labels` must be integers, one for each image. Received"):
+        computed((images_of(), labels))
+
+
+def test_another_number_of_images_than_said_is_refused(tmp_path):
+    extraction = FeatureExtraction(Pixels())
+    with pytest.raises(ValueError, match="`num_images` must be the number of images of digits"):
+        ReferenceStatistics.cached(images_of, extraction, "digits", "train", 60, tmp_path)
+    known = ReferenceStatistics.cached(images_of, extraction, "digits", "train", 50, tmp_path)
+    assert known.num_images == 50
+    again = ReferenceStatistics.cached(None, extraction, "digits", "train", 50, tmp_path)
+    assert again.info == known.info
