@@ -32,6 +32,8 @@ METRICS = [
     "tensorflow-hub>=0.16.1",
     "tf_keras>=2.16",
 ]
+# Files for other runtimes, and these, which compare them.
+EXPORT = ["tf2onnx>=1.16", "onnxruntime>=1.20", "ai-edge-litert>=1.2"]
 PLOT = ["matplotlib>=3.8", "pillow>=10.1"]
 TEST = ["pytest>=8.0", "pytest-xdist>=3.5", "scipy>=1.11", "jax", "prdc>=0.2"]
 
@@ -61,6 +63,7 @@ setup(
         "data": DATA,
         "metrics": METRICS,
         "plot": PLOT,
+        "export": EXPORT,
         "test": TEST + DATA + METRICS + PLOT,
         "all": DATA + METRICS + PLOT,
     },

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "distribution": set(),
 }
 USES_TENSORFLOW = (
+    "models/export.py",
     "models/sagan.py",
     "models/gradients.py",
     "models/loop.py",

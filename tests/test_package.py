@@ -20,6 +20,9 @@ OPTIONAL = [
     "matplotlib",
     "PIL",
     "scipy",
+    "tf2onnx",
+    "onnxruntime",
+    "ai_edge_litert",
 ]
 
 

@@ -1,8 +1,19 @@
-"""The networks of a self-attention GAN and the model that trains them."""
+"""The networks of a self-attention GAN, the model that trains them, and their way out."""
 
+from keras_sagan.models.baking import bake_spectral_norm
 from keras_sagan.models.discriminator import build_discriminator
+from keras_sagan.models.export import FORMATS, export_generator
 from keras_sagan.models.generator import build_generator
 from keras_sagan.models.presets import PRESETS, preset_settings
 from keras_sagan.models.sagan import SAGAN
 
-__all__ = ["PRESETS", "SAGAN", "build_discriminator", "build_generator", "preset_settings"]
+__all__ = [
+    "FORMATS",
+    "PRESETS",
+    "SAGAN",
+    "bake_spectral_norm",
+    "build_discriminator",
+    "build_generator",
+    "export_generator",
+    "preset_settings",
+]

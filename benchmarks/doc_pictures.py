@@ -1,0 +1,154 @@
+"""Trains a healthy run and one made to collapse, and draws the pictures of the documentation.
+
+Command:   python benchmarks/doc_pictures.py
+Result:    docs/images/*.png and *.gif, and benchmarks/results/collapse_monitor.json: what
+           CollapseMonitor said of each run, with settings, versions and hardware
+
+Both runs have the embedded Fashion-MNIST images, the same width, seed and number of steps, and the
+same learning rate for both networks. The second one's discriminator has no spectral norm, and its
+rate is 25 times as high.
+"""
+
+import argparse
+import json
+import os
+import platform
+import time
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_sagan
+from keras_sagan import callbacks, data, metrics, visualization
+
+ROOT = Path(__file__).resolve().parents[1]
+HEALTHY_RATE, COLLAPSING_RATE = 4e-4, 1e-2
+
+
+def build(collapses, base_filters):
+    rate = COLLAPSING_RATE if collapses else HEALTHY_RATE
+    keras.utils.set_random_seed(0)
+    model = keras_sagan.SAGAN.from_preset(
+        "sagan_fashion_mnist_32",
+        base_filters=base_filters,
+        seed=0,
+        g_learning_rate=rate,
+        d_learning_rate=rate,
+    )
+    if collapses:
+        discriminator = keras_sagan.build_discriminator(
+            32, base_filters, 10, (16,), channels=1, use_spectral_norm=False
+        )
+        model = keras_sagan.SAGAN(
+            model.generator,
+            discriminator,
+            model.latent_dim,
+            10,
+            d_steps=model.d_steps,
+            ema_momentum=model.ema_momentum,
+            seed=0,
+            ttur=model.ttur,
+        )
+    model.compile()
+    return model
+
+
+def train(model, dataset, settings, extra=()):
+    collapse, spectral = callbacks.CollapseMonitor(), callbacks.SpectralMonitor(False)
+    monitors = [callbacks.AttentionMonitor(), spectral, collapse, *extra]
+    started = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        history = model.fit(
+            dataset,
+            epochs=settings.epochs,
+            steps_per_epoch=settings.steps_per_epoch,
+            verbose=2,
+            callbacks=monitors,
+        ).history
+    largest = {name for name in history if name.startswith("sigma/")}
+    curves = {name: values for name, values in history.items() if name not in largest}
+    record = {
+        "warning": collapse.reason,
+        "seconds": round(time.perf_counter() - started),
+        "figures": {name: [round(float(v), 4) for v in values] for name, values in history.items()},
+    }
+    return {**curves, **spectral.history}, record
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--output", default=str(ROOT / "docs" / "images"))
+    parser.add_argument("--record", default=str(ROOT / "benchmarks/results/collapse_monitor.json"))
+    parser.add_argument("--base_filters", type=int, default=16)
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--steps_per_epoch", type=int, default=52)
+    settings = parser.parse_args(arguments)
+    output = Path(settings.output)
+    images, labels = data.load_fashion_mnist()
+    images = data.pad_to_32(images)
+    names = list(data.FASHION_MNIST_CLASSES)
+    dataset = data.make_dataset(images, labels, settings.batch_size, seed=0)
+
+    runs = {}
+    for name in ("collapsed", "healthy"):
+        model = build(name == "collapsed", settings.base_filters)
+        scratch = output / f"scratch_{name}"
+        grid = callbacks.SampleGrid(scratch, images_per_class=8, class_names=names, gif=True)
+        curves, runs[name] = train(model, dataset, settings, [grid])
+        visualization.plot_curves(curves, output / f"curves_{name}.png", title=f"A {name} run")
+        os.replace(scratch / "samples.gif", output / f"samples_{name}.gif")
+        for path in scratch.iterdir():
+            path.unlink()
+        scratch.rmdir()
+
+    # The healthy model's pictures.
+    shown = {"class_names": names}
+    visualization.draw_attention(model, output, name="attention_generator", **shown)
+    visualization.draw_attention(
+        model, output, images[:4], labels[:4], name="attention_discriminator", **shown
+    )
+    draw = visualization.draw_interpolation
+    draw(model, output / "walk_latents.png", labels=[0, 2, 5, 8], **shown)
+    walk = {"labels": [0, 3, 5, 8], "to_labels": [1, 4, 9, 0], **shown}
+    draw(model, output / "walk_classes.png", **walk)
+    draw(model, output / "walk_classes.gif", steps=16, **walk)
+    visualization.draw_truncation(model, output / "truncation.png", columns=10)
+    extractor = metrics.GreyClassifierFeatures()
+    pictures = model.generate(6, labels=[0, 1, 3, 5, 7, 8], seed=0)
+    _, multiples = visualization.draw_neighbours(
+        pictures, images, output / "neighbours.png", extractor
+    )
+    record = {
+        "command": "python benchmarks/doc_pictures.py",
+        "settings": {k: v for k, v in vars(settings).items() if k not in ("output", "record")},
+        "learning_rates": {"healthy": HEALTHY_RATE, "collapsed": COLLAPSING_RATE},
+        "versions": {
+            "python": platform.python_version(),
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+            "numpy": np.__version__,
+        },
+        "hardware": {"cpu": cpu_name(), "cores": os.cpu_count()},
+        "neighbour_multiples": [round(float(x), 3) for x in multiples],
+        "runs": runs,
+    }
+    Path(settings.record).write_text(json.dumps(record, indent=1) + "\n")
+    for name, run in runs.items():
+        print(f"{name}: {run['warning'] or 'CollapseMonitor stayed silent.'}")
+
+
+def cpu_name():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Networks for use without this package: its layers as plain Keras layers, for inference."""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
+from keras_sagan.layers.self_attention2d import SelfAttention2D
+from keras_sagan.layers.sn_conv2d import SNConv2D
+from keras_sagan.layers.sn_dense import SNDense
+from keras_sagan.layers.sn_embedding import SNEmbedding
+from keras_sagan.layers.spectral_norm import SpectralNormMixin
+
+PLAIN = {SNConv2D: layers.Conv2D, SNDense: layers.Dense, SNEmbedding: layers.Embedding}
+SPECTRAL_SETTINGS = ("power_iterations", "epsilon", "equality_constrained")
+
+
+def bake_spectral_norm(model):
+    """Copies a network into plain Keras layers that compute the same at inference.
+
+    Kernels are divided by their spectral norms once and for all, `SelfAttention2D` becomes
+    convolutions, products and a softmax with `gamma` in its last kernel, and
+    `ConditionalBatchNorm` becomes tables of scales and offsets with the moving statistics in
+    them. The copy needs nothing of this package: not to be loaded, exported or converted. It isn't
+    for training.
+
+    Args:
+        model: A functional or sequential Keras model that is built, such as `SAGAN.generator`.
+            Models nested in it are copied too.
+
+    Returns:
+        A functional `keras.Model` with the same inputs and outputs, up to rounding.
+
+    Raises:
+        ValueError: If the model is of another kind, isn't built, or has spectrally normalised
+            layers inside a layer of another package.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_sagan import SNDense
+    >>> network = keras.Sequential([keras.Input((3,)), SNDense(2)])
+    >>> baked = bake_spectral_norm(network)
+    >>> type(baked.layers[-1]).__name__
+    'Dense'
+    """
+    if not _is_graph(model) or not getattr(model, "inputs", None):
+        raise ValueError(
+            "`model` must be a functional or sequential Keras model that is built. "
+            f"Received: model={model!r} of type {type(model).__name__}"
+        )
+    # A sequential model has a functional one inside; the copy is always functional.
+    ends = (x if len(x) > 1 else x[0] for x in (model.inputs, model.outputs))
+    functional = keras.Model(*ends, name=model.name)
+    new_values = []  # Pairs of a new layer and the function that gives its weights.
+    compounds = {}  # The functions that stand for layers with several parts.
+
+    def clone(operation):
+        if isinstance(operation, (SelfAttention2D, ConditionalBatchNorm)):
+            return operation  # Replaced where it is called.
+        if _is_graph(operation):
+            return bake_spectral_norm(operation)
+        plain = PLAIN.get(type(operation), type(operation))
+        config = operation.get_config()
+        if plain is not type(operation):
+            config = {k: v for k, v in config.items() if k not in SPECTRAL_SETTINGS}
+        new = plain.from_config(config)
+        if isinstance(operation, layers.Layer):
+            new_values.append((new, _weights(operation)))
+        return new
+
+    def call(operation, *args, **kwargs):
+        if isinstance(operation, SelfAttention2D):
+            make, names = _plain_attention, ("inputs",)
+            if kwargs.get("return_attention_scores"):
+                raise ValueError(
+                    "`model` must not call SelfAttention2D with return_attention_scores=True. "
+                    f"Received: {model.name}, where {operation.name} does"
+                )
+        elif isinstance(operation, ConditionalBatchNorm):
+            make, names = _plain_norm, ("images", "labels")
+        else:
+            return operation(*args, **kwargs)
+        arguments = [*args, *(kwargs[name] for name in names[len(args) :] if name in kwargs)]
+        if id(operation) not in compounds:
+            compounds[id(operation)] = make(operation, arguments[0].shape, new_values)
+        return compounds[id(operation)](*arguments[: len(names)])
+
+    baked = keras.models.clone_model(functional, clone_function=clone, call_function=call)
+    for new, values in new_values:
+        if values:
+            new.set_weights(values)
+    left = [x.name for x in baked._flatten_layers() if isinstance(x, SpectralNormMixin)]
+    if left:
+        raise ValueError(
+            "`model` must not have spectrally normalised layers inside a layer of its own. "
+            f"Received: {model.name} with {left[0]}"
+        )
+    return baked
+
+
+def _is_graph(model):
+    is_functional = isinstance(model, keras.Model) and hasattr(model, "operations")
+    return is_functional or isinstance(model, keras.Sequential)
+
+
+def _weights(layer):
+    """The weights that the plain layer in a layer's place must have."""
+    if not isinstance(layer, SpectralNormMixin):
+        return layer.get_weights()
+    rest = [w for w in layer.weights if w is not layer._raw_weight() and w is not layer.vector_u]
+    return [_kernel(layer), *map(ops.convert_to_numpy, rest)]
+
+
+def _kernel(layer):
+    """The kernel by which a layer multiplies, in the dtype in which it is stored."""
+    if not isinstance(layer, SpectralNormMixin):
+        return ops.convert_to_numpy(layer.kernel)
+    return ops.convert_to_numpy(ops.cast(layer.normalized_weight(), layer.variable_dtype))
+
+
+def _plain_attention(layer, shape, new_values):
+    """Returns a function from an image map to what the attention layer makes of it."""
+    first = layer.data_format == "channels_first"
+    height, width = shape[2:4] if first else shape[1:3]
+    if None in (height, width):
+        raise ValueError(
+            "`model` must have image maps of known size where attention is. "
+            f"Received: {layer.name} on a map of shape {tuple(shape)}"
+        )
+    pool, dtype = layer.pool_size, layer.dtype_policy
+    convs = {}
+    for name in ("query", "key", "value", "output"):
+        old = getattr(layer, f"{name}_conv")
+        new = layers.Conv2D(
+            old.filters,
+            1,
+            use_bias=False,
+            data_format="channels_last",
+            dtype=dtype,
+            name=f"{layer.name}_{name}",
+        )
+        share = ops.convert_to_numpy(layer.gamma) if name == "output" else 1.0
+        new_values.append((new, [_kernel(old) * share]))
+        convs[name] = new
+    keys = (height // pool) * (width // pool)
+    filters = {name: conv.filters for name, conv in convs.items()}
+
+    def locations(x, name, count):
+        x = convs[name](x)
+        if name != "query" and pool > 1:
+            x = layers.MaxPooling2D(pool, data_format="channels_last", dtype=dtype)(x)
+        return layers.Reshape((count, filters[name]), dtype=dtype)(x)
+
+    def call(inputs):
+        x = layers.Permute((2, 3, 1), dtype=dtype)(inputs) if first else inputs
+        query = locations(x, "query", height * width)
+        key, value = (locations(x, name, keys) for name in ("key", "value"))
+        scores = layers.Dot(axes=2, dtype="float32")([query, key])
+        scores = layers.Softmax(dtype="float32")(scores)
+        x = layers.Dot(axes=(2, 1), dtype=dtype)([scores, value])
+        x = layers.Reshape((height, width, filters["value"]), dtype=dtype)(x)
+        x = convs["output"](x)
+        x = layers.Permute((3, 1, 2), dtype=dtype)(x) if first else x
+        return layers.Add(dtype=dtype)([inputs, x])
+
+    return call
+
+
+def _plain_norm(layer, shape, new_values):
+    """Returns a function from images, and labels, to what the batch norm makes of them."""
+    weights = (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance)
+    gamma, beta, mean, variance = (ops.convert_to_numpy(x).astype("float64") for x in weights)
+    if layer.num_classes == 1:
+        new = layers.BatchNormalization(
+            axis=layer.axis, epsilon=layer.epsilon, dtype=layer.dtype_policy, name=layer.name
+        )
+        new_values.append((new, [gamma[0], beta[0], mean, variance]))
+        return lambda images, labels=None: new(images)
+    scale = gamma / np.sqrt(variance + layer.epsilon)
+    tables = []
+    for name, rows in (("scale", scale), ("offset", beta - scale * mean)):
+        table = layers.Embedding(*rows.shape, dtype="float32", name=f"{layer.name}_{name}")
+        new_values.append((table, [rows]))
+        tables.append(table)
+    channels = [1] * (len(shape) - 1)
+    channels[layer.axis % len(shape) - 1] = scale.shape[1]
+
+    def call(images, labels):
+        rows = [layers.Reshape(channels, dtype="float32")(table(labels)) for table in tables]
+        x = layers.Multiply(dtype="float32")([images, rows[0]])
+        x = layers.Add(dtype="float32")([x, rows[1]])
+        return layers.Activation("linear", dtype=layer.dtype_policy)(x)
+
+    return call

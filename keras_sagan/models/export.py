@@ -1,0 +1,125 @@
+"""Files of a generator for other runtimes, each compared with the model by its own runtime."""
+
+import importlib
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_sagan.models.baking import bake_spectral_norm
+from keras_sagan.ops.latent import sample_labels, sample_latents
+
+FORMATS = ("saved_model", "onnx", "litert")
+NEEDED = {"onnx": ("tf2onnx", "onnxruntime"), "litert": ("ai_edge_litert.interpreter",)}
+PACKAGES = {"ai_edge_litert": "ai-edge-litert"}
+
+
+def export_generator(model, directory, formats=FORMATS, num_images=4, seed=0, use_ema=True):
+    """Writes the generator as SavedModel, ONNX and LiteRT files, and compares each with it.
+
+    The networks are baked first (`bake_spectral_norm`). The files take float32 latents `(batch,
+    latent_dim)` and, for a model with classes, int32 labels `(batch,)`; they give float32 images
+    in [-1, 1]. The LiteRT file takes one image at a time: with a batch of unknown size its
+    converter leaves an operation that the plain runtime hasn't got.
+
+    Args:
+        model: A `SAGAN`.
+        directory: String or path. It gets `saved_model/`, `generator.onnx` and
+            `generator.tflite`.
+        formats: Sequence of names among `"saved_model"`, `"onnx"` and `"litert"`. Defaults to all.
+        num_images: Positive integer. Images to compare on. Defaults to `4`.
+        seed: Integer. Seed of their latents and labels. Defaults to `0`.
+        use_ema: Boolean. Whether to export the averaged generator if there is one. Defaults to
+            `True`.
+
+    Returns:
+        Dictionary from format to the path and the largest difference of a pixel from the model's,
+        where black is -1 and white 1.
+
+    Raises:
+        ValueError: For an unknown format, or `num_images` that isn't positive.
+        ImportError: If a converter or a runtime isn't installed.
+
+    Example:
+
+    ```python
+    files = export_generator(model, "runs/first/export", ["saved_model"])
+    path, difference = files["saved_model"]
+    ```
+    """
+    unknown = set(formats) - set(FORMATS)
+    if unknown:
+        raise ValueError(f"`formats` must be among {FORMATS}. Received: formats={tuple(formats)}")
+    if not isinstance(num_images, int) or isinstance(num_images, bool) or num_images < 1:
+        raise ValueError(
+            f"`num_images` must be a positive integer. Received: num_images={num_images}"
+        )
+    for name in formats:  # Before anything is written.
+        for module in NEEDED.get(name, ()):
+            _require(module, name)
+    generator = model.ema_generator if use_ema and model.ema_generator else model.generator
+    baked = bake_spectral_norm(generator)
+    rng = np.random.default_rng(seed)
+    inputs = [sample_latents(num_images, model.latent_dim, rng)]
+    if model.num_classes is not None:
+        inputs.append(sample_labels(num_images, model.num_classes, rng))
+    given = inputs if len(inputs) > 1 else inputs[0]
+    baked(given)  # Keras exports what was called once.
+    expected = keras.ops.convert_to_numpy(generator(given, training=False))
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    writers = {"saved_model": _saved_model, "onnx": _onnx, "litert": _litert}
+    files = {}
+    for name in formats:
+        path, images = writers[name](baked, directory, inputs)
+        files[name] = (path, float(np.abs(images - expected).max()))
+    return files
+
+
+def _require(module, name):
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        top = module.split(".")[0]
+        raise ImportError(
+            f"The {name} format needs {PACKAGES.get(top, top)}, which could not be imported "
+            f'({error}). Install it with:\npip install "keras_sagan[export]"'
+        ) from error
+
+
+def _saved_model(baked, directory, inputs):
+    path = directory / "saved_model"
+    baked.export(path, format="tf_saved_model", verbose=False)
+    loaded = tf.saved_model.load(str(path))  # Its variables live as long as it does.
+    return path, loaded.serve(inputs if len(inputs) > 1 else inputs[0]).numpy()
+
+
+def _onnx(baked, directory, inputs):
+    path = directory / "generator.onnx"
+    baked.export(path, format="onnx", verbose=False)
+    runtime = _require("onnxruntime", "onnx")
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return path, session.run(None, dict(zip([x.name for x in session.get_inputs()], inputs)))[0]
+
+
+def _litert(baked, directory, inputs):
+    path = directory / "generator.tflite"
+    specs = [
+        keras.InputSpec(shape=(1, *x.shape[1:]), dtype=x.dtype.name, name=tensor.name)
+        for x, tensor in zip(inputs, baked.inputs)
+    ]
+    signature = [specs] if len(specs) > 1 else specs
+    baked.export(path, format="litert", verbose=False, input_signature=signature)
+    runtime = _require("ai_edge_litert.interpreter", "litert")
+    interpreter = runtime.Interpreter(str(path))
+    interpreter.allocate_tensors()
+    slots = {slot["dtype"]: slot["index"] for slot in interpreter.get_input_details()}
+    output = interpreter.get_output_details()[0]["index"]
+    images = []
+    for row in zip(*inputs):
+        for value in row:
+            interpreter.set_tensor(slots[value.dtype.type], value[None])
+        interpreter.invoke()
+        images.append(interpreter.get_tensor(output)[0])
+    return path, np.stack(images)

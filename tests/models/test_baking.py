@@ -1,0 +1,167 @@
+"""Baked networks compute the same and need nothing of the package."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tiny_networks as tiny
+from keras import layers
+
+from keras_sagan import (
+    ConditionalBatchNorm,
+    SelfAttention2D,
+    SNConv2D,
+    SNDense,
+    SNEmbedding,
+    build_discriminator,
+    build_generator,
+)
+from keras_sagan.models import bake_spectral_norm
+
+RNG = np.random.default_rng(0)
+
+
+def stirred(model):
+    """A model whose every weight has some value, as after training."""
+    for weight in model.weights:
+        value = RNG.normal(0.0, 0.3, weight.shape)
+        if "variance" in weight.name or "vector_u" in weight.name:
+            value = np.abs(value) + 0.1
+        if "vector_u" in weight.name:
+            value /= np.linalg.norm(value)
+        weight.assign(value)
+    return model
+
+
+def inputs_of(model, count=3):
+    made = []
+    for x in model.inputs:
+        shape = (count, *x.shape[1:])
+        is_label = "int" in x.dtype
+        made.append(RNG.integers(0, 4, shape) if is_label else RNG.normal(size=shape))
+    return [
+        x.astype("int32" if "int" in i.dtype else "float32") for x, i in zip(made, model.inputs)
+    ]
+
+
+def assert_baked(model, atol=1e-5):
+    baked = bake_spectral_norm(model)
+    assert not [x for x in baked._flatten_layers() if type(x).__module__.startswith("keras_sagan")]
+    inputs = inputs_of(model)
+    inputs = inputs if len(inputs) > 1 else inputs[0]
+    expected, found = (keras.ops.convert_to_numpy(x(inputs)) for x in (model, baked))
+    scale = max(1.0, np.abs(expected).max())
+    np.testing.assert_allclose(found, expected, atol=atol * scale)
+    assert np.ptp(expected) > 1e-3
+    return baked
+
+
+@pytest.mark.parametrize("num_classes", [4, None])
+@pytest.mark.parametrize("build", [build_generator, build_discriminator])
+def test_both_networks(build, num_classes):
+    model = build(32, base_filters=4, num_classes=num_classes, attention_resolutions=(16,))
+    assert_baked(stirred(model))
+
+
+@pytest.mark.parametrize(
+    "attention",
+    [{"pool_size": 1, "value_reduction": 8}, {"use_spectral_norm": False}, {"power_iterations": 2}],
+)
+def test_kinds_of_attention(attention):
+    images = keras.Input((8, 4, 16))
+    assert_baked(stirred(keras.Model(images, SelfAttention2D(**attention)(images))))
+
+
+def test_channels_first_attention():
+    images = keras.Input((16, 8, 4))
+    norm = ConditionalBatchNorm(1, axis=1)(images)
+    model = stirred(keras.Model(images, SelfAttention2D(data_format="channels_first")(norm)))
+    baked = bake_spectral_norm(model)
+    x = RNG.normal(size=(2, 16, 8, 4)).astype("float32")
+    if keras.backend.backend() == "tensorflow":  # Its convolutions on the CPU are channels last.
+        last = keras.Input((8, 4, 16))
+        y = ConditionalBatchNorm(1)(last)
+        twin = keras.Model(last, SelfAttention2D()(y))
+        for one, other in zip(twin.weights, model.weights):
+            one.assign(other)
+        expected = np.moveaxis(np.asarray(twin(np.moveaxis(x, 1, 3))), 3, 1)
+    else:
+        expected = model(x)
+    np.testing.assert_allclose(np.asarray(baked(x)), expected, atol=1e-5)
+
+
+def test_layers_that_are_shared_nested_and_used_by_keyword():
+    images, labels = keras.Input((4, 4, 3)), keras.Input((), dtype="int32")
+    inner = keras.Sequential([keras.Input((4, 4, 3)), SNConv2D(3, 3, padding="same")])
+    shared, norm = SNConv2D(3, 1), ConditionalBatchNorm(4)
+    x = shared(inner(shared(images)))
+    x = norm(norm(x, labels=labels), labels)
+    x = SNDense(2, use_bias=False)(layers.Flatten()(x)) + SNEmbedding(4, 2)(labels)
+    assert_baked(stirred(keras.Model([images, labels], x)))
+
+
+@pytest.mark.parametrize("settings", [{"equality_constrained": False}, {"epsilon": 1e-3}])
+def test_settings_of_the_norm(settings):
+    model = keras.Sequential([keras.Input((5,)), SNDense(3, **settings, activation="tanh")])
+    assert_baked(stirred(model))
+
+
+def test_in_half_precision_it_is_near():
+    keras.config.set_dtype_policy("mixed_float16")
+    model = build_generator(32, base_filters=4, num_classes=4, attention_resolutions=(16,))
+    baked = bake_spectral_norm(model)
+    assert {x.compute_dtype for x in baked.layers if "conv" in x.name} == {"float16"}
+    inputs = inputs_of(model)
+    np.testing.assert_allclose(baked(inputs), model(inputs), atol=2e-2)
+
+
+def test_the_model_is_left_as_it_was():
+    model = tiny.build_generator()
+    before = tiny.weights(model)
+    bake_spectral_norm(model)
+    for received, wanted in zip(tiny.weights(model), before):
+        np.testing.assert_array_equal(received, wanted)
+    assert isinstance(model.get_layer("start"), SNDense)
+
+
+def test_a_saved_copy_loads_without_the_package(tmp_path):
+    model = tiny.build_generator()
+    baked = bake_spectral_norm(model)
+    baked.save(tmp_path / "baked.keras")
+    inputs = inputs_of(model)
+    np.savez(tmp_path / "inputs.npz", *inputs)
+    code = (
+        "import sys; sys.modules['keras_sagan'] = None\n"
+        "import keras, numpy as np\n"
+        f"data = np.load({str(tmp_path / 'inputs.npz')!r})\n"
+        f"model = keras.saving.load_model({str(tmp_path / 'baked.keras')!r})\n"
+        f"np.save({str(tmp_path / 'out.npy')!r}, model([data['arr_0'], data['arr_1']]))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), model(inputs), atol=1e-5)
+
+
+class Wrapped(layers.Layer):
+    def build(self, input_shape):
+        self.inner = SNDense(2)
+        self.inner.build(input_shape)
+
+    def call(self, x):
+        return self.inner(x)
+
+
+def test_what_cannot_be_baked():
+    with pytest.raises(ValueError, match="`model` must be a functional or sequential Keras model"):
+        bake_spectral_norm(keras.Sequential([SNDense(2)]))
+    inputs = keras.Input((3,))
+    with pytest.raises(ValueError, match="inside a layer of its own"):
+        bake_spectral_norm(keras.Model(inputs, Wrapped()(inputs)))
+    images = keras.Input((None, None, 16))
+    with pytest.raises(ValueError, match="image maps of known size where attention is"):
+        bake_spectral_norm(keras.Model(images, SelfAttention2D()(images)))
+    images = keras.Input((4, 4, 16))
+    outputs, _ = SelfAttention2D()(images, return_attention_scores=True)
+    with pytest.raises(ValueError, match="must not call SelfAttention2D with return_attention"):
+        bake_spectral_norm(keras.Model(images, outputs))

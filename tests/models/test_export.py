@@ -1,0 +1,73 @@
+"""Each file by its own runtime; the converters are optional."""
+
+import sys
+
+import numpy as np
+import pytest
+
+import keras_sagan
+from keras_sagan.models.export import FORMATS, export_generator
+
+
+@pytest.fixture(scope="module", params=[3, None], ids=["classes", "unconditional"])
+def model(request):
+    model = keras_sagan.SAGAN.from_preset(
+        "sagan_fashion_mnist_32", base_filters=4, num_classes=request.param
+    )
+    rng = np.random.default_rng(0)
+    for network in (model.generator, model.ema_generator):
+        for weight in network.weights:
+            if weight.name in ("gamma", "beta", "moving_mean"):
+                weight.assign(rng.normal(1.0, 0.5, weight.shape))
+    return model
+
+
+def test_a_saved_model(model, tmp_path):
+    files = export_generator(model, tmp_path / "new", ["saved_model"])
+    path, difference = files["saved_model"]
+    assert (path / "saved_model.pb").exists() and difference < 1e-5
+
+
+def test_onnx(model, tmp_path):
+    pytest.importorskip("tf2onnx")
+    pytest.importorskip("onnxruntime")
+    path, difference = export_generator(model, tmp_path, ["onnx"])["onnx"]
+    assert path.stat().st_size > 10_000 and difference < 1e-5
+
+
+def test_litert(model, tmp_path):
+    pytest.importorskip("ai_edge_litert.interpreter")
+    path, difference = export_generator(model, tmp_path, ["litert"], num_images=2)["litert"]
+    assert path.stat().st_size > 10_000 and difference < 1e-5
+
+
+def test_a_difference_is_seen(model, tmp_path, monkeypatch):
+    """The comparison is with the model, not of the file with itself."""
+    from keras_sagan.models import export
+
+    baked = export.bake_spectral_norm
+
+    def wrong(network):
+        copy = baked(network)
+        copy.get_layer("last_conv").bias.assign([0.3])
+        return copy
+
+    monkeypatch.setattr(export, "bake_spectral_norm", wrong)
+    assert export_generator(model, tmp_path, ["saved_model"])["saved_model"][1] > 1e-2
+
+
+def test_bad_arguments(model, tmp_path):
+    with pytest.raises(ValueError, match="`formats` must be among .*Received: formats=.'pickle'"):
+        export_generator(model, tmp_path, ["pickle"])
+    with pytest.raises(ValueError, match="`num_images` must be a positive integer.*num_images=0"):
+        export_generator(model, tmp_path, num_images=0)
+
+
+@pytest.mark.parametrize(
+    "module, name", [("tf2onnx", "onnx"), ("ai_edge_litert.interpreter", "litert")]
+)
+def test_what_is_missing_is_said_first(model, tmp_path, monkeypatch, module, name):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=r'\npip install "keras_sagan\[export\]"$'):
+        export_generator(model, tmp_path / "new", FORMATS if name == "onnx" else [name])
+    assert not (tmp_path / "new").exists()
