@@ -55,6 +55,7 @@ setup(
         ]
     },
     zip_safe=False,
+    entry_points={"console_scripts": ["keras-sagan = keras_sagan.cli:main"]},
     # Keras 3.15 is the first release that guards `.keras` files against archive bombs, links and
     # path traversal. It needs Python 3.11, and TensorFlow 2.16.1 is the oldest that it supports.
     python_requires=">=3.11",

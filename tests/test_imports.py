@@ -19,6 +19,8 @@ MAY_IMPORT = {
     "data": {"data", "ops"},
     "callbacks": {"callbacks", "metrics", "visualization", "ops"},
     "distribution": set(),
+    "cli": {"cli", "callbacks", "data", "metrics", "models", "visualization"},
+    "__main__": {"cli"},
 }
 USES_TENSORFLOW = (
     "models/export.py",

@@ -1,0 +1,122 @@
+"""Trains a SAGAN on any folder of images, with or without classes.
+
+Command:   python examples/image_folder.py --images DIR [--labels_from_folders]
+Data:      all images below DIR, cropped to their central square and resized to --image_size
+           (32, 64, 128 or 256); files that can't be read are counted and named
+Result:    runs/image_folder/ with a sample grid per epoch, a GIF of them, attention figures of both
+           networks, curves, the model and results.json
+
+Run the same command again to go on with a run that was stopped. The FID of grey images of 32 pixels
+is in the features of the classifier that ships with the package; all others need TF-GAN's Inception
+network, from TF-Hub or with --inception from a local copy. --fid_images 0 leaves the FID out.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import keras
+
+from keras_sagan import SAGAN, callbacks, data, metrics, visualization
+
+
+def parse_arguments(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--images", required=True, help="the folder of images")
+    parser.add_argument("--labels_from_folders", action="store_true", help="folders are classes")
+    parser.add_argument("--image_size", type=int, choices=(32, 64, 128, 256), default=64)
+    parser.add_argument("--channels", type=int, choices=(1, 3), default=3, help="1 makes grey")
+    parser.add_argument("--base_filters", type=int, default=32, help="the width of both networks")
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--fid_images", type=int, default=1000, help="images of a FID, each side")
+    parser.add_argument("--inception", help="folder of TF-GAN's Inception SavedModel")
+    parser.add_argument("--workdir", default="runs/image_folder")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    settings = parse_arguments(arguments)
+    workdir = Path(settings.workdir)
+    found = data.load_image_folder(
+        settings.images, settings.image_size, settings.channels, settings.labels_from_folders
+    )
+    print(f"{len(found.images)} images of {settings.image_size} pixels from {settings.images}")
+    if found.broken:
+        print(f"{len(found.broken)} files can't be read and are left out:")
+        for path, reason in found.broken.items():
+            print(f"  {path}: {reason}")
+    if found.class_names:
+        print(f"{len(found.class_names)} classes: {', '.join(found.class_names)}")
+
+    num_classes = len(found.class_names) if found.class_names else None
+    names = list(found.class_names) if found.class_names else None
+    keras.utils.set_random_seed(settings.seed)
+    model = SAGAN.from_preset(
+        "sagan_imagenet_128",
+        image_size=settings.image_size,
+        base_filters=settings.base_filters,
+        num_classes=num_classes,
+        channels=settings.channels,
+        attention_resolutions=(16,) if settings.image_size == 32 else (32,),
+        batch_norm={"momentum": 0.99},
+        ema_momentum=0.999,
+        seed=settings.seed,
+    )
+    model.compile()
+    steps = data.steps_per_epoch(len(found.images), settings.batch_size)
+    dataset = data.make_dataset(found.images, found.labels, settings.batch_size, settings.seed)
+
+    shown = found.images[:4], None if found.labels is None else found.labels[:4]
+    attention = callbacks.AttentionFigure(
+        workdir, class_names=names, real_images=shown[0], real_labels=shown[1]
+    )
+    run = [
+        callbacks.StopOnNonFinite(every_steps=steps),
+        callbacks.AttentionMonitor(),
+        callbacks.SampleGrid(workdir, class_names=names, gif=True),
+        attention,
+    ]
+    fid = None
+    if settings.fid_images:
+        is_small_and_grey = (settings.image_size, settings.channels) == (32, 1)
+        if is_small_and_grey:
+            extractor = metrics.GreyClassifierFeatures()
+        elif settings.inception:
+            extractor = metrics.TFGANInception(settings.inception)
+        else:
+            extractor = metrics.TFGANInception()
+        metric = metrics.FrechetInceptionDistance(extractor)
+        count = min(settings.fid_images, len(found.images))
+        every = max(1, settings.epochs // 5)
+        fid = callbacks.FIDEvaluator(metric, found.images[:count], count, every, at_start=True)
+        run.append(fid)
+    log = keras.callbacks.CSVLogger(workdir / "log.csv", append=True)
+    workdir.mkdir(parents=True, exist_ok=True)
+    # The checkpoint comes last: it says that all before it was done.
+    run += [log, callbacks.TrainingCheckpoint(workdir / "checkpoints")]
+    history = model.fit(dataset, epochs=settings.epochs, steps_per_epoch=steps, callbacks=run)
+
+    model.save(workdir / "model.keras")
+    figures = dict(history.history)
+    results = {"settings": vars(settings), "broken": found.broken, "steps": int(model.steps)}
+    if fid is not None and fid.history:
+        figures[fid.name] = fid.history
+        results["fid"] = {"by_epoch": fid.history, "protocol": fid.metric.protocol}
+        print(f"{fid.name}: {fid.history[0][1]:.1f} at first, {fid.history[-1][1]:.1f} at the end")
+    if history.epoch:
+        # Keras's lists leave out the epochs without a value.
+        size = len(history.epoch)
+        kept = (fid.name,) if fid else ()
+        figures = {k: v for k, v in figures.items() if k in kept or len(v) == size}
+        visualization.plot_curves({**figures, "epoch": history.epoch}, workdir / "curves.png")
+    (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    print(f"Pictures, model and results.json are in {workdir}/")
+
+
+if __name__ == "__main__":
+    main()

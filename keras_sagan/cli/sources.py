@@ -1,0 +1,141 @@
+"""Where the commands get their images, and their model, from."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_sagan.data import (
+    FASHION_MNIST_CLASSES,
+    load_fashion_mnist,
+    load_image_folder,
+    load_tfds,
+    make_dataset,
+    pad_to_32,
+    steps_per_epoch,
+)
+from keras_sagan.metrics import GreyClassifierFeatures, TFGANInception
+
+
+class Source(NamedTuple):
+    """A set of images that a command works on.
+
+    Attributes:
+        name: String, for protocols.
+        class_names: Tuple of strings, or `None` without classes.
+        channels: Integer.
+        steps_per_epoch: Integer, full batches.
+        batches: Function `() -> tf.data.Dataset`, endless and shuffled.
+        head: Function `(count) -> (images, labels)`, the first images, unshuffled.
+    """
+
+    name: str
+    class_names: tuple | None
+    channels: int
+    steps_per_epoch: int
+    batches: object
+    head: object
+
+
+def add_data_arguments(parser):
+    """Adds the options that say which images to use."""
+    group = parser.add_argument_group(
+        "images", "Without these, the 10,000 Fashion-MNIST images that ship with the package."
+    )
+    group.add_argument("--images", metavar="DIR", help="a folder of images, at any depth")
+    group.add_argument(
+        "--labels-from-folders", action="store_true", help="with --images: subfolders are classes"
+    )
+    group.add_argument("--dataset", metavar="NAME", help="a data set of TensorFlow Datasets")
+    group.add_argument("--data-dir", metavar="DIR", help="with --dataset: the folder of its files")
+    group.add_argument("--grey", action="store_true", help="with --images: read them as grey")
+
+
+def open_source(settings, image_size, batch_size, seed=0):
+    """Returns the `Source` that options ask for, and says what can't be read.
+
+    Args:
+        settings: Namespace with the options of `add_data_arguments`.
+        image_size: Integer, pixels.
+        batch_size: Integer.
+        seed: Integer. Seed of the order.
+
+    Returns:
+        A `Source`.
+
+    Raises:
+        ValueError: For options that don't go together, or an image size that the data haven't.
+    """
+    if settings.images and settings.dataset:
+        raise ValueError("--images and --dataset can't both be given.")
+    if settings.dataset:
+        common = {"image_size": image_size, "data_dir": settings.data_dir, "seed": seed}
+        dataset, info = load_tfds(settings.dataset, batch_size=batch_size, **common)
+
+        def first(count):
+            count = min(count, info.num_images)
+            batches, _ = load_tfds(settings.dataset, batch_size=count, shuffle=False, **common)
+            return [np.asarray(part) for part in next(iter(batches))]
+
+        return Source(
+            f"TFDS {settings.dataset}, train",
+            info.class_names,
+            info.image_shape[-1],
+            info.steps_per_epoch,
+            lambda: dataset,
+            first,
+        )
+    if settings.images:
+        channels = 1 if settings.grey else 3
+        found = load_image_folder(
+            settings.images, image_size, channels, settings.labels_from_folders
+        )
+        images, labels, class_names = found.images, found.labels, found.class_names
+        name = f"folder {settings.images}"
+        if found.broken:
+            print(f"{len(found.broken)} files can't be read and are left out:")
+            for path, reason in found.broken.items():
+                print(f"  {path}: {reason}")
+    else:
+        if image_size != 32:
+            raise ValueError("The embedded images are of 32 pixels: give --images or --dataset.")
+        images, labels = load_fashion_mnist()
+        images, class_names, name = pad_to_32(images), FASHION_MNIST_CLASSES, "Fashion-MNIST, test"
+    return Source(
+        name,
+        class_names,
+        images.shape[-1],
+        steps_per_epoch(len(images), batch_size),
+        lambda: make_dataset(images, labels, batch_size, seed=seed),
+        lambda count: (images[:count], None if labels is None else labels[:count]),
+    )
+
+
+def load_run(path):
+    """Loads a model from a run's folder or from a file.
+
+    Args:
+        path: String or path of a folder that `train` made, or of a `.keras` file.
+
+    Returns:
+        Tuple of the model and what `run.json` beside it says, or an empty dictionary.
+
+    Raises:
+        ValueError: If there is no model.
+    """
+    path = Path(path)
+    model_path = path / "model.keras" if path.is_dir() else path
+    if not model_path.exists():
+        raise ValueError(f"There is no model at {model_path}; `keras-sagan train` makes one.")
+    record = model_path.with_name("run.json")
+    known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    return keras.saving.load_model(model_path), known
+
+
+def extractor_for(image_shape, inception=None):
+    """The shipped classifier for grey images of 28 and 32 pixels, Inception for all others."""
+    if image_shape[-1] == 1 and image_shape[0] in (28, 32) and inception is None:
+        return GreyClassifierFeatures()
+    return TFGANInception() if inception is None else TFGANInception(inception)

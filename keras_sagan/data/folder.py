@@ -1,0 +1,140 @@
+"""Any folder of images, read into memory."""
+
+import importlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_sagan.data.tfds import square_resize
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+# A picture beyond this is refused before it is decoded: 400 kB of PNG can hold gigabytes.
+MAX_PIXELS = 2**26
+
+
+class ImageFolder(NamedTuple):
+    """What was found in a folder.
+
+    Attributes:
+        images: uint8 array in [0, 255] of shape `(num_images, size, size, channels)`.
+        labels: int32 array `(num_images,)`, or `None`.
+        class_names: Tuple of strings, the folders' names, or `None`.
+        broken: Dictionary from the path of each file that couldn't be read to what is wrong.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None
+    class_names: tuple | None
+    broken: dict
+
+
+def load_image_folder(directory, image_size=64, channels=3, use_labels=False):
+    """Reads all images below a folder, cropped to their central square and resized.
+
+    Files are found by their ending, in folders at any depth, and taken in the order of their
+    paths. Transparency is laid on white, of an animation the first picture is taken, and the
+    camera's orientation is followed. A file that can't be read, is cut short, or would decode to
+    more than 67 million pixels is left out and named in `broken`.
+
+    Args:
+        directory: String or path.
+        image_size: Positive integer. Height and width of the result. Defaults to `64`.
+        channels: 3 for RGB or 1 for grey. Defaults to `3`.
+        use_labels: Boolean. Whether the folders right below `directory` are the classes, in the
+            order of their names. Defaults to `False`.
+
+    Returns:
+        An `ImageFolder`. It takes `image_size² × channels` bytes of memory an image.
+
+    Raises:
+        ValueError: If an argument is out of range, there is no image that can be read, or with
+            `use_labels` a class has none or images lie outside of the folders.
+        FileNotFoundError: If there is no such folder.
+        ImportError: If pillow isn't installed.
+
+    Example:
+
+    ```python
+    found = load_image_folder("photos", image_size=64, use_labels=True)
+    print(len(found.images), "images;", len(found.broken), "can't be read:", list(found.broken))
+    dataset = make_dataset(found.images, found.labels, batch_size=32)
+    ```
+    """
+    directory = Path(directory)
+    if not isinstance(image_size, int) or isinstance(image_size, bool) or image_size < 1:
+        raise ValueError(
+            f"`image_size` must be a positive integer. Received: image_size={image_size}"
+        )
+    if channels not in (1, 3):
+        raise ValueError(f"`channels` must be 1 or 3. Received: channels={channels}")
+    if not directory.is_dir():
+        raise FileNotFoundError(f"`directory` must be a folder. Received: directory={directory}")
+    pillow = _pillow()
+    paths = sorted(
+        path for path in directory.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
+    )
+    names = None
+    if use_labels:
+        parts = [path.relative_to(directory).parts for path in paths]
+        outside = [str(path) for path, part in zip(paths, parts) if len(part) == 1]
+        if outside:
+            raise ValueError(
+                "`use_labels=True` needs every image in the folder of its class. "
+                f"Received: directory={directory} with {outside[0]} outside of them"
+            )
+        names = tuple(sorted({part[0] for part in parts}))
+    images, labels, broken = [], [], {}
+    for path in paths:
+        try:
+            pixels = _read(pillow, path, channels)
+        except (OSError, ValueError, SyntaxError, EOFError) as error:
+            broken[str(path)] = str(error) or type(error).__name__
+            continue
+        images.append(square_resize(tf.constant(pixels), image_size).numpy())
+        if use_labels:
+            labels.append(names.index(path.relative_to(directory).parts[0]))
+    if not images:
+        raise ValueError(
+            f"`directory` must hold an image that can be read, ending in one of {SUFFIXES}. "
+            f"Received: directory={directory} with {len(broken)} broken ones"
+        )
+    if use_labels:
+        empty = [name for i, name in enumerate(names) if i not in labels]
+        if empty:
+            raise ValueError(
+                "`use_labels=True` needs an image that can be read in every class. "
+                f"Received: directory={directory}, where {empty[0]} has none"
+            )
+    ids = np.array(labels, "int32") if use_labels else None
+    return ImageFolder(np.stack(images), ids, names, broken)
+
+
+def _pillow():
+    try:
+        return importlib.import_module("PIL.Image"), importlib.import_module("PIL.ImageOps")
+    except ImportError as error:
+        raise ImportError(
+            f"Reading image files needs pillow, which could not be imported ({error}). "
+            'Install it with:\npip install "keras_sagan[plot]"'
+        ) from error
+
+
+def _read(pillow, path, channels):
+    """uint8 pixels of shape (height, width, channels)."""
+    image_module, ops_module = pillow
+    with image_module.open(path) as picture:
+        width, height = picture.size
+        if width * height > MAX_PIXELS:
+            raise ValueError(f"it would decode to {width} × {height} pixels")
+        picture.load()
+        picture = ops_module.exif_transpose(picture)
+        if picture.mode in ("I", "I;16", "F"):
+            raise ValueError(f"its pixels are of mode {picture.mode}, not of 8 bits")
+        if picture.has_transparency_data:
+            picture = picture.convert("RGBA")
+            white = image_module.new("RGBA", picture.size, "white")
+            picture = image_module.alpha_composite(white, picture)
+        pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+    return pixels.reshape(*pixels.shape[:2], channels)

@@ -1,0 +1,138 @@
+"""The command line: one full round on the embedded images, help, and what goes wrong."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from keras_sagan.cli import main
+from keras_sagan.cli.main import build_parser
+
+Image = pytest.importorskip("PIL.Image")
+COMMANDS = ("train", "sample", "attention", "evaluate", "export")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of two epochs, the second one by the same command again."""
+    output = tmp_path_factory.mktemp("cli") / "run"
+    options = ["--output", str(output), "--base-filters", "4", "--batch-size", "16"]
+    options += ["--steps-per-epoch", "4", "--fid-images", "50"]
+    for epochs in ("1", "2"):
+        assert main(["train", *options, "--epochs", epochs]) == 0
+    return output
+
+
+def test_train_leaves_pictures_and_goes_on(run):
+    for name in ("samples_epoch_000", "samples_epoch_002", "attention_epoch_002", "curves"):
+        assert (run / f"{name}.png").stat().st_size > 1000, name
+    with Image.open(run / "samples.gif") as picture:
+        assert picture.n_frames == 3
+    known = json.loads((run / "run.json").read_text())
+    assert known["class_names"][9] == "Ankle boot" and known["data"] == "Fashion-MNIST, test"
+
+
+@pytest.mark.parametrize("kind", ["grid", "latents", "classes", "truncation"])
+def test_sample(run, tmp_path, kind, capsys):
+    path = tmp_path / "new" / "picture.png"
+    options = ["--columns", "3"] + (["--classes", "1", "4"] if kind != "truncation" else [])
+    assert main(["sample", str(run), "--kind", kind, "--output", str(path), *options]) == 0
+    assert capsys.readouterr().out.strip().endswith(str(path))
+    with Image.open(path) as picture:
+        rows = 5 if kind == "truncation" else 2
+        assert picture.size[1] == rows * 66 + 2 and picture.size[0] > 3 * 66
+
+
+def test_sample_of_a_file_goes_beside_it(run):
+    assert main(["sample", str(run / "model.keras"), "--columns", "2"]) == 0
+    with Image.open(run / "grid.png") as picture:
+        assert picture.size[1] == 10 * 66 + 2
+
+
+def test_attention_of_both_networks(run, tmp_path):
+    common = ["--output", str(tmp_path), "--num-points", "1"]
+    assert main(["attention", str(run), "--num-images", "2", *common]) == 0
+    assert main(["attention", str(run), "--num-images", "2", "--discriminator", *common]) == 0
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["attention.png", "attention_discriminator.png"]
+
+
+def test_evaluate(run, capsys):
+    assert main(["evaluate", str(run), "--num-images", "60", "--metrics", "fid", "kid"]) == 0
+    text = (run / "report.json").read_text()
+    json.loads(text)
+    assert "grey_classifier" in text and "Fashion-MNIST" in text
+    assert "fid" in capsys.readouterr().out.lower()
+
+
+def test_export(run, capsys):
+    assert main(["export", str(run), "--formats", "saved_model"]) == 0
+    assert (run / "export" / "saved_model" / "saved_model.pb").exists()
+    assert float(capsys.readouterr().out.split()[-1]) < 1e-5
+
+
+def test_a_folder_of_images_without_classes(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for index in range(8):
+        pixels = rng.integers(0, 256, (20, 24, 3), "uint8")
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+    (tmp_path / "broken.png").write_bytes(b"")
+    output = tmp_path / "run"
+    options = ["--base-filters", "4", "--batch-size", "4", "--epochs", "1", "--fid-images", "0"]
+    options += ["--images", str(tmp_path), "--output", str(output)]
+    assert main(["train", *options]) == 0
+    assert f"{tmp_path}/broken.png" in capsys.readouterr().out
+    assert main(["sample", str(output), "--columns", "2", "--kind", "latents"]) == 0
+    with Image.open(output / "latents.png") as picture:
+        assert picture.mode == "RGB"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_option_has_a_meaning_in_its_help(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "usage: keras-sagan" in text and len(text) > 300
+
+
+def test_the_first_help_shows_a_round(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert all(f"keras-sagan {command} " in text for command in COMMANDS)
+    # What is shown there can be parsed.
+    for line in text.splitlines():
+        if line.startswith("  keras-sagan "):
+            build_parser().parse_args(line.split()[1:])
+
+
+def test_errors_are_one_line(tmp_path, capsys, monkeypatch):
+    assert main(["sample", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("keras-sagan: There is no model at ")
+    assert main(["train", "--images", "a", "--dataset", "b"]) == 1
+    assert "can't both be given" in capsys.readouterr().err
+    assert main(["train", "--image-size", "64", "--output", str(tmp_path)]) == 1
+    assert "are of 32 pixels: give --images" in capsys.readouterr().err
+    monkeypatch.setenv("KERAS_SAGAN_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="There is no model"):
+        main(["sample", str(tmp_path)])
+
+
+def test_ctrl_c(monkeypatch, capsys):
+    from keras_sagan.cli import main as module
+
+    def stop(settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules[module.__module__], "load_run", stop)
+    assert main(["sample", "any"]) == 130
+    assert "Stopped." in capsys.readouterr().err
+
+
+def test_python_m():
+    command = [sys.executable, "-m", "keras_sagan", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0 and done.stdout.startswith("keras_sagan 0.")
