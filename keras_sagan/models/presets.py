@@ -62,7 +62,7 @@ PRESETS = {
         "batch_size": 64,
         "settings": {
             "image_size": 32,
-            "base_filters": 16,
+            "base_filters": 12,
             "latent_dim": 64,
             "num_classes": 10,
             "attention_resolutions": (16,),
