@@ -3,6 +3,7 @@
 import json
 import os
 
+import numpy as np
 import tensorflow as tf
 
 STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
@@ -101,3 +102,52 @@ def check_tf_config(text):
     if not hosts or not is_valid or int(task["index"]) < 0:
         raise ValueError(f"{expected}. Received: TF_CONFIG={text!r}")
     return len(hosts)
+
+
+def check_workers_agree(strategy, **values):
+    """Raises unless all workers of a strategy have the same values.
+
+    Workers that do different things wait for each other without end, or train on in silence with
+    what the first one has. Every worker must call this at the same point; with one it is nothing.
+
+    Args:
+        strategy: A `tf.distribute.Strategy`.
+        **values: Anything that JSON holds, by the name to use in the message.
+
+    Raises:
+        ValueError: On every worker, with the first name whose values differ.
+
+    Example:
+
+    >>> check_workers_agree(make_strategy("none"), seed=1)
+    """
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return
+    texts = {name: json.dumps(value, default=str) for name, value in values.items()}
+    # float32 as gradients are: what the workers' devices can exchange for sure.
+    own = np.frombuffer((json.dumps(texts) + "\n").encode(), "uint8").astype("float32")
+    try:
+        parts = strategy.experimental_distribute_values_from_function(lambda _: tf.constant(own))
+        gathered = strategy.gather(parts, axis=0)
+    except tf.errors.OpError as error:
+        raise RuntimeError(
+            "The workers must do the same, each in its process: start them with the same command. "
+            f"Received: a worker that did something else or ended, as TensorFlow says: {error}"
+        ) from error
+    gathered = strategy.experimental_local_results(gathered)[0].numpy()
+    replicas = [json.loads(line) for line in gathered.astype("uint8").tobytes().splitlines()]
+    local = strategy.num_replicas_in_sync // _count_workers(strategy)
+    workers = replicas[::local]
+    for name in values:
+        said = [worker.get(name) for worker in workers]
+        if len(set(said)) > 1:
+            each = ", ".join(f"{value} on worker {i}" for i, value in enumerate(said))
+            raise ValueError(
+                f"`{name}` must be the same on all workers: start them with the same command and "
+                f"the same files. Received: {name}={each}"
+            )
+
+
+def _count_workers(strategy):
+    spec = strategy.cluster_resolver.cluster_spec()
+    return max(1, sum(spec.num_tasks(job) for job in spec.jobs if job in ("chief", "worker")))

@@ -21,6 +21,7 @@ from keras_sagan.callbacks.model_state import (
     metrics_of,
     state_of,
 )
+from keras_sagan.distribution import check_workers_agree
 from keras_sagan.visualization.grid import check_integer
 
 LOWER_IS_BETTER = ("loss", "fid", "kid", "distance")
@@ -223,6 +224,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     def _restore(self, model):
         """Restores the model, and returns the manifest or `None`."""
         manifest, values = self._store.read_newest()
+        step = 0 if manifest is None else manifest["step"]
+        check_workers_agree(model.distribute_strategy, newest_checkpoint=step)
         if manifest is None:
             return None
         if _steps(model) > manifest["step"]:

@@ -137,35 +137,41 @@ class BatchCheck:
         self.argument = argument
         self.num_classes = num_classes
         self.image_shape = image_shape
-        self._has_passed = True
+        self.has_passed = True  # Whether a batch has, since `begin`.
 
     def begin(self):
         """Makes the next batch the first."""
-        self._has_passed = False
+        self.has_passed = False
 
     def __call__(self, parts):
-        """Raises unless the replicas' parts of a batch fit the model and each other.
+        """Raises unless the images and labels of a first batch fit the model.
 
         Args:
             parts: List with a tuple of images, labels, … for each replica of this process.
         """
-        if not self._has_passed:
+        if not self.has_passed:
             for part in parts:
                 images, _ = unpack(part, self.num_classes)
                 check_values(images, self.image_shape)
-        sizes = [part[0].shape[0] for part in parts]
+
+    def check_sizes(self, sizes):
+        """Raises unless the replicas share a batch equally; then it has passed.
+
+        Args:
+            sizes: List of the images that each replica has.
+        """
         if len(set(sizes)) > 1:
             raise ValueError(
                 f"`{self.argument}` must yield batches that the replicas divide: use "
-                f"drop_remainder=True and a global batch that is a multiple of {len(parts)}. "
-                f"Received: a batch of {sum(sizes)} images, that is {sizes} on {len(parts)} "
+                f"drop_remainder=True and a global batch that is a multiple of {len(sizes)}. "
+                f"Received: a batch of {sum(sizes)} images, that is {sizes} on {len(sizes)} "
                 "replicas"
             )
-        self._has_passed = True
+        self.has_passed = True
 
     def at_end(self):
         """Raises if the data ended before the first batch."""
-        if not self._has_passed:
+        if not self.has_passed:
             raise ValueError(
                 f"`{self.argument}` must yield at least one batch. "
                 "Received: a data set that yields nothing"

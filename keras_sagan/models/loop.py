@@ -5,6 +5,8 @@ import itertools
 import tensorflow as tf
 from keras import tree
 
+from keras_sagan.distribution import check_workers_agree
+
 
 def make_step_function(model, step, check):
     """Makes the function that Keras's `fit` and `evaluate` call with an iterator.
@@ -42,6 +44,24 @@ def make_step_function(model, step, check):
             logs = run(step_of, stacked, index)
         return logs
 
+    @tf.function
+    def summed(values):
+        return strategy.reduce("SUM", values, axis=None)
+
+    def sizes_on_replicas(parts, iterator):
+        """Images of each replica; with other workers too, unless they are as at the first batch."""
+        sizes = [part[0].shape[0] for part in parts]
+        if not is_multi_worker(strategy) or (check.has_passed and has_static_batches(iterator)):
+            return sizes
+        own = iter(sizes)  # One for each replica of this worker, in order.
+        rows = strategy.experimental_distribute_values_from_function(
+            lambda context: (
+                next(own)
+                * tf.one_hot(context.replica_id_in_sync_group, strategy.num_replicas_in_sync)
+            )
+        )
+        return [int(size) for size in summed(rows).numpy()]
+
     compiled_step = step
     if not model.run_eagerly:
         # Over several replicas the model compiles the inner part of its step by itself.
@@ -54,7 +74,9 @@ def make_step_function(model, step, check):
         batches = []
         try:
             for batch in itertools.islice(iterator, model.steps_per_execution):
-                check([p for p in zip(*map(strategy.experimental_local_results, as_tuple(batch)))])
+                parts = [*zip(*map(strategy.experimental_local_results, as_tuple(batch)))]
+                check(parts)
+                check.check_sizes(sizes_on_replicas(parts, iterator))
                 batches.append(batch)
         except tf.errors.OutOfRangeError:
             pass
@@ -74,12 +96,30 @@ def as_tuple(batch):
     return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
 
 
+def is_multi_worker(strategy):
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def has_static_batches(iterator):
+    """Whether all batches of an iterator are known to be as large as the first."""
+    specs = tf.nest.flatten(getattr(iterator, "element_spec", None), expand_composites=True)
+    return all(spec is not None and spec.shape[:1].is_fully_defined() for spec in specs)
+
+
 def stack(*parts):
     return None if parts[0] is None else tf.stack(parts)
 
 
 def check_replicated(model):
     """Raises for what can't work over several replicas, before it hangs or fails obscurely."""
+    if is_multi_worker(model.distribute_strategy):
+        names = ("seed", "d_steps", "ema_momentum", "ema_start")
+        check_workers_agree(
+            model.distribute_strategy,
+            **{name: getattr(model, name) for name in names},
+            **model.get_compile_config(),
+            parameters=[model.generator.count_params(), model.discriminator.count_params()],
+        )
     for name in ("g_optimizer", "d_optimizer"):
         optimizer = getattr(model, name)
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_sagan import losses
+from keras_sagan.distribution import check_workers_agree
 from keras_sagan.models import batches
 from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.generator import build_generator
@@ -216,6 +217,14 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             ValueError: For an unknown preset, recipe or setting.
         """
         settings = {**preset_settings(name, recipe), **overrides}
+        # Before there are variables, at which workers that differ would wait for each other.
+        check_workers_agree(
+            tf.distribute.get_strategy(),
+            preset=name,
+            recipe=recipe,
+            overrides=overrides,
+            dtype_policy=keras.config.dtype_policy().name,
+        )
 
         def pick(function):
             names = set(inspect.signature(function).parameters) - {"generator", "discriminator"}
@@ -355,8 +364,10 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         images, labels = batches.unpack(data, self.num_classes)
         batches.check_shape(images.shape, self.image_shape)
         images = batches.to_model_space(images)
-        # Other latents than in training, other ones for each batch, the same each time.
+        # Other latents than in training, other ones for each batch, the same each time, for any
+        # number of replicas: each has seen its share of the images.
         seen = ops.cast(self._trackers["d_loss"].count, "int32")
+        seen *= self.distribute_strategy.num_replicas_in_sync
         latents, fake_labels = self._draw(-1, _batch_size(images), step=seen)
         fake_images = call(self.generator, latents, fake_labels, training=False)
         real, fake = (images, labels), (fake_images, fake_labels)

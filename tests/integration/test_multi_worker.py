@@ -1,0 +1,189 @@
+"""Two workers of MultiWorkerMirroredStrategy on this machine, each a process: equal, killed."""
+
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TARGET = Path(__file__).parent / "multi_worker_target.py"
+PATIENCE = 240  # Seconds that nothing may take, however busy the machine is.
+
+
+class Jobs:
+    """The process that forks the workers; all are one process group, which `close` ends."""
+
+    def __init__(self):
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+        environment.pop("TF_CONFIG", None)
+        self.server = subprocess.Popen(
+            [sys.executable, str(TARGET)],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self.answers, self.codes = queue.Queue(), {}
+        threading.Thread(target=self._listen, daemon=True).start()
+        self._answer("ready")
+
+    def _listen(self):
+        for line in self.server.stdout:
+            self.answers.put(json.loads(line))
+        self.answers.put(None)
+
+    def _answer(self, key):
+        """Waits for an answer of a kind; what ends meanwhile is kept in `codes`."""
+        while True:
+            answer = self.answers.get(timeout=PATIENCE)
+            assert answer is not None, "The process that forks the workers has ended."
+            if "ended" in answer:
+                self.codes[answer["ended"]] = answer["code"]
+            if key in answer:
+                return answer[key]
+
+    def start(self, function, workdir, ports=None, **job):
+        """Returns the ids of the two workers, or of the only one without ports."""
+        processes = []
+        for index in range(1 if ports is None else 2):
+            row = {"function": function, "workdir": str(workdir), **job}
+            row |= {} if ports is None else {"index": index, "ports": ports}
+            self.server.stdin.write(json.dumps(row).encode() + b"\n")
+            self.server.stdin.flush()
+            processes.append(self._answer("started"))
+        return processes
+
+    def exit_codes(self, processes):
+        while not set(processes) <= set(self.codes):
+            self._answer("ended")
+        return [self.codes[process] for process in processes]
+
+    def close(self):
+        os.killpg(self.server.pid, signal.SIGKILL)
+        self.server.wait()
+
+
+def free_ports():
+    with socket.socket() as one, socket.socket() as other:
+        for free in (one, other):
+            free.bind(("127.0.0.1", 0))
+        return [free.getsockname()[1] for free in (one, other)]
+
+
+def logs(workdir):
+    return "\n".join(f"{p}:\n{p.read_text()[-3000:]}" for p in sorted(workdir.glob("*/log")))
+
+
+def read(workdir, name="final.json"):
+    """What each worker wrote down, in their order."""
+    return [json.loads((workdir / f"worker-{i}" / name).read_text()) for i in range(2)]
+
+
+@pytest.fixture(scope="module")
+def jobs():
+    jobs = Jobs()
+    yield jobs
+    jobs.close()
+
+
+@pytest.fixture(scope="module")
+def alone(jobs, tmp_path_factory):
+    """The folder of one device that trains on the same global batches."""
+    workdir = tmp_path_factory.mktemp("alone")
+    assert jobs.exit_codes(jobs.start("train", workdir)) == [0], logs(workdir)
+    return workdir / "alone"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(jobs, tmp_path_factory):
+    """The folder of two workers that nobody interrupts."""
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    workers = jobs.start("train", workdir, free_ports(), every_steps=5)
+    assert jobs.exit_codes(workers) == [0, 0], logs(workdir)
+    return workdir
+
+
+def test_two_workers_equal_one_device(alone, undisturbed):
+    expected = np.load(alone / "epoch-0.npz")
+    assert len(expected.files) > 50 and any("vector_u" in name for name in expected)
+    assert any("moving_variance" in name for name in expected)
+    for index in range(2):
+        received = np.load(undisturbed / f"worker-{index}" / "epoch-0.npz")
+        assert received.files == expected.files
+        for name in expected:  # Weights, u, statistics, averages, slots, counters, figures, FID.
+            np.testing.assert_allclose(received[name], expected[name], atol=1e-5, err_msg=name)
+
+
+def test_evaluate_generate_and_callbacks(alone, undisturbed):
+    expected, both = json.loads((alone / "final.json").read_text()), read(undisturbed)
+    assert both[0] == both[1]  # To the bit.
+    assert both[0]["steps"] == expected["steps"] == 10
+    assert both[0]["evaluated"] == pytest.approx(expected["evaluated"], abs=1e-5)
+    assert both[0]["fid"] == pytest.approx(expected["fid"], rel=1e-3)
+    differences = np.subtract(both[0]["generated"], expected["generated"])
+    assert np.shape(differences) == (5, 8, 8, 1) and np.abs(differences).max() <= 1
+    for index in range(2):
+        assert (undisturbed / f"worker-{index}" / "samples_epoch_002.png").is_file()
+
+
+def steps_done(workdir, index):
+    """The step of each line that a worker wrote; a restart goes back to an earlier one."""
+    path = workdir / f"worker-{index}" / "progress"
+    return [int(x) for x in path.read_text().split()] if path.exists() else []
+
+
+def test_a_killed_worker_loses_only_the_steps_since_the_checkpoint(jobs, undisturbed, tmp_path):
+    for victim, step in ((1, 3), (0, 7)):  # Worker 0 is the chief, which writes.
+        workers = jobs.start("train", tmp_path, free_ports(), every_steps=2)
+        deadline = time.monotonic() + PATIENCE
+        while step not in steps_done(tmp_path, victim):
+            assert time.monotonic() < deadline and not set(workers) & set(jobs.codes), logs(
+                tmp_path
+            )
+            time.sleep(0.01)
+        os.kill(workers[victim], signal.SIGKILL)
+        codes = jobs.exit_codes(workers)  # The other one ends by itself, by an error.
+        assert codes[victim] == -signal.SIGKILL and codes[1 - victim] == 1, logs(tmp_path)
+    workers = jobs.start("train", tmp_path, free_ports(), every_steps=2)
+    assert jobs.exit_codes(workers) == [0, 0], logs(tmp_path)
+    for index in range(2):
+        done = steps_done(tmp_path, index)
+        restarts = [i for i in range(1, len(done)) if done[i] <= done[i - 1]]
+        assert len(restarts) == 2 or done[-1] == 10, done
+        for i in restarts:  # Each second step is saved.
+            assert done[i] > done[i - 1] - 2, done
+    for received, expected in zip(read(tmp_path), read(undisturbed)):
+        assert received == expected  # To the bit, what `evaluate` and `generate` say included.
+    assert logs(tmp_path).count("Restored step") == 2  # The chief says it for all.
+
+
+def test_workers_that_differ_are_told(jobs, undisturbed, tmp_path):
+    """Each is an error on both workers, which would else wait for each other or go astray."""
+    folders = [str(undisturbed / "checkpoints"), str(tmp_path / "elsewhere")]
+    workers = jobs.start("differ", tmp_path, free_ports(), checkpoints=folders)
+    assert jobs.exit_codes(workers) == [0, 0], logs(tmp_path)
+    first, second = read(tmp_path, "told.json")
+    networks = [told.pop("networks", "") for told in (first, second)]
+    assert first == second
+    same = "must be the same on all workers: start them with the same command"
+    assert f"ValueError: `preset` {same}" in first["preset"]
+    assert 'preset="sagan_fashion_mnist_32" on worker 0, "sagan_cifar10_32"' in first["preset"]
+    assert f"ValueError: `seed` {same}" in first["seed"]
+    assert "seed=5 on worker 0, 6 on worker 1" in first["seed"]
+    assert f"ValueError: `newest_checkpoint` {same}" in first["checkpoint"]
+    assert "newest_checkpoint=10 on worker 0, 0 on worker 1" in first["checkpoint"]
+    divide = "ValueError: `x` must yield batches that the replicas divide: use drop_remainder=True"
+    assert divide in first["uneven"] and "[3, 2] on 2 replicas" in first["uneven"]
+    assert divide in first["empty"] and "[1, 0] on 2 replicas" in first["empty"]
+    assert divide in first["batch_size"] and "[2, 4] on 2 replicas" in first["batch_size"]
+    assert networks[0].startswith("RuntimeError: The workers must do the same"), networks
