@@ -35,6 +35,7 @@ METRICS = [
 # Files for other runtimes, and these, which compare them.
 EXPORT = ["tf2onnx>=1.16", "onnxruntime>=1.20", "ai-edge-litert>=1.2"]
 PLOT = ["matplotlib>=3.8", "pillow>=10.1"]
+DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26", "ruff"]
 TEST = ["pytest>=8.0", "pytest-xdist>=3.5", "scipy>=1.11", "jax", "prdc>=0.2"]
 
 setup(
@@ -64,8 +65,9 @@ setup(
         "data": DATA,
         "metrics": METRICS,
         "plot": PLOT,
+        "docs": DOCS,
         "export": EXPORT,
-        "test": TEST + DATA + METRICS + PLOT,
+        "test": TEST + DATA + METRICS + PLOT + DOCS,
         "all": DATA + METRICS + PLOT,
     },
     classifiers=[

@@ -75,6 +75,9 @@ def train(model, dataset, settings, extra=()):
         "warning": collapse.reason,
         "seconds": round(time.perf_counter() - started),
         "figures": {name: [round(float(v), 4) for v in values] for name, values in history.items()},
+        "sigmas": {
+            name: [round(float(v), 4) for _, v in pairs] for name, pairs in spectral.history.items()
+        },
     }
     return {**curves, **spectral.history}, record
 
@@ -84,9 +87,9 @@ def main(arguments=None):
     parser.add_argument("--output", default=str(ROOT / "docs" / "images"))
     parser.add_argument("--record", default=str(ROOT / "benchmarks/results/collapse_monitor.json"))
     parser.add_argument("--base_filters", type=int, default=16)
-    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--steps_per_epoch", type=int, default=52)
+    parser.add_argument("--steps_per_epoch", type=int, default=40)
     settings = parser.parse_args(arguments)
     output = Path(settings.output)
     images, labels = data.load_fashion_mnist()

@@ -32,7 +32,8 @@ class CollapseMonitor(keras.callbacks.Callback):
         stop: Boolean. Whether to end training then. Defaults to `False`: to warn, once.
         directory: String or path. A folder for the last good checkpoint: it is written after each
             look without a sign, as `TrainingCheckpoint` writes it. Go back to it with
-            `TrainingCheckpoint(directory).restore_latest(model)`. Defaults to `None`.
+            `TrainingCheckpoint(directory).restore_latest(model)`, on a model that is newly
+            built. Defaults to `None`.
         diversity_share: Float in (0, 1). Defaults to `0.3`.
         margin_share: Float in (0, 1). Defaults to `0.02`.
         logit_gap: Float, not negative. Defaults to `0.01`.

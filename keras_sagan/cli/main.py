@@ -66,6 +66,15 @@ def main(arguments=None):
     return 0
 
 
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Says defaults, where there are any."""
+
+    def _get_help_string(self, action):
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
 def build_parser():
     """Returns the parser of all commands."""
     parser = argparse.ArgumentParser(
@@ -88,7 +97,7 @@ def build_parser():
             name,
             help=text[0].lower() + text[1:].rstrip("."),
             description=text,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=Help,
         )
         fill(command)
         command.set_defaults(command=function)
@@ -97,21 +106,45 @@ def build_parser():
 
 def add_run(parser):
     parser.add_argument("run", help="the folder of a run, or a .keras file")
-    parser.add_argument("--seed", type=int, default=0, help="of the latents")
+    parser.add_argument("--seed", type=int, metavar="N", default=0, help="of the latents")
+
+
+def add_inception(parser):
+    text = "a copy of TF-GAN's Inception, for colour or large images; default: TF-Hub's"
+    parser.add_argument("--inception", metavar="DIR", help=text)
+
+
+def add_truncation(parser):
+    text = "latents beyond it are drawn again: less variety, more typical images"
+    parser.add_argument("--truncation", type=float, metavar="X", help=text)
 
 
 def train_arguments(parser):
-    parser.add_argument("--output", default="runs/first", help="the folder of the run")
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="sagan_fashion_mnist_32")
-    parser.add_argument("--recipe", help="a recipe of the preset, such as paper")
-    parser.add_argument("--epochs", type=int, default=7)
-    parser.add_argument("--steps-per-epoch", type=int, help="default: once through the images")
-    parser.add_argument("--batch-size", type=int, help="default: the preset's")
-    parser.add_argument("--base-filters", type=int, help="the width; default: the preset's")
-    parser.add_argument("--image-size", type=int, choices=(32, 64, 128, 256))
-    parser.add_argument("--fid-images", type=int, default=1000, help="for the FID; 0 for none")
-    parser.add_argument("--inception", metavar="DIR", help="a copy of TF-GAN's Inception")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--output", metavar="PATH", default="runs/first", help="the folder of the run"
+    )
+    presets = sorted(PRESETS)
+    parser.add_argument(
+        "--preset", choices=presets, default="sagan_fashion_mnist_32", help="networks and rates"
+    )
+    parser.add_argument("--recipe", metavar="NAME", help="a recipe of the preset, such as paper")
+    parser.add_argument("--epochs", type=int, metavar="N", default=7, help="how long, in all")
+    parser.add_argument(
+        "--steps-per-epoch", type=int, metavar="N", help="default: once through the images"
+    )
+    parser.add_argument("--batch-size", type=int, metavar="N", help="default: the preset's")
+    parser.add_argument(
+        "--base-filters", type=int, metavar="N", help="the width; default: the preset's"
+    )
+    sizes = (32, 64, 128, 256)
+    parser.add_argument("--image-size", type=int, choices=sizes, help="default: the preset's")
+    parser.add_argument(
+        "--fid-images", type=int, metavar="N", default=1000, help="for the FID; 0 for none"
+    )
+    add_inception(parser)
+    parser.add_argument(
+        "--seed", type=int, metavar="N", default=0, help="of weights, latents and order"
+    )
     add_data_arguments(parser)
 
 
@@ -181,11 +214,17 @@ def sample_arguments(parser):
     add_run(parser)
     kinds = ("grid", "latents", "classes", "truncation")
     parser.add_argument("--kind", choices=kinds, default="grid", help="what the picture shows")
-    parser.add_argument("--output", help="a .png, or a .gif of latents and classes")
-    parser.add_argument("--columns", type=int, default=8)
-    parser.add_argument("--classes", type=int, nargs="+", help="the rows; default: all, up to 10")
-    parser.add_argument("--to-classes", type=int, nargs="+", help="with classes: where rows end")
-    parser.add_argument("--truncation", type=float, help="less variety, better images")
+    parser.add_argument(
+        "--output", metavar="PATH", help="a .png, or a .gif of latents and classes; in the run"
+    )
+    parser.add_argument("--columns", type=int, metavar="N", default=8, help="images in a row")
+    parser.add_argument(
+        "--classes", type=int, metavar="N", nargs="+", help="the rows; default: all, up to 10"
+    )
+    parser.add_argument(
+        "--to-classes", type=int, metavar="N", nargs="+", help="of classes: where rows end"
+    )
+    add_truncation(parser)
 
 
 def sample(settings):
@@ -220,9 +259,11 @@ def sample(settings):
 
 def attention_arguments(parser):
     add_run(parser)
-    parser.add_argument("--output", help="the folder; default: the run's")
-    parser.add_argument("--num-images", type=int, default=4)
-    parser.add_argument("--num-points", type=int, default=3, help="queries in each image")
+    parser.add_argument("--output", metavar="PATH", help="a folder; default: the run's")
+    parser.add_argument("--num-images", type=int, metavar="N", default=4, help="rows of the figure")
+    parser.add_argument(
+        "--num-points", type=int, metavar="N", default=3, help="queries in each image"
+    )
     parser.add_argument(
         "--discriminator", action="store_true", help="show its attention on real images"
     )
@@ -252,11 +293,14 @@ def attention(settings):
 
 def evaluate_arguments(parser):
     add_run(parser)
-    parser.add_argument("--num-images", type=int, default=5000, help="generated, and real")
-    parser.add_argument("--metrics", nargs="+", choices=sorted(METRICS), default=["fid"])
-    parser.add_argument("--inception", metavar="DIR", help="a copy of TF-GAN's Inception")
-    parser.add_argument("--truncation", type=float)
-    parser.add_argument("--output", help="a .json; default: report.json of the run")
+    parser.add_argument(
+        "--num-images", type=int, metavar="N", default=5000, help="generated, and real"
+    )
+    scores = sorted(METRICS)
+    parser.add_argument("--metrics", nargs="+", choices=scores, default=["fid"], help="scores")
+    add_inception(parser)
+    add_truncation(parser)
+    parser.add_argument("--output", metavar="PATH", help="a .json; default: report.json in the run")
     add_data_arguments(parser)
 
 
@@ -286,8 +330,9 @@ def evaluate(settings):
 
 def export_arguments(parser):
     add_run(parser)
-    parser.add_argument("--output", help="the folder; default: export/ of the run")
-    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
+    parser.add_argument("--output", metavar="PATH", help="a folder; default: export/ in the run")
+    formats = list(FORMATS)
+    parser.add_argument("--formats", nargs="+", choices=formats, default=formats, help="which")
 
 
 def export(settings):

@@ -118,7 +118,7 @@ def group_panels(series):
     """
     kinds = {
         "Loss": lambda name: "loss" in name,
-        "Logits": lambda name: "logit" in name,
+        "Logits": lambda name: name.endswith("logits") and "/" not in name,
         "Discriminator accuracy": lambda name: "accuracy" in name,
         "Inside the hinge margin": lambda name: "in_margin" in name,
         "Attention γ": lambda name: "gamma" in name,

@@ -76,7 +76,7 @@ def draw_interpolation(
             names_of(np.broadcast_to(ids, rows), class_names, model.num_classes)
             for ids in (labels, labels if to_labels is None else to_labels)
         ]
-        names = [a if a == b else f"{a} → {b}" for a, b in zip(*ends)]
+        names = [a if a == b else f"{a} to {b}" for a, b in zip(*ends)]
     if path.suffix == ".png":
         flat = images.reshape(rows * steps, *images.shape[2:])
         save_image(path, sample_grid(flat, names, rows=rows, columns=steps))

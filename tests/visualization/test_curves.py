@@ -124,7 +124,7 @@ def test_other_types_are_refused():
 
 def test_monitors_have_their_panels_and_many_curves_are_counted():
     sigmas = {f"sigma/generator/conv_{i}": [(1, 1.0), (2, 1.1)] for i in range(5)}
-    sigmas |= {f"sigma/discriminator/conv_{i}": [(1, 2.0), (2, 2.1)] for i in range(3)}
+    sigmas |= {f"sigma/discriminator/{x}": [(1, 2.0), (2, 2.1)] for x in ("a", "b", "logits")}
     figures = {
         "real_in_margin": [0.9, 0.8],
         "fake_in_margin": [1.0, 0.9],

@@ -1,0 +1,100 @@
+"""The documentation: its code runs, its commands exist, no public name is missing, it builds."""
+
+import ast
+import importlib
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from keras_sagan.cli.main import build_parser
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md")) if DOCS.exists() else []
+NAMES = [page.relative_to(DOCS).as_posix() for page in PAGES]
+MODULES = ("callbacks", "data", "layers", "metrics", "models", "visualization")
+
+if not PAGES:
+    pytest.skip("The documentation isn't in this tree.", allow_module_level=True)
+
+
+def blocks(text, languages):
+    return re.findall(rf"^```(?:{languages})\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if "```python" in (DOCS / n).read_text()])
+def test_python_blocks(name, tmp_path, monkeypatch):
+    """One after the other, as a reader would run them, after what the page's setup prepares."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    text = (DOCS / name).read_text(encoding="utf-8")
+    setup = re.findall(r"^<!--setup\n(.*?)^-->", text, re.DOTALL | re.MULTILINE)
+    names = {}
+    for number, block in enumerate([*setup, *blocks(text, "python")]):
+        exec(compile(block, f"block {number} of {name}", "exec"), names)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_commands(name):
+    """Commands of the package parse, and scripts are there and know the options."""
+    text = (DOCS / name).read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in "\n".join(blocks(text, "sh|shell|bash")).splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["keras-sagan"]:
+            build_parser().parse_args(words[1:])
+        elif words[:1] == ["python"] and words[1].endswith(".py"):
+            source = (ROOT / words[1]).read_text(encoding="utf-8")
+            for option in words[2:]:
+                assert not option.startswith("--") or f'"{option}"' in source, line
+        else:
+            assert words == [] or words[0] in ("pip", "python", "pytest", "cd", "git"), line
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_public_name_is_missing_from_the_reference(module):
+    text = (DOCS / "api" / f"{module}.md").read_text(encoding="utf-8")
+    listed = re.findall(rf"^::: keras_sagan\.{module}\.(\w+)$", text, re.MULTILINE)
+    assert sorted(listed) == sorted(importlib.import_module(f"keras_sagan.{module}").__all__)
+
+
+def test_files_that_the_pages_name_are_there():
+    """In the table of the paper, and pictures."""
+    text = (DOCS / "paper.md").read_text(encoding="utf-8")
+    paths = re.findall(r"`([\w/]+\.py)`", text)
+    assert len(paths) > 25
+    for path in paths:
+        assert (ROOT / "keras_sagan" / path).exists() or (ROOT / "tests" / path).exists(), path
+    for page in PAGES:
+        for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / path).exists(), f"{path} of {page.name}"
+
+
+def test_every_page_is_in_the_navigation():
+    config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    navigation = re.findall(r"(\S+\.md)$", config, re.MULTILINE)
+    assert sorted(navigation) == sorted(NAMES)
+
+
+def test_the_site_builds_strictly(tmp_path):
+    for package in ("mkdocs", "material", "mkdocstrings"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} isn't installed.")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "api" / "layers" / "index.html").exists()
+
+
+def test_the_notebook_is_python_and_has_no_outputs():
+    import json
+
+    notebook = json.loads((DOCS / "tutorial.ipynb").read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            ast.parse("".join(cell["source"]))
+            assert cell["outputs"] == [] and cell["execution_count"] is None
