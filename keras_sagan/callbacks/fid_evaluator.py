@@ -16,8 +16,7 @@ class FIDEvaluator(keras.callbacks.Callback):
 
     `History` sees the figure always; `CSVLogger`, `ModelCheckpoint` (with `mode="min"`) and
     `EarlyStopping` where they stand after this callback in the list. As with `validation_freq`,
-    the key is absent from epochs without an evaluation, and `CSVLogger` takes its columns from the
-    first epoch. `FIDEvaluator.history` has it all: pairs of epochs done and distance.
+    the key is absent from epochs without an evaluation, unless `missing` is given. `FIDEvaluator.history` has it all: pairs of epochs done and distance.
 
     Args:
         metric: A `keras_sagan.metrics.FrechetInceptionDistance`, or any object with
@@ -35,6 +34,9 @@ class FIDEvaluator(keras.callbacks.Callback):
         seed: Integer. Seed of the latents. Defaults to `0`.
         at_start: Boolean. Whether to evaluate before training too. That value is in
             `FIDEvaluator.history` alone. Defaults to `False`.
+        missing: Float. What epochs without an evaluation log, such as `float("nan")`, so that
+            `CSVLogger`, which takes its columns from the first epoch, has one for the distance.
+            Defaults to `None`: nothing is logged.
         name: String. The key. Defaults to `"fid_"` and the number of images.
 
     Raises:
@@ -64,6 +66,7 @@ class FIDEvaluator(keras.callbacks.Callback):
         seed=0,
         at_start=False,
         name=None,
+        missing=None,
     ):
         super().__init__()
         # A covariance needs two samples.
@@ -88,6 +91,7 @@ class FIDEvaluator(keras.callbacks.Callback):
         self.labels = labels
         self.seed = seed
         self.at_start = at_start
+        self.missing = missing
         self.name = name or default_name(num_images)
         self.history = []
         self._has_started = False
@@ -107,6 +111,8 @@ class FIDEvaluator(keras.callbacks.Callback):
             value = self.record(epoch + 1)
             if logs is not None:
                 logs[self.name] = value
+        elif logs is not None and self.missing is not None:
+            logs[self.name] = self.missing
 
     def record(self, epoch):
         """Evaluates, and puts the value into `history` in place of one of the same epoch.

@@ -5,6 +5,7 @@ from keras_sagan.metrics.evaluation import evaluate_generator, evaluate_images
 from keras_sagan.metrics.evaluation_report import EvaluationReport
 from keras_sagan.metrics.evaluation_run import METRICS
 from keras_sagan.metrics.feature_extraction import FeatureExtraction
+from keras_sagan.metrics.folder_images import FolderImages
 from keras_sagan.metrics.frechet_inception_distance import FrechetInceptionDistance
 from keras_sagan.metrics.frechet_inception_distance_infinity import (
     FrechetInceptionDistanceInfinity,
@@ -32,6 +33,7 @@ __all__ = [
     "DensityCoverage",
     "EvaluationReport",
     "FeatureExtraction",
+    "FolderImages",
     "FrechetInceptionDistance",
     "FrechetInceptionDistanceInfinity",
     "GreyClassifierFeatures",

@@ -2,7 +2,7 @@
 
 import contextlib
 
-from keras_sagan.metrics.evaluation_run import EvaluationRun
+from keras_sagan.metrics.evaluation_run import EvaluationRun, length_of
 from keras_sagan.metrics.feature_metric import check_positive
 from keras_sagan.metrics.image_sources import GeneratedImages, batches_of
 from keras_sagan.metrics.standing_statistics import standing_statistics
@@ -138,13 +138,12 @@ def evaluate_images(
     Raises:
         ValueError: As `evaluate_generator`, and if there are fewer than `num_images` images.
     """
-    is_array = hasattr(images, "shape") or isinstance(images, (tuple, list))
-    if num_images is None and not is_array:
+    if num_images is None:
+        num_images = length_of(images)
+    if num_images is None:
         raise ValueError(
             "`num_images` must be given for an iterable of batches. Received: num_images=None"
         )
-    if num_images is None:
-        num_images = len(images) if hasattr(images, "shape") else len(images[0])
     check_positive("num_images", num_images, 2)
     evaluation = EvaluationRun(reference, metrics, feature_extractor, batch_size, seed, **kwargs)
 

@@ -91,13 +91,13 @@ class EvaluationRun:
         if "logits" in self.names:
             keep.add("logits")  # for the floor of the Inception Score
         options = {"names": self.names, "keep": sorted(keep)}
-        options["progress"] = Progress(_length(reference), "Reference images", self.verbose)
+        options["progress"] = Progress(length_of(reference), "Reference images", self.verbose)
         dataset = dataset or "unnamed"
         if cache_dir is None:
             return ReferenceStatistics.compute(
                 reference, self.extraction, dataset, split, **options
             )
-        count = _length(reference)
+        count = length_of(reference)
         if dataset == "unnamed" or count is None:
             raise ValueError(
                 "`cache_dir` needs the `dataset`'s name and a reference that says its length. "
@@ -204,7 +204,7 @@ class EvaluationRun:
         """The scores of other real images in place of generated ones."""
         note = []
         if self.held_out is not None:
-            count = _length(self.held_out)
+            count = length_of(self.held_out)
             if count is None:
                 raise ValueError(
                     "`held_out` must be arrays or say its length. "
@@ -258,8 +258,10 @@ def _make_metrics(metrics, feature_extractor, value_range, batch_size):
     return result
 
 
-def _length(images):
+def length_of(images):
     """The number of images, or `None` where it can't be told without reading them."""
+    if hasattr(images, "num_images"):
+        return images.num_images
     if isinstance(images, (tuple, list)) and len(images) and hasattr(images[0], "shape"):
         return len(images[0]) if np.ndim(images[-1]) == 1 else sum(len(x) for x in images)
     return len(images) if hasattr(images, "shape") else None

@@ -79,6 +79,35 @@ def test_later_callbacks_see_the_distance(tmp_path, stub_gan, run_fit):
     assert saved == ["best_1.weights.h5", "best_2.weights.h5"]
 
 
+def test_a_value_for_epochs_without_an_evaluation_gives_csv_a_column(tmp_path, stub_gan, run_fit):
+    evaluator = FIDEvaluator(StubMetric(), real_images(), 4, every_epochs=2, missing=float("nan"))
+    best = keras.callbacks.ModelCheckpoint(
+        tmp_path / "best_{epoch}.weights.h5",
+        monitor="fid_4",
+        mode="min",
+        save_best_only=True,
+        save_weights_only=True,
+    )
+    callbacks = [evaluator, keras.callbacks.CSVLogger(tmp_path / "log.csv"), best]
+    run_fit(stub_gan(), callbacks, epochs=4)
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert [row["fid_4"] for row in rows] == ["nan", "50.0", "nan", "40.0"]
+    saved = sorted(path.name for path in tmp_path.glob("best_*"))
+    assert saved == ["best_2.weights.h5", "best_4.weights.h5"]
+
+
+def test_tensorboard_sees_the_distance(tmp_path, stub_gan, run_fit):
+    tf = pytest.importorskip("tensorflow")
+    pytest.importorskip("tensorboard")
+    evaluator = FIDEvaluator(StubMetric(), real_images(), 4)
+    run_fit(stub_gan(), [evaluator, keras.callbacks.TensorBoard(tmp_path)], epochs=2)
+    found = []
+    for path in tmp_path.rglob("events.out.tfevents.*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            found += [value.tag for value in event.summary.value]
+    assert any("fid_4" in tag for tag in found)
+
+
 @pytest.mark.parametrize(
     "num_images, name",
     [(2, "fid_2"), (500, "fid_500"), (1000, "fid_1k"), (1500, "fid_1500"), (10_000, "fid_10k")],
