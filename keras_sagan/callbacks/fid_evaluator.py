@@ -16,7 +16,8 @@ class FIDEvaluator(keras.callbacks.Callback):
 
     `History` sees the figure always; `CSVLogger`, `ModelCheckpoint` (with `mode="min"`) and
     `EarlyStopping` where they stand after this callback in the list. As with `validation_freq`,
-    the key is absent from epochs without an evaluation, unless `missing` is given. `FIDEvaluator.history` has it all: pairs of epochs done and distance.
+    the key is absent from epochs without an evaluation, unless `missing` is given.
+    `FIDEvaluator.history` has it all: pairs of epochs done and distance.
 
     Args:
         metric: A `keras_sagan.metrics.FrechetInceptionDistance`, or any object with
@@ -34,9 +35,9 @@ class FIDEvaluator(keras.callbacks.Callback):
         seed: Integer. Seed of the latents. Defaults to `0`.
         at_start: Boolean. Whether to evaluate before training too. That value is in
             `FIDEvaluator.history` alone. Defaults to `False`.
-        missing: Float. What epochs without an evaluation log, such as `float("nan")`, so that
+        missing: Float. What epochs without an evaluation log, such as `float("inf")`, so that
             `CSVLogger`, which takes its columns from the first epoch, has one for the distance.
-            Defaults to `None`: nothing is logged.
+            Not NaN, which `ModelCheckpoint` keeps as the best. Defaults to `None`: nothing.
         name: String. The key. Defaults to `"fid_"` and the number of images.
 
     Raises:

@@ -1,0 +1,233 @@
+"""Scores a saved model or a folder of images, and writes the report as JSON and as a page.
+
+Command:   python examples/evaluate.py --model runs/fashion_mnist/model.keras \
+               --reference fashion_mnist --extractor grey --num_images 10000
+Data:      `--reference` is `fashion_mnist` (the 10,000 images that ship), a split of TensorFlow
+           Datasets such as `tfds:cifar10:train`, a folder of images, or a `.npz` file of
+           statistics of this package, pytorch-fid or clean-fid
+Result:    runs/evaluation/ with report.json, and report.html with the scores beside their
+           baselines, a sample grid and the protocol. An evaluation that was interrupted goes on
+           where it was when the command is given again.
+"""
+
+import argparse
+import base64
+import html
+import io
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import keras_sagan  # noqa: F401  (registers the layers and the model)
+from keras_sagan import data, metrics, visualization
+
+GRID_IMAGES = 60
+
+
+def parse_arguments(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", help="a saved SAGAN, or a Keras generator, as .keras")
+    what.add_argument("--images", help="a folder of images")
+    parser.add_argument("--reference", required=True, help="see above")
+    parser.add_argument("--extractor", default="tfgan", choices=["tfgan", "keras", "grey"])
+    parser.add_argument("--handle", help="the folder of TF-GAN's Inception, where there is a copy")
+    parser.add_argument("--resize", choices=["tfgan", "antialiased"], help="of the extractor")
+    parser.add_argument(
+        "--metrics", nargs="+", default=["fid", "kid"], choices=sorted(metrics.METRICS)
+    )
+    parser.add_argument("--num_images", type=int, help="default: 50000, or all of --images")
+    parser.add_argument("--labels", default="uniform", choices=["uniform", "reference"])
+    parser.add_argument("--standing_passes", type=int, default=0)
+    parser.add_argument("--raw_weights", action="store_true", help="not the averaged ones")
+    parser.add_argument("--truncation", type=float)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--image_size", type=int, default=32, help="of a TFDS reference")
+    parser.add_argument("--data_dir", help="folder of TFDS's data")
+    parser.add_argument("--output", default="runs/evaluation", help="where the report goes")
+    return parser.parse_args(arguments)
+
+
+def make_extractor(settings):
+    resize = {} if settings.resize is None else {"resize": settings.resize}
+    if settings.extractor == "grey":
+        return metrics.GreyClassifierFeatures()
+    if settings.extractor == "keras":
+        return metrics.KerasInceptionV3(**resize)
+    handle = {} if settings.handle is None else {"handle": settings.handle}
+    return metrics.TFGANInception(**handle, **resize)
+
+
+def load_reference(settings):
+    """Returns the real images, their name and their split."""
+    name = settings.reference
+    if name == "fashion_mnist":
+        images, labels = data.load_fashion_mnist()
+        return (data.pad_to_32(images), labels), "Fashion-MNIST, 32 pixels", "test"
+    if name.startswith("tfds:"):
+        _, dataset, split = (name + ":train").split(":")[:3]
+        batches, info = data.load_tfds(
+            dataset,
+            split,
+            settings.image_size,
+            batch_size=1,
+            shuffle=False,
+            data_dir=settings.data_dir,
+        )
+        batches = batches.unbatch().take(info.num_images).batch(settings.batch_size)
+        return batches, f"{dataset}, {settings.image_size} pixels", split
+    if name.endswith(".npz"):
+        return name, None, None
+    return metrics.FolderImages(name, settings.batch_size), Path(name).name, None
+
+
+def measure(settings, workdir):
+    """Returns the report and some images to look at."""
+    reference, dataset, split = load_reference(settings)
+    common = {
+        "metrics": settings.metrics,
+        "feature_extractor": make_extractor(settings),
+        "seed": settings.seed,
+        "batch_size": settings.batch_size,
+        "dataset": dataset,
+        "split": split,
+        "checkpoint": workdir / "interrupted",
+    }
+    if settings.images:
+        source = metrics.FolderImages(settings.images, settings.batch_size)
+        report = metrics.evaluate_images(
+            source,
+            reference,
+            num_images=settings.num_images,
+            name=Path(settings.images).name,
+            **common,
+        )
+        return report, next(iter(metrics.FolderImages(settings.images, GRID_IMAGES)))
+    model = keras.saving.load_model(settings.model)
+    report = metrics.evaluate_generator(
+        model,
+        reference,
+        num_images=settings.num_images or 50_000,
+        labels=settings.labels,
+        use_ema=not settings.raw_weights,
+        truncation=settings.truncation,
+        standing_passes=settings.standing_passes,
+        **common,
+    )
+    samples = None
+    if hasattr(model, "generate"):
+        samples = model.generate(
+            GRID_IMAGES,
+            labels=None
+            if model.num_classes is None
+            else np.arange(GRID_IMAGES) % model.num_classes,
+            seed=settings.seed,
+            truncation=settings.truncation,
+            use_ema=not settings.raw_weights,
+        )
+    return report, samples
+
+
+def embedded(images):
+    """A sample grid as the source of an HTML image."""
+    from PIL import Image
+
+    grid = visualization.sample_grid(images[:GRID_IMAGES], columns=10 if len(images) > 9 else None)
+    buffer = io.BytesIO()
+    Image.fromarray(grid.squeeze(-1) if grid.shape[-1] == 1 else grid).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def bar(report, name):
+    """The score between its two baselines, as an SVG line."""
+    points = {"generated": report.values[name]}
+    points |= {key: part[name] for key, part in report.baselines.items() if name in part}
+    if len(points) < 2 or not np.isfinite(list(points.values())).all():
+        return ""
+    low, high = min(points.values()), max(points.values())
+    colours = {"generated": "#0072B2", "real": "#009E73", "noise": "#D55E00"}
+    marks = "".join(
+        f'<circle cx="{10 + 220 * (value - low) / (high - low or 1):.1f}" cy="9" r="5" '
+        f'fill="{colours[key]}"><title>{key}: {value:.5g}</title></circle>'
+        for key, value in points.items()
+    )
+    return f'<svg width="240" height="18"><path d="M10 9H230" stroke="#bbb"/>{marks}</svg>'
+
+
+def page(report, samples):
+    """The report as one HTML file that needs no other."""
+
+    def cell(part, name):
+        return f"{part[name]:.5g}" if name in part and np.isfinite(part[name]) else "–"
+
+    columns = (report.values, report.baselines["real"], report.baselines["noise"])
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td>"
+        + "".join(f"<td class=n>{cell(part, name)}</td>" for part in columns)
+        + f"<td>{bar(report, name)}</td></tr>"
+        for name in report.values
+    )
+    counts = [report.protocol["num_generated"]]
+    counts += [part.get("num_images", "–") for part in report.baselines.values()]
+    rows += "<tr><td>images</td>" + "".join(f"<td class=n>{x}</td>" for x in counts) + "<td></tr>"
+    notes = "".join(
+        f"<p>{html.escape(key)}: {html.escape(part['note'])}.</p>"
+        for key, part in report.baselines.items()
+        if "note" in part
+    )
+    protocol = "".join(
+        f"<tr><td>{html.escape(key)}</td><td>{shown(value)}</td></tr>"
+        for key, value in report.protocol.items()
+    )
+    grid = (
+        "" if samples is None else f'<h2>Samples</h2><img src="{embedded(samples)}" alt="Samples">'
+    )
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Evaluation</title>
+<style>
+body {{ font: 15px/1.45 system-ui, sans-serif; max-width: 60em; margin: 2em auto; color: #222;
+  padding: 0 1em }}
+table {{ border-collapse: collapse }} td, th {{ padding: .25em .8em; text-align: left;
+  border-bottom: 1px solid #ddd; vertical-align: top; overflow-wrap: anywhere }}
+td.n, th.n {{ text-align: right; font-variant-numeric: tabular-nums }}
+img {{ max-width: 100% }} i {{ display: inline-block; width: .7em; height: .7em;
+  border-radius: 50%; margin-right: .3em }}
+</style>
+<h1>Evaluation</h1><p>{html.escape(report.model)}</p>
+<h2>Scores</h2><table><tr><th>score<th class=n><i style="background:#0072B2"></i>generated
+<th class=n><i style="background:#009E73"></i>real
+<th class=n><i style="background:#D55E00"></i>noise<th></tr>{rows}</table>{notes}
+{grid}
+<h2>Protocol</h2><table>{protocol}</table></html>
+"""
+
+
+def shown(value):
+    if isinstance(value, dict):
+        return "<br>".join(
+            f"{html.escape(str(k))}: {html.escape(str(v))}" for k, v in value.items()
+        )
+    return html.escape("–" if value is None else str(value))
+
+
+def main(arguments=None):
+    settings = parse_arguments(arguments)
+    workdir = Path(settings.output)
+    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        report, samples = measure(settings, workdir)
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted; the same command goes on from here.")
+    report.save(workdir / "report.json")
+    (workdir / "report.html").write_text(page(report, samples), encoding="utf-8")
+    print(report)
+    print(f"\nreport.json and report.html are in {workdir}/")
+
+
+if __name__ == "__main__":
+    main()
