@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
+from keras_sagan.ops.resampling import convolve_pool, upsample_convolve
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
@@ -26,6 +27,10 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             is left as it is. Defaults to `1e-12`.
         equality_constrained: Boolean. `True` divides by `sigma`, `False` by `max(1, sigma)`.
             Defaults to `True`.
+        resample: `"up"` to double the map by nearest neighbours before the convolution, `"down"`
+            to take the means of 2 x 2 windows after it, or `None`. Same outputs, weights and
+            `sigma` as with a layer of its own for that, in one strided convolution with at best
+            2.25 times fewer products. Defaults to `None`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -41,7 +46,8 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
         `vector_u`, float32 of shape `(filters,)`: moves with `training=True`, never otherwise.
 
     Raises:
-        ValueError: For `power_iterations < 1` or an `epsilon` that isn't positive.
+        ValueError: For `power_iterations < 1`, an `epsilon` that isn't positive, an unknown
+            `resample`, or one with strides, dilation, groups or an even kernel size.
 
     Example:
 
@@ -75,6 +81,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
         power_iterations=1,
         epsilon=1e-12,
         equality_constrained=True,
+        resample=None,
         **kwargs,
     ):
         super().__init__(
@@ -97,14 +104,33 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             **kwargs,
         )
         self._set_spectral_norm(power_iterations, epsilon, equality_constrained)
+        self._set_resample(resample)
         self.supports_masking = True
 
+    def _set_resample(self, resample):
+        if resample not in (None, "up", "down"):
+            raise ValueError(
+                f'`resample` must be None, "up" or "down". Received: resample={resample!r}'
+            )
+        is_plain = max(*self.strides, *self.dilation_rate, self.groups) == 1
+        if resample and not (is_plain and all(size % 2 for size in self.kernel_size)):
+            raise ValueError(
+                "`resample` needs strides=1, dilation_rate=1, groups=1 and an odd kernel size. "
+                f"Received: resample={resample!r} with strides={self.strides}, dilation_rate="
+                f"{self.dilation_rate}, groups={self.groups}, kernel_size={self.kernel_size}"
+            )
+        self.resample = resample
+
     def call(self, inputs, training=False):
-        kernel = self.normalized_weight(training)
+        kernel = self.normalized_weight(training, dtype=self._kernel_dtype())
         if inputs.shape[0] == 0:
             # TensorFlow's eager convolution on the CPU gives an empty batch the wrong shape.
             return ops.zeros(self.compute_output_shape(inputs.shape), self.compute_dtype)
-        outputs = self.convolution_op(inputs, kernel)
+        if self.resample is None:
+            outputs = self.convolution_op(inputs, kernel)
+        else:
+            function = {"up": upsample_convolve, "down": convolve_pool}[self.resample]
+            outputs = function(inputs, kernel, self.padding, self.data_format)
         if self.use_bias:
             channel_axis = -1 if self.data_format == "channels_last" else 1
             bias_shape = [1] * 4
@@ -112,7 +138,32 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             outputs = outputs + ops.reshape(self.bias, bias_shape)
         return outputs if self.activation is None else self.activation(outputs)
 
+    def _kernel_dtype(self):
+        # A resampling kernel is a sum of kernels, which half precision would round.
+        if self.resample is None:
+            return self.compute_dtype
+        return keras.backend.result_type(self.compute_dtype, "float32")
+
+    def compute_output_shape(self, input_shape):
+        axes = (1, 2) if self.data_format == "channels_last" else (2, 3)
+        if self.resample == "up":
+            input_shape = _scaled(input_shape, axes, lambda size: 2 * size)
+        shape = super().compute_output_shape(input_shape)
+        return _scaled(shape, axes, lambda size: size // 2) if self.resample == "down" else shape
+
     def compute_mask(self, inputs, mask=None):
         # A mask fits the outputs only where the convolution keeps the size of the map.
+        if self.resample is not None:
+            return None
         keeps_size = self.padding == "same" and max(self.strides) == 1
         return mask if keeps_size or max(self.kernel_size + self.strides) == 1 else None
+
+    def get_config(self):
+        return {**super().get_config(), "resample": self.resample}
+
+
+def _scaled(shape, axes, function):
+    return tuple(
+        function(size) if axis in axes and size is not None else size
+        for axis, size in enumerate(shape)
+    )

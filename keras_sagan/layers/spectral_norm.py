@@ -64,11 +64,12 @@ class SpectralNormMixin:
         """Scalar tensor: the current estimate of the largest singular value. Moves no state."""
         return self._sigma()[0]
 
-    def normalized_weight(self, training=False):
-        """Returns the weight divided by its spectral norm, in the layer's compute dtype.
+    def normalized_weight(self, training=False, dtype=None):
+        """Returns the weight divided by its spectral norm.
 
         Args:
             training: Boolean. With `True`, `vector_u` is advanced. Defaults to `False`.
+            dtype: String, the dtype to return it in; `None` for the layer's compute dtype.
 
         Returns:
             Tensor of the shape of the weight. A weight of zeros is returned as it is.
@@ -81,7 +82,7 @@ class SpectralNormMixin:
         else:
             divisor = ops.maximum(sigma, 1.0)
         weight = ops.cast(self._raw_weight(), sigma.dtype)
-        return ops.cast(weight / divisor, self.compute_dtype)
+        return ops.cast(weight / divisor, dtype or self.compute_dtype)
 
     def quantize(self, *args, **kwargs):
         raise ValueError(

@@ -1,5 +1,7 @@
 """Networks for use without this package: its layers as plain Keras layers, for inference."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -12,7 +14,7 @@ from keras_sagan.layers.sn_embedding import SNEmbedding
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
 
 PLAIN = {SNConv2D: layers.Conv2D, SNDense: layers.Dense, SNEmbedding: layers.Embedding}
-SPECTRAL_SETTINGS = ("power_iterations", "epsilon", "equality_constrained")
+SPECTRAL_SETTINGS = ("power_iterations", "epsilon", "equality_constrained", "resample")
 
 
 def bake_spectral_norm(model):
@@ -56,7 +58,7 @@ def bake_spectral_norm(model):
     compounds = {}  # The functions that stand for layers with several parts.
 
     def clone(operation):
-        if isinstance(operation, (SelfAttention2D, ConditionalBatchNorm)):
+        if isinstance(operation, (SelfAttention2D, ConditionalBatchNorm)) or _resamples(operation):
             return operation  # Replaced where it is called.
         if _is_graph(operation):
             return bake_spectral_norm(operation)
@@ -79,6 +81,8 @@ def bake_spectral_norm(model):
                 )
         elif isinstance(operation, ConditionalBatchNorm):
             make, names = _plain_norm, ("images", "labels")
+        elif _resamples(operation):
+            make, names = _plain_resampling, ("inputs",)
         else:
             return operation(*args, **kwargs)
         arguments = [*args, *(kwargs[name] for name in names[len(args) :] if name in kwargs)]
@@ -102,6 +106,10 @@ def bake_spectral_norm(model):
 def _is_graph(model):
     is_functional = isinstance(model, keras.Model) and hasattr(model, "operations")
     return is_functional or isinstance(model, keras.Sequential)
+
+
+def _resamples(operation):
+    return isinstance(operation, SNConv2D) and operation.resample is not None
 
 
 def _weights(layer):
@@ -165,6 +173,20 @@ def _plain_attention(layer, shape, new_values):
         return layers.Add(dtype=dtype)([inputs, x])
 
     return call
+
+
+def _plain_resampling(layer, shape, new_values):
+    """Returns a function that resamples and convolves, in a layer for each."""
+    config = {k: v for k, v in layer.get_config().items() if k not in SPECTRAL_SETTINGS}
+    conv = layers.Conv2D.from_config({**config, "activation": None})
+    new_values.append((conv, _weights(layer)))
+    settings = {"data_format": layer.data_format, "dtype": layer.dtype_policy}
+    up = layers.UpSampling2D(2, **settings) if layer.resample == "up" else None
+    steps = [up, conv] if up else [conv, layers.AveragePooling2D(2, **settings)]
+    if layer.kernel_size == (1, 1):  # The same on the smaller map.
+        steps.reverse()
+    steps.append(layers.Activation(layer.activation, dtype=layer.dtype_policy))
+    return lambda x: functools.reduce(lambda x, step: step(x), steps, x)
 
 
 def _plain_norm(layer, shape, new_values):

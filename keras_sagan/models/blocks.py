@@ -72,11 +72,22 @@ def normalized_layers(use_spectral_norm, spectral_norm):
     if use_spectral_norm:
         kinds, settings = (SNConv2D, SNDense, SNEmbedding), spectral_norm or {}
     else:
-        kinds, settings = (layers.Conv2D, layers.Dense, layers.Embedding), {}
+        kinds, settings = (_resampling_conv, layers.Dense, layers.Embedding), {}
     conv, dense, embedding = (functools.partial(kind, **settings) for kind in kinds)
     conv = functools.partial(conv, padding="same")
     embedding = functools.partial(embedding, embeddings_initializer="glorot_uniform")
     return conv, dense, embedding
+
+
+def _resampling_conv(filters, kernel_size, resample=None, name=None, **arguments):
+    """`keras.layers.Conv2D` with the `resample` of `SNConv2D`, as layers in a row."""
+    steps = [layers.Conv2D(filters, kernel_size, name=name, **arguments)]
+    # A 1x1 convolution commutes with both: it is done on the smaller map.
+    if resample == "up":
+        steps.insert(kernel_size == 1, layers.UpSampling2D(name=f"{name}_up"))
+    if resample == "down":
+        steps.insert(kernel_size != 1, layers.AveragePooling2D(2, name=f"{name}_pool"))
+    return lambda x: functools.reduce(lambda x, step: step(x), steps, x)
 
 
 def self_attention(size, use_spectral_norm, attention):
@@ -99,13 +110,10 @@ def up_block(x, labels, filters, conv, norm, name):
     Returns:
         `KerasTensor` of shape `(batch, 2 * height, 2 * width, filters)`.
     """
-    # A 1x1 convolution commutes with up-sampling and with pooling: it is done on the smaller map.
-    shortcut = conv(filters, 1, name=f"{name}_shortcut")(x)
-    shortcut = layers.UpSampling2D(name=f"{name}_shortcut_up")(shortcut)
+    shortcut = conv(filters, 1, resample="up", name=f"{name}_shortcut")(x)
     x = _normalize(x, labels, norm(name=f"{name}_norm_1"))
     x = layers.ReLU(name=f"{name}_relu_1")(x)
-    x = layers.UpSampling2D(name=f"{name}_up")(x)
-    x = conv(filters, 3, name=f"{name}_conv_1")(x)
+    x = conv(filters, 3, resample="up", name=f"{name}_conv_1")(x)
     x = _normalize(x, labels, norm(name=f"{name}_norm_2"))
     x = layers.ReLU(name=f"{name}_relu_2")(x)
     x = conv(filters, 3, name=f"{name}_conv_2")(x)
@@ -130,18 +138,15 @@ def down_block(x, filters, conv, downsample, first, name):
     Returns:
         `KerasTensor` of shape `(batch, height / 2, width / 2, filters)`, or of the size of `x`.
     """
+    resample = "down" if downsample else None
     shortcut = x
-    if downsample:
-        shortcut = layers.AveragePooling2D(2, name=f"{name}_shortcut_pool")(shortcut)
     if downsample or x.shape[-1] != filters:
-        shortcut = conv(filters, 1, name=f"{name}_shortcut")(shortcut)
+        shortcut = conv(filters, 1, resample=resample, name=f"{name}_shortcut")(x)
     if not first:
         x = layers.ReLU(name=f"{name}_relu_1")(x)
     x = conv(filters, 3, name=f"{name}_conv_1")(x)
     x = layers.ReLU(name=f"{name}_relu_2")(x)
-    x = conv(filters, 3, name=f"{name}_conv_2")(x)
-    if downsample:
-        x = layers.AveragePooling2D(2, name=f"{name}_pool")(x)
+    x = conv(filters, 3, resample=resample, name=f"{name}_conv_2")(x)
     return layers.Add(name=f"{name}_sum")([x, shortcut])
 
 

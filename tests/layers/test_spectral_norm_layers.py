@@ -31,7 +31,7 @@ def raw_weight(layer):
 def plain_outputs(layer, inputs, weight):
     """What the layer's Keras parent makes of a given weight."""
     parent = type(layer).__mro__[2]
-    config = {k: v for k, v in layer.get_config().items() if k not in _OURS}
+    config = {k: v for k, v in layer.get_config().items() if k not in (*_OURS, "resample")}
     plain = parent.from_config(config)
     plain(inputs)
     plain.set_weights([weight, *map(numpy, layer.trainable_weights[1:])])
@@ -226,7 +226,8 @@ def test_arguments_come_in_the_order_of_keras():
         ours = list(inspect.signature(cls).parameters)
         parents = list(inspect.signature(cls.__mro__[2]).parameters)
         shared = [name for name in parents if "lora" not in name and "quantization" not in name]
-        assert ours == [*shared[:-1], *_OURS, "kwargs"]
+        resample = ["resample"] if cls is SNConv2D else []
+        assert ours == [*shared[:-1], *_OURS, *resample, "kwargs"]
 
 
 @pytest.mark.parametrize(
@@ -248,6 +249,63 @@ def test_convolutions_of_any_kind_equal_conv2d_with_the_normalised_kernel(argume
     np.testing.assert_allclose(outputs, expected, atol=1e-5)
     assert layer.compute_output_shape(IMAGES.shape) == outputs.shape
     assert layer.vector_u.shape == (8,)
+
+
+RESAMPLED = [("up", 3), ("down", 3), ("up", 1), ("down", 1)]
+
+
+@pytest.mark.parametrize("resample, kernel_size", RESAMPLED)
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_resampling_convolution_equals_two_layers_with_its_weights(resample, kernel_size, padding):
+    arguments = {"kernel_size": kernel_size, "padding": padding, "bias_initializer": "normal"}
+    fused = SNConv2D(6, **arguments, resample=resample)
+    outputs = numpy(fused(IMAGES))
+    assert fused.compute_output_shape(IMAGES.shape) == outputs.shape
+    plain = SNConv2D(6, **arguments)
+    plain.build(IMAGES.shape)
+    assert [w.shape for w in plain.weights] == [w.shape for w in fused.weights]
+    plain.set_weights(fused.get_weights())
+    assert float(plain.sigma) == float(fused.sigma)
+    if resample == "up":
+        expected = plain(keras.layers.UpSampling2D()(IMAGES))
+    else:
+        expected = keras.layers.AveragePooling2D(2)(plain(IMAGES))
+    np.testing.assert_allclose(outputs, numpy(expected), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("resample", ["up", "down"])
+def test_resampling_layer_contract(resample, tmp_path):
+    arguments = {"filters": 6, "kernel_size": 3, "padding": "same", "resample": resample}
+    check_layer(SNConv2D, arguments, (IMAGES,), tmp_path, 2, 1)
+    layer = SNConv2D(**arguments, activation="relu")
+    assert numpy(layer(IMAGES)).min() == 0.0
+    assert layer.compute_mask(IMAGES, np.ones((2, 9), "bool")) is None
+    assert tuple(layer(IMAGES[:0]).shape) == (0, *layer(IMAGES).shape[1:])
+
+
+@pytest.mark.parametrize("resample, size", [("up", (18, 14)), ("down", (4, 3))])
+def test_resampling_channels_first_symbolically(resample, size):
+    layer = SNConv2D(6, 3, padding="same", data_format="channels_first", resample=resample)
+    assert layer.compute_output_shape((2, 4, 9, 7)) == (2, 6, *size)
+    assert layer(keras.Input((4, 9, 7))).shape == (None, 6, *size)
+    unknown = (2, 6, 2 * 9, None) if resample == "up" else (2, 6, 4, None)
+    assert layer.compute_output_shape((2, 4, 9, None)) == unknown
+
+
+@pytest.mark.parametrize("value", ["UP", True, 2, "none"])
+def test_unknown_resample(value):
+    with pytest.raises(ValueError, match=f'`resample` must be None, "up" or.*Received.*{value}'):
+        SNConv2D(4, 3, resample=value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"strides": 2}, {"dilation_rate": 2}, {"groups": 2}, {"kernel_size": 2}],
+    ids=lambda x: [*x][0],
+)
+def test_resample_with_what_it_has_no_form_for(arguments):
+    with pytest.raises(ValueError, match="`resample` needs strides=1.*Received: resample='up'"):
+        SNConv2D(**{"filters": 4, "kernel_size": 3, "resample": "up", **arguments})
 
 
 def test_channels_first_symbolically():

@@ -213,6 +213,62 @@ def test_down_block_against_the_text_book(filters, downsample, first):
     np.testing.assert_allclose(numpy(block(images)), numpy(expected), rtol=1e-5)
 
 
+class TwoSteps(layers.Layer):
+    """A resampling convolution in two steps, with weights under the same names."""
+
+    def __init__(self, config):
+        super().__init__(name=config["name"])
+        self.resample = config["resample"]
+        self.conv = SNConv2D.from_config({**config, "resample": None})
+
+    def build(self, shape):
+        self.conv.build(shape)
+
+    def call(self, x, training=False):
+        if self.resample == "up":
+            return self.conv(ops.repeat(ops.repeat(x, 2, axis=1), 2, axis=2), training=training)
+        return ops.average_pool(self.conv(x, training=training), 2, 2)
+
+
+def textbook(network):
+    """The network with every resampling step by itself, and the same weights."""
+
+    def clone(layer):
+        config = layer.get_config()
+        if config.get("resample") is None:
+            return type(layer).from_config(config)
+        return TwoSteps(config)
+
+    copy = keras.models.clone_model(network, clone_function=clone)
+    copy.set_weights(network.get_weights())
+    return copy
+
+
+@pytest.mark.parametrize("index", [0, 1], ids=["generator", "discriminator"])
+def test_networks_equal_their_textbook_form(conditional, index):
+    tf = pytest.importorskip("tensorflow")
+    network = conditional[index]
+    fused = [x for x in network.layers if getattr(x, "resample", None)]
+    assert len(fused) == (6 if index == 0 else 4)
+    expected = textbook(network)
+    assert [w.shape for w in expected.weights] == [w.shape for w in network.weights]
+    x = latents_of(3, 6) if index == 0 else images_of(3, 32, 32, 3)
+    results = []
+    for model in (network, expected):
+        inputs = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = model([inputs, tf.constant([0, 4, 1])], training=True)
+            loss = tf.reduce_mean(tf.square(outputs - 0.5))
+        gradients = tape.gradient(loss, [inputs, *model.trainable_variables])
+        results.append([outputs, *map(tf.convert_to_tensor, gradients)])
+        model.set_weights(network.get_weights())
+    assert len(results[0]) == len(results[1]) > 20
+    for received, wanted in zip(*results):
+        scale = max(1.0, np.abs(wanted).max())
+        np.testing.assert_allclose(received / scale, wanted / scale, rtol=0, atol=1e-5)
+
+
 def plain_parts():
     convolution, _, _ = blocks.normalized_layers(False, None)
     return convolution, blocks.batch_norm(None, None)
