@@ -1,0 +1,359 @@
+"""How far is each stage of a score from what others compute from the same features?
+
+Command:   pip install pytorch-fid torch-fidelity && python benchmarks/precision.py
+Measures   relative errors of moments, matrix root, distance, KID, Inception Score, precision,
+           recall, density and coverage, against numpy, scipy, TF-GAN, pytorch-fid, torch-fidelity
+           and prdc
+Result:    benchmarks/results/precision.json and docs/precision.md; about 4 minutes on 2 CPU cores
+
+The features are synthetic, 2048 wide as Inception's, and in three kinds: many samples, fewer
+samples than dimensions, and scales that spread over nine decades. A package that isn't installed
+is left out of the table.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import scipy
+import scipy.linalg
+import tensorflow as tf
+
+import keras_sagan
+from keras_sagan.metrics import load_tfgan_eval
+from keras_sagan.ops.frechet import (
+    compute_moments,
+    covariance,
+    covariance_factor,
+    frechet_distance,
+    frechet_distance_of_samples,
+    merge_moments,
+)
+from keras_sagan.ops.inception_score import inception_score
+from keras_sagan.ops.kernel_distance import kernel_distance
+from keras_sagan.ops.manifold import manifold_scores
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results" / "precision.json"
+TABLE = HERE.parent / "docs" / "precision.md"
+ALLOWED = {
+    "mean": 1e-12,
+    "covariance": 1e-10,
+    "trace of the root": 1e-6,
+    "Fréchet distance": 1e-5,
+    "KID": 1e-9,
+    "KID, standard error": 1e-9,
+    "Inception Score, single": 1e-9,
+    "Inception Score, 10 splits": 1e-9,
+    "precision": 1e-9,
+    "recall": 1e-9,
+    "density": 1e-9,
+    "coverage": 1e-9,
+}
+
+
+def limit(stage, kind, against):
+    """The error that is allowed in a row, or `None` where the other side is known to be off."""
+    if kind == "fewer samples than dimensions" and against.startswith("TF-GAN") and "Fr" in stage:
+        return None
+    return ALLOWED.get(stage)
+
+
+def features(kind, dim, count):
+    """Two sets of features that differ a little, float32 as a network's."""
+    rng = np.random.default_rng(0)
+    if kind == "fewer samples than dimensions":
+        count = dim // 2
+    scales = np.arange(1.0, dim + 1) ** -0.5
+    if kind == "scales over nine decades":
+        scales = 10.0 ** rng.uniform(-5, 4, dim)
+        dim = dim // 4
+        scales = scales[:dim]
+    mixing = np.eye(dim)
+    if kind != "scales over nine decades":
+        mixing = np.linalg.qr(rng.standard_normal((dim, dim)))[0]
+    first = rng.standard_normal((count, dim)) * scales @ mixing
+    second = (rng.standard_normal((count, dim)) * 1.1 + 0.05) * scales @ mixing
+    return first.astype("float32"), second.astype("float32")
+
+
+KINDS = ("many samples", "fewer samples than dimensions", "scales over nine decades")
+
+
+def relative(value, expected):
+    value, expected = np.asarray(value, "longdouble"), np.asarray(expected, "longdouble")
+    return float(np.max(np.abs(value - expected)) / max(np.max(np.abs(expected)), 1e-300))
+
+
+def moment_errors(first, rows, kind):
+    """Against a pass in extended precision, of one piece and of 79 merged ones."""
+    exact = first.astype("longdouble")
+    mean = exact.mean(axis=0)
+    deviations = np.asarray(exact - mean, "longdouble")
+    # The widest matrices have a product in extended precision of a few columns only.
+    columns = slice(0, min(64, exact.shape[1]))
+    cov = deviations[:, columns].T @ deviations[:, columns] / (len(exact) - 1)
+    sizes = np.sqrt(np.diag(cov))
+    pieces = None
+    for part in np.array_split(first, min(79, len(first))):
+        pieces = merge_moments(pieces, compute_moments(part))
+    for name, moments in (("one pass", compute_moments(first)), ("79 pieces", pieces)):
+        spread = np.abs(moments.mean - mean) / exact.std(axis=0)
+        rows.append(("mean", kind, f"extended precision, {name}", float(spread.max())))
+        error = np.abs(covariance(moments)[columns, columns] - cov) / np.outer(sizes, sizes)
+        rows.append(("covariance", kind, f"extended precision, {name}", float(error.max())))
+
+
+def distance_errors(first, second, rows, kind, others):
+    moments = [compute_moments(x) for x in (first, second)]
+    means, covs = [m.mean for m in moments], [covariance(m) for m in moments]
+    factors = [covariance_factor(cov) for cov in covs]
+    root = np.linalg.svd(factors[0].T @ factors[1], compute_uv=False).sum()
+    results = {
+        "from moments": frechet_distance(means[0], covs[0], means[1], covs[1]),
+        "from samples": frechet_distance_of_samples(first, second),
+    }
+    gap = np.sum((means[0] - means[1]) ** 2) + np.trace(covs[0]) + np.trace(covs[1])
+    # From the samples alone: no covariance, no eigenvalue, no matrix root.
+    sides = [
+        (x.astype("float64") - mean) / np.sqrt(len(x) - 1)
+        for x, mean in zip((first, second), means)
+    ]
+    expected = {"SVD of the samples": gap - 2 * exact_root(*sides)}
+    rows.append(
+        ("trace of the root", kind, "SVD of the samples", relative(root, exact_root(*sides)))
+    )
+    if kind == "many samples":
+        with contextlib.redirect_stdout(io.StringIO()):
+            scipy_root = np.trace(np.real(scipy.linalg.sqrtm(covs[0] @ covs[1])))
+        rows.append(("trace of the root", kind, "scipy sqrtm", relative(root, scipy_root)))
+        expected["scipy sqrtm"] = gap - 2 * scipy_root
+        for name, function in others.items():
+            expected[name] = function(means[0], covs[0], means[1], covs[1])
+    distance = load_tfgan_eval().frechet_classifier_distance_from_activations
+    tfgan = {
+        f"TF-GAN, {dtype}": float(distance(*(tf.constant(x, dtype) for x in (first, second))))
+        for dtype in ("float64", "float32")
+    }
+    if kind != "scales over nine decades":
+        expected.update(tfgan)
+    for name, value in expected.items():
+        for form, result in results.items():
+            rows.append(("Fréchet distance", kind, f"{name}; {form}", relative(result, value)))
+    if kind == "scales over nine decades":
+        error = relative(tfgan["TF-GAN, float64"], expected["SVD of the samples"])
+        rows.append(("TF-GAN's distance, float64", kind, "SVD of the samples", error))
+
+
+def exact_root(first, second):
+    return np.linalg.svd(first @ second.T, compute_uv=False).sum()
+
+
+def other_errors(first, second, rows, kind):
+    classifier = load_tfgan_eval().classifier_metrics
+    arrays = [tf.constant(x, "float64") for x in (first, second)]
+    block = min(512, len(first) // 2)
+    expected = classifier.kernel_classifier_distance_and_std_from_activations(*arrays, block)
+    for name, value, other in zip(
+        ("KID", "KID, standard error"), kernel_distance(first, second, block), expected
+    ):
+        if np.isfinite(value):
+            rows.append((name, kind, "TF-GAN, float64", relative(value, float(other))))
+    logits = 4.0 * second[:, :1008] / second[:, :1008].std()
+    score = classifier.classifier_score_from_logits
+    single = float(score(tf.constant(logits, "float64")))
+    rows.append(
+        (
+            "Inception Score, single",
+            kind,
+            "TF-GAN, float64",
+            relative(inception_score(logits)[0], single),
+        )
+    )
+    parts = inception_score(logits, 10)
+    bounds = [i * len(logits) // 10 for i in range(11)]
+    tfgan = [float(score(tf.constant(logits[i:j], "float64"))) for i, j in zip(bounds, bounds[1:])]
+    rows.append(
+        (
+            "Inception Score, 10 splits",
+            kind,
+            "TF-GAN, float64, split by split",
+            relative(parts, tfgan),
+        )
+    )
+    with contextlib.suppress(ImportError):
+        import prdc
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            expected = prdc.compute_prdc(first, second, 5)
+        result = manifold_scores(first, second, 5)._asdict()
+        for name, value in expected.items():
+            rows.append((name, kind, "prdc", relative(result[name], value)))
+
+
+def other_packages():
+    """Distance functions of pytorch-fid and torch-fidelity, where they are installed.
+
+    Both are numpy and scipy; what the packages import for their networks is stood in for.
+    """
+    stand_ins = [
+        "torchvision",
+        "torchvision.transforms",
+        "torchvision.models",
+        "torchvision.datasets",
+    ]
+    found = {}
+    before = {name: sys.modules.get(name) for name in stand_ins}
+    for name in stand_ins:
+        sys.modules[name] = mock.MagicMock()
+    try:
+        with contextlib.suppress(ImportError):
+            from pytorch_fid.fid_score import calculate_frechet_distance
+
+            found["pytorch-fid"] = calculate_frechet_distance
+        with contextlib.suppress(ImportError):
+            from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+
+            def torch_fidelity(mean_1, cov_1, mean_2, cov_2):
+                pair = ({"mu": mean_1, "sigma": cov_1}, {"mu": mean_2, "sigma": cov_2})
+                return fid_statistics_to_metric(*pair, verbose=False)[KEY_METRIC_FID]
+
+            found["torch-fidelity"] = torch_fidelity
+    finally:
+        for name, module in before.items():
+            sys.modules.pop(name)
+            if module is not None:
+                sys.modules[name] = module
+    return found
+
+
+def measure(dim, count):
+    """Returns rows of (stage, kind of features, against what, relative error)."""
+    rows, others = [], other_packages()
+    for kind in KINDS:
+        first, second = features(kind, dim, count)
+        print(f"{kind}: {first.shape[0]} samples of {first.shape[1]}", flush=True)
+        moment_errors(first, rows, kind)
+        distance_errors(first, second, rows, kind, others)
+        if kind != "scales over nine decades":
+            other_errors(first, second, rows, kind)
+    return rows
+
+
+def versions():
+    from importlib import metadata
+
+    names = (
+        "tensorflow",
+        "tensorflow-gan",
+        "scipy",
+        "numpy",
+        "prdc",
+        "pytorch-fid",
+        "torch-fidelity",
+    )
+    found = {"python": platform.python_version(), "keras_sagan": keras_sagan.__version__}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def page(result):
+    """The Markdown of docs/precision.md."""
+    lines = [
+        "# Precision of the scores",
+        "",
+        "How far each stage is from what others compute from the same features. Errors are",
+        "relative: to the value, for means to the standard deviation of a feature, for covariances",
+        "to the product of two of them. The tests measure the same on smaller features and hold",
+        "each error to the limit in the last column.",
+        "",
+        f"Made by `{result['command']}` on {result['date']}; {result['hardware']['cpu']}, "
+        f"{result['hardware']['cores']} cores; "
+        + ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+        + ".",
+        "",
+    ]
+    for kind in KINDS:
+        shape = result["shapes"][kind]
+        lines += [
+            f"## {kind.capitalize()}",
+            "",
+            f"{shape[0]} and {shape[0]} samples of {shape[1]} float32 features.",
+            "",
+            "| stage | against | relative error | limit |",
+            "|---|---|---:|---:|",
+        ]
+        for stage, of_kind, against, error in result["rows"]:
+            if of_kind == kind:
+                allowed = limit(stage, kind, against)
+                shown = "-" if allowed is None else f"{allowed:.0e}"
+                lines.append(f"| {stage} | {against} | {error:.1e} | {shown} |")
+        lines.append("")
+    lines += [
+        '"SVD of the samples" needs neither a covariance nor a matrix root: the trace of the root',
+        "is the sum of the singular values of one centred set times the transpose of the other.",
+        "Rows without a limit show TF-GAN's own error. With fewer samples than dimensions, and",
+        "where scales spread widely, it treats singular values below 1e-10 otherwise than their",
+        "square root, and both forms here agree with the SVD of the samples.",
+        "scipy's general matrix root, which pytorch-fid takes, and the general eigenvalues that",
+        "torch-fidelity takes are compared",
+        "where the covariances have full rank and one scale.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--dim", type=int, default=2048)
+    parser.add_argument("--samples", type=int, default=3000)
+    parser.add_argument("--output", default=str(RESULTS), help="file for the figures")
+    parser.add_argument("--page", default=str(TABLE), help="file for the table")
+    arguments = parser.parse_args(arguments)
+    rows = measure(arguments.dim, arguments.samples)
+    result = {
+        "command": "python benchmarks/precision.py",
+        "settings": {"dim": arguments.dim, "samples": arguments.samples},
+        "shapes": {
+            kind: features(kind, arguments.dim, arguments.samples)[0].shape for kind in KINDS
+        },
+        "rows": rows,
+        "versions": versions(),
+        "hardware": {"cpu": processor(), "cores": os.cpu_count()},
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    path = Path(arguments.output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    result = json.loads(path.read_text(encoding="utf-8"))
+    Path(arguments.page).write_text(page(result), encoding="utf-8")
+    for stage, kind, against, error in rows:
+        flag = "" if error <= (limit(stage, kind, against) or np.inf) else "  ABOVE ITS LIMIT"
+        print(f"{error:9.1e}  {stage} ({kind}) against {against}{flag}")
+
+
+if __name__ == "__main__":
+    main()
