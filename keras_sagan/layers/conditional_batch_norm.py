@@ -124,7 +124,10 @@ class ConditionalBatchNorm(keras.layers.Layer):
     def _moments(self, x):
         axes = [a for a in range(len(x.shape)) if a != self.axis % len(x.shape)]
         if not self.synchronized:
-            return ops.moments(x, axes)
+            # On torch, Keras's moments are E[x^2] - E[x]^2, which cancels.
+            mean = ops.mean(x, axes)
+            difference = x - ops.stop_gradient(self._expand(mean, x))
+            return mean, ops.mean(ops.square(difference), axes)
         # Synchronised moments are E[x^2] - E[x]^2, which cancels. Around the mean it doesn't.
         shift = ops.stop_gradient(ops.moments(x, axes, synchronized=True)[0])
         mean, variance = ops.moments(x - self._expand(shift, x), axes, synchronized=True)
