@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from replicas import two_replicas
 
 from keras_sagan import metrics
 from keras_sagan.metrics import evaluate_generator, evaluate_images
@@ -290,8 +291,8 @@ def test_real_images_in_batches_and_floats_in_their_range():
 
 
 def test_two_replicas_share_the_work_and_the_answer_is_that_of_one():
-    tf = pytest.importorskip("tensorflow")
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    pytest.importorskip("tensorflow")
+    strategy = two_replicas()
     kwargs = {"extractor": metrics.GreyClassifierFeatures(), "metrics": ("fid", "inception_score")}
     images = np.random.default_rng(0).integers(0, 256, (30, 28, 28, 1)).astype("uint8")
 
@@ -317,8 +318,8 @@ def test_two_replicas_share_the_work_and_the_answer_is_that_of_one():
 
 
 def test_an_extractor_that_cannot_be_traced_is_named():
-    tf = pytest.importorskip("tensorflow")
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    pytest.importorskip("tensorflow")
+    strategy = two_replicas()
     with pytest.raises(ValueError, match="`feature_extractor` must be made of TensorFlow or Keras"):
         measure(
             extractor=lambda x: np.reshape(np.asarray(x), (len(x), -1)),

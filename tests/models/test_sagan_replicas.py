@@ -1,12 +1,11 @@
 """SAGAN under MirroredStrategy on two logical CPU devices."""
 
-import functools
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from replicas import two_replicas
 
 from keras_sagan import SAGAN, ConditionalBatchNorm, SelfAttention2D, SNConv2D, SNDense
 from keras_sagan.callbacks import FIDEvaluator, SampleGrid
@@ -15,11 +14,6 @@ from keras_sagan.metrics import FrechetInceptionDistance
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (40, 8, 8, 1)).astype("uint8")
 LABELS = RNG.integers(0, 3, 40).astype("int32")
-
-
-@functools.cache  # A second strategy in one process would reuse the first one's collective keys.
-def two_replicas():
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 def one_replica():
