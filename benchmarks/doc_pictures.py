@@ -10,21 +10,17 @@ rate is 25 times as high.
 """
 
 import argparse
-import json
 import os
-import platform
 import time
 import warnings
 from pathlib import Path
 
+import common
 import keras
-import numpy as np
-import tensorflow as tf
 
 import keras_sagan
 from keras_sagan import callbacks, data, metrics, visualization
 
-ROOT = Path(__file__).resolve().parents[1]
 HEALTHY_RATE, COLLAPSING_RATE = 4e-4, 1e-2
 
 
@@ -84,8 +80,8 @@ def train(model, dataset, settings, extra=()):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--output", default=str(ROOT / "docs" / "images"))
-    parser.add_argument("--record", default=str(ROOT / "benchmarks/results/collapse_monitor.json"))
+    parser.add_argument("--output", default=str(common.ROOT / "docs" / "images"))
+    parser.add_argument("--record", default=str(common.RESULTS / "collapse_monitor.json"))
     parser.add_argument("--base_filters", type=int, default=16)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=15)
@@ -126,31 +122,17 @@ def main(arguments=None):
     _, multiples = visualization.draw_neighbours(
         pictures, images, output / "neighbours.png", extractor
     )
-    record = {
-        "command": "python benchmarks/doc_pictures.py",
-        "settings": {k: v for k, v in vars(settings).items() if k not in ("output", "record")},
-        "learning_rates": {"healthy": HEALTHY_RATE, "collapsed": COLLAPSING_RATE},
-        "versions": {
-            "python": platform.python_version(),
-            "keras": keras.__version__,
-            "tensorflow": tf.__version__,
-            "numpy": np.__version__,
-        },
-        "hardware": {"cpu": cpu_name(), "cores": os.cpu_count()},
-        "neighbour_multiples": [round(float(x), 3) for x in multiples],
-        "runs": runs,
-    }
-    Path(settings.record).write_text(json.dumps(record, indent=1) + "\n")
+    common.record(
+        __file__,
+        settings.record,
+        arguments,
+        settings={k: v for k, v in vars(settings).items() if k not in ("output", "record")},
+        learning_rates={"healthy": HEALTHY_RATE, "collapsed": COLLAPSING_RATE},
+        neighbour_multiples=[round(float(x), 3) for x in multiples],
+        runs=runs,
+    )
     for name, run in runs.items():
         print(f"{name}: {run['warning'] or 'CollapseMonitor stayed silent.'}")
-
-
-def cpu_name():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -1,46 +1,27 @@
 """How long does the Fréchet distance of two feature sets take, against TF-GAN's own function?
 
-Command:   python benchmarks/fid.py
+Command:   python benchmarks/fid.py --json
 Measures   `frechet_distance_of_samples`, and the streamed moments that the metric keeps, against
            TF-GAN's function on the same arrays in the same run; memory while 50,000 stream
 Result:    benchmarks/results/fid.json and a table; about 2 minutes on 2 CPU cores
 """
 
 import argparse
-import json
-import os
-import platform
-import resource
 import time
-from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
+import common
 import numpy as np
 import tensorflow as tf
 
-import keras_sagan
 from keras_sagan.metrics import FrechetInceptionDistance, load_tfgan_eval
 from keras_sagan.ops.frechet import compute_moments, covariance, frechet_distance
 from keras_sagan.ops.frechet import frechet_distance_of_samples as of_samples
-
-RESULTS = Path(__file__).resolve().parent / "results" / "fid.json"
 
 
 def of_moments(first, second):
     """As the metric does it: moments first."""
     first, second = compute_moments(first), compute_moments(second)
     return frechet_distance(first.mean, covariance(first), second.mean, covariance(second))
-
-
-def seconds_of(function, repeats):
-    """The least seconds of some runs, and the value."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        value = float(function())
-        seconds.append(time.perf_counter() - start)
-    return min(seconds), value
 
 
 def compare(dim, count, repeats):
@@ -53,20 +34,18 @@ def compare(dim, count, repeats):
         "of samples": lambda: of_samples(first, second),
         "of streamed moments": lambda: of_moments(first, second),
     }
-    tfgan, expected = seconds_of(lambda: distance(*arrays), repeats)
-    result = {"samples": count, "dim": dim, "tfgan_seconds": round(tfgan, 3)}
-    for name, function in functions.items():
-        seconds, value = seconds_of(function, repeats)
+    reference = "TF-GAN"
+    functions[reference] = lambda: float(distance(*arrays))
+    values = {name: function() for name, function in functions.items()}
+    figures = common.summarize(common.alternate(functions, repeats, warmup=0), reference)
+    result = {"samples": count, "dim": dim, "tfgan_seconds": figures[reference]["median_seconds"]}
+    for name in ("of samples", "of streamed moments"):
         result[name] = {
-            "seconds": round(seconds, 3),
-            "times_faster": round(tfgan / seconds, 1),
-            "relative_error": abs(value / expected - 1.0),
+            "seconds": figures[name]["median_seconds"],
+            "times_faster": figures[name]["times_faster"],
+            "relative_error": abs(values[name] / values[reference] - 1.0),
         }
     return result
-
-
-def peak_megabytes():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def stream(dim, counts):
@@ -79,19 +58,9 @@ def stream(dim, counts):
         while done < count:
             fid.update_features(np.roll(batch, done // 500, axis=1), real=False)
             done += 500
-        seconds = time.perf_counter() - start
-        rows.append(
-            {"images": count, "seconds": round(seconds, 1), "peak_mb": round(peak_megabytes())}
-        )
+        seconds, peak = time.perf_counter() - start, common.peak_bytes() / 2**20
+        rows.append({"images": count, "seconds": round(seconds, 1), "peak_mb": round(peak)})
     return rows
-
-
-def processor():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def main(arguments=None):
@@ -103,26 +72,17 @@ def main(arguments=None):
     parser.add_argument("--samples", type=int, nargs="+", default=[3000, 1000])
     parser.add_argument("--stream", type=int, nargs="+", default=[5000, 50000])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--output", default=str(RESULTS), help="file for the figures")
-    arguments = parser.parse_args(arguments)
-    result = {
-        "command": "python benchmarks/fid.py",
-        "settings": vars(arguments) | {"output": Path(arguments.output).name},
-        "streamed": stream(arguments.dim, arguments.stream),
-        "distances": [compare(arguments.dim, n, arguments.repeats) for n in arguments.samples],
-        "versions": {
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "numpy": np.__version__,
-            "keras_sagan": keras_sagan.__version__,
-        },
-        "hardware": {"cpu": processor(), "cores": os.cpu_count()},
-        "load_average": os.getloadavg(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
-    path = Path(arguments.output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    common.add_json_argument(parser, "fid")
+    settings = parser.parse_args(arguments)
+    result = common.record(
+        __file__,
+        settings.json,
+        arguments,
+        packages=("tensorflow", "tensorflow-gan", "numpy"),
+        settings={k: v for k, v in vars(settings).items() if k != "json"},
+        streamed=stream(settings.dim, settings.stream),
+        distances=[compare(settings.dim, n, settings.repeats) for n in settings.samples],
+    )
     print(f"{'samples':>8} {'form':20} {'seconds':>9} {'faster':>8} {'error':>9}")
     for row in result["distances"]:
         print(f"{row['samples']:8} {'TF-GAN':20} {row['tfgan_seconds']:9.2f}")

@@ -1,6 +1,6 @@
 """Does the input pipeline keep ahead of the training step?
 
-Command:   python benchmarks/input_pipeline.py
+Command:   python benchmarks/input_pipeline.py --json
 Measures   `load_tfds` on stored JPEGs like ImageNet's, against the training step of
            sagan_imagenet_128 on the same machine in the same run
 Result:    benchmarks/results/input_pipeline.json and a table; about 4 minutes on 2 CPU cores
@@ -14,19 +14,12 @@ other processes on the machine hardly change.
 
 import argparse
 import io
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
-from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-import keras
+import common
 import numpy as np
-import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
@@ -34,7 +27,6 @@ import keras_sagan
 from keras_sagan.data import load_tfds, make_dataset
 
 HEIGHT, WIDTH, QUALITY, NOISE = 375, 500, 90, 4.0
-RESULTS = Path(__file__).parent / "results" / "input_pipeline.json"
 
 
 def photograph(rng):
@@ -124,14 +116,6 @@ def measure_step(arguments):
     return [measured(batch, train) for _ in range(arguments.steps)]
 
 
-def processor():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0],
@@ -143,7 +127,7 @@ def main():
     parser.add_argument("--steps", type=int, default=5, help="measured training steps")
     parser.add_argument("--batch_size", type=int, default=8, help="of the training step")
     parser.add_argument("--recipe", default="official")
-    parser.add_argument("--output", default=str(RESULTS), help="file for the figures")
+    common.add_json_argument(parser, "input_pipeline")
     arguments = parser.parse_args()
     tfds.disable_progress_bar()
 
@@ -154,35 +138,24 @@ def main():
 
     figures = {"pipeline": medians(pipeline), "training_step": medians(step)}
     ratio = figures["pipeline"]["per_core_second"] / figures["training_step"]["per_core_second"]
-    result = {
-        "command": "python benchmarks/input_pipeline.py",
-        "settings": vars(arguments) | {"output": Path(arguments.output).name},
-        "images": {
+    common.record(
+        __file__,
+        arguments.json,
+        packages=("keras", "tensorflow", "tensorflow-datasets"),
+        settings={k: v for k, v in vars(arguments).items() if k != "json"},
+        images={
             "pixels": [WIDTH, HEIGHT],
             "mean_stored_bytes": round(stored),
             "jpeg_quality": QUALITY,
         },
-        "images_per_second_medians": figures,
-        "ratio_per_core": round(ratio, 1),
-        "runs": {"pipeline": pipeline, "training_step": step},
-        "versions": {
-            "python": platform.python_version(),
-            "keras": keras.__version__,
-            "tensorflow": tf.__version__,
-            "tensorflow_datasets": tfds.__version__,
-            "keras_sagan": keras_sagan.__version__,
-        },
-        "hardware": {"cpu": processor(), "cores": os.cpu_count()},
-        "load_average": os.getloadavg(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
-    path = Path(arguments.output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n")
+        images_per_second_medians=figures,
+        ratio_per_core=round(ratio, 1),
+        runs={"pipeline": pipeline, "training_step": step},
+    )
     print(f"{'images per second (medians)':32} {'all cores':>12} {'a core':>12}")
     for name, figure in figures.items():
         print(f"{name:32} {figure['per_second']:12.2f} {figure['per_core_second']:12.2f}")
-    print(f"The pipeline has {ratio:.0f} times the step's images per core. Written to {path}")
+    print(f"The pipeline has {ratio:.0f} times the step's images per core.")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Kills a training process at random moments, and compares its end with an undisturbed run's.
 
-Command:   python benchmarks/kill_test.py
+Command:   python benchmarks/kill_test.py --json
 Time:      about 5 minutes on two cores
 Result:    benchmarks/results/kill_test.json; the exit code says whether all was well
 
@@ -14,7 +14,6 @@ replicas, whose sums of the epoch so far are stored added up).
 import argparse
 import json
 import os
-import platform
 import random
 import signal
 import subprocess
@@ -23,8 +22,9 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-TARGET = ROOT / "tests" / "integration" / "kill_target.py"
+import common
+
+TARGET = common.ROOT / "tests" / "integration" / "kill_target.py"
 STEPS_PER_EPOCH = 7
 MOST_STEPS = 16  # Of a life.
 ROUNDING = {"plain": 0.0, "xla": 0.0, "mirrored": 1e-6}
@@ -35,7 +35,7 @@ class Target:
 
     def __init__(self, mode, epochs):
         self.job = {"mode": mode, "epochs": epochs}
-        paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+        paths = [str(common.ROOT), os.environ.get("PYTHONPATH", "")]
         self.server = subprocess.Popen(
             [sys.executable, str(TARGET)],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
@@ -154,21 +154,6 @@ def run_mode(mode, kills, seed):
     }
 
 
-def hardware():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(": ")[1] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return {"cpu": name, "cores": os.cpu_count()}
-
-
-def versions():
-    from importlib.metadata import version
-
-    return {"python": platform.python_version()} | {n: version(n) for n in ("keras", "tensorflow")}
-
-
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=25, help="of the plain run")
@@ -178,7 +163,7 @@ def main(arguments=None):
         "--longest", type=float, default=0.7, help="seconds from first step to kill"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", default=str(ROOT / "benchmarks/results/kill_test.json"))
+    common.add_json_argument(parser, "kill_test")
     settings = parser.parse_args(arguments)
     runs = []
     for mode in settings.modes:
@@ -191,15 +176,8 @@ def main(arguments=None):
         and run["largest_difference_of_an_epochs_figure"] <= ROUNDING[run["mode"]]
         for run in runs
     )
-    record = {
-        "command": " ".join(["python benchmarks/kill_test.py", *sys.argv[1:]]),
-        "all_well": is_well,
-        "runs": runs,
-        "versions": versions(),
-        "hardware": hardware(),
-    }
-    Path(settings.output).parent.mkdir(parents=True, exist_ok=True)
-    Path(settings.output).write_text(json.dumps(record, indent=2) + "\n")
+    packages = ("keras", "tensorflow")
+    common.record(__file__, settings.json, arguments, packages, all_well=is_well, runs=runs)
     return 0 if is_well else 1
 
 

@@ -1,6 +1,6 @@
 """How far is each stage of a score from what others compute from the same features?
 
-Command:   pip install pytorch-fid torch-fidelity && python benchmarks/precision.py
+Command:   pip install pytorch-fid torch-fidelity && python benchmarks/precision.py --json
 Measures   relative errors of moments, matrix root, distance, KID, Inception Score, precision,
            recall, density and coverage, against numpy, scipy, TF-GAN, pytorch-fid, torch-fidelity
            and prdc
@@ -14,22 +14,15 @@ is left out of the table.
 import argparse
 import contextlib
 import io
-import json
-import os
-import platform
 import sys
-import time
-from pathlib import Path
 from unittest import mock
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
+import common
 import numpy as np
 import scipy
 import scipy.linalg
 import tensorflow as tf
 
-import keras_sagan
 from keras_sagan.metrics import load_tfgan_eval
 from keras_sagan.ops.frechet import (
     compute_moments,
@@ -43,9 +36,9 @@ from keras_sagan.ops.inception_score import inception_score
 from keras_sagan.ops.kernel_distance import kernel_distance
 from keras_sagan.ops.manifold import manifold_scores
 
-HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results" / "precision.json"
-TABLE = HERE.parent / "docs" / "precision.md"
+RESULTS = common.RESULTS / "precision.json"
+TABLE = common.ROOT / "docs" / "precision.md"
+PACKAGES = "tensorflow tensorflow-gan scipy numpy prdc pytorch-fid torch-fidelity".split()
 ALLOWED = {
     "mean": 1e-12,
     "covariance": 1e-10,
@@ -250,33 +243,6 @@ def measure(dim, count):
     return rows
 
 
-def versions():
-    from importlib import metadata
-
-    names = (
-        "tensorflow",
-        "tensorflow-gan",
-        "scipy",
-        "numpy",
-        "prdc",
-        "pytorch-fid",
-        "torch-fidelity",
-    )
-    found = {"python": platform.python_version(), "keras_sagan": keras_sagan.__version__}
-    for name in names:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
-
-
-def processor():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def page(result):
     """The Markdown of docs/precision.md."""
     lines = [
@@ -323,33 +289,26 @@ def page(result):
     return "\n".join(lines)
 
 
-def main(arguments=None):
+def main():
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--dim", type=int, default=2048)
     parser.add_argument("--samples", type=int, default=3000)
-    parser.add_argument("--output", default=str(RESULTS), help="file for the figures")
-    parser.add_argument("--page", default=str(TABLE), help="file for the table")
-    arguments = parser.parse_args(arguments)
+    common.add_json_argument(parser, "precision")
+    arguments = parser.parse_args()
     rows = measure(arguments.dim, arguments.samples)
-    result = {
-        "command": "python benchmarks/precision.py",
-        "settings": {"dim": arguments.dim, "samples": arguments.samples},
-        "shapes": {
-            kind: features(kind, arguments.dim, arguments.samples)[0].shape for kind in KINDS
-        },
-        "rows": rows,
-        "versions": versions(),
-        "hardware": {"cpu": processor(), "cores": os.cpu_count()},
-        "date": time.strftime("%Y-%m-%d"),
-    }
-    path = Path(arguments.output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    result = json.loads(path.read_text(encoding="utf-8"))
-    Path(arguments.page).write_text(page(result), encoding="utf-8")
+    result = common.record(
+        __file__,
+        arguments.json,
+        packages=PACKAGES,
+        settings={"dim": arguments.dim, "samples": arguments.samples},
+        shapes={kind: features(kind, arguments.dim, arguments.samples)[0].shape for kind in KINDS},
+        rows=rows,
+    )
+    if arguments.json == RESULTS:
+        TABLE.write_text(page(result), encoding="utf-8")
     for stage, kind, against, error in rows:
         flag = "" if error <= (limit(stage, kind, against) or np.inf) else "  ABOVE ITS LIMIT"
         print(f"{error:9.1e}  {stage} ({kind}) against {against}{flag}")

@@ -12,16 +12,14 @@ inside. What this proves and what it doesn't: docs/tpu.md.
 """
 
 import argparse
-import json
 import os
-import platform
 import re
 import sys
 import time
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+import common
 
 # Chips by name: the smallest topology that the compiler knows them in, and the HBM of one chip in
 # GB as Google publishes it, here taken as 10^9 bytes, the smaller reading:
@@ -209,15 +207,6 @@ def parse_arguments(arguments=None):
     return parser, settings
 
 
-def host():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(": ")[1] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return {"cpu": name, "cores": os.cpu_count(), "tpu": "none: compiled only, never run"}
-
-
 def main(arguments=None):
     parser, settings = parse_arguments(arguments)
     import keras
@@ -258,22 +247,18 @@ def main(arguments=None):
         report["fits"] and report["spare"] >= settings.min_spare for report in reports
     )
     if settings.json:
-        packages = ("keras", "tensorflow", "jax", "jaxlib", "libtpu")
-        record = {
-            "command": " ".join(["python benchmarks/tpu_compile.py", *(arguments or sys.argv[1:])]),
-            "settings": {k: v for k, v in vars(settings).items() if k not in ("json", "stablehlo")},
-            "parameters": parameters,
-            "step": {"stablehlo_operations": operations, "problems": problems},
-            "reports": reports,
-            "fits": is_fit,
-            "versions": {
-                "python": platform.python_version(),
-                "keras_sagan": keras_sagan.__version__,
-                **{name: metadata.version(name) for name in packages},
-            },
-            "host": host(),
-        }
-        Path(settings.json).write_text(json.dumps(record, indent=2) + "\n")
+        common.record(
+            __file__,
+            settings.json,
+            arguments,
+            packages=("keras", "tensorflow", "jax", "jaxlib", "libtpu"),
+            settings={k: v for k, v in vars(settings).items() if k not in ("json", "stablehlo")},
+            parameters=parameters,
+            step={"stablehlo_operations": operations, "problems": problems},
+            reports=reports,
+            fits=is_fit,
+            host="no TPU: compiled only, never run",
+        )
     return 0 if is_fit else 1
 
 

@@ -1,11 +1,13 @@
-"""Shared by all tests: the reference folder on the path, a known seed, the float32 policy."""
+"""Shared by all tests: reference and benchmarks on the path, a known seed, the float32 policy."""
 
 import os
 import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-sys.path.insert(0, str(Path(__file__).parent / "reference"))
+TESTS = Path(__file__).parent
+sys.path.insert(0, str(TESTS / "reference"))
+sys.path.append(str(TESTS.parent / "benchmarks"))
 
 import keras
 import pytest

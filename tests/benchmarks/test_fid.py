@@ -1,21 +1,17 @@
 """The benchmark of the Fréchet distance, in miniature, and its record."""
 
-import importlib.util
 import json
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+import common
+import fid
 
 
 def test_the_benchmark_runs_and_the_record_keeps_what_is_promised(tmp_path):
-    spec = importlib.util.spec_from_file_location("fid", ROOT / "benchmarks" / "fid.py")
-    fid = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fid)
     output = tmp_path / "fid.json"
     arguments = ["--dim", "32", "--samples", "100", "20", "--stream", "500", "1000"]
-    fid.main([*arguments, "--repeats", "1", "--output", str(output)])
+    fid.main([*arguments, "--repeats", "1", "--json", str(output)])
     small = json.loads(output.read_text())
-    record = json.loads(fid.RESULTS.read_text())
+    record = json.loads((common.RESULTS / "fid.json").read_text())
     assert small.keys() == record.keys()
     for row in (*small["distances"], *record["distances"]):
         assert row["of samples"]["relative_error"] < 1e-5

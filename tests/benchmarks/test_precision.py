@@ -1,23 +1,11 @@
 """The table of docs/precision.md: its limits hold here, and it is what the record says."""
 
-import importlib.util
 import json
-from pathlib import Path
 
-import pytest
-
-ROOT = Path(__file__).parents[2]
+import precision
 
 
-@pytest.fixture(scope="module")
-def precision():
-    spec = importlib.util.spec_from_file_location("precision", ROOT / "benchmarks/precision.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_every_stage_keeps_its_limit_on_smaller_features(precision, capsys):
+def test_every_stage_keeps_its_limit_on_smaller_features():
     rows = precision.measure(dim=96, count=300)
     assert {row[0] for row in rows} >= set(precision.ALLOWED) and len(rows) > 40
     for stage, kind, against, error in rows:
@@ -25,7 +13,7 @@ def test_every_stage_keeps_its_limit_on_smaller_features(precision, capsys):
         assert allowed is None or error <= allowed, (stage, kind, against, error)
 
 
-def test_the_recorded_table_keeps_them_too_and_is_what_the_page_shows(precision):
+def test_the_recorded_table_keeps_them_too_and_is_what_the_page_shows():
     result = json.loads(precision.RESULTS.read_text(encoding="utf-8"))
     assert result["settings"] == {"dim": 2048, "samples": 3000}
     for stage, kind, against, error in result["rows"]:

@@ -17,7 +17,7 @@ def test_killed_and_started_again_equals_undisturbed(mode, kills, tmp_path):
     script = [sys.executable, str(ROOT / "benchmarks" / "kill_test.py"), "--modes", mode]
     counts = ["--kills", str(kills), "--other_kills", str(kills)]
     result = subprocess.run(
-        [*script, *counts, "--output", str(output)],
+        [*script, *counts, "--json", str(output)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

@@ -9,22 +9,13 @@ from pathlib import Path
 import keras
 import pytest
 import tiny_networks
+import tpu_compile
 
 from keras_sagan import SAGAN
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "tpu_compile.py"
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("tpu_compile_*.json"))
-
-
-def load_script():
-    spec = importlib.util.spec_from_file_location("tpu_compile", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tpu_compile = load_script()
 
 
 def tiny_step(num_classes):

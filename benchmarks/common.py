@@ -1,0 +1,238 @@
+"""What the benchmarks share: alternating timing, peak memory, records and tables.
+
+Machines are noisy and slow down while a program runs. So the forms that are compared run in turn,
+one call each a round, and a ratio is the median over rounds of two neighbouring times.
+"""
+
+import json
+import os
+import platform
+import resource
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+class Peer:
+    """Another program that prints `READY` once warm, and then the seconds of one step for each
+    line that it reads on standard input.
+
+    Args:
+        command: String, the command line.
+    """
+
+    def __init__(self, command):
+        self.process = subprocess.Popen(
+            shlex.split(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        for line in self.process.stdout:
+            if line.startswith("READY"):
+                return
+        raise RuntimeError(f"The peer ended before it was ready. Received: {command}")
+
+    def __call__(self):
+        self.process.stdin.write("step\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(60)
+
+
+def named_command(text):
+    """Reads the `NAME=COMMAND` of a `--peer` argument."""
+    name, _, command = text.partition("=")
+    if not name or not command:
+        raise ValueError(f"A peer must be given as NAME=COMMAND. Received: {text}")
+    return name, command
+
+
+def alternate(functions, rounds=10, warmup=2):
+    """Times functions in turn.
+
+    Args:
+        functions: Dictionary from name to a function without arguments that returns when its work
+            is done, or a `Peer`.
+        rounds: Positive integer, the timed calls of each.
+        warmup: Integer, the calls before. Defaults to `2`.
+
+    Returns:
+        Dictionary from name to list of seconds.
+    """
+    seconds = {name: [] for name in functions}
+    for index in range(warmup + rounds):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            value = function()
+            spent = value if isinstance(function, Peer) else time.perf_counter() - start
+            if index >= warmup:
+                seconds[name].append(spent)
+    return seconds
+
+
+def summarize(seconds, reference=None):
+    """Medians and paired ratios of the times of `alternate`.
+
+    Args:
+        seconds: Dictionary from name to list of seconds.
+        reference: Name of the form the others are compared with; by default the first.
+
+    Returns:
+        Dictionary from name to `median_seconds`, `min_seconds`, the `rounds`, and `times_faster`:
+        the median over rounds of the reference's seconds by those of the form.
+    """
+    reference = seconds[reference or next(iter(seconds))]
+    return {
+        name: {
+            "median_seconds": rounded(statistics.median(times)),
+            "min_seconds": rounded(min(times)),
+            "times_faster": rounded(statistics.median(r / t for r, t in zip(reference, times))),
+            "rounds": len(times),
+        }
+        for name, times in seconds.items()
+    }
+
+
+def rounded(value, digits=4):
+    """A number with so many significant digits."""
+    return float(f"{value:.{digits}g}")
+
+
+def peak_bytes():
+    """The most memory this process has had, or has had since `reset_peak`."""
+    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def reset_peak():
+    """Makes `peak_bytes` start from the memory of now, and returns that; 0 where it can't."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return 0
+    return _status("VmRSS")
+
+
+def peak_of(function):
+    """Bytes by which memory grows at its peak while a function runs.
+
+    Memory that was freed before but not given back hides growth: call it in a new process, as
+    `in_new_process` makes one.
+    """
+    before = reset_peak() or peak_bytes()
+    function()
+    return peak_bytes() - before
+
+
+def in_new_process(script, *arguments):
+    """Runs a script in a process of its own, and returns the JSON of its last line."""
+    command = [sys.executable, str(script), *map(str, arguments)]
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def _status(field):
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(x.split()[1]) * 1024 for x in lines if x.startswith(field + ":")), 0)
+
+
+def versions(*packages):
+    """Versions of Python, of this package, and of those of the packages that are installed."""
+    import keras_sagan
+
+    found = {"python": platform.python_version(), "keras_sagan": keras_sagan.__version__}
+    for name in packages or ("keras", "tensorflow", "numpy"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return {"cpu": name, "cores": os.cpu_count()}
+
+
+def record(script, path, arguments=None, packages=(), **results):
+    """Writes results with command, versions, hardware, load and date.
+
+    Args:
+        script: Path of the benchmark, its `__file__`.
+        path: File to write, or `None` to write nothing.
+        arguments: List of the command's arguments; by default those of this process.
+        packages: Names of the packages whose versions matter, those of `versions` by default.
+        **results: What was measured, and the settings.
+
+    Returns:
+        Dictionary of all of it.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    result = {
+        "command": shlex.join(["python", f"benchmarks/{Path(script).name}", *arguments]),
+        **results,
+        "versions": versions(*packages),
+        "hardware": hardware(),
+        "load_average": os.getloadavg(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    if path is not None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(result, indent=2, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8")
+    return result
+
+
+def add_json_argument(parser, name):
+    """Adds `--json [FILE]`; without a file the record goes to `benchmarks/results/<name>.json`."""
+    parser.add_argument(
+        "--json",
+        nargs="?",
+        const=RESULTS / f"{name}.json",
+        type=Path,
+        help=f"record the result in a file, {name}.json of benchmarks/results/ by default",
+    )
+
+
+def print_table(rows):
+    """Prints a list of dictionaries with the same keys as a table."""
+    if not rows:
+        return
+    cells = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    is_text = [isinstance(value, str) for value in rows[0].values()]
+    for row in cells:
+        padded = (
+            cell.ljust(width) if text else cell.rjust(width)
+            for cell, width, text in zip(row, widths, is_text)
+        )
+        print("  ".join(padded).rstrip())
+
+
+def _cell(value):
+    if not isinstance(value, float):
+        return str(value)
+    if 0 < abs(value) < 1e-3:
+        return f"{value:.1e}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
