@@ -6,7 +6,11 @@ import keras
 from keras import ops
 
 from keras_sagan.layers.sn_conv2d import SNConv2D
-from keras_sagan.ops.attention import spatial_attention
+from keras_sagan.ops.attention import (
+    automatic_chunk_size,
+    chunked_spatial_attention,
+    spatial_attention,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
@@ -18,7 +22,8 @@ class SelfAttention2D(keras.layers.Layer):
     query location is drawn, and `outputs = inputs + gamma * conv1x1(scores @ value)`. `gamma` is
     a learned scalar that starts at 0, so that a new layer is the identity: it can be put into a
     trained network. The defaults are those of the authors' code; `pool_size=1,
-    value_reduction=8` gives the paper's text. Costs `O((height * width)^2 / pool_size^2)` memory.
+    value_reduction=8` gives the paper's text. The scores cost
+    `O((height * width)^2 / pool_size^2)` memory, or `O(height * width)` in blocks of queries.
 
     Args:
         key_reduction: Positive integer; query and key have `channels // key_reduction` channels.
@@ -28,6 +33,10 @@ class SelfAttention2D(keras.layers.Layer):
         pool_size: Positive integer, the max-pooling of key and value; 1 for none. Defaults to `2`.
         use_spectral_norm: Boolean, whether the four convolutions are `SNConv2D`. Defaults to
             `True`.
+        query_chunk_size: Positive integer, the queries whose scores are in memory at a time: each
+            block has its softmax over all keys, and is computed anew for the gradient. `None` for
+            all at once, `"auto"` for blocks where the scores of an image have 2^24 numbers
+            (64 MB) or more. The outputs are the same. Defaults to `"auto"`.
         power_iterations, epsilon: As in `SNConv2D`.
         kernel_initializer: Initializer of the four kernels. Defaults to `"glorot_uniform"`.
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras's own.
@@ -38,7 +47,7 @@ class SelfAttention2D(keras.layers.Layer):
             `(batch, channels, height, width)` with `"channels_first"`. Height and width may be
             unknown while a model is built.
         training: Boolean, whether the spectral norms' `vector_u` move.
-        return_attention_scores: Boolean. Defaults to `False`.
+        return_attention_scores: Boolean; `True` needs all scores at once. Defaults to `False`.
 
     Returns:
         Float tensor of the shape of `inputs`. With `return_attention_scores=True` a tuple of it
@@ -50,9 +59,9 @@ class SelfAttention2D(keras.layers.Layer):
         `gamma`, trainable, and the four kernels; the convolutions' `vector_u`.
 
     Raises:
-        ValueError: For a reduction or `pool_size` that isn't a positive integer, fewer channels
-            than a reduction, inputs not of rank 4, or a height or width that `pool_size` doesn't
-            divide.
+        ValueError: For a reduction or `pool_size` that isn't a positive integer, another
+            `query_chunk_size` than above, fewer channels than a reduction, inputs not of rank 4,
+            or a height or width that `pool_size` doesn't divide.
 
     Example:
 
@@ -78,6 +87,7 @@ class SelfAttention2D(keras.layers.Layer):
         epsilon=1e-12,
         kernel_initializer="glorot_uniform",
         data_format=None,
+        query_chunk_size="auto",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -86,8 +96,13 @@ class SelfAttention2D(keras.layers.Layer):
             ("value_reduction", value_reduction),
             ("pool_size", pool_size),
         ):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not _is_positive(value):
                 raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}")
+        if query_chunk_size not in (None, "auto") and not _is_positive(query_chunk_size):
+            raise ValueError(
+                '`query_chunk_size` must be a positive integer, None or "auto". '
+                f"Received: query_chunk_size={query_chunk_size}"
+            )
         if data_format not in (None, "channels_last", "channels_first"):
             raise ValueError(
                 '`data_format` must be None, "channels_last" or "channels_first". '
@@ -101,6 +116,7 @@ class SelfAttention2D(keras.layers.Layer):
         self.epsilon = float(epsilon)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.data_format = data_format or keras.config.image_data_format()
+        self.query_chunk_size = query_chunk_size
         self.supports_masking = True
         self._record = None
 
@@ -138,7 +154,13 @@ class SelfAttention2D(keras.layers.Layer):
         query = self._locations(self.query_conv(inputs, training=training))
         key = self._locations(self._pool(self.key_conv(inputs, training=training)))
         value = self._locations(self._pool(self.value_conv(inputs, training=training)))
-        attended, scores = spatial_attention(query, key, value)
+        chunk_size = self.query_chunk_size
+        if chunk_size == "auto":
+            chunk_size = automatic_chunk_size(query.shape[1], key.shape[1])
+        if chunk_size is None or return_attention_scores or self._record is not None:
+            attended, scores = spatial_attention(query, key, value)
+        else:
+            attended = chunked_spatial_attention(query, key, value, chunk_size)
         if self._record is not None:
             self._record(self, scores, self._map_size(inputs))
         attended = self._map(attended, inputs)
@@ -232,6 +254,7 @@ class SelfAttention2D(keras.layers.Layer):
             "epsilon": self.epsilon,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "data_format": self.data_format,
+            "query_chunk_size": self.query_chunk_size,
         }
 
 
@@ -268,6 +291,10 @@ def record_attention_scores(model):
     finally:
         for layer in layers:
             layer._record = None
+
+
+def _is_positive(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _clone(initializer):

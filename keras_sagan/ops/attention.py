@@ -10,7 +10,7 @@ def spatial_attention(query, key, value):
     The scores are `softmax(query @ key.T)` over the keys, without the `1 / sqrt(channels)` scale
     of the transformer, as in SAGAN. Products and softmax of the scores run in at least float32.
     The scores take `O(queries * keys)` memory: at a 128 x 128 map with 2 x 2 pooling that is
-    268 MB per image.
+    268 MB per image; `chunked_spatial_attention` gives the same outputs without.
 
     Args:
         query: Float tensor of shape `(batch, queries, key_channels)`.
@@ -25,10 +25,126 @@ def spatial_attention(query, key, value):
     Reference:
         [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equations 1 and 2.
     """
-    score_dtype = "float64" if "float64" in str(query.dtype) else "float32"
-    query, key = ops.cast(query, score_dtype), ops.cast(key, score_dtype)
-    scores = ops.softmax(ops.matmul(query, ops.transpose(key, (0, 2, 1))), axis=-1)
+    scores = _scores(query, key)
     return ops.matmul(ops.cast(scores, value.dtype), value), scores
+
+
+def chunked_spatial_attention(query, key, value, query_chunk_size):
+    """The outputs of `spatial_attention`, from a block of queries at a time.
+
+    Each block has its softmax over all keys, so that nothing is approximated. The scores of a
+    block are computed anew for the gradient: forward and backward pass keep
+    `O(queries + query_chunk_size * keys)` numbers.
+
+    Args:
+        query: Float tensor of shape `(batch, queries, key_channels)`. The number of queries need
+            not be a multiple of the block's, and may be unknown while a graph is made.
+        key: Float tensor of shape `(batch, keys, key_channels)`.
+        value: Float tensor of shape `(batch, keys, value_channels)`.
+        query_chunk_size: Positive integer, the queries of a block.
+
+    Returns:
+        Float tensor of shape `(batch, queries, value_channels)`, in the dtype of `value`.
+
+    Reference:
+        [Rabe and Staats, 2021](https://arxiv.org/abs/2112.05682).
+    """
+    count = _ceil_div(ops.shape(query)[1], query_chunk_size)
+    size = _ceil_div(ops.shape(query)[1], count)  # Blocks of one size.
+
+    def blocks(x):
+        """`(batch, queries, channels)` to `(count, batch, size, channels)`, zeros at the end."""
+        batch, length, channels = ops.shape(x)
+        if not isinstance(length, int) or count * size != length:
+            zeros = ops.zeros((batch, count * size - length, channels), x.dtype)
+            x = ops.concatenate([x, zeros], axis=1)
+        x = ops.reshape(x, (batch, count, size, channels))
+        return ops.transpose(x, (1, 0, 2, 3))
+
+    def join(x, like):
+        batch, length, _ = ops.shape(like)
+        x = ops.transpose(x, (1, 0, 2, 3))
+        return ops.reshape(x, (batch, count * size, x.shape[-1]))[:, :length]
+
+    @ops.custom_gradient
+    def attend(query, key, value):
+        # Nobody's tape keeps the blocks.
+        block_query, block_key, block_value = map(ops.stop_gradient, (query, key, value))
+
+        def outputs_of(block):
+            return spatial_attention(block, block_key, block_value)[0]
+
+        outputs = join(ops.map(outputs_of, blocks(block_query)), query)
+
+        def gradient(*arguments, upstream=None):
+            if upstream is None:  # TensorFlow and JAX give it alone, torch adds the inputs.
+                arguments, upstream = (query, key, value), arguments[0]
+            return _chunked_gradients(*arguments, upstream, count, blocks, join)
+
+        return outputs, gradient
+
+    return attend(query, key, value)
+
+
+def _chunked_gradients(query, key, value, upstream, count, blocks, join):
+    queries, upstreams = blocks(query), blocks(upstream)
+    numbers = ops.arange(count)
+
+    def add_block(index, sums):
+        d_queries, d_key, d_value = sums
+        block, upstream = queries[index], upstreams[index]
+        scores = _scores(block, key)
+        d_scores = ops.cast(ops.matmul(upstream, _transposed(value)), scores.dtype)
+        weighted = scores * d_scores
+        d_logits = weighted - scores * ops.sum(weighted, axis=-1, keepdims=True)
+        upstream, scores = (ops.cast(x, value.dtype) for x in (upstream, scores))
+        d_block = ops.matmul(d_logits, ops.cast(key, d_logits.dtype))
+        here = ops.reshape(ops.cast(ops.equal(numbers, index), d_block.dtype), (-1, 1, 1, 1))
+        d_key += ops.matmul(_transposed(d_logits), ops.cast(block, d_logits.dtype))
+        d_value += ops.cast(ops.matmul(_transposed(scores), upstream), d_value.dtype)
+        return d_queries + here * d_block, d_key, d_value
+
+    sum_dtype = _score_dtype(query)
+    zeros = tuple(ops.zeros(ops.shape(x), sum_dtype) for x in (queries, key, value))
+    d_queries, d_key, d_value = ops.fori_loop(0, count, add_block, zeros)
+    return (
+        ops.cast(join(d_queries, query), query.dtype),
+        ops.cast(d_key, key.dtype),
+        ops.cast(d_value, value.dtype),
+    )
+
+
+def automatic_chunk_size(queries, keys):
+    """The block of queries that `query_chunk_size="auto"` stands for.
+
+    Args:
+        queries, keys: Integers, or `None` where they aren't known.
+
+    Returns:
+        Integer; `None` for the whole form, where the scores of an image have fewer than 2^24
+        numbers (64 MB), or where their size isn't known.
+    """
+    if queries is None or keys is None or queries * keys < 2**24:
+        return None
+    return max(1, 2**19 // keys)  # Scores of 2 MB per image.
+
+
+def _scores(query, key):
+    dtype = _score_dtype(query)
+    logits = ops.matmul(ops.cast(query, dtype), _transposed(ops.cast(key, dtype)))
+    return ops.softmax(logits, axis=-1)
+
+
+def _score_dtype(x):
+    return "float64" if "float64" in str(x.dtype) else "float32"
+
+
+def _transposed(x):
+    return ops.transpose(x, (0, 2, 1))
+
+
+def _ceil_div(x, y):
+    return -(-x // y)
 
 
 def attention_entropy(scores):

@@ -163,6 +163,54 @@ def test_recording_gives_the_scores_on_their_grid():
     assert len(records["look"]) == 2  # nothing is recorded outside
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("query_chunk_size", [1, 5, 24, 1000])
+def test_blocks_of_queries_give_the_same(query_chunk_size, training):
+    whole = SelfAttention2D(query_chunk_size=None)
+    chunked = SelfAttention2D(query_chunk_size=query_chunk_size)
+    for layer in (whole, chunked):
+        layer.build(IMAGES.shape)
+    whole.gamma.assign(0.7)
+    chunked.set_weights(whole.get_weights())
+    received = numpy(chunked(IMAGES, training=training))
+    np.testing.assert_allclose(received, numpy(whole(IMAGES, training=training)), atol=1e-5)
+    _, scores = chunked(IMAGES, return_attention_scores=True)
+    assert tuple(scores.shape) == (2, 24, 6)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_blocks_of_queries_train_on_maps_of_any_size(policy):
+    inputs = keras.Input((None, None, 16))
+    layer = SelfAttention2D(query_chunk_size=5, dtype=policy)
+    model = keras.Model(inputs, layer(inputs))
+    model.compile("adam", "mse", jit_compile=False)
+    for height, width in ((4, 6), (8, 2)):
+        images = np.random.normal(size=(3, height, width, 16)).astype("float32")
+        assert np.isfinite(model.train_on_batch(images, 2 * images))
+    assert float(layer.gamma.value) != 0.0
+
+
+def test_recording_with_blocks_gives_all_scores():
+    inputs = keras.Input((6, 4, 16))
+    model = keras.Model(inputs, SelfAttention2D(query_chunk_size=5, name="look")(inputs))
+    with record_attention_scores(model) as records:
+        model(IMAGES)
+    assert tuple(records["look"].shape) == (2, 6, 4, 3, 2)
+
+
+def test_the_chunk_size_is_in_the_config():
+    assert SelfAttention2D().get_config()["query_chunk_size"] == "auto"
+    for size in (None, 7, "auto"):
+        layer = SelfAttention2D(query_chunk_size=size)
+        assert SelfAttention2D.from_config(layer.get_config()).query_chunk_size == size
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, True, "x", [4]])
+def test_bad_chunk_sizes(value):
+    with pytest.raises(ValueError, match="`query_chunk_size` must be a positive integer, None or"):
+        SelfAttention2D(query_chunk_size=value)
+
+
 @pytest.mark.parametrize("channels, name", [(7, "key_reduction"), (1, "key_reduction")])
 def test_too_few_channels(channels, name):
     with pytest.raises(ValueError, match=f"at least {name}=8 channels.*with {channels} channels"):

@@ -1,8 +1,15 @@
+import keras
 import numpy as np
 import pytest
+from gradients import gradients_of
 from keras import ops
 
-from keras_sagan.ops.attention import attention_entropy, spatial_attention
+from keras_sagan.ops.attention import (
+    attention_entropy,
+    automatic_chunk_size,
+    chunked_spatial_attention,
+    spatial_attention,
+)
 
 
 def test_a_huge_logit_picks_one_key():
@@ -46,3 +53,95 @@ def test_entropy_by_hand(scores, expected):
     entropy = ops.convert_to_numpy(attention_entropy(stacked))
     assert entropy.shape == (2,)
     np.testing.assert_allclose(entropy, expected, atol=1e-6)
+
+
+def draw(queries=10, keys=6, dtype="float32"):
+    rng = np.random.default_rng(0)
+    shapes = ((3, queries, 4), (3, keys, 4), (3, keys, 5), (3, queries, 5))
+    return [rng.normal(size=shape).astype(dtype) for shape in shapes]
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 5, 10, 100])
+def test_blocks_give_the_outputs_and_gradients_of_the_whole(size):
+    query, key, value, target = draw()
+
+    def whole(*arguments):
+        return ops.sum(spatial_attention(*arguments)[0] * ops.convert_to_tensor(target))
+
+    def chunked(*arguments):
+        outputs = chunked_spatial_attention(*arguments, size)
+        return ops.sum(outputs * ops.convert_to_tensor(target))
+
+    tensors = [ops.convert_to_tensor(x) for x in (query, key, value)]
+    expected = ops.convert_to_numpy(spatial_attention(*tensors)[0])
+    received = ops.convert_to_numpy(chunked_spatial_attention(*tensors, size))
+    np.testing.assert_allclose(received, expected, atol=1e-6)
+    for received, expected in zip(
+        gradients_of(chunked, query, key, value), gradients_of(whole, query, key, value)
+    ):
+        np.testing.assert_allclose(received, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_gradients_of_gradients_are_those_of_the_whole():
+    query, key, value, target = draw()
+    weights = [0.5 + np.arange(x.size).reshape(x.shape) / x.size for x in (query, key, value)]
+    weights = [ops.convert_to_tensor(w.astype("float32")) for w in weights]
+
+    def penalty(attend):
+        def loss(*arguments):
+            return ops.sum(attend(*arguments) * ops.convert_to_tensor(target))
+
+        def squares(*arguments):
+            gradients = gradients_of(loss, *arguments, differentiable=True)
+            return sum(ops.sum(w * g**2) for w, g in zip(weights, gradients))
+
+        return squares
+
+    expected = gradients_of(penalty(lambda *x: spatial_attention(*x)[0]), query, key, value)
+    received = gradients_of(penalty(lambda *x: chunked_spatial_attention(*x, 3)), query, key, value)
+    for one, other in zip(received, expected):
+        np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_blocks_keep_the_dtypes(dtype):
+    tensors = [ops.cast(x, dtype) for x in draw()[:3]]
+    received = chunked_spatial_attention(*tensors, 4)
+    expected = spatial_attention(*tensors)[0]
+    assert received.dtype == expected.dtype  # JAX and torch make float32 of float64.
+    both = [ops.convert_to_numpy(ops.cast(x, "float32")) for x in (received, expected)]
+    np.testing.assert_allclose(*both, atol=1e-6 if dtype == "float64" else 1e-2)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("lengths", [(None, None), (10, 6)])
+def test_blocks_in_a_graph(jit_compile, lengths):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("tf.function is TensorFlow's")
+    import tensorflow as tf
+
+    query, key, value, target = draw()
+    shapes = [(None, lengths[0], 4), (None, lengths[1], 4), (None, lengths[1], 5)]
+    signature = [tf.TensorSpec(shape) for shape in shapes]
+
+    def step(function):
+        @tf.function(input_signature=signature, jit_compile=jit_compile)
+        def run(*arguments):
+            with tf.GradientTape() as tape:
+                tape.watch(arguments)
+                loss = tf.reduce_sum(function(*arguments) * target)
+            return tape.gradient(loss, arguments)
+
+        return [x.numpy() for x in run(query, key, value)]
+
+    expected = step(lambda *x: spatial_attention(*x)[0])
+    for one, other in zip(step(lambda *x: chunked_spatial_attention(*x, 4)), expected):
+        np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
+
+
+def test_the_automatic_size_leaves_small_maps_whole():
+    for size in (4, 16, 32, 64):  # The maps of the paper and of all presets.
+        assert automatic_chunk_size(size**2, size**2 // 4) is None
+    assert automatic_chunk_size(128**2, 64**2) == 128
+    assert automatic_chunk_size(None, 64**2) is automatic_chunk_size(128**2, None) is None
+    assert automatic_chunk_size(2**20, 2**21) == 1

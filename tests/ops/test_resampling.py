@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from gradients import gradients_of
 from keras import ops
 
 from keras_sagan.ops.resampling import convolve_pool, upsample_convolve
@@ -94,25 +95,6 @@ def test_gradients(kind, kernel_size, padding):
 
 def project(outputs, target):
     return ops.sum(outputs * ops.convert_to_tensor(target))
-
-
-def gradients_of(function, *arrays):
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
-
-        return [np.asarray(x) for x in jax.grad(function, tuple(range(len(arrays))))(*arrays)]
-    tensors = [ops.convert_to_tensor(x) for x in arrays]
-    if backend == "torch":
-        tensors = [x.requires_grad_() for x in tensors]
-        function(*tensors).backward()
-        return [x.grad.cpu().numpy() for x in tensors]
-    import tensorflow as tf
-
-    with tf.GradientTape() as tape:
-        tape.watch(tensors)
-        loss = function(*tensors)
-    return [x.numpy() for x in tape.gradient(loss, tensors)]
 
 
 @pytest.mark.parametrize("kind", FUSED)

@@ -1,0 +1,178 @@
+"""What does self-attention cost in memory and time, whole and in blocks of queries?
+
+Command:   python benchmarks/attention.py --json --figure
+Measures   forward and backward pass of `SelfAttention2D` on maps of 64 channels, 16 x 16 to
+           128 x 128, against the textbook form below; all give the same first
+Result:    benchmarks/results/attention.json, docs/images/attention_cost.png and a table; about
+           2 minutes on 2 CPU cores
+
+The times of a map are taken in turn in one process; each peak of memory in a process of its own.
+"""
+
+import argparse
+import json
+import sys
+
+import common
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_sagan import SelfAttention2D
+from keras_sagan.ops.attention import automatic_chunk_size
+
+CHANNELS, TOLERANCE = 64, 1e-5
+FORMS = ("textbook", "whole", "chunked", "auto")
+
+
+def textbook(images, kernels, gamma):
+    """The equations of the paper, with the pooling of the authors' code."""
+    batch, height, width, channels = images.shape
+
+    def locations(kernel, pools):
+        x = tf.nn.conv2d(images, kernel, 1, "SAME")
+        x = tf.nn.max_pool2d(x, 2, 2, "VALID") if pools else x
+        return tf.reshape(x, (batch, -1, x.shape[-1]))
+
+    query, key, value = (locations(k, pools) for k, pools in zip(kernels, (False, True, True)))
+    scores = tf.nn.softmax(tf.matmul(query, key, transpose_b=True))
+    attended = tf.reshape(tf.matmul(scores, value), (batch, height, width, -1))
+    return images + gamma * tf.nn.conv2d(attended, kernels[3], 1, "SAME")
+
+
+def make_step(form, size, batch):
+    """A function that returns outputs and gradients of a form for the same weights and images."""
+    rng = np.random.default_rng(0)
+    images, upstream = (
+        tf.constant(rng.standard_normal((batch, size, size, CHANNELS)), "float32") for _ in "ab"
+    )
+    chunk_size = {
+        "whole": None,
+        "chunked": max(1, 2**19 // (size // 2) ** 2),  # As "auto" has it for large maps.
+        "auto": "auto",
+        "textbook": None,
+    }[form]
+    initializer = keras.initializers.GlorotUniform(seed=0)
+    layer = SelfAttention2D(
+        use_spectral_norm=False, kernel_initializer=initializer, query_chunk_size=chunk_size
+    )
+    layer.build(images.shape)
+    for index, conv in enumerate(layers_of(layer)):
+        values = np.random.default_rng(index).standard_normal(conv.kernel.shape)
+        conv.kernel.assign(values / np.sqrt(conv.kernel.shape[2]))
+    layer.gamma.assign(0.5)
+    variables = [layer.gamma.value, *(conv.kernel.value for conv in layers_of(layer))]
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            if form == "textbook":
+                outputs = textbook(images, variables[1:], variables[0])
+            else:
+                outputs = layer(images, training=True)
+        return outputs, *tape.gradient(outputs, [images, *variables], upstream)
+
+    return lambda: [x.numpy() for x in step()]
+
+
+def layers_of(layer):
+    return layer.query_conv, layer.key_conv, layer.value_conv, layer.output_conv
+
+
+def largest_difference(first, second):
+    """Of outputs and gradients, each relative to its largest number."""
+    return max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(first, second))
+
+
+def peak_megabytes(form, size, batch):
+    """Of a step at this size, in this process, which should do nothing else."""
+    make_step(form, 4, 1)()  # What TensorFlow sets up once.
+    step = make_step(form, size, batch)
+    return common.peak_of(step) / 2**20
+
+
+def measure(size, batch, rounds, forms=FORMS):
+    steps = {form: make_step(form, size, batch) for form in forms}
+    expected = steps["textbook"]()
+    errors = {form: largest_difference(step(), expected) for form, step in steps.items()}
+    if max(errors.values()) > TOLERANCE:
+        raise RuntimeError(f"The forms must agree within {TOLERANCE}. Received: {errors}")
+    del expected
+    figures = common.summarize(common.alternate(steps, rounds, warmup=1))
+    rows = []
+    for form in forms:
+        peak = common.in_new_process(__file__, "--peak", form, size, batch)
+        if form == "textbook":
+            reference = peak
+        rows.append(
+            {
+                "map": f"{size} x {size}",
+                "form": form,
+                "ms": common.rounded(1e3 * figures[form]["median_seconds"]),
+                "times_faster": figures[form]["times_faster"],
+                "peak_mb": common.rounded(peak),
+                "times_less_memory": common.rounded(reference / peak),
+                "error": common.rounded(errors[form], 2),
+                "chunk_size": automatic_chunk_size(size**2, size**2 // 4)
+                if form == "auto"
+                else None,
+            }
+        )
+    return rows
+
+
+def draw(record, path):
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    styles = {"textbook": "o-", "chunked": "s-", "auto": "^--"}
+    for axis, name, label in ((axes[0], "peak_mb", "peak, MB"), (axes[1], "ms", "ms")):
+        for form, style in styles.items():
+            rows = [row for row in record["rows"] if row["form"] == form]
+            sizes = [int(row["map"].split()[0]) for row in rows]
+            axis.loglog(sizes, [row[name] for row in rows], style, label=form)
+        axis.set_xticks(sizes, [f"{size}²" for size in sizes])
+        axis.minorticks_off()
+        axis.set_xlabel("map")
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3)
+    axes[0].legend(frameon=False)
+    batch = record["settings"]["batch_size"]
+    figure.suptitle(f"Self-attention, {CHANNELS} channels, batch {batch}: forward and backward")
+    figure.savefig(path, dpi=110)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--sizes", type=int, nargs="+", default=[16, 32, 64, 128])
+    parser.add_argument("--batch_size", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--figure", nargs="?", const=common.ROOT / "docs" / "images" / "attention_cost.png"
+    )
+    common.add_json_argument(parser, "attention")
+    settings = parser.parse_args(arguments)
+    rows = []
+    for size in settings.sizes:
+        rows += measure(size, settings.batch_size, settings.rounds)
+        common.print_table([{k: v or "" for k, v in row.items()} for row in rows[-len(FORMS) :]])
+    record = common.record(
+        __file__,
+        settings.json,
+        arguments,
+        settings={k: getattr(settings, k) for k in ("sizes", "batch_size", "rounds")},
+        rows=rows,
+    )
+    if settings.figure:
+        draw(record, settings.figure)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--peak"]:
+        print(json.dumps(peak_megabytes(sys.argv[2], *map(int, sys.argv[3:]))))
+    else:
+        main()

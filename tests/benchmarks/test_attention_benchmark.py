@@ -1,0 +1,26 @@
+"""The memory that blocks of queries save, and the record of it."""
+
+import json
+
+import attention
+import common
+
+SCRIPT = attention.__file__
+
+
+def test_the_forms_agree_and_blocks_take_an_eighth_of_the_memory_or_less():
+    whole, chunked = (
+        common.in_new_process(SCRIPT, "--peak", form, 128, 2) for form in ("whole", "auto")
+    )
+    assert whole > 1000 and chunked <= whole / 8
+
+
+def test_the_record_is_of_forms_that_agree_and_keeps_what_is_promised(monkeypatch):
+    monkeypatch.setattr(common, "in_new_process", lambda *arguments: 1.0)
+    rows = attention.measure(8, batch=1, rounds=1)
+    record = json.loads((common.RESULTS / "attention.json").read_text())
+    assert rows[0].keys() == record["rows"][0].keys()
+    assert all(row["error"] <= attention.TOLERANCE for row in [*rows, *record["rows"]])
+    figures = {(row["map"], row["form"]): row for row in record["rows"]}
+    large = figures["128 x 128", "auto"]
+    assert large["times_less_memory"] >= 8 and large["times_faster"] >= 1 / 1.2

@@ -1,0 +1,30 @@
+"""Gradients on whatever backend the tests run."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def gradients_of(function, *arrays, differentiable=False):
+    """Gradients of a scalar function of arrays, as arrays, or as tensors to be differentiated."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        gradients = jax.grad(function, tuple(range(len(arrays))))(*arrays)
+        return gradients if differentiable else [np.asarray(x) for x in gradients]
+    tensors = [ops.convert_to_tensor(x) for x in arrays]
+    if backend == "torch":
+        import torch
+
+        tensors = [x if x.requires_grad else x.requires_grad_() for x in tensors]
+        loss = function(*tensors)
+        gradients = torch.autograd.grad(loss, tensors, create_graph=differentiable)
+        return gradients if differentiable else [x.cpu().numpy() for x in gradients]
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        loss = function(*tensors)
+    gradients = tape.gradient(loss, tensors)
+    return gradients if differentiable else [x.numpy() for x in gradients]
