@@ -60,14 +60,10 @@ class SamplingMixin:
             )
         labels = self._labels(labels, num_images, rng)
         function = self._generate_function(use_ema and self.ema_generator is not None)
-        images = []
-        for start in range(0, num_images, batch_size):
-            stop = min(start + batch_size, num_images)
-            batch = [tf.constant(latents[start:stop])]
-            if labels is not None:
-                batch.append(tf.constant(labels[start:stop]))
-            images.append(function(*batch).numpy())
-        return np.concatenate(images)
+        inputs = [tf.constant(batch_size), tf.constant(latents)]
+        if labels is not None:
+            inputs.append(tf.constant(labels))
+        return function(*inputs).numpy()
 
     def _labels(self, labels, count, rng):
         if self.num_classes is None:
@@ -93,13 +89,29 @@ class SamplingMixin:
         if use_ema not in self._generate_functions:
             generator = self.ema_generator if use_ema else self.generator
 
-            signature = [tf.TensorSpec((None, self.latent_dim), "float32")]
+            signature = [
+                tf.TensorSpec((), "int32"),
+                tf.TensorSpec((None, self.latent_dim), "float32"),
+            ]
             if self.num_classes is not None:
                 signature.append(tf.TensorSpec((None,), "int32"))
 
-            @tf.function(input_signature=signature)  # Traced once, whatever the batch.
-            def function(latents, labels=None):
-                return batches.to_user_space(call(generator, latents, labels, training=False))
+            @tf.function(input_signature=signature)  # Traced once, whatever the count and batch.
+            def function(batch_size, latents, labels=None):
+                count = tf.shape(latents)[0]
+
+                def add_batch(start, images):
+                    part = slice(start, start + batch_size)
+                    rows = None if labels is None else labels[part]
+                    outputs = call(generator, latents[part], rows, training=False)
+                    images = images.write(start // batch_size, batches.to_user_space(outputs))
+                    return start + batch_size, images
+
+                images = tf.TensorArray("uint8", -(-count // batch_size), infer_shape=False)
+                _, images = tf.while_loop(
+                    lambda start, _: start < count, add_batch, (0, images), parallel_iterations=1
+                )
+                return images.concat()
 
             self._generate_functions[use_ema] = function
         return self._generate_functions[use_ema]
