@@ -100,9 +100,6 @@ class RunRecord(keras.callbacks.Callback):
         self.history, self.past_seconds = past["history"], past["seconds"]
         self.started = time.perf_counter()
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self.save()  # Now the distance before training is known.
-
     def on_epoch_end(self, epoch, logs=None):
         for name, value in logs.items():
             self.put(name, epoch + 1, value)
@@ -164,10 +161,8 @@ def main(arguments=None):
         every_epochs=settings.fid_every,
         batch_size=250,
         seed=settings.seed,
-        at_start=True,
     )
     record = RunRecord(workdir / "history.json", fid)
-    fid.at_start = fid.name not in record.history
     names = list(info.class_names)
     grid = callbacks.SampleGrid(workdir, class_names=names, seed=settings.seed)
     attention = callbacks.AttentionFigure(workdir, class_names=names, seed=settings.seed)
@@ -198,6 +193,10 @@ def main(arguments=None):
     attention.save(epochs_done)
     if epochs_done not in dict(fid.history):  # The run had ended before.
         fid.record(epochs_done)
+    if 0 not in dict(record.history.get(fid.name, [])):
+        # The distance before training comes last, so that training starts at once.
+        fid.set_model(build_model(settings, info))
+        fid.record(0)
     record.save()
     history = record.history
     visualization.plot_curves(history, workdir / "curves.png", title="Training")

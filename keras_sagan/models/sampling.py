@@ -96,7 +96,8 @@ class SamplingMixin:
             if self.num_classes is not None:
                 signature.append(tf.TensorSpec((None,), "int32"))
 
-            @tf.function(input_signature=signature)  # Traced once, whatever the count and batch.
+            # Traced once, whatever the count and batch.
+            @tf.function(input_signature=signature, autograph=False)
             def function(batch_size, latents, labels=None):
                 count = tf.shape(latents)[0]
 
