@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras import tree
 
 from keras_sagan.distribution import check_workers_agree
+from keras_sagan.models.interruption import interrupted_at_end
 
 
 def make_step_function(model, step, check):
@@ -70,6 +71,7 @@ def make_step_function(model, step, check):
         if jit_compile:
             compiled_step = tf.function(step, jit_compile=True, reduce_retracing=True)
 
+    @interrupted_at_end
     def function(iterator):
         batches = []
         try:
