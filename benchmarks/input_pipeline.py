@@ -2,7 +2,8 @@
 
 Command:   python benchmarks/input_pipeline.py --json
 Measures   `load_tfds` on stored JPEGs like ImageNet's, against the training step of
-           sagan_imagenet_128 on the same machine in the same run
+           sagan_imagenet_128 on the same machine in the same run, and against the most that a
+           TPU core and a GPU could ask for by their specifications
 Result:    benchmarks/results/input_pipeline.json and a table; about 4 minutes on 2 CPU cores
 
 The images are synthetic: 500 x 375 pixels with the 1/f spectrum of photographs and sensor noise,
@@ -14,6 +15,7 @@ other processes on the machine hardly change.
 
 import argparse
 import io
+import json
 import statistics
 import tempfile
 import time
@@ -27,6 +29,11 @@ import keras_sagan
 from keras_sagan.data import load_tfds, make_dataset
 
 HEIGHT, WIDTH, QUALITY, NOISE = 375, 500, 90, 4.0
+# The training step as the TPU compiler counts it, and published peaks: FLOP/s in bfloat16 and
+# bytes/s of memory, https://cloud.google.com/tpu/docs/v5e (one core a chip) and
+# https://www.nvidia.com/en-us/data-center/a100/ (80 GB SXM, dense).
+STEP_RECORD = common.RESULTS / "tpu_compile_sagan_imagenet_128_official_v5e_bfloat16.json"
+CHIPS = {"TPU v5e": (197e12, 819e9), "A100 80 GB": (312e12, 2039e9)}
 
 
 def photograph(rng):
@@ -116,6 +123,28 @@ def measure_step(arguments):
     return [measured(batch, train) for _ in range(arguments.steps)]
 
 
+def demand(images_per_core_second):
+    """The images a second of a step that keeps a chip's arithmetic or its memory wholly busy.
+
+    No step is faster, so the cores below are enough for one chip.
+    """
+    compiled = json.loads(STEP_RECORD.read_text())
+    images, (report,) = compiled["settings"]["batch_size"], compiled["reports"]
+    rows = []
+    for name, (flops, bandwidth) in CHIPS.items():
+        seconds = max(report["flops"] / flops, report["bytes_accessed"] / bandwidth)
+        rows.append(
+            {
+                "chip": name,
+                "peak_tflops": flops / 1e12,
+                "memory_gb_per_second": bandwidth / 1e9,
+                "images_per_second_at_most": common.rounded(images / seconds, 3),
+                "cores_that_keep_up": common.rounded(images / seconds / images_per_core_second, 3),
+            }
+        )
+    return rows
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0],
@@ -138,6 +167,7 @@ def main():
 
     figures = {"pipeline": medians(pipeline), "training_step": medians(step)}
     ratio = figures["pipeline"]["per_core_second"] / figures["training_step"]["per_core_second"]
+    chips = demand(figures["pipeline"]["per_core_second"])
     common.record(
         __file__,
         arguments.json,
@@ -150,11 +180,13 @@ def main():
         },
         images_per_second_medians=figures,
         ratio_per_core=round(ratio, 1),
+        demand={"step": STEP_RECORD.name, "chips": chips},
         runs={"pipeline": pipeline, "training_step": step},
     )
     print(f"{'images per second (medians)':32} {'all cores':>12} {'a core':>12}")
     for name, figure in figures.items():
         print(f"{name:32} {figure['per_second']:12.2f} {figure['per_core_second']:12.2f}")
+    common.print_table(chips)
     print(f"The pipeline has {ratio:.0f} times the step's images per core.")
 
 
