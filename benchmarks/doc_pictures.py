@@ -107,7 +107,6 @@ def main(arguments=None):
 
     # The healthy model's pictures.
     shown = {"class_names": names}
-    visualization.draw_attention(model, output, name="attention_generator", **shown)
     visualization.draw_attention(
         model, output, images[:4], labels[:4], name="attention_discriminator", **shown
     )

@@ -1,8 +1,8 @@
 """Trains a SAGAN on any folder of images, with or without classes.
 
-Command:   python examples/image_folder.py --images DIR [--labels_from_folders]
-Data:      all images below DIR, cropped to their central square and resized to --image_size
-           (32, 64, 128 or 256); files that can't be read are counted and named
+Command:   python examples/image_folder.py --images DIR [--labels-from-folders]
+Data:      all images below DIR, cropped to their central square and resized to --image_size, a
+           power of two from 8 to 1024; files that can't be read are counted and named
 Result:    runs/image_folder/ with a sample grid per epoch, a GIF of them, attention figures of both
            networks, curves, the model and results.json
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import keras
 
-from keras_sagan import SAGAN, callbacks, data, metrics, visualization
+from keras_sagan import SAGAN, callbacks, data, metrics, models, visualization
 
 
 def parse_arguments(arguments=None):
@@ -26,8 +26,13 @@ def parse_arguments(arguments=None):
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--images", required=True, help="the folder of images")
-    parser.add_argument("--labels_from_folders", action="store_true", help="folders are classes")
-    parser.add_argument("--image_size", type=int, choices=(32, 64, 128, 256), default=64)
+    parser.add_argument(
+        "--labels-from-folders",
+        "--labels_from_folders",
+        action="store_true",
+        help="the folders right below are classes",
+    )
+    parser.add_argument("--image_size", type=int, choices=models.IMAGE_SIZES, default=64)
     parser.add_argument("--channels", type=int, choices=(1, 3), default=3, help="1 makes grey")
     parser.add_argument("--base_filters", type=int, default=32, help="the width of both networks")
     parser.add_argument("--batch_size", type=int, default=32)
@@ -62,7 +67,7 @@ def main(arguments=None):
         base_filters=settings.base_filters,
         num_classes=num_classes,
         channels=settings.channels,
-        attention_resolutions=(16,) if settings.image_size == 32 else (32,),
+        attention_resolutions=(min(32, settings.image_size // 2),),
         batch_norm={"momentum": 0.99},
         ema_momentum=0.999,
         seed=settings.seed,

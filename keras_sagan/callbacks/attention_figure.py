@@ -7,6 +7,7 @@ from keras_sagan.visualization.classes import spread_classes
 from keras_sagan.visualization.grid import check_integer
 from keras_sagan.visualization.model_attention import draw_attention, row_names
 from keras_sagan.visualization.optional import require
+from keras_sagan.visualization.query_points import check_points
 
 
 class AttentionFigure(keras.callbacks.Callback):
@@ -29,6 +30,8 @@ class AttentionFigure(keras.callbacks.Callback):
         real_images: Array `(batch, height, width, channels)`, uint8 or float in [-1, 1], to show
             the discriminator. Defaults to `None`: the generator's figure alone.
         real_labels: Integer array, the class of each of them, for a model with classes.
+        query_points: Integer array of shape `(points, 2)`: (row, column) in pixels of each image,
+            in place of `num_points` chosen ones. Defaults to `None`.
 
     Raises:
         ValueError: If an argument is out of range or, when training begins, doesn't fit the model.
@@ -55,6 +58,7 @@ class AttentionFigure(keras.callbacks.Callback):
         every_epochs=None,
         real_images=None,
         real_labels=None,
+        query_points=None,
     ):
         super().__init__()
         require("matplotlib.figure")  # now rather than when training ends
@@ -70,6 +74,7 @@ class AttentionFigure(keras.callbacks.Callback):
         self.every_epochs = every_epochs
         self.real_images = real_images
         self.real_labels = real_labels
+        self.query_points = query_points
         self._epochs_done = 0
         self._epochs_drawn = None
 
@@ -91,6 +96,8 @@ class AttentionFigure(keras.callbacks.Callback):
                 f"`real_labels` must be given, as the model has num_classes={num_classes}. "
                 "Received: real_labels=None"
             )
+        if self.query_points is not None:
+            check_points(self.query_points, self.model.generate(1), self.num_points)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epochs_done = epoch
@@ -113,7 +120,11 @@ class AttentionFigure(keras.callbacks.Callback):
         Returns:
             List of the figures' paths, one for each attention layer.
         """
-        settings = {"num_points": self.num_points, "class_names": self.class_names}
+        settings = {
+            "num_points": self.num_points,
+            "query_points": self.query_points,
+            "class_names": self.class_names,
+        }
         name = f"attention_epoch_{epoch:03d}"
         paths = draw_attention(
             self.model,

@@ -20,7 +20,14 @@ from keras_sagan.callbacks import (
 )
 from keras_sagan.cli.sources import add_data_arguments, extractor_for, load_run, open_source
 from keras_sagan.metrics import METRICS, FrechetInceptionDistance, evaluate_generator
-from keras_sagan.models import FORMATS, PRESETS, SAGAN, export_generator, preset_settings
+from keras_sagan.models import (
+    FORMATS,
+    IMAGE_SIZES,
+    PRESETS,
+    SAGAN,
+    export_generator,
+    preset_settings,
+)
 from keras_sagan.version import __version__
 from keras_sagan.visualization import (
     draw_attention,
@@ -136,8 +143,9 @@ def train_arguments(parser):
     parser.add_argument(
         "--base-filters", type=int, metavar="N", help="the width; default: the preset's"
     )
-    sizes = (32, 64, 128, 256)
-    parser.add_argument("--image-size", type=int, choices=sizes, help="default: the preset's")
+    parser.add_argument(
+        "--image-size", type=int, choices=IMAGE_SIZES, help="pixels; default: the preset's"
+    )
     parser.add_argument(
         "--fid-images", type=int, metavar="N", default=1000, help="for the FID; 0 for none"
     )
@@ -163,7 +171,7 @@ def train(settings):
         "seed": settings.seed,
     }
     if size != preset["image_size"]:
-        changes["attention_resolutions"] = (16,) if size == 32 else (32,)
+        changes["attention_resolutions"] = (min(32, size // 2),)
     if settings.base_filters:
         changes["base_filters"] = settings.base_filters
     keras.utils.set_random_seed(settings.seed)

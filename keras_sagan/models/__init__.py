@@ -1,6 +1,7 @@
 """The networks of a self-attention GAN, the model that trains them, and their way out."""
 
 from keras_sagan.models.baking import bake_spectral_norm
+from keras_sagan.models.blocks import IMAGE_SIZES
 from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.export import FORMATS, export_generator
 from keras_sagan.models.generator import build_generator
@@ -9,6 +10,7 @@ from keras_sagan.models.sagan import SAGAN
 
 __all__ = [
     "FORMATS",
+    "IMAGE_SIZES",
     "PRESETS",
     "SAGAN",
     "bake_spectral_norm",

@@ -7,35 +7,47 @@ from keras import layers
 
 from keras_sagan.layers import ConditionalBatchNorm, SelfAttention2D, SNConv2D, SNDense, SNEmbedding
 
-# Channels of each block as a multiple of `base_filters`, by image size: the field's usual tables.
-# The generator's first entry is the width of its 4 x 4 start.
+# Channels of each block as a multiple of `base_filters`, by image size: the field's usual tables
+# from 32 to 512, and their pattern beyond. The generator's first entry is that of its 4 x 4 start.
 GENERATOR_WIDTHS = {
+    8: (4, 4),
+    16: (4, 4, 4),
     32: (4, 4, 4, 4),
     64: (16, 8, 4, 2, 1),
     128: (16, 16, 8, 4, 2, 1),
     256: (16, 16, 8, 8, 4, 2, 1),
+    512: (16, 16, 8, 8, 4, 2, 1, 1),
+    1024: (16, 16, 8, 8, 4, 2, 1, 1, 1),
 }
 DISCRIMINATOR_WIDTHS = {
+    8: (2, 2, 2),
+    16: (2, 2, 2),
     32: (2, 2, 2, 2),
     64: (1, 2, 4, 8, 16),
     128: (1, 2, 4, 8, 16, 16),
     256: (1, 2, 4, 8, 8, 16, 16),
+    512: (1, 1, 2, 4, 8, 8, 16, 16),
+    1024: (1, 1, 1, 2, 4, 8, 8, 16, 16),
 }
 # Whether each block of the discriminator halves the map.
 DOWNSAMPLES = {
+    8: (True, False, False),
+    16: (True, False, False),
     32: (True, True, False, False),
     64: (True,) * 4 + (False,),
     128: (True,) * 5 + (False,),
     256: (True,) * 6 + (False,),
+    512: (True,) * 7 + (False,),
+    1024: (True,) * 8 + (False,),
 }
+IMAGE_SIZES = tuple(GENERATOR_WIDTHS)
 
 
 def check_network_arguments(image_size, num_classes, attention_resolutions, **positive):
     """Raises unless the arguments that both builders share make sense."""
-    if image_size not in list(GENERATOR_WIDTHS):  # A list, so that nothing must be hashable.
+    if image_size not in IMAGE_SIZES:
         raise ValueError(
-            f"`image_size` must be one of {sorted(GENERATOR_WIDTHS)} pixels. "
-            f"Received: image_size={image_size}"
+            f"`image_size` must be one of {IMAGE_SIZES} pixels. Received: image_size={image_size}"
         )
     if num_classes is not None:
         positive["num_classes"] = num_classes

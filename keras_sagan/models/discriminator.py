@@ -19,10 +19,10 @@ def build_discriminator(
 ):
     """Builds the residual projection discriminator of SAGAN as a functional Keras model.
 
-    Residual blocks halve the image down to 4 x 4 (8 x 8 at 32 pixels), with a `SelfAttention2D`
-    after the first block whose map has one of `attention_resolutions`. The features are summed
-    over the map, not averaged, and go through a dense layer; with classes, their dot product with
-    the label's embedding is added. No batch norm.
+    Residual blocks halve the image down to 4 x 4 (8 x 8 at 16 and 32 pixels), with a
+    `SelfAttention2D` after the first block whose map has one of `attention_resolutions`. The
+    features are summed over the map, not averaged, and go through a dense layer; with classes,
+    their dot product with the label's embedding is added. No batch norm.
 
     Args:
         image_size, base_filters, num_classes, attention_resolutions, channels,

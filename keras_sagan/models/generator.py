@@ -26,7 +26,7 @@ def build_generator(
     128 pixels with the defaults it is the generator of the authors' code, to the parameter.
 
     Args:
-        image_size: 32, 64, 128 or 256 pixels. Defaults to `128`.
+        image_size: A power of two from 8 to 1024, in pixels. Defaults to `128`.
         base_filters: Positive integer, the unit of width of the blocks; `ch` in the sources.
             Defaults to `64`.
         latent_dim: Positive integer. Defaults to `128`.
@@ -58,7 +58,7 @@ def build_generator(
 
     Reference:
         [Zhang et al., 2019](https://arxiv.org/abs/1805.08318); widths of the other sizes from
-        SNGAN (32) and BigGAN (64, 256).
+        SNGAN (32) and BigGAN (64, 256, 512); 8, 16 and 1024 go on with their pattern.
     """
     blocks.check_network_arguments(
         image_size,

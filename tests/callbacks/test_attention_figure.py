@@ -58,6 +58,13 @@ def test_real_images_need_labels_and_a_discriminator_with_attention(tmp_path, st
         run_fit(stub_gan(gammas=("generator/a", "discriminator/b")), [callback])
 
 
+def test_points_outside_the_image_are_refused_before_training(tmp_path, stub_gan, run_fit):
+    model = stub_gan()
+    with pytest.raises(ValueError, match="`query_points` must be .* inside the image, 8 × 8"):
+        run_fit(model, [AttentionFigure(tmp_path, query_points=[(1, 8)])])
+    assert not model.dense.built
+
+
 @pytest.mark.parametrize("gammas", [(), ("discriminator/self_attention",)])
 def test_a_generator_without_attention_is_refused_before_training(
     tmp_path, stub_gan, run_fit, gammas

@@ -9,9 +9,10 @@ from keras import layers, ops
 
 from keras_sagan import SelfAttention2D, build_discriminator, build_generator
 from keras_sagan.layers import ConditionalBatchNorm, SNConv2D, SNDense, SNEmbedding
-from keras_sagan.models import blocks
+from keras_sagan.models import IMAGE_SIZES, blocks
 
 SIZES = (32, 64, 128, 256)
+OTHER_SIZES = (8, 16, 512, 1024)
 
 
 def numpy(x):
@@ -78,6 +79,21 @@ def test_shapes(size, channels, num_classes):
     for network in (generator, discriminator):
         found = [x for x in network._flatten_layers() if isinstance(x, kinds)]
         assert found and all(isinstance(x, ours) for x in found)
+
+
+@pytest.mark.parametrize("size", OTHER_SIZES)
+def test_every_other_power_of_two(size):
+    """The map sizes of both networks, with attention where the examples put it."""
+    assert size in IMAGE_SIZES and len(IMAGE_SIZES) == len(SIZES + OTHER_SIZES)
+    attention = (min(32, size // 2),)
+    generator = build_generator(size, 8, 4, attention_resolutions=attention)
+    discriminator = build_discriminator(size, 8, attention_resolutions=attention)
+    assert generator.output_shape == (None, size, size, 3)
+    assert attention_sizes(generator) == attention_sizes(discriminator)
+    assert attention_sizes(generator) == [f"attention_{attention[0]}"]
+    assert discriminator.get_layer("last_relu").output.shape[1] == (8 if size == 16 else 4)
+    if size <= 16:
+        assert discriminator(generator(latents_of(2, 4))).shape == (2, 1)
 
 
 GENERATOR_MAPS = {size: [4 * 2**i for i in range(int(math.log2(size)) - 1)] for size in SIZES}
@@ -361,9 +377,11 @@ BUILDERS = pytest.mark.parametrize("build", [build_generator, build_discriminato
 
 
 @BUILDERS
-@pytest.mark.parametrize("size", [48, 0, 16, "32", (32, 32), [32], None])
+@pytest.mark.parametrize("size", [48, 0, 4, 2048, "32", (32, 32), [32], None])
 def test_image_size_that_is_not_offered(build, size):
-    with pytest.raises(ValueError, match=r"`image_size` must be one of \[32, 64, 128, 256\].*Rece"):
+    with pytest.raises(
+        ValueError, match=r"`image_size` must be one of \(8, 16, 32, .*, 1024\).*Rece"
+    ):
         build(size)
 
 

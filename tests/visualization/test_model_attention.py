@@ -7,21 +7,41 @@ import tiny_networks as tiny
 from keras import layers
 
 from keras_sagan import SAGAN, SelfAttention2D
-from keras_sagan.visualization import attention_overlay, draw_attention
+from keras_sagan.callbacks import AttentionFigure
+from keras_sagan.visualization import draw_attention
+from keras_sagan.visualization.attention import Layout
 
 SIZE = (16, 8)  # Oblong, so that rows and columns can't be swapped unseen.
+QUERY = (13, 6)
+DARK = 0.1
 
 
-def looks_at_the_brightest():
-    """A model whose attention has one key alone from any query: the brightest pixel's cell."""
+def planted(row, column, size):
+    """A dark image but for one cell of a map of `size`, which is white."""
+    image = np.full((1, *size, 1), DARK, "float32")
+    image[0, row, column] = 1.0
+    return image.repeat(SIZE[0] // size[0], axis=1).repeat(SIZE[1] // size[1], axis=2)
+
+
+def looks_at_the_brightest(factor=1, pool_size=2, cell=(3, 6)):
+    """A model whose attention has one key alone from any query: the brightest cell of its map.
+
+    The map is `factor` times smaller than the image. Whatever its latents, the generator makes the
+    image that is white in `cell` of the map.
+    """
     settings = {"key_reduction": 1, "value_reduction": 1, "use_spectral_norm": False}
     settings["kernel_initializer"] = keras.initializers.Constant(30.0)
+    size = SIZE[0] // factor, SIZE[1] // factor
     latents = keras.Input((2,))
-    x = layers.Reshape((*SIZE, 1))(layers.Dense(SIZE[0] * SIZE[1], activation="tanh")(latents))
-    generator = keras.Model(latents, SelfAttention2D(**settings, name="look")(x))
+    dense = layers.Dense(size[0] * size[1], kernel_initializer="zeros")
+    x = layers.Reshape((*size, 1))(dense(latents))
+    x = SelfAttention2D(**settings, pool_size=pool_size, name="look")(x)
+    generator = keras.Model(latents, layers.UpSampling2D(factor)(x))
+    dense.bias.assign(planted(*cell, size)[0, ::factor, ::factor, 0].ravel())
     images = keras.Input((*SIZE, 1))
-    look = SelfAttention2D(**settings, name="look")(images)
-    discriminator = keras.Model(images, layers.Dense(1)(layers.Flatten()(look)))
+    x = layers.AveragePooling2D(factor)(images)
+    x = SelfAttention2D(**settings, pool_size=pool_size, name="look")(x)
+    discriminator = keras.Model(images, layers.Dense(1)(layers.Flatten()(x)))
     return SAGAN(generator, discriminator, latent_dim=2)
 
 
@@ -30,17 +50,52 @@ def model():
     return looks_at_the_brightest()
 
 
-@pytest.mark.parametrize("row, column", [(0, 0), (15, 7), (3, 6), (12, 1)])
-@pytest.mark.parametrize("query", [(0, 7), (9, 2)])
-def test_a_planted_pixel_is_where_the_overlay_is_bright(model, row, column, query):
-    images = np.full((1, *SIZE, 1), 0.1, "float32")
-    images[0, row, column] = 1.0
-    _, maps = model.attention_maps(images)
-    overlay = attention_overlay(maps["look"][0][query], SIZE)
-    expected = np.zeros(SIZE)
-    top, left = row // 2 * 2, column // 2 * 2  # The cell that the pixel was pooled into.
-    expected[top : top + 2, left : left + 2] = 1.0
-    np.testing.assert_allclose(overlay, expected, atol=1e-6)
+def bright_pixels(path):
+    """Which pixels of the image have a bright overlay in the file of a figure of one query."""
+    picture = np.asarray(pytest.importorskip("PIL.Image").open(path).convert("RGB"))
+    layout = Layout((1, *SIZE, 1), 1, "a title", None)
+    assert picture.shape[:2] == (layout.height, layout.width)
+    left = layout.left + layout.panel_width + layout.gap
+    box = picture[layout.top :, left:][: layout.panel_height, : layout.panel_width, 0]
+    middle = layout.scale // 2
+    return box[middle :: layout.scale, middle :: layout.scale] > 200
+
+
+@pytest.mark.parametrize(
+    "factor, pool_size, cell",
+    [
+        (1, 1, (3, 6)),
+        (1, 2, (15, 0)),
+        (1, 4, (5, 7)),
+        (2, 1, (0, 2)),
+        (2, 2, (3, 1)),
+        (4, 2, (1, 0)),
+    ],
+)
+def test_a_planted_cell_is_where_the_figure_is_bright(factor, pool_size, cell, tmp_path):
+    """From a model, a file and a training, of both networks, to the pixels of the file."""
+    model = looks_at_the_brightest(factor, pool_size, cell)
+    real = planted(*cell, (SIZE[0] // factor, SIZE[1] // factor))
+    model.save(tmp_path / "model.keras")
+    figures = []
+    for source in (model, tmp_path / "model.keras"):
+        for images in (None, real):
+            folder = tmp_path / str(len(figures))
+            common = {"num_images": 1, "query_points": [QUERY]}
+            figures.append(draw_attention(source, folder, images, **common)["look"])
+    callback = AttentionFigure(tmp_path / "run", 1, real_images=real, query_points=[QUERY])
+    model.compile(keras.optimizers.SGD(0.0), keras.optimizers.SGD(0.0), run_eagerly=True)
+    model.fit(real, epochs=1, batch_size=1, callbacks=[callback], verbose=0)
+    figures += sorted((tmp_path / "run").iterdir())
+    assert len(figures) == 6
+    block = factor * pool_size  # Pixels of the image that one key covers.
+    top, left = (factor * x // block * block for x in cell)
+    expected = np.zeros(SIZE, bool)
+    expected[top : top + block, left : left + block] = True
+    for path in figures:
+        found = bright_pixels(path)
+        found[QUERY] = expected[QUERY]  # The dot hides it.
+        np.testing.assert_array_equal(found, expected, err_msg=str(path))
 
 
 def test_a_saved_file_gives_the_same_figure(tmp_path, model):
