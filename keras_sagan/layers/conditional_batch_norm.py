@@ -103,10 +103,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
         )
 
     def call(self, images, labels=None, training=False):
-        if labels is None and self.num_classes > 1:
-            raise ValueError(
-                f"`labels` must be given, as num_classes={self.num_classes}. Received: labels=None"
-            )
+        labels = self._checked(labels, images)
         # Statistics overflow and round in half precision.
         x = ops.cast(images, keras.backend.result_type(images.dtype, "float32"))
         if training and self.trainable:
@@ -120,6 +117,22 @@ class ConditionalBatchNorm(keras.layers.Layer):
         scale = gamma * ops.rsqrt(self._expand(variance, x) + self.epsilon)
         outputs = x * scale + (beta - self._expand(mean, x) * scale)
         return ops.cast(outputs, self.compute_dtype)
+
+    def _checked(self, labels, images):
+        if labels is None and self.num_classes > 1:
+            raise ValueError(
+                f"`labels` must be given, as num_classes={self.num_classes}. Received: labels=None"
+            )
+        if labels is None:
+            return None
+        labels = check_labels(labels, self.num_classes)
+        counts = images.shape[0], labels.shape[0]
+        if None not in counts and counts[0] != counts[1]:  # One label would serve for all images.
+            raise ValueError(
+                f"`labels` must have shape ({counts[0]},): one integer class id per image. "
+                f"Received: labels of shape {tuple(labels.shape)}"
+            )
+        return labels
 
     def _moments(self, x):
         axes = [a for a in range(len(x.shape)) if a != self.axis % len(x.shape)]
@@ -142,9 +155,9 @@ class ConditionalBatchNorm(keras.layers.Layer):
     def _lookup(self, labels, x):
         if labels is None:
             return (self._expand(ops.cast(t[0], x.dtype), x) for t in (self.gamma, self.beta))
-        labels = check_labels(labels, self.num_classes)
         shape = [1] * len(x.shape)
         shape[0], shape[self.axis] = -1, x.shape[self.axis]
+        labels = ops.cast(labels, "int32")  # TensorFlow looks up no uint8.
         tables = (ops.take(table, labels, axis=0) for table in (self.gamma, self.beta))
         return (ops.reshape(ops.cast(rows, x.dtype), shape) for rows in tables)
 
@@ -157,12 +170,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
         return images_shape
 
     def compute_output_spec(self, images, labels=None, training=False):
-        if labels is not None:
-            check_labels(labels, self.num_classes)
-        elif self.num_classes > 1:
-            raise ValueError(
-                f"`labels` must be given, as num_classes={self.num_classes}. Received: labels=None"
-            )
+        self._checked(labels, images)
         return keras.KerasTensor(images.shape, dtype=self.compute_dtype)
 
     def get_config(self):

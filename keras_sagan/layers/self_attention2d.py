@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_sagan.layers.sn_conv2d import SNConv2D
+from keras_sagan.layers.spectral_norm import check_power_iteration
 from keras_sagan.ops.attention import (
     automatic_chunk_size,
     chunked_spatial_attention,
@@ -59,9 +60,10 @@ class SelfAttention2D(keras.layers.Layer):
         `gamma`, trainable, and the four kernels; the convolutions' `vector_u`.
 
     Raises:
-        ValueError: For a reduction or `pool_size` that isn't a positive integer, another
-            `query_chunk_size` than above, fewer channels than a reduction, inputs not of rank 4,
-            or a height or width that `pool_size` doesn't divide.
+        ValueError: For a reduction, `pool_size` or `power_iterations` that isn't a positive
+            integer, an `epsilon` that isn't positive, another `query_chunk_size` than above, fewer
+            channels than a reduction, inputs not of rank 4, or a height or width that `pool_size`
+            doesn't divide.
 
     Example:
 
@@ -108,6 +110,7 @@ class SelfAttention2D(keras.layers.Layer):
                 '`data_format` must be None, "channels_last" or "channels_first". '
                 f"Received: data_format={data_format}"
             )
+        check_power_iteration(power_iterations, epsilon)
         self.key_reduction = key_reduction
         self.value_reduction = value_reduction
         self.pool_size = pool_size

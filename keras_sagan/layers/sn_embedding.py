@@ -80,7 +80,7 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
 
     def call(self, inputs, training=False):
         inputs = check_labels(inputs, self.input_dim, rank=None, argument="inputs")
-        return ops.take(self.normalized_weight(training), inputs, axis=0)
+        return ops.take(self.normalized_weight(training), ops.cast(inputs, "int32"), axis=0)
 
     def compute_output_spec(self, inputs, training=False):
         return keras.KerasTensor((*inputs.shape, self.output_dim), dtype=self.compute_dtype)

@@ -17,14 +17,7 @@ class SpectralNormMixin:
     """
 
     def _set_spectral_norm(self, power_iterations, epsilon, equality_constrained):
-        is_integer = isinstance(power_iterations, int) and not isinstance(power_iterations, bool)
-        if not is_integer or power_iterations < 1:
-            raise ValueError(
-                "`power_iterations` must be a positive integer. "
-                f"Received: power_iterations={power_iterations}"
-            )
-        if epsilon <= 0:
-            raise ValueError(f"`epsilon` must be positive. Received: epsilon={epsilon}")
+        check_power_iteration(power_iterations, epsilon)
         self.power_iterations = power_iterations
         self.epsilon = float(epsilon)
         self.equality_constrained = bool(equality_constrained)
@@ -91,6 +84,13 @@ class SpectralNormMixin:
             f"Received: quantize{args}"
         )
 
+    def enable_lora(self, *args, **kwargs):
+        raise ValueError(
+            f"{type(self).__name__} can't be adapted by LoRA (`lora_rank`): the sum of both would "
+            "be normalised anew in every call. Copy `normalized_weight()` into the plain Keras "
+            f"layer and adapt that. Received: enable_lora{args}"
+        )
+
     def save_own_variables(self, store):
         super().save_own_variables(store)
         if self.built:
@@ -108,6 +108,18 @@ class SpectralNormMixin:
             "epsilon": self.epsilon,
             "equality_constrained": self.equality_constrained,
         }
+
+
+def check_power_iteration(power_iterations, epsilon):
+    """Raises unless both are what `power_iteration` can work with."""
+    is_integer = isinstance(power_iterations, int) and not isinstance(power_iterations, bool)
+    if not is_integer or power_iterations < 1:
+        raise ValueError(
+            "`power_iterations` must be a positive integer. "
+            f"Received: power_iterations={power_iterations}"
+        )
+    if epsilon <= 0:
+        raise ValueError(f"`epsilon` must be positive. Received: epsilon={epsilon}")
 
 
 def spectral_norms(model, normalized_only=True):

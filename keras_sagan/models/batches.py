@@ -126,7 +126,7 @@ def check_shape(shape, image_shape, argument="images"):
 
 
 class BatchCheck:
-    """Checks batches as they pass: the values of the first, and how replicas share each.
+    """Checks batches as they pass: the pixels of the first, the labels and the shares of each.
 
     Args:
         argument: String, the name of the data in messages.
@@ -144,14 +144,18 @@ class BatchCheck:
         self.has_passed = False
 
     def __call__(self, parts):
-        """Raises unless the images and labels of a first batch fit the model.
+        """Raises unless the labels of a batch, and the images of a first one, fit the model.
+
+        Labels of later batches are checked where that needs no copy from a device.
 
         Args:
             parts: List with a tuple of images, labels, … for each replica of this process.
         """
-        if not self.has_passed:
-            for part in parts:
-                images, _ = unpack(part, self.num_classes)
+        for part in parts:
+            if self.has_passed and not _is_on_host(part[1:]):
+                continue
+            images, _ = unpack(part, self.num_classes)
+            if not self.has_passed:
                 check_values(images, self.image_shape)
 
     def check_sizes(self, sizes):
@@ -176,3 +180,7 @@ class BatchCheck:
                 f"`{self.argument}` must yield at least one batch. "
                 "Received: a data set that yields nothing"
             )
+
+
+def _is_on_host(tensors):
+    return all("CPU" in getattr(tensor, "device", "") for tensor in tensors)

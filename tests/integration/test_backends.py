@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
+WHAT = TESTS / "ops", TESTS / "layers", TESTS / "integration" / "other_backends.py"
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
@@ -17,7 +18,7 @@ def test_layers_on_another_backend(backend):
         pytest.skip(f"{backend} is not installed")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n0"]
     result = subprocess.run(
-        [*command, str(TESTS / "ops"), str(TESTS / "layers")],
+        [*command, *map(str, WHAT)],
         env={**os.environ, "KERAS_BACKEND": backend},
         cwd=TESTS.parent,
         capture_output=True,

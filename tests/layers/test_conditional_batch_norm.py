@@ -109,6 +109,15 @@ def test_mask_is_untouched():
     assert layer.supports_masking and layer.compute_mask(IMAGES, mask) is mask
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int64"])
+def test_integer_labels_of_any_width(dtype):
+    layer = ConditionalBatchNorm(4)
+    layer.build(IMAGES.shape)
+    layer.gamma.assign(np.arange(12.0).reshape(4, 3))
+    received = numpy(layer(IMAGES, LABELS.astype(dtype)))
+    np.testing.assert_array_equal(received, numpy(layer(IMAGES, LABELS)))
+
+
 def test_rank_two():
     assert tuple(ConditionalBatchNorm(4)(IMAGES[:, 0, 0], LABELS, training=True).shape) == (6, 3)
 
@@ -132,6 +141,7 @@ def test_symbolic_shapes_are_checked():
         (np.eye(4)[LABELS], "integer class ids, not probabilities or one-hot"),
         (LABELS[:, None], r"shape \(batch,\)"),
         (LABELS.astype("float32"), "integer"),
+        (LABELS[:1], r"`labels` must have shape \(6,\).*Received: labels of shape \(1,\)"),
     ],
 )
 def test_bad_labels(labels, message):

@@ -242,8 +242,10 @@ def test_bad_arguments(name, value):
         SelfAttention2D(**{name: value})
 
 
-def test_bad_data_format_and_power_iterations():
+def test_bad_data_format_power_iterations_and_epsilon():
     with pytest.raises(ValueError, match="`data_format` must be.*Received: data_format=NHWC"):
         SelfAttention2D(data_format="NHWC")
     with pytest.raises(ValueError, match="`power_iterations` must be a positive integer"):
-        SelfAttention2D(power_iterations=0).build((1, 4, 4, 16))
+        SelfAttention2D(power_iterations=0)
+    with pytest.raises(ValueError, match="`epsilon` must be positive. Received: epsilon=0"):
+        SelfAttention2D(epsilon=0)

@@ -28,6 +28,14 @@ def raw_weight(layer):
     return layer.embeddings if isinstance(layer, SNEmbedding) else layer.kernel
 
 
+def converge(layer, inputs, calls=3):
+    """A hundred power iterations a call."""
+    steps, layer.power_iterations = layer.power_iterations, 100
+    for _ in range(calls):
+        layer(inputs, training=True)
+    layer.power_iterations = steps
+
+
 def plain_outputs(layer, inputs, weight):
     """What the layer's Keras parent makes of a given weight."""
     parent = type(layer).__mro__[2]
@@ -49,13 +57,24 @@ def test_layer_contract(cls, arguments, inputs, weights, tmp_path):
 @each_layer
 def test_weight_is_divided_by_the_svd_norm_after_convergence(cls, arguments, inputs, weights):
     layer = cls(**arguments)
-    for _ in range(300):
-        layer(inputs, training=True)
+    converge(layer, inputs)
     weight = numpy(raw_weight(layer))
     sigma = oracles.spectral_norm(weight)
     assert float(layer.sigma) == pytest.approx(sigma, rel=1e-3)
     expected = plain_outputs(layer, inputs, weight / sigma)
     np.testing.assert_allclose(numpy(layer(inputs)), expected, rtol=2e-3, atol=1e-5)
+
+
+@each_layer
+def test_iterations_of_a_call_are_those_of_as_many_calls(cls, arguments, inputs, weights):
+    layers = [cls(**arguments, power_iterations=steps) for steps in (4, 1)]
+    for layer in layers:
+        layer.build(inputs.shape)
+    layers[1].set_weights(layers[0].get_weights())
+    layers[0](inputs, training=True)
+    for _ in range(4):
+        layers[1](inputs, training=True)
+    np.testing.assert_allclose(*[numpy(layer.vector_u) for layer in layers], atol=1e-6)
 
 
 @each_layer
@@ -109,8 +128,7 @@ def test_zero_weight_gives_zeros_and_recovers(cls, arguments, inputs, weights):
     np.testing.assert_array_equal(numpy(layer(inputs, training=True)), 0.0)
     assert float(layer.sigma) == 0.0
     raw_weight(layer).assign(np.random.normal(size=raw_weight(layer).shape))
-    for _ in range(300):
-        layer(inputs, training=True)
+    converge(layer, inputs)
     sigma = oracles.spectral_norm(numpy(raw_weight(layer)))
     assert float(layer.sigma) == pytest.approx(sigma, rel=1e-3)
 
@@ -122,8 +140,7 @@ def test_equality_constrained_false_leaves_small_kernels_alone(cls, arguments, i
     weight = numpy(raw_weight(layer))
     for scale in (0.1, 10.0):
         raw_weight(layer).assign(scale * weight / oracles.spectral_norm(weight))
-        for _ in range(300):
-            layer(inputs, training=True)
+        converge(layer, inputs)
         expected = numpy(raw_weight(layer)) / max(1.0, scale)
         np.testing.assert_allclose(numpy(layer.normalized_weight()), expected, rtol=2e-3)
 
@@ -135,8 +152,7 @@ def test_gradient_through_sigma_equals_finite_differences(cls, arguments, inputs
     if keras.backend.backend() != "tensorflow":
         return check_gradient_without_tape(cls, arguments, inputs)
     layer = cls(**arguments)
-    for _ in range(500):
-        layer(inputs, training=True)
+    converge(layer, inputs, calls=5)
     target = np.random.normal(size=layer(inputs).shape).astype("float32")
     weight = raw_weight(layer)
     with tf.GradientTape() as tape:
@@ -147,8 +163,7 @@ def test_gradient_through_sigma_equals_finite_differences(cls, arguments, inputs
 
 def check_gradient_without_tape(cls, arguments, inputs):
     layer = cls(**arguments)
-    for _ in range(500):
-        layer(inputs, training=True)
+    converge(layer, inputs, calls=5)
     target = np.random.normal(size=layer(inputs).shape).astype("float32")
     if keras.backend.backend() == "torch":
         ops.sum(layer(inputs, training=False) * ops.convert_to_tensor(target)).backward()
@@ -209,6 +224,14 @@ def test_quantize_is_refused(cls, arguments, inputs, weights):
     layer.build(inputs.shape)
     with pytest.raises(ValueError, match="can't be quantized"):
         layer.quantize("int8")
+
+
+@each_layer
+def test_lora_is_refused(cls, arguments, inputs, weights):
+    for layer in (cls(**arguments), cls(**arguments, lora_rank=2)):
+        with pytest.raises(ValueError, match=f"{cls.__name__} can't be adapted by LoRA.*Received"):
+            layer.build(inputs.shape)
+            layer.enable_lora(2)
 
 
 @each_layer
@@ -322,6 +345,9 @@ def test_dense_keeps_inner_axes_and_activation():
 
 def test_embedding_of_any_rank_and_its_errors():
     layer = SNEmbedding(7, 4)
+    rows = numpy(layer(IDS))
+    for dtype in ("uint8", "int8", "int16", "int64"):
+        np.testing.assert_array_equal(numpy(layer(IDS.astype(dtype))), rows)
     assert tuple(layer(np.zeros((2, 3), "int32")).shape) == (2, 3, 4)
     with pytest.raises(ValueError, match=r"`inputs` must lie in \[0, 7\).*Received: inputs with 7"):
         layer(np.array([0, 7]))
