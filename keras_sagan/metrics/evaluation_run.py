@@ -1,6 +1,7 @@
 """One pass of features for all scores, with the protocol and the baselines beside them."""
 
 import hashlib
+import importlib
 import json
 import os
 import platform
@@ -109,7 +110,7 @@ class EvaluationRun:
 
     def run(self, batches, num_images, protocol, name):
         """Measures `num_images` images and the baselines; returns the report."""
-        info = self.reference.info
+        info, backend = self.reference.info, keras.backend.backend()
         protocol = {
             "num_generated": num_images,
             "reference": info["dataset"],
@@ -123,7 +124,7 @@ class EvaluationRun:
             "versions": {
                 "python": platform.python_version(),
                 "keras": keras.__version__,
-                "backend": keras.backend.backend(),
+                "backend": f"{backend} {importlib.import_module(backend).__version__}",
                 "numpy": np.__version__,
                 "keras_sagan": __version__,
             },
@@ -152,7 +153,7 @@ class EvaluationRun:
             shape = images.shape[1:]
             if done == num_images:  # The log has all: this is for the shape alone.
                 break
-            features = self.extraction(images, self.names)
+            features = self.extraction(images, self.names, done)
             if labels is not None:
                 features["labels"] = np.asarray(labels, dtype=np.int64)[:, None]
             if log is not None:

@@ -43,17 +43,18 @@ class FeatureExtraction:
 
             self._call = share_among_replicas(self._call_extractor, strategy)
 
-    def __call__(self, images, names=("features",)):
+    def __call__(self, images, names=("features",), first=0):
         """Returns `{name: array of shape (num_images, dim)}` for the outputs that are asked for.
 
         Args:
             images: uint8 images in [0, 255] or floats in `value_range`, of shape
                 (batch, height, width, channels).
             names: Strings, `"features"`, `"logits"` or both.
+            first: Integer, the number of the first image, for messages. Defaults to `0`.
         """
         images = self.to_model_space(images)
         parts = [
-            self._extract(images[start : start + self.batch_size], names, start)
+            self._extract(images[start : start + self.batch_size], names, first + start)
             for start in range(0, len(images), self.batch_size)
         ]
         if not parts:

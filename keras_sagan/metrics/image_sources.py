@@ -38,6 +38,12 @@ def batches_of(images, batch_size, start=0):
         done += count
 
 
+def image_shape_of(images):
+    """The shape of an image of an array or a pair of arrays; `None` where it isn't known yet."""
+    images = images[0] if _is_pair(images) else images
+    return [int(x) for x in images.shape[1:]] if hasattr(images, "shape") else None
+
+
 def noise_images(count, image_shape, seed, batch_size):
     """Yields batches of uniform uint8 noise, the same whatever the batch size."""
     for start in range(0, count, batch_size):

@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 
 from keras_sagan.metrics.feature_extraction import describe_extractor
-from keras_sagan.metrics.image_sources import batches_of
+from keras_sagan.metrics.image_sources import batches_of, image_shape_of
 from keras_sagan.ops.frechet import Moments, compute_moments, covariance, merge_moments
 
 _PARTS = ("features", "logits", "labels")
@@ -84,7 +84,7 @@ class ReferenceStatistics:
                 )
             shape = batch.shape[1:]
             digest.update(np.ascontiguousarray(batch).tobytes())
-            found = extraction(batch, names)
+            found = extraction(batch, names, count)
             features = found[names[0]]
             for half in (0, 1):
                 part = features[(half + count) % 2 :: 2]
@@ -259,7 +259,7 @@ class ReferenceStatistics:
         extractor = extractor_info(extraction.feature_extractor)
         names = kwargs.get("names", ("features",))
         key = [dataset, split, num_images, extractor, extraction.value_range, names[0]]
-        key = json.dumps(key)
+        key = json.dumps([*key, image_shape_of(images)])
         name = "".join(x if x.isalnum() else "_" for x in f"{dataset}_{split}_{num_images}")
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         path = pathlib.Path(cache_dir) / f"{name}_{digest}.npz"

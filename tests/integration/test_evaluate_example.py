@@ -54,3 +54,23 @@ def test_a_saved_model_against_a_folder_and_a_statistics_file(example, tmp_path,
     )
     again = metrics.EvaluationReport.load(tmp_path / "b" / "report.json")
     assert again.values["fid"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_folder_against_a_split_of_tensorflow_datasets(example, tmp_path):
+    image_module = pytest.importorskip("PIL.Image")
+    tfds = pytest.importorskip("tensorflow_datasets")
+    images = np.random.default_rng(1).integers(0, 256, (12, 32, 32), "uint8")
+    for number, image in enumerate(images):
+        image_module.fromarray(image).save(tmp_path / f"{number:02}.png")
+    with tfds.testing.mock_data(num_examples=20):
+        example.main(
+            ["--images", str(tmp_path), "--reference", "tfds:fashion_mnist:test"]
+            + "--extractor grey --metrics fid kid --batch_size 8".split()
+            + ["--output", str(tmp_path / "report")]
+        )
+    protocol = metrics.EvaluationReport.load(tmp_path / "report" / "report.json").protocol
+    assert protocol["num_reference"] == 20 and protocol["num_generated"] == 12
+    assert (protocol["reference"], protocol["reference_split"]) == (
+        "fashion_mnist, 32 pixels",
+        "test",
+    )

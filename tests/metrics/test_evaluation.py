@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from replicas import two_replicas
 
-from keras_sagan import metrics
+from keras_sagan import SAGAN, metrics
 from keras_sagan.metrics import evaluate_generator, evaluate_images
 from keras_sagan.metrics.progress import Progress
 
@@ -92,6 +92,33 @@ def test_the_batch_size_does_not_matter(batch_size):
         expected.baselines["noise"], rel=1e-6, nan_ok=True
     )
     assert {**report.protocol} == {**expected.protocol}
+
+
+def test_a_networks_batches_do_not_matter_beyond_one_in_a_million():
+    model = SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=4, seed=0)
+    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 1)).astype("uint8")
+    kwargs = {"extractor": metrics.GreyClassifierFeatures(), "num_images": 30, "reference": images}
+    first, second = (
+        measure(model, metrics=("fid", "kid", "inception_score"), batch_size=n, **kwargs)
+        for n in (7, 30)
+    )
+    # The spread of scores near 1 is small against them: there it is their own precision.
+    assert second.values == pytest.approx(first.values, rel=1e-6, abs=1e-7, nan_ok=True)
+    assert second.protocol == first.protocol
+
+
+def test_the_image_with_bad_features_is_numbered_over_all_batches():
+    class Bad(Pixels):
+        def named_outputs(self, images):
+            broken = self.images <= self.first < self.images + len(images)
+            outputs = super().named_outputs(images)
+            return {k: v * (np.nan if broken else 1.0) for k, v in outputs.items()}
+
+    for first, message in ((37, r"images\[32\]"), (120 + 21, r"images\[16\]")):
+        extractor = Bad()
+        extractor.first = first  # in a batch that begins at that number
+        with pytest.raises(ValueError, match=message):
+            measure(extractor=extractor, metrics="fid", batch_size=16)
 
 
 def test_labels_by_frequency_or_uniform_or_given():
@@ -184,6 +211,11 @@ def test_statistics_are_cached_by_data_set_split_size_and_extractor(tmp_path):
     measure(split="train", **kwargs)
     measure(reference=real_images(100), **kwargs)
     assert len(list(tmp_path.glob("*.npz"))) == 3
+    images, labels = real_images()
+    turned = images.reshape(120, 2, 8, 1), labels  # the same data set at another size
+    other = measure(reference=turned, **kwargs)
+    assert len(list(tmp_path.glob("*.npz"))) == 4
+    assert other.protocol["reference_sha256"] == report.protocol["reference_sha256"]
 
 
 def test_a_cached_file_without_the_features_that_a_metric_needs_is_made_anew(tmp_path):
