@@ -67,7 +67,7 @@ setup(
         "plot": PLOT,
         "docs": DOCS,
         "export": EXPORT,
-        "test": TEST + DATA + METRICS + PLOT + DOCS,
+        "test": TEST + DATA + METRICS + PLOT + DOCS + EXPORT,
         "all": DATA + METRICS + PLOT,
     },
     classifiers=[

@@ -83,6 +83,8 @@ def bake_spectral_norm(model):
             make, names = _plain_norm, ("images", "labels")
         elif _resamples(operation):
             make, names = _plain_resampling, ("inputs",)
+        elif isinstance(operation, layers.UpSampling2D):
+            return _up(operation, *args, **kwargs)
         else:
             return operation(*args, **kwargs)
         arguments = [*args, *(kwargs[name] for name in names[len(args) :] if name in kwargs)]
@@ -181,12 +183,21 @@ def _plain_resampling(layer, shape, new_values):
     conv = layers.Conv2D.from_config({**config, "activation": None})
     new_values.append((conv, _weights(layer)))
     settings = {"data_format": layer.data_format, "dtype": layer.dtype_policy}
-    up = layers.UpSampling2D(2, **settings) if layer.resample == "up" else None
-    steps = [up, conv] if up else [conv, layers.AveragePooling2D(2, **settings)]
+    up = functools.partial(_up, layers.UpSampling2D(2, **settings))
+    steps = [conv, layers.AveragePooling2D(2, **settings)]
+    if layer.resample == "up":
+        steps = [up, conv]
     if layer.kernel_size == (1, 1):  # The same on the smaller map.
         steps.reverse()
     steps.append(layers.Activation(layer.activation, dtype=layer.dtype_policy))
     return lambda x: functools.reduce(lambda x, step: step(x), steps, x)
+
+
+def _up(layer, x):
+    """Enlarges a map, and says its size: TensorFlow forgets it, and LiteRT's converter needs it."""
+    x = layer(x)
+    is_known = None not in x.shape[1:]
+    return layers.Reshape(x.shape[1:], dtype=layer.dtype_policy)(x) if is_known else x
 
 
 def _plain_norm(layer, shape, new_values):
