@@ -62,8 +62,8 @@ def main(arguments=None):
     settings = parser.parse_args(arguments)
     try:
         settings.command(settings)
-    except KeyboardInterrupt:
-        print("\nStopped.", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"\nStopped{error}.", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get("KERAS_SAGAN_TRACEBACK"):
@@ -111,6 +111,13 @@ def build_parser():
     return parser
 
 
+def positive_integer(text):
+    """The type of an option that counts something."""
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive integer, not {text}")
+    return value
+
+
 def add_run(parser):
     parser.add_argument("run", help="the folder of a run, or a .keras file")
     parser.add_argument("--seed", type=int, metavar="N", default=0, help="of the latents")
@@ -135,13 +142,23 @@ def train_arguments(parser):
         "--preset", choices=presets, default="sagan_fashion_mnist_32", help="networks and rates"
     )
     parser.add_argument("--recipe", metavar="NAME", help="a recipe of the preset, such as paper")
-    parser.add_argument("--epochs", type=int, metavar="N", default=7, help="how long, in all")
     parser.add_argument(
-        "--steps-per-epoch", type=int, metavar="N", help="default: once through the images"
+        "--epochs", type=positive_integer, metavar="N", default=7, help="how long, in all"
     )
-    parser.add_argument("--batch-size", type=int, metavar="N", help="default: the preset's")
     parser.add_argument(
-        "--base-filters", type=int, metavar="N", help="the width; default: the preset's"
+        "--steps-per-epoch",
+        type=positive_integer,
+        metavar="N",
+        help="default: once through the images",
+    )
+    parser.add_argument(
+        "--batch-size", type=positive_integer, metavar="N", help="default: the preset's"
+    )
+    parser.add_argument(
+        "--base-filters",
+        type=positive_integer,
+        metavar="N",
+        help="the width; default: the preset's",
     )
     parser.add_argument(
         "--image-size", type=int, choices=IMAGE_SIZES, help="pixels; default: the preset's"
@@ -194,18 +211,29 @@ def train(settings):
         real, _ = source.head(settings.fid_images)
         metric = FrechetInceptionDistance(extractor_for(model.image_shape, settings.inception))
         fid = FIDEvaluator(metric, real, len(real), max(1, settings.epochs // 5), at_start=True)
+    checkpoint = TrainingCheckpoint(output / "checkpoints")
+    stop = StopOnNonFinite(every_steps=steps)
     callbacks = [
-        StopOnNonFinite(every_steps=steps),
+        stop,
         AttentionMonitor(),
         CollapseMonitor(),
         SampleGrid(output, class_names=names, gif=True),
         *([AttentionFigure(output, class_names=names)] if model.attention_gammas() else []),
         *([fid] if fid else []),
-        TrainingCheckpoint(output / "checkpoints"),  # Last: all before it is done then.
+        checkpoint,  # Last: all before it is done then.
     ]
-    history = model.fit(
-        source.batches(), epochs=settings.epochs, steps_per_epoch=steps, callbacks=callbacks
-    )
+    try:
+        history = model.fit(
+            source.batches(), epochs=settings.epochs, steps_per_epoch=steps, callbacks=callbacks
+        )
+    except KeyboardInterrupt as error:
+        if not int(model.steps):
+            raise
+        checkpoint.save()
+        message = f" after step {int(model.steps)}; the same command again goes on"
+        raise KeyboardInterrupt(message) from error
+    if stop.reason:
+        raise ValueError(f"{stop.reason} The newest of {checkpoint.directory} is from before.")
     model.save(output / "model.keras")
     if history.epoch:
         count = len(history.epoch)
@@ -225,7 +253,9 @@ def sample_arguments(parser):
     parser.add_argument(
         "--output", metavar="PATH", help="a .png, or a .gif of latents and classes; in the run"
     )
-    parser.add_argument("--columns", type=int, metavar="N", default=8, help="images in a row")
+    parser.add_argument(
+        "--columns", type=positive_integer, metavar="N", default=8, help="images in a row"
+    )
     parser.add_argument(
         "--classes", type=int, metavar="N", nargs="+", help="the rows; default: all, up to 10"
     )
@@ -268,9 +298,11 @@ def sample(settings):
 def attention_arguments(parser):
     add_run(parser)
     parser.add_argument("--output", metavar="PATH", help="a folder; default: the run's")
-    parser.add_argument("--num-images", type=int, metavar="N", default=4, help="rows of the figure")
     parser.add_argument(
-        "--num-points", type=int, metavar="N", default=3, help="queries in each image"
+        "--num-images", type=positive_integer, metavar="N", default=4, help="rows of the figure"
+    )
+    parser.add_argument(
+        "--num-points", type=positive_integer, metavar="N", default=3, help="queries in each image"
     )
     parser.add_argument(
         "--discriminator", action="store_true", help="show its attention on real images"
@@ -302,7 +334,7 @@ def attention(settings):
 def evaluate_arguments(parser):
     add_run(parser)
     parser.add_argument(
-        "--num-images", type=int, metavar="N", default=5000, help="generated, and real"
+        "--num-images", type=positive_integer, metavar="N", default=5000, help="generated, and real"
     )
     scores = sorted(METRICS)
     parser.add_argument("--metrics", nargs="+", choices=scores, default=["fid"], help="scores")

@@ -17,6 +17,7 @@ from keras_sagan.data import (
     steps_per_epoch,
 )
 from keras_sagan.metrics import GreyClassifierFeatures, TFGANInception
+from keras_sagan.models import SAGAN
 
 
 class Source(NamedTuple):
@@ -123,7 +124,7 @@ def load_run(path):
         Tuple of the model and what `run.json` beside it says, or an empty dictionary.
 
     Raises:
-        ValueError: If there is no model.
+        ValueError: If there is no model, or none that can be loaded here.
     """
     path = Path(path)
     model_path = path / "model.keras" if path.is_dir() else path
@@ -131,7 +132,17 @@ def load_run(path):
         raise ValueError(f"There is no model at {model_path}; `keras-sagan train` makes one.")
     record = model_path.with_name("run.json")
     known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
-    return keras.saving.load_model(model_path), known
+    try:
+        model = keras.saving.load_model(model_path)
+    except TypeError as error:  # A class that this process doesn't know.
+        reason = str(error).rpartition("Exception encountered: ")[2].partition("\n")[0]
+        raise ValueError(
+            f"{model_path} can't be loaded from the command line: {reason} A model with classes of "
+            "its own is loaded in a script that imports them."
+        ) from error
+    if not isinstance(model, SAGAN):
+        raise ValueError(f"{model_path} holds a {type(model).__name__}, and not a SAGAN.")
+    return model, known
 
 
 def extractor_for(image_shape, inception=None):

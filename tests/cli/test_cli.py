@@ -1,13 +1,17 @@
 """The command line: one full round on the embedded images, help, and what goes wrong."""
 
+import io
 import json
 import re
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
+from keras_sagan import SAGAN
+from keras_sagan.callbacks import AttentionMonitor
 from keras_sagan.cli import main
 from keras_sagan.cli.main import build_parser
 
@@ -17,12 +21,26 @@ COMMANDS = ("train", "sample", "attention", "evaluate", "export")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run of two epochs, the second one by the same command again."""
+    """A run of two epochs, stopped by Ctrl-C in the second and gone on with by the same command."""
     output = tmp_path_factory.mktemp("cli") / "run"
     options = ["--output", str(output), "--base-filters", "4", "--batch-size", "16"]
     options += ["--steps-per-epoch", "4", "--fid-images", "50"]
-    for epochs in ("1", "2"):
-        assert main(["train", *options, "--epochs", epochs]) == 0
+    options += ["--epochs", "2"]
+    pressed = []
+
+    def press(callback, batch, logs=None):
+        pressed.append(batch)
+        if len(pressed) == 6:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AttentionMonitor, "on_train_batch_end", press)
+        stderr = io.StringIO()
+        patch.setattr(sys, "stderr", stderr)
+        assert main(["train", *options]) == 130
+    assert "\nStopped after step 6; the same command again goes on.\n" in stderr.getvalue()
+    assert not (output / "model.keras").exists()
+    assert main(["train", *options]) == 0
     return output
 
 
@@ -122,9 +140,39 @@ def test_errors_are_one_line(tmp_path, capsys, monkeypatch):
     assert "can't both be given" in capsys.readouterr().err
     assert main(["train", "--image-size", "64", "--output", str(tmp_path)]) == 1
     assert "are of 32 pixels: give --images" in capsys.readouterr().err
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
+    assert main(["sample", str(tmp_path / "other.keras")]) == 1
+    assert "other.keras holds a Sequential, and not a SAGAN." in capsys.readouterr().err
+    unknown = type("OfAUser", (keras.layers.Layer,), {"__module__": "not_here"})
+    keras.Sequential([keras.Input((2,)), unknown()]).save(tmp_path / "unknown.keras")
+    assert main(["sample", str(tmp_path / "unknown.keras")]) == 1
+    error = capsys.readouterr().err
+    assert "can't be loaded" in error and "OfAUser" in error and error.count("\n") == 1
+    (tmp_path / "broken.keras").write_bytes(b"no archive")
+    assert main(["sample", str(tmp_path / "broken.keras")]) == 1
+    assert "broken.keras" in capsys.readouterr().err
     monkeypatch.setenv("KERAS_SAGAN_TRACEBACK", "1")
     with pytest.raises(ValueError, match="There is no model"):
         main(["sample", str(tmp_path)])
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "two", "1.5"])
+def test_counts_are_positive(value, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--epochs", value])
+    assert stop.value.code == 2
+    assert "argument --epochs: " in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_finite_is_an_error(tmp_path, capsys, monkeypatch):
+    def fit(model, *args, callbacks, **kwargs):
+        callbacks[0].reason = "At step 3 d_loss isn't finite."
+
+    monkeypatch.setattr(SAGAN, "fit", fit)
+    options = ["--output", str(tmp_path), "--base-filters", "4", "--fid-images", "0"]
+    assert main(["train", *options]) == 1
+    assert "keras-sagan: At step 3 d_loss isn't finite. The newest" in capsys.readouterr().err
+    assert not (tmp_path / "model.keras").exists()
 
 
 def test_ctrl_c(monkeypatch, capsys):
