@@ -14,7 +14,8 @@ class FrechetInceptionDistance(FeatureMetric):
     their features are kept, on the host. A metric over a data set and not over a batch, it lives
     in a callback or a script: it can't run inside a compiled train step. Its value depends on
     the extractor, on the number of images and on which real ones were taken, so print `protocol`
-    beside it. With the same images it equals TF-GAN's to 1e-5 relative.
+    beside it. With the same images it equals TF-GAN's to 1e-5 relative, but for TF-GAN's
+    threshold, which takes no root of values below 1e-10.
 
     Args:
         feature_extractor: What turns images into features: a `TFGANInception`, a

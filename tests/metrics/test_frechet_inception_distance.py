@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_sagan.metrics import FrechetInceptionDistance, GreyClassifierFeatures, load_tfgan_eval
+from keras_sagan.ops.frechet import frechet_distance_of_samples
 
 
 def flat(images):
@@ -52,6 +53,22 @@ def test_equals_tfgan(count):
     a, b = (tf.constant(flat(x) / 127.5 - 1.0, "float64") for x in (real, generated))
     expected = float(tfgan_eval.frechet_classifier_distance_from_activations(a, b))
     assert filled(real, generated).result() == pytest.approx(expected, rel=1e-5)
+
+
+def test_where_tfgan_differs_it_is_by_its_threshold():
+    """TF-GAN takes no root of values below 1e-10: singular values below 1e-5 count as squares."""
+    tf = pytest.importorskip("tensorflow")
+    rng = np.random.default_rng(0)
+    scales = np.logspace(-1, -4, 64)
+    first, second = (rng.standard_normal((200, 64)) * scales * factor for factor in (1.0, 1.1))
+    sides = [(x - x.mean(0)) / np.sqrt(199) for x in (first, second)]
+    values = np.linalg.svd(sides[0] @ sides[1].T, compute_uv=False)
+    small = values[values < 1e-5]
+    result = frechet_distance_of_samples(first, second)
+    distance = load_tfgan_eval().frechet_classifier_distance_from_activations
+    expected = float(distance(*(tf.constant(x, "float64") for x in (first, second))))
+    assert abs(result / expected - 1.0) > 1e-3
+    assert result + 2.0 * np.sum(small - small**2) == pytest.approx(expected, rel=1e-8)
 
 
 def test_all_ways_to_write_the_same_images_agree():
