@@ -13,6 +13,7 @@ network, from TF-Hub or with --inception from a local copy. --fid_images 0 leave
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import keras
@@ -80,8 +81,9 @@ def main(arguments=None):
     attention = callbacks.AttentionFigure(
         workdir, class_names=names, real_images=shown[0], real_labels=shown[1]
     )
+    stop = callbacks.StopOnNonFinite(every_steps=steps)
     run = [
-        callbacks.StopOnNonFinite(every_steps=steps),
+        stop,
         callbacks.AttentionMonitor(),
         callbacks.SampleGrid(workdir, class_names=names, gif=True),
         attention,
@@ -103,8 +105,16 @@ def main(arguments=None):
     log = keras.callbacks.CSVLogger(workdir / "log.csv", append=True)
     workdir.mkdir(parents=True, exist_ok=True)
     # The checkpoint comes last: it says that all before it was done.
-    run += [log, callbacks.TrainingCheckpoint(workdir / "checkpoints")]
-    history = model.fit(dataset, epochs=settings.epochs, steps_per_epoch=steps, callbacks=run)
+    checkpoint = callbacks.TrainingCheckpoint(workdir / "checkpoints")
+    run += [log, checkpoint]
+    try:
+        history = model.fit(dataset, epochs=settings.epochs, steps_per_epoch=steps, callbacks=run)
+    except KeyboardInterrupt:
+        if int(model.steps):
+            checkpoint.save()
+        sys.exit(f"\nStopped after step {int(model.steps)}; the same command again goes on.")
+    if stop.reason:
+        sys.exit(f"{stop.reason} The newest of {checkpoint.directory} is from before.")
 
     model.save(workdir / "model.keras")
     figures = dict(history.history)
