@@ -142,18 +142,20 @@ def main(arguments=None):
     if settings_path.exists() != settings.resume:
         known = f"no run is in {workdir}" if settings.resume else f"{workdir} holds a run"
         sys.exit(f"{known}. Use --resume to go on with a run, or another --workdir for a new one.")
-    workdir.mkdir(parents=True, exist_ok=True)
     if settings.resume:  # as the run began, but for its length
         begun = json.loads(settings_path.read_text())
         vars(settings).update({**begun, "resume": True, "epochs": settings.epochs})
-    else:
-        write_json(settings_path, vars(settings))
 
     dataset, info, reference, reference_name = load_data(settings)
+    metric = fid_metric(info.image_shape[-1])
+    print(f"The FID looks through {metric.protocol['feature_extractor']}")
+    # Only now: a folder or a network that isn't there leaves no run behind.
+    workdir.mkdir(parents=True, exist_ok=True)
+    if not settings.resume:
+        write_json(settings_path, vars(settings))
     steps_per_epoch = settings.steps_per_epoch or info.steps_per_epoch
     model = build_model(settings, info)
     checkpoint = callbacks.TrainingCheckpoint(workdir / "checkpoints")
-    metric = fid_metric(info.image_shape[-1])
     fid = callbacks.FIDEvaluator(
         metric,
         reference,

@@ -1,23 +1,15 @@
 """The evaluation example: a model and a folder, the report as JSON and as a page."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
+from example_scripts import load_example
 
 from keras_sagan import SAGAN, metrics
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def example():
-    path = ROOT / "examples" / "evaluate.py"
-    spec = importlib.util.spec_from_file_location("evaluate_example", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_example("evaluate")
 
 
 def test_a_saved_model_against_a_folder_and_a_statistics_file(example, tmp_path, capsys):

@@ -10,8 +10,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from example_scripts import load_example
 
-import keras_sagan  # noqa: F401  registers the classes of the saved models
+from keras_sagan import metrics
 
 ROOT = Path(__file__).parents[2]
 SHORT = ["--epochs", "2", "--steps_per_epoch", "40", "--fid_images", "200"]
@@ -82,8 +83,56 @@ def test_interrupted_and_resumed_equals_uninterrupted(finished, tmp_path):
     assert results[0]["fid"]["end"] == results[1]["fid"]["end"]
 
 
-def test_a_run_is_never_overwritten(finished, tmp_path):
-    code, output = run(*SHORT, "--workdir", str(finished))
-    assert code == 1 and "holds a run. Use --resume" in output
-    code, output = run("--resume", "--workdir", str(tmp_path / "none"))
-    assert code == 1 and "no run is in" in output
+@pytest.fixture(scope="module")
+def example():
+    return load_example("fashion_mnist")
+
+
+def test_a_run_is_never_overwritten(example, finished, tmp_path):
+    with pytest.raises(SystemExit, match="holds a run. Use --resume"):
+        example.main([*SHORT, "--workdir", str(finished)])
+    with pytest.raises(SystemExit, match="no run is in"):
+        example.main(["--resume", "--workdir", str(tmp_path / "none")])
+
+
+def test_data_that_are_not_there_leave_no_run_behind(example, tmp_path):
+    workdir = tmp_path / "run"
+    with pytest.raises(FileNotFoundError, match="`data_dir` must be a folder holding train-images"):
+        example.main(["--data_dir", str(tmp_path), "--workdir", str(workdir)])
+    assert not workdir.exists()
+
+
+def test_the_full_files(example, tmp_path):
+    """The folder's training images are taken, and not those that ship with the package."""
+    images = np.arange(70, dtype="uint8")[:, None, None] + np.zeros((28, 28), "uint8")
+    for name, array in (("images-idx3", images), ("labels-idx1", np.arange(70, dtype="uint8") % 7)):
+        header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+        (tmp_path / f"train-{name}-ubyte").write_bytes(header + array.tobytes())
+    settings = example.parse_arguments(["--data_dir", str(tmp_path), "--fid_images", "50"])
+    dataset, info, reference, name = example.load_data(settings)
+    assert (info.num_images, info.steps_per_epoch, info.image_shape) == (70, 1, (32, 32, 1))
+    assert name == "first 50 images of Fashion-MNIST, train"
+    np.testing.assert_array_equal(reference[:, 16, 16, 0], np.arange(50))
+    batch, labels = next(iter(dataset))
+    np.testing.assert_array_equal(labels, batch[:, 16, 16, 0].numpy() % 7)
+
+
+@pytest.mark.parametrize("name, channels", [("fashion_mnist", 1), ("cifar10", 3)])
+def test_data_sets_of_tfds(example, name, channels, tmp_path, monkeypatch):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    folders = ["--data_dir", str(tmp_path), "--workdir", str(tmp_path / "run")]
+    arguments = ["--dataset", name, "--fid_images", "50", "--batch_size", "8", *folders]
+    with tfds.testing.mock_data(num_examples=64):
+        dataset, info, reference, words = example.load_data(example.parse_arguments(arguments))
+        assert info.image_shape == (32, 32, channels) and info.num_classes == 10
+        assert reference.shape == (50, 32, 32, channels) and reference.dtype == np.uint8
+        assert words == f"first 50 images of TFDS {name}, train"
+        if channels == 3:  # Inception is fetched before anything is trained.
+            monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
+            offline = metrics.TFGANInception("http://localhost:9/inception")
+            monkeypatch.setattr(metrics, "TFGANInception", lambda: offline)
+            with pytest.raises(RuntimeError, match="`handle` can't be fetched"):
+                example.main(arguments)
+            assert not (tmp_path / "run").exists()
+    images, labels = next(iter(dataset))
+    assert images.shape == (8, 32, 32, channels) and labels.shape == (8,)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from example_scripts import load_example
 
 tf = pytest.importorskip("tensorflow")
 pytest.importorskip("tensorflow_datasets")
@@ -104,10 +105,7 @@ def test_two_replicas_another_data_set_several_steps_at_a_time(tmp_path):
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("imagenet_tpu", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_example("imagenet_tpu")
 
 
 def test_help_shows_two_hosts(example, capsys):
