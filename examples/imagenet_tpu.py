@@ -32,29 +32,15 @@ from keras_sagan import callbacks, data, metrics
 from keras_sagan.distribution import STRATEGIES, make_strategy
 from keras_sagan.models import PRESETS
 
-SEVERAL_MACHINES = """
-on two hosts with GPUs, where --workdir is a folder that both see:
-
-  host0$ export TF_CONFIG='{"cluster": {"worker": ["host0:12345", "host1:12345"]},
-                           "task": {"type": "worker", "index": 0}}'
-  host0$ python examples/imagenet_tpu.py --strategy multi_worker --data_dir DIR --workdir DIR
-  host1$ export TF_CONFIG='{"cluster": {"worker": ["host0:12345", "host1:12345"]},
-                           "task": {"type": "worker", "index": 1}}'
-  host1$ python examples/imagenet_tpu.py --strategy multi_worker --data_dir DIR --workdir DIR
-
-if a host dies, start the same commands again: the run goes on from the newest checkpoint.
-"""
 SMOKE = dict(base_filters=8, image_size=64, batch_size=8, log_every=4, grid_every=4)
 SMOKE.update(fid="stand_in", fid_every=8, fid_images=16)
 
 
-class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    pass
-
-
 def parse_arguments(arguments=None):
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], epilog=SEVERAL_MACHINES, formatter_class=Help
+        description=__doc__.split("\n")[0],
+        epilog="Several machines: examples/multi_worker.md has the commands for two hosts.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("--workdir", default="runs/imagenet", help="where the run is kept, also gs://…")

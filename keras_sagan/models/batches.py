@@ -5,6 +5,8 @@ from keras import backend, ops
 
 from keras_sagan.ops.labels import check_labels
 
+REFUSED = -1  # In place of its size, for a batch that a worker found bad.
+
 
 def unpack(data, num_classes):
     """Splits what a data set yields into images and labels, and checks what is static.
@@ -162,8 +164,16 @@ class BatchCheck:
         """Raises unless the replicas share a batch equally; then it has passed.
 
         Args:
-            sizes: List of the images that each replica has.
+            sizes: List of the images that each replica has, `REFUSED` for those of another
+                worker that found its own bad.
         """
+        if REFUSED in sizes:
+            bad = [replica for replica, size in enumerate(sizes) if size == REFUSED]
+            raise ValueError(
+                f"`{self.argument}` must yield good batches on every worker: the message of the "
+                "worker that refused its own says what is wrong. "
+                f"Received: a bad batch on replicas {bad}"
+            )
         if len(set(sizes)) > 1:
             raise ValueError(
                 f"`{self.argument}` must yield batches that the replicas divide: use "

@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras import tree
 
 from keras_sagan.distribution import check_workers_agree
+from keras_sagan.models.batches import REFUSED
 from keras_sagan.models.interruption import interrupted_at_end
 
 
@@ -49,19 +50,29 @@ def make_step_function(model, step, check):
     def summed(values):
         return strategy.reduce("SUM", values, axis=None)
 
-    def sizes_on_replicas(parts, iterator):
-        """Images of each replica; with other workers too, unless they are as at the first batch."""
-        sizes = [part[0].shape[0] for part in parts]
-        if not is_multi_worker(strategy) or (check.has_passed and has_static_batches(iterator)):
-            return sizes
-        own = iter(sizes)  # One for each replica of this worker, in order.
-        rows = strategy.experimental_distribute_values_from_function(
-            lambda context: (
-                next(own)
-                * tf.one_hot(context.replica_id_in_sync_group, strategy.num_replicas_in_sync)
+    def check_on_all(parts, iterator):
+        """Raises on every worker if one's first batch is bad, or a batch isn't shared equally."""
+        sizes, error = own_sizes(parts)
+        if is_multi_worker(strategy) and not (check.has_passed and has_static_batches(iterator)):
+            own = iter(sizes)  # One for each replica of this worker, in order.
+            rows = strategy.experimental_distribute_values_from_function(
+                lambda context: (
+                    next(own)
+                    * tf.one_hot(context.replica_id_in_sync_group, strategy.num_replicas_in_sync)
+                )
             )
-        )
-        return [int(size) for size in summed(rows).numpy()]
+            sizes = [int(size) for size in summed(rows).numpy()]
+        if error is not None:
+            raise error
+        check.check_sizes(sizes)
+
+    def own_sizes(parts):
+        """Images of each replica of this process, and what is wrong with them, or `None`."""
+        try:
+            check(parts)
+        except ValueError as error:
+            return [REFUSED] * len(parts), error
+        return [part[0].shape[0] for part in parts], None
 
     compiled_step = step
     if not model.run_eagerly:
@@ -77,8 +88,7 @@ def make_step_function(model, step, check):
         try:
             for batch in itertools.islice(iterator, model.steps_per_execution):
                 parts = [*zip(*map(strategy.experimental_local_results, as_tuple(batch)))]
-                check(parts)
-                check.check_sizes(sizes_on_replicas(parts, iterator))
+                check_on_all(parts, iterator)
                 batches.append(batch)
         except tf.errors.OutOfRangeError:
             pass
@@ -110,6 +120,31 @@ def has_static_batches(iterator):
 
 def stack(*parts):
     return None if parts[0] is None else tf.stack(parts)
+
+
+def check_tpu(strategy, jit_compile, computes_in_float16):
+    """Raises for what a `TPUStrategy` can't do, before it fails obscurely or trains on in silence.
+
+    Args:
+        strategy: A `tf.distribute.Strategy`; anything goes with another one.
+        jit_compile: As given to `compile`.
+        computes_in_float16: Boolean, whether a layer does.
+
+    Raises:
+        ValueError: For `jit_compile=True`, or float16.
+    """
+    if not isinstance(strategy, tf.distribute.TPUStrategy):
+        return
+    if jit_compile is True:
+        raise ValueError(
+            '`jit_compile` must be False or "auto" under TPUStrategy, which has XLA compile the '
+            "whole step by itself. Received: jit_compile=True"
+        )
+    if computes_in_float16:
+        raise ValueError(
+            "`dtype_policy` must be mixed_bfloat16 or float32 under TPUStrategy: TPUs have no "
+            "float16 units, and bfloat16 needs no loss scale. Received: layers in float16"
+        )
 
 
 def check_replicated(model):

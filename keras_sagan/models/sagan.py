@@ -20,7 +20,7 @@ from keras_sagan.models.gradients import (
     judge_both,
 )
 from keras_sagan.models.interpolation import InterpolationMixin
-from keras_sagan.models.loop import check_replicated, make_step_function
+from keras_sagan.models.loop import check_replicated, check_tpu, make_step_function
 from keras_sagan.models.presets import preset_settings
 from keras_sagan.models.sampling import SamplingMixin
 
@@ -274,13 +274,16 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
 
         Raises:
             ValueError: For one optimiser under both names, one with `use_ema=True` (give the
-                model an `ema_momentum`), or an unknown loss.
+                model an `ema_momentum`), an unknown loss, or what `TPUStrategy` can't do:
+                `jit_compile=True`, float16.
         """
         if g_optimizer is d_optimizer and not isinstance(g_optimizer, (str, dict)):
             raise ValueError(
                 "`g_optimizer` and `d_optimizer` must be two optimisers: one can't keep the "
                 f"moments of both networks. Received: {g_optimizer} for both"
             )
+        is_float16 = any(map(_computes_in_float16, (self.generator, self.discriminator)))
+        check_tpu(self._strategy, jit_compile, is_float16)
         self.loss_functions = losses.get(loss)
         g_optimizer = self._optimizer("g", g_optimizer, self.generator, auto_scale_loss)
         self.d_optimizer = self._optimizer("d", d_optimizer, self.discriminator, auto_scale_loss)

@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,8 @@ from example_scripts import load_example
 
 tf = pytest.importorskip("tensorflow")
 pytest.importorskip("tensorflow_datasets")
+
+from keras_sagan.distribution import check_tf_config
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "imagenet_tpu.py"
@@ -108,14 +112,17 @@ def example():
     return load_example("imagenet_tpu")
 
 
-def test_help_shows_two_hosts(example, capsys):
+def test_help_says_where_the_commands_for_two_hosts_are(example, capsys):
     with pytest.raises(SystemExit):
         example.parse_arguments(["--help"])
-    text = capsys.readouterr().out
-    for index in (0, 1):
-        assert f'host{index}$ export TF_CONFIG=\'{{"cluster": {{"worker": ["host0:12345",' in text
-        assert f'"task": {{"type": "worker", "index": {index}}}}}\'' in text
-    assert text.count("--strategy multi_worker --data_dir DIR --workdir DIR") == 2
+    assert "examples/multi_worker.md" in capsys.readouterr().out
+    page = (ROOT / "examples" / "multi_worker.md").read_text(encoding="utf-8")
+    (config, command) = re.search(
+        r"^export TF_CONFIG='(.*)'\npython examples/imagenet_tpu.py (.*)$", page, re.MULTILINE
+    ).groups()
+    assert check_tf_config(config) == 2
+    settings = example.parse_arguments(shlex.split(command))
+    assert settings.strategy == "multi_worker" and settings.workdir.startswith("/shared/")
 
 
 def test_the_defaults_are_the_headline(example):

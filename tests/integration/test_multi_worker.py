@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import re
 import signal
 import socket
 import subprocess
@@ -174,7 +175,10 @@ def test_workers_that_differ_are_told(jobs, undisturbed, tmp_path):
     assert jobs.exit_codes(workers) == [0, 0], logs(tmp_path)
     first, second = read(tmp_path, "told.json")
     networks = [told.pop("networks", "") for told in (first, second)]
+    bad = [told.pop("nan") for told in (first, second)]
     assert first == second
+    assert "`x` must yield good batches on every worker" in bad[0] and "replicas [1]" in bad[0]
+    assert bad[1].startswith("ValueError: `images` must be finite. Received: images with NaN")
     same = "must be the same on all workers: start them with the same command"
     assert f"ValueError: `preset` {same}" in first["preset"]
     assert 'preset="sagan_fashion_mnist_32" on worker 0, "sagan_cifar10_32"' in first["preset"]
@@ -187,3 +191,18 @@ def test_workers_that_differ_are_told(jobs, undisturbed, tmp_path):
     assert divide in first["empty"] and "[1, 0] on 2 replicas" in first["empty"]
     assert divide in first["batch_size"] and "[2, 4] on 2 replicas" in first["batch_size"]
     assert networks[0].startswith("RuntimeError: The workers must do the same"), networks
+
+
+def test_the_commands_of_the_page(jobs, tmp_path):
+    """The script and the two `TF_CONFIG`s of the page, with this machine for both hosts."""
+    page = (ROOT / "examples" / "multi_worker.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    ports = free_ports()
+    configs = re.findall(r"^export TF_CONFIG='(.*)'\npython train.py$", page, re.MULTILINE)
+    for index, port in enumerate(ports):
+        configs = [x.replace(f"host{index}:12345", f"127.0.0.1:{port}") for x in configs]
+    workers = jobs.start("follow", tmp_path, ports, tf_configs=configs, script=script)
+    assert jobs.exit_codes(workers) == [0, 0], logs(tmp_path)
+    first, second = read(tmp_path)
+    assert first == second and (first["replicas"], first["steps"]) == (2, 2)
+    assert os.listdir(tmp_path / "runs" / "two_hosts" / "checkpoints") == ["step-00000002"]

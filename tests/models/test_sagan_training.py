@@ -52,16 +52,18 @@ def assert_same(weights, expected, atol=0.0):
 # The step
 
 
-@pytest.mark.parametrize("d_steps", [1, 2])
-def test_step_against_plain_tensorflow(d_steps):
+@pytest.mark.parametrize("d_steps, accumulate", [(1, 1), (2, 1), (1, 2)])
+def test_step_against_plain_tensorflow(d_steps, accumulate):
     draws, judged = [], []
     model = tiny.build_sagan(
         on_generator=lambda *call: draws.append(call),
         on_discriminator=lambda *call: judged.append(call),
         d_steps=d_steps,
     )
-    model.compile(**tiny.sgd(0.004), run_eagerly=True)
-    plain = PlainSAGAN(model.generator, model.discriminator, 0.004, 0.008)
+    steps = None if accumulate == 1 else accumulate
+    rates = [keras.optimizers.SGD(x, gradient_accumulation_steps=steps) for x in (0.004, 0.008)]
+    model.compile(*rates, run_eagerly=True)
+    plain = PlainSAGAN(model.generator, model.discriminator, 0.004, 0.008, accumulate)
     start = tiny.weights(model.generator), tiny.weights(model.discriminator)
     history = fit(model, IMAGES[:10], LABELS[:10])  # Batches of 4, 4 and 2.
     calls = d_steps + 1
@@ -217,6 +219,29 @@ def test_ways_to_run_agree(compiled, reference, arguments):
     assert_same(tiny.weights(model), reference[0], atol=1e-6)
     for name, values in reference[1].items():
         assert history[name] == pytest.approx(values, abs=1e-4), name
+
+
+def test_what_a_strategy_runs_has_no_optional_no_iterator_and_no_host_call(monkeypatch):
+    functions, function = [], tf.function
+
+    def watch(*args, **kwargs):
+        made = function(*args, **kwargs)
+        if not args:  # A decorator with options.
+            return lambda python_function: functions.append(made(python_function)) or functions[-1]
+        functions.append(made)
+        return made
+
+    monkeypatch.setattr(tf, "function", watch)
+    model = tiny.build_sagan(num_classes=None)
+    model.compile(**tiny.sgd(), steps_per_execution=2)
+    fit(model, IMAGES[:12])  # Two steps in one call, and one by itself.
+    graphs = [x.graph for f in functions for x in f._list_all_concrete_functions()]
+    nodes = [node for graph in graphs for node in graph.as_graph_def().node]
+    library = [x for graph in graphs for x in graph.as_graph_def().library.function]
+    kinds = {node.op for node in nodes} | {node.op for x in library for node in x.node_def}
+    assert "Conv2D" in kinds and {"While", "StatelessWhile"} & kinds
+    words = ("Optional", "Iterator", "PyFunc", "Print", "HostCompute", "StringFormat")
+    assert not [kind for kind in kinds if any(word in kind for word in words)]
 
 
 def test_jit_compile_agrees(compiled):

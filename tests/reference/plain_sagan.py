@@ -10,13 +10,15 @@ import tensorflow as tf
 class PlainSAGAN:
     """The hinge loss, D steps and one G step, and the state that each of them moves."""
 
-    def __init__(self, generator, discriminator, g_rate, d_rate, momentum=0.9, epsilon=1e-5):
+    def __init__(self, generator, discriminator, g_rate, d_rate, accumulate=1):
         self.g = {w.path: tf.Variable(w.numpy()) for w in generator.weights}
         self.d = {w.path: tf.Variable(w.numpy()) for w in discriminator.weights}
         self.g_trained = [w.path for w in generator.trainable_weights]
         self.d_trained = [w.path for w in discriminator.trainable_weights]
         self.g_rate, self.d_rate = g_rate, d_rate
-        self.momentum, self.epsilon = momentum, epsilon
+        self.momentum, self.epsilon = 0.9, 1e-5
+        # Each so many calls a network descends by the mean of its gradients since.
+        self.accumulate, self.gradients = accumulate, {id(self.g): [], id(self.d): []}
 
     def step(self, images, labels, draws):
         """Trains once; `draws` are pairs of latents and labels, one per D step and one for G's.
@@ -86,10 +88,12 @@ class PlainSAGAN:
 
     def _descend(self, weights, names, tape, loss, rate):
         variables = [weights[name] for name in names]
-        for variable, gradient in zip(variables, tape.gradient(loss, variables)):
-            if isinstance(gradient, tf.IndexedSlices):
-                gradient = tf.convert_to_tensor(gradient)
-            variable.assign_sub(rate * gradient)
+        gradients = self.gradients[id(weights)]
+        gradients.append([tf.convert_to_tensor(x) for x in tape.gradient(loss, variables)])
+        if len(gradients) == self.accumulate:
+            for variable, *parts in zip(variables, *gradients):
+                variable.assign_sub(rate * sum(parts) / self.accumulate)
+            gradients.clear()
 
     def _assign(self, weights, moved):
         for name, value in moved.items():
