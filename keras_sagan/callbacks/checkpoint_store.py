@@ -107,6 +107,12 @@ class CheckpointStore:
             raise DamagedCheckpoint(path, "its checksum is wrong")
         return content["manifest"]
 
+    def describe(self, manifest):
+        """Says in words what a manifest belongs to."""
+        done, epoch = manifest["epoch_step"], manifest["epoch"] + 1
+        where = f"{done} steps into epoch {epoch}" if done else f"at the start of epoch {epoch}"
+        return f"step {manifest['step']} ({where}) from {self.path(manifest['step'])}"
+
     def read(self, step):
         """Reads a checkpoint whole.
 

@@ -4,14 +4,11 @@ import tempfile
 import warnings
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from keras_sagan.callbacks.checkpoint_store import (
-    CheckpointStore,
-    DamagedCheckpoint,
-    check_writable,
-)
+from keras_sagan.callbacks.best_checkpoint import BestCheckpoint
+from keras_sagan.callbacks.checkpoint_store import CheckpointStore, check_writable
+from keras_sagan.callbacks.data_position import end_passing, pass_steps, position_data
 from keras_sagan.callbacks.model_state import (
     FiniteCheck,
     architecture_of,
@@ -23,9 +20,6 @@ from keras_sagan.callbacks.model_state import (
 )
 from keras_sagan.distribution import check_workers_agree
 from keras_sagan.visualization.grid import check_integer
-
-LOWER_IS_BETTER = ("loss", "fid", "kid", "distance")
-HIGHER_IS_BETTER = ("accuracy", "inception_score", "precision", "recall")
 
 
 class TrainingCheckpoint(keras.callbacks.Callback):
@@ -100,13 +94,9 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self.every_steps = every_steps
         self.every_epochs = every_epochs
         self.keep = keep
-        self.monitor = monitor
-        self.is_better = _comparison(monitor, mode)
         self.restore = restore
         self._store = CheckpointStore(self.directory)
-        self._best_store = CheckpointStore(os.path.join(self.directory, "best"))
-        self._best = None
-        self._has_seen_monitor = False
+        self._best = BestCheckpoint(self.directory, monitor, mode)
         self._has_begun = False  # A second `fit` in a process is none that was interrupted.
         self._resumed = None  # The manifest to go on from, between restoring and the first epoch.
         self._restored_model = None
@@ -137,7 +127,9 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         if manifest is None:
             self._say(model, f"No checkpoint in {self.directory}: training starts anew.")
         else:
-            self._say(model, f"{_restored(manifest, self._store)}; have the data start there.")
+            self._say(
+                model, f"Restored {self._store.describe(manifest)}; have the data start there."
+            )
         self._resumed, self._restored_model = manifest, model
         return _steps(model)
 
@@ -154,10 +146,10 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             ValueError: If the checkpoint belongs to another architecture.
             OSError: If it is damaged.
         """
-        manifest, values = self._best_store.read_newest()
+        manifest, values = self._best.store.read_newest()
         if manifest is None:
             return 0
-        check_architecture(model, manifest, self._best_store.path(manifest["step"]))
+        check_architecture(model, manifest, self._best.store.path(manifest["step"]))
         assign_state(model, manifest["seed"], values)
         return manifest["step"]
 
@@ -192,34 +184,15 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         elif is_given:
             return data
         else:
-            promise, data = self._position(data, steps_per_epoch, manifest)
+            promise, data, self._pass_over = position_data(data, steps_per_epoch, manifest)
         if manifest is None and start is None:
             self._say(model, f"No checkpoint in {self.directory}. If this is killed, {promise}.")
         elif not is_given:
             said = f"No checkpoint in {self.directory}: training starts anew"
             if manifest is not None:
-                said = f"{_restored(manifest, self._store)}; {promise}"
+                said = f"Restored {self._store.describe(manifest)}; {promise}"
             self._say(model, f"{said}.")
         return data
-
-    def _position(self, data, steps_per_epoch, manifest):
-        """What can be promised for a data set that isn't addressed by step, and the data."""
-        done = {"step": 0, "epoch_step": 0} if manifest is None else manifest
-        exact = (
-            "its data are read from the start to where they were, and it goes on exactly if the "
-            "data set gives the same batches in the same order whenever it is read"
-        )
-        if isinstance(data, tf.data.Dataset):
-            size = int(data.cardinality())
-            if size == tf.data.INFINITE_CARDINALITY or (size < 0 and steps_per_epoch):
-                return exact, data.skip(done["step"])
-            if steps_per_epoch in (None, size):
-                self._pass_over = done["epoch_step"]
-                return exact + " and in each epoch", data
-        elif hasattr(data, "shape") and steps_per_epoch is None:
-            self._pass_over = done["epoch_step"]
-            return "it goes on exactly only with shuffle=False", data
-        return "its data start over: this kind of data set can't be positioned", data
 
     def _restore(self, model):
         """Restores the model, and returns the manifest or `None`."""
@@ -243,16 +216,16 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         _check_model(self.model)
-        # A `fit` that was interrupted while it passed over steps left its function here.
-        passing = self.model.train_function
-        self.model.train_function = getattr(passing, "train_function", passing)
+        end_passing(self.model)
         if self._is_chief():
             check_writable(self.directory)
         if self.restore and not self._has_begun and self._restored_model is not self.model:
             self._resumed = self._restore(self.model)
             if self._resumed is not None:
-                said = _restored(self._resumed, self._store)
-                self._say(self.model, f"{said}; the data start over, as nobody positioned them.")
+                said = self._store.describe(self._resumed)
+                self._say(
+                    self.model, f"Restored {said}; the data start over, as nobody positioned them."
+                )
         self._finite_check = None
         self._step = _steps(self.model)
         if self._resumed is not None or self._saved_step != self._step:
@@ -262,8 +235,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._has_begun = True
         if self._is_chief():
             self._store.remove_incomplete()
-            self._best_store.remove_incomplete()
-        self._best = self._best_so_far()
+            self._best.store.remove_incomplete()
+        self._best.begin()
         if self._resumed is not None:
             self._set_initial_epoch()
 
@@ -275,18 +248,6 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                 f"let it restore. Received: directory={self.directory!r} with step {newest}, for "
                 f"a model that has taken {self._step} steps"
             )
-
-    def _best_so_far(self):
-        steps = self._best_store.steps() if self.monitor else []
-        for step in reversed(steps):
-            try:
-                manifest = self._best_store.manifest(step)
-            except DamagedCheckpoint as error:
-                warnings.warn(f"Damaged: {error}.", stacklevel=2)
-                continue
-            if manifest["monitor"] == self.monitor:
-                return manifest["value"]
-        return None
 
     def _set_initial_epoch(self):
         """Has `fit` begin with the epoch of the checkpoint."""
@@ -312,33 +273,10 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                 for variable, value in zip(variables, self._sums):
                     variable.assign(value)
             calls = done // self.model.steps_per_execution
-            self._pass_steps(calls, min(self._pass_over, done), self.model.get_metrics_result())
+            logs = self.model.get_metrics_result()
+            pass_steps(self.model, calls, min(self._pass_over, done), logs)
         self.model._initial_epoch = None
         self._resumed, self._sums = None, []
-
-    def _pass_steps(self, calls, batches, logs):
-        """Has the next calls of the train function do nothing but read batches."""
-        train_function = self.model.train_function
-
-        def pass_step(iterator):
-            nonlocal calls, batches
-            calls -= 1
-            if not calls:
-                self.model.train_function = train_function
-            for _ in range(min(batches, self.model.steps_per_execution)):
-                try:
-                    next(iterator)
-                except (StopIteration, tf.errors.OutOfRangeError) as error:
-                    self.model.train_function = train_function
-                    raise ValueError(
-                        "The data set must give as many batches as before in an epoch. "
-                        f"Received: one that ended {batches} batches before where the data were"
-                    ) from error
-                batches -= 1
-            return logs
-
-        pass_step.train_function = train_function
-        self.model.train_function = pass_step
 
     def on_train_batch_end(self, batch, logs=None):
         step = self._epoch_start + batch + 1
@@ -356,22 +294,18 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             self.save()
         elif self._saved_step == self._step:
             self.save()  # Only the position: the epoch has ended.
-        value = None if self.monitor is None else (logs or {}).get(self.monitor)
-        if value is not None:
-            self._has_seen_monitor = True
-            self._save_if_best(float(value))
+        value = self._best.find_in(logs)
+        if value is not None and self._write(self._best.store, self._best.monitor, value):
+            self._best.value = value
+            if self._is_chief():
+                self._best.store.prune(1, self._step)
 
     def on_train_end(self, logs=None):
         self.model._initial_epoch = None
         self._step = _steps(self.model)
         if self._saved_step != self._step:
             self.save()
-        if self.monitor is not None and logs and not self._has_seen_monitor:
-            warnings.warn(
-                f"`monitor` must be among the figures of an epoch: no best checkpoint was kept. "
-                f"Received: monitor={self.monitor!r}, and figures {', '.join(logs)}",
-                stacklevel=2,
-            )
+        self._best.warn_if_unseen(logs)
 
     # Saving
 
@@ -396,23 +330,13 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                 self._store.prune(self.keep, self._step)
         return self._store.path(self._step)
 
-    def _save_if_best(self, value):
-        if not np.isfinite(value) or (
-            self._best is not None and not self.is_better(value, self._best)
-        ):
-            return
-        if self._write(self._best_store, {"monitor": self.monitor, "value": value}):
-            self._best = value
-            if self._is_chief():
-                self._best_store.prune(1, self._step)
-
     def _position_now(self):
         # An epoch in its middle may be the first one, whose length Keras doesn't know yet.
         done = self._step - self._epoch_start
         size = self.params.get("steps")
         return {"epoch": self._epoch, "epoch_step": done, "steps_per_epoch": size}
 
-    def _write(self, store, extra=None):
+    def _write(self, store, monitor=None, value=None):
         """Writes a checkpoint, and returns whether it did."""
         self._step = _steps(self.model)
         if self._finite_check is None:
@@ -434,7 +358,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             "seed": self.model.seed,
             **self._position_now(),
             **architecture_of(self.model),
-            **(extra or {}),
+            **({} if monitor is None else {"monitor": monitor, "value": value}),
         }
         if not self._is_chief():
             # Reading some variables takes all workers; a scratch folder takes their part.
@@ -457,24 +381,6 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     def _say(self, model, text):
         if _is_chief(model):
             print(f"TrainingCheckpoint: {text}", flush=True)
-
-
-def _comparison(monitor, mode):
-    if mode not in ("auto", "min", "max"):
-        raise ValueError(f'`mode` must be "auto", "min" or "max". Received: mode={mode!r}')
-    if monitor is None:
-        return None
-    if mode == "auto":
-        falls, rises = (
-            any(word in monitor for word in words) for words in (LOWER_IS_BETTER, HIGHER_IS_BETTER)
-        )
-        if falls == rises:
-            raise ValueError(
-                '`mode` must be "min" or "max" where `monitor` doesn\'t tell which is better. '
-                f"Received: mode='auto', monitor={monitor!r}"
-            )
-        mode = "min" if falls else "max"
-    return np.less if mode == "min" else np.greater
 
 
 def _check_model(model):
@@ -500,9 +406,3 @@ def _is_chief(model):
         return True
     has_chief = "chief" in resolver.cluster_spec().jobs
     return resolver.task_type == "worker" and resolver.task_id == 0 and not has_chief
-
-
-def _restored(manifest, store):
-    done, epoch = manifest["epoch_step"], manifest["epoch"] + 1
-    where = f"{done} steps into epoch {epoch}" if done else f"at the start of epoch {epoch}"
-    return f"Restored step {manifest['step']} ({where}) from {store.path(manifest['step'])}"
