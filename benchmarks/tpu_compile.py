@@ -52,13 +52,7 @@ def export_step(model, batch_size):
     ]
     if model.num_classes is not None:
         arguments.append(tf.TensorSpec((batch_size,), tf.int32))
-    function = tf.function(step, jit_compile=True, autograph=False)
-    # For "TPU" TensorFlow refuses variables as arguments. This stage comes before all that a
-    # compiler does for its platform.
-    ir = function.experimental_get_compiler_ir(*arguments)
-    text = ir(stage="stablehlo", platform_name="CPU")
-    # A copy is the only operation in it that StableHLO itself doesn't have.
-    return text.replace("mhlo.copy", "stablehlo.optimization_barrier")
+    return common.stablehlo_of(step, *arguments)
 
 
 def find_problems(text):
@@ -213,7 +207,7 @@ def main(arguments=None):
 
     import keras_sagan
 
-    overrides = {}
+    overrides = {"algorithm": "direct"}  # What "auto" stands for on a TPU, but not on this host.
     if settings.base_filters is not None:
         overrides["base_filters"] = settings.base_filters
     try:

@@ -24,6 +24,7 @@ MAY_IMPORT = {
 }
 USES_TENSORFLOW = (
     "models/export.py",
+    "models/fused_adam.py",
     "models/sagan.py",
     "models/gradients.py",
     "models/loop.py",
@@ -36,6 +37,7 @@ USES_TENSORFLOW = (
     "metrics/replicas.py",
     "callbacks/training_checkpoint.py",
     "callbacks/checkpoint_store.py",
+    "callbacks/data_position.py",
     "callbacks/model_state.py",
     "callbacks/tensorboard.py",
 )

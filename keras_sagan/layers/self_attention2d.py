@@ -157,6 +157,7 @@ class SelfAttention2D(keras.layers.Layer):
         query = self._locations(self.query_conv(inputs, training=training))
         key = self._locations(self._pool(self.key_conv(inputs, training=training)))
         value = self._locations(self._pool(self.value_conv(inputs, training=training)))
+        value = self.gamma * value  # What follows is linear, and larger.
         chunk_size = self.query_chunk_size
         if chunk_size == "auto":
             chunk_size = automatic_chunk_size(query.shape[1], key.shape[1])
@@ -167,7 +168,7 @@ class SelfAttention2D(keras.layers.Layer):
         if self._record is not None:
             self._record(self, scores, self._map_size(inputs))
         attended = self._map(attended, inputs)
-        outputs = inputs + self.gamma * self.output_conv(attended, training=training)
+        outputs = inputs + self.output_conv(attended, training=training)
         return (outputs, scores) if return_attention_scores else outputs
 
     def _empty(self, inputs, return_attention_scores):

@@ -5,6 +5,20 @@ from keras import ops
 
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
 from keras_sagan.ops.resampling import convolve_pool, upsample_convolve
+from keras_sagan.ops.winograd import (
+    is_winograd_faster,
+    suits_winograd,
+    winograd_convolve,
+    winograd_convolve_pool,
+    winograd_upsample_convolve,
+)
+
+DIRECT = {"up": upsample_convolve, "down": convolve_pool}
+WINOGRAD = {
+    None: winograd_convolve,
+    "up": winograd_upsample_convolve,
+    "down": winograd_convolve_pool,
+}
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
@@ -31,6 +45,12 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             to take the means of 2 x 2 windows after it, or `None`. Same outputs, weights and
             `sigma` as with a layer of its own for that, in one strided convolution with at best
             2.25 times fewer products. Defaults to `None`.
+        algorithm: `"winograd"` to compute by matrix products, of which there are fewer (2.25 times
+            without `resample`, 1.8 times with it), wherever that can be: 3 x 3 kernels,
+            `padding="same"`, no strides, dilation or groups, channels last, height and width
+            known and even. `"direct"` not to; `"auto"` to do so with TensorFlow on CPUs, in
+            float32, where channels are many enough for it to be faster. The same outputs and gradients to
+            rounding (about 1e-6). Defaults to `"auto"`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -82,6 +102,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
         epsilon=1e-12,
         equality_constrained=True,
         resample=None,
+        algorithm="auto",
         **kwargs,
     ):
         super().__init__(
@@ -105,6 +126,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
         )
         self._set_spectral_norm(power_iterations, epsilon, equality_constrained)
         self._set_resample(resample)
+        self._set_algorithm(algorithm)
         self.supports_masking = True
 
     def _set_resample(self, resample):
@@ -121,22 +143,41 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             )
         self.resample = resample
 
+    def _set_algorithm(self, algorithm):
+        if algorithm not in ("auto", "direct", "winograd"):
+            raise ValueError(
+                '`algorithm` must be "auto", "direct" or "winograd". '
+                f"Received: algorithm={algorithm!r}"
+            )
+        self.algorithm = algorithm
+
     def call(self, inputs, training=False):
         kernel = self.normalized_weight(training, dtype=self._kernel_dtype())
         if inputs.shape[0] == 0:
             # TensorFlow's eager convolution on the CPU gives an empty batch the wrong shape.
             return ops.zeros(self.compute_output_shape(inputs.shape), self.compute_dtype)
-        if self.resample is None:
+        if self._uses_winograd(inputs, kernel):
+            outputs = WINOGRAD[self.resample](inputs, ops.cast(kernel, inputs.dtype))
+        elif self.resample is None:
             outputs = self.convolution_op(inputs, kernel)
         else:
-            function = {"up": upsample_convolve, "down": convolve_pool}[self.resample]
-            outputs = function(inputs, kernel, self.padding, self.data_format)
+            outputs = DIRECT[self.resample](inputs, kernel, self.padding, self.data_format)
         if self.use_bias:
             channel_axis = -1 if self.data_format == "channels_last" else 1
             bias_shape = [1] * 4
             bias_shape[channel_axis] = self.filters
             outputs = outputs + ops.reshape(self.bias, bias_shape)
         return outputs if self.activation is None else self.activation(outputs)
+
+    def _uses_winograd(self, inputs, kernel):
+        is_plain = max(*self.strides, *self.dilation_rate, self.groups) == 1
+        is_plain = is_plain and self.padding == "same" and self.data_format == "channels_last"
+        if self.algorithm == "direct" or not is_plain or not suits_winograd(inputs, kernel):
+            return False
+        if self.algorithm == "winograd":
+            return True
+        is_float32 = self.compute_dtype == "float32"
+        return is_float32 and is_winograd_faster(kernel, self.resample) and _is_cpu_only()
 
     def _kernel_dtype(self):
         # A resampling kernel is a sum of kernels, which half precision would round.
@@ -159,7 +200,17 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
         return mask if keeps_size or max(self.kernel_size + self.strides) == 1 else None
 
     def get_config(self):
-        return {**super().get_config(), "resample": self.resample}
+        return {
+            **super().get_config(),
+            "resample": self.resample,
+            "algorithm": self.algorithm,
+        }
+
+
+def _is_cpu_only():
+    if keras.backend.backend() != "tensorflow":  # Not measured.
+        return False
+    return all("cpu" in device.lower() for device in keras.distribution.list_devices())
 
 
 def _scaled(shape, axes, function):

@@ -75,7 +75,8 @@ class SpectralNormMixin:
         else:
             divisor = ops.maximum(sigma, 1.0)
         weight = ops.cast(self._raw_weight(), sigma.dtype)
-        return ops.cast(weight / divisor, dtype or self.compute_dtype)
+        # A product, as the gradient of a quotient goes through the weight three times more.
+        return ops.cast(weight * (1.0 / divisor), dtype or self.compute_dtype)
 
     def quantize(self, *args, **kwargs):
         raise ValueError(

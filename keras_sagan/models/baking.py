@@ -14,7 +14,10 @@ from keras_sagan.layers.sn_embedding import SNEmbedding
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
 
 PLAIN = {SNConv2D: layers.Conv2D, SNDense: layers.Dense, SNEmbedding: layers.Embedding}
-SPECTRAL_SETTINGS = ("power_iterations", "epsilon", "equality_constrained", "resample")
+SPECTRAL_SETTINGS = (
+    *("power_iterations", "epsilon", "equality_constrained"),
+    *("resample", "algorithm"),
+)
 
 
 def bake_spectral_norm(model):

@@ -71,12 +71,13 @@ def check_resolutions(attention_resolutions, available):
         )
 
 
-def normalized_layers(use_spectral_norm, spectral_norm):
+def normalized_layers(use_spectral_norm, spectral_norm, algorithm="auto"):
     """Returns the convolution, dense and embedding layers to build a network from.
 
     Args:
         use_spectral_norm: Boolean, whether they are spectrally normalised.
         spectral_norm: Dictionary of arguments of `SNConv2D` and its kin, or `None`.
+        algorithm: That of each `SNConv2D`.
 
     Returns:
         Tuple of three callables that take the arguments of the Keras layers.
@@ -86,13 +87,14 @@ def normalized_layers(use_spectral_norm, spectral_norm):
     else:
         kinds, settings = (_resampling_conv, layers.Dense, layers.Embedding), {}
     conv, dense, embedding = (functools.partial(kind, **settings) for kind in kinds)
-    conv = functools.partial(conv, padding="same")
+    conv = functools.partial(conv, padding="same", algorithm=algorithm)
     embedding = functools.partial(embedding, embeddings_initializer="glorot_uniform")
     return conv, dense, embedding
 
 
-def _resampling_conv(filters, kernel_size, resample=None, name=None, **arguments):
+def _resampling_conv(filters, kernel_size, resample=None, algorithm=None, name=None, **arguments):
     """`keras.layers.Conv2D` with the `resample` of `SNConv2D`, as layers in a row."""
+    del algorithm  # Keras's own.
     steps = [layers.Conv2D(filters, kernel_size, name=name, **arguments)]
     # A 1x1 convolution commutes with both: it is done on the smaller map.
     if resample == "up":

@@ -12,6 +12,7 @@ from keras_sagan import losses
 from keras_sagan.distribution import check_workers_agree
 from keras_sagan.models import batches
 from keras_sagan.models.discriminator import build_discriminator
+from keras_sagan.models.fused_adam import FusedAdam
 from keras_sagan.models.generator import build_generator
 from keras_sagan.models.gradients import (
     call,
@@ -265,7 +266,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
 
         Args:
             g_optimizer, d_optimizer: Keras optimisers, their names or configurations, or `"auto"`
-                for Adam with the model's `ttur`.
+                for `FusedAdam` with the model's `ttur`.
             loss: `"hinge"`, `"non_saturating"`, `"wasserstein"`, `"least_squares"`, or a pair of
                 functions `(generator_loss, discriminator_loss)`; see `keras_sagan.losses`.
             run_eagerly, steps_per_execution, jit_compile: As in `keras.Model.compile`.
@@ -304,7 +305,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
 
     def _optimizer(self, side, optimizer, network, auto_scale_loss):
         if isinstance(optimizer, str) and optimizer == "auto":
-            optimizer = keras.optimizers.Adam(
+            optimizer = FusedAdam(
                 self.ttur[f"{side}_learning_rate"],
                 beta_1=self.ttur["beta_1"],
                 beta_2=self.ttur["beta_2"],

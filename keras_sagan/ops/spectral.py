@@ -34,15 +34,15 @@ def power_iteration(matrix, u, steps=1, epsilon=1e-12):
         [Miyato et al., 2018](https://arxiv.org/abs/1802.05957), algorithm 1. The place of
         `epsilon` is that of the SAGAN authors' code.
     """
-    constant = ops.stop_gradient(matrix)
+    u, constant = ops.stop_gradient(u), ops.stop_gradient(matrix)
     for _ in range(steps):
         v = _normalize(ops.matmul(constant, u), epsilon)
-        candidate = ops.matmul(v, constant)
+        product = ops.matmul(v, matrix)
+        candidate = ops.stop_gradient(product)
         # An inequality of the norm, not of `v`: an underflow in either product counts as zero.
         is_nonzero = _norm(candidate) > epsilon
         u = ops.where(is_nonzero, _normalize(candidate, epsilon), u)
-    u, v = ops.stop_gradient(u), ops.stop_gradient(v)
-    sigma = ops.sum(v * ops.matmul(matrix, u))
+    sigma = ops.sum(product * u)  # v @ matrix @ u
     return sigma, u
 
 

@@ -508,7 +508,7 @@ def test_another_architecture(model, tmp_path, two, change, message):
 def test_another_optimizer(tmp_path, two):
     other = tiny.build_sagan(ema_momentum=0.9)
     other.compile(d_optimizer="sgd")
-    with pytest.raises(ValueError, match="`d_optimizer` is Adam in the checkpoint and SGD in the"):
+    with pytest.raises(ValueError, match="`d_optimizer` is FusedAdam in the checkpoint and SGD in the"):
         TrainingCheckpoint(tmp_path).restore_latest(other)
 
 
@@ -629,4 +629,4 @@ def test_the_manifest_is_plain_json(model, tmp_path, two):
     content = json.loads((tmp_path / "step-00000014" / "complete.json").read_text())
     manifest = content["manifest"]
     assert manifest["step"] == 14 and manifest["seed"] == 7
-    assert manifest["optimizers"] == {"optimizer": "Adam", "d_optimizer": "Adam"}
+    assert manifest["optimizers"] == {"optimizer": "FusedAdam", "d_optimizer": "FusedAdam"}

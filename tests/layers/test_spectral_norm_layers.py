@@ -39,7 +39,7 @@ def converge(layer, inputs, calls=3):
 def plain_outputs(layer, inputs, weight):
     """What the layer's Keras parent makes of a given weight."""
     parent = type(layer).__mro__[2]
-    config = {k: v for k, v in layer.get_config().items() if k not in (*_OURS, "resample")}
+    config = {k: v for k, v in layer.get_config().items() if k not in (*_OURS, "resample", "algorithm")}
     plain = parent.from_config(config)
     plain(inputs)
     plain.set_weights([weight, *map(numpy, layer.trainable_weights[1:])])
@@ -249,8 +249,8 @@ def test_arguments_come_in_the_order_of_keras():
         ours = list(inspect.signature(cls).parameters)
         parents = list(inspect.signature(cls.__mro__[2]).parameters)
         shared = [name for name in parents if "lora" not in name and "quantization" not in name]
-        resample = ["resample"] if cls is SNConv2D else []
-        assert ours == [*shared[:-1], *_OURS, *resample, "kwargs"]
+        extra = ["resample", "algorithm"] if cls is SNConv2D else []
+        assert ours == [*shared[:-1], *_OURS, *extra, "kwargs"]
 
 
 @pytest.mark.parametrize(
@@ -372,3 +372,52 @@ def test_regularizer_sees_the_raw_kernel():
     layer(VECTORS)
     expected = np.sum(np.square(numpy(layer.kernel)))
     assert float(layer.losses[0]) == pytest.approx(expected, rel=1e-5)
+
+
+# Algorithms
+
+
+@pytest.mark.parametrize("resample", [None, "up", "down"])
+def test_winograd_equals_direct(resample):
+    arguments = {"filters": 6, "kernel_size": 3, "padding": "same", "resample": resample}
+    inputs = np.random.default_rng(0).normal(size=(2, 4, 6, 5)).astype("float32")
+    layers = [SNConv2D(**arguments, algorithm=name) for name in ("direct", "winograd")]
+    for layer in layers:
+        layer.build(inputs.shape)
+        layer.set_weights(layers[0].get_weights())
+    direct, winograd = (ops.convert_to_numpy(x(inputs, training=True)) for x in layers)
+    assert direct.shape == winograd.shape == layers[1].compute_output_shape(inputs.shape)
+    np.testing.assert_allclose(winograd, direct, rtol=1e-5, atol=1e-5)
+    assert not np.array_equal(winograd, direct)  # Another way it was.
+    for one, other in zip(layers[0].get_weights(), layers[1].get_weights()):
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "arguments, size",
+    [
+        ({"kernel_size": 3}, (5, 4)),
+        ({"kernel_size": 5}, (4, 4)),
+        ({"kernel_size": 3, "strides": 2}, (4, 4)),
+        ({"kernel_size": 3, "dilation_rate": 2}, (4, 4)),
+        ({"kernel_size": 3, "padding": "valid"}, (4, 4)),
+    ],
+)
+def test_winograd_is_direct_where_it_has_no_form(arguments, size):
+    arguments = {"filters": 4, "padding": "same", "kernel_initializer": "ones", **arguments}
+    inputs = np.random.default_rng(0).normal(size=(2, *size, 3)).astype("float32")
+    direct, winograd = (
+        SNConv2D(**arguments, algorithm=name)(inputs) for name in ("direct", "winograd")
+    )
+    np.testing.assert_allclose(direct, winograd, rtol=1e-5, atol=1e-6)
+
+
+def test_winograd_layer_contract(tmp_path):
+    arguments = {"filters": 6, "kernel_size": 3, "padding": "same", "algorithm": "winograd"}
+    check_layer(SNConv2D, arguments, (np.ones((2, 4, 6, 5), "float32"),), tmp_path, 2, 1)
+
+
+@pytest.mark.parametrize("value", ["fft", None, 2])
+def test_unknown_algorithm(value):
+    with pytest.raises(ValueError, match=f'`algorithm` must be "auto", "direct".*Received.*{value}'):
+        SNConv2D(4, 3, algorithm=value)

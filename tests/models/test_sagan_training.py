@@ -167,7 +167,8 @@ def test_each_update_leaves_the_other_network_alone(trained):
 
 
 def test_real_and_fake_are_judged_by_the_same_kernels():
-    # A generator that makes the very images of the data: the logits must agree to the bit.
+    # A generator that makes the very images of the data: the logits must agree, but for the
+    # rounding of a product of matrices, which depends on the place in the batch.
     latents = keras.Input((tiny.LATENT_DIM,))
     x = layers.Dense(int(np.prod(tiny.SHAPE)), kernel_initializer="zeros")(latents)
     generator = keras.Model(latents, layers.Reshape(tiny.SHAPE)(x))
@@ -175,7 +176,7 @@ def test_real_and_fake_are_judged_by_the_same_kernels():
     model = SAGAN(generator, tiny.build_discriminator(None), tiny.LATENT_DIM, d_steps=2, seed=0)
     model.compile(keras.optimizers.SGD(0.0), keras.optimizers.SGD(1e-3))
     history = fit(model, np.repeat(IMAGES[:1], 8, axis=0), epochs=3)
-    assert history["real_logits"] == history["fake_logits"]
+    assert history["real_logits"] == pytest.approx(history["fake_logits"], rel=3e-6)
     assert len(set(history["real_logits"])) == 3
 
 

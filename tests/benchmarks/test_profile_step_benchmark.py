@@ -1,0 +1,34 @@
+"""The profile of a training step in miniature, and its record."""
+
+import json
+
+import common
+import profile_step
+
+
+def test_layers_and_kinds_are_told_apart():
+    names = {"block_8_conv_1", "attention_32", "last_norm"}
+    layers = {
+        "gradient_tape/generator_3/block_8_conv_1_1/MatMul:MatMul": "generator/block_8_conv_1",
+        "discriminator_1/attention_32_1/Softmax:Softmax": "discriminator/attention_32",
+        "generator_1/last_norm_1/Mean:Mean": "generator/last_norm",
+        "fused_adam/ResourceApplyAdam:ResourceApplyAdam": "optimisers",
+        "AddN_12:AddN": "the rest",
+    }
+    for operation, layer in layers.items():
+        assert profile_step.layer_of(operation, names) == layer
+    kinds = [profile_step.kind_of(layer) for layer in layers.values()]
+    assert kinds == ["convolution", "attention", "batch norm", "optimisers", "the rest"]
+
+
+def test_shares_sum_to_one():
+    rows = profile_step.shares({"a:x": 3.0, "b:x": 1.0}, lambda name: name[0])
+    assert rows == [{"of": "a", "ms": 3.0, "share": 0.75}, {"of": "b", "ms": 1.0, "share": 0.25}]
+
+
+def test_the_page_has_the_record():
+    record = json.loads((common.RESULTS / "profile_step.json").read_text())
+    page = (common.ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert 0.97 < sum(row["share"] for row in record["kinds"]) < 1.03
+    for row in record["kinds"][:8]:
+        assert f"| {row['of']} | {row['ms']:.0f} |" in page
