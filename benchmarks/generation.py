@@ -1,8 +1,8 @@
 """How many images a second does `generate` make?
 
 Command:   python benchmarks/generation.py --json [--peer NAME=COMMAND]
-Measures   `SAGAN.generate` against the textbook form of textbook.py, a batch at a time, with the same
-           weights; both give the same images first. A peer is another program that prints
+Measures   `SAGAN.generate` against the textbook form of textbook.py, a batch at a time, with the
+           same weights; both give the same images first. A peer is another program that prints
            `READY` and then, for each line it reads, the seconds in which it made --count images
 Result:    benchmarks/results/generation.json and a table; about a minute on 2 CPU cores
 """

@@ -86,10 +86,7 @@ def main(arguments=None):
         description=__doc__.split("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--image_size", type=int, default=64)
-    parser.add_argument("--base_filters", type=int, default=32)
-    parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--num_classes", type=int, default=10)
+    train_step.add_step_arguments(parser)
     parser.add_argument("--layers", type=int, default=12, help="the most costly ones to list")
     common.add_json_argument(parser, "profile_step")
     settings = parser.parse_args(arguments)

@@ -172,9 +172,7 @@ def sweep(settings):
         here = argparse.Namespace(**{**vars(settings), **point})
         rows, _ = measure(here, ("textbook", "SAGAN"), settings.rounds, check=False)
         for row in rows:
-            found.append(
-                {"image_size": here.image_size, "batch_size": here.batch_size, **row}
-            )
+            found.append({"image_size": here.image_size, "batch_size": here.batch_size, **row})
         common.print_table(found[-2:])
     return found
 
@@ -218,15 +216,20 @@ def draw(rows, settings, path):
     figure.savefig(path, dpi=110)
 
 
+def add_step_arguments(parser):
+    """The options that say what is trained."""
+    parser.add_argument("--image_size", type=int, default=64)
+    parser.add_argument("--base_filters", type=int, default=32)
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--num_classes", type=int, default=10)
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--image_size", type=int, default=64)
-    parser.add_argument("--base_filters", type=int, default=32)
-    parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--num_classes", type=int, default=10)
+    add_step_arguments(parser)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--peer", type=common.named_command, help="NAME=COMMAND")
     parser.add_argument("--sweep", action="store_true", help="other image sizes and batches")

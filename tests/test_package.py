@@ -102,7 +102,9 @@ def test_only_classes_are_registered_with_keras():
         if name.startswith("keras_sagan>")
     }
     expected = {"ConditionalBatchNorm", "SAGAN", "SNConv2D", "SNDense", "SNEmbedding"}
-    assert expected | {"FusedAdam", "SelfAttention2D"} <= {name.split(">")[1] for name in registered}
+    assert expected | {"FusedAdam", "SelfAttention2D"} <= {
+        name.split(">")[1] for name in registered
+    }
     assert all(inspect.isclass(value) for value in registered.values())
     ours = [v for v in keras.saving.get_custom_objects().values() if _is_ours(v)]
     assert len(ours) == len(registered)

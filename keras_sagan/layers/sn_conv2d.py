@@ -49,8 +49,8 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             without `resample`, 1.8 times with it), wherever that can be: 3 x 3 kernels,
             `padding="same"`, no strides, dilation or groups, channels last, height and width
             known and even. `"direct"` not to; `"auto"` to do so with TensorFlow on CPUs, in
-            float32, where channels are many enough for it to be faster. The same outputs and gradients to
-            rounding (about 1e-6). Defaults to `"auto"`.
+            float32, where channels are many enough for it to be faster. The same outputs and
+            gradients to rounding (about 1e-6). Defaults to `"auto"`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:

@@ -508,7 +508,9 @@ def test_another_architecture(model, tmp_path, two, change, message):
 def test_another_optimizer(tmp_path, two):
     other = tiny.build_sagan(ema_momentum=0.9)
     other.compile(d_optimizer="sgd")
-    with pytest.raises(ValueError, match="`d_optimizer` is FusedAdam in the checkpoint and SGD in the"):
+    with pytest.raises(
+        ValueError, match="`d_optimizer` is FusedAdam in the checkpoint and SGD in the"
+    ):
         TrainingCheckpoint(tmp_path).restore_latest(other)
 
 

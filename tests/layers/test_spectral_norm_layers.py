@@ -39,7 +39,9 @@ def converge(layer, inputs, calls=3):
 def plain_outputs(layer, inputs, weight):
     """What the layer's Keras parent makes of a given weight."""
     parent = type(layer).__mro__[2]
-    config = {k: v for k, v in layer.get_config().items() if k not in (*_OURS, "resample", "algorithm")}
+    config = {
+        k: v for k, v in layer.get_config().items() if k not in (*_OURS, "resample", "algorithm")
+    }
     plain = parent.from_config(config)
     plain(inputs)
     plain.set_weights([weight, *map(numpy, layer.trainable_weights[1:])])
@@ -419,5 +421,7 @@ def test_winograd_layer_contract(tmp_path):
 
 @pytest.mark.parametrize("value", ["fft", None, 2])
 def test_unknown_algorithm(value):
-    with pytest.raises(ValueError, match=f'`algorithm` must be "auto", "direct".*Received.*{value}'):
+    with pytest.raises(
+        ValueError, match=f'`algorithm` must be "auto", "direct".*Received.*{value}'
+    ):
         SNConv2D(4, 3, algorithm=value)
