@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# As the examples and benchmarks set it on import: or processes started after that round otherwise.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS / "reference"))
 sys.path.append(str(TESTS.parent / "benchmarks"))

@@ -278,7 +278,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 model an `ema_momentum`), an unknown loss, or what `TPUStrategy` can't do:
                 `jit_compile=True`, float16.
         """
-        if g_optimizer is d_optimizer and not isinstance(g_optimizer, (str, dict)):
+        inner = [getattr(x, "inner_optimizer", x) for x in (g_optimizer, d_optimizer)]
+        if inner[0] is inner[1] and not isinstance(g_optimizer, (str, dict)):
             raise ValueError(
                 "`g_optimizer` and `d_optimizer` must be two optimisers: one can't keep the "
                 f"moments of both networks. Received: {g_optimizer} for both"

@@ -463,6 +463,8 @@ def test_one_optimizer_under_two_names():
     optimizer = keras.optimizers.Adam()
     with pytest.raises(ValueError, match="`g_optimizer` and `d_optimizer` must be two.*Received"):
         tiny.build_sagan().compile(optimizer, optimizer)
+    with pytest.raises(ValueError, match="`g_optimizer` and `d_optimizer` must be two.*Received"):
+        tiny.build_sagan().compile(optimizer, keras.optimizers.LossScaleOptimizer(optimizer))
 
 
 @pytest.mark.parametrize("side", ["g", "d"])
