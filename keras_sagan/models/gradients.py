@@ -91,3 +91,26 @@ def _gradients(network, optimizer, loss_function, share):
     ]
     states = [scope.get_current_value(v) for v in network.non_trainable_variables]
     return gradients, states, loss, logits
+
+
+def share_overflow(gradients):
+    """Makes gradients that overflowed on one replica infinite on all, which then skip the update.
+
+    Keras's `LossScaleOptimizer` looks at those of the first replica of each worker alone: another
+    one's infinity would go into all weights, and two workers that differ would wait for each
+    other without end.
+
+    Args:
+        gradients: List of this replica's gradients, `None` where there is none.
+
+    Returns:
+        A list of the same.
+    """
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return gradients
+    each = [tf.reduce_all(tf.math.is_finite(x)) for x in gradients if x is not None]
+    overflows = 1.0 - tf.cast(tf.reduce_all(each), tf.float32)
+    overflows = context.all_reduce(tf.distribute.ReduceOp.SUM, overflows)
+    added = tf.where(overflows > 0.0, float("inf"), 0.0)
+    return [None if x is None else x + tf.cast(added, x.dtype) for x in gradients]

@@ -19,6 +19,7 @@ from keras_sagan.models.gradients import (
     discriminator_gradients,
     generator_gradients,
     judge_both,
+    share_overflow,
 )
 from keras_sagan.models.interpolation import InterpolationMixin
 from keras_sagan.models.loop import check_replicated, check_tpu, make_step_function
@@ -585,6 +586,8 @@ def _update(network, optimizer, found):
     for variable, state in zip(network.non_trainable_variables, states):
         if state is not None:
             variable.assign(state)
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        gradients = share_overflow(gradients)
     optimizer.apply(gradients, network.trainable_variables)
     return loss, logits
 

@@ -1,5 +1,7 @@
 """SAGAN under MirroredStrategy on two logical CPU devices."""
 
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from replicas import two_replicas
 from keras_sagan import SAGAN, ConditionalBatchNorm, SelfAttention2D, SNConv2D, SNDense
 from keras_sagan.callbacks import FIDEvaluator, SampleGrid
 from keras_sagan.metrics import FrechetInceptionDistance
+from keras_sagan.models.sagan import _update
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (40, 8, 8, 1)).astype("uint8")
@@ -102,6 +105,29 @@ def test_copies_agree_with_adam_loss_scales_and_unsynchronised_statistics():
     assert all(np.isfinite(v).all() for v in history.values())
     for optimizer in (model.optimizer, model.d_optimizer):
         assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+@pytest.mark.parametrize("overflows", [[1.0, np.inf], [np.nan, 1.0], [1.0, 2.0]])
+def test_an_overflow_on_one_replica_skips_the_update_on_all(overflows):
+    """Keras looks at the gradients of the first replica alone."""
+    strategy = two_replicas()
+    with strategy.scope():
+        weight = keras.Variable([3.0, 4.0])
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0), 8.0)
+        optimizer.build([weight])
+    network = types.SimpleNamespace(trainable_variables=[weight], non_trainable_variables=[])
+
+    def step():
+        number = tf.distribute.get_replica_context().replica_id_in_sync_group
+        gradients = [tf.constant([0.0, 8.0]) * tf.gather(tf.constant(overflows), number)]
+        _update(network, optimizer, (gradients, [], None, None))
+
+    strategy.run(tf.function(step))
+    is_finite = np.isfinite(overflows).all()
+    expected = ([3.0, 4.0 - 3.0], 8.0) if is_finite else ([3.0, 4.0], 4.0)
+    for copy in copies(weight):
+        np.testing.assert_array_equal(copy, expected[0])
+    assert float(optimizer.dynamic_scale.numpy()) == expected[1]
 
 
 def test_latents_are_slices_of_the_global_draw():
