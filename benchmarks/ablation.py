@@ -31,7 +31,7 @@ PACKAGES = ("keras", "tensorflow", "numpy")
 DEFAULTS = {
     "base_filters": 8,
     "batch_size": 16,
-    "steps": 800,
+    "steps": 1200,
     "num_images": 5000,
     "num_real": 10_000,
 }

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import numbers
 import random
 
 import keras
@@ -117,8 +118,9 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             raise ValueError(
                 f"`ema_start` must be a non-negative integer. Received: ema_start={ema_start}"
             )
-        if seed is not None and not 0 <= seed < 2**31:
-            raise ValueError(f"`seed` must lie in [0, 2**31). Received: seed={seed}")
+        is_integer = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
+        if seed is not None and not (is_integer and 0 <= seed < 2**31):
+            raise ValueError(f"`seed` must be an integer in [0, 2**31). Received: seed={seed}")
         unknown = set(ttur or {}) - set(TTUR)
         if unknown:
             raise ValueError(f"`ttur` must have keys among {list(TTUR)}. Received: ttur={ttur}")

@@ -245,6 +245,8 @@ def networks(num_classes=None):
         ("ema_start", 1.5, "a non-negative integer"),
         ("seed", -1, r"\[0, 2\*\*31\)"),
         ("seed", 2**31, r"\[0, 2\*\*31\)"),
+        ("seed", 1.5, "an integer"),
+        ("seed", True, "an integer"),
         ("ttur", {"rate": 1.0}, "keys among .*g_learning_rate"),
     ],
 )
