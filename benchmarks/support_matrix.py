@@ -75,8 +75,11 @@ def train(strategy, jit_compile, policy, synchronized=False):
     try:
         with strategy.scope():
             model = build_model(synchronized)
-            rates = [keras.optimizers.SGD(0.01, momentum=0.5) for _ in "gd"]
-            model.compile(*rates, jit_compile=jit_compile)
+            optimizers = [keras.optimizers.SGD(0.01, momentum=0.5) for _ in "gd"]
+            if policy == "mixed_float16":
+                # Keras's first scale, 2^15, overflows: steps would be left out until it fits.
+                optimizers = [keras.optimizers.LossScaleOptimizer(x, 128.0) for x in optimizers]
+            model.compile(*optimizers, jit_compile=jit_compile)
     finally:
         keras.config.set_dtype_policy("float32")
     before = model.get_weights()

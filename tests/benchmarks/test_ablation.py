@@ -4,6 +4,7 @@ import json
 
 import ablation
 import ablation_page
+import common
 import pytest
 
 TINY = "--base_filters 4 --batch_size 2 --steps 4 --num_images 20 --num_real 40".split()
@@ -63,3 +64,10 @@ def test_a_sign_counts_beyond_two_standard_errors():
     assert ablation_page.verdict([3.0, 2.0, 4.0]) == "**doesn't agree**"
     assert "chance" in ablation_page.verdict([-3.0, 4.0, 1.0])
     assert "chance" in ablation_page.verdict([-3.0]) and "chance" in ablation_page.verdict([])
+
+
+def test_the_page_is_what_the_record_says():
+    record = json.loads((common.RESULTS / "ablation.json").read_text(encoding="utf-8"))
+    assert record["settings"] == ablation.DEFAULTS
+    assert record["runs"].keys() == ablation.all_runs(3).keys()
+    assert ablation.TABLE.read_text(encoding="utf-8") == ablation_page.page(record)
