@@ -208,8 +208,15 @@ def main(arguments=None):
     start, end = (history[fid.name][i][1] for i in (0, -1))
     results = {
         "command": "python " + " ".join(["examples/fashion_mnist.py", *sys.argv[1:]]),
-        "settings": vars(settings),
+        "settings": {**vars(settings), "steps_per_epoch": steps_per_epoch},
         "preset": PRESET,
+        "recipe": {
+            **keras_sagan.models.preset_settings(PRESET),
+            "base_filters": settings.base_filters,
+            "num_classes": info.num_classes,
+            "channels": info.image_shape[-1],
+        },
+        "dtype_policy": model.dtype_policy.name,
         "parameters": {n.name: n.count_params() for n in (model.generator, model.discriminator)},
         "versions": {
             "python": platform.python_version(),

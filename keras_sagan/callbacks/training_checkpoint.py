@@ -313,11 +313,14 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         """Saves the run as it stands, unless it isn't finite.
 
         Returns:
-            String, the checkpoint's folder, or `None` where nothing was saved.
+            String, the checkpoint's folder, or `None` where nothing was saved: no step has been
+            made yet, or the model isn't finite.
 
         Raises:
             OSError: If it can't be written; the checkpoints before it are whole.
         """
+        if self.params is None:  # Training hasn't begun; the model may be half restored.
+            return None
         if self._saved_step == self._step:
             if self._is_chief():
                 manifest = {**self._store.manifest(self._step), **self._position_now()}

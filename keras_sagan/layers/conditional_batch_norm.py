@@ -12,8 +12,8 @@ class ConditionalBatchNorm(keras.layers.Layer):
 
     `outputs = (images - mean) / sqrt(variance + epsilon) * gamma[labels] + beta[labels]`, with the
     moments of the whole batch. Moments are taken in two passes in float32, whatever the policy,
-    so that a large mean costs no precision. With one class it is a `BatchNormalization`, and the
-    labels may be left out. The defaults are those of SAGAN, not of Keras.
+    so that a large mean costs little precision. With one class it is a `BatchNormalization`, and
+    the labels may be left out. The defaults are those of SAGAN, not of Keras.
 
     Args:
         num_classes: Positive integer, the rows of the two tables.
@@ -139,8 +139,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
         if not self.synchronized:
             # On torch, Keras's moments are E[x^2] - E[x]^2, which cancels.
             mean = ops.mean(x, axes)
-            difference = x - ops.stop_gradient(self._expand(mean, x))
-            return mean, ops.mean(ops.square(difference), axes)
+            return mean, ops.mean(ops.square(x - self._expand(mean, x)), axes)
         # Synchronised moments are E[x^2] - E[x]^2, which cancels. Around the mean it doesn't.
         shift = ops.stop_gradient(ops.moments(x, axes, synchronized=True)[0])
         mean, variance = ops.moments(x - self._expand(shift, x), axes, synchronized=True)

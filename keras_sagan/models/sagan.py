@@ -447,12 +447,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             ValueError: For `class_weight` or `sample_weight`, which a GAN has no use for, or for
                 data that don't fit; values are checked on the first batch.
         """
-        for name, value in (("class_weight", class_weight), ("sample_weight", sample_weight)):
-            if value is not None:
-                raise ValueError(
-                    f"`{name}` has no meaning for a GAN; choose what the data set yields instead. "
-                    f"Received: {name}={value}"
-                )
+        _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # Keras's default would only warn here.
         strategy = tf.distribute.get_strategy()
@@ -485,6 +480,18 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         if not kwargs.get("_use_cached_eval_dataset"):  # Keras's own, in `fit`.
             self._checks["evaluate"].begin()
         return super().evaluate(*args, **kwargs)
+
+    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
+        """Trains on one batch, as `keras.Model.train_on_batch` does; data as in `fit`."""
+        _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
+        self._checks["fit"].begin()
+        return super().train_on_batch(x, y, return_dict=return_dict)
+
+    def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
+        """Reports the losses on one batch, as `keras.Model.test_on_batch` does."""
+        _refuse_weights(sample_weight=sample_weight)
+        self._checks["evaluate"].begin()
+        return super().test_on_batch(x, y, return_dict=return_dict)
 
     def make_train_function(self, force=False):
         if self.train_function is None or force:
@@ -568,6 +575,15 @@ def _stateless_normal(shape, seed):
 def normal_from_bits(bits):
     """Normal numbers from 23 random bits: with 24 the largest would round to infinity."""
     return tf.math.ndtri((tf.cast(bits, tf.float32) + 0.5) / 2.0**23)
+
+
+def _refuse_weights(**weights):
+    for name, value in weights.items():
+        if value is not None:
+            raise ValueError(
+                f"`{name}` has no meaning for a GAN; choose what the data set yields instead. "
+                f"Received: {name}={value}"
+            )
 
 
 def _check_first_input(network, shape):

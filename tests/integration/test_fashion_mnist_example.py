@@ -54,6 +54,9 @@ def test_it_leaves_pictures_model_and_results(finished):
             assert min(picture.size) > 200, name
     results = json.loads((finished / "results.json").read_text())
     assert results["steps"] == 80 and results["seed"] == 0
+    assert results["settings"]["steps_per_epoch"] == 40 and results["recipe"]["d_steps"] == 2
+    assert results["dtype_policy"] == "float32" and results["recipe"]["base_filters"] == 4
+    assert results["seconds"] > 0 and results["versions"].keys() >= {"keras", "tensorflow"}
     assert results["fid"]["protocol"]["num_generated"] == 200
     assert "sha256" in results["fid"]["protocol"]["feature_extractor"]
     assert all(np.isfinite(results["fid"][key]) for key in ("start", "end"))
@@ -136,3 +139,19 @@ def test_data_sets_of_tfds(example, name, channels, tmp_path, monkeypatch):
             assert not (tmp_path / "run").exists()
     images, labels = next(iter(dataset))
     assert images.shape == (8, 32, 32, channels) and labels.shape == (8,)
+
+
+def test_the_record_of_the_main_job_keeps_what_is_promised_and_is_what_the_readme_says():
+    record = json.loads((ROOT / "benchmarks" / "results" / "fashion_mnist.json").read_text())
+    assert record["command"] == "python examples/fashion_mnist.py"
+    assert record["fid"]["end"] <= record["fid"]["start"] / 5 and record["seconds"] <= 8 * 60
+    assert all(gamma != 0.0 for gamma in record["attention_gamma"].values())
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    gammas = [f"{gamma:.3g}" for gamma in record["attention_gamma"].values()]
+    for row in (
+        f"time | {record['seconds']:.0f} seconds, pictures",
+        f"FID before training | {record['fid']['start']:.1f} |",
+        f"FID at the end | {record['fid']['end']:.1f} |",
+        f"γ at the end | generator {gammas[0]}, discriminator {gammas[1]} |",
+    ):
+        assert f"| {row}" in readme

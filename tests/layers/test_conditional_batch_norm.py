@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import oracles
 import pytest
+from gradients import gradients_of
 from keras import ops
 from layer_checks import check_layer
 
@@ -69,6 +70,30 @@ def test_large_mean_does_not_cancel():
     outputs = numpy(ConditionalBatchNorm(1)(images, training=True))
     one, zero, none = np.ones((1, 4)), np.zeros((1, 4)), np.zeros(8, "int32")
     assert np.abs(outputs - oracles.batch_norm(images, one, zero, none, 1e-5)).max() < 1e-3
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="layers keep no state in jax.grad")
+def test_gradients_of_gradients():
+    """As a penalty takes them; Keras's own layer leaves the mean out of the variance's there."""
+    layer = ConditionalBatchNorm(1, epsilon=1e-3)
+    layer.build(IMAGES.shape)
+    upstream = np.random.default_rng(1).normal(size=IMAGES.shape).astype("float32")
+
+    def plain(x):
+        centred = x - ops.mean(x, (0, 1, 2), keepdims=True)
+        return centred / ops.sqrt(ops.mean(centred**2, (0, 1, 2), keepdims=True) + 1e-3)
+
+    def penalty(normalize):
+        def slope(x):
+            return ops.sum(normalize(x) ** 2 * ops.convert_to_tensor(upstream))
+
+        def total(x):
+            return ops.sum(gradients_of(slope, x, differentiable=True)[0] ** 4)
+
+        return gradients_of(total, IMAGES)[0]
+
+    ours, expected = penalty(lambda x: layer(x, training=True)), penalty(plain)
+    np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
 def test_half_precision_has_float32_moments():

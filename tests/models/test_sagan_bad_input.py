@@ -32,6 +32,10 @@ def refuses(model, match, *args, **kwargs):
     for method in (model.fit, model.evaluate):
         with pytest.raises(ValueError, match=f"(?s){match}"):
             method(*args, verbose=0, **kwargs)
+    if isinstance(args[0], np.ndarray) and not kwargs:
+        for method in (model.train_on_batch, model.test_on_batch):
+            with pytest.raises(ValueError, match=f"(?s){match}"):
+                method(*args)
     for old, new in zip(before, tiny.weights(model)):
         np.testing.assert_array_equal(old, new)
 
@@ -85,6 +89,18 @@ def one_infinite(images):
 )
 def test_images(conditional, change, match):
     refuses(conditional, match, change(IMAGES), LABELS)
+
+
+def test_nan_in_a_later_batch(conditional):
+    images = np.concatenate([IMAGES, one_infinite(IMAGES)])
+    with pytest.raises(ValueError, match=r"`images` must be finite.* at \[2\] of a batch"):
+        conditional.fit(images, np.tile(LABELS, 2), batch_size=4, shuffle=False, verbose=0)
+
+
+@pytest.mark.parametrize("name", ["class_weight", "sample_weight"])
+def test_weights_of_a_batch(conditional, name):
+    with pytest.raises(ValueError, match=f"`{name}` has no meaning for a GAN.*Received: {name}="):
+        conditional.train_on_batch(IMAGES, LABELS, **{name: {0: 1.0}})
 
 
 def test_nan_in_a_data_set_with_several_steps_per_execution():
