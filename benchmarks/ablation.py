@@ -193,7 +193,7 @@ def read(name, settings, workdir):
 
 def collect(records):
     """One record of all runs; what they have in common, the protocol first of all, stands once."""
-    first = next(iter(records.values()))
+    first = max(records.values(), key=lambda record: record["fid"] is not None)
     shared = ("settings", "protocol", "baselines", "versions", "hardware")
     for name, record in records.items():
         for key in ("protocol", "versions"):

@@ -21,6 +21,7 @@ from pathlib import Path
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import keras
+import numpy as np
 
 from keras_sagan import SAGAN, callbacks, data, metrics, models, visualization
 
@@ -47,6 +48,11 @@ def parse_arguments(arguments=None):
     parser.add_argument("--workdir", default="runs/image_folder")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)
+
+
+def spread(count, size):
+    """Indices over all of the images, which stand class by class where folders are classes."""
+    return np.linspace(0, size - 1, min(count, size)).astype(int)
 
 
 def main(arguments=None):
@@ -81,9 +87,12 @@ def main(arguments=None):
     steps = data.steps_per_epoch(len(found.images), settings.batch_size)
     dataset = data.make_dataset(found.images, found.labels, settings.batch_size, settings.seed)
 
-    shown = found.images[:4], None if found.labels is None else found.labels[:4]
+    few = spread(4, len(found.images))
     attention = callbacks.AttentionFigure(
-        workdir, class_names=names, real_images=shown[0], real_labels=shown[1]
+        workdir,
+        class_names=names,
+        real_images=found.images[few],
+        real_labels=None if found.labels is None else found.labels[few],
     )
     stop = callbacks.StopOnNonFinite(every_steps=steps)
     run = [
@@ -104,7 +113,8 @@ def main(arguments=None):
         metric = metrics.FrechetInceptionDistance(extractor)
         count = min(settings.fid_images, len(found.images))
         every = max(1, settings.epochs // 5)
-        fid = callbacks.FIDEvaluator(metric, found.images[:count], count, every, at_start=True)
+        reference = found.images[spread(count, len(found.images))]
+        fid = callbacks.FIDEvaluator(metric, reference, count, every, at_start=True)
         run.append(fid)
     log = keras.callbacks.CSVLogger(workdir / "log.csv", append=True)
     workdir.mkdir(parents=True, exist_ok=True)

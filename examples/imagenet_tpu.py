@@ -191,7 +191,8 @@ def run(settings):
     names = list(info.class_names)
     beside = [callbacks.SampleGrid(pictures, class_names=names, every_epochs=grid_every)]
     beside += [fid] if fid else []
-    beside += [callbacks.StopOnNonFinite(settings.log_every)]
+    stop = callbacks.StopOnNonFinite(settings.log_every)
+    beside += [stop]
     beside += [Record(settings.workdir, pictures, fid)] if is_chief else []
     if is_chief and importlib.util.find_spec("tensorboard"):
         beside.append(keras.callbacks.TensorBoard(f"{settings.workdir}/tensorboard"))
@@ -211,6 +212,8 @@ def run(settings):
         callbacks=[*beside, checkpoint],
         verbose="auto" if is_chief else 0,
     )
+    if stop.reason:
+        sys.exit(f"{stop.reason} The newest of {checkpoint.directory} is from before.")
     print(f"Step {keras.ops.convert_to_numpy(model.steps)}, all in {settings.workdir}")
     if info.skipped:
         print(f"{info.skipped.total()} times a damaged image was skipped: {dict(info.skipped)}")

@@ -271,6 +271,8 @@ def sample(settings):
     path = Path(settings.output or beside(settings.run) / f"{settings.kind}.png")
     names = known.get("class_names")
     labels = settings.classes
+    if settings.kind == "classes" and model.num_classes is None:
+        raise ValueError("`--kind classes` needs a model with classes. Received: a model without")
     if labels is None and model.num_classes is not None:
         count = min(10, model.num_classes)
         labels = [row * model.num_classes // count for row in range(count)]

@@ -29,7 +29,8 @@ class Source(NamedTuple):
         channels: Integer.
         steps_per_epoch: Integer, full batches.
         batches: Function `() -> tf.data.Dataset`, endless and shuffled.
-        head: Function `(count) -> (images, labels)`, the first images, unshuffled.
+        head: Function `(count) -> (images, labels)`, always the same ones. Of images in memory
+            they are spread evenly: those of a folder stand there class by class.
     """
 
     name: str
@@ -110,8 +111,13 @@ def open_source(settings, image_size, batch_size, seed=0):
         images.shape[-1],
         steps_per_epoch(len(images), batch_size),
         lambda: make_dataset(images, labels, batch_size, seed=seed),
-        lambda count: (images[:count], None if labels is None else labels[:count]),
+        lambda count: _spread(count, images, labels),
     )
+
+
+def _spread(count, images, labels):
+    chosen = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)
+    return images[chosen], None if labels is None else labels[chosen]
 
 
 def load_run(path):

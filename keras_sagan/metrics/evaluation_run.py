@@ -190,10 +190,15 @@ class EvaluationRun:
         key = json.dumps([*key, extractor_info(self.extraction.feature_extractor)])
         if key not in self.reference.noise:
             labels = self.reference.arrays.get("labels")
+            if labels is not None:  # Of all classes, also where they stand in order.
+                labels = labels[np.arange(num_images) * len(labels) // num_images]
 
             def batches(start):
+                done = 0
                 for images in noise_images(num_images, shape, self.seed, 64):
-                    yield images, None if labels is None else np.resize(labels, len(images))
+                    here = slice(done, done + len(images))
+                    yield images, None if labels is None else labels[here]
+                    done += len(images)
 
             self._measure(batches, num_images, "Noise")
             note = []

@@ -65,7 +65,7 @@ class FeatureMetric(keras.metrics.Metric):
             labels: Integer array of shape (batch,), the classes of the images. Only the metrics
                 by class need it. Defaults to `None`.
         """
-        _side(real)
+        side_of(real)
         # Nothing is added before everything is checked: an error leaves the state as it was.
         found = self._extraction(images, (self.output,))
         if found:
@@ -80,7 +80,7 @@ class FeatureMetric(keras.metrics.Metric):
             real: Boolean.
             labels: Integer array of shape (batch,), or `None`.
         """
-        side = _side(real)
+        side = side_of(real)
         features = np.asarray(features)
         # Where the other side alone has been reset, its images still bind the width.
         if self._width is not None and features.shape[1] != self._width:
@@ -100,7 +100,7 @@ class FeatureMetric(keras.metrics.Metric):
             statistics: `ReferenceStatistics`, in the features of this metric's extractor.
             real: Boolean.
         """
-        side = _side(real)
+        side = side_of(real)
         self._state[side], self._counts[side] = None, 0
         self._width = None
         if self.output not in statistics.arrays:
@@ -114,7 +114,7 @@ class FeatureMetric(keras.metrics.Metric):
         self.update_features(statistics.arrays[self.output], real, labels)
 
     def _set_moments(self, statistics, real):
-        side = _side(real)
+        side = side_of(real)
         self._state[side] = statistics.moments
         # A file may not say of how many images it is; of enough, then.
         self._counts[side] = statistics.num_images or self.least
@@ -231,7 +231,7 @@ def check_batch_labels(labels, count):
     return labels
 
 
-def _side(real):
+def side_of(real):
     if not isinstance(real, (bool, np.bool_)):
         raise ValueError(f"`real` must be True or False. Received: real={real!r}")
     return "real" if real else "generated"

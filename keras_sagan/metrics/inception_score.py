@@ -2,7 +2,12 @@
 
 import keras
 
-from keras_sagan.metrics.feature_metric import SampleMetric, check_positive, shuffled
+from keras_sagan.metrics.feature_metric import (
+    SampleMetric,
+    check_positive,
+    shuffled,
+    side_of,
+)
 from keras_sagan.ops.inception_score import inception_score
 
 
@@ -75,11 +80,11 @@ class InceptionScore(SampleMetric):
             super().set_statistics(statistics, real)
 
     def update_state(self, images, real, labels=None):
-        if real is not True:
+        if side_of(real) == "generated":
             super().update_state(images, real, labels)
 
     def update_features(self, features, real, labels=None):
-        if real is not True:
+        if side_of(real) == "generated":
             super().update_features(features, real, labels)
 
     def result(self):

@@ -84,18 +84,20 @@ def make_step_function(model, step, check):
 
     @interrupted_at_end
     def function(iterator):
-        batches = []
+        batches, sizes = [], set()
         try:
             for batch in itertools.islice(iterator, model.steps_per_execution):
                 parts = [*zip(*map(strategy.experimental_local_results, as_tuple(batch)))]
                 check_on_all(parts, iterator)
                 batches.append(batch)
+                sizes.add(tuple(part[0].shape[0] for part in parts))
         except tf.errors.OutOfRangeError:
             pass
         if not batches:
             check.at_end()
             raise StopIteration
-        if len(batches) > 1 and not model.run_eagerly:
+        # The last batch of a data set may be smaller, and can't be stacked with others.
+        if len(batches) > 1 and len(sizes) == 1 and not model.run_eagerly:
             return many_steps(tuple(batches))
         for batch in batches:
             logs = one_step(batch)

@@ -14,6 +14,7 @@ from keras_sagan import SAGAN
 from keras_sagan.callbacks import AttentionMonitor
 from keras_sagan.cli import main
 from keras_sagan.cli.main import build_parser
+from keras_sagan.cli.sources import _spread
 
 Image = pytest.importorskip("PIL.Image")
 COMMANDS = ("train", "sample", "attention", "evaluate", "export")
@@ -106,6 +107,15 @@ def test_a_folder_of_images_without_classes(tmp_path, capsys):
     assert main(["sample", str(output), "--columns", "2", "--kind", "latents"]) == 0
     with Image.open(output / "latents.png") as picture:
         assert picture.mode == "RGB"
+    assert main(["sample", str(output), "--kind", "classes"]) != 0
+    assert "`--kind classes` needs a model with classes" in capsys.readouterr().err
+
+
+def test_the_reference_has_all_classes_of_a_folder_that_stands_class_by_class():
+    labels = np.repeat(np.arange(5), 20)
+    images, chosen = _spread(10, labels[:, None, None, None], labels)
+    assert np.bincount(chosen).tolist() == [2] * 5 and (images[:, 0, 0, 0] == chosen).all()
+    assert len(_spread(500, images, None)[0]) == 10
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -149,6 +149,13 @@ def test_the_baselines_are_real_images_and_noise():
     assert real["fid"] == pytest.approx(fid.result(), rel=1e-9)
 
 
+def test_noise_has_all_classes_where_labels_stand_in_order():
+    images, labels = real_images()
+    order = np.argsort(labels, kind="stable")
+    report = measure(reference=(images[order], labels[order]), metrics="intra_fid")
+    assert np.isfinite(report.baselines["noise"]["intra_fid"])
+
+
 def test_held_out_images_are_the_floor_where_they_are_given():
     report = measure(held_out=real_images(90, seed=5))
     floor = report.baselines["real"]

@@ -209,7 +209,9 @@ def test_average_covers_all_state_of_the_generator(ema_start):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"run_eagerly": True}, {"steps_per_execution": 3}], ids=lambda x: [*x][0]
+    "arguments",  # Of seven batches the last one is smaller: alone, or with others.
+    [{"run_eagerly": True}, {"steps_per_execution": 3}, {"steps_per_execution": 4}],
+    ids=str,
 )
 def test_ways_to_run_agree(compiled, reference, arguments):
     model = tiny.build_sagan()
