@@ -81,6 +81,17 @@ class CheckpointStore:
                 self.remove(step)
             raise _as_os_error(error, folder) from error
 
+    def update_manifest(self, step, changes):
+        """Writes entries of a manifest anew.
+
+        Raises:
+            OSError: If that can't be done; the checkpoint is as it was.
+        """
+        try:
+            self.write_manifest(step, {**self.manifest(step), **changes})
+        except (DamagedCheckpoint, OSError, tf.errors.OpError) as error:
+            raise _as_os_error(error, self.path(step)) from error
+
     def write_manifest(self, step, manifest):
         """Writes `complete.json` beside and renames it: from then on the checkpoint counts."""
         path = os.path.join(self.path(step), COMPLETE)

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import os
 import tempfile
@@ -323,8 +324,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             return None
         if self._saved_step == self._step:
             if self._is_chief():
-                manifest = {**self._store.manifest(self._step), **self._position_now()}
-                self._store.write_manifest(self._step, manifest)
+                with self._explained():
+                    self._store.update_manifest(self._step, self._position_now())
         elif not self._write(self._store):
             return None
         else:
@@ -368,15 +369,21 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             with tempfile.TemporaryDirectory() as scratch:
                 tf.train.Checkpoint(**variables).write(os.path.join(scratch, "state"))
             return True
-        try:
+        with self._explained():
             store.write(self._step, variables, manifest)
+        return True
+
+    @contextlib.contextmanager
+    def _explained(self):
+        """Says with an error of writing which checkpoint is whole."""
+        try:
+            yield
         except OSError as error:
             steps = self._store.steps()
             kept = f"The checkpoint of step {steps[-1]} is whole" if steps else "None was written"
             text = error.strerror if error.errno == errno.ENOSPC else str(error)
             message = f"{text}. {kept}; run the same again when that is put right."
             raise OSError(*([error.errno] if error.errno else []), message) from error
-        return True
 
     def _is_chief(self):
         return _is_chief(self.model)

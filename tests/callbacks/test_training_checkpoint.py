@@ -453,6 +453,23 @@ def test_a_full_disk_for_the_last_file(model, tmp_path, two, monkeypatch):
     assert names(tmp_path) == [7, 14]
 
 
+def test_a_full_disk_for_the_position_alone(model, tmp_path, monkeypatch):
+    checkpoint = TrainingCheckpoint(tmp_path, every_steps=STEPS)  # At the end of an epoch.
+    data = dataset(checkpoint.restore_latest(model))
+    write, written = checkpoint_store.CheckpointStore.write_manifest, []
+
+    def write_manifest(self, step, manifest):
+        if step in written:
+            raise tf.errors.ResourceExhaustedError(None, None, "no space")
+        written.append(step)
+        write(self, step, manifest)
+
+    monkeypatch.setattr(checkpoint_store.CheckpointStore, "write_manifest", write_manifest)
+    with pytest.raises(OSError, match=f"No space left .*step {STEPS} is whole; run the same"):
+        fit(model, data, [checkpoint])
+    assert TrainingCheckpoint(tmp_path).restore_latest(rewound(model)) == STEPS
+
+
 def test_a_disk_that_is_really_full(model, tmp_path):
     mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "none", str(tmp_path)]
     if subprocess.run(mount, capture_output=True).returncode != 0:
