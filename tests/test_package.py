@@ -2,6 +2,7 @@ import ast
 import inspect
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import keras
@@ -62,6 +63,7 @@ def test_version():
     from keras_sagan import version
 
     assert keras_sagan.__version__ == version.__version__
+    assert keras_sagan.__version__ == metadata.version("keras_sagan")  # setup.py's
     assert all(part.isdigit() for part in keras_sagan.__version__.split(".")[:2])
 
 

@@ -64,6 +64,19 @@ def test_fewer_samples_than_dimensions(counts):
     assert distance_of(first, second) == pytest.approx(oracle(first, second), rel=1e-9)
 
 
+@pytest.mark.parametrize("count", [200, 12])
+def test_equals_the_symmetric_root(count):
+    first, second = samples(count, 24, 0), samples(count, 24, 1, scale=1.3, shift=0.2)
+    covs = [np.cov(x, rowvar=False) for x in (first, second)]
+    values, vectors = np.linalg.eigh(covs[0])
+    root = vectors * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
+    middle = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ covs[1] @ root), 0.0)).sum()
+    gap = np.sum((first.mean(0) - second.mean(0)) ** 2)
+    expected = gap + np.trace(covs[0]) + np.trace(covs[1]) - 2.0 * middle
+    assert distance_of(first, second) == pytest.approx(expected, rel=1e-5)
+    assert frechet_distance_of_samples(first, second) == pytest.approx(expected, rel=1e-5)
+
+
 def test_badly_scaled_features_keep_their_digits():
     scales = 10.0 ** np.random.default_rng(3).uniform(-5, 4, size=64)
     first, second = samples(200, 64, 0) * scales, samples(200, 64, 1, 1.1) * scales

@@ -145,6 +145,10 @@ def test_points_for_each_image_and_a_file_with_whole_pixels(tmp_path):
     grid = panels(figure, 2, 3)
     np.testing.assert_array_equal(grid[1, 2].lines[0].get_xydata(), [[8, 7]])
     assert grid[1, 0].get_ylabel() == "two"
+    for number in (0, 1):  # The frame of each overlay has the colour of its dot.
+        frames = {spine.get_edgecolor() for spine in grid[1, 1 + number].spines.values()}
+        assert frames == {matplotlib.colors.to_rgba(DOT_COLORS[number])}
+        assert grid[1, 0].lines[number].get_markerfacecolor() == DOT_COLORS[number]
     pixels = np.asarray(pytest.importorskip("PIL.Image").open(path))
     # Each image pixel is drawn 7 × 7: the middle of the first panel shows it, unblended.
     box = grid[0, 0].get_position()
