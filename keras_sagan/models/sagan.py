@@ -445,7 +445,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
 
         Raises:
             ValueError: For `class_weight` or `sample_weight`, which a GAN has no use for, or for
-                data that don't fit; values are checked on the first batch.
+                data that don't fit; their range is checked on the first batch.
         """
         _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
         if isinstance(x, tf.data.Dataset):
@@ -475,7 +475,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             The values of `metrics` in order, or a dictionary of them with `return_dict=True`.
 
         Raises:
-            ValueError: For data that don't fit; values are checked on the first batch.
+            ValueError: For data that don't fit; their range is checked on the first batch.
         """
         if not kwargs.get("_use_cached_eval_dataset"):  # Keras's own, in `fit`.
             self._checks["evaluate"].begin()
