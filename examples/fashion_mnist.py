@@ -138,6 +138,33 @@ def hardware():
     return {"cpu": name, "cores": os.cpu_count(), "devices": devices}
 
 
+def describe_run(settings, info, model, steps_per_epoch):
+    """All that another needs to run it again."""
+    return {
+        "command": "python " + " ".join(["examples/fashion_mnist.py", *sys.argv[1:]]),
+        "settings": {**vars(settings), "steps_per_epoch": steps_per_epoch},
+        "preset": PRESET,
+        "recipe": {
+            **keras_sagan.models.preset_settings(PRESET),
+            "base_filters": settings.base_filters,
+            "num_classes": info.num_classes,
+            "channels": info.image_shape[-1],
+        },
+        "dtype_policy": model.dtype_policy.name,
+        "parameters": {n.name: n.count_params() for n in (model.generator, model.discriminator)},
+        "versions": {
+            "python": platform.python_version(),
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+            "numpy": np.__version__,
+            "keras_sagan": keras_sagan.__version__,
+        },
+        "hardware": hardware(),
+        "seed": settings.seed,
+        "steps": int(model.steps.numpy()),
+    }
+
+
 def main(arguments=None):
     settings = parse_arguments(arguments)
     workdir = Path(settings.workdir)
@@ -186,61 +213,37 @@ def main(arguments=None):
             # The checkpoint comes last: it says that all before it was done.
             callbacks=[stop, callbacks.AttentionMonitor(), grid, fid, record, checkpoint],
         )
+        if stop.reason:
+            sys.exit(f"{stop.reason} The newest of {checkpoint.directory} is from before.")
+        model.save(workdir / "model.keras")
+        epochs_done = int(model.steps.numpy()) // steps_per_epoch
+        attention.save(epochs_done)
+        if epochs_done not in dict(fid.history):  # The run had ended before.
+            fid.record(epochs_done)
+        if 0 not in dict(record.history.get(fid.name, [])):
+            # The distance before training comes last, so that training starts at once.
+            fid.set_model(build_model(settings, info))
+            fid.record(0)
     except KeyboardInterrupt:
         checkpoint.save()
         record.save()
         sys.exit(f"\nInterrupted after step {int(model.steps.numpy())}; --resume goes on.")
 
-    if stop.reason:
-        sys.exit(f"{stop.reason} The newest of {checkpoint.directory} is from before.")
-    model.save(workdir / "model.keras")
-    epochs_done = int(model.steps.numpy()) // steps_per_epoch
-    attention.save(epochs_done)
-    if epochs_done not in dict(fid.history):  # The run had ended before.
-        fid.record(epochs_done)
-    if 0 not in dict(record.history.get(fid.name, [])):
-        # The distance before training comes last, so that training starts at once.
-        fid.set_model(build_model(settings, info))
-        fid.record(0)
     record.save()
-    history = record.history
-    visualization.plot_curves(history, workdir / "curves.png", title="Training")
-    start, end = (history[fid.name][i][1] for i in (0, -1))
+    visualization.plot_curves(record.history, workdir / "curves.png", title="Training")
+    protocol = {
+        **metric.protocol,
+        "reference": reference_name,
+        "weights": "averaged (EMA)" if model.ema_generator is not None else "raw",
+        "batch_statistics": "moving",
+        "labels": "all classes in equal number",
+        "latents": f"seed {settings.seed}, not truncated",
+    }
+    start, end = (record.history[fid.name][i][1] for i in (0, -1))
     results = {
-        "command": "python " + " ".join(["examples/fashion_mnist.py", *sys.argv[1:]]),
-        "settings": {**vars(settings), "steps_per_epoch": steps_per_epoch},
-        "preset": PRESET,
-        "recipe": {
-            **keras_sagan.models.preset_settings(PRESET),
-            "base_filters": settings.base_filters,
-            "num_classes": info.num_classes,
-            "channels": info.image_shape[-1],
-        },
-        "dtype_policy": model.dtype_policy.name,
-        "parameters": {n.name: n.count_params() for n in (model.generator, model.discriminator)},
-        "versions": {
-            "python": platform.python_version(),
-            "keras": keras.__version__,
-            "tensorflow": tf.__version__,
-            "numpy": np.__version__,
-            "keras_sagan": keras_sagan.__version__,
-        },
-        "hardware": hardware(),
-        "seed": settings.seed,
-        "steps": int(model.steps.numpy()),
+        **describe_run(settings, info, model, steps_per_epoch),
         "seconds": round(record.seconds(), 1),
-        "fid": {
-            "start": start,
-            "end": end,
-            "protocol": {
-                **metric.protocol,
-                "reference": reference_name,
-                "weights": "averaged (EMA)" if model.ema_generator is not None else "raw",
-                "batch_statistics": "moving",
-                "labels": "all classes in equal number",
-                "latents": f"seed {settings.seed}, not truncated",
-            },
-        },
+        "fid": {"start": start, "end": end, "protocol": protocol},
         "attention_gamma": model.attention_gammas(),
     }
     write_json(workdir / "results.json", results)

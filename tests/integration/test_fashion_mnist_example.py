@@ -49,7 +49,8 @@ def finished(tmp_path_factory):
 def test_it_leaves_pictures_model_and_results(finished):
     from PIL import Image
 
-    for name in ("samples_epoch_000", "samples_epoch_002", "attention_epoch_002", "curves"):
+    grids = [f"samples_epoch_{epoch:03d}" for epoch in (0, 1, 2)]
+    for name in (*grids, "attention_epoch_002", "curves"):
         with Image.open(finished / f"{name}.png") as picture:
             assert min(picture.size) > 200, name
     results = json.loads((finished / "results.json").read_text())
@@ -61,6 +62,11 @@ def test_it_leaves_pictures_model_and_results(finished):
     assert "sha256" in results["fid"]["protocol"]["feature_extractor"]
     assert all(np.isfinite(results["fid"][key]) for key in ("start", "end"))
     assert all(gamma != 0.0 for gamma in results["attention_gamma"].values())
+    history = json.loads((finished / "history.json").read_text())["history"]
+    gammas = {name for name in history if "gamma" in name}
+    assert len(gammas) == 2 and all(len(history[name]) == 2 for name in {*gammas, "g_loss"})
+    (fid,) = (name for name in history if name.startswith("fid"))
+    assert [epoch for epoch, _ in history[fid]] == [0, 2]
     model = keras.saving.load_model(finished / "model.keras")
     assert model.generate(3, labels=[1, 2, 3]).shape == (3, 32, 32, 1)
 
@@ -83,7 +89,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(finished, tmp_path):
     for one, other in zip(first.all_state, second.all_state):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other), err_msg=one.path)
     results = [json.loads((d / "results.json").read_text()) for d in (finished, tmp_path)]
-    assert results[0]["fid"]["end"] == results[1]["fid"]["end"]
+    for key in ("start", "end"):
+        assert results[0]["fid"][key] == results[1]["fid"][key]
 
 
 @pytest.fixture(scope="module")

@@ -21,10 +21,14 @@ def test_layer_contract(use_spectral_norm, tmp_path):
     check_layer(SelfAttention2D, arguments, (IMAGES,), tmp_path, 5, 4 * use_spectral_norm)
 
 
-def test_a_new_layer_is_the_identity_to_the_bit():
-    layer = SelfAttention2D()
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_a_new_layer_is_the_identity_to_the_bit(policy):
+    layer = SelfAttention2D(dtype=policy)
+    images = ops.cast(IMAGES, layer.compute_dtype)
     for training in (True, False):
-        np.testing.assert_array_equal(numpy(layer(IMAGES, training=training)), IMAGES)
+        outputs = layer(images, training=training)
+        assert outputs.dtype == images.dtype
+        np.testing.assert_array_equal(*[numpy(ops.cast(x, "float32")) for x in (outputs, images)])
 
 
 @pytest.mark.parametrize("use_spectral_norm", [True, False])
@@ -88,6 +92,13 @@ def test_map_size_may_be_dynamic():
         received = model.predict(images, verbose=0)
         np.testing.assert_array_equal(received[0], images)
         assert received[1].shape == (3, height * width, height * width // 4)
+
+
+def test_odd_maps_are_refused_where_the_size_was_unknown():
+    inputs = keras.Input((None, None, 16))
+    model = keras.Model(inputs, SelfAttention2D()(inputs))
+    with pytest.raises(ValueError, match=r"multiples of pool_size=2.*Received: inputs of shape"):
+        model(np.zeros((1, 5, 4, 16), "float32"))
 
 
 def test_in_a_sequential_model():

@@ -207,6 +207,42 @@ def compare_with_differences(layer, inputs, target, gradient):
     np.testing.assert_allclose(gradient, differences, rtol=1e-3, atol=1e-3 * np.abs(gradient).max())
 
 
+@pytest.mark.parametrize(
+    "arguments, scale",  # Of sigma, which has no gradient below 1 in `max(1, sigma)`.
+    [
+        ({"strides": 2, "padding": "same"}, 1.0),
+        ({"groups": 2, "dilation_rate": 2}, 1.0),
+        ({"padding": "same", "resample": "up"}, 1.0),
+        ({"padding": "same", "resample": "down", "equality_constrained": False}, 10.0),
+        ({"equality_constrained": False, "use_bias": False}, 0.1),
+    ],
+)
+def test_gradient_of_convolutions_of_any_kind_equals_finite_differences(arguments, scale):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("needs a gradient tape")
+    import tensorflow as tf
+
+    layer = SNConv2D(4, 3, dtype="float64", **arguments)
+    outputs = layer(IMAGES)
+    layer.kernel.assign(scale * layer.kernel / oracles.spectral_norm(numpy(layer.kernel)))
+    converge(layer, IMAGES, calls=5)
+    target = np.random.normal(size=outputs.shape)
+
+    def loss(kernel):
+        layer.kernel.assign(kernel)
+        return float(ops.sum(layer(IMAGES) * target))
+
+    with tf.GradientTape() as tape:
+        gradient = tape.gradient(ops.sum(layer(IMAGES) * target), [layer.kernel.value])[0].numpy()
+    kernel, step = numpy(layer.kernel).copy(), 1e-5 * scale
+    for index in np.random.default_rng(0).integers(kernel.shape, size=(6, 4)):
+        moved = np.zeros_like(kernel)
+        moved[tuple(index)] = step
+        difference = (loss(kernel + moved) - loss(kernel - moved)) / (2 * step)
+        allowed = 1e-3 * np.abs(gradient).max()
+        assert gradient[tuple(index)] == pytest.approx(difference, rel=1e-3, abs=allowed)
+
+
 @each_layer
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, None])
 def test_power_iterations_must_be_a_positive_integer(cls, arguments, inputs, weights, value):
@@ -331,6 +367,19 @@ def test_unknown_resample(value):
 def test_resample_with_what_it_has_no_form_for(arguments):
     with pytest.raises(ValueError, match="`resample` needs strides=1.*Received: resample='up'"):
         SNConv2D(**{"filters": 4, "kernel_size": 3, "resample": "up", **arguments})
+
+
+@pytest.mark.parametrize("arguments", [{"strides": 2}, {"resample": "up"}, {"resample": "down"}])
+def test_channels_first_equals_channels_last(arguments):
+    if keras.backend.backend() == "tensorflow":
+        pytest.skip("TensorFlow's CPU kernels have no channels_first")
+    formats = ("channels_last", "channels_first")
+    last, first = (SNConv2D(6, 3, padding="same", data_format=x, **arguments) for x in formats)
+    expected = numpy(last(IMAGES))
+    first.build((None, 4, 9, 9))
+    first.set_weights(last.get_weights())
+    received = numpy(first(IMAGES.transpose(0, 3, 1, 2))).transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(received, expected, atol=1e-5)
 
 
 def test_channels_first_symbolically():

@@ -57,6 +57,7 @@ def test_every_recipe_builds(name, recipe):
     attention = model.generator.get_layer(f"attention_{resolution}")
     assert attention.pool_size == (1 if recipe == "paper" else 2)
     assert attention.epsilon == (1e-8 if recipe == "biggan" else 1e-12)
+    assert attention.query_conv.equality_constrained  # TF-GAN's attention too.
     for network in (model.generator, model.discriminator):
         convolutions = [x for x in network.layers if "_conv" in x.name]
         assert {x.equality_constrained for x in convolutions} == {recipe != "tfgan"}

@@ -19,6 +19,8 @@ def check_layer(cls, init_kwargs, inputs, tmp_path, trainable_weights, non_train
     check_file(layer, inputs, tmp_path)
     for policy in ("mixed_float16", "mixed_bfloat16"):
         check_policy(cls, init_kwargs, inputs, policy)
+    if keras.backend.backend() == "tensorflow":
+        check_empty_batch_with_xla(layer, inputs)
     for jit_compile in (False, True):
         check_training(cls, init_kwargs, inputs, jit_compile)
 
@@ -67,6 +69,20 @@ def check_policy(cls, init_kwargs, inputs, policy):
     expected = ops.convert_to_numpy(reference(*inputs))
     received = ops.convert_to_numpy(ops.cast(layer(*inputs), "float32"))
     np.testing.assert_allclose(received, expected, rtol=0.05, atol=0.05)
+
+
+def check_empty_batch_with_xla(layer, inputs):
+    """A batch that turns out to be empty when the compiled program runs."""
+    import tensorflow as tf
+
+    expected = layer(*inputs).shape[1:]
+    signature = [tf.TensorSpec((None, *x.shape[1:]), x.dtype) for x in inputs]
+    function = tf.function(
+        lambda *x: layer(*x, training=True), input_signature=signature, jit_compile=True
+    )
+    assert tuple(function(*(tf.constant(x[:0]) for x in inputs)).shape) == (0, *expected)
+    for weight in layer.weights:
+        assert np.isfinite(ops.convert_to_numpy(weight)).all(), weight.path
 
 
 def check_training(cls, init_kwargs, inputs, jit_compile):
