@@ -27,6 +27,7 @@ USES_TENSORFLOW = (
     "models/fused_adam.py",
     "models/sagan.py",
     "models/gradients.py",
+    "models/noise.py",
     "models/loop.py",
     "models/sampling.py",
     "data/",

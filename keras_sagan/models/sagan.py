@@ -12,6 +12,7 @@ from keras import ops
 from keras_sagan import losses
 from keras_sagan.distribution import check_workers_agree
 from keras_sagan.models import batches
+from keras_sagan.models.connection import check_scope, connect, copy_network
 from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.fused_adam import FusedAdam
 from keras_sagan.models.generator import build_generator
@@ -24,6 +25,7 @@ from keras_sagan.models.gradients import (
 )
 from keras_sagan.models.interpolation import InterpolationMixin
 from keras_sagan.models.loop import check_replicated, check_tpu, make_step_function
+from keras_sagan.models.noise import draw_noise
 from keras_sagan.models.presets import preset_settings
 from keras_sagan.models.sampling import SamplingMixin
 
@@ -133,13 +135,13 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         self.ema_start = ema_start
         self.seed = random.randint(0, 2**31 - 1) if seed is None else int(seed)
         self.ttur = {**TTUR, **(ttur or {})}
-        self.image_shape = self._connect(generator, discriminator)
+        self.image_shape = connect(generator, discriminator, latent_dim, num_classes)
         self._strategy = tf.distribute.get_strategy()
-        self._check_scope()
+        check_scope(self._strategy, generator=generator, discriminator=discriminator)
         self.ema_generator = None
         if ema_momentum is not None:
-            self.ema_generator = _copy(generator)
-            self._connect(self.ema_generator, discriminator)
+            self.ema_generator = copy_network(generator)
+            connect(self.ema_generator, discriminator, latent_dim, num_classes)
             self.ema_generator.set_weights(generator.get_weights())
             self.ema_generator.trainable = False
         self.steps = self.add_weight(
@@ -160,48 +162,6 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         }
         self._generate_functions = {}
         self.built = True
-
-    def _connect(self, generator, discriminator):
-        """Builds both networks and returns the shape of an image."""
-        labels = [] if self.num_classes is None else [keras.Input((), dtype="int32")]
-        latents = keras.Input((self.latent_dim,))
-        try:
-            _check_first_input(generator, latents.shape)
-            images = generator([latents, *labels] if labels else latents)
-        except Exception as error:
-            raise ValueError(
-                f"`generator` must take latents of shape (batch, {self.latent_dim})"
-                + (" together with labels" if labels else " alone, as num_classes=None")
-                + f". Received: a generator that says: {error}"
-            ) from error
-        shape = tuple(getattr(images, "shape", ()))
-        if len(shape) != 4:
-            raise ValueError(
-                "`generator` must make images of shape (batch, height, width, channels). "
-                f"Received: a generator with outputs of shape {shape}"
-            )
-        try:
-            _check_first_input(discriminator, shape)
-            discriminator([keras.Input(shape[1:]), *labels] if labels else keras.Input(shape[1:]))
-        except Exception as error:
-            raise ValueError(
-                "`discriminator` must take what `generator` makes"
-                + (" together with labels" if labels else " alone, as num_classes=None")
-                + f". Received: a generator with images of shape {shape}, and a discriminator "
-                f"that says: {error}"
-            ) from error
-        return shape[1:]
-
-    def _check_scope(self):
-        strategy = self._strategy
-        for name in ("generator", "discriminator"):
-            for variable in getattr(self, name).variables:
-                if not strategy.extended.variable_created_in_scope(variable.value):
-                    raise ValueError(
-                        f"`{name}` must be built inside the `strategy.scope()` that the model is "
-                        f"built in. Received: a {name} whose {variable.path} was made outside of "
-                        f"{type(strategy).__name__}"
-                    )
 
     @classmethod
     def from_preset(cls, name, recipe=None, **overrides):
@@ -386,19 +346,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         return self.get_metrics_result()
 
     def _draw(self, index, batch, step=None):
-        """Latents and fake labels of this replica: slices of the draw for the global batch."""
         step = self.steps.value if step is None else step
-        seed = _fold_in(_fold_in([self.seed, 0], step), index)
-        context = tf.distribute.get_replica_context()
-        first = context.replica_id_in_sync_group * batch
-        total = context.num_replicas_in_sync * batch
-        latents = _stateless_normal((total, self.latent_dim), seed)
-        latents = tf.slice(latents, (first, 0), (batch, self.latent_dim))
-        if self.num_classes is None:
-            return latents, None
-        seed = _fold_in(seed, 1)
-        labels = tf.random.stateless_uniform((total,), seed, 0, self.num_classes, tf.int32)
-        return latents, tf.slice(labels, (first,), (batch,))
+        return draw_noise((self.seed, step, index), batch, self.latent_dim, self.num_classes)
 
     def _record(self, values, real_logits, fake_logits):
         threshold = self.loss_functions.threshold
@@ -562,21 +511,6 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         self.compile(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
 
 
-def _fold_in(seed, data):
-    # Without the signs: XLA draws other numbers than TensorFlow from a negative seed.
-    return tf.bitwise.bitwise_and(tf.random.experimental.stateless_fold_in(seed, data), 2**31 - 1)
-
-
-def _stateless_normal(shape, seed):
-    """Normal numbers that are the same inside XLA as outside, where TensorFlow's own differ."""
-    return normal_from_bits(tf.random.stateless_uniform(shape, seed, 0, 2**23, tf.int32))
-
-
-def normal_from_bits(bits):
-    """Normal numbers from 23 random bits: with 24 the largest would round to infinity."""
-    return tf.math.ndtri((tf.cast(bits, tf.float32) + 0.5) / 2.0**23)
-
-
 def _refuse_weights(**weights):
     for name, value in weights.items():
         if value is not None:
@@ -584,18 +518,6 @@ def _refuse_weights(**weights):
                 f"`{name}` has no meaning for a GAN; choose what the data set yields instead. "
                 f"Received: {name}={value}"
             )
-
-
-def _check_first_input(network, shape):
-    # Keras lets maps of one channel through where more are expected.
-    for expected in getattr(network, "inputs", None) or []:
-        expected = tuple(expected.shape)
-        fits = len(expected) == len(shape) and all(
-            None in pair or pair[0] == pair[1] for pair in zip(expected, shape)
-        )
-        if not fits:
-            raise ValueError(f"it takes inputs of shape {expected}")
-        return
 
 
 def _update(network, optimizer, found):
@@ -612,12 +534,6 @@ def _update(network, optimizer, found):
 
 def _batch_size(images):
     return tf.shape(images)[0] if images.shape[0] is None else images.shape[0]
-
-
-def _copy(network):
-    if isinstance(network, (keras.Sequential,)) or hasattr(network, "operations"):
-        return keras.models.clone_model(network)
-    return network.__class__.from_config(network.get_config())
 
 
 def _computes_in_float16(network):

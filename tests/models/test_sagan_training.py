@@ -680,7 +680,7 @@ def test_oracle_of_sigma_agrees():  # `iterate` above converges to what numpy sa
 
 
 def test_latents_are_normal_and_finite_at_both_ends():
-    from keras_sagan.models.sagan import normal_from_bits
+    from keras_sagan.models.noise import normal_from_bits
 
     ends = normal_from_bits(tf.constant([0, 2**22 - 1, 2**22, 2**23 - 1])).numpy()
     assert np.isfinite(ends).all()
