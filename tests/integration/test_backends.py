@@ -19,7 +19,11 @@ def test_layers_on_another_backend(backend):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n0"]
     result = subprocess.run(
         [*command, *map(str, WHAT)],
-        env={**os.environ, "KERAS_BACKEND": backend},
+        env={
+            **os.environ,
+            "KERAS_BACKEND": backend,
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # Hundreds of programs that run once.
+        },
         cwd=TESTS.parent,
         capture_output=True,
         text=True,

@@ -189,8 +189,10 @@ def test_blocks_of_queries_give_the_same(query_chunk_size, training):
     assert tuple(scores.shape) == (2, 24, 6)
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 def test_blocks_of_queries_train_on_maps_of_any_size(policy):
+    if keras.backend.backend() == "jax" and policy != "float32":
+        pytest.skip("it would compile the same again")
     inputs = keras.Input((None, None, 16))
     layer = SelfAttention2D(query_chunk_size=5, dtype=policy)
     model = keras.Model(inputs, layer(inputs))

@@ -11,8 +11,10 @@ def gradients_of(function, *arrays, differentiable=False):
     if backend == "jax":
         import jax
 
-        gradients = jax.grad(function, tuple(range(len(arrays))))(*arrays)
-        return gradients if differentiable else [np.asarray(x) for x in gradients]
+        gradient = jax.grad(function, tuple(range(len(arrays))))
+        if differentiable:
+            return gradient(*arrays)
+        return [np.asarray(x) for x in jax.jit(gradient)(*arrays)]  # One program, not hundreds.
     tensors = [ops.convert_to_tensor(x) for x in arrays]
     if backend == "torch":
         import torch
