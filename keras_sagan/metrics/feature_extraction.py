@@ -155,6 +155,22 @@ def describe_extractor(feature_extractor):
     return str(described or type(feature_extractor).__name__)
 
 
+def check_is_versioned(feature_extractor, argument):
+    """Raises for an extractor whose features couldn't be told from another's in a file.
+
+    Args:
+        feature_extractor: Any extractor.
+        argument: String, the argument that names a folder for such files.
+    """
+    version = getattr(feature_extractor, "version", None)
+    if not version and not isinstance(feature_extractor, keras.Model):
+        raise ValueError(
+            f"`{argument}` needs an extractor that can be told from others: a Keras model, or an "
+            "object with a string `version`, which must change with its features. "
+            f"Received: feature_extractor={feature_extractor!r}"
+        )
+
+
 def weights_sha256(model):
     """Returns the SHA-256 over the shapes and values of all weights of a Keras model."""
     digest = hashlib.sha256()

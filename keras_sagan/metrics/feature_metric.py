@@ -136,6 +136,15 @@ class FeatureMetric(keras.metrics.Metric):
         if not any(self._counts.values()):
             self._width = None
 
+    def snapshot(self):
+        """Returns the statistics as they are now, for `restore`. Nothing is copied."""
+        return dict(self._state), dict(self._counts), self._width
+
+    def restore(self, state):
+        """Brings back the statistics of a `snapshot`."""
+        kept, counts, self._width = state
+        self._state, self._counts = dict(kept), dict(counts)
+
     @property
     def num_images(self):
         """Dictionary of the number of images seen: `"real"` and `"generated"`."""

@@ -11,14 +11,13 @@ from keras_sagan.ops.labels import apportion_labels, check_labels
 from keras_sagan.ops.latent import sample_latents
 
 
-def batches_of(images, batch_size, start=0):
+def batches_of(images, batch_size):
     """Yields pairs of images and labels (or `None`) as numpy arrays.
 
     Args:
         images: An array of images, a pair of arrays (images, labels), or an iterable of batches of
             either, such as a finite `tf.data.Dataset`.
         batch_size: Integer, the images in a batch of an array.
-        start: Integer, the number of images to leave out at the beginning. Defaults to `0`.
 
     Yields:
         Array of shape (batch, height, width, channels), and integer array of shape (batch,) or
@@ -26,16 +25,59 @@ def batches_of(images, batch_size, start=0):
     """
     if _is_pair(images) or hasattr(images, "shape"):
         images, labels = images if _is_pair(images) else (images, None)
-        for first in range(start, len(images), batch_size):
+        for first in range(0, len(images), batch_size):
             yield _checked(images, labels, slice(first, first + batch_size))
         return
-    done = 0
     for batch in images:
         batch, labels = batch if _is_pair(batch) else (batch, None)
-        count = len(batch)
-        if done + count > start:
-            yield _checked(batch, labels, slice(max(start - done, 0), None))
-        done += count
+        yield _checked(batch, labels, slice(None))
+
+
+def first_images(images, num_images, batch_size, name):
+    """Returns the first images of a source, which may be endless.
+
+    Args:
+        images: As for `batches_of`.
+        num_images: Integer.
+        batch_size: Integer, the images in a batch of an array.
+        name: String, the argument of `num_images`, for messages.
+
+    Returns:
+        An iterable of batches that knows its `num_images`, or arrays where `images` are.
+
+    Raises:
+        ValueError: If there are fewer, which an iterable says only at its end.
+    """
+    if _is_pair(images):
+        pair = images[0], np.asarray(images[1])
+        return tuple(first_images(x, num_images, batch_size, name) for x in pair)
+    if hasattr(images, "shape"):
+        if len(images) < num_images:
+            raise ValueError(_too_few(name, num_images, len(images)))
+        return images[:num_images]
+    return _FirstImages(images, num_images, batch_size, name)
+
+
+class _FirstImages:
+    def __init__(self, images, num_images, batch_size, name):
+        self.images, self.num_images = images, num_images
+        self.batch_size, self.name = batch_size, name
+
+    def __iter__(self):
+        done = 0
+        for images, labels in batches_of(self.images, self.batch_size):
+            part = slice(self.num_images - done)
+            done += len(images[part])
+            yield images[part] if labels is None else (images[part], labels[part])
+            if done == self.num_images:
+                return
+        raise ValueError(_too_few(self.name, self.num_images, done))
+
+
+def _too_few(name, num_images, count):
+    return f"`{name}` must be no more than there are images. Received: {name}={num_images}, " + (
+        f"{count} images"
+    )
 
 
 def image_shape_of(images):
@@ -44,13 +86,13 @@ def image_shape_of(images):
     return [int(x) for x in images.shape[1:]] if hasattr(images, "shape") else None
 
 
-def noise_images(count, image_shape, seed, batch_size):
-    """Yields batches of uniform uint8 noise, the same whatever the batch size."""
-    for start in range(0, count, batch_size):
+def noise_images(count, image_shape, seed, batch_size, start=0):
+    """Yields batches of uniform uint8 noise from image `start` on, whatever the batch size."""
+    for first in range(start, count, batch_size):
         yield np.stack(
             [
                 np.random.default_rng([seed, i]).integers(0, 256, image_shape, dtype="uint8")
-                for i in range(start, min(start + batch_size, count))
+                for i in range(first, min(first + batch_size, count))
             ]
         )
 
@@ -117,12 +159,18 @@ class GeneratedImages:
 
     @property
     def sha256(self):
-        """String, the digest of the generator's weights and of the inputs to it."""
+        """String, the digest of the generator's weights and of the inputs to it.
+
+        Of what isn't a Keras model the first images stand for the weights.
+        """
         digest = hashlib.sha256(self.latents.tobytes())
-        if isinstance(self.network, keras.Model):
-            digest.update(weights_sha256(self.network).encode())
         if self.labels is not None:
             digest.update(self.labels.tobytes())
+        if isinstance(self.network, keras.Model):
+            digest.update(weights_sha256(self.network).encode())
+        else:
+            few = None if self.labels is None else self.labels[:2]
+            digest.update(self._generate(self.latents[:2], few).tobytes())
         return digest.hexdigest()
 
     def batches(self, start=0):

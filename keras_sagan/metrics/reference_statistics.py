@@ -9,7 +9,8 @@ import zipfile
 import numpy as np
 
 from keras_sagan.metrics.feature_extraction import describe_extractor
-from keras_sagan.metrics.image_sources import batches_of, image_shape_of
+from keras_sagan.metrics.feature_log import logged_features
+from keras_sagan.metrics.image_sources import image_shape_of
 from keras_sagan.ops.frechet import Moments, compute_moments, covariance, merge_moments
 
 _PARTS = ("features", "logits", "labels")
@@ -54,7 +55,15 @@ class ReferenceStatistics:
 
     @classmethod
     def compute(
-        cls, images, extraction, dataset, split=None, names=("features",), keep=(), progress=None
+        cls,
+        images,
+        extraction,
+        dataset,
+        split=None,
+        names=("features",),
+        keep=(),
+        progress=None,
+        log=None,
     ):
         """Streams real images once.
 
@@ -67,6 +76,7 @@ class ReferenceStatistics:
             names: Strings, the outputs of the extractor to take.
             keep: Strings, those of `names` to keep for every image. Defaults to none.
             progress: Optional function, called with the number of images done.
+            log: Optional `FeatureLog`, from which features of the same images are taken.
 
         Returns:
             `ReferenceStatistics`.
@@ -76,7 +86,7 @@ class ReferenceStatistics:
         """
         digest = hashlib.sha256()
         halves, parts, count, shape = [None, None], {name: [] for name in _PARTS}, 0, None
-        for batch, labels in batches_of(images, extraction.batch_size):
+        for batch, labels, found in logged_features(images, extraction, names, log):
             if shape not in (None, batch.shape[1:]):
                 raise ValueError(
                     f"`images` must have one shape; those before had {shape}. Received: images of "
@@ -84,7 +94,6 @@ class ReferenceStatistics:
                 )
             shape = batch.shape[1:]
             digest.update(np.ascontiguousarray(batch).tobytes())
-            found = extraction(batch, names, count)
             features = found[names[0]]
             for half in (0, 1):
                 part = features[(half + count) % 2 :: 2]

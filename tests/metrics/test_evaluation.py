@@ -17,6 +17,8 @@ ALL = list(metrics.METRICS)
 class Pixels:
     """An extractor of both outputs that counts its images."""
 
+    version = "Pixels"
+
     def __init__(self):
         self.images = 0
 
@@ -37,6 +39,10 @@ class TinyGAN:
 
     def __init__(self):
         self.calls = []
+
+    def made(self):
+        """The labels of the images that were made, but for two that tell this model from others."""
+        return np.concatenate([labels for _, labels, _ in self.calls[1:]])
 
     def generate(self, num_images, labels=None, latents=None, batch_size=64, use_ema=True):
         self.calls.append((num_images, np.asarray(labels), use_ema))
@@ -75,7 +81,7 @@ def test_every_score_is_that_of_its_metric_alone():
         metric.update_state(images, real=False, labels=labels)
         for key, value in metric.values().items():
             assert report.values[key] == pytest.approx(value, rel=1e-6, nan_ok=True), name
-    assert sum(call[0] for call in model.calls) == 50 and report.protocol["num_generated"] == 50
+    assert len(model.made()) == 50 and report.protocol["num_generated"] == 50
 
 
 def test_one_pass_of_features_for_all_metrics():
@@ -125,8 +131,7 @@ def test_labels_by_frequency_or_uniform_or_given():
     for labels, expected in (("uniform", [25, 25]), ("reference", [33, 17]), ([0] * 50, [50])):
         model = TinyGAN()
         report = measure(model, labels=labels, metrics="fid")
-        drawn = np.concatenate([call[1] for call in model.calls])
-        assert np.bincount(drawn).tolist() == expected
+        assert np.bincount(model.made()).tolist() == expected
         assert report.protocol["labels"].split(",")[0] in (
             "uniform",
             "the reference's frequencies",
@@ -231,51 +236,95 @@ def test_a_cached_file_without_the_features_that_a_metric_needs_is_made_anew(tmp
     assert "kid" in report.values and len(list(tmp_path.glob("*.npz"))) == 1
 
 
-def test_an_interrupted_evaluation_goes_on_where_it_was(tmp_path):
-    class Interrupted(TinyGAN):
-        def generate(self, *args, **kwargs):
-            if len(self.calls) == 3:
-                raise KeyboardInterrupt
-            return super().generate(*args, **kwargs)
+class Interrupted(Pixels):
+    """Stops once it has seen so many images."""
 
+    def __init__(self, stop):
+        super().__init__()
+        self.stop = stop
+
+    def named_outputs(self, images):
+        if self.images + len(images) > self.stop:
+            raise KeyboardInterrupt
+        return super().named_outputs(images)
+
+
+# Reference, generated, noise, held-out images: 120 + 50 + 50 + 90.
+@pytest.mark.parametrize("stop", [64, 120, 150, 170, 200, 240, 305])
+def test_an_interrupted_evaluation_goes_on_where_it_was(tmp_path, stop):
+    kwargs = {"held_out": real_images(90, seed=5), "batch_size": 8, "split": "test"}
+    first = Interrupted(stop)
     with pytest.raises(KeyboardInterrupt):
-        measure(Interrupted(), checkpoint=tmp_path, batch_size=8)
-    (file,) = tmp_path.glob("*.features")
-    file.write_bytes(file.read_bytes() + b"half a row")
-    model, extractor = TinyGAN(), Pixels()
-    report = measure(model, extractor=extractor, checkpoint=tmp_path, batch_size=8)
-    assert report.values == pytest.approx(measure().values, rel=1e-6, nan_ok=True)
-    assert sum(call[0] for call in model.calls) == 50 - 24
-    assert extractor.images == 120 + 26 + 50
+        measure(extractor=first, checkpoint=tmp_path, **kwargs)
+    for file in tmp_path.glob("*.features"):
+        file.write_bytes(file.read_bytes() + b"half a row")
+    extractor = Pixels()
+    report = measure(extractor=extractor, checkpoint=tmp_path, **kwargs)
+    expected = measure(**kwargs)
+    assert report.values == pytest.approx(expected.values, rel=1e-6, nan_ok=True)
+    for name, part in expected.baselines.items():
+        assert report.baselines[name] == pytest.approx(part, rel=1e-6, nan_ok=True)
+    assert extractor.images + first.images == 310 and first.images > stop - 8
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interruption_after_the_last_image_loses_nothing(tmp_path, monkeypatch):
-    def interrupted(self, num_images, shape):
-        raise KeyboardInterrupt
-
-    run = metrics.evaluation_run.EvaluationRun
-    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
-        context.setattr(run, "_noise", interrupted)
-        measure(checkpoint=tmp_path)
-    model = TinyGAN()
-    report = measure(model, checkpoint=tmp_path)
-    assert [call[0] for call in model.calls] == [1]  # for the shape of an image
-    assert report.values == pytest.approx(measure().values, rel=1e-6, nan_ok=True)
-
-
-def test_another_seed_does_not_go_on_from_the_same_file(tmp_path):
-    class Interrupted(TinyGAN):
-        def generate(self, *args, **kwargs):
-            if self.calls:
-                raise KeyboardInterrupt
-            return super().generate(*args, **kwargs)
-
+def test_what_is_in_the_checkpoint_is_not_made_again(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        measure(Interrupted(), checkpoint=tmp_path, batch_size=8)
+        measure(extractor=Interrupted(150), checkpoint=tmp_path, batch_size=8)
     model = TinyGAN()
-    measure(model, checkpoint=tmp_path, batch_size=8, seed=1)
-    assert sum(call[0] for call in model.calls) == 50
+    measure(model, checkpoint=tmp_path, batch_size=8)
+    assert len(model.made()) == 50 - 24
+
+
+class Brighter(TinyGAN):
+    """Of the same name and the same latents; another model."""
+
+    def generate(self, *args, **kwargs):
+        return np.maximum(super().generate(*args, **kwargs), 40)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"seed": 1}, {"model": Brighter()}, {"reference": real_images(seed=7)}],
+    ids=["seed", "model", "reference"],
+)
+def test_a_checkpoint_of_other_images_is_not_taken(tmp_path, changes):
+    with pytest.raises(KeyboardInterrupt):
+        measure(extractor=Interrupted(150), checkpoint=tmp_path, batch_size=8)
+    report = measure(checkpoint=tmp_path, batch_size=8, **changes)
+    assert report.values == pytest.approx(measure(**changes).values, rel=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize("same", [0, 13, 40])
+def test_features_of_other_images_are_not_taken(tmp_path, same):
+    """A folder of samples that are made anew has its name and its number of images still."""
+    images, labels = real_images(50, seed=1)
+    kwargs = {"metrics": "fid", "verbose": False, "batch_size": 8, "checkpoint": tmp_path}
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_images(images, real_images(), feature_extractor=Interrupted(160), **kwargs)
+    images = np.concatenate([images[:same], 255 - images[same:]])
+    extractor = Pixels()
+    report = evaluate_images(images, real_images(), feature_extractor=extractor, **kwargs)
+    expected = evaluate_images(images, real_images(), "fid", Pixels(), verbose=False)
+    assert report.values == pytest.approx(expected.values, rel=1e-6)
+    assert extractor.images == 50 - same + 50 and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("argument", ["checkpoint", "cache_dir"])
+def test_files_need_an_extractor_that_can_be_told_from_others(tmp_path, argument):
+    with pytest.raises(ValueError, match=f"`{argument}` needs an extractor that can be told"):
+        measure(extractor=lambda x: x[:, 0, 0], metrics="fid", **{argument: tmp_path})
+
+
+def test_the_metrics_hold_the_generated_images_afterwards():
+    extractor = Pixels()
+    own = [cls(extractor) for cls in metrics.METRICS.values()]
+    report = measure(metrics=own, extractor=extractor)
+    for metric in own:
+        for name, value in metric.values().items():
+            assert report.values[name] == pytest.approx(value, nan_ok=True)
+        assert metric.num_images["generated"] == 50
+        assert metric.num_images["real"] == (0 if metric.output == "logits" else 120)
 
 
 def generator_network(with_labels):
@@ -434,10 +483,10 @@ def test_metrics_by_name_need_an_extractor_and_all_share_it():
 
 
 def test_fewer_images_than_said_are_refused():
-    with pytest.raises(ValueError, match="`images` must hold num_images=60 images. Received: 50"):
-        evaluate_images(
-            real_images(50)[0], real_images(), "fid", Pixels(), num_images=60, verbose=False
-        )
+    images = real_images(50)[0]
+    for given in (images, iter([images[:40], images[40:]])):
+        with pytest.raises(ValueError, match="`num_images` must be .*num_images=60, 50 images"):
+            evaluate_images(given, real_images(), "fid", Pixels(), num_images=60, verbose=False)
     with pytest.raises(ValueError, match="`num_images` must be given for an iterable"):
         evaluate_images(iter([]), real_images(), "fid", Pixels())
 
