@@ -77,6 +77,7 @@ class EvaluationRun:
         self.reference = self._reference(reference, dataset, split, cache_dir)
         self.held_out = held_out
         for metric in self.metrics:
+            metric.verbose = verbose
             metric.set_statistics(self.reference, real=True)
 
     def _reference(self, reference, dataset, split, cache_dir):
@@ -96,7 +97,7 @@ class EvaluationRun:
         if "logits" in self.names:
             keep.add("logits")  # for the floor of the Inception Score
         options = {"names": self.names, "keep": sorted(keep)}
-        options["progress"] = Progress(length_of(reference), "Reference images", self.verbose)
+        options["progress"] = Progress("Reference images", length_of(reference), self.verbose)
         dataset = dataset or "unnamed"
         options["log"] = self._log(["reference", dataset, split])
         if cache_dir is None:
@@ -190,7 +191,7 @@ class EvaluationRun:
         """Feeds the generated side of the metrics; returns the shape of an image."""
         for metric in self.metrics:
             metric.reset_state()
-        progress = Progress(num_images, title, self.verbose)
+        progress = Progress(title, num_images, self.verbose)
         done, shape = 0, None
         for part in parts:
             shape, labels, features = part

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_sagan.metrics.feature_extraction import FeatureExtraction, describe_extractor
+from keras_sagan.metrics.progress import Progress
 
 SIDES = ("real", "generated")
 
@@ -32,6 +33,7 @@ class FeatureMetric(keras.metrics.Metric):
             if there are too few images of either kind.
     """
 
+    verbose = True  # whether `result` shows a bar where it takes more than ten seconds
     output = "features"  # of the extractor
     real_needs = ("features",)  # what must be kept of every real image; none where moments do
     least = 2  # images of each side
@@ -186,6 +188,9 @@ class FeatureMetric(keras.metrics.Metric):
             config["feature_extractor"]
         )
         return cls(**config)
+
+    def _progress(self):
+        return Progress(self.name, verbose=self.verbose)
 
     def _check_counts(self):
         counts = self._counts

@@ -420,12 +420,12 @@ def test_an_extractor_that_cannot_be_traced_is_named():
 def test_a_bar_for_what_takes_longer_than_ten_seconds(monkeypatch, capsys, seconds, is_shown):
     clock = [0.0]
     monkeypatch.setattr("keras_sagan.metrics.progress.time.monotonic", lambda: clock[0])
-    progress = Progress(20, "Generated images")
+    progress = Progress("Generated images", 20)
     for done in range(1, 21):
         clock[0] += seconds
         progress(done)
     assert ("Generated images" in capsys.readouterr().out) is is_shown
-    silent = Progress(20, "Generated images", verbose=False)
+    silent = Progress("Generated images", 20, verbose=False)
     clock[0] += 100
     silent(20)
     assert capsys.readouterr().out == ""
@@ -434,7 +434,7 @@ def test_a_bar_for_what_takes_longer_than_ten_seconds(monkeypatch, capsys, secon
 def test_a_bar_where_the_number_is_not_known(monkeypatch, capsys):
     clock = [0.0]
     monkeypatch.setattr("keras_sagan.metrics.progress.time.monotonic", lambda: clock[0])
-    progress = Progress(None, "Reference images")
+    progress = Progress("Reference images")
     progress(5)
     assert capsys.readouterr().out == ""
     clock[0] = 11.0

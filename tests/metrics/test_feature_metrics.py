@@ -132,6 +132,29 @@ def test_values_directions_and_protocol(cls):
     assert protocol["num_real"] in (COUNT, 0) and protocol["metric"] == metric.definition
 
 
+SLOW = {
+    metrics.KernelInceptionDistance: {"max_block_size": 20},
+    metrics.PrecisionRecall: {},
+    metrics.DensityCoverage: {},
+    metrics.FrechetInceptionDistanceInfinity: {},
+    metrics.IntraClassFrechetInceptionDistance: {},
+}
+
+
+@pytest.mark.parametrize("cls", SLOW)
+def test_a_bar_where_the_score_itself_takes_more_than_ten_seconds(cls, monkeypatch, capsys):
+    ticks = iter(range(0, 10**6, 4))
+    monkeypatch.setattr("keras_sagan.metrics.progress.time.monotonic", lambda: next(ticks))
+    monkeypatch.setattr("keras_sagan.ops.manifold._ROWS", 20)
+    metric = filled(cls, **SLOW[cls])
+    metric.result()
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"{metric.name}\n") and "/image" in shown
+    metric.verbose = False
+    metric.result()
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize("cls", ALL)
 def test_the_batches_do_not_matter(cls):
     whole = cls(flat, batch_size=7)
