@@ -45,8 +45,8 @@ def evaluate_generator(
         truncation: `None`, or the positive float that latents are truncated at.
         standing_passes: Integer, the forward passes over which batch statistics are estimated
             anew. Defaults to `0`: the moving statistics of training.
-        **kwargs: `dataset`, `split`, `held_out`, `value_range`, `checkpoint`, `cache_dir`,
-            `strategy` and `verbose`, as in `evaluate_images`.
+        **kwargs: `dataset`, `split`, `held_out`, `value_range`, `num_reference`, `checkpoint`,
+            `cache_dir`, `strategy` and `verbose`, as in `evaluate_images`.
 
     Returns:
         `EvaluationReport`.
@@ -125,12 +125,15 @@ def evaluate_images(
             held_out: Other real images, as `reference`, for the floor. Defaults to one half of
                 the reference against the other.
             value_range: `None`, or the pair `(low, high)` of float images.
+            num_reference: Integer, how many of the reference's images to take, from the first on;
+                an endless iterable, such as `load_tfds` gives, must have it said. Defaults to all.
             checkpoint: A folder in which features are kept while they are computed, those of the
                 reference and of the baselines too: the same call goes on where it was interrupted.
                 Images that are read again are compared with those that were seen, so features of
                 others are never taken. Defaults to `None`.
             cache_dir: A folder for the statistics of the reference, by its `dataset`, `split`,
-                size and extractor. Defaults to `None`: computed each time.
+                size and extractor. An iterable needs `num_reference` then, if it has no
+                `num_images`. Defaults to `None`: computed each time.
             strategy: `tf.distribute.Strategy` whose replicas share the extractor's work.
             verbose: Boolean, whether to show a bar if it takes more than ten seconds. Defaults to
                 `True`.

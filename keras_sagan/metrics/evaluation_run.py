@@ -13,12 +13,12 @@ from keras_sagan.metrics.density_coverage import DensityCoverage
 from keras_sagan.metrics.evaluation_report import EvaluationReport
 from keras_sagan.metrics.feature_extraction import FeatureExtraction, check_is_versioned
 from keras_sagan.metrics.feature_log import FeatureLog, logged_features
-from keras_sagan.metrics.feature_metric import FeatureMetric
+from keras_sagan.metrics.feature_metric import FeatureMetric, check_positive
 from keras_sagan.metrics.frechet_inception_distance import FrechetInceptionDistance
 from keras_sagan.metrics.frechet_inception_distance_infinity import (
     FrechetInceptionDistanceInfinity,
 )
-from keras_sagan.metrics.image_sources import noise_images
+from keras_sagan.metrics.image_sources import first_images, noise_images
 from keras_sagan.metrics.inception_score import InceptionScore
 from keras_sagan.metrics.intra_class_frechet_inception_distance import (
     IntraClassFrechetInceptionDistance,
@@ -57,6 +57,7 @@ class EvaluationRun:
         split=None,
         held_out=None,
         value_range=None,
+        num_reference=None,
         checkpoint=None,
         cache_dir=None,
         strategy=None,
@@ -74,6 +75,14 @@ class EvaluationRun:
         self.names = tuple(dict.fromkeys(["features", *(x.output for x in self.metrics)]))
         if not any(x.output == "features" for x in self.metrics):
             self.names = ("logits",)
+        if num_reference is not None:
+            check_positive("num_reference", num_reference, 2)
+            if isinstance(reference, (str, os.PathLike, ReferenceStatistics)):
+                raise ValueError(
+                    "`num_reference` is for images, and can't be given with statistics. "
+                    f"Received: num_reference={num_reference}, reference={reference}"
+                )
+            reference = first_images(reference, num_reference, batch_size, "num_reference")
         self.reference = self._reference(reference, dataset, split, cache_dir)
         self.held_out = held_out
         for metric in self.metrics:
@@ -107,8 +116,9 @@ class EvaluationRun:
         count = length_of(reference)
         if dataset == "unnamed" or count is None:
             raise ValueError(
-                "`cache_dir` needs the `dataset`'s name and a reference that says its length. "
-                f"Received: dataset={dataset!r}, a reference of length {count}"
+                "`cache_dir` needs the `dataset`'s name, and `num_reference` for a reference that "
+                f"doesn't say its length. Received: dataset={dataset!r}, a reference of length "
+                f"{count}"
             )
         return ReferenceStatistics.cached(
             reference, self.extraction, dataset, split, count, cache_dir, **options

@@ -1,6 +1,7 @@
 """Where the images of an evaluation come from: a model, arrays, batches."""
 
 import hashlib
+import itertools
 
 import keras
 import numpy as np
@@ -62,6 +63,7 @@ class _FirstImages:
     def __init__(self, images, num_images, batch_size, name):
         self.images, self.num_images = images, num_images
         self.batch_size, self.name = batch_size, name
+        self.fingerprint = getattr(images, "fingerprint", None)
 
     def __iter__(self):
         done = 0
@@ -80,10 +82,23 @@ def _too_few(name, num_images, count):
     )
 
 
-def image_shape_of(images):
-    """The shape of an image of an array or a pair of arrays; `None` where it isn't known yet."""
-    images = images[0] if _is_pair(images) else images
-    return [int(x) for x in images.shape[1:]] if hasattr(images, "shape") else None
+def peek(images):
+    """Looks at the first images of a source.
+
+    Args:
+        images: As for `batches_of`; an iterable is begun.
+
+    Returns:
+        The same images, to be read once; the shape of one as a list; and whether labels come with
+        them.
+    """
+    if not (_is_pair(images) or hasattr(images, "shape")):
+        iterator = iter(images)
+        images = list(itertools.islice(iterator, 1))
+        shape, has_labels = peek(images[0])[1:] if images else (None, False)
+        return itertools.chain(images, iterator), shape, has_labels
+    first = images[0] if _is_pair(images) else images
+    return images, [int(x) for x in first.shape[1:]], _is_pair(images)
 
 
 def noise_images(count, image_shape, seed, batch_size, start=0):

@@ -8,9 +8,9 @@ import zipfile
 
 import numpy as np
 
-from keras_sagan.metrics.feature_extraction import describe_extractor
+from keras_sagan.metrics.feature_extraction import describe_extractor, to_numpy
 from keras_sagan.metrics.feature_log import logged_features
-from keras_sagan.metrics.image_sources import image_shape_of
+from keras_sagan.metrics.image_sources import peek
 from keras_sagan.ops.frechet import Moments, compute_moments, covariance, merge_moments
 
 _PARTS = ("features", "logits", "labels")
@@ -249,9 +249,12 @@ class ReferenceStatistics:
     def cached(cls, images, extraction, dataset, split, num_images, cache_dir, **kwargs):
         """Reads the statistics from a folder, or computes them and puts them there.
 
+        A file is found by the names, the number and the size of the images, and the extractor.
+        Arrays are compared with what it was made of besides, and a `FolderImages` by the names,
+        sizes and times of its files; of other iterables the first batch is read in any case.
+
         Args:
-            images: As in `compute`, or a function without arguments that returns that: it is only
-                called if there is no file.
+            images: As in `compute`.
             extraction: A `FeatureExtraction`.
             dataset: String, the name of the data set.
             split: String or `None`, the name of its split.
@@ -265,20 +268,24 @@ class ReferenceStatistics:
         Raises:
             ValueError: As in `compute` and `load`, and if there aren't `num_images` images.
         """
+        names, keep = tuple(kwargs.pop("names", ("features",))), set(kwargs.pop("keep", ()))
+        fingerprint, known = getattr(images, "fingerprint", None), None
+        images, shape, has_labels = peek(images)
         extractor = extractor_info(extraction.feature_extractor)
-        names = kwargs.get("names", ("features",))
         key = [dataset, split, num_images, extractor, extraction.value_range, names[0]]
-        key = json.dumps([*key, image_shape_of(images)])
+        key = json.dumps([*key, shape, fingerprint])
         name = "".join(x if x.isalnum() else "_" for x in f"{dataset}_{split}_{num_images}")
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         path = pathlib.Path(cache_dir) / f"{name}_{digest}.npz"
         if path.is_file():
             known = cls.load(path, extraction.feature_extractor)
-            if set(kwargs.get("keep", ())) <= set(known.arrays):
+            if known._is_of(images, has_labels) and keep <= set(known.arrays):
                 known.keep_noise_at(path.with_suffix(".noise.json"))
                 return known
-        images = images() if callable(images) else images
-        computed = cls.compute(images, extraction, dataset, split, **kwargs)
+            # What it has stays in it, so that two evaluations don't make it anew by turns.
+            keep |= set(known.arrays) - {"labels"}
+            names = tuple(dict.fromkeys([*names, *sorted(keep)]))
+        computed = cls.compute(images, extraction, dataset, split, names, sorted(keep), **kwargs)
         if computed.num_images != num_images:
             raise ValueError(
                 f"`num_images` must be the number of images of {dataset}, which has "
@@ -287,6 +294,24 @@ class ReferenceStatistics:
         computed.save(path)
         computed.keep_noise_at(path.with_suffix(".noise.json"))
         return computed
+
+    def _is_of(self, images, has_labels):
+        """Whether the statistics can be of these images, as far as that is told at once.
+
+        Args:
+            images: Array, pair of arrays, or an iterable, of which nothing is read.
+            has_labels: Boolean, whether labels come with the images.
+        """
+        known = self.arrays.get("labels")
+        if has_labels and known is None:
+            return False
+        if not (isinstance(images, tuple) or hasattr(images, "shape")):
+            return True
+        images, labels = images if has_labels else (images, None)
+        if has_labels and not np.array_equal(known, labels):
+            return False
+        pixels = np.ascontiguousarray(to_numpy(images, "images"))
+        return hashlib.sha256(pixels).hexdigest() == self.info["sha256"]
 
 
 def extractor_info(feature_extractor):

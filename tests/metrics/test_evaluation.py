@@ -230,10 +230,72 @@ def test_statistics_are_cached_by_data_set_split_size_and_extractor(tmp_path):
     assert other.protocol["reference_sha256"] == report.protocol["reference_sha256"]
 
 
-def test_a_cached_file_without_the_features_that_a_metric_needs_is_made_anew(tmp_path):
-    measure(cache_dir=tmp_path, metrics="fid")
-    report = measure(cache_dir=tmp_path, metrics=("fid", "kid"))
-    assert "kid" in report.values and len(list(tmp_path.glob("*.npz"))) == 1
+def test_cached_features_and_logits_do_not_drive_each_other_out(tmp_path):
+    extractor = Pixels()
+    expected = measure()
+    for number, names in enumerate(["fid", ("fid", "kid"), ("inception_score", "fid"), "kid"] * 2):
+        extractor.images = 0
+        report = measure(cache_dir=tmp_path, metrics=names, extractor=extractor)
+        real = report.baselines["real"]
+        for name, value in report.values.items():
+            assert value == pytest.approx(expected.values[name], nan_ok=True)
+            assert real[name] == pytest.approx(expected.baselines["real"][name], nan_ok=True)
+        # Anew where a file lacks something, and never for what was there once.
+        assert (extractor.images >= 120) is (number in (0, 1, 2))
+    assert len(list(tmp_path.glob("*.npz"))) == 1
+
+
+def test_cached_statistics_of_other_images_or_labels_are_not_taken(tmp_path):
+    images, labels = real_images()
+    kwargs = {"metrics": ("fid", "intra_fid"), "cache_dir": tmp_path}
+    for reference in ((images, labels), (255 - images, labels), (images, 1 - labels)):
+        report = measure(reference=reference, **kwargs)
+        expected = measure(reference=reference, metrics=("fid", "intra_fid"))
+        assert report.values == pytest.approx(expected.values)
+        for name, part in expected.baselines.items():
+            assert report.baselines[name] == pytest.approx(part)
+
+
+def test_labels_that_a_cached_file_lacks_are_added(tmp_path):
+    images, labels = real_images()
+    measure(reference=images, cache_dir=tmp_path, metrics="fid")
+    report = measure(reference=(images, labels), cache_dir=tmp_path, metrics=("fid", "intra_fid"))
+    assert "intra_fid" in report.values and len(list(tmp_path.glob("*.npz"))) == 1
+
+
+def test_an_endless_reference_is_cached_once_its_number_is_said(tmp_path):
+    images, labels = real_images()
+
+    def batches():
+        while True:
+            yield from ((images[i : i + 50], labels[i : i + 50]) for i in range(0, 120, 50))
+
+    first, second = Pixels(), Pixels()
+    kwargs = {"cache_dir": tmp_path, "metrics": ("fid", "kid"), "num_reference": 120}
+    report = measure(reference=batches(), extractor=first, **kwargs)
+    assert report.values == pytest.approx(measure(metrics=("fid", "kid")).values, nan_ok=True)
+    again = measure(reference=batches(), extractor=second, **kwargs)
+    assert second.images == first.images - 120 - 50 and again.values == pytest.approx(
+        report.values, nan_ok=True
+    )
+    with pytest.raises(ValueError, match="`cache_dir` needs .*`num_reference`.*length None"):
+        measure(reference=batches(), cache_dir=tmp_path)
+
+
+def test_fewer_references_and_no_more_than_there_are(tmp_path):
+    images, labels = real_images()
+    report = measure(num_reference=100, metrics="fid")
+    expected = measure(reference=(images[:100], labels[:100]), metrics="fid")
+    assert report.values == pytest.approx(expected.values, rel=1e-9)
+    assert report.protocol["num_reference"] == 100
+    for reference in (images, iter([images])):
+        with pytest.raises(ValueError, match="`num_reference` must be no more.*121, 120 images"):
+            measure(reference=reference, num_reference=121, metrics="fid")
+    metrics.ReferenceStatistics.compute(images, metrics.FeatureExtraction(Pixels()), "digits").save(
+        tmp_path / "x.npz"
+    )
+    with pytest.raises(ValueError, match="`num_reference` is for images"):
+        measure(reference=tmp_path / "x.npz", num_reference=100, metrics="fid")
 
 
 class Interrupted(Pixels):
@@ -460,6 +522,7 @@ def test_a_bar_where_the_number_is_not_known(monkeypatch, capsys):
         ),
         ({"model": object()}, r"`model` must have generate\(\) and latent_dim"),
         ({"reference": np.zeros((1, 4, 4, 1), "uint8")}, "`reference` must hold at least 2"),
+        ({"num_reference": 1}, "`num_reference` must be an integer of at least 2"),
         ({"cache_dir": "x", "dataset": None}, "`cache_dir` needs the `dataset`'s name"),
         ({"held_out": iter([])}, "`held_out` must be arrays or say its length"),
         ({"reference": real_images()[0], "metrics": "intra_fid"}, "`labels` must be integers"),

@@ -163,8 +163,4 @@ def test_labels_must_be_integers_one_for_each_image(labels):
 def test_another_number_of_images_than_said_is_refused(tmp_path):
     extraction = FeatureExtraction(Pixels())
     with pytest.raises(ValueError, match="`num_images` must be the number of images of digits"):
-        ReferenceStatistics.cached(images_of, extraction, "digits", "train", 60, tmp_path)
-    known = ReferenceStatistics.cached(images_of, extraction, "digits", "train", 50, tmp_path)
-    assert known.num_images == 50
-    again = ReferenceStatistics.cached(None, extraction, "digits", "train", 50, tmp_path)
-    assert again.info == known.info
+        ReferenceStatistics.cached(images_of(), extraction, "digits", "train", 60, tmp_path)
