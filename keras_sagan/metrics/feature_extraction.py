@@ -136,14 +136,24 @@ class FeatureExtraction:
             )
         features = features.reshape(len(images), -1)
         features = features.astype(np.promote_types(features.dtype, np.float32), copy=False)
-        bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
-        if bad.size:
-            raise ValueError(
-                "`feature_extractor` must return finite features. Received: features with NaN or "
-                f"infinity for {bad.size} of {len(images)} images, the first one for images"
-                f"[{start + bad[0]}]"
-            )
+        check_finite(features, start)
         return features
+
+
+def check_finite(features, first=0):
+    """Raises unless features are finite, with the number of the first image of which they aren't.
+
+    Args:
+        features: Array of shape (batch, dim).
+        first: Integer, how many images came before these in the same pass. Defaults to `0`.
+    """
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if bad.size:
+        raise ValueError(
+            "`feature_extractor` must return finite features. Received: features with NaN or "
+            f"infinity for {bad.size} of {len(features)} images, the first one for image number "
+            f"{first + bad[0]}, counted from 0"
+        )
 
 
 def describe_extractor(feature_extractor):

@@ -3,7 +3,11 @@
 import keras
 import numpy as np
 
-from keras_sagan.metrics.feature_extraction import FeatureExtraction, describe_extractor
+from keras_sagan.metrics.feature_extraction import (
+    FeatureExtraction,
+    check_finite,
+    describe_extractor,
+)
 from keras_sagan.metrics.progress import Progress
 
 SIDES = ("real", "generated")
@@ -67,9 +71,9 @@ class FeatureMetric(keras.metrics.Metric):
             labels: Integer array of shape (batch,), the classes of the images. Only the metrics
                 by class need it. Defaults to `None`.
         """
-        side_of(real)
+        side = side_of(real)
         # Nothing is added before everything is checked: an error leaves the state as it was.
-        found = self._extraction(images, (self.output,))
+        found = self._extraction(images, (self.output,), self._counts[side])
         if found:
             self.update_features(found[self.output], real, labels)
 
@@ -84,6 +88,7 @@ class FeatureMetric(keras.metrics.Metric):
         """
         side = side_of(real)
         features = np.asarray(features)
+        check_finite(features, self._counts[side])
         # Where the other side alone has been reset, its images still bind the width.
         if self._width is not None and features.shape[1] != self._width:
             raise ValueError(

@@ -250,16 +250,27 @@ def test_settings_out_of_range_are_refused(cls, kwargs):
         cls(flat, **kwargs)
 
 
-def test_the_image_with_bad_features_is_named():
+@pytest.mark.parametrize("cls", ALL)
+def test_the_image_with_bad_features_is_named(cls):
+    """By its number in the whole pass, whatever the calls and the extractor's batches."""
+
     def bad(images):
         features = flat(images).astype("float32")
         features[features[:, 0] > 0.999] = np.nan
         return features
 
-    images = pixels(0, 0, 200)
-    images[37, 0, 0, 0] = 255
-    with pytest.raises(ValueError, match=r"for 1 of 30 images, the first one for images\[37\]"):
-        metrics.KernelInceptionDistance(bad, batch_size=30).update_state(images, real=True)
+    images, labels = pixels(0, 0, 200, 200), np.zeros(200, int)
+    images[137, 0, 0, 0] = 255
+    message = "for 1 of {} images, the first one for image number 137, counted from 0"
+    metric = cls(bad, batch_size=30)
+    metric.update_state(images[:100], real=False, labels=labels[:100])
+    with pytest.raises(ValueError, match=message.format(30)):
+        metric.update_state(images[100:], real=False, labels=labels[100:])
+    features = flat(images / 255.0)
+    features[137] = np.inf
+    with pytest.raises(ValueError, match=message.format(100)):
+        metric.update_features(features[100:], real=False, labels=labels[100:])
+    assert metric.num_images["generated"] == 100
 
 
 @pytest.mark.parametrize("declared, low, high", [((-1, 1), 0, 1), ((0, 255), 0, 1)])
