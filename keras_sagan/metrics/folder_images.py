@@ -52,7 +52,7 @@ class FolderImages:
         return len(self.paths)
 
     @property
-    def fingerprint(self):
+    def files_sha256(self):
         """String that changes with the names, sizes and times of the files."""
         digest = hashlib.sha256()
         for path in self.paths:

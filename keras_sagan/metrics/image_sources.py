@@ -63,7 +63,7 @@ class _FirstImages:
     def __init__(self, images, num_images, batch_size, name):
         self.images, self.num_images = images, num_images
         self.batch_size, self.name = batch_size, name
-        self.fingerprint = getattr(images, "fingerprint", None)
+        self.files_sha256 = getattr(images, "files_sha256", None)
 
     def __iter__(self):
         done = 0

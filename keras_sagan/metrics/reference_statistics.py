@@ -269,11 +269,11 @@ class ReferenceStatistics:
             ValueError: As in `compute` and `load`, and if there aren't `num_images` images.
         """
         names, keep = tuple(kwargs.pop("names", ("features",))), set(kwargs.pop("keep", ()))
-        fingerprint, known = getattr(images, "fingerprint", None), None
+        files, known = getattr(images, "files_sha256", None), None
         images, shape, has_labels = peek(images)
         extractor = extractor_info(extraction.feature_extractor)
         key = [dataset, split, num_images, extractor, extraction.value_range, names[0]]
-        key = json.dumps([*key, shape, fingerprint])
+        key = json.dumps([*key, shape, files])
         name = "".join(x if x.isalnum() else "_" for x in f"{dataset}_{split}_{num_images}")
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         path = pathlib.Path(cache_dir) / f"{name}_{digest}.npz"
