@@ -5,6 +5,7 @@ import contextlib
 from keras_sagan.metrics.evaluation_run import EvaluationRun, length_of
 from keras_sagan.metrics.feature_metric import check_positive
 from keras_sagan.metrics.image_sources import GeneratedImages, first_images
+from keras_sagan.metrics.progress import Progress
 from keras_sagan.metrics.standing_statistics import standing_statistics
 
 
@@ -82,12 +83,15 @@ def evaluate_generator(
         batch_size,
         use_ema,
         truncation,
+        kwargs.get("strategy"),
     )
     protocol = {**source.protocol, "batch_statistics": "moving"}
     standing = contextlib.nullcontext()
     if standing_passes:
         protocol["batch_statistics"] = f"standing, {standing_passes} passes of {batch_size}"
-        batches = source.standing_batches(standing_passes, seed)
+        total = standing_passes * batch_size
+        progress = Progress("Standing statistics", total, kwargs.get("verbose", True))
+        batches = source.standing_batches(standing_passes, seed, progress)
         standing = standing_statistics(source.network, batches)
     name = source.name
     with standing:
@@ -134,7 +138,8 @@ def evaluate_images(
             cache_dir: A folder for the statistics of the reference, by its `dataset`, `split`,
                 size and extractor. An iterable needs `num_reference` then, if it has no
                 `num_images`. Defaults to `None`: computed each time.
-            strategy: `tf.distribute.Strategy` whose replicas share the extractor's work.
+            strategy: `tf.distribute.Strategy` whose replicas share the work of the extractor, and
+                of a generator that is a Keras network.
             verbose: Boolean, whether to show a bar if it takes more than ten seconds. Defaults to
                 `True`.
 

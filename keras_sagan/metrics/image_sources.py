@@ -128,6 +128,7 @@ class GeneratedImages:
         batch_size: Integer.
         use_ema: Boolean, whether to use the averaged generator if there is one.
         truncation: `None`, or the positive float that latents are truncated at.
+        strategy: `tf.distribute.Strategy` whose replicas share each batch of a Keras network.
 
     Raises:
         ValueError: If an argument is invalid, or the class frequencies aren't known.
@@ -143,6 +144,7 @@ class GeneratedImages:
         batch_size=64,
         use_ema=True,
         truncation=None,
+        strategy=None,
     ):
         check_positive("num_images", num_images, 2)
         check_positive("batch_size", batch_size)
@@ -161,12 +163,23 @@ class GeneratedImages:
             self.labels, self.labels_are = _labels(
                 labels, num_images, num_classes, class_counts, rng
             )
+        self._shared = None
+        if strategy is not None and strategy.num_replicas_in_sync > 1 and self._has_network:
+            from keras_sagan.metrics.replicas import share_among_replicas
+
+            self._shared = share_among_replicas(self._call_packed, strategy, "model")
         self.protocol = {
             "weights": "averaged (EMA)" if self.is_averaged else "raw",
             "labels": self.labels_are,
             "truncation": truncation,
             "seed": seed,
         }
+
+    @property
+    def _has_network(self):
+        """Whether images come from calling `network`, also where `generate()` is there to do it."""
+        is_generate = hasattr(self.model, "generate") and self.network is self.model
+        return isinstance(self.network, keras.Model) and not is_generate
 
     @property
     def name(self):
@@ -195,10 +208,11 @@ class GeneratedImages:
             labels = None if self.labels is None else self.labels[part]
             yield self._generate(self.latents[part], labels), labels
 
-    def standing_batches(self, passes, seed):
+    def standing_batches(self, passes, seed, progress):
         """Yields inputs to the generator for standing statistics, drawn apart from the images."""
         rng = np.random.default_rng([seed, 2])
-        for _ in range(passes):
+        for done in range(passes):
+            progress(done * self.batch_size)
             latents = sample_latents(self.batch_size, self.latents.shape[1], rng)
             latents = keras.ops.convert_to_tensor(latents)
             if self.labels is None:
@@ -207,7 +221,17 @@ class GeneratedImages:
                 chosen = rng.choice(self.labels, self.batch_size).astype("int32")
                 yield [latents, keras.ops.convert_to_tensor(chosen)]
 
+    def _call_packed(self, packed, names):
+        """The network's images by name, from latents with the label behind them, if any."""
+        inputs = packed = keras.ops.convert_to_tensor(packed)
+        if self.labels is not None:
+            inputs = [packed[:, :-1], keras.ops.cast(packed[:, -1], "int32")]
+        return {names[0]: self.network(inputs, training=False)}
+
     def _generate(self, latents, labels):
+        if self._shared is not None:
+            packed = latents if labels is None else np.column_stack([latents, labels])
+            return self._to_user_space(self._shared(np.float32(packed), ("images",))["images"])
         if hasattr(self.model, "generate"):
             return self.model.generate(
                 len(latents),
@@ -217,7 +241,11 @@ class GeneratedImages:
                 use_ema=self.is_averaged,
             )
         inputs = latents if labels is None else [latents, labels]
-        images = to_numpy(self.model(inputs, training=False), "model").astype("float32")
+        return self._to_user_space(to_numpy(self.model(inputs, training=False), "model"))
+
+    @staticmethod
+    def _to_user_space(images):
+        images = images.astype("float32")
         if not (np.isfinite(images).all() and np.abs(images).max() <= 1.001):
             raise ValueError(
                 "`model` must make finite images in [-1, 1]. Received: images in "

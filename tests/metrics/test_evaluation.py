@@ -440,28 +440,47 @@ def test_real_images_in_batches_and_floats_in_their_range():
     assert report.values == pytest.approx(measure().values, rel=1e-5, nan_ok=True)
 
 
-def test_two_replicas_share_the_work_and_the_answer_is_that_of_one():
+@pytest.mark.parametrize("with_labels", [False, True])
+def test_two_replicas_share_the_work_and_the_answer_is_that_of_one(with_labels, monkeypatch):
     pytest.importorskip("tensorflow")
-    strategy = two_replicas()
-    kwargs = {"extractor": metrics.GreyClassifierFeatures(), "metrics": ("fid", "inception_score")}
-    images = np.random.default_rng(0).integers(0, 256, (30, 28, 28, 1)).astype("uint8")
+    strategy, made, seen = two_replicas(), [], []
+    pixels = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten()])
+    with strategy.scope():
+        network = generator_network(with_labels)
+        shared = generator_network(with_labels)
+    shared.set_weights(network.get_weights())
+    call = metrics.image_sources.GeneratedImages._call_packed
 
-    class Grey(TinyGAN):
-        def generate(self, num_images, latents=None, **kwargs):
-            return (
-                np.abs(np.tanh(latents[:, :1, None, None])) * 255 * np.ones((1, 28, 28, 1))
-            ).astype("uint8")
+    def counted(self, packed, names):
+        made.append(packed.shape[0])
+        return call(self, packed, names)
 
-    expected = measure(Grey(), images, **kwargs, num_images=21, batch_size=6)
+    monkeypatch.setattr(metrics.image_sources.GeneratedImages, "_call_packed", counted)
+
+    class Shared(Pixels):
+        def named_outputs(self, images):
+            seen.append(images.shape[0])
+            return {"features": pixels(images), "logits": 3.0 * pixels(images)[:, :4]}
+
+    kwargs = {"num_images": 21, "batch_size": 6, "metrics": ("fid", "inception_score")}
+    kwargs["reference"] = real_images(24)
+    expected = measure(network, **kwargs)
+    report = measure(shared, extractor=Shared(), strategy=strategy, **kwargs)
+    assert report.values == pytest.approx(expected.values, rel=1e-5, abs=1e-7, nan_ok=True)
+    for name, part in expected.baselines.items():
+        found = {key: report.baselines[name][key] for key in report.values}
+        part = {key: part[key] for key in report.values}
+        assert found == pytest.approx(part, rel=1e-5, abs=1e-7)
+    # One image first, and then for each replica half of a batch of 6 or, at the end, of 3.
+    assert {1, 3} <= set(made) and {1, 3} <= set(seen) and 6 not in {*made, *seen}
+
+
+def test_two_replicas_of_an_extractor_that_is_loaded_on_its_first_call():
+    pytest.importorskip("tensorflow")
     extractor = metrics.GreyClassifierFeatures()
-    report = measure(
-        Grey(),
-        images,
-        **{**kwargs, "extractor": extractor},
-        num_images=21,
-        batch_size=6,
-        strategy=strategy,
-    )
+    images = np.random.default_rng(0).integers(0, 256, (14, 28, 28, 1)).astype("uint8")
+    expected = evaluate_images(images, images[:9], "fid", metrics.GreyClassifierFeatures())
+    report = evaluate_images(images, images[:9], "fid", extractor, strategy=two_replicas())
     assert report.values == pytest.approx(expected.values, rel=1e-5)
     model = extractor._models[28]
     assert "Mirrored" in type(model.variables[0].value).__name__
