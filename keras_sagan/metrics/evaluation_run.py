@@ -64,6 +64,9 @@ class EvaluationRun:
         verbose=True,
     ):
         self.metrics = _make_metrics(metrics, feature_extractor, value_range, batch_size)
+        ranges = {x.value_range for x in self.metrics} - {None}
+        if value_range is None and len(ranges) == 1:
+            (value_range,) = ranges
         self.extraction = FeatureExtraction(
             self.metrics[0].feature_extractor, value_range, batch_size, strategy
         )

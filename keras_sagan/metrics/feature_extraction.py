@@ -157,12 +157,20 @@ def check_finite(features, first=0):
 
 
 def describe_extractor(feature_extractor):
-    """Returns the string that names an extractor in a protocol, with its hash if it has one."""
+    """Returns the string that names an extractor in a protocol, with its hash if it has one.
+
+    An extractor is named by its `version`, a Keras model by its name and the digest of its
+    weights. Anything else is named as what can't be told from others of the same name.
+    """
     described = getattr(feature_extractor, "version", None)
     if described is None and isinstance(feature_extractor, keras.Model):
         described = f"{feature_extractor.name} sha256:{weights_sha256(feature_extractor)}"
-    described = described or getattr(feature_extractor, "name", None)
-    return str(described or type(feature_extractor).__name__)
+    if not described:
+        own = getattr(feature_extractor, "name", None) or getattr(
+            feature_extractor, "__qualname__", type(feature_extractor).__qualname__
+        )
+        described = f"{own}, without a version"
+    return str(described)
 
 
 def check_is_versioned(feature_extractor, argument):

@@ -212,7 +212,7 @@ def test_the_averaged_weights_are_measured_and_the_protocol_says_so(sagan):
         "reference": "d",
         "reference_split": "s",
         "num_reference": 30,
-        "feature_extractor": "function",
+        "feature_extractor": "flat, without a version",
         "weights": "averaged (EMA)",
         "labels": "uniform, in turn",
         "batch_statistics": "moving",

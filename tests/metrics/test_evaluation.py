@@ -1,6 +1,7 @@
 """`evaluate_generator` and `evaluate_images`: one pass, its protocol, baselines, interruptions."""
 
 import json
+import tracemalloc
 
 import keras
 import numpy as np
@@ -438,6 +439,32 @@ def test_real_images_in_batches_and_floats_in_their_range():
     batches = [(images[i : i + 50] / 255.0, labels[i : i + 50]) for i in range(0, 120, 50)]
     report = measure(reference=iter(batches), value_range=(0, 1))
     assert report.values == pytest.approx(measure().values, rel=1e-5, nan_ok=True)
+
+
+def test_the_declared_range_of_metric_objects_is_theirs():
+    images, labels = real_images()
+    fid = metrics.FrechetInceptionDistance(Pixels(), value_range=(0, 1))
+    report = evaluate_images(images[:50] / 255.0, (images / 255.0, labels), fid, verbose=False)
+    expected = evaluate_images(images[:50], images, "fid", Pixels(), verbose=False)
+    assert report.values == pytest.approx(expected.values, rel=1e-5)
+
+
+def test_memory_does_not_grow_with_the_number_of_images():
+    def peak(count):
+        def batches():
+            for seed in range(count // 500):
+                yield np.random.default_rng(seed).integers(0, 256, (500, 4, 4, 1), "uint8")
+
+        tracemalloc.start()
+        kwargs = {"num_reference": count, "num_images": count, "verbose": False}
+        evaluate_images(batches(), batches(), "fid", Pixels(), **kwargs)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peak(1000)  # What is imported and allocated once.
+    small, large = peak(1000), peak(8000)  # Features of 7,000 more images are 0.45 MB.
+    assert large < small + 50_000
 
 
 @pytest.mark.parametrize("with_labels", [False, True])

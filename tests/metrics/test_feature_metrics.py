@@ -128,7 +128,10 @@ def test_values_directions_and_protocol(cls):
     assert metric._direction in ("up", "down") and metric.name
     assert values and all(type(value) is float for value in values.values())
     protocol = metric.protocol
-    assert protocol["num_generated"] == COUNT and protocol["feature_extractor"] == "function"
+    assert (
+        protocol["num_generated"] == COUNT
+        and protocol["feature_extractor"] == "flat, without a version"
+    )
     assert protocol["num_real"] in (COUNT, 0) and protocol["metric"] == metric.definition
 
 
