@@ -255,8 +255,7 @@ def train(settings):
         (output / "fid.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         for epoch, value in fid.history:
             print(f"{fid.name} after {epoch} epochs: {value:.1f}")
-        for name, value in fid.protocol.items():
-            print(f"  {name}: {value}")
+        print(json.dumps(fid.protocol, indent=2))
     print(f"Pictures and model.keras are in {output}/")
 
 
@@ -361,11 +360,12 @@ def evaluate_arguments(parser):
 
 
 def evaluate(settings):
-    """Measures a model against real images, and says by which protocol."""
+    """Measures a model against real images; the same command again goes on with it."""
     model, _ = load_run(settings.run)
     size = model.image_shape[0]
     source = open_source(settings, size, 1)
     images, labels = source.head(settings.num_images)
+    path = Path(settings.output or beside(settings.run) / "report.json")
     report = evaluate_generator(
         model,
         images if labels is None or model.num_classes is None else (images, labels),
@@ -376,8 +376,8 @@ def evaluate(settings):
         truncation=settings.truncation,
         dataset=source.name,
         split=source.head_is(len(images)),
+        checkpoint=path.with_suffix(".interrupted"),
     )
-    path = Path(settings.output or beside(settings.run) / "report.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     report.save(path)
     print(report)

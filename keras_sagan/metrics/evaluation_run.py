@@ -1,5 +1,6 @@
 """One pass of features for all scores, with the protocol and the baselines beside them."""
 
+import contextlib
 import hashlib
 import importlib
 import json
@@ -158,6 +159,9 @@ class EvaluationRun:
             metric.restore(state)
         for log in self._logs:
             log.remove()
+        if self._logs:
+            with contextlib.suppress(OSError):  # Where there is something else in it.
+                os.rmdir(self.checkpoint)
         return EvaluationReport(values, baselines, protocol, name)
 
     def of_images(self, images, name):
@@ -208,6 +212,13 @@ class EvaluationRun:
         done, shape = 0, None
         for part in parts:
             shape, labels, features = part
+            width, expected = features[self.names[0]].shape[1], len(self.reference.moments.mean)
+            if width != expected:
+                raise ValueError(
+                    "`reference` must be of the extractor that the images are compared in, which "
+                    f"gives features of width {width}. Received: {self.reference.info['dataset']} "
+                    f"of width {expected}"
+                )
             for metric in self.metrics:
                 metric.update_features(features[metric.output], real=False, labels=labels)
             done += len(features[self.names[0]])

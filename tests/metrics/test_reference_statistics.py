@@ -101,7 +101,7 @@ def test_features_of_another_width_than_the_file_are_refused(tmp_path):
     from keras_sagan.metrics import evaluate_images
 
     np.savez(tmp_path / "other.npz", mu=np.zeros(5), sigma=np.eye(5))
-    with pytest.raises(ValueError, match="one width .*gave 5. Received: features of width 4"):
+    with pytest.raises(ValueError, match="`reference` .*width 4. Received: other.npz of width 5"):
         evaluate_images(images_of(), tmp_path / "other.npz", "fid", Pixels(), verbose=False)
 
 
