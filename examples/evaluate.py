@@ -36,7 +36,9 @@ def parse_arguments(arguments=None):
     what.add_argument("--images", help="a folder of images")
     parser.add_argument("--reference", required=True, help="see above")
     parser.add_argument("--extractor", default="tfgan", choices=["tfgan", "keras", "grey"])
-    parser.add_argument("--handle", help="the folder of TF-GAN's Inception, where there is a copy")
+    text = "folder of TF-GAN's Inception; default: TF-Hub's, which needs its digest"
+    parser.add_argument("--inception", default=metrics.TFGAN_INCEPTION_HANDLE, help=text)
+    parser.add_argument("--inception_sha256", help="the digest of its files")
     parser.add_argument("--resize", choices=["tfgan", "antialiased"], help="of the extractor")
     parser.add_argument(
         "--metrics", nargs="+", default=["fid", "kid"], choices=sorted(metrics.METRICS)
@@ -50,6 +52,7 @@ def parse_arguments(arguments=None):
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--image_size", type=int, default=32, help="of a TFDS reference")
     parser.add_argument("--data_dir", help="folder of TFDS's data")
+    parser.add_argument("--cache_dir", help="where the statistics of a reference are kept")
     parser.add_argument("--output", default="runs/evaluation", help="where the report goes")
     return parser.parse_args(arguments)
 
@@ -60,44 +63,46 @@ def make_extractor(settings):
         return metrics.GreyClassifierFeatures()
     if settings.extractor == "keras":
         return metrics.KerasInceptionV3(**resize)
-    handle = {} if settings.handle is None else {"handle": settings.handle}
-    return metrics.TFGANInception(**handle, **resize)
+    return metrics.TFGANInception(settings.inception, settings.inception_sha256, **resize)
 
 
 def load_reference(settings):
-    """Returns the real images, their name and their split."""
+    """Returns the real images, their number of classes, and what `evaluate_images` must know."""
     name = settings.reference
     if name == "fashion_mnist":
         images, labels = data.load_fashion_mnist()
-        return (data.pad_to_32(images), labels), "Fashion-MNIST, 32 pixels", "test"
+        known = {"dataset": "Fashion-MNIST, 32 pixels", "split": "test"}
+        return (data.pad_to_32(images), labels), 10, known
     if name.startswith("tfds:"):
         _, dataset, split = (name + ":train").split(":")[:3]
         batches, info = data.load_tfds(
             dataset,
             split,
             settings.image_size,
-            batch_size=1,
+            batch_size=1,  # which divides any number: batches are full
             shuffle=False,
             data_dir=settings.data_dir,
         )
-        batches = batches.unbatch().take(info.num_images).batch(settings.batch_size)
-        return batches, f"{dataset}, {settings.image_size} pixels", split
+        batches = batches.unbatch().batch(settings.batch_size)
+        known = {"dataset": f"{dataset}, {settings.image_size} pixels", "split": split}
+        return batches, info.num_classes, {**known, "num_reference": info.num_images}
     if name.endswith(".npz"):
-        return name, None, None
-    return metrics.FolderImages(name, settings.batch_size), Path(name).name, None
+        counts = metrics.ReferenceStatistics.load(name).class_counts
+        return name, None if counts is None else len(counts), {}
+    return metrics.FolderImages(name, settings.batch_size), None, {"dataset": Path(name).name}
 
 
 def measure(settings, workdir):
     """Returns the report and some images to look at."""
-    reference, dataset, split = load_reference(settings)
+    reference, num_classes, known = load_reference(settings)
     common = {
         "metrics": settings.metrics,
         "feature_extractor": make_extractor(settings),
         "seed": settings.seed,
         "batch_size": settings.batch_size,
-        "dataset": dataset,
-        "split": split,
         "checkpoint": workdir / "interrupted",
+        "cache_dir": settings.cache_dir,
+        **known,
     }
     if settings.images:
         source = metrics.FolderImages(settings.images, settings.batch_size)
@@ -120,18 +125,27 @@ def measure(settings, workdir):
         standing_passes=settings.standing_passes,
         **common,
     )
-    samples = None
-    if hasattr(model, "generate"):
-        samples = model.generate(
+    return report, samples_of(model, num_classes, settings)
+
+
+def samples_of(model, num_classes, settings):
+    """uint8 images to look at, of all classes."""
+    is_sagan = hasattr(model, "generate")
+    num_classes = model.num_classes if is_sagan else num_classes
+    labels = None if num_classes is None else np.arange(GRID_IMAGES) % num_classes
+    if is_sagan:
+        return model.generate(
             GRID_IMAGES,
-            labels=None
-            if model.num_classes is None
-            else np.arange(GRID_IMAGES) % model.num_classes,
+            labels=labels,
             seed=settings.seed,
             truncation=settings.truncation,
             use_ema=not settings.raw_weights,
         )
-    return report, samples
+    rng = np.random.default_rng(settings.seed)
+    latents = rng.standard_normal((GRID_IMAGES, model.inputs[0].shape[1]), "float32")
+    inputs = latents if len(model.inputs) == 1 else [latents, labels]
+    images = model.predict(inputs, verbose=0)
+    return np.clip(np.round((images + 1.0) * 127.5), 0, 255).astype("uint8")
 
 
 def embedded(images):

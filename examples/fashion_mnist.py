@@ -47,6 +47,9 @@ def parse_arguments(arguments=None):
     parser.add_argument("--fid_every", type=int, default=3, help="epochs from one FID to the next")
     parser.add_argument("--data_dir", help="folder of the full IDX files, or of TFDS's data")
     parser.add_argument("--dataset", help="a data set of TensorFlow Datasets, such as cifar10")
+    text = "for colour: folder of TF-GAN's Inception; default: TF-Hub's, which needs its digest"
+    parser.add_argument("--inception", default=metrics.TFGAN_INCEPTION_HANDLE, help=text)
+    parser.add_argument("--inception_sha256", help="the digest of its files")
     return parser.parse_args(arguments)
 
 
@@ -87,9 +90,12 @@ def build_model(settings, info):
     return model
 
 
-def fid_metric(channels):
+def fid_metric(channels, settings):
     """The small classifier that ships with the package for grey images, Inception for colour."""
-    extractor = metrics.GreyClassifierFeatures() if channels == 1 else metrics.TFGANInception()
+    if channels == 1:
+        extractor = metrics.GreyClassifierFeatures()
+    else:
+        extractor = metrics.TFGANInception(settings.inception, settings.inception_sha256)
     return metrics.FrechetInceptionDistance(extractor, batch_size=250)
 
 
@@ -177,7 +183,7 @@ def main(arguments=None):
         vars(settings).update({**begun, "resume": True, "epochs": settings.epochs})
 
     dataset, info, reference, reference_name = load_data(settings)
-    metric = fid_metric(info.image_shape[-1])
+    metric = fid_metric(info.image_shape[-1], settings)
     print(f"The FID looks through {metric.protocol['feature_extractor']}")
     # Only now: a folder or a network that isn't there leaves no run behind.
     workdir.mkdir(parents=True, exist_ok=True)
@@ -193,6 +199,7 @@ def main(arguments=None):
         every_epochs=settings.fid_every,
         batch_size=250,
         seed=settings.seed,
+        dataset=reference_name,
     )
     record = RunRecord(workdir / "history.json", fid)
     names = list(info.class_names)
@@ -231,19 +238,11 @@ def main(arguments=None):
 
     record.save()
     visualization.plot_curves(record.history, workdir / "curves.png", title="Training")
-    protocol = {
-        **metric.protocol,
-        "reference": reference_name,
-        "weights": "averaged (EMA)" if model.ema_generator is not None else "raw",
-        "batch_statistics": "moving",
-        "labels": "all classes in equal number",
-        "latents": f"seed {settings.seed}, not truncated",
-    }
     start, end = (record.history[fid.name][i][1] for i in (0, -1))
     results = {
         **describe_run(settings, info, model, steps_per_epoch),
         "seconds": round(record.seconds(), 1),
-        "fid": {"start": start, "end": end, "protocol": protocol},
+        "fid": {"start": start, "end": end, "protocol": fid.protocol},
         "attention_gamma": model.attention_gammas(),
     }
     write_json(workdir / "results.json", results)

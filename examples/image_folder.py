@@ -8,7 +8,8 @@ Result:    runs/image_folder/ with a sample grid per epoch, a GIF of them, atten
 
 Run the same command again to go on with a run that was stopped. The FID of grey images of 32 pixels
 is in the features of the classifier that ships with the package; all others need TF-GAN's Inception
-network, from TF-Hub or with --inception from a local copy. --fid_images 0 leaves the FID out.
+network: with --inception from a local copy, or from TF-Hub with --inception_sha256. --fid_images 0
+leaves the FID out.
 """
 
 import argparse
@@ -44,7 +45,9 @@ def parse_arguments(arguments=None):
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--fid_images", type=int, default=1000, help="images of a FID, each side")
-    parser.add_argument("--inception", help="folder of TF-GAN's Inception SavedModel")
+    text = "folder of TF-GAN's Inception; default: TF-Hub's, which needs its digest"
+    parser.add_argument("--inception", default=metrics.TFGAN_INCEPTION_HANDLE, help=text)
+    parser.add_argument("--inception_sha256", help="the digest of its files")
     parser.add_argument("--workdir", default="runs/image_folder")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)
@@ -106,15 +109,21 @@ def main(arguments=None):
         is_small_and_grey = (settings.image_size, settings.channels) == (32, 1)
         if is_small_and_grey:
             extractor = metrics.GreyClassifierFeatures()
-        elif settings.inception:
-            extractor = metrics.TFGANInception(settings.inception)
         else:
-            extractor = metrics.TFGANInception()
+            extractor = metrics.TFGANInception(settings.inception, settings.inception_sha256)
         metric = metrics.FrechetInceptionDistance(extractor)
         count = min(settings.fid_images, len(found.images))
         every = max(1, settings.epochs // 5)
         reference = found.images[spread(count, len(found.images))]
-        fid = callbacks.FIDEvaluator(metric, reference, count, every, at_start=True)
+        fid = callbacks.FIDEvaluator(
+            metric,
+            reference,
+            count,
+            every,
+            at_start=True,
+            dataset=f"folder {settings.images}, {settings.image_size} pixels",
+            split=f"{count} of {len(found.images)} images, spread evenly",
+        )
         run.append(fid)
     log = keras.callbacks.CSVLogger(workdir / "log.csv", append=True)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -135,7 +144,7 @@ def main(arguments=None):
     results = {"settings": vars(settings), "broken": found.broken, "steps": int(model.steps)}
     if fid is not None and fid.history:
         figures[fid.name] = fid.history
-        results["fid"] = {"by_epoch": fid.history, "protocol": fid.metric.protocol}
+        results["fid"] = {"by_epoch": fid.history, "protocol": fid.protocol}
         print(f"{fid.name}: {fid.history[0][1]:.1f} at first, {fid.history[-1][1]:.1f} at the end")
     if history.epoch:
         # Keras's lists leave out the epochs without a value.

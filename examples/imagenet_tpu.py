@@ -63,7 +63,8 @@ def parse_arguments(arguments=None):
     add("--fid_images", type=int, default=50_000, help="of a FID, on each side")
     fids = ("auto", "required", "off", "stand_in")
     add("--fid", choices=fids, default="auto", help="auto: if its network can be had")
-    add("--inception", help="folder of TF-GAN's Inception, where it can't be downloaded")
+    add("--inception", default=metrics.TFGAN_INCEPTION_HANDLE, help="or a folder with its files")
+    add("--inception_sha256", help="the digest of the files; nothing is downloaded without")
     add("--strategy", choices=STRATEGIES, default="auto")
     add("--tpu", help='name or address of the TPU, or "local" on a TPU VM')
     add("--policy", help="mixed_bfloat16 on a TPU and float32 elsewhere if not given")
@@ -118,7 +119,7 @@ def fid_callback(settings, info):
     elif (size, channels) == (32, 1):
         extractor = metrics.GreyClassifierFeatures()
     else:
-        extractor = metrics.TFGANInception(settings.inception or metrics.TFGAN_INCEPTION_HANDLE)
+        extractor = metrics.TFGANInception(settings.inception, settings.inception_sha256)
     try:
         extractor(np.zeros((1, *info.image_shape), "float32"))
     except (RuntimeError, ImportError) as error:
@@ -137,6 +138,8 @@ def fid_callback(settings, info):
         every_epochs=settings.fid_every // settings.log_every,
         batch_size=batch_size,
         seed=settings.seed,
+        dataset=f"{settings.dataset}, {size} pixels",
+        split=f"{settings.split}, first {count} images as stored",
     )
 
 
@@ -156,7 +159,7 @@ class Record(keras.callbacks.Callback):
         if self.fid and self.fid.name in logs:
             step = (epoch + 1) * self.params["steps"]
             self.known["by_step"][str(step)] = {self.fid.name: logs[self.fid.name]}
-            self.known["protocol"] = self.fid.metric.protocol
+            self.known["protocol"] = self.fid.protocol
             with tf.io.gfile.GFile(self.path + ".new", "w") as file:
                 file.write(json.dumps(self.known, indent=2) + "\n")
             tf.io.gfile.rename(self.path + ".new", self.path, overwrite=True)

@@ -1,18 +1,25 @@
+import hashlib
+
 import keras
 import numpy as np
-from keras import ops
 
 from keras_sagan.callbacks.schedule import is_due
+from keras_sagan.metrics.evaluation_run import length_of, package_versions
+from keras_sagan.metrics.image_sources import batches_of
+from keras_sagan.metrics.progress import Progress
+from keras_sagan.metrics.reference_statistics import extractor_info
+from keras_sagan.ops.latent import sample_latents
 from keras_sagan.visualization.grid import check_integer
 
 
 class FIDEvaluator(keras.callbacks.Callback):
     """Measures the Fréchet distance of generated images as training goes on.
 
-    The real images are seen once, the generated ones come from the same latents each time. The key
-    carries their number, `fid_1k` or `fid_500`, because the distance of few images is biased
-    upward and can't be compared with that of many. All images of one evaluation are in memory at
-    once: `num_images` × height × width × channels bytes.
+    The real images are seen once, the generated ones come from the same latents each time, by the
+    averaged generator if there is one. The key carries their number, `fid_1k` or `fid_500`, because
+    the distance of few images is biased upward and can't be compared with that of many; `protocol`
+    says the rest. Images are made and measured batch by batch, so that beyond the model one batch
+    and what the metric keeps are in memory: O(dim²) for the Fréchet distance.
 
     `History` sees the figure always; `CSVLogger`, `ModelCheckpoint` (with `mode="min"`) and
     `EarlyStopping` where they stand after this callback in the list. As with `validation_freq`,
@@ -39,6 +46,10 @@ class FIDEvaluator(keras.callbacks.Callback):
             `CSVLogger`, which takes its columns from the first epoch, has one for the distance.
             Not NaN, which `ModelCheckpoint` keeps as the best. Defaults to `None`: nothing.
         name: String. The key. Defaults to `"fid_"` and the number of images.
+        dataset: String, the name of the real images in the protocol. Defaults to `None`.
+        split: String, the name of their split. Defaults to `None`.
+        verbose: Boolean, whether an evaluation of more than ten seconds shows a bar. Defaults to
+            `True`.
 
     Raises:
         ValueError: If an argument is out of range, or there is no real image.
@@ -68,6 +79,9 @@ class FIDEvaluator(keras.callbacks.Callback):
         at_start=False,
         name=None,
         missing=None,
+        dataset=None,
+        split=None,
+        verbose=True,
     ):
         super().__init__()
         # A covariance needs two samples.
@@ -94,7 +108,11 @@ class FIDEvaluator(keras.callbacks.Callback):
         self.at_start = at_start
         self.missing = missing
         self.name = name or default_name(num_images)
+        self.dataset = dataset
+        self.split = split
+        self.verbose = verbose
         self.history = []
+        self._real_sha256 = None
         self._has_started = False
         self._has_real = real_images is None
 
@@ -134,15 +152,48 @@ class FIDEvaluator(keras.callbacks.Callback):
         if not self._has_real:
             self.add_real_images()
         self.metric.reset_state(reset_real=False)
-        images = self.model.generate(
-            self.num_images,
-            labels=self.generated_labels(),
-            seed=self.seed,
-            batch_size=self.batch_size,
-        )
-        for start in range(0, len(images), self.batch_size):
-            self.metric.update_state(images[start : start + self.batch_size], real=False)
+        progress = Progress(f"Images for {self.name}", self.num_images, self.verbose)
+        labels, rng = self.generated_labels(), np.random.default_rng(self.seed)
+        for start in range(0, self.num_images, self.batch_size):
+            count = min(self.batch_size, self.num_images - start)
+            images = self.model.generate(
+                count,
+                labels=None if labels is None else labels[start : start + count],
+                # Drawn one after the other they are those of generate(seed=…).
+                latents=sample_latents(count, self.model.latent_dim, rng),
+                batch_size=self.batch_size,
+            )
+            self.metric.update_state(images, real=False)
+            progress(start + count)
         return float(self.metric.result())
+
+    @property
+    def protocol(self):
+        """Dictionary of what a reader must know beside the distances, ready for JSON.
+
+        Its names are those of an `EvaluationReport`. It is whole once there was an evaluation.
+        """
+        labels = "none" if self.generated_labels() is None else "uniform, in turn"
+        if self.labels is not None:
+            labels = np.asarray(self.labels, "int32").tobytes()
+            labels = f"given, sha256:{hashlib.sha256(labels).hexdigest()}"
+        known = hasattr(self.metric, "feature_extractor")
+        is_averaged = getattr(self.model, "ema_generator", None) is not None
+        return {
+            "num_generated": self.num_images,
+            "reference": self.dataset or "unnamed",
+            "reference_split": self.split,
+            "num_reference": getattr(self.metric, "num_images", {}).get("real"),
+            "reference_sha256": self._real_sha256,
+            **(extractor_info(self.metric.feature_extractor) if known else {}),
+            "metrics": {self.name: getattr(self.metric, "definition", type(self.metric).__name__)},
+            "weights": "averaged (EMA)" if is_averaged else "raw",
+            "labels": labels,
+            "truncation": None,
+            "seed": self.seed,
+            "batch_statistics": "moving",
+            "versions": package_versions(),
+        }
 
     def generated_labels(self):
         """Returns the classes to generate, or `None` for an unconditional model."""
@@ -152,16 +203,19 @@ class FIDEvaluator(keras.callbacks.Callback):
 
     def add_real_images(self):
         """Feeds the real images to the metric, once."""
-        count = 0
-        for images in batches_of(self.real_images, self.batch_size):
+        count, digest = 0, hashlib.sha256()
+        progress = Progress("Real images", length_of(self.real_images), self.verbose)
+        for images, _ in batches_of(without_labels(self.real_images), self.batch_size):
             self.metric.update_state(images, real=True)
+            digest.update(np.ascontiguousarray(images).tobytes())
             count += len(images)
+            progress(count)
         if count == 0:
             raise ValueError(
                 "`real_images` must hold at least one image. "
                 f"Received: real_images={self.real_images!r}, which holds none"
             )
-        self._has_real = True
+        self._has_real, self._real_sha256 = True, digest.hexdigest()
 
 
 def default_name(num_images):
@@ -170,20 +224,8 @@ def default_name(num_images):
     return f"fid_{thousands}k" if thousands and not rest else f"fid_{num_images}"
 
 
-def batches_of(images, batch_size):
-    """Yields images in batches, as numpy arrays.
-
-    Args:
-        images: An array of images, or an iterable of batches of images or (images, labels).
-        batch_size: Integer. Size of the batches of an array.
-
-    Yields:
-        Arrays of shape `(batch, height, width, channels)`.
-    """
+def without_labels(images):
+    """Returns images as they are, and the images of batches (images, labels) of any kind."""
     if hasattr(images, "shape"):
-        for start in range(0, images.shape[0], batch_size):
-            yield ops.convert_to_numpy(images[start : start + batch_size])
-        return
-    for batch in images:
-        images = batch[0] if isinstance(batch, (tuple, list)) else batch
-        yield ops.convert_to_numpy(images)
+        return images
+    return (batch[0] if isinstance(batch, (tuple, list)) else batch for batch in images)

@@ -18,7 +18,14 @@ from keras_sagan.callbacks import (
     StopOnNonFinite,
     TrainingCheckpoint,
 )
-from keras_sagan.cli.sources import add_data_arguments, extractor_for, load_run, open_source
+from keras_sagan.cli.sources import (
+    add_data_arguments,
+    add_inception,
+    beside,
+    extractor_for,
+    load_run,
+    open_source,
+)
 from keras_sagan.metrics import METRICS, FrechetInceptionDistance, evaluate_generator
 from keras_sagan.models import (
     FORMATS,
@@ -123,11 +130,6 @@ def add_run(parser):
     parser.add_argument("--seed", type=int, metavar="N", default=0, help="of the latents")
 
 
-def add_inception(parser):
-    text = "a copy of TF-GAN's Inception, for colour or large images; default: TF-Hub's"
-    parser.add_argument("--inception", metavar="DIR", help=text)
-
-
 def add_truncation(parser):
     text = "latents beyond it are drawn again: less variety, more typical images"
     parser.add_argument("--truncation", type=float, metavar="X", help=text)
@@ -209,8 +211,15 @@ def train(settings):
     fid = None
     if settings.fid_images:
         real, _ = source.head(settings.fid_images)
-        metric = FrechetInceptionDistance(extractor_for(model.image_shape, settings.inception))
-        fid = FIDEvaluator(metric, real, len(real), max(1, settings.epochs // 5), at_start=True)
+        fid = FIDEvaluator(
+            FrechetInceptionDistance(extractor_for(model.image_shape, settings)),
+            real,
+            len(real),
+            max(1, settings.epochs // 5),
+            at_start=True,
+            dataset=source.name,
+            split=source.head_is(len(real)),
+        )
     checkpoint = TrainingCheckpoint(output / "checkpoints")
     stop = StopOnNonFinite(every_steps=steps)
     callbacks = [
@@ -241,8 +250,12 @@ def train(settings):
         if fid:
             figures[fid.name] = fid.history
         plot_curves({**figures, "epoch": history.epoch}, output / "curves.png")
-    for epoch, value in fid.history if fid else []:
-        print(f"{fid.name} after {epoch} epochs: {value:.1f}")
+    if fid:
+        record = {"name": fid.name, "by_epoch": fid.history, "protocol": fid.protocol}
+        (output / "fid.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        for epoch, value in fid.history:
+            print(f"{fid.name} after {epoch} epochs: {value:.1f}")
+        print(json.dumps(fid.protocol, indent=2))
     print(f"Pictures and model.keras are in {output}/")
 
 
@@ -347,23 +360,24 @@ def evaluate_arguments(parser):
 
 
 def evaluate(settings):
-    """Measures a model against real images, and says by which protocol."""
+    """Measures a model against real images; the same command again goes on with it."""
     model, _ = load_run(settings.run)
     size = model.image_shape[0]
     source = open_source(settings, size, 1)
     images, labels = source.head(settings.num_images)
+    path = Path(settings.output or beside(settings.run) / "report.json")
     report = evaluate_generator(
         model,
         images if labels is None or model.num_classes is None else (images, labels),
         metrics=settings.metrics,
-        feature_extractor=extractor_for(model.image_shape, settings.inception),
+        feature_extractor=extractor_for(model.image_shape, settings),
         num_images=settings.num_images,
         seed=settings.seed,
         truncation=settings.truncation,
         dataset=source.name,
-        split=f"first {len(images)} images",
+        split=source.head_is(len(images)),
+        checkpoint=path.with_suffix(".interrupted"),
     )
-    path = Path(settings.output or beside(settings.run) / "report.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     report.save(path)
     print(report)
@@ -384,8 +398,3 @@ def export(settings):
     files = export_generator(model, output, settings.formats, seed=settings.seed)
     for name, (path, difference) in files.items():
         print(f"{name}: {path}, largest difference of a pixel {difference:.1e}")
-
-
-def beside(run):
-    """The folder that the pictures of a run go to."""
-    return Path(run) if Path(run).is_dir() else Path(run).parent

@@ -16,7 +16,7 @@ from keras_sagan.data import (
     pad_to_32,
     steps_per_epoch,
 )
-from keras_sagan.metrics import GreyClassifierFeatures, TFGANInception
+from keras_sagan.metrics import TFGAN_INCEPTION_HANDLE, GreyClassifierFeatures, TFGANInception
 from keras_sagan.models import SAGAN
 
 
@@ -31,6 +31,7 @@ class Source(NamedTuple):
         batches: Function `() -> tf.data.Dataset`, endless and shuffled.
         head: Function `(count) -> (images, labels)`, always the same ones. Of images in memory
             they are spread evenly: those of a folder stand there class by class.
+        head_is: Function `(count) -> string` that says which ones, for protocols.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Source(NamedTuple):
     steps_per_epoch: int
     batches: object
     head: object
+    head_is: object
 
 
 def add_data_arguments(parser):
@@ -88,6 +90,7 @@ def open_source(settings, image_size, batch_size, seed=0):
             info.steps_per_epoch,
             lambda: dataset,
             first,
+            lambda count: f"first {count} of {info.num_images} images as stored",
         )
     if settings.images:
         channels = 1 if settings.grey else 3
@@ -112,6 +115,7 @@ def open_source(settings, image_size, batch_size, seed=0):
         steps_per_epoch(len(images), batch_size),
         lambda: make_dataset(images, labels, batch_size, seed=seed),
         lambda count: _spread(count, images, labels),
+        lambda count: f"{count} of {len(images)} images, spread evenly",
     )
 
 
@@ -151,8 +155,26 @@ def load_run(path):
     return model, known
 
 
-def extractor_for(image_shape, inception=None):
-    """The shipped classifier for grey images of 28 and 32 pixels, Inception for all others."""
-    if image_shape[-1] == 1 and image_shape[0] in (28, 32) and inception is None:
+def add_inception(parser):
+    """Adds the options that say which Inception to use."""
+    text = "a copy of TF-GAN's Inception, for colour or large images; default: TF-Hub's"
+    parser.add_argument("--inception", metavar="DIR", help=text)
+    text = "the digest of its files: nothing is downloaded without"
+    parser.add_argument("--inception-sha256", metavar="HEX", help=text)
+
+
+def extractor_for(image_shape, settings):
+    """The shipped classifier for grey images of 28 and 32 pixels, Inception for all others.
+
+    Args:
+        image_shape: Tuple (height, width, channels).
+        settings: Namespace with `inception` and `inception_sha256`, or `None` for both.
+    """
+    if image_shape[-1] == 1 and image_shape[0] in (28, 32) and settings.inception is None:
         return GreyClassifierFeatures()
-    return TFGANInception() if inception is None else TFGANInception(inception)
+    return TFGANInception(settings.inception or TFGAN_INCEPTION_HANDLE, settings.inception_sha256)
+
+
+def beside(run):
+    """The folder that the pictures of a run go to."""
+    return Path(run) if Path(run).is_dir() else Path(run).parent

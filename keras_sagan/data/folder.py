@@ -1,6 +1,5 @@
 """Any folder of images, read into memory."""
 
-import importlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,10 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sagan.data.tfds import square_resize
-
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-# A picture beyond this is refused before it is decoded: 400 kB of PNG can hold gigabytes.
-MAX_PIXELS = 2**26
+from keras_sagan.image_files import SUFFIXES, find_images, load_pillow, read_image
 
 
 class ImageFolder(NamedTuple):
@@ -71,10 +67,8 @@ def load_image_folder(directory, image_size=64, channels=3, use_labels=False):
         raise ValueError(f"`channels` must be 1 or 3. Received: channels={channels}")
     if not directory.is_dir():
         raise FileNotFoundError(f"`directory` must be a folder. Received: directory={directory}")
-    pillow = _pillow()
-    paths = sorted(
-        path for path in directory.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
-    )
+    load_pillow()  # At once, also where there is no image.
+    paths = find_images(directory)
     names = None
     if use_labels:
         parts = [path.relative_to(directory).parts for path in paths]
@@ -88,9 +82,9 @@ def load_image_folder(directory, image_size=64, channels=3, use_labels=False):
     images, labels, broken = [], [], {}
     for path in paths:
         try:
-            pixels = _read(pillow, path, channels)
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
-            broken[str(path)] = str(error) or type(error).__name__
+            pixels = read_image(path, channels)
+        except ValueError as error:
+            broken[str(path)] = str(error)
             continue
         images.append(square_resize(tf.constant(pixels), image_size).numpy())
         if use_labels:
@@ -109,32 +103,3 @@ def load_image_folder(directory, image_size=64, channels=3, use_labels=False):
             )
     ids = np.array(labels, "int32") if use_labels else None
     return ImageFolder(np.stack(images), ids, names, broken)
-
-
-def _pillow():
-    try:
-        return importlib.import_module("PIL.Image"), importlib.import_module("PIL.ImageOps")
-    except ImportError as error:
-        raise ImportError(
-            f"Reading image files needs pillow, which could not be imported ({error}). "
-            'Install it with:\npip install "keras_sagan[plot]"'
-        ) from error
-
-
-def _read(pillow, path, channels):
-    """uint8 pixels of shape (height, width, channels)."""
-    image_module, ops_module = pillow
-    with image_module.open(path) as picture:
-        width, height = picture.size
-        if width * height > MAX_PIXELS:
-            raise ValueError(f"it would decode to {width} × {height} pixels")
-        picture.load()
-        picture = ops_module.exif_transpose(picture)
-        if picture.mode in ("I", "I;16", "F"):
-            raise ValueError(f"its pixels are of mode {picture.mode}, not of 8 bits")
-        if picture.has_transparency_data:
-            picture = picture.convert("RGBA")
-            white = image_module.new("RGBA", picture.size, "white")
-            picture = image_module.alpha_composite(white, picture)
-        pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-    return pixels.reshape(*pixels.shape[:2], channels)

@@ -4,7 +4,8 @@ import contextlib
 
 from keras_sagan.metrics.evaluation_run import EvaluationRun, length_of
 from keras_sagan.metrics.feature_metric import check_positive
-from keras_sagan.metrics.image_sources import GeneratedImages, batches_of
+from keras_sagan.metrics.image_sources import GeneratedImages, first_images
+from keras_sagan.metrics.progress import Progress
 from keras_sagan.metrics.standing_statistics import standing_statistics
 
 
@@ -45,8 +46,8 @@ def evaluate_generator(
         truncation: `None`, or the positive float that latents are truncated at.
         standing_passes: Integer, the forward passes over which batch statistics are estimated
             anew. Defaults to `0`: the moving statistics of training.
-        **kwargs: `dataset`, `split`, `held_out`, `value_range`, `checkpoint`, `cache_dir`,
-            `strategy` and `verbose`, as in `evaluate_images`.
+        **kwargs: `dataset`, `split`, `held_out`, `value_range`, `num_reference`, `checkpoint`,
+            `cache_dir`, `strategy` and `verbose`, as in `evaluate_images`.
 
     Returns:
         `EvaluationReport`.
@@ -82,16 +83,20 @@ def evaluate_generator(
         batch_size,
         use_ema,
         truncation,
+        kwargs.get("strategy"),
     )
     protocol = {**source.protocol, "batch_statistics": "moving"}
     standing = contextlib.nullcontext()
     if standing_passes:
         protocol["batch_statistics"] = f"standing, {standing_passes} passes of {batch_size}"
-        batches = source.standing_batches(standing_passes, seed)
+        total = standing_passes * batch_size
+        progress = Progress("Standing statistics", total, kwargs.get("verbose", True))
+        batches = source.standing_batches(standing_passes, seed, progress)
         standing = standing_statistics(source.network, batches)
     name = source.name
     with standing:
-        return evaluation.run(source.batches, num_images, protocol, name)
+        parts = evaluation.of_batches(source.batches, ["generated", name, protocol])
+        return evaluation.run(parts, num_images, protocol, name)
 
 
 def evaluate_images(
@@ -124,11 +129,17 @@ def evaluate_images(
             held_out: Other real images, as `reference`, for the floor. Defaults to one half of
                 the reference against the other.
             value_range: `None`, or the pair `(low, high)` of float images.
-            checkpoint: A folder in which features are kept while they are computed: the same
-                call goes on where it was interrupted. Defaults to `None`.
+            num_reference: Integer, how many of the reference's images to take, from the first on;
+                an endless iterable, such as `load_tfds` gives, must have it said. Defaults to all.
+            checkpoint: A folder in which features are kept while they are computed, those of the
+                reference and of the baselines too: the same call goes on where it was interrupted.
+                Images that are read again are compared with those that were seen, so features of
+                others are never taken. Defaults to `None`.
             cache_dir: A folder for the statistics of the reference, by its `dataset`, `split`,
-                size and extractor. Defaults to `None`: computed each time.
-            strategy: `tf.distribute.Strategy` whose replicas share the extractor's work.
+                size and extractor. An iterable needs `num_reference` then, if it has no
+                `num_images`. Defaults to `None`: computed each time.
+            strategy: `tf.distribute.Strategy` whose replicas share the work of the extractor, and
+                of a generator that is a Keras network.
             verbose: Boolean, whether to show a bar if it takes more than ten seconds. Defaults to
                 `True`.
 
@@ -146,14 +157,12 @@ def evaluate_images(
         )
     check_positive("num_images", num_images, 2)
     evaluation = EvaluationRun(reference, metrics, feature_extractor, batch_size, seed, **kwargs)
-
-    def batches(start):
-        left = num_images - start
-        for batch, labels in batches_of(images, batch_size, start):
-            if left <= 0:
-                return
-            yield batch[:left], None if labels is None else labels[:left]
-            left -= len(batch)
-
-    protocol = {"weights": "not stated", "labels": "as given", "truncation": None, "seed": seed}
-    return evaluation.run(batches, num_images, protocol, name)
+    images = first_images(images, num_images, batch_size, "num_images")
+    protocol = {
+        "weights": "not stated",
+        "batch_statistics": "not stated",
+        "labels": "as given",
+        "truncation": "not stated",
+        "seed": seed,
+    }
+    return evaluation.run(evaluation.of_images(images, name), num_images, protocol, name)

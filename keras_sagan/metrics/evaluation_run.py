@@ -1,5 +1,6 @@
 """One pass of features for all scores, with the protocol and the baselines beside them."""
 
+import contextlib
 import hashlib
 import importlib
 import json
@@ -11,14 +12,14 @@ import numpy as np
 
 from keras_sagan.metrics.density_coverage import DensityCoverage
 from keras_sagan.metrics.evaluation_report import EvaluationReport
-from keras_sagan.metrics.feature_extraction import FeatureExtraction
-from keras_sagan.metrics.feature_log import FeatureLog
-from keras_sagan.metrics.feature_metric import FeatureMetric
+from keras_sagan.metrics.feature_extraction import FeatureExtraction, check_is_versioned
+from keras_sagan.metrics.feature_log import FeatureLog, logged_features
+from keras_sagan.metrics.feature_metric import FeatureMetric, check_positive
 from keras_sagan.metrics.frechet_inception_distance import FrechetInceptionDistance
 from keras_sagan.metrics.frechet_inception_distance_infinity import (
     FrechetInceptionDistanceInfinity,
 )
-from keras_sagan.metrics.image_sources import batches_of, noise_images
+from keras_sagan.metrics.image_sources import first_images, noise_images
 from keras_sagan.metrics.inception_score import InceptionScore
 from keras_sagan.metrics.intra_class_frechet_inception_distance import (
     IntraClassFrechetInceptionDistance,
@@ -57,22 +58,39 @@ class EvaluationRun:
         split=None,
         held_out=None,
         value_range=None,
+        num_reference=None,
         checkpoint=None,
         cache_dir=None,
         strategy=None,
         verbose=True,
     ):
         self.metrics = _make_metrics(metrics, feature_extractor, value_range, batch_size)
+        ranges = {x.value_range for x in self.metrics} - {None}
+        if value_range is None and len(ranges) == 1:
+            (value_range,) = ranges
         self.extraction = FeatureExtraction(
             self.metrics[0].feature_extractor, value_range, batch_size, strategy
         )
-        self.seed, self.verbose, self.checkpoint = seed, verbose, checkpoint
+        self.seed, self.verbose = seed, verbose
+        self.checkpoint, self._logs = checkpoint, []
+        for argument, folder in (("checkpoint", checkpoint), ("cache_dir", cache_dir)):
+            if folder is not None:
+                check_is_versioned(self.extraction.feature_extractor, argument)
         self.names = tuple(dict.fromkeys(["features", *(x.output for x in self.metrics)]))
         if not any(x.output == "features" for x in self.metrics):
             self.names = ("logits",)
+        if num_reference is not None:
+            check_positive("num_reference", num_reference, 2)
+            if isinstance(reference, (str, os.PathLike, ReferenceStatistics)):
+                raise ValueError(
+                    "`num_reference` is for images, and can't be given with statistics. "
+                    f"Received: num_reference={num_reference}, reference={reference}"
+                )
+            reference = first_images(reference, num_reference, batch_size, "num_reference")
         self.reference = self._reference(reference, dataset, split, cache_dir)
         self.held_out = held_out
         for metric in self.metrics:
+            metric.verbose = verbose
             metric.set_statistics(self.reference, real=True)
 
     def _reference(self, reference, dataset, split, cache_dir):
@@ -92,8 +110,9 @@ class EvaluationRun:
         if "logits" in self.names:
             keep.add("logits")  # for the floor of the Inception Score
         options = {"names": self.names, "keep": sorted(keep)}
-        options["progress"] = Progress(length_of(reference), "Reference images", self.verbose)
+        options["progress"] = Progress("Reference images", length_of(reference), self.verbose)
         dataset = dataset or "unnamed"
+        options["log"] = self._log(["reference", dataset, split])
         if cache_dir is None:
             return ReferenceStatistics.compute(
                 reference, self.extraction, dataset, split, **options
@@ -101,16 +120,24 @@ class EvaluationRun:
         count = length_of(reference)
         if dataset == "unnamed" or count is None:
             raise ValueError(
-                "`cache_dir` needs the `dataset`'s name and a reference that says its length. "
-                f"Received: dataset={dataset!r}, a reference of length {count}"
+                "`cache_dir` needs the `dataset`'s name, and `num_reference` for a reference that "
+                f"doesn't say its length. Received: dataset={dataset!r}, a reference of length "
+                f"{count}"
             )
         return ReferenceStatistics.cached(
             reference, self.extraction, dataset, split, count, cache_dir, **options
         )
 
-    def run(self, batches, num_images, protocol, name):
-        """Measures `num_images` images and the baselines; returns the report."""
-        info, backend = self.reference.info, keras.backend.backend()
+    def run(self, parts, num_images, protocol, name):
+        """Measures `num_images` images and the baselines; returns the report.
+
+        Args:
+            parts: Iterable of (image shape, labels, features), as `of_images` gives it.
+            num_images: Integer.
+            protocol: Dictionary, of how the images were made.
+            name: String, what is measured.
+        """
+        info = self.reference.info
         protocol = {
             "num_generated": num_images,
             "reference": info["dataset"],
@@ -121,56 +148,86 @@ class EvaluationRun:
             **extractor_info(self.extraction.feature_extractor),
             "metrics": {x.name: x.definition for x in self.metrics},
             **protocol,
-            "versions": {
-                "python": platform.python_version(),
-                "keras": keras.__version__,
-                "backend": f"{backend} {importlib.import_module(backend).__version__}",
-                "numpy": np.__version__,
-                "keras_sagan": __version__,
-            },
+            "versions": package_versions(),
         }
-        log = None
-        if self.checkpoint is not None:
-            key = json.dumps([name, protocol, self.names], sort_keys=True)
-            log = FeatureLog(self.checkpoint, hashlib.sha256(key.encode()).hexdigest()[:32])
-        shape = self._measure(batches, num_images, "Generated images", log)
+        shape = self._measure(parts, num_images, "Generated images")
         values = self._values()
+        kept = [metric.snapshot() for metric in self.metrics]
         noise = self._noise(num_images, shape)
         baselines = {"real": self._floor(), "noise": noise}
-        if log is not None:
+        for metric, state in zip(self.metrics, kept):
+            metric.restore(state)
+        for log in self._logs:
             log.remove()
+        if self._logs:
+            with contextlib.suppress(OSError):  # Where there is something else in it.
+                os.rmdir(self.checkpoint)
         return EvaluationReport(values, baselines, protocol, name)
 
-    def _measure(self, batches, num_images, title, log=None):
+    def of_images(self, images, name):
+        """Yields (image shape, labels, features) of images that are there to be read again."""
+        log = self._log(["images", name])
+        for batch, labels, features in logged_features(images, self.extraction, self.names, log):
+            yield batch.shape[1:], labels, features
+
+    def of_batches(self, batches, key):
+        """Yields the same of images that a key determines: what is in the log isn't made again.
+
+        Args:
+            batches: Function from the number of the first image to an iterable of pairs (images,
+                labels or `None`).
+            key: Anything ready for JSON, of what the images depend on.
+        """
+        log, done = self._log(key), 0
+        for features in log.read() if log else ():
+            labels = features.pop("labels", None)
+            done += len(features["shape"])
+            yield features.pop("shape")[0], None if labels is None else labels[:, 0], features
+        for images, labels in batches(done):
+            features = self.extraction(images, self.names, done)
+            shape = images.shape[1:]
+            if log is not None:
+                rows = {**features, "shape": np.tile(np.int64(shape), (len(images), 1))}
+                if labels is not None:
+                    rows["labels"] = np.asarray(labels, dtype=np.int64)[:, None]
+                log.append(rows)
+            done += len(images)
+            yield shape, labels, features
+
+    def _log(self, key):
+        """The log of a pass, by what its features depend on; `None` without a `checkpoint`."""
+        if self.checkpoint is None:
+            return None
+        info = extractor_info(self.extraction.feature_extractor)
+        key = [key, info, self.extraction.value_range, self.names, package_versions()]
+        log = FeatureLog(self.checkpoint, key)
+        self._logs.append(log)
+        return log
+
+    def _measure(self, parts, num_images, title):
         """Feeds the generated side of the metrics; returns the shape of an image."""
         for metric in self.metrics:
             metric.reset_state()
-        progress = Progress(num_images, title, self.verbose)
+        progress = Progress(title, num_images, self.verbose)
         done, shape = 0, None
-        for features in log.read() if log is not None else ():
-            done += self._feed(features)
-        for images, labels in batches(min(done, num_images - 1)):
-            shape = images.shape[1:]
-            if done == num_images:  # The log has all: this is for the shape alone.
-                break
-            features = self.extraction(images, self.names, done)
-            if labels is not None:
-                features["labels"] = np.asarray(labels, dtype=np.int64)[:, None]
-            if log is not None:
-                log.append(features)
-            done += self._feed(features)
+        for part in parts:
+            shape, labels, features = part
+            width, expected = features[self.names[0]].shape[1], len(self.reference.moments.mean)
+            if width != expected:
+                raise ValueError(
+                    "`reference` must be of the extractor that the images are compared in, which "
+                    f"gives features of width {width}. Received: {self.reference.info['dataset']} "
+                    f"of width {expected}"
+                )
+            for metric in self.metrics:
+                metric.update_features(features[metric.output], real=False, labels=labels)
+            done += len(features[self.names[0]])
             progress(done)
         if done != num_images:
             raise ValueError(
                 f"`images` must hold num_images={num_images} images. Received: {done} images"
             )
-        return shape
-
-    def _feed(self, features):
-        labels = features["labels"][:, 0] if "labels" in features else None
-        for metric in self.metrics:
-            metric.update_features(features[metric.output], real=False, labels=labels)
-        return len(features[self.names[0]])
+        return tuple(map(int, shape))
 
     def _values(self, note=None):
         """The values of all metrics; with a list of notes, failures go there."""
@@ -186,21 +243,25 @@ class EvaluationRun:
 
     def _noise(self, num_images, shape):
         """The scores of noise in place of generated images, kept with the reference."""
-        key = [num_images, *map(int, shape), self.seed, *(x.definition for x in self.metrics)]
-        key = json.dumps([*key, extractor_info(self.extraction.feature_extractor)])
+        labels = self.reference.arrays.get("labels")
+        # With the digests of the images and labels: a file beside a cached reference may be older.
+        key = [num_images, *shape, self.seed, self.reference.info["sha256"]]
+        if labels is not None:
+            key.append(hashlib.sha256(labels.astype(np.int64).tobytes()).hexdigest())
+            # Of all classes, also where they stand in order.
+            labels = labels[np.arange(num_images) * len(labels) // num_images]
+        info = extractor_info(self.extraction.feature_extractor)
+        key = json.dumps([*key, *(x.definition for x in self.metrics), info])
         if key not in self.reference.noise:
-            labels = self.reference.arrays.get("labels")
-            if labels is not None:  # Of all classes, also where they stand in order.
-                labels = labels[np.arange(num_images) * len(labels) // num_images]
 
             def batches(start):
-                done = 0
-                for images in noise_images(num_images, shape, self.seed, 64):
-                    here = slice(done, done + len(images))
+                size = self.extraction.batch_size
+                for images in noise_images(num_images, shape, self.seed, size, start):
+                    here = slice(start, start + len(images))
                     yield images, None if labels is None else labels[here]
-                    done += len(images)
+                    start += len(images)
 
-            self._measure(batches, num_images, "Noise")
+            self._measure(self.of_batches(batches, ["noise", key]), num_images, "Noise")
             note = []
             values = self._values(note)
             self.reference.remember_noise(key, {**values, **_notes(note)})
@@ -216,7 +277,8 @@ class EvaluationRun:
                     "`held_out` must be arrays or say its length. "
                     f"Received: held_out={self.held_out!r}"
                 )
-            self._measure(lambda start: batches_of(self.held_out, 64), count, "Held-out images")
+            parts = self.of_images(self.held_out, "held out")
+            self._measure(parts, count, "Held-out images")
             return {**self._values(note), "num_images": count, **_notes(note)}
         if self.reference.halves is None:
             return _notes(["the file has `mu` and `sigma` alone: give `held_out` images"])
@@ -262,6 +324,18 @@ def _make_metrics(metrics, feature_extractor, value_range, batch_size):
             f"Received: {len(result)} metrics with {len(extractors)} extractors"
         )
     return result
+
+
+def package_versions():
+    """Returns the versions that a score may depend on: `{name: string}`."""
+    backend = keras.backend.backend()
+    return {
+        "python": platform.python_version(),
+        "keras": keras.__version__,
+        "backend": f"{backend} {importlib.import_module(backend).__version__}",
+        "numpy": np.__version__,
+        "keras_sagan": __version__,
+    }
 
 
 def length_of(images):

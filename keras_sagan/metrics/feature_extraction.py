@@ -136,23 +136,57 @@ class FeatureExtraction:
             )
         features = features.reshape(len(images), -1)
         features = features.astype(np.promote_types(features.dtype, np.float32), copy=False)
-        bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
-        if bad.size:
-            raise ValueError(
-                "`feature_extractor` must return finite features. Received: features with NaN or "
-                f"infinity for {bad.size} of {len(images)} images, the first one for images"
-                f"[{start + bad[0]}]"
-            )
+        check_finite(features, start)
         return features
 
 
+def check_finite(features, first=0):
+    """Raises unless features are finite, with the number of the first image of which they aren't.
+
+    Args:
+        features: Array of shape (batch, dim).
+        first: Integer, how many images came before these in the same pass. Defaults to `0`.
+    """
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if bad.size:
+        raise ValueError(
+            "`feature_extractor` must return finite features. Received: features with NaN or "
+            f"infinity for {bad.size} of {len(features)} images, the first one for image number "
+            f"{first + bad[0]}, counted from 0"
+        )
+
+
 def describe_extractor(feature_extractor):
-    """Returns the string that names an extractor in a protocol, with its hash if it has one."""
+    """Returns the string that names an extractor in a protocol, with its hash if it has one.
+
+    An extractor is named by its `version`, a Keras model by its name and the digest of its
+    weights. Anything else is named as what can't be told from others of the same name.
+    """
     described = getattr(feature_extractor, "version", None)
     if described is None and isinstance(feature_extractor, keras.Model):
         described = f"{feature_extractor.name} sha256:{weights_sha256(feature_extractor)}"
-    described = described or getattr(feature_extractor, "name", None)
-    return str(described or type(feature_extractor).__name__)
+    if not described:
+        own = getattr(feature_extractor, "name", None) or getattr(
+            feature_extractor, "__qualname__", type(feature_extractor).__qualname__
+        )
+        described = f"{own}, without a version"
+    return str(described)
+
+
+def check_is_versioned(feature_extractor, argument):
+    """Raises for an extractor whose features couldn't be told from another's in a file.
+
+    Args:
+        feature_extractor: Any extractor.
+        argument: String, the argument that names a folder for such files.
+    """
+    version = getattr(feature_extractor, "version", None)
+    if not version and not isinstance(feature_extractor, keras.Model):
+        raise ValueError(
+            f"`{argument}` needs an extractor that can be told from others: a Keras model, or an "
+            "object with a string `version`, which must change with its features. "
+            f"Received: feature_extractor={feature_extractor!r}"
+        )
 
 
 def weights_sha256(model):

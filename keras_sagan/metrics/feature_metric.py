@@ -3,7 +3,12 @@
 import keras
 import numpy as np
 
-from keras_sagan.metrics.feature_extraction import FeatureExtraction, describe_extractor
+from keras_sagan.metrics.feature_extraction import (
+    FeatureExtraction,
+    check_finite,
+    describe_extractor,
+)
+from keras_sagan.metrics.progress import Progress
 
 SIDES = ("real", "generated")
 
@@ -32,6 +37,7 @@ class FeatureMetric(keras.metrics.Metric):
             if there are too few images of either kind.
     """
 
+    verbose = True  # whether `result` shows a bar where it takes more than ten seconds
     output = "features"  # of the extractor
     real_needs = ("features",)  # what must be kept of every real image; none where moments do
     least = 2  # images of each side
@@ -65,9 +71,9 @@ class FeatureMetric(keras.metrics.Metric):
             labels: Integer array of shape (batch,), the classes of the images. Only the metrics
                 by class need it. Defaults to `None`.
         """
-        side_of(real)
+        side = side_of(real)
         # Nothing is added before everything is checked: an error leaves the state as it was.
-        found = self._extraction(images, (self.output,))
+        found = self._extraction(images, (self.output,), self._counts[side])
         if found:
             self.update_features(found[self.output], real, labels)
 
@@ -82,6 +88,7 @@ class FeatureMetric(keras.metrics.Metric):
         """
         side = side_of(real)
         features = np.asarray(features)
+        check_finite(features, self._counts[side])
         # Where the other side alone has been reset, its images still bind the width.
         if self._width is not None and features.shape[1] != self._width:
             raise ValueError(
@@ -136,6 +143,15 @@ class FeatureMetric(keras.metrics.Metric):
         if not any(self._counts.values()):
             self._width = None
 
+    def snapshot(self):
+        """Returns the statistics as they are now, for `restore`. Nothing is copied."""
+        return dict(self._state), dict(self._counts), self._width
+
+    def restore(self, state):
+        """Brings back the statistics of a `snapshot`."""
+        kept, counts, self._width = state
+        self._state, self._counts = dict(kept), dict(counts)
+
     @property
     def num_images(self):
         """Dictionary of the number of images seen: `"real"` and `"generated"`."""
@@ -177,6 +193,9 @@ class FeatureMetric(keras.metrics.Metric):
             config["feature_extractor"]
         )
         return cls(**config)
+
+    def _progress(self):
+        return Progress(self.name, verbose=self.verbose)
 
     def _check_counts(self):
         counts = self._counts

@@ -1,11 +1,11 @@
 """A folder of images as a source for an evaluation: as they are, or not at all."""
 
-import importlib
+import hashlib
 import pathlib
 
 import numpy as np
 
-_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+from keras_sagan.image_files import SUFFIXES, find_images, read_image
 
 
 class FolderImages:
@@ -13,7 +13,9 @@ class FolderImages:
 
     Nothing is cropped, resized or left out in silence, because that would change every score: a
     folder with images of mixed size, or with a file that can't be read, is refused with the file's
-    name. Files are taken in the order of their paths, from folders at any depth.
+    name. Files are taken in the order of their paths, from folders at any depth, and read as
+    `load_image_folder` reads them: transparency is laid on white, the camera's orientation is
+    followed.
 
     Args:
         folder: String or `pathlib.Path`.
@@ -36,14 +38,11 @@ class FolderImages:
         folder = pathlib.Path(folder)
         if not folder.is_dir():
             raise FileNotFoundError(f"`folder` must be a folder. Received: folder={folder}")
-        self.paths = sorted(
-            path
-            for path in folder.rglob("*")
-            if path.suffix.lower() in _SUFFIXES and path.is_file()
-        )
+        self.folder = folder
+        self.paths = find_images(folder)
         if not self.paths:
             raise ValueError(
-                f"`folder` must hold images ({', '.join(_SUFFIXES)}). Received: folder={folder}, "
+                f"`folder` must hold images ({', '.join(SUFFIXES)}). Received: folder={folder}, "
                 "which holds none"
             )
         self.batch_size = batch_size
@@ -51,6 +50,16 @@ class FolderImages:
     @property
     def num_images(self):
         return len(self.paths)
+
+    @property
+    def files_sha256(self):
+        """String that changes with the names, sizes and times of the files."""
+        digest = hashlib.sha256()
+        for path in self.paths:
+            found = path.stat()
+            name = path.relative_to(self.folder).as_posix()
+            digest.update(f"{name}\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
+        return digest.hexdigest()
 
     def __iter__(self):
         first = None
@@ -68,20 +77,9 @@ class FolderImages:
 
 
 def _read(path):
-    """A uint8 image of shape (height, width, 1 or 3)."""
     try:
-        pillow = importlib.import_module("PIL.Image")
-    except ImportError as error:
-        raise ImportError(
-            'Reading image files needs pillow. Run: pip install "keras_sagan[plot]"'
-        ) from error
-    try:
-        with pillow.open(path) as image:
-            image = image.convert("L" if image.mode in ("1", "L") else "RGB")
-            pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
+        return read_image(path)
+    except ValueError as error:
         raise ValueError(
-            f"`folder` must hold images that can be read. Received: {path} "
-            f"({type(error).__name__}: {error})"
+            f"`folder` must hold images that can be read. Received: {path} ({error})"
         ) from error
-    return pixels[..., None] if pixels.ndim == 2 else pixels

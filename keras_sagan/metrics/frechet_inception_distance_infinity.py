@@ -92,7 +92,7 @@ class FrechetInceptionDistanceInfinity(SampleMetric):
         real = self._state["real"]
         generated = self._features("generated")
         return frechet_distance_infinity(
-            real.mean, covariance(real), generated, self.num_points, self.seed
+            real.mean, covariance(real), generated, self.num_points, self.seed, self._progress()
         )[0]
 
     def get_config(self):

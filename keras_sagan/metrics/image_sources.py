@@ -1,6 +1,7 @@
 """Where the images of an evaluation come from: a model, arrays, batches."""
 
 import hashlib
+import itertools
 
 import keras
 import numpy as np
@@ -11,14 +12,13 @@ from keras_sagan.ops.labels import apportion_labels, check_labels
 from keras_sagan.ops.latent import sample_latents
 
 
-def batches_of(images, batch_size, start=0):
+def batches_of(images, batch_size):
     """Yields pairs of images and labels (or `None`) as numpy arrays.
 
     Args:
         images: An array of images, a pair of arrays (images, labels), or an iterable of batches of
             either, such as a finite `tf.data.Dataset`.
         batch_size: Integer, the images in a batch of an array.
-        start: Integer, the number of images to leave out at the beginning. Defaults to `0`.
 
     Yields:
         Array of shape (batch, height, width, channels), and integer array of shape (batch,) or
@@ -26,31 +26,88 @@ def batches_of(images, batch_size, start=0):
     """
     if _is_pair(images) or hasattr(images, "shape"):
         images, labels = images if _is_pair(images) else (images, None)
-        for first in range(start, len(images), batch_size):
+        for first in range(0, len(images), batch_size):
             yield _checked(images, labels, slice(first, first + batch_size))
         return
-    done = 0
     for batch in images:
         batch, labels = batch if _is_pair(batch) else (batch, None)
-        count = len(batch)
-        if done + count > start:
-            yield _checked(batch, labels, slice(max(start - done, 0), None))
-        done += count
+        yield _checked(batch, labels, slice(None))
 
 
-def image_shape_of(images):
-    """The shape of an image of an array or a pair of arrays; `None` where it isn't known yet."""
-    images = images[0] if _is_pair(images) else images
-    return [int(x) for x in images.shape[1:]] if hasattr(images, "shape") else None
+def first_images(images, num_images, batch_size, name):
+    """Returns the first images of a source, which may be endless.
+
+    Args:
+        images: As for `batches_of`.
+        num_images: Integer.
+        batch_size: Integer, the images in a batch of an array.
+        name: String, the argument of `num_images`, for messages.
+
+    Returns:
+        An iterable of batches that knows its `num_images`, or arrays where `images` are.
+
+    Raises:
+        ValueError: If there are fewer, which an iterable says only at its end.
+    """
+    if _is_pair(images):
+        pair = images[0], np.asarray(images[1])
+        return tuple(first_images(x, num_images, batch_size, name) for x in pair)
+    if hasattr(images, "shape"):
+        if len(images) < num_images:
+            raise ValueError(_too_few(name, num_images, len(images)))
+        return images[:num_images]
+    return _FirstImages(images, num_images, batch_size, name)
 
 
-def noise_images(count, image_shape, seed, batch_size):
-    """Yields batches of uniform uint8 noise, the same whatever the batch size."""
-    for start in range(0, count, batch_size):
+class _FirstImages:
+    def __init__(self, images, num_images, batch_size, name):
+        self.images, self.num_images = images, num_images
+        self.batch_size, self.name = batch_size, name
+        self.files_sha256 = getattr(images, "files_sha256", None)
+
+    def __iter__(self):
+        done = 0
+        for images, labels in batches_of(self.images, self.batch_size):
+            part = slice(self.num_images - done)
+            done += len(images[part])
+            yield images[part] if labels is None else (images[part], labels[part])
+            if done == self.num_images:
+                return
+        raise ValueError(_too_few(self.name, self.num_images, done))
+
+
+def _too_few(name, num_images, count):
+    return f"`{name}` must be no more than there are images. Received: {name}={num_images}, " + (
+        f"{count} images"
+    )
+
+
+def peek(images):
+    """Looks at the first images of a source.
+
+    Args:
+        images: As for `batches_of`; an iterable is begun.
+
+    Returns:
+        The same images, to be read once; the shape of one as a list; and whether labels come with
+        them.
+    """
+    if not (_is_pair(images) or hasattr(images, "shape")):
+        iterator = iter(images)
+        images = list(itertools.islice(iterator, 1))
+        shape, has_labels = peek(images[0])[1:] if images else (None, False)
+        return itertools.chain(images, iterator), shape, has_labels
+    first = images[0] if _is_pair(images) else images
+    return images, [int(x) for x in first.shape[1:]], _is_pair(images)
+
+
+def noise_images(count, image_shape, seed, batch_size, start=0):
+    """Yields batches of uniform uint8 noise from image `start` on, whatever the batch size."""
+    for first in range(start, count, batch_size):
         yield np.stack(
             [
                 np.random.default_rng([seed, i]).integers(0, 256, image_shape, dtype="uint8")
-                for i in range(start, min(start + batch_size, count))
+                for i in range(first, min(first + batch_size, count))
             ]
         )
 
@@ -71,6 +128,7 @@ class GeneratedImages:
         batch_size: Integer.
         use_ema: Boolean, whether to use the averaged generator if there is one.
         truncation: `None`, or the positive float that latents are truncated at.
+        strategy: `tf.distribute.Strategy` whose replicas share each batch of a Keras network.
 
     Raises:
         ValueError: If an argument is invalid, or the class frequencies aren't known.
@@ -86,6 +144,7 @@ class GeneratedImages:
         batch_size=64,
         use_ema=True,
         truncation=None,
+        strategy=None,
     ):
         check_positive("num_images", num_images, 2)
         check_positive("batch_size", batch_size)
@@ -104,6 +163,11 @@ class GeneratedImages:
             self.labels, self.labels_are = _labels(
                 labels, num_images, num_classes, class_counts, rng
             )
+        self._shared = None
+        if strategy is not None and strategy.num_replicas_in_sync > 1 and self._has_network:
+            from keras_sagan.metrics.replicas import share_among_replicas
+
+            self._shared = share_among_replicas(self._call_packed, strategy, "model")
         self.protocol = {
             "weights": "averaged (EMA)" if self.is_averaged else "raw",
             "labels": self.labels_are,
@@ -112,17 +176,29 @@ class GeneratedImages:
         }
 
     @property
+    def _has_network(self):
+        """Whether images come from calling `network`, also where `generate()` is there to do it."""
+        is_generate = hasattr(self.model, "generate") and self.network is self.model
+        return isinstance(self.network, keras.Model) and not is_generate
+
+    @property
     def name(self):
         return f"{getattr(self.model, 'name', type(self.model).__name__)} sha256:{self.sha256}"
 
     @property
     def sha256(self):
-        """String, the digest of the generator's weights and of the inputs to it."""
+        """String, the digest of the generator's weights and of the inputs to it.
+
+        Of what isn't a Keras model the first images stand for the weights.
+        """
         digest = hashlib.sha256(self.latents.tobytes())
-        if isinstance(self.network, keras.Model):
-            digest.update(weights_sha256(self.network).encode())
         if self.labels is not None:
             digest.update(self.labels.tobytes())
+        if isinstance(self.network, keras.Model):
+            digest.update(weights_sha256(self.network).encode())
+        else:
+            few = None if self.labels is None else self.labels[:2]
+            digest.update(self._generate(self.latents[:2], few).tobytes())
         return digest.hexdigest()
 
     def batches(self, start=0):
@@ -132,10 +208,11 @@ class GeneratedImages:
             labels = None if self.labels is None else self.labels[part]
             yield self._generate(self.latents[part], labels), labels
 
-    def standing_batches(self, passes, seed):
+    def standing_batches(self, passes, seed, progress):
         """Yields inputs to the generator for standing statistics, drawn apart from the images."""
         rng = np.random.default_rng([seed, 2])
-        for _ in range(passes):
+        for done in range(passes):
+            progress(done * self.batch_size)
             latents = sample_latents(self.batch_size, self.latents.shape[1], rng)
             latents = keras.ops.convert_to_tensor(latents)
             if self.labels is None:
@@ -144,7 +221,17 @@ class GeneratedImages:
                 chosen = rng.choice(self.labels, self.batch_size).astype("int32")
                 yield [latents, keras.ops.convert_to_tensor(chosen)]
 
+    def _call_packed(self, packed, names):
+        """The network's images by name, from latents with the label behind them, if any."""
+        inputs = packed = keras.ops.convert_to_tensor(packed)
+        if self.labels is not None:
+            inputs = [packed[:, :-1], keras.ops.cast(packed[:, -1], "int32")]
+        return {names[0]: self.network(inputs, training=False)}
+
     def _generate(self, latents, labels):
+        if self._shared is not None:
+            packed = latents if labels is None else np.column_stack([latents, labels])
+            return self._to_user_space(self._shared(np.float32(packed), ("images",))["images"])
         if hasattr(self.model, "generate"):
             return self.model.generate(
                 len(latents),
@@ -154,7 +241,11 @@ class GeneratedImages:
                 use_ema=self.is_averaged,
             )
         inputs = latents if labels is None else [latents, labels]
-        images = to_numpy(self.model(inputs, training=False), "model").astype("float32")
+        return self._to_user_space(to_numpy(self.model(inputs, training=False), "model"))
+
+    @staticmethod
+    def _to_user_space(images):
+        images = images.astype("float32")
         if not (np.isfinite(images).all() and np.abs(images).max() <= 1.001):
             raise ValueError(
                 "`model` must make finite images in [-1, 1]. Received: images in "

@@ -3,6 +3,9 @@
 import hashlib
 import os
 import pathlib
+import re
+import shutil
+import tempfile
 
 import keras
 
@@ -23,13 +26,15 @@ class TFGANInception:
     anti-aliased; a grey image is repeated over three channels.
 
     A SavedModel is a program. Pin the one you trust: `sha256` is compared with the digest of the
-    whole folder before it is loaded, and `version` gives the digest for a protocol.
+    whole folder before it is loaded, and `version` gives the digest for a protocol. Nothing is
+    downloaded without a `sha256`; what lies on the disk already, in TF-Hub's cache too, is loaded
+    without one.
 
     Args:
         handle: String or `pathlib.Path`, a TF-Hub handle or the folder of a SavedModel. Defaults
             to `TFGAN_INCEPTION_HANDLE`, which is TF-GAN's.
         sha256: Optional string, the expected digest of the folder, as given by `version`.
-            Defaults to `None`: not checked.
+            Defaults to `None`: not checked, and nothing is downloaded.
         output: String, the output to take from the network's dictionary. Defaults to `"pool_3"`.
         resize: String, `"tfgan"` or `"antialiased"`. Defaults to `"tfgan"`.
 
@@ -42,9 +47,10 @@ class TFGANInception:
 
     Raises:
         ValueError: On a call, if the images have another rank, dtype or number of channels; if
-            the digest differs; if the folder holds no such SavedModel or output.
-        RuntimeError: On the first call, if the handle can't be fetched. The message says what to
-            download and where to put it.
+            the digest differs; if the folder holds no such SavedModel or output, or a damaged one.
+            For a `sha256` that isn't one.
+        RuntimeError: On the first call, if the handle can't be fetched, or would have to be
+            without a `sha256`. The message says what to download and where to put it.
         ImportError: On the first call with a TF-Hub handle, if `tensorflow_hub` is missing.
 
     Example:
@@ -66,7 +72,11 @@ class TFGANInception:
             )
         check_resize(resize)
         self.handle = str(handle)
-        self.sha256 = sha256
+        self.sha256 = None if sha256 is None else str(sha256).lower()
+        if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise ValueError(
+                f"`sha256` must be None or 64 hexadecimal digits. Received: sha256={sha256!r}"
+            )
         self.output = output
         self.resize = resize
         self._folder = None
@@ -121,14 +131,14 @@ class TFGANInception:
             import tensorflow as tf
 
             folder = self._resolve()
-            if self.sha256 is not None:
-                digest = _folder_sha256(folder)
-                if digest != str(self.sha256).lower():
-                    raise ValueError(
-                        f"`sha256` must be the digest of the files in {folder}, which is "
-                        f"{digest}. Received: sha256={self.sha256}"
-                    )
-            network = tf.saved_model.load(str(folder))
+            self._check_digest(folder)
+            try:
+                network = tf.saved_model.load(str(folder))
+            except Exception as error:
+                raise ValueError(
+                    f"`handle` must be a whole SavedModel. Received: the folder {folder}, which is "
+                    f"damaged ({type(error).__name__}: {error})"
+                ) from error
             if not callable(network):
                 raise ValueError(
                     "`handle` must be a SavedModel that can be called on images. "
@@ -140,10 +150,11 @@ class TFGANInception:
     def _resolve(self):
         """The folder of the SavedModel; fetches a TF-Hub handle into TF-Hub's cache."""
         if self._folder is None:
+            folder = pathlib.Path(self.handle)
             if "://" in self.handle:
-                folder = pathlib.Path(_fetch(self.handle))
-            else:
-                folder = pathlib.Path(self.handle)
+                cached = _cached_folder(self.handle)
+                is_there = (cached / "saved_model.pb").is_file()
+                folder = cached if is_there else self._download(cached)
             if not (folder / "saved_model.pb").is_file():
                 raise ValueError(
                     "`handle` must be a TF-Hub handle or a folder that holds a saved_model.pb. "
@@ -152,6 +163,41 @@ class TFGANInception:
             self._folder = folder
         return self._folder
 
+    def _download(self, cached):
+        """The folder of a handle that isn't on the disk yet, once its digest is right."""
+        if self.sha256 is None:
+            raise RuntimeError(
+                f"`sha256` must be given for {self.handle} to be downloaded: what comes is a "
+                f"program. Or download it yourself. {_by_hand(self.handle)} "
+                "`TFGANInception(<that folder>).version` ends in its `sha256`. "
+                "Received: sha256=None"
+            )
+        folder = pathlib.Path(_fetch(self.handle))
+        try:
+            self._check_digest(folder)
+        except ValueError:
+            # Left there it would be on the disk already, the next time.
+            if folder == cached:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return folder
+
+    def _check_digest(self, folder):
+        digest = _folder_sha256(folder) if self.sha256 is not None else None
+        if digest != self.sha256:
+            raise ValueError(
+                f"`sha256` must be the digest of the files in {folder}, which is {digest}. "
+                f"Received: sha256={self.sha256}"
+            )
+
+
+def _cached_folder(handle):
+    """Where TF-Hub keeps a handle, or will keep it."""
+    cache = os.environ.get("TFHUB_CACHE_DIR") or os.path.join(
+        tempfile.gettempdir(), "tfhub_modules"
+    )
+    return pathlib.Path(cache) / hashlib.sha1(handle.encode("utf-8")).hexdigest()
+
 
 def _fetch(handle):
     """TF-Hub's local folder for a handle, or an error that says how to do without a network."""
@@ -159,14 +205,19 @@ def _fetch(handle):
     try:
         return tensorflow_hub.resolve(handle)
     except Exception as error:
-        name = hashlib.sha1(handle.encode("utf-8")).hexdigest()
         raise RuntimeError(
             f"`handle` can't be fetched ({type(error).__name__}: {error}). Without a network: "
-            f"download {handle}?tf-hub-format=compressed (a .tar.gz) elsewhere and unpack it, "
-            "so that saved_model.pb lies directly in the folder, either into any folder and pass "
-            f"`handle=<that folder>`, or into $TFHUB_CACHE_DIR/{name} with the environment "
-            f"variable TFHUB_CACHE_DIR set. Received: handle={handle}"
+            f"{_by_hand(handle)} Received: handle={handle}"
         ) from error
+
+
+def _by_hand(handle):
+    return (
+        f"Download {handle}?tf-hub-format=compressed (a .tar.gz) and unpack it, so that "
+        "saved_model.pb lies directly in the folder, either into any folder and pass "
+        f"`handle=<that folder>`, or into $TFHUB_CACHE_DIR/{_cached_folder(handle).name} with the "
+        "environment variable TFHUB_CACHE_DIR set."
+    )
 
 
 def _folder_sha256(folder):

@@ -64,7 +64,7 @@ class IntraClassFrechetInceptionDistance(SampleMetric):
         self._check_counts()
         features = {side: self._features(side) for side in self._state}
         labels = {side: self._labels(side) for side in self._state}
-        distances = {}
+        distances, done, progress = {}, 0, self._progress()
         for class_id in np.union1d(labels["real"], labels["generated"]).tolist():
             parts = {side: features[side][labels[side] == class_id] for side in features}
             if min(map(len, parts.values())) < 2:
@@ -74,4 +74,6 @@ class IntraClassFrechetInceptionDistance(SampleMetric):
                     f"generated images of class {class_id}"
                 )
             distances[class_id] = frechet_distance_of_samples(parts["real"], parts["generated"])
+            done += len(parts["generated"])
+            progress(done, len(labels["generated"]))
         return distances

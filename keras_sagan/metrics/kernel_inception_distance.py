@@ -76,7 +76,7 @@ class KernelInceptionDistance(SampleMetric):
         """
         self._check_counts()
         sides = [shuffled(self._features(side), self.shuffle_seed) for side in self._state]
-        distance, error = kernel_distance(*sides, max_block_size=self.max_block_size)
+        distance, error = kernel_distance(*sides, self.max_block_size, self._progress())
         return {
             self.name: distance,
             f"{self.name}_std_error": error,

@@ -62,7 +62,7 @@ class PrecisionRecall(SampleMetric):
         """Returns a dictionary of two Python floats; higher is better."""
         self._check_counts()
         sides = [self._features(side) for side in self._state]
-        scores = manifold_scores(*sides, nearest_k=self.nearest_k)
+        scores = manifold_scores(*sides, self.nearest_k, self._progress())
         return {self._prefix + name: getattr(scores, name) for name in self.kind}
 
     def get_config(self):

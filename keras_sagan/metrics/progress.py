@@ -9,21 +9,22 @@ class Progress:
     """Shows a bar as soon as the whole is expected to take more than ten seconds.
 
     Args:
-        total: Integer, the number of images, or `None` where it isn't known.
         title: String, printed before the bar.
+        total: Integer, the number of images, or `None` where it isn't known. Defaults to `None`.
         verbose: Boolean, whether to show anything.
     """
 
     patience = 10.0  # seconds
 
-    def __init__(self, total, title, verbose=True):
+    def __init__(self, title, total=None, verbose=True):
         self._total, self._title, self._is_shown = total, title, verbose
         self._started, self._first, self._bar = time.monotonic(), None, None
 
-    def __call__(self, done):
-        """Says how many images are done."""
+    def __call__(self, done, total=None):
+        """Says how many images are done, and of how many where that is only known now."""
         if not self._is_shown:
             return
+        self._total = self._total if total is None else total
         if self._first is None:
             # What was done before the first batch, such as building a network, isn't typical.
             self._first = (done, time.monotonic())

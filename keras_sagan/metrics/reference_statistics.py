@@ -8,8 +8,9 @@ import zipfile
 
 import numpy as np
 
-from keras_sagan.metrics.feature_extraction import describe_extractor
-from keras_sagan.metrics.image_sources import batches_of, image_shape_of
+from keras_sagan.metrics.feature_extraction import describe_extractor, to_numpy
+from keras_sagan.metrics.feature_log import logged_features
+from keras_sagan.metrics.image_sources import peek
 from keras_sagan.ops.frechet import Moments, compute_moments, covariance, merge_moments
 
 _PARTS = ("features", "logits", "labels")
@@ -54,7 +55,15 @@ class ReferenceStatistics:
 
     @classmethod
     def compute(
-        cls, images, extraction, dataset, split=None, names=("features",), keep=(), progress=None
+        cls,
+        images,
+        extraction,
+        dataset,
+        split=None,
+        names=("features",),
+        keep=(),
+        progress=None,
+        log=None,
     ):
         """Streams real images once.
 
@@ -67,6 +76,7 @@ class ReferenceStatistics:
             names: Strings, the outputs of the extractor to take.
             keep: Strings, those of `names` to keep for every image. Defaults to none.
             progress: Optional function, called with the number of images done.
+            log: Optional `FeatureLog`, from which features of the same images are taken.
 
         Returns:
             `ReferenceStatistics`.
@@ -76,7 +86,7 @@ class ReferenceStatistics:
         """
         digest = hashlib.sha256()
         halves, parts, count, shape = [None, None], {name: [] for name in _PARTS}, 0, None
-        for batch, labels in batches_of(images, extraction.batch_size):
+        for batch, labels, found in logged_features(images, extraction, names, log):
             if shape not in (None, batch.shape[1:]):
                 raise ValueError(
                     f"`images` must have one shape; those before had {shape}. Received: images of "
@@ -84,7 +94,6 @@ class ReferenceStatistics:
                 )
             shape = batch.shape[1:]
             digest.update(np.ascontiguousarray(batch).tobytes())
-            found = extraction(batch, names, count)
             features = found[names[0]]
             for half in (0, 1):
                 part = features[(half + count) % 2 :: 2]
@@ -240,9 +249,12 @@ class ReferenceStatistics:
     def cached(cls, images, extraction, dataset, split, num_images, cache_dir, **kwargs):
         """Reads the statistics from a folder, or computes them and puts them there.
 
+        A file is found by the names, the number and the size of the images, and the extractor.
+        Arrays are compared with what it was made of besides, and a `FolderImages` by the names,
+        sizes and times of its files; of other iterables the first batch is read in any case.
+
         Args:
-            images: As in `compute`, or a function without arguments that returns that: it is only
-                called if there is no file.
+            images: As in `compute`.
             extraction: A `FeatureExtraction`.
             dataset: String, the name of the data set.
             split: String or `None`, the name of its split.
@@ -256,20 +268,24 @@ class ReferenceStatistics:
         Raises:
             ValueError: As in `compute` and `load`, and if there aren't `num_images` images.
         """
+        names, keep = tuple(kwargs.pop("names", ("features",))), set(kwargs.pop("keep", ()))
+        files, known = getattr(images, "files_sha256", None), None
+        images, shape, has_labels = peek(images)
         extractor = extractor_info(extraction.feature_extractor)
-        names = kwargs.get("names", ("features",))
         key = [dataset, split, num_images, extractor, extraction.value_range, names[0]]
-        key = json.dumps([*key, image_shape_of(images)])
+        key = json.dumps([*key, shape, files])
         name = "".join(x if x.isalnum() else "_" for x in f"{dataset}_{split}_{num_images}")
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         path = pathlib.Path(cache_dir) / f"{name}_{digest}.npz"
         if path.is_file():
             known = cls.load(path, extraction.feature_extractor)
-            if set(kwargs.get("keep", ())) <= set(known.arrays):
+            if known._is_of(images, has_labels) and keep <= set(known.arrays):
                 known.keep_noise_at(path.with_suffix(".noise.json"))
                 return known
-        images = images() if callable(images) else images
-        computed = cls.compute(images, extraction, dataset, split, **kwargs)
+            # What it has stays in it, so that two evaluations don't make it anew by turns.
+            keep |= set(known.arrays) - {"labels"}
+            names = tuple(dict.fromkeys([*names, *sorted(keep)]))
+        computed = cls.compute(images, extraction, dataset, split, names, sorted(keep), **kwargs)
         if computed.num_images != num_images:
             raise ValueError(
                 f"`num_images` must be the number of images of {dataset}, which has "
@@ -278,6 +294,24 @@ class ReferenceStatistics:
         computed.save(path)
         computed.keep_noise_at(path.with_suffix(".noise.json"))
         return computed
+
+    def _is_of(self, images, has_labels):
+        """Whether the statistics can be of these images, as far as that is told at once.
+
+        Args:
+            images: Array, pair of arrays, or an iterable, of which nothing is read.
+            has_labels: Boolean, whether labels come with the images.
+        """
+        known = self.arrays.get("labels")
+        if has_labels and known is None:
+            return False
+        if not (isinstance(images, tuple) or hasattr(images, "shape")):
+            return True
+        images, labels = images if has_labels else (images, None)
+        if has_labels and not np.array_equal(known, labels):
+            return False
+        pixels = np.ascontiguousarray(to_numpy(images, "images"))
+        return hashlib.sha256(pixels).hexdigest() == self.info["sha256"]
 
 
 def extractor_info(feature_extractor):

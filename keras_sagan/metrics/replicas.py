@@ -4,17 +4,18 @@ import numpy as np
 import tensorflow as tf
 
 
-def share_among_replicas(function, strategy):
-    """Makes a function of images whose batches are cut into one part for each replica.
+def share_among_replicas(function, strategy, argument="feature_extractor"):
+    """Makes a function of arrays whose batches are cut into one part for each replica.
 
     The first call runs on one image in the strategy's scope, so that a network that is loaded on
     first use is mirrored. The order of the images is kept; a batch that doesn't divide is filled
     up with its last image, whose features are dropped.
 
     Args:
-        function: From (float32 images of shape (batch, ...), names) to a dictionary of tensors of
-            shape (batch, ...). TensorFlow must be able to trace it.
+        function: From (float32 images or latents of shape (batch, ...), names) to a dictionary of
+            tensors of shape (batch, ...). TensorFlow must be able to trace it.
         strategy: `tf.distribute.Strategy`.
+        argument: String, what the function comes from, for messages.
 
     Returns:
         A function of the same arguments, which returns numpy arrays.
@@ -42,7 +43,7 @@ def share_among_replicas(function, strategy):
             outputs = traced[names](values)
         except (NotImplementedError, TypeError, AttributeError) as error:
             raise ValueError(
-                "`feature_extractor` must be made of TensorFlow or Keras operations to be shared "
+                f"`{argument}` must be made of TensorFlow or Keras operations to be shared "
                 f"among replicas. Received: one that says {type(error).__name__}: {error}"
             ) from error
         return {

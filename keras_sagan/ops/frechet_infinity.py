@@ -6,7 +6,7 @@ from keras_sagan.ops.frechet import covariance_factor, distance_of_factors, samp
 from keras_sagan.ops.samples import check_features
 
 
-def frechet_distance_infinity(real_mean, real_cov, generated, num_points=15, seed=0):
+def frechet_distance_infinity(real_mean, real_cov, generated, num_points=15, seed=0, progress=None):
     """Extrapolates the Fréchet distance to infinitely many generated samples.
 
     The distance of N samples is too large by about c / N, with a c that depends on the model: so
@@ -21,6 +21,7 @@ def frechet_distance_infinity(real_mean, real_cov, generated, num_points=15, see
             smallest subset should have more samples than dimensions.
         num_points: Integer, at least 2. Defaults to `15`.
         seed: Integer, the seed of the subsets. Defaults to `0`.
+        progress: Optional function, called with the numbers of samples done and to do.
 
     Returns:
         `(intercept, slope, counts, distances)`: two Python floats, and the arrays that the line
@@ -42,9 +43,12 @@ def frechet_distance_infinity(real_mean, real_cov, generated, num_points=15, see
     rng = np.random.default_rng(seed)
     real_factor = covariance_factor(np.asarray(real_cov, dtype=np.float64))
     counts = np.linspace(len(generated) // 10, len(generated), num_points).astype(int)
-    distances = []
+    distances, done = [], 0
     for count in counts:
         subset = generated[rng.choice(len(generated), count, replace=False)]
         distances.append(distance_of_factors(real_mean, real_factor, *sample_factor(subset)))
+        done += int(count)
+        if progress:
+            progress(done, int(counts.sum()))
     slope, intercept = np.polyfit(1.0 / counts, distances, 1)
     return float(intercept), float(slope), counts, np.array(distances)

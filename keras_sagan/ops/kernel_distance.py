@@ -5,7 +5,7 @@ import numpy as np
 from keras_sagan.ops.samples import check_features
 
 
-def kernel_distance(real, generated, max_block_size=1024):
+def kernel_distance(real, generated, max_block_size=1024, progress=None):
     """Estimates the kernel distance between two sets of feature vectors, without bias.
 
     E[k(x, x')] + E[k(y, y')] - 2 E[k(x, y)] with k(x, y) = (xᵀy / dim + 1)³, x and x' drawn from
@@ -17,6 +17,7 @@ def kernel_distance(real, generated, max_block_size=1024):
         real: Array of shape (num_samples, dim) with finite values.
         generated: Array of shape (num_samples, dim); the number of samples may differ.
         max_block_size: Integer, the most samples of one side in a block. Defaults to `1024`.
+        progress: Optional function, called with the numbers of samples done and to do.
 
     Returns:
         Pair of Python floats: the estimate, which may be slightly negative, and its standard
@@ -43,12 +44,13 @@ def kernel_distance(real, generated, max_block_size=1024):
             f"of up to {max_block_size}. Received: {len(real)} real and {len(generated)} "
             "generated samples"
         )
-    estimates = [
-        _block_estimate(real[r_start:r_stop], generated[g_start:g_stop])
-        for (r_start, r_stop), (g_start, g_stop) in zip(
-            _blocks(len(real), num_blocks), _blocks(len(generated), num_blocks)
-        )
-    ]
+    estimates = []
+    for (r_start, r_stop), (g_start, g_stop) in zip(
+        _blocks(len(real), num_blocks), _blocks(len(generated), num_blocks)
+    ):
+        estimates.append(_block_estimate(real[r_start:r_stop], generated[g_start:g_stop]))
+        if progress:
+            progress(int(g_stop), len(generated))
     error = np.std(estimates, ddof=1) / np.sqrt(num_blocks) if num_blocks > 1 else np.nan
     return float(np.mean(estimates)), float(error)
 

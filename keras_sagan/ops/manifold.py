@@ -25,7 +25,7 @@ class ManifoldScores(NamedTuple):
     coverage: float
 
 
-def manifold_scores(real, generated, nearest_k=5):
+def manifold_scores(real, generated, nearest_k=5, progress=None):
     """Computes precision, recall, density and coverage of generated samples.
 
     The neighbourhood of a sample is the open ball that reaches to its `nearest_k`-th neighbour
@@ -38,6 +38,7 @@ def manifold_scores(real, generated, nearest_k=5):
         generated: Array of shape (num_samples, dim); the number of samples may differ, but the
             scores of sets of different size can't be compared.
         nearest_k: Integer. Defaults to `5`.
+        progress: Optional function, called with the numbers of samples done and to do.
 
     Returns:
         `ManifoldScores`.
@@ -67,7 +68,15 @@ def manifold_scores(real, generated, nearest_k=5):
     # Near the origin the squares that are subtracted are as small as they can be.
     centre = real.mean(axis=0)
     real, generated = real - centre, generated - centre
-    real_radii, generated_radii = (_radii(x, nearest_k) for x in (real, generated))
+    done, total = 0, 2 * len(real) + len(generated)
+
+    def count(rows):
+        nonlocal done
+        done += rows
+        if progress:
+            progress(done, total)
+
+    real_radii, generated_radii = (_radii(x, nearest_k, count) for x in (real, generated))
     inside = np.zeros(len(generated), dtype=np.int64)  # real neighbourhoods around each sample
     recalled = covered = 0
     for start, distances in _squared_distances(real, generated):
@@ -75,6 +84,7 @@ def manifold_scores(real, generated, nearest_k=5):
         inside += is_near.sum(axis=0)
         covered += np.count_nonzero(is_near.any(axis=1))
         recalled += np.count_nonzero((distances < generated_radii).any(axis=1))
+        count(len(distances))
     return ManifoldScores(
         precision=float((inside > 0).mean()),
         recall=float(recalled / len(real)),
@@ -83,13 +93,14 @@ def manifold_scores(real, generated, nearest_k=5):
     )
 
 
-def _radii(samples, nearest_k):
+def _radii(samples, nearest_k, count):
     """Squared distance of each sample to its k-th neighbour in the same set."""
     radii = np.empty(len(samples))
     for start, distances in _squared_distances(samples, samples):
         rows = np.arange(len(distances))
         distances[rows, start + rows] = 0.0  # itself: the nearest, whatever the rounding
         radii[start : start + len(distances)] = np.partition(distances, nearest_k)[:, nearest_k]
+        count(len(distances))
     return radii
 
 

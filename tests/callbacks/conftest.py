@@ -32,6 +32,7 @@ class StubGAN(keras.Model):
                 "seed": seed,
                 "truncation": truncation,
                 "batch_size": batch_size,
+                "latents": latents,
             }
         )
         images = np.random.default_rng(seed).random((num_images, 8, 8, 1)) * self.brightness()

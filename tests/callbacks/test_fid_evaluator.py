@@ -1,10 +1,13 @@
 import csv
+import json
 
 import keras
 import numpy as np
 import pytest
 
+from keras_sagan import SAGAN, FrechetInceptionDistance
 from keras_sagan.callbacks import FIDEvaluator
+from keras_sagan.metrics import GreyClassifierFeatures
 
 
 class StubMetric:
@@ -39,9 +42,11 @@ def test_real_images_once_and_generated_ones_every_time(stub_gan, run_fit):
     assert evaluator.history == [(1, 50.0), (2, 40.0)]
     np.testing.assert_array_equal(np.concatenate(metric.real), real_images(10))
     assert sum(len(batch) for batch in metric.fake) == 7 and max(metric.batches) == 4
-    for call in model.calls:
-        assert call["labels"].tolist() == [0, 1, 2, 0, 1, 2, 0]
-        assert (call["num_images"], call["seed"], call["batch_size"]) == (7, 9, 4)
+    latents = np.random.default_rng(9).standard_normal((7, 4), "float32")
+    for first, second in zip(model.calls[::2], model.calls[1::2]):
+        assert (first["num_images"], second["num_images"], first["batch_size"]) == (4, 3, 4)
+        assert [*first["labels"], *second["labels"]] == [0, 1, 2, 0, 1, 2, 0]
+        np.testing.assert_array_equal([*first["latents"], *second["latents"]], latents)
 
 
 def test_at_start_every_epochs_and_the_last(stub_gan, run_fit):
@@ -166,3 +171,82 @@ def test_labels_of_another_shape_are_refused():
 def test_no_real_image_is_refused(stub_gan, run_fit, images):
     with pytest.raises(ValueError, match="`real_images` must hold at least one image"):
         run_fit(stub_gan(), [FIDEvaluator(StubMetric(), images, 4)])
+
+
+@pytest.fixture(scope="module")
+def sagan():
+    model = SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=4, seed=0, ema_momentum=0.9)
+    # As after training: the averages are others than the weights.
+    rng = np.random.default_rng(0)
+    for variable in model.ema_generator.variables:
+        if variable.name == "kernel":
+            variable.assign_add(rng.normal(0, 0.2, variable.shape).astype("float32"))
+    return model
+
+
+def flat(images):
+    return np.reshape(images, (len(images), -1))[:, ::64]
+
+
+def distance(generated, real):
+    metric = FrechetInceptionDistance(flat)
+    metric.update_state(real, real=True)
+    metric.update_state(generated, real=False)
+    return metric.result()
+
+
+def test_the_averaged_weights_are_measured_and_the_protocol_says_so(sagan):
+    real = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 1)).astype("uint8")
+    evaluator = FIDEvaluator(
+        FrechetInceptionDistance(flat), real, 20, batch_size=8, seed=3, dataset="d", split="s"
+    )
+    evaluator.set_model(sagan)
+    value = evaluator.evaluate()
+    labels = np.arange(20) % 10
+    made = {x: sagan.generate(20, labels, seed=3, batch_size=8, use_ema=x) for x in (True, False)}
+    assert value == pytest.approx(distance(made[True], real), rel=1e-6)
+    assert value != pytest.approx(distance(made[False], real), rel=1e-3)
+    protocol = json.loads(json.dumps(evaluator.protocol))
+    expected = {
+        "num_generated": 20,
+        "reference": "d",
+        "reference_split": "s",
+        "num_reference": 30,
+        "feature_extractor": "flat, without a version",
+        "weights": "averaged (EMA)",
+        "labels": "uniform, in turn",
+        "batch_statistics": "moving",
+        "seed": 3,
+    }
+    assert {name: protocol[name] for name in expected} == expected
+    assert len(protocol["reference_sha256"]) == 64 and "keras" in protocol["versions"]
+
+
+def test_without_averages_the_protocol_says_raw(stub_gan, run_fit):
+    model = stub_gan()
+    evaluator = FIDEvaluator(StubMetric(), real_images(), 2, labels=[1, 2])
+    run_fit(model, [evaluator], epochs=1)
+    assert evaluator.protocol["weights"] == "raw"
+    assert evaluator.protocol["labels"].startswith("given, sha256:")
+    evaluator = FIDEvaluator(FrechetInceptionDistance(GreyClassifierFeatures()), None)
+    evaluator.set_model(stub_gan(num_classes=None))
+    assert evaluator.protocol["labels"] == "none"
+    assert evaluator.protocol["feature_extractor"].startswith("keras_sagan grey_cl")
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_a_bar_where_an_evaluation_takes_more_than_ten_seconds(
+    stub_gan, monkeypatch, capsys, verbose
+):
+    clock = [0.0]
+    monkeypatch.setattr("keras_sagan.metrics.progress.time.monotonic", lambda: clock[0])
+
+    class Slow(StubMetric):
+        def update_state(self, images, real):
+            clock[0] += 6.0
+
+    evaluator = FIDEvaluator(Slow(), real_images(12), 8, batch_size=4, verbose=verbose)
+    evaluator.set_model(stub_gan())
+    evaluator.evaluate()
+    shown = capsys.readouterr().out
+    assert ("Real images" in shown and "Images for fid_8" in shown) is verbose

@@ -15,6 +15,7 @@ from keras_sagan.callbacks import AttentionMonitor
 from keras_sagan.cli import main
 from keras_sagan.cli.main import build_parser
 from keras_sagan.cli.sources import _spread
+from keras_sagan.metrics.evaluation_run import EvaluationRun
 
 Image = pytest.importorskip("PIL.Image")
 COMMANDS = ("train", "sample", "attention", "evaluate", "export")
@@ -52,6 +53,10 @@ def test_train_leaves_pictures_and_goes_on(run):
         assert picture.n_frames == 3
     known = json.loads((run / "run.json").read_text())
     assert known["class_names"][9] == "Ankle boot" and known["data"] == "Fashion-MNIST, test"
+    record = json.loads((run / "fid.json").read_text())
+    assert record["by_epoch"] and record["protocol"]["reference"] == "Fashion-MNIST, test"
+    assert record["protocol"]["reference_split"].endswith("of 10000 images, spread evenly")
+    assert "grey_classifier sha256:" in record["protocol"]["feature_extractor"]
 
 
 @pytest.mark.parametrize("kind", ["grid", "latents", "classes", "truncation"])
@@ -79,8 +84,17 @@ def test_attention_of_both_networks(run, tmp_path):
     assert names == ["attention.png", "attention_discriminator.png"]
 
 
-def test_evaluate(run, capsys):
-    assert main(["evaluate", str(run), "--num-images", "60", "--metrics", "fid", "kid"]) == 0
+def test_evaluate_goes_on_after_an_interruption(run, capsys, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    command = ["evaluate", str(run), "--num-images", "60", "--metrics", "fid", "kid"]
+    with monkeypatch.context() as patch:
+        patch.setattr(EvaluationRun, "_noise", interrupted)
+        assert main(command) == 130
+    assert len(list((run / "report.interrupted").glob("*.features"))) == 2
+    assert main(command) == 0
+    assert not (run / "report.interrupted").exists()
     text = (run / "report.json").read_text()
     json.loads(text)
     assert "grey_classifier" in text and "Fashion-MNIST" in text

@@ -5,7 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from keras_sagan.data import folder, load_image_folder
+from keras_sagan import image_files
+from keras_sagan.data import load_image_folder
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -61,10 +62,13 @@ def test_broken_files_are_named(tmp_path):
 def test_a_picture_that_would_fill_the_memory_is_left_out(tmp_path, monkeypatch):
     picture(tmp_path / "a.png")
     picture(tmp_path / "b.png", size=(40, 40))
-    monkeypatch.setattr(folder, "MAX_PIXELS", 1000)
-    assert list(load_image_folder(tmp_path, 4).broken.values()) == [
-        "it would decode to 40 × 40 pixels"
-    ]
+    with monkeypatch.context() as context:
+        context.setattr(image_files, "MAX_PIXELS", 1000)
+        assert list(load_image_folder(tmp_path, 4).broken.values()) == [
+            "it would decode to 40 × 40 pixels"
+        ]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # Pillow itself refuses twice as many.
+    assert "too many pixels" in load_image_folder(tmp_path, 4).broken[str(tmp_path / "b.png")]
 
 
 def test_transparency_orientation_and_animations(tmp_path):

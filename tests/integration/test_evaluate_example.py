@@ -1,10 +1,13 @@
 """The evaluation example: a model and a folder, the report as JSON and as a page."""
 
+import keras
 import numpy as np
 import pytest
 from example_scripts import load_example
 
 from keras_sagan import SAGAN, metrics
+
+EXTRACTOR = metrics.GreyClassifierFeatures()
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ def test_a_saved_model_against_a_folder_and_a_statistics_file(example, tmp_path,
 
     reference = metrics.ReferenceStatistics.compute(
         metrics.FolderImages(folder),
-        metrics.FeatureExtraction(metrics.GreyClassifierFeatures()),
+        metrics.FeatureExtraction(EXTRACTOR),
         "real",
     )
     reference.save(tmp_path / "real.npz")
@@ -58,11 +61,34 @@ def test_a_folder_against_a_split_of_tensorflow_datasets(example, tmp_path):
         example.main(
             ["--images", str(tmp_path), "--reference", "tfds:fashion_mnist:test"]
             + "--extractor grey --metrics fid kid --batch_size 8".split()
-            + ["--output", str(tmp_path / "report")]
+            + ["--output", str(tmp_path / "report"), "--cache_dir", str(tmp_path / "cache")]
         )
+    assert len(list((tmp_path / "cache").glob("*.npz"))) == 1
     protocol = metrics.EvaluationReport.load(tmp_path / "report" / "report.json").protocol
     assert protocol["num_reference"] == 20 and protocol["num_generated"] == 12
     assert (protocol["reference"], protocol["reference_split"]) == (
         "fashion_mnist, 32 pixels",
         "test",
     )
+
+
+@pytest.mark.parametrize("with_labels", [False, True])
+def test_the_page_of_a_plain_keras_generator_has_samples_too(example, tmp_path, with_labels):
+    latents, labels = keras.Input((4,)), keras.Input((), dtype="int32")
+    x = keras.layers.Dense(32 * 32, activation="tanh")(latents)
+    if with_labels:
+        x = 0.5 * x + 0.5 * keras.ops.tanh(keras.layers.Embedding(10, 32 * 32)(labels))
+    images = keras.layers.Reshape((32, 32, 1))(x)
+    model = keras.Model([latents, labels] if with_labels else latents, images)
+    model.save(tmp_path / "generator.keras")
+    real = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 1), "uint8")
+    metrics.ReferenceStatistics.compute(
+        (real, np.arange(20) % 10), metrics.FeatureExtraction(EXTRACTOR), "noise"
+    ).save(tmp_path / "noise.npz")
+    example.main(
+        ["--model", str(tmp_path / "generator.keras"), "--reference", str(tmp_path / "noise.npz")]
+        + "--extractor grey --metrics fid --num_images 12".split()
+        + ["--output", str(tmp_path / "report")]
+    )
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 1 and "grey_classifier sha256:" in page

@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 from example_scripts import load_example
 
-from keras_sagan import metrics
-
 ROOT = Path(__file__).parents[2]
 SHORT = ["--epochs", "2", "--steps_per_epoch", "40", "--fid_images", "200"]
 SMALL = ["--base_filters", "4", "--batch_size", "16"]
@@ -139,8 +137,9 @@ def test_data_sets_of_tfds(example, name, channels, tmp_path, monkeypatch):
         assert words == f"first 50 images of TFDS {name}, train"
         if channels == 3:  # Inception is fetched before anything is trained.
             monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
-            offline = metrics.TFGANInception("http://localhost:9/inception")
-            monkeypatch.setattr(metrics, "TFGANInception", lambda: offline)
+            with pytest.raises(RuntimeError, match="`sha256` must be given for https://tfhub"):
+                example.main(arguments)
+            arguments += ["--inception", "http://localhost:9/x", "--inception_sha256", "0" * 64]
             with pytest.raises(RuntimeError, match="`handle` can't be fetched"):
                 example.main(arguments)
             assert not (tmp_path / "run").exists()

@@ -40,6 +40,9 @@ def test_a_run_and_going_on(photos, tmp_path, capsys):
     assert results["steps"] == 3 and len(results["broken"]) == 1
     assert [epoch for epoch, _ in results["fid"]["by_epoch"]] == [0, 1]
     assert all(np.isfinite(value) for _, value in results["fid"]["by_epoch"])
+    protocol = results["fid"]["protocol"]
+    assert protocol["reference"] == f"folder {photos}, 32 pixels"
+    assert protocol["weights"] == "averaged (EMA)" and protocol["num_reference"] == 40
 
     run(*common, "--epochs", 2, "--workdir", tmp_path)
     assert json.loads((tmp_path / "results.json").read_text())["steps"] == 6

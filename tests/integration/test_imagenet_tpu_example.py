@@ -155,7 +155,7 @@ def without_network(*args):
 def test_without_the_inception_network(example, monkeypatch, capsys):
     from keras_sagan.data import DatasetInfo
 
-    monkeypatch.setattr(example.metrics, "TFGANInception", lambda handle: without_network)
+    monkeypatch.setattr(example.metrics, "TFGANInception", lambda *handle: without_network)
     info = DatasetInfo(640, 10, (128, 128, 3), 10, ())
     assert example.fid_callback(example.parse_arguments([]), info) is None
     said = capsys.readouterr().out

@@ -1,66 +1,17 @@
 """`evaluate_generator` and `evaluate_images`: one pass, its protocol, baselines, interruptions."""
 
 import json
+import tracemalloc
 
 import keras
 import numpy as np
 import pytest
 from replicas import two_replicas
+from tiny_evaluation import ALL, Pixels, TinyGAN, measure, real_images
 
 from keras_sagan import SAGAN, metrics
-from keras_sagan.metrics import evaluate_generator, evaluate_images
+from keras_sagan.metrics import evaluate_images
 from keras_sagan.metrics.progress import Progress
-
-ALL = list(metrics.METRICS)
-
-
-class Pixels:
-    """An extractor of both outputs that counts its images."""
-
-    def __init__(self):
-        self.images = 0
-
-    def __call__(self, images):
-        return self.named_outputs(images)["features"]
-
-    def named_outputs(self, images):
-        self.images += len(images)
-        features = keras.ops.reshape(images, (-1, 16))
-        return {"features": features, "logits": 3.0 * features[:, :4]}
-
-
-class TinyGAN:
-    """Has what the evaluation asks of a model; remembers what it was asked for."""
-
-    name, latent_dim, num_classes = "tiny", 3, 2
-    ema_generator = None
-
-    def __init__(self):
-        self.calls = []
-
-    def generate(self, num_images, labels=None, latents=None, batch_size=64, use_ema=True):
-        self.calls.append((num_images, np.asarray(labels), use_ema))
-        base = np.tanh(latents.sum(1) + np.asarray(labels))[:, None, None, None]
-        images = np.tanh(
-            base * np.linspace(-1, 1, 16).reshape(1, 4, 4, 1) + latents[:, :1, None, None]
-        )
-        return ((images + 1) * 127.5).astype("uint8")
-
-
-def real_images(count=120, seed=0):
-    generator = np.random.default_rng(seed)
-    images = generator.integers(0, 256, (count, 4, 4, 1)).astype("uint8")
-    return images, (np.arange(count) % 3 == 0).astype("int32")
-
-
-def measure(model=None, reference=None, extractor=None, **kwargs):
-    settings = {"metrics": ALL, "num_images": 50, "verbose": False, "dataset": "digits"}
-    return evaluate_generator(
-        model or TinyGAN(),
-        real_images() if reference is None else reference,
-        feature_extractor=extractor or Pixels(),
-        **{**settings, **kwargs},
-    )
 
 
 def test_every_score_is_that_of_its_metric_alone():
@@ -75,7 +26,7 @@ def test_every_score_is_that_of_its_metric_alone():
         metric.update_state(images, real=False, labels=labels)
         for key, value in metric.values().items():
             assert report.values[key] == pytest.approx(value, rel=1e-6, nan_ok=True), name
-    assert sum(call[0] for call in model.calls) == 50 and report.protocol["num_generated"] == 50
+    assert len(model.made()) == 50 and report.protocol["num_generated"] == 50
 
 
 def test_one_pass_of_features_for_all_metrics():
@@ -114,7 +65,7 @@ def test_the_image_with_bad_features_is_numbered_over_all_batches():
             outputs = super().named_outputs(images)
             return {k: v * (np.nan if broken else 1.0) for k, v in outputs.items()}
 
-    for first, message in ((37, r"images\[32\]"), (120 + 21, r"images\[16\]")):
+    for first, message in ((37, "image number 32"), (120 + 21, "image number 16")):
         extractor = Bad()
         extractor.first = first  # in a batch that begins at that number
         with pytest.raises(ValueError, match=message):
@@ -125,8 +76,7 @@ def test_labels_by_frequency_or_uniform_or_given():
     for labels, expected in (("uniform", [25, 25]), ("reference", [33, 17]), ([0] * 50, [50])):
         model = TinyGAN()
         report = measure(model, labels=labels, metrics="fid")
-        drawn = np.concatenate([call[1] for call in model.calls])
-        assert np.bincount(drawn).tolist() == expected
+        assert np.bincount(model.made()).tolist() == expected
         assert report.protocol["labels"].split(",")[0] in (
             "uniform",
             "the reference's frequencies",
@@ -207,75 +157,15 @@ def test_statistics_from_a_file_and_its_missing_images(tmp_path):
         measure(reference=path, metrics="kid")
 
 
-def test_statistics_are_cached_by_data_set_split_size_and_extractor(tmp_path):
-    first, second = Pixels(), Pixels()
-    kwargs = {"cache_dir": tmp_path, "metrics": ("fid", "kid")}
-    expected = measure(extractor=first, **kwargs)
-    report = measure(extractor=second, **kwargs)
-    assert report.values == pytest.approx(expected.values, nan_ok=True)
-    assert second.images == first.images - 120 - 50  # neither the real images nor the noise
-    assert report.baselines["noise"] == pytest.approx(expected.baselines["noise"], nan_ok=True)
-    measure(split="train", **kwargs)
-    measure(reference=real_images(100), **kwargs)
-    assert len(list(tmp_path.glob("*.npz"))) == 3
-    images, labels = real_images()
-    turned = images.reshape(120, 2, 8, 1), labels  # the same data set at another size
-    other = measure(reference=turned, **kwargs)
-    assert len(list(tmp_path.glob("*.npz"))) == 4
-    assert other.protocol["reference_sha256"] == report.protocol["reference_sha256"]
-
-
-def test_a_cached_file_without_the_features_that_a_metric_needs_is_made_anew(tmp_path):
-    measure(cache_dir=tmp_path, metrics="fid")
-    report = measure(cache_dir=tmp_path, metrics=("fid", "kid"))
-    assert "kid" in report.values and len(list(tmp_path.glob("*.npz"))) == 1
-
-
-def test_an_interrupted_evaluation_goes_on_where_it_was(tmp_path):
-    class Interrupted(TinyGAN):
-        def generate(self, *args, **kwargs):
-            if len(self.calls) == 3:
-                raise KeyboardInterrupt
-            return super().generate(*args, **kwargs)
-
-    with pytest.raises(KeyboardInterrupt):
-        measure(Interrupted(), checkpoint=tmp_path, batch_size=8)
-    (file,) = tmp_path.glob("*.features")
-    file.write_bytes(file.read_bytes() + b"half a row")
-    model, extractor = TinyGAN(), Pixels()
-    report = measure(model, extractor=extractor, checkpoint=tmp_path, batch_size=8)
-    assert report.values == pytest.approx(measure().values, rel=1e-6, nan_ok=True)
-    assert sum(call[0] for call in model.calls) == 50 - 24
-    assert extractor.images == 120 + 26 + 50
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_interruption_after_the_last_image_loses_nothing(tmp_path, monkeypatch):
-    def interrupted(self, num_images, shape):
-        raise KeyboardInterrupt
-
-    run = metrics.evaluation_run.EvaluationRun
-    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
-        context.setattr(run, "_noise", interrupted)
-        measure(checkpoint=tmp_path)
-    model = TinyGAN()
-    report = measure(model, checkpoint=tmp_path)
-    assert [call[0] for call in model.calls] == [1]  # for the shape of an image
-    assert report.values == pytest.approx(measure().values, rel=1e-6, nan_ok=True)
-
-
-def test_another_seed_does_not_go_on_from_the_same_file(tmp_path):
-    class Interrupted(TinyGAN):
-        def generate(self, *args, **kwargs):
-            if self.calls:
-                raise KeyboardInterrupt
-            return super().generate(*args, **kwargs)
-
-    with pytest.raises(KeyboardInterrupt):
-        measure(Interrupted(), checkpoint=tmp_path, batch_size=8)
-    model = TinyGAN()
-    measure(model, checkpoint=tmp_path, batch_size=8, seed=1)
-    assert sum(call[0] for call in model.calls) == 50
+def test_the_metrics_hold_the_generated_images_afterwards():
+    extractor = Pixels()
+    own = [cls(extractor) for cls in metrics.METRICS.values()]
+    report = measure(metrics=own, extractor=extractor)
+    for metric in own:
+        for name, value in metric.values().items():
+            assert report.values[name] == pytest.approx(value, nan_ok=True)
+        assert metric.num_images["generated"] == 50
+        assert metric.num_images["real"] == (0 if metric.output == "logits" else 120)
 
 
 def generator_network(with_labels):
@@ -329,28 +219,73 @@ def test_real_images_in_batches_and_floats_in_their_range():
     assert report.values == pytest.approx(measure().values, rel=1e-5, nan_ok=True)
 
 
-def test_two_replicas_share_the_work_and_the_answer_is_that_of_one():
+def test_the_declared_range_of_metric_objects_is_theirs():
+    images, labels = real_images()
+    fid = metrics.FrechetInceptionDistance(Pixels(), value_range=(0, 1))
+    report = evaluate_images(images[:50] / 255.0, (images / 255.0, labels), fid, verbose=False)
+    expected = evaluate_images(images[:50], images, "fid", Pixels(), verbose=False)
+    assert report.values == pytest.approx(expected.values, rel=1e-5)
+
+
+def test_memory_does_not_grow_with_the_number_of_images():
+    def peak(count):
+        def batches():
+            for seed in range(count // 500):
+                yield np.random.default_rng(seed).integers(0, 256, (500, 4, 4, 1), "uint8")
+
+        tracemalloc.start()
+        kwargs = {"num_reference": count, "num_images": count, "verbose": False}
+        evaluate_images(batches(), batches(), "fid", Pixels(), **kwargs)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peak(1000)  # What is imported and allocated once.
+    small, large = peak(1000), peak(8000)  # Features of 7,000 more images are 0.45 MB.
+    assert large < small + 50_000
+
+
+@pytest.mark.parametrize("with_labels", [False, True])
+def test_two_replicas_share_the_work_and_the_answer_is_that_of_one(with_labels, monkeypatch):
     pytest.importorskip("tensorflow")
-    strategy = two_replicas()
-    kwargs = {"extractor": metrics.GreyClassifierFeatures(), "metrics": ("fid", "inception_score")}
-    images = np.random.default_rng(0).integers(0, 256, (30, 28, 28, 1)).astype("uint8")
+    strategy, made, seen = two_replicas(), [], []
+    pixels = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten()])
+    with strategy.scope():
+        network = generator_network(with_labels)
+        shared = generator_network(with_labels)
+    shared.set_weights(network.get_weights())
+    call = metrics.image_sources.GeneratedImages._call_packed
 
-    class Grey(TinyGAN):
-        def generate(self, num_images, latents=None, **kwargs):
-            return (
-                np.abs(np.tanh(latents[:, :1, None, None])) * 255 * np.ones((1, 28, 28, 1))
-            ).astype("uint8")
+    def counted(self, packed, names):
+        made.append(packed.shape[0])
+        return call(self, packed, names)
 
-    expected = measure(Grey(), images, **kwargs, num_images=21, batch_size=6)
+    monkeypatch.setattr(metrics.image_sources.GeneratedImages, "_call_packed", counted)
+
+    class Shared(Pixels):
+        def named_outputs(self, images):
+            seen.append(images.shape[0])
+            return {"features": pixels(images), "logits": 3.0 * pixels(images)[:, :4]}
+
+    kwargs = {"num_images": 21, "batch_size": 6, "metrics": ("fid", "inception_score")}
+    kwargs["reference"] = real_images(24)
+    expected = measure(network, **kwargs)
+    report = measure(shared, extractor=Shared(), strategy=strategy, **kwargs)
+    assert report.values == pytest.approx(expected.values, rel=1e-5, abs=1e-7, nan_ok=True)
+    for name, part in expected.baselines.items():
+        found = {key: report.baselines[name][key] for key in report.values}
+        part = {key: part[key] for key in report.values}
+        assert found == pytest.approx(part, rel=1e-5, abs=1e-7)
+    # One image first, and then for each replica half of a batch of 6 or, at the end, of 3.
+    assert {1, 3} <= set(made) and {1, 3} <= set(seen) and 6 not in {*made, *seen}
+
+
+def test_two_replicas_of_an_extractor_that_is_loaded_on_its_first_call():
+    pytest.importorskip("tensorflow")
     extractor = metrics.GreyClassifierFeatures()
-    report = measure(
-        Grey(),
-        images,
-        **{**kwargs, "extractor": extractor},
-        num_images=21,
-        batch_size=6,
-        strategy=strategy,
-    )
+    images = np.random.default_rng(0).integers(0, 256, (14, 28, 28, 1)).astype("uint8")
+    expected = evaluate_images(images, images[:9], "fid", metrics.GreyClassifierFeatures())
+    report = evaluate_images(images, images[:9], "fid", extractor, strategy=two_replicas())
     assert report.values == pytest.approx(expected.values, rel=1e-5)
     model = extractor._models[28]
     assert "Mirrored" in type(model.variables[0].value).__name__
@@ -371,12 +306,12 @@ def test_an_extractor_that_cannot_be_traced_is_named():
 def test_a_bar_for_what_takes_longer_than_ten_seconds(monkeypatch, capsys, seconds, is_shown):
     clock = [0.0]
     monkeypatch.setattr("keras_sagan.metrics.progress.time.monotonic", lambda: clock[0])
-    progress = Progress(20, "Generated images")
+    progress = Progress("Generated images", 20)
     for done in range(1, 21):
         clock[0] += seconds
         progress(done)
     assert ("Generated images" in capsys.readouterr().out) is is_shown
-    silent = Progress(20, "Generated images", verbose=False)
+    silent = Progress("Generated images", 20, verbose=False)
     clock[0] += 100
     silent(20)
     assert capsys.readouterr().out == ""
@@ -385,7 +320,7 @@ def test_a_bar_for_what_takes_longer_than_ten_seconds(monkeypatch, capsys, secon
 def test_a_bar_where_the_number_is_not_known(monkeypatch, capsys):
     clock = [0.0]
     monkeypatch.setattr("keras_sagan.metrics.progress.time.monotonic", lambda: clock[0])
-    progress = Progress(None, "Reference images")
+    progress = Progress("Reference images")
     progress(5)
     assert capsys.readouterr().out == ""
     clock[0] = 11.0
@@ -411,6 +346,7 @@ def test_a_bar_where_the_number_is_not_known(monkeypatch, capsys):
         ),
         ({"model": object()}, r"`model` must have generate\(\) and latent_dim"),
         ({"reference": np.zeros((1, 4, 4, 1), "uint8")}, "`reference` must hold at least 2"),
+        ({"num_reference": 1}, "`num_reference` must be an integer of at least 2"),
         ({"cache_dir": "x", "dataset": None}, "`cache_dir` needs the `dataset`'s name"),
         ({"held_out": iter([])}, "`held_out` must be arrays or say its length"),
         ({"reference": real_images()[0], "metrics": "intra_fid"}, "`labels` must be integers"),
@@ -434,10 +370,10 @@ def test_metrics_by_name_need_an_extractor_and_all_share_it():
 
 
 def test_fewer_images_than_said_are_refused():
-    with pytest.raises(ValueError, match="`images` must hold num_images=60 images. Received: 50"):
-        evaluate_images(
-            real_images(50)[0], real_images(), "fid", Pixels(), num_images=60, verbose=False
-        )
+    images = real_images(50)[0]
+    for given in (images, iter([images[:40], images[40:]])):
+        with pytest.raises(ValueError, match="`num_images` must be .*num_images=60, 50 images"):
+            evaluate_images(given, real_images(), "fid", Pixels(), num_images=60, verbose=False)
     with pytest.raises(ValueError, match="`num_images` must be given for an iterable"):
         evaluate_images(iter([]), real_images(), "fid", Pixels())
 

@@ -42,7 +42,25 @@ def test_a_header_that_was_cut_off_begins_anew(tmp_path):
     log.append(rows(3))
     log.path.with_suffix(".json").write_text('{"feat')
     assert read(tmp_path) == {} and not log.path.exists()
+    log = FeatureLog(tmp_path, "k")
     log.append(rows(2))
     assert len(read(tmp_path)["labels"]) == 2
     log.remove()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_in_the_middle_and_a_cut(tmp_path):
+    log = FeatureLog(tmp_path, "k")
+    assert log.rows(0, 3) == {}
+    log.append(rows(10))
+    assert log.rows(4, 6)["labels"][:, 0].tolist() == [4, 5]
+    assert log.rows(8, 20)["labels"][:, 0].tolist() == [8, 9] and log.rows(10, 12) == {}
+    log.truncate(4)
+    assert len(read(tmp_path)["labels"]) == 4
+
+
+def test_rows_of_another_kind_are_refused(tmp_path):
+    log = FeatureLog(tmp_path, "k")
+    log.append(rows(2))
+    with pytest.raises(ValueError, match="`features` must be as those before.*Received: .*int64"):
+        log.append({"labels": np.zeros((2, 1), "int64")})

@@ -128,8 +128,34 @@ def test_values_directions_and_protocol(cls):
     assert metric._direction in ("up", "down") and metric.name
     assert values and all(type(value) is float for value in values.values())
     protocol = metric.protocol
-    assert protocol["num_generated"] == COUNT and protocol["feature_extractor"] == "function"
+    assert (
+        protocol["num_generated"] == COUNT
+        and protocol["feature_extractor"] == "flat, without a version"
+    )
     assert protocol["num_real"] in (COUNT, 0) and protocol["metric"] == metric.definition
+
+
+SLOW = {
+    metrics.KernelInceptionDistance: {"max_block_size": 20},
+    metrics.PrecisionRecall: {},
+    metrics.DensityCoverage: {},
+    metrics.FrechetInceptionDistanceInfinity: {},
+    metrics.IntraClassFrechetInceptionDistance: {},
+}
+
+
+@pytest.mark.parametrize("cls", SLOW)
+def test_a_bar_where_the_score_itself_takes_more_than_ten_seconds(cls, monkeypatch, capsys):
+    ticks = iter(range(0, 10**6, 4))
+    monkeypatch.setattr("keras_sagan.metrics.progress.time.monotonic", lambda: next(ticks))
+    monkeypatch.setattr("keras_sagan.ops.manifold._ROWS", 20)
+    metric = filled(cls, **SLOW[cls])
+    metric.result()
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"{metric.name}\n") and "/image" in shown
+    metric.verbose = False
+    metric.result()
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("cls", ALL)
@@ -227,16 +253,27 @@ def test_settings_out_of_range_are_refused(cls, kwargs):
         cls(flat, **kwargs)
 
 
-def test_the_image_with_bad_features_is_named():
+@pytest.mark.parametrize("cls", ALL)
+def test_the_image_with_bad_features_is_named(cls):
+    """By its number in the whole pass, whatever the calls and the extractor's batches."""
+
     def bad(images):
         features = flat(images).astype("float32")
         features[features[:, 0] > 0.999] = np.nan
         return features
 
-    images = pixels(0, 0, 200)
-    images[37, 0, 0, 0] = 255
-    with pytest.raises(ValueError, match=r"for 1 of 30 images, the first one for images\[37\]"):
-        metrics.KernelInceptionDistance(bad, batch_size=30).update_state(images, real=True)
+    images, labels = pixels(0, 0, 200, 200), np.zeros(200, int)
+    images[137, 0, 0, 0] = 255
+    message = "for 1 of {} images, the first one for image number 137, counted from 0"
+    metric = cls(bad, batch_size=30)
+    metric.update_state(images[:100], real=False, labels=labels[:100])
+    with pytest.raises(ValueError, match=message.format(30)):
+        metric.update_state(images[100:], real=False, labels=labels[100:])
+    features = flat(images / 255.0)
+    features[137] = np.inf
+    with pytest.raises(ValueError, match=message.format(100)):
+        metric.update_features(features[100:], real=False, labels=labels[100:])
+    assert metric.num_images["generated"] == 100
 
 
 @pytest.mark.parametrize("declared, low, high", [((-1, 1), 0, 1), ((0, 255), 0, 1)])
@@ -272,3 +309,86 @@ def test_a_subclass_must_say_what_it_keeps_and_is(name):
     metric = Nothing(flat, name="nothing")
     with pytest.raises(NotImplementedError, match=f"Nothing must implement {name}"):
         metric._merge(None, None, None) if name == "_merge" else metric.definition
+
+
+# Properties of every distance and score, over one set of features.
+
+RNG = np.random.default_rng(5)
+CLOUD, OTHER = RNG.normal(size=(2, 240, 6))
+CLASSES = np.arange(240) % 3
+DISTANCES = {
+    metrics.FrechetInceptionDistance: "fid",
+    metrics.FrechetInceptionDistanceInfinity: "fid_infinity",
+    metrics.IntraClassFrechetInceptionDistance: "intra_fid",
+    metrics.KernelInceptionDistance: "kid",
+}
+SYMMETRIC = [cls for cls in DISTANCES if cls is not metrics.FrechetInceptionDistanceInfinity]
+
+
+def scores(cls, real, generated, classes=CLASSES, pieces=1, **kwargs):
+    metric = cls(flat, **kwargs)
+    for part in np.array_split(np.arange(len(real)), pieces):
+        metric.update_features(real[part], real=True, labels=CLASSES[part])
+        metric.update_features(generated[part], real=False, labels=classes[part])
+    return metric.values()
+
+
+@pytest.mark.parametrize("cls", DISTANCES)
+def test_equal_sets_are_at_no_distance(cls):
+    value = scores(cls, CLOUD, CLOUD)[DISTANCES[cls]]
+    if cls in (metrics.KernelInceptionDistance, metrics.FrechetInceptionDistanceInfinity):
+        # Without bias they are about zero on average, and below it for equal sets.
+        assert value < 0 and abs(value) < 0.2 * scores(cls, CLOUD, CLOUD + 1)[DISTANCES[cls]]
+    else:
+        assert value == pytest.approx(0.0, abs=1e-9)
+
+
+def test_equal_sets_have_all_precision_recall_and_coverage():
+    assert scores(metrics.PrecisionRecall, CLOUD, CLOUD) == {"precision": 1.0, "recall": 1.0}
+    assert scores(metrics.DensityCoverage, CLOUD, CLOUD)["coverage"] == 1.0
+
+
+@pytest.mark.parametrize("cls", SYMMETRIC)
+def test_distances_are_symmetric(cls):
+    first = scores(cls, CLOUD, OTHER + 0.3)[DISTANCES[cls]]
+    assert scores(cls, OTHER + 0.3, CLOUD)[DISTANCES[cls]] == pytest.approx(first, rel=1e-9)
+
+
+def test_precision_and_recall_change_places_with_the_sets():
+    there = scores(metrics.PrecisionRecall, CLOUD, 0.6 * OTHER)
+    back = scores(metrics.PrecisionRecall, 0.6 * OTHER, CLOUD)
+    assert there["precision"] != there["recall"]
+    assert there == {"precision": back["recall"], "recall": back["precision"]}
+
+
+@pytest.mark.parametrize("cls", [*DISTANCES, metrics.PrecisionRecall, metrics.DensityCoverage])
+def test_every_score_gets_worse_with_a_growing_shift(cls):
+    found = [scores(cls, CLOUD, OTHER + shift) for shift in (0.0, 0.5, 1.0, 2.0, 4.0)]
+    names = [DISTANCES[cls]] if cls in DISTANCES else list(found[0])
+    for name in names:
+        values = [x[name] for x in found]
+        ordered = sorted(values, reverse=cls._direction == "up")
+        assert values == ordered and values[0] != values[-1], (name, values)
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_the_order_of_the_images_does_not_matter(cls):
+    order = np.random.default_rng(0).permutation(240)
+    first = scores(cls, CLOUD, OTHER)
+    again = scores(cls, CLOUD, OTHER[order], CLASSES[order])
+    if cls is metrics.InceptionScore:  # The splits are others; the single pass isn't.
+        first, again = ({"x": x["inception_score_single"]} for x in (first, again))
+    if cls is metrics.FrechetInceptionDistanceInfinity:  # The subsets are others.
+        assert again["fid_infinity"] == pytest.approx(first["fid_infinity"], abs=0.1)
+    else:
+        assert again == pytest.approx(first, rel=1e-9, nan_ok=True)
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_pieces_over_badly_scaled_features_equal_one_pass(cls):
+    scales = 10.0 ** np.linspace(-4, 4, 6)
+    real, generated = (CLOUD + 100.0) * scales, (OTHER + 100.5) * scales
+    if cls is metrics.InceptionScore:
+        generated = OTHER
+    whole = scores(cls, real, generated)
+    assert scores(cls, real, generated, pieces=17) == pytest.approx(whole, rel=1e-7, nan_ok=True)

@@ -35,6 +35,60 @@ def test_grey_images_have_one_channel(tmp_path):
     assert batch.shape == (1, 4, 4, 1) and batch.dtype == np.uint8
 
 
+@pytest.mark.parametrize("kind", ["alpha", "turned", "grey alpha", "palette", "gif", "tiff", "1"])
+def test_every_file_is_read_as_load_image_folder_reads_it(tmp_path, kind):
+    pytest.importorskip("tensorflow")
+    from keras_sagan.data import load_image_folder
+
+    pixels = images_of(1, channels=4)[0]
+    image = {
+        "alpha": image_module.fromarray(pixels),
+        "grey alpha": image_module.fromarray(pixels[..., :2]),
+        "palette": image_module.fromarray(pixels[..., :3]).quantize(5),
+        "1": image_module.fromarray(pixels[..., 0]).convert("1"),
+    }.get(kind, image_module.fromarray(pixels[..., 0]))
+    exif = image_module.Exif()
+    exif[0x0112] = 3 if kind == "turned" else 1
+    ending = {"gif": "gif", "tiff": "tif"}.get(kind, "png")
+    image.save(tmp_path / f"a.{ending}", **({"exif": exif} if ending == "png" else {}))
+    (batch,) = FolderImages(tmp_path)
+    channels = 3 if kind in ("alpha", "palette", "gif") else 1
+    assert batch.shape == (1, 4, 4, channels)
+    np.testing.assert_array_equal(batch, load_image_folder(tmp_path, 4, channels).images)
+    if kind == "turned":
+        np.testing.assert_array_equal(batch[0, ..., 0], pixels[::-1, ::-1, 0])
+
+
+def test_files_of_more_than_8_bits_are_named(folder):
+    image_module.fromarray(np.zeros((4, 4), "uint16")).save(folder / "0" / "2.png")
+    with pytest.raises(ValueError, match="can be read. Received: .*2.png .*not of 8 bits"):
+        list(FolderImages(folder))
+
+
+def test_cached_statistics_are_of_the_size_and_the_files_of_a_folder(folder, tmp_path_factory):
+    seen = []
+
+    class Means:
+        version = "means"
+
+        def __call__(self, images):
+            seen.append(len(images))
+            return images.mean((1, 2))
+
+    cache, samples = tmp_path_factory.mktemp("cache"), images_of(9, seed=1)
+
+    def measure():
+        seen.clear()
+        kwargs = {"dataset": "photos", "cache_dir": cache, "verbose": False}
+        evaluate_images(samples, FolderImages(folder), "fid", Means(), **kwargs)
+        return sum(seen)
+
+    assert measure() == 7 + 9 + 9 and measure() == 9
+    for number, image in enumerate(images_of(7, size=5)):
+        image_module.fromarray(image).save(folder / str(number % 2) / f"{number}.png")
+    assert measure() > 9 and len(list(cache.glob("*.npz"))) == 2
+
+
 def test_a_folder_can_be_measured_against_a_folder(folder):
     report = evaluate_images(
         FolderImages(folder), FolderImages(folder), "fid", lambda x: x.mean((1, 2)), verbose=False
@@ -66,5 +120,5 @@ def test_a_folder_without_images_and_no_folder(tmp_path):
 
 def test_pillow_is_named_where_it_is_missing(folder, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "PIL.Image", None)
-    with pytest.raises(ImportError, match="pillow. Run: pip install"):
+    with pytest.raises(ImportError, match="needs pillow.*\npip install"):
         list(FolderImages(folder))

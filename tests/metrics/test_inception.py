@@ -1,6 +1,7 @@
 """TF-GAN's Inception: a stand-in SavedModel of the same signature, and the way without network."""
 
 import hashlib
+import shutil
 
 import numpy as np
 import pytest
@@ -100,11 +101,48 @@ def test_without_network_the_error_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
     handle = "http://localhost:9/tfgan/inception/1"  # nobody listens on this port
     with pytest.raises(RuntimeError, match="`handle` can't be fetched") as caught:
-        TFGANInception(handle)(images_of((1, 8, 8, 3)))
+        TFGANInception(handle, sha256="0" * 64)(images_of((1, 8, 8, 3)))
     message = str(caught.value)
     assert f"{handle}?tf-hub-format=compressed" in message
     assert f"$TFHUB_CACHE_DIR/{hashlib.sha1(handle.encode()).hexdigest()}" in message
     assert "`handle=<that folder>`" in message and message.endswith(f"Received: handle={handle}")
+
+
+def test_nothing_is_downloaded_without_a_digest(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(inception, "_fetch", lambda handle: pytest.fail("fetched"))
+    with pytest.raises(RuntimeError, match="`sha256` must be given for https.*a program.*sha256=N"):
+        TFGANInception()(images_of((1, 8, 8, 3)))
+
+
+def test_a_download_with_another_digest_is_refused_and_removed(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
+    cached = tmp_path / hashlib.sha1(inception.TFGAN_INCEPTION_HANDLE.encode()).hexdigest()
+    monkeypatch.setattr(inception, "_fetch", lambda handle: str(shutil.copytree(folder, cached)))
+    with pytest.raises(ValueError, match="`sha256` must be the digest .*Received: sha256=1111"):
+        TFGANInception(sha256="1" * 64)(images_of((1, 8, 8, 3)))
+    assert not cached.exists()
+    digest = TFGANInception(folder).version.rsplit(":", 1)[1]
+    extractor = TFGANInception(sha256=digest.upper())
+    assert extractor(images_of((1, 8, 8, 3))).shape == (1, 2048) and cached.exists()
+
+
+@pytest.mark.parametrize("sha256", ["", "0123", "z" * 64, 3])
+def test_a_digest_that_is_none_is_refused(sha256):
+    with pytest.raises(ValueError, match="`sha256` must be None or 64 hex.*Received: sha256="):
+        TFGANInception(sha256=sha256)
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.data-00000-of-00001"])
+def test_a_damaged_folder_is_named(folder, tmp_path, name):
+    shutil.copytree(folder, tmp_path / "copy")
+    path = tmp_path / "copy" / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match="`handle` must be a whole SavedModel.*copy, which is dam"):
+        TFGANInception(tmp_path / "copy")(images_of((1, 8, 8, 3)))
+    path.unlink()
+    with pytest.raises(ValueError, match="`handle` must be .*copy"):
+        TFGANInception(tmp_path / "copy")(images_of((1, 8, 8, 3)))
 
 
 def test_a_folder_without_saved_model_is_refused(tmp_path):

@@ -101,7 +101,7 @@ def test_features_of_another_width_than_the_file_are_refused(tmp_path):
     from keras_sagan.metrics import evaluate_images
 
     np.savez(tmp_path / "other.npz", mu=np.zeros(5), sigma=np.eye(5))
-    with pytest.raises(ValueError, match="one width .*gave 5. Received: features of width 4"):
+    with pytest.raises(ValueError, match="`reference` .*width 4. Received: other.npz of width 5"):
         evaluate_images(images_of(), tmp_path / "other.npz", "fid", Pixels(), verbose=False)
 
 
@@ -163,8 +163,4 @@ def test_labels_must_be_integers_one_for_each_image(labels):
 def test_another_number_of_images_than_said_is_refused(tmp_path):
     extraction = FeatureExtraction(Pixels())
     with pytest.raises(ValueError, match="`num_images` must be the number of images of digits"):
-        ReferenceStatistics.cached(images_of, extraction, "digits", "train", 60, tmp_path)
-    known = ReferenceStatistics.cached(images_of, extraction, "digits", "train", 50, tmp_path)
-    assert known.num_images == 50
-    again = ReferenceStatistics.cached(None, extraction, "digits", "train", 50, tmp_path)
-    assert again.info == known.info
+        ReferenceStatistics.cached(images_of(), extraction, "digits", "train", 60, tmp_path)

@@ -1,0 +1,174 @@
+"""What an evaluation keeps in files: cached references, and features of an interrupted one."""
+
+import numpy as np
+import pytest
+from tiny_evaluation import Pixels, TinyGAN, measure, real_images
+
+from keras_sagan import metrics
+from keras_sagan.metrics import evaluate_images
+
+
+def test_statistics_are_cached_by_data_set_split_size_and_extractor(tmp_path):
+    first, second = Pixels(), Pixels()
+    kwargs = {"cache_dir": tmp_path, "metrics": ("fid", "kid")}
+    expected = measure(extractor=first, **kwargs)
+    report = measure(extractor=second, **kwargs)
+    assert report.values == pytest.approx(expected.values, nan_ok=True)
+    assert second.images == first.images - 120 - 50  # neither the real images nor the noise
+    assert report.baselines["noise"] == pytest.approx(expected.baselines["noise"], nan_ok=True)
+    measure(split="train", **kwargs)
+    measure(reference=real_images(100), **kwargs)
+    assert len(list(tmp_path.glob("*.npz"))) == 3
+    images, labels = real_images()
+    turned = images.reshape(120, 2, 8, 1), labels  # the same data set at another size
+    other = measure(reference=turned, **kwargs)
+    assert len(list(tmp_path.glob("*.npz"))) == 4
+    assert other.protocol["reference_sha256"] == report.protocol["reference_sha256"]
+
+
+def test_cached_features_and_logits_do_not_drive_each_other_out(tmp_path):
+    extractor = Pixels()
+    expected = measure()
+    for number, names in enumerate(["fid", ("fid", "kid"), ("inception_score", "fid"), "kid"] * 2):
+        extractor.images = 0
+        report = measure(cache_dir=tmp_path, metrics=names, extractor=extractor)
+        real = report.baselines["real"]
+        for name, value in report.values.items():
+            assert value == pytest.approx(expected.values[name], nan_ok=True)
+            assert real[name] == pytest.approx(expected.baselines["real"][name], nan_ok=True)
+        # Anew where a file lacks something, and never for what was there once.
+        assert (extractor.images >= 120) is (number in (0, 1, 2))
+    assert len(list(tmp_path.glob("*.npz"))) == 1
+
+
+def test_cached_statistics_of_other_images_or_labels_are_not_taken(tmp_path):
+    images, labels = real_images()
+    kwargs = {"metrics": ("fid", "intra_fid"), "cache_dir": tmp_path}
+    for reference in ((images, labels), (255 - images, labels), (images, 1 - labels)):
+        report = measure(reference=reference, **kwargs)
+        expected = measure(reference=reference, metrics=("fid", "intra_fid"))
+        assert report.values == pytest.approx(expected.values)
+        for name, part in expected.baselines.items():
+            assert report.baselines[name] == pytest.approx(part)
+
+
+def test_labels_that_a_cached_file_lacks_are_added(tmp_path):
+    images, labels = real_images()
+    measure(reference=images, cache_dir=tmp_path, metrics="fid")
+    report = measure(reference=(images, labels), cache_dir=tmp_path, metrics=("fid", "intra_fid"))
+    assert "intra_fid" in report.values and len(list(tmp_path.glob("*.npz"))) == 1
+
+
+def test_an_endless_reference_is_cached_once_its_number_is_said(tmp_path):
+    images, labels = real_images()
+
+    def batches():
+        while True:
+            yield from ((images[i : i + 50], labels[i : i + 50]) for i in range(0, 120, 50))
+
+    first, second = Pixels(), Pixels()
+    kwargs = {"cache_dir": tmp_path, "metrics": ("fid", "kid"), "num_reference": 120}
+    report = measure(reference=batches(), extractor=first, **kwargs)
+    assert report.values == pytest.approx(measure(metrics=("fid", "kid")).values, nan_ok=True)
+    again = measure(reference=batches(), extractor=second, **kwargs)
+    assert second.images == first.images - 120 - 50 and again.values == pytest.approx(
+        report.values, nan_ok=True
+    )
+    with pytest.raises(ValueError, match="`cache_dir` needs .*`num_reference`.*length None"):
+        measure(reference=batches(), cache_dir=tmp_path)
+
+
+def test_fewer_references_and_no_more_than_there_are(tmp_path):
+    images, labels = real_images()
+    report = measure(num_reference=100, metrics="fid")
+    expected = measure(reference=(images[:100], labels[:100]), metrics="fid")
+    assert report.values == pytest.approx(expected.values, rel=1e-9)
+    assert report.protocol["num_reference"] == 100
+    for reference in (images, iter([images])):
+        with pytest.raises(ValueError, match="`num_reference` must be no more.*121, 120 images"):
+            measure(reference=reference, num_reference=121, metrics="fid")
+    metrics.ReferenceStatistics.compute(images, metrics.FeatureExtraction(Pixels()), "digits").save(
+        tmp_path / "x.npz"
+    )
+    with pytest.raises(ValueError, match="`num_reference` is for images"):
+        measure(reference=tmp_path / "x.npz", num_reference=100, metrics="fid")
+
+
+class Interrupted(Pixels):
+    """Stops once it has seen so many images."""
+
+    def __init__(self, stop):
+        super().__init__()
+        self.stop = stop
+
+    def named_outputs(self, images):
+        if self.images + len(images) > self.stop:
+            raise KeyboardInterrupt
+        return super().named_outputs(images)
+
+
+# Reference, generated, noise, held-out images: 120 + 50 + 50 + 90.
+@pytest.mark.parametrize("stop", [64, 120, 150, 170, 200, 240, 305])
+def test_an_interrupted_evaluation_goes_on_where_it_was(tmp_path, stop):
+    kwargs = {"held_out": real_images(90, seed=5), "batch_size": 8, "split": "test"}
+    first = Interrupted(stop)
+    with pytest.raises(KeyboardInterrupt):
+        measure(extractor=first, checkpoint=tmp_path, **kwargs)
+    for file in tmp_path.glob("*.features"):
+        file.write_bytes(file.read_bytes() + b"half a row")
+    extractor = Pixels()
+    report = measure(extractor=extractor, checkpoint=tmp_path, **kwargs)
+    expected = measure(**kwargs)
+    assert report.values == pytest.approx(expected.values, rel=1e-6, nan_ok=True)
+    for name, part in expected.baselines.items():
+        assert report.baselines[name] == pytest.approx(part, rel=1e-6, nan_ok=True)
+    assert extractor.images + first.images == 310 and first.images > stop - 8
+    assert list(tmp_path.glob("*")) == []
+
+
+def test_what_is_in_the_checkpoint_is_not_made_again(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        measure(extractor=Interrupted(150), checkpoint=tmp_path, batch_size=8)
+    model = TinyGAN()
+    measure(model, checkpoint=tmp_path, batch_size=8)
+    assert len(model.made()) == 50 - 24
+
+
+class Brighter(TinyGAN):
+    """Of the same name and the same latents; another model."""
+
+    def generate(self, *args, **kwargs):
+        return np.maximum(super().generate(*args, **kwargs), 40)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"seed": 1}, {"model": Brighter()}, {"reference": real_images(seed=7)}],
+    ids=["seed", "model", "reference"],
+)
+def test_a_checkpoint_of_other_images_is_not_taken(tmp_path, changes):
+    with pytest.raises(KeyboardInterrupt):
+        measure(extractor=Interrupted(150), checkpoint=tmp_path, batch_size=8)
+    report = measure(checkpoint=tmp_path, batch_size=8, **changes)
+    assert report.values == pytest.approx(measure(**changes).values, rel=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize("same", [0, 13, 40])
+def test_features_of_other_images_are_not_taken(tmp_path, same):
+    """A folder of samples that are made anew has its name and its number of images still."""
+    images, labels = real_images(50, seed=1)
+    kwargs = {"metrics": "fid", "verbose": False, "batch_size": 8, "checkpoint": tmp_path}
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_images(images, real_images(), feature_extractor=Interrupted(160), **kwargs)
+    images = np.concatenate([images[:same], 255 - images[same:]])
+    extractor = Pixels()
+    report = evaluate_images(images, real_images(), feature_extractor=extractor, **kwargs)
+    expected = evaluate_images(images, real_images(), "fid", Pixels(), verbose=False)
+    assert report.values == pytest.approx(expected.values, rel=1e-6)
+    assert extractor.images == 50 - same + 50 and list(tmp_path.glob("*")) == []
+
+
+@pytest.mark.parametrize("argument", ["checkpoint", "cache_dir"])
+def test_files_need_an_extractor_that_can_be_told_from_others(tmp_path, argument):
+    with pytest.raises(ValueError, match=f"`{argument}` needs an extractor that can be told"):
+        measure(extractor=lambda x: x[:, 0, 0], metrics="fid", **{argument: tmp_path})
