@@ -61,13 +61,27 @@ def test_commands(name):
             assert words == [] or words[0] in ("pip", "python", "pytest", "cd", "git"), line
 
 
-def test_files_that_the_pages_name_are_there():
-    """In the table of the paper, and pictures."""
+def test_the_table_of_the_paper_names_files_and_tests_that_are_there():
     text = (DOCS / "paper.md").read_text(encoding="utf-8")
-    paths = re.findall(r"`([\w/]+\.py)`", text)
-    assert len(paths) > 25
-    for path in paths:
-        assert (ROOT / "keras_sagan" / path).exists() or (ROOT / "tests" / path).exists(), path
+    rows = [line for line in text.splitlines() if line.startswith("| **")]
+    parts = " ".join(row.split("**")[1] for row in rows)
+    assert all(f"equation {n}" in parts for n in range(1, 5))
+    assert all(f"table {n}" in parts for n in (1, 2))
+    for row in rows:
+        path, tests = None, 0
+        for name in re.findall(r"`([\w/.]+)`", row.split("|")[2]):
+            if name.endswith(".py"):
+                path = name
+                is_test = Path(name).name.startswith("test_")
+                assert (ROOT / ("tests" if is_test else "keras_sagan") / name).exists(), name
+            elif name.startswith("test_"):
+                tests += 1
+                source = (ROOT / "tests" / path).read_text(encoding="utf-8")
+                assert f"\ndef {name}(" in source, f"{path}: {name}"
+        assert tests or "not reproduced: no" in row, row
+
+
+def test_pictures_of_the_pages_are_there():
     for page in PAGES:
         for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / path).exists(), f"{path} of {page.name}"
