@@ -2,16 +2,21 @@
 
 Command:   python examples/add_attention_to_dcgan.py
 Data:      the 10,000 images of Fashion-MNIST's test set, which ship with the package
-Result:    runs/dcgan/ with a grid of samples of each, and the Fréchet distance of both (in the
-           features of the small classifier that ships with the package)
+Result:    runs/dcgan/ with a grid of samples of each, and results.json with the Fréchet distance of
+           both (in the features of the small classifier that ships with the package)
+Recorded:  benchmarks/results/add_attention_to_dcgan.json, on two CPU cores
 
 The first is written as in the Keras guides: plain layers, two optimisers, its own training loop.
-The second differs in two places: the discriminator's `Conv2D` is `SNConv2D`, and one line adds
-`SelfAttention2D` to each network. The loop is the same.
+Its changed networks stand beside it: `SelfAttention2D` is one line in each, and `SNConv2D` stands
+where the discriminator had `Conv2D`. Nothing else differs, and the loop is the same.
 """
 
 import argparse
-import time
+import json
+import os
+import platform
+import shlex
+import sys
 from pathlib import Path
 
 import keras
@@ -19,52 +24,87 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from keras_sagan import FrechetInceptionDistance, SelfAttention2D, SNConv2D
+from keras_sagan import FrechetInceptionDistance, SelfAttention2D, SNConv2D, __version__
 from keras_sagan.data import load_fashion_mnist
 from keras_sagan.metrics import GreyClassifierFeatures
 from keras_sagan.visualization import image_grid, save_image
 
 LATENT_DIM = 64
 
-
-def build_generator(attention=False):
-    stack = [
-        keras.Input((LATENT_DIM,)),
-        layers.Dense(7 * 7 * 64, use_bias=False),
-        layers.BatchNormalization(),
-        layers.LeakyReLU(0.2),
-        layers.Reshape((7, 7, 64)),
-        layers.Conv2DTranspose(64, 4, strides=2, padding="same", use_bias=False),
-        layers.BatchNormalization(),
-        layers.LeakyReLU(0.2),
-    ]
-    if attention:
-        stack.append(SelfAttention2D())  # The one line: every place of the 14 x 14 map sees all.
-    stack += [
-        layers.Conv2DTranspose(32, 4, strides=2, padding="same", use_bias=False),
-        layers.BatchNormalization(),
-        layers.LeakyReLU(0.2),
-        layers.Conv2D(1, 5, padding="same", activation="tanh"),
-    ]
-    return keras.Sequential(stack, name="generator")
+# The DCGAN as it was.
 
 
-def build_discriminator(Conv2D=layers.Conv2D, attention=False):
-    stack = [
-        keras.Input((28, 28, 1)),
-        Conv2D(32, 4, strides=2, padding="same"),
-        layers.LeakyReLU(0.2),
-    ]
-    if attention:
-        stack.append(SelfAttention2D())
-    stack += [
-        Conv2D(64, 4, strides=2, padding="same"),
-        layers.LeakyReLU(0.2),
-        layers.Flatten(),
-        layers.Dropout(0.3),
-        layers.Dense(1),
-    ]
-    return keras.Sequential(stack, name="discriminator")
+def build_generator():
+    return keras.Sequential(
+        [
+            keras.Input((LATENT_DIM,)),
+            layers.Dense(7 * 7 * 64, use_bias=False),
+            layers.BatchNormalization(),
+            layers.LeakyReLU(0.2),
+            layers.Reshape((7, 7, 64)),
+            layers.Conv2DTranspose(64, 4, strides=2, padding="same", use_bias=False),
+            layers.BatchNormalization(),
+            layers.LeakyReLU(0.2),
+            layers.Conv2DTranspose(32, 4, strides=2, padding="same", use_bias=False),
+            layers.BatchNormalization(),
+            layers.LeakyReLU(0.2),
+            layers.Conv2D(1, 5, padding="same", activation="tanh"),
+        ]
+    )
+
+
+def build_discriminator():
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Conv2D(32, 4, strides=2, padding="same"),
+            layers.LeakyReLU(0.2),
+            layers.Conv2D(64, 4, strides=2, padding="same"),
+            layers.LeakyReLU(0.2),
+            layers.Flatten(),
+            layers.Dropout(0.3),
+            layers.Dense(1),
+        ]
+    )
+
+
+# The same with attention and spectral norm.
+
+
+def build_changed_generator():
+    return keras.Sequential(
+        [
+            keras.Input((LATENT_DIM,)),
+            layers.Dense(7 * 7 * 64, use_bias=False),
+            layers.BatchNormalization(),
+            layers.LeakyReLU(0.2),
+            layers.Reshape((7, 7, 64)),
+            layers.Conv2DTranspose(64, 4, strides=2, padding="same", use_bias=False),
+            layers.BatchNormalization(),
+            layers.LeakyReLU(0.2),
+            SelfAttention2D(),  # New: every place of the 14 x 14 map sees all others.
+            layers.Conv2DTranspose(32, 4, strides=2, padding="same", use_bias=False),
+            layers.BatchNormalization(),
+            layers.LeakyReLU(0.2),
+            layers.Conv2D(1, 5, padding="same", activation="tanh"),
+        ]
+    )
+
+
+def build_changed_discriminator():
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            SNConv2D(32, 4, strides=2, padding="same"),  # Was Conv2D.
+            layers.LeakyReLU(0.2),
+            SelfAttention2D(),  # New.
+            SNConv2D(64, 4, strides=2, padding="same"),  # Was Conv2D.
+            layers.LeakyReLU(0.2),
+            layers.Flatten(),
+            layers.Dropout(0.3),
+            layers.Dense(1),
+        ]
+    )
 
 
 def train(generator, discriminator, dataset, steps):
@@ -103,38 +143,53 @@ def generate(generator, count, seed):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--fid_images", type=int, default=5000)
     parser.add_argument("--workdir", default="runs/dcgan")
     parser.add_argument("--seed", type=int, default=0)
-    settings = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    settings = parser.parse_args(given)
+
+    workdir = Path(settings.workdir)
 
     images, _ = load_fashion_mnist()
     fid = FrechetInceptionDistance(GreyClassifierFeatures(), batch_size=250)
     fid.update_state(images[: settings.fid_images], real=True)
     scores = {}
-    for name, Conv2D, attention in (
-        ("plain DCGAN", layers.Conv2D, False),
-        ("with SNConv2D and SelfAttention2D", SNConv2D, True),
-    ):
-        print(name)
+    for name, networks in {
+        "plain": (build_generator, build_discriminator),
+        "changed": (build_changed_generator, build_changed_discriminator),
+    }.items():
+        print(f"The {name} DCGAN")
         keras.utils.set_random_seed(settings.seed)
         dataset = tf.data.Dataset.from_tensor_slices(images)
         dataset = dataset.shuffle(len(images), seed=settings.seed).repeat()
         dataset = dataset.batch(settings.batch_size).map(
             lambda x: tf.cast(x, tf.float32) / 127.5 - 1
         )
-        generator = build_generator(attention)
-        started = time.perf_counter()
-        train(generator, build_discriminator(Conv2D, attention), dataset, settings.steps)
-        seconds = time.perf_counter() - started
+        generator, discriminator = (build() for build in networks)
+        train(generator, discriminator, dataset, settings.steps)
         fid.reset_state()
         fid.update_state(generate(generator, settings.fid_images, settings.seed), real=False)
         scores[name] = fid.result()
-        path = Path(settings.workdir) / f"{'attention' if attention else 'plain'}.png"
+        path = workdir / f"{name}.png"
         save_image(path, image_grid(generate(generator, 64, settings.seed), scale=2))
-        print(f"  {seconds:.0f} s; samples in {path}")
+        print(f"  samples in {path}")
+    results = {
+        "command": shlex.join(["python", "examples/add_attention_to_dcgan.py", *given]),
+        "settings": vars(settings),
+        "fid": scores,
+        "protocol": fid.protocol,
+        "versions": {
+            "python": platform.python_version(),
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+            "keras_sagan": __version__,
+        },
+        "hardware": {"machine": platform.machine(), "cores": os.cpu_count()},
+    }
+    (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     for name, score in scores.items():
         print(f"FID of {settings.fid_images} images, {name}: {score:.1f}")
 

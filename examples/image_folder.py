@@ -22,7 +22,6 @@ from pathlib import Path
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import keras
-import numpy as np
 
 from keras_sagan import SAGAN, callbacks, data, metrics, models, visualization
 
@@ -51,11 +50,6 @@ def parse_arguments(arguments=None):
     parser.add_argument("--workdir", default="runs/image_folder")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)
-
-
-def spread(count, size):
-    """Indices over all of the images, which stand class by class where folders are classes."""
-    return np.linspace(0, size - 1, min(count, size)).astype(int)
 
 
 def main(arguments=None):
@@ -90,7 +84,7 @@ def main(arguments=None):
     steps = data.steps_per_epoch(len(found.images), settings.batch_size)
     dataset = data.make_dataset(found.images, found.labels, settings.batch_size, settings.seed)
 
-    few = spread(4, len(found.images))
+    few = data.spread_indices(4, len(found.images))  # a folder stands class by class
     attention = callbacks.AttentionFigure(
         workdir,
         class_names=names,
@@ -114,7 +108,7 @@ def main(arguments=None):
         metric = metrics.FrechetInceptionDistance(extractor)
         count = min(settings.fid_images, len(found.images))
         every = max(1, settings.epochs // 5)
-        reference = found.images[spread(count, len(found.images))]
+        reference = found.images[data.spread_indices(count, len(found.images))]
         fid = callbacks.FIDEvaluator(
             metric,
             reference,

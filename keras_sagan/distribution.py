@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
+"""The names that `make_strategy` takes."""
 
 
 def make_strategy(name="auto", devices=None, tpu=None):

@@ -74,6 +74,7 @@ LOSSES = {
         least_squares_generator_loss, least_squares_discriminator_loss, threshold=0.5
     ),
 }
+"""The losses that have a name, for `get` and `SAGAN.compile(loss=…)`."""
 
 
 def get(loss):

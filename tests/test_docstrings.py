@@ -1,15 +1,22 @@
 """Runs the examples in the docstrings of every module, and the README's Python blocks."""
 
+import contextlib
 import doctest
-import importlib
+import functools
+import importlib.util
 import pkgutil
 import re
+import shutil
+import textwrap
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
 
 import keras_sagan
 
+layers = keras.layers
 README = Path(__file__).parents[1] / "README.md"
 MODULES = [
     module.name for module in pkgutil.walk_packages(keras_sagan.__path__, prefix="keras_sagan.")
@@ -42,6 +49,94 @@ def test_there_are_examples():
 
 def _module(name):
     return importlib.import_module(name)
+
+
+def fenced(name):
+    """The Python blocks of a module's docstrings, which show what is too long for a doctest."""
+    text = Path(_module(name).__file__).read_text(encoding="utf-8")
+    return [textwrap.dedent(x) for x in re.findall(r"^ +```python\n(.*?)^ +```", text, re.S | re.M)]
+
+
+# Numbers that would take too long, and the ones that are taken here.
+SMALL = {
+    r"\bepochs=\d+": "epochs=1",
+    r"(?<=steps_per_epoch=)[\w.]+": "1",
+    r"(?<=batch_size=)\d+": "4",
+    r"\b1000\b|\b10_000\b": "40",
+}
+
+
+def small_sagan(channels):
+    """32 pixels and ten classes, as in the examples, by as little as has all that they ask for."""
+    labels = keras.Input((), dtype="int32")
+    latents, x = 2 * [keras.Input((4,))]
+    x = layers.Reshape((8, 8, 8))(layers.Dense(512)(x))
+    x = keras_sagan.ConditionalBatchNorm(10)(x, labels)
+    x = keras_sagan.SelfAttention2D(name="self_attention")(x)
+    x = layers.Conv2DTranspose(channels, 4, 4, activation="tanh")(x)
+    generator = keras.Model([latents, labels], x, name="generator")
+    images, x = 2 * [keras.Input((32, 32, channels))]
+    x = keras_sagan.SNConv2D(8, 4, strides=4)(x)
+    x = layers.Flatten()(keras_sagan.SelfAttention2D(name="self_attention")(x))
+    x = keras_sagan.SNDense(1)(layers.Concatenate()([x, layers.Embedding(10, 4)(labels)]))
+    discriminator = keras.Model([images, labels], x, name="discriminator")
+    model = keras_sagan.SAGAN(generator, discriminator, 4, 10, seed=0, ema_momentum=0.9)
+    model.compile(run_eagerly=True)
+    return model
+
+
+@pytest.fixture(scope="module")
+def surroundings(tmp_path_factory):
+    """What the blocks take for granted: imports, a model, data, and files in the folder at hand."""
+    tf = pytest.importorskip("tensorflow")
+    image = pytest.importorskip("PIL.Image")
+    folder = tmp_path_factory.mktemp("docstrings")
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (64, 32, 32, 1), "uint8")
+    labels = np.arange(64) % 10
+    model = small_sagan(1)
+    (folder / "runs" / "first").mkdir(parents=True)
+    model.save(folder / "runs" / "first" / "model.keras")
+    for name in ("photos/a", "photos/b", "samples"):
+        (folder / name).mkdir(parents=True)
+        for number in range(16):
+            pixels = rng.integers(0, 256, (20, 20, 3), "uint8")
+            image.fromarray(pixels).save(folder / name / f"{number}.png")
+    np.savez(folder / "cifar10.npz", mu=np.zeros(3), sigma=np.eye(3))
+    names = {"keras": keras, "keras_sagan": keras_sagan}
+    for module in ("callbacks", "data", "metrics", "models", "visualization"):
+        exec(f"from keras_sagan.{module} import *", names)
+    metric = keras_sagan.FrechetInceptionDistance(keras_sagan.metrics.GreyClassifierFeatures())
+    names |= {"images": images, "labels": labels, "test_images": images, "test_labels": labels}
+    names |= {"train_images": images, "latents": np.ones((64, 4), "float32"), "metric": metric}
+    names |= {"latents_of": lambda count: np.ones((count, 4), "float32")}
+    names |= {"labels_of": lambda count: np.arange(count) % 10}
+    names |= {"real": rng.normal(size=(9, 2)), "generated": rng.normal(size=(9, 2))}
+    dataset = tf.data.Dataset.from_tensor_slices((images[:4], labels[:4])).batch(4)
+    return folder, {**names, "dataset": dataset, "model": model}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if fenced(name)])
+def test_python_blocks(name, surroundings, tmp_path, monkeypatch):
+    """Each by itself, with small numbers, on a small model."""
+    folder, names = surroundings
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    around = contextlib.nullcontext()
+    if name == "keras_sagan.data.tfds":
+        tfds = pytest.importorskip("tensorflow_datasets")
+        names = {**names, "model": small_sagan(3)}
+        around = tfds.testing.mock_data(num_examples=4)
+    if name == "keras_sagan.metrics.tfgan" and not importlib.util.find_spec("tensorflow_gan"):
+        pytest.skip("TF-GAN isn't installed.")
+    if name == "keras_sagan.metrics.folder_images":  # Inception's weights aren't there.
+        means = functools.partial(keras.ops.mean, axis=(1, 2))
+        names = {**names, "TFGANInception": lambda: means}
+    for block in fenced(name):
+        for pattern, number in SMALL.items():
+            block = re.sub(pattern, number, block)
+        with around:
+            exec(compile(block, f"Python block of {name}", "exec"), dict(names))
 
 
 @pytest.mark.skipif(not BLOCKS, reason="The README has no Python blocks.")

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from keras_sagan.callbacks import (
     AttentionFigure,
@@ -18,10 +17,11 @@ from keras_sagan.callbacks import (
     StopOnNonFinite,
     TrainingCheckpoint,
 )
+from keras_sagan.cli.options import add_inception, add_run, add_truncation, beside, positive_integer
+from keras_sagan.cli.pictures import attention, attention_arguments, sample, sample_arguments
 from keras_sagan.cli.sources import (
+    EXTRACTORS,
     add_data_arguments,
-    add_inception,
-    beside,
     extractor_for,
     load_run,
     open_source,
@@ -36,14 +36,7 @@ from keras_sagan.models import (
     preset_settings,
 )
 from keras_sagan.version import __version__
-from keras_sagan.visualization import (
-    draw_attention,
-    draw_interpolation,
-    draw_truncation,
-    plot_curves,
-    sample_grid,
-    save_image,
-)
+from keras_sagan.visualization import plot_curves
 
 EPILOG = """A round on the images that ship with the package:
 
@@ -84,7 +77,7 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
     """Says defaults, where there are any."""
 
     def _get_help_string(self, action):
-        if action.default is None or action.default is False:
+        if action.default is None or action.default is False or isinstance(action.default, list):
             return action.help
         return super()._get_help_string(action)
 
@@ -118,34 +111,26 @@ def build_parser():
     return parser
 
 
-def positive_integer(text):
-    """The type of an option that counts something."""
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"must be a positive integer, not {text}")
-    return value
-
-
-def add_run(parser):
-    parser.add_argument("run", help="the folder of a run, or a .keras file")
-    parser.add_argument("--seed", type=int, metavar="N", default=0, help="of the latents")
-
-
-def add_truncation(parser):
-    text = "latents beyond it are drawn again: less variety, more typical images"
-    parser.add_argument("--truncation", type=float, metavar="X", help=text)
-
-
 def train_arguments(parser):
     parser.add_argument(
         "--output", metavar="PATH", default="runs/first", help="the folder of the run"
     )
     presets = sorted(PRESETS)
     parser.add_argument(
-        "--preset", choices=presets, default="sagan_fashion_mnist_32", help="networks and rates"
+        "--preset",
+        choices=presets,
+        default="sagan_fashion_mnist_32",
+        help="the networks and how they are trained",
     )
-    parser.add_argument("--recipe", metavar="NAME", help="a recipe of the preset, such as paper")
     parser.add_argument(
-        "--epochs", type=positive_integer, metavar="N", default=7, help="how long, in all"
+        "--recipe", metavar="NAME", help="settings of the preset by name, such as paper"
+    )
+    parser.add_argument(
+        "--epochs",
+        type=positive_integer,
+        metavar="N",
+        default=7,
+        help="times through the images, in all",
     )
     parser.add_argument(
         "--steps-per-epoch",
@@ -160,17 +145,28 @@ def train_arguments(parser):
         "--base-filters",
         type=positive_integer,
         metavar="N",
-        help="the width; default: the preset's",
+        help="the width of both networks; default: the preset's",
     )
     parser.add_argument(
-        "--image-size", type=int, choices=IMAGE_SIZES, help="pixels; default: the preset's"
+        "--image-size",
+        type=int,
+        choices=IMAGE_SIZES,
+        help="height and width in pixels; default: the preset's",
     )
     parser.add_argument(
-        "--fid-images", type=int, metavar="N", default=1000, help="for the FID; 0 for none"
+        "--fid-images",
+        type=int,
+        metavar="N",
+        default=1000,
+        help="images that the FID is measured on; 0 leaves it out",
     )
     add_inception(parser)
     parser.add_argument(
-        "--seed", type=int, metavar="N", default=0, help="of weights, latents and order"
+        "--seed",
+        type=int,
+        metavar="N",
+        default=0,
+        help="of weights, latents and the order of images",
     )
     add_data_arguments(parser)
 
@@ -218,7 +214,7 @@ def train(settings):
             max(1, settings.epochs // 5),
             at_start=True,
             dataset=source.name,
-            split=source.head_is(len(real)),
+            split=f"{len(real)} images, {source.chosen}",
         )
     checkpoint = TrainingCheckpoint(output / "checkpoints")
     stop = StopOnNonFinite(every_steps=steps)
@@ -259,124 +255,86 @@ def train(settings):
     print(f"Pictures and model.keras are in {output}/")
 
 
-def sample_arguments(parser):
-    add_run(parser)
-    kinds = ("grid", "latents", "classes", "truncation")
-    parser.add_argument("--kind", choices=kinds, default="grid", help="what the picture shows")
-    parser.add_argument(
-        "--output", metavar="PATH", help="a .png, or a .gif of latents and classes; in the run"
-    )
-    parser.add_argument(
-        "--columns", type=positive_integer, metavar="N", default=8, help="images in a row"
-    )
-    parser.add_argument(
-        "--classes", type=int, metavar="N", nargs="+", help="the rows; default: all, up to 10"
-    )
-    parser.add_argument(
-        "--to-classes", type=int, metavar="N", nargs="+", help="of classes: where rows end"
-    )
-    add_truncation(parser)
-
-
-def sample(settings):
-    """Draws samples, or walks between them, from a trained model."""
-    model, known = load_run(settings.run)
-    path = Path(settings.output or beside(settings.run) / f"{settings.kind}.png")
-    names = known.get("class_names")
-    labels = settings.classes
-    if settings.kind == "classes" and model.num_classes is None:
-        raise ValueError("`--kind classes` needs a model with classes. Received: a model without")
-    if labels is None and model.num_classes is not None:
-        count = min(10, model.num_classes)
-        labels = [row * model.num_classes // count for row in range(count)]
-    rows = 8 if labels is None else len(labels)
-    common = {"seed": settings.seed, "truncation": settings.truncation}
-    if settings.kind == "truncation":
-        draw_truncation(model, path, columns=settings.columns, seed=settings.seed)
-    elif settings.kind in ("latents", "classes"):
-        ends = settings.to_classes
-        if settings.kind == "classes" and ends is None:
-            ends = None if labels is None else [*labels[1:], labels[0]]
-        if settings.kind == "latents":
-            ends = None
-        draw_interpolation(
-            model, path, rows, settings.columns, labels, ends, class_names=names, **common
-        )
-    else:
-        ids = None if labels is None else np.repeat(labels, settings.columns)
-        images = model.generate(rows * settings.columns, ids, **common)
-        shown = None if labels is None else [names[i] if names else str(i) for i in labels]
-        save_image(path, sample_grid(images, shown, rows=rows, columns=settings.columns))
-    print(path)
-
-
-def attention_arguments(parser):
-    add_run(parser)
-    parser.add_argument("--output", metavar="PATH", help="a folder; default: the run's")
-    parser.add_argument(
-        "--num-images", type=positive_integer, metavar="N", default=4, help="rows of the figure"
-    )
-    parser.add_argument(
-        "--num-points", type=positive_integer, metavar="N", default=3, help="queries in each image"
-    )
-    parser.add_argument(
-        "--discriminator", action="store_true", help="show its attention on real images"
-    )
-    add_data_arguments(parser)
-
-
-def attention(settings):
-    """Draws where the attention of the generator or the discriminator looks."""
-    model, known = load_run(settings.run)
-    output = settings.output or beside(settings.run)
-    names = known.get("class_names") if model.num_classes else None
-    common = {"num_points": settings.num_points, "class_names": names}
-    if settings.discriminator:
-        source = open_source(settings, model.image_shape[0], settings.num_images)
-        images, labels = source.head(settings.num_images)
-        labels = labels if model.num_classes else None
-        paths = draw_attention(
-            model, output, images, labels, name="attention_discriminator", **common
-        )
-    else:
-        paths = draw_attention(
-            model, output, num_images=settings.num_images, seed=settings.seed, **common
-        )
-    for path in paths.values():
-        print(path)
-
-
 def evaluate_arguments(parser):
     add_run(parser)
     parser.add_argument(
-        "--num-images", type=positive_integer, metavar="N", default=5000, help="generated, and real"
+        "--num-images",
+        type=positive_integer,
+        metavar="N",
+        default=5000,
+        help="how many are generated, and of the real ones compared with",
     )
     scores = sorted(METRICS)
-    parser.add_argument("--metrics", nargs="+", choices=scores, default=["fid"], help="scores")
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        choices=scores,
+        metavar="NAME",
+        default=["fid"],
+        help=f"one or several of {', '.join(scores)}; default: fid",
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="FILE",
+        help="a .npz of statistics to compare with, in place of images",
+    )
+    parser.add_argument(
+        "--extractor",
+        choices=sorted(EXTRACTORS),
+        help="the network that looks at images; default: grey for grey ones of 28 and 32 pixels, "
+        "tfgan for all others",
+    )
     add_inception(parser)
     add_truncation(parser)
+    parser.add_argument(
+        "--labels",
+        choices=["uniform", "reference"],
+        default="uniform",
+        help="classes in equal number, or as often as in the reference",
+    )
+    parser.add_argument(
+        "--raw-weights", action="store_true", help="of the last step, not their average"
+    )
+    parser.add_argument(
+        "--standing-passes",
+        type=int,
+        metavar="N",
+        default=0,
+        help="batches that batch norm's statistics are taken from anew; 0 keeps the moving ones",
+    )
+    parser.add_argument(
+        "--batch-size", type=positive_integer, metavar="N", default=64, help="images at a time"
+    )
     parser.add_argument("--output", metavar="PATH", help="a .json; default: report.json in the run")
     add_data_arguments(parser)
 
 
 def evaluate(settings):
     """Measures a model against real images; the same command again goes on with it."""
-    model, _ = load_run(settings.run)
-    size = model.image_shape[0]
-    source = open_source(settings, size, 1)
-    images, labels = source.head(settings.num_images)
+    model, known = load_run(settings.run)
     path = Path(settings.output or beside(settings.run) / "report.json")
+    reference, about = settings.reference, {}
+    if reference is None:
+        source = open_source(settings, model.image_shape[0], 1, trained_on=known.get("data"))
+        images, labels = source.head(settings.num_images)
+        reference = images if labels is None or model.num_classes is None else (images, labels)
+        about = {"dataset": source.name, "split": f"{len(images)} images, {source.chosen}"}
+    elif settings.images or settings.dataset:
+        raise ValueError("--reference stands in place of --images and --dataset.")
     report = evaluate_generator(
         model,
-        images if labels is None or model.num_classes is None else (images, labels),
+        reference,
         metrics=settings.metrics,
-        feature_extractor=extractor_for(model.image_shape, settings),
+        feature_extractor=extractor_for(model.image_shape, settings, settings.extractor),
         num_images=settings.num_images,
+        labels=settings.labels,
+        use_ema=not settings.raw_weights,
+        standing_passes=settings.standing_passes,
+        batch_size=settings.batch_size,
         seed=settings.seed,
         truncation=settings.truncation,
-        dataset=source.name,
-        split=source.head_is(len(images)),
         checkpoint=path.with_suffix(".interrupted"),
+        **about,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     report.save(path)
@@ -388,7 +346,14 @@ def export_arguments(parser):
     add_run(parser)
     parser.add_argument("--output", metavar="PATH", help="a folder; default: export/ in the run")
     formats = list(FORMATS)
-    parser.add_argument("--formats", nargs="+", choices=formats, default=formats, help="which")
+    parser.add_argument(
+        "--formats",
+        nargs="+",
+        choices=formats,
+        metavar="NAME",
+        default=formats,
+        help=f"one or several of {', '.join(formats)}; default: all",
+    )
 
 
 def export(settings):

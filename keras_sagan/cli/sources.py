@@ -14,10 +14,19 @@ from keras_sagan.data import (
     load_tfds,
     make_dataset,
     pad_to_32,
+    spread_indices,
     steps_per_epoch,
 )
-from keras_sagan.metrics import TFGAN_INCEPTION_HANDLE, GreyClassifierFeatures, TFGANInception
+from keras_sagan.metrics import (
+    TFGAN_INCEPTION_HANDLE,
+    GreyClassifierFeatures,
+    KerasInceptionV3,
+    TFGANInception,
+)
 from keras_sagan.models import SAGAN
+
+SHIPPED = "Fashion-MNIST, test"
+EXTRACTORS = {"grey": GreyClassifierFeatures, "keras": KerasInceptionV3, "tfgan": TFGANInception}
 
 
 class Source(NamedTuple):
@@ -29,9 +38,9 @@ class Source(NamedTuple):
         channels: Integer.
         steps_per_epoch: Integer, full batches.
         batches: Function `() -> tf.data.Dataset`, endless and shuffled.
-        head: Function `(count) -> (images, labels)`, always the same ones. Of images in memory
-            they are spread evenly: those of a folder stand there class by class.
-        head_is: Function `(count) -> string` that says which ones, for protocols.
+        head: Function `(count) -> (images, labels)`, always the same ones.
+        chosen: String, which ones those are, for protocols. Of images in memory they are spread
+            evenly: those of a folder stand there class by class.
     """
 
     name: str
@@ -40,7 +49,7 @@ class Source(NamedTuple):
     steps_per_epoch: int
     batches: object
     head: object
-    head_is: object
+    chosen: str
 
 
 def add_data_arguments(parser):
@@ -57,7 +66,7 @@ def add_data_arguments(parser):
     group.add_argument("--grey", action="store_true", help="with --images: read them as grey")
 
 
-def open_source(settings, image_size, batch_size, seed=0):
+def open_source(settings, image_size, batch_size, seed=0, trained_on=None):
     """Returns the `Source` that options ask for, and says what can't be read.
 
     Args:
@@ -65,15 +74,24 @@ def open_source(settings, image_size, batch_size, seed=0):
         image_size: Integer, pixels.
         batch_size: Integer.
         seed: Integer. Seed of the order.
+        trained_on: String, the name of the images that a run was trained on, where it is known.
 
     Returns:
         A `Source`.
 
     Raises:
-        ValueError: For options that don't go together, or an image size that the data haven't.
+        ValueError: For options that don't go together, an image size that the data haven't, or
+            without options for a run of other images than those that ship.
     """
     if settings.images and settings.dataset:
         raise ValueError("--images and --dataset can't both be given.")
+    for option, needed in (
+        ("labels_from_folders", "images"),
+        ("grey", "images"),
+        ("data_dir", "dataset"),
+    ):
+        if getattr(settings, option) and not getattr(settings, needed):
+            raise ValueError(f"--{option.replace('_', '-')} goes with --{needed} alone.")
     if settings.dataset:
         common = {"image_size": image_size, "data_dir": settings.data_dir, "seed": seed}
         dataset, info = load_tfds(settings.dataset, batch_size=batch_size, **common)
@@ -90,7 +108,7 @@ def open_source(settings, image_size, batch_size, seed=0):
             info.steps_per_epoch,
             lambda: dataset,
             first,
-            lambda count: f"first {count} of {info.num_images} images as stored",
+            "the first",
         )
     if settings.images:
         channels = 1 if settings.grey else 3
@@ -104,24 +122,28 @@ def open_source(settings, image_size, batch_size, seed=0):
             for path, reason in found.broken.items():
                 print(f"  {path}: {reason}")
     else:
+        if trained_on not in (None, SHIPPED):
+            raise ValueError(
+                f"The run was trained on {trained_on}: give its --images or --dataset."
+            )
         if image_size != 32:
             raise ValueError("The embedded images are of 32 pixels: give --images or --dataset.")
         images, labels = load_fashion_mnist()
-        images, class_names, name = pad_to_32(images), FASHION_MNIST_CLASSES, "Fashion-MNIST, test"
+        images, class_names, name = pad_to_32(images), FASHION_MNIST_CLASSES, SHIPPED
+
+    def some(count):
+        chosen = spread_indices(count, len(images))
+        return images[chosen], None if labels is None else labels[chosen]
+
     return Source(
         name,
         class_names,
         images.shape[-1],
         steps_per_epoch(len(images), batch_size),
         lambda: make_dataset(images, labels, batch_size, seed=seed),
-        lambda count: _spread(count, images, labels),
-        lambda count: f"{count} of {len(images)} images, spread evenly",
+        some,
+        "evenly spread",
     )
-
-
-def _spread(count, images, labels):
-    chosen = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)
-    return images[chosen], None if labels is None else labels[chosen]
 
 
 def load_run(path):
@@ -155,26 +177,20 @@ def load_run(path):
     return model, known
 
 
-def add_inception(parser):
-    """Adds the options that say which Inception to use."""
-    text = "a copy of TF-GAN's Inception, for colour or large images; default: TF-Hub's"
-    parser.add_argument("--inception", metavar="DIR", help=text)
-    text = "the digest of its files: nothing is downloaded without"
-    parser.add_argument("--inception-sha256", metavar="HEX", help=text)
-
-
-def extractor_for(image_shape, settings):
-    """The shipped classifier for grey images of 28 and 32 pixels, Inception for all others.
+def extractor_for(image_shape, settings, name=None):
+    """The network of a name; without one the shipped classifier where it fits, else Inception.
 
     Args:
         image_shape: Tuple (height, width, channels).
         settings: Namespace with `inception` and `inception_sha256`, or `None` for both.
+        name: String, a key of `EXTRACTORS`, or `None`.
     """
-    if image_shape[-1] == 1 and image_shape[0] in (28, 32) and settings.inception is None:
-        return GreyClassifierFeatures()
-    return TFGANInception(settings.inception or TFGAN_INCEPTION_HANDLE, settings.inception_sha256)
-
-
-def beside(run):
-    """The folder that the pictures of a run go to."""
-    return Path(run) if Path(run).is_dir() else Path(run).parent
+    if name is None:
+        is_small_and_grey = image_shape[-1] == 1 and image_shape[0] in (28, 32)
+        name = "grey" if is_small_and_grey and settings.inception is None else "tfgan"
+    if name == "tfgan":
+        handle = settings.inception or TFGAN_INCEPTION_HANDLE
+        return TFGANInception(handle, settings.inception_sha256)
+    if settings.inception is not None:
+        raise ValueError(f"--inception goes with --extractor tfgan. Received: {name}")
+    return EXTRACTORS[name]()

@@ -3,7 +3,7 @@
 from keras_sagan.data.fashion_mnist import FASHION_MNIST_CLASSES, load_fashion_mnist
 from keras_sagan.data.folder import ImageFolder, load_image_folder
 from keras_sagan.data.idx import read_idx
-from keras_sagan.data.pipeline import make_dataset, pad_to_32, steps_per_epoch
+from keras_sagan.data.pipeline import make_dataset, pad_to_32, spread_indices, steps_per_epoch
 from keras_sagan.data.tfds import DatasetInfo, load_tfds, square_resize
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "make_dataset",
     "pad_to_32",
     "read_idx",
+    "spread_indices",
     "square_resize",
     "steps_per_epoch",
 ]

@@ -69,6 +69,30 @@ def steps_per_epoch(num_images, batch_size):
     return num_images // batch_size
 
 
+def spread_indices(count, num_images):
+    """Chooses images that lie evenly over a whole set, which may stand class by class.
+
+    Args:
+        count: Integer, how many to choose; of a smaller set all are.
+        num_images: Integer, images in the set.
+
+    Returns:
+        int64 array, ascending and without repeats.
+
+    Raises:
+        ValueError: If either isn't positive.
+
+    Example:
+
+    >>> spread_indices(3, 11)
+    array([ 0,  5, 10])
+    """
+    for name, value in (("count", count), ("num_images", num_images)):
+        if value < 1:
+            raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
+    return np.linspace(0, num_images - 1, min(count, num_images)).astype("int64")
+
+
 def make_dataset(
     images, labels=None, batch_size=64, seed=0, shuffle=True, start_step=0, repeat=True
 ):

@@ -98,7 +98,7 @@ def plot_attention(
     Example:
 
     ```python
-    images, maps = model.attention_maps(latents, labels)
+    images, maps = model.attention_maps(latents[:4], labels[:4])
     plot_attention(images, maps["self_attention"], path="runs/attention.png")
     ```
 

@@ -42,6 +42,7 @@ def plot_curves(history, path=None, title=None):
     Example:
 
     ```python
+    evaluator = FIDEvaluator(metric, test_images, num_images=1000)
     history = model.fit(dataset, epochs=20, callbacks=[AttentionMonitor(), evaluator])
     plot_curves({**history.history, "fid_1k": evaluator.history}, path="runs/curves.png")
     ```

@@ -1,6 +1,8 @@
 """Lazy access to the optional drawing packages."""
 
+import functools
 import importlib
+import io
 from pathlib import Path
 
 
@@ -41,7 +43,16 @@ def new_figure(width, height, dpi):
         figsize=(width, height), dpi=dpi, facecolor="white"
     )
     require("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    # Notebooks show what has this. Of themselves they know the figures of pyplot alone.
+    figure._repr_png_ = functools.partial(png_of, figure)
     return figure
+
+
+def png_of(figure):
+    """Returns a figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=figure.dpi)
+    return buffer.getvalue()
 
 
 def parent_made(path):

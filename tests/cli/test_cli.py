@@ -1,5 +1,6 @@
 """The command line: one full round on the embedded images, help, and what goes wrong."""
 
+import functools
 import io
 import json
 import re
@@ -14,25 +15,34 @@ from keras_sagan import SAGAN
 from keras_sagan.callbacks import AttentionMonitor
 from keras_sagan.cli import main
 from keras_sagan.cli.main import build_parser
-from keras_sagan.cli.sources import _spread
+from keras_sagan.metrics import FeatureExtraction, GreyClassifierFeatures, ReferenceStatistics
 from keras_sagan.metrics.evaluation_run import EvaluationRun
 
 Image = pytest.importorskip("PIL.Image")
 COMMANDS = ("train", "sample", "attention", "evaluate", "export")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def eager():
+    """Few steps are made here, and tracing takes longer than they."""
+    with pytest.MonkeyPatch.context() as patch:
+        compiled = functools.partialmethod(SAGAN.compile, run_eagerly=True)
+        patch.setattr(SAGAN, "compile", compiled)
+        yield
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, eager):
     """A run of two epochs, stopped by Ctrl-C in the second and gone on with by the same command."""
     output = tmp_path_factory.mktemp("cli") / "run"
-    options = ["--output", str(output), "--base-filters", "4", "--batch-size", "16"]
-    options += ["--steps-per-epoch", "4", "--fid-images", "50"]
+    options = ["--output", str(output), "--base-filters", "4", "--batch-size", "4"]
+    options += ["--steps-per-epoch", "2", "--fid-images", "20"]
     options += ["--epochs", "2"]
     pressed = []
 
     def press(callback, batch, logs=None):
         pressed.append(batch)
-        if len(pressed) == 6:
+        if len(pressed) == 3:
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
@@ -40,7 +50,7 @@ def run(tmp_path_factory):
         stderr = io.StringIO()
         patch.setattr(sys, "stderr", stderr)
         assert main(["train", *options]) == 130
-    assert "\nStopped after step 6; the same command again goes on.\n" in stderr.getvalue()
+    assert "\nStopped after step 3; the same command again goes on.\n" in stderr.getvalue()
     assert not (output / "model.keras").exists()
     assert main(["train", *options]) == 0
     return output
@@ -70,6 +80,34 @@ def test_sample(run, tmp_path, kind, capsys):
         assert picture.size[1] == rows * 66 + 2 and picture.size[0] > 3 * 66
 
 
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ("--kind latents --to-classes 1", "--to-classes goes with --kind classes alone."),
+        ("--kind truncation --truncation 1", "it doesn't go with --truncation."),
+        ("--kind truncation --columns 2 --classes 1 2 3", "at least the 3 of --classes. Received"),
+        ("--classes 1 10", "`labels` must lie in [0, 10)"),
+    ],
+)
+def test_options_that_do_not_go_together(run, options, message, capsys):
+    assert main(["sample", str(run), *options.split()]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_classes_of_a_truncation_stand_in_columns(run, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def generate(model, count, labels, seed, truncation):
+        asked.append((list(labels), truncation))
+        return np.zeros((count, 32, 32, 1), "uint8")
+
+    monkeypatch.setattr(SAGAN, "generate", generate)
+    path = str(tmp_path / "a.png")
+    options = ["--kind", "truncation", "--columns", "5", "--classes", "7", "2", "--output", path]
+    assert main(["sample", str(run), *options]) == 0
+    assert asked[0] == ([7, 7, 7, 2, 2], 0.1) and len(asked) == 5
+
+
 def test_sample_of_a_file_goes_beside_it(run):
     assert main(["sample", str(run / "model.keras"), "--columns", "2"]) == 0
     with Image.open(run / "grid.png") as picture:
@@ -95,10 +133,29 @@ def test_evaluate_goes_on_after_an_interruption(run, capsys, monkeypatch):
     assert len(list((run / "report.interrupted").glob("*.features"))) == 2
     assert main(command) == 0
     assert not (run / "report.interrupted").exists()
-    text = (run / "report.json").read_text()
-    json.loads(text)
-    assert "grey_classifier" in text and "Fashion-MNIST" in text
+    protocol = json.loads((run / "report.json").read_text())["protocol"]
+    assert "grey_classifier" in protocol["feature_extractor"]
+    assert protocol["reference"] == "Fashion-MNIST, test"
+    assert protocol["reference_split"] == "60 images, evenly spread"
     assert "fid" in capsys.readouterr().out.lower()
+
+
+def test_evaluate_by_all_of_its_options(run, tmp_path, capsys):
+    path = tmp_path / "new" / "report.json"
+    extraction = FeatureExtraction(GreyClassifierFeatures())
+    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 1), "uint8")
+    ReferenceStatistics.compute(images, extraction, "noise").save(tmp_path / "reference.npz")
+    options = ["--reference", str(tmp_path / "reference.npz"), "--extractor", "grey"]
+    options += ["--raw-weights", "--standing-passes", "2", "--batch-size", "8"]
+    options += ["--truncation", "1.5", "--num-images", "20", "--output", str(path)]
+    assert main(["evaluate", str(run), *options]) == 0
+    protocol = json.loads(path.read_text())["protocol"]
+    assert protocol["weights"] == "raw" and protocol["truncation"] == 1.5
+    assert protocol["batch_statistics"] == "standing, 2 passes of 8"
+    assert main(["evaluate", str(run), *options, "--images", str(tmp_path)]) == 1
+    assert "--reference stands in place of --images" in capsys.readouterr().err
+    assert main(["evaluate", str(run), *options, "--inception", str(tmp_path)]) == 1
+    assert "--inception goes with --extractor tfgan. Received: grey" in capsys.readouterr().err
 
 
 def test_export(run, capsys):
@@ -121,15 +178,12 @@ def test_a_folder_of_images_without_classes(tmp_path, capsys):
     assert main(["sample", str(output), "--columns", "2", "--kind", "latents"]) == 0
     with Image.open(output / "latents.png") as picture:
         assert picture.mode == "RGB"
+    assert main(["attention", str(output), "--discriminator"]) == 1
+    assert f"was trained on folder {tmp_path}: give its --images" in capsys.readouterr().err
+    assert main(["attention", str(output), "--images", str(tmp_path)]) == 1
+    assert "--images and --dataset go with --discriminator" in capsys.readouterr().err
     assert main(["sample", str(output), "--kind", "classes"]) != 0
     assert "`--kind classes` needs a model with classes" in capsys.readouterr().err
-
-
-def test_the_reference_has_all_classes_of_a_folder_that_stands_class_by_class():
-    labels = np.repeat(np.arange(5), 20)
-    images, chosen = _spread(10, labels[:, None, None, None], labels)
-    assert np.bincount(chosen).tolist() == [2] * 5 and (images[:, 0, 0, 0] == chosen).all()
-    assert len(_spread(500, images, None)[0]) == 10
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -162,6 +216,9 @@ def test_errors_are_one_line(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err.startswith("keras-sagan: There is no model at ")
     assert main(["train", "--images", "a", "--dataset", "b"]) == 1
     assert "can't both be given" in capsys.readouterr().err
+    for option, needed in (("--grey", "images"), ("--data-dir=a", "dataset")):
+        assert main(["train", option]) == 1
+        assert f" goes with --{needed} alone." in capsys.readouterr().err
     assert main(["train", "--image-size", "64", "--output", str(tmp_path)]) == 1
     assert "are of 32 pixels: give --images" in capsys.readouterr().err
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
@@ -200,12 +257,10 @@ def test_a_run_that_is_not_finite_is_an_error(tmp_path, capsys, monkeypatch):
 
 
 def test_ctrl_c(monkeypatch, capsys):
-    from keras_sagan.cli import main as module
-
     def stop(settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules[module.__module__], "load_run", stop)
+    monkeypatch.setattr("keras_sagan.cli.pictures.load_run", stop)
     assert main(["sample", "any"]) == 130
     assert "Stopped." in capsys.readouterr().err
 

@@ -5,7 +5,14 @@ import sys
 import numpy as np
 import pytest
 
-from keras_sagan.data import load_tfds, make_dataset, pad_to_32, square_resize, steps_per_epoch
+from keras_sagan.data import (
+    load_tfds,
+    make_dataset,
+    pad_to_32,
+    spread_indices,
+    square_resize,
+    steps_per_epoch,
+)
 
 tf = pytest.importorskip("tensorflow")
 
@@ -125,6 +132,16 @@ def test_make_dataset_refuses(kwargs, message):
 
 def test_steps_per_epoch():
     assert steps_per_epoch(23, 5) == 4 and steps_per_epoch(5, 5) == 1
+
+
+def test_spread_indices_has_all_classes_of_a_set_that_stands_class_by_class():
+    labels = np.repeat(np.arange(5), 20)
+    assert np.bincount(labels[spread_indices(10, 100)]).tolist() == [2] * 5
+    assert spread_indices(500, 4).tolist() == [0, 1, 2, 3] and spread_indices(1, 9).tolist() == [0]
+    with pytest.raises(ValueError, match="`count` must be positive. Received: count=0"):
+        spread_indices(0, 4)
+    with pytest.raises(ValueError, match="`num_images` must be positive. Received: num_images=-1"):
+        spread_indices(1, -1)
 
 
 def test_square_resize():

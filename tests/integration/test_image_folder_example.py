@@ -1,11 +1,14 @@
 """A folder of images from start to end: scores, pictures, broken files by name, going on."""
 
+import functools
 import json
 
+import keras
 import numpy as np
 import pytest
 from example_scripts import load_example
 
+from keras_sagan import SAGAN
 from keras_sagan.data import load_fashion_mnist
 
 Image = pytest.importorskip("PIL.Image")
@@ -47,3 +50,28 @@ def test_a_run_and_going_on(photos, tmp_path, capsys):
     run(*common, "--epochs", 2, "--workdir", tmp_path)
     assert json.loads((tmp_path / "results.json").read_text())["steps"] == 6
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 3
+
+
+def test_colour_images_of_another_power_of_two(tmp_path, monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    for index in range(4):
+        pixels = rng.integers(0, 256, (70, 50 + 10 * index, 3), "uint8")
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+    # Two steps: tracing would take longer.
+    monkeypatch.setattr(SAGAN, "compile", functools.partialmethod(SAGAN.compile, run_eagerly=True))
+    options = ["--images", tmp_path, "--workdir", tmp_path / "run", "--image_size", 64]
+    options += ["--base_filters", 8, "--batch_size", 2, "--epochs", 1, "--fid_images", 0]
+    load_example("image_folder").main([*map(str, options)])
+    assert "4 images of 64 pixels" in capsys.readouterr().out
+    for name in ("samples_epoch_001", "attention_epoch_001", "attention_epoch_001_discriminator"):
+        with Image.open(tmp_path / "run" / f"{name}.png") as picture:
+            assert np.ptp(np.asarray(picture.convert("RGB")), axis=-1).any(), name
+    model = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    assert model.image_shape == (64, 64, 3) and model.num_classes is None
+
+
+def test_a_size_that_is_not_offered(capsys):
+    with pytest.raises(SystemExit):
+        load_example("image_folder").main(["--images", "any", "--image_size", "48"])
+    error = capsys.readouterr().err
+    assert "argument --image_size: invalid choice: 48 (choose from 8, 16, 32, 64, 128" in error

@@ -1,3 +1,4 @@
+import io
 import types
 
 import numpy as np
@@ -144,3 +145,10 @@ def test_monitors_have_their_panels_and_many_curves_are_counted():
     assert legend_texts(sigma) == ["G  5 curves", "D  3 curves"]
     assert len(sigma.lines) == 8
     assert len({line.get_color() for line in sigma.lines}) == 2
+
+
+def test_a_notebook_shows_the_figure():
+    """By itself a notebook knows the figures of pyplot alone, and would print `<Figure …>`."""
+    figure = plot_curves({"d_loss": [1.0, 2.0]})
+    image = pytest.importorskip("PIL.Image").open(io.BytesIO(figure._repr_png_()))
+    assert image.size == tuple(int(x * figure.dpi) for x in figure.get_size_inches())

@@ -1,0 +1,95 @@
+"""The pictures of the documentation in miniature, and the page that reads the recorded curves."""
+
+import functools
+import json
+
+import common
+import doc_pictures
+import pytest
+
+from keras_sagan import SAGAN, data
+
+pytest.importorskip("matplotlib")
+RECORD = json.loads((common.RESULTS / "collapse_monitor.json").read_text(encoding="utf-8"))
+PAGE = (common.ROOT / "docs" / "guides" / "healthy.md").read_text(encoding="utf-8")
+
+
+def test_pictures_in_miniature(tmp_path, monkeypatch):
+    images, labels = data.load_fashion_mnist()
+    monkeypatch.setattr(data, "load_fashion_mnist", lambda: (images[:200], labels[:200]))
+    monkeypatch.setattr(SAGAN, "compile", functools.partialmethod(SAGAN.compile, run_eagerly=True))
+    places = ["--output", str(tmp_path), "--record", str(tmp_path / "record.json")]
+    small = "--base_filters 4 --batch_size 4 --epochs 1 --steps_per_epoch 1".split()
+    doc_pictures.main([*places, *small])
+    # What the pages show is what this makes, and nothing else of it.
+    pictures = {path.name for path in tmp_path.iterdir()} - {"record.json"}
+    committed = {path.name for path in (common.ROOT / "docs" / "images").iterdir()}
+    assert committed - pictures == {  # those of examples/fashion_mnist.py and of other benchmarks
+        "ablation.png",
+        "attention.png",
+        "attention_cost.png",
+        "curves.png",
+        "samples.png",
+    }
+    assert pictures <= committed
+    record = json.loads((tmp_path / "record.json").read_text(encoding="utf-8"))
+    assert record.keys() >= RECORD.keys()
+    for name, run in record["runs"].items():
+        assert run.keys() == RECORD["runs"][name].keys()
+        assert run["figures"].keys() == RECORD["runs"][name]["figures"].keys()
+
+
+def test_the_collapsing_run_has_no_spectral_norm_in_its_discriminator_and_equal_rates():
+    models = {collapses: doc_pictures.build(collapses, 4) for collapses in (True, False)}
+    for collapses, model in models.items():
+        assert model.ttur["g_learning_rate"] == model.ttur["d_learning_rate"]
+        normalised = {name.partition("/")[0] for name in model.spectral_norms()}
+        assert normalised == ({"generator"} if collapses else {"generator", "discriminator"})
+    rates = {name: models[name == "collapsed"].ttur["d_learning_rate"] for name in RECORD["runs"]}
+    assert rates == RECORD["learning_rates"]
+
+
+def test_the_monitor_fired_on_the_collapse_and_was_silent_on_the_healthy_run():
+    healthy, collapsed = RECORD["runs"]["healthy"], RECORD["runs"]["collapsed"]
+    assert healthy["warning"] is None and "`CollapseMonitor` stayed silent." in PAGE
+    quoted = " ".join(line.removeprefix(">").strip() for line in PAGE.splitlines())
+    assert collapsed["warning"] in quoted
+    assert collapsed["figures"]["d_loss"][2:] == [2.0] * 13
+    assert set(collapsed["figures"]["real_logits"][2:]) == {-0.0974}
+
+
+def test_the_page_has_the_recorded_figures():
+    settings, figures = RECORD["settings"], RECORD["runs"]["healthy"]["figures"]
+    size = f"{settings['epochs']} × {settings['steps_per_epoch']} steps of"
+    assert f"`base_filters={settings['base_filters']}`, both rates 4e-4, {size}" in PAGE
+    losses, layers = figures["d_loss"], ("generator/attention_16", "discriminator/attention_16")
+    rows = {  # names of the figures, and digits after the first epoch and after the last
+        "mean logits, real and generated": (["real_logits", "fake_logits"], 2, 2),
+        "inside the hinge margin, real and generated": (["real_in_margin", "fake_in_margin"], 2, 2),
+        "γ, generator and discriminator": ([f"gamma/{x}" for x in layers], 4, 3),
+        "attention entropy, generator and discriminator": (
+            [f"attention_entropy/{x}" for x in layers],
+            *(2, 2),
+        ),
+        "largest σ, generator and discriminator": (
+            ["sigma/generator", "sigma/discriminator"],
+            2,
+            2,
+        ),
+        "sample diversity": (["sample_diversity"], 3, 3),
+    }
+    last = f"{losses[-1]:.2f} (lowest {min(losses):.2f})"
+    assert f"| loss of the discriminator | {losses[0]:.2f} | {last} |" in PAGE
+    for row, (names, *digits) in rows.items():
+        ends = (
+            ", ".join(f"{figures[name][index]:.{count}f}" for name in names)
+            for index, count in zip((0, -1), digits)
+        )
+        assert f"| {row} | {' | '.join(ends)} |" in PAGE
+    ends = [
+        [figures[f"gamma/{layer}"][-1] for layer in layers]
+        for figures in (RECORD["runs"][name]["figures"] for name in ("healthy", "collapsed"))
+    ]
+    words = " ".join(PAGE.split())
+    assert f"generator was {ends[0][0]:.3f}, that of the discriminator {ends[0][1]:.3f}" in words
+    assert f"in the collapsed one, {ends[1][0]:.3f} and {ends[1][1]:.3f}." in words
