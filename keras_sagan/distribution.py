@@ -3,10 +3,12 @@
 import json
 import os
 
+import grpc  # Comes with TensorFlow, which speaks it with its workers.
 import numpy as np
 import tensorflow as tf
 
 STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
+TPU_PATIENCE = 60.0  # Seconds to wait for a TPU's address to answer.
 
 
 def make_strategy(name="auto", devices=None, tpu=None):
@@ -28,7 +30,8 @@ def make_strategy(name="auto", devices=None, tpu=None):
         A `tf.distribute.Strategy`.
 
     Raises:
-        ValueError: For an unknown name, a TPU that can't be found, or a malformed `TF_CONFIG`.
+        ValueError: For an unknown name, a TPU that can't be found or doesn't answer within a
+            minute, or a malformed `TF_CONFIG`.
 
     Example:
 
@@ -62,6 +65,7 @@ def _resolve(tpu):
 def _tpu_strategy(tpu):
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu)
+        _wait_for_answers(resolver.cluster_spec())
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except Exception as error:  # Each way a TPU can be missing has an error class of its own.
@@ -70,6 +74,18 @@ def _tpu_strategy(tpu):
             f"VM. Received: tpu={tpu!r}, for which TensorFlow says: {error}"
         ) from error
     return tf.distribute.TPUStrategy(resolver)
+
+
+def _wait_for_answers(cluster_spec):
+    """Raises if an address doesn't speak gRPC: TensorFlow would wait for it without end."""
+    for address in [
+        address for job in cluster_spec.jobs for address in cluster_spec.job_tasks(job)
+    ]:
+        with grpc.insecure_channel(address) as channel:
+            try:
+                grpc.channel_ready_future(channel).result(timeout=TPU_PATIENCE)
+            except grpc.FutureTimeoutError as error:
+                raise TimeoutError(f"no answer from {address} in {TPU_PATIENCE:g} s") from error
 
 
 def check_tf_config(text):

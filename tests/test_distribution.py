@@ -1,8 +1,10 @@
 import json
+import socket
 
 import pytest
 import tensorflow as tf
 
+from keras_sagan import distribution
 from keras_sagan.distribution import check_tf_config, make_strategy
 
 
@@ -34,6 +36,21 @@ def test_a_tpu_that_cannot_be_resolved(name, monkeypatch):
     monkeypatch.setattr(tf.distribute.cluster_resolver, "TPUClusterResolver", fail)
     with pytest.raises(ValueError, match="`tpu` must be .*Received: tpu='nowhere'.*no route"):
         make_strategy(name, tpu="nowhere")
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_a_tpu_that_does_not_answer(listens, monkeypatch):
+    """TensorFlow alone waits for an address without end, also for one that nobody listens at."""
+    monkeypatch.setattr(distribution, "TPU_PATIENCE", 0.5)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        if listens:
+            silent.listen()
+        tpu = f"grpc://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(
+            ValueError, match="`tpu` must be .*Received: tpu='grpc.* no answer from"
+        ):
+            make_strategy("tpu", tpu=tpu)
 
 
 def test_tf_config_counts_workers(monkeypatch):
