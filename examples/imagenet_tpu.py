@@ -10,8 +10,9 @@ Result:    in --workdir: checkpoints/, tensorboard/, samples_epoch_*.png and fid
 Was run:   `--smoke`, the whole of this file with small networks and TFDS's mock images: a minute on
            2 CPU cores; by the tests on one device and two replicas, by hand on two workers.
 Was not:   no TPU run and no ImageNet run has been made, so there is no time and no score to state.
-           docs/tpu.md has what the TPU compiler says of the training step at 128 pixels, and
-           benchmarks/input_pipeline.py measures that the input pipeline keeps ahead.
+Compiled:  the defaults' training step by the TPU's compiler, 32 images on a v5e in mixed_bfloat16:
+           2,747 GFLOP and 35.9 GB accessed, 2.59 GB of 16 GB in use (83.8 % to spare). More in
+           docs/tpu.md; benchmarks/input_pipeline.py measures that the input pipeline keeps ahead.
 """
 
 import argparse
@@ -32,7 +33,7 @@ import tensorflow as tf
 
 import keras_sagan
 from keras_sagan import callbacks, data, metrics
-from keras_sagan.distribution import STRATEGIES, make_strategy
+from keras_sagan.distribution import STRATEGIES, check_workers_agree, make_strategy
 from keras_sagan.models import PRESETS
 
 SMOKE = dict(base_filters=8, image_size=64, batch_size=8, log_every=4, grid_every=4)
@@ -64,6 +65,7 @@ def parse_arguments(arguments=None):
     fids = ("auto", "required", "off", "stand_in")
     add("--fid", choices=fids, default="auto", help="auto: if its network can be had")
     add("--inception", help="folder of TF-GAN's Inception, where it can't be downloaded")
+    add("--inception_sha256", help="its digest as fid.json has it, to run no other network")
     add("--strategy", choices=STRATEGIES, default="auto")
     add("--tpu", help='name or address of the TPU, or "local" on a TPU VM')
     add("--policy", help="mixed_bfloat16 on a TPU and float32 elsewhere if not given")
@@ -118,7 +120,8 @@ def fid_callback(settings, info):
     elif (size, channels) == (32, 1):
         extractor = metrics.GreyClassifierFeatures()
     else:
-        extractor = metrics.TFGANInception(settings.inception or metrics.TFGAN_INCEPTION_HANDLE)
+        handle = settings.inception or metrics.TFGAN_INCEPTION_HANDLE
+        extractor = metrics.TFGANInception(handle, settings.inception_sha256)
     try:
         extractor(np.zeros((1, *info.image_shape), "float32"))
     except (RuntimeError, ImportError) as error:
@@ -138,6 +141,13 @@ def fid_callback(settings, info):
         batch_size=batch_size,
         seed=settings.seed,
     )
+
+
+def agreed_fid(strategy, settings, info):
+    """What `fid_callback` returns, if all workers have it: all take part in measuring."""
+    fid = fid_callback(settings, info)
+    check_workers_agree(strategy, fid=fid.name if fid else None)
+    return fid
 
 
 class Record(keras.callbacks.Callback):
@@ -177,7 +187,7 @@ def run(settings):
         model = build_model(settings, info, is_tpu)
     if settings.log_every % model.steps_per_execution:
         sys.exit(f"--log_every must be a multiple of {model.steps_per_execution} steps at once")
-    fid = fid_callback(settings, info)
+    fid = agreed_fid(strategy, settings, info)
     checkpoint = callbacks.TrainingCheckpoint(
         f"{settings.workdir}/checkpoints", monitor=fid.name if fid else None
     )
