@@ -256,12 +256,13 @@ def test_what_a_strategy_runs_is_the_step_with_static_shapes_and_no_host_call(mo
     assert not [kind for kind in kinds if any(word in kind for word in words)]
 
 
-def test_jit_compile_agrees(compiled):
+def test_jit_compile_agrees_alone_and_within_an_execution(compiled):
     model = tiny.build_sagan()
     model.set_weights(compiled[1])
-    model.compile(**tiny.sgd(), jit_compile=True)
-    history = fit(model, IMAGES[:8], LABELS[:8])
-    expected = rerun(compiled, IMAGES[:8], LABELS[:8])
+    model.compile(**tiny.sgd(), jit_compile=True, steps_per_execution=2)
+    history = fit(model, IMAGES[:12], LABELS[:12])  # Two steps in one call, and one by itself.
+    expected = rerun(compiled, IMAGES[:12], LABELS[:12])
+    assert int(model.steps.numpy()) == 3
     assert_same(tiny.weights(model), tiny.weights(compiled[0]), atol=1e-5)
     for name, values in expected.items():
         assert history[name] == pytest.approx(values, abs=1e-4), name
