@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import grpc  # Comes with TensorFlow, which speaks it with its workers.
 import numpy as np
@@ -30,8 +31,8 @@ def make_strategy(name="auto", devices=None, tpu=None):
         A `tf.distribute.Strategy`.
 
     Raises:
-        ValueError: For an unknown name, a TPU that can't be found or doesn't answer within a
-            minute, or a malformed `TF_CONFIG`.
+        ValueError: For an unknown name, devices that aren't there, a TPU that can't be found or
+            doesn't answer within a minute, or a malformed `TF_CONFIG`.
 
     Example:
 
@@ -49,8 +50,22 @@ def make_strategy(name="auto", devices=None, tpu=None):
         check_tf_config(os.environ.get("TF_CONFIG"))
         return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "mirrored":
+        _check_devices(devices)
         return tf.distribute.MirroredStrategy(devices)
     return tf.distribute.get_strategy()
+
+
+def _check_devices(devices):
+    """Raises for devices that aren't there, which TensorFlow would replace in silence."""
+
+    def plain(name):
+        return name.upper().rpartition("/")[2].removeprefix("DEVICE:")
+
+    found = [plain(device.name) for device in tf.config.list_logical_devices()]
+    if devices is not None and (not devices or {plain(name) for name in devices} - set(found)):
+        raise ValueError(
+            f"`devices` must be a list of names among {found}. Received: devices={devices}"
+        )
 
 
 def _resolve(tpu):
@@ -99,7 +114,8 @@ def check_tf_config(text):
         Integer, the number of workers (a chief counts as one).
 
     Raises:
-        ValueError: If it is missing, is not JSON, or names no worker or a task outside the cluster.
+        ValueError: If it is missing, is not JSON, names no worker, an address twice, or a task
+            that isn't one of the workers.
     """
     expected = (
         'TF_CONFIG must be JSON like {"cluster": {"worker": ["host:port", …]}, '
@@ -110,12 +126,13 @@ def check_tf_config(text):
         cluster, task = config["cluster"], config["task"]
         hosts = [*cluster.get("chief", []), *cluster.get("worker", [])]
         own = cluster[task["type"]][int(task["index"])]
-        is_valid = all(isinstance(host, str) and ":" in host for host in [*hosts, own])
+        is_valid = all(re.fullmatch(r"\S+:\d+", host) for host in [*hosts, own])
     except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
         raise ValueError(
             f"{expected}. Received: TF_CONFIG={text!r} ({type(error).__name__}: {error})"
         ) from error
-    if not hosts or not is_valid or int(task["index"]) < 0:
+    is_valid = is_valid and own in hosts and len(set(hosts)) == len(hosts)
+    if not is_valid or int(task["index"]) < 0:
         raise ValueError(f"{expected}. Received: TF_CONFIG={text!r}")
     return len(hosts)
 

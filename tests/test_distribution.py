@@ -18,9 +18,16 @@ def test_one_device(monkeypatch):
         assert make_strategy(name).num_replicas_in_sync == 1
 
 
-def test_mirrored_on_given_devices():
-    strategy = make_strategy("mirrored", devices=["CPU:0"])
+@pytest.mark.parametrize("name", ["CPU:0", "/cpu:0", "/device:CPU:0"])
+def test_mirrored_on_given_devices(name):
+    strategy = make_strategy("mirrored", devices=[name])
     assert isinstance(strategy, tf.distribute.MirroredStrategy)
+
+
+@pytest.mark.parametrize("devices", [[], ["GPU:7"], ["CPU:0", "GPU:7"]])
+def test_devices_that_are_not_there(devices):
+    with pytest.raises(ValueError, match="`devices` must be .*'CPU:0', .*Received: devices=\\["):
+        make_strategy("mirrored", devices)
 
 
 def test_unknown_name():
@@ -73,6 +80,10 @@ def test_tf_config_counts_workers(monkeypatch):
         config(index=-1),
         config(kind="boss"),
         config(["a"]),
+        config(["a:http", "b:1"]),
+        config(["a:1", "a:1"]),
+        config([["a:1"]]),
+        '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "ps", "index": 0}}',
         json.dumps({"cluster": {"worker": "a:1"}}),
     ],
 )
