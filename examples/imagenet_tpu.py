@@ -33,7 +33,7 @@ import tensorflow as tf
 
 import keras_sagan
 from keras_sagan import callbacks, data, metrics
-from keras_sagan.distribution import STRATEGIES, check_workers_agree, make_strategy
+from keras_sagan.distribution import STRATEGIES, check_workers_agree, is_chief, make_strategy
 from keras_sagan.models import PRESETS
 
 SMOKE = dict(base_filters=8, image_size=64, batch_size=8, log_every=4, grid_every=4)
@@ -179,8 +179,7 @@ def run(settings):
     check_workdir(settings.workdir)
     strategy = make_strategy(settings.strategy, tpu=settings.tpu)
     is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
-    is_worker = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-    is_chief = not is_worker or strategy.cluster_resolver.task_id == 0
+    is_first = is_chief(strategy)
     keras.config.set_dtype_policy(settings.policy or ("mixed_bfloat16" if is_tpu else "float32"))
     _, info = load(settings, batch_size=settings.batch_size)
     with strategy.scope():
@@ -195,7 +194,7 @@ def run(settings):
     dataset, info = load(settings, batch_size=settings.batch_size, start_step=step)
 
     # All workers take part in drawing and measuring; the first one keeps the results.
-    is_own_folder = is_chief and "://" not in settings.workdir
+    is_own_folder = is_first and "://" not in settings.workdir
     pictures = Path(settings.workdir if is_own_folder else tempfile.mkdtemp())
     grid_every = settings.grid_every // settings.log_every
     names = list(info.class_names)
@@ -203,10 +202,10 @@ def run(settings):
     beside += [fid] if fid else []
     stop = callbacks.StopOnNonFinite(settings.log_every)
     beside += [stop]
-    beside += [Record(settings.workdir, pictures, fid)] if is_chief else []
-    if is_chief and importlib.util.find_spec("tensorboard"):
+    beside += [Record(settings.workdir, pictures, fid)] if is_first else []
+    if is_first and importlib.util.find_spec("tensorboard"):
         beside.append(keras.callbacks.TensorBoard(f"{settings.workdir}/tensorboard"))
-    elif is_chief:
+    elif is_first:
         print("Training goes on without TensorBoard's logs: pip install tensorboard", flush=True)
     print(
         f"{settings.preset}, recipe {settings.recipe}, on {info.num_images} images of "
@@ -220,7 +219,7 @@ def run(settings):
         epochs=settings.steps // settings.log_every,  # An epoch is --log_every steps.
         steps_per_epoch=settings.log_every,
         callbacks=[*beside, checkpoint],
-        verbose="auto" if is_chief else 0,
+        verbose="auto" if is_first else 0,
     )
     if stop.reason:
         sys.exit(f"{stop.reason} The newest of {checkpoint.directory} is from before.")

@@ -137,6 +137,29 @@ def check_tf_config(text):
     return len(hosts)
 
 
+def is_chief(strategy):
+    """Says whether this process is the only one, or the one that writes for all workers.
+
+    Args:
+        strategy: A `tf.distribute.Strategy`.
+
+    Returns:
+        Boolean.
+
+    Example:
+
+    >>> is_chief(make_strategy("none"))
+    True
+    """
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return True
+    resolver = strategy.cluster_resolver
+    if resolver.task_type in (None, "chief"):
+        return True
+    has_chief = "chief" in resolver.cluster_spec().jobs
+    return resolver.task_type == "worker" and resolver.task_id == 0 and not has_chief
+
+
 def check_workers_agree(strategy, **values):
     """Raises unless all workers of a strategy have the same values.
 

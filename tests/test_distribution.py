@@ -1,11 +1,12 @@
 import json
 import socket
+import types
 
 import pytest
 import tensorflow as tf
 
 from keras_sagan import distribution
-from keras_sagan.distribution import check_tf_config, make_strategy
+from keras_sagan.distribution import check_tf_config, is_chief, make_strategy
 
 
 def config(workers=("a:1", "b:1"), index=0, kind="worker"):
@@ -95,3 +96,20 @@ def test_malformed_tf_config(text, monkeypatch):
         for name in ("multi_worker", "auto"):
             with pytest.raises(ValueError, match="TF_CONFIG must be JSON"):
                 make_strategy(name)
+
+
+def strategy_of(task_type, task_id, jobs=("worker",)):
+    strategy = object.__new__(tf.distribute.MultiWorkerMirroredStrategy)
+    spec = types.SimpleNamespace(jobs=list(jobs))
+    resolver = types.SimpleNamespace(
+        task_type=task_type, task_id=task_id, cluster_spec=lambda: spec
+    )
+    strategy._extended = types.SimpleNamespace(_cluster_resolver=resolver)
+    return strategy
+
+
+def test_who_is_chief():
+    assert is_chief(strategy_of("worker", 0)) and is_chief(strategy_of("chief", 0))
+    assert not is_chief(strategy_of("worker", 1))
+    assert not is_chief(strategy_of("worker", 0, ("chief", "worker")))
+    assert is_chief(tf.distribute.get_strategy())
