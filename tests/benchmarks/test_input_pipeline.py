@@ -27,3 +27,9 @@ def test_what_chips_could_ask_for():
     assert input_pipeline.demand_table(chips) in PAGE
     # The step's 2.7 TFLOP take a v5e 14 ms at its peak, and its 36 GB take it 44 ms.
     assert 32 / 0.050 < chips[0]["images_per_second_at_most"] < 32 / 0.040
+
+
+def test_the_record_has_what_chips_could_ask_for():
+    rate = RECORD["images_per_second_medians"]["pipeline"]["per_core_second"]
+    step = input_pipeline.STEP_RECORD.name
+    assert RECORD["demand"] == {"step": step, "chips": input_pipeline.demand(rate)}
