@@ -4,10 +4,11 @@ Command:   python benchmarks/input_pipeline.py --json
 Measures   `load_tfds` on stored JPEGs like ImageNet's, against the training step of
            sagan_imagenet_128 on the same machine in the same run, and against the most that a
            TPU core and a GPU could ask for by their specifications
-Result:    benchmarks/results/input_pipeline.json and a table; about 4 minutes on 2 CPU cores
+Result:    benchmarks/results/input_pipeline.json and the tables of docs/performance.md; about 4
+           minutes on 2 CPU cores
 
 The images are synthetic: 500 x 375 pixels with the 1/f spectrum of photographs and sensor noise,
-about 108 kB each as JPEG (quality 90, chroma at half resolution), in TFDS's own files. The
+106 kB each as JPEG (quality 90, chroma at half resolution), in TFDS's own files. The
 pipeline does all that training asks of it: reading, checksums, shuffling, decoding, the central
 square, anti-aliased resizing to 128 pixels, batches. A core's share is counted in CPU time, which
 other processes on the machine hardly change.
@@ -145,6 +146,25 @@ def demand(images_per_core_second):
     return rows
 
 
+def speed_table(record):
+    """What was measured, as it stands in docs/performance.md."""
+    lines = ["| | images a second | images a second of one core |", "|---|---:|---:|"]
+    names = {"pipeline": "`load_tfds`", "training_step": "training step"}
+    for key, figure in record["images_per_second_medians"].items():
+        cells = (f"{figure[name]:.3g}" for name in ("per_second", "per_core_second"))
+        lines.append(f"| {names[key]} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def demand_table(chips):
+    """What `demand` returned, as it stands in docs/performance.md."""
+    lines = ["| one chip | images a second at most | cores that keep up |", "|---|---:|---:|"]
+    for row in chips:
+        figures = row["images_per_second_at_most"], row["cores_that_keep_up"]
+        lines.append(f"| {row['chip']} | {figures[0]:,.0f} | {figures[1]:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0],
@@ -168,7 +188,7 @@ def main():
     figures = {"pipeline": medians(pipeline), "training_step": medians(step)}
     ratio = figures["pipeline"]["per_core_second"] / figures["training_step"]["per_core_second"]
     chips = demand(figures["pipeline"]["per_core_second"])
-    common.record(
+    record = common.record(
         __file__,
         arguments.json,
         packages=("keras", "tensorflow", "tensorflow-datasets"),
@@ -183,10 +203,7 @@ def main():
         demand={"step": STEP_RECORD.name, "chips": chips},
         runs={"pipeline": pipeline, "training_step": step},
     )
-    print(f"{'images per second (medians)':32} {'all cores':>12} {'a core':>12}")
-    for name, figure in figures.items():
-        print(f"{name:32} {figure['per_second']:12.2f} {figure['per_core_second']:12.2f}")
-    common.print_table(chips)
+    print(speed_table(record), demand_table(chips), sep="\n")
     print(f"The pipeline has {ratio:.0f} times the step's images per core.")
 
 

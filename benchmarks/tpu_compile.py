@@ -171,6 +171,18 @@ def describe(report):
     )
 
 
+def row(settings, report):
+    """The row of docs/tpu.md for a recorded report."""
+    memory = {name: size / 1e9 for name, size in report["memory_bytes"].items()}
+    cells = [
+        *(settings["recipe"], report["chip"], settings["policy"]),
+        *(f"{report['flops'] / 1e9:,.0f}", f"{report['bytes_accessed'] / 1e9:.1f}"),
+        *(f"{memory[name]:.2f}" for name in ("argument", "temporary", "program", "total")),
+        *(f"{report['hbm_bytes'] / 1e9:.0f}", f"{report['spare']:.1%}".replace("%", " %")),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
 def parse_arguments(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0],

@@ -10,8 +10,9 @@ Result:    in --workdir: checkpoints/, tensorboard/, samples_epoch_*.png and fid
 Was run:   `--smoke`, the whole of this file with small networks and TFDS's mock images: a minute on
            2 CPU cores; by the tests on one device and two replicas, by hand on two workers.
 Was not:   no TPU run and no ImageNet run has been made, so there is no time and no score to state.
-           docs/tpu.md has what the TPU compiler says of the training step at 128 pixels, and
-           benchmarks/input_pipeline.py measures that the input pipeline keeps ahead.
+Compiled:  the defaults' training step by the TPU's compiler, 32 images on a v5e in mixed_bfloat16:
+           2,747 GFLOP and 35.9 GB accessed, 2.59 GB of 16 GB in use (83.8 % to spare). More in
+           docs/tpu.md; benchmarks/input_pipeline.py measures that the input pipeline keeps ahead.
 """
 
 import argparse
@@ -32,7 +33,7 @@ import tensorflow as tf
 
 import keras_sagan
 from keras_sagan import callbacks, data, metrics
-from keras_sagan.distribution import STRATEGIES, make_strategy
+from keras_sagan.distribution import STRATEGIES, check_workers_agree, is_chief, make_strategy
 from keras_sagan.models import PRESETS
 
 SMOKE = dict(base_filters=8, image_size=64, batch_size=8, log_every=4, grid_every=4)
@@ -143,6 +144,13 @@ def fid_callback(settings, info):
     )
 
 
+def agreed_fid(strategy, settings, info):
+    """What `fid_callback` returns, if all workers have it: all take part in measuring."""
+    fid = fid_callback(settings, info)
+    check_workers_agree(strategy, fid=fid.name if fid else None)
+    return fid
+
+
 class Record(keras.callbacks.Callback):
     """Keeps fid.json, and brings the pictures to a workdir that is no local folder."""
 
@@ -172,15 +180,14 @@ def run(settings):
     check_workdir(settings.workdir)
     strategy = make_strategy(settings.strategy, tpu=settings.tpu)
     is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
-    is_worker = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-    is_chief = not is_worker or strategy.cluster_resolver.task_id == 0
+    is_first = is_chief(strategy)
     keras.config.set_dtype_policy(settings.policy or ("mixed_bfloat16" if is_tpu else "float32"))
     _, info = load(settings, batch_size=settings.batch_size)
     with strategy.scope():
         model = build_model(settings, info, is_tpu)
     if settings.log_every % model.steps_per_execution:
         sys.exit(f"--log_every must be a multiple of {model.steps_per_execution} steps at once")
-    fid = fid_callback(settings, info)
+    fid = agreed_fid(strategy, settings, info)
     checkpoint = callbacks.TrainingCheckpoint(
         f"{settings.workdir}/checkpoints", monitor=fid.name if fid else None
     )
@@ -188,7 +195,7 @@ def run(settings):
     dataset, info = load(settings, batch_size=settings.batch_size, start_step=step)
 
     # All workers take part in drawing and measuring; the first one keeps the results.
-    is_own_folder = is_chief and "://" not in settings.workdir
+    is_own_folder = is_first and "://" not in settings.workdir
     pictures = Path(settings.workdir if is_own_folder else tempfile.mkdtemp())
     grid_every = settings.grid_every // settings.log_every
     names = list(info.class_names)
@@ -196,10 +203,10 @@ def run(settings):
     beside += [fid] if fid else []
     stop = callbacks.StopOnNonFinite(settings.log_every)
     beside += [stop]
-    beside += [Record(settings.workdir, pictures, fid)] if is_chief else []
-    if is_chief and importlib.util.find_spec("tensorboard"):
+    beside += [Record(settings.workdir, pictures, fid)] if is_first else []
+    if is_first and importlib.util.find_spec("tensorboard"):
         beside.append(keras.callbacks.TensorBoard(f"{settings.workdir}/tensorboard"))
-    elif is_chief:
+    elif is_first:
         print("Training goes on without TensorBoard's logs: pip install tensorboard", flush=True)
     print(
         f"{settings.preset}, recipe {settings.recipe}, on {info.num_images} images of "
@@ -213,7 +220,7 @@ def run(settings):
         epochs=settings.steps // settings.log_every,  # An epoch is --log_every steps.
         steps_per_epoch=settings.log_every,
         callbacks=[*beside, checkpoint],
-        verbose="auto" if is_chief else 0,
+        verbose="auto" if is_first else 0,
     )
     if stop.reason:
         sys.exit(f"{stop.reason} The newest of {checkpoint.directory} is from before.")

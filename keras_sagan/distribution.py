@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 
+import grpc  # Comes with TensorFlow, which speaks it with its workers.
 import numpy as np
 import tensorflow as tf
 
 STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
 """The names that `make_strategy` takes."""
+TPU_PATIENCE = 60.0  # Seconds to wait for a TPU's address to answer.
 
 
 def make_strategy(name="auto", devices=None, tpu=None):
@@ -29,7 +32,8 @@ def make_strategy(name="auto", devices=None, tpu=None):
         A `tf.distribute.Strategy`.
 
     Raises:
-        ValueError: For an unknown name, a TPU that can't be found, or a malformed `TF_CONFIG`.
+        ValueError: For an unknown name, devices that aren't there, a TPU that can't be found or
+            doesn't answer within a minute, or a malformed `TF_CONFIG`.
 
     Example:
 
@@ -47,8 +51,22 @@ def make_strategy(name="auto", devices=None, tpu=None):
         check_tf_config(os.environ.get("TF_CONFIG"))
         return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "mirrored":
+        _check_devices(devices)
         return tf.distribute.MirroredStrategy(devices)
     return tf.distribute.get_strategy()
+
+
+def _check_devices(devices):
+    """Raises for devices that aren't there, which TensorFlow would replace in silence."""
+
+    def plain(name):
+        return name.upper().rpartition("/")[2].removeprefix("DEVICE:")
+
+    found = [plain(device.name) for device in tf.config.list_logical_devices()]
+    if devices is not None and (not devices or {plain(name) for name in devices} - set(found)):
+        raise ValueError(
+            f"`devices` must be a list of names among {found}. Received: devices={devices}"
+        )
 
 
 def _resolve(tpu):
@@ -63,6 +81,7 @@ def _resolve(tpu):
 def _tpu_strategy(tpu):
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu)
+        _wait_for_answers(resolver.cluster_spec())
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except Exception as error:  # Each way a TPU can be missing has an error class of its own.
@@ -71,6 +90,18 @@ def _tpu_strategy(tpu):
             f"VM. Received: tpu={tpu!r}, for which TensorFlow says: {error}"
         ) from error
     return tf.distribute.TPUStrategy(resolver)
+
+
+def _wait_for_answers(cluster_spec):
+    """Raises if an address doesn't speak gRPC: TensorFlow would wait for it without end."""
+    for address in [
+        address for job in cluster_spec.jobs for address in cluster_spec.job_tasks(job)
+    ]:
+        with grpc.insecure_channel(address) as channel:
+            try:
+                grpc.channel_ready_future(channel).result(timeout=TPU_PATIENCE)
+            except grpc.FutureTimeoutError as error:
+                raise TimeoutError(f"no answer from {address} in {TPU_PATIENCE:g} s") from error
 
 
 def check_tf_config(text):
@@ -84,7 +115,8 @@ def check_tf_config(text):
         Integer, the number of workers (a chief counts as one).
 
     Raises:
-        ValueError: If it is missing, is not JSON, or names no worker or a task outside the cluster.
+        ValueError: If it is missing, is not JSON, names no worker, an address twice, or a task
+            that isn't one of the workers.
     """
     expected = (
         'TF_CONFIG must be JSON like {"cluster": {"worker": ["host:port", …]}, '
@@ -95,14 +127,38 @@ def check_tf_config(text):
         cluster, task = config["cluster"], config["task"]
         hosts = [*cluster.get("chief", []), *cluster.get("worker", [])]
         own = cluster[task["type"]][int(task["index"])]
-        is_valid = all(isinstance(host, str) and ":" in host for host in [*hosts, own])
+        is_valid = all(re.fullmatch(r"\S+:\d+", host) for host in [*hosts, own])
     except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
         raise ValueError(
             f"{expected}. Received: TF_CONFIG={text!r} ({type(error).__name__}: {error})"
         ) from error
-    if not hosts or not is_valid or int(task["index"]) < 0:
+    is_valid = is_valid and own in hosts and len(set(hosts)) == len(hosts)
+    if not is_valid or int(task["index"]) < 0:
         raise ValueError(f"{expected}. Received: TF_CONFIG={text!r}")
     return len(hosts)
+
+
+def is_chief(strategy):
+    """Says whether this process is the only one, or the one that writes for all workers.
+
+    Args:
+        strategy: A `tf.distribute.Strategy`.
+
+    Returns:
+        Boolean.
+
+    Example:
+
+    >>> is_chief(make_strategy("none"))
+    True
+    """
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return True
+    resolver = strategy.cluster_resolver
+    if resolver.task_type in (None, "chief"):
+        return True
+    has_chief = "chief" in resolver.cluster_spec().jobs
+    return resolver.task_type == "worker" and resolver.task_id == 0 and not has_chief
 
 
 def check_workers_agree(strategy, **values):

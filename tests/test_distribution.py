@@ -1,9 +1,12 @@
 import json
+import socket
+import types
 
 import pytest
 import tensorflow as tf
 
-from keras_sagan.distribution import check_tf_config, make_strategy
+from keras_sagan import distribution
+from keras_sagan.distribution import check_tf_config, is_chief, make_strategy
 
 
 def config(workers=("a:1", "b:1"), index=0, kind="worker"):
@@ -16,9 +19,16 @@ def test_one_device(monkeypatch):
         assert make_strategy(name).num_replicas_in_sync == 1
 
 
-def test_mirrored_on_given_devices():
-    strategy = make_strategy("mirrored", devices=["CPU:0"])
+@pytest.mark.parametrize("name", ["CPU:0", "/cpu:0", "/device:CPU:0"])
+def test_mirrored_on_given_devices(name):
+    strategy = make_strategy("mirrored", devices=[name])
     assert isinstance(strategy, tf.distribute.MirroredStrategy)
+
+
+@pytest.mark.parametrize("devices", [[], ["GPU:7"], ["CPU:0", "GPU:7"]])
+def test_devices_that_are_not_there(devices):
+    with pytest.raises(ValueError, match="`devices` must be .*'CPU:0', .*Received: devices=\\["):
+        make_strategy("mirrored", devices)
 
 
 def test_unknown_name():
@@ -34,6 +44,21 @@ def test_a_tpu_that_cannot_be_resolved(name, monkeypatch):
     monkeypatch.setattr(tf.distribute.cluster_resolver, "TPUClusterResolver", fail)
     with pytest.raises(ValueError, match="`tpu` must be .*Received: tpu='nowhere'.*no route"):
         make_strategy(name, tpu="nowhere")
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_a_tpu_that_does_not_answer(listens, monkeypatch):
+    """TensorFlow alone waits for an address without end, also for one that nobody listens at."""
+    monkeypatch.setattr(distribution, "TPU_PATIENCE", 0.5)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        if listens:
+            silent.listen()
+        tpu = f"grpc://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(
+            ValueError, match="`tpu` must be .*Received: tpu='grpc.* no answer from"
+        ):
+            make_strategy("tpu", tpu=tpu)
 
 
 def test_tf_config_counts_workers(monkeypatch):
@@ -56,6 +81,10 @@ def test_tf_config_counts_workers(monkeypatch):
         config(index=-1),
         config(kind="boss"),
         config(["a"]),
+        config(["a:http", "b:1"]),
+        config(["a:1", "a:1"]),
+        config([["a:1"]]),
+        '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "ps", "index": 0}}',
         json.dumps({"cluster": {"worker": "a:1"}}),
     ],
 )
@@ -67,3 +96,20 @@ def test_malformed_tf_config(text, monkeypatch):
         for name in ("multi_worker", "auto"):
             with pytest.raises(ValueError, match="TF_CONFIG must be JSON"):
                 make_strategy(name)
+
+
+def strategy_of(task_type, task_id, jobs=("worker",)):
+    strategy = object.__new__(tf.distribute.MultiWorkerMirroredStrategy)
+    spec = types.SimpleNamespace(jobs=list(jobs))
+    resolver = types.SimpleNamespace(
+        task_type=task_type, task_id=task_id, cluster_spec=lambda: spec
+    )
+    strategy._extended = types.SimpleNamespace(_cluster_resolver=resolver)
+    return strategy
+
+
+def test_who_is_chief():
+    assert is_chief(strategy_of("worker", 0)) and is_chief(strategy_of("chief", 0))
+    assert not is_chief(strategy_of("worker", 1))
+    assert not is_chief(strategy_of("worker", 0, ("chief", "worker")))
+    assert is_chief(tf.distribute.get_strategy())

@@ -9,6 +9,16 @@ NETWORKS = ("generator", "discriminator", "ema_generator")
 OPTIMIZERS = ("optimizer", "d_optimizer")
 
 
+def check_model(model):
+    """Raises unless a model has what a checkpoint of training holds."""
+    for name in ("generator", "discriminator", "d_optimizer", "steps", "seed"):
+        if not hasattr(model, name):
+            raise ValueError(
+                "`TrainingCheckpoint` must be given a compiled SAGAN. "
+                f"Received: {type(model).__name__} without `{name}`"
+            )
+
+
 def state_of(model):
     """Returns all that training changes, except metrics: networks, the rest, optimisers.
 

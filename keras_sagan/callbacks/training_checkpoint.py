@@ -15,11 +15,12 @@ from keras_sagan.callbacks.model_state import (
     architecture_of,
     assign_state,
     check_architecture,
+    check_model,
     keyed,
     metrics_of,
     state_of,
 )
-from keras_sagan.distribution import check_workers_agree
+from keras_sagan.distribution import check_workers_agree, is_chief
 from keras_sagan.visualization.grid import check_integer
 
 
@@ -123,7 +124,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             ValueError: If the checkpoint belongs to another architecture.
             OSError: If every checkpoint is damaged.
         """
-        _check_model(model)
+        check_model(model)
         manifest = self._restore(model)
         if manifest is None:
             self._say(model, f"No checkpoint in {self.directory}: training starts anew.")
@@ -216,7 +217,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     # During `fit`
 
     def on_train_begin(self, logs=None):
-        _check_model(self.model)
+        check_model(self.model)
         end_passing(self.model)
         if self._is_chief():
             check_writable(self.directory)
@@ -386,33 +387,12 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             raise OSError(*([error.errno] if error.errno else []), message) from error
 
     def _is_chief(self):
-        return _is_chief(self.model)
+        return is_chief(self.model.distribute_strategy)
 
     def _say(self, model, text):
-        if _is_chief(model):
+        if is_chief(model.distribute_strategy):
             print(f"TrainingCheckpoint: {text}", flush=True)
-
-
-def _check_model(model):
-    for name in ("generator", "discriminator", "d_optimizer", "steps", "seed"):
-        if not hasattr(model, name):
-            raise ValueError(
-                "`TrainingCheckpoint` must be given a compiled SAGAN. "
-                f"Received: {type(model).__name__} without `{name}`"
-            )
 
 
 def _steps(model):
     return int(keras.ops.convert_to_numpy(model.steps))
-
-
-def _is_chief(model):
-    """Whether this process is the only one, or the one that writes for all."""
-    strategy = model.distribute_strategy
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return True
-    resolver = strategy.cluster_resolver
-    if resolver.task_type in (None, "chief"):
-        return True
-    has_chief = "chief" in resolver.cluster_spec().jobs
-    return resolver.task_type == "worker" and resolver.task_id == 0 and not has_chief

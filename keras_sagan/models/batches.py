@@ -164,19 +164,20 @@ class BatchCheck:
             images, _ = unpack(part, self.num_classes)
             check_values(images, self.image_shape, has_range=not self.has_passed)
 
-    def check_sizes(self, sizes):
+    def check_sizes(self, sizes, per_worker):
         """Raises unless the replicas share a batch equally; then it has passed.
 
         Args:
             sizes: List of the images that each replica has, `REFUSED` for those of another
                 worker that found its own bad.
+            per_worker: Integer, how many of them are one worker's.
         """
         if REFUSED in sizes:
-            bad = [replica for replica, size in enumerate(sizes) if size == REFUSED]
+            bad = [worker for worker, size in enumerate(sizes[::per_worker]) if size == REFUSED]
             raise ValueError(
                 f"`{self.argument}` must yield good batches on every worker: the message of the "
                 "worker that refused its own says what is wrong. "
-                f"Received: a bad batch on replicas {bad}"
+                f"Received: a bad batch on worker {', '.join(map(str, bad))}"
             )
         if len(set(sizes)) > 1:
             raise ValueError(

@@ -64,7 +64,7 @@ def make_step_function(model, step, check):
             sizes = [int(size) for size in summed(rows).numpy()]
         if error is not None:
             raise error
-        check.check_sizes(sizes)
+        check.check_sizes(sizes, len(parts))
 
     def own_sizes(parts):
         """Images of each replica of this process, and what is wrong with them, or `None`."""

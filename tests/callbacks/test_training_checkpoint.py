@@ -5,7 +5,6 @@ import errno
 import json
 import os
 import subprocess
-import types
 
 import keras
 import numpy as np
@@ -611,28 +610,10 @@ def test_arguments_that_say_nothing(tmp_path):
 # Several workers
 
 
-def strategy_of(task_type, task_id, jobs=("worker",)):
-    strategy = object.__new__(tf.distribute.MultiWorkerMirroredStrategy)
-    spec = types.SimpleNamespace(jobs=list(jobs))
-    resolver = types.SimpleNamespace(
-        task_type=task_type, task_id=task_id, cluster_spec=lambda: spec
-    )
-    strategy._extended = types.SimpleNamespace(_cluster_resolver=resolver)
-    return types.SimpleNamespace(distribute_strategy=strategy)
-
-
-def test_who_is_chief():
-    is_chief = training_checkpoint._is_chief
-    assert is_chief(strategy_of("worker", 0)) and is_chief(strategy_of("chief", 0))
-    assert not is_chief(strategy_of("worker", 1))
-    assert not is_chief(strategy_of("worker", 0, ("chief", "worker")))
-    assert is_chief(types.SimpleNamespace(distribute_strategy=tf.distribute.get_strategy()))
-
-
 def test_other_workers_write_to_a_scratch_folder(model, tmp_path, monkeypatch, capsys):
     writes = []
     write = tf.train.Checkpoint.write
-    monkeypatch.setattr(training_checkpoint, "_is_chief", lambda model: False)
+    monkeypatch.setattr(training_checkpoint, "is_chief", lambda strategy: False)
     monkeypatch.setattr(
         tf.train.Checkpoint,
         "write",

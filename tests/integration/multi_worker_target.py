@@ -15,12 +15,15 @@ import os
 import select
 import sys
 import traceback
+import types
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import example_scripts
 import keras
 import numpy as np
+import support_matrix
 from keras import layers
 
 from keras_sagan import SAGAN, ConditionalBatchNorm, SelfAttention2D, SNConv2D, SNDense
@@ -122,16 +125,24 @@ def differ(strategy, workdir, folder, checkpoints):
     with strategy.scope():
         preset = ("sagan_fashion_mnist_32", "sagan_cifar10_32")[index]
         attempt("preset", lambda: SAGAN.from_preset(preset))
-        model = build_model(seed=5 + index)
+        model = build_model(seed=5 + index, run_eagerly=True)
         attempt("seed", lambda: model.fit(IMAGES, LABELS, batch_size=8, verbose=0))
         model.seed = 5
         checkpoint = TrainingCheckpoint(checkpoints[index])
         attempt("checkpoint", lambda: checkpoint.restore_latest(model))
+        # One that can't have the network of the FID, where `--fid auto` goes on without it.
+        example = example_scripts.load_example("imagenet_tpu")
+        found = types.SimpleNamespace(name="fid_50k"), None
+        example.fid_callback = lambda *arguments: found[index]
+        attempt("fid", lambda: example.agreed_fid(strategy, None, None))
     for name, count in (("uneven", 13), ("empty", 9)):
         data = IMAGES[:count], LABELS[:count], 8
         attempt(name, functools.partial(model.fit, *data, shuffle=False, verbose=0))
     images = IMAGES / np.float32(127.5) - (1.0, np.nan)[index]
     attempt("nan", lambda: model.fit(images, LABELS, batch_size=8, shuffle=False, verbose=0))
+    later = np.where(np.arange(40)[:, None, None, None] < 8, 0.0, images)
+    attempt("later", lambda: model.fit(later, LABELS, batch_size=8, shuffle=False, verbose=0))
+    told["steps"] = int(model.steps.numpy())
     sizes = make_dataset(IMAGES, LABELS, (4, 8)[index])
     attempt("batch_size", lambda: model.fit(sizes, steps_per_epoch=1, verbose=0))
     with strategy.scope():
@@ -139,6 +150,16 @@ def differ(strategy, workdir, folder, checkpoints):
             attempt("networks", lambda: keras.layers.Dense(1).build((None, 2)))
         attempt("networks", lambda: check_workers_agree(strategy, seed=5))
     (folder / "told.json").write_text(json.dumps(told))
+
+
+def support(strategy, workdir, folder, expected):
+    """Finds cells of `docs/support.md` again: one that trains, and what is refused."""
+    cells = {
+        "False mixed_float16": (False, "mixed_float16", expected, True),
+        "XLA, synchronized": (True, "float32", {}, True),
+    }
+    found = {key: support_matrix.attempt(strategy, *cell) for key, cell in cells.items()}
+    (folder / "found.json").write_text(json.dumps(found))
 
 
 def follow(workdir, folder, script):

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import resource
 import shlex
 import subprocess
 import sys
@@ -55,8 +56,12 @@ def run(*arguments):
 def smoke(tmp_path_factory):
     """The folder of `--smoke`, which starts twice, and its output."""
     workdir = tmp_path_factory.mktemp("smoke") / "run"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     code, output = run(SCRIPT, "--smoke", "--workdir", workdir)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert code == 0, output[-4000:]
+    # Under three minutes: of one core's time, which others on the machine hardly change.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 180
     return workdir, output
 
 
@@ -75,6 +80,7 @@ def test_smoke_trains_resumes_and_leaves_its_results(smoke):
     assert "Restored step 4" in output and "steps 4 to 8" in output
     checkpoints = sorted(path.name for path in (workdir / "checkpoints").glob("step-*"))
     assert checkpoints == ["step-00000004", "step-00000008"]
+    assert len(list((workdir / "checkpoints" / "best").iterdir())) == 1
     for epoch in (0, 1, 2):
         with Image.open(workdir / f"samples_epoch_{epoch:03d}.png") as picture:
             assert min(picture.size) > 200
@@ -155,7 +161,13 @@ def without_network(*args):
 def test_without_the_inception_network(example, monkeypatch, capsys):
     from keras_sagan.data import DatasetInfo
 
-    monkeypatch.setattr(example.metrics, "TFGANInception", lambda *handle: without_network)
+    asked = []
+
+    def inception(*arguments):
+        asked.append(arguments)
+        return without_network
+
+    monkeypatch.setattr(example.metrics, "TFGANInception", inception)
     info = DatasetInfo(640, 10, (128, 128, 3), 10, ())
     assert example.fid_callback(example.parse_arguments([]), info) is None
     said = capsys.readouterr().out
@@ -163,7 +175,9 @@ def test_without_the_inception_network(example, monkeypatch, capsys):
     assert example.fid_callback(example.parse_arguments(["--fid", "off"]), info) is None
     assert not capsys.readouterr().out
     with pytest.raises(SystemExit, match="--fid required, but: .*can't be fetched"):
-        example.fid_callback(example.parse_arguments(["--fid", "required"]), info)
+        own = ["--inception", "folder", "--inception_sha256", "12ab"]
+        example.fid_callback(example.parse_arguments(["--fid", "required", *own]), info)
+    assert asked[-1] == ("folder", "12ab")
 
 
 def test_grey_images_are_measured_by_the_small_classifier(example):

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import support_matrix
+import tensorflow as tf
 
 ROOT = Path(__file__).parents[2]
 TARGET = Path(__file__).parent / "multi_worker_target.py"
@@ -175,10 +177,13 @@ def test_workers_that_differ_are_told(jobs, undisturbed, tmp_path):
     assert jobs.exit_codes(workers) == [0, 0], logs(tmp_path)
     first, second = read(tmp_path, "told.json")
     networks = [told.pop("networks", "") for told in (first, second)]
-    bad = [told.pop("nan") for told in (first, second)]
+    for name in ("nan", "later"):
+        bad = [told.pop(name) for told in (first, second)]
+        assert "`x` must yield good batches on every worker" in bad[0]
+        assert bad[0].endswith("Received: a bad batch on worker 1")
+        assert bad[1].startswith("ValueError: `images` must be finite. Received: images with NaN")
     assert first == second
-    assert "`x` must yield good batches on every worker" in bad[0] and "replicas [1]" in bad[0]
-    assert bad[1].startswith("ValueError: `images` must be finite. Received: images with NaN")
+    assert first["steps"] == 3  # The first batches of `uneven`, `empty` and `later` were good.
     same = "must be the same on all workers: start them with the same command"
     assert f"ValueError: `preset` {same}" in first["preset"]
     assert 'preset="sagan_fashion_mnist_32" on worker 0, "sagan_cifar10_32"' in first["preset"]
@@ -186,11 +191,26 @@ def test_workers_that_differ_are_told(jobs, undisturbed, tmp_path):
     assert "seed=5 on worker 0, 6 on worker 1" in first["seed"]
     assert f"ValueError: `newest_checkpoint` {same}" in first["checkpoint"]
     assert "newest_checkpoint=10 on worker 0, 0 on worker 1" in first["checkpoint"]
+    assert f"ValueError: `fid` {same}" in first["fid"]
+    assert 'fid="fid_50k" on worker 0, null on worker 1' in first["fid"]
     divide = "ValueError: `x` must yield batches that the replicas divide: use drop_remainder=True"
     assert divide in first["uneven"] and "[3, 2] on 2 replicas" in first["uneven"]
     assert divide in first["empty"] and "[1, 0] on 2 replicas" in first["empty"]
     assert divide in first["batch_size"] and "[2, 4] on 2 replicas" in first["batch_size"]
     assert networks[0].startswith("RuntimeError: The workers must do the same"), networks
+
+
+def test_cells_of_the_support_page_are_found_again(jobs, undisturbed, tmp_path):
+    record = json.loads((support_matrix.common.RESULTS / "support_matrix.json").read_text())
+    record = record["found"]["multi_worker"]
+    assert record["False float32"] == "works"  # `undisturbed` did, to the values of one device.
+    strategy = tf.distribute.get_strategy()
+    expected = support_matrix.train(strategy, False, "float32")[2]
+    workers = jobs.start("support", tmp_path, free_ports(), expected=expected)
+    assert jobs.exit_codes(workers) == [0, 0], logs(tmp_path)
+    first, second = read(tmp_path, "found.json")
+    assert first == second == {key: record[key] for key in first}, logs(tmp_path)
+    assert [x.split(":")[0] for x in first.values()] == ["works", "refused"]
 
 
 def test_the_commands_of_the_page(jobs, tmp_path):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -183,8 +184,8 @@ def test_recorded_results_add_up(path):
         assert total == sum(memory.values()) - 2 * memory["alias"]
         assert report["spare"] == round(1 - total / report["hbm_bytes"], 4) > 0
         # The documentation's table has the same figures.
-        row = f"{report['flops'] / 1e9:,.0f} | {report['bytes_accessed'] / 1e9:.1f} |"
-        assert row in (ROOT / "docs" / "tpu.md").read_text()
+        row = tpu_compile.row(record["settings"], report)
+        assert f"{row}\n" in (ROOT / "docs" / "tpu.md").read_text(encoding="utf-8")
 
 
 def test_recorded_imagenet_step_has_memory_to_spare():
@@ -194,3 +195,20 @@ def test_recorded_imagenet_step_has_memory_to_spare():
     assert settings["recipe"] == "official" and settings["batch_size"] == 32
     assert settings["policy"] == "mixed_bfloat16" and settings["base_filters"] is None
     assert report["chip"] == "v5e" and report["spare"] >= 0.4
+    # The example's header has the same figures.
+    header = (ROOT / "examples" / "imagenet_tpu.py").read_text(encoding="utf-8").split('"""')[1]
+    header = " ".join(header.split())
+    memory = report["memory_bytes"]["total"] / 1e9
+    assert "32 images on a v5e in mixed_bfloat16" in header
+    said = (
+        f"{report['flops'] / 1e9:,.0f} GFLOP and {report['bytes_accessed'] / 1e9:.1f} GB accessed"
+    )
+    assert f"{said}, {memory:.2f} GB of {report['hbm_bytes'] / 1e9:.0f} GB in use" in header
+    assert f"({report['spare']:.1%}".replace("%", " %") + " to spare)" in header
+
+
+def test_every_row_of_the_page_is_recorded():
+    page = (ROOT / "docs" / "tpu.md").read_text(encoding="utf-8")
+    records = [json.loads(path.read_text()) for path in RESULTS]
+    rows = {tpu_compile.row(x["settings"], report) for x in records for report in x["reports"]}
+    assert {line for line in page.splitlines() if re.match(r"\| \w+ \| v\d", line)} == rows

@@ -9,8 +9,14 @@ import tensorflow as tf
 from keras import layers
 from replicas import two_replicas
 
-from keras_sagan import SAGAN, ConditionalBatchNorm, SelfAttention2D, SNConv2D, SNDense
-from keras_sagan.callbacks import FIDEvaluator, SampleGrid
+from keras_sagan import (
+    SAGAN,
+    ConditionalBatchNorm,
+    SelfAttention2D,
+    SNConv2D,
+    SNDense,
+    callbacks,
+)
 from keras_sagan.metrics import FrechetInceptionDistance
 from keras_sagan.models.sagan import _update
 
@@ -194,24 +200,41 @@ def test_batches_that_the_replicas_do_not_divide_are_refused(batch_size, sizes):
         model.evaluate(uneven, verbose=0)
 
 
-def test_evaluate_generate_and_callbacks(reference, tmp_path):
+def test_evaluate_generate_and_all_callbacks(tmp_path):
     with two_replicas().scope():
         model = make_model()
         model.compile()
-    alone = make_model()
+    alone = make_model(seed=6)
     alone.compile()
     metric = FrechetInceptionDistance(lambda x: x[:, ::4, ::4, 0])
-    evaluator = FIDEvaluator(metric, IMAGES, num_images=20, batch_size=10)
-    model.fit(
-        data(), validation_data=data(), verbose=0, callbacks=[evaluator, SampleGrid(tmp_path)]
-    )
-    alone.set_weights(model.get_weights())
+    figures = [
+        callbacks.FIDEvaluator(metric, IMAGES, num_images=20, batch_size=10),
+        callbacks.AttentionMonitor(num_images=2),
+        callbacks.SpectralMonitor(),
+        callbacks.CollapseMonitor(images_per_class=2),
+        callbacks.StopOnNonFinite(),
+    ]
+    pictures = [callbacks.SampleGrid(tmp_path), callbacks.AttentionFigure(tmp_path, num_images=2)]
+    checkpoint = callbacks.TrainingCheckpoint(tmp_path / "run", monitor="fid_20")
+    all_of_them = [*figures, *pictures, checkpoint]
+    assert {type(x).__name__ for x in all_of_them} == set(callbacks.__all__)
+    history = model.fit(
+        data(), validation_data=data(), verbose=0, callbacks=all_of_them, steps_per_epoch=5
+    ).history
+    # One device that goes on from the checkpoint of two sees the same.
+    assert callbacks.TrainingCheckpoint(tmp_path / "run").restore_latest(alone) == 5
     np.testing.assert_array_equal(model.generate(5, seed=1), alone.generate(5, seed=1))
-    fid = evaluator.history[-1][1]
-    assert np.isfinite(fid) and (tmp_path / "samples_epoch_001.png").exists()
+    names = {path.name for path in tmp_path.glob("*_001*.png")}
+    assert names == {"samples_epoch_001.png", "attention_epoch_001.png"}
+    assert (tmp_path / "run" / "best" / "step-00000005").is_dir()
+    figures = {"fid_20", "sample_diversity", "sigma/generator"}
+    assert figures < set(history) and np.isfinite([x[-1] for x in history.values()]).all()
+    for name, gamma in alone.attention_gammas().items():
+        network = name.split("/")[0]
+        (received,) = [x[-1] for key, x in history.items() if key.startswith(f"gamma/{network}/")]
+        assert received == gamma != 0.0
     one, other = (x.evaluate(data(), return_dict=True, verbose=0) for x in (model, alone))
-    for name in ("real_logits", "real_accuracy"):  # the fakes are drawn by count of batches
-        assert one[name] == pytest.approx(other[name], abs=1e-5)
+    assert one == pytest.approx(other, abs=1e-5)
 
 
 def test_gradient_accumulation_over_replicas_is_refused():

@@ -224,35 +224,45 @@ def test_ways_to_run_agree(compiled, reference, arguments):
         assert history[name] == pytest.approx(values, abs=1e-4), name
 
 
-def test_what_a_strategy_runs_has_no_optional_no_iterator_and_no_host_call(monkeypatch):
-    functions, function = [], tf.function
-
-    def watch(*args, **kwargs):
-        made = function(*args, **kwargs)
-        if not args:  # A decorator with options.
-            return lambda python_function: functions.append(made(python_function)) or functions[-1]
-        functions.append(made)
-        return made
-
-    monkeypatch.setattr(tf, "function", watch)
-    model = tiny.build_sagan(num_classes=None)
+def test_what_a_strategy_runs_is_the_step_with_static_shapes_and_no_host_call(monkeypatch):
+    # As under any strategy; what TPUStrategy adds, the replica's number as a tensor, is in
+    # integration/test_tpu_compile.py.
+    model = tiny.build_sagan()
     model.compile(**tiny.sgd(), steps_per_execution=2)
-    fit(model, IMAGES[:12])  # Two steps in one call, and one by itself.
-    graphs = [x.graph for f in functions for x in f._list_all_concrete_functions()]
-    nodes = [node for graph in graphs for node in graph.as_graph_def().node]
-    library = [x for graph in graphs for x in graph.as_graph_def().library.function]
-    kinds = {node.op for node in nodes} | {node.op for x in library for node in x.node_def}
+    step, taken = model.train_step, []
+    model.train_step = lambda data: taken.append(tf.compat.v1.get_default_graph()) or step(data)
+    strategy, functions, arguments, graphs = model.distribute_strategy, [], [], set()
+    run = strategy.run
+
+    def watch(function, args=(), **kwargs):
+        functions.append(function)
+        arguments.extend(tf.nest.flatten(args))
+        graphs.add(tf.compat.v1.get_default_graph())
+        return run(function, args, **kwargs)
+
+    monkeypatch.setattr(strategy, "run", watch)
+    data = tf.data.Dataset.from_tensor_slices((IMAGES[:12], LABELS[:12]))
+    fit(model, data.batch(4, drop_remainder=True), batch_size=None)  # Two in one call, and one.
+    assert functions[-1] is model.train_step
+    assert len(set(taken)) == len(taken) == 3 and set(taken) <= graphs  # First, loop's body, alone.
+    made = [operation for graph in graphs for operation in graph.get_operations()]
+    shapes = [x.shape for x in arguments if tf.is_tensor(x)]
+    shapes += [x.shape for operation in made for x in operation.outputs]
+    assert len(shapes) > 1000 and all(shape.is_fully_defined() for shape in shapes)
+    definitions = [x for graph in graphs for x in graph.as_graph_def().library.function]
+    kinds = {x.type for x in made} | {node.op for x in definitions for node in x.node_def}
     assert "Conv2D" in kinds and {"While", "StatelessWhile"} & kinds
     words = ("Optional", "Iterator", "PyFunc", "Print", "HostCompute", "StringFormat")
     assert not [kind for kind in kinds if any(word in kind for word in words)]
 
 
-def test_jit_compile_agrees(compiled):
+def test_jit_compile_agrees_alone_and_within_an_execution(compiled):
     model = tiny.build_sagan()
     model.set_weights(compiled[1])
-    model.compile(**tiny.sgd(), jit_compile=True)
-    history = fit(model, IMAGES[:8], LABELS[:8])
-    expected = rerun(compiled, IMAGES[:8], LABELS[:8])
+    model.compile(**tiny.sgd(), jit_compile=True, steps_per_execution=2)
+    history = fit(model, IMAGES[:12], LABELS[:12])  # Two steps in one call, and one by itself.
+    expected = rerun(compiled, IMAGES[:12], LABELS[:12])
+    assert int(model.steps.numpy()) == 3
     assert_same(tiny.weights(model), tiny.weights(compiled[0]), atol=1e-5)
     for name, values in expected.items():
         assert history[name] == pytest.approx(values, abs=1e-4), name
