@@ -22,6 +22,15 @@ if keras.backend.backend() == "tensorflow":
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file's tests go to one process: some share a run that takes a minute to make."""
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False  # It would leave the longest, of few tests, for the end.
+    return LoadFileScheduling(config, log)
+
+
 @pytest.fixture(autouse=True)
 def known_state():
     keras.utils.set_random_seed(0)
