@@ -185,10 +185,12 @@ def main(arguments=None):
     dataset, info, reference, reference_name = load_data(settings)
     metric = fid_metric(info.image_shape[-1], settings)
     print(f"The FID looks through {metric.protocol['feature_extractor']}")
-    # Only now: a folder or a network that isn't there leaves no run behind.
-    workdir.mkdir(parents=True, exist_ok=True)
-    if not settings.resume:
-        write_json(settings_path, vars(settings))
+    # Only now: a folder or a network that isn't there leaves nothing behind, nor does a wrong
+    # setting leave a run: its file comes last.
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"--workdir must be a folder that can be written. Received: {workdir} ({error})")
     steps_per_epoch = settings.steps_per_epoch or info.steps_per_epoch
     model = build_model(settings, info)
     checkpoint = callbacks.TrainingCheckpoint(workdir / "checkpoints")
@@ -208,6 +210,8 @@ def main(arguments=None):
     for callback in (fid, grid, attention, checkpoint):
         callback.set_model(model)
     stop = callbacks.StopOnNonFinite(every_steps=steps_per_epoch)
+    if not settings.resume:
+        write_json(settings_path, vars(settings))
     print(
         f"Training on {info.num_images} images, {steps_per_epoch} steps an epoch, "
         f"{settings.epochs} epochs, into {workdir}/"

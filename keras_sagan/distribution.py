@@ -10,7 +10,7 @@ import tensorflow as tf
 
 STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
 """The names that `make_strategy` takes."""
-TPU_PATIENCE = 60.0  # Seconds to wait for a TPU's address to answer.
+_TPU_PATIENCE = 60.0  # Seconds to wait for a TPU's address to answer.
 
 
 def make_strategy(name="auto", devices=None, tpu=None):
@@ -99,9 +99,9 @@ def _wait_for_answers(cluster_spec):
     ]:
         with grpc.insecure_channel(address) as channel:
             try:
-                grpc.channel_ready_future(channel).result(timeout=TPU_PATIENCE)
+                grpc.channel_ready_future(channel).result(timeout=_TPU_PATIENCE)
             except grpc.FutureTimeoutError as error:
-                raise TimeoutError(f"no answer from {address} in {TPU_PATIENCE:g} s") from error
+                raise TimeoutError(f"no answer from {address} in {_TPU_PATIENCE:g} s") from error
 
 
 def check_tf_config(text):

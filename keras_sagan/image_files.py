@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-# A picture beyond this is refused before it is decoded: 400 kB of PNG can hold gigabytes.
+"""How the names of image files end."""
 MAX_PIXELS = 2**26
+"""A picture beyond this is refused before it is decoded: 400 kB of PNG can hold gigabytes."""
 
 
 def find_images(folder):

@@ -49,7 +49,7 @@ def test_a_tpu_that_cannot_be_resolved(name, monkeypatch):
 @pytest.mark.parametrize("listens", [False, True])
 def test_a_tpu_that_does_not_answer(listens, monkeypatch):
     """TensorFlow alone waits for an address without end, also for one that nobody listens at."""
-    monkeypatch.setattr(distribution, "TPU_PATIENCE", 0.5)
+    monkeypatch.setattr(distribution, "_TPU_PATIENCE", 0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         if listens:

@@ -31,7 +31,8 @@ def load_fashion_mnist(data_dir=None, split="test"):
 
     The 10,000 images of the test split lie in the package and are checked against their SHA-256
     on every load. The 60,000 training images are too large to ship: give the folder of the
-    original IDX files (compressed or not) as `data_dir`.
+    original IDX files (compressed or not) as `data_dir`; a file `SHA256SUMS` in it, as `sha256sum`
+    writes it, is checked too.
 
     Args:
         data_dir: String or `pathlib.Path`. Folder with the IDX files, named as Zalando names
@@ -67,18 +68,17 @@ def load_fashion_mnist(data_dir=None, split="test"):
                 "https://github.com/zalandoresearch/fashion-mnist or from the Debian package "
                 f"dataset-fashion-mnist. Received: data_dir=None, split={split!r}"
             )
-        sums = _read_checksums(_SHIPPED_DIR / "SHA256SUMS")
-        arrays = [
-            read_idx(_SHIPPED_DIR / f"{name}.gz", sha256=sums[f"{name}.gz"])
-            for name in _FILES[split]
-        ]
-    else:
-        arrays = [read_idx(_find(pathlib.Path(data_dir), name)) for name in _FILES[split]]
+    folder = _SHIPPED_DIR if data_dir is None else pathlib.Path(data_dir)
+    sums = _read_checksums(folder / "SHA256SUMS")
+    paths = [_find(folder, name) for name in _FILES[split]]
+    arrays = [read_idx(path, sha256=sums.get(path.name)) for path in paths]
     return _check(*arrays, data_dir)
 
 
 def _read_checksums(path):
-    """`{file name: sha256}` from a file written by `sha256sum`."""
+    """`{file name: sha256}` from a file written by `sha256sum`, if there is one."""
+    if not path.is_file():
+        return {}
     lines = path.read_text(encoding="utf-8").splitlines()
     return {name.strip(): digest for digest, name in (line.split(maxsplit=1) for line in lines)}
 

@@ -47,7 +47,7 @@ def check_network_arguments(image_size, num_classes, attention_resolutions, **po
     """Raises unless the arguments that both builders share make sense."""
     if image_size not in IMAGE_SIZES:
         raise ValueError(
-            f"`image_size` must be one of {IMAGE_SIZES} pixels. Received: image_size={image_size}"
+            f"`image_size` must be one of {IMAGE_SIZES} pixels. Received: image_size={image_size!r}"
         )
     if num_classes is not None:
         positive["num_classes"] = num_classes
@@ -66,8 +66,8 @@ def check_resolutions(attention_resolutions, available):
     missing = sorted(set(attention_resolutions) - set(available))
     if missing:
         raise ValueError(
-            f"`attention_resolutions` must be among {sorted(available)}, the map sizes of this "
-            f"network. Received: attention_resolutions={tuple(attention_resolutions)}"
+            f"`attention_resolutions` must be among {sorted(set(available))}, the map sizes of "
+            f"this network. Received: attention_resolutions={tuple(attention_resolutions)}"
         )
 
 

@@ -57,7 +57,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         ema_momentum: Float in [0, 1), the share that the averaged generator keeps at a step, or
             `None` for no averaging.
         ema_start: Integer, the step before which the averaged generator is a copy.
-        seed: Integer, or `None` to draw one (which `keras.utils.set_random_seed` determines).
+        seed: Integer, of the latents and fake labels, or `None` to draw one. The initial weights
+            are those of the networks: call `keras.utils.set_random_seed` before they are built.
         ttur: Dictionary with `g_learning_rate`, `d_learning_rate`, `beta_1` and `beta_2`: what
             `"auto"` stands for in `compile`. Defaults to 1e-4, 4e-4, 0 and 0.999.
         **kwargs: Base model arguments, such as `name`.

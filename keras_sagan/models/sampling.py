@@ -44,11 +44,16 @@ class SamplingMixin:
             uint8 array of shape `(num_images, height, width, channels)` in [0, 255].
 
         Raises:
-            ValueError: For labels that don't fit, or counts that aren't positive integers.
+            ValueError: For labels that don't fit, counts that aren't positive integers, or a
+                `seed` or `truncation` out of range.
         """
         for name, value in (("num_images", num_images), ("batch_size", batch_size)):
             if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}")
+        if seed is not None and (not isinstance(seed, (int, np.integer)) or seed < 0):
+            raise ValueError(
+                f"`seed` must be a non-negative integer or None. Received: seed={seed!r}"
+            )
         rng = np.random.default_rng(seed)
         if latents is None:
             latents = sample_latents(num_images, self.latent_dim, rng, truncation)

@@ -42,8 +42,8 @@ def check_labels(labels, num_classes, rank=1, argument="labels"):
         outside = values[(values < 0) | (values >= num_classes)]
         if outside.size:
             raise ValueError(
-                f"`{argument}` must lie in [0, {num_classes}), as there are num_classes="
-                f"{num_classes} classes. Received: {argument} with {outside.flat[0]}"
+                f"`{argument}` must lie in [0, {num_classes}), the classes there are. "
+                f"Received: {argument} with {outside.flat[0]}"
             )
     return labels
 

@@ -1,5 +1,7 @@
 """Drawing latents and labels on the host."""
 
+import numbers
+
 import numpy as np
 
 
@@ -24,8 +26,8 @@ def sample_latents(count, latent_dim, rng, truncation=None):
     """
     if truncation is None:
         return rng.standard_normal((count, latent_dim), dtype="float32")
-    if not truncation > 0:
-        raise ValueError(f"`truncation` must be positive. Received: truncation={truncation}")
+    if not isinstance(truncation, numbers.Real) or not truncation > 0:
+        raise ValueError(f"`truncation` must be positive. Received: truncation={truncation!r}")
     latents = np.empty(count * latent_dim, "float32")
     missing = np.arange(latents.size)
     while missing.size:

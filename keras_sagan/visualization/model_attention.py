@@ -83,10 +83,17 @@ def draw_attention(
             query_points=query_points,
             num_points=num_points,
             path=paths[layer],
-            title=f"{layer}, {scores.shape[1]} × {scores.shape[2]}, {name.replace('_', ' ')}",
+            title=f"{layer}, {scores.shape[1]} × {scores.shape[2]}{in_words(name)}",
             row_labels=rows,
         )
     return paths
+
+
+def in_words(name):
+    """Returns what a name says besides: `", epoch 6"` for `attention_epoch_006`."""
+    words = name.removeprefix("attention").strip("_").split("_")
+    words = " ".join(str(int(word)) if word.isdecimal() else word for word in words)
+    return f", {words}" if words else ""
 
 
 def row_names(model, labels, class_names):

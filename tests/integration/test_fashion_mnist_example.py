@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from example_scripts import load_example
 
+from keras_sagan import SAGAN
+
 ROOT = Path(__file__).parents[2]
 SHORT = ["--epochs", "2", "--steps_per_epoch", "40", "--fid_images", "200"]
 SMALL = ["--base_filters", "4", "--batch_size", "16"]
@@ -66,6 +68,7 @@ def test_it_leaves_pictures_model_and_results(finished):
     (fid,) = (name for name in history if name.startswith("fid"))
     assert [epoch for epoch, _ in history[fid]] == [0, 2]
     model = keras.saving.load_model(finished / "model.keras")
+    assert isinstance(model, SAGAN)
     assert model.generate(3, labels=[1, 2, 3]).shape == (3, 32, 32, 1)
 
 
@@ -110,6 +113,18 @@ def test_data_that_are_not_there_leave_no_run_behind(example, tmp_path):
     assert not workdir.exists()
 
 
+def test_a_wrong_setting_leaves_no_run_behind(example, tmp_path):
+    with pytest.raises(ValueError, match="`num_images` must be an integer of at least 2"):
+        example.main(["--fid_images", "1", "--base_filters", "4", "--workdir", str(tmp_path)])
+    assert not (tmp_path / "settings.json").exists()
+
+
+def test_a_workdir_that_cannot_be_written(example, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match="--workdir must be a folder .*Received: .*file/run"):
+        example.main(["--workdir", str(tmp_path / "file" / "run")])
+
+
 def test_the_full_files(example, tmp_path):
     """The folder's training images are taken, and not those that ship with the package."""
     images = np.arange(70, dtype="uint8")[:, None, None] + np.zeros((28, 28), "uint8")
@@ -118,6 +133,9 @@ def test_the_full_files(example, tmp_path):
         (tmp_path / f"train-{name}-ubyte").write_bytes(header + array.tobytes())
     settings = example.parse_arguments(["--data_dir", str(tmp_path), "--fid_images", "50"])
     dataset, info, reference, name = example.load_data(settings)
+    (tmp_path / "SHA256SUMS").write_text("0" * 64 + "  train-labels-idx1-ubyte\n")
+    with pytest.raises(ValueError, match="`path` must hold the file with SHA-256 0000.*damaged"):
+        example.load_data(settings)
     assert (info.num_images, info.steps_per_epoch, info.image_shape) == (70, 1, (32, 32, 1))
     assert name == "first 50 images of Fashion-MNIST, train"
     np.testing.assert_array_equal(reference[:, 16, 16, 0], np.arange(50))

@@ -103,8 +103,8 @@ def test_resumed_equals_uninterrupted(smoke, tmp_path):
         np.testing.assert_array_equal(resumed[name], value, err_msg=name)
 
 
-def test_two_replicas_another_data_set_several_steps_at_a_time(tmp_path):
-    changes = {"two_replicas": True, "steps": 4, "steps_per_execution": 2, "on_error": "skip"}
+def test_two_replicas_and_another_data_set(tmp_path):
+    changes = {"two_replicas": True, "steps": 4, "steps_per_execution": 1, "on_error": "skip"}
     changes.update(dataset="cifar10", preset="sagan_cifar10_32", image_size=None)
     code, output = run("-c", ONE_START, tmp_path, changes)
     assert code == 0, output[-4000:]

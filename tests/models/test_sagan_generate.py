@@ -236,3 +236,14 @@ def test_network_without_attention():
     for inputs in (np.zeros((1, 3)), np.zeros((1, 2, 2, 2))):
         with pytest.raises(ValueError, match="`attention_maps` needs .*SelfAttention2D.*Received"):
             model.attention_maps(inputs)
+
+
+@pytest.mark.parametrize("seed", ["a", 1.5, -1])
+def test_seeds_that_are_none(model, seed):
+    with pytest.raises(ValueError, match=f"`seed` must be a non-negative integer.*seed={seed!r}"):
+        model.generate(2, seed=seed)
+
+
+def test_a_truncation_that_is_no_number(model):
+    with pytest.raises(ValueError, match="`truncation` must be positive. Received: .*='a'"):
+        model.generate(2, truncation="a")

@@ -10,6 +10,7 @@ from keras_sagan import SAGAN, SelfAttention2D
 from keras_sagan.callbacks import AttentionFigure
 from keras_sagan.visualization import draw_attention
 from keras_sagan.visualization.attention import Layout
+from keras_sagan.visualization.model_attention import in_words
 
 SIZE = (16, 8)  # Oblong, so that rows and columns can't be swapped unseen.
 QUERY = (13, 6)
@@ -121,3 +122,16 @@ def test_names_must_fit_the_model(tmp_path, model):
         draw_attention(tiny.build_sagan(), tmp_path, class_names=["a"])
     with pytest.raises(ValueError, match="`num_images` must be an integer.*num_images=0"):
         draw_attention(model, tmp_path, num_images=0)
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("attention", ""),
+        ("attention_epoch_006", ", epoch 6"),
+        ("attention_epoch_120_discriminator", ", epoch 120 discriminator"),
+        ("mine", ", mine"),
+    ],
+)
+def test_names_in_words(name, words):
+    assert in_words(name) == words
