@@ -1,7 +1,5 @@
 """Drawing latents and labels on the host."""
 
-import numbers
-
 import numpy as np
 
 
@@ -26,7 +24,7 @@ def sample_latents(count, latent_dim, rng, truncation=None):
     """
     if truncation is None:
         return rng.standard_normal((count, latent_dim), dtype="float32")
-    if not isinstance(truncation, numbers.Real) or not truncation > 0:
+    if not isinstance(truncation, (int, float, np.number)) or not truncation > 0:
         raise ValueError(f"`truncation` must be positive. Received: truncation={truncation!r}")
     latents = np.empty(count * latent_dim, "float32")
     missing = np.arange(latents.size)
