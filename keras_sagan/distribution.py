@@ -4,7 +4,6 @@ import json
 import os
 import re
 
-import grpc  # Comes with TensorFlow, which speaks it with its workers.
 import numpy as np
 import tensorflow as tf
 
@@ -94,6 +93,8 @@ def _tpu_strategy(tpu):
 
 def _wait_for_answers(cluster_spec):
     """Raises if an address doesn't speak gRPC: TensorFlow would wait for it without end."""
+    import grpc  # Comes with TensorFlow, which speaks it with TPUs; nobody else needs it.
+
     for address in [
         address for job in cluster_spec.jobs for address in cluster_spec.job_tasks(job)
     ]:

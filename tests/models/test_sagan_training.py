@@ -209,8 +209,8 @@ def test_average_covers_all_state_of_the_generator(ema_start):
 
 
 @pytest.mark.parametrize(
-    "arguments",  # Of seven batches the last one is smaller, and comes with two others.
-    [{"run_eagerly": True}, {"steps_per_execution": 4}],
+    "arguments",  # Of seven batches the last one is smaller: alone, or with others.
+    [{"run_eagerly": True}, {"steps_per_execution": 3}, {"steps_per_execution": 4}],
     ids=str,
 )
 def test_ways_to_run_agree(compiled, reference, arguments):
