@@ -12,6 +12,7 @@ from keras_sagan.ops.attention import (
     chunked_spatial_attention,
     spatial_attention,
 )
+from keras_sagan.ops.empty_batch import apply_to_any_batch
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
@@ -152,8 +153,6 @@ class SelfAttention2D(keras.layers.Layer):
 
     def call(self, inputs, training=False, return_attention_scores=False):
         self._check_shape(inputs.shape)
-        if inputs.shape[0] == 0:  # Convolutions of nothing are not safe on every backend.
-            return self._empty(inputs, return_attention_scores)
         query = self._locations(self.query_conv(inputs, training=training))
         key = self._locations(self._pool(self.key_conv(inputs, training=training)))
         value = self._locations(self._pool(self.value_conv(inputs, training=training)))
@@ -171,12 +170,6 @@ class SelfAttention2D(keras.layers.Layer):
         outputs = inputs + self.output_conv(attended, training=training)
         return (outputs, scores) if return_attention_scores else outputs
 
-    def _empty(self, inputs, return_attention_scores):
-        if not return_attention_scores:
-            return inputs
-        scores = self.compute_output_spec(inputs, return_attention_scores=True)[1]
-        return inputs, ops.zeros(scores.shape, scores.dtype)
-
     def _conv(self, filters, name):
         arguments = {
             "use_bias": False,
@@ -186,15 +179,23 @@ class SelfAttention2D(keras.layers.Layer):
             "name": name,
         }
         if not self.use_spectral_norm:
-            return keras.layers.Conv2D(filters, 1, **arguments)
+            return _Conv2D(filters, 1, **arguments)
         arguments.update(power_iterations=self.power_iterations, epsilon=self.epsilon)
         return SNConv2D(filters, 1, **arguments)
 
     def _pool(self, x):
         if self.pool_size == 1:
             return x
-        size = (self.pool_size, self.pool_size)
-        return ops.max_pool(x, size, strides=size, data_format=self.data_format)
+        size = self.pool_size
+        shape = [
+            n if axis in (0, self._channel_axis) or n is None else n // size
+            for axis, n in enumerate(x.shape)
+        ]
+
+        def pool(x):
+            return ops.max_pool(x, (size, size), (size, size), data_format=self.data_format)
+
+        return apply_to_any_batch(pool, x, shape)
 
     def _locations(self, x):
         """Image map to `(batch, height * width, channels)`."""
@@ -295,6 +296,14 @@ def record_attention_scores(model):
     finally:
         for layer in layers:
             layer._record = None
+
+
+class _Conv2D(keras.layers.Conv2D):
+    """Keras's own, and right for an empty batch too."""
+
+    def convolution_op(self, inputs, kernel):
+        convolve, shape = super().convolution_op, self.compute_output_shape(inputs.shape)
+        return apply_to_any_batch(lambda x: convolve(x, kernel), inputs, shape)
 
 
 def _is_positive(value):

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
+from keras_sagan.ops.empty_batch import apply_to_any_batch
 from keras_sagan.ops.resampling import convolve_pool, upsample_convolve
 from keras_sagan.ops.winograd import (
     is_winograd_faster,
@@ -153,21 +154,21 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
 
     def call(self, inputs, training=False):
         kernel = self.normalized_weight(training, dtype=self._kernel_dtype())
-        if inputs.shape[0] == 0:
-            # TensorFlow's eager convolution on the CPU gives an empty batch the wrong shape.
-            return ops.zeros(self.compute_output_shape(inputs.shape), self.compute_dtype)
-        if self._uses_winograd(inputs, kernel):
-            outputs = WINOGRAD[self.resample](inputs, ops.cast(kernel, inputs.dtype))
-        elif self.resample is None:
-            outputs = self.convolution_op(inputs, kernel)
-        else:
-            outputs = DIRECT[self.resample](inputs, kernel, self.padding, self.data_format)
+        output_shape = self.compute_output_shape(inputs.shape)
+        outputs = apply_to_any_batch(lambda x: self._convolve(x, kernel), inputs, output_shape)
         if self.use_bias:
             channel_axis = -1 if self.data_format == "channels_last" else 1
             bias_shape = [1] * 4
             bias_shape[channel_axis] = self.filters
             outputs = outputs + ops.reshape(self.bias, bias_shape)
         return outputs if self.activation is None else self.activation(outputs)
+
+    def _convolve(self, inputs, kernel):
+        if self._uses_winograd(inputs, kernel):
+            return WINOGRAD[self.resample](inputs, ops.cast(kernel, inputs.dtype))
+        if self.resample is None:
+            return self.convolution_op(inputs, kernel)
+        return DIRECT[self.resample](inputs, kernel, self.padding, self.data_format)
 
     def _uses_winograd(self, inputs, kernel):
         is_plain = max(*self.strides, *self.dilation_rate, self.groups) == 1

@@ -3,7 +3,7 @@ import numpy as np
 import oracles
 import pytest
 from keras import ops
-from layer_checks import check_layer
+from layer_checks import check_empty_batch, check_layer
 
 from keras_sagan.layers import SelfAttention2D, SNConv2D
 from keras_sagan.layers.self_attention2d import record_attention_scores
@@ -154,6 +154,14 @@ def test_empty_batch(use_spectral_norm):
     outputs, scores = layer(IMAGES[:0], return_attention_scores=True)
     assert tuple(outputs.shape) == (0, 6, 4, 16) and tuple(scores.shape) == (0, 24, 6)
     assert tuple(layer(IMAGES[:0], training=True).shape) == (0, 6, 4, 16)
+
+
+@pytest.mark.parametrize("use_spectral_norm", [True, False])
+def test_a_batch_of_a_map_of_any_size_may_turn_out_empty(use_spectral_norm):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("other backends know all sizes when they compile")
+    layer = SelfAttention2D(use_spectral_norm=use_spectral_norm)
+    check_empty_batch(layer, (IMAGES,), jit_compile=False, free_axes=(0, 1, 2))
 
 
 def test_mask_is_untouched():

@@ -5,7 +5,7 @@ import numpy as np
 import oracles
 import pytest
 from keras import ops
-from layer_checks import check_layer
+from layer_checks import check_empty_batch, check_layer
 
 from keras_sagan.layers import SNConv2D, SNDense, SNEmbedding
 
@@ -278,6 +278,27 @@ def test_empty_batch(cls, arguments, inputs, weights):
     full = layer(inputs)
     assert tuple(layer(inputs[:0], training=True).shape) == (0, *full.shape[1:])
     assert np.isfinite(numpy(layer.vector_u)).all()
+
+
+EMPTY = [
+    {"strides": 2},
+    {"groups": 2, "dilation_rate": 2},
+    {"padding": "same", "resample": "up", "algorithm": "direct"},
+    {"padding": "same", "resample": "down", "algorithm": "direct"},
+    {"padding": "same", "algorithm": "winograd"},
+]
+
+
+@pytest.mark.parametrize("arguments", EMPTY)
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_convolution_of_any_kind_takes_a_batch_that_turns_out_empty(arguments, jit_compile):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("other backends know the size of a batch when they compile")
+    if jit_compile and "dilation_rate" in arguments:
+        pytest.skip("TensorFlow can't compile a dilated convolution for a batch of any size")
+    layer = SNConv2D(8, 3, **arguments)
+    knows_map = jit_compile or "algorithm" in arguments  # Winograd and XLA need its size.
+    check_empty_batch(layer, (IMAGES,), jit_compile, (0,) if knows_map else (0, 1, 2))
 
 
 def test_arguments_come_in_the_order_of_keras():

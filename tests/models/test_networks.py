@@ -415,3 +415,22 @@ def test_resolutions_that_the_network_lacks(build, resolutions):
 def test_too_few_channels_for_the_attention():
     with pytest.raises(ValueError, match="`inputs` must have at least key_reduction=8 channels"):
         build_discriminator(32, 2, attention_resolutions=(16,))
+
+
+def test_a_batch_that_turns_out_empty_in_a_graph():
+    import tensorflow as tf
+
+    generator = build_generator(32, 8, 16, 10, attention_resolutions=(16,))
+    discriminator = build_discriminator(32, 8, 10, attention_resolutions=(16,))
+    signature = [tf.TensorSpec((None, 16)), tf.TensorSpec((None,), "int32")]
+
+    @tf.function(input_signature=signature)
+    def logits(latents, labels):
+        images = generator([latents, labels], training=True)
+        return discriminator([images, labels], training=True)
+
+    for count in (0, 2):
+        outputs = logits(tf.ones((count, 16)), tf.zeros(count, "int32"))
+        assert tuple(outputs.shape) == (count, 1)
+    for weight in generator.weights + discriminator.weights:
+        assert np.isfinite(numpy(weight)).all(), weight.path

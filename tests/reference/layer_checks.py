@@ -20,7 +20,8 @@ def check_layer(cls, init_kwargs, inputs, tmp_path, trainable_weights, non_train
     for policy in ("mixed_float16", "mixed_bfloat16"):
         check_policy(cls, init_kwargs, inputs, policy)
     if keras.backend.backend() == "tensorflow":
-        check_empty_batch_with_xla(layer, inputs)
+        check_empty_batch(layer, inputs, jit_compile=True)
+        check_empty_batch(layer, inputs, jit_compile=False)
     for jit_compile in (False, True):
         check_training(cls, init_kwargs, inputs, jit_compile)
 
@@ -71,16 +72,27 @@ def check_policy(cls, init_kwargs, inputs, policy):
     np.testing.assert_allclose(received, expected, rtol=0.05, atol=0.05)
 
 
-def check_empty_batch_with_xla(layer, inputs):
-    """A batch that turns out to be empty when the compiled program runs."""
+def check_empty_batch(layer, inputs, jit_compile, free_axes=(0,)):
+    """A batch that turns out to be empty when the traced program runs, and its gradients."""
     import tensorflow as tf
 
     expected = layer(*inputs).shape[1:]
-    signature = [tf.TensorSpec((None, *x.shape[1:]), x.dtype) for x in inputs]
-    function = tf.function(
-        lambda *x: layer(*x, training=True), input_signature=signature, jit_compile=True
-    )
-    assert tuple(function(*(tf.constant(x[:0]) for x in inputs)).shape) == (0, *expected)
+    signature = [
+        tf.TensorSpec([None if a in free_axes else n for a, n in enumerate(x.shape)], x.dtype)
+        for x in inputs
+    ]
+
+    @tf.function(input_signature=signature, jit_compile=jit_compile)
+    def function(*x):
+        with tf.GradientTape() as tape:
+            outputs = layer(*x, training=True)
+            loss = tf.reduce_sum(tf.square(outputs))
+        return outputs, tape.gradient(loss, layer.trainable_weights)
+
+    outputs, gradients = function(*(tf.constant(x[:0]) for x in inputs))
+    assert tuple(outputs.shape) == (0, *expected)
+    for gradient, weight in zip(gradients, layer.trainable_weights):
+        assert not np.any(tf.convert_to_tensor(gradient)), weight.path
     for weight in layer.weights:
         assert np.isfinite(ops.convert_to_numpy(weight)).all(), weight.path
 
