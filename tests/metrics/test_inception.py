@@ -5,25 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+from inception_stand_in import save_stand_in
 
 from keras_sagan.metrics import FrechetInceptionDistance, TFGANInception, inception
 
 tf = pytest.importorskip("tensorflow")
-
-
-class StandIn(tf.Module):
-    """Takes what TF-GAN's module takes and gives what it gives, with few weights."""
-
-    def __init__(self):
-        super().__init__()
-        generator = np.random.default_rng(0)
-        self.mixing = tf.Variable(generator.normal(size=(3, 2048)).astype("float32"))
-
-    @tf.function(input_signature=[tf.TensorSpec((None, 299, 299, 3), tf.float32)])
-    def __call__(self, images):
-        pool_3 = tf.matmul(tf.reduce_mean(tf.abs(images), axis=(1, 2)), self.mixing)
-        corner = tf.reshape(images[:, :2, :2], (-1, 1, 1, 12))
-        return {"pool_3": pool_3[:, None, None, :], "logits": pool_3[:, :1008], "corner": corner}
 
 
 class NotCallable(tf.Module):
@@ -34,7 +20,7 @@ class NotCallable(tf.Module):
 def folder(tmp_path_factory):
     """The folder of the stand-in SavedModel."""
     path = tmp_path_factory.mktemp("inception") / "module"
-    tf.saved_model.save(StandIn(), str(path))
+    save_stand_in(path)
     return path
 
 

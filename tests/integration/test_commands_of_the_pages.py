@@ -1,0 +1,101 @@
+"""Every command of the documentation, as it stands there but for fewer and smaller steps."""
+
+import functools
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from example_scripts import load_example
+
+from keras_sagan import SAGAN, cli
+from keras_sagan.data import load_fashion_mnist
+
+Image = pytest.importorskip("PIL.Image")
+tfds = pytest.importorskip("tensorflow_datasets")
+ROOT = Path(__file__).parents[2]
+PAGES = [*sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").glob("*.md"))]
+
+# What makes a command small, by its first words.
+SMALL_RUN = "--epochs 1 --fid-images 20 --batch-size 4 --base-filters 8 --steps-per-epoch 2"
+SMALL = {
+    "keras-sagan train": SMALL_RUN,
+    "keras-sagan sample": "--columns 2",
+    "keras-sagan attention": "--num-images 1",
+    "keras-sagan evaluate": "--num-images 24",
+    "keras-sagan export": "",
+    "python examples/evaluate.py": "--num_images 24",
+    "python examples/export_generator.py": "--formats saved_model",
+    "python examples/image_folder.py": "--epochs 1 --fid_images 12 --batch_size 4 --base_filters 8",
+    "python examples/add_attention_to_dcgan.py": "--steps 1 --batch_size 4 --fid_images 12",
+    "python examples/custom_networks.py": "--epochs 1 --steps_per_epoch 1 --fid_images 12",
+}
+COLOUR = ["--inception", "models/tfgan_inception"]  # Nothing can be downloaded here.
+# Those that need processes of their own, or are the tests.
+ELSEWHERE = {
+    "pip install": ".ci/run",
+    "python benchmarks/kill_test.py": "tests/integration/test_kill.py",
+    "python benchmarks/tpu_compile.py": "tests/integration/test_tpu_compile.py",
+    "python examples/imagenet_tpu.py": "tests/integration/test_imagenet_tpu_example.py",
+    "export TF_CONFIG": "tests/integration/test_multi_worker.py",
+    "python train.py": "tests/integration/test_multi_worker.py",
+    "until python": "tests/integration/test_multi_worker.py",
+}
+
+
+def commands():
+    """The commands of all pages, each once; those that make a run come first."""
+    found = {}
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for block in re.findall(
+            r"^```(?:sh|shell|bash)\n(.*?)^```", text, re.DOTALL | re.MULTILINE
+        ):
+            found |= dict.fromkeys(block.splitlines())
+    return sorted(found, key=lambda line: not line.startswith("keras-sagan train"))
+
+
+def start_of(line):
+    return next((start for start in (*SMALL, *ELSEWHERE) if line.startswith(start)), None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folder(tmp_path_factory):
+    """Where a reader would stand: photographs, samples, a model and the Inception network."""
+    from inception_stand_in import save_stand_in
+
+    path = tmp_path_factory.mktemp("reader")
+    images, labels = load_fashion_mnist()
+    for index in range(12):
+        place = path / "photos" / "abcdefghij"[labels[index]]
+        place.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(images[index, ..., 0]).convert("RGB").save(place / f"{index}.png")
+    (path / "samples").mkdir()
+    for index, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3))):
+        Image.fromarray(pixels.astype("uint8")).save(path / "samples" / f"{index}.png")
+    SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=4).save(path / "model.keras")
+    save_stand_in(path / "models" / "tfgan_inception")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        # Few steps are made here, and tracing takes longer than they.
+        compiled = functools.partialmethod(SAGAN.compile, run_eagerly=True)
+        patch.setattr(SAGAN, "compile", compiled)
+        yield path
+
+
+@pytest.mark.parametrize("line", commands())
+def test_command(line):
+    start = start_of(line)
+    assert start, f"nothing runs: {line}"
+    if start in ELSEWHERE:
+        assert (ROOT / ELSEWHERE[start]).exists()
+        return
+    words = shlex.split(f"{line} {SMALL[start]}")
+    if start.endswith(("train", "image_folder.py")) and "--output runs/first" not in line:
+        words += COLOUR
+    with tfds.testing.mock_data(num_examples=24):
+        if words[0] == "keras-sagan":
+            assert cli.main(words[1:]) == 0
+        else:
+            load_example(Path(words[1]).stem).main(words[2:])

@@ -1,0 +1,23 @@
+"""A SavedModel with the signature of TF-GAN's Inception, and few weights."""
+
+import numpy as np
+import tensorflow as tf
+
+
+class StandIn(tf.Module):
+    """Takes what TF-GAN's module takes and gives what it gives."""
+
+    def __init__(self):
+        super().__init__()
+        generator = np.random.default_rng(0)
+        self.mixing = tf.Variable(generator.normal(size=(3, 2048)).astype("float32"))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 299, 299, 3), tf.float32)])
+    def __call__(self, images):
+        pool_3 = tf.matmul(tf.reduce_mean(tf.abs(images), axis=(1, 2)), self.mixing)
+        corner = tf.reshape(images[:, :2, :2], (-1, 1, 1, 12))
+        return {"pool_3": pool_3[:, None, None, :], "logits": pool_3[:, :1008], "corner": corner}
+
+
+def save_stand_in(folder):
+    tf.saved_model.save(StandIn(), str(folder))
