@@ -201,6 +201,7 @@ def other_packages():
     stand_ins = [
         "torchvision",
         "torchvision.transforms",
+        "torchvision.transforms.functional",
         "torchvision.models",
         "torchvision.datasets",
     ]

@@ -35,6 +35,7 @@ def parse_arguments(arguments=None):
     what.add_argument("--model", help="a saved SAGAN, or a Keras generator, as .keras")
     what.add_argument("--images", help="a folder of images")
     parser.add_argument("--reference", required=True, help="see above")
+    parser.add_argument("--held_out", help="a folder of other real images, for the floor")
     parser.add_argument("--extractor", default="tfgan", choices=["tfgan", "keras", "grey"])
     text = "folder of TF-GAN's Inception; default: TF-Hub's, which needs its digest"
     parser.add_argument("--inception", default=metrics.TFGAN_INCEPTION_HANDLE, help=text)
@@ -102,6 +103,8 @@ def measure(settings, workdir):
         "batch_size": settings.batch_size,
         "checkpoint": workdir / "interrupted",
         "cache_dir": settings.cache_dir,
+        "held_out": settings.held_out
+        and metrics.FolderImages(settings.held_out, settings.batch_size),
         **known,
     }
     if settings.images:

@@ -7,7 +7,8 @@ Result:    runs/fashion_mnist/ with a sample grid per epoch, the attention figur
 
 Ctrl-C saves the run where it stands; `--resume` goes on from there, to the same result as if it
 had never stopped, and after a kill from the newest checkpoint. `--data_dir` trains on the 60,000
-training images of the full IDX files, `--dataset NAME` on any data set of TensorFlow Datasets.
+training images of the full IDX files, `--dataset NAME` on any data set of images of TensorFlow
+Datasets, by class where they have class labels.
 """
 
 import argparse
@@ -60,7 +61,8 @@ def load_data(settings):
         dataset, info = data.load_tfds(settings.dataset, batch_size=settings.batch_size, **common)
         count = min(settings.fid_images, info.num_images)
         first, _ = data.load_tfds(settings.dataset, batch_size=count, shuffle=False, **common)
-        reference = next(iter(first))[0].numpy()
+        reference = next(iter(first))
+        reference = (reference if info.num_classes is None else reference[0]).numpy()
         return dataset, info, reference, f"first {count} images of TFDS {settings.dataset}, train"
     split = "test" if settings.data_dir is None else "train"
     images, labels = data.load_fashion_mnist(settings.data_dir, split)
@@ -204,7 +206,7 @@ def main(arguments=None):
         dataset=reference_name,
     )
     record = RunRecord(workdir / "history.json", fid)
-    names = list(info.class_names)
+    names = list(info.class_names) if info.class_names else None
     grid = callbacks.SampleGrid(workdir, class_names=names, seed=settings.seed)
     attention = callbacks.AttentionFigure(workdir, class_names=names, seed=settings.seed)
     for callback in (fid, grid, attention, checkpoint):

@@ -98,13 +98,18 @@ def main(arguments=None):
         callbacks.SampleGrid(workdir, class_names=names, gif=True),
         attention,
     ]
-    fid = None
+    fid = extractor = None
     if settings.fid_images:
         is_small_and_grey = (settings.image_size, settings.channels) == (32, 1)
         if is_small_and_grey:
             extractor = metrics.GreyClassifierFeatures()
         else:
             extractor = metrics.TFGANInception(settings.inception, settings.inception_sha256)
+            is_asked_for = settings.inception_sha256 or "://" not in settings.inception
+            if not is_asked_for and not extractor.is_at_hand:
+                print("No FID is measured: it needs --inception, or --inception_sha256.")
+                extractor = None
+    if extractor:
         metric = metrics.FrechetInceptionDistance(extractor)
         count = min(settings.fid_images, len(found.images))
         every = max(1, settings.epochs // 5)

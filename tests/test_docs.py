@@ -148,7 +148,8 @@ def public_names():
                 f"{name}.{key}"
                 for key, value in members.items()
                 if key[0] != "_" and isinstance(value, property | classmethod | types.FunctionType)
-                if value.__doc__
+                # What overrides a base's is told there.
+                if value.__doc__ or not any(hasattr(x, key) for x in thing.__mro__[1:])
             }
     return names
 

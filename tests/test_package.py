@@ -19,6 +19,7 @@ OPTIONAL = [
     "tensorflow_hub",
     "tf_keras",
     "matplotlib",
+    "tensorboard",
     "PIL",
     "scipy",
     "tf2onnx",

@@ -323,6 +323,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         """
         if self.params is None:  # Training hasn't begun; the model may be half restored.
             return None
+        self._step = _steps(self.model)  # A step may have ended without its callbacks.
         if self._saved_step == self._step:
             if self._is_chief():
                 with self._explained():

@@ -26,7 +26,12 @@ from keras_sagan.cli.sources import (
     load_run,
     open_source,
 )
-from keras_sagan.metrics import METRICS, FrechetInceptionDistance, evaluate_generator
+from keras_sagan.metrics import (
+    METRICS,
+    FolderImages,
+    FrechetInceptionDistance,
+    evaluate_generator,
+)
 from keras_sagan.models import (
     FORMATS,
     IMAGE_SIZES,
@@ -204,11 +209,14 @@ def train(settings):
     }
     (output / "run.json").write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
     print(f"{source.name}: {steps} steps an epoch, {settings.epochs} epochs, into {output}/")
-    fid = None
-    if settings.fid_images:
+    fid, extractor = None, extractor_for(model.image_shape, settings)
+    is_asked_for = settings.inception or settings.inception_sha256
+    if settings.fid_images and not is_asked_for and not getattr(extractor, "is_at_hand", True):
+        print("No FID is measured: it needs --inception, or --inception-sha256.")
+    elif settings.fid_images:
         real, _ = source.head(settings.fid_images)
         fid = FIDEvaluator(
-            FrechetInceptionDistance(extractor_for(model.image_shape, settings)),
+            FrechetInceptionDistance(extractor),
             real,
             len(real),
             max(1, settings.epochs // 5),
@@ -279,6 +287,12 @@ def evaluate_arguments(parser):
         help="a .npz of statistics to compare with, in place of images",
     )
     parser.add_argument(
+        "--held-out",
+        metavar="DIR",
+        help="a folder of other real images, whose score is the floor; default: one half of the "
+        "real images against the other",
+    )
+    parser.add_argument(
         "--extractor",
         choices=sorted(EXTRACTORS),
         help="the network that looks at images; default: grey for grey ones of 28 and 32 pixels, "
@@ -334,6 +348,7 @@ def evaluate(settings):
         seed=settings.seed,
         truncation=settings.truncation,
         checkpoint=path.with_suffix(".interrupted"),
+        held_out=settings.held_out and FolderImages(settings.held_out, settings.batch_size),
         **about,
     )
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -99,7 +99,9 @@ def open_source(settings, image_size, batch_size, seed=0, trained_on=None):
         def first(count):
             count = min(count, info.num_images)
             batches, _ = load_tfds(settings.dataset, batch_size=count, shuffle=False, **common)
-            return [np.asarray(part) for part in next(iter(batches))]
+            batch = next(iter(batches))
+            parts = (batch, None) if info.num_classes is None else batch
+            return [None if part is None else np.asarray(part) for part in parts]
 
         return Source(
             f"TFDS {settings.dataset}, train",

@@ -24,8 +24,8 @@ class DatasetInfo(NamedTuple):
         num_images: Integer, images in the split.
         steps_per_epoch: Integer, full batches in the split.
         image_shape: Tuple (height, width, channels).
-        num_classes: Integer.
-        class_names: Tuple of strings, one for each class.
+        num_classes: Integer, or `None` where images have no class label.
+        class_names: Tuple of strings, one for each class, or `None`.
         skipped: `collections.Counter` of the damaged records that were passed over so far, by
             file and number; empty with `on_error="raise"`. `None` for other data sets.
     """
@@ -33,8 +33,8 @@ class DatasetInfo(NamedTuple):
     num_images: int
     steps_per_epoch: int
     image_shape: tuple
-    num_classes: int
-    class_names: tuple
+    num_classes: int | None
+    class_names: tuple | None
     skipped: collections.Counter | None = None
 
 
@@ -83,13 +83,13 @@ def load_tfds(
 
     Returns:
         `(dataset, info)`: an endless `tf.data.Dataset` of pairs of uint8 [0, 255]
-        (batch_size, image_size, image_size, channels) and int32 (batch_size,), and a
-        `DatasetInfo`.
+        (batch_size, image_size, image_size, channels) and int32 (batch_size,), or of images
+        alone where they have no class label, and a `DatasetInfo`.
 
     Raises:
         ImportError: If `tensorflow_datasets`, or a package it needs, is missing.
-        ValueError: If the set has no image with a class label, its images aren't 8-bit grey or
-            RGB, they don't fill a batch, or an argument is out of range.
+        ValueError: If the set has no images, they aren't 8-bit grey or RGB, they don't fill a
+            batch, or an argument is out of range.
         tf.errors.InvalidArgumentError: While iterating, for a damaged record or image, or with
             `on_error="skip"` for a batch without a good one.
         tf.errors.OpError: While iterating, for a file that can't be opened.
@@ -114,7 +114,11 @@ def load_tfds(
 
         builder = tfds.builder(name, data_dir=data_dir)
         image_key, label_key = _classification_keys(tfds, builder.info, name)
-        builder.download_and_prepare()
+        # From where its makers have it, by the digests that TFDS knows, or not at all.
+        pinned = tfds.download.DownloadConfig(
+            try_download_gcs=False, force_checksums_validation=True
+        )
+        builder.download_and_prepare(download_config=pinned)
     except ModuleNotFoundError as error:
         raise ImportError(
             f"`load_tfds` needs the package `{error.name}` for name={name!r}. Run: {_PIP_LINE} "
@@ -122,7 +126,7 @@ def load_tfds(
             name=error.name,
         ) from error
     image_feature = builder.info.features[image_key]
-    label_feature = builder.info.features[label_key]
+    label_feature = builder.info.features[label_key] if label_key else None
     num_images, stored_from, read_example = _reader(tfds, builder, split, image_key, label_key)
     steps = steps_per_epoch(num_images, batch_size)
     channels = image_feature.shape[-1]
@@ -152,7 +156,8 @@ def load_tfds(
     def image_of(record):
         example = read_example(record)
         image = square_resize(image_feature.decode_example(example[image_key]), image_size)
-        return tf.ensure_shape(image, shape), tf.cast(example[label_key], tf.int32)
+        label = example[label_key] if label_key else 0
+        return tf.ensure_shape(image, shape), tf.cast(label, tf.int32)
 
     def image_or_blank(place, record):
         # One image at a time, so that an error in reading it ends up here.
@@ -162,14 +167,17 @@ def load_tfds(
         return *image.get_single_element(), place
 
     shape = (image_size, image_size, channels)
-    classes = label_feature.num_classes
+    classes = label_feature.num_classes if label_key else 1
     skipped = collections.Counter()
     dataset = tf.data.Dataset.counter(start=start_step // steps, dtype=tf.int64)
     dataset = dataset.flat_map(epoch_of)
     dataset = dataset.map(image_or_blank, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.batch(batch_size, drop_remainder=True)
     dataset = dataset.map(lambda *batch: _without_damage(*batch, classes, on_error, skipped))
-    info = DatasetInfo(num_images, steps, shape, classes, tuple(label_feature.names), skipped)
+    names = tuple(label_feature.names) if label_key else None
+    if not label_key:
+        dataset, classes = dataset.map(lambda images, labels: images), None
+    info = DatasetInfo(num_images, steps, shape, classes, names, skipped)
     return finish(dataset, start_step), info
 
 
@@ -180,7 +188,7 @@ def _reader(tfds, builder, split, image_key, label_key):
         tfds: The module.
         builder: The `tfds.core.DatasetBuilder`.
         split: String.
-        image_key, label_key: Strings, the features to read.
+        image_key, label_key: Strings, the features to read; the latter may be `None`.
 
     Returns:
         `(num_images, stored_from, read_example)`: a function from a position to the data set of
@@ -188,7 +196,8 @@ def _reader(tfds, builder, split, image_key, label_key):
         string to find the record by; and a function from a record to its features.
     """
     decoders = {image_key: tfds.decode.SkipDecoding()}
-    wanted = tfds.decode.PartialDecoding({image_key: True, label_key: True}, decoders=decoders)
+    keys = {key: True for key in (image_key, label_key) if key}
+    wanted = tfds.decode.PartialDecoding(keys, decoders=decoders)
     is_prepared = bool(builder.info.splits)
     if not is_prepared or builder.info.file_format != tfds.core.FileFormat.TFRECORD:
         # No files to read, as with `tfds.testing.mock_data`, or files of another kind.
@@ -299,18 +308,21 @@ def square_resize(image, image_size):
 
 
 def _classification_keys(tfds, info, name):
-    """The keys of the image and of its class label."""
-    features, keys = info.features, tuple(info.supervised_keys or ("image", "label"))
-    if (
-        len(keys) != 2
-        or not all(isinstance(key, str) and key in features for key in keys)
-        or not isinstance(features[keys[0]], tfds.features.Image)
-        or not isinstance(features[keys[1]], tfds.features.ClassLabel)
-    ):
+    """The keys of the image and of its class label, or `None` where it has none."""
+
+    def is_a(kind, key):
+        return isinstance(key, str) and key in features and isinstance(features[key], kind)
+
+    features, keys = info.features, (*(info.supervised_keys or ("image", "label")), None)[:2]
+    if not is_a(tfds.features.Image, keys[0]):
+        keys = "image", "label"
+    if not is_a(tfds.features.Image, keys[0]):
         raise ValueError(
-            "`name` must be a TFDS data set of images with one class label each. "
+            "`name` must be a TFDS data set of images. "
             f"Received: name={name!r} with features {sorted(features)}"
         )
+    if not is_a(tfds.features.ClassLabel, keys[1]):
+        keys = keys[0], None
     image = features[keys[0]]
     if image.shape[-1] not in (1, 3) or np.dtype(image.np_dtype) != np.uint8:
         raise ValueError(

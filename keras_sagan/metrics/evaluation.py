@@ -2,9 +2,14 @@
 
 import contextlib
 
-from keras_sagan.metrics.evaluation_run import EvaluationRun, length_of
+from keras_sagan.metrics.evaluation_run import EvaluationRun
 from keras_sagan.metrics.feature_metric import check_positive
-from keras_sagan.metrics.image_sources import GeneratedImages, first_images
+from keras_sagan.metrics.image_sources import (
+    STANDING_BATCH,
+    GeneratedImages,
+    first_images,
+    length_of,
+)
 from keras_sagan.metrics.progress import Progress
 from keras_sagan.metrics.standing_statistics import standing_statistics
 
@@ -26,7 +31,7 @@ def evaluate_generator(
     """Measures a generator by several scores in one pass of features.
 
     Exactly `num_images` images are made, from latents and labels that depend on the seed and on
-    nothing else. With the default extractor batches have no influence beyond 1e-6.
+    nothing else. The batch size has no influence beyond 1e-6.
 
     Args:
         model: A `SAGAN`, or anything with its `generate()`, `latent_dim` and `num_classes`; or a
@@ -35,7 +40,7 @@ def evaluate_generator(
             iterable of batches of either; `ReferenceStatistics`; or the path of a `.npz` file of
             statistics, of this package, pytorch-fid, clean-fid or torch-fidelity.
         metrics: Names from `METRICS`, or metrics of this package that share one extractor.
-        feature_extractor: The extractor for metrics that are given by name.
+        feature_extractor: The extractor for metrics that are given by name, which need it.
         num_images: Integer. Defaults to `50000`.
         labels: `"uniform"`, all classes in equal number; `"reference"`, in the reference's
             frequencies; or an integer array of shape (num_images,). Defaults to `"uniform"`.
@@ -44,8 +49,8 @@ def evaluate_generator(
         use_ema: Boolean, whether to use the averaged generator if there is one. Defaults to
             `True`.
         truncation: `None`, or the positive float that latents are truncated at.
-        standing_passes: Integer, the forward passes over which batch statistics are estimated
-            anew. Defaults to `0`: the moving statistics of training.
+        standing_passes: Integer, the forward passes, of 64 images each, over which batch
+            statistics are estimated anew. Defaults to `0`: the moving statistics of training.
         **kwargs: `dataset`, `split`, `held_out`, `value_range`, `num_reference`, `checkpoint`,
             `cache_dir`, `strategy` and `verbose`, as in `evaluate_images`.
 
@@ -88,8 +93,8 @@ def evaluate_generator(
     protocol = {**source.protocol, "batch_statistics": "moving"}
     standing = contextlib.nullcontext()
     if standing_passes:
-        protocol["batch_statistics"] = f"standing, {standing_passes} passes of {batch_size}"
-        total = standing_passes * batch_size
+        protocol["batch_statistics"] = f"standing, {standing_passes} passes of {STANDING_BATCH}"
+        total = standing_passes * STANDING_BATCH
         progress = Progress("Standing statistics", total, kwargs.get("verbose", True))
         batches = source.standing_batches(standing_passes, seed, progress)
         standing = standing_statistics(source.network, batches)

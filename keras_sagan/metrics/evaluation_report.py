@@ -4,6 +4,8 @@ import json
 import math
 import pathlib
 
+from keras_sagan.metrics.feature_extraction import NO_VERSION
+
 _FORMAT = 1
 
 
@@ -58,11 +60,16 @@ class EvaluationReport:
             ignore: Strings, the fields of the protocol that may differ; `"all"` for any.
 
         Raises:
-            ValueError: If the protocols differ in another field.
+            ValueError: If the protocols differ in another field, or their extractor has no
+                version, so that they may.
         """
         ignore = (ignore,) if isinstance(ignore, str) else tuple(ignore)
         differing = {} if "all" in ignore else self.differences(other)
         differing = {name: pair for name, pair in differing.items() if name not in ignore}
+        extractor = str(self.protocol.get("feature_extractor"))
+        if extractor.endswith(NO_VERSION) and not {"all", "feature_extractor"} & set(ignore):
+            # Two functions of one name may compute anything.
+            differing["feature_extractor"] = extractor, other.protocol.get("feature_extractor")
         if differing:
             shown = "; ".join(f"{name}: {a!r} and {b!r}" for name, (a, b) in differing.items())
             names = ", ".join(f'"{name}"' for name in (*ignore, *differing))

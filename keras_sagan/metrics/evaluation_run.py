@@ -19,7 +19,7 @@ from keras_sagan.metrics.frechet_inception_distance import FrechetInceptionDista
 from keras_sagan.metrics.frechet_inception_distance_infinity import (
     FrechetInceptionDistanceInfinity,
 )
-from keras_sagan.metrics.image_sources import first_images, noise_images
+from keras_sagan.metrics.image_sources import first_images, length_of, noise_images
 from keras_sagan.metrics.inception_score import InceptionScore
 from keras_sagan.metrics.intra_class_frechet_inception_distance import (
     IntraClassFrechetInceptionDistance,
@@ -72,6 +72,7 @@ class EvaluationRun:
             self.metrics[0].feature_extractor, value_range, batch_size, strategy
         )
         self.seed, self.verbose = seed, verbose
+        self.extraction.verbose = verbose
         self.checkpoint, self._logs = checkpoint, []
         for argument, folder in (("checkpoint", checkpoint), ("cache_dir", cache_dir)):
             if folder is not None:
@@ -111,6 +112,7 @@ class EvaluationRun:
             keep.add("logits")  # for the floor of the Inception Score
         options = {"names": self.names, "keep": sorted(keep)}
         options["progress"] = Progress("Reference images", length_of(reference), self.verbose)
+        self.extraction.subject = "reference images"
         dataset = dataset or "unnamed"
         options["log"] = self._log(["reference", dataset, split])
         if cache_dir is None:
@@ -209,6 +211,7 @@ class EvaluationRun:
         for metric in self.metrics:
             metric.reset_state()
         progress = Progress(title, num_images, self.verbose)
+        self.extraction.subject = title[0].lower() + title[1:]
         done, shape = 0, None
         for part in parts:
             shape, labels, features = part
@@ -336,15 +339,6 @@ def package_versions():
         "numpy": np.__version__,
         "keras_sagan": __version__,
     }
-
-
-def length_of(images):
-    """The number of images, or `None` where it can't be told without reading them."""
-    if hasattr(images, "num_images"):
-        return images.num_images
-    if isinstance(images, (tuple, list)) and len(images) and hasattr(images[0], "shape"):
-        return len(images[0]) if np.ndim(images[-1]) == 1 else sum(len(x) for x in images)
-    return len(images) if hasattr(images, "shape") else None
 
 
 def _notes(notes):

@@ -1,10 +1,14 @@
 """From images of a user to finite features: what every metric of this package begins with."""
 
 import hashlib
-import warnings
 
 import keras
 import numpy as np
+
+from keras_sagan.metrics.filled_range import FilledRange
+from keras_sagan.metrics.progress import Progress
+
+NO_VERSION = ", without a version"  # how an extractor is named that can't be told from others
 
 
 class FeatureExtraction:
@@ -12,9 +16,9 @@ class FeatureExtraction:
 
     Args:
         feature_extractor: Any Keras model or callable from float32 images in [-1, 1] of shape
-            (batch, height, width, channels) to one tensor of shape (batch, ...). One that has a
-            method `named_outputs(images)`, returning a dictionary with `"features"` and
-            `"logits"`, serves metrics of both in one pass.
+            (batch, height, width, channels) to one tensor of shape (batch, ...). One that
+            returns a dictionary with `"features"` and `"logits"`, or has a method
+            `named_outputs(images)` that does, serves metrics of both in one pass.
         value_range: `None`, or the pair `(low, high)` of float images.
         batch_size: Integer, how many images the extractor gets at once.
         strategy: `tf.distribute.Strategy` whose replicas share each batch. Defaults to `None`.
@@ -37,6 +41,9 @@ class FeatureExtraction:
         self.feature_extractor = feature_extractor
         self.value_range = _checked_range(value_range)
         self.batch_size = batch_size
+        self.verbose = True
+        self.subject = "images"  # what they are, for messages
+        self._filled = FilledRange("`images`", "`value_range` must say so")
         self._call = self._call_extractor
         if strategy is not None and strategy.num_replicas_in_sync > 1:
             from keras_sagan.metrics.replicas import share_among_replicas
@@ -52,11 +59,15 @@ class FeatureExtraction:
             names: Strings, `"features"`, `"logits"` or both.
             first: Integer, the number of the first image, for messages. Defaults to `0`.
         """
+        if first == 0:
+            self._filled.reset()
         images = self.to_model_space(images)
-        parts = [
-            self._extract(images[start : start + self.batch_size], names, first + start)
-            for start in range(0, len(images), self.batch_size)
-        ]
+        progress, parts = Progress("Images", len(images), self.verbose), []
+        for start in range(0, len(images), self.batch_size):
+            if start:  # One batch is part of a pass that has a bar of its own.
+                progress(start)
+            part = images[start : start + self.batch_size]
+            parts.append(self._extract(part, names, first + start))
         if not parts:
             return {}
         widths = {name: {part[name].shape[1] for part in parts} for name in names}
@@ -98,14 +109,7 @@ class FeatureExtraction:
                     f"`images` must be finite and within value_range=({low:g}, {high:g}). "
                     f"Received: images in [{least:g}, {most:g}]"
                 )
-            # Few images may be dark, many are not.
-            if len(images) >= 16 and least < most <= least + 0.5001 * (high - low):
-                warnings.warn(
-                    f"`images` fill no more than half of value_range=({low:g}, {high:g}): they lie "
-                    f"in [{least:g}, {most:g}]. If that is their whole range, `value_range` must "
-                    "say so, or every score is wrong.",
-                    stacklevel=3,
-                )
+            self._filled(images, low, high)
         return np.clip((images - low) * (2.0 / (high - low)) - 1.0, -1.0, 1.0)
 
     def _extract(self, images, names, start):
@@ -117,15 +121,18 @@ class FeatureExtraction:
         extractor = self.feature_extractor
         if hasattr(extractor, "named_outputs"):
             outputs = extractor.named_outputs(images)
-            return {name: outputs[name] for name in names}
-        if len(names) > 1:
+        else:
+            is_model = isinstance(extractor, keras.Model)
+            outputs = extractor(images, **({"training": False} if is_model else {}))
+        if not isinstance(outputs, dict):
+            outputs = {names[0]: outputs}
+        if any(name not in outputs for name in names):
             raise ValueError(
-                "`feature_extractor` must have a method named_outputs(images), which returns a "
-                f"dictionary, to give {' and '.join(names)} at once. "
-                f"Received: feature_extractor={extractor!r}"
+                "`feature_extractor` must return a dictionary, or have a method "
+                f"named_outputs(images) that does, to give {' and '.join(names)} at once. "
+                f"Received: feature_extractor={extractor!r} with the outputs {sorted(outputs)}"
             )
-        is_model = isinstance(extractor, keras.Model)
-        return {names[0]: extractor(images, **({"training": False} if is_model else {}))}
+        return {name: outputs[name] for name in names}
 
     def _checked(self, features, images, start):
         features = to_numpy(features, "feature_extractor")
@@ -136,23 +143,24 @@ class FeatureExtraction:
             )
         features = features.reshape(len(images), -1)
         features = features.astype(np.promote_types(features.dtype, np.float32), copy=False)
-        check_finite(features, start)
+        check_finite(features, start, self.subject)
         return features
 
 
-def check_finite(features, first=0):
+def check_finite(features, first=0, subject="images"):
     """Raises unless features are finite, with the number of the first image of which they aren't.
 
     Args:
         features: Array of shape (batch, dim).
         first: Integer, how many images came before these in the same pass. Defaults to `0`.
+        subject: String, which images they are. Defaults to `"images"`.
     """
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if bad.size:
         raise ValueError(
             "`feature_extractor` must return finite features. Received: features with NaN or "
-            f"infinity for {bad.size} of {len(features)} images, the first one for image number "
-            f"{first + bad[0]}, counted from 0"
+            f"infinity for {bad.size} of {len(features)} {subject}, the first one for image "
+            f"number {first + bad[0]} of them, counted from 0"
         )
 
 
@@ -169,7 +177,7 @@ def describe_extractor(feature_extractor):
         own = getattr(feature_extractor, "name", None) or getattr(
             feature_extractor, "__qualname__", type(feature_extractor).__qualname__
         )
-        described = f"{own}, without a version"
+        described = f"{own}{NO_VERSION}"
     return str(described)
 
 

@@ -51,14 +51,17 @@ class FeatureMetric(keras.metrics.Metric):
 
     @property
     def feature_extractor(self):
+        """What turns images into features."""
         return self._extraction.feature_extractor
 
     @property
     def value_range(self):
+        """The pair (low, high) of float images, or `None`."""
         return self._extraction.value_range
 
     @property
     def batch_size(self):
+        """Integer, how many images the extractor gets at once."""
         return self._extraction.batch_size
 
     def update_state(self, images, real, labels=None):

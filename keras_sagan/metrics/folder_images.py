@@ -49,6 +49,7 @@ class FolderImages:
 
     @property
     def num_images(self):
+        """Integer, the number of files."""
         return len(self.paths)
 
     @property

@@ -122,10 +122,12 @@ class GreyClassifierFeatures:
         return f"keras_sagan grey_classifier sha256:{_verified_sha256()}"
 
     def get_config(self):
+        """Returns the arguments as a dictionary, for Keras to save."""
         return {}
 
     @classmethod
     def from_config(cls, config):
+        """Makes an extractor of what `get_config` returned."""
         return cls(**config)
 
     def __call__(self, images):

@@ -8,8 +8,11 @@ import numpy as np
 
 from keras_sagan.metrics.feature_extraction import to_numpy, weights_sha256
 from keras_sagan.metrics.feature_metric import check_positive
+from keras_sagan.metrics.filled_range import FilledRange
 from keras_sagan.ops.labels import apportion_labels, check_labels
 from keras_sagan.ops.latent import sample_latents
+
+STANDING_BATCH = 64  # images in a pass for standing statistics, whatever the batch size
 
 
 def batches_of(images, batch_size):
@@ -80,6 +83,15 @@ def _too_few(name, num_images, count):
     return f"`{name}` must be no more than there are images. Received: {name}={num_images}, " + (
         f"{count} images"
     )
+
+
+def length_of(images):
+    """The number of images, or `None` where it can't be told without reading them."""
+    if hasattr(images, "num_images"):
+        return images.num_images
+    if isinstance(images, (tuple, list)) and len(images) and hasattr(images[0], "shape"):
+        return len(images[0]) if np.ndim(images[-1]) == 1 else sum(len(x) for x in images)
+    return len(images) if hasattr(images, "shape") else None
 
 
 def peek(images):
@@ -163,6 +175,7 @@ class GeneratedImages:
             self.labels, self.labels_are = _labels(
                 labels, num_images, num_classes, class_counts, rng
             )
+        self._filled = FilledRange("the images of `model`", "it must make them in [-1, 1]")
         self._shared = None
         if strategy is not None and strategy.num_replicas_in_sync > 1 and self._has_network:
             from keras_sagan.metrics.replicas import share_among_replicas
@@ -212,13 +225,13 @@ class GeneratedImages:
         """Yields inputs to the generator for standing statistics, drawn apart from the images."""
         rng = np.random.default_rng([seed, 2])
         for done in range(passes):
-            progress(done * self.batch_size)
-            latents = sample_latents(self.batch_size, self.latents.shape[1], rng)
+            progress(done * STANDING_BATCH)
+            latents = sample_latents(STANDING_BATCH, self.latents.shape[1], rng)
             latents = keras.ops.convert_to_tensor(latents)
             if self.labels is None:
                 yield latents
             else:
-                chosen = rng.choice(self.labels, self.batch_size).astype("int32")
+                chosen = rng.choice(self.labels, STANDING_BATCH).astype("int32")
                 yield [latents, keras.ops.convert_to_tensor(chosen)]
 
     def _call_packed(self, packed, names):
@@ -243,14 +256,14 @@ class GeneratedImages:
         inputs = latents if labels is None else [latents, labels]
         return self._to_user_space(to_numpy(self.model(inputs, training=False), "model"))
 
-    @staticmethod
-    def _to_user_space(images):
+    def _to_user_space(self, images):
         images = images.astype("float32")
         if not (np.isfinite(images).all() and np.abs(images).max() <= 1.001):
             raise ValueError(
                 "`model` must make finite images in [-1, 1]. Received: images in "
                 f"[{images.min():g}, {images.max():g}]"
             )
+        self._filled(images, -1.0, 1.0)
         return np.clip(np.round((images + 1.0) * 127.5), 0, 255).astype("uint8")
 
 

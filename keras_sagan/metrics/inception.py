@@ -88,7 +88,17 @@ class TFGANInception:
         digest = _folder_sha256(self._resolve())
         return f"{self.handle} resize={self.resize} {self.output} sha256:{digest}"
 
+    @property
+    def is_at_hand(self):
+        """Boolean, whether it is on the disk, or can be fetched by its digest."""
+        try:
+            self._resolve()
+        except RuntimeError:
+            return False
+        return True
+
     def get_config(self):
+        """Returns the arguments as a dictionary, for Keras to save."""
         return {
             "handle": self.handle,
             "sha256": self.sha256,
@@ -98,6 +108,7 @@ class TFGANInception:
 
     @classmethod
     def from_config(cls, config):
+        """Makes an extractor of what `get_config` returned."""
         return cls(**config)
 
     def __call__(self, images):

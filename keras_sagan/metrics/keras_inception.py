@@ -63,10 +63,12 @@ class KerasInceptionV3:
         return f"keras.applications.InceptionV3 resize={self.resize} avg_pool sha256:{digest}"
 
     def get_config(self):
+        """Returns the arguments as a dictionary, for Keras to save."""
         return {"weights": self.weights, "resize": self.resize}
 
     @classmethod
     def from_config(cls, config):
+        """Makes an extractor of what `get_config` returned."""
         return cls(**config)
 
     def __call__(self, images):

@@ -10,7 +10,8 @@ import numpy as np
 
 from keras_sagan.metrics.feature_extraction import describe_extractor, to_numpy
 from keras_sagan.metrics.feature_log import logged_features
-from keras_sagan.metrics.image_sources import peek
+from keras_sagan.metrics.image_sources import length_of, peek
+from keras_sagan.metrics.progress import Progress
 from keras_sagan.ops.frechet import Moments, compute_moments, covariance, merge_moments
 
 _PARTS = ("features", "logits", "labels")
@@ -75,7 +76,8 @@ class ReferenceStatistics:
             split: Optional string, the name of its split.
             names: Strings, the outputs of the extractor to take.
             keep: Strings, those of `names` to keep for every image. Defaults to none.
-            progress: Optional function, called with the number of images done.
+            progress: Function, called with the number of images done. Defaults to a bar, if it
+                takes more than ten seconds.
             log: Optional `FeatureLog`, from which features of the same images are taken.
 
         Returns:
@@ -84,6 +86,7 @@ class ReferenceStatistics:
         Raises:
             ValueError: For no image, images of mixed shape, or what the extraction refuses.
         """
+        progress = progress or Progress("Reference images", length_of(images))
         digest = hashlib.sha256()
         halves, parts, count, shape = [None, None], {name: [] for name in _PARTS}, 0, None
         for batch, labels, found in logged_features(images, extraction, names, log):
@@ -104,8 +107,7 @@ class ReferenceStatistics:
             if labels is not None:
                 parts["labels"].append(labels)
             count += len(batch)
-            if progress:
-                progress(count)
+            progress(count)
         if count < 2:
             raise ValueError(
                 "`reference` must hold at least 2 images. "

@@ -400,13 +400,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # Keras's default would only warn here.
-        strategy = tf.distribute.get_strategy()
-        if tf.distribute.has_strategy() and strategy is not self._strategy:
-            raise ValueError(
-                "`fit` must be called under the strategy that the model was built in, or outside "
-                f"of any. Received: a model built under {type(self._strategy).__name__}, and the "
-                f"scope of {type(strategy).__name__}"
-            )
+        self._check_scope("fit")
         given = inspect.signature(super().fit).bind_partial(x, y, *args, **kwargs).arguments
         for callback in keras.tree.flatten(given.get("callbacks")):
             if hasattr(callback, "continue_data"):
@@ -427,6 +421,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         Raises:
             ValueError: For data that don't fit; their range is checked on the first batch.
         """
+        self._check_scope("evaluate")
         if not kwargs.get("_use_cached_eval_dataset"):  # Keras's own, in `fit`.
             self._checks["evaluate"].begin()
         return super().evaluate(*args, **kwargs)
@@ -434,14 +429,25 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
         """Trains on one batch, as `keras.Model.train_on_batch` does; data as in `fit`."""
         _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
+        self._check_scope("train_on_batch")
         self._checks["fit"].begin()
         return super().train_on_batch(x, y, return_dict=return_dict)
 
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
         """Reports the losses on one batch, as `keras.Model.test_on_batch` does."""
         _refuse_weights(sample_weight=sample_weight)
+        self._check_scope("test_on_batch")
         self._checks["evaluate"].begin()
         return super().test_on_batch(x, y, return_dict=return_dict)
+
+    def _check_scope(self, method):
+        strategy = tf.distribute.get_strategy()
+        if tf.distribute.has_strategy() and strategy is not self._strategy:
+            raise ValueError(
+                f"`{method}` must be called under the strategy that the model was built in, or "
+                f"outside of any. Received: a model built under {type(self._strategy).__name__}, "
+                f"and the scope of {type(strategy).__name__}"
+            )
 
     def make_train_function(self, force=False):
         if self.train_function is None or force:

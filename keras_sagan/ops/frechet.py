@@ -124,11 +124,11 @@ def frechet_distance(mean_1, cov_1, mean_2, cov_2):
     The last trace is the sum of the singular values of F₁ᵀF₂, where covᵢ = FᵢFᵢᵀ. The textbook
     form, Σ√eigvalsh(cov₁^½ cov₂ cov₁^½), squares those values first and so keeps half their
     digits: on features whose scales spread over nine decades it was off by 5e-7, this form by
-    3e-12. The squared form, which is fast, is taken only where a bound of its error is below 1e-6
-    of the distance. Fᵢ is Cholesky's factor or, near a singular covariance, made of eigenvectors;
-    then eigenvalues below dim · 2.2e-16 of the largest are rounding and are left out. Where both
-    are singular, the eigenvalues of F₁ᵀ cov₂ F₁ need no F₂. No general
-    matrix square root is taken, so nothing is ever complex, NaN or negative.
+    3e-12. The squared form, which is fast, is taken only where its error is reckoned to be below
+    1e-5 of the distance (measured: below 1e-9). Fᵢ is Cholesky's factor or, near a singular
+    covariance, made of eigenvectors; then eigenvalues below dim · 2.2e-16 of the largest are
+    rounding and are left out. Where both are singular, the eigenvalues of F₁ᵀ cov₂ F₁ need no F₂.
+    No general matrix square root is taken, so nothing is ever complex, NaN or negative.
 
     Args:
         mean_1: Array of shape (dim,).

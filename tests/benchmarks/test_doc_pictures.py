@@ -30,6 +30,7 @@ def test_pictures_in_miniature(tmp_path, monkeypatch):
         "attention_cost.png",
         "curves.png",
         "samples.png",
+        "train_step_cost.png",
     }
     assert pictures <= committed
     record = json.loads((tmp_path / "record.json").read_text(encoding="utf-8"))

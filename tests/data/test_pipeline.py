@@ -253,11 +253,36 @@ def test_load_tfds_names_an_unknown_split(stored_set):
         load_stored(stored_set, split="nowhere")
 
 
-def test_load_tfds_refuses_sets_without_class_labels():
+def test_load_tfds_gives_images_alone_where_they_have_no_class():
+    tfds = pytest.importorskip("tensorflow_datasets")
+    with tfds.testing.mock_data(num_examples=8):
+        dataset, info = load_tfds("celeb_a", batch_size=4)
+        assert next(iter(dataset)).shape == (4, 32, 32, 3)
+    assert (info.num_classes, info.class_names, info.steps_per_epoch) == (None, None, 2)
+
+
+def test_load_tfds_refuses_sets_without_images():
     tfds = pytest.importorskip("tensorflow_datasets")
     with tfds.testing.mock_data(num_examples=4):
-        with pytest.raises(ValueError, match="`name` must be a TFDS .*name='celeb_a' with feat"):
-            load_tfds("celeb_a")
+        with pytest.raises(ValueError, match="`name` must be a TFDS .*name='titanic' with feat"):
+            load_tfds("titanic")
+
+
+def test_load_tfds_downloads_by_known_digests_alone(monkeypatch, tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    taken = []
+
+    class Refused(Exception):
+        pass
+
+    def download_and_prepare(self, download_config=None, **kwargs):
+        taken.append(download_config)
+        raise Refused
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", download_and_prepare)
+    with pytest.raises(Refused):
+        load_tfds("cifar10", data_dir=str(tmp_path))
+    assert taken[0].force_checksums_validation and not taken[0].try_download_gcs
 
 
 @pytest.mark.parametrize("argument", ["image_size", "shuffle_buffer"])

@@ -31,7 +31,6 @@ SMALL = {
     "python examples/add_attention_to_dcgan.py": "--steps 1 --batch_size 4 --fid_images 12",
     "python examples/custom_networks.py": "--epochs 1 --steps_per_epoch 1 --fid_images 12",
 }
-COLOUR = ["--inception", "models/tfgan_inception"]  # Nothing can be downloaded here.
 # Those that need processes of their own, or are the tests.
 ELSEWHERE = {
     "pip install": ".ci/run",
@@ -92,8 +91,6 @@ def test_command(line):
         assert (ROOT / ELSEWHERE[start]).exists()
         return
     words = shlex.split(f"{line} {SMALL[start]}")
-    if start.endswith(("train", "image_folder.py")) and "--output runs/first" not in line:
-        words += COLOUR
     with tfds.testing.mock_data(num_examples=24):
         if words[0] == "keras-sagan":
             assert cli.main(words[1:]) == 0

@@ -1,5 +1,6 @@
 """The main job in miniature: what it leaves, and that interrupting it loses nothing."""
 
+import functools
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 from example_scripts import load_example
+from inception_stand_in import save_stand_in
 
 from keras_sagan import SAGAN
 
@@ -141,6 +143,22 @@ def test_the_full_files(example, tmp_path):
     np.testing.assert_array_equal(reference[:, 16, 16, 0], np.arange(50))
     batch, labels = next(iter(dataset))
     np.testing.assert_array_equal(labels, batch[:, 16, 16, 0].numpy() % 7)
+
+
+@pytest.mark.parametrize("name", ["mnist", "celeb_a"])
+def test_a_run_on_a_data_set_of_tfds_with_classes_and_without(example, name, tmp_path, monkeypatch):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    monkeypatch.setattr(SAGAN, "compile", functools.partialmethod(SAGAN.compile, run_eagerly=True))
+    save_stand_in(tmp_path / "inception")
+    arguments = ["--dataset", name, "--data_dir", str(tmp_path), "--workdir", str(tmp_path / "run")]
+    arguments += ["--inception", str(tmp_path / "inception"), "--base_filters", "8"]
+    arguments += "--epochs 1 --steps_per_epoch 1 --batch_size 4 --fid_images 12".split()
+    with tfds.testing.mock_data(num_examples=16):
+        example.main(arguments)
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["recipe"]["num_classes"] == {"mnist": 10, "celeb_a": None}[name]
+    for picture in ("samples_epoch_001", "attention_epoch_001", "curves"):
+        assert (tmp_path / "run" / f"{picture}.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("name, channels", [("fashion_mnist", 1), ("cifar10", 3)])

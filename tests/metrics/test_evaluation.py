@@ -45,10 +45,12 @@ def test_the_batch_size_does_not_matter(batch_size):
     assert {**report.protocol} == {**expected.protocol}
 
 
-def test_a_networks_batches_do_not_matter_beyond_one_in_a_million():
+@pytest.mark.parametrize("standing_passes", [0, 2])
+def test_a_networks_batches_do_not_matter_beyond_one_in_a_million(standing_passes):
     model = SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=4, seed=0)
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 1)).astype("uint8")
     kwargs = {"extractor": metrics.GreyClassifierFeatures(), "num_images": 30, "reference": images}
+    kwargs["standing_passes"] = standing_passes
     first, second = (
         measure(model, metrics=("fid", "kid", "inception_score"), batch_size=n, **kwargs)
         for n in (7, 30)
@@ -65,7 +67,8 @@ def test_the_image_with_bad_features_is_numbered_over_all_batches():
             outputs = super().named_outputs(images)
             return {k: v * (np.nan if broken else 1.0) for k, v in outputs.items()}
 
-    for first, message in ((37, "image number 32"), (120 + 21, "image number 16")):
+    cases = ((37, "reference images.*number 32"), (120 + 21, "generated images.*number 16"))
+    for first, message in cases:
         extractor = Bad()
         extractor.first = first  # in a batch that begins at that number
         with pytest.raises(ValueError, match=message):
@@ -278,6 +281,35 @@ def test_two_replicas_share_the_work_and_the_answer_is_that_of_one(with_labels, 
         assert found == pytest.approx(part, rel=1e-5, abs=1e-7)
     # One image first, and then for each replica half of a batch of 6 or, at the end, of 3.
     assert {1, 3} <= set(made) and {1, 3} <= set(seen) and 6 not in {*made, *seen}
+
+
+def test_two_replicas_make_the_images_of_a_whole_sagan():
+    strategy, kwargs = two_replicas(), {"metrics": "fid", "num_images": 20, "batch_size": 8}
+    kwargs["reference"] = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 1), "uint8")
+    kwargs["extractor"] = metrics.GreyClassifierFeatures()
+    with strategy.scope():
+        shared = SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=4, seed=0)
+    model = SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=4, seed=0)
+    model.set_weights(shared.get_weights())
+    report = measure(shared, strategy=strategy, **kwargs)
+    assert report.values == pytest.approx(measure(model, **kwargs).values, rel=1e-5)
+
+
+def test_images_of_a_network_that_fill_half_of_the_range_are_pointed_out():
+    latents = keras.Input((3,))
+    images = keras.layers.Dense(16, activation="sigmoid")(latents)
+    model = keras.Model(latents, keras.layers.Reshape((4, 4, 1))(images))
+    with pytest.warns(UserWarning, match="the images of `model` fill no more than half"):
+        measure(model, reference=real_images(24), metrics="fid", num_images=20, batch_size=5)
+
+
+def test_a_keras_model_with_two_outputs_serves_metrics_of_both():
+    images = keras.Input((4, 4, 1))
+    features = keras.layers.Flatten()(images)
+    network = keras.Model(images, {"features": features, "logits": 3.0 * features[:, :4]})
+    names = ("fid", "inception_score")
+    report = measure(extractor=network, metrics=names)
+    assert report.values == pytest.approx(measure(metrics=names).values, rel=1e-5)
 
 
 def test_two_replicas_of_an_extractor_that_is_loaded_on_its_first_call():

@@ -44,6 +44,16 @@ def test_one_protocol_may_be_compared():
     assert report().compare(report({"fid": 10.0})) == {"fid": -2.5}
 
 
+def test_extractors_that_can_not_be_told_apart_are_refused_unless_it_is_told():
+    first, second = (
+        EvaluationReport({"fid": x}, {}, {"feature_extractor": "f, without a version"}, "m")
+        for x in (1.0, 3.0)
+    )
+    with pytest.raises(ValueError, match="differ in feature_extractor: 'f, without a version'"):
+        first.compare(second)
+    assert first.compare(second, ignore="feature_extractor") == {"fid": 2.0}
+
+
 def test_another_protocol_is_refused_unless_it_is_told():
     first, second = report({"fid": 1.0}), report({"fid": 3.0}, num_generated=50, seed=1)
     with pytest.raises(ValueError, match="num_generated: 5000 and 50; seed: 0 and 1") as caught:

@@ -222,7 +222,7 @@ def test_real_must_be_a_boolean(real):
 @pytest.mark.parametrize(
     ("extractor", "message"),
     [
-        (lambda images: {"pool_3": images}, "`feature_extractor` must be one array.*dict"),
+        (lambda images: {"pool_3": images}, "`feature_extractor` must return.*'pool_3'"),
         (lambda images: np.zeros((1, 3)), r"`feature_extractor` must return features of shape \(2"),
         (lambda images: np.zeros((2, 0)), "`feature_extractor` must return features"),
         (lambda images: np.full((2, 3), np.inf), "`feature_extractor` must return finite"),

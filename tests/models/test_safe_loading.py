@@ -208,11 +208,12 @@ PLACES = {
     "D's optimiser": at("compile_config", "d_optimizer"),
     "a learning rate": at("compile_config", "d_optimizer", "config", "learning_rate"),
     "the loss": at("compile_config", "loss"),
+    "a pair of losses": lambda config, gadget: at("compile_config", "loss")(config, [gadget] * 2),
     "a flag of compile": at("compile_config", "auto_scale_loss"),
 }
 HARD = ["marshalled code", "Lambda layer", "os.system", "subprocess", "unsafe deserialization"]
 PAIRS = [(gadget, place) for place in PLACES for gadget in HARD]
-EVERYWHERE = ["a layer of G", "an activation of D", "the loss"]
+EVERYWHERE = ["a layer of G", "an activation of D", "the loss", "a pair of losses"]
 PAIRS += [(gadget, place) for gadget in GADGETS if gadget not in HARD for place in EVERYWHERE]
 
 

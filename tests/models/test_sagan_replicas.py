@@ -262,5 +262,10 @@ def test_networks_of_another_scope_are_refused():
 def test_fit_under_another_strategy_is_refused():
     model = make_model()
     model.compile()
+    batch = IMAGES[:4], LABELS[:4]
+    for method in ("evaluate", "train_on_batch", "test_on_batch"):
+        message = f"`{method}` must be called under the strategy.*Received"
+        with two_replicas().scope(), pytest.raises(ValueError, match=message):
+            getattr(model, method)(*batch)
     with two_replicas().scope(), pytest.raises(ValueError, match="`fit` must be called under"):
         model.fit(data(), verbose=0)
