@@ -99,7 +99,7 @@ def main(arguments=None):
     parser.add_argument(
         "--sets",
         nargs="+",
-        default=["3000:0", "3000:2", "1000:1"],
+        default=["3000:0", "3000:2", "1000:0", "1000:1"],
         help="SAMPLES:POWER, the number of samples and how their variances fall",
     )
     parser.add_argument("--stream", type=int, nargs="+", default=[5000, 50000])

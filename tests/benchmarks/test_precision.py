@@ -19,5 +19,6 @@ def test_the_recorded_table_keeps_them_too_and_is_what_the_page_shows():
     for stage, kind, against, error in result["rows"]:
         allowed = precision.ALLOWED.get(stage)
         assert allowed is None or error <= allowed, (stage, kind, against, error)
-    assert any("pytorch-fid" in row[2] or "torch-fidelity" in row[2] for row in result["rows"])
+    for package in ("TF-GAN", "scipy", "pytorch-fid", "torch-fidelity", "prdc"):
+        assert any(package in row[2] for row in result["rows"]), package
     assert precision.TABLE.read_text(encoding="utf-8") == precision.page(result)
