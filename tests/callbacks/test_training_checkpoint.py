@@ -630,3 +630,15 @@ def test_the_manifest_is_plain_json(model, tmp_path, two):
     manifest = content["manifest"]
     assert manifest["step"] == 14 and manifest["seed"] == 7
     assert manifest["optimizers"] == {"optimizer": "FusedAdam", "d_optimizer": "FusedAdam"}
+
+
+def test_a_step_whose_end_no_callback_saw_is_kept_too(model, tmp_path):
+    """As where Ctrl-C comes between a step and what is called after it."""
+    checkpoint = TrainingCheckpoint(tmp_path)
+    model.fit(dataset(), epochs=1, steps_per_epoch=STEPS, callbacks=[checkpoint], verbose=0)
+    model.train_on_batch(IMAGES[:4], LABELS[:4])
+    expected = snapshot(model)
+    assert checkpoint.save().endswith(f"{STEPS + 1:08}")
+    assign_state(model, 7, {key: 0 * value for key, value in expected.items()})
+    assert TrainingCheckpoint(tmp_path).restore_latest(model) == STEPS + 1
+    assert_same(snapshot(model), expected)

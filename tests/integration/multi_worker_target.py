@@ -27,7 +27,16 @@ import support_matrix
 from keras import layers
 
 from keras_sagan import SAGAN, ConditionalBatchNorm, SelfAttention2D, SNConv2D, SNDense
-from keras_sagan.callbacks import FIDEvaluator, SampleGrid, StopOnNonFinite, TrainingCheckpoint
+from keras_sagan.callbacks import (
+    AttentionFigure,
+    AttentionMonitor,
+    CollapseMonitor,
+    FIDEvaluator,
+    SampleGrid,
+    SpectralMonitor,
+    StopOnNonFinite,
+    TrainingCheckpoint,
+)
 from keras_sagan.callbacks.model_state import keyed, state_of
 from keras_sagan.data import make_dataset
 from keras_sagan.distribution import check_workers_agree, make_strategy
@@ -90,7 +99,16 @@ def train(strategy, workdir, folder, epochs=2, every_steps=None, **arguments):
         step = checkpoint[0].restore_latest(model)
     metric = FrechetInceptionDistance(lambda x: x[:, ::4, ::4, 0])
     fid = FIDEvaluator(metric, IMAGES, num_images=20, batch_size=10)
-    beside = [fid, SampleGrid(folder, images_per_class=2), StopOnNonFinite(), Watch(folder)]
+    beside = [
+        fid,
+        SampleGrid(folder, images_per_class=2),
+        AttentionFigure(folder, num_images=1),
+        AttentionMonitor(),
+        SpectralMonitor(),
+        CollapseMonitor(),
+        StopOnNonFinite(),
+        Watch(folder),
+    ]
     model.fit(
         make_dataset(IMAGES, LABELS, 8, seed=2, start_step=step),
         epochs=epochs,

@@ -136,7 +136,8 @@ def test_evaluate_generate_and_callbacks(alone, undisturbed):
     differences = np.subtract(both[0]["generated"], expected["generated"])
     assert np.shape(differences) == (5, 8, 8, 1) and np.abs(differences).max() <= 1
     for index in range(2):
-        assert (undisturbed / f"worker-{index}" / "samples_epoch_002.png").is_file()
+        for picture in ("samples_epoch_002.png", "attention_epoch_002.png"):
+            assert (undisturbed / f"worker-{index}" / picture).is_file()
 
 
 def steps_done(workdir, index):
