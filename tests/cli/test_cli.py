@@ -151,7 +151,7 @@ def test_evaluate_by_all_of_its_options(run, tmp_path, capsys):
     assert main(["evaluate", str(run), *options]) == 0
     protocol = json.loads(path.read_text())["protocol"]
     assert protocol["weights"] == "raw" and protocol["truncation"] == 1.5
-    assert protocol["batch_statistics"] == "standing, 2 passes of 8"
+    assert protocol["batch_statistics"] == "standing, 2 passes of 64"
     assert main(["evaluate", str(run), *options, "--images", str(tmp_path)]) == 1
     assert "--reference stands in place of --images" in capsys.readouterr().err
     assert main(["evaluate", str(run), *options, "--inception", str(tmp_path)]) == 1

@@ -355,6 +355,13 @@ def test_images_and_logits_are_float32_under_mixed_policies(policy, conditional)
     logits = discriminator([numpy(images), labels])
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
     assert generator.output.dtype == discriminator.output.dtype == "float32"
+    # What is summed over the map, and sigma of kernels that compute in half precision.
+    assert discriminator.get_layer("last_relu").output.dtype == "float32"
+    for network, reference in zip((generator, discriminator), conditional):
+        name = "last_conv" if network is generator else "logits"
+        sigma = network.get_layer(name).sigma
+        assert keras.backend.standardize_dtype(sigma.dtype) == "float32"
+        np.testing.assert_allclose(numpy(sigma), numpy(reference.get_layer(name).sigma), rtol=1e-6)
 
 
 @pytest.mark.parametrize("index", [0, 1], ids=["generator", "discriminator"])
