@@ -1,13 +1,14 @@
 """Kills a training process at random moments, and compares its end with an undisturbed run's.
 
 Command:   python benchmarks/kill_test.py --json
-Time:      4 minutes on two cores, 14 where others use them too
+Time:      3 minutes on two cores, longer where others use them too
 Result:    benchmarks/results/kill_test.json and the table of docs/never_lost.md; the exit code says
            whether all was well
 
-A checkpoint is written after every step, so that many kills fall into the writing of one. Every
-fifth kill comes at a random moment of the start: building, restoring, tracing. After each kill
-the process starts again with other initial weights and goes on. In the end all state must have
+A checkpoint is written after every step. Of five kills, three come at a random moment, one at a
+random moment of the start (building, restoring, tracing), and one as soon as the files of a
+checkpoint that isn't complete are seen, or up to a millisecond later. After each kill the process
+starts again with other initial weights and goes on. In the end all state must have
 the bits of a run without kills, and the figures of every epoch must agree (to rounding on two
 replicas, whose sums of the epoch so far are stored added up).
 """
@@ -16,6 +17,7 @@ import argparse
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -28,6 +30,7 @@ import common
 TARGET = common.ROOT / "tests" / "integration" / "kill_target.py"
 STEPS_PER_EPOCH = 7
 MOST_STEPS = 16  # Of a life.
+MOMENTS = ("random", "random", "writing", "random", "start")  # In turn.
 ROUNDING = {"plain": 0.0, "xla": 0.0, "mirrored": 1e-6}
 DEVICES = {
     "plain": "one device",
@@ -97,9 +100,19 @@ def largest_difference(received, expected):
     )
 
 
-def kill_once(target, workdir, at_start, rng, start_seconds):
+def incomplete(run):
+    """The checkpoints of a folder that are being written or removed, by name."""
+    paths = [path.name for path in run.glob("step-*")]
+    return sorted(
+        {re.match(r"step-\d+", x)[0] for x in paths}
+        - {x[:-5] for x in paths if x.endswith(".json")}
+    )
+
+
+def kill_once(target, workdir, moment, rng, start_seconds):
     """One life: returns what is known of it, and the seconds it took to its first step."""
-    progress = workdir / "progress"
+    progress, run = workdir / "progress", workdir / "run"
+    at_start = moment == "start"
     before = last_line(progress)
     began = time.monotonic()
     process = target.start(workdir, 1)
@@ -110,17 +123,18 @@ def kill_once(target, workdir, at_start, rng, start_seconds):
         if not at_start and last_line(progress) == before:
             start_seconds = time.monotonic() - began
         time.sleep(0.002)
-    time.sleep(rng.uniform(0.0, 0.03))  # About a step with its checkpoint.
+    if moment == "writing":
+        while time.monotonic() < deadline and not incomplete(run):
+            pass
+    # About a step with its checkpoint, or the writing of its files.
+    time.sleep(rng.uniform(0.0, 0.001 if moment == "writing" else 0.03))
     os.kill(process, signal.SIGKILL)
     code = target.exit_code()
     if code != -signal.SIGKILL:
         raise RuntimeError(
             f"It ended by itself with {code}: {(workdir / 'log').read_text()[-4000:]}"
         )
-    run = workdir / "run"
-    folders = [folder for folder in run.glob("step-*")] if run.exists() else []
-    incomplete = [folder.name for folder in folders if not (folder / "complete.json").exists()]
-    row = {"from_step": before, "step": last_line(progress), "incomplete": incomplete}
+    row = {"from_step": before, "step": last_line(progress), "incomplete": incomplete(run)}
     return row, start_seconds
 
 
@@ -146,8 +160,8 @@ def run_mode(mode, kills, seed):
         try:
             expected = target.finish(undisturbed, None)
             while len(rows) < kills:
-                at_start = len(rows) % 5 == 4
-                row, start_seconds = kill_once(target, killed, at_start, rng, start_seconds)
+                moment = MOMENTS[len(rows) % len(MOMENTS)]
+                row, start_seconds = kill_once(target, killed, moment, rng, start_seconds)
                 rows.append(row)
                 print(f"{mode}: kill {len(rows)} of {kills} after step {row['step']}", flush=True)
             received = target.finish(killed, 1)

@@ -24,7 +24,7 @@ class BestCheckpoint:
     """
 
     def __init__(self, directory, monitor, mode):
-        self.store = CheckpointStore(os.path.join(directory, "best"))
+        self.store = CheckpointStore(os.path.join(directory, "best"), keep=1)
         self.monitor = monitor
         self.value = None
         self.has_seen = False  # Whether an epoch had the figure.

@@ -10,8 +10,7 @@ import warnings
 
 import tensorflow as tf
 
-STATE = "state"
-COMPLETE = "complete.json"
+NAME = "step"
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
@@ -24,37 +23,49 @@ class DamagedCheckpoint(Exception):
 
 
 class CheckpointStore:
-    """The checkpoints of one run in a folder, one folder each, named by step.
+    """The checkpoints of one run in a folder, written by a `tf.train.CheckpointManager`.
 
-    A checkpoint is two or more files of `tf.train.Checkpoint` and `complete.json`, which is
-    written beside and renamed after all others. It holds the sizes of the others, the digest of
-    the index and of itself; each variable in the data file carries a checksum of TensorFlow's.
-    Whatever lacks `complete.json` was being written, or removed, when the process ended.
+    The manager names them by step, removes old ones, and records the latest, so that
+    `tf.train.latest_checkpoint` finds it. What it can't say is whether a checkpoint is whole: that
+    takes `step-N.json`, the manifest, which is written beside and renamed after all other files of
+    a checkpoint, before older ones are removed. It holds their sizes, the digest of the index and
+    of itself; each variable in the data file carries a checksum of TensorFlow's. Whatever lacks a
+    manifest was being written, or removed, when the process ended.
 
     Args:
         directory: String, a folder on a disk or in a bucket.
+        keep: Integer, how many checkpoints to keep.
     """
 
-    def __init__(self, directory):
+    def __init__(self, directory, keep):
         self.directory = directory
+        self.keep = keep
 
     def path(self, step):
-        return os.path.join(self.directory, f"step-{step:08d}")
+        """Returns what the files of a checkpoint begin with, as `tf.train.Checkpoint` takes it."""
+        return os.path.join(self.directory, f"{NAME}-{step}")
 
     def steps(self):
         """Returns the steps of the complete checkpoints, ascending."""
-        return [step for step, is_complete in self._folders() if is_complete]
+        return [step for step, is_complete in self._found() if is_complete]
 
-    def _folders(self):
-        if not tf.io.gfile.isdir(self.directory):
-            return []
-        names = (name.rstrip("/") for name in tf.io.gfile.listdir(self.directory))
-        steps = sorted(int(x[1]) for x in (re.fullmatch(r"step-(\d{8,})", n) for n in names) if x)
-        done = {step: os.path.join(self.path(step), COMPLETE) for step in steps}
-        return [(step, tf.io.gfile.exists(path)) for step, path in done.items()]
+    def _found(self):
+        """Returns pairs of a step and whether its checkpoint is complete."""
+        return [
+            (step, f"{NAME}-{step}.json" in names) for step, names in sorted(self._names().items())
+        ]
+
+    def _names(self):
+        """Returns the names of files and folders by step."""
+        found = {}
+        if tf.io.gfile.isdir(self.directory):
+            names = (name.rstrip("/") for name in tf.io.gfile.listdir(self.directory))
+            for match in filter(None, (re.fullmatch(NAME + r"-(\d+)[._].*", n) for n in names)):
+                found.setdefault(int(match[1]), []).append(match[0])
+        return found
 
     def write(self, step, variables, manifest):
-        """Writes a checkpoint.
+        """Writes a checkpoint, and removes those that are too many.
 
         Args:
             step: Integer.
@@ -64,22 +75,46 @@ class CheckpointStore:
         Raises:
             OSError: If it can't be written; what was written of it is removed.
         """
-        folder = self.path(step)
-        try:
-            if tf.io.gfile.isdir(folder):  # Damaged, or an earlier process ended while writing.
-                self.remove(step)
-            tf.io.gfile.makedirs(folder)
-            tf.train.Checkpoint(**variables).write(os.path.join(folder, STATE))
+        path = self.path(step)
+
+        def complete():
             files = {}
-            for name in tf.io.gfile.listdir(folder):
-                files[name] = tf.io.gfile.stat(os.path.join(folder, name)).length
-            index = _read(os.path.join(folder, f"{STATE}.index"))
-            manifest = {**manifest, "files": files, "index": hashlib.sha256(index).hexdigest()}
-            self.write_manifest(step, manifest)
+            for name in self._names()[step]:
+                files[name] = tf.io.gfile.stat(os.path.join(self.directory, name)).length
+            digest = hashlib.sha256(_read(f"{path}.index")).hexdigest()
+            self.write_manifest(step, {**manifest, "files": files, "index": digest})
+            # The manager would remove the same ones next, but not their manifests before.
+            for old in self._up_to(step)[: -self.keep]:
+                self.remove(old)
+
+        try:
+            tf.io.gfile.makedirs(self.directory)
+            self.remove(step)  # Damaged, or an earlier process ended while writing.
+            options = tf.train.CheckpointOptions(experimental_write_callbacks=[complete])
+            self._manager(step, variables).save(step, options=options)
         except (OSError, tf.errors.OpError) as error:
             with contextlib.suppress(OSError, tf.errors.OpError):
-                self.remove(step)
-            raise _as_os_error(error, folder) from error
+                if step not in self.steps():
+                    self.remove(step)
+            raise _as_os_error(error, path) from error
+
+    def _up_to(self, step):
+        return [x for x in self.steps() if x <= step]  # Later ones are damaged: they stay.
+
+    def _manager(self, step, variables):
+        def make():
+            checkpoint = tf.train.Checkpoint(**variables)
+            return tf.train.CheckpointManager(
+                checkpoint, self.directory, self.keep, checkpoint_name=NAME
+            )
+
+        with contextlib.suppress(UnicodeDecodeError):
+            manager = make()
+            if manager.checkpoints == [self.path(x) for x in self._up_to(step)]:
+                return manager
+        # Its record is lost or damaged, or has damaged checkpoints in it: it begins a new one.
+        _remove_if_there(os.path.join(self.directory, "checkpoint"))
+        return make()
 
     def update_manifest(self, step, changes):
         """Writes entries of a manifest anew.
@@ -93,8 +128,8 @@ class CheckpointStore:
             raise _as_os_error(error, self.path(step)) from error
 
     def write_manifest(self, step, manifest):
-        """Writes `complete.json` beside and renames it: from then on the checkpoint counts."""
-        path = os.path.join(self.path(step), COMPLETE)
+        """Writes the manifest beside and renames it: from then on the checkpoint counts."""
+        path = f"{self.path(step)}.json"
         body = json.dumps(manifest, sort_keys=True)
         digest = hashlib.sha256(body.encode()).hexdigest()
         with tf.io.gfile.GFile(f"{path}.new", "w") as file:
@@ -107,7 +142,7 @@ class CheckpointStore:
         Raises:
             DamagedCheckpoint: If it isn't as it was written.
         """
-        path = os.path.join(self.path(step), COMPLETE)
+        path = f"{self.path(step)}.json"
         try:
             content = json.loads(_read(path))
             body = json.dumps(content["manifest"], sort_keys=True)
@@ -137,25 +172,27 @@ class CheckpointStore:
             DamagedCheckpoint: If a file isn't as it was written.
         """
         manifest = self.manifest(step)
-        folder = self.path(step)
         for name, size in manifest["files"].items():
-            path = os.path.join(folder, name)
+            path = os.path.join(self.directory, name)
             if not tf.io.gfile.exists(path):
                 raise DamagedCheckpoint(path, "it is missing")
             length = tf.io.gfile.stat(path).length
             if length != size:
                 raise DamagedCheckpoint(path, f"it has {length} bytes of {size}")
-        index = os.path.join(folder, f"{STATE}.index")
+        index = f"{self.path(step)}.index"
         if hashlib.sha256(_read(index)).hexdigest() != manifest["index"]:
             raise DamagedCheckpoint(index, "its checksum is wrong")
-        data = next(os.path.join(folder, name) for name in manifest["files"] if ".data-" in name)
+        data = next(name for name in manifest["files"] if ".data-" in name)
+        data = os.path.join(self.directory, data)
         try:
-            reader = tf.train.load_checkpoint(os.path.join(folder, STATE))
+            reader = tf.train.load_checkpoint(self.path(step))
             # All is read, as reading is what checks it.
             values = {n: reader.get_tensor(n) for n in reader.get_variable_to_shape_map()}
         # The reader translates TensorFlow's errors to several kinds of Python's.
         except Exception as error:
-            raise DamagedCheckpoint(data, str(error).splitlines()[0]) from error
+            raise DamagedCheckpoint(
+                os.path.join(self.directory, data), str(error).splitlines()[0]
+            ) from error
         return manifest, {n[: -len(VALUE)]: x for n, x in values.items() if n.endswith(VALUE)}
 
     def read_newest(self):
@@ -186,20 +223,16 @@ class CheckpointStore:
 
     def remove(self, step):
         """Removes a checkpoint; one that is removed in part doesn't count any more."""
-        folder = self.path(step)
-        complete = os.path.join(folder, COMPLETE)
-        if tf.io.gfile.exists(complete):
-            tf.io.gfile.remove(complete)
-        tf.io.gfile.rmtree(folder)
-
-    def prune(self, keep, newest):
-        """Removes all but the `keep` newest up to a step. Later ones are damaged: they stay."""
-        for step in [step for step in self.steps() if step <= newest][:-keep]:
-            self.remove(step)
+        _remove_if_there(f"{self.path(step)}.json")
+        for name in self._names().get(step, []):
+            path = os.path.join(self.directory, name)
+            # The manager writes to a folder first.
+            remove = tf.io.gfile.rmtree if tf.io.gfile.isdir(path) else tf.io.gfile.remove
+            remove(path)
 
     def remove_incomplete(self):
         """Removes what an earlier process was writing, or removing, when it ended."""
-        for step, is_complete in self._folders():
+        for step, is_complete in self._found():
             if not is_complete:
                 self.remove(step)
 
@@ -224,14 +257,19 @@ def check_writable(directory):
         ) from error
 
 
+def _remove_if_there(path):
+    if tf.io.gfile.exists(path):
+        tf.io.gfile.remove(path)
+
+
 def _read(path):
     with tf.io.gfile.GFile(path, "rb") as file:
         return file.read()
 
 
-def _as_os_error(error, folder):
+def _as_os_error(error, path):
     is_full = isinstance(error, tf.errors.ResourceExhaustedError)
     if is_full or getattr(error, "errno", None) == errno.ENOSPC:
-        return OSError(errno.ENOSPC, f"No space left for the checkpoint {folder}")
+        return OSError(errno.ENOSPC, f"No space left for the checkpoint {path}")
     reason = getattr(error, "message", None) or str(error)
-    return OSError(f"The checkpoint {folder} can't be written: {reason}")
+    return OSError(f"The checkpoint {path} can't be written: {reason}")

@@ -5,7 +5,6 @@ import tempfile
 import warnings
 
 import keras
-import tensorflow as tf
 
 from keras_sagan.callbacks.best_checkpoint import BestCheckpoint
 from keras_sagan.callbacks.checkpoint_store import CheckpointStore, check_writable
@@ -51,8 +50,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     folder must be one that all see; the chief writes it.
 
     Args:
-        directory: String or path, the folder of the checkpoints, one folder each; also
-            `gs://…`. It is made if it isn't there.
+        directory: String or path, the folder of a `tf.train.CheckpointManager`, also `gs://…`.
+            It is made if it isn't there.
         every_steps: Integer. Save each time so many steps are done. Defaults to `None`: only by
             epoch.
         every_epochs: Integer. Save each time so many epochs are done, or `None`. Training's end
@@ -95,9 +94,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self.directory = os.fspath(directory)
         self.every_steps = every_steps
         self.every_epochs = every_epochs
-        self.keep = keep
         self.restore = restore
-        self._store = CheckpointStore(self.directory)
+        self._store = CheckpointStore(self.directory, keep)
         self._best = BestCheckpoint(self.directory, monitor, mode)
         self._has_begun = False  # A second `fit` in a process is none that was interrupted.
         self._resumed = None  # The manifest to go on from, between restoring and the first epoch.
@@ -299,8 +297,6 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         value = self._best.find_in(logs)
         if value is not None and self._write(self._best.store, self._best.monitor, value):
             self._best.value = value
-            if self._is_chief():
-                self._best.store.prune(1, self._step)
 
     def on_train_end(self, logs=None):
         self.model._initial_epoch = None
@@ -315,8 +311,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         """Saves the run as it stands, unless it isn't finite.
 
         Returns:
-            String, the checkpoint's folder, or `None` where nothing was saved: no step has been
-            made yet, or the model isn't finite.
+            String, the checkpoint's prefix as `tf.train.load_checkpoint` takes it, or `None` where
+            nothing was saved: no step has been made yet, or the model isn't finite.
 
         Raises:
             OSError: If it can't be written; the checkpoints before it are whole.
@@ -332,8 +328,6 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             return None
         else:
             self._saved_step = self._step
-            if self._is_chief():
-                self._store.prune(self.keep, self._step)
         return self._store.path(self._step)
 
     def _position_now(self):
@@ -369,7 +363,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         if not self._is_chief():
             # Reading some variables takes all workers; a scratch folder takes their part.
             with tempfile.TemporaryDirectory() as scratch:
-                tf.train.Checkpoint(**variables).write(os.path.join(scratch, "state"))
+                CheckpointStore(scratch, keep=1).write(self._step, variables, manifest)
             return True
         with self._explained():
             store.write(self._step, variables, manifest)

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import subprocess
 
 import keras
@@ -231,7 +232,7 @@ def begin(model, checkpoint):
 
 
 def names(directory):
-    return [int(path.name.split("-")[1]) for path in sorted(directory.glob("step-*"))]
+    return sorted({int(re.match(r"step-(\d+)", x.name)[1]) for x in directory.glob("step-*")})
 
 
 @pytest.mark.parametrize(
@@ -247,9 +248,12 @@ def names(directory):
 def test_when_it_saves_and_how_many_it_keeps(model, tmp_path, arguments, expected):
     fit(model, dataset(), [TrainingCheckpoint(tmp_path, **arguments)])
     assert names(tmp_path) == expected
-    for step in expected:
-        files = sorted(os.listdir(tmp_path / f"step-{step:08d}"))
-        assert files == ["complete.json", "state.data-00000-of-00001", "state.index"]
+    parts = ("data-00000-of-00001", "index", "json")
+    files = {"checkpoint"} | {f"step-{step}.{part}" for step in expected for part in parts}
+    assert set(os.listdir(tmp_path)) == files
+    # It is TensorFlow's folder too.
+    assert tf.train.latest_checkpoint(tmp_path) == str(tmp_path / f"step-{expected[-1]}")
+    assert tf.train.list_variables(tmp_path)
 
 
 class Figure(keras.callbacks.Callback):
@@ -369,14 +373,14 @@ def two(model, tmp_path):
 
 
 @pytest.mark.parametrize("damage", [truncate, flip, flip_early, flip_late, os.remove])
-@pytest.mark.parametrize("name", ["state.data-00000-of-00001", "state.index", "complete.json"])
+@pytest.mark.parametrize("name", ["data-00000-of-00001", "index", "json"])
 def test_a_damaged_file_is_named_and_the_one_before_used(model, tmp_path, two, name, damage):
-    damage(tmp_path / "step-00000014" / name)
+    damage(tmp_path / f"step-14.{name}")
     checkpoint = TrainingCheckpoint(tmp_path)
-    if (name, damage) == ("complete.json", os.remove):  # As if writing had never ended.
+    if (name, damage) == ("json", os.remove):  # As if writing had never ended.
         assert checkpoint.restore_latest(model) == 7
     else:
-        with pytest.warns(UserWarning, match=f"step 14 is damaged.*step-00000014.{name}: "):
+        with pytest.warns(UserWarning, match=f"step 14 is damaged.*step-14.{name}: "):
             assert checkpoint.restore_latest(model) == 7
     assert_same(snapshot(model), two[7])
     # It goes on, over the damaged one too.
@@ -386,7 +390,7 @@ def test_a_damaged_file_is_named_and_the_one_before_used(model, tmp_path, two, n
 
 
 def test_damage_is_no_reason_to_remove_the_good(model, tmp_path, two):
-    flip(tmp_path / "step-00000014" / "state.index")
+    flip(tmp_path / "step-14.index")
     checkpoint = TrainingCheckpoint(tmp_path, every_steps=1, keep=1)
     with pytest.warns(UserWarning, match="step 14 is damaged"):
         data = dataset(checkpoint.restore_latest(model))
@@ -394,10 +398,33 @@ def test_damage_is_no_reason_to_remove_the_good(model, tmp_path, two):
     assert names(tmp_path) == [9, 14]
 
 
+@pytest.mark.parametrize("damage", [truncate, lambda path: path.write_bytes(b"\xff"), os.remove])
+def test_without_the_managers_record_it_goes_on(model, tmp_path, two, damage):
+    damage(tmp_path / "checkpoint")
+    checkpoint = TrainingCheckpoint(tmp_path, keep=2)
+    data = dataset(checkpoint.restore_latest(model))
+    assert_same(snapshot(model), two[14])
+    fit(model, data, [checkpoint], initial_epoch=2)
+    assert [x for x in names(tmp_path) if (tmp_path / f"step-{x}.json").exists()] == [14, 21]
+    assert tf.train.latest_checkpoint(tmp_path) == str(tmp_path / "step-21")
+
+
+def test_a_full_disk_for_the_managers_record(model, tmp_path, monkeypatch):
+    """The checkpoint is whole by then, and older ones are about to go."""
+
+    def record(self):
+        raise tf.errors.ResourceExhaustedError(None, None, "no space")
+
+    monkeypatch.setattr(tf.train.CheckpointManager, "_record_state", record)
+    with pytest.raises(OSError, match="No space left .*step 1 is whole"):
+        fit(model, dataset(), [TrainingCheckpoint(tmp_path, every_steps=1, keep=1)])
+    assert TrainingCheckpoint(tmp_path).restore_latest(rewound(model)) == 1
+
+
 def test_nothing_but_damage(model, tmp_path, two):
     before = snapshot(model)
     for step in (7, 14):
-        truncate(tmp_path / f"step-{step:08d}" / "state.index")
+        truncate(tmp_path / f"step-{step}.index")
     with pytest.raises(OSError, match="Every checkpoint in .* is damaged"), pytest.warns():
         TrainingCheckpoint(tmp_path).restore_latest(model)
     assert_same(snapshot(model), before)
@@ -405,10 +432,10 @@ def test_nothing_but_damage(model, tmp_path, two):
 
 def test_what_was_being_written_is_removed(model, tmp_path, two):
     for step in (3, 21):
-        folder = tmp_path / f"step-{step:08d}"
-        folder.mkdir()
-        (folder / "state.index").write_bytes(b"half")
-        (folder / "complete.json.new").write_text("{")
+        (tmp_path / f"step-{step}_temp").mkdir()
+        (tmp_path / f"step-{step}_temp" / "part-00000-of-00001.index").write_bytes(b"half")
+        (tmp_path / f"step-{step}.index").write_bytes(b"half")
+        (tmp_path / f"step-{step}.json.new").write_text("{")
     checkpoint = TrainingCheckpoint(tmp_path)
     assert checkpoint.restore_latest(model) == 14
     begin(model, checkpoint)
@@ -419,15 +446,15 @@ def test_what_was_being_written_is_removed(model, tmp_path, two):
 
 
 def test_a_full_disk(model, tmp_path, two, monkeypatch):
-    def write(self, path):
-        with open(f"{path}.index", "w") as file:
+    def save(self, step, options):
+        with open(f"{self.directory}/step-{step}.index", "w") as file:
             file.write("half of it")
         raise tf.errors.ResourceExhaustedError(None, None, "no space")
 
     model.steps.assign(7)
     checkpoint = TrainingCheckpoint(tmp_path, every_steps=1)
     data = dataset(checkpoint.restore_latest(model))
-    monkeypatch.setattr(tf.train.Checkpoint, "write", write)
+    monkeypatch.setattr(tf.train.CheckpointManager, "save", save)
     with pytest.raises(OSError, match="No space left .*step 14 is whole; run the same") as raised:
         fit(model, data, [checkpoint])
     assert raised.value.errno == errno.ENOSPC
@@ -486,12 +513,12 @@ def test_a_disk_that_is_really_full(model, tmp_path):
 
 
 def test_another_error_in_writing(model, tmp_path, two, monkeypatch):
-    def write(self, path):
+    def save(self, step, options):
         raise tf.errors.PermissionDeniedError(None, None, "not yours")
 
     checkpoint = TrainingCheckpoint(tmp_path, every_steps=1)
     data = dataset(checkpoint.restore_latest(model))
-    monkeypatch.setattr(tf.train.Checkpoint, "write", write)
+    monkeypatch.setattr(tf.train.CheckpointManager, "save", save)
     with pytest.raises(OSError, match="can't be written: not yours.*step 14 is whole"):
         fit(model, data, [checkpoint])
 
@@ -516,7 +543,7 @@ def test_another_architecture(model, tmp_path, two, change, message):
     other = tiny.build_sagan(num_classes, **{"ema_momentum": 0.9, **change})
     other.compile()
     before = snapshot(other)
-    with pytest.raises(ValueError, match=message + "(.|\n)*step-00000014"):
+    with pytest.raises(ValueError, match=message + "(.|\n)*step-14"):
         TrainingCheckpoint(tmp_path).restore_latest(other)
     assert_same(snapshot(other), before)
 
@@ -612,21 +639,21 @@ def test_arguments_that_say_nothing(tmp_path):
 
 def test_other_workers_write_to_a_scratch_folder(model, tmp_path, monkeypatch, capsys):
     writes = []
-    write = tf.train.Checkpoint.write
+    save = tf.train.CheckpointManager.save
     monkeypatch.setattr(training_checkpoint, "is_chief", lambda strategy: False)
     monkeypatch.setattr(
-        tf.train.Checkpoint,
-        "write",
-        lambda self, path, *rest: (writes.append(path), write(self, path, *rest))[1],
+        tf.train.CheckpointManager,
+        "save",
+        lambda self, *args, **kwargs: (writes.append(self.directory), save(self, *args, **kwargs)),
     )
     fit(model, dataset(), [TrainingCheckpoint(tmp_path / "run")])
     assert len(writes) == 3 and not (tmp_path / "run").exists()
-    assert not any(os.path.exists(os.path.dirname(path)) for path in writes)
+    assert not any(os.path.exists(path) for path in writes)
     assert capsys.readouterr().out == ""
 
 
 def test_the_manifest_is_plain_json(model, tmp_path, two):
-    content = json.loads((tmp_path / "step-00000014" / "complete.json").read_text())
+    content = json.loads((tmp_path / "step-14.json").read_text())
     manifest = content["manifest"]
     assert manifest["step"] == 14 and manifest["seed"] == 7
     assert manifest["optimizers"] == {"optimizer": "FusedAdam", "d_optimizer": "FusedAdam"}
@@ -638,7 +665,7 @@ def test_a_step_whose_end_no_callback_saw_is_kept_too(model, tmp_path):
     model.fit(dataset(), epochs=1, steps_per_epoch=STEPS, callbacks=[checkpoint], verbose=0)
     model.train_on_batch(IMAGES[:4], LABELS[:4])
     expected = snapshot(model)
-    assert checkpoint.save().endswith(f"{STEPS + 1:08}")
+    assert checkpoint.save().endswith(f"step-{STEPS + 1}")
     assign_state(model, 7, {key: 0 * value for key, value in expected.items()})
     assert TrainingCheckpoint(tmp_path).restore_latest(model) == STEPS + 1
     assert_same(snapshot(model), expected)

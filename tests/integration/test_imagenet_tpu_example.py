@@ -68,8 +68,7 @@ def smoke(tmp_path_factory):
 
 def newest_state(workdir):
     """All variables of the newest checkpoint."""
-    folder = max((workdir / "checkpoints").glob("step-*"))
-    reader = tf.train.load_checkpoint(str(folder / "state"))
+    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(workdir / "checkpoints"))
     return {name: reader.get_tensor(name) for name in sorted(reader.get_variable_to_shape_map())}
 
 
@@ -79,9 +78,9 @@ def test_smoke_trains_resumes_and_leaves_its_results(smoke):
     workdir, output = smoke
     assert "steps 0 to 4, 8 images each over 1 replicas, float32" in output
     assert "Restored step 4" in output and "steps 4 to 8" in output
-    checkpoints = sorted(path.name for path in (workdir / "checkpoints").glob("step-*"))
-    assert checkpoints == ["step-00000004", "step-00000008"]
-    assert len(list((workdir / "checkpoints" / "best").iterdir())) == 1
+    checkpoints = sorted(path.name for path in (workdir / "checkpoints").glob("step-*.json"))
+    assert checkpoints == ["step-4.json", "step-8.json"]
+    assert len(list((workdir / "checkpoints" / "best").glob("*.json"))) == 1
     for epoch in (0, 1, 2):
         with Image.open(workdir / f"samples_epoch_{epoch:03d}.png") as picture:
             assert min(picture.size) > 200
@@ -113,7 +112,7 @@ def test_two_replicas_and_another_data_set(tmp_path):
     assert code == 0, output[-4000:]
     assert "steps 0 to 4, 8 images each over 2 replicas" in output
     assert (tmp_path / "samples_epoch_001.png").is_file()
-    assert (tmp_path / "checkpoints" / "step-00000004").is_dir()
+    assert (tmp_path / "checkpoints" / "step-4.json").is_file()
     fid = json.loads((tmp_path / "fid.json").read_text())
     assert np.isfinite(fid["by_step"]["4"]["fid_16"])
     assert str(tmp_path / "inception") in fid["protocol"]["feature_extractor"]

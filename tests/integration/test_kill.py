@@ -34,10 +34,10 @@ def test_killed_and_started_again_equals_undisturbed(mode, kills, tmp_path):
 
 def test_what_is_counted():
     rows = [
-        {"from_step": 0, "step": 16, "incomplete": ["step-00000017"]},
+        {"from_step": 0, "step": 16, "incomplete": ["step-17"]},
         {"from_step": 16, "step": 16, "incomplete": []},
         {"from_step": 16, "step": 17, "incomplete": []},
-        {"from_step": 17, "step": 17, "incomplete": ["step-00000018"]},
+        {"from_step": 17, "step": 17, "incomplete": ["step-18"]},
     ]
     counts = kill_test.counts_of(rows)
     assert counts["kills"] == 4 and counts["kills_within_writing_or_removing"] == 2

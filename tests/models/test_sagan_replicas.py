@@ -229,7 +229,7 @@ def test_evaluate_generate_and_all_callbacks(tmp_path):
     np.testing.assert_array_equal(model.generate(5, seed=1), alone.generate(5, seed=1))
     names = {path.name for path in tmp_path.glob("*_001*.png")}
     assert names == {"samples_epoch_001.png", "attention_epoch_001.png"}
-    assert (tmp_path / "run" / "best" / "step-00000005").is_dir()
+    assert (tmp_path / "run" / "best" / "step-5.json").is_file()
     figures = {"fid_20", "sample_diversity", "sigma/generator"}
     assert figures < set(history) and np.isfinite([x[-1] for x in history.values()]).all()
     for name, gamma in alone.attention_gammas().items():
