@@ -211,7 +211,7 @@ def main(arguments=None):
     attention = callbacks.AttentionFigure(workdir, class_names=names, seed=settings.seed)
     for callback in (fid, grid, attention, checkpoint):
         callback.set_model(model)
-    stop = callbacks.StopOnNonFinite(every_steps=steps_per_epoch)
+    stop = callbacks.StopOnNonFinite()
     if not settings.resume:
         write_json(settings_path, vars(settings))
     print(

@@ -91,7 +91,7 @@ def main(arguments=None):
         real_images=found.images[few],
         real_labels=None if found.labels is None else found.labels[few],
     )
-    stop = callbacks.StopOnNonFinite(every_steps=steps)
+    stop = callbacks.StopOnNonFinite()
     run = [
         stop,
         callbacks.AttentionMonitor(),

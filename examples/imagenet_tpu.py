@@ -201,7 +201,7 @@ def run(settings):
     names = list(info.class_names)
     beside = [callbacks.SampleGrid(pictures, class_names=names, every_epochs=grid_every)]
     beside += [fid] if fid else []
-    stop = callbacks.StopOnNonFinite(settings.log_every)
+    stop = callbacks.StopOnNonFinite()
     beside += [stop]
     beside += [Record(settings.workdir, pictures, fid)] if is_first else []
     if is_first and importlib.util.find_spec("tensorboard"):

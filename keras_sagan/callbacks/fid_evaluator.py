@@ -4,10 +4,9 @@ import keras
 import numpy as np
 
 from keras_sagan.callbacks.schedule import is_due
-from keras_sagan.metrics.evaluation_run import package_versions
 from keras_sagan.metrics.image_sources import batches_of, length_of
 from keras_sagan.metrics.progress import Progress
-from keras_sagan.metrics.reference_statistics import extractor_info
+from keras_sagan.metrics.protocol import extractor_info, package_versions
 from keras_sagan.ops.latent import sample_latents
 from keras_sagan.visualization.grid import check_integer
 

@@ -225,7 +225,7 @@ def train(settings):
             split=f"{len(real)} images, {source.chosen}",
         )
     checkpoint = TrainingCheckpoint(output / "checkpoints")
-    stop = StopOnNonFinite(every_steps=steps)
+    stop = StopOnNonFinite()
     callbacks = [
         stop,
         AttentionMonitor(),

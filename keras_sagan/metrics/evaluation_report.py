@@ -4,7 +4,7 @@ import json
 import math
 import pathlib
 
-from keras_sagan.metrics.feature_extraction import NO_VERSION
+from keras_sagan.metrics.protocol import NO_VERSION
 
 _FORMAT = 1
 

@@ -2,17 +2,14 @@
 
 import contextlib
 import hashlib
-import importlib
 import json
 import os
-import platform
 
-import keras
 import numpy as np
 
 from keras_sagan.metrics.density_coverage import DensityCoverage
 from keras_sagan.metrics.evaluation_report import EvaluationReport
-from keras_sagan.metrics.feature_extraction import FeatureExtraction, check_is_versioned
+from keras_sagan.metrics.feature_extraction import FeatureExtraction
 from keras_sagan.metrics.feature_log import FeatureLog, logged_features
 from keras_sagan.metrics.feature_metric import FeatureMetric, check_positive
 from keras_sagan.metrics.frechet_inception_distance import FrechetInceptionDistance
@@ -27,8 +24,8 @@ from keras_sagan.metrics.intra_class_frechet_inception_distance import (
 from keras_sagan.metrics.kernel_inception_distance import KernelInceptionDistance
 from keras_sagan.metrics.precision_recall import PrecisionRecall
 from keras_sagan.metrics.progress import Progress
-from keras_sagan.metrics.reference_statistics import ReferenceStatistics, extractor_info
-from keras_sagan.version import __version__
+from keras_sagan.metrics.protocol import check_is_versioned, extractor_info, package_versions
+from keras_sagan.metrics.reference_statistics import ReferenceStatistics
 
 METRICS = {
     "fid": FrechetInceptionDistance,
@@ -327,18 +324,6 @@ def _make_metrics(metrics, feature_extractor, value_range, batch_size):
             f"Received: {len(result)} metrics with {len(extractors)} extractors"
         )
     return result
-
-
-def package_versions():
-    """Returns the versions that a score may depend on: `{name: string}`."""
-    backend = keras.backend.backend()
-    return {
-        "python": platform.python_version(),
-        "keras": keras.__version__,
-        "backend": f"{backend} {importlib.import_module(backend).__version__}",
-        "numpy": np.__version__,
-        "keras_sagan": __version__,
-    }
 
 
 def _notes(notes):

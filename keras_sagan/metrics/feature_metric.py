@@ -3,12 +3,9 @@
 import keras
 import numpy as np
 
-from keras_sagan.metrics.feature_extraction import (
-    FeatureExtraction,
-    check_finite,
-    describe_extractor,
-)
+from keras_sagan.metrics.feature_extraction import FeatureExtraction, check_finite
 from keras_sagan.metrics.progress import Progress
+from keras_sagan.metrics.protocol import extractor_info, package_versions
 
 SIDES = ("real", "generated")
 
@@ -165,9 +162,10 @@ class FeatureMetric(keras.metrics.Metric):
         """Dictionary of what a reader must know beside the figure, ready for JSON."""
         return {
             "metric": self.definition,
-            "feature_extractor": describe_extractor(self.feature_extractor),
+            **extractor_info(self.feature_extractor),
             "num_real": self._counts["real"],
             "num_generated": self._counts["generated"],
+            "versions": package_versions(),
         }
 
     @property

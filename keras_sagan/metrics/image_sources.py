@@ -6,9 +6,10 @@ import itertools
 import keras
 import numpy as np
 
-from keras_sagan.metrics.feature_extraction import to_numpy, weights_sha256
+from keras_sagan.metrics.feature_extraction import to_numpy
 from keras_sagan.metrics.feature_metric import check_positive
 from keras_sagan.metrics.filled_range import FilledRange
+from keras_sagan.metrics.protocol import weights_sha256
 from keras_sagan.ops.labels import apportion_labels, check_labels
 from keras_sagan.ops.latent import sample_latents
 

@@ -4,7 +4,7 @@ import os
 
 import keras
 
-from keras_sagan.metrics.feature_extraction import weights_sha256
+from keras_sagan.metrics.protocol import weights_sha256
 from keras_sagan.metrics.resizing import check_resize, resize_images, to_rgb
 
 _IMAGE_SIZE = 299

@@ -8,10 +8,11 @@ import zipfile
 
 import numpy as np
 
-from keras_sagan.metrics.feature_extraction import describe_extractor, to_numpy
+from keras_sagan.metrics.feature_extraction import to_numpy
 from keras_sagan.metrics.feature_log import logged_features
 from keras_sagan.metrics.image_sources import length_of, peek
 from keras_sagan.metrics.progress import Progress
+from keras_sagan.metrics.protocol import check_is_versioned, extractor_info
 from keras_sagan.ops.frechet import Moments, compute_moments, covariance, merge_moments
 
 _PARTS = ("features", "logits", "labels")
@@ -203,7 +204,8 @@ class ReferenceStatistics:
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is no such file, is damaged, or is of another extractor.
+            ValueError: If it is no such file, is damaged, or is of another extractor, or of one
+                that can't be told from others.
         """
         path = _npz_path(path)
         if not path.is_file():
@@ -316,14 +318,6 @@ class ReferenceStatistics:
         return hashlib.sha256(pixels).hexdigest() == self.info["sha256"]
 
 
-def extractor_info(feature_extractor):
-    """Returns `{"feature_extractor": …, "resize": …}`, as protocols have them."""
-    return {
-        "feature_extractor": describe_extractor(feature_extractor),
-        "resize": getattr(feature_extractor, "resize", "the extractor's own"),
-    }
-
-
 def _foreign_info(path):
     """What can be said of a file that says nothing of itself."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -339,12 +333,15 @@ def _foreign_info(path):
 
 
 def _check_extractor(path, info, feature_extractor):
+    if info["feature_extractor"] is None:
+        return
     for name, value in extractor_info(feature_extractor).items():
         if info[name] not in (None, value):
             raise ValueError(
                 f"`reference` must be of the extractor that the images are compared in: {name} "
                 f"{value}. Received: {path} of {name} {info[name]}"
             )
+    check_is_versioned(feature_extractor, "reference")
 
 
 def _npz_path(path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_sagan import metrics
-from keras_sagan.metrics.feature_extraction import describe_extractor
+from keras_sagan.metrics.protocol import describe_extractor
 from keras_sagan.metrics.resizing import resize_images
 
 tf = pytest.importorskip("tensorflow")

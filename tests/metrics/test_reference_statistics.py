@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_sagan.metrics import FeatureExtraction, ReferenceStatistics
-from keras_sagan.ops.frechet import covariance
+from keras_sagan.ops.frechet import covariance, frechet_distance
 
 
 class Pixels:
@@ -74,6 +74,33 @@ def test_other_projects_read_the_file_as_their_own(tmp_path):
     np.testing.assert_allclose(sigma, covariance(computed().moments))
 
 
+@pytest.fixture
+def files_of_two_sets(tmp_path):
+    """Two files, and the distance between what they are of."""
+    features = []
+    for seed in (0, 1):
+        images = images_of(seed=seed)
+        computed(images).save(tmp_path / f"{seed}.npz")
+        features.append(images.reshape(50, 4) / 127.5 - 1.0)
+    first, second = ((x.mean(0), np.cov(x, rowvar=False)) for x in features)
+    return [str(tmp_path / f"{seed}.npz") for seed in (0, 1)], frechet_distance(*first, *second)
+
+
+def test_pytorch_fid_reads_the_files_and_finds_the_same_distance(files_of_two_sets):
+    fid_score = pytest.importorskip("pytorch_fid.fid_score")
+    paths, expected = files_of_two_sets
+    first, second = (fid_score.compute_statistics_of_path(x, None, 1, 4, "cpu") for x in paths)
+    assert fid_score.calculate_frechet_distance(*first, *second) == pytest.approx(expected, 1e-5)
+
+
+def test_torch_fidelity_takes_the_arrays_of_the_files(files_of_two_sets):
+    metric_fid = pytest.importorskip("torch_fidelity.metric_fid")
+    paths, expected = files_of_two_sets
+    first, second = (dict(np.load(path)) for path in paths)
+    found = metric_fid.fid_statistics_to_metric(first, second, verbose=False)
+    assert list(found.values()) == pytest.approx([expected], 1e-5)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_files_of_other_projects_are_read(tmp_path, dtype):
     mean, cov = np.arange(3.0), np.diag([1.0, 2.0, 3.0])
@@ -88,6 +115,18 @@ def test_a_file_of_another_extractor_is_refused(tmp_path):
     computed().save(tmp_path / "digits.npz")
     with pytest.raises(ValueError, match="extractor pixels 2. Received: .*digits.npz .*pixels 1"):
         ReferenceStatistics.load(tmp_path / "digits.npz", OtherPixels())
+
+
+def test_a_file_of_an_extractor_without_a_version_is_refused(tmp_path):
+    def features(images):
+        return np.reshape(images, (len(images), -1))
+
+    computed(extractor=features).save(tmp_path / "digits.npz")
+    with pytest.raises(ValueError, match="`reference` needs an extractor that can be told from"):
+        ReferenceStatistics.load(tmp_path / "digits.npz", features)
+    features.version = "pixels, flat"
+    computed(extractor=features).save(tmp_path / "digits.npz")
+    assert ReferenceStatistics.load(tmp_path / "digits.npz", features).num_images == 50
 
 
 def test_statistics_of_another_extractor_are_refused():
