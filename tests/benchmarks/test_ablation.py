@@ -10,6 +10,18 @@ import pytest
 TINY = "--base_filters 4 --batch_size 2 --steps 4 --num_images 20 --num_real 40".split()
 NAME = "attention-without_spectral-norm-d_rates-equal_seed-0"
 OTHER = "attention-with_spectral-norm-d_rates-equal_seed-0"
+PAPERS = "attention-with_spectral-norm-both_rates-ttur_seed-0"
+
+
+def test_the_papers_setting_in_miniature_has_all_three(tmp_path):
+    settings = ["--workdir", str(tmp_path), *TINY]
+    ablation.main(["--only", PAPERS, "--jobs", "1", *settings])
+    run = json.loads((tmp_path / f"{PAPERS}.json").read_text())
+    assert run["fid"] > 0 and len(run["attention_gamma"]) == 2
+    assert run["learning_rates"] == {"generator": 5e-4, "discriminator": 2e-3}
+    model = ablation.build(ablation.all_runs(1)[PAPERS], run["settings"])
+    for network in (model.generator, model.discriminator):
+        assert sum("vector_u" in x.path for x in network.variables) > 5
 
 
 def test_a_run_in_miniature_is_made_once_and_not_mixed_with_others(tmp_path, monkeypatch, capsys):
