@@ -36,7 +36,7 @@ METRICS = [
 EXPORT = ["tf2onnx>=1.16", "onnxruntime>=1.20", "ai-edge-litert>=1.2"]
 PLOT = ["matplotlib>=3.8", "pillow>=10.1"]
 TENSORBOARD = ["tensorboard>=2.16"]  # TensorFlow doesn't bring it any more.
-DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26", "ruff"]
+DOCS = ["mkdocs-material>=9.5", "mkdocs-glightbox>=0.4", "mkdocstrings[python]>=0.26", "ruff"]
 TEST = ["pytest>=8.0", "pytest-xdist>=3.5", "scipy>=1.11", "jax", "prdc>=0.2"]
 
 setup(

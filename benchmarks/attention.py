@@ -10,8 +10,6 @@ The times of a map are taken in turn in one process; each peak of memory in a pr
 """
 
 import argparse
-import json
-import sys
 
 import common
 import keras
@@ -85,11 +83,10 @@ def largest_difference(first, second):
     return max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(first, second))
 
 
-def peak_megabytes(form, size, batch):
-    """Of a step at this size, in this process, which should do nothing else."""
+def peak(form, size, batch):
+    """Bytes of a step at this size, in this process, which should do nothing else."""
     make_step(form, 4, 1)()  # What TensorFlow sets up once.
-    step = make_step(form, size, batch)
-    return common.peak_of(step) / 2**20
+    return common.peak_of(make_step(form, size, batch))
 
 
 def measure(size, batch, rounds, forms=FORMS):
@@ -102,17 +99,17 @@ def measure(size, batch, rounds, forms=FORMS):
     figures = common.summarize(common.alternate(steps, rounds, warmup=1))
     rows = []
     for form in forms:
-        peak = common.in_new_process(__file__, "--peak", form, size, batch)
+        megabytes = common.peak_in_new_process(__file__, form=form, size=size, batch=batch)
         if form == "textbook":
-            reference = peak
+            reference = megabytes
         rows.append(
             {
                 "map": f"{size} x {size}",
                 "form": form,
                 "ms": common.rounded(1e3 * figures[form]["median_seconds"]),
                 "times_faster": figures[form]["times_faster"],
-                "peak_mb": common.rounded(peak),
-                "times_less_memory": common.rounded(reference / peak),
+                "peak_mb": megabytes,
+                "times_less_memory": common.rounded(reference / megabytes),
                 "error": common.rounded(errors[form], 2),
                 "chunk_size": automatic_chunk_size(size**2, size**2 // 4)
                 if form == "auto"
@@ -126,18 +123,26 @@ def draw(record, path):
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    memory, speed = axes
     styles = {"textbook": "o-", "chunked": "s-", "auto": "^--"}
-    for axis, name, label in ((axes[0], "peak_mb", "peak, MB"), (axes[1], "ms", "ms")):
-        for form, style in styles.items():
-            rows = [row for row in record["rows"] if row["form"] == form]
-            sizes = [int(row["map"].split()[0]) for row in rows]
-            axis.loglog(sizes, [row[name] for row in rows], style, label=form)
-        axis.set_xticks(sizes, [f"{size}²" for size in sizes])
+    sizes = record["settings"]["sizes"]
+    by_form = {form: [x for x in record["rows"] if x["form"] == form] for form in styles}
+    for form, style in styles.items():
+        memory.plot(sizes, [row["peak_mb"] for row in by_form[form]], style, label=form)
+        # Relative, as milliseconds over four decades hide what differs.
+        speed.plot(sizes, [1 / row["times_faster"] for row in by_form[form]], style, label=form)
+    memory.set(yscale="log", ylabel="peak, MB")
+    speed.set(ylabel="time, textbook = 1", ylim=(0, None))
+    milliseconds = [row["ms"] for row in by_form["textbook"]]
+    ticks = [[f"{size}²" for size in sizes]]
+    ticks.append([f"{size}²\n{ms:.3g} ms" for size, ms in zip(sizes, milliseconds)])
+    for axis, labels, title in zip(axes, ticks, ("map", "map, and the textbook's time")):
+        axis.set_xscale("log")
+        axis.set_xticks(sizes, labels)
         axis.minorticks_off()
-        axis.set_xlabel("map")
-        axis.set_ylabel(label)
+        axis.set_xlabel(title)
         axis.grid(alpha=0.3)
-    axes[0].legend(frameon=False)
+    speed.legend(frameon=False, loc="lower right")
     batch = record["settings"]["batch_size"]
     figure.suptitle(f"Self-attention, {CHANNELS} channels, batch {batch}: forward and backward")
     figure.savefig(path, dpi=110)
@@ -172,7 +177,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--peak"]:
-        print(json.dumps(peak_megabytes(sys.argv[2], *map(int, sys.argv[3:]))))
-    else:
-        main()
+    common.run(main, peak)

@@ -132,7 +132,7 @@ def peak_of(function):
     """Bytes by which memory grows at its peak while a function runs.
 
     Memory that was freed before but not given back hides growth: call it in a new process, as
-    `in_new_process` makes one.
+    `peak_in_new_process` does.
     """
     before = reset_peak() or peak_bytes()
     function()
@@ -144,6 +144,24 @@ def in_new_process(script, *arguments):
     command = [sys.executable, str(script), *map(str, arguments)]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(result.stdout.splitlines()[-1])
+
+
+def peak_in_new_process(script, **arguments):
+    """Megabytes that a benchmark's form takes at its peak, in a process that does nothing else.
+
+    Args:
+        script: Path of the benchmark, which ends in `run(main, peak)`.
+        **arguments: Those of its function `peak`, as JSON holds them.
+    """
+    return rounded(in_new_process(script, "--peak", json.dumps(arguments)) / 2**20)
+
+
+def run(main, peak):
+    """What a benchmark does as a program: all of it, or one form alone for its peak in bytes."""
+    if sys.argv[1:2] == ["--peak"]:
+        print(peak(**json.loads(sys.argv[2])))
+    else:
+        main()
 
 
 def _status(field):

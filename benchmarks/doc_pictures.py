@@ -1,8 +1,10 @@
 """Trains a healthy run and one made to collapse, and draws the pictures of the documentation.
 
-Command:   python benchmarks/doc_pictures.py
+Command:   python examples/fashion_mnist.py && python benchmarks/doc_pictures.py
 Result:    docs/images/*.png and *.gif, and benchmarks/results/collapse_monitor.json: what
            CollapseMonitor said of each run, with settings, versions and hardware
+
+Walks, truncation, neighbours and the discriminator's attention are of the main example's model.
 
 Both runs have the embedded Fashion-MNIST images, the same width, seed and number of steps, and the
 same learning rate for both networks. The second one's discriminator has no spectral norm, and its
@@ -78,15 +80,40 @@ def train(model, dataset, settings, extra=()):
     return {**curves, **spectral.history}, record
 
 
+def draw_pictures(model, images, labels, output):
+    """Draws what needs a generator that has learned something."""
+    named = {"class_names": list(data.FASHION_MNIST_CLASSES)}
+    visualization.draw_attention(
+        model, output, images[:4], labels[:4], name="attention_discriminator", **named
+    )
+    for name, ways in {
+        "walk_latents": {"labels": [0, 2, 5, 8]},
+        "walk_classes": {"labels": [0, 3, 5, 8], "to_labels": [1, 4, 9, 0]},
+    }.items():
+        visualization.draw_interpolation(model, output / f"{name}.png", **ways, **named)
+        visualization.draw_interpolation(model, output / f"{name}.gif", steps=16, **ways, **named)
+    visualization.draw_truncation(model, output / "truncation.png", columns=10)
+    pictures = model.generate(6, labels=[0, 1, 3, 5, 7, 8], seed=0)
+    extractor = metrics.GreyClassifierFeatures()
+    return visualization.draw_neighbours(pictures, images, output / "neighbours.png", extractor)[1]
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", default=str(common.ROOT / "docs" / "images"))
     parser.add_argument("--record", default=str(common.RESULTS / "collapse_monitor.json"))
+    parser.add_argument(
+        "--model",
+        default="runs/fashion_mnist/model.keras",
+        help="that of the pictures; the main example makes it",
+    )
     parser.add_argument("--base_filters", type=int, default=16)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--steps_per_epoch", type=int, default=40)
     settings = parser.parse_args(arguments)
+    if not Path(settings.model).is_file():
+        parser.error(f"--model must be a file. Received: {settings.model}, which isn't there")
     output = Path(settings.output)
     images, labels = data.load_fashion_mnist()
     images = data.pad_to_32(images)
@@ -105,27 +132,14 @@ def main(arguments=None):
             path.unlink()
         scratch.rmdir()
 
-    # The healthy model's pictures.
-    shown = {"class_names": names}
-    visualization.draw_attention(
-        model, output, images[:4], labels[:4], name="attention_discriminator", **shown
-    )
-    draw = visualization.draw_interpolation
-    draw(model, output / "walk_latents.png", labels=[0, 2, 5, 8], **shown)
-    walk = {"labels": [0, 3, 5, 8], "to_labels": [1, 4, 9, 0], **shown}
-    draw(model, output / "walk_classes.png", **walk)
-    draw(model, output / "walk_classes.gif", steps=16, **walk)
-    visualization.draw_truncation(model, output / "truncation.png", columns=10)
-    extractor = metrics.GreyClassifierFeatures()
-    pictures = model.generate(6, labels=[0, 1, 3, 5, 7, 8], seed=0)
-    _, multiples = visualization.draw_neighbours(
-        pictures, images, output / "neighbours.png", extractor
-    )
+    multiples = draw_pictures(keras.saving.load_model(settings.model), images, labels, output)
     common.record(
         __file__,
         settings.record,
         arguments,
-        settings={k: v for k, v in vars(settings).items() if k not in ("output", "record")},
+        settings={
+            k: v for k, v in vars(settings).items() if k not in ("output", "record", "model")
+        },
         learning_rates={"healthy": HEALTHY_RATE, "collapsed": COLLAPSING_RATE},
         neighbour_multiples=[round(float(x), 3) for x in multiples],
         runs=runs,

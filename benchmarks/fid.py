@@ -20,6 +20,8 @@ from keras_sagan.metrics import FrechetInceptionDistance, load_tfgan_eval
 from keras_sagan.ops.frechet import compute_moments, covariance, frechet_distance
 from keras_sagan.ops.frechet import frechet_distance_of_samples as of_samples
 
+TOLERANCE = 1e-5  # relative, of the distance
+
 
 def of_moments(first, second):
     """As the metric does it: moments first."""
@@ -60,6 +62,12 @@ def compare(count, dim, power, repeats):
     timed = {name: functools.partial(keep, values, name, f) for name, f in functions.items()}
     figures = common.summarize(common.alternate(timed, repeats, warmup=0), "TF-GAN")
     expected = exact(first, second)
+    for name in ("of samples", "of streamed moments"):
+        if not abs(values[name] / expected - 1.0) <= TOLERANCE:
+            raise RuntimeError(
+                f"The distance {name} must be that of the singular values to {TOLERANCE}. "
+                f"Received: {values[name]} for {expected}"
+            )
     result = {"samples": count, "dim": dim, "variances": f"k^-{power:g}", "distance": expected}
     for name in functions:
         result[name] = {

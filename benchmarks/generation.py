@@ -29,6 +29,42 @@ def plain_form(generator):
     return tf.function(call, reduce_retracing=True)
 
 
+def forms_of(base_filters, count, batch_size):
+    """Functions that make `count` images in each form, and the generator of both."""
+    shape = {
+        "image_size": SIZE,
+        "base_filters": base_filters,
+        "num_classes": CLASSES,
+        "attention_resolutions": (ATTENTION,),
+    }
+    model = keras_sagan.SAGAN(
+        keras_sagan.build_generator(latent_dim=LATENT_DIM, **shape),
+        keras_sagan.build_discriminator(**shape),
+        LATENT_DIM,
+        CLASSES,
+    )
+    rng = np.random.default_rng(0)
+    latents = rng.standard_normal((count, LATENT_DIM)).astype("float32")
+    labels = rng.integers(0, CLASSES, count).astype("int32")
+    model.generator.get_layer(f"attention_{ATTENTION}").gamma.assign(0.5)
+    plain = plain_form(model.generator)
+
+    def by_hand():
+        parts = [slice(start, start + batch_size) for start in range(0, count, batch_size)]
+        return np.concatenate([plain(latents[part], labels[part]).numpy() for part in parts])
+
+    def generate():
+        return model.generate(count, labels, latents=latents, batch_size=batch_size, use_ema=False)
+
+    return {"textbook": by_hand, "generate": generate}, model.generator
+
+
+def peak(form, base_filters, count, batch_size):
+    """Bytes of a first call of a form, tracing included."""
+    forms_of(8, 2, 2)[0][form]()  # What TensorFlow sets up once.
+    return common.peak_of(forms_of(base_filters, count, batch_size)[0][form])
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0],
@@ -41,38 +77,13 @@ def main(arguments=None):
     parser.add_argument("--peer", type=common.named_command, help="NAME=COMMAND")
     common.add_json_argument(parser, "generation")
     settings = parser.parse_args(arguments)
-    shape = {
-        "image_size": SIZE,
-        "base_filters": settings.base_filters,
-        "num_classes": CLASSES,
-        "attention_resolutions": (ATTENTION,),
-    }
-    model = keras_sagan.SAGAN(
-        keras_sagan.build_generator(latent_dim=LATENT_DIM, **shape),
-        keras_sagan.build_discriminator(**shape),
-        LATENT_DIM,
-        CLASSES,
-    )
-    rng = np.random.default_rng(0)
-    latents = rng.standard_normal((settings.count, LATENT_DIM)).astype("float32")
-    labels = rng.integers(0, CLASSES, settings.count).astype("int32")
-    model.generator.get_layer(f"attention_{ATTENTION}").gamma.assign(0.5)
-    plain = plain_form(model.generator)
-
-    def by_hand():
-        parts = range(0, settings.count, settings.batch_size)
-        parts = [slice(start, start + settings.batch_size) for start in parts]
-        return np.concatenate([plain(latents[part], labels[part]).numpy() for part in parts])
-
-    def generate():
-        return model.generate(
-            settings.count, labels, latents=latents, batch_size=settings.batch_size, use_ema=False
-        )
-
-    difference = int(np.abs(by_hand().astype("int32") - generate()).max())
+    functions, generator = forms_of(settings.base_filters, settings.count, settings.batch_size)
+    first, second = (function().astype("int32") for function in functions.values())
+    difference = int(np.abs(first - second).max())
     if difference > 1:
         raise RuntimeError(f"Images must agree within one grey level. Received: {difference}")
-    functions = {"textbook": by_hand, "generate": generate}
+    sizes = {k: getattr(settings, k) for k in ("base_filters", "count", "batch_size")}
+    peaks = {form: common.peak_in_new_process(__file__, form=form, **sizes) for form in functions}
     reference = "textbook"
     if settings.peer:
         reference, command = settings.peer
@@ -92,6 +103,7 @@ def main(arguments=None):
                 "times_the_peer": ratios[reference][name]["times_faster"]
                 if settings.peer
                 else None,
+                "peak_mb": peaks.get(name),
             }
         )
     common.print_table(rows)
@@ -99,13 +111,13 @@ def main(arguments=None):
         __file__,
         settings.json,
         ["--json", *(["--peer", f"{reference}=COMMAND"] if settings.peer else [])],
-        settings={k: getattr(settings, k) for k in ("base_filters", "count", "batch_size")},
+        settings=sizes,
         image_size=SIZE,
-        generator_parameters=model.generator.count_params(),
+        generator_parameters=generator.count_params(),
         largest_difference_in_grey_levels=difference,
         rows=rows,
     )
 
 
 if __name__ == "__main__":
-    main()
+    common.run(main, peak)

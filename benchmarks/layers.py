@@ -3,7 +3,7 @@
 Command:   python benchmarks/layers.py --json
 Measures   forward and backward pass of every layer against the same composed plainly, with the
            same weights; both give the same outputs and gradients first
-Result:    benchmarks/results/layers.json and a table; about a minute on 2 CPU cores
+Result:    benchmarks/results/layers.json and a table; about three minutes on 2 CPU cores
 """
 
 import argparse
@@ -117,23 +117,36 @@ def make_step(call, layer, inputs):
     return lambda: [x.numpy() for x in step()]
 
 
-def compare(name, layer, textbook, inputs, rounds):
+def forms_of(layer, textbook, inputs):
+    """The steps of the two forms of one layer."""
     layer(*inputs)
     rng = np.random.default_rng(2)
     if isinstance(layer, SelfAttention2D):
         layer.gamma.assign(0.5)
     if isinstance(layer, ConditionalBatchNorm):
         layer.gamma.assign(1.0 + rng.standard_normal(layer.gamma.shape))
+    return {
+        "textbook": make_step(lambda *x: textbook(layer, *x), layer, inputs),
+        "product": make_step(lambda *x: layer(*x, training=True), layer, inputs),
+    }
+
+
+def peak(name, form, sizes):
+    """Bytes of a step of one form of one layer, tracing included."""
+    small = {case[0]: case[1:] for case in cases(2, 4, 8, sizes[-1])}
+    forms_of(*small[name])[form]()  # What TensorFlow sets up once.
+    case = next(case[1:] for case in cases(*sizes) if case[0] == name)
+    return common.peak_of(forms_of(*case)[form])
+
+
+def compare(name, layer, textbook, inputs, sizes, rounds):
+    forms = forms_of(layer, textbook, inputs)
     state = [variable.numpy() for variable in layer.non_trainable_variables]
 
     def reset():
         for variable, value in zip(layer.non_trainable_variables, state):
             variable.assign(value)
 
-    forms = {
-        "textbook": make_step(lambda *x: textbook(layer, *x), layer, inputs),
-        "product": make_step(lambda *x: layer(*x, training=True), layer, inputs),
-    }
     values = {}
     for form, step in forms.items():
         reset()
@@ -144,11 +157,17 @@ def compare(name, layer, textbook, inputs, rounds):
     if len(set(map(len, values.values()))) != 1 or not max(errors) <= TOLERANCE:
         raise RuntimeError(f"{name} must agree within {TOLERANCE}. Received: {errors}")
     figures = common.summarize(common.alternate(forms, rounds, warmup=3))
+    peaks = {
+        form: common.peak_in_new_process(__file__, name=name, form=form, sizes=sizes)
+        for form in forms
+    }
     return {
         "layer": name,
         "textbook_ms": common.rounded(1e3 * figures["textbook"]["median_seconds"], 3),
         "ms": common.rounded(1e3 * figures["product"]["median_seconds"], 3),
         "times_faster": common.rounded(figures["product"]["times_faster"], 3),
+        "textbook_peak_mb": peaks["textbook"],
+        "peak_mb": peaks["product"],
         "error": common.rounded(max(errors), 2),
     }
 
@@ -167,7 +186,7 @@ def main(arguments=None):
     settings = parser.parse_args(arguments)
     keras.utils.set_random_seed(0)
     sizes = (settings.batch_size, settings.size, settings.channels, settings.num_classes)
-    rows = [compare(*case, settings.rounds) for case in cases(*sizes)]
+    rows = [compare(*case, sizes, settings.rounds) for case in cases(*sizes)]
     common.print_table(rows)
     common.record(
         __file__,
@@ -175,9 +194,8 @@ def main(arguments=None):
         arguments,
         settings={k: v for k, v in vars(settings).items() if k != "json"},
         rows=rows,
-        peak_mb=round(common.peak_bytes() / 2**20),
     )
 
 
 if __name__ == "__main__":
-    main()
+    common.run(main, peak)

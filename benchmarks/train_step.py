@@ -32,6 +32,7 @@ FORMS = {
     "SAGAN": ("auto", False),
 }
 FIGURE = common.ROOT / "docs" / "images" / "train_step_cost.png"
+SHAPE = ("image_size", "base_filters", "batch_size", "num_classes")
 SIZES, BATCHES = (32, 64, 128, 256), (4, 8, 16, 32)
 
 
@@ -120,6 +121,14 @@ def flops_of(settings, form):
     return common.count_flops(common.stablehlo_of(step, *specs))
 
 
+def peak(form, **settings):
+    """Bytes of the first step of a form, tracing included."""
+    settings = argparse.Namespace(**settings)
+    small = argparse.Namespace(image_size=32, base_filters=4, batch_size=2, num_classes=2)
+    make_step(small, form, batch_of(small))[1]()  # What TensorFlow sets up once.
+    return common.peak_of(make_step(settings, form, batch_of(settings))[1])
+
+
 def matrix_product(size=2048):
     """A large product of matrices: what the machine can do at best. Returns its operations too."""
     matrix = tf.random.normal((size, size))
@@ -143,8 +152,10 @@ def measure(settings, forms, rounds, peer=None, check=True):
         functions[peer[0]].close()
     by_textbook = common.summarize(seconds)
     by_peer = common.summarize(seconds, peer and peer[0])
-    peak = product_flops / by_textbook["matrix product"]["median_seconds"]
+    peak_flops = product_flops / by_textbook["matrix product"]["median_seconds"]
     flops = {form: flops_of(settings, form) for form in forms}
+    shape = {name: getattr(settings, name) for name in SHAPE}
+    peaks = {form: common.peak_in_new_process(__file__, form=form, **shape) for form in forms}
     rows = []
     for form in (*forms, *([peer[0]] if peer else [])):
         median = by_textbook[form]["median_seconds"]
@@ -155,12 +166,16 @@ def measure(settings, forms, rounds, peer=None, check=True):
                 "times_the_textbook": by_textbook[form]["times_faster"],
                 **({"times_the_peer": by_peer[form]["times_faster"]} if peer else {}),
                 "gflop": common.rounded(flops[form] / 1e9) if form in flops else None,
-                "share_of_peak": common.rounded(flops[form] / median / peak, 3)
+                "share_of_peak": common.rounded(flops[form] / median / peak_flops, 3)
                 if form in flops
                 else None,
+                "peak_mb": peaks.get(form),
             }
         )
-    return rows, {"error": common.rounded(error, 2) if check else None, "peak_gflops": peak / 1e9}
+    return rows, {
+        "error": common.rounded(error, 2) if check else None,
+        "peak_gflops": peak_flops / 1e9,
+    }
 
 
 def sweep(settings):
@@ -236,8 +251,7 @@ def main(arguments=None):
     parser.add_argument("--figure", nargs="?", const=FIGURE, type=Path, help="file for a figure")
     common.add_json_argument(parser, "train_step")
     settings = parser.parse_args(arguments)
-    names = ("image_size", "base_filters", "batch_size", "num_classes", "rounds")
-    kept = {"settings": {name: getattr(settings, name) for name in names}}
+    kept = {"settings": {name: getattr(settings, name) for name in (*SHAPE, "rounds")}}
     if settings.sweep:
         rows, path = sweep(settings), settings.json
         if path == common.RESULTS / "train_step.json":
@@ -258,4 +272,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    main()
+    common.run(main, peak)

@@ -4,10 +4,11 @@ import keras
 import numpy as np
 
 from keras_sagan.callbacks.schedule import is_due
-from keras_sagan.metrics.image_sources import batches_of, length_of
+from keras_sagan.metrics.feature_extraction import FeatureExtraction
+from keras_sagan.metrics.feature_metric import FeatureMetric
+from keras_sagan.metrics.image_sources import GeneratedImages, batches_of, length_of
 from keras_sagan.metrics.progress import Progress
 from keras_sagan.metrics.protocol import extractor_info, package_versions
-from keras_sagan.ops.latent import sample_latents
 from keras_sagan.visualization.grid import check_integer
 
 
@@ -47,11 +48,14 @@ class FIDEvaluator(keras.callbacks.Callback):
         name: String. The key. Defaults to `"fid_"` and the number of images.
         dataset: String, the name of the real images in the protocol. Defaults to `None`.
         split: String, the name of their split. Defaults to `None`.
+        strategy: `tf.distribute.Strategy`, such as the model's, whose replicas share the work of
+            the generator and of the metric's extractor. Defaults to `None`: one device.
         verbose: Boolean, whether an evaluation of more than ten seconds shows a bar. Defaults to
             `True`.
 
     Raises:
-        ValueError: If an argument is out of range, or there is no real image.
+        ValueError: If an argument is out of range, there is no real image, or the replicas of a
+            `strategy` can't run the metric's extractor.
 
     Example:
 
@@ -80,6 +84,7 @@ class FIDEvaluator(keras.callbacks.Callback):
         missing=None,
         dataset=None,
         split=None,
+        strategy=None,
         verbose=True,
     ):
         super().__init__()
@@ -109,8 +114,20 @@ class FIDEvaluator(keras.callbacks.Callback):
         self.name = name or default_name(num_images)
         self.dataset = dataset
         self.split = split
+        self.strategy = strategy
         self.verbose = verbose
+        self._extraction = None
+        if strategy is not None:
+            if not isinstance(metric, FeatureMetric):
+                raise ValueError(
+                    "`strategy` needs a metric of this package, which says what extractor the "
+                    f"replicas run. Received: metric={metric!r}"
+                )
+            self._extraction = FeatureExtraction(
+                metric.feature_extractor, metric.value_range, metric.batch_size, strategy
+            )
         self.history = []
+        self._source = None  # of the generated images, kept as it has what was traced
         self._real_sha256 = None
         self._has_started = False
         self._has_real = real_images is None
@@ -152,19 +169,28 @@ class FIDEvaluator(keras.callbacks.Callback):
             self.add_real_images()
         self.metric.reset_state(reset_real=False)
         progress = Progress(f"Images for {self.name}", self.num_images, self.verbose)
-        labels, rng = self.generated_labels(), np.random.default_rng(self.seed)
-        for start in range(0, self.num_images, self.batch_size):
-            count = min(self.batch_size, self.num_images - start)
-            images = self.model.generate(
-                count,
-                labels=None if labels is None else labels[start : start + count],
-                # Drawn one after the other they are those of generate(seed=…).
-                latents=sample_latents(count, self.model.latent_dim, rng),
+        if self._source is None or self._source.model is not self.model:
+            self._source = GeneratedImages(
+                self.model,
+                self.num_images,
+                self.generated_labels(),
+                seed=self.seed,
                 batch_size=self.batch_size,
+                strategy=self.strategy,
             )
-            self.metric.update_state(images, real=False)
-            progress(start + count)
+        done = 0
+        for images, _ in self._source.batches():
+            self._update(images, False, done)
+            done += len(images)
+            progress(done)
         return float(self.metric.result())
+
+    def _update(self, images, real, done):
+        if self._extraction is None:
+            self.metric.update_state(images, real=real)
+        else:
+            found = self._extraction(images, (self.metric.output,), done)
+            self.metric.update_features(found[self.metric.output], real)
 
     @property
     def protocol(self):
@@ -205,7 +231,7 @@ class FIDEvaluator(keras.callbacks.Callback):
         count, digest = 0, hashlib.sha256()
         progress = Progress("Real images", length_of(self.real_images), self.verbose)
         for images, _ in batches_of(without_labels(self.real_images), self.batch_size):
-            self.metric.update_state(images, real=True)
+            self._update(images, True, count)
             digest.update(np.ascontiguousarray(images).tobytes())
             count += len(images)
             progress(count)

@@ -1,5 +1,6 @@
 """Pictures of what lies between images, and beside them: walks, truncation, nearest neighbours."""
 
+import math
 from pathlib import Path
 
 import keras
@@ -18,7 +19,7 @@ from keras_sagan.visualization.grid import (
 )
 from keras_sagan.visualization.optional import require
 
-HEADER_PIXELS = 26
+HEADER_PIXELS, HEADER_FONT = 26, 12
 
 
 def draw_interpolation(
@@ -228,6 +229,9 @@ def draw_neighbours(
     multiples = distances[:, 0] / max(float(np.median(among_real[:, 1])), 1e-12)
     scale = legible_scale(images)
     left = sample_grid(images, [f"{x:.2f}" for x in multiples], columns=1)
+    margin = left.shape[1] - images.shape[2] * scale
+    room = np.full((len(left), max(0, header_width("distance") - margin), 3), 255, "uint8")
+    left = np.concatenate([room, left], axis=1)
     neighbours = real_images[found.reshape(-1)]
     right = image_grid(neighbours, columns=num_neighbours, scale=scale)
     if right.shape[-1] == 1:
@@ -252,7 +256,12 @@ def header(width, names):
     """
     strip = require("PIL.Image").new("RGB", (width, HEADER_PIXELS), "white")
     draw = require("PIL.ImageDraw").Draw(strip)
-    font = require("PIL.ImageFont").load_default(size=12)
+    font = require("PIL.ImageFont").load_default(size=HEADER_FONT)
     for left, name in names.items():
         draw.text((left + 2, HEADER_PIXELS - 6), name, fill=LABEL_GREY, font=font, anchor="ls")
     return np.asarray(strip)
+
+
+def header_width(name):
+    """Returns how many pixels a column must have for its name in `header`."""
+    return math.ceil(require("PIL.ImageFont").load_default(size=HEADER_FONT).getlength(name)) + 10

@@ -10,13 +10,14 @@ SCRIPT = attention.__file__
 
 def test_the_forms_agree_and_blocks_take_an_eighth_of_the_memory_or_less():
     whole, chunked = (
-        common.in_new_process(SCRIPT, "--peak", form, 128, 2) for form in ("whole", "auto")
+        common.peak_in_new_process(SCRIPT, form=form, size=128, batch=2)
+        for form in ("whole", "auto")
     )
     assert whole > 1000 and chunked <= whole / 8
 
 
 def test_the_record_is_of_forms_that_agree_and_keeps_what_is_promised(monkeypatch):
-    monkeypatch.setattr(common, "in_new_process", lambda *arguments: 1.0)
+    monkeypatch.setattr(common, "peak_in_new_process", lambda *_, **arguments: 1.0)
     rows = attention.measure(8, batch=1, rounds=1)
     record = json.loads((common.RESULTS / "attention.json").read_text())
     assert rows[0].keys() == record["rows"][0].keys()

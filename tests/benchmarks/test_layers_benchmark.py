@@ -6,7 +6,8 @@ import common
 import layers
 
 
-def test_layers_agree_and_the_record_keeps_what_is_promised(tmp_path):
+def test_layers_agree_and_the_record_keeps_what_is_promised(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "peak_in_new_process", lambda *_, **form: 1.0)
     path = tmp_path / "layers.json"
     arguments = "--batch_size 2 --size 8 --channels 16 --num_classes 5 --rounds 1 --json".split()
     layers.main([*arguments, str(path)])  # Raises where two disagree.
@@ -16,6 +17,11 @@ def test_layers_agree_and_the_record_keeps_what_is_promised(tmp_path):
     assert [row["layer"].split(",")[0] for row in small["rows"]] == [
         row["layer"].split(",")[0] for row in record["rows"]
     ]
+    for small_row, row in zip(small["rows"], record["rows"]):
+        assert small_row.keys() == row.keys()
+        # What tracing takes is in both.
+        assert row["peak_mb"] <= 1.1 * row["textbook_peak_mb"] + 10
+    assert layers.peak("SelfAttention2D", "product", (2, 8, 16, 5)) >= 0
     faster = {row["layer"]: row["times_faster"] for row in record["rows"]}
     assert min(faster.values()) > 0.9
     assert min(faster['SNConv2D, "up"'], faster['SNConv2D, "down"']) > 1.6

@@ -23,7 +23,14 @@ class StubGAN(keras.Model):
         return abs(float(np.sum(self.dense.get_weights()[0]))) % 1.0 if self.dense.built else 0.5
 
     def generate(
-        self, num_images, labels=None, seed=None, truncation=None, batch_size=64, latents=None
+        self,
+        num_images,
+        labels=None,
+        seed=None,
+        truncation=None,
+        batch_size=64,
+        latents=None,
+        use_ema=True,
     ):
         self.calls.append(
             {
