@@ -8,7 +8,7 @@ Walks, truncation, neighbours and the discriminator's attention are of the main 
 
 Both runs have the embedded Fashion-MNIST images, the same width, seed and number of steps, and the
 same learning rate for both networks. The second one's discriminator has no spectral norm, and its
-rate is 25 times as high.
+rate is twice as high.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import keras
 import keras_sagan
 from keras_sagan import callbacks, data, metrics, visualization
 
-HEALTHY_RATE, COLLAPSING_RATE = 4e-4, 1e-2
+HEALTHY_RATE, COLLAPSING_RATE = 2e-3, 4e-3
 
 
 def build(collapses, base_filters):

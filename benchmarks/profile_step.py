@@ -69,7 +69,7 @@ def kind_of(layer):
     return next((kind for pattern, kind in KINDS if re.search(pattern, name)), layer)
 
 
-def shares(spent, key, most=None):
+def shares(spent, key):
     """Rows of milliseconds and share of the whole, largest first."""
     sums = collections.Counter()
     for name, milliseconds in spent.items():
@@ -77,7 +77,7 @@ def shares(spent, key, most=None):
     whole = sum(sums.values())
     return [
         {"of": name, "ms": common.rounded(ms, 3), "share": common.rounded(ms / whole, 2)}
-        for name, ms in sums.most_common(most)
+        for name, ms in sums.most_common()
     ]
 
 
@@ -87,15 +87,14 @@ def main(arguments=None):
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     train_step.add_step_arguments(parser)
-    parser.add_argument("--layers", type=int, default=12, help="the most costly ones to list")
     common.add_json_argument(parser, "profile_step")
     settings = parser.parse_args(arguments)
     model, step = train_step.make_step(settings, "SAGAN", train_step.batch_of(settings))
     names = {x.name for network in (model.generator, model.discriminator) for x in network.layers}
     spent = profile(step)
     kinds = shares(spent, lambda name: kind_of(layer_of(name, names)))
-    layers = shares(spent, lambda name: layer_of(name, names), settings.layers)
-    operations = shares(spent, lambda name: name.rpartition(":")[2], settings.layers)
+    layers = shares(spent, lambda name: layer_of(name, names))
+    operations = shares(spent, lambda name: name.rpartition(":")[2])
     for rows in (kinds, layers, operations):
         common.print_table(rows)
         print()

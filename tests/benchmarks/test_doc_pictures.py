@@ -45,13 +45,12 @@ def test_pictures_in_miniature(tmp_path, monkeypatch):
 
 
 def test_the_collapsing_run_has_no_spectral_norm_in_its_discriminator_and_equal_rates():
-    models = {collapses: doc_pictures.build(collapses, 4) for collapses in (True, False)}
-    for collapses, model in models.items():
-        assert model.ttur["g_learning_rate"] == model.ttur["d_learning_rate"]
+    for collapses, name in ((True, "collapsed"), (False, "healthy")):
+        model = doc_pictures.build(collapses, 4)
+        rates = {model.ttur[f"{side}_learning_rate"] for side in "gd"}
+        assert rates == {RECORD["learning_rates"][name]}
         normalised = {name.partition("/")[0] for name in model.spectral_norms()}
         assert normalised == ({"generator"} if collapses else {"generator", "discriminator"})
-    rates = {name: models[name == "collapsed"].ttur["d_learning_rate"] for name in RECORD["runs"]}
-    assert rates == RECORD["learning_rates"]
 
 
 def test_the_monitor_fired_on_the_collapse_and_was_silent_on_the_healthy_run():
@@ -59,14 +58,14 @@ def test_the_monitor_fired_on_the_collapse_and_was_silent_on_the_healthy_run():
     assert healthy["warning"] is None and "`CollapseMonitor` stayed silent." in PAGE
     quoted = " ".join(line.removeprefix(">").strip() for line in PAGE.splitlines())
     assert collapsed["warning"] in quoted
-    assert collapsed["figures"]["d_loss"][2:] == [2.0] * 13
-    assert set(collapsed["figures"]["real_logits"][2:]) == {-0.0974}
+    for losses in (collapsed["figures"]["d_loss"][1:5], collapsed["figures"]["d_loss"][-7:]):
+        assert set(losses) == {2.0}
 
 
 def test_the_page_has_the_recorded_figures():
     settings, figures = RECORD["settings"], RECORD["runs"]["healthy"]["figures"]
     size = f"{settings['epochs']} × {settings['steps_per_epoch']} steps of"
-    assert f"`base_filters={settings['base_filters']}`, both rates 4e-4, {size}" in PAGE
+    assert f"`base_filters={settings['base_filters']}`, both rates 2e-3, {size}" in PAGE
     losses, layers = figures["d_loss"], ("generator/attention_16", "discriminator/attention_16")
     rows = {  # names of the figures, and digits after the first epoch and after the last
         "mean logits, real and generated": (["real_logits", "fake_logits"], 2, 2),
