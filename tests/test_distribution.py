@@ -19,6 +19,13 @@ def test_one_device(monkeypatch):
         assert make_strategy(name).num_replicas_in_sync == 1
 
 
+@pytest.mark.parametrize("count, expected", [(0, "none"), (1, "none"), (2, "mirrored")])
+def test_auto_mirrors_over_several_gpus(count, expected, monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind=None: ["a GPU"] * count)
+    assert distribution._resolve(None) == expected
+
+
 @pytest.mark.parametrize("name", ["CPU:0", "/cpu:0", "/device:CPU:0"])
 def test_mirrored_on_given_devices(name):
     strategy = make_strategy("mirrored", devices=[name])

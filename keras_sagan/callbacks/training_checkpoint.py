@@ -182,6 +182,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         if start is not None:
             promise, data = "the data go on from there", data.skip(step - start)
         elif is_given:
+            if step:
+                self._say(model, f"The data set doesn't say its step; it is taken to be {step}.")
             return data
         else:
             promise, data, self._pass_over = position_data(data, steps_per_epoch, manifest)

@@ -122,6 +122,34 @@ def test_resumed_equals_undisturbed(model, traced, undisturbed, tmp_path, kill_a
     assert_figures(figures, undisturbed["step"][1])
 
 
+def test_resumed_equals_undisturbed_with_several_steps_per_execution(tmp_path):
+    """Two at a time in epochs of six; killed within the second epoch."""
+
+    def make():
+        model = tiny.build_sagan(ema_momentum=0.9, seed=7)
+        model.compile(steps_per_execution=2)
+        return model
+
+    model, undisturbed = make(), make()
+    undisturbed.set_weights(model.get_weights())
+    expected = fit(undisturbed, dataset(), steps_per_epoch=6)
+    fit(
+        model,
+        dataset(),
+        [TrainingCheckpoint(tmp_path, every_steps=1)],
+        kill_at=10,
+        steps_per_epoch=6,
+    )
+    model = make()
+    checkpoint = TrainingCheckpoint(tmp_path, every_steps=1)
+    assert checkpoint.restore_latest(model) == 10
+    figures = fit(model, dataset(10), [checkpoint], steps_per_epoch=6)
+    assert list(snapshot(model).values())[0].size
+    for received, wanted in zip(snapshot(model).values(), snapshot(undisturbed).values()):
+        np.testing.assert_array_equal(received, wanted)
+    assert_figures(figures, expected)
+
+
 @pytest.mark.parametrize("kind", ["step", "finite", "arrays"])
 def test_the_same_line_again_equals_undisturbed(model, traced, undisturbed, tmp_path, kind):
     arguments = {"steps_per_epoch": STEPS if kind == "step" else None}
@@ -293,6 +321,16 @@ def test_a_figure_that_never_comes_is_named(model, tmp_path):
 
 
 # What is said
+
+
+def test_data_that_do_not_say_their_step_are_taken_to_be_at_the_models(
+    model, tmp_path, two, capsys
+):
+    checkpoint = TrainingCheckpoint(tmp_path)
+    step = checkpoint.restore_latest(model)
+    fit(model, finite_dataset(), [checkpoint], initial_epoch=2)
+    assert step == 14
+    assert "The data set doesn't say its step; it is taken to be 14." in capsys.readouterr().out
 
 
 def test_it_says_in_a_line_what_it_did(model, traced, tmp_path, capsys):

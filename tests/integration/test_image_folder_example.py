@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from example_scripts import load_example
+from inception_stand_in import save_stand_in
 
 from keras_sagan import SAGAN
 from keras_sagan.data import load_fashion_mnist
@@ -60,12 +61,17 @@ def test_colour_images_of_another_power_of_two(tmp_path, monkeypatch, capsys):
     # Two steps: tracing would take longer.
     monkeypatch.setattr(SAGAN, "compile", functools.partialmethod(SAGAN.compile, run_eagerly=True))
     options = ["--images", tmp_path, "--workdir", tmp_path / "run", "--image_size", 64]
-    options += ["--base_filters", 8, "--batch_size", 2, "--epochs", 1, "--fid_images", 0]
+    options += ["--base_filters", 8, "--batch_size", 2, "--epochs", 1, "--fid_images", 4]
+    save_stand_in(tmp_path / "inception")  # of the signature of TF-GAN's
+    options += ["--inception", tmp_path / "inception"]
     load_example("image_folder").main([*map(str, options)])
     assert "4 images of 64 pixels" in capsys.readouterr().out
     for name in ("samples_epoch_001", "attention_epoch_001", "attention_epoch_001_discriminator"):
         with Image.open(tmp_path / "run" / f"{name}.png") as picture:
             assert np.ptp(np.asarray(picture.convert("RGB")), axis=-1).any(), name
+    fid = json.loads((tmp_path / "run" / "results.json").read_text())["fid"]
+    assert str(tmp_path / "inception") in fid["protocol"]["feature_extractor"]
+    assert all(np.isfinite(value) for _, value in fid["by_epoch"])
     model = keras.saving.load_model(tmp_path / "run" / "model.keras")
     assert model.image_shape == (64, 64, 3) and model.num_classes is None
 
