@@ -10,8 +10,8 @@ Data:      `imagenet2012` of TensorFlow Datasets, prepared in --data_dir, or by 
 Result:    in --workdir: checkpoints/, tensorboard/, samples_epoch_*.png and fid.json. An epoch is
            --log_every steps, at whose end a checkpoint is written; all figures are per such epoch
 Was run:   `--smoke`, the whole of this file with small networks and TFDS's mock images: a minute on
-           2 CPU cores; by the tests on one device and on two replicas in mixed_bfloat16 with
-           several steps per execution, by hand on two workers.
+           2 CPU cores; by the tests on one device and on two replicas with several
+           steps per execution, by hand on two workers.
 Was not:   no TPU run and no ImageNet run has been made, so there is no time and no score to state.
 Compiled:  the defaults' training step by the TPU's compiler, 32 images on a v5e in mixed_bfloat16:
            2,747 GFLOP and 35.9 GB accessed, 2.59 GB of 16 GB in use (83.8 % to spare). More in
