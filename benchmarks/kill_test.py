@@ -8,9 +8,9 @@ Result:    benchmarks/results/kill_test.json and the table of docs/never_lost.md
 A checkpoint is written after every step. Of five kills, three come at a random moment, one at a
 random moment of the start (building, restoring, tracing), and one as soon as the files of a
 checkpoint that isn't complete are seen, or up to a millisecond later. After each kill the process
-starts again with other initial weights and goes on. In the end all state must have
-the bits of a run without kills, and the figures of every epoch must agree (to rounding on two
-replicas, whose sums of the epoch so far are stored added up).
+starts again with other initial weights and goes on. In the end all state must have the bits of a
+run without kills, and the figures of every epoch must agree (to rounding on two replicas, whose
+sums of the epoch so far are stored added up).
 """
 
 import argparse
@@ -102,11 +102,8 @@ def largest_difference(received, expected):
 
 def incomplete(run):
     """The checkpoints of a folder that are being written or removed, by name."""
-    paths = [path.name for path in run.glob("step-*")]
-    return sorted(
-        {re.match(r"step-\d+", x)[0] for x in paths}
-        - {x[:-5] for x in paths if x.endswith(".json")}
-    )
+    names = {re.match(r"step-\d+", path.name)[0] for path in run.glob("step-*")}
+    return sorted(names - {path.stem for path in run.glob("step-*.json")})
 
 
 def kill_once(target, workdir, moment, rng, start_seconds):

@@ -190,9 +190,7 @@ class CheckpointStore:
             values = {n: reader.get_tensor(n) for n in reader.get_variable_to_shape_map()}
         # The reader translates TensorFlow's errors to several kinds of Python's.
         except Exception as error:
-            raise DamagedCheckpoint(
-                os.path.join(self.directory, data), str(error).splitlines()[0]
-            ) from error
+            raise DamagedCheckpoint(data, str(error).splitlines()[0]) from error
         return manifest, {n[: -len(VALUE)]: x for n, x in values.items() if n.endswith(VALUE)}
 
     def read_newest(self):

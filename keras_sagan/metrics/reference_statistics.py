@@ -336,7 +336,7 @@ def _check_extractor(path, info, feature_extractor):
     if info["feature_extractor"] is None:
         return
     for name, value in extractor_info(feature_extractor).items():
-        if info[name] not in (None, value):
+        if info[name] != value:
             raise ValueError(
                 f"`reference` must be of the extractor that the images are compared in: {name} "
                 f"{value}. Received: {path} of {name} {info[name]}"

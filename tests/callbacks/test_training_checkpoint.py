@@ -448,6 +448,13 @@ def test_a_full_disk_for_the_managers_record(model, tmp_path, monkeypatch):
     assert TrainingCheckpoint(tmp_path).restore_latest(rewound(model)) == 1
 
 
+def test_a_damaged_file_of_a_folder_without_its_root_is_named(model, tmp_path, two, monkeypatch):
+    monkeypatch.chdir(tmp_path.parent)
+    flip(tmp_path / "step-14.data-00000-of-00001")
+    with pytest.warns(UserWarning, match=f" {tmp_path.name}/step-14.data-00000-of-00001: "):
+        assert TrainingCheckpoint(tmp_path.name).restore_latest(model) == 7
+
+
 def test_nothing_but_damage(model, tmp_path, two):
     before = snapshot(model)
     for step in (7, 14):
