@@ -4,6 +4,8 @@ Machines are noisy and slow down while a program runs. So the forms that are com
 one call each a round, and a ratio is the median over rounds of two neighbouring times.
 """
 
+import contextlib
+import ctypes
 import json
 import os
 import platform
@@ -120,23 +122,23 @@ def peak_bytes():
 
 
 def reset_peak():
-    """Makes `peak_bytes` start from the memory of now, and returns that; 0 where it can't."""
-    try:
+    """Gives freed memory back, and makes `peak_bytes` start from what is left, where it can."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return 0
-    return _status("VmRSS")
 
 
 def peak_of(function):
-    """Bytes by which memory grows at its peak while a function runs.
+    """Bytes by which memory grows at its peak while a function runs; 0 where it doesn't.
 
-    Memory that was freed before but not given back hides growth: call it in a new process, as
-    `peak_in_new_process` does.
+    What the process had before can hide growth: call it in a new one, as `peak_in_new_process`
+    does.
     """
-    before = reset_peak() or peak_bytes()
+    reset_peak()
+    before = peak_bytes()
     function()
-    return peak_bytes() - before
+    return max(0, peak_bytes() - before)  # Linux counts pages to some hundred.
 
 
 def in_new_process(script, *arguments):

@@ -3,7 +3,9 @@
 import keras
 from keras import ops
 
+from keras_sagan.ops.compiled import uses_compiled
 from keras_sagan.ops.labels import check_labels
+from keras_sagan.ops.normalization import moments, scale_and_shift
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
@@ -115,7 +117,8 @@ class ConditionalBatchNorm(keras.layers.Layer):
             variance = ops.cast(self.moving_variance, x.dtype)
         gamma, beta = self._lookup(labels, x)
         scale = gamma * ops.rsqrt(self._expand(variance, x) + self.epsilon)
-        outputs = x * scale + (beta - self._expand(mean, x) * scale)
+        shift = beta - self._expand(mean, x) * scale
+        outputs = scale_and_shift(x, scale, shift) if uses_compiled(training) else x * scale + shift
         return ops.cast(outputs, self.compute_dtype)
 
     def _checked(self, labels, images):
@@ -138,8 +141,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
         axes = [a for a in range(len(x.shape)) if a != self.axis % len(x.shape)]
         if not self.synchronized:
             # On torch, Keras's moments are E[x^2] - E[x]^2, which cancels.
-            mean = ops.mean(x, axes)
-            return mean, ops.mean(ops.square(x - self._expand(mean, x)), axes)
+            return ops.unstack(moments(x, axes))
         # Synchronised moments are E[x^2] - E[x]^2, which cancels. Around the mean it doesn't.
         shift = ops.stop_gradient(ops.moments(x, axes, synchronized=True)[0])
         mean, variance = ops.moments(x - self._expand(shift, x), axes, synchronized=True)

@@ -8,6 +8,7 @@ from keras import ops
 from keras_sagan.layers.sn_conv2d import SNConv2D
 from keras_sagan.layers.spectral_norm import check_power_iteration
 from keras_sagan.ops.attention import (
+    attend,
     automatic_chunk_size,
     chunked_spatial_attention,
     spatial_attention,
@@ -160,8 +161,10 @@ class SelfAttention2D(keras.layers.Layer):
         chunk_size = self.query_chunk_size
         if chunk_size == "auto":
             chunk_size = automatic_chunk_size(query.shape[1], key.shape[1])
-        if chunk_size is None or return_attention_scores or self._record is not None:
+        if return_attention_scores or self._record is not None:
             attended, scores = spatial_attention(query, key, value)
+        elif chunk_size is None:
+            attended = attend(query, key, value)
         else:
             attended = chunked_spatial_attention(query, key, value, chunk_size)
         if self._record is not None:

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
+from keras_sagan.ops.compiled import is_cpu_only, uses_compiled
 from keras_sagan.ops.empty_batch import apply_to_any_batch
 from keras_sagan.ops.resampling import convolve_pool, upsample_convolve
 from keras_sagan.ops.winograd import (
@@ -46,12 +47,14 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             to take the means of 2 x 2 windows after it, or `None`. Same outputs, weights and
             `sigma` as with a layer of its own for that, in one strided convolution with at best
             2.25 times fewer products. Defaults to `None`.
-        algorithm: `"winograd"` to compute by matrix products, of which there are fewer (2.25 times
-            without `resample`, 1.8 times with it), wherever that can be: 3 x 3 kernels,
-            `padding="same"`, no strides, dilation or groups, channels last, height and width
-            known and even. `"direct"` not to; `"auto"` to do so with TensorFlow on CPUs, in
-            float32, where channels are many enough for it to be faster. The same outputs and
-            gradients to rounding (about 1e-6). Defaults to `"auto"`.
+        algorithm: `"winograd"` to compute by matrix products, of which there are fewer (4 times on
+            maps whose sides are multiples of 4, 2.25 times on others, 1.8 times with `resample`),
+            wherever that can be: 3 x 3 kernels, `padding="same"`, no strides, dilation or groups,
+            channels last, height and width known and even. `"direct"` not to; `"auto"` to do so
+            with TensorFlow on CPUs, in float32, in training and in `SAGAN.generate`, where
+            channels are many enough for it to be faster. The same outputs and gradients to
+            rounding (about 3e-6 of the largest). With TensorFlow on CPUs XLA compiles parts of
+            `"winograd"`: such a program can't become an ONNX file. Defaults to `"auto"`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -155,7 +158,10 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
     def call(self, inputs, training=False):
         kernel = self.normalized_weight(training, dtype=self._kernel_dtype())
         output_shape = self.compute_output_shape(inputs.shape)
-        outputs = apply_to_any_batch(lambda x: self._convolve(x, kernel), inputs, output_shape)
+        uses_winograd = self._uses_winograd(inputs, kernel, training)
+        outputs = apply_to_any_batch(
+            lambda x: self._convolve(x, kernel, uses_winograd), inputs, output_shape
+        )
         if self.use_bias:
             channel_axis = -1 if self.data_format == "channels_last" else 1
             bias_shape = [1] * 4
@@ -163,22 +169,22 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             outputs = outputs + ops.reshape(self.bias, bias_shape)
         return outputs if self.activation is None else self.activation(outputs)
 
-    def _convolve(self, inputs, kernel):
-        if self._uses_winograd(inputs, kernel):
+    def _convolve(self, inputs, kernel, uses_winograd):
+        if uses_winograd:
             return WINOGRAD[self.resample](inputs, ops.cast(kernel, inputs.dtype))
         if self.resample is None:
             return self.convolution_op(inputs, kernel)
         return DIRECT[self.resample](inputs, kernel, self.padding, self.data_format)
 
-    def _uses_winograd(self, inputs, kernel):
+    def _uses_winograd(self, inputs, kernel, training):
         is_plain = max(*self.strides, *self.dilation_rate, self.groups) == 1
         is_plain = is_plain and self.padding == "same" and self.data_format == "channels_last"
         if self.algorithm == "direct" or not is_plain or not suits_winograd(inputs, kernel):
             return False
         if self.algorithm == "winograd":
             return True
-        is_float32 = self.compute_dtype == "float32"
-        return is_float32 and is_winograd_faster(kernel, self.resample) and _is_cpu_only()
+        is_faster = self.compute_dtype == "float32" and is_cpu_only() and uses_compiled(training)
+        return is_faster and is_winograd_faster(inputs, kernel, self.resample)
 
     def _kernel_dtype(self):
         # A resampling kernel is a sum of kernels, which half precision would round.
@@ -206,12 +212,6 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             "resample": self.resample,
             "algorithm": self.algorithm,
         }
-
-
-def _is_cpu_only():
-    if keras.backend.backend() != "tensorflow":  # Not measured.
-        return False
-    return all("cpu" in device.lower() for device in keras.distribution.list_devices())
 
 
 def _scaled(shape, axes, function):

@@ -8,8 +8,11 @@ from keras_sagan.layers.self_attention2d import attention_layers, record_attenti
 from keras_sagan.layers.spectral_norm import spectral_norms
 from keras_sagan.models import batches
 from keras_sagan.models.gradients import call
+from keras_sagan.ops.compiled import compiled_inference
 from keras_sagan.ops.labels import check_labels
 from keras_sagan.ops.latent import sample_labels, sample_latents
+
+LARGE_BATCH = 32
 
 
 class SamplingMixin:
@@ -64,11 +67,16 @@ class SamplingMixin:
                 f"Received: latents of shape {latents.shape}"
             )
         labels = self._labels(labels, num_images, rng)
-        function = self._generate_function(use_ema and self.ema_generator is not None)
-        inputs = [tf.constant(batch_size), tf.constant(latents)]
-        if labels is not None:
-            inputs.append(tf.constant(labels))
-        return function(*inputs).numpy()
+        use_ema = use_ema and self.ema_generator is not None
+        # XLA compiles parts for each size of a batch: worth it for full batches alone.
+        in_full = num_images // batch_size * batch_size if batch_size >= LARGE_BATCH else 0
+        images = []
+        for part, is_full in ((slice(in_full), True), (slice(in_full, None), False)):
+            if len(latents[part]):
+                inputs = [latents[part]] if labels is None else [latents[part], labels[part]]
+                function = self._generate_function(use_ema, is_full)
+                images.append(function(tf.constant(batch_size), *map(tf.constant, inputs)).numpy())
+        return images[0] if len(images) == 1 else np.concatenate(images)
 
     def _labels(self, labels, count, rng):
         if self.num_classes is None:
@@ -90,8 +98,8 @@ class SamplingMixin:
             )
         return labels.astype("int32")
 
-    def _generate_function(self, use_ema):
-        if use_ema not in self._generate_functions:
+    def _generate_function(self, use_ema, is_compiled):
+        if (use_ema, is_compiled) not in self._generate_functions:
             generator = self.ema_generator if use_ema else self.generator
 
             signature = [
@@ -109,7 +117,8 @@ class SamplingMixin:
                 def add_batch(start, images):
                     part = slice(start, start + batch_size)
                     rows = None if labels is None else labels[part]
-                    outputs = call(generator, latents[part], rows, training=False)
+                    with compiled_inference(is_compiled):
+                        outputs = call(generator, latents[part], rows, training=False)
                     images = images.write(start // batch_size, batches.to_user_space(outputs))
                     return start + batch_size, images
 
@@ -119,8 +128,8 @@ class SamplingMixin:
                 )
                 return images.concat()
 
-            self._generate_functions[use_ema] = function
-        return self._generate_functions[use_ema]
+            self._generate_functions[use_ema, is_compiled] = function
+        return self._generate_functions[use_ema, is_compiled]
 
     def attention_maps(self, inputs, labels=None, use_ema=True):
         """Returns the attention scores of every `SelfAttention2D` of a network.

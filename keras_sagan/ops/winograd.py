@@ -1,22 +1,31 @@
 """3 x 3 convolutions with fewer products, as matrix products of transformed maps and kernels.
 
 Outputs that lie side by side share sums of inputs and of kernel entries. Taken once, they leave
-16 products for a 2 x 2 square of outputs in place of 36, and 9 in place of the 16 of
-`keras_sagan.ops.resampling` where the map is doubled before or halved after the convolution. The
-transforms are sums and differences: results are the same to float32's rounding, about 1e-6. They
-pay where channels are many and maps small.
+36 products for a 4 x 4 square of outputs in place of 144, 16 for a 2 x 2 square in place of 36,
+and 9 in place of the 16 of `keras_sagan.ops.resampling` where the map is doubled before or halved
+after the convolution. Results differ from the convolution's by float32's rounding, about 1e-6 and
+for squares of 4 x 4 about 3e-6 of the largest.
 
 Reference:
-    [Lavin and Gray, 2016](https://arxiv.org/abs/1509.09308), F(2 x 2, 3 x 3). The other two follow
+    [Lavin and Gray, 2016](https://arxiv.org/abs/1509.09308), F(2 x 2, 3 x 3) and F(4 x 4, 3 x 3);
+    for the points [Barabasz et al., 2018](https://arxiv.org/abs/1803.10986). The other two follow
     from `w0 a + (w1 + w2) b = w0 (a - b) + (w0 + w1 + w2) b`.
 """
+
+import functools
 
 import numpy as np
 from keras import ops
 
-# By rows: what each product of a tile takes of a kernel's three entries.
-_TILE = np.array([[-1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, -1]], "float32")
-_RESAMPLED = np.array([[1, 0, 0], [1, 1, 1], [0, 0, 1]], "float32")
+from keras_sagan.ops.compiled import compiled
+
+# Where the polynomials are evaluated, by the side of a square of outputs; infinity is one more.
+POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 0.75, -0.75, 1.5, -1.5)}
+# By rows: what each product of a resampling convolution takes of a kernel's three entries.
+RESAMPLED = np.array([[1, 0, 0], [1, 1, 1], [0, 0, 1]])
+# The axis that is transformed, and the place of the axis of its parts, of rows and of columns.
+IN_FRONT = ((1, 0), (3, 1))  # (parts, parts, batch, rows, columns, channels)
+INSIDE = ((1, 3), (2, 4))  # (batch, rows, columns, parts, parts, channels)
 
 
 def suits_winograd(inputs, kernel):
@@ -31,15 +40,16 @@ def suits_winograd(inputs, kernel):
     return is_even and tuple(kernel.shape[:2]) == (3, 3)
 
 
-def is_winograd_faster(kernel, resample=None):
+def is_winograd_faster(inputs, kernel, resample=None):
     """Whether the products saved outweigh the transforms, by measurement on CPUs.
 
     Args:
+        inputs: Tensor of shape `(batch, height, width, channels)`.
         kernel: Tensor of shape `(3, 3, channels, filters)`.
         resample: `"up"`, `"down"` or `None`.
     """
     channels, filters = kernel.shape[2:]
-    enough = 40 if resample == "up" else 64
+    enough = 64 if resample is None and square_side(*inputs.shape[1:3]) == 2 else 20
     return channels * filters >= enough * (channels + filters)
 
 
@@ -55,11 +65,21 @@ def winograd_convolve(inputs, kernel):
         Float tensor of shape `(batch, height, width, filters)`.
     """
     _, height, width, channels = inputs.shape
-    padded = ops.pad(inputs, [(0, 0), (1, 1), (1, 1), (0, 0)])
-    tiles = _analyze(_TILES, padded, axis=0)
-    products = ops.matmul(ops.reshape(tiles, (16, -1, channels)), _transform(_TILE, kernel))
-    shape = (16, -1, height // 2, width // 2, kernel.shape[-1])
-    return _synthesize(_SQUARES, ops.reshape(products, shape), axis=0)
+    filters = kernel.shape[-1]
+    side = square_side(height, width)
+    count = (side + 2) ** 2
+    tiles = ops.reshape(_analyze(inputs, ("tiles", side), IN_FRONT), (count, -1, channels))
+    products = ops.matmul(tiles, _transform(_minimal_form(side)[0], kernel))
+    shape = (side + 2, side + 2, -1, height // side, width // side, filters)
+    return _synthesize(ops.reshape(products, shape), ("squares", side), IN_FRONT)
+
+
+def square_side(height, width):
+    """The side of the squares of outputs that `winograd_convolve` computes at a time.
+
+    A map of 4 x 4 is one square, whose 36 transformed kernels cost more than the products saved.
+    """
+    return 4 if height % 4 == width % 4 == 0 and height * width > 16 else 2
 
 
 def winograd_convolve_pool(inputs, kernel):
@@ -72,8 +92,8 @@ def winograd_convolve_pool(inputs, kernel):
         Float tensor of shape `(batch, height / 2, width / 2, filters)`.
     """
     _, height, width, channels = inputs.shape
-    parts = ops.reshape(_analyze(_HALVES, inputs, axis=3), (-1, 9 * channels))
-    weights = ops.reshape(_transform(_RESAMPLED / 2, kernel), (9 * channels, kernel.shape[-1]))
+    parts = ops.reshape(_analyze(inputs, ("halves", 2), INSIDE), (-1, 9 * channels))
+    weights = ops.reshape(_transform(RESAMPLED / 2, kernel), (9 * channels, kernel.shape[-1]))
     outputs = ops.matmul(parts, weights)
     return ops.reshape(outputs, (-1, height // 2, width // 2, kernel.shape[-1]))
 
@@ -90,10 +110,11 @@ def winograd_upsample_convolve(inputs, kernel):
     _, height, width, channels = inputs.shape
     filters = kernel.shape[-1]
     # The transpose of a convolution and pooling, whose kernel is mirrored.
-    weights = ops.transpose(_transform(_RESAMPLED[::-1], kernel), (1, 0, 2))
+    weights = ops.transpose(_transform(RESAMPLED[::-1], kernel), (1, 0, 2))
     weights = ops.reshape(weights, (channels, 9 * filters))
     products = ops.matmul(ops.reshape(inputs, (-1, channels)), weights)
-    return _synthesize(_HALVES, ops.reshape(products, (-1, height, width, 9, filters)), axis=3)
+    shape = (-1, height, width, 3, 3, filters)
+    return _synthesize(ops.reshape(products, shape), ("halves", 2), INSIDE)
 
 
 def _transform(matrix, kernel):
@@ -103,113 +124,135 @@ def _transform(matrix, kernel):
     return ops.reshape(ops.matmul(matrix, flat), (-1, kernel.shape[2], kernel.shape[3]))
 
 
-# Each transform of an axis is a pair: to parts, and its transpose, from parts. So one is the
-# gradient of the other. TensorFlow would find the same gradient in more and slower operations.
+@functools.cache
+def _minimal_form(side):
+    """Matrices of the kernel's entries, of the inputs and of the outputs, one row a product.
+
+    `side` outputs of a kernel of three are `outputs.T @ ((kernel @ w) * (inputs @ x))`, of the
+    `side + 2` inputs `x`: Toom and Cook's product of polynomials, transposed.
+    """
+    points = POINTS[side]
+    count = len(points) + 1
+    kernel, inputs, outputs = (np.zeros((count, entries)) for entries in (3, count, side))
+    for row, point in enumerate(points):
+        others = [x for x in points if x != point]
+        kernel[row] = point ** np.arange(3.0) / np.prod(point - np.array(others))
+        inputs[row, :-1] = np.poly(others)[::-1]
+        outputs[row] = point ** np.arange(float(side))
+    kernel[-1, -1] = outputs[-1, -1] = 1.0
+    inputs[-1] = np.poly(points)[::-1]
+    return kernel, inputs, outputs
 
 
-def _to_tiles(x, axis):
-    even, odd = _split(x, axis)
-    first, second = _without(even, axis, last=True), _without(odd, axis, last=True)
-    third, fourth = _without(even, axis, last=False), _without(odd, axis, last=False)
-    return first - third, second + third, third - second, second - fourth
+@functools.cache
+def _table(kind, size):
+    """What each part takes of the `size` entries of a tile and of its neighbours.
+
+    Array of shape `(parts, 3, size)`: of the tile before, of the tile, and of the tile after.
+    """
+    if kind == "halves":
+        table = np.zeros((3, 3, 2))
+        table[0, 0, 1], table[0, 1, 1] = 1.0, -1.0
+        table[1, 1] = 1.0
+        table[2, 1, 0], table[2, 2, 0] = -1.0, 1.0
+        return table
+    _, inputs, outputs = _minimal_form(size)
+    table = np.zeros((size + 2, 3, size))
+    if kind == "squares":
+        table[:, 1] = outputs
+    else:
+        table[:, 0, -1], table[:, 1], table[:, 2, 0] = inputs[:, 0], inputs[:, 1:-1], inputs[:, -1]
+    return table
 
 
-def _from_tiles(parts, axis):
-    first, second, third, fourth = parts
-    even = _padded(first, axis, 1) + _padded(second + third - first, axis, 0)
-    odd = _padded(second - third + fourth, axis, 1) - _padded(fourth, axis, 0)
-    return _interleave(even, odd, axis)
+def _analyze(x, name, layout):
+    """Transforms rows and columns to parts."""
+    for axis, place in layout:
+        x = _linear(_to_parts, _from_parts, x, name=name, axis=axis, place=place)
+    return x
 
 
-def _to_products(x, axis):
-    even, odd = _split(x, axis)
-    return -even, even + odd, even - odd, odd
+def _synthesize(x, name, layout):
+    """The transpose of `_analyze`: from parts to rows and columns."""
+    for axis, place in reversed(layout):
+        x = _linear(_from_parts, _to_parts, x, name=name, axis=axis, place=place)
+    return x
 
 
-def _from_products(parts, axis):
-    first, second, third, fourth = parts
-    # Not as a sum of three, which TensorFlow adds up in the order in which buffers become free.
-    return _interleave(second + third - first, second - third + fourth, axis)
+def _linear(function, transpose, x, **settings):
+    """A linear function. Its gradient is its transpose, and the other way round."""
 
-
-def _to_halves(x, axis):
-    even, odd = _split(x, axis)
-    return _moved(odd, axis, 1) - odd, even + odd, _moved(even, axis, 0) - even
-
-
-def _from_halves(parts, axis):
-    before, pair, after = parts
-    even = pair + _moved(after, axis, 1) - after
-    odd = pair + _moved(before, axis, 0) - before
-    return _interleave(even, odd, axis)
-
-
-_TILES = (_to_tiles, _from_tiles)
-_SQUARES = (_to_products, _from_products)
-_HALVES = (_to_halves, _from_halves)
-
-
-def _analyze(pair, x, axis):
-    """Transforms rows and columns to parts, stacked on a new axis."""
-    return _linear(_parts_of, _whole_of, pair, x, axis)
-
-
-def _synthesize(pair, parts, axis):
-    """The transpose of `_analyze`: from parts, stacked on an axis."""
-    return _linear(_whole_of, _parts_of, pair, parts, axis)
-
-
-def _linear(function, transpose, pair, x, axis):
     @ops.custom_gradient
     def apply(x):
-        def gradient(*arguments, upstream=None):
+        def gradient(*received, upstream=None):
             # TensorFlow and JAX give it alone, torch by name.
-            upstream = arguments[0] if upstream is None else upstream
-            return transpose(pair, upstream, axis)
+            upstream = received[0] if upstream is None else upstream
+            return _linear(transpose, function, upstream, **settings)
 
-        return function(pair, x, axis), gradient
+        return function(x, **settings), gradient
 
     return apply(x)
 
 
-def _parts_of(pair, x, axis):
-    to_parts, _ = pair
-    parts = [part for rows in to_parts(x, 1) for part in to_parts(rows, 2)]
-    return ops.stack(parts, axis=axis)
+def _one_by_one(tensors, matrix, place):
+    """Applies a matrix to tensors: sums of their multiples, stacked at `place`."""
+    sums = (
+        functools.reduce(ops.add, (float(f) * x for f, x in zip(row, tensors) if f))
+        for row in matrix
+    )
+    return ops.stack(list(sums), axis=place)
 
 
-def _whole_of(pair, x, axis):
-    _, from_parts = pair
-    parts = ops.unstack(x, axis=axis)
-    count = int(len(parts) ** 0.5)
-    rows = [from_parts(parts[i : i + count], 2) for i in range(0, len(parts), count)]
-    return from_parts(rows, 1)
+def _at_once(tensors, matrix, place):
+    """The same in one sum, zeros too: for XLA, which copies what is stacked."""
+    shape = [1] * (len(tensors[0].shape) + 1)
+    shape[place] = -1
+    terms = (
+        ops.convert_to_tensor(factors.reshape(shape), x.dtype) * ops.expand_dims(x, place)
+        for factors, x in zip(matrix.T, tensors)
+        if factors.any()
+    )
+    return functools.reduce(ops.add, terms)
 
 
-def _split(x, axis):
-    """Even and odd entries of an axis."""
-    shape = (-1, *x.shape[1:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
-    return ops.unstack(ops.reshape(x, shape), axis=axis + 1)
+def _to_parts(x, name, axis, place, combine=_one_by_one):
+    """Transforms an axis of a map to parts, on a new axis at `place`."""
+    table = _table(*name)
+    size = table.shape[-1]
+    shape = _with_batch(x.shape)
+    shape[axis : axis + 1] = [x.shape[axis] // size, size]
+    entries = ops.unstack(ops.reshape(x, shape), axis=axis + 1)
+    near_entries = [_neighbour(entry, axis, near) for near in range(3) for entry in entries]
+    return combine(near_entries, table.reshape(len(table), -1), place)
 
 
-def _interleave(even, odd, axis):
-    x = ops.stack([even, odd], axis=axis + 1)
-    return ops.reshape(x, (-1, *x.shape[1:axis], 2 * x.shape[axis], *x.shape[axis + 2 :]))
+def _from_parts(parts, name, axis, place, combine=_one_by_one):
+    """The transpose of `_to_parts`."""
+    table = _table(*name)
+    size = table.shape[-1]
+    parts = ops.unstack(parts, axis=place)
+    near_parts = [_neighbour(part, axis, 2 - near) for part in parts for near in range(3)]
+    entries = combine(near_parts, table.reshape(-1, size).T, axis + 1)
+    shape = _with_batch(parts[0].shape)
+    shape[axis] *= size
+    return ops.reshape(entries, shape)
 
 
-def _without(x, axis, last):
-    """All entries of an axis but the last, or but the first."""
-    head, tail = ops.split(x, [x.shape[axis] - 1 if last else 1], axis=axis)
-    return head if last else tail
+_to_parts, _from_parts = (
+    compiled(functools.partial(function, combine=_at_once), elsewhere=function)
+    for function in (_to_parts, _from_parts)
+)
 
 
-def _padded(x, axis, end):
-    """Adds a zero to an axis: in front (`end=0`) or behind (`end=1`)."""
+def _with_batch(shape):
+    return [-1 if size is None else size for size in shape]
+
+
+def _neighbour(x, axis, near):
+    """Of each tile along an axis the one before (0), itself (1) or the one after (2)."""
+    if near == 1:
+        return x
+    before, after = ops.split(x, [x.shape[axis] - 1 if near == 0 else 1], axis=axis)
     padding = [(0, 0)] * len(x.shape)
-    padding[axis] = (end == 0, end == 1)
-    return ops.pad(x, padding)
-
-
-def _moved(x, axis, by):
-    """Moves entries along an axis by one, up (`by=1`) or down (`by=0`), with a zero for the gap."""
-    return _padded(_without(x, axis, last=by == 1), axis, 1 - by)
+    padding[axis] = (int(near == 0), int(near == 2))
+    return ops.pad(before if near == 0 else after, padding)

@@ -484,6 +484,22 @@ def test_winograd_is_direct_where_it_has_no_form(arguments, size):
     np.testing.assert_allclose(direct, winograd, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="about TensorFlow's programs")
+def test_a_program_for_inference_can_be_converted():
+    """Other runtimes know nothing of functions that XLA compiles."""
+    import tensorflow as tf
+
+    layer = SNConv2D(64, 3, padding="same")
+    layer.build((None, 8, 8, 64))
+    found = []
+    for training in (False, True):
+        program = tf.function(lambda x, training=training: layer(x, training=training))
+        graph = program.get_concrete_function(tf.TensorSpec((None, 8, 8, 64))).graph
+        parts = graph.as_graph_def().library.function
+        found.append(any(part.attr["_XlaMustCompile"].b for part in parts))
+    assert found == [False, True]
+
+
 def test_winograd_layer_contract(tmp_path):
     arguments = {"filters": 6, "kernel_size": 3, "padding": "same", "algorithm": "winograd"}
     check_layer(SNConv2D, arguments, (np.ones((2, 4, 6, 5), "float32"),), tmp_path, 2, 1)

@@ -5,6 +5,7 @@ from gradients import gradients_of
 from keras import ops
 
 from keras_sagan.ops.attention import (
+    attend,
     attention_entropy,
     automatic_chunk_size,
     chunked_spatial_attention,
@@ -61,20 +62,27 @@ def draw(queries=10, keys=6, dtype="float32"):
     return [rng.normal(size=shape).astype(dtype) for shape in shapes]
 
 
-@pytest.mark.parametrize("size", [1, 3, 4, 5, 10, 100])
-def test_blocks_give_the_outputs_and_gradients_of_the_whole(size):
+def without_scores(query, key, value, size):
+    """In blocks of a size, or `None` of them."""
+    if size is None:
+        return attend(query, key, value)
+    return chunked_spatial_attention(query, key, value, size)
+
+
+@pytest.mark.parametrize("size", [None, 1, 3, 4, 5, 10, 100])
+def test_without_scores_it_has_the_same_outputs_and_gradients(size):
     query, key, value, target = draw()
 
     def whole(*arguments):
         return ops.sum(spatial_attention(*arguments)[0] * ops.convert_to_tensor(target))
 
     def chunked(*arguments):
-        outputs = chunked_spatial_attention(*arguments, size)
+        outputs = without_scores(*arguments, size)
         return ops.sum(outputs * ops.convert_to_tensor(target))
 
     tensors = [ops.convert_to_tensor(x) for x in (query, key, value)]
     expected = ops.convert_to_numpy(spatial_attention(*tensors)[0])
-    received = ops.convert_to_numpy(chunked_spatial_attention(*tensors, size))
+    received = ops.convert_to_numpy(without_scores(*tensors, size))
     np.testing.assert_allclose(received, expected, atol=1e-6)
     for received, expected in zip(
         gradients_of(chunked, query, key, value), gradients_of(whole, query, key, value)
@@ -82,14 +90,15 @@ def test_blocks_give_the_outputs_and_gradients_of_the_whole(size):
         np.testing.assert_allclose(received, expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_gradients_of_gradients_are_those_of_the_whole():
+@pytest.mark.parametrize("size", [None, 3])
+def test_without_scores_it_has_the_same_gradients_of_gradients(size):
     query, key, value, target = draw()
     weights = [0.5 + np.arange(x.size).reshape(x.shape) / x.size for x in (query, key, value)]
     weights = [ops.convert_to_tensor(w.astype("float32")) for w in weights]
 
-    def penalty(attend):
+    def penalty(function):
         def loss(*arguments):
-            return ops.sum(attend(*arguments) * ops.convert_to_tensor(target))
+            return ops.sum(function(*arguments) * ops.convert_to_tensor(target))
 
         def squares(*arguments):
             gradients = gradients_of(loss, *arguments, differentiable=True)
@@ -98,15 +107,16 @@ def test_gradients_of_gradients_are_those_of_the_whole():
         return squares
 
     expected = gradients_of(penalty(lambda *x: spatial_attention(*x)[0]), query, key, value)
-    received = gradients_of(penalty(lambda *x: chunked_spatial_attention(*x, 3)), query, key, value)
+    received = gradients_of(penalty(lambda *x: without_scores(*x, size)), query, key, value)
     for one, other in zip(received, expected):
         np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
 
 
+@pytest.mark.parametrize("size", [None, 4])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
-def test_blocks_keep_the_dtypes(dtype):
+def test_without_scores_it_keeps_the_dtypes(dtype, size):
     tensors = [ops.cast(x, dtype) for x in draw()[:3]]
-    received = chunked_spatial_attention(*tensors, 4)
+    received = without_scores(*tensors, size)
     expected = spatial_attention(*tensors)[0]
     assert received.dtype == expected.dtype  # JAX and torch make float32 of float64.
     both = [ops.convert_to_numpy(ops.cast(x, "float32")) for x in (received, expected)]
@@ -115,7 +125,8 @@ def test_blocks_keep_the_dtypes(dtype):
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("lengths", [(None, None), (10, 6)])
-def test_blocks_in_a_graph(jit_compile, lengths):
+@pytest.mark.parametrize("size", [None, 4])
+def test_without_scores_in_a_graph(jit_compile, lengths, size):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("tf.function is TensorFlow's")
     import tensorflow as tf
@@ -135,7 +146,7 @@ def test_blocks_in_a_graph(jit_compile, lengths):
         return [x.numpy() for x in run(query, key, value)]
 
     expected = step(lambda *x: spatial_attention(*x)[0])
-    for one, other in zip(step(lambda *x: chunked_spatial_attention(*x, 4)), expected):
+    for one, other in zip(step(lambda *x: without_scores(*x, size)), expected):
         np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
 
 
