@@ -1,9 +1,10 @@
 """How many images a second does `generate` make?
 
 Command:   python benchmarks/generation.py --json [--peer NAME=COMMAND]
-Measures   `SAGAN.generate` against the textbook form of textbook.py, a batch at a time, with the
-           same weights; both give the same images first. A peer is another program that prints
-           `READY` and then, for each line it reads, the seconds in which it made --count images
+Measures   `SAGAN.generate`, for few images and as it makes many, against the textbook form of
+           textbook.py, a batch at a time, with the same weights; all give the same images first. A
+           peer is another program that prints `READY` and then, for each line it reads, the
+           seconds in which it made --count images
 Result:    benchmarks/results/generation.json and a table; about a minute on 2 CPU cores
 """
 
@@ -15,7 +16,9 @@ import tensorflow as tf
 import textbook
 
 import keras_sagan
+from keras_sagan.ops.compiled import MANY_IMAGES, compiled_inference
 
+MANY = f"generate, of {MANY_IMAGES:,} or more"
 SIZE, CLASSES, LATENT_DIM, ATTENTION = 64, 10, 128, 32
 
 
@@ -56,7 +59,12 @@ def forms_of(base_filters, count, batch_size):
     def generate():
         return model.generate(count, labels, latents=latents, batch_size=batch_size, use_ema=False)
 
-    return {"textbook": by_hand, "generate": generate}, model.generator
+    def generate_many():
+        with compiled_inference():
+            return generate()
+
+    forms = {"textbook": by_hand, "generate": generate, MANY: generate_many}
+    return forms, model.generator
 
 
 def peak(form, base_filters, count, batch_size):
@@ -78,8 +86,8 @@ def main(arguments=None):
     common.add_json_argument(parser, "generation")
     settings = parser.parse_args(arguments)
     functions, generator = forms_of(settings.base_filters, settings.count, settings.batch_size)
-    first, second = (function().astype("int32") for function in functions.values())
-    difference = int(np.abs(first - second).max())
+    expected, *received = (function().astype("int32") for function in functions.values())
+    difference = max(int(np.abs(images - expected).max()) for images in received)
     if difference > 1:
         raise RuntimeError(f"Images must agree within one grey level. Received: {difference}")
     sizes = {k: getattr(settings, k) for k in ("base_filters", "count", "batch_size")}

@@ -16,8 +16,11 @@ import common
 import tensorflow as tf
 import train_step
 
-NOT_WORK = ("Process", "Run", "EagerLocalExecute")
+# What contains other events, or waits for them.
+NOT_WORK = ("Process", "Run", "EagerLocalExecute", "Start", "Done", "Execute")
+XLA = "ExecuteAsyncOnStream"
 KINDS = (  # The first that is found in the name of a layer.
+    ("XLA", "transforms and sums that XLA compiles"),
     ("attention", "attention"),
     ("norm", "batch norm"),
     ("relu", "ReLU"),
@@ -61,6 +64,11 @@ def layer_of(operation, names):
     found = re.search(r"(generator|discriminator)(?:_\d+)?/([^/]+?)(?:_\d+)?/", operation)
     if found and found[2] in names:
         return f"{found[1]}/{found[2]}"
+    if operation.endswith(XLA):
+        return "compiled by XLA"
+    gradient = re.search(r"(attention|norm)_gradient", operation)  # They have no layer's name.
+    if gradient:
+        return f"{gradient[1]}, gradients of all"
     return "optimisers" if "Adam" in operation or "adam" in operation else "the rest"
 
 

@@ -51,10 +51,11 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             maps whose sides are multiples of 4, 2.25 times on others, 1.8 times with `resample`),
             wherever that can be: 3 x 3 kernels, `padding="same"`, no strides, dilation or groups,
             channels last, height and width known and even. `"direct"` not to; `"auto"` to do so
-            with TensorFlow on CPUs, in float32, in training and in `SAGAN.generate`, where
-            channels are many enough for it to be faster. The same outputs and gradients to
-            rounding (about 3e-6 of the largest). With TensorFlow on CPUs XLA compiles parts of
-            `"winograd"`: such a program can't become an ONNX file. Defaults to `"auto"`.
+            with TensorFlow on CPUs, in float32, where channels are many enough for it to be
+            faster, in training and in `SAGAN.generate` of 10,000 images or more. The same outputs
+            and gradients to rounding (about 3e-6 of the largest). With TensorFlow on CPUs XLA
+            compiles parts of `"winograd"`: such a program can't become an ONNX file. Defaults to
+            `"auto"`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:

@@ -8,11 +8,9 @@ from keras_sagan.layers.self_attention2d import attention_layers, record_attenti
 from keras_sagan.layers.spectral_norm import spectral_norms
 from keras_sagan.models import batches
 from keras_sagan.models.gradients import call
-from keras_sagan.ops.compiled import compiled_inference
+from keras_sagan.ops.compiled import MANY_IMAGES, compiled_inference, uses_compiled
 from keras_sagan.ops.labels import check_labels
 from keras_sagan.ops.latent import sample_labels, sample_latents
-
-LARGE_BATCH = 32
 
 
 class SamplingMixin:
@@ -68,8 +66,9 @@ class SamplingMixin:
             )
         labels = self._labels(labels, num_images, rng)
         use_ema = use_ema and self.ema_generator is not None
-        # XLA compiles parts for each size of a batch: worth it for full batches alone.
-        in_full = num_images // batch_size * batch_size if batch_size >= LARGE_BATCH else 0
+        # XLA compiles parts for each size of a batch, which many full batches are worth.
+        is_worth_it = num_images >= MANY_IMAGES or uses_compiled(training=False)
+        in_full = num_images // batch_size * batch_size if is_worth_it else 0
         images = []
         for part, is_full in ((slice(in_full), True), (slice(in_full, None), False)):
             if len(latents[part]):

@@ -1,5 +1,6 @@
 """Attention between the locations of image maps."""
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -32,14 +33,22 @@ def spatial_attention(query, key, value):
 
 
 def attend(query, key, value):
-    """The outputs of `spatial_attention` alone, with a gradient in fewer operations."""
+    """The outputs of `spatial_attention` alone, with a gradient in fewer operations.
+
+    Args:
+        query, key, value: As in `spatial_attention`.
+
+    Returns:
+        Float tensor of shape `(batch, queries, value_channels)`, in the dtype of `value`.
+    """
 
     @ops.custom_gradient
     def outputs_of(query, key, value):
         def gradient(*arguments, upstream=None):
             if upstream is None:  # TensorFlow and JAX give it alone, torch adds the inputs.
                 arguments, upstream = (query, key, value), arguments[0]
-            gradients = _gradients(*arguments, upstream)
+            with keras.name_scope("attention_gradient"):  # For who looks at a profile.
+                gradients = _gradients(*arguments, upstream)
             return tuple(ops.cast(x, like.dtype) for x, like in zip(gradients, arguments))
 
         return _weighted(_scores(query, key), value), gradient
@@ -47,14 +56,16 @@ def attend(query, key, value):
     return outputs_of(query, key, value)
 
 
-def _gradients(query, key, value, upstream):
+def _gradients(query, key, value, upstream, is_block=False):
     """Of query, key and value. What the outputs were made of is computed anew."""
     scores = _scores(query, key)
-    outputs = _weighted(scores, value)
     dtype = scores.dtype
     d_scores = ops.cast(ops.matmul(upstream, _transposed(value)), dtype)
-    # The sum over keys of scores * d_scores, in fewer products.
-    mean = ops.sum(ops.cast(upstream, dtype) * ops.cast(outputs, dtype), axis=-1, keepdims=True)
+    if is_block:
+        mean = ops.sum(scores * d_scores, axis=-1, keepdims=True)
+    else:  # The same from the outputs, which are at hand.
+        outputs = ops.cast(_weighted(scores, value), dtype)
+        mean = ops.sum(ops.cast(upstream, dtype) * outputs, axis=-1, keepdims=True)
     d_logits = _softmax_gradient(scores, d_scores, mean)
     return (
         ops.matmul(d_logits, ops.cast(key, dtype)),
@@ -136,7 +147,9 @@ def _chunked_gradients(query, key, value, upstream, count, blocks, join):
 
     def add_block(index, sums):
         d_queries, d_key, d_value = sums
-        block, d_key_here, d_value_here = _gradients(queries[index], key, value, upstreams[index])
+        block, d_key_here, d_value_here = _gradients(
+            queries[index], key, value, upstreams[index], is_block=True
+        )
         here = ops.reshape(ops.cast(ops.equal(numbers, index), block.dtype), (-1, 1, 1, 1))
         d_value += ops.cast(d_value_here, d_value.dtype)
         return d_queries + here * block, d_key + d_key_here, d_value

@@ -3,6 +3,7 @@
 import functools
 import math
 
+import keras
 from keras import ops
 
 from keras_sagan.ops.compiled import compiled
@@ -24,19 +25,21 @@ def moments(x, axes):
         def gradient(*arguments, upstream=None):
             # TensorFlow and JAX give it alone, torch by name.
             upstream = arguments[0] if upstream is None else upstream
-            shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
-            count = ops.cast(math.prod(ops.shape(x)[axis] for axis in axes), x.dtype)
-            d_mean, d_variance = (
-                ops.reshape(part, shape) / count for part in ops.unstack(upstream)
-            )
-            mean = ops.mean(x, axes, keepdims=True)
-            return _sloped(x, mean, 2.0 * d_variance, d_mean)
+            with keras.name_scope("norm_gradient"):  # For who looks at a profile.
+                return _moments_gradient(x, axes, upstream)
 
         mean = ops.mean(x, axes, keepdims=True)
         variance = ops.mean(ops.square(x - mean), axes)
         return ops.stack([ops.reshape(mean, variance.shape), variance]), gradient
 
     return of(x)
+
+
+def _moments_gradient(x, axes, upstream):
+    shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
+    count = ops.cast(math.prod(ops.shape(x)[axis] for axis in axes), x.dtype)
+    d_mean, d_variance = (ops.reshape(part, shape) / count for part in ops.unstack(upstream))
+    return _sloped(x, ops.mean(x, axes, keepdims=True), 2.0 * d_variance, d_mean)
 
 
 def scale_and_shift(x, scale, shift):
@@ -58,7 +61,8 @@ def scale_and_shift(x, scale, shift):
                 arguments, upstream = (x, scale, shift), arguments[0]
             inputs, factor, _ = arguments
             total = functools.partial(ops.sum, axis=axes, keepdims=True)
-            return upstream * factor, total(upstream * inputs), total(upstream)
+            with keras.name_scope("norm_gradient"):
+                return upstream * factor, total(upstream * inputs), total(upstream)
 
         return _product(x, scale, shift), gradient
 

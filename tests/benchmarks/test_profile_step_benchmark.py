@@ -14,11 +14,17 @@ def test_layers_and_kinds_are_told_apart():
         "generator_1/last_norm_1/Mean:Mean": "generator/last_norm",
         "fused_adam/ResourceApplyAdam:ResourceApplyAdam": "optimisers",
         "AddN_12:AddN": "the rest",
+        "attention_gradient_1/MatMul:MatMul": "attention, gradients of all",
+        "norm_gradient/Sum:Sum": "norm, gradients of all",
+        "CpuExecutable::ExecuteAsyncOnStream": "compiled by XLA",
     }
     for operation, layer in layers.items():
         assert profile_step.layer_of(operation, names) == layer
     kinds = [profile_step.kind_of(layer) for layer in layers.values()]
-    assert kinds == ["convolution", "attention", "batch norm", "optimisers", "the rest"]
+    assert kinds == [
+        *("convolution", "attention", "batch norm", "optimisers", "the rest", "attention"),
+        *("batch norm", "transforms and sums that XLA compiles"),
+    ]
 
 
 def test_shares_sum_to_one():

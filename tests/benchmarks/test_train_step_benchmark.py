@@ -34,8 +34,7 @@ def test_the_record_keeps_what_the_page_says():
         numbers = [row["seconds"], row["times_the_textbook"], row["times_the_peer"]]
         name = row["form"].split(",")[0]
         assert f"| {' | '.join(f'{x:.2f}' for x in numbers)} |" in page, name
-    wide = json.loads((common.RESULTS / "train_step_avx512.json").read_text())
-    assert wide["error"] < train_step.TOLERANCE
-    for row in wide["rows"]:
-        assert f"{row['seconds']:#.3g} s" in page, row["form"]
-    assert f"which is {wide['rows'][-2]['times_the_peer']:.2f} times as fast as StudioGAN" in page
+    figures = {row["form"]: row for row in record["rows"]}
+    assert figures["SAGAN"]["times_the_peer"] >= 2.0
+    for row in record["rows"][:3]:
+        assert f"{row['peak_mb']:,.0f} MB" in page

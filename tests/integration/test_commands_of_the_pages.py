@@ -28,11 +28,11 @@ SMALL = {
     "python examples/evaluate.py": "--num_images 24",
     "python examples/export_generator.py": "--formats saved_model",
     "python examples/image_folder.py": "--epochs 1 --fid_images 12 --batch_size 4 --base_filters 8",
-    "python examples/add_attention_to_dcgan.py": "--steps 1 --batch_size 4 --fid_images 12",
-    "python examples/custom_networks.py": "--epochs 1 --steps_per_epoch 1 --fid_images 12",
 }
-# Those that need processes of their own, or are the tests.
+# Those that need processes of their own, have no arguments to try, or are the tests.
 ELSEWHERE = {
+    "python examples/add_attention_to_dcgan.py": "tests/integration/test_small_examples.py",
+    "python examples/custom_networks.py": "tests/integration/test_small_examples.py",
     "pip install": ".ci/run",
     "python benchmarks/kill_test.py": "tests/integration/test_kill.py",
     "python benchmarks/tpu_compile.py": "tests/integration/test_tpu_compile.py",
