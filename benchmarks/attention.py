@@ -135,7 +135,8 @@ def draw(record, path):
     speed.set(ylabel="time, textbook = 1", ylim=(0, None))
     milliseconds = [row["ms"] for row in by_form["textbook"]]
     ticks = [[f"{size}²" for size in sizes]]
-    ticks.append([f"{size}²\n{ms:.3g} ms" for size, ms in zip(sizes, milliseconds)])
+    texts = [f"{ms:,.0f}" if ms >= 100 else f"{ms:.3g}" for ms in milliseconds]
+    ticks.append([f"{size}²\n{text} ms" for size, text in zip(sizes, texts)])
     for axis, labels, title in zip(axes, ticks, ("map", "map, and the textbook's time")):
         axis.set_xscale("log")
         axis.set_xticks(sizes, labels)
