@@ -52,7 +52,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             wherever that can be: 3 x 3 kernels, `padding="same"`, no strides, dilation or groups,
             channels last, height and width known and even. `"direct"` not to; `"auto"` to do so
             with TensorFlow on CPUs, in float32, where channels are many enough for it to be
-            faster, in training and in `SAGAN.generate` of 10,000 images or more. The same outputs
+            faster, in training and in `SAGAN.generate` of 5,000 images or more. The same outputs
             and gradients to rounding (about 3e-6 of the largest). With TensorFlow on CPUs XLA
             compiles parts of `"winograd"`: such a program can't become an ONNX file. Defaults to
             `"auto"`.

@@ -7,7 +7,7 @@ import math
 
 import keras
 
-MANY_IMAGES = 10_000  # From about so many on, inference gains more than it takes to compile.
+MANY_IMAGES = 5_000  # From about so many on, inference gains more than it takes to compile.
 _IN_INFERENCE = contextvars.ContextVar("compiled_inference", default=False)
 
 
