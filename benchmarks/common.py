@@ -35,6 +35,7 @@ class Peer:
     """
 
     def __init__(self, command):
+        self.command = command
         self.process = subprocess.Popen(
             shlex.split(command),
             stdin=subprocess.PIPE,
@@ -48,9 +49,13 @@ class Peer:
         raise RuntimeError(f"The peer ended before it was ready. Received: {command}")
 
     def __call__(self):
-        self.process.stdin.write("step\n")
-        self.process.stdin.flush()
-        return float(self.process.stdout.readline())
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write("step\n")
+            self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"The peer ended before its last step. Received: {self.command}")
+        return float(line)
 
     def close(self):
         self.process.stdin.close()
@@ -211,7 +216,7 @@ def versions(*packages):
     import keras_sagan
 
     found = {"python": platform.python_version(), "keras_sagan": keras_sagan.__version__}
-    for name in packages or ("keras", "tensorflow", "numpy"):
+    for name in packages or ("keras", "tensorflow", "numpy", "jax", "torch"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

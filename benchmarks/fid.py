@@ -4,12 +4,12 @@ Command:   python benchmarks/fid.py --json
 Measures   `frechet_distance_of_samples`, and the streamed moments that the metric keeps, against
            TF-GAN's function on the same arrays in the same run, for more and for fewer samples
            than dimensions and for variances that fall less and more steeply; errors against the
-           singular values of the samples in float64; memory while 50,000 stream
-Result:    benchmarks/results/fid.json and a table; about 3 minutes on 2 CPU cores
+           singular values of the samples in float64; the peak of memory of each form in a process
+           of its own; memory while 50,000 stream
+Result:    benchmarks/results/fid.json and a table; about 6 minutes on 2 CPU cores
 """
 
 import argparse
-import functools
 import time
 
 import common
@@ -21,6 +21,7 @@ from keras_sagan.ops.frechet import compute_moments, covariance, frechet_distanc
 from keras_sagan.ops.frechet import frechet_distance_of_samples as of_samples
 
 TOLERANCE = 1e-5  # relative, of the distance
+FORMS = ("TF-GAN", "of samples", "of streamed moments")
 
 
 def of_moments(first, second):
@@ -49,18 +50,26 @@ def exact(first, second):
     return np.sum((means[0] - means[1]) ** 2) + sum(np.sum(x**2) for x in sides) - 2.0 * root
 
 
-def compare(count, dim, power, repeats):
-    first, second = features(count, dim, power)
+def make_form(name, first, second):
+    """A function that returns the distance of two sets."""
+    if name != "TF-GAN":
+        form = of_samples if name == "of samples" else of_moments
+        return lambda: form(first, second)
     distance = load_tfgan_eval().frechet_classifier_distance_from_activations
     arrays = [tf.constant(x, "float64") for x in (first, second)]
-    values = {}
-    functions = {
-        "of samples": lambda: of_samples(first, second),
-        "of streamed moments": lambda: of_moments(first, second),
-        "TF-GAN": lambda: float(distance(*arrays)),
-    }
-    timed = {name: functools.partial(keep, values, name, f) for name, f in functions.items()}
-    figures = common.summarize(common.alternate(timed, repeats, warmup=0), "TF-GAN")
+    return lambda: float(distance(*arrays))
+
+
+def peak(form, count, dim, power):
+    """Bytes of a form in this process, which should do nothing else."""
+    make_form(form, *features(16, 8, 0.0))()  # What TensorFlow sets up once.
+    return common.peak_of(make_form(form, *features(count, dim, power)))
+
+
+def compare(count, dim, power, repeats, measures_peaks=True):
+    first, second = features(count, dim, power)
+    functions = {name: make_form(name, first, second) for name in FORMS}
+    values = {name: function() for name, function in functions.items()}
     expected = exact(first, second)
     for name in ("of samples", "of streamed moments"):
         if not abs(values[name] / expected - 1.0) <= TOLERANCE:
@@ -68,19 +77,19 @@ def compare(count, dim, power, repeats):
                 f"The distance {name} must be that of the singular values to {TOLERANCE}. "
                 f"Received: {values[name]} for {expected}"
             )
+    figures = common.summarize(common.alternate(functions, repeats, warmup=0), "TF-GAN")
     result = {"samples": count, "dim": dim, "variances": f"k^-{power:g}", "distance": expected}
-    for name in functions:
+    for name in FORMS:
         result[name] = {
             "seconds": figures[name]["median_seconds"],
             "times_faster": figures[name]["times_faster"],
             "relative_error": abs(values[name] / expected - 1.0),
             "from_tfgan": abs(values[name] / values["TF-GAN"] - 1.0),
         }
+        if measures_peaks:
+            sizes = {"count": count, "dim": dim, "power": power}
+            result[name]["peak_mb"] = common.peak_in_new_process(__file__, form=name, **sizes)
     return result
-
-
-def keep(values, name, function):
-    values[name] = function()
 
 
 def stream(dim, counts):
@@ -111,10 +120,10 @@ def main(arguments=None):
         help="SAMPLES:POWER, the number of samples and how their variances fall",
     )
     parser.add_argument("--stream", type=int, nargs="+", default=[5000, 50000])
-    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
     common.add_json_argument(parser, "fid")
     settings = parser.parse_args(arguments)
-    compare(100, 32, 1, 1)  # what is slow the first time only
+    compare(100, 32, 1, 1, measures_peaks=False)  # what is slow the first time only
     result = common.record(
         __file__,
         settings.json,
@@ -131,7 +140,7 @@ def main(arguments=None):
         [
             {"samples": row["samples"], "variances": row["variances"], "form": name, **row[name]}
             for row in result["distances"]
-            for name in ("TF-GAN", "of samples", "of streamed moments")
+            for name in FORMS
         ]
     )
     for row in result["streamed"]:
@@ -139,4 +148,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    main()
+    common.run(main, peak)

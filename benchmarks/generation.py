@@ -16,7 +16,7 @@ import tensorflow as tf
 import textbook
 
 import keras_sagan
-from keras_sagan.ops.compiled import MANY_IMAGES, compiled_inference
+from keras_sagan.ops.compiled import MANY_IMAGES, compiled_parts
 
 MANY = f"generate, of {MANY_IMAGES:,} or more"
 SIZE, CLASSES, LATENT_DIM, ATTENTION = 64, 10, 128, 32
@@ -60,7 +60,7 @@ def forms_of(base_filters, count, batch_size):
         return model.generate(count, labels, latents=latents, batch_size=batch_size, use_ema=False)
 
     def generate_many():
-        with compiled_inference():
+        with compiled_parts(True):
             return generate()
 
     forms = {"textbook": by_hand, "generate": generate, MANY: generate_many}

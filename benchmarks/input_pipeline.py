@@ -1,10 +1,11 @@
 """Does the input pipeline keep ahead of the training step?
 
 Command:   python benchmarks/input_pipeline.py --json
-Measures   `load_tfds` on stored JPEGs like ImageNet's, against the training step of
-           sagan_imagenet_128 on the same machine in the same run, and against the most that a
-           TPU core and a GPU could ask for by their specifications
-Result:    benchmarks/results/input_pipeline.json and the tables of docs/performance.md; about 4
+Measures   `load_tfds` on stored JPEGs like ImageNet's, in turn with plain `tf.data` that gives
+           the same images, against the training step of sagan_imagenet_128 on the same machine in
+           the same run, and against the most that a TPU core and a GPU could ask for by their
+           specifications
+Result:    benchmarks/results/input_pipeline.json and the tables of docs/performance.md; about 5
            minutes on 2 CPU cores
 
 The images are synthetic: 500 x 375 pixels with the 1/f spectrum of photographs and sensor noise,
@@ -23,6 +24,7 @@ import time
 
 import common
 import numpy as np
+import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
@@ -30,6 +32,7 @@ import keras_sagan
 from keras_sagan.data import load_tfds, make_dataset
 
 HEIGHT, WIDTH, QUALITY, NOISE = 375, 500, 90, 4.0
+NAME, SIZE, BATCH = "synthetic_photographs", 128, 64
 # The training step as the TPU compiler counts it, and published peaks: FLOP/s in bfloat16 and
 # bytes/s of memory, https://cloud.google.com/tpu/docs/v5e (one core a chip) and
 # https://www.nvidia.com/en-us/data-center/a100/ (80 GB SXM, dense).
@@ -65,7 +68,7 @@ def examples(count):
 def store_photographs(count, folder):
     """Stores JPEGs like ImageNet's in the files that TFDS makes of them."""
     builder = tfds.dataset_builders.store_as_tfds_dataset(
-        name="synthetic_photographs",
+        name=NAME,
         version="1.0.0",
         features=tfds.features.FeaturesDict(
             {
@@ -93,25 +96,62 @@ def medians(runs):
     return {key: round(statistics.median(run[key] for run in runs), 3) for key in runs[0]}
 
 
-def measure_pipeline(folder, arguments):
-    dataset, info = load_tfds(
-        "synthetic_photographs", image_size=128, batch_size=64, data_dir=folder, shuffle_buffer=256
+def textbook(folder):
+    """The same as TensorFlow's guides have it, without an order that can be found again."""
+
+    def prepare(example):
+        image = example["image"]
+        side = tf.reduce_min(tf.shape(image)[:2])
+        image = tf.image.resize_with_crop_or_pad(image, side, side)
+        image = tf.image.resize(image, (SIZE, SIZE), antialias=True)
+        return tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), "uint8"), example["label"]
+
+    stored = tfds.load(NAME, split="train", data_dir=folder, shuffle_files=True)
+    examples = stored.repeat().shuffle(256).map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+    return examples.batch(BATCH, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def check_agreement(pipelines, count):
+    """Raises unless pipelines give the same images, found by their labels, to a grey level."""
+    found = []
+    for dataset in pipelines.values():
+        batches = dataset.take(4 * -(-count // BATCH)).as_numpy_iterator()
+        found.append({label: image for batch in batches for image, label in zip(*batch)})
+    shared = set(found[0]) & set(found[1])
+    differences = [np.ptp([np.int16(x[label]) for x in found], axis=0).max() for label in shared]
+    if len(shared) < min(count, 1000) / 2 or max(differences) > 1:
+        raise RuntimeError(
+            "The pipelines must give the same images. "
+            f"Received: {len(shared)} in both, differences up to {max(differences, default=None)}"
+        )
+
+
+def measure_pipelines(folder, arguments):
+    """Runs of `load_tfds` and of the textbook form, in turn."""
+    dataset, _ = load_tfds(
+        NAME, image_size=SIZE, batch_size=BATCH, data_dir=folder, shuffle_buffer=256
     )
-    batches = iter(dataset)
-
-    def read(count):
-        for _ in range(count):
-            next(batches)
-
-    read(arguments.pipeline_batches)  # Until AUTOTUNE has settled.
+    pipelines = {"pipeline": dataset, "textbook": textbook(folder)}
+    check_agreement(pipelines, arguments.images)
     count = arguments.pipeline_batches
-    return [measured(64 * count, lambda: read(count)) for _ in range(arguments.repeats)]
+    runs = {name: [] for name in pipelines}
+    for name in [*pipelines] * arguments.repeats:
+        batches = iter(pipelines[name])  # Both at once would work ahead in each other's time.
+
+        def read(batches=batches):
+            for _ in range(count):
+                next(batches)
+
+        read()  # Until AUTOTUNE has settled.
+        runs[name].append(measured(BATCH * count, read))
+        del batches
+    return runs
 
 
 def measure_step(arguments):
     rng = np.random.default_rng(0)
     batch = arguments.batch_size
-    images = rng.integers(0, 256, (batch, 128, 128, 3)).astype("uint8")
+    images = rng.integers(0, 256, (batch, SIZE, SIZE, 3)).astype("uint8")
     dataset = make_dataset(images, rng.integers(0, 1000, batch), batch_size=batch)
     model = keras_sagan.SAGAN.from_preset("sagan_imagenet_128", arguments.recipe, seed=0)
     model.compile()
@@ -149,7 +189,11 @@ def demand(images_per_core_second):
 def speed_table(record):
     """What was measured, as it stands in docs/performance.md."""
     lines = ["| | images a second | images a second of one core |", "|---|---:|---:|"]
-    names = {"pipeline": "`load_tfds`", "training_step": "training step"}
+    names = {
+        "pipeline": "`load_tfds`",
+        "textbook": "plain `tf.data`, in no order that can be found again",
+        "training_step": "training step",
+    }
     for key, figure in record["images_per_second_medians"].items():
         cells = (f"{figure[name]:.3g}" for name in ("per_second", "per_core_second"))
         lines.append(f"| {names[key]} | {' | '.join(cells)} |")
@@ -182,10 +226,10 @@ def main():
 
     with tempfile.TemporaryDirectory() as folder:
         stored = store_photographs(arguments.images, folder)
-        pipeline = measure_pipeline(folder, arguments)
-    step = measure_step(arguments)
+        runs = measure_pipelines(folder, arguments)
+    runs["training_step"] = measure_step(arguments)
 
-    figures = {"pipeline": medians(pipeline), "training_step": medians(step)}
+    figures = {name: medians(each) for name, each in runs.items()}
     ratio = figures["pipeline"]["per_core_second"] / figures["training_step"]["per_core_second"]
     chips = demand(figures["pipeline"]["per_core_second"])
     record = common.record(
@@ -201,7 +245,8 @@ def main():
         images_per_second_medians=figures,
         ratio_per_core=round(ratio, 1),
         demand={"step": STEP_RECORD.name, "chips": chips},
-        runs={"pipeline": pipeline, "training_step": step},
+        peak_mb=round(common.peak_bytes() / 2**20),
+        runs=runs,
     )
     print(speed_table(record), demand_table(chips), sep="\n")
     print(f"The pipeline has {ratio:.0f} times the step's images per core.")

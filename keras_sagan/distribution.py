@@ -15,14 +15,16 @@ _TPU_PATIENCE = 60.0  # Seconds to wait for a TPU's address to answer.
 def make_strategy(name="auto", devices=None, tpu=None):
     """Makes the `tf.distribute` strategy to build and train a model under.
 
-    Build the networks and the model inside `with strategy.scope():`, then call `fit` as ever. Must
-    be called before TensorFlow has computed anything if the strategy is `"multi_worker"`.
+    Build the networks and the model, and compile it, inside `with strategy.scope():`, then call
+    `fit` as ever. Must be called before TensorFlow has computed anything if the strategy is
+    `"multi_worker"`.
 
     Args:
         name: `"none"` for one device; `"mirrored"` for the GPUs of one machine (or `devices`);
             `"multi_worker"` for the machines of the environment variable `TF_CONFIG`; `"tpu"`;
-            or `"auto"`: a TPU where `tpu` is given, else the workers of `TF_CONFIG`, else all
-            GPUs where there are several, else one device. Defaults to `"auto"`.
+            or `"auto"`: a TPU where `tpu` is given, else the workers of `TF_CONFIG` where it has
+            several, else `devices` or all GPUs where there are several, else one device. Defaults
+            to `"auto"`.
         devices: List of device names for `"mirrored"`, such as `["GPU:0", "GPU:1"]`. Defaults to
             all GPUs.
         tpu: String, the TPU's name or address, `"local"` on a TPU VM.
@@ -32,7 +34,8 @@ def make_strategy(name="auto", devices=None, tpu=None):
 
     Raises:
         ValueError: For an unknown name, devices that aren't there, a TPU that can't be found or
-            doesn't answer within a minute, or a malformed `TF_CONFIG`.
+            doesn't answer within a minute, a malformed `TF_CONFIG`, or `devices` or `tpu` for a
+            strategy that has no use for them.
 
     Example:
 
@@ -43,7 +46,13 @@ def make_strategy(name="auto", devices=None, tpu=None):
     if name not in STRATEGIES:
         raise ValueError(f"`name` must be one of {STRATEGIES}. Received: name={name!r}")
     if name == "auto":
-        name = _resolve(tpu)
+        name = _resolve(devices, tpu)
+    for argument, value, user in (("devices", devices, "mirrored"), ("tpu", tpu, "tpu")):
+        if value is not None and name != user:
+            raise ValueError(
+                f'`{argument}` must be None but for the strategy "{user}". '
+                f"Received: {argument}={value!r} for the strategy {name!r}"
+            )
     if name == "tpu":
         return _tpu_strategy(tpu)
     if name == "multi_worker":
@@ -68,13 +77,13 @@ def _check_devices(devices):
         )
 
 
-def _resolve(tpu):
+def _resolve(devices, tpu):
     if tpu is not None:
         return "tpu"
-    if os.environ.get("TF_CONFIG"):
-        workers = check_tf_config(os.environ["TF_CONFIG"])
-        return "multi_worker" if workers > 1 else "none"
-    return "mirrored" if len(tf.config.list_logical_devices("GPU")) > 1 else "none"
+    if os.environ.get("TF_CONFIG") and check_tf_config(os.environ["TF_CONFIG"]) > 1:
+        return "multi_worker"
+    are_several = devices is not None or len(tf.config.list_logical_devices("GPU")) > 1
+    return "mirrored" if are_several else "none"
 
 
 def _tpu_strategy(tpu):
@@ -204,6 +213,31 @@ def check_workers_agree(strategy, **values):
                 f"`{name}` must be the same on all workers: start them with the same command and "
                 f"the same files. Received: {name}={each}"
             )
+
+
+def chief_decides(strategy, decision):
+    """Returns on all workers what the chief has decided.
+
+    Workers that compare figures of their own, which may differ in their last digits, would else do
+    different things. Every worker must call this at the same point; with one it is nothing.
+
+    Args:
+        strategy: A `tf.distribute.Strategy`.
+        decision: Boolean, this worker's.
+
+    Returns:
+        Boolean.
+
+    Example:
+
+    >>> chief_decides(make_strategy("none"), True)
+    True
+    """
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return decision
+    own = tf.constant([float(decision and is_chief(strategy))])
+    parts = strategy.experimental_distribute_values_from_function(lambda _: own)
+    return bool(strategy.reduce("SUM", parts, axis=None).numpy()[0])
 
 
 def _count_workers(strategy):

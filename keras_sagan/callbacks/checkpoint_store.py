@@ -12,6 +12,17 @@ import tensorflow as tf
 
 NAME = "step"
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+# What says nothing about a file: it may be whole when it is read again.
+PASSING = (
+    tf.errors.AbortedError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.ResourceExhaustedError,
+    tf.errors.UnauthenticatedError,
+    tf.errors.UnavailableError,
+    MemoryError,
+    PermissionError,
+)
 
 
 class DamagedCheckpoint(Exception):
@@ -147,6 +158,8 @@ class CheckpointStore:
             content = json.loads(_read(path))
             body = json.dumps(content["manifest"], sort_keys=True)
             is_whole = hashlib.sha256(body.encode()).hexdigest() == content["sha256"]
+        except PASSING:
+            raise
         except (ValueError, KeyError, TypeError, OSError, tf.errors.OpError) as error:
             raise DamagedCheckpoint(path, f"it can't be read ({error})") from error
         if not is_whole:
@@ -188,9 +201,12 @@ class CheckpointStore:
             reader = tf.train.load_checkpoint(self.path(step))
             # All is read, as reading is what checks it.
             values = {n: reader.get_tensor(n) for n in reader.get_variable_to_shape_map()}
+        except PASSING:
+            raise
         # The reader translates TensorFlow's errors to several kinds of Python's.
         except Exception as error:
-            raise DamagedCheckpoint(data, str(error).splitlines()[0]) from error
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise DamagedCheckpoint(data, reason) from error
         return manifest, {n[: -len(VALUE)]: x for n, x in values.items() if n.endswith(VALUE)}
 
     def read_newest(self):
@@ -200,7 +216,7 @@ class CheckpointStore:
             As `read`; two `None` where there is no checkpoint.
 
         Raises:
-            OSError: If all there are are damaged.
+            OSError: If all there are are damaged, or the newest can't be read at the moment.
         """
         steps = self.steps()
         for step in reversed(steps):
@@ -212,6 +228,12 @@ class CheckpointStore:
                     f"{error}.",
                     stacklevel=4,
                 )
+            except PASSING as error:
+                reason = getattr(error, "message", None) or str(error) or type(error).__name__
+                raise OSError(
+                    f"The checkpoint {self.path(step)} can't be read at the moment, which doesn't "
+                    f"mean that it is damaged: {reason}. Try again."
+                ) from error
         if steps:
             raise OSError(
                 f"Every checkpoint in {self.directory} is damaged; see the warnings. Move the "
@@ -241,7 +263,7 @@ def check_writable(directory):
     Raises:
         OSError: If that can't be done.
     """
-    probe = os.path.join(directory, "writable")
+    probe = os.path.join(directory, f".writable-{os.getpid()}")
     try:
         tf.io.gfile.makedirs(directory)
         with tf.io.gfile.GFile(probe, "w") as file:

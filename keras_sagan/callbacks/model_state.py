@@ -78,6 +78,12 @@ class FiniteCheck:
         ]
 
 
+def learning_rates_of(model):
+    """Returns the learning rates of a model's optimisers that are variables, by `keyed`'s key."""
+    parts = {name: x for name, x in state_of(model).items() if name in OPTIMIZERS}
+    return {k: float(v) for k, v in keyed(parts).items() if k.endswith(":learning_rate")}
+
+
 def describe(variables):
     """Returns `[path, shape, dtype]` of each variable, as JSON holds them."""
     return [[v.path, list(v.shape), backend.standardize_dtype(v.dtype)] for v in variables]

@@ -16,10 +16,11 @@ from keras_sagan.callbacks.model_state import (
     check_architecture,
     check_model,
     keyed,
+    learning_rates_of,
     metrics_of,
     state_of,
 )
-from keras_sagan.distribution import check_workers_agree, is_chief
+from keras_sagan.distribution import check_workers_agree, chief_decides, is_chief
 from keras_sagan.visualization.grid import check_integer
 
 
@@ -100,6 +101,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._has_begun = False  # A second `fit` in a process is none that was interrupted.
         self._resumed = None  # The manifest to go on from, between restoring and the first epoch.
         self._restored_model = None
+        self._is_given = False  # Whether `restore_latest` restored it: the data are the caller's.
+        self._positioned = None  # The data that were made from the caller's.
         self._finite_check = None
         self._sums = []  # The values that the metrics get in the first epoch.
         self._pass_over = 0  # Batches to read in that epoch, of a data set that starts over.
@@ -130,7 +133,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             self._say(
                 model, f"Restored {self._store.describe(manifest)}; have the data start there."
             )
-        self._resumed, self._restored_model = manifest, model
+        self._resumed, self._restored_model, self._is_given = manifest, model, True
         return _steps(model)
 
     def restore_best(self, model):
@@ -149,8 +152,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         manifest, values = self._best.store.read_newest()
         if manifest is None:
             return 0
-        check_architecture(model, manifest, self._best.store.path(manifest["step"]))
-        assign_state(model, manifest["seed"], values)
+        self._assign(model, manifest, values, self._best.store)
         return manifest["step"]
 
     def continue_data(self, model, data, steps_per_epoch=None):
@@ -167,9 +169,9 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         Raises:
             ValueError: If the data start at another step than the model's.
         """
-        if self._has_begun or not self.restore:
+        if self._has_begun or not self.restore or data is self._positioned:
             return data
-        is_given = self._restored_model is model  # `restore_latest`: the data are the caller's.
+        is_given = self._is_given and self._restored_model is model
         manifest = self._resumed if is_given else self._restore(model)
         self._resumed, self._restored_model = manifest, model
         step = _steps(model)
@@ -180,13 +182,16 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                 f"Received: start_step={start} at step {step}"
             )
         if start is not None:
-            promise, data = "the data go on from there", data.skip(step - start)
+            promise = "the data go on from there"
+            self._positioned = data = data.skip(step - start)
         elif is_given:
             if step:
                 self._say(model, f"The data set doesn't say its step; it is taken to be {step}.")
             return data
         else:
-            promise, data, self._pass_over = position_data(data, steps_per_epoch, manifest)
+            promise, positioned, self._pass_over = position_data(data, steps_per_epoch, manifest)
+            if positioned is not data:
+                self._positioned = data = positioned
         if manifest is None and start is None:
             self._say(model, f"No checkpoint in {self.directory}. If this is killed, {promise}.")
         elif not is_given:
@@ -209,16 +214,22 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                 f"to go on from the model. Received: directory={self.directory!r} at step "
                 f"{manifest['step']} for a model that has taken {_steps(model)} steps"
             )
-        check_architecture(model, manifest, self._store.path(manifest["step"]))
-        assign_state(model, manifest["seed"], values)
+        self._assign(model, manifest, values, self._store)
         self._sums = [values[key] for key in sorted(values) if key.startswith("metrics:")]
         return manifest
+
+    def _assign(self, model, manifest, values, store):
+        check_architecture(model, manifest, store.path(manifest["step"]))
+        # A rate may have been set at the end of the epoch, after the step was saved.
+        values = {**values, **manifest["learning_rates"]}
+        assign_state(model, manifest["seed"], values)
 
     # During `fit`
 
     def on_train_begin(self, logs=None):
         check_model(self.model)
         end_passing(self.model)
+        self.model._initial_epoch = None  # Of a `fit` that ended before its first epoch.
         if self._is_chief():
             check_writable(self.directory)
         if self.restore and not self._has_begun and self._restored_model is not self.model:
@@ -234,13 +245,13 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             self._saved_step = None if self._resumed is None else self._step
         if self._resumed is None and not self._has_begun:
             self._check_folder()
-        self._has_begun = True
         if self._is_chief():
             self._store.remove_incomplete()
             self._best.store.remove_incomplete()
         self._best.begin()
         if self._resumed is not None:
             self._set_initial_epoch()
+        self._has_begun = True
 
     def _check_folder(self):
         newest = max(self._store.steps(), default=0)
@@ -296,8 +307,12 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             self.save()
         elif self._saved_step == self._step:
             self.save()  # Only the position: the epoch has ended.
+        if self._best.monitor is None:
+            return
         value = self._best.find_in(logs)
-        if value is not None and self._write(self._best.store, self._best.monitor, value):
+        # Writing takes all workers, so that one of them has to say whether it is done.
+        is_best = chief_decides(self.model.distribute_strategy, value is not None)
+        if is_best and self._write(self._best.store, self._best.monitor, value):
             self._best.value = value
 
     def on_train_end(self, logs=None):
@@ -322,6 +337,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         if self.params is None:  # Training hasn't begun; the model may be half restored.
             return None
         self._step = _steps(self.model)  # A step may have ended without its callbacks.
+        if self._resumed is not None:  # Nothing was done since, and the position isn't known here.
+            return self._store.path(self._step)
         if self._saved_step == self._step:
             if self._is_chief():
                 with self._explained():
@@ -333,10 +350,14 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         return self._store.path(self._step)
 
     def _position_now(self):
-        # An epoch in its middle may be the first one, whose length Keras doesn't know yet.
-        done = self._step - self._epoch_start
-        size = self.params.get("steps")
-        return {"epoch": self._epoch, "epoch_step": done, "steps_per_epoch": size}
+        """What may change after a step was saved."""
+        return {
+            "epoch": self._epoch,
+            "epoch_step": self._step - self._epoch_start,
+            # `None` in the first epoch, whose length Keras may not know yet.
+            "steps_per_epoch": self.params.get("steps"),
+            "learning_rates": learning_rates_of(self.model),
+        }
 
     def _write(self, store, monitor=None, value=None):
         """Writes a checkpoint, and returns whether it did."""

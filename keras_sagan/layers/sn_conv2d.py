@@ -50,12 +50,12 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
         algorithm: `"winograd"` to compute by matrix products, of which there are fewer (4 times on
             maps whose sides are multiples of 4, 2.25 times on others, 1.8 times with `resample`),
             wherever that can be: 3 x 3 kernels, `padding="same"`, no strides, dilation or groups,
-            channels last, height and width known and even. `"direct"` not to; `"auto"` to do so
-            with TensorFlow on CPUs, in float32, where channels are many enough for it to be
-            faster, in training and in `SAGAN.generate` of 5,000 images or more. The same outputs
-            and gradients to rounding (about 3e-6 of the largest). With TensorFlow on CPUs XLA
-            compiles parts of `"winograd"`: such a program can't become an ONNX file. Defaults to
-            `"auto"`.
+            channels last, height and width known and even, at least float32. `"direct"` not to;
+            `"auto"` to do so with TensorFlow on CPUs, in float32, where channels are many enough
+            for it to be faster, in training and in `SAGAN.generate` of 5,000 images or more. The
+            same outputs and gradients to rounding (about 3e-6 of the largest). With TensorFlow on
+            CPUs XLA compiles parts of `"winograd"`: such a program can't become an ONNX file.
+            Defaults to `"auto"`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -180,6 +180,8 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
     def _uses_winograd(self, inputs, kernel, training):
         is_plain = max(*self.strides, *self.dilation_rate, self.groups) == 1
         is_plain = is_plain and self.padding == "same" and self.data_format == "channels_last"
+        # Its sums cancel, which takes more digits than half precision has.
+        is_plain = is_plain and self.compute_dtype not in ("float16", "bfloat16")
         if self.algorithm == "direct" or not is_plain or not suits_winograd(inputs, kernel):
             return False
         if self.algorithm == "winograd":

@@ -10,7 +10,7 @@ from keras_sagan.metrics.feature_extraction import to_numpy
 from keras_sagan.metrics.feature_metric import check_positive
 from keras_sagan.metrics.filled_range import FilledRange
 from keras_sagan.metrics.protocol import weights_sha256
-from keras_sagan.ops.compiled import MANY_IMAGES, compiled_inference
+from keras_sagan.ops.compiled import MANY_IMAGES, compiled_parts, uses_compiled
 from keras_sagan.ops.labels import apportion_labels, check_labels
 from keras_sagan.ops.latent import sample_latents
 
@@ -248,7 +248,7 @@ class GeneratedImages:
             packed = latents if labels is None else np.column_stack([latents, labels])
             return self._to_user_space(self._shared(np.float32(packed), ("images",))["images"])
         if hasattr(self.model, "generate"):
-            with compiled_inference(self.num_images >= MANY_IMAGES):
+            with compiled_parts(uses_compiled(self.num_images >= MANY_IMAGES)):
                 return self.model.generate(
                     len(latents),
                     labels=labels,

@@ -59,10 +59,10 @@ def _check_first_input(network, shape):
         return
 
 
-def check_scope(strategy, **networks):
-    """Raises for a network that was built outside of the scope of a strategy."""
-    for name, network in networks.items():
-        for variable in network.variables:
+def check_scope(strategy, **owners):
+    """Raises for a network or optimiser that was built outside of the scope of a strategy."""
+    for name, owner in owners.items():
+        for variable in owner.variables:
             if not strategy.extended.variable_created_in_scope(variable.value):
                 raise ValueError(
                     f"`{name}` must be built inside the `strategy.scope()` that the model is "

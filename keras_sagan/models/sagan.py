@@ -28,6 +28,7 @@ from keras_sagan.models.loop import check_replicated, check_tpu, make_step_funct
 from keras_sagan.models.noise import draw_noise
 from keras_sagan.models.presets import preset_settings
 from keras_sagan.models.sampling import SamplingMixin
+from keras_sagan.ops.compiled import compiled_parts
 
 TTUR = {"g_learning_rate": 1e-4, "d_learning_rate": 4e-4, "beta_1": 0.0, "beta_2": 0.999}
 METRICS = (
@@ -233,15 +234,24 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 for `FusedAdam` with the model's `ttur`.
             loss: `"hinge"`, `"non_saturating"`, `"wasserstein"`, `"least_squares"`, or a pair of
                 functions `(generator_loss, discriminator_loss)`; see `keras_sagan.losses`.
-            run_eagerly, steps_per_execution, jit_compile: As in `keras.Model.compile`.
+            run_eagerly, steps_per_execution: As in `keras.Model.compile`.
+            jit_compile: `True` to have XLA compile the whole step; `False` for no XLA at all;
+                `"auto"` for Keras's choice, the whole step on one GPU, and on CPUs for those parts
+                of the layers that gain by it. Defaults to `"auto"`.
             auto_scale_loss: Boolean, whether each optimiser gets a loss scale of its own where
                 the networks compute in float16. Defaults to `True`.
 
         Raises:
-            ValueError: For one optimiser under both names, one with `use_ema=True` (give the
-                model an `ema_momentum`), an unknown loss, or what `TPUStrategy` can't do:
-                `jit_compile=True`, float16.
+            ValueError: Outside of the scope that the model was built in, for one optimiser under
+                both names, one with `use_ema=True` (give the model an `ema_momentum`), an unknown
+                loss, or what `TPUStrategy` can't do: `jit_compile=True`, float16.
         """
+        if tf.distribute.get_strategy() is not self._strategy:
+            raise ValueError(
+                "`compile` must be called inside the `strategy.scope()` that the model was built "
+                f"in. Received: a model built under {type(self._strategy).__name__}, and the scope "
+                f"of {type(tf.distribute.get_strategy()).__name__}"
+            )
         inner = [getattr(x, "inner_optimizer", x) for x in (g_optimizer, d_optimizer)]
         if inner[0] is inner[1] and not isinstance(g_optimizer, (str, dict)):
             raise ValueError(
@@ -283,6 +293,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 f"Received: {side}_optimizer={optimizer.name} with use_ema=True"
             )
         is_scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        check_scope(self._strategy, **{f"{side}_optimizer": optimizer})
         if auto_scale_loss and not is_scaled and _computes_in_float16(network):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         optimizer.build(network.trainable_variables)
@@ -452,7 +463,10 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
     def make_train_function(self, force=False):
         if self.train_function is None or force:
             self._set_gradient_functions()
-            self.train_function = make_step_function(self, self.train_step, self._checks["fit"])
+            step = self.train_step
+            if self._compile_arguments["jit_compile"] is False:
+                step = compiled_parts(False)(step)
+            self.train_function = make_step_function(self, step, self._checks["fit"])
 
     def make_test_function(self, force=False):
         if self.test_function is None or force:

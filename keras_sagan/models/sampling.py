@@ -8,7 +8,7 @@ from keras_sagan.layers.self_attention2d import attention_layers, record_attenti
 from keras_sagan.layers.spectral_norm import spectral_norms
 from keras_sagan.models import batches
 from keras_sagan.models.gradients import call
-from keras_sagan.ops.compiled import MANY_IMAGES, compiled_inference, uses_compiled
+from keras_sagan.ops.compiled import MANY_IMAGES, compiled_parts, uses_compiled
 from keras_sagan.ops.labels import check_labels
 from keras_sagan.ops.latent import sample_labels, sample_latents
 
@@ -67,7 +67,7 @@ class SamplingMixin:
         labels = self._labels(labels, num_images, rng)
         use_ema = use_ema and self.ema_generator is not None
         # XLA compiles parts for each size of a batch, which many full batches are worth.
-        is_worth_it = num_images >= MANY_IMAGES or uses_compiled(training=False)
+        is_worth_it = uses_compiled(num_images >= MANY_IMAGES)
         in_full = num_images // batch_size * batch_size if is_worth_it else 0
         images = []
         for part, is_full in ((slice(in_full), True), (slice(in_full, None), False)):
@@ -116,7 +116,7 @@ class SamplingMixin:
                 def add_batch(start, images):
                     part = slice(start, start + batch_size)
                     rows = None if labels is None else labels[part]
-                    with compiled_inference(is_compiled):
+                    with compiled_parts(is_compiled):
                         outputs = call(generator, latents[part], rows, training=False)
                     images = images.write(start // batch_size, batches.to_user_space(outputs))
                     return start + batch_size, images

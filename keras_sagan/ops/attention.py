@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_sagan.ops.compiled import compiled
+from keras_sagan.ops.gradients import with_gradient
 
 
 def spatial_attention(query, key, value):
@@ -42,30 +43,25 @@ def attend(query, key, value):
         Float tensor of shape `(batch, queries, value_channels)`, in the dtype of `value`.
     """
 
-    @ops.custom_gradient
     def outputs_of(query, key, value):
-        def gradient(*arguments, upstream=None):
-            if upstream is None:  # TensorFlow and JAX give it alone, torch adds the inputs.
-                arguments, upstream = (query, key, value), arguments[0]
-            with keras.name_scope("attention_gradient"):  # For who looks at a profile.
-                gradients = _gradients(*arguments, upstream)
-            return tuple(ops.cast(x, like.dtype) for x, like in zip(gradients, arguments))
+        return _weighted(_scores(query, key), value)
 
-        return _weighted(_scores(query, key), value), gradient
+    def gradient(inputs, upstream):
+        with keras.name_scope("attention_gradient"):  # For who looks at a profile.
+            gradients = _gradients(*inputs, upstream)
+        return tuple(ops.cast(x, like.dtype) for x, like in zip(gradients, inputs))
 
-    return outputs_of(query, key, value)
+    return with_gradient(outputs_of, gradient)(query, key, value)
 
 
-def _gradients(query, key, value, upstream, is_block=False):
+def _gradients(query, key, value, upstream):
     """Of query, key and value. What the outputs were made of is computed anew."""
     scores = _scores(query, key)
     dtype = scores.dtype
     d_scores = ops.cast(ops.matmul(upstream, _transposed(value)), dtype)
-    if is_block:
-        mean = ops.sum(scores * d_scores, axis=-1, keepdims=True)
-    else:  # The same from the outputs, which are at hand.
-        outputs = ops.cast(_weighted(scores, value), dtype)
-        mean = ops.sum(ops.cast(upstream, dtype) * outputs, axis=-1, keepdims=True)
+    # The sum over keys of scores * d_scores, of fewer numbers.
+    outputs = ops.cast(_weighted(scores, value), dtype)
+    mean = ops.sum(ops.cast(upstream, dtype) * outputs, axis=-1, keepdims=True)
     d_logits = _softmax_gradient(scores, d_scores, mean)
     return (
         ops.matmul(d_logits, ops.cast(key, dtype)),
@@ -121,38 +117,27 @@ def chunked_spatial_attention(query, key, value, query_chunk_size):
         x = ops.transpose(x, (1, 0, 2, 3))
         return ops.reshape(x, (batch, count * size, x.shape[-1]))[:, :length]
 
-    @ops.custom_gradient
-    def attend(query, key, value):
-        # Nobody's tape keeps the blocks.
-        block_query, block_key, block_value = map(ops.stop_gradient, (query, key, value))
+    def outputs_of(*inputs):
+        query, key, value = map(ops.stop_gradient, inputs)  # Nobody's tape keeps the blocks.
+        outputs = ops.map(lambda x: spatial_attention(x, key, value)[0], blocks(query))
+        return join(outputs, query)
 
-        def outputs_of(block):
-            return spatial_attention(block, block_key, block_value)[0]
+    def gradient(inputs, upstream):
+        return _chunked_gradients(*inputs, upstream, count, blocks, join)
 
-        outputs = join(ops.map(outputs_of, blocks(block_query)), query)
-
-        def gradient(*arguments, upstream=None):
-            if upstream is None:  # TensorFlow and JAX give it alone, torch adds the inputs.
-                arguments, upstream = (query, key, value), arguments[0]
-            return _chunked_gradients(*arguments, upstream, count, blocks, join)
-
-        return outputs, gradient
-
-    return attend(query, key, value)
+    return with_gradient(outputs_of, gradient)(query, key, value)
 
 
 def _chunked_gradients(query, key, value, upstream, count, blocks, join):
     queries, upstreams = blocks(query), blocks(upstream)
-    numbers = ops.arange(count)
 
     def add_block(index, sums):
         d_queries, d_key, d_value = sums
-        block, d_key_here, d_value_here = _gradients(
-            queries[index], key, value, upstreams[index], is_block=True
-        )
-        here = ops.reshape(ops.cast(ops.equal(numbers, index), block.dtype), (-1, 1, 1, 1))
+        inputs = queries[index], key, value, upstreams[index]
+        block, d_key_here, d_value_here = _gradients(*inputs)
+        d_queries = ops.scatter_update(d_queries, [[index]], block[None])
         d_value += ops.cast(d_value_here, d_value.dtype)
-        return d_queries + here * block, d_key + d_key_here, d_value
+        return d_queries, d_key + d_key_here, d_value
 
     sum_dtype = _score_dtype(query)
     zeros = tuple(ops.zeros(ops.shape(x), sum_dtype) for x in (queries, key, value))

@@ -8,7 +8,7 @@ import math
 import keras
 
 MANY_IMAGES = 5_000  # From about so many on, inference gains more than it takes to compile.
-_IN_INFERENCE = contextvars.ContextVar("compiled_inference", default=False)
+_ALLOWED = contextvars.ContextVar("compiled_parts", default=None)
 
 
 def compiled(function, elsewhere=None, least=0):
@@ -17,13 +17,13 @@ def compiled(function, elsewhere=None, least=0):
     TensorFlow by itself writes the result of every operation to memory. XLA computes sums and
     products of the same size in one loop, but anew for each that needs them: what is to be kept
     should be the result of a function of its own. Each shape of the arguments is compiled when it
-    is first met, in about a tenth of a second.
+    is first met, in about a tenth of a second, and kept while the process lives.
 
     Args:
         function: Function of tensors, and of hashable keyword arguments.
         elsewhere: Function of the same arguments to be called on other backends, with GPUs or
-            TPUs, in a program that XLA compiles as a whole, and for small tensors. Defaults to
-            `function`.
+            TPUs, in a program that XLA compiles as a whole, for small tensors, and in
+            `compiled_parts(False)`. Defaults to `function`.
         least: Integer, the numbers of an example from which it pays: those along all axes but
             the first of the first tensor. Defaults to `0`.
 
@@ -43,7 +43,7 @@ def compiled(function, elsewhere=None, least=0):
     def call(*tensors, **settings):
         sizes = tensors[0].shape[1:]
         is_small = least > 0 and (None in sizes or math.prod(sizes) < least)
-        if is_small or not is_cpu_only() or _is_in_compiled_program():
+        if not uses_compiled(True) or is_small or not is_cpu_only() or _is_in_compiled_program():
             return elsewhere(*tensors, **settings)
         return with_settings(**settings)(*tensors)
 
@@ -51,29 +51,30 @@ def compiled(function, elsewhere=None, least=0):
 
 
 @contextlib.contextmanager
-def compiled_inference(allowed=True):
-    """Lets layers use compiled functions outside of training too.
+def compiled_parts(allowed):
+    """Says whether the programs that are made inside use compiled functions.
 
     A program with them can't be converted to other formats, and takes long to start. So layers
-    use them for inference only where somebody who knows what becomes of the program says so.
+    use them by themselves in training alone.
 
     Args:
-        allowed: Boolean. Defaults to `True`.
+        allowed: Boolean, for training and inference.
     """
-    token = _IN_INFERENCE.set(allowed)
+    token = _ALLOWED.set(bool(allowed))
     try:
         yield
     finally:
-        _IN_INFERENCE.reset(token)
+        _ALLOWED.reset(token)
 
 
-def uses_compiled(training):
-    """Whether a layer may use compiled functions: in training, and in `compiled_inference`.
+def uses_compiled(default):
+    """Whether compiled functions may be used here: what `compiled_parts` says, if it does.
 
     Args:
-        training: Boolean, as of the layer's call.
+        default: Boolean, the answer outside of it: for a layer whether it is called in training.
     """
-    return bool(training) or _IN_INFERENCE.get()
+    allowed = _ALLOWED.get()
+    return bool(default) if allowed is None else allowed
 
 
 def is_cpu_only():

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_sagan.ops.compiled import compiled
+from keras_sagan.ops.gradients import with_gradient
 
 
 def moments(x, axes):
@@ -20,26 +21,20 @@ def moments(x, axes):
         Float tensor of shape `(2, channels)`. Those of an empty batch are NaN.
     """
 
-    @ops.custom_gradient
-    def of(x):
-        def gradient(*arguments, upstream=None):
-            # TensorFlow and JAX give it alone, torch by name.
-            upstream = arguments[0] if upstream is None else upstream
-            with keras.name_scope("norm_gradient"):  # For who looks at a profile.
-                return _moments_gradient(x, axes, upstream)
-
+    def moments_of(x):
         mean = ops.mean(x, axes, keepdims=True)
         variance = ops.mean(ops.square(x - mean), axes)
-        return ops.stack([ops.reshape(mean, variance.shape), variance]), gradient
+        return ops.stack([ops.reshape(mean, variance.shape), variance])
 
-    return of(x)
+    def gradient(inputs, upstream):
+        (x,) = inputs
+        shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
+        with keras.name_scope("norm_gradient"):  # For who looks at a profile.
+            count = ops.cast(math.prod(ops.shape(x)[axis] for axis in axes), x.dtype)
+            d_mean, d_variance = (ops.reshape(d, shape) / count for d in ops.unstack(upstream))
+            return _sloped(x, ops.mean(x, axes, keepdims=True), 2.0 * d_variance, d_mean)
 
-
-def _moments_gradient(x, axes, upstream):
-    shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
-    count = ops.cast(math.prod(ops.shape(x)[axis] for axis in axes), x.dtype)
-    d_mean, d_variance = (ops.reshape(part, shape) / count for part in ops.unstack(upstream))
-    return _sloped(x, ops.mean(x, axes, keepdims=True), 2.0 * d_variance, d_mean)
+    return with_gradient(moments_of, gradient)(x)
 
 
 def scale_and_shift(x, scale, shift):
@@ -54,19 +49,13 @@ def scale_and_shift(x, scale, shift):
     """
     axes = [axis for axis, size in enumerate(scale.shape) if size == 1]
 
-    @ops.custom_gradient
-    def apply(x, scale, shift):
-        def gradient(*arguments, upstream=None):
-            if upstream is None:
-                arguments, upstream = (x, scale, shift), arguments[0]
-            inputs, factor, _ = arguments
-            total = functools.partial(ops.sum, axis=axes, keepdims=True)
-            with keras.name_scope("norm_gradient"):
-                return upstream * factor, total(upstream * inputs), total(upstream)
+    def gradient(inputs, upstream):
+        x, scale, _ = inputs
+        total = functools.partial(ops.sum, axis=axes, keepdims=True)
+        with keras.name_scope("norm_gradient"):
+            return upstream * scale, total(upstream * x), total(upstream)
 
-        return _product(x, scale, shift), gradient
-
-    return apply(x, scale, shift)
+    return with_gradient(_product, gradient)(x, scale, shift)
 
 
 LEAST = 2**15  # Of smaller maps it takes long to compile for what it saves.

@@ -18,6 +18,7 @@ import numpy as np
 from keras import ops
 
 from keras_sagan.ops.compiled import compiled
+from keras_sagan.ops.gradients import with_gradient
 
 # Where the polynomials are evaluated, by the side of a square of outputs; infinity is one more.
 POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 0.75, -0.75, 1.5, -1.5)}
@@ -43,13 +44,15 @@ def suits_winograd(inputs, kernel):
 def is_winograd_faster(inputs, kernel, resample=None):
     """Whether the products saved outweigh the transforms, by measurement on CPUs.
 
+    Those of fewer channels save 2 to 5 % of a step more, and take 9 to 20 s to compile.
+
     Args:
         inputs: Tensor of shape `(batch, height, width, channels)`.
         kernel: Tensor of shape `(3, 3, channels, filters)`.
         resample: `"up"`, `"down"` or `None`.
     """
     channels, filters = kernel.shape[2:]
-    enough = 64 if resample is None and square_side(*inputs.shape[1:3]) == 2 else 20
+    enough = 64 if resample is None and square_side(*inputs.shape[1:3]) == 2 else 28
     return channels * filters >= enough * (channels + filters)
 
 
@@ -182,16 +185,10 @@ def _synthesize(x, name, layout):
 def _linear(function, transpose, x, **settings):
     """A linear function. Its gradient is its transpose, and the other way round."""
 
-    @ops.custom_gradient
-    def apply(x):
-        def gradient(*received, upstream=None):
-            # TensorFlow and JAX give it alone, torch by name.
-            upstream = received[0] if upstream is None else upstream
-            return _linear(transpose, function, upstream, **settings)
+    def gradient(inputs, upstream):
+        return _linear(transpose, function, upstream, **settings)
 
-        return function(x, **settings), gradient
-
-    return apply(x)
+    return with_gradient(functools.partial(function, **settings), gradient)(x)
 
 
 def _one_by_one(tensors, matrix, place):

@@ -40,6 +40,9 @@ def test_a_peer_tells_its_own_seconds(tmp_path):
 def test_a_peer_that_dies_or_has_no_command_is_told(tmp_path):
     with pytest.raises(RuntimeError, match="ended before it was ready"):
         common.Peer(f"{sys.executable} -c pass")
+    peer = common.Peer(f"{sys.executable} -c 'print(\"READY\")'")
+    with pytest.raises(RuntimeError, match="ended before its last step. Received: .*READY"):
+        peer()
     with pytest.raises(ValueError, match="NAME=COMMAND. Received: other"):
         common.named_command("other")
 

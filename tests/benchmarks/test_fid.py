@@ -8,7 +8,7 @@ import fid
 
 def test_the_benchmark_runs_and_the_record_keeps_what_is_promised(tmp_path):
     output = tmp_path / "fid.json"
-    arguments = ["--dim", "32", "--sets", "100:1", "20:0", "--stream", "500", "1000"]
+    arguments = ["--dim", "32", "--sets", "20:0", "--stream", "500", "1000"]
     fid.main([*arguments, "--repeats", "1", "--json", str(output)])
     small = json.loads(output.read_text())
     record = json.loads((common.RESULTS / "fid.json").read_text())
@@ -25,5 +25,6 @@ def test_the_benchmark_runs_and_the_record_keeps_what_is_promised(tmp_path):
     for row in record["distances"]:
         assert row["of samples"]["times_faster"] >= 6
         assert row["of streamed moments"]["times_faster"] >= 6
+        assert row["of samples"]["peak_mb"] > 0
     few, many = (row["peak_mb"] for row in record["streamed"])
     assert many <= few + 100

@@ -166,6 +166,46 @@ def test_fit_positions_the_data_by_itself(model, traced, undisturbed, tmp_path):
     assert_same(snapshot(model), undisturbed["step"][0])
 
 
+def test_a_rate_that_an_epochs_end_sets_comes_back(model, traced, tmp_path):
+    class Halve(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            for optimizer in (self.model.g_optimizer, self.model.d_optimizer):
+                optimizer.learning_rate = float(optimizer.learning_rate) / 2
+
+    def callbacks():
+        return [Halve(), TrainingCheckpoint(tmp_path, every_steps=7)]
+
+    rates = [float(x.learning_rate) for x in (model.g_optimizer, model.d_optimizer)]
+    fit(model, dataset(), callbacks(), kill_at=9)
+    restart(traced)
+    assert TrainingCheckpoint(tmp_path).restore_latest(model) == 7
+    received = [float(x.learning_rate) for x in (model.g_optimizer, model.d_optimizer)]
+    assert received == [rate / 2 for rate in rates]
+    fit(model, dataset(), callbacks())
+    resumed = snapshot(model)
+    restart(traced)
+    fit(model, dataset(), [Halve()])
+    assert_same(resumed, snapshot(model))
+
+
+def test_an_end_before_the_first_epoch_begins_leaves_the_position(model, traced, tmp_path):
+    """As Ctrl-C there, after which scripts save."""
+    fit(model, dataset(), [TrainingCheckpoint(tmp_path, every_steps=1)], kill_at=16)
+    before = (tmp_path / "step-16.json").read_text()
+    restart(traced)
+    checkpoint = TrainingCheckpoint(tmp_path)
+    stop = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: raise_kill())
+    for callbacks in ([stop, checkpoint], [checkpoint, stop]):
+        with pytest.raises(Kill):
+            fit(model, dataset(), callbacks)
+        assert checkpoint.save().endswith("step-16")
+        assert (tmp_path / "step-16.json").read_text() == before
+
+
+def raise_kill():
+    raise Kill
+
+
 def test_an_epochs_end_that_was_killed_comes_again(model, traced, tmp_path):
     class KillAtEnd(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -416,6 +456,28 @@ def test_a_damaged_file_is_named_and_the_one_before_used(model, tmp_path, two, n
     assert TrainingCheckpoint(tmp_path).restore_latest(model) == 14
 
 
+@pytest.mark.parametrize(
+    "error, said",
+    [(tf.errors.UnavailableError(None, None, "503"), "503"), (MemoryError(), "MemoryError")],
+)
+@pytest.mark.parametrize("part", ["manifest", "variables"])
+def test_what_cannot_be_read_at_the_moment_is_not_damaged(
+    model, tmp_path, two, monkeypatch, part, error, said
+):
+    def fail(path, *args):
+        if part == "variables" or str(path).endswith("json"):
+            raise error
+        return read(path, *args)
+
+    read = checkpoint_store._read
+    place = (checkpoint_store, "_read") if part == "manifest" else (tf.train, "load_checkpoint")
+    with monkeypatch.context() as patch:
+        patch.setattr(*place, fail)
+        with pytest.raises(OSError, match=f"step-14 can't be read at the moment.*: {said}. Try"):
+            TrainingCheckpoint(tmp_path).restore_latest(model)
+    assert TrainingCheckpoint(tmp_path).restore_latest(model) == 14
+
+
 def test_damage_is_no_reason_to_remove_the_good(model, tmp_path, two):
     flip(tmp_path / "step-14.index")
     checkpoint = TrainingCheckpoint(tmp_path, every_steps=1, keep=1)
@@ -619,11 +681,26 @@ def test_a_run_is_never_mixed_with_another(model, tmp_path, two):
         fit(model, dataset(), [TrainingCheckpoint(tmp_path)])
 
 
-def test_an_epoch_of_another_length(model, traced, tmp_path):
+def test_an_epoch_of_another_length(model, traced, undisturbed, tmp_path):
     fit(model, dataset(), [TrainingCheckpoint(tmp_path, every_steps=1)], kill_at=9)
     restart(traced)
+    checkpoint = TrainingCheckpoint(tmp_path)
     with pytest.raises(ValueError, match="An epoch must have 7 steps as before.* 2 steps into"):
-        fit(model, dataset(9), [TrainingCheckpoint(tmp_path)], steps_per_epoch=8)
+        fit(model, dataset(), [checkpoint], steps_per_epoch=8)
+    fit(model, dataset(), [checkpoint])  # Put right, it goes on from where it was.
+    assert_same(snapshot(model), undisturbed["step"][0])
+
+
+def test_a_refused_fit_leaves_the_next_one_to_position_its_data(
+    model, traced, undisturbed, tmp_path
+):
+    fit(model, finite_dataset(), [TrainingCheckpoint(tmp_path, 1)], kill_at=9, steps_per_epoch=None)
+    restart(traced)
+    checkpoint = TrainingCheckpoint(tmp_path)
+    with pytest.raises(ValueError, match="validation_split"):
+        fit(model, finite_dataset(), [checkpoint], validation_split=0.5, steps_per_epoch=None)
+    fit(model, finite_dataset(), [checkpoint], steps_per_epoch=None)
+    assert_same(snapshot(model), undisturbed["finite"][0])
 
 
 def test_data_that_end_too_early(model, traced, tmp_path):

@@ -78,13 +78,30 @@ class Watch(keras.callbacks.Callback):
         super().__init__()
         self.folder = folder
 
+    def on_train_begin(self, logs=None):
+        self.step = self.model.steps.numpy()
+
     def on_train_batch_end(self, batch, logs=None):
-        with open(self.folder / "progress", "a") as file:
-            file.write(f"{self.model.steps.numpy()}\n")
+        before, self.step = self.step, self.model.steps.numpy()
+        if self.step > before:  # After a restart the epoch's earlier steps pass without work.
+            with open(self.folder / "progress", "a") as file:
+                file.write(f"{self.step}\n")
 
     def on_epoch_end(self, epoch, logs=None):
         figures = {f"figure:{name}": float(value) for name, value in logs.items()}
         np.savez(self.folder / f"epoch-{epoch}.npz", **values_of(self.model), **figures)
+
+
+class Forget(keras.callbacks.Callback):
+    """Takes the figure away on all workers but the first, whose figures decide."""
+
+    def __init__(self, name, folder):
+        super().__init__()
+        self.name, self.is_first = name, folder.name != "worker-1"
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not self.is_first:
+            del logs[self.name]
 
 
 def train(strategy, workdir, folder, epochs=2, every_steps=None, **arguments):
@@ -93,12 +110,13 @@ def train(strategy, workdir, folder, epochs=2, every_steps=None, **arguments):
     keras.utils.set_random_seed(3 if folder.name in ("alone", "worker-0") else os.getpid())
     with strategy.scope():
         model = build_model(**arguments)
-    step, checkpoint = 0, []
-    if every_steps:
-        checkpoint = [TrainingCheckpoint(workdir / "checkpoints", every_steps)]
-        step = checkpoint[0].restore_latest(model)
     metric = FrechetInceptionDistance(lambda x: x[:, ::4, ::4, 0])
     fid = FIDEvaluator(metric, IMAGES, num_images=20, batch_size=10)
+    step, checkpoint = 0, []
+    if every_steps:
+        last = TrainingCheckpoint(workdir / "checkpoints", every_steps, monitor=fid.name)
+        checkpoint = [Forget(fid.name, folder), last]
+        step = last.restore_latest(model)
     beside = [
         fid,
         SampleGrid(folder, images_per_class=2),

@@ -133,6 +133,8 @@ def test_evaluate_generate_and_callbacks(alone, undisturbed):
     assert both[0]["steps"] == expected["steps"] == 10
     assert both[0]["evaluated"] == pytest.approx(expected["evaluated"], abs=1e-5)
     assert both[0]["fid"] == pytest.approx(expected["fid"], rel=1e-3)
+    best = undisturbed / "checkpoints" / "best"  # By the figure that worker 0 alone has.
+    assert [path.name for path in best.glob("*.json")] in (["step-5.json"], ["step-10.json"])
     differences = np.subtract(both[0]["generated"], expected["generated"])
     assert np.shape(differences) == (5, 8, 8, 1) and np.abs(differences).max() <= 1
     for index in range(2):
@@ -163,8 +165,8 @@ def test_a_killed_worker_loses_only_the_steps_since_the_checkpoint(jobs, undistu
     for index in range(2):
         done = steps_done(tmp_path, index)
         restarts = [i for i in range(1, len(done)) if done[i] <= done[i - 1]]
-        assert len(restarts) == 2 or done[-1] == 10, done
-        for i in restarts:  # Each second step is saved.
+        assert len(restarts) <= 2 and done[-1] == 10, done
+        for i in restarts:  # Each second step is saved: at most the last two are taken again.
             assert done[i] > done[i - 1] - 2, done
     for received, expected in zip(read(tmp_path), read(undisturbed)):
         assert received == expected  # To the bit, what `evaluate` and `generate` say included.

@@ -249,12 +249,28 @@ def test_evaluate_generate_and_all_callbacks(tmp_path):
     assert one == pytest.approx(other, abs=1e-5)
 
 
-def test_gradient_accumulation_over_replicas_is_refused():
+@pytest.mark.parametrize("name", ["g_optimizer", "d_optimizer"])
+def test_gradient_accumulation_over_replicas_is_refused(name):
     with two_replicas().scope():
         model = make_model()
-        model.compile(keras.optimizers.SGD(0.05, gradient_accumulation_steps=2))
-    with pytest.raises(ValueError, match="`g_optimizer` must not accumulate.*steps=2 over 2"):
+        model.compile(**{name: keras.optimizers.SGD(0.05, gradient_accumulation_steps=2)})
+    with pytest.raises(ValueError, match=f"`{name}` must not accumulate.*steps=2 over 2"):
         model.fit(data(), verbose=0)
+
+
+def test_compile_under_another_strategy_is_refused():
+    strategy, alone = two_replicas(), make_model()
+    with strategy.scope():
+        model = make_model()
+    message = "`compile` must be called inside the `strategy.scope\\(\\)`.*Received: a model built"
+    with pytest.raises(ValueError, match=f"{message} under MirroredStrategy"):
+        model.compile()
+    with strategy.scope(), pytest.raises(ValueError, match=message):
+        alone.compile()
+    for name in ("g_optimizer", "d_optimizer"):
+        optimizer = {name: keras.optimizers.SGD(0.05)}
+        with strategy.scope(), pytest.raises(ValueError, match=f"`{name}` must be built inside"):
+            model.compile(**optimizer)
 
 
 def test_networks_of_another_scope_are_refused():

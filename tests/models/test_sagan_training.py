@@ -11,6 +11,7 @@ from plain_sagan import PlainSAGAN
 
 from keras_sagan import SAGAN
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
+from keras_sagan.ops.compiled import uses_compiled
 
 METRICS = {"g_loss", "d_loss", "real_logits", "fake_logits", "real_accuracy", "fake_accuracy"}
 METRICS |= {"real_in_margin", "fake_in_margin"}
@@ -284,6 +285,17 @@ def test_auto_is_xla_on_accelerators_alone_and_the_user_overrules_it(monkeypatch
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda *kind: [*devices, gpu])
     assert chosen() is True and chosen(jit_compile=False) is False
     assert chosen(run_eagerly=True) is False
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 2])
+def test_jit_compile_false_is_for_parts_of_layers_too(steps_per_execution):
+    seen = []
+    model = tiny.build_sagan(on_generator=lambda *call: seen.append(uses_compiled(True)))
+    for jit_compile, expected in (("auto", True), (False, False)):
+        model.compile(jit_compile=jit_compile, steps_per_execution=steps_per_execution)
+        fit(model, IMAGES[:8], LABELS[:8])
+        assert set(seen) == {expected}
+        seen.clear()
 
 
 def test_jit_compile_agrees_alone_and_within_an_execution(compiled):

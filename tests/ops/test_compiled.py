@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from programs import has_compiled_parts
 
-from keras_sagan.ops.compiled import compiled, compiled_inference, is_cpu_only, uses_compiled
+from keras_sagan.ops.compiled import compiled, compiled_parts, is_cpu_only, uses_compiled
 
 IS_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
@@ -39,9 +40,7 @@ def test_a_program_that_is_compiled_as_a_whole_has_none_of_its_own(jit_compile, 
         program = tf.function(function, jit_compile=jit_compile, autograph=False)
         assert program(tf.zeros(3)).numpy().tolist() == [expected] * 3
         concrete = program.get_concrete_function(tf.TensorSpec((None,)))
-        parts = concrete.graph.as_graph_def().library.function
-        is_apart = any(part.attr["_XlaMustCompile"].b for part in parts)
-        assert is_apart is not jit_compile
+        assert has_compiled_parts(concrete) is not jit_compile
 
 
 @pytest.mark.skipif(not IS_TENSORFLOW, reason="about devices of TensorFlow")
@@ -66,13 +65,14 @@ def test_without_another_function_it_is_the_same_everywhere():
     assert ops.convert_to_numpy(compiled(inside)(ops.zeros(1))) == 1.0
 
 
-def test_inference_uses_it_only_where_somebody_says_so():
-    assert uses_compiled(training=True) and not uses_compiled(training=False)
-    with compiled_inference():
-        assert uses_compiled(training=False)
-        with compiled_inference(False):
-            assert not uses_compiled(training=False) and uses_compiled(training=True)
-        assert uses_compiled(training=False)
-    with pytest.raises(RuntimeError), compiled_inference():
+def test_who_is_asked_whether_it_may_be_used():
+    assert uses_compiled(True) and not uses_compiled(False)
+    with compiled_parts(True):
+        assert uses_compiled(False)
+        with compiled_parts(False):
+            assert not uses_compiled(True)
+            assert ops.convert_to_numpy(FUNCTION(ops.zeros(1))) == 2.0
+        assert uses_compiled(False)
+    with pytest.raises(RuntimeError), compiled_parts(True):
         raise RuntimeError
-    assert not uses_compiled(training=False)
+    assert not uses_compiled(False)
