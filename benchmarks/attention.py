@@ -44,15 +44,11 @@ def make_step(form, size, batch):
     images, upstream = (
         tf.constant(rng.standard_normal((batch, size, size, CHANNELS)), "float32") for _ in "ab"
     )
-    chunk_size = {
-        "whole": None,
-        "chunked": max(1, 2**19 // (size // 2) ** 2),  # As "auto" has it for large maps.
-        "auto": "auto",
-        "textbook": None,
-    }[form]
     initializer = keras.initializers.GlorotUniform(seed=0)
     layer = SelfAttention2D(
-        use_spectral_norm=False, kernel_initializer=initializer, query_chunk_size=chunk_size
+        use_spectral_norm=False,
+        kernel_initializer=initializer,
+        query_chunk_size="auto" if form == "auto" else chunk_size(form, size),
     )
     layer.build(images.shape)
     for index, conv in enumerate(layers_of(layer)):
@@ -72,6 +68,14 @@ def make_step(form, size, batch):
         return outputs, *tape.gradient(outputs, [images, *variables], upstream)
 
     return lambda: [x.numpy() for x in step()]
+
+
+def chunk_size(form, size):
+    """The queries of a block, or `None` for the whole form."""
+    return {
+        "auto": automatic_chunk_size(size**2, size**2 // 4),
+        "chunked": max(1, 2**19 // (size // 2) ** 2),  # As "auto" has it for large maps.
+    }.get(form)
 
 
 def layers_of(layer):
@@ -111,9 +115,7 @@ def measure(size, batch, rounds, forms=FORMS):
                 "peak_mb": megabytes,
                 "times_less_memory": common.rounded(reference / megabytes),
                 "error": common.rounded(errors[form], 2),
-                "chunk_size": automatic_chunk_size(size**2, size**2 // 4)
-                if form == "auto"
-                else None,
+                "chunk_size": chunk_size(form, size),
             }
         )
     return rows
@@ -124,7 +126,7 @@ def draw(record, path):
 
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     memory, speed = axes
-    styles = {"textbook": "o-", "chunked": "s-", "auto": "^--"}
+    styles = {"textbook": "o-", "whole": "d:", "chunked": "s-", "auto": "^--"}
     sizes = record["settings"]["sizes"]
     by_form = {form: [x for x in record["rows"] if x["form"] == form] for form in styles}
     for form, style in styles.items():

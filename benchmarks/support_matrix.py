@@ -31,6 +31,7 @@ from keras_sagan import (
     SNDense,
     SNEmbedding,
 )
+from keras_sagan.data import make_dataset
 from keras_sagan.distribution import make_strategy
 
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -83,7 +84,7 @@ def train(strategy, jit_compile, policy, synchronized=False):
     finally:
         keras.config.set_dtype_policy("float32")
     before = model.get_weights()
-    dataset = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(BATCH, drop_remainder=True)
+    dataset = make_dataset(IMAGES, LABELS, BATCH, shuffle=False, repeat=False)
     history = model.fit(dataset, verbose=0).history
     return model, before, {name: history[name][0] for name in ("g_loss", "d_loss")}
 

@@ -43,6 +43,11 @@ def test_python_blocks(name, tmp_path, monkeypatch):
         exec(compile(block, f"block {number} of {name}", "exec"), names)
 
 
+@pytest.mark.parametrize("path", [*PAGES, ROOT / "README.md"], ids=lambda path: path.name)
+def test_nothing_is_left_to_fill_in(path):
+    assert not re.findall(r"\b\w*(?:PLACE|TODO|FIXME|XXX)\w*\b", path.read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_commands(name):
     """Commands of the package parse, and scripts are there and know the options."""

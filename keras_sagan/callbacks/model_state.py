@@ -81,7 +81,7 @@ class FiniteCheck:
 def learning_rates_of(model):
     """Returns the learning rates of a model's optimisers that are variables, by `keyed`'s key."""
     parts = {name: x for name, x in state_of(model).items() if name in OPTIMIZERS}
-    return {k: float(v) for k, v in keyed(parts).items() if k.endswith(":learning_rate")}
+    return {k: float(v.numpy()) for k, v in keyed(parts).items() if k.endswith(":learning_rate")}
 
 
 def describe(variables):

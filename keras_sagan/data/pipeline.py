@@ -191,7 +191,7 @@ def finish(dataset, start_step):
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     # In TensorFlow 2.21 the end of an iterator often waits for the thread that tunes it, which by
-    # then sleeps for as long as the iterator has lived. Untuned, as many calls run as there are cores.
+    # then sleeps as long as the iterator has lived. Untuned, as many calls run as there are cores.
     options.autotune.enabled = False
     dataset = dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
     if start_step is not None:
