@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sagan.ops.compiled import compiled
+from keras_sagan.ops.compiled import compiled, is_cpu_only, is_in_compiled_program
 from keras_sagan.ops.gradients import with_gradient
 
 
@@ -85,7 +85,8 @@ def chunked_spatial_attention(query, key, value, query_chunk_size):
 
     Each block has its softmax over all keys, so that nothing is approximated. The scores of a
     block are computed anew for the gradient: forward and backward pass keep
-    `O(queries + query_chunk_size * keys)` numbers.
+    `O(queries + query_chunk_size * keys)` numbers. On CPUs images come one after the other, so
+    that the sums over blocks stay in the cache.
 
     Args:
         query: Float tensor of shape `(batch, queries, key_channels)`. The number of queries need
@@ -100,6 +101,16 @@ def chunked_spatial_attention(query, key, value, query_chunk_size):
     Reference:
         [Rabe and Staats, 2021](https://arxiv.org/abs/2112.05682).
     """
+
+    def attend_in_blocks(query, key, value):
+        return _attend_in_blocks(query, key, value, query_chunk_size)
+
+    if not is_cpu_only() or is_in_compiled_program():
+        return attend_in_blocks(query, key, value)
+    return ops.map(lambda x: attend_in_blocks(*(each[None] for each in x))[0], (query, key, value))
+
+
+def _attend_in_blocks(query, key, value, query_chunk_size):
     count = _ceil_div(ops.shape(query)[1], query_chunk_size)
     size = _ceil_div(ops.shape(query)[1], count)  # Blocks of one size.
 

@@ -43,7 +43,7 @@ def compiled(function, elsewhere=None, least=0):
     def call(*tensors, **settings):
         sizes = tensors[0].shape[1:]
         is_small = least > 0 and (None in sizes or math.prod(sizes) < least)
-        if not uses_compiled(True) or is_small or not is_cpu_only() or _is_in_compiled_program():
+        if not uses_compiled(True) or is_small or not is_cpu_only() or is_in_compiled_program():
             return elsewhere(*tensors, **settings)
         return with_settings(**settings)(*tensors)
 
@@ -84,7 +84,8 @@ def is_cpu_only():
     return all("cpu" in device.lower() for device in keras.distribution.list_devices())
 
 
-def _is_in_compiled_program():
+def is_in_compiled_program():
+    """Whether this is traced for a program of TensorFlow's that XLA compiles as a whole."""
     import tensorflow as tf
     from tensorflow.python.ops import control_flow_util  # TensorFlow has no public name for it.
 
