@@ -134,7 +134,7 @@ def draw(record, path):
         # Relative, as milliseconds over four decades hide what differs.
         speed.plot(sizes, [1 / row["times_faster"] for row in by_form[form]], style, label=form)
     memory.set(yscale="log", ylabel="peak, MB")
-    speed.set(ylabel="time, textbook = 1", ylim=(0, None))
+    speed.set(ylabel="time, textbook = 1", ylim=(0, 1.08 * speed.get_ylim()[1]))
     milliseconds = [row["ms"] for row in by_form["textbook"]]
     ticks = [[f"{size}²" for size in sizes]]
     texts = [f"{ms:,.0f}" if ms >= 100 else f"{ms:.3g}" for ms in milliseconds]

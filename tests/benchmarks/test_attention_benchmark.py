@@ -23,5 +23,6 @@ def test_the_record_is_of_forms_that_agree_and_keeps_what_is_promised(monkeypatc
     assert rows[0].keys() == record["rows"][0].keys()
     assert all(row["error"] <= attention.TOLERANCE for row in [*rows, *record["rows"]])
     figures = {(row["map"], row["form"]): row for row in record["rows"]}
-    large = figures["128 x 128", "auto"]
-    assert large["times_less_memory"] >= 8 and large["times_faster"] >= 1 / 1.2
+    large, whole = (figures["128 x 128", form] for form in ("auto", "whole"))
+    assert large["times_less_memory"] >= 8 and large["peak_mb"] <= whole["peak_mb"] / 8
+    assert large["ms"] <= 1.2 * whole["ms"] and large["times_faster"] >= whole["times_faster"] / 1.2
