@@ -246,6 +246,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 both names, one with `use_ema=True` (give the model an `ema_momentum`), an unknown
                 loss, or what `TPUStrategy` can't do: `jit_compile=True`, float16.
         """
+        is_float16 = any(map(_computes_in_float16, (self.generator, self.discriminator)))
+        check_tpu(self._strategy, jit_compile, is_float16)
         if tf.distribute.get_strategy() is not self._strategy:
             raise ValueError(
                 "`compile` must be called inside the `strategy.scope()` that the model was built "
@@ -258,8 +260,6 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 "`g_optimizer` and `d_optimizer` must be two optimisers: one can't keep the "
                 f"moments of both networks. Received: {g_optimizer} for both"
             )
-        is_float16 = any(map(_computes_in_float16, (self.generator, self.discriminator)))
-        check_tpu(self._strategy, jit_compile, is_float16)
         self.loss_functions = losses.get(loss)
         g_optimizer = self._optimizer("g", g_optimizer, self.generator, auto_scale_loss)
         self.d_optimizer = self._optimizer("d", d_optimizer, self.discriminator, auto_scale_loss)
