@@ -16,6 +16,7 @@ other processes on the machine hardly change.
 """
 
 import argparse
+import functools
 import io
 import json
 import statistics
@@ -136,16 +137,16 @@ def measure_pipelines(folder, arguments):
     count = arguments.pipeline_batches
     runs = {name: [] for name in pipelines}
     for name in [*pipelines] * arguments.repeats:
-        batches = iter(pipelines[name])  # Both at once would work ahead in each other's time.
-
-        def read(batches=batches):
-            for _ in range(count):
-                next(batches)
-
-        read()  # Until AUTOTUNE has settled.
-        runs[name].append(measured(BATCH * count, read))
-        del batches
+        batches = iter(pipelines[name])
+        read(batches, count)  # Until AUTOTUNE has settled.
+        runs[name].append(measured(BATCH * count, functools.partial(read, batches, count)))
+        del batches  # Or it would work ahead in the other one's time.
     return runs
+
+
+def read(batches, count):
+    for _ in range(count):
+        next(batches)
 
 
 def measure_step(arguments):

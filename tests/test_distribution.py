@@ -71,9 +71,10 @@ def test_a_tpu_that_cannot_be_resolved(name, monkeypatch):
         make_strategy(name, tpu="nowhere")
 
 
-def test_a_tpu_that_tensorflow_itself_does_not_find():
-    with pytest.raises(ValueError, match="`tpu` must be .*Received: tpu='nowhere', for which"):
-        make_strategy("tpu", tpu="nowhere")
+@pytest.mark.parametrize("tpu", ["nowhere", "local"])
+def test_a_tpu_that_tensorflow_itself_does_not_find(tpu):
+    with pytest.raises(ValueError, match=f"`tpu` must be .*Received: tpu='{tpu}', for which"):
+        make_strategy("tpu", tpu=tpu)
 
 
 @pytest.mark.parametrize("listens", [False, True])

@@ -246,20 +246,15 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 both names, one with `use_ema=True` (give the model an `ema_momentum`), an unknown
                 loss, or what `TPUStrategy` can't do: `jit_compile=True`, float16.
         """
-        is_float16 = any(map(_computes_in_float16, (self.generator, self.discriminator)))
-        check_tpu(self._strategy, jit_compile, is_float16)
-        if tf.distribute.get_strategy() is not self._strategy:
-            raise ValueError(
-                "`compile` must be called inside the `strategy.scope()` that the model was built "
-                f"in. Received: a model built under {type(self._strategy).__name__}, and the scope "
-                f"of {type(tf.distribute.get_strategy()).__name__}"
-            )
+        self._check_scope("compile", or_outside=False)
         inner = [getattr(x, "inner_optimizer", x) for x in (g_optimizer, d_optimizer)]
         if inner[0] is inner[1] and not isinstance(g_optimizer, (str, dict)):
             raise ValueError(
                 "`g_optimizer` and `d_optimizer` must be two optimisers: one can't keep the "
                 f"moments of both networks. Received: {g_optimizer} for both"
             )
+        is_float16 = any(map(_computes_in_float16, (self.generator, self.discriminator)))
+        check_tpu(self._strategy, jit_compile, is_float16)
         self.loss_functions = losses.get(loss)
         g_optimizer = self._optimizer("g", g_optimizer, self.generator, auto_scale_loss)
         self.d_optimizer = self._optimizer("d", d_optimizer, self.discriminator, auto_scale_loss)
@@ -451,14 +446,15 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         self._checks["evaluate"].begin()
         return super().test_on_batch(x, y, return_dict=return_dict)
 
-    def _check_scope(self, method):
+    def _check_scope(self, method, or_outside=True):
         strategy = tf.distribute.get_strategy()
-        if tf.distribute.has_strategy() and strategy is not self._strategy:
-            raise ValueError(
-                f"`{method}` must be called under the strategy that the model was built in, or "
-                f"outside of any. Received: a model built under {type(self._strategy).__name__}, "
-                f"and the scope of {type(strategy).__name__}"
-            )
+        if strategy is self._strategy or (or_outside and not tf.distribute.has_strategy()):
+            return
+        raise ValueError(
+            f"`{method}` must be called under the strategy that the model was built in"
+            f"{', or outside of any' if or_outside else ''}. Received: a model built under "
+            f"{type(self._strategy).__name__}, and the scope of {type(strategy).__name__}"
+        )
 
     def make_train_function(self, force=False):
         if self.train_function is None or force:

@@ -102,12 +102,13 @@ def chunked_spatial_attention(query, key, value, query_chunk_size):
         [Rabe and Staats, 2021](https://arxiv.org/abs/2112.05682).
     """
 
-    def attend_in_blocks(query, key, value):
+    if not is_cpu_only() or is_in_compiled_program():
         return _attend_in_blocks(query, key, value, query_chunk_size)
 
-    if not is_cpu_only() or is_in_compiled_program():
-        return attend_in_blocks(query, key, value)
-    return ops.map(lambda x: attend_in_blocks(*(each[None] for each in x))[0], (query, key, value))
+    def attend_image(inputs):
+        return _attend_in_blocks(*(x[None] for x in inputs), query_chunk_size)[0]
+
+    return ops.map(attend_image, (query, key, value))
 
 
 def _attend_in_blocks(query, key, value, query_chunk_size):

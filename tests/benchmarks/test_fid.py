@@ -9,7 +9,7 @@ import fid
 def test_the_benchmark_runs_and_the_record_keeps_what_is_promised(tmp_path, monkeypatch):
     monkeypatch.setattr(common, "peak_in_new_process", lambda *_, **sizes: fid.peak(**sizes) + 1)
     output = tmp_path / "fid.json"
-    arguments = ["--dim", "32", "--sets", "20:0", "--stream", "500", "1000"]
+    arguments = ["--dim", "32", "--sets", "100:1", "20:0", "--stream", "500", "1000"]
     fid.main([*arguments, "--repeats", "1", "--json", str(output)])
     small = json.loads(output.read_text())
     record = json.loads((common.RESULTS / "fid.json").read_text())

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 import tiny_networks as tiny
 from keras import layers
+from pipelines import untuned
 
 from keras_sagan import SAGAN
 from keras_sagan.callbacks import TrainingCheckpoint, checkpoint_store, training_checkpoint
@@ -59,9 +60,7 @@ def dataset(start_step=0):
 
 
 def finite_dataset():
-    options = tf.data.Options()
-    options.autotune.enabled = False  # Or TensorFlow waits at the end: docs/faq.md.
-    return tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(4).with_options(options)
+    return untuned(tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(4))
 
 
 class Kill(Exception):
