@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sagan.layers.normalized_kernels import NormalizedKernel, as_function_of, take_given
 from keras_sagan.ops.spectral import power_iteration
 
 
@@ -45,17 +46,20 @@ class SpectralNormMixin:
     def _raw_weight(self):
         return self.embeddings if hasattr(self, "embeddings_initializer") else self.kernel
 
-    def _sigma(self):
+    def _wide_weight(self):
         weight = ops.convert_to_tensor(self._raw_weight())
-        dtype = keras.backend.result_type(weight.dtype, "float32")
-        matrix = ops.reshape(ops.cast(weight, dtype), (-1, weight.shape[-1]))
-        u = ops.cast(self.vector_u, dtype)
+        return ops.cast(weight, keras.backend.result_type(weight.dtype, "float32"))
+
+    def _singular_triple(self):
+        weight = self._wide_weight()
+        matrix = ops.reshape(weight, (-1, weight.shape[-1]))
+        u = ops.cast(self.vector_u, weight.dtype)
         return power_iteration(matrix, u, self.power_iterations, self.epsilon)
 
     @property
     def sigma(self):
         """Scalar tensor: the current estimate of the largest singular value. Moves no state."""
-        return self._sigma()[0]
+        return self._singular_triple()[0]
 
     def normalized_weight(self, training=False, dtype=None):
         """Returns the weight divided by its spectral norm.
@@ -67,16 +71,23 @@ class SpectralNormMixin:
         Returns:
             Tensor of the shape of the weight. A weight of zeros is returned as it is.
         """
-        sigma, u = self._sigma()
-        if training:
-            self.vector_u.assign(u)
-        if self.equality_constrained:
-            divisor = ops.where(sigma > self.epsilon, sigma, ops.ones_like(sigma))
+        normalized = take_given(self)
+        if normalized is None:
+            normalized = self._normalize()
+            kernel = normalized.kernel
         else:
-            divisor = ops.maximum(sigma, 1.0)
-        weight = ops.cast(self._raw_weight(), sigma.dtype)
+            kernel = as_function_of(self._wide_weight(), normalized)
+        if training:
+            self.vector_u.assign(normalized.u)
+        return ops.cast(kernel, dtype or self.compute_dtype)
+
+    def _normalize(self):
+        """Returns the `NormalizedKernel` of the weight and `vector_u` as they are."""
+        sigma, u, v = self._singular_triple()
+        divides = sigma > (self.epsilon if self.equality_constrained else 1.0)
+        divisor = ops.where(divides, sigma, ops.ones_like(sigma))
         # A product, as the gradient of a quotient goes through the weight three times more.
-        return ops.cast(weight * (1.0 / divisor), dtype or self.compute_dtype)
+        return NormalizedKernel(self._wide_weight() * (1.0 / divisor), divisor, divides, u, v)
 
     def quantize(self, *args, **kwargs):
         raise ValueError(

@@ -8,6 +8,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_sagan.layers.normalized_kernels import given_kernels
+
 
 def call(network, inputs, labels, training):
     """Calls a network with or without labels."""
@@ -35,11 +37,12 @@ def judge_both(discriminator, real, fake, training):
     return tf.split(judge(discriminator, images, labels, training), 2)
 
 
-def discriminator_gradients(model, images, labels, latents, fake_labels, share):
+def discriminator_gradients(model, kernels, images, labels, latents, fake_labels, share):
     """Gradients of the discriminator's loss.
 
     Args:
         model: The `SAGAN`.
+        kernels: What `normalize_kernels` returned for the generator.
         images: float32 real images in [-1, 1].
         labels: Their integer labels, or `None`.
         latents, fake_labels: Those of the fake images.
@@ -51,7 +54,8 @@ def discriminator_gradients(model, images, labels, latents, fake_labels, share):
         one), the new values of the non-trainable ones (`None` where unchanged), the loss, and
         the real and the fake logits.
     """
-    with keras.StatelessScope():  # The generator's state moves in its own step only.
+    # The generator's state moves in its own step only.
+    with keras.StatelessScope(), given_kernels(model.generator, kernels):
         fake_images = call(model.generator, latents, fake_labels, training=True)
     real, fake = (images, labels), (tf.stop_gradient(fake_images), fake_labels)
 
@@ -62,11 +66,12 @@ def discriminator_gradients(model, images, labels, latents, fake_labels, share):
     return _gradients(model.discriminator, model.d_optimizer, loss_function, share)
 
 
-def generator_gradients(model, latents, labels, share):
+def generator_gradients(model, kernels, latents, labels, share):
     """Gradients of the generator's loss; arguments and results as in `discriminator_gradients`."""
 
     def loss_function():
-        images = call(model.generator, latents, labels, training=True)
+        with given_kernels(model.generator, kernels):
+            images = call(model.generator, latents, labels, training=True)
         # The discriminator's state and its own losses belong to its own step: dropped here.
         with keras.StatelessScope():
             logits = judge(model.discriminator, images, labels, training=True)

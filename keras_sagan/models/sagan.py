@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_sagan import losses
 from keras_sagan.distribution import check_workers_agree
+from keras_sagan.layers.normalized_kernels import normalize_kernels
 from keras_sagan.models import batches
 from keras_sagan.models.connection import check_scope, connect, copy_network
 from keras_sagan.models.discriminator import build_discriminator
@@ -42,8 +43,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
     """Self-attention GAN that trains with `fit`.
 
     Each step updates the discriminator `d_steps` times and then the generator once, with the
-    hinge loss and an optimiser for each (TTUR). Real and fake images are judged in one pass, by
-    the same normalised kernels. The state of a network (batch statistics, the spectral norms'
+    hinge loss and an optimiser for each (TTUR). Real and fake images are judged in one pass, and
+    kernels are normalised once for as long as their weights stay. The state of a network (batch statistics, the spectral norms'
     `vector_u`) moves only in its own update, and only its own gradients are computed. Latents
     and fake labels are a pure function of the seed and the step.
 
@@ -310,13 +311,14 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         batch = _batch_size(images)
         # Gradients are summed over the replicas, whose batches are equally large.
         share = 1.0 / self.distribute_strategy.num_replicas_in_sync
+        kernels = self._normalize_kernels()  # They hold until the generator's weights move.
         for index in range(self.d_steps):
-            latents, fake_labels = self._draw(index, batch)
-            found = self._discriminator_gradients(images, labels, latents, fake_labels, share)
+            fake = self._draw(index, batch)
+            found = self._discriminator_gradients(kernels, images, labels, *fake, share)
             loss, logits = _update(self.discriminator, self.d_optimizer, found)
             self._record({"d_loss": loss}, *logits)
-        latents, fake_labels = self._draw(self.d_steps, batch)
-        found = self._generator_gradients(latents, fake_labels, share)
+        fake = self._draw(self.d_steps, batch)
+        found = self._generator_gradients(kernels, *fake, share)
         loss, _ = _update(self.generator, self.g_optimizer, found)
         self._trackers["g_loss"].update_state(loss, sample_weight=batch)
         self._update_average()
@@ -325,13 +327,14 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
 
     def _set_gradient_functions(self):
         """Over several replicas XLA compiles what each computes; collectives stay outside."""
+        self._normalize_kernels = functools.partial(normalize_kernels, self.generator)
         self._discriminator_gradients = functools.partial(discriminator_gradients, self)
         self._generator_gradients = functools.partial(generator_gradients, self)
         if self.distribute_strategy.num_replicas_in_sync == 1:
             return
         check_replicated(self)
         if self.jit_compile:
-            for name in ("_discriminator_gradients", "_generator_gradients"):
+            for name in ("_normalize_kernels", "_discriminator_gradients", "_generator_gradients"):
                 compiled = tf.function(getattr(self, name), jit_compile=True, reduce_retracing=True)
                 setattr(self, name, compiled)
 

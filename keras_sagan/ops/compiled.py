@@ -84,10 +84,19 @@ def is_cpu_only():
     return all("cpu" in device.lower() for device in keras.distribution.list_devices())
 
 
+def current_program():
+    """The graph of TensorFlow's that is being traced, or `None` on other backends."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    return tf.compat.v1.get_default_graph()
+
+
 def is_in_compiled_program():
     """Whether this is traced for a program of TensorFlow's that XLA compiles as a whole."""
     import tensorflow as tf
     from tensorflow.python.ops import control_flow_util  # TensorFlow has no public name for it.
 
-    graph = tf.compat.v1.get_default_graph()
+    graph = current_program()
     return not tf.executing_eagerly() and control_flow_util.GraphOrParentsInXlaContext(graph)

@@ -20,13 +20,13 @@ def power_iteration(matrix, u, steps=1, epsilon=1e-12):
         epsilon: Float added to each norm before it divides. Defaults to `1e-12`.
 
     Returns:
-        Tuple of the scalar `sigma` and the new `u`, of shape `(columns,)`, both in the dtype of
-        `matrix`.
+        Tuple of the scalar `sigma`, the new `u`, of shape `(columns,)`, and `v`, of shape
+        `(rows,)`, in the dtype of `matrix`.
 
     Example:
 
     >>> from keras import ops
-    >>> sigma, u = power_iteration(ops.ones((2, 2)), ops.convert_to_tensor([1.0, 0.0]))
+    >>> sigma, u, v = power_iteration(ops.ones((2, 2)), ops.convert_to_tensor([1.0, 0.0]))
     >>> float(sigma)
     2.0
 
@@ -43,7 +43,7 @@ def power_iteration(matrix, u, steps=1, epsilon=1e-12):
         is_nonzero = _norm(candidate) > epsilon
         u = ops.where(is_nonzero, _normalize(candidate, epsilon), u)
     sigma = ops.sum(product * u)  # v @ matrix @ u
-    return sigma, u
+    return sigma, u, v
 
 
 def _norm(x):

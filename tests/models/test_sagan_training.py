@@ -1,5 +1,7 @@
 """`SAGAN.fit`: the step against plain TensorFlow, what moves when, ways to run, data, callbacks."""
 
+import collections
+
 import keras
 import numpy as np
 import oracles
@@ -9,7 +11,7 @@ import tiny_networks as tiny
 from keras import layers, ops
 from plain_sagan import PlainSAGAN
 
-from keras_sagan import SAGAN
+from keras_sagan import SAGAN, SNDense, SNEmbedding
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
 from keras_sagan.ops.compiled import uses_compiled
 
@@ -147,6 +149,74 @@ def test_u_moves_once_per_update_of_its_own_network():
     for layer, u in expected.items():
         np.testing.assert_allclose(layer.vector_u.numpy(), u, atol=2e-6, err_msg=layer.path)
     assert int(model.steps.numpy()) == 3
+
+
+@pytest.mark.parametrize("run_eagerly", [True, False])
+def test_kernels_are_normalised_once_for_as_long_as_they_hold(run_eagerly, monkeypatch):
+    counts = collections.Counter()
+    normalize = SpectralNormMixin._normalize
+
+    def counted(layer):
+        counts[layer] += 1
+        return normalize(layer)
+
+    model = tiny.build_sagan(d_steps=2)
+    monkeypatch.setattr(SpectralNormMixin, "_normalize", counted)
+    model.compile(**tiny.sgd(), run_eagerly=run_eagerly)
+    fit(model, IMAGES[:4], LABELS[:4])  # Compiled, it counts what the program has.
+    expected = {layer: 1 for layer in sn_layers(model.generator)}
+    expected.update({layer: 2 + 1 for layer in sn_layers(model.discriminator)})
+    assert counts == expected
+
+
+class TracedApart(layers.Layer):
+    """A layer in a function of its own, which stays the one of the first step."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+        self.function = tf.function(lambda x: self.inner(x, training=False), autograph=False)
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, x):
+        return self.function(x)
+
+    def compute_output_shape(self, shape):
+        return self.inner.compute_output_shape(shape)
+
+
+def build_awkward_generator(equality_constrained):
+    """A table that is looked up, a layer that is called twice, and one in a function."""
+    latents = keras.Input((tiny.LATENT_DIM,))
+    labels = keras.Input((), dtype="int32")
+    settings = {"equality_constrained": equality_constrained}
+    twice = SNDense(tiny.LATENT_DIM, **settings)
+    x = twice(layers.ReLU()(twice(latents)))
+    x = layers.Concatenate()([x, SNEmbedding(tiny.CLASSES, 4, **settings)(labels)])
+    x = TracedApart(SNDense(int(np.prod(tiny.SHAPE)), **settings))(x)
+    return keras.Model([latents, labels], layers.Reshape(tiny.SHAPE)(x))
+
+
+@pytest.mark.parametrize("equality_constrained", [True, False])
+@pytest.mark.parametrize("run_eagerly", [True, False])
+def test_shared_kernels_change_nothing(run_eagerly, equality_constrained, monkeypatch):
+    def train():
+        keras.utils.set_random_seed(0)
+        networks = build_awkward_generator(equality_constrained), tiny.build_discriminator()
+        model = SAGAN(*networks, tiny.LATENT_DIM, tiny.CLASSES, d_steps=2, seed=1)
+        sigmas = [float(layer.sigma) for layer in sn_layers(model.generator)]
+        assert min(sigmas) < 1.0 < max(sigmas)  # Both cases of max(1, sigma).
+        model.compile(**tiny.sgd(), run_eagerly=run_eagerly)
+        fit(model, IMAGES[:12], LABELS[:12])
+        return tiny.weights(model)
+
+    shared = train()
+    monkeypatch.setattr("keras_sagan.models.sagan.normalize_kernels", lambda network: [])
+    anew = train()
+    # To the bit, where TensorFlow doesn't rewrite what it compiles.
+    assert_same(shared, anew, 0.0 if run_eagerly else 1e-6)
 
 
 @pytest.mark.parametrize("trained", ["g", "d"])
