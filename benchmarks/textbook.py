@@ -4,6 +4,7 @@ The weights are those of the product's networks, by the names of their layers; n
 product is used. Up-sampling comes before a convolution and pooling after it, as in the paper.
 """
 
+import keras
 import tensorflow as tf
 
 
@@ -116,8 +117,14 @@ class Discriminator(Network):
         return logits + tf.reduce_sum(features * rows, 1)
 
 
+def stock_optimizers(model):
+    """Keras's own Adam for the generator and the discriminator of a `SAGAN`."""
+    rates = (model.ttur[f"{side}_learning_rate"] for side in "gd")
+    return [keras.optimizers.Adam(x, model.ttur["beta_1"], model.ttur["beta_2"]) for x in rates]
+
+
 def training_step(model):
-    """One step of a compiled `SAGAN` with `d_steps=1`, written plainly with stock optimisers.
+    """One step of a compiled `SAGAN`, written plainly with stock optimisers.
 
     Real and fake images go through the discriminator one after the other. Latents are the
     product's, so that both can be compared.
@@ -136,22 +143,25 @@ def training_step(model):
 
     def step(images, labels):
         images = tf.cast(images, "float32") / 127.5 - 1.0
-        latents, fake_labels = model._draw(0, images.shape[0])
-        fake_images = Generator(model.generator, training=True)(latents, fake_labels)
-        with tf.GradientTape() as tape:
-            form = Discriminator(model.discriminator)
-            real = form(images, labels)
-            fake = Discriminator(model.discriminator)(fake_images, fake_labels)
-            d_loss = tf.reduce_mean(tf.nn.relu(1 - real)) + tf.reduce_mean(tf.nn.relu(1 + fake))
-        train(model.discriminator, model.d_optimizer, tape, d_loss, form)
-        latents, fake_labels = model._draw(1, images.shape[0])
+        d_losses = []
+        for index in range(model.d_steps):
+            latents, fake_labels = model._draw(index, images.shape[0])
+            fake_images = Generator(model.generator, training=True)(latents, fake_labels)
+            with tf.GradientTape() as tape:
+                form = Discriminator(model.discriminator)
+                real = form(images, labels)
+                fake = Discriminator(model.discriminator)(fake_images, fake_labels)
+                loss = tf.reduce_mean(tf.nn.relu(1 - real)) + tf.reduce_mean(tf.nn.relu(1 + fake))
+            train(model.discriminator, model.d_optimizer, tape, loss, form)
+            d_losses.append(loss)
+        latents, fake_labels = model._draw(model.d_steps, images.shape[0])
         with tf.GradientTape() as tape:
             form = Generator(model.generator, training=True)
             fake = Discriminator(model.discriminator)(form(latents, fake_labels), fake_labels)
             g_loss = -tf.reduce_mean(fake)
         train(model.generator, model.g_optimizer, tape, g_loss, form)
         model.steps.assign_add(1)
-        return d_loss, g_loss
+        return tf.reduce_mean(d_losses), g_loss
 
     return step
 

@@ -66,7 +66,9 @@ def make_step(settings, form, data, optimizers=("auto", "auto")):
     algorithm, is_plain = FORMS[form]
     model = make_model(settings, algorithm, optimizers)
     if is_plain:
-        model.compile(*(optimizers if optimizers[0] != "auto" else stock_optimizers(model)))
+        model.compile(
+            *(optimizers if optimizers[0] != "auto" else textbook.stock_optimizers(model))
+        )
         function = tf.function(textbook.training_step(model))
         return model, lambda: [float(x) for x in function(*data)]
     model.make_train_function()
@@ -77,11 +79,6 @@ def make_step(settings, form, data, optimizers=("auto", "auto")):
         return [float(logs[name]) for name in ("d_loss", "g_loss")]
 
     return model, step
-
-
-def stock_optimizers(model):
-    rates = (model.ttur[f"{side}_learning_rate"] for side in "gd")
-    return [keras.optimizers.Adam(x, model.ttur["beta_1"], model.ttur["beta_2"]) for x in rates]
 
 
 def batch_of(settings):
