@@ -44,9 +44,9 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
 
     Each step updates the discriminator `d_steps` times and then the generator once, with the
     hinge loss and an optimiser for each (TTUR). Real and fake images are judged in one pass, and
-    kernels are normalised once for as long as their weights stay. The state of a network (batch statistics, the spectral norms'
-    `vector_u`) moves only in its own update, and only its own gradients are computed. Latents
-    and fake labels are a pure function of the seed and the step.
+    a kernel is normalised once for as long as its weights stay. The state of a network (batch
+    statistics, the spectral norms' `vector_u`) moves only in its own update, and only its own
+    gradients are computed. Latents and fake labels are a pure function of the seed and the step.
 
     Args:
         generator: Keras model from latents `(batch, latent_dim)`, or from `[latents, labels]`,
