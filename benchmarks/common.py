@@ -24,6 +24,8 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+# Settings of oneDNN, XLA and PyTorch that hold a processor to fewer instructions than it has.
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "XLA_FLAGS", "ATEN_CPU_CAPABILITY")
 
 
 class Peer:
@@ -234,7 +236,9 @@ def hardware():
         name, flags = platform.processor() or platform.machine(), ()
     wide = {"avx512f": "AVX-512", "avx2": "AVX2"}  # Half of the time hangs on it.
     vectors = next((wide[flag] for flag in wide if flag in flags), None)
-    return {"cpu": name, "vectors": vectors, "cores": os.cpu_count()}
+    limits = {name: os.environ[name] for name in LIMITS if name in os.environ}
+    found = {"cpu": name, "vectors": vectors, "cores": os.cpu_count()}
+    return {**found, "limits": limits} if limits else found
 
 
 def record(script, path, arguments=None, packages=(), **results):

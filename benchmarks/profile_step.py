@@ -18,9 +18,9 @@ import train_step
 
 # What contains other events, or waits for them.
 NOT_WORK = ("Process", "Run", "EagerLocalExecute", "Start", "Done", "Execute")
-XLA = "ExecuteAsyncOnStream"
+# What XLA compiled runs inside of another event, which says for which operation.
+XLA, AROUND_XLA = "ExecuteAsyncOnStream", "ExecutorState::ProcessAsync::Start"
 KINDS = (  # The first that is found in the name of a layer.
-    ("XLA", "transforms and sums that XLA compiles"),
     ("attention", "attention"),
     ("norm", "batch norm"),
     ("relu", "ReLU"),
@@ -42,10 +42,17 @@ def profile(step, steps=3):
                 step()
         for plane in read_planes(folder):
             names = {key: value.name for key, value in plane.event_metadata.items()}
+            stats = {key: value.name for key, value in plane.stat_metadata.items()}
             for line in plane.lines:
-                for event in line.events:
+                around = None
+                for event in sorted(line.events, key=lambda event: event.offset_ps):
                     name, _, kind = names[event.metadata_id].rpartition(":")
                     is_inner = kind.startswith(" ")  # A call of several, or a part of one.
+                    if names[event.metadata_id] == AROUND_XLA:
+                        refs = {stats[x.metadata_id]: x.ref_value for x in event.stats}
+                        around = stats.get(refs.get("name"))
+                    if kind == XLA and around:
+                        name = around
                     if name and kind not in NOT_WORK and not is_inner and name[0] != "$":
                         spent[f"{name}:{kind}"] += event.duration_ps / 1e9 / steps
     return spent
@@ -64,15 +71,13 @@ def layer_of(operation, names):
     found = re.search(r"(generator|discriminator)(?:_\d+)?/([^/]+?)(?:_\d+)?/", operation)
     if found and found[2] in names:
         return f"{found[1]}/{found[2]}"
-    if operation.endswith(XLA):
-        return "compiled by XLA"
-    gradient = re.search(r"(attention|norm)_gradient", operation)  # They have no layer's name.
-    if gradient:
-        return f"{gradient[1]}, gradients of all"
     return "optimisers" if "Adam" in operation or "adam" in operation else "the rest"
 
 
-def kind_of(layer):
+def kind_of(operation, names):
+    if operation.endswith(XLA):
+        return "transforms and sums that XLA compiles"
+    layer = layer_of(operation, names)
     name = layer.split("/")[-1]
     return next((kind for pattern, kind in KINDS if re.search(pattern, name)), layer)
 
@@ -100,7 +105,7 @@ def main(arguments=None):
     model, step = train_step.make_step(settings, "SAGAN", train_step.batch_of(settings))
     names = {x.name for network in (model.generator, model.discriminator) for x in network.layers}
     spent = profile(step)
-    kinds = shares(spent, lambda name: kind_of(layer_of(name, names)))
+    kinds = shares(spent, lambda name: kind_of(name, names))
     layers = shares(spent, lambda name: layer_of(name, names))
     operations = shares(spent, lambda name: name.rpartition(":")[2])
     for rows in (kinds, layers, operations):

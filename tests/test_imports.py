@@ -33,6 +33,7 @@ USES_TENSORFLOW = (
     "models/loop.py",
     "models/sampling.py",
     "ops/compiled.py",
+    "ops/gradients.py",
     "data/",
     "distribution.py",
     "metrics/tfgan.py",

@@ -1,6 +1,5 @@
 """Attention between the locations of image maps."""
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -47,8 +46,7 @@ def attend(query, key, value):
         return _weighted(_scores(query, key), value)
 
     def gradient(inputs, upstream):
-        with keras.name_scope("attention_gradient"):  # For who looks at a profile.
-            gradients = _gradients(*inputs, upstream)
+        gradients = _gradients(*inputs, upstream)
         return tuple(ops.cast(x, like.dtype) for x, like in zip(gradients, inputs))
 
     return with_gradient(outputs_of, gradient)(query, key, value)

@@ -3,7 +3,6 @@
 import functools
 import math
 
-import keras
 from keras import ops
 
 from keras_sagan.ops.compiled import compiled
@@ -29,10 +28,9 @@ def moments(x, axes):
     def gradient(inputs, upstream):
         (x,) = inputs
         shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
-        with keras.name_scope("norm_gradient"):  # For who looks at a profile.
-            count = ops.cast(math.prod(ops.shape(x)[axis] for axis in axes), x.dtype)
-            d_mean, d_variance = (ops.reshape(d, shape) / count for d in ops.unstack(upstream))
-            return _sloped(x, ops.mean(x, axes, keepdims=True), 2.0 * d_variance, d_mean)
+        count = ops.cast(math.prod(ops.shape(x)[axis] for axis in axes), x.dtype)
+        d_mean, d_variance = (ops.reshape(d, shape) / count for d in ops.unstack(upstream))
+        return _sloped(x, ops.mean(x, axes, keepdims=True), 2.0 * d_variance, d_mean)
 
     return with_gradient(moments_of, gradient)(x)
 
@@ -52,8 +50,7 @@ def scale_and_shift(x, scale, shift):
     def gradient(inputs, upstream):
         x, scale, _ = inputs
         total = functools.partial(ops.sum, axis=axes, keepdims=True)
-        with keras.name_scope("norm_gradient"):
-            return upstream * scale, total(upstream * x), total(upstream)
+        return upstream * scale, total(upstream * x), total(upstream)
 
     return with_gradient(_product, gradient)(x, scale, shift)
 
