@@ -5,7 +5,7 @@ Measures   `import keras_sagan` on top of Keras's own import, and `python
            examples/fashion_mnist.py` until its first training step is done, part by part, each in
            a new process; the same with the textbook form of the step (textbook.py), in turn,
            whose losses must agree
-Result:    benchmarks/results/startup.json and a table; about three minutes on 2 CPU cores
+Result:    benchmarks/results/startup.json and a table; two and a half minutes on 2 CPU cores
 """
 
 import argparse

@@ -58,8 +58,7 @@ def test_the_monitor_fired_on_the_collapse_and_was_silent_on_the_healthy_run():
     assert healthy["warning"] is None and "`CollapseMonitor` stayed silent." in PAGE
     quoted = " ".join(line.removeprefix(">").strip() for line in PAGE.splitlines())
     assert collapsed["warning"] in quoted
-    for losses in (collapsed["figures"]["d_loss"][1:5], collapsed["figures"]["d_loss"][-7:]):
-        assert set(losses) == {2.0}
+    assert set(collapsed["figures"]["d_loss"][2:]) == {2.0}  # Dead within two epochs.
 
 
 def test_the_page_has_the_recorded_figures():
