@@ -15,32 +15,43 @@ NormalizedKernel = collections.namedtuple("NormalizedKernel", "kernel divisor di
 _GIVEN = contextvars.ContextVar("given_kernels", default=(None, {}))
 
 
-def normalize_kernels(network):
-    """Normalises the kernels of a network once, for passes that have the same weights.
+def normalized_layers(network, besides=None):
+    """The spectrally normalised layers of a network that is built.
 
     Args:
-        network: A Keras model that is built.
+        network: A Keras model.
+        besides: Another one, whose layers are left out, or `None`.
+    """
+    others = {id(layer) for layer in besides._flatten_layers()} if besides else ()
+    layers = [x for x in network._flatten_layers() if id(x) not in others]
+    return [x for x in layers if x.built and hasattr(x, "_normalize_kernel")]
+
+
+def normalize_kernels(layers):
+    """Normalises the kernels of layers once, for passes that have the same weights.
+
+    Args:
+        layers: List of layers, as from `normalized_layers`.
 
     Returns:
         List of `NormalizedKernel`, for `given_kernels`. No state moves.
     """
-    return [layer._normalize() for layer in _normalized_layers(network)]
+    return [layer._normalize_kernel() for layer in layers]
 
 
 @contextlib.contextmanager
-def given_kernels(network, kernels):
-    """Gives a network its normalised kernels for one pass; gradients go through sigma all the same.
+def given_kernels(layers, kernels):
+    """Gives layers their normalised kernels for one pass; gradients go through sigma all the same.
 
     A layer that is called again within the pass computes its kernel by itself, from the
     `vector_u` that the first call left, and so does one inside a function that is traced apart
     and would keep this step's kernel for later ones.
 
     Args:
-        network: The Keras model.
-        kernels: What `normalize_kernels` returned for it.
+        layers: List of layers.
+        kernels: What `normalize_kernels` returned for them.
     """
-    layers = map(id, _normalized_layers(network))
-    token = _GIVEN.set((current_program(), dict(zip(layers, kernels))))
+    token = _GIVEN.set((current_program(), dict(zip(map(id, layers), kernels))))
     try:
         yield
     finally:
@@ -65,8 +76,3 @@ def as_function_of(weight, normalized):
         return upstream * inverse + ops.reshape(of_sigma, inputs[0].shape)
 
     return with_gradient(lambda weight: normalized.kernel, gradient)(weight)
-
-
-def _normalized_layers(network):
-    layers = network._flatten_layers()
-    return [x for x in layers if x.built and hasattr(x, "normalized_weight")]

@@ -73,7 +73,7 @@ class SpectralNormMixin:
         """
         normalized = take_given(self)
         if normalized is None:
-            normalized = self._normalize()
+            normalized = self._normalize_kernel()
             kernel = normalized.kernel
         else:
             kernel = as_function_of(self._wide_weight(), normalized)
@@ -81,7 +81,7 @@ class SpectralNormMixin:
             self.vector_u.assign(normalized.u)
         return ops.cast(kernel, dtype or self.compute_dtype)
 
-    def _normalize(self):
+    def _normalize_kernel(self):
         """Returns the `NormalizedKernel` of the weight and `vector_u` as they are."""
         sigma, u, v = self._singular_triple()
         divides = sigma > (self.epsilon if self.equality_constrained else 1.0)

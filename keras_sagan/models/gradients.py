@@ -8,7 +8,11 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_sagan.layers.normalized_kernels import given_kernels
+from keras_sagan.layers.normalized_kernels import (
+    given_kernels,
+    normalize_kernels,
+    normalized_layers,
+)
 
 
 def call(network, inputs, labels, training):
@@ -37,12 +41,22 @@ def judge_both(discriminator, real, fake, training):
     return tf.split(judge(discriminator, images, labels, training), 2)
 
 
+def generator_layers(model):
+    """Normalised layers of the generator alone: the discriminator's updates move what it shares."""
+    return normalized_layers(model.generator, besides=model.discriminator)
+
+
+def generator_kernels(model):
+    """The normalised kernels of `generator_layers`."""
+    return normalize_kernels(generator_layers(model))
+
+
 def discriminator_gradients(model, kernels, images, labels, latents, fake_labels, share):
     """Gradients of the discriminator's loss.
 
     Args:
         model: The `SAGAN`.
-        kernels: What `normalize_kernels` returned for the generator.
+        kernels: Those of `generator_kernels`.
         images: float32 real images in [-1, 1].
         labels: Their integer labels, or `None`.
         latents, fake_labels: Those of the fake images.
@@ -55,7 +69,7 @@ def discriminator_gradients(model, kernels, images, labels, latents, fake_labels
         the real and the fake logits.
     """
     # The generator's state moves in its own step only.
-    with keras.StatelessScope(), given_kernels(model.generator, kernels):
+    with keras.StatelessScope(), given_kernels(generator_layers(model), kernels):
         fake_images = call(model.generator, latents, fake_labels, training=True)
     real, fake = (images, labels), (tf.stop_gradient(fake_images), fake_labels)
 
@@ -70,7 +84,7 @@ def generator_gradients(model, kernels, latents, labels, share):
     """Gradients of the generator's loss; arguments and results as in `discriminator_gradients`."""
 
     def loss_function():
-        with given_kernels(model.generator, kernels):
+        with given_kernels(generator_layers(model), kernels):
             images = call(model.generator, latents, labels, training=True)
         # The discriminator's state and its own losses belong to its own step: dropped here.
         with keras.StatelessScope():

@@ -11,7 +11,6 @@ from keras import ops
 
 from keras_sagan import losses
 from keras_sagan.distribution import check_workers_agree
-from keras_sagan.layers.normalized_kernels import normalize_kernels
 from keras_sagan.models import batches
 from keras_sagan.models.connection import check_scope, connect, copy_network
 from keras_sagan.models.discriminator import build_discriminator
@@ -21,6 +20,7 @@ from keras_sagan.models.gradients import (
     call,
     discriminator_gradients,
     generator_gradients,
+    generator_kernels,
     judge_both,
     share_overflow,
 )
@@ -311,7 +311,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         batch = _batch_size(images)
         # Gradients are summed over the replicas, whose batches are equally large.
         share = 1.0 / self.distribute_strategy.num_replicas_in_sync
-        kernels = self._normalize_kernels()  # They hold until the generator's weights move.
+        kernels = self._generator_kernels()  # They hold until the generator's weights move.
         for index in range(self.d_steps):
             fake = self._draw(index, batch)
             found = self._discriminator_gradients(kernels, images, labels, *fake, share)
@@ -327,14 +327,18 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
 
     def _set_gradient_functions(self):
         """Over several replicas XLA compiles what each computes; collectives stay outside."""
-        self._normalize_kernels = functools.partial(normalize_kernels, self.generator)
+        self._generator_kernels = functools.partial(generator_kernels, self)
         self._discriminator_gradients = functools.partial(discriminator_gradients, self)
         self._generator_gradients = functools.partial(generator_gradients, self)
         if self.distribute_strategy.num_replicas_in_sync == 1:
             return
         check_replicated(self)
         if self.jit_compile:
-            for name in ("_normalize_kernels", "_discriminator_gradients", "_generator_gradients"):
+            for name in (
+                "_generator_kernels",
+                "_discriminator_gradients",
+                "_generator_gradients",
+            ):
                 compiled = tf.function(getattr(self, name), jit_compile=True, reduce_retracing=True)
                 setattr(self, name, compiled)
 

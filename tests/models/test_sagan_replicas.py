@@ -163,7 +163,11 @@ def test_xla_compiles_what_a_replica_computes():
         for jit_compile in (False, True):
             model.compile(jit_compile=jit_compile)
             model.make_train_function(force=True)
-            for name in ("_normalize_kernels", "_discriminator_gradients", "_generator_gradients"):
+            for name in (
+                "_generator_kernels",
+                "_discriminator_gradients",
+                "_generator_gradients",
+            ):
                 function = getattr(model, name)
                 assert getattr(function, "_jit_compile", None) is (True if jit_compile else None)
 

@@ -154,14 +154,14 @@ def test_u_moves_once_per_update_of_its_own_network():
 @pytest.mark.parametrize("run_eagerly", [True, False])
 def test_kernels_are_normalised_once_for_as_long_as_they_hold(run_eagerly, monkeypatch):
     counts = collections.Counter()
-    normalize = SpectralNormMixin._normalize
+    normalize = SpectralNormMixin._normalize_kernel
 
     def counted(layer):
         counts[layer] += 1
         return normalize(layer)
 
     model = tiny.build_sagan(d_steps=2)
-    monkeypatch.setattr(SpectralNormMixin, "_normalize", counted)
+    monkeypatch.setattr(SpectralNormMixin, "_normalize_kernel", counted)
     model.compile(**tiny.sgd(), run_eagerly=run_eagerly)
     fit(model, IMAGES[:4], LABELS[:4])  # Compiled, it counts what the program has.
     expected = {layer: 1 for layer in sn_layers(model.generator)}
@@ -187,16 +187,20 @@ class TracedApart(layers.Layer):
         return self.inner.compute_output_shape(shape)
 
 
-def build_awkward_generator(equality_constrained):
-    """A table that is looked up, a layer that is called twice, and one in a function."""
+def build_awkward_networks(equality_constrained):
+    """A table that both have, a layer that is called twice, and one in a function."""
     latents = keras.Input((tiny.LATENT_DIM,))
     labels = keras.Input((), dtype="int32")
     settings = {"equality_constrained": equality_constrained}
     twice = SNDense(tiny.LATENT_DIM, **settings)
     x = twice(layers.ReLU()(twice(latents)))
-    x = layers.Concatenate()([x, SNEmbedding(tiny.CLASSES, 4, **settings)(labels)])
+    table = SNEmbedding(tiny.CLASSES, 4, **settings)
+    x = layers.Concatenate()([x, table(labels), SNEmbedding(tiny.CLASSES, 2)(labels)])
     x = TracedApart(SNDense(int(np.prod(tiny.SHAPE)), **settings))(x)
-    return keras.Model([latents, labels], layers.Reshape(tiny.SHAPE)(x))
+    generator = keras.Model([latents, labels], layers.Reshape(tiny.SHAPE)(x))
+    images = keras.Input(tiny.SHAPE)
+    x = layers.Concatenate()([layers.Flatten()(images), table(labels)])
+    return generator, keras.Model([images, labels], SNDense(1)(x))
 
 
 @pytest.mark.parametrize("equality_constrained", [True, False])
@@ -204,7 +208,7 @@ def build_awkward_generator(equality_constrained):
 def test_shared_kernels_change_nothing(run_eagerly, equality_constrained, monkeypatch):
     def train():
         keras.utils.set_random_seed(0)
-        networks = build_awkward_generator(equality_constrained), tiny.build_discriminator()
+        networks = build_awkward_networks(equality_constrained)
         model = SAGAN(*networks, tiny.LATENT_DIM, tiny.CLASSES, d_steps=2, seed=1)
         sigmas = [float(layer.sigma) for layer in sn_layers(model.generator)]
         assert min(sigmas) < 1.0 < max(sigmas)  # Both cases of max(1, sigma).
@@ -213,7 +217,7 @@ def test_shared_kernels_change_nothing(run_eagerly, equality_constrained, monkey
         return tiny.weights(model)
 
     shared = train()
-    monkeypatch.setattr("keras_sagan.models.sagan.normalize_kernels", lambda network: [])
+    monkeypatch.setattr("keras_sagan.models.gradients.normalize_kernels", lambda layers: [])
     anew = train()
     # To the bit, where TensorFlow doesn't rewrite what it compiles.
     assert_same(shared, anew, 0.0 if run_eagerly else 1e-6)
