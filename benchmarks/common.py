@@ -4,11 +4,13 @@ Machines are noisy and slow down while a program runs. So the forms that are com
 one call each a round, and a ratio is the median over rounds of two neighbouring times.
 """
 
+import argparse
 import contextlib
 import ctypes
 import json
 import os
 import platform
+import re
 import resource
 import shlex
 import statistics
@@ -68,8 +70,15 @@ def named_command(text):
     """Reads the `NAME=COMMAND` of a `--peer` argument."""
     name, _, command = text.partition("=")
     if not name or not command:
-        raise ValueError(f"A peer must be given as NAME=COMMAND. Received: {text}")
+        raise argparse.ArgumentTypeError(f"A peer must be given as NAME=COMMAND. Received: {text}")
     return name, command
+
+
+def without_commands(arguments):
+    """Arguments as they can be published: a peer's command has paths of this machine."""
+    pairs = zip(["", *arguments], arguments)
+    whole = [f"{before}={x}" if before == "--peer" else x for before, x in pairs if x != "--peer"]
+    return [re.sub("^--peer=(.*?)=.*", r"--peer=\1=COMMAND", x, flags=re.S) for x in whole]
 
 
 def alternate(functions, rounds=10, warmup=2):
@@ -256,7 +265,9 @@ def record(script, path, arguments=None, packages=(), **results):
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     result = {
-        "command": shlex.join(["python", f"benchmarks/{Path(script).name}", *arguments]),
+        "command": shlex.join(
+            ["python", f"benchmarks/{Path(script).name}", *without_commands(arguments)]
+        ),
         **results,
         "versions": versions(*packages),
         "hardware": hardware(),

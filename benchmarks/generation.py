@@ -85,6 +85,8 @@ def main(arguments=None):
     parser.add_argument("--peer", type=common.named_command, help="NAME=COMMAND")
     common.add_json_argument(parser, "generation")
     settings = parser.parse_args(arguments)
+    if settings.peer and settings.peer[0] in ("textbook", "generate", MANY):
+        parser.error(f"--peer needs another name. Received: {settings.peer[0]}")
     functions, generator = forms_of(settings.base_filters, settings.count, settings.batch_size)
     expected, *received = (function().astype("int32") for function in functions.values())
     difference = max(int(np.abs(images - expected).max()) for images in received)
@@ -115,11 +117,11 @@ def main(arguments=None):
             }
         )
     common.print_table(rows)
-    common.record(  # A peer's command has paths of this machine.
+    common.record(
         __file__,
         settings.json,
-        ["--json", *(["--peer", f"{reference}=COMMAND"] if settings.peer else [])],
-        settings=sizes,
+        arguments,
+        settings={**sizes, "rounds": settings.rounds},
         image_size=SIZE,
         generator_parameters=generator.count_params(),
         largest_difference_in_grey_levels=difference,

@@ -13,6 +13,7 @@ Result:    benchmarks/results/train_step.json and a table, about 4 minutes on 2 
 """
 
 import argparse
+import importlib.util
 from pathlib import Path
 
 import common
@@ -253,6 +254,14 @@ def main(arguments=None):
     parser.add_argument("--figure", nargs="?", const=FIGURE, type=Path, help="file for a figure")
     common.add_json_argument(parser, "train_step")
     settings = parser.parse_args(arguments)
+    if settings.sweep and settings.peer:
+        parser.error("--sweep can't be given with --peer")
+    if settings.figure and not settings.sweep:
+        parser.error("--figure needs --sweep")
+    if settings.peer and settings.peer[0] in (*FORMS, "matrix product"):
+        parser.error(f"--peer needs another name. Received: {settings.peer[0]}")
+    if importlib.util.find_spec("jax") is None:
+        parser.error("counting the operations needs jax: pip install jax")
     kept = {"settings": {name: getattr(settings, name) for name in (*SHAPE, "rounds")}}
     if settings.sweep:
         rows, path = sweep(settings), settings.json
@@ -263,14 +272,7 @@ def main(arguments=None):
         return common.record(__file__, path, arguments, rows=rows, **kept)
     rows, found = measure(settings, FORMS, settings.rounds, settings.peer)
     common.print_table(rows)
-    return common.record(  # A peer's command has paths of this machine.
-        __file__,
-        settings.json,
-        ["--json", *(["--peer", f"{settings.peer[0]}=COMMAND"] if settings.peer else [])],
-        rows=rows,
-        **found,
-        **kept,
-    )
+    return common.record(__file__, settings.json, arguments, rows=rows, **found, **kept)
 
 
 if __name__ == "__main__":

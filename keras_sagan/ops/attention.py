@@ -100,13 +100,20 @@ def chunked_spatial_attention(query, key, value, query_chunk_size):
         [Rabe and Staats, 2021](https://arxiv.org/abs/2112.05682).
     """
 
-    if not is_cpu_only() or is_in_compiled_program():
-        return _attend_in_blocks(query, key, value, query_chunk_size)
-
     def attend_image(inputs):
         return _attend_in_blocks(*(x[None] for x in inputs), query_chunk_size)[0]
 
-    return ops.map(attend_image, (query, key, value))
+    def attend_images():
+        if is_cpu_only() and not is_in_compiled_program():
+            return ops.map(attend_image, (query, key, value))
+        return _attend_in_blocks(query, key, value, query_chunk_size)
+
+    batch = ops.shape(query)[0]
+    if batch is None or (isinstance(batch, int) and batch > 0):
+        return attend_images()
+    if isinstance(batch, int):
+        return attend(query, key, value)  # Of no images, which loops can't have.
+    return ops.cond(batch > 0, attend_images, lambda: attend(query, key, value))
 
 
 def _attend_in_blocks(query, key, value, query_chunk_size):

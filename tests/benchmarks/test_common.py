@@ -1,5 +1,6 @@
 """What the benchmarks share: the order of calls, ratios, peaks and records."""
 
+import argparse
 import json
 import sys
 
@@ -43,7 +44,7 @@ def test_a_peer_that_dies_or_has_no_command_is_told(tmp_path):
     peer = common.Peer(f"{sys.executable} -c 'print(\"READY\")'")
     with pytest.raises(RuntimeError, match="ended before its last step. Received: .*READY"):
         peer()
-    with pytest.raises(ValueError, match="NAME=COMMAND. Received: other"):
+    with pytest.raises(argparse.ArgumentTypeError, match="NAME=COMMAND. Received: other"):
         common.named_command("other")
 
 
@@ -63,9 +64,12 @@ def test_the_peak_of_a_process_of_its_own(tmp_path):
 
 def test_a_record_says_how_it_was_made(tmp_path):
     path = tmp_path / "folder" / "some.json"
-    common.record("/some/where/fid.py", path, ["--dim", "3"], ("numpy", "no-such"), rows=[1, 2])
-    record = json.loads(path.read_text())
-    assert record["command"] == "python benchmarks/fid.py --dim 3" and record["rows"] == [1, 2]
+    for peer in (["--peer", "other=python /home/me/step.py --x=y"], ["--peer=other=python a=b"]):
+        arguments = ["--dim", "3", *peer, "--json"]
+        common.record("/some/where/fid.py", path, arguments, ("numpy", "no-such"), rows=[1, 2])
+        record = json.loads(path.read_text())
+        command = "python benchmarks/fid.py --dim 3 --peer=other=COMMAND --json"
+        assert record["command"] == command and record["rows"] == [1, 2]
     assert set(record["versions"]) == {"python", "keras_sagan", "numpy"}
     assert record["hardware"]["cores"] >= 1 and record["hardware"]["cpu"]
 

@@ -154,13 +154,16 @@ def test_empty_batch(use_spectral_norm):
     outputs, scores = layer(IMAGES[:0], return_attention_scores=True)
     assert tuple(outputs.shape) == (0, 6, 4, 16) and tuple(scores.shape) == (0, 24, 6)
     assert tuple(layer(IMAGES[:0], training=True).shape) == (0, 6, 4, 16)
+    layer = SelfAttention2D(use_spectral_norm=use_spectral_norm, query_chunk_size=5)
+    assert tuple(layer(IMAGES[:0], training=True).shape) == (0, 6, 4, 16)
 
 
+@pytest.mark.parametrize("query_chunk_size", [None, 5])
 @pytest.mark.parametrize("use_spectral_norm", [True, False])
-def test_a_batch_of_a_map_of_any_size_may_turn_out_empty(use_spectral_norm):
+def test_a_batch_of_a_map_of_any_size_may_turn_out_empty(use_spectral_norm, query_chunk_size):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("other backends know all sizes when they compile")
-    layer = SelfAttention2D(use_spectral_norm=use_spectral_norm)
+    layer = SelfAttention2D(use_spectral_norm=use_spectral_norm, query_chunk_size=query_chunk_size)
     check_empty_batch(layer, (IMAGES,), jit_compile=False, free_axes=(0, 1, 2))
 
 
