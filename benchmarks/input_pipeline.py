@@ -128,9 +128,8 @@ def check_agreement(pipelines, count):
 
 
 def product(folder):
-    return load_tfds(NAME, image_size=SIZE, batch_size=BATCH, data_dir=folder, shuffle_buffer=256)[
-        0
-    ]
+    settings = {"image_size": SIZE, "batch_size": BATCH, "shuffle_buffer": 256}
+    return load_tfds(NAME, data_dir=folder, **settings)[0]
 
 
 FORMS = {"pipeline": product, "textbook": textbook}

@@ -15,14 +15,14 @@ NormalizedKernel = collections.namedtuple("NormalizedKernel", "kernel divisor di
 _GIVEN = contextvars.ContextVar("given_kernels", default=(None, {}))
 
 
-def normalized_layers(network, besides=None):
+def normalized_layers(network, besides):
     """The spectrally normalised layers of a network that is built.
 
     Args:
         network: A Keras model.
-        besides: Another one, whose layers are left out, or `None`.
+        besides: Another one, whose layers are left out.
     """
-    others = {id(layer) for layer in besides._flatten_layers()} if besides else ()
+    others = {id(layer) for layer in besides._flatten_layers()}
     layers = [x for x in network._flatten_layers() if id(x) not in others]
     return [x for x in layers if x.built and hasattr(x, "_normalize_kernel")]
 

@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_sagan.ops.compiled import compiled, is_cpu_only, is_in_compiled_program
+from keras_sagan.ops.empty_batch import call_by_batch
 from keras_sagan.ops.gradients import with_gradient
 
 
@@ -108,12 +109,8 @@ def chunked_spatial_attention(query, key, value, query_chunk_size):
             return ops.map(attend_image, (query, key, value))
         return _attend_in_blocks(query, key, value, query_chunk_size)
 
-    batch = ops.shape(query)[0]
-    if batch is None or (isinstance(batch, int) and batch > 0):
-        return attend_images()
-    if isinstance(batch, int):
-        return attend(query, key, value)  # Of no images, which loops can't have.
-    return ops.cond(batch > 0, attend_images, lambda: attend(query, key, value))
+    # Loops can't have no images.
+    return call_by_batch(query, attend_images, lambda: attend(query, key, value))
 
 
 def _attend_in_blocks(query, key, value, query_chunk_size):

@@ -18,15 +18,23 @@ def apply_to_any_batch(function, images, output_shape):
     Returns:
         Tensor of shape `output_shape`.
     """
-    shape = ops.shape(images)
 
     def of_none():
         if None in output_shape[1:]:
-            return function(ops.zeros((1, *shape[1:]), images.dtype))[:0]
+            return function(ops.zeros((1, *ops.shape(images)[1:]), images.dtype))[:0]
         return ops.zeros((0, *output_shape[1:]), images.dtype)
 
-    if shape[0] is None:
-        return function(images)
-    if isinstance(shape[0], int):
-        return function(images) if shape[0] else of_none()
-    return ops.cond(shape[0] > 0, lambda: function(images), of_none)
+    return call_by_batch(images, lambda: function(images), of_none)
+
+
+def call_by_batch(images, of_some, of_none):
+    """Returns `of_some()`, or `of_none()` where `images` turn out to be none.
+
+    Args:
+        images: Tensor of shape `(batch, ...)`; the batch may be unknown.
+        of_some, of_none: Functions without arguments, of results of one kind.
+    """
+    batch = ops.shape(images)[0]
+    if batch is None or isinstance(batch, int):
+        return of_none() if batch == 0 else of_some()
+    return ops.cond(batch > 0, of_some, of_none)
