@@ -1,6 +1,18 @@
 """Whether two networks make a GAN, found out before anything is trained."""
 
+import warnings
+
 import keras
+
+from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
+
+# What looks up labels, by the name of its class, and the attribute that says of how many classes.
+LABEL_TABLES = {
+    "ConditionalBatchNorm": "num_classes",
+    "Embedding": "input_dim",
+    "CategoryEncoding": "num_tokens",
+    "OneHot": "num_classes",
+}
 
 
 def connect(generator, discriminator, latent_dim, num_classes):
@@ -36,7 +48,8 @@ def connect(generator, discriminator, latent_dim, num_classes):
         )
     try:
         _check_first_input(discriminator, shape)
-        discriminator([keras.Input(shape[1:]), *labels] if labels else keras.Input(shape[1:]))
+        images = keras.Input(shape[1:])
+        logits = discriminator([images, *labels] if labels else images)
     except Exception as error:
         raise ValueError(
             "`discriminator` must take what `generator` makes"
@@ -44,7 +57,63 @@ def connect(generator, discriminator, latent_dim, num_classes):
             + f". Received: a generator with images of shape {shape}, and a discriminator "
             f"that says: {error}"
         ) from error
+    _check_logits(logits)
+    for name, network in (("generator", generator), ("discriminator", discriminator)):
+        _check_tables(name, network, num_classes)
     return shape[1:]
+
+
+def _check_logits(logits):
+    """Raises unless a discriminator gives one logit an image, or one for each place of a map."""
+    shape = tuple(getattr(logits, "shape", ()))
+    is_patch_map = len(shape) == 4 and shape[1] == 1  # Channels first.
+    if not shape or (len(shape) > 1 and shape[-1] != 1 and not is_patch_map):
+        received = f"outputs of shape {shape}"
+        if not hasattr(logits, "shape"):
+            shapes = keras.tree.map_structure(lambda x: tuple(x.shape), logits)
+            received = f"a {type(logits).__name__} of outputs of shape {shapes}"
+        raise ValueError(
+            "`discriminator` must give one logit for each image, of shape (batch,) or (batch, 1), "
+            "or one for each place of a map, such as (batch, height, width, 1). "
+            f"Received: a discriminator with {received}"
+        )
+
+
+def _check_tables(name, network, num_classes):
+    """Raises for layers that look labels up in a table of fewer classes than the model has.
+
+    An id beyond a table is an error on CPUs alone: on GPUs, TPUs and JAX it gives zeros or the
+    last row.
+    """
+    for layer, size in _label_tables(network):
+        if num_classes is not None and size < num_classes:
+            message = (
+                f"`num_classes` must be at most {size}, the classes that `{layer.name}` of the "
+                f"{name} has a row for. Received: num_classes={num_classes}"
+            )
+            if hasattr(network, "operations") or isinstance(layer, ConditionalBatchNorm):
+                raise ValueError(message)
+            # In a subclassed network it may be a table of something else.
+            warnings.warn(f"{message}. If it takes no labels, ignore this.", stacklevel=5)
+
+
+def _label_tables(network):
+    """Yields the operations of a network that look labels up, and how many classes each knows."""
+    layers = network._flatten_layers()
+    steps = [x for layer in layers for x in [layer, *getattr(layer, "operations", [])]]
+    for step in {id(step): step for step in steps}.values():
+        for kind in type(step).__mro__:
+            size = getattr(step, LABEL_TABLES.get(kind.__name__, ""), None)
+            if size is not None and _may_take_labels(step):
+                yield step, size
+
+
+def _may_take_labels(step):
+    """Whether an operation may look up labels, as far as can be told."""
+    if isinstance(step, ConditionalBatchNorm):
+        return step.num_classes > 1  # One with a single class ignores them.
+    inputs = keras.tree.flatten(getattr(step, "input", None))  # Known in a graph of layers.
+    return not inputs or inputs[0] is None or tuple(inputs[0].shape) in ((None,), (None, 1))
 
 
 def _check_first_input(network, shape):

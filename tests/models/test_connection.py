@@ -1,0 +1,130 @@
+"""Networks that don't make a GAN are refused when the model is built."""
+
+import keras
+import numpy as np
+import pytest
+import tiny_networks as tiny
+from keras import layers, ops
+
+from keras_sagan import SAGAN, SNEmbedding
+
+
+def discriminator(outputs_of):
+    images = keras.Input(tiny.SHAPE)
+    return keras.Model(images, outputs_of(images))
+
+
+def dense(units):
+    return lambda images: layers.Dense(units)(layers.Flatten()(images))
+
+
+def sagan_with(outputs_of):
+    return SAGAN(tiny.build_generator(None), discriminator(outputs_of), tiny.LATENT_DIM)
+
+
+class TwoHeads(keras.Model):
+    """As written by subclassing: adversarial and auxiliary logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.flatten, self.one, self.other = layers.Flatten(), layers.Dense(1), layers.Dense(4)
+
+    def call(self, images, training=False):
+        x = self.flatten(images)
+        return self.one(x), self.other(x)
+
+
+@pytest.mark.parametrize(
+    "outputs_of, received",
+    [
+        (lambda x: [dense(1)(x), dense(1)(x)], r"a list of outputs.*\[\(None, 1\), \(None, 1\)\]"),
+        (lambda x: [dense(1)(x), dense(5)(x)], r"a list of outputs.*\(None, 5\)"),
+        (lambda x: {"logits": dense(1)(x), "class": dense(5)(x)}, "a dict of outputs.*'class'"),
+        (dense(2), r"outputs of shape \(None, 2\)"),
+        (lambda x: layers.Conv2D(2, 3)(x), r"outputs of shape \(None, 6, 6, 2\)"),
+        (lambda x: ops.mean(dense(1)(x)), r"outputs of shape \(\)"),
+    ],
+    ids=["two heads", "unequal heads", "dict", "two logits", "two maps", "one for all"],
+)
+def test_outputs_that_are_not_one_logit(outputs_of, received):
+    with pytest.raises(ValueError, match=f"(?s)`discriminator` must give one logit.*{received}"):
+        sagan_with(outputs_of)
+
+
+def test_subclassed_discriminator_with_two_heads():
+    with pytest.raises(ValueError, match="`discriminator` must give one logit.*a tuple of outputs"):
+        SAGAN(tiny.build_generator(None), TwoHeads(), tiny.LATENT_DIM)
+
+
+@pytest.mark.parametrize(
+    "outputs_of",
+    [
+        dense(1),
+        lambda x: ops.squeeze(dense(1)(x), -1),
+        lambda x: layers.Conv2D(1, 3)(x),
+        lambda x: layers.Permute((3, 1, 2))(layers.Conv2D(1, 3)(x)),
+        lambda x: layers.Reshape((36, 1))(layers.Conv2D(1, 3)(x)),
+    ],
+    ids=["column", "vector", "map", "channels first", "places"],
+)
+def test_one_logit_for_an_image_or_a_place_trains(outputs_of):
+    model = sagan_with(outputs_of)
+    model.compile(**tiny.sgd(), run_eagerly=True)
+    logs = model.train_on_batch(tiny.images(4), return_dict=True)
+    assert np.isfinite(list(logs.values())).all()
+
+
+def labelled(look_up, kind="generator"):
+    """A network whose labels go through `look_up`."""
+    labels = keras.Input((), dtype="int32")
+    rows = look_up(labels)
+    if kind == "generator":
+        latents = keras.Input((tiny.LATENT_DIM,))
+        x = layers.Dense(128, activation="tanh")(layers.Concatenate()([latents, rows]))
+        return keras.Model([latents, labels], layers.Reshape(tiny.SHAPE)(x))
+    images = keras.Input(tiny.SHAPE)
+    x = layers.Concatenate()([layers.Flatten()(images), rows])
+    return keras.Model([images, labels], layers.Dense(1)(x))
+
+
+TABLES = {
+    "Embedding": lambda x: layers.Embedding(10, 4, name="table")(x),
+    "SNEmbedding": lambda x: SNEmbedding(10, 4, name="table")(x),
+    "of rank 2": lambda x: layers.Flatten()(
+        layers.Embedding(10, 4, name="table")(layers.Reshape((1,))(x))
+    ),
+    "CategoryEncoding": lambda x: layers.CategoryEncoding(10, output_mode="one_hot", name="table")(
+        x
+    ),
+    "one_hot": lambda x: ops.one_hot(x, 10),
+}
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("kind", ["generator", "discriminator"])
+def test_more_classes_than_a_table_has(table, kind):
+    networks = {
+        name: labelled(TABLES[table], name)
+        if name == kind
+        else labelled(lambda x: layers.Embedding(20, 4)(x), name)
+        for name in ("generator", "discriminator")
+    }
+    match = f"`num_classes` must be at most 10.*of the {kind}.*Received: num_classes=20"
+    with pytest.raises(ValueError, match=match):
+        SAGAN(**networks, latent_dim=tiny.LATENT_DIM, num_classes=20)
+    SAGAN(**networks, latent_dim=tiny.LATENT_DIM, num_classes=10)
+
+
+@pytest.mark.parametrize("num_classes", [6, 10**12])
+def test_more_classes_than_conditional_batch_norm_has(num_classes):
+    with pytest.raises(ValueError, match="`num_classes` must be at most 5.*`norm`"):
+        SAGAN(tiny.build_generator(5), tiny.build_discriminator(5), tiny.LATENT_DIM, num_classes)
+
+
+def test_a_table_of_places_is_not_one_of_labels():
+    def rows(labels):
+        places = layers.Embedding(2, 4)(ops.arange(2))  # A position embedding.
+        return layers.Embedding(10, 4)(labels) + ops.sum(places, axis=0, keepdims=True)
+
+    networks = labelled(rows), labelled(rows, "discriminator")
+    assert SAGAN(*networks, tiny.LATENT_DIM, num_classes=10).num_classes == 10
