@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
-from keras_sagan.metrics.filled_range import FilledRange
 from keras_sagan.metrics.progress import Progress
+from keras_sagan.ops.filled_range import FilledRange
 
 
 class FeatureExtraction:
@@ -39,7 +39,7 @@ class FeatureExtraction:
         self.batch_size = batch_size
         self.verbose = True
         self.subject = "images"  # what they are, for messages
-        self._filled = FilledRange("`images`", "`value_range` must say so")
+        self._filled = FilledRange("`images`", "`value_range` must say so, or every score is wrong")
         self._call = self._call_extractor
         if strategy is not None and strategy.num_replicas_in_sync > 1:
             from keras_sagan.metrics.replicas import share_among_replicas

@@ -8,9 +8,9 @@ import numpy as np
 
 from keras_sagan.metrics.feature_extraction import to_numpy
 from keras_sagan.metrics.feature_metric import check_positive
-from keras_sagan.metrics.filled_range import FilledRange
 from keras_sagan.metrics.protocol import weights_sha256
 from keras_sagan.ops.compiled import MANY_IMAGES, compiled_parts, uses_compiled
+from keras_sagan.ops.filled_range import FilledRange
 from keras_sagan.ops.labels import apportion_labels, check_labels
 from keras_sagan.ops.latent import sample_latents
 
@@ -177,7 +177,9 @@ class GeneratedImages:
             self.labels, self.labels_are = _labels(
                 labels, num_images, num_classes, class_counts, rng
             )
-        self._filled = FilledRange("the images of `model`", "it must make them in [-1, 1]")
+        self._filled = FilledRange(
+            "the images of `model`", "it must make them in [-1, 1], or every score is wrong"
+        )
         self._shared = None
         if strategy is not None and strategy.num_replicas_in_sync > 1 and self._has_network:
             from keras_sagan.metrics.replicas import share_among_replicas

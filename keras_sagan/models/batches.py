@@ -1,8 +1,11 @@
 """What a batch of training data may look like, and its way to model space."""
 
+import warnings
+
 import numpy as np
 from keras import backend, ops
 
+from keras_sagan.ops.filled_range import FilledRange
 from keras_sagan.ops.labels import check_labels
 
 REFUSED = -1  # In place of its size, for a batch that a worker found bad.
@@ -86,7 +89,7 @@ def check_images(images, argument="images"):
         )
 
 
-def check_values(images, image_shape, argument="images", has_range=True):
+def check_values(images, image_shape, argument="images"):
     """Raises unless the images of a batch fit the model, are finite and lie in their range.
 
     Args:
@@ -94,7 +97,9 @@ def check_values(images, image_shape, argument="images", has_range=True):
         image_shape: Tuple `(height, width, channels)` that the discriminator takes; `None`
             entries fit anything.
         argument: String, the name to use in messages. Defaults to `"images"`.
-        has_range: Boolean, whether to look at the range. Defaults to `True`.
+
+    Returns:
+        The images as a numpy array.
 
     Raises:
         ValueError: For another shape, NaN or infinite values, or floats outside [-1, 1].
@@ -102,24 +107,42 @@ def check_values(images, image_shape, argument="images", has_range=True):
     images = np.asarray(ops.convert_to_numpy(images))
     check_shape(images.shape, image_shape, argument)
     if images.dtype == np.uint8 or not images.size:
-        return
+        return images
     images = images.astype("float32", copy=False)
-    # A sum is not finite if a number isn't, and takes a fraction of the time of looking at each.
-    if not np.isfinite(images.sum()):
-        broken = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
-        if broken.size:
-            raise ValueError(
-                f"`{argument}` must be finite. Received: {argument} with NaN or infinite values at "
-                f"{broken[:5].tolist()} of {'the first' if has_range else 'a'} batch"
-            )
-    if not has_range:
-        return
     low, high = float(images.min()), float(images.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        broken = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
+        raise ValueError(
+            f"`{argument}` must be finite. Received: {argument} with NaN or infinite values at "
+            f"{broken[:5].tolist()} of a batch"
+        )
     if low < -1.001 or high > 1.001:
         raise ValueError(
             f"Float `{argument}` must lie in [-1, 1]; give uint8 for [0, 255], or rescale them. "
-            f"Received: {argument} between {low:g} and {high:g} in the first batch"
+            f"Received: {argument} between {low:g} and {high:g} in a batch"
         )
+    return images
+
+
+class RangeWarning:
+    """Warns once if images fill no more than half of their range, such as floats in [0, 1].
+
+    Args:
+        argument: String, the name to use in messages.
+    """
+
+    def __init__(self, argument):
+        # Floats are of the wrong range more often than not; a few dark uint8 pictures are not.
+        advice = "rescale floats to [-1, 1] and uint8 to [0, 255]"
+        self._of_floats = FilledRange(f"Float `{argument}`", advice, many=1)
+        self._of_uint8 = FilledRange(f"uint8 `{argument}`", advice)
+
+    def __call__(self, images):
+        """Looks at an array of images, uint8 or float."""
+        if images.dtype == np.uint8:
+            self._of_uint8(images, 0, 255)
+        else:
+            self._of_floats(images, -1, 1)
 
 
 def check_shape(shape, image_shape, argument="images"):
@@ -133,7 +156,7 @@ def check_shape(shape, image_shape, argument="images"):
 
 
 class BatchCheck:
-    """Checks batches as they pass: the range of the first, the rest of each.
+    """Checks the images and labels of batches as they pass.
 
     Args:
         argument: String, the name of the data in messages.
@@ -145,24 +168,53 @@ class BatchCheck:
         self.num_classes = num_classes
         self.image_shape = image_shape
         self.has_passed = True  # Whether a batch has, since `begin`.
+        self._seen = np.zeros(num_classes or 0, "int64")  # Images of each class, since `begin`.
+        self._has_seen_all = True
+        self._warn_of_range = RangeWarning("images")
 
     def begin(self):
         """Makes the next batch the first."""
         self.has_passed = False
+        self._seen[:] = 0
+        self._has_seen_all = True
 
     def __call__(self, parts):
         """Raises unless the images and labels of a batch fit the model.
 
-        Later batches are checked where that needs no copy from a device, and not for their range.
+        Later batches are checked where that needs no copy from a device.
 
         Args:
             parts: List with a tuple of images, labels, … for each replica of this process.
         """
         for part in parts:
             if self.has_passed and not _is_on_host(part):
+                self._has_seen_all = False
                 continue
-            images, _ = unpack(part, self.num_classes)
-            check_values(images, self.image_shape, has_range=not self.has_passed)
+            images, labels = unpack(part, self.num_classes)
+            self._warn_of_range(check_values(images, self.image_shape))
+            if labels is not None:
+                labels = np.asarray(ops.convert_to_numpy(labels))
+                self._seen += np.bincount(labels, minlength=self.num_classes)
+
+    def warn_of_missing_classes(self, is_whole):
+        """Warns of classes without an image in what was seen since `begin`.
+
+        Args:
+            is_whole: Boolean, whether all the data were seen. Of a part of them only classes that
+                would be in it almost surely, if all were equally frequent, are missing.
+        """
+        missing = np.flatnonzero(self._seen == 0)
+        count = len(self._seen)
+        is_whole = is_whole and self._has_seen_all
+        is_enough = is_whole or self._seen.sum() > count * np.log(1000 * count)
+        if self._seen.any() and missing.size and is_enough:
+            names = ", ".join(map(str, missing[:10])) + (", …" if missing.size > 10 else "")
+            warnings.warn(
+                f"`{self.argument}` has no image of {missing.size} of num_classes={count} classes: "
+                f"{names}. They are trained as fakes alone, and `generate(labels=None)` draws them "
+                "too: build the networks and SAGAN for the classes there are, numbered from 0.",
+                stacklevel=3,
+            )
 
     def check_sizes(self, sizes, per_worker):
         """Raises unless the replicas share a batch equally; then it has passed.

@@ -4,15 +4,18 @@ Variables are read, new states are returned. So each function can be compiled by
 replica of a strategy, while the optimisers' collectives and all assignments stay outside.
 """
 
+import contextlib
+
 import keras
 import tensorflow as tf
-from keras import ops
+from keras import backend, layers, ops
 
 from keras_sagan.layers.normalized_kernels import (
     given_kernels,
     normalize_kernels,
     normalized_layers,
 )
+from keras_sagan.ops.normalization import ramped_momentum
 
 
 def call(network, inputs, labels, training):
@@ -25,17 +28,21 @@ def judge(discriminator, images, labels, training):
     return ops.reshape(ops.cast(call(discriminator, images, labels, training), "float32"), (-1,))
 
 
-def judge_both(discriminator, real, fake, training):
-    """Logits of real and fake images from one pass, that is by the same normalised kernels.
+def judge_both(discriminator, real, fake, training, apart=False):
+    """Logits of real and fake images from one pass, that is by the same normalized kernels.
 
     Args:
         discriminator: Keras model.
         real, fake: Pairs of images and labels (or `None`), of the same batch size.
         training: Boolean.
+        apart: Boolean, whether to use a pass for each. A discriminator with batch statistics needs
+            it: the generator's step shows it fake images alone.
 
     Returns:
         Tuple of the real and the fake logits, float32 of shape `(batch,)` each.
     """
+    if apart:
+        return tuple(judge(discriminator, *pair, training) for pair in (real, fake))
     images = tf.concat([real[0], ops.cast(fake[0], real[0].dtype)], axis=0)
     labels = None if real[1] is None else tf.concat([tf.cast(real[1], tf.int32), fake[1]], axis=0)
     return tf.split(judge(discriminator, images, labels, training), 2)
@@ -65,8 +72,8 @@ def discriminator_gradients(model, kernels, images, labels, latents, fake_labels
 
     Returns:
         Tuple of the gradients of the trainable variables (scaled by the loss scale, if there is
-        one), the new values of the non-trainable ones (`None` where unchanged), the loss, and
-        the real and the fake logits.
+        one), the values that layers assigned to all variables (`None` where they assigned none),
+        the loss, and the real and the fake logits.
     """
     # The generator's state moves in its own step only.
     with keras.StatelessScope(), given_kernels(generator_layers(model), kernels):
@@ -74,7 +81,8 @@ def discriminator_gradients(model, kernels, images, labels, latents, fake_labels
     real, fake = (images, labels), (tf.stop_gradient(fake_images), fake_labels)
 
     def loss_function():
-        logits = judge_both(model.discriminator, real, fake, training=True)
+        with ramped_statistics(model.discriminator, model.steps.value * model.d_steps):
+            logits = judge_both(model.discriminator, real, fake, True, model.judges_apart)
         return model.loss_functions.discriminator(*logits), logits
 
     return _gradients(model.discriminator, model.d_optimizer, loss_function, share)
@@ -84,7 +92,10 @@ def generator_gradients(model, kernels, latents, labels, share):
     """Gradients of the generator's loss; arguments and results as in `discriminator_gradients`."""
 
     def loss_function():
-        with given_kernels(generator_layers(model), kernels):
+        with (
+            given_kernels(generator_layers(model), kernels),
+            ramped_statistics(model.generator, model.steps.value),
+        ):
             images = call(model.generator, latents, labels, training=True)
         # The discriminator's state and its own losses belong to its own step: dropped here.
         with keras.StatelessScope():
@@ -94,22 +105,72 @@ def generator_gradients(model, kernels, latents, labels, share):
     return _gradients(model.generator, model.g_optimizer, loss_function, share)
 
 
+@contextlib.contextmanager
+def ramped_statistics(network, updates):
+    """Corrects the moving statistics of Keras's batch norms for their start, in one pass.
+
+    `ConditionalBatchNorm` does so by itself. Keras's layer would begin with a mean of 0 and a
+    variance of 1, of which a momentum of 0.99 leaves 13 % after 200 steps.
+
+    Args:
+        network: Keras model.
+        updates: Integer tensor, the updates made before.
+    """
+    norms = [x for x in network._flatten_layers() if isinstance(x, layers.BatchNormalization)]
+    momenta = [norm.momentum for norm in norms]
+    for norm, momentum in zip(norms, momenta):
+        dtype = backend.result_type(norm.compute_dtype, "float32")
+        norm.momentum = ops.cast(ramped_momentum(momentum, updates), dtype)
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta):
+            norm.momentum = momentum
+
+
 def _gradients(network, optimizer, loss_function, share):
     variables = network.trainable_variables
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch([variable.value for variable in variables])
-        with keras.StatelessScope(collect_losses=True) as scope:
+        with _Assignments(tape) as scope:
             loss, logits = loss_function()
         # What layers added, and the regularizers of weights, which a scope would leave out.
         own = scope.losses + [v.regularizer(v) for v in variables if v.regularizer is not None]
         scaled = optimizer.scale_loss(sum((ops.cast(x, loss.dtype) for x in own), loss) * share)
+    assigned = [scope.get_current_value(v) for v in variables]
+    sources = [v.value for v in variables] + [x for x in assigned if x is not None]
     # The gradient of a table that was only looked up is sparse.
-    gradients = [
+    found = [
         tf.convert_to_tensor(x) if isinstance(x, tf.IndexedSlices) else x
-        for x in tape.gradient(scaled, variables)
+        for x in tape.gradient(scaled, sources)
     ]
-    states = [scope.get_current_value(v) for v in network.non_trainable_variables]
+    gradients, of_assigned = found[: len(variables)], iter(found[len(variables) :])
+    for index, value in enumerate(assigned):
+        if value is not None:
+            parts = [x for x in (gradients[index], next(of_assigned)) if x is not None]
+            gradients[index] = sum(parts) if parts else None
+    states = [scope.get_current_value(v) for v in network.variables]
     return gradients, states, loss, logits
+
+
+class _Assignments(keras.StatelessScope):
+    """Collects what layers assign and add to the loss.
+
+    A layer that assigns a trainable variable in `call`, as Keras's `SpectralNormalization` does,
+    uses the new value from there on. Its gradient is that of the new value, as in a plain loop,
+    where the assignment hides how the value was computed.
+    """
+
+    def __init__(self, tape):
+        super().__init__(collect_losses=True)
+        self._tape = tape
+
+    def add_update(self, update):
+        variable, value = update
+        if variable.trainable:
+            value = ops.stop_gradient(value)
+            self._tape.watch(value)
+        super().add_update((variable, value))
 
 
 def share_overflow(gradients):

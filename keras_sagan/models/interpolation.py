@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
 from keras_sagan.layers.sn_embedding import SNEmbedding
+from keras_sagan.models.sampling import check_latents
 from keras_sagan.ops.labels import check_labels
 from keras_sagan.ops.latent import sample_latents, slerp
 
@@ -62,6 +63,11 @@ class InterpolationMixin:
                 raise ValueError(
                     f"`{name}` must be an integer of at least {least}. Received: {name}={value}"
                 )
+        if truncation is not None and latents is not None and to_latents is not None:
+            raise ValueError(
+                "`truncation` must be None beside `latents` and `to_latents`, which are used as "
+                f"they are. Received: truncation={truncation}"
+            )
         rng = np.random.default_rng(seed)
         labels = self._ends_of_classes(labels, to_labels, rows)
         latents = self._end_of_latents("latents", latents, rows, rng, truncation)
@@ -111,13 +117,7 @@ class InterpolationMixin:
     def _end_of_latents(self, name, latents, rows, rng, truncation):
         if latents is None:
             return sample_latents(rows, self.latent_dim, rng, truncation)
-        latents = np.asarray(latents, "float32")
-        if latents.shape != (rows, self.latent_dim):
-            raise ValueError(
-                f"`{name}` must have shape ({rows}, {self.latent_dim}). "
-                f"Received: {name} of shape {latents.shape}"
-            )
-        return latents
+        return check_latents(name, latents, rows, self.latent_dim)
 
 
 @contextlib.contextmanager

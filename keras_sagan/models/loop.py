@@ -17,7 +17,7 @@ def make_step_function(model, step, check):
     `tf.experimental.Optional` in its loop, and shows each batch to `check` before it is used.
 
     Args:
-        model: A compiled Keras model.
+        model: A compiled `SAGAN`.
         step: Its `train_step` or `test_step`.
         check: `BatchCheck`, for errors that a compiled step can't raise.
 
@@ -64,7 +64,10 @@ def make_step_function(model, step, check):
             sizes = [int(size) for size in summed(rows).numpy()]
         if error is not None:
             raise error
+        is_first = not check.has_passed
         check.check_sizes(sizes, len(parts))
+        if is_first:
+            model.see_first_batch(parts[0])
 
     def own_sizes(parts):
         """Images of each replica of this process, and what is wrong with them, or `None`."""

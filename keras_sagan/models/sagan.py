@@ -4,16 +4,19 @@ import functools
 import inspect
 import numbers
 import random
+import warnings
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
 from keras_sagan import losses
-from keras_sagan.distribution import check_workers_agree
+from keras_sagan.distribution import check_workers_agree, chief_decides
 from keras_sagan.models import batches
 from keras_sagan.models.connection import check_scope, connect, copy_network
 from keras_sagan.models.discriminator import build_discriminator
+from keras_sagan.models.first_batch import FEW, has_batch_statistics, warn_of_outputs
 from keras_sagan.models.fused_adam import FusedAdam
 from keras_sagan.models.generator import build_generator
 from keras_sagan.models.gradients import (
@@ -30,8 +33,10 @@ from keras_sagan.models.noise import draw_noise
 from keras_sagan.models.presets import preset_settings
 from keras_sagan.models.sampling import SamplingMixin
 from keras_sagan.ops.compiled import compiled_parts
+from keras_sagan.ops.latent import sample_latents
 
 TTUR = {"g_learning_rate": 1e-4, "d_learning_rate": 4e-4, "beta_1": 0.0, "beta_2": 0.999}
+EMA_RAMP_UP = 0.05
 METRICS = (
     *("g_loss", "d_loss", "real_logits", "fake_logits", "real_accuracy", "fake_accuracy"),
     *("real_in_margin", "fake_in_margin"),
@@ -43,8 +48,9 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
     """Self-attention GAN that trains with `fit`.
 
     Each step updates the discriminator `d_steps` times and then the generator once, with the
-    hinge loss and an optimiser for each (TTUR). Real and fake images are judged in one pass, and
-    a kernel is normalised once for as long as its weights stay. The state of a network (batch
+    hinge loss and an optimizer for each (TTUR). Real and fake images are judged in one pass, or in
+    one pass each where the discriminator uses statistics of the batch, and a kernel is normalized
+    once for as long as its weights stay. The state of a network (batch
     statistics, the spectral norms' `vector_u`) moves only in its own update, and only its own
     gradients are computed. Latents and fake labels are a pure function of the seed and the step.
 
@@ -57,7 +63,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         d_steps: Positive integer, the discriminator updates per step, each with latents of its
             own and the real images of the step. Defaults to `1`.
         ema_momentum: Float in [0, 1), the share that the averaged generator keeps at a step, or
-            `None` for no averaging.
+            `None` for no averaging. It is less at first, so that the half-life of the average is
+            at most a twentieth of the steps taken.
         ema_start: Integer, the step before which the averaged generator is a copy.
         seed: Integer, of the latents and fake labels, or `None` to draw one. The initial weights
             are those of the networks: call `keras.utils.set_random_seed` before they are built.
@@ -141,12 +148,13 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         self.image_shape = connect(generator, discriminator, latent_dim, num_classes)
         self._strategy = tf.distribute.get_strategy()
         check_scope(self._strategy, generator=generator, discriminator=discriminator)
-        self.ema_generator = None
+        self._average = None
         if ema_momentum is not None:
-            self.ema_generator = copy_network(generator)
-            connect(self.ema_generator, discriminator, latent_dim, num_classes)
-            self.ema_generator.set_weights(generator.get_weights())
-            self.ema_generator.trainable = False
+            self._average = copy_network(generator)
+            connect(self._average, discriminator, latent_dim, num_classes)
+            self._average.set_weights(generator.get_weights())
+            self._average.trainable = False
+        self._averaged_from = None
         self.steps = self.add_weight(
             name="steps",
             shape=(),
@@ -193,11 +201,14 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             dtype_policy=keras.config.dtype_policy().name,
         )
 
-        def pick(function):
-            names = set(inspect.signature(function).parameters) - {"generator", "discriminator"}
-            return {k: v for k, v in settings.items() if k in names - {"self", "kwargs", "name"}}
+        def pick(*functions):
+            names = {name for f in functions for name in inspect.signature(f).parameters}
+            names -= {"generator", "discriminator", "self", "args", "kwargs", "name"}
+            return {k: v for k, v in settings.items() if k in names}
 
-        arguments = [pick(f) for f in (build_generator, build_discriminator, cls.__init__)]
+        # A subclass may hand on `*args, **kwargs`.
+        constructors = [c.__init__ for c in cls.__mro__ if issubclass(c, SAGAN)]
+        arguments = [pick(build_generator), pick(build_discriminator), pick(*constructors)]
         ttur = {key: settings[key] for key in TTUR if key in settings}
         known = set(ttur).union(*arguments)
         unknown = sorted(set(settings) - known)
@@ -221,7 +232,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
     def compile(
         self,
         g_optimizer="auto",
-        d_optimizer="auto",
+        d_optimizer=None,
         loss="hinge",
         run_eagerly=False,
         steps_per_execution=1,
@@ -231,8 +242,9 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         """Configures the model for training; with no argument, as in its recipe.
 
         Args:
-            g_optimizer, d_optimizer: Keras optimisers, their names or configurations, or `"auto"`
-                for `FusedAdam` with the model's `ttur`.
+            g_optimizer, d_optimizer: Keras optimizers, their names or configurations, or `"auto"`
+                for `FusedAdam` with the model's `ttur`. Without any both are `"auto"`; a
+                `g_optimizer` needs a `d_optimizer` beside it.
             loss: `"hinge"`, `"non_saturating"`, `"wasserstein"`, `"least_squares"`, or a pair of
                 functions `(generator_loss, discriminator_loss)`; see `keras_sagan.losses`.
             run_eagerly, steps_per_execution: As in `keras.Model.compile`.
@@ -243,11 +255,21 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 the networks compute in float16. Defaults to `True`.
 
         Raises:
-            ValueError: Outside of the scope that the model was built in, for one optimiser under
-                both names, one with `use_ema=True` (give the model an `ema_momentum`), an unknown
-                loss, or what `TPUStrategy` can't do: `jit_compile=True`, float16.
+            ValueError: Outside of the scope that the model was built in, for a `g_optimizer`
+                alone, one optimizer under both names, one with `use_ema=True` (give the model an
+                `ema_momentum`), an unknown loss, or what `TPUStrategy` can't do:
+                `jit_compile=True`, float16.
         """
         self._check_scope("compile", or_outside=False)
+        if d_optimizer is None:
+            if not (isinstance(g_optimizer, str) and g_optimizer == "auto"):
+                raise ValueError(
+                    "`d_optimizer` must be given too: the discriminator has an optimizer of its "
+                    'own. `d_optimizer="auto"` is that of the model\'s `ttur`. '
+                    f"Received: g_optimizer={g_optimizer!r} alone"
+                )
+            d_optimizer = "auto"
+        _warn_of_unused_methods(self)
         inner = [getattr(x, "inner_optimizer", x) for x in (g_optimizer, d_optimizer)]
         if inner[0] is inner[1] and not isinstance(g_optimizer, (str, dict)):
             raise ValueError(
@@ -257,6 +279,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         is_float16 = any(map(_computes_in_float16, (self.generator, self.discriminator)))
         check_tpu(self._strategy, jit_compile, is_float16)
         self.loss_functions = losses.get(loss)
+        self.judges_apart = None  # Known from the first batch on.
         g_optimizer = self._optimizer("g", g_optimizer, self.generator, auto_scale_loss)
         self.d_optimizer = self._optimizer("d", d_optimizer, self.discriminator, auto_scale_loss)
         super().compile(
@@ -302,7 +325,10 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
 
     @property
     def metrics(self):
-        return list(self._trackers.values())
+        # Keras's own list has those of a subclass and of layers, and a loss that nobody updates.
+        own = list(self._trackers.values())
+        known = {id(metric) for metric in [*own, self._loss_tracker]}
+        return own + [metric for metric in super().metrics if id(metric) not in known]
 
     def train_step(self, data):
         images, labels = batches.unpack(data, self.num_classes)
@@ -353,11 +379,27 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         latents, fake_labels = self._draw(-1, _batch_size(images), step=seen)
         fake_images = call(self.generator, latents, fake_labels, training=False)
         real, fake = (images, labels), (fake_images, fake_labels)
-        logits = judge_both(self.discriminator, real, fake, training=False)
+        logits = judge_both(self.discriminator, real, fake, False, self.judges_apart)
         d_loss = self.loss_functions.discriminator(*logits)
         g_loss = self.loss_functions.generator(logits[1])
         self._record({"d_loss": d_loss, "g_loss": g_loss}, *logits)
         return self.get_metrics_result()
+
+    def see_first_batch(self, batch):
+        """Finds out, once for each `compile`, what only values tell about the networks.
+
+        Args:
+            batch: Tuple of images and, for a model with classes, labels.
+        """
+        if self.judges_apart is not None:
+            return
+        images, labels = batches.unpack(batch, self.num_classes)
+        images = ops.convert_to_numpy(batches.to_model_space(images[:FEW]))
+        labels = None if labels is None else ops.convert_to_numpy(labels[:FEW])
+        latents = sample_latents(len(images), self.latent_dim, np.random.default_rng(0))
+        warn_of_outputs(self.generator, self.discriminator, latents, images, labels)
+        apart = has_batch_statistics(self.discriminator, images, labels)
+        self.judges_apart = chief_decides(self._strategy, apart)
 
     def _draw(self, index, batch, step=None):
         step = self.steps.value if step is None else step
@@ -379,15 +421,45 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             self._trackers[name].update_state(value, sample_weight=tf.shape(real_logits)[0])
 
     def _update_average(self):
-        if self.ema_generator is None:
+        if self._average is None:
             return
-        is_early = self.steps.value < self.ema_start
-        for average, variable in zip(self.ema_generator.variables, self.generator.variables):
+        steps = tf.cast(self.steps.value, "float32")
+        # At first the half-life is a twentieth of the steps taken, as in StyleGAN2's code.
+        ramp = tf.pow(0.5, 1.0 / (EMA_RAMP_UP * tf.maximum(steps, 1e-3)))
+        momentum = tf.where(steps < self.ema_start, 0.0, tf.minimum(self.ema_momentum, ramp))
+        for average, variable in zip(self._average.variables, self.generator.variables):
             value = variable.value
             if keras.backend.is_float_dtype(variable.dtype):
-                share = tf.cast(1.0 - self.ema_momentum, variable.dtype)
-                value = tf.where(is_early, value, average + share * (value - average))
+                share = tf.cast(1.0 - momentum, variable.dtype)
+                value = tf.where(share == 1, value, average + share * (value - average))
             average.assign(value)
+
+    @property
+    def ema_generator(self):
+        """The averaged generator, or `None`. While `steps` is 0 it follows the generator."""
+        if self._average is not None and tf.executing_eagerly() and not int(self.steps.numpy()):
+            # Only where the generator changed: standing statistics are the average's alone.
+            weights = hash(tuple(v.numpy().tobytes() for v in self.generator.variables))
+            if weights != self._averaged_from:
+                self.restart_average()
+                self._averaged_from = weights
+        return self._average
+
+    def restart_average(self):
+        """Makes the averaged generator a copy of the generator, from which averaging continues.
+
+        Call it after putting other weights into `generator` of a model that has trained. While
+        `steps` is 0 that isn't needed.
+
+        Raises:
+            ValueError: For a model without averaging.
+        """
+        if self._average is None:
+            raise ValueError(
+                "`restart_average` needs a model with an `ema_momentum`. "
+                "Received: ema_momentum=None"
+            )
+        self._average.set_weights(self.generator.get_weights())
 
     # Keras's entry points
 
@@ -535,6 +607,16 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         self.compile(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
 
 
+def _warn_of_unused_methods(model):
+    for name in ("compute_loss", "compute_metrics"):
+        if getattr(type(model), name) is not getattr(keras.Model, name):
+            warnings.warn(
+                f"`{name}` of {type(model).__name__} is never called, as a GAN has two losses: "
+                "give `compile` a pair of functions as `loss`, or extend `train_step`.",
+                stacklevel=3,
+            )
+
+
 def _refuse_weights(**weights):
     for name, value in weights.items():
         if value is not None:
@@ -547,7 +629,7 @@ def _refuse_weights(**weights):
 def _update(network, optimizer, found):
     """Applies what `discriminator_gradients` or `generator_gradients` found."""
     gradients, states, loss, logits = found
-    for variable, state in zip(network.non_trainable_variables, states):
+    for variable, state in zip(network.variables, states):
         if state is not None:
             variable.assign(state)
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):

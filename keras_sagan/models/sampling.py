@@ -45,8 +45,9 @@ class SamplingMixin:
             uint8 array of shape `(num_images, height, width, channels)` in [0, 255].
 
         Raises:
-            ValueError: For labels that don't fit, counts that aren't positive integers, or a
-                `seed` or `truncation` out of range.
+            ValueError: For labels or latents that don't fit, NaN in latents, counts that aren't
+                positive integers, a `seed` or `truncation` out of range, or a `truncation` beside
+                `latents`.
         """
         for name, value in (("num_images", num_images), ("batch_size", batch_size)):
             if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
@@ -58,12 +59,12 @@ class SamplingMixin:
         rng = np.random.default_rng(seed)
         if latents is None:
             latents = sample_latents(num_images, self.latent_dim, rng, truncation)
-        latents = np.asarray(latents, "float32")
-        if latents.shape != (num_images, self.latent_dim):
+        elif truncation is not None:
             raise ValueError(
-                f"`latents` must have shape ({num_images}, {self.latent_dim}). "
-                f"Received: latents of shape {latents.shape}"
+                "`truncation` must be None beside `latents`, which are used as they are. "
+                f"Received: truncation={truncation}"
             )
+        latents = check_latents("latents", latents, num_images, self.latent_dim)
         labels = self._labels(labels, num_images, rng)
         use_ema = use_ema and self.ema_generator is not None
         # XLA compiles parts for each size of a batch, which many full batches are worth.
@@ -163,7 +164,7 @@ class SamplingMixin:
             )
         if not is_latents:
             batches.check_images(inputs, "inputs")
-            batches.check_values(inputs, self.image_shape, "inputs")
+            batches.RangeWarning("inputs")(batches.check_values(inputs, self.image_shape, "inputs"))
         if self.num_classes is not None and labels is None:
             raise ValueError(
                 f"`labels` must be given, as the model has num_classes={self.num_classes}. "
@@ -174,7 +175,8 @@ class SamplingMixin:
         if is_latents:
             averaged = use_ema and self.ema_generator is not None
             network = self.ema_generator if averaged else self.generator
-            inputs = ops.convert_to_tensor(inputs, "float32")
+            inputs = check_latents("inputs", inputs, len(inputs), self.latent_dim)
+            inputs = ops.convert_to_tensor(inputs)
         else:
             network = self.discriminator
             inputs = batches.to_model_space(inputs)
@@ -213,3 +215,27 @@ class SamplingMixin:
             for name, network in networks.items()
             for path, value in spectral_norms(network, normalized_only).items()
         }
+
+
+def check_latents(name, latents, count, latent_dim):
+    """Returns latents as a float32 array, or raises unless they are finite and of the right shape.
+
+    Args:
+        name: String, the argument's name.
+        latents: Array-like.
+        count, latent_dim: Integers, the expected shape.
+
+    Raises:
+        ValueError: For another shape, or NaN or infinite values.
+    """
+    latents = np.asarray(latents, "float32")
+    if latents.shape != (count, latent_dim):
+        raise ValueError(
+            f"`{name}` must have shape ({count}, {latent_dim}). "
+            f"Received: {name} of shape {latents.shape}"
+        )
+    if not np.isfinite(latents).all():
+        raise ValueError(
+            f"`{name}` must be finite. Received: {name} with {latents[~np.isfinite(latents)][0]}"
+        )
+    return latents

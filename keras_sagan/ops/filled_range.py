@@ -11,10 +11,11 @@ class FilledRange:
     Args:
         name: String, what the images are.
         advice: String, what to do about it.
+        many: Integer, the images from which on they are judged. Defaults to 16.
     """
 
-    def __init__(self, name, advice):
-        self._name, self._advice = name, advice
+    def __init__(self, name, advice, many=MANY):
+        self._name, self._advice, self._many = name, advice, many
         self.reset()
 
     def reset(self):
@@ -23,17 +24,16 @@ class FilledRange:
 
     def __call__(self, images, low, high):
         """Looks at a batch of images that should fill the range from `low` to `high`."""
-        if not images.size:
+        if not images.size or self._count >= self._many:
             return
-        was_few = self._count < MANY
         self._count += len(images)
         self._least = min(self._least, images.min())
         self._most = max(self._most, images.max())
         is_narrow = self._least < self._most <= self._least + 0.5001 * (high - low)
-        if was_few and self._count >= MANY and is_narrow:
+        if self._count >= self._many and is_narrow:
             warnings.warn(
                 f"{self._name} fill no more than half of the range ({low:g}, {high:g}): they lie "
                 f"in [{self._least:g}, {self._most:g}]. If that is their whole range, "
-                f"{self._advice}, or every score is wrong.",
+                f"{self._advice}.",
                 stacklevel=4,
             )

@@ -1,0 +1,176 @@
+"""The averaged generator, and moving statistics, forget how they began."""
+
+import keras
+import numpy as np
+import pytest
+import tiny_networks as tiny
+from keras import layers
+
+from keras_sagan import SAGAN
+from keras_sagan.metrics import FrechetInceptionDistance
+from keras_sagan.models import build_discriminator, build_generator
+from keras_sagan.models.noise import draw_noise
+
+
+def weights_of(network):
+    return [x.numpy() for x in network.variables]
+
+
+def new_weights(network, seed=1):
+    rng = np.random.default_rng(seed)
+    return [
+        rng.uniform(0.1, 1.0, x.shape).astype(x.dtype) if "float" in x.dtype else x.numpy()
+        for x in network.variables
+    ]
+
+
+def assert_equal_weights(one, other):
+    for a, b in zip(weights_of(one), weights_of(other)):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_average_follows_the_generator_until_it_trains(tmp_path):
+    model = tiny.build_sagan(ema_momentum=0.9)
+    before = model.generate(3, labels=0, seed=0)
+    model.generator.set_weights(new_weights(model.generator))
+    pictures = model.generate(3, labels=0, seed=0)
+    assert np.any(pictures != before)
+    np.testing.assert_array_equal(pictures, model.generate(3, labels=0, seed=0, use_ema=False))
+    assert_equal_weights(model.ema_generator, model.generator)
+
+    model.generator.save_weights(tmp_path / "g.weights.h5")
+    other = tiny.build_sagan(ema_momentum=0.9)
+    other.generator.load_weights(tmp_path / "g.weights.h5")
+    latents = np.ones((2, tiny.LATENT_DIM), "float32")
+    maps = [m.attention_maps(latents, [0, 1])[1]["attention"] for m in (model, other)]
+    np.testing.assert_array_equal(*maps)
+    other.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert_equal_weights(loaded.ema_generator, model.generator)
+
+
+def test_what_is_put_into_the_average_stays_while_the_generator_does():
+    """Such as standing statistics, of which the generator knows nothing."""
+    model = tiny.build_sagan(ema_momentum=0.9)
+    moving_mean = model.ema_generator.get_layer("norm").moving_mean
+    moving_mean.assign(moving_mean + 1.0)
+    model.generate(1, labels=0)
+    np.testing.assert_array_equal(model.ema_generator.get_layer("norm").moving_mean, 1.0)
+
+
+def test_restart_average():
+    model = tiny.build_sagan(ema_momentum=0.9)
+    model.compile(**tiny.sgd(), run_eagerly=True)
+    model.train_on_batch(tiny.images(4), tiny.labels(4))
+    model.generator.set_weights(new_weights(model.generator))
+    averaged = weights_of(model.ema_generator)
+    model.generate(1, labels=0)
+    for old, new in zip(averaged, weights_of(model.ema_generator)):
+        np.testing.assert_array_equal(old, new)  # It trained: the average is its own.
+    model.restart_average()
+    assert_equal_weights(model.ema_generator, model.generator)
+    with pytest.raises(ValueError, match="`restart_average` needs.*Received: ema_momentum=None"):
+        tiny.build_sagan().restart_average()
+
+
+@pytest.mark.parametrize("ema_momentum", [0.6, 0.999])
+def test_half_life_is_at_most_a_twentieth_of_the_steps(ema_momentum):
+    model = tiny.build_sagan(ema_momentum=ema_momentum)
+    model.compile(**tiny.sgd(0.1), run_eagerly=True)
+    expected = None
+    for step in range(40):
+        model.train_on_batch(tiny.images(4), tiny.labels(4))
+        kept = min(ema_momentum, 0.5 ** (20.0 / step)) if step else 0.0
+        value = model.generator.get_layer("start").kernel.numpy().astype("float64")
+        expected = value if expected is None else kept * expected + (1.0 - kept) * value
+    found = model.ema_generator.get_layer("start").kernel.numpy()
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def batch_norm_sagan(momentum, **kwargs):
+    """Networks as users have them, with Keras's own batch normalization."""
+    generator = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.Dense(4 * 4 * 8),
+            layers.Reshape((4, 4, 8)),
+            layers.BatchNormalization(momentum=momentum, name="norm"),
+            layers.ReLU(),
+            layers.Conv2DTranspose(2, 4, strides=2, padding="same", activation="tanh"),
+        ]
+    )
+    discriminator = keras.Sequential(
+        [keras.Input(tiny.SHAPE), layers.Flatten(), layers.Dense(8, "relu"), layers.Dense(1)]
+    )
+    return SAGAN(generator, discriminator, latent_dim=3, seed=1, **kwargs)
+
+
+@pytest.mark.parametrize("run_eagerly", [True, False])
+def test_statistics_of_keras_batch_norm_begin_with_plain_means(run_eagerly):
+    model = batch_norm_sagan(momentum=0.999)
+    model.compile(*(keras.optimizers.SGD(0.0) for _ in range(2)), run_eagerly=run_eagerly)
+    norm = model.generator.get_layer("norm")
+    features = keras.Model(model.generator.inputs, norm.input)
+    means, variances = [], []
+    for step in range(4):
+        latents = draw_noise((1, step, 1), 8, 3)[0]
+        values = keras.ops.convert_to_numpy(features(latents))
+        means.append(values.mean((0, 1, 2)))
+        variances.append(values.var((0, 1, 2)))
+        model.train_on_batch(tiny.images(8))
+        np.testing.assert_allclose(norm.moving_mean, np.mean(means, 0), atol=1e-5)
+        np.testing.assert_allclose(norm.moving_variance, np.mean(variances, 0), atol=1e-5)
+    assert norm.momentum == 0.999
+
+
+def blobs(count, seed=0):
+    """Gray 32 pixel images of one bright square each, on a dark ground."""
+    rng = np.random.default_rng(seed)
+    images = np.full((count, 32, 32, 1), 20, "uint8")
+    for image, (y, x), size in zip(
+        images, rng.integers(2, 14, (count, 2)), rng.integers(6, 16, count)
+    ):
+        image[y : y + size, x : x + size] = 220
+    return images
+
+
+@pytest.mark.parametrize("networks", ["default", "keras"])
+def test_a_short_run_shows_what_it_learned(networks):
+    """In inference, averaged or not, pictures are those by the statistics of their own batch."""
+    keras.utils.set_random_seed(0)
+    if networks == "default":
+        arguments = {
+            "image_size": 32,
+            "base_filters": 4,
+            "channels": 1,
+            "attention_resolutions": (),
+        }
+        model = SAGAN(
+            build_generator(latent_dim=8, **arguments),
+            build_discriminator(**arguments),
+            latent_dim=8,
+            ema_momentum=0.999,
+            seed=0,
+        )
+        images = blobs(512)
+    else:
+        model = batch_norm_sagan(0.999, ema_momentum=0.999)
+        images = np.repeat(blobs(512)[:, ::4, ::4], 2, axis=-1)
+    model.compile()
+    data = np.resize(images, (200 * 16, *images.shape[1:]))
+    model.fit(data, batch_size=16, verbose=0)
+    assert int(model.steps.numpy()) == 200
+
+    latents = np.random.default_rng(5).standard_normal((256, model.latent_dim)).astype("float32")
+    distances = {}
+    for name, network in (("raw", model.generator), ("averaged", model.ema_generator)):
+        with keras.StatelessScope():
+            pictures = network(latents, training=True)
+        by_batch = np.clip(np.round((np.asarray(pictures) + 1) * 127.5), 0, 255).astype("uint8")
+        moving = model.generate(256, latents=latents, use_ema=name == "averaged")
+        for kind, pictures in (("batch", by_batch), ("moving", moving)):
+            metric = FrechetInceptionDistance(lambda x: x[:, ::2, ::2, 0].reshape(len(x), -1))
+            metric.update_state(images, real=True)
+            metric.update_state(pictures, real=False)
+            distances[name, kind] = float(metric.result())
+        assert distances[name, "moving"] < 1.1 * distances[name, "batch"]
