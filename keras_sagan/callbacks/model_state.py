@@ -5,6 +5,8 @@ import re
 import tensorflow as tf
 from keras import backend
 
+from keras_sagan.layers.conditional_batch_norm import SETTLED
+
 NETWORKS = ("generator", "discriminator", "ema_generator")
 OPTIMIZERS = ("optimizer", "d_optimizer")
 
@@ -127,7 +129,12 @@ def assign_state(model, seed, values):
     sorted_values = {}
     for key in sorted(values):
         sorted_values.setdefault(key.split(":")[0], []).append(values[key])
+    has_counts = any(map(_is_count, values))
     for part, variables in state_of(model).items():
+        if not has_counts:
+            counts, variables = _apart(variables, lambda variable: variable.path)
+            for count in counts:
+                count.assign(SETTLED)
         for variable, value in zip(variables, sorted_values.get(part, [])):
             variable.assign(value)
     if model.seed != seed:
@@ -158,6 +165,9 @@ def check_architecture(model, saved, path):
         optimizers = saved["optimizers"]
         saved["variables"] = {k: v for k, v in saved["variables"].items() if k not in optimizers}
         saved["optimizers"] = {}
+    if not any(_is_count(path) for part in saved["variables"].values() for path, *_ in part):
+        for part, entries in present["variables"].items():
+            present["variables"][part] = _apart(entries, lambda entry: entry[0])[1]
     difference = first_difference(saved, present)
     if difference is not None:
         raise ValueError(
@@ -198,6 +208,19 @@ def first_difference(saved, present):
             extra = max(pair, key=len)[min(map(len, pair))]
             return f"in `{part}`, only the {has} has {_in_words(extra)}"
     return None
+
+
+def _is_count(path):
+    """Whether it is the count of a `ConditionalBatchNorm`, which older checkpoints don't have."""
+    return path.endswith("num_updates")
+
+
+def _apart(items, path_of):
+    """Splits a list into the counts of batch norms and all else."""
+    lists = [], []
+    for item in items:
+        lists[not _is_count(path_of(item))].append(item)
+    return lists
 
 
 def _plain(path, part):

@@ -5,7 +5,9 @@ from keras import ops
 
 from keras_sagan.ops.compiled import uses_compiled
 from keras_sagan.ops.labels import check_labels
-from keras_sagan.ops.normalization import moments, scale_and_shift
+from keras_sagan.ops.normalization import moments, ramped_momentum, scale_and_shift
+
+SETTLED = 2**30  # So many updates that `momentum` alone rules.
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
@@ -15,13 +17,15 @@ class ConditionalBatchNorm(keras.layers.Layer):
     `outputs = (images - mean) / sqrt(variance + epsilon) * gamma[labels] + beta[labels]`, with the
     moments of the whole batch. Moments are taken in two passes in float32, whatever the policy,
     so that a large mean costs little precision. With one class it is a `BatchNormalization`, and
-    the labels may be left out. The defaults are those of SAGAN, not of Keras.
+    the labels may be left out. The defaults are those of SAGAN, not of Keras. The moving
+    statistics don't lean on where they start: they are plain means of the first ten batches, then
+    means over about the last tenth of all updates, until `momentum` keeps less than that.
 
     Args:
         num_classes: Positive integer, the rows of the two tables.
         axis: Integer, the axis of the channels. Defaults to `-1`.
-        momentum: Float in [0, 1], the share of the moving statistics that a training call keeps.
-            Defaults to `0.999`.
+        momentum: Float in [0, 1], the largest share of the moving statistics that a training call
+            keeps; early calls keep less, and with `1` they never move. Defaults to `0.999`.
         epsilon: Positive float, added to the variance. Defaults to `1e-5`.
         synchronized: Boolean, whether the moments are those of the global batch over all
             replicas of a `tf.distribute` strategy (TensorFlow only). Defaults to `False`.
@@ -37,7 +41,9 @@ class ConditionalBatchNorm(keras.layers.Layer):
 
     State:
         `moving_mean` and `moving_variance`, of shape `(channels,)`: move with `training=True`,
-        used otherwise. An empty batch leaves them as they are.
+        used otherwise. `num_updates`, int32 of shape `()`: how often they moved. An empty batch
+        leaves all three as they are. From files without `num_updates` the statistics are taken as
+        settled: `momentum` alone rules.
 
     Raises:
         ValueError: For `num_classes < 1`, a `momentum` outside [0, 1], an `epsilon` that isn't
@@ -103,6 +109,15 @@ class ConditionalBatchNorm(keras.layers.Layer):
         self.moving_variance = self.add_weight(
             name="moving_variance", initializer="ones", **statistic
         )
+        self.num_updates = self.add_weight(
+            name="num_updates",
+            shape=(),
+            initializer="zeros",
+            dtype="int32",
+            trainable=False,
+            autocast=False,
+            aggregation="only_first_replica",
+        )
 
     def call(self, images, labels=None, training=False):
         labels = self._checked(labels, images)
@@ -110,8 +125,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
         x = ops.cast(images, keras.backend.result_type(images.dtype, "float32"))
         if training and self.trainable:
             mean, variance = self._moments(x)
-            self._update(self.moving_mean, mean, x)
-            self._update(self.moving_variance, variance, x)
+            self._update_statistics(mean, variance, ops.size(x) > 0)
         else:
             mean = ops.cast(self.moving_mean, x.dtype)
             variance = ops.cast(self.moving_variance, x.dtype)
@@ -147,11 +161,15 @@ class ConditionalBatchNorm(keras.layers.Layer):
         mean, variance = ops.moments(x - self._expand(shift, x), axes, synchronized=True)
         return mean + shift, variance
 
-    def _update(self, statistic, value, x):
-        old = ops.cast(statistic, value.dtype)
-        new = old * self.momentum + value * (1.0 - self.momentum)
-        # The moments of an empty batch are NaN.
-        statistic.assign(ops.where(ops.size(x) > 0, new, old))
+    def _update_statistics(self, mean, variance, is_any):
+        if self.momentum == 1.0:
+            return
+        kept = ops.cast(ramped_momentum(self.momentum, self.num_updates), mean.dtype)
+        for statistic, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            old = ops.cast(statistic, value.dtype)
+            # The moments of an empty batch are NaN.
+            statistic.assign(ops.where(is_any, old * kept + value * (1.0 - kept), old))
+        self.num_updates.assign(self.num_updates + ops.cast(is_any, "int32"))
 
     def _lookup(self, labels, x):
         if labels is None:
@@ -173,6 +191,12 @@ class ConditionalBatchNorm(keras.layers.Layer):
     def compute_output_spec(self, images, labels=None, training=False):
         self._checked(labels, images)
         return keras.KerasTensor(images.shape, dtype=self.compute_dtype)
+
+    def load_own_variables(self, store):
+        values = {key: store[key] for key in store.keys()}
+        if len(values) == 4:  # Written before there was `num_updates`, the last one.
+            values["4"] = SETTLED
+        super().load_own_variables(values)
 
     def get_config(self):
         return {

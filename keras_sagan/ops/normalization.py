@@ -55,6 +55,27 @@ def scale_and_shift(x, scale, shift):
     return with_gradient(_product, gradient)(x, scale, shift)
 
 
+def ramped_momentum(momentum, updates):
+    """The share of a moving average that its next update keeps, so that its start is forgotten.
+
+    The first ten updates make it their plain mean, later ones the mean over about the last tenth
+    of all, until `momentum` keeps less than that. The new value's share is
+    `max(1 - momentum, 1 / min(n, max(10, n / 10)))` at the `n`-th update.
+
+    Args:
+        momentum: Float in [0, 1]. With 1 the average never moves.
+        updates: Integer tensor of shape `()`, the updates made before.
+
+    Returns:
+        float32 tensor of shape `()`.
+    """
+    if momentum >= 1.0:
+        return ops.ones((), "float32")
+    count = ops.cast(updates, "float32") + 1.0
+    window = ops.minimum(count, ops.maximum(10.0, count / 10.0))
+    return ops.minimum(momentum, 1.0 - 1.0 / window)
+
+
 LEAST = 2**15  # Of smaller maps it takes long to compile for what it saves.
 _product = compiled(lambda x, scale, shift: x * scale + shift, least=LEAST)
 _sloped = compiled(lambda x, mean, slope, offset: (x - mean) * slope + offset, least=LEAST)

@@ -1,3 +1,6 @@
+import zipfile
+
+import h5py
 import keras
 import numpy as np
 import oracles
@@ -17,7 +20,7 @@ def numpy(x):
 
 
 def test_layer_contract(tmp_path):
-    check_layer(ConditionalBatchNorm, {"num_classes": 4}, (IMAGES, LABELS), tmp_path, 2, 2)
+    check_layer(ConditionalBatchNorm, {"num_classes": 4}, (IMAGES, LABELS), tmp_path, 2, 3)
 
 
 def test_hand_computed():
@@ -54,6 +57,8 @@ def test_oracle(axis):
 def test_one_class_is_keras_batch_normalization(labels):
     ours = ConditionalBatchNorm(1, momentum=0.9, epsilon=1e-3)
     theirs = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-3)
+    ours.build(IMAGES.shape)
+    ours.num_updates.assign(9)  # From the tenth update on `momentum` alone rules.
     for training in (True, True, False):
         received = numpy(ours(IMAGES, labels, training=training))
         np.testing.assert_allclose(
@@ -102,30 +107,99 @@ def test_half_precision_has_float32_moments():
     outputs = numpy(layer(images, training=True)).astype("float32")
     assert np.isfinite(outputs).all()
     assert abs(outputs.std() - 1.0) < 0.01
-    half = images.astype("float16").astype("float64")
-    expected = 0.999 + 0.001 * half.var(axis=(0, 1, 2))
+    expected = images.astype("float16").astype("float64").var(axis=(0, 1, 2))
     np.testing.assert_allclose(numpy(layer.moving_variance), expected, rtol=1e-4)
 
 
 def test_statistics_move_in_training_only():
-    layer = ConditionalBatchNorm(4, momentum=0.75)
+    layer = ConditionalBatchNorm(4)
     layer(IMAGES, LABELS)
     np.testing.assert_array_equal(numpy(layer.moving_mean), 0.0)
     layer(IMAGES, LABELS, training=True)
-    mean = IMAGES.mean(axis=(0, 1, 2))
-    np.testing.assert_allclose(numpy(layer.moving_mean), 0.25 * mean, rtol=1e-5)
+    np.testing.assert_allclose(numpy(layer.moving_mean), IMAGES.mean(axis=(0, 1, 2)), rtol=1e-5)
+    moved = layer.get_weights()
     layer.trainable = False
+    layer(1.0 + IMAGES, LABELS, training=True)
+    for old, new in zip(moved, layer.get_weights()):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_momentum_of_one_keeps_the_statistics():
+    layer = ConditionalBatchNorm(4, momentum=1)
+    layer.build(IMAGES.shape)
+    start = layer.get_weights()
     layer(IMAGES, LABELS, training=True)
-    np.testing.assert_allclose(numpy(layer.moving_mean), 0.25 * mean, rtol=1e-5)
+    for old, new in zip(start, layer.get_weights()):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.75, 0.9, 0.999])
+def test_the_first_batches_count_alike(momentum):
+    """By hand: the share of batch n is 1, 1/2, 1/3, …, 1/10, 1/10, …, and never too small."""
+    rng = np.random.default_rng(0)
+    batches = rng.normal(rng.normal(size=(30, 1, 1)), 2.0, (30, 8, 3)).astype("float32")
+    layer = ConditionalBatchNorm(1, momentum=momentum)
+    mean, variance = np.zeros(3), np.ones(3)
+    for index, batch in enumerate(batches):
+        layer(batch, training=True)
+        share = max(1.0 - momentum, 1.0 / min(index + 1, 10))
+        mean = (1.0 - share) * mean + share * batch.mean(0, dtype="float64")
+        variance = (1.0 - share) * variance + share * batch.var(0, dtype="float64")
+        np.testing.assert_allclose(numpy(layer.moving_mean), mean, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(numpy(layer.moving_variance), variance, rtol=1e-4)
+        if index == 9 and momentum >= 0.9:
+            np.testing.assert_allclose(mean, batches[:10].mean((0, 1)), rtol=1e-5)
 
 
 def test_empty_batch_leaves_the_statistics():
     layer = ConditionalBatchNorm(4)
-    layer(IMAGES, LABELS, training=True)
-    before = [numpy(w).copy() for w in layer.weights]
-    assert tuple(layer(IMAGES[:0], LABELS[:0], training=True).shape) == (0, 4, 5, 3)
-    for old, new in zip(before, layer.weights):
-        np.testing.assert_array_equal(old, numpy(new))
+    for _ in range(2):  # Neither at the start nor later.
+        before = [numpy(w).copy() for w in layer.weights]
+        assert tuple(layer(IMAGES[:0], LABELS[:0], training=True).shape) == (0, 4, 5, 3)
+        for old, new in zip(before, layer.weights):
+            np.testing.assert_array_equal(old, numpy(new))
+        layer(IMAGES, LABELS, training=True)
+    assert int(numpy(layer.num_updates)) == 2
+
+
+def norm_network():
+    inputs, labels = keras.Input(IMAGES.shape[1:]), keras.Input((), dtype="int32")
+    return keras.Model([inputs, labels], ConditionalBatchNorm(4, name="norm")(inputs, labels))
+
+
+def test_files_without_the_count_are_settled(tmp_path):
+    """As this package wrote them before the layer had `num_updates`."""
+    network = norm_network()
+    network([IMAGES, LABELS], training=True)
+    expected = numpy(network([IMAGES, LABELS]))
+    network.save(tmp_path / "new.keras")
+    network.save_weights(tmp_path / "new.weights.h5")
+    new = keras.saving.load_model(tmp_path / "new.keras").get_layer("norm")
+    assert int(numpy(new.num_updates)) == 1
+    remove_count(tmp_path / "new.weights.h5", tmp_path / "old.weights.h5")
+    with zipfile.ZipFile(tmp_path / "new.keras") as file:
+        file.extractall(tmp_path)
+    remove_count(tmp_path / "model.weights.h5", tmp_path / "model.weights.h5")
+    with zipfile.ZipFile(tmp_path / "old.keras", "w") as file:
+        for name in ("metadata.json", "config.json", "model.weights.h5"):
+            file.write(tmp_path / name, name)
+    restored = norm_network()
+    restored.load_weights(tmp_path / "old.weights.h5")
+    for old in (keras.saving.load_model(tmp_path / "old.keras"), restored):
+        np.testing.assert_array_equal(numpy(old([IMAGES, LABELS])), expected)
+        old([1.0 + IMAGES, LABELS], training=True)
+        mean = IMAGES.mean(axis=(0, 1, 2))
+        received = numpy(old.get_layer("norm").moving_mean)
+        np.testing.assert_allclose(received, mean + 0.001, rtol=1e-6)
+
+
+def remove_count(path, target):
+    """Copies a file of weights without the last weight of the norm."""
+    with h5py.File(path) as file, h5py.File(target.with_suffix(".part"), "w") as other:
+        for name in file:
+            file.copy(name, other)
+        del other["layers/conditional_batch_norm/vars/4"]
+    target.with_suffix(".part").rename(target)
 
 
 def test_mask_is_untouched():

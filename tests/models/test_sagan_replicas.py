@@ -193,8 +193,7 @@ def test_synchronised_statistics_do_not_cancel(mean):
     exact = images.astype("float64")
     expected = (exact - exact.mean((0, 1, 2))) / np.sqrt(exact.var((0, 1, 2)) + 1e-5)
     assert np.abs(outputs - expected).max() <= 5e-3
-    expected = 0.999 + 0.001 * exact.var((0, 1, 2))
-    np.testing.assert_allclose(np.asarray(layer.moving_variance), expected, rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(layer.moving_variance), exact.var((0, 1, 2)), rtol=1e-3)
 
 
 @pytest.mark.parametrize("batch_size, sizes", [(13, r"\[7, 6\]"), (39, r"\[1, 0\]")])

@@ -6,7 +6,7 @@ import pytest
 from gradients import gradients_of
 from keras import ops
 
-from keras_sagan.ops.normalization import moments, scale_and_shift
+from keras_sagan.ops.normalization import moments, ramped_momentum, scale_and_shift
 
 AXES = [0, 1, 2]
 
@@ -83,3 +83,19 @@ def test_gradients_in_a_graph_with_a_batch_of_any_size(jit_compile):
     for batch in (1, 6):
         (x,) = draw((batch, 4, 5, 3))
         assert_close([ours(x).numpy()], [plain(x).numpy()])
+
+
+@pytest.mark.parametrize(
+    "momentum, updates, kept",
+    [
+        *((0.999, 0, 0.0), (0.999, 1, 1 / 2), (0.999, 2, 2 / 3), (0.999, 9, 0.9)),
+        *((0.999, 99, 0.9), (0.999, 199, 0.95), (0.999, 4_999, 0.998), (0.999, 9_999, 0.999)),
+        *((0.999, 50_000, 0.999), (0.999, 2**30, 0.999), (0.9999, 99_999, 0.9999)),
+        *((0.9, 1, 1 / 2), (0.9, 50, 0.9), (0.75, 2, 2 / 3), (0.75, 3, 0.75), (0.75, 100, 0.75)),
+        *((0.0, 0, 0.0), (0.0, 100, 0.0), (1.0, 0, 1.0), (1, 100, 1.0)),
+    ],
+)
+def test_ramped_momentum(momentum, updates, kept):
+    received = ramped_momentum(momentum, ops.convert_to_tensor(updates, "int32"))
+    assert keras.backend.standardize_dtype(received.dtype) == "float32"
+    np.testing.assert_allclose(ops.convert_to_numpy(received), kept, rtol=1e-6)

@@ -64,9 +64,12 @@ class PlainSAGAN:
         x = tf.reshape(x, (-1, 4, 4, 8))
         mean = tf.reduce_mean(x, (0, 1, 2))
         variance = tf.reduce_mean((x - mean) ** 2, (0, 1, 2))
+        count = int(w["norm/num_updates"]) + 1
+        moved["norm/num_updates"] = count
+        share = max(1 - self.momentum, 1 / min(count, max(10, count / 10)))
         for kind, value in (("mean", mean), ("variance", variance)):
             old = w[f"norm/moving_{kind}"]
-            moved[f"norm/moving_{kind}"] = self.momentum * old + (1 - self.momentum) * value
+            moved[f"norm/moving_{kind}"] = (1 - share) * old + share * value
         x = (x - mean) / tf.sqrt(variance + self.epsilon)
         x = x * tf.gather(w["norm/gamma"], labels)[:, None, None]
         x = x + tf.gather(w["norm/beta"], labels)[:, None, None]
