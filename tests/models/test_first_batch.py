@@ -1,4 +1,4 @@
-"""What training says about data and networks that would train without a word and come to nothing."""
+"""Data and networks that would train without a word and come to nothing: training says so."""
 
 import warnings
 

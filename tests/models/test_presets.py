@@ -105,3 +105,23 @@ def test_unknown_names():
 def test_unknown_overrides(name):
     with pytest.raises(ValueError, match=f"`overrides` must be settings of .*Received: {name}"):
         SAGAN.from_preset("sagan_fashion_mnist_32", **{name: 1, "base_filters": 8})
+
+
+class WithPenalty(SAGAN):
+    def __init__(self, *args, weight=10.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.weight = weight
+
+
+class Wrapped(WithPenalty):
+    def __init__(self, *networks, **kwargs):
+        super().__init__(*networks, **kwargs)
+
+
+@pytest.mark.parametrize("kind", [WithPenalty, Wrapped])
+def test_subclasses_that_hand_arguments_on(kind):
+    settings = {"image_size": 8, "attention_resolutions": (), **NARROW}
+    model = kind.from_preset("sagan_cifar10_32", weight=3.0, d_steps=2, seed=5, **settings)
+    assert (model.weight, model.d_steps, model.seed, model.num_classes) == (3.0, 2, 5, 5)
+    with pytest.raises(ValueError, match="`overrides` must be settings.*Received: wieght"):
+        kind.from_preset("sagan_cifar10_32", wieght=3.0, **settings)

@@ -816,3 +816,101 @@ def test_latents_are_normal_and_finite_at_both_ends():
     numbers = normal_from_bits(tf.range(0, 2**23, 97)).numpy()  # evenly over all values
     assert abs(numbers.mean()) < 1e-3 and abs(numbers.std() - 1.0) < 1e-3
     assert np.mean(np.abs(numbers) < 1.0) == pytest.approx(0.6827, abs=1e-3)
+
+
+class TwiceInTraining(layers.Layer):
+    def call(self, x, training=False):
+        return 2.0 * x if training else x
+
+
+def small_networks(*between):
+    keras.utils.set_random_seed(3)
+    generator = keras.Sequential(
+        [keras.Input((3,)), layers.Dense(128, activation="tanh"), layers.Reshape(tiny.SHAPE)]
+    )
+    discriminator = keras.Sequential(
+        [keras.Input(tiny.SHAPE), layers.Flatten(), layers.Dense(4), *between, layers.Dense(1)]
+    )
+    return generator, discriminator
+
+
+def test_losses_of_the_discriminator_are_not_the_generators():
+    """What its layers add to its loss teaches the discriminator alone."""
+    found = []
+    for between in ((), (layers.ActivityRegularization(l2=10.0),)):
+        model = SAGAN(*small_networks(*between), latent_dim=3, seed=1)
+        # The discriminator stays what it is, so that the generator's gradients agree.
+        model.compile(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.0), run_eagerly=True)
+        model.train_on_batch(tiny.images(4))
+        found.append(model.generator.get_weights())
+    for one, other in zip(*found):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_generator_learns_from_the_discriminator_as_it_is_in_training():
+    generator, discriminator = small_networks(TwiceInTraining())
+    before = generator.get_weights()
+    model = SAGAN(generator, discriminator, latent_dim=3, seed=1)
+    rates = keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.0)
+    model.compile(*rates, loss="wasserstein", run_eagerly=True)
+    logs = model.train_on_batch(tiny.images(4), return_dict=True)
+    after = generator.get_weights()
+    generator.set_weights(before)
+    with tf.GradientTape() as tape:
+        images = generator(draw_noise((1, 0, 1), 4, 3)[0])
+        loss = -tf.reduce_mean(discriminator(images, training=True))
+    assert logs["g_loss"] == pytest.approx(float(loss), abs=1e-6)
+    gradients = tape.gradient(loss, generator.trainable_variables)
+    for old, new, gradient in zip(before, after, gradients):
+        np.testing.assert_allclose(new, old - 0.1 * gradient.numpy(), atol=1e-6)
+
+
+def test_evaluate_draws_no_latents_of_training():
+    seen = []
+    model = tiny.build_sagan(on_generator=lambda latents, _: seen.extend(map(tuple, latents)))
+    model.compile(**tiny.sgd(0.0), run_eagerly=True)
+    images, labels = tiny.images(12), tiny.labels(12)
+    model.fit(images, labels, batch_size=4, verbose=0)
+    trained = set(seen)
+    seen.clear()
+    model.evaluate(images, labels, batch_size=4, verbose=0)
+    assert len(seen) == 12 and not trained & set(seen)
+
+
+@pytest.mark.parametrize("run_eagerly", [True, False])
+def test_metrics_of_a_subclass_and_of_its_layers_are_of_an_epoch(run_eagerly):
+    class Counting(SAGAN):
+        def __init__(self, *args, factor=2.0, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.factor = factor
+            self.pixels = keras.metrics.Sum(name="pixels")
+
+        def train_step(self, data):
+            logs = super().train_step(data)
+            self.pixels.update_state(self.factor * tf.ones_like(data[..., 0]))
+            return {**logs, "pixels": self.pixels.result()}
+
+    model = Counting(tiny.build_generator(None), tiny.build_discriminator(None), 3, seed=1)
+    model.compile(**tiny.sgd(), run_eagerly=run_eagerly)
+    history = model.fit(tiny.images(8), batch_size=4, epochs=3, verbose=0).history
+    assert history["pixels"] == [2.0 * 8 * 64] * 3
+    assert [x.name for x in model.metrics].count("loss") == 0
+
+
+def test_methods_that_a_gan_does_not_call():
+    class Own(SAGAN):
+        def compute_loss(self, *args, **kwargs):
+            return 0.0
+
+    model = Own(tiny.build_generator(None), tiny.build_discriminator(None), 3)
+    with pytest.warns(UserWarning, match="`compute_loss` of Own is never called.*`loss`"):
+        model.compile()
+
+
+def test_one_optimizer_alone():
+    model = tiny.build_sagan()
+    for optimizer in ("adam", {"class_name": "Adam", "config": {}}, keras.optimizers.Adam()):
+        with pytest.raises(ValueError, match="`d_optimizer` must be given too.*Received: g_opt"):
+            model.compile(optimizer)
+    model.compile(keras.optimizers.SGD(0.5), "auto")
+    assert float(model.d_optimizer.learning_rate) == pytest.approx(4e-4)
