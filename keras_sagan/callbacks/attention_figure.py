@@ -3,10 +3,9 @@ from pathlib import Path
 import keras
 
 from keras_sagan.callbacks.schedule import is_due
+from keras_sagan.checks import check_integer, require
 from keras_sagan.visualization.classes import spread_classes
-from keras_sagan.visualization.grid import check_integer
 from keras_sagan.visualization.model_attention import draw_attention, row_names
-from keras_sagan.visualization.optional import require
 from keras_sagan.visualization.query_points import check_points
 
 

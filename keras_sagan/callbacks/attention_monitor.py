@@ -2,9 +2,9 @@ import keras
 import numpy as np
 
 from keras_sagan.callbacks.schedule import is_due
+from keras_sagan.checks import check_integer
 from keras_sagan.ops.attention import attention_entropy
 from keras_sagan.visualization.classes import spread_classes
-from keras_sagan.visualization.grid import check_integer
 
 
 class AttentionMonitor(keras.callbacks.Callback):

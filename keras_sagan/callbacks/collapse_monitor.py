@@ -5,8 +5,8 @@ import numpy as np
 
 from keras_sagan.callbacks.schedule import is_due
 from keras_sagan.callbacks.training_checkpoint import TrainingCheckpoint
+from keras_sagan.checks import check_integer
 from keras_sagan.visualization.classes import spread_classes
-from keras_sagan.visualization.grid import check_integer
 
 # Classes whose samples are compared, where a model has more.
 MAX_CLASSES = 10

@@ -4,12 +4,12 @@ import keras
 import numpy as np
 
 from keras_sagan.callbacks.schedule import is_due
+from keras_sagan.checks import check_integer
 from keras_sagan.metrics.feature_extraction import FeatureExtraction
 from keras_sagan.metrics.feature_metric import FeatureMetric
 from keras_sagan.metrics.image_sources import GeneratedImages, batches_of, length_of
 from keras_sagan.metrics.progress import Progress
 from keras_sagan.metrics.protocol import extractor_info, package_versions
-from keras_sagan.visualization.grid import check_integer
 
 
 class FIDEvaluator(keras.callbacks.Callback):

@@ -5,10 +5,10 @@ import numpy as np
 
 from keras_sagan.callbacks.schedule import is_due
 from keras_sagan.callbacks.tensorboard import ImageLog
+from keras_sagan.checks import check_integer, require
 from keras_sagan.visualization.animation import save_gif
 from keras_sagan.visualization.classes import names_of, spread_classes
-from keras_sagan.visualization.grid import check_integer, read_image, sample_grid, save_image
-from keras_sagan.visualization.optional import require
+from keras_sagan.visualization.grid import read_image, sample_grid, save_image
 
 # Rows of a grid where the model has more classes than a page has room for.
 MAX_ROWS = 10

@@ -1,7 +1,7 @@
 import keras
 
 from keras_sagan.callbacks.schedule import is_due
-from keras_sagan.visualization.grid import check_integer
+from keras_sagan.checks import check_integer
 
 
 class SpectralMonitor(keras.callbacks.Callback):

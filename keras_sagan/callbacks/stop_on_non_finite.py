@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_sagan.callbacks.model_state import FiniteCheck
-from keras_sagan.visualization.grid import check_integer
+from keras_sagan.checks import check_integer
 
 # A step computes the discriminator's loss before the generator's.
 ORDER = ("d_loss", "g_loss")

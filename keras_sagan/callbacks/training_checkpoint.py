@@ -20,8 +20,8 @@ from keras_sagan.callbacks.model_state import (
     metrics_of,
     state_of,
 )
+from keras_sagan.checks import check_integer
 from keras_sagan.distribution import check_workers_agree, chief_decides, is_chief
-from keras_sagan.visualization.grid import check_integer
 
 
 class TrainingCheckpoint(keras.callbacks.Callback):

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from keras_sagan.checks import require
 from keras_sagan.visualization.grid import check_images
-from keras_sagan.visualization.optional import parent_made, require
+from keras_sagan.visualization.optional import parent_made
 
 
 def save_gif(path, frames, seconds=0.1, last_seconds=1.5):

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 
+from keras_sagan.checks import require
 from keras_sagan.visualization.grid import check_images
-from keras_sagan.visualization.optional import new_figure, parent_made, require
+from keras_sagan.visualization.optional import new_figure, parent_made
 from keras_sagan.visualization.query_points import check_points
 
 # Colours that people with any colour vision tell apart: orange, sky blue and bluish green first.

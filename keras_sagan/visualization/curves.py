@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from keras_sagan.visualization.optional import new_figure, parent_made, require
+from keras_sagan.checks import require
+from keras_sagan.visualization.optional import new_figure, parent_made
 
 # Blue, vermilion, bluish green, orange, reddish purple, sky blue: Okabe and Ito, 2008.
 LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from keras_sagan.visualization.optional import parent_made, require
+from keras_sagan.checks import check_integer, require
+from keras_sagan.visualization.optional import parent_made
 
 # The shortest side, in pixels, that an image of a sample grid is enlarged to.
 LEGIBLE_PIXELS = 64
@@ -38,24 +39,6 @@ def check_images(images):
             f"1 or 3 channels. Received: images of shape={images.shape}"
         )
     return images
-
-
-def check_integer(name, value, minimum):
-    """Raises unless a value is an integer and large enough.
-
-    Args:
-        name: String. The argument's name.
-        value: What was received for it.
-        minimum: Integer. The smallest value allowed.
-
-    Raises:
-        ValueError: If `value` isn't an integer of at least `minimum`.
-    """
-    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not is_integer or value < minimum:
-        raise ValueError(
-            f"`{name}` must be an integer of at least {minimum}. Received: {name}={value!r}"
-        )
 
 
 def grid_shape(num_images, rows=None, columns=None):

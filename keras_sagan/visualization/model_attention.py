@@ -6,9 +6,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_sagan.checks import check_integer
 from keras_sagan.visualization.attention import plot_attention
 from keras_sagan.visualization.classes import names_of, spread_classes
-from keras_sagan.visualization.grid import check_integer
 
 
 def draw_attention(

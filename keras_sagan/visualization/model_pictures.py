@@ -6,18 +6,17 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_sagan.checks import check_integer, require
 from keras_sagan.visualization.animation import save_gif
 from keras_sagan.visualization.classes import names_of, spread_classes
 from keras_sagan.visualization.grid import (
     LABEL_GREY,
     check_images,
-    check_integer,
     image_grid,
     legible_scale,
     sample_grid,
     save_image,
 )
-from keras_sagan.visualization.optional import require
 
 HEADER_PIXELS, HEADER_FONT = 26, 12
 

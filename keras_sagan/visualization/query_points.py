@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from keras_sagan.visualization.grid import check_images, check_integer
+from keras_sagan.checks import check_integer
+from keras_sagan.visualization.grid import check_images
 
 
 def choose_query_points(image, num_points=3):
