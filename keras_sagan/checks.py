@@ -102,6 +102,33 @@ def check_boolean(name, value):
     return bool(value)
 
 
+def check_pair(name, value):
+    """Checks a positive integer, or a list or tuple of two.
+
+    Args:
+        name: String. The argument's name.
+        value: What was received for it.
+
+    Returns:
+        Tuple of two Python integers.
+
+    Raises:
+        ValueError: For anything else.
+
+    Example:
+
+    >>> check_pair("kernel_size", 3)
+    (3, 3)
+    """
+    pair = tuple(value) if isinstance(value, (list, tuple)) else (value, value)
+    found = tuple(_integer(x) for x in pair)
+    if len(found) != 2 or any(x is None or x < 1 for x in found):
+        raise ValueError(
+            f"`{name}` must be a positive integer or a pair of them. Received: {name}={value!r}"
+        )
+    return found
+
+
 def check_choice(name, value, choices, expected=None):
     """Checks that a value is one of several.
 
