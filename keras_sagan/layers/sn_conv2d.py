@@ -22,6 +22,7 @@ from keras_sagan.ops.winograd import (
     winograd_upsample_convolve,
 )
 
+ALGORITHMS = ("auto", "direct", "winograd")
 DIRECT = {"up": upsample_convolve, "down": convolve_pool}
 WINOGRAD = {
     None: winograd_convolve,
@@ -138,7 +139,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
         )
         self._set_spectral_norm(power_iterations, epsilon, equality_constrained)
         self._set_resample(resample)
-        self.algorithm = check_choice("algorithm", algorithm, ("auto", "direct", "winograd"))
+        self.algorithm = check_choice("algorithm", algorithm, ALGORITHMS)
         self.supports_masking = True
 
     def _set_resample(self, resample):
