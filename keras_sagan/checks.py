@@ -219,6 +219,29 @@ def check_dict(name, value, keys=None):
     return found
 
 
+def check_list(name, value, optional=False):
+    """Checks a list, a tuple or another sequence but a string, and returns it as a list.
+
+    Args:
+        name: String. The argument's name.
+        value: What was received for it.
+        optional: Boolean. Whether `None` is allowed too, and returned. Defaults to `False`.
+
+    Returns:
+        A new list, or `None`.
+
+    Raises:
+        ValueError: For anything else.
+    """
+    if value is None and optional:
+        return None
+    if hasattr(value, "__len__") and not isinstance(value, (str, bytes, dict)):
+        if getattr(value, "shape", None) != ():
+            return list(value)
+    expected = "a list" + (" or None" if optional else "")
+    raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
+
+
 def check_path(name, value, optional=False):
     """Checks a path, a string or `os.PathLike`, and returns it as a string; `None` as it is."""
     if value is None and optional:

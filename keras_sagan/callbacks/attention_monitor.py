@@ -42,11 +42,9 @@ class AttentionMonitor(keras.callbacks.Callback):
 
     def __init__(self, num_images=16, seed=0, every_epochs=1):
         super().__init__()
-        check_integer("num_images", num_images, 1)
-        check_integer("every_epochs", every_epochs, 1)
-        self.num_images = num_images
-        self.seed = seed
-        self.every_epochs = every_epochs
+        self.num_images = check_integer("num_images", num_images, 1)
+        self.seed = check_integer("seed", seed, 0)
+        self.every_epochs = check_integer("every_epochs", every_epochs, 1)
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is None:

@@ -39,8 +39,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
 
     def __init__(self, every_steps=1):
         super().__init__()
-        check_integer("every_steps", every_steps, 1)
-        self.every_steps = every_steps
+        self.every_steps = check_integer("every_steps", every_steps, 1)
         self.reason = None  # What the warning said, after training stopped.
 
     def on_train_begin(self, logs=None):
