@@ -318,6 +318,4 @@ def _integers(minimum, maximum):
         return f"an integer in [{minimum}, {f'2**{end.bit_length() - 1}' if is_power else end})"
     if minimum is None:
         return "a positive integer"
-    if minimum == 0:
-        return "a non-negative integer"
     return "an integer" if minimum == -math.inf else f"an integer of at least {minimum}"

@@ -120,7 +120,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             num_classes = check_integer("num_classes", num_classes)
         d_steps = check_integer("d_steps", d_steps)
         ema_momentum = check_float("ema_momentum", ema_momentum, 0, below=1, optional=True)
-        ema_start = check_integer("ema_start", ema_start, 0)
+        ema_start = check_integer("ema_start", ema_start, 0, expected="a non-negative integer")
         seed = check_integer("seed", seed, 0, 2**31 - 1, optional=True)
         ttur = _checked_ttur(ttur)
         self.generator = generator

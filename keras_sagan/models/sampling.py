@@ -50,7 +50,8 @@ class SamplingMixin:
                 `seed` or `truncation` out of range.
         """
         num_images = check_integer("num_images", num_images)
-        seed = check_integer("seed", seed, 0, optional=True)
+        expected = "a non-negative integer or None"
+        seed = check_integer("seed", seed, 0, optional=True, expected=expected)
         truncation = check_float("truncation", truncation, above=0, optional=True)
         batch_size = check_integer("batch_size", batch_size)
         use_ema = check_boolean("use_ema", use_ema)
