@@ -7,6 +7,8 @@ import re
 import numpy as np
 import tensorflow as tf
 
+from keras_sagan.checks import check_choice, check_list, check_string
+
 STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
 """The names that `make_strategy` takes."""
 _TPU_PATIENCE = 60.0  # Seconds to wait for a TPU's address to answer.
@@ -43,8 +45,9 @@ def make_strategy(name="auto", devices=None, tpu=None):
     >>> strategy.num_replicas_in_sync
     1
     """
-    if name not in STRATEGIES:
-        raise ValueError(f"`name` must be one of {STRATEGIES}. Received: name={name!r}")
+    name = check_choice("name", name, STRATEGIES, f"one of {STRATEGIES}")
+    devices = check_list("devices", devices, optional=True)
+    tpu = check_string("tpu", tpu, optional=True)
     if name == "auto":
         name = _resolve(devices, tpu)
     for argument, value, user in (("devices", devices, "mirrored"), ("tpu", tpu, "tpu")):
@@ -71,7 +74,7 @@ def _check_devices(devices):
         return name.upper().rpartition("/")[2].removeprefix("DEVICE:")
 
     found = [plain(device.name) for device in tf.config.list_logical_devices()]
-    if devices is not None and (not devices or {plain(name) for name in devices} - set(found)):
+    if devices is not None and (not devices or {plain(str(name)) for name in devices} - set(found)):
         raise ValueError(
             f"`devices` must be a list of names among {found}. Received: devices={devices}"
         )

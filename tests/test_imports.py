@@ -11,6 +11,7 @@ import keras_sagan
 PACKAGE = Path(keras_sagan.__file__).parent
 MAY_IMPORT = {
     "version": set(),
+    "checks": set(),
     "ops": {"ops"},
     "layers": {"layers", "ops"},
     "losses": set(),
@@ -46,6 +47,7 @@ USES_TENSORFLOW = (
     "callbacks/model_state.py",
     "callbacks/tensorboard.py",
 )
+FOR_ALL = {"version", "checks"}
 OPS_MAY_USE = {"keras", "numpy"}
 FILES = {p.relative_to(PACKAGE).as_posix(): p for p in sorted(PACKAGE.rglob("*.py"))}
 
@@ -66,9 +68,11 @@ def test_imports(name):
     for imported in imports(FILES[name]):
         top, *rest = imported.split(".")
         if top == "keras_sagan":
-            assert rest[0] in MAY_IMPORT[unit] | {"version"}, f"{name} imports {imported}"
+            assert rest[0] in MAY_IMPORT[unit] | FOR_ALL, f"{name} imports {imported}"
         if top == "tensorflow":
             assert name.startswith(USES_TENSORFLOW), f"{name} imports TensorFlow"
+        if unit == "checks":
+            assert top in sys.stdlib_module_names | {"numpy"}, f"{name} imports {imported}"
         if unit == "ops" and top != "keras_sagan":
             is_allowed = top in OPS_MAY_USE | {"tensorflow"} or top in sys.stdlib_module_names
             assert is_allowed, f"{name} imports {imported}"

@@ -3,10 +3,9 @@ from pathlib import Path
 import keras
 
 from keras_sagan.callbacks.schedule import is_due
+from keras_sagan.checks import check_integer, check_list, check_path, require
 from keras_sagan.visualization.classes import spread_classes
-from keras_sagan.visualization.grid import check_integer
 from keras_sagan.visualization.model_attention import draw_attention, row_names
-from keras_sagan.visualization.optional import require
 from keras_sagan.visualization.query_points import check_points
 
 
@@ -62,16 +61,12 @@ class AttentionFigure(keras.callbacks.Callback):
     ):
         super().__init__()
         require("matplotlib.figure")  # now rather than when training ends
-        check_integer("num_images", num_images, 1)
-        check_integer("num_points", num_points, 1)
-        if every_epochs is not None:
-            check_integer("every_epochs", every_epochs, 1)
-        self.directory = Path(directory)
-        self.num_images = num_images
-        self.num_points = num_points
-        self.class_names = class_names
-        self.seed = seed
-        self.every_epochs = every_epochs
+        self.directory = Path(check_path("directory", directory))
+        self.num_images = check_integer("num_images", num_images, 1)
+        self.num_points = check_integer("num_points", num_points, 1)
+        self.class_names = check_list("class_names", class_names, optional=True)
+        self.seed = check_integer("seed", seed, 0)
+        self.every_epochs = check_integer("every_epochs", every_epochs, 1, optional=True)
         self.real_images = real_images
         self.real_labels = real_labels
         self.query_points = query_points

@@ -2,9 +2,9 @@ import keras
 import numpy as np
 
 from keras_sagan.callbacks.schedule import is_due
+from keras_sagan.checks import check_integer
 from keras_sagan.ops.attention import attention_entropy
 from keras_sagan.visualization.classes import spread_classes
-from keras_sagan.visualization.grid import check_integer
 
 
 class AttentionMonitor(keras.callbacks.Callback):
@@ -42,11 +42,9 @@ class AttentionMonitor(keras.callbacks.Callback):
 
     def __init__(self, num_images=16, seed=0, every_epochs=1):
         super().__init__()
-        check_integer("num_images", num_images, 1)
-        check_integer("every_epochs", every_epochs, 1)
-        self.num_images = num_images
-        self.seed = seed
-        self.every_epochs = every_epochs
+        self.num_images = check_integer("num_images", num_images, 1)
+        self.seed = check_integer("seed", seed, 0)
+        self.every_epochs = check_integer("every_epochs", every_epochs, 1)
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is None:

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 
 from keras_sagan.callbacks.checkpoint_store import CheckpointStore, DamagedCheckpoint
+from keras_sagan.checks import check_choice, check_string
 
 LOWER_IS_BETTER = ("loss", "fid", "kid", "distance")
 HIGHER_IS_BETTER = ("accuracy", "inception_score", "precision", "recall")
@@ -64,9 +65,8 @@ class BestCheckpoint:
 
 
 def _comparison(monitor, mode):
-    if mode not in ("auto", "min", "max"):
-        raise ValueError(f'`mode` must be "auto", "min" or "max". Received: mode={mode!r}')
-    if monitor is None:
+    mode = check_choice("mode", mode, ("auto", "min", "max"))
+    if check_string("monitor", monitor, optional=True) is None:
         return None
     if mode == "auto":
         falls, rises = (

@@ -5,8 +5,8 @@ import numpy as np
 
 from keras_sagan.callbacks.schedule import is_due
 from keras_sagan.callbacks.training_checkpoint import TrainingCheckpoint
+from keras_sagan.checks import check_boolean, check_float, check_integer
 from keras_sagan.visualization.classes import spread_classes
-from keras_sagan.visualization.grid import check_integer
 
 # Classes whose samples are compared, where a model has more.
 MAX_CLASSES = 10
@@ -75,27 +75,15 @@ class CollapseMonitor(keras.callbacks.Callback):
         every_epochs=1,
     ):
         super().__init__()
-        for name, value in (("diversity_share", diversity_share), ("margin_share", margin_share)):
-            if not 0 < value < 1:
-                raise ValueError(f"`{name}` must lie in (0, 1). Received: {name}={value}")
-        if not logit_gap >= 0:
-            raise ValueError(f"`logit_gap` must not be negative. Received: logit_gap={logit_gap}")
-        if not sigma_factor > 1:
-            raise ValueError(
-                f"`sigma_factor` must be above 1. Received: sigma_factor={sigma_factor}"
-            )
-        check_integer("patience", patience, 1)
-        check_integer("images_per_class", images_per_class, 2)
-        check_integer("every_epochs", every_epochs, 1)
-        self.stop = stop
-        self.diversity_share = diversity_share
-        self.margin_share = margin_share
-        self.logit_gap = logit_gap
-        self.sigma_factor = sigma_factor
-        self.patience = patience
-        self.images_per_class = images_per_class
-        self.seed = seed
-        self.every_epochs = every_epochs
+        self.stop = check_boolean("stop", stop)
+        self.diversity_share = check_float("diversity_share", diversity_share, above=0, below=1)
+        self.margin_share = check_float("margin_share", margin_share, above=0, below=1)
+        self.logit_gap = check_float("logit_gap", logit_gap, minimum=0)
+        self.sigma_factor = check_float("sigma_factor", sigma_factor, above=1)
+        self.patience = check_integer("patience", patience, 1)
+        self.images_per_class = check_integer("images_per_class", images_per_class, 2)
+        self.seed = check_integer("seed", seed, 0)
+        self.every_epochs = check_integer("every_epochs", every_epochs, 1)
         self.reason = None  # What the warning said.
         self._good = None
         if directory is not None:

@@ -1,15 +1,16 @@
 import hashlib
+import math
 
 import keras
 import numpy as np
 
 from keras_sagan.callbacks.schedule import is_due
+from keras_sagan.checks import check_boolean, check_float, check_integer, check_string
 from keras_sagan.metrics.feature_extraction import FeatureExtraction
 from keras_sagan.metrics.feature_metric import FeatureMetric
 from keras_sagan.metrics.image_sources import GeneratedImages, batches_of, length_of
 from keras_sagan.metrics.progress import Progress
 from keras_sagan.metrics.protocol import extractor_info, package_versions
-from keras_sagan.visualization.grid import check_integer
 
 
 class FIDEvaluator(keras.callbacks.Callback):
@@ -89,9 +90,18 @@ class FIDEvaluator(keras.callbacks.Callback):
     ):
         super().__init__()
         # A covariance needs two samples.
-        check_integer("num_images", num_images, 2)
-        check_integer("every_epochs", every_epochs, 1)
-        check_integer("batch_size", batch_size, 1)
+        self.num_images = num_images = check_integer("num_images", num_images, 2)
+        self.every_epochs = check_integer("every_epochs", every_epochs, 1)
+        self.batch_size = check_integer("batch_size", batch_size, 1)
+        self.seed = check_integer("seed", seed, 0)
+        self.at_start = check_boolean("at_start", at_start)
+        self.missing = missing
+        if not isinstance(missing, float) or not math.isinf(missing):
+            self.missing = check_float("missing", missing, optional=True)
+        self.name = check_string("name", name, optional=True) or default_name(num_images)
+        self.dataset = check_string("dataset", dataset, optional=True)
+        self.split = check_string("split", split, optional=True)
+        self.verbose = check_boolean("verbose", verbose)
         for method in ("update_state", "result", "reset_state"):
             if not callable(getattr(metric, method, None)):
                 raise ValueError(
@@ -104,18 +114,8 @@ class FIDEvaluator(keras.callbacks.Callback):
             )
         self.metric = metric
         self.real_images = real_images
-        self.num_images = num_images
-        self.every_epochs = every_epochs
-        self.batch_size = batch_size
         self.labels = labels
-        self.seed = seed
-        self.at_start = at_start
-        self.missing = missing
-        self.name = name or default_name(num_images)
-        self.dataset = dataset
-        self.split = split
         self.strategy = strategy
-        self.verbose = verbose
         self._extraction = None
         if strategy is not None:
             if not isinstance(metric, FeatureMetric):

@@ -5,10 +5,17 @@ import numpy as np
 
 from keras_sagan.callbacks.schedule import is_due
 from keras_sagan.callbacks.tensorboard import ImageLog
+from keras_sagan.checks import (
+    check_boolean,
+    check_float,
+    check_integer,
+    check_list,
+    check_path,
+    require,
+)
 from keras_sagan.visualization.animation import save_gif
 from keras_sagan.visualization.classes import names_of, spread_classes
-from keras_sagan.visualization.grid import check_integer, read_image, sample_grid, save_image
-from keras_sagan.visualization.optional import require
+from keras_sagan.visualization.grid import read_image, sample_grid, save_image
 
 # Rows of a grid where the model has more classes than a page has room for.
 MAX_ROWS = 10
@@ -63,18 +70,17 @@ class SampleGrid(keras.callbacks.Callback):
     ):
         super().__init__()
         require("PIL.Image")  # now rather than after an epoch
-        check_integer("images_per_class", images_per_class, 1)
-        check_integer("every_epochs", every_epochs, 1)
-        if classes is not None and len(classes) == 0:
+        self.directory = Path(check_path("directory", directory))
+        self.images_per_class = check_integer("images_per_class", images_per_class, 1)
+        self.classes = check_list("classes", classes, optional=True)
+        if self.classes == []:
             raise ValueError(f"`classes` must name at least one class. Received: classes={classes}")
-        self.directory = Path(directory)
-        self.images_per_class = images_per_class
-        self.classes = classes
-        self.class_names = class_names
-        self.seed = seed
-        self.truncation = truncation
-        self.every_epochs = every_epochs
-        self.gif = gif
+        self.class_names = check_list("class_names", class_names, optional=True)
+        self.seed = check_integer("seed", seed, 0)
+        self.truncation = check_float("truncation", truncation, above=0, optional=True)
+        self.every_epochs = check_integer("every_epochs", every_epochs, 1)
+        self.gif = check_boolean("gif", gif)
+        log_dir = check_path("log_dir", log_dir, optional=True)
         self._log = None if log_dir is None else ImageLog(log_dir)
         self._has_started = False
 

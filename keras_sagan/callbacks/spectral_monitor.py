@@ -1,7 +1,7 @@
 import keras
 
 from keras_sagan.callbacks.schedule import is_due
-from keras_sagan.visualization.grid import check_integer
+from keras_sagan.checks import check_boolean, check_integer
 
 
 class SpectralMonitor(keras.callbacks.Callback):
@@ -37,9 +37,8 @@ class SpectralMonitor(keras.callbacks.Callback):
 
     def __init__(self, normalized_only=True, every_epochs=1):
         super().__init__()
-        check_integer("every_epochs", every_epochs, 1)
-        self.normalized_only = normalized_only
-        self.every_epochs = every_epochs
+        self.normalized_only = check_boolean("normalized_only", normalized_only)
+        self.every_epochs = check_integer("every_epochs", every_epochs, 1)
         self.history = {}  # From `sigma/<network>/<kernel>` to pairs of epochs done and σ.
 
     def on_epoch_end(self, epoch, logs=None):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_sagan.callbacks.model_state import FiniteCheck
-from keras_sagan.visualization.grid import check_integer
+from keras_sagan.checks import check_integer
 
 # A step computes the discriminator's loss before the generator's.
 ORDER = ("d_loss", "g_loss")
@@ -39,8 +39,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
 
     def __init__(self, every_steps=1):
         super().__init__()
-        check_integer("every_steps", every_steps, 1)
-        self.every_steps = every_steps
+        self.every_steps = check_integer("every_steps", every_steps, 1)
         self.reason = None  # What the warning said, after training stopped.
 
     def on_train_begin(self, logs=None):

@@ -1,6 +1,5 @@
 import contextlib
 import errno
-import os
 import tempfile
 import warnings
 
@@ -20,8 +19,8 @@ from keras_sagan.callbacks.model_state import (
     metrics_of,
     state_of,
 )
+from keras_sagan.checks import check_boolean, check_integer, check_path
 from keras_sagan.distribution import check_workers_agree, chief_decides, is_chief
-from keras_sagan.visualization.grid import check_integer
 
 
 class TrainingCheckpoint(keras.callbacks.Callback):
@@ -84,18 +83,15 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         restore=True,
     ):
         super().__init__()
-        for name, value in (("every_steps", every_steps), ("every_epochs", every_epochs)):
-            if value is not None:
-                check_integer(name, value, 1)
+        self.every_steps = check_integer("every_steps", every_steps, 1, optional=True)
+        self.every_epochs = check_integer("every_epochs", every_epochs, 1, optional=True)
         if every_steps is None and every_epochs is None:
             raise ValueError(
                 "`every_steps` or `every_epochs` must be given. Received: None for both"
             )
-        check_integer("keep", keep, 1)
-        self.directory = os.fspath(directory)
-        self.every_steps = every_steps
-        self.every_epochs = every_epochs
-        self.restore = restore
+        keep = check_integer("keep", keep, 1)
+        self.directory = check_path("directory", directory)
+        self.restore = check_boolean("restore", restore)
         self._store = CheckpointStore(self.directory, keep)
         self._best = BestCheckpoint(self.directory, monitor, mode)
         self._has_begun = False  # A second `fit` in a process is none that was interrupted.

@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 
+from keras_sagan.checks import check_choice, check_path
 from keras_sagan.data.idx import read_idx
 
 FASHION_MNIST_CLASSES = (
@@ -58,8 +59,8 @@ def load_fashion_mnist(data_dir=None, split="test"):
     Reference:
         Xiao et al. 2017, [Fashion-MNIST](https://arxiv.org/abs/1708.07747), MIT licence.
     """
-    if split not in _FILES:
-        raise ValueError(f"`split` must be one of {sorted(_FILES)}. Received: split={split!r}")
+    split = check_choice("split", split, _FILES, f"one of {sorted(_FILES)}")
+    data_dir = check_path("data_dir", data_dir, optional=True)
     if data_dir is None:
         if split != "test":
             raise ValueError(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from keras_sagan.checks import check_boolean, check_choice, check_integer, check_path
 from keras_sagan.data.tfds import square_resize
 from keras_sagan.image_files import SUFFIXES, find_images, load_pillow, read_image
 
@@ -58,13 +59,10 @@ def load_image_folder(directory, image_size=64, channels=3, use_labels=False):
     dataset = make_dataset(found.images, found.labels, batch_size=32)
     ```
     """
-    directory = Path(directory)
-    if not isinstance(image_size, int) or isinstance(image_size, bool) or image_size < 1:
-        raise ValueError(
-            f"`image_size` must be a positive integer. Received: image_size={image_size}"
-        )
-    if channels not in (1, 3):
-        raise ValueError(f"`channels` must be 1 or 3. Received: channels={channels}")
+    directory = Path(check_path("directory", directory))
+    image_size = check_integer("image_size", image_size)
+    channels = check_choice("channels", channels, (1, 3))
+    use_labels = check_boolean("use_labels", use_labels)
     if not directory.is_dir():
         raise FileNotFoundError(f"`directory` must be a folder. Received: directory={directory}")
     load_pillow()  # At once, also where there is no image.

@@ -9,6 +9,8 @@ import zlib
 
 import numpy as np
 
+from keras_sagan.checks import check_path, check_string
+
 _GZIP_MAGIC = b"\x1f\x8b"
 _DTYPES = {
     0x08: np.dtype(">u1"),
@@ -53,7 +55,8 @@ def read_idx(path, sha256=None):
     Reference:
         [The IDX file format](http://yann.lecun.com/exdb/mnist/), foot of the page.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(check_path("path", path))
+    sha256 = check_string("sha256", sha256, optional=True)
     if not path.is_file():
         raise FileNotFoundError(f"`path` must be an IDX file that exists. Received: path={path}")
     stored = path.read_bytes()

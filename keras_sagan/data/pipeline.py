@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_sagan.checks import check_boolean, check_integer
+
 
 def pad_to_32(images):
     """Frames 28 pixel images with 2 pixels of black on each side.
@@ -57,10 +59,8 @@ def steps_per_epoch(num_images, batch_size):
     >>> steps_per_epoch(10_000, 64)
     156
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(
-            f"`batch_size` must be a positive integer. Received: batch_size={batch_size!r}"
-        )
+    num_images = check_integer("num_images", num_images, 0)
+    batch_size = check_integer("batch_size", batch_size)
     if num_images < batch_size:
         raise ValueError(
             "`batch_size` must be at most the number of images, or the data set yields nothing. "
@@ -87,9 +87,8 @@ def spread_indices(count, num_images):
     >>> spread_indices(3, 11)
     array([ 0,  5, 10])
     """
-    for name, value in (("count", count), ("num_images", num_images)):
-        if value < 1:
-            raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
+    count = check_integer("count", count)
+    num_images = check_integer("num_images", num_images)
     return np.linspace(0, num_images - 1, min(count, num_images)).astype("int64")
 
 
@@ -130,8 +129,10 @@ def make_dataset(
     array([2, 3], dtype=int32)
     """
     images, labels = _checked_arrays(images, labels)
+    batch_size = check_integer("batch_size", batch_size)
     steps = steps_per_epoch(len(images), batch_size)
-    check_position(seed, start_step)
+    seed, start_step = check_position(seed, start_step)
+    shuffle, repeat = check_boolean("shuffle", shuffle), check_boolean("repeat", repeat)
     num_images = len(images)
     # Captured tensors reach the function as inputs, not as constants of at most 2 GB in its graph.
     images = tf.constant(images)
@@ -178,12 +179,9 @@ def _checked_arrays(images, labels):
 
 
 def check_position(seed, start_step):
-    """Raises unless both are integers that the pipeline can count with."""
-    for argument, value, limit in (("seed", seed, 2**31), ("start_step", start_step, 2**62)):
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < limit:
-            raise ValueError(
-                f"`{argument}` must be an integer in [0, {limit}). Received: {argument}={value!r}"
-            )
+    """Returns both, if they are integers that the pipeline can count with."""
+    start_step = check_integer("start_step", start_step, 0, 2**62 - 1)
+    return check_integer("seed", seed, 0, 2**31 - 1), start_step
 
 
 def finish(dataset, start_step):

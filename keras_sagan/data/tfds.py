@@ -8,6 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from keras_sagan.checks import (
+    check_boolean,
+    check_choice,
+    check_integer,
+    check_path,
+    check_string,
+)
 from keras_sagan.data.pipeline import check_position, finish, steps_per_epoch
 
 _PIP_LINE = 'pip install "keras_sagan[data]"'
@@ -101,14 +108,14 @@ def load_tfds(
     model.fit(dataset, epochs=10, steps_per_epoch=info.steps_per_epoch)
     ```
     """
-    for argument, value in (("image_size", image_size), ("shuffle_buffer", shuffle_buffer)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f"`{argument}` must be a positive integer. Received: {argument}={value!r}"
-            )
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f'`on_error` must be "raise" or "skip". Received: on_error={on_error!r}')
-    check_position(seed, start_step)
+    name = check_string("name", name)
+    image_size = check_integer("image_size", image_size)
+    batch_size = check_integer("batch_size", batch_size)
+    seed, start_step = check_position(seed, start_step)
+    shuffle = check_boolean("shuffle", shuffle)
+    data_dir = check_path("data_dir", data_dir, optional=True)
+    shuffle_buffer = check_integer("shuffle_buffer", shuffle_buffer)
+    on_error = check_choice("on_error", on_error, ("raise", "skip"))
     try:
         import tensorflow_datasets as tfds
 
@@ -299,6 +306,7 @@ def square_resize(image, image_size):
         uint8 tensor of shape (image_size, image_size, channels). An image that has this size
         already comes back unchanged.
     """
+    image_size = check_integer("image_size", image_size)
     height, width = tf.shape(image)[0], tf.shape(image)[1]
     side = tf.minimum(height, width)
     top, left = (height - side) // 2, (width - side) // 2

@@ -1,8 +1,11 @@
 """Batch normalisation with a scale and an offset for each class."""
 
+import math
+
 import keras
 from keras import ops
 
+from keras_sagan.checks import check_boolean, check_float, check_integer
 from keras_sagan.ops.compiled import uses_compiled
 from keras_sagan.ops.labels import check_labels
 from keras_sagan.ops.normalization import moments, ramped_momentum, scale_and_shift
@@ -47,8 +50,9 @@ class ConditionalBatchNorm(keras.layers.Layer):
 
     Raises:
         ValueError: For `num_classes < 1`, a `momentum` outside [0, 1], an `epsilon` that isn't
-            positive, missing labels with more than one class, labels that are not integers of
-            shape `(batch,)` or, where their values are known, out of range.
+            positive, an `axis` that the images don't have, missing labels with more than one
+            class, labels that are not integers of shape `(batch,)` or, where their values are
+            known, out of range.
 
     Example:
 
@@ -68,28 +72,25 @@ class ConditionalBatchNorm(keras.layers.Layer):
         self, num_classes, axis=-1, momentum=0.999, epsilon=1e-5, synchronized=False, **kwargs
     ):
         super().__init__(**kwargs)
-        is_integer = isinstance(num_classes, int) and not isinstance(num_classes, bool)
-        if not is_integer or num_classes < 1:
-            raise ValueError(
-                f"`num_classes` must be a positive integer. Received: num_classes={num_classes}"
-            )
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"`momentum` must lie in [0, 1]. Received: momentum={momentum}")
-        if epsilon <= 0:
-            raise ValueError(f"`epsilon` must be positive. Received: epsilon={epsilon}")
-        if synchronized and keras.backend.backend() != "tensorflow":
+        self.num_classes = check_integer("num_classes", num_classes)
+        self.axis = check_integer("axis", axis, minimum=-math.inf)
+        self.momentum = check_float("momentum", momentum, minimum=0, maximum=1)
+        self.epsilon = check_float("epsilon", epsilon, above=0)
+        self.synchronized = check_boolean("synchronized", synchronized)
+        if self.synchronized and keras.backend.backend() != "tensorflow":
             raise ValueError(
                 "`synchronized=True` needs the TensorFlow backend. "
                 f"Received: synchronized=True on {keras.backend.backend()}"
             )
-        self.num_classes = num_classes
-        self.axis = int(axis)
-        self.momentum = float(momentum)
-        self.epsilon = float(epsilon)
-        self.synchronized = bool(synchronized)
         self.supports_masking = True
 
     def build(self, images_shape, labels_shape=None):
+        rank = len(images_shape)
+        if self.axis == 0 or not -rank < self.axis < rank:
+            raise ValueError(
+                f"`axis` must be an axis of `images` after the batch's, which have rank {rank}. "
+                f"Received: axis={self.axis} for images of shape {tuple(images_shape)}"
+            )
         channels = images_shape[self.axis]
         if channels is None:
             raise ValueError(

@@ -5,8 +5,8 @@ import contextlib
 import keras
 from keras import ops
 
+from keras_sagan.checks import check_boolean, check_choice, check_float, check_integer
 from keras_sagan.layers.sn_conv2d import SNConv2D
-from keras_sagan.layers.spectral_norm import check_power_iteration
 from keras_sagan.ops.attention import (
     attend,
     automatic_chunk_size,
@@ -95,33 +95,24 @@ class SelfAttention2D(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        for name, value in (
-            ("key_reduction", key_reduction),
-            ("value_reduction", value_reduction),
-            ("pool_size", pool_size),
-        ):
-            if not _is_positive(value):
-                raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}")
-        if query_chunk_size not in (None, "auto") and not _is_positive(query_chunk_size):
-            raise ValueError(
-                '`query_chunk_size` must be a positive integer, None or "auto". '
-                f"Received: query_chunk_size={query_chunk_size}"
-            )
-        if data_format not in (None, "channels_last", "channels_first"):
-            raise ValueError(
-                '`data_format` must be None, "channels_last" or "channels_first". '
-                f"Received: data_format={data_format}"
-            )
-        check_power_iteration(power_iterations, epsilon)
-        self.key_reduction = key_reduction
-        self.value_reduction = value_reduction
-        self.pool_size = pool_size
-        self.use_spectral_norm = bool(use_spectral_norm)
-        self.power_iterations = power_iterations
-        self.epsilon = float(epsilon)
+        self.key_reduction = check_integer("key_reduction", key_reduction)
+        self.value_reduction = check_integer("value_reduction", value_reduction)
+        self.pool_size = check_integer("pool_size", pool_size)
+        self.use_spectral_norm = check_boolean("use_spectral_norm", use_spectral_norm)
+        self.power_iterations = check_integer("power_iterations", power_iterations)
+        self.epsilon = check_float("epsilon", epsilon, above=0)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        formats = (None, "channels_last", "channels_first")
+        data_format = check_choice("data_format", data_format, formats)
         self.data_format = data_format or keras.config.image_data_format()
         self.query_chunk_size = query_chunk_size
+        if not isinstance(query_chunk_size, str) or query_chunk_size != "auto":
+            self.query_chunk_size = check_integer(
+                "query_chunk_size",
+                query_chunk_size,
+                optional=True,
+                expected='a positive integer, None or "auto"',
+            )
         self.supports_masking = True
         self._record = None
 
@@ -309,10 +300,8 @@ class _Conv2D(keras.layers.Conv2D):
         return apply_to_any_batch(lambda x: convolve(x, kernel), inputs, shape)
 
 
-def _is_positive(value):
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
 def _clone(initializer):
     # An initializer instance repeats its values; a copy without a seed draws its own.
+    if not isinstance(initializer, keras.initializers.Initializer):
+        return initializer  # A function, or `None` for Keras's default.
     return initializer.__class__.from_config(initializer.get_config())

@@ -3,6 +3,13 @@
 import keras
 from keras import ops
 
+from keras_sagan.checks import (
+    check_boolean,
+    check_choice,
+    check_integer,
+    check_pair,
+    check_string,
+)
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
 from keras_sagan.ops.compiled import is_cpu_only, uses_compiled
 from keras_sagan.ops.empty_batch import apply_to_any_batch
@@ -15,6 +22,7 @@ from keras_sagan.ops.winograd import (
     winograd_upsample_convolve,
 )
 
+ALGORITHMS = ("auto", "direct", "winograd")
 DIRECT = {"up": upsample_convolve, "down": convolve_pool}
 WINOGRAD = {
     None: winograd_convolve,
@@ -111,15 +119,15 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
         **kwargs,
     ):
         super().__init__(
-            filters,
-            kernel_size,
-            strides=strides,
-            padding=padding,
+            check_integer("filters", filters),
+            check_pair("kernel_size", kernel_size),
+            strides=check_pair("strides", strides),
+            padding=check_string("padding", padding),
             data_format=data_format,
-            dilation_rate=dilation_rate,
-            groups=groups,
+            dilation_rate=check_pair("dilation_rate", dilation_rate),
+            groups=check_integer("groups", groups),
             activation=activation,
-            use_bias=use_bias,
+            use_bias=check_boolean("use_bias", use_bias),
             kernel_initializer=kernel_initializer,
             bias_initializer=bias_initializer,
             kernel_regularizer=kernel_regularizer,
@@ -131,14 +139,11 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
         )
         self._set_spectral_norm(power_iterations, epsilon, equality_constrained)
         self._set_resample(resample)
-        self._set_algorithm(algorithm)
+        self.algorithm = check_choice("algorithm", algorithm, ALGORITHMS)
         self.supports_masking = True
 
     def _set_resample(self, resample):
-        if resample not in (None, "up", "down"):
-            raise ValueError(
-                f'`resample` must be None, "up" or "down". Received: resample={resample!r}'
-            )
+        self.resample = check_choice("resample", resample, (None, "up", "down"))
         is_plain = max(*self.strides, *self.dilation_rate, self.groups) == 1
         if resample and not (is_plain and all(size % 2 for size in self.kernel_size)):
             raise ValueError(
@@ -146,15 +151,6 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
                 f"Received: resample={resample!r} with strides={self.strides}, dilation_rate="
                 f"{self.dilation_rate}, groups={self.groups}, kernel_size={self.kernel_size}"
             )
-        self.resample = resample
-
-    def _set_algorithm(self, algorithm):
-        if algorithm not in ("auto", "direct", "winograd"):
-            raise ValueError(
-                '`algorithm` must be "auto", "direct" or "winograd". '
-                f"Received: algorithm={algorithm!r}"
-            )
-        self.algorithm = algorithm
 
     def call(self, inputs, training=False):
         kernel = self.normalized_weight(training, dtype=self._kernel_dtype())

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_sagan.checks import check_boolean, check_integer
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
 
 
@@ -67,9 +68,9 @@ class SNDense(SpectralNormMixin, keras.layers.Dense):
         **kwargs,
     ):
         super().__init__(
-            units,
+            check_integer("units", units),
             activation=activation,
-            use_bias=use_bias,
+            use_bias=check_boolean("use_bias", use_bias),
             kernel_initializer=kernel_initializer,
             bias_initializer=bias_initializer,
             kernel_regularizer=kernel_regularizer,

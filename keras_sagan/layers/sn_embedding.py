@@ -1,8 +1,10 @@
 """Embedding with a spectrally normalised table."""
 
 import keras
+import numpy as np
 from keras import ops
 
+from keras_sagan.checks import check_boolean, check_integer
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
 from keras_sagan.ops.labels import check_labels
 
@@ -64,19 +66,25 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
         **kwargs,
     ):
         super().__init__(
-            input_dim,
-            output_dim,
+            check_integer("input_dim", input_dim),
+            check_integer("output_dim", output_dim),
             embeddings_initializer=embeddings_initializer,
             embeddings_regularizer=embeddings_regularizer,
             embeddings_constraint=embeddings_constraint,
-            mask_zero=mask_zero,
+            mask_zero=check_boolean("mask_zero", mask_zero),
             **kwargs,
         )
         self._set_spectral_norm(power_iterations, epsilon, equality_constrained)
         if weights is not None:  # Keras's own way counts `vector_u` among the given weights.
             is_wrapped = isinstance(weights, (list, tuple)) and len(weights) == 1
+            weights = weights[0] if is_wrapped else weights
+            if tuple(np.shape(weights)) != (self.input_dim, self.output_dim):
+                raise ValueError(
+                    f"`weights` must be a table of shape ({self.input_dim}, {self.output_dim}), "
+                    f"or a list of it. Received: weights of shape {tuple(np.shape(weights))}"
+                )
             self.build()
-            self.embeddings.assign(weights[0] if is_wrapped else weights)
+            self.embeddings.assign(weights)
 
     def call(self, inputs, training=False):
         inputs = check_labels(inputs, self.input_dim, rank=None, argument="inputs")

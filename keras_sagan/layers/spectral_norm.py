@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sagan.checks import check_boolean, check_float, check_integer
 from keras_sagan.layers.normalized_kernels import NormalizedKernel, as_function_of, take_given
 from keras_sagan.ops.spectral import power_iteration
 
@@ -18,10 +19,9 @@ class SpectralNormMixin:
     """
 
     def _set_spectral_norm(self, power_iterations, epsilon, equality_constrained):
-        check_power_iteration(power_iterations, epsilon)
-        self.power_iterations = power_iterations
-        self.epsilon = float(epsilon)
-        self.equality_constrained = bool(equality_constrained)
+        self.power_iterations = check_integer("power_iterations", power_iterations)
+        self.epsilon = check_float("epsilon", epsilon, above=0)
+        self.equality_constrained = check_boolean("equality_constrained", equality_constrained)
 
     def add_weight(self, *args, name=None, **kwargs):
         # The weight that gets divided must reach the division in its own precision.
@@ -122,18 +122,6 @@ class SpectralNormMixin:
         }
 
 
-def check_power_iteration(power_iterations, epsilon):
-    """Raises unless both are what `power_iteration` can work with."""
-    is_integer = isinstance(power_iterations, int) and not isinstance(power_iterations, bool)
-    if not is_integer or power_iterations < 1:
-        raise ValueError(
-            "`power_iterations` must be a positive integer. "
-            f"Received: power_iterations={power_iterations}"
-        )
-    if epsilon <= 0:
-        raise ValueError(f"`epsilon` must be positive. Received: epsilon={epsilon}")
-
-
 def spectral_norms(model, normalized_only=True):
     """Returns the largest singular value of a model's kernels, as they are stored.
 
@@ -157,6 +145,7 @@ def spectral_norms(model, normalized_only=True):
     >>> spectral_norms(keras.Sequential([keras.Input((2,)), dense]))["dense"]
     2.0
     """
+    normalized_only = check_boolean("normalized_only", normalized_only)
     norms = {}
 
     def add(weight, norm):

@@ -2,8 +2,8 @@
 
 import contextlib
 
+from keras_sagan.checks import check_boolean, check_float, check_integer, check_string
 from keras_sagan.metrics.evaluation_run import EvaluationRun
-from keras_sagan.metrics.feature_metric import check_positive
 from keras_sagan.metrics.image_sources import (
     STANDING_BATCH,
     GeneratedImages,
@@ -77,7 +77,11 @@ def evaluate_generator(
     report.save("report.json")
     ```
     """
-    check_positive("standing_passes", standing_passes, 0)
+    # Before the reference is read, which may take long.
+    num_images = check_integer("num_images", num_images, 2)
+    use_ema = check_boolean("use_ema", use_ema)
+    truncation = check_float("truncation", truncation, above=0, optional=True)
+    standing_passes = check_integer("standing_passes", standing_passes, 0)
     evaluation = EvaluationRun(reference, metrics, feature_extractor, batch_size, seed, **kwargs)
     source = GeneratedImages(
         model,
@@ -160,7 +164,8 @@ def evaluate_images(
         raise ValueError(
             "`num_images` must be given for an iterable of batches. Received: num_images=None"
         )
-    check_positive("num_images", num_images, 2)
+    num_images = check_integer("num_images", num_images, 2)
+    name = check_string("name", name)
     evaluation = EvaluationRun(reference, metrics, feature_extractor, batch_size, seed, **kwargs)
     images = first_images(images, num_images, batch_size, "num_images")
     protocol = {
@@ -168,6 +173,6 @@ def evaluate_images(
         "batch_statistics": "not stated",
         "labels": "as given",
         "truncation": "not stated",
-        "seed": seed,
+        "seed": evaluation.seed,
     }
     return evaluation.run(evaluation.of_images(images, name), num_images, protocol, name)

@@ -4,6 +4,7 @@ import json
 import math
 import pathlib
 
+from keras_sagan.checks import check_dict
 from keras_sagan.metrics.protocol import NO_VERSION
 
 _FORMAT = 1
@@ -39,6 +40,7 @@ class EvaluationReport:
     """
 
     def __init__(self, values, baselines, protocol, model):
+        values, baselines = check_dict("values", values), check_dict("baselines", baselines)
         for name, value in values.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise ValueError(f"`values` must be numbers. Received: {name}={value!r}")

@@ -7,11 +7,18 @@ import os
 
 import numpy as np
 
+from keras_sagan.checks import (
+    check_boolean,
+    check_integer,
+    check_list,
+    check_path,
+    check_string,
+)
 from keras_sagan.metrics.density_coverage import DensityCoverage
 from keras_sagan.metrics.evaluation_report import EvaluationReport
 from keras_sagan.metrics.feature_extraction import FeatureExtraction
 from keras_sagan.metrics.feature_log import FeatureLog, logged_features
-from keras_sagan.metrics.feature_metric import FeatureMetric, check_positive
+from keras_sagan.metrics.feature_metric import FeatureMetric
 from keras_sagan.metrics.frechet_inception_distance import FrechetInceptionDistance
 from keras_sagan.metrics.frechet_inception_distance_infinity import (
     FrechetInceptionDistanceInfinity,
@@ -61,6 +68,12 @@ class EvaluationRun:
         strategy=None,
         verbose=True,
     ):
+        self.seed = check_integer("seed", seed, 0)
+        self.verbose = check_boolean("verbose", verbose)
+        dataset = check_string("dataset", dataset, optional=True)
+        split = check_string("split", split, optional=True)
+        self.checkpoint = check_path("checkpoint", checkpoint, optional=True)
+        cache_dir = check_path("cache_dir", cache_dir, optional=True)
         self.metrics = _make_metrics(metrics, feature_extractor, value_range, batch_size)
         ranges = {x.value_range for x in self.metrics} - {None}
         if value_range is None and len(ranges) == 1:
@@ -68,9 +81,8 @@ class EvaluationRun:
         self.extraction = FeatureExtraction(
             self.metrics[0].feature_extractor, value_range, batch_size, strategy
         )
-        self.seed, self.verbose = seed, verbose
-        self.extraction.verbose = verbose
-        self.checkpoint, self._logs = checkpoint, []
+        self.extraction.verbose = self.verbose
+        self._logs = []
         for argument, folder in (("checkpoint", checkpoint), ("cache_dir", cache_dir)):
             if folder is not None:
                 check_is_versioned(self.extraction.feature_extractor, argument)
@@ -78,7 +90,7 @@ class EvaluationRun:
         if not any(x.output == "features" for x in self.metrics):
             self.names = ("logits",)
         if num_reference is not None:
-            check_positive("num_reference", num_reference, 2)
+            num_reference = check_integer("num_reference", num_reference, 2)
             if isinstance(reference, (str, os.PathLike, ReferenceStatistics)):
                 raise ValueError(
                     "`num_reference` is for images, and can't be given with statistics. "
@@ -88,7 +100,7 @@ class EvaluationRun:
         self.reference = self._reference(reference, dataset, split, cache_dir)
         self.held_out = held_out
         for metric in self.metrics:
-            metric.verbose = verbose
+            metric.verbose = self.verbose
             metric.set_statistics(self.reference, real=True)
 
     def _reference(self, reference, dataset, split, cache_dir):
@@ -297,7 +309,9 @@ class EvaluationRun:
 
 def _make_metrics(metrics, feature_extractor, value_range, batch_size):
     """Metric objects that share one extractor."""
-    metrics = [metrics] if isinstance(metrics, (str, FeatureMetric)) else list(metrics)
+    if isinstance(metrics, (str, FeatureMetric)):
+        metrics = [metrics]
+    metrics = check_list("metrics", metrics)
     result = []
     for metric in metrics:
         if isinstance(metric, str) and metric in METRICS:

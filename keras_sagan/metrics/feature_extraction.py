@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_sagan.checks import check_integer
 from keras_sagan.metrics.progress import Progress
 from keras_sagan.ops.filled_range import FilledRange
 
@@ -30,13 +31,13 @@ class FeatureExtraction:
                 "`feature_extractor` must be a Keras model or a callable on images. "
                 f"Received: feature_extractor={feature_extractor!r}"
             )
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        if strategy is not None and not hasattr(strategy, "num_replicas_in_sync"):
             raise ValueError(
-                f"`batch_size` must be a positive integer. Received: batch_size={batch_size!r}"
+                f"`strategy` must be a tf.distribute.Strategy. Received: strategy={strategy!r}"
             )
         self.feature_extractor = feature_extractor
         self.value_range = _checked_range(value_range)
-        self.batch_size = batch_size
+        self.batch_size = check_integer("batch_size", batch_size)
         self.verbose = True
         self.subject = "images"  # what they are, for messages
         self._filled = FilledRange("`images`", "`value_range` must say so, or every score is wrong")

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_sagan.checks import check_boolean, check_string
 from keras_sagan.metrics.feature_extraction import FeatureExtraction, check_finite
 from keras_sagan.metrics.progress import Progress
 from keras_sagan.metrics.protocol import extractor_info, package_versions
@@ -40,7 +41,7 @@ class FeatureMetric(keras.metrics.Metric):
     least = 2  # images of each side
 
     def __init__(self, feature_extractor, value_range=None, name=None, batch_size=64):
-        super().__init__(name=name)
+        super().__init__(name=check_string("name", name, optional=True))
         self._extraction = FeatureExtraction(feature_extractor, value_range, batch_size)
         self._state = dict.fromkeys(SIDES)
         self._counts = dict.fromkeys(SIDES, 0)
@@ -225,15 +226,6 @@ class SampleMetric(FeatureMetric):
         return np.concatenate([labels for _, labels in self._state[side]])
 
 
-def check_positive(name, value, minimum=1):
-    """Raises unless a value is an integer of at least `minimum`."""
-    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not is_integer or value < minimum:
-        raise ValueError(
-            f"`{name}` must be an integer of at least {minimum}. Received: {name}={value!r}"
-        )
-
-
 def shuffled(samples, seed):
     """The samples in an order that the seed determines; as they are for `None`."""
     return samples if seed is None else np.random.default_rng(seed).permutation(samples)
@@ -252,6 +244,4 @@ def check_batch_labels(labels, count):
 
 
 def side_of(real):
-    if not isinstance(real, (bool, np.bool_)):
-        raise ValueError(f"`real` must be True or False. Received: real={real!r}")
-    return "real" if real else "generated"
+    return "real" if check_boolean("real", real) else "generated"

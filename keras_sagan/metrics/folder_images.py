@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 
+from keras_sagan.checks import check_integer, check_path
 from keras_sagan.image_files import SUFFIXES, find_images, read_image
 
 
@@ -35,7 +36,7 @@ class FolderImages:
     """
 
     def __init__(self, folder, batch_size=64):
-        folder = pathlib.Path(folder)
+        folder = pathlib.Path(check_path("folder", folder))
         if not folder.is_dir():
             raise FileNotFoundError(f"`folder` must be a folder. Received: folder={folder}")
         self.folder = folder
@@ -45,7 +46,7 @@ class FolderImages:
                 f"`folder` must hold images ({', '.join(SUFFIXES)}). Received: folder={folder}, "
                 "which holds none"
             )
-        self.batch_size = batch_size
+        self.batch_size = check_integer("batch_size", batch_size)
 
     @property
     def num_images(self):

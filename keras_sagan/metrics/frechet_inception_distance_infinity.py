@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_sagan.metrics.feature_metric import SampleMetric, check_positive
+from keras_sagan.checks import check_integer
+from keras_sagan.metrics.feature_metric import SampleMetric
 from keras_sagan.ops.frechet import compute_moments, covariance, merge_moments
 from keras_sagan.ops.frechet_infinity import frechet_distance_infinity
 
@@ -59,10 +60,8 @@ class FrechetInceptionDistanceInfinity(SampleMetric):
         batch_size=64,
     ):
         super().__init__(feature_extractor, value_range, name, batch_size)
-        check_positive("num_points", num_points, 2)
-        check_positive("seed", seed, 0)
-        self.num_points = num_points
-        self.seed = seed
+        self.num_points = check_integer("num_points", num_points, 2)
+        self.seed = check_integer("seed", seed, 0)
 
     @property
     def definition(self):

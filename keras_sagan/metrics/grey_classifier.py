@@ -6,6 +6,8 @@ import pathlib
 
 import keras
 
+from keras_sagan.checks import check_choice
+
 _SIZES = (28, 32)
 _FEATURES = 128
 _WEIGHTS = pathlib.Path(__file__).parent / "weights" / "grey_classifier.weights.h5"
@@ -36,8 +38,7 @@ def build_grey_classifier(image_size=32):
     >>> build_grey_classifier(28).output_shape
     (None, 10)
     """
-    if image_size not in _SIZES:
-        raise ValueError(f"`image_size` must be 28 or 32. Received: image_size={image_size!r}")
+    image_size = check_choice("image_size", image_size, _SIZES)
     images = keras.Input((image_size, image_size, 1), dtype="float32", name="images")
     # Black becomes 0 before the frame is added, so that zero padding is black.
     x = keras.layers.Rescaling(0.5, offset=0.5, dtype="float32", name="unit_range")(images)

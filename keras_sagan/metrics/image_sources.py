@@ -6,8 +6,8 @@ import itertools
 import keras
 import numpy as np
 
+from keras_sagan.checks import check_boolean, check_float, check_integer
 from keras_sagan.metrics.feature_extraction import to_numpy
-from keras_sagan.metrics.feature_metric import check_positive
 from keras_sagan.metrics.protocol import weights_sha256
 from keras_sagan.ops.compiled import MANY_IMAGES, compiled_parts, uses_compiled
 from keras_sagan.ops.filled_range import FilledRange
@@ -160,9 +160,11 @@ class GeneratedImages:
         truncation=None,
         strategy=None,
     ):
-        check_positive("num_images", num_images, 2)
-        check_positive("batch_size", batch_size)
-        check_positive("seed", seed, 0)
+        num_images = check_integer("num_images", num_images, 2)
+        batch_size = check_integer("batch_size", batch_size)
+        seed = check_integer("seed", seed, 0)
+        use_ema = check_boolean("use_ema", use_ema)
+        truncation = check_float("truncation", truncation, above=0, optional=True)
         self.model, self.batch_size, self.num_images = model, batch_size, num_images
         self.is_averaged = use_ema and getattr(model, "ema_generator", None) is not None
         self.network = model.ema_generator if self.is_averaged else model

@@ -9,6 +9,7 @@ import tempfile
 
 import keras
 
+from keras_sagan.checks import check_string
 from keras_sagan.metrics.resizing import check_resize, resize_images, to_rgb
 from keras_sagan.metrics.tfgan import load_tensorflow_hub
 
@@ -77,7 +78,7 @@ class TFGANInception:
             raise ValueError(
                 f"`sha256` must be None or 64 hexadecimal digits. Received: sha256={sha256!r}"
             )
-        self.output = output
+        self.output = check_string("output", output)
         self.resize = resize
         self._folder = None
         self._network = None

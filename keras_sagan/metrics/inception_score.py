@@ -2,9 +2,9 @@
 
 import keras
 
+from keras_sagan.checks import check_integer
 from keras_sagan.metrics.feature_metric import (
     SampleMetric,
-    check_positive,
     shuffled,
     side_of,
 )
@@ -62,11 +62,8 @@ class InceptionScore(SampleMetric):
         batch_size=64,
     ):
         super().__init__(feature_extractor, value_range, name, batch_size)
-        check_positive("num_splits", num_splits)
-        if shuffle_seed is not None:
-            check_positive("shuffle_seed", shuffle_seed, 0)
-        self.num_splits = num_splits
-        self.shuffle_seed = shuffle_seed
+        self.num_splits = check_integer("num_splits", num_splits, 1)
+        self.shuffle_seed = check_integer("shuffle_seed", shuffle_seed, 0, optional=True)
 
     @property
     def definition(self):

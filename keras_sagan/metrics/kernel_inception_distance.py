@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 
-from keras_sagan.metrics.feature_metric import SampleMetric, check_positive, shuffled
+from keras_sagan.checks import check_integer
+from keras_sagan.metrics.feature_metric import SampleMetric, shuffled
 from keras_sagan.ops.kernel_distance import kernel_distance
 
 
@@ -55,11 +56,8 @@ class KernelInceptionDistance(SampleMetric):
         batch_size=64,
     ):
         super().__init__(feature_extractor, value_range, name, batch_size)
-        check_positive("max_block_size", max_block_size, 2)
-        if shuffle_seed is not None:
-            check_positive("shuffle_seed", shuffle_seed, 0)
-        self.max_block_size = max_block_size
-        self.shuffle_seed = shuffle_seed
+        self.max_block_size = check_integer("max_block_size", max_block_size, 2)
+        self.shuffle_seed = check_integer("shuffle_seed", shuffle_seed, 0, optional=True)
 
     @property
     def definition(self):

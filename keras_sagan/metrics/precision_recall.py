@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_sagan.metrics.feature_metric import SampleMetric, check_positive
+from keras_sagan.checks import check_integer, check_string
+from keras_sagan.metrics.feature_metric import SampleMetric
 from keras_sagan.ops.manifold import manifold_scores
 
 
@@ -48,10 +49,10 @@ class PrecisionRecall(SampleMetric):
     kind = ("precision", "recall")
 
     def __init__(self, feature_extractor, value_range=None, nearest_k=3, name=None, batch_size=64):
+        name = check_string("name", name, optional=True)
         super().__init__(feature_extractor, value_range, name or "_".join(self.kind), batch_size)
-        check_positive("nearest_k", nearest_k)
-        self.nearest_k = nearest_k
-        self.least = nearest_k + 1
+        self.nearest_k = check_integer("nearest_k", nearest_k, 1)
+        self.least = self.nearest_k + 1
         self._prefix = f"{name}_" if name else ""
 
     @property

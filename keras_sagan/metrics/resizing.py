@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from keras_sagan.checks import check_choice
+
 RESIZE_METHODS = ("tfgan", "antialiased")
 
 
@@ -34,8 +36,7 @@ def resize_images(images, size, method):
 
 def check_resize(method):
     """Raises unless `method` is one of `RESIZE_METHODS`."""
-    if method not in RESIZE_METHODS:
-        raise ValueError(f"`resize` must be one of {RESIZE_METHODS}. Received: resize={method!r}")
+    check_choice("resize", method, RESIZE_METHODS, f"one of {RESIZE_METHODS}")
 
 
 def to_rgb(images):

@@ -5,7 +5,9 @@ import functools
 import keras
 from keras import layers
 
+from keras_sagan.checks import check_boolean, check_choice, check_choices, check_dict
 from keras_sagan.layers import ConditionalBatchNorm, SelfAttention2D, SNConv2D, SNDense, SNEmbedding
+from keras_sagan.layers.sn_conv2d import ALGORITHMS
 
 # Channels of each block as a multiple of `base_filters`, by image size: the field's usual tables
 # from 32 to 512, and their pattern beyond. The generator's first entry is that of its 4 x 4 start.
@@ -43,32 +45,22 @@ DOWNSAMPLES = {
 IMAGE_SIZES = tuple(GENERATOR_WIDTHS)
 
 
-def check_network_arguments(image_size, num_classes, attention_resolutions, **positive):
-    """Raises unless the arguments that both builders share make sense."""
-    if image_size not in IMAGE_SIZES:
-        raise ValueError(
-            f"`image_size` must be one of {IMAGE_SIZES} pixels. Received: image_size={image_size!r}"
-        )
-    if num_classes is not None:
-        positive["num_classes"] = num_classes
-    for name, value in positive.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}")
-    if not isinstance(attention_resolutions, (list, tuple, set)):
-        raise ValueError(
-            "`attention_resolutions` must be a list or tuple of map sizes in pixels, () for none. "
-            f"Received: attention_resolutions={attention_resolutions}"
-        )
+def check_image_size(image_size):
+    """Checks that there are networks for images of a size, and returns it."""
+    expected = f"one of {IMAGE_SIZES} pixels"
+    return check_choice("image_size", image_size, IMAGE_SIZES, expected)
 
 
 def check_resolutions(attention_resolutions, available):
-    """Raises unless a network has a map of each size that should get attention."""
-    missing = sorted(set(attention_resolutions) - set(available))
-    if missing:
+    """Checks that a network has a map of each size that should get attention; returns these."""
+    if not isinstance(attention_resolutions, (list, tuple, set)):
         raise ValueError(
-            f"`attention_resolutions` must be among {sorted(set(available))}, the map sizes of "
-            f"this network. Received: attention_resolutions={tuple(attention_resolutions)}"
+            "`attention_resolutions` must be a list or tuple of map sizes in pixels, () for none. "
+            f"Received: attention_resolutions={attention_resolutions!r}"
         )
+    sizes = sorted(set(available))
+    expected = f"among {sizes}, the map sizes of this network"
+    return check_choices("attention_resolutions", attention_resolutions, sizes, expected)
 
 
 def normalized_layers(use_spectral_norm, spectral_norm, algorithm="auto"):
@@ -82,8 +74,11 @@ def normalized_layers(use_spectral_norm, spectral_norm, algorithm="auto"):
     Returns:
         Tuple of three callables that take the arguments of the Keras layers.
     """
+    use_spectral_norm = check_boolean("use_spectral_norm", use_spectral_norm)
+    spectral_norm = check_dict("spectral_norm", spectral_norm)
+    algorithm = check_choice("algorithm", algorithm, ALGORITHMS)
     if use_spectral_norm:
-        kinds, settings = (SNConv2D, SNDense, SNEmbedding), spectral_norm or {}
+        kinds, settings = (SNConv2D, SNDense, SNEmbedding), spectral_norm
     else:
         kinds, settings = (_resampling_conv, layers.Dense, layers.Embedding), {}
     conv, dense, embedding = (functools.partial(kind, **settings) for kind in kinds)
@@ -106,7 +101,7 @@ def _resampling_conv(filters, kernel_size, resample=None, algorithm=None, name=N
 
 def self_attention(size, use_spectral_norm, attention):
     """Returns the attention layer for a map of `size` x `size`, named after it."""
-    settings = {"use_spectral_norm": use_spectral_norm, **(attention or {})}
+    settings = {"use_spectral_norm": use_spectral_norm, **attention}
     return SelfAttention2D(name=f"attention_{size}", **settings)
 
 
@@ -166,7 +161,7 @@ def down_block(x, filters, conv, downsample, first, name):
 
 def batch_norm(num_classes, settings, **defaults):
     """Returns a callable `(name) -> ConditionalBatchNorm`, plain where there are no classes."""
-    settings = {**defaults, **(settings or {})}
+    settings = {**defaults, **check_dict("batch_norm", settings)}
     return functools.partial(ConditionalBatchNorm, num_classes or 1, **settings)
 
 

@@ -3,6 +3,7 @@
 import keras
 from keras import layers, ops
 
+from keras_sagan.checks import check_dict, check_integer
 from keras_sagan.models import blocks
 
 
@@ -48,17 +49,16 @@ def build_discriminator(
         [Zhang et al., 2019](https://arxiv.org/abs/1805.08318);
         [Miyato & Koyama, 2018](https://arxiv.org/abs/1802.05637) for the projection.
     """
-    blocks.check_network_arguments(
-        image_size,
-        num_classes,
-        attention_resolutions,
-        base_filters=base_filters,
-        channels=channels,
-    )
+    image_size = blocks.check_image_size(image_size)
+    base_filters = check_integer("base_filters", base_filters)
+    if num_classes is not None:
+        num_classes = check_integer("num_classes", num_classes)
+    channels = check_integer("channels", channels)
+    attention = check_dict("attention", attention)
     widths = [base_filters * width for width in blocks.DISCRIMINATOR_WIDTHS[image_size]]
     downsamples = blocks.DOWNSAMPLES[image_size]
     sizes = [image_size // 2 ** sum(downsamples[: i + 1]) for i in range(len(widths))]
-    blocks.check_resolutions(attention_resolutions, sizes)
+    attention_resolutions = blocks.check_resolutions(attention_resolutions, sizes)
     conv, dense, embedding = blocks.normalized_layers(use_spectral_norm, spectral_norm, algorithm)
 
     images = keras.Input((image_size, image_size, channels), name="images")

@@ -1,18 +1,17 @@
 """Files of a generator for other runtimes, each compared with the model by its own runtime."""
 
-import importlib
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_sagan.checks import check_boolean, check_choices, check_integer, check_path, require
 from keras_sagan.models.baking import bake_spectral_norm
 from keras_sagan.ops.latent import sample_labels, sample_latents
 
 FORMATS = ("saved_model", "onnx", "litert")
 NEEDED = {"onnx": ("tf2onnx", "onnxruntime"), "litert": ("ai_edge_litert.interpreter",)}
-PACKAGES = {"ai_edge_litert": "ai-edge-litert"}
 
 
 def export_generator(model, directory, formats=FORMATS, num_images=4, seed=0, use_ema=True):
@@ -48,16 +47,14 @@ def export_generator(model, directory, formats=FORMATS, num_images=4, seed=0, us
     path, difference = files["saved_model"]
     ```
     """
-    unknown = set(formats) - set(FORMATS)
-    if unknown:
-        raise ValueError(f"`formats` must be among {FORMATS}. Received: formats={tuple(formats)}")
-    if not isinstance(num_images, int) or isinstance(num_images, bool) or num_images < 1:
-        raise ValueError(
-            f"`num_images` must be a positive integer. Received: num_images={num_images}"
-        )
+    directory = Path(check_path("directory", directory))
+    formats = check_choices("formats", formats, FORMATS)
+    num_images = check_integer("num_images", num_images)
+    seed = check_integer("seed", seed, 0, optional=True)
+    use_ema = check_boolean("use_ema", use_ema)
     for name in formats:  # Before anything is written.
         for module in NEEDED.get(name, ()):
-            _require(module, name)
+            require(module, f"The {name} format", "export")
     generator = model.ema_generator if use_ema and model.ema_generator else model.generator
     baked = bake_spectral_norm(generator)
     rng = np.random.default_rng(seed)
@@ -67,7 +64,6 @@ def export_generator(model, directory, formats=FORMATS, num_images=4, seed=0, us
     given = inputs if len(inputs) > 1 else inputs[0]
     baked(given)  # Keras exports what was called once.
     expected = keras.ops.convert_to_numpy(generator(given, training=False))
-    directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     writers = {"saved_model": _saved_model, "onnx": _onnx, "litert": _litert}
     files = {}
@@ -75,17 +71,6 @@ def export_generator(model, directory, formats=FORMATS, num_images=4, seed=0, us
         path, images = writers[name](baked, directory, inputs)
         files[name] = (path, float(np.abs(images - expected).max()))
     return files
-
-
-def _require(module, name):
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        top = module.split(".")[0]
-        raise ImportError(
-            f"The {name} format needs {PACKAGES.get(top, top)}, which could not be imported "
-            f'({error}). Install it with:\npip install "keras_sagan[export]"'
-        ) from error
 
 
 def _saved_model(baked, directory, inputs):
@@ -98,7 +83,7 @@ def _saved_model(baked, directory, inputs):
 def _onnx(baked, directory, inputs):
     path = directory / "generator.onnx"
     baked.export(path, format="onnx", verbose=False)
-    runtime = _require("onnxruntime", "onnx")
+    runtime = require("onnxruntime", "The onnx format", "export")
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return path, session.run(None, dict(zip([x.name for x in session.get_inputs()], inputs)))[0]
 
@@ -111,7 +96,7 @@ def _litert(baked, directory, inputs):
     ]
     signature = [specs] if len(specs) > 1 else specs
     baked.export(path, format="litert", verbose=False, input_signature=signature)
-    runtime = _require("ai_edge_litert.interpreter", "litert")
+    runtime = require("ai_edge_litert.interpreter", "The litert format", "export")
     interpreter = runtime.Interpreter(str(path))
     slots = {slot["dtype"]: slot["index"] for slot in interpreter.get_input_details()}
     for value in inputs:

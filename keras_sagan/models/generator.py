@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from keras_sagan.checks import check_dict, check_integer
 from keras_sagan.models import blocks
 
 
@@ -62,17 +63,16 @@ def build_generator(
         [Zhang et al., 2019](https://arxiv.org/abs/1805.08318); widths of the other sizes from
         SNGAN (32) and BigGAN (64, 256, 512); 8, 16 and 1024 go on with their pattern.
     """
-    blocks.check_network_arguments(
-        image_size,
-        num_classes,
-        attention_resolutions,
-        base_filters=base_filters,
-        latent_dim=latent_dim,
-        channels=channels,
-    )
+    image_size = blocks.check_image_size(image_size)
+    base_filters = check_integer("base_filters", base_filters)
+    latent_dim = check_integer("latent_dim", latent_dim)
+    if num_classes is not None:
+        num_classes = check_integer("num_classes", num_classes)
+    channels = check_integer("channels", channels)
+    attention = check_dict("attention", attention)
     widths = [base_filters * width for width in blocks.GENERATOR_WIDTHS[image_size]]
     sizes = [4 * 2**i for i in range(len(widths))]
-    blocks.check_resolutions(attention_resolutions, sizes)
+    attention_resolutions = blocks.check_resolutions(attention_resolutions, sizes)
     conv, dense, _ = blocks.normalized_layers(use_spectral_norm, spectral_norm, algorithm)
     norm = blocks.batch_norm(num_classes, batch_norm, momentum=0.999)
     last_norm = blocks.batch_norm(None, batch_norm, momentum=0.9999)

@@ -5,6 +5,7 @@ import contextlib
 import keras
 import numpy as np
 
+from keras_sagan.checks import check_boolean, check_float, check_integer
 from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
 from keras_sagan.layers.sn_embedding import SNEmbedding
 from keras_sagan.models.sampling import check_latents
@@ -58,11 +59,11 @@ class InterpolationMixin:
         >>> model.interpolate(rows=2, steps=3, labels=0, to_labels=[1, 2]).shape
         (2, 3, 32, 32, 1)
         """
-        for name, value, least in (("rows", rows, 1), ("steps", steps, 2)):
-            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-                raise ValueError(
-                    f"`{name}` must be an integer of at least {least}. Received: {name}={value}"
-                )
+        rows = check_integer("rows", rows, 1)
+        steps = check_integer("steps", steps, 2)
+        seed = check_integer("seed", seed, 0, optional=True)
+        truncation = check_float("truncation", truncation, above=0, optional=True)
+        use_ema = check_boolean("use_ema", use_ema)
         if truncation is not None and latents is not None and to_latents is not None:
             raise ValueError(
                 "`truncation` must be None beside `latents` and `to_latents`, which are used as "

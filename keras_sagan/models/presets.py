@@ -2,6 +2,8 @@
 
 import copy
 
+from keras_sagan.checks import check_choice
+
 # Each preset has the settings that all its recipes share; a recipe holds what it changes, and
 # the first one is the default. `batch_size` is the recommended global batch.
 # Sources: the SAGAN authors' code (official), the paper's text (paper), TF-GAN's example (tfgan),
@@ -99,14 +101,10 @@ def preset_settings(name, recipe=None):
     >>> preset_settings("sagan_imagenet_128", recipe="paper")["beta_2"]
     0.9
     """
-    if name not in PRESETS:
-        raise ValueError(f"`name` must be one of {sorted(PRESETS)}. Received: name={name!r}")
+    name = check_choice("name", name, PRESETS, f"one of {sorted(PRESETS)}")
     recipes = PRESETS[name]["recipes"]
     if recipe is None:
         recipe = next(iter(recipes))
-    if recipe not in recipes:
-        raise ValueError(
-            f"`recipe` must be one of {sorted(recipes)} for preset {name!r}. "
-            f"Received: recipe={recipe!r}"
-        )
+    expected = f"one of {sorted(recipes)} for preset {name!r}"
+    recipe = check_choice("recipe", recipe, recipes, expected)
     return copy.deepcopy({**PRESETS[name]["settings"], **recipes[recipe]})

@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import numbers
 import random
 import warnings
 
@@ -12,6 +11,13 @@ import tensorflow as tf
 from keras import ops
 
 from keras_sagan import losses
+from keras_sagan.checks import (
+    check_boolean,
+    check_choice,
+    check_dict,
+    check_float,
+    check_integer,
+)
 from keras_sagan.distribution import check_workers_agree, chief_decides
 from keras_sagan.models import batches
 from keras_sagan.models.connection import check_scope, connect, copy_network
@@ -116,26 +122,14 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 f"Received: the {keras.backend.backend()} backend"
             )
         super().__init__(**kwargs)
-        positive = {"latent_dim": latent_dim, "d_steps": d_steps}
+        latent_dim = check_integer("latent_dim", latent_dim)
         if num_classes is not None:
-            positive["num_classes"] = num_classes
-        for name, value in positive.items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}")
-        if ema_momentum is not None and not 0 <= ema_momentum < 1:
-            raise ValueError(
-                f"`ema_momentum` must lie in [0, 1). Received: ema_momentum={ema_momentum}"
-            )
-        if not isinstance(ema_start, int) or isinstance(ema_start, bool) or ema_start < 0:
-            raise ValueError(
-                f"`ema_start` must be a non-negative integer. Received: ema_start={ema_start}"
-            )
-        is_integer = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
-        if seed is not None and not (is_integer and 0 <= seed < 2**31):
-            raise ValueError(f"`seed` must be an integer in [0, 2**31). Received: seed={seed}")
-        unknown = set(ttur or {}) - set(TTUR)
-        if unknown:
-            raise ValueError(f"`ttur` must have keys among {list(TTUR)}. Received: ttur={ttur}")
+            num_classes = check_integer("num_classes", num_classes)
+        d_steps = check_integer("d_steps", d_steps)
+        ema_momentum = check_float("ema_momentum", ema_momentum, 0, below=1, optional=True)
+        ema_start = check_integer("ema_start", ema_start, 0, expected="a non-negative integer")
+        seed = check_integer("seed", seed, 0, 2**31 - 1, optional=True)
+        ttur = _checked_ttur(ttur)
         self.generator = generator
         self.discriminator = discriminator
         self.latent_dim = latent_dim
@@ -143,8 +137,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         self.d_steps = d_steps
         self.ema_momentum = ema_momentum
         self.ema_start = ema_start
-        self.seed = random.randint(0, 2**31 - 1) if seed is None else int(seed)
-        self.ttur = {**TTUR, **(ttur or {})}
+        self.seed = random.randint(0, 2**31 - 1) if seed is None else seed
+        self.ttur = {**TTUR, **ttur}
         self.image_shape = connect(generator, discriminator, latent_dim, num_classes)
         self._strategy = tf.distribute.get_strategy()
         check_scope(self._strategy, generator=generator, discriminator=discriminator)
@@ -261,6 +255,10 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 `jit_compile=True`, float16.
         """
         self._check_scope("compile", or_outside=False)
+        run_eagerly = check_boolean("run_eagerly", run_eagerly)
+        steps_per_execution = check_integer("steps_per_execution", steps_per_execution)
+        jit_compile = check_choice("jit_compile", jit_compile, (True, False, "auto"))
+        auto_scale_loss = check_boolean("auto_scale_loss", auto_scale_loss)
         if d_optimizer is None:
             if not (isinstance(g_optimizer, str) and g_optimizer == "auto"):
                 raise ValueError(
@@ -572,7 +570,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        for name in ("generator", "discriminator"):
+        for name in ("generator", "discriminator", "ttur"):
             config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
         return cls(**config)
 
@@ -605,6 +603,19 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
     def compile_from_config(self, config):
         # `compile` builds both optimisers, so that their slots can be restored.
         self.compile(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
+
+
+def _checked_ttur(ttur):
+    ttur = check_dict("ttur", ttur, keys=TTUR)
+    try:
+        for name, value in ttur.items():
+            if name.startswith("beta"):
+                ttur[name] = check_float(name, value, minimum=0, below=1)
+            elif not callable(value):  # A schedule is.
+                ttur[name] = check_float(name, value, minimum=0)
+    except ValueError as error:
+        raise ValueError(f"`ttur` must hold settings of Adam: {error}") from error
+    return ttur
 
 
 def _warn_of_unused_methods(model):

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from keras_sagan.checks import check_boolean, check_float, check_integer
 from keras_sagan.layers.self_attention2d import attention_layers, record_attention_scores
 from keras_sagan.layers.spectral_norm import spectral_norms
 from keras_sagan.models import batches
@@ -49,13 +50,12 @@ class SamplingMixin:
                 positive integers, a `seed` or `truncation` out of range, or a `truncation` beside
                 `latents`.
         """
-        for name, value in (("num_images", num_images), ("batch_size", batch_size)):
-            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}")
-        if seed is not None and (not isinstance(seed, (int, np.integer)) or seed < 0):
-            raise ValueError(
-                f"`seed` must be a non-negative integer or None. Received: seed={seed!r}"
-            )
+        num_images = check_integer("num_images", num_images)
+        expected = "a non-negative integer or None"
+        seed = check_integer("seed", seed, 0, optional=True, expected=expected)
+        truncation = check_float("truncation", truncation, above=0, optional=True)
+        batch_size = check_integer("batch_size", batch_size)
+        use_ema = check_boolean("use_ema", use_ema)
         rng = np.random.default_rng(seed)
         if latents is None:
             latents = sample_latents(num_images, self.latent_dim, rng, truncation)
@@ -150,6 +150,7 @@ class SamplingMixin:
         Raises:
             ValueError: For inputs of another rank, or a network without attention.
         """
+        use_ema = check_boolean("use_ema", use_ema)
         inputs = np.asarray(ops.convert_to_numpy(inputs))
         if inputs.ndim not in (2, 4) or not len(inputs):
             raise ValueError(

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_sagan.checks import check_float
+
 
 def sample_latents(count, latent_dim, rng, truncation=None):
     """Draws standard normal latents.
@@ -22,10 +24,9 @@ def sample_latents(count, latent_dim, rng, truncation=None):
     Reference:
         [Brock et al., 2019](https://arxiv.org/abs/1809.11096), section 3.1.
     """
+    truncation = check_float("truncation", truncation, above=0, optional=True)
     if truncation is None:
         return rng.standard_normal((count, latent_dim), dtype="float32")
-    if not isinstance(truncation, (int, float, np.number)) or not truncation > 0:
-        raise ValueError(f"`truncation` must be positive. Received: truncation={truncation!r}")
     latents = np.empty(count * latent_dim, "float32")
     missing = np.arange(latents.size)
     while missing.size:

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from keras_sagan.checks import check_float, check_list, check_path, require
 from keras_sagan.visualization.grid import check_images
-from keras_sagan.visualization.optional import parent_made, require
+from keras_sagan.visualization.optional import parent_made
 
 
 def save_gif(path, frames, seconds=0.1, last_seconds=1.5):
@@ -30,9 +31,10 @@ def save_gif(path, frames, seconds=0.1, last_seconds=1.5):
     save_gif("runs/walk.gif", [sample_grid(frames[:, i]) for i in range(24)])
     ```
     """
-    for name, value in (("seconds", seconds), ("last_seconds", last_seconds)):
-        if not value > 0:
-            raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
+    path = check_path("path", path)
+    frames = check_list("frames", frames)
+    seconds = check_float("seconds", seconds, above=0)
+    last_seconds = check_float("last_seconds", last_seconds, above=0)
     shapes = {np.shape(frame) for frame in frames}
     if len(shapes) > 1:
         raise ValueError(f"`frames` must all have one shape. Received: shapes {sorted(shapes)}")

@@ -4,8 +4,16 @@ import math
 
 import numpy as np
 
+from keras_sagan.checks import (
+    check_integer,
+    check_list,
+    check_pair,
+    check_path,
+    check_string,
+    require,
+)
 from keras_sagan.visualization.grid import check_images
-from keras_sagan.visualization.optional import new_figure, parent_made, require
+from keras_sagan.visualization.optional import new_figure, parent_made
 from keras_sagan.visualization.query_points import check_points
 
 # Colours that people with any colour vision tell apart: orange, sky blue and bluish green first.
@@ -46,9 +54,9 @@ def attention_overlay(scores_row, image_size):
             "`scores_row` must have shape (key_h, key_w). "
             f"Received: scores_row of shape={scores_row.shape}"
         )
-    size = (image_size, image_size) if np.ndim(image_size) == 0 else tuple(image_size)
+    size = check_pair("image_size", image_size)
     key_h, key_w = scores_row.shape
-    if len(size) != 2 or min(size) < 1 or size[0] % key_h or size[1] % key_w:
+    if size[0] % key_h or size[1] % key_w:
         raise ValueError(
             f"`image_size` must be a multiple of the key grid, {key_h} × {key_w}. "
             f"Received: image_size={image_size}"
@@ -106,6 +114,10 @@ def plot_attention(
 
     - [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), figures 1 and 5.
     """
+    num_points = check_integer("num_points", num_points, 1)
+    path = check_path("path", path, optional=True)
+    title = check_string("title", title, optional=True)
+    row_labels = check_list("row_labels", row_labels, optional=True)
     images = check_images(images)
     scores = check_scores(scores, images)
     points = check_points(query_points, images, num_points)

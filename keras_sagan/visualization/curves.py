@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from keras_sagan.visualization.optional import new_figure, parent_made, require
+from keras_sagan.checks import check_path, check_string, require
+from keras_sagan.visualization.optional import new_figure, parent_made
 
 # Blue, vermilion, bluish green, orange, reddish purple, sky blue: Okabe and Ito, 2008.
 LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
@@ -47,6 +48,8 @@ def plot_curves(history, path=None, title=None):
     plot_curves({**history.history, "fid_1k": evaluator.history}, path="runs/curves.png")
     ```
     """
+    path = check_path("path", path, optional=True)
+    title = check_string("title", title, optional=True)
     series = read_series(history)
     panels = group_panels(series)
     columns = {1: 1, 2: 2, 4: 2}.get(len(panels), 3)

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from keras_sagan.visualization.optional import parent_made, require
+from keras_sagan.checks import check_integer, check_list, check_path, require
+from keras_sagan.visualization.optional import parent_made
 
 # The shortest side, in pixels, that an image of a sample grid is enlarged to.
 LEGIBLE_PIXELS = 64
@@ -40,24 +41,6 @@ def check_images(images):
     return images
 
 
-def check_integer(name, value, minimum):
-    """Raises unless a value is an integer and large enough.
-
-    Args:
-        name: String. The argument's name.
-        value: What was received for it.
-        minimum: Integer. The smallest value allowed.
-
-    Raises:
-        ValueError: If `value` isn't an integer of at least `minimum`.
-    """
-    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not is_integer or value < minimum:
-        raise ValueError(
-            f"`{name}` must be an integer of at least {minimum}. Received: {name}={value!r}"
-        )
-
-
 def grid_shape(num_images, rows=None, columns=None):
     """Chooses how many rows and columns a grid has.
 
@@ -72,9 +55,8 @@ def grid_shape(num_images, rows=None, columns=None):
     Raises:
         ValueError: If the grid has too few cells.
     """
-    for name, value in (("rows", rows), ("columns", columns)):
-        if value is not None:
-            check_integer(name, value, 1)
+    rows = check_integer("rows", rows, 1, optional=True)
+    columns = check_integer("columns", columns, 1, optional=True)
     if columns is None:
         columns = math.ceil(num_images / rows) if rows else math.ceil(math.sqrt(num_images))
     if rows is None:
@@ -116,8 +98,8 @@ def image_grid(images, rows=None, columns=None, padding=2, scale=1):
     (19, 28, 3)
     """
     images = check_images(images)
-    check_integer("padding", padding, 0)
-    check_integer("scale", scale, 1)
+    padding = check_integer("padding", padding, 0)
+    scale = check_integer("scale", scale, 1)
     rows, columns = grid_shape(len(images), rows, columns)
     images = images.repeat(scale, axis=1).repeat(scale, axis=2)
     _, height, width, channels = images.shape
@@ -162,6 +144,7 @@ def sample_grid(images, row_labels=None, rows=None, columns=None, padding=2, sca
     (134, 200, 1)
     """
     images = check_images(images)
+    row_labels = check_list("row_labels", row_labels, optional=True)
     if scale is None:
         scale = legible_scale(images)
     if row_labels is None:
@@ -232,6 +215,7 @@ def save_image(path, image):
     save_image("runs/samples.png", sample_grid(model.generate(100, seed=0)))
     ```
     """
+    path = check_path("path", path)
     image = np.asarray(image)
     has_image_shape = image.ndim == 2 or (image.ndim == 3 and image.shape[-1] in (1, 3))
     if image.dtype != np.uint8 or not has_image_shape or image.size == 0:

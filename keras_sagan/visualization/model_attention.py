@@ -6,9 +6,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_sagan.checks import check_integer, check_list, check_path, check_string
 from keras_sagan.visualization.attention import plot_attention
 from keras_sagan.visualization.classes import names_of, spread_classes
-from keras_sagan.visualization.grid import check_integer
 
 
 def draw_attention(
@@ -63,7 +63,12 @@ def draw_attention(
 
     - [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), figures 1 and 5.
     """
-    check_integer("num_images", num_images, 1)
+    directory = Path(check_path("directory", directory))
+    num_images = check_integer("num_images", num_images, 1)
+    num_points = check_integer("num_points", num_points, 1)
+    class_names = check_list("class_names", class_names, optional=True)
+    seed = check_integer("seed", seed, 0)
+    name = check_string("name", name)
     if isinstance(model, (str, os.PathLike)):
         model = keras.saving.load_model(model)
     if images is None:
@@ -76,7 +81,7 @@ def draw_attention(
     paths = {}
     for layer, scores in maps.items():
         ending = "_" + layer.replace("/", "_") if len(maps) > 1 else ""
-        paths[layer] = Path(directory) / f"{name}{ending}.png"
+        paths[layer] = directory / f"{name}{ending}.png"
         plot_attention(
             images,
             scores,

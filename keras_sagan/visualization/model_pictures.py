@@ -6,18 +6,17 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_sagan.checks import check_integer, check_list, check_path, require
 from keras_sagan.visualization.animation import save_gif
 from keras_sagan.visualization.classes import names_of, spread_classes
 from keras_sagan.visualization.grid import (
     LABEL_GREY,
     check_images,
-    check_integer,
     image_grid,
     legible_scale,
     sample_grid,
     save_image,
 )
-from keras_sagan.visualization.optional import require
 
 HEADER_PIXELS, HEADER_FONT = 26, 12
 
@@ -63,7 +62,10 @@ def draw_interpolation(
     draw_interpolation(model, "runs/classes.gif", steps=24, labels=0, to_labels=[1, 2, 3, 4])
     ```
     """
-    path = Path(path)
+    path = Path(check_path("path", path))
+    rows = check_integer("rows", rows, 1)
+    steps = check_integer("steps", steps, 2)
+    class_names = check_list("class_names", class_names, optional=True)
     if path.suffix not in (".png", ".gif"):
         raise ValueError(f"`path` must end in .png or .gif. Received: path={path}")
     if labels is None and model.num_classes is not None:
@@ -126,7 +128,9 @@ def draw_truncation(
 
     - [Brock et al., 2019](https://arxiv.org/abs/1809.11096), section 3.1.
     """
-    check_integer("columns", columns, 1)
+    path = check_path("path", path)
+    truncations = check_list("truncations", truncations)
+    columns = check_integer("columns", columns, 1)
     if len(truncations) == 0:
         raise ValueError(f"`truncations` must hold at least one. Received: {truncations!r}")
     if labels is None and model.num_classes is not None:
@@ -160,7 +164,7 @@ def nearest_neighbours(images, real_images, feature_extractor=None, num_neighbou
     >>> nearest_neighbours(real[2:] - 10, real, num_neighbours=2)[0]
     array([[2, 1]])
     """
-    check_integer("num_neighbours", num_neighbours, 1)
+    num_neighbours = check_integer("num_neighbours", num_neighbours, 1)
     images, real_images = check_images(images), check_images(real_images)
     if num_neighbours > len(real_images):
         raise ValueError(
@@ -216,7 +220,9 @@ def draw_neighbours(
     draw_neighbours(pictures, train_images, "runs/neighbours.png", GreyClassifierFeatures())
     ```
     """
-    check_integer("num_reference", num_reference, 1)
+    path = check_path("path", path)
+    num_neighbours = check_integer("num_neighbours", num_neighbours, 1)
+    num_reference = check_integer("num_reference", num_reference, 1)
     images, real_images = check_images(images), check_images(real_images)
     if len(real_images) < 2:
         raise ValueError(

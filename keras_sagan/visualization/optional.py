@@ -1,31 +1,10 @@
 """Lazy access to the optional drawing packages."""
 
 import functools
-import importlib
 import io
 from pathlib import Path
 
-
-def require(name):
-    """Imports a module of an optional drawing package.
-
-    Args:
-        name: String. The module's full name, such as `"PIL.Image"`.
-
-    Returns:
-        The module.
-
-    Raises:
-        ImportError: If the package isn't installed, with the line that installs it.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        package = {"PIL": "pillow"}.get(name.split(".")[0], name.split(".")[0])
-        raise ImportError(
-            f"Drawing pictures needs {package}, which could not be imported ({error}). "
-            f'Install it with:\npip install "keras_sagan[plot]"'
-        ) from error
+from keras_sagan.checks import require
 
 
 def new_figure(width, height, dpi):

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from keras_sagan.visualization.grid import check_images, check_integer
+from keras_sagan.checks import check_integer
+from keras_sagan.visualization.grid import check_images
 
 
 def choose_query_points(image, num_points=3):
@@ -29,7 +30,7 @@ def choose_query_points(image, num_points=3):
     >>> choose_query_points(image, num_points=2).shape
     (2, 2)
     """
-    check_integer("num_points", num_points, 1)
+    num_points = check_integer("num_points", num_points, 1)
     grey = check_images(np.asarray(image)[None])[0].mean(axis=-1) / 255.0
     height, width = grey.shape
     side = max(3, min(height, width) // 8 | 1)

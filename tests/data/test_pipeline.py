@@ -138,9 +138,9 @@ def test_spread_indices_has_all_classes_of_a_set_that_stands_class_by_class():
     labels = np.repeat(np.arange(5), 20)
     assert np.bincount(labels[spread_indices(10, 100)]).tolist() == [2] * 5
     assert spread_indices(500, 4).tolist() == [0, 1, 2, 3] and spread_indices(1, 9).tolist() == [0]
-    with pytest.raises(ValueError, match="`count` must be positive. Received: count=0"):
+    with pytest.raises(ValueError, match="`count` must be a positive integer. Received: count=0"):
         spread_indices(0, 4)
-    with pytest.raises(ValueError, match="`num_images` must be positive. Received: num_images=-1"):
+    with pytest.raises(ValueError, match="`num_images` must be a positive integer.*num_images=-1"):
         spread_indices(1, -1)
 
 

@@ -267,7 +267,7 @@ def test_bad_arguments(name, value):
 
 
 def test_bad_data_format_power_iterations_and_epsilon():
-    with pytest.raises(ValueError, match="`data_format` must be.*Received: data_format=NHWC"):
+    with pytest.raises(ValueError, match="`data_format` must be.*Received: data_format='NHWC'"):
         SelfAttention2D(data_format="NHWC")
     with pytest.raises(ValueError, match="`power_iterations` must be a positive integer"):
         SelfAttention2D(power_iterations=0)

@@ -13,6 +13,7 @@ from plain_sagan import PlainSAGAN
 
 from keras_sagan import SAGAN, SNDense, SNEmbedding
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
+from keras_sagan.models.noise import draw_noise
 from keras_sagan.ops.compiled import uses_compiled
 
 METRICS = {"g_loss", "d_loss", "real_logits", "fake_logits", "real_accuracy", "fake_accuracy"}

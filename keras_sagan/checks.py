@@ -1,0 +1,321 @@
+"""Checks of arguments, and imports of optional packages.
+
+A check returns the plain Python value, which a configuration in JSON can hold, and otherwise raises
+an error that names the argument, what was expected and what was received.
+"""
+
+import importlib
+import math
+import numbers
+import operator
+import os
+
+import numpy as np
+
+# Where a module's package has another name on PyPI.
+_PACKAGES = {"PIL": "pillow", "ai_edge_litert": "ai-edge-litert"}
+
+
+def check_integer(name, value, minimum=None, maximum=None, optional=False, expected=None):
+    """Checks an integer: one of Python or numpy, or an integer array without axes.
+
+    Args:
+        name: String. The argument's name.
+        value: What was received for it.
+        minimum: Number. The smallest value allowed. Defaults to `None`: the integer must be
+            positive.
+        maximum: Integer. The largest value allowed. Defaults to `None`: any.
+        optional: Boolean. Whether `None` is allowed too. Defaults to `False`.
+        expected: String. What the message says of the values allowed. Defaults to the bounds.
+
+    Returns:
+        A Python integer, or `None`.
+
+    Raises:
+        ValueError: For anything else. Booleans and floats aren't integers.
+
+    Example:
+
+    >>> import numpy as np
+    >>> check_integer("batch_size", np.int64(64))
+    64
+    """
+    if value is None and optional:
+        return None
+    found = _integer(value)
+    least, most = 1 if minimum is None else minimum, math.inf if maximum is None else maximum
+    if found is not None and least <= found <= most:
+        return found
+    expected = expected or _integers(minimum, maximum) + (" or None" if optional else "")
+    raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
+
+
+def check_float(
+    name, value, minimum=-math.inf, maximum=math.inf, above=None, below=None, optional=False
+):
+    """Checks a finite number: an integer or a float of Python or numpy.
+
+    Args:
+        name: String. The argument's name.
+        value: What was received for it.
+        minimum, maximum: Numbers. The closed bounds. Default to none.
+        above, below: Numbers. The open bounds, each in place of the closed one.
+        optional: Boolean. Whether `None` is allowed too. Defaults to `False`.
+
+    Returns:
+        A Python float, or `None`.
+
+    Raises:
+        ValueError: For anything else. Booleans and strings aren't numbers.
+
+    Example:
+
+    >>> check_float("momentum", 1, minimum=0, maximum=1)
+    1.0
+    """
+    if value is None and optional:
+        return None
+    found = _real(value)
+    low, high = minimum if above is None else above, maximum if below is None else below
+    if found is not None:
+        is_above = found >= low if above is None else found > low
+        is_below = found <= high if below is None else found < high
+        if is_above and is_below:
+            return found
+    if high < math.inf:
+        brackets = "[" if above is None else "(", "]" if below is None else ")"
+        expected = f"lie in {brackets[0]}{low:g}, {high:g}{brackets[1]}"
+    elif low == 0:
+        expected = "not be negative" if above is None else "be positive"
+    elif low > -math.inf:
+        expected = f"be {'at least' if above is None else 'above'} {low:g}"
+    else:
+        expected = "be a finite number"
+    note = ", which isn't a finite number" if found is None else ""
+    raise ValueError(f"`{name}` must {expected}. Received: {name}={value!r}{note}")
+
+
+def check_boolean(name, value):
+    """Checks that a value is `True` or `False`, of Python or numpy, and returns Python's."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}")
+    return bool(value)
+
+
+def check_pair(name, value):
+    """Checks a positive integer, or a list or tuple of two.
+
+    Args:
+        name: String. The argument's name.
+        value: What was received for it.
+
+    Returns:
+        Tuple of two Python integers.
+
+    Raises:
+        ValueError: For anything else.
+
+    Example:
+
+    >>> check_pair("kernel_size", 3)
+    (3, 3)
+    """
+    pair = tuple(value) if isinstance(value, (list, tuple)) else (value, value)
+    found = tuple(_integer(x) for x in pair)
+    if len(found) != 2 or any(x is None or x < 1 for x in found):
+        raise ValueError(
+            f"`{name}` must be a positive integer or a pair of them. Received: {name}={value!r}"
+        )
+    return found
+
+
+def check_choice(name, value, choices, expected=None):
+    """Checks that a value is one of several.
+
+    Args:
+        name: String. The argument's name.
+        value: What was received for it.
+        choices: Iterable of strings, integers, booleans or `None`.
+        expected: String. What the message says of them. Defaults to the list of them.
+
+    Returns:
+        The choice that equals the value. `True` isn't 1, nor `1.0`.
+
+    Raises:
+        ValueError: For another value, of whatever type.
+
+    Example:
+
+    >>> check_choice("mode", "min", ("auto", "min", "max"))
+    'min'
+    """
+    choices = list(choices)
+    plain = (
+        value.item() if isinstance(value, (np.generic, np.ndarray)) and not value.shape else value
+    )
+    for choice in choices:
+        is_same_type = isinstance(plain, type(choice)) and not (
+            isinstance(plain, bool) and not isinstance(choice, bool)
+        )
+        if is_same_type and plain == choice:
+            return choice
+    if expected is None:
+        texts = [f'"{x}"' if isinstance(x, str) else str(x) for x in choices]
+        expected = f"{', '.join(texts[:-1])} or {texts[-1]}"
+    raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
+
+
+def check_choices(name, value, choices, expected=None):
+    """Checks a list, tuple or set of choices.
+
+    Args:
+        name, value, expected: As in `check_choice`.
+        choices: Iterable of strings or integers.
+
+    Returns:
+        Tuple of the choices that equal the values, in the order of the values.
+
+    Raises:
+        ValueError: For something else than a list, tuple or set, or for other values.
+
+    Example:
+
+    >>> check_choices("formats", ["onnx"], ("onnx", "litert"))
+    ('onnx',)
+    """
+    choices = tuple(choices)
+    try:
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return tuple(check_choice(name, x, choices) for x in value)
+    except ValueError:
+        pass
+    expected = expected or f"among {choices}, in a list or tuple"
+    raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
+
+
+def check_dict(name, value, keys=None):
+    """Checks a dictionary of options, for which `None` stands as an empty one.
+
+    Args:
+        name: String. The argument's name.
+        value: What was received for it.
+        keys: Collection of strings. The keys allowed. Defaults to `None`: any strings.
+
+    Returns:
+        A new dictionary.
+
+    Raises:
+        ValueError: For something else than a mapping, or other keys.
+    """
+    if value is None:
+        return {}
+    if not hasattr(value, "keys") or not hasattr(value, "__getitem__"):
+        raise ValueError(f"`{name}` must be a dictionary or None. Received: {name}={value!r}")
+    found = dict(value)
+    if keys is not None and set(found) - set(keys):
+        raise ValueError(f"`{name}` must have keys among {list(keys)}. Received: {name}={value!r}")
+    if not all(isinstance(key, str) for key in found):
+        raise ValueError(f"`{name}` must have strings as keys. Received: {name}={value!r}")
+    return found
+
+
+def check_list(name, value, optional=False):
+    """Checks a list, a tuple or another sequence but a string, and returns it as a list.
+
+    Args:
+        name: String. The argument's name.
+        value: What was received for it.
+        optional: Boolean. Whether `None` is allowed too, and returned. Defaults to `False`.
+
+    Returns:
+        A new list, or `None`.
+
+    Raises:
+        ValueError: For anything else.
+    """
+    if value is None and optional:
+        return None
+    if hasattr(value, "__len__") and not isinstance(value, (str, bytes, dict)):
+        if getattr(value, "shape", None) != ():
+            return list(value)
+    expected = "a list" + (" or None" if optional else "")
+    raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
+
+
+def check_path(name, value, optional=False):
+    """Checks a path, a string or `os.PathLike`, and returns it as a string; `None` as it is."""
+    if value is None and optional:
+        return None
+    if not isinstance(value, (str, os.PathLike)):
+        expected = "a string or path" + (" or None" if optional else "")
+        raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
+    return os.fspath(value)
+
+
+def check_string(name, value, optional=False):
+    """Checks a string, and returns it; `None` too where it is optional."""
+    if not isinstance(value, str) and not (value is None and optional):
+        expected = "a string" + (" or None" if optional else "")
+        raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
+    return value
+
+
+def require(module, purpose="Drawing pictures", extra="plot"):
+    """Imports a module of an optional package.
+
+    Args:
+        module: String. Its full name, such as `"PIL.Image"`.
+        purpose: String. What needs it, which begins the message. Defaults to
+            `"Drawing pictures"`.
+        extra: String. The extra of this package that installs it. Defaults to `"plot"`.
+
+    Returns:
+        The module.
+
+    Raises:
+        ImportError: If the package isn't installed, with the line that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        top = module.split(".")[0]
+        raise ImportError(
+            f"{purpose} needs {_PACKAGES.get(top, top)}, which could not be imported ({error}). "
+            f'Install it with:\npip install "keras_sagan[{extra}]"'
+        ) from error
+
+
+def _integer(value):
+    """The value as a Python integer, or `None` if it is none."""
+    if isinstance(value, bool) or "bool" in str(getattr(value, "dtype", "")):
+        return None
+    try:
+        return operator.index(value)
+    except Exception:  # Each backend has its own error for a tensor that isn't an integer.
+        return None
+
+
+def _real(value):
+    """The value as a finite Python float, or `None` if it is none."""
+    dtype = str(getattr(value, "dtype", ""))
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    is_scalar = getattr(value, "shape", None) == () and ("float" in dtype or "int" in dtype)
+    if not is_number and not is_scalar:
+        return None
+    try:
+        found = float(value)
+    except Exception:  # Too large an integer, or a tensor without a value.
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _integers(minimum, maximum):
+    """Words for the integers within bounds."""
+    if maximum is not None:
+        end = maximum + 1
+        # 2**31 says more than 2147483648.
+        is_power = end > 2**16 and end.bit_count() == 1
+        return f"an integer in [{minimum}, {f'2**{end.bit_length() - 1}' if is_power else end})"
+    if minimum is None:
+        return "a positive integer"
+    return "an integer" if minimum == -math.inf else f"an integer of at least {minimum}"
