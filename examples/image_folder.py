@@ -2,7 +2,7 @@
 
 Command:   python examples/image_folder.py --images DIR [--labels-from-folders]
 Data:      all images below DIR, cropped to their central square and resized to --image_size, a
-           power of two from 8 to 1024; files that can't be read are counted and named
+           power of two from 8 to 1024; images that can't be read are named, other files counted
 Result:    runs/image_folder/ with a sample grid per epoch, a GIF of them, attention figures of both
            networks, curves, the model and results.json
 
@@ -140,7 +140,8 @@ def main(arguments=None):
 
     model.save(workdir / "model.keras")
     figures = dict(history.history)
-    results = {"settings": vars(settings), "broken": found.broken, "steps": int(model.steps)}
+    results = {"settings": vars(settings), "broken": found.broken, "skipped": found.skipped}
+    results["steps"] = int(model.steps)
     if fid is not None and fid.history:
         figures[fid.name] = fid.history
         results["fid"] = {"by_epoch": fid.history, "protocol": fid.protocol}

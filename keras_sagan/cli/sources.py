@@ -1,6 +1,7 @@
 """Where the commands get their images, and their model, from."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -114,11 +115,14 @@ def open_source(settings, image_size, batch_size, seed=0, trained_on=None):
         )
     if settings.images:
         channels = 1 if settings.grey else 3
-        found = load_image_folder(
-            settings.images, image_size, channels, settings.labels_from_folders
-        )
+        with warnings.catch_warnings(record=True) as caught:
+            found = load_image_folder(
+                settings.images, image_size, channels, settings.labels_from_folders
+            )
         images, labels, class_names = found.images, found.labels, found.class_names
         name = f"folder {settings.images}"
+        for warning in caught:
+            print(warning.message)
         if found.broken:
             print(f"{len(found.broken)} files can't be read and are left out:")
             for path, reason in found.broken.items():

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_sagan.checks import check_boolean, check_choice, check_integer, check_path
 from keras_sagan.data.tfds import square_resize
-from keras_sagan.image_files import SUFFIXES, find_images, load_pillow, read_image
+from keras_sagan.image_files import describe_skipped, find_images, read_image
 
 
 class ImageFolder(NamedTuple):
@@ -18,27 +18,33 @@ class ImageFolder(NamedTuple):
         images: uint8 array in [0, 255] of shape `(num_images, size, size, channels)`.
         labels: int32 array `(num_images,)`, or `None`.
         class_names: Tuple of strings, the folders' names, or `None`.
-        broken: Dictionary from the path of each file that couldn't be read to what is wrong.
+        broken: Dictionary from the path of each image that couldn't be read to what is wrong.
+        skipped: Dictionary from an ending in lower case, such as `".txt"`, to the number of files
+            that aren't images, or `""` for names without one. Broken links count here too.
     """
 
     images: np.ndarray
     labels: np.ndarray | None
     class_names: tuple | None
     broken: dict
+    skipped: dict
 
 
 def load_image_folder(directory, image_size=64, channels=3, use_labels=False):
     """Reads all images below a folder, cropped to their central square and resized.
 
-    Files are found by their ending, in folders at any depth, and taken in the order of their
-    paths. Transparency is laid on white, of an animation the first picture is taken, and the
-    camera's orientation is followed. A file that can't be read, is cut short, or would decode to
-    more than 67 million pixels is left out and named in `broken`.
+    It reads every file with the ending of an image that Pillow decodes, in the order of their
+    paths. Symbolic links are followed; hidden files and folders are passed over, such as
+    `.ipynb_checkpoints`, `__MACOSX` and `@eaDir`. Transparency is laid on white, the first picture
+    of an animation is taken, the camera's orientation is followed, and 16-bit gray is scaled to 8
+    bits. A file that can't be read, is cut short, or would decode to more than 67 million pixels is
+    left out and named in `broken`; files with other endings are counted in `skipped` and in a
+    warning.
 
     Args:
         directory: String or path.
         image_size: Positive integer. Height and width of the result. Defaults to `64`.
-        channels: 3 for RGB or 1 for grey. Defaults to `3`.
+        channels: 3 for RGB or 1 for gray. Defaults to `3`.
         use_labels: Boolean. Whether the folders right below `directory` are the classes, in the
             order of their names. Defaults to `False`.
 
@@ -46,8 +52,9 @@ def load_image_folder(directory, image_size=64, channels=3, use_labels=False):
         An `ImageFolder`. It takes `image_size² × channels` bytes of memory an image.
 
     Raises:
-        ValueError: If an argument is out of range, there is no image that can be read, or with
-            `use_labels` a class has none or images lie outside of the folders.
+        ValueError: If an argument is out of range, or there is no image that can be read. With
+            `use_labels` also if a folder right below `directory` has no such image, or an image
+            lies outside of these folders.
         FileNotFoundError: If there is no such folder.
         ImportError: If pillow isn't installed.
 
@@ -65,20 +72,17 @@ def load_image_folder(directory, image_size=64, channels=3, use_labels=False):
     use_labels = check_boolean("use_labels", use_labels)
     if not directory.is_dir():
         raise FileNotFoundError(f"`directory` must be a folder. Received: directory={directory}")
-    load_pillow()  # At once, also where there is no image.
-    paths = find_images(directory)
-    names = None
+    found = find_images(directory)
+    names = found.folders if use_labels else None
     if use_labels:
-        parts = [path.relative_to(directory).parts for path in paths]
-        outside = [str(path) for path, part in zip(paths, parts) if len(part) == 1]
+        outside = [path for path in found.paths if path.parent == directory]
         if outside:
             raise ValueError(
                 "`use_labels=True` needs every image in the folder of its class. "
                 f"Received: directory={directory} with {outside[0]} outside of them"
             )
-        names = tuple(sorted({part[0] for part in parts}))
     images, labels, broken = [], [], {}
-    for path in paths:
+    for path in found.paths:
         try:
             pixels = read_image(path, channels)
         except ValueError as error:
@@ -89,8 +93,9 @@ def load_image_folder(directory, image_size=64, channels=3, use_labels=False):
             labels.append(names.index(path.relative_to(directory).parts[0]))
     if not images:
         raise ValueError(
-            f"`directory` must hold an image that can be read, ending in one of {SUFFIXES}. "
-            f"Received: directory={directory} with {len(broken)} broken ones"
+            "`directory` must hold an image that can be read. Received: "
+            f"directory={directory} with {len(broken)} broken images and "
+            f"{describe_skipped(found.skipped)}"
         )
     if use_labels:
         empty = [name for i, name in enumerate(names) if i not in labels]
@@ -100,4 +105,4 @@ def load_image_folder(directory, image_size=64, channels=3, use_labels=False):
                 f"Received: directory={directory}, where {empty[0]} has none"
             )
     ids = np.array(labels, "int32") if use_labels else None
-    return ImageFolder(np.stack(images), ids, names, broken)
+    return ImageFolder(np.stack(images), ids, names, broken, found.skipped)

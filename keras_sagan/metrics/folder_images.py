@@ -6,17 +6,17 @@ import pathlib
 import numpy as np
 
 from keras_sagan.checks import check_integer, check_path
-from keras_sagan.image_files import SUFFIXES, find_images, read_image
+from keras_sagan.image_files import describe_skipped, find_images, read_image
 
 
 class FolderImages:
     """The images of a folder, read in batches, unchanged.
 
-    Nothing is cropped, resized or left out in silence, because that would change every score: a
-    folder with images of mixed size, or with a file that can't be read, is refused with the file's
-    name. Files are taken in the order of their paths, from folders at any depth, and read as
-    `load_image_folder` reads them: transparency is laid on white, the camera's orientation is
-    followed.
+    Images are neither cropped nor resized, because that would change every score: a folder with
+    images of mixed size, or with an image that can't be read, is refused with the file's name. The
+    files, their order and how they are read are those of `load_image_folder`: hidden files and
+    folders are passed over, symbolic links are followed, transparency is laid on white, and 16-bit
+    gray is scaled to 8 bits. Files with other endings are counted in `skipped` and in a warning.
 
     Args:
         folder: String or `pathlib.Path`.
@@ -26,7 +26,7 @@ class FolderImages:
         FileNotFoundError: If there is no such folder.
         ValueError: If it holds no image; while iterating, for a file that can't be read and for
             an image of another size or mode than the first.
-        ImportError: While iterating, if pillow isn't installed.
+        ImportError: If pillow isn't installed.
 
     Example:
 
@@ -40,11 +40,12 @@ class FolderImages:
         if not folder.is_dir():
             raise FileNotFoundError(f"`folder` must be a folder. Received: folder={folder}")
         self.folder = folder
-        self.paths = find_images(folder)
+        found = find_images(folder)
+        self.paths, self.skipped = found.paths, found.skipped
         if not self.paths:
             raise ValueError(
-                f"`folder` must hold images ({', '.join(SUFFIXES)}). Received: folder={folder}, "
-                "which holds none"
+                f"`folder` must hold images that Pillow reads. Received: folder={folder}, which "
+                f"holds none and {describe_skipped(self.skipped)}"
             )
         self.batch_size = check_integer("batch_size", batch_size)
 

@@ -1,14 +1,17 @@
 """The Inception Score as a Keras metric."""
 
 import keras
+import numpy as np
 
-from keras_sagan.checks import check_integer
+from keras_sagan.checks import check_boolean, check_integer
 from keras_sagan.metrics.feature_metric import (
     SampleMetric,
     shuffled,
     side_of,
 )
-from keras_sagan.ops.inception_score import inception_score
+from keras_sagan.ops.inception_score import check_from_logits, inception_score
+
+_ENOUGH = 16  # images in a batch to tell probabilities from logits before all images are there
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
@@ -19,6 +22,9 @@ class InceptionScore(SampleMetric):
     Most papers give the mean over 10 splits of 50,000 images; TF-GAN's
     `classifier_score_from_logits` is the single pass. All logits are kept.
 
+    The extractor is a classifier that returns logits, the values before its softmax. One that ends
+    in a softmax is refused, unless `from_logits` is `False`.
+
     Args:
         feature_extractor: A Keras model or callable from images in [-1, 1] to logits, or an
             extractor whose `named_outputs` have `"logits"`.
@@ -28,12 +34,16 @@ class InceptionScore(SampleMetric):
             be sorted by class; `None` for the order in which they came. Defaults to `0`.
         name: String. Defaults to `"inception_score"`.
         batch_size: Integer, how many images the extractor gets at once. Defaults to `64`.
+        from_logits: Boolean. `False` for an extractor that returns probabilities. Defaults to
+            `True`.
 
     State:
         The logits of the generated images. They aren't saved with a model.
 
     Raises:
-        ValueError: As `FrechetInceptionDistance`; `result` for fewer images than splits.
+        ValueError: As `FrechetInceptionDistance`; `result` for fewer images than splits. `result`,
+            and `update_state` for many images at once, if the extractor doesn't return what
+            `from_logits` says.
 
     Example:
 
@@ -60,10 +70,12 @@ class InceptionScore(SampleMetric):
         shuffle_seed=0,
         name="inception_score",
         batch_size=64,
+        from_logits=True,
     ):
         super().__init__(feature_extractor, value_range, name, batch_size)
         self.num_splits = check_integer("num_splits", num_splits, 1)
         self.shuffle_seed = check_integer("shuffle_seed", shuffle_seed, 0, optional=True)
+        self.from_logits = check_boolean("from_logits", from_logits)
 
     @property
     def definition(self):
@@ -82,6 +94,8 @@ class InceptionScore(SampleMetric):
 
     def update_features(self, features, real, labels=None):
         if side_of(real) == "generated":
+            if len(features) >= _ENOUGH:
+                check_from_logits(np.asarray(features), self.from_logits)
             super().update_features(features, real, labels)
 
     def result(self):
@@ -97,11 +111,11 @@ class InceptionScore(SampleMetric):
                 f"for each split. Received: {count} generated"
             )
         logits = shuffled(self._features("generated"), self.shuffle_seed)
-        scores = inception_score(logits, self.num_splits)
+        scores = inception_score(logits, self.num_splits, self.from_logits)
         return {
             self.name: float(scores.mean()),
             f"{self.name}_std": float(scores.std()),
-            f"{self.name}_single": float(inception_score(logits)[0]),
+            f"{self.name}_single": float(inception_score(logits, 1, self.from_logits)[0]),
         }
 
     def get_config(self):
@@ -109,4 +123,5 @@ class InceptionScore(SampleMetric):
             **super().get_config(),
             "num_splits": self.num_splits,
             "shuffle_seed": self.shuffle_seed,
+            "from_logits": self.from_logits,
         }

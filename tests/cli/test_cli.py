@@ -10,6 +10,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from inception_stand_in import save_stand_in
 
 from keras_sagan import SAGAN
 from keras_sagan.callbacks import AttentionMonitor
@@ -156,6 +157,14 @@ def test_evaluate_by_all_of_its_options(run, tmp_path, capsys):
     assert "--reference stands in place of --images" in capsys.readouterr().err
     assert main(["evaluate", str(run), *options, "--inception", str(tmp_path)]) == 1
     assert "--inception goes with --extractor tfgan. Received: grey" in capsys.readouterr().err
+
+
+def test_a_network_that_ends_in_a_softmax_gives_no_inception_score(run, tmp_path, capsys):
+    save_stand_in(tmp_path / "network", has_softmax=True)
+    options = ["--extractor", "tfgan", "--inception", str(tmp_path / "network")]
+    options += ["--metrics", "inception_score", "--num-images", "16", "--batch-size", "16"]
+    assert main(["evaluate", str(run), *options, "--output", str(tmp_path / "a.json")]) == 1
+    assert "`feature_extractor` without a softmax" in capsys.readouterr().err
 
 
 def test_export(run, capsys):

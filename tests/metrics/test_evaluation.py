@@ -75,6 +75,34 @@ def test_the_image_with_bad_features_is_numbered_over_all_batches():
             measure(extractor=extractor, metrics="fid", batch_size=16)
 
 
+class Softmax(Pixels):
+    """The same extractor with a softmax at its end."""
+
+    def named_outputs(self, images):
+        outputs = super().named_outputs(images)
+        return {**outputs, "logits": keras.ops.softmax(outputs["logits"])}
+
+
+@pytest.mark.parametrize("names", [("inception_score",), ("fid", "inception_score")])
+@pytest.mark.parametrize("batch_size", [7, 64])
+def test_an_extractor_that_ends_in_a_softmax_is_refused_or_declared(names, batch_size):
+    settings = {"batch_size": batch_size, "verbose": False}
+    with pytest.raises(ValueError, match="`feature_extractor` without a softmax.*probabilities"):
+        measure(extractor=Softmax(), metrics=names, **settings)
+    images, real = real_images(60, seed=1)[0], real_images()[0]
+    with pytest.raises(ValueError, match="`feature_extractor` without a softmax.*probabilities"):
+        evaluate_images(images, real, names, Softmax(), **settings)
+    extractor = Softmax()
+    declared = [metrics.METRICS[name](extractor) for name in names[:-1]]
+    declared += [metrics.InceptionScore(extractor, from_logits=False)]
+    report = evaluate_images(images, real, declared, **settings)
+    expected = evaluate_images(images, real, names, Pixels(), **settings)
+    assert report.values == pytest.approx(expected.values, rel=1e-5)
+    for name in ("real", "noise"):
+        score = expected.baselines[name]["inception_score"]
+        assert report.baselines[name]["inception_score"] == pytest.approx(score, rel=1e-5)
+
+
 def test_labels_by_frequency_or_uniform_or_given():
     for labels, expected in (("uniform", [25, 25]), ("reference", [33, 17]), ([0] * 50, [50])):
         model = TinyGAN()

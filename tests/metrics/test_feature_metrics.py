@@ -98,6 +98,52 @@ def test_inception_score_ignores_real_images():
     assert metric.num_images == {"real": 0, "generated": 0}
 
 
+class Classifier:
+    """Gives its features and the same after a softmax, or without one."""
+
+    version = "classifier"
+
+    def __init__(self, has_softmax=True):
+        self.has_softmax = has_softmax
+
+    def __call__(self, images):
+        return self.named_outputs(images)["features"]
+
+    def named_outputs(self, images):
+        logits = flat(images)
+        return {"features": logits, "logits": softmax(logits) if self.has_softmax else logits}
+
+
+def softmax(logits):
+    return np.asarray(keras.ops.softmax(logits))
+
+
+@pytest.mark.parametrize("batch", [5, COUNT])
+@pytest.mark.parametrize("way", ["update_state", "update_features"])
+def test_an_extractor_that_ends_in_a_softmax_is_refused_or_declared(way, batch):
+    def values(**kwargs):
+        metric = metrics.InceptionScore(Classifier(), **kwargs)
+        for start in range(0, COUNT, batch):
+            part = slice(start, start + batch)
+            if way == "update_state":
+                metric.update_state(GENERATED[part], real=False)
+            else:
+                metric.update_features(softmax(B[part]), real=False)
+        return metric.values()
+
+    with pytest.raises(ValueError, match="`feature_extractor` without a softmax.*probabilities"):
+        values()
+    assert values(from_logits=False) == pytest.approx(
+        filled(metrics.InceptionScore).values(), rel=1e-5
+    )
+    metric = metrics.InceptionScore(Classifier(has_softmax=False), from_logits=False)
+    with pytest.raises(ValueError, match="`from_logits=False`.*needs probabilities"):
+        metric.update_state(GENERATED, real=False)
+    model = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten()])
+    config = metrics.InceptionScore(model, from_logits=False).get_config()
+    assert metrics.InceptionScore.from_config(config).from_logits is False
+
+
 def test_precision_recall_density_and_coverage():
     scores = manifold_scores(A, B, 4)
     first = filled(metrics.PrecisionRecall, nearest_k=4).result()

@@ -38,3 +38,40 @@ def test_does_not_depend_on_the_order_or_on_a_shift_of_logits():
 def test_fewer_samples_than_splits_are_refused():
     with pytest.raises(ValueError, match="`logits` must have at least one .*10 splits.*9 samples"):
         inception_score(logits_of(9), 10)
+
+
+def softmax(logits):
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("scale", [0.1, 3.0, 300.0])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_probabilities_are_refused_as_logits_and_score_the_same_when_declared(scale, dtype):
+    logits = logits_of(60, scale=scale)
+    probabilities = softmax(logits).astype(dtype)
+    with pytest.raises(ValueError, match="`from_logits=True`.*without a softmax.*probabilities"):
+        inception_score(probabilities)
+    found = inception_score(probabilities, 3, from_logits=False)
+    rtol = {"float64": 1e-10, "float32": 1e-5, "float16": 1e-2}[dtype]
+    np.testing.assert_allclose(found, inception_score(logits, 3), rtol=rtol)
+
+
+def test_one_hot_rows_are_probabilities():
+    assert inception_score(np.eye(10), from_logits=False)[0] == pytest.approx(10.0)
+    with pytest.raises(ValueError, match="`from_logits=True`.*Received: probabilities"):
+        inception_score(np.eye(10))
+
+
+@pytest.mark.parametrize("row", [[0.5, 0.2, 0.2], [1.2, -0.1, -0.1], [0.0, 0.0, 0.0]])
+def test_one_row_of_logits_tells_that_all_are_logits(row):
+    outputs = np.vstack([np.full((20, 3), 1 / 3), [row]])
+    assert inception_score(outputs)[0] >= 1.0
+    with pytest.raises(ValueError, match=r"`from_logits=False`.*Received: values in \["):
+        inception_score(outputs, from_logits=False)
+
+
+def test_logarithms_of_probabilities_are_logits():
+    logits = logits_of(40)
+    found = inception_score(np.log(softmax(logits)))
+    np.testing.assert_allclose(found, inception_score(logits), rtol=1e-9)

@@ -7,8 +7,9 @@ import tensorflow as tf
 class StandIn(tf.Module):
     """Takes what TF-GAN's module takes and gives what it gives."""
 
-    def __init__(self):
+    def __init__(self, has_softmax=False):
         super().__init__()
+        self.has_softmax = has_softmax
         generator = np.random.default_rng(0)
         self.mixing = tf.Variable(generator.normal(size=(3, 2048)).astype("float32"))
 
@@ -16,8 +17,9 @@ class StandIn(tf.Module):
     def __call__(self, images):
         pool_3 = tf.matmul(tf.reduce_mean(tf.abs(images), axis=(1, 2)), self.mixing)
         corner = tf.reshape(images[:, :2, :2], (-1, 1, 1, 12))
-        return {"pool_3": pool_3[:, None, None, :], "logits": pool_3[:, :1008], "corner": corner}
+        logits = tf.nn.softmax(pool_3[:, :1008]) if self.has_softmax else pool_3[:, :1008]
+        return {"pool_3": pool_3[:, None, None, :], "logits": logits, "corner": corner}
 
 
-def save_stand_in(folder):
-    tf.saved_model.save(StandIn(), str(folder))
+def save_stand_in(folder, **kwargs):
+    tf.saved_model.save(StandIn(**kwargs), str(folder))
