@@ -1,6 +1,7 @@
 """Self-attention over the locations of an image map."""
 
 import contextlib
+import contextvars
 
 import keras
 from keras import ops
@@ -13,7 +14,11 @@ from keras_sagan.ops.attention import (
     chunked_spatial_attention,
     spatial_attention,
 )
+from keras_sagan.ops.compiled import current_program
 from keras_sagan.ops.empty_batch import apply_to_any_batch
+
+# Of this thread: tuples of a program, the layers to record in it, and the dictionary to fill.
+_RECORDINGS = contextvars.ContextVar("attention_recordings", default=())
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
@@ -114,7 +119,6 @@ class SelfAttention2D(keras.layers.Layer):
                 expected='a positive integer, None or "auto"',
             )
         self.supports_masking = True
-        self._record = None
 
     def build(self, input_shape):
         self._check_shape(input_shape)
@@ -152,14 +156,15 @@ class SelfAttention2D(keras.layers.Layer):
         chunk_size = self.query_chunk_size
         if chunk_size == "auto":
             chunk_size = automatic_chunk_size(query.shape[1], key.shape[1])
-        if return_attention_scores or self._record is not None:
+        recordings = _recordings_of(self)
+        if return_attention_scores or recordings:
             attended, scores = spatial_attention(query, key, value)
         elif chunk_size is None:
             attended = attend(query, key, value)
         else:
             attended = chunked_spatial_attention(query, key, value, chunk_size)
-        if self._record is not None:
-            self._record(self, scores, self._map_size(inputs))
+        for records in recordings:
+            records[self.name] = self._by_location(scores, inputs)
         attended = self._map(attended, inputs)
         outputs = inputs + self.output_conv(attended, training=training)
         return (outputs, scores) if return_attention_scores else outputs
@@ -203,6 +208,12 @@ class SelfAttention2D(keras.layers.Layer):
         height, width = self._map_size(like)
         x = ops.reshape(x, (ops.shape(x)[0], height, width, x.shape[-1]))
         return ops.transpose(x, (0, 3, 1, 2)) if self.data_format == "channels_first" else x
+
+    def _by_location(self, scores, like):
+        """`(batch, queries, keys)` to `(batch, height, width, key_height, key_width)`."""
+        height, width = self._map_size(like)
+        key_size = (height // self.pool_size, width // self.pool_size)
+        return ops.reshape(scores, (-1, height, width, *key_size))
 
     def _map_size(self, x):
         first = 2 if self.data_format == "channels_first" else 1
@@ -266,7 +277,8 @@ def attention_layers(model):
 def record_attention_scores(model):
     """Collects the scores of every `SelfAttention2D` of a model that is called inside.
 
-    The model must be called eagerly, as in `model(inputs)`; any Keras model will do.
+    The model must be called eagerly, as in `model(inputs)`; any Keras model will do. Recordings
+    may overlap. Each has the calls of its own thread alone.
 
     Args:
         model: A Keras model.
@@ -276,20 +288,22 @@ def record_attention_scores(model):
         `(batch, height, width, key_height, key_width)`.
     """
     records = {}
-
-    def record(layer, scores, map_size):
-        height, width = map_size
-        key_size = (height // layer.pool_size, width // layer.pool_size)
-        records[layer.name] = ops.reshape(scores, (-1, height, width, *key_size))
-
-    layers = attention_layers(model)
-    for layer in layers:
-        layer._record = record
+    recording = (current_program(), attention_layers(model), records)
+    _RECORDINGS.set((*_RECORDINGS.get(), recording))
     try:
         yield records
     finally:
-        for layer in layers:
-            layer._record = None
+        # Not by a token, as recordings that overlap needn't end in the order of their beginnings.
+        _RECORDINGS.set(tuple(x for x in _RECORDINGS.get() if x is not recording))
+
+
+def _recordings_of(layer):
+    """Returns the dictionaries that want the scores of a layer in this call."""
+    return [
+        records
+        for program, layers, records in _RECORDINGS.get()
+        if program is current_program() and any(x is layer for x in layers)
+    ]
 
 
 class _Conv2D(keras.layers.Conv2D):

@@ -1,3 +1,5 @@
+import threading
+
 import keras
 import numpy as np
 import oracles
@@ -183,6 +185,99 @@ def test_recording_gives_the_scores_on_their_grid():
     np.testing.assert_array_equal(numpy(records["look"]), numpy(scores).reshape(2, 6, 4, 3, 2))
     model(IMAGES[:1])
     assert len(records["look"]) == 2  # nothing is recorded outside
+
+
+class Pause(keras.layers.Layer):
+    """Passes its inputs through after a function was called."""
+
+    function = staticmethod(lambda: None)
+
+    def call(self, inputs):
+        self.function()
+        return inputs
+
+
+@pytest.fixture
+def looking():
+    """A model that pauses before its attention, the pause, and a model around it."""
+    pause, inputs = Pause(), keras.Input((6, 4, 16))
+    model = keras.Model(inputs, SelfAttention2D(name="look")(pause(inputs)))
+    around = keras.Model(inputs, SelfAttention2D(name="other")(model(inputs)))
+    return model, pause, around
+
+
+def scores_of(model, images):
+    _, scores = model.get_layer("look")(images, return_attention_scores=True)
+    return numpy(scores).reshape(-1, 6, 4, 3, 2)
+
+
+def test_recordings_in_two_threads_have_their_own_calls(looking):
+    model, pause, _ = looking
+    expected = [scores_of(model, scale * IMAGES) for scale in (1.0, 2.0, 3.0)]
+    barrier = threading.Barrier(3)
+    pause.function = lambda: barrier.wait(timeout=60)  # All recordings have begun.
+    received = {}
+
+    def record(index):
+        with record_attention_scores(model) as records:
+            model((1.0 + index) * IMAGES)
+        received[index] = {name: numpy(scores) for name, scores in records.items()}
+
+    threads = [threading.Thread(target=record, args=(index,)) for index in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for index, scores in enumerate(expected):
+        assert list(received[index]) == ["look"]
+        np.testing.assert_allclose(received[index]["look"], scores, rtol=1e-5)
+
+
+def test_a_recording_leaves_calls_in_other_threads_alone(looking):
+    model, _, _ = looking
+    with record_attention_scores(model) as records:
+        model(IMAGES)
+        thread = threading.Thread(target=model, args=(2.0 * IMAGES,))
+        thread.start()
+        thread.join()
+    np.testing.assert_array_equal(numpy(records["look"]), scores_of(model, IMAGES))
+
+
+def test_recordings_of_one_layer_that_overlap(looking):
+    model, _, around = looking
+    first, second = record_attention_scores(model), record_attention_scores(around)
+    received = [first.__enter__(), second.__enter__()]
+    model(IMAGES)
+    for records in received:
+        np.testing.assert_array_equal(numpy(records["look"]), scores_of(model, IMAGES))
+    first.__exit__(None, None, None)  # It began first, and ends first.
+    around(2.0 * IMAGES)
+    second.__exit__(None, None, None)
+    model(3.0 * IMAGES)
+    assert [sorted(records) for records in received] == [["look"], ["look", "other"]]
+    for scale, records in zip((1.0, 2.0), received):
+        np.testing.assert_array_equal(numpy(records["look"]), scores_of(model, scale * IMAGES))
+
+
+def test_a_recording_ends_with_an_error(looking):
+    model, _, _ = looking
+    with pytest.raises(KeyError):
+        with record_attention_scores(model) as records:
+            raise KeyError
+    model(IMAGES)
+    assert records == {}
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="about tf.function")
+def test_a_program_made_during_a_recording_is_not_part_of_it(looking):
+    import tensorflow as tf
+
+    model, _, _ = looking
+    program = tf.function(model)
+    with record_attention_scores(model) as records:
+        model(IMAGES)
+        program(tf.constant(2.0 * IMAGES))
+    np.testing.assert_array_equal(numpy(records["look"]), scores_of(model, IMAGES))
 
 
 @pytest.mark.parametrize("training", [False, True])

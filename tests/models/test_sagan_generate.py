@@ -1,5 +1,8 @@
 """`generate`, `attention_maps` and `attention_gammas`."""
 
+import collections
+import threading
+
 import keras
 import numpy as np
 import oracles
@@ -9,7 +12,6 @@ import tiny_networks as tiny
 from programs import has_compiled_parts
 
 from keras_sagan import SAGAN
-from keras_sagan.layers.self_attention2d import SelfAttention2D
 from keras_sagan.ops.compiled import compiled_parts
 
 
@@ -229,12 +231,6 @@ def test_attention_maps_without_labels(unconditional):
     assert images.shape == (2, *tiny.SHAPE) and maps["attention"].shape == (2, 8, 8, 4, 4)
 
 
-def test_layers_record_nothing_afterwards(model):
-    model.attention_maps(np.zeros((1, tiny.LATENT_DIM)), [0])
-    layers = [x for x in model._flatten_layers() if isinstance(x, SelfAttention2D)]
-    assert len(layers) == 3 and all(layer._record is None for layer in layers)
-
-
 def test_attention_gammas(model):
     model.generator.get_layer("attention").gamma.assign(0.25)
     assert model.attention_gammas() == {
@@ -264,3 +260,65 @@ def test_seeds_that_are_none(model, seed):
 def test_a_truncation_that_is_no_number(model):
     with pytest.raises(ValueError, match="`truncation` must be positive. Received: .*='a'"):
         model.generate(2, truncation="a")
+
+
+# Threads
+
+
+def run_in_threads(*functions):
+    """Runs functions at the same time, and returns their results or errors."""
+    results, begun = {}, threading.Barrier(len(functions))
+
+    def run(index, function):
+        begun.wait(timeout=60)
+        try:
+            results[index] = function()
+        except Exception as error:
+            results[index] = error
+
+    threads = [threading.Thread(target=run, args=x) for x in enumerate(functions)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [results[index] for index in range(len(functions))]
+
+
+def test_attention_maps_and_pictures_of_several_threads(model):
+    latents = np.random.default_rng(0).normal(size=(3, 2, tiny.LATENT_DIM)).astype("float32")
+    functions = [lambda x=x: model.attention_maps(x, [0, 1])[1]["attention"] for x in latents]
+    functions.append(lambda: model.generate(5, seed=1, batch_size=2))
+    expected = [function() for function in functions]
+    for _ in range(3):
+        for received, wanted in zip(run_in_threads(*functions), expected):
+            np.testing.assert_allclose(received, wanted, atol=1e-6)
+
+
+def test_attention_maps_and_pictures_while_fit_runs():
+    model = tiny.build_sagan()
+    model.compile(**tiny.sgd())
+    counts, is_done = collections.Counter(), threading.Event()
+
+    def fit():
+        try:
+            model.fit(tiny.images(8), tiny.labels(8), batch_size=4, verbose=0)
+        finally:
+            is_done.set()
+        return int(model.steps.numpy())
+
+    def look():
+        while not is_done.is_set():
+            _, scores = model.attention_maps(np.ones((2, tiny.LATENT_DIM)), [0, 1])
+            assert list(scores) == ["attention"]
+            np.testing.assert_allclose(scores["attention"].sum((-2, -1)), 1.0, atol=1e-5)
+            counts["look"] += 1
+        return "right"
+
+    def generate():
+        while not is_done.is_set():
+            assert model.generate(3).shape == (3, *tiny.SHAPE)
+            counts["generate"] += 1
+        return "right"
+
+    assert run_in_threads(fit, look, look, generate) == [2, "right", "right", "right"]
+    assert min(counts["look"], counts["generate"]) > 2
