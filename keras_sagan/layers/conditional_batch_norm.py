@@ -21,8 +21,8 @@ class ConditionalBatchNorm(keras.layers.Layer):
     moments of the whole batch. Moments are taken in two passes in float32, whatever the policy,
     so that a large mean costs little precision. With one class it is a `BatchNormalization`, and
     the labels may be left out. The defaults are those of SAGAN, not of Keras. The moving
-    statistics don't lean on where they start: they are plain means of the first ten batches, then
-    means over about the last tenth of all updates, until `momentum` keeps less than that.
+    statistics forget where they start: they are plain means of the first ten batches, then means
+    over about the last fortieth of all updates (at least ten), until `momentum` keeps less.
 
     Args:
         num_classes: Positive integer, the rows of the two tables.

@@ -40,6 +40,7 @@ from keras_sagan.models.presets import preset_settings
 from keras_sagan.models.sampling import SamplingMixin
 from keras_sagan.ops.compiled import compiled_parts
 from keras_sagan.ops.latent import sample_latents
+from keras_sagan.ops.normalization import matching_momentum, ramped_momentum
 
 TTUR = {"g_learning_rate": 1e-4, "d_learning_rate": 4e-4, "beta_1": 0.0, "beta_2": 0.999}
 EMA_RAMP_UP = 0.05
@@ -425,10 +426,16 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         # At first the half-life is a twentieth of the steps taken, as in StyleGAN2's code.
         ramp = tf.pow(0.5, 1.0 / (EMA_RAMP_UP * tf.maximum(steps, 1e-3)))
         momentum = tf.where(steps < self.ema_start, 0.0, tf.minimum(self.ema_momentum, ramp))
+        momenta = {}
+        for layer in self.generator._flatten_layers():
+            if hasattr(layer, "moving_mean"):
+                own = ramped_momentum(layer.momentum, self.steps.value)
+                for statistic in (layer.moving_mean, layer.moving_variance):
+                    momenta[id(statistic)] = matching_momentum(momentum, own)
         for average, variable in zip(self._average.variables, self.generator.variables):
             value = variable.value
             if keras.backend.is_float_dtype(variable.dtype):
-                share = tf.cast(1.0 - momentum, variable.dtype)
+                share = tf.cast(1.0 - momenta.get(id(variable), momentum), variable.dtype)
                 value = tf.where(share == 1, value, average + share * (value - average))
             average.assign(value)
 

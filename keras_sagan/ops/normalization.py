@@ -58,9 +58,11 @@ def scale_and_shift(x, scale, shift):
 def ramped_momentum(momentum, updates):
     """The share of a moving average that its next update keeps, so that its start is forgotten.
 
-    The first ten updates make it their plain mean, later ones the mean over about the last tenth
-    of all, until `momentum` keeps less than that. The new value's share is
-    `max(1 - momentum, 1 / min(n, max(10, n / 10)))` at the `n`-th update.
+    The first ten updates make it their plain mean, later ones the mean over about the last
+    fortieth of all, and over ten at least, until `momentum` keeps less than that. The new value's
+    share is `max(1 - momentum, 1 / min(n, max(10, n / 40)))` at the `n`-th update. Networks change
+    fast at first: with a mean over the last tenth, pictures in inference were further from those
+    by batch statistics.
 
     Args:
         momentum: Float in [0, 1]. With 1 the average never moves.
@@ -72,8 +74,27 @@ def ramped_momentum(momentum, updates):
     if momentum >= 1.0:
         return ops.ones((), "float32")
     count = ops.cast(updates, "float32") + 1.0
-    window = ops.minimum(count, ops.maximum(10.0, count / 10.0))
+    window = ops.minimum(count, ops.maximum(10.0, count / 40.0))
     return ops.minimum(momentum, 1.0 - 1.0 / window)
+
+
+def matching_momentum(momentum, inner):
+    """The share to keep in an average of moving statistics that belongs to averaged weights.
+
+    What a moving average holds is `m / (1 - m)` updates old in the mean, and the average of an
+    average is as old as both together. With this share the statistics are as old as the weights,
+    or as new as they can be.
+
+    Args:
+        momentum: Float tensor, the share that the average of the weights keeps.
+        inner: Float tensor, the share that the moving statistics keep.
+
+    Returns:
+        float32 tensor of shape `()`.
+    """
+    age, inner_age = (x / (1.0 - x) for x in (momentum, inner))
+    missing = ops.maximum(age - inner_age, 0.0)
+    return missing / (1.0 + missing)
 
 
 LEAST = 2**15  # Of smaller maps it takes long to compile for what it saves.

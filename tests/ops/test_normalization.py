@@ -6,7 +6,12 @@ import pytest
 from gradients import gradients_of
 from keras import ops
 
-from keras_sagan.ops.normalization import moments, ramped_momentum, scale_and_shift
+from keras_sagan.ops.normalization import (
+    matching_momentum,
+    moments,
+    ramped_momentum,
+    scale_and_shift,
+)
 
 AXES = [0, 1, 2]
 
@@ -89,8 +94,8 @@ def test_gradients_in_a_graph_with_a_batch_of_any_size(jit_compile):
     "momentum, updates, kept",
     [
         *((0.999, 0, 0.0), (0.999, 1, 1 / 2), (0.999, 2, 2 / 3), (0.999, 9, 0.9)),
-        *((0.999, 99, 0.9), (0.999, 199, 0.95), (0.999, 4_999, 0.998), (0.999, 9_999, 0.999)),
-        *((0.999, 50_000, 0.999), (0.999, 2**30, 0.999), (0.9999, 99_999, 0.9999)),
+        *((0.999, 399, 0.9), (0.999, 799, 0.95), (0.999, 19_999, 0.998), (0.999, 39_999, 0.999)),
+        *((0.999, 90_000, 0.999), (0.999, 2**30, 0.999), (0.9999, 399_999, 0.9999)),
         *((0.9, 1, 1 / 2), (0.9, 50, 0.9), (0.75, 2, 2 / 3), (0.75, 3, 0.75), (0.75, 100, 0.75)),
         *((0.0, 0, 0.0), (0.0, 100, 0.0), (1.0, 0, 1.0), (1, 100, 1.0)),
     ],
@@ -99,3 +104,19 @@ def test_ramped_momentum(momentum, updates, kept):
     received = ramped_momentum(momentum, ops.convert_to_tensor(updates, "int32"))
     assert keras.backend.standardize_dtype(received.dtype) == "float32"
     np.testing.assert_allclose(ops.convert_to_numpy(received), kept, rtol=1e-6)
+
+
+@pytest.mark.parametrize("momentum, inner", [(0.99, 0.9), (0.9, 0.9), (0.5, 0.99), (0.0, 0.0)])
+def test_matching_momentum(momentum, inner):
+    """An average of an average is as old as an average of the values, where it can be."""
+
+    def average(values, kept):
+        for index in range(1, len(values)):
+            values[index] = kept * values[index - 1] + (1.0 - kept) * values[index]
+        return values
+
+    kept = ops.convert_to_numpy(matching_momentum(ops.convert_to_tensor(momentum), inner))
+    times = np.arange(5000.0)  # The value at a time is the time: what is missing is the age.
+    age = 4999.0 - average(average(times.copy(), inner), float(kept))[-1]
+    ages = [4999.0 - average(times.copy(), x)[-1] for x in (momentum, inner)]
+    assert age == pytest.approx(max(ages), rel=1e-3)
