@@ -172,8 +172,14 @@ class BatchCheck:
         self._has_seen_all = True
         self._warn_of_range = RangeWarning("images")
 
-    def begin(self):
-        """Makes the next batch the first."""
+    def begin(self, is_new_data=True):
+        """Makes the next batch the first.
+
+        Args:
+            is_new_data: Boolean, whether a warning that was given may be given again.
+        """
+        if is_new_data:
+            self._warn_of_range = RangeWarning("images")
         self.has_passed = False
         self._seen[:] = 0
         self._has_seen_all = True

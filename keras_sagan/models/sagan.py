@@ -520,14 +520,14 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         """Trains on one batch, as `keras.Model.train_on_batch` does; data as in `fit`."""
         _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
         self._check_scope("train_on_batch")
-        self._checks["fit"].begin()
+        self._checks["fit"].begin(is_new_data=False)
         return super().train_on_batch(x, y, return_dict=return_dict)
 
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
         """Reports the losses on one batch, as `keras.Model.test_on_batch` does."""
         _refuse_weights(sample_weight=sample_weight)
         self._check_scope("test_on_batch")
-        self._checks["evaluate"].begin()
+        self._checks["evaluate"].begin(is_new_data=False)
         return super().test_on_batch(x, y, return_dict=return_dict)
 
     def _check_scope(self, method, or_outside=True):

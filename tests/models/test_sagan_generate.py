@@ -26,6 +26,7 @@ def randomize(network, scale=0.3):
 @pytest.fixture(scope="module")
 def model():
     model = tiny.build_sagan(ema_momentum=0.5)
+    model.steps.assign(1)  # Before training the average is the generator.
     randomize(model.generator)
     randomize(model.ema_generator)
     randomize(model.discriminator)
