@@ -10,13 +10,14 @@ class DensityCoverage(PrecisionRecall):
     """How densely generated images lie around real ones, and how many real ones they lie around.
 
     As precision and recall, but one outlier can't enlarge a manifold much: density counts the
-    real neighbourhoods around a generated image (and can exceed 1), coverage the real
-    neighbourhoods that hold a generated image. They equal those of the package `prdc`.
+    real neighborhoods around a generated image (and can exceed 1), coverage the real
+    neighborhoods that hold a generated image. They equal those of the authors' package `prdc`, with
+    neighborhoods that don't include their border; see `PrecisionRecall` for features that repeat.
 
     Args:
         feature_extractor: As for `FrechetInceptionDistance`.
         value_range: `None`, or the pair `(low, high)` of float images. Defaults to `None`.
-        nearest_k: Integer, the neighbour that a neighbourhood reaches to. Defaults to `5`.
+        nearest_k: Integer, the neighbor that a neighborhood reaches to. Defaults to `5`.
         name: String, put before the two names in the result. Defaults to `None`.
         batch_size: Integer, how many images the extractor gets at once. Defaults to `64`.
 

@@ -12,14 +12,18 @@ class PrecisionRecall(SampleMetric):
     """Share of generated images in the real manifold, and of real ones in the generated.
 
     Precision falls with bad images, recall with missing ones: two things that the Fréchet distance
-    adds up. Both depend on the number of images, which should be the same on both sides. They
-    equal those of the package `prdc` on the same features. All features are kept, and time is
-    O(num_images² · dim).
+    adds up. Both depend on the number of images, which should be the same on both sides. All
+    features are kept, and time is O(num_images² · dim).
+
+    They equal those of the package `prdc` on the same features: an image lies in a neighborhood if
+    its distance is less than the radius (`<`). The code of the paper's authors includes the border
+    (`<=`). The two differ where features repeat: the neighborhood of an image that occurs more than
+    `nearest_k` times is empty here, and a warning says of how many images it is.
 
     Args:
         feature_extractor: As for `FrechetInceptionDistance`.
         value_range: `None`, or the pair `(low, high)` of float images. Defaults to `None`.
-        nearest_k: Integer, the neighbour that a neighbourhood reaches to. Defaults to `3`, as in
+        nearest_k: Integer, the neighbor that a neighborhood reaches to. Defaults to `3`, as in
             the paper; `prdc`'s example has 5.
         name: String, put before the two names in the result. Defaults to `None`.
         batch_size: Integer, how many images the extractor gets at once. Defaults to `64`.

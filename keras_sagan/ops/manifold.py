@@ -1,12 +1,14 @@
-"""Precision, recall, density and coverage from nearest neighbours, in numpy."""
+"""Precision, recall, density and coverage from nearest neighbors, in numpy."""
 
+import hashlib
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 
 from keras_sagan.ops.samples import check_features
 
-_ROWS = 1024  # of a distance matrix at a time
+_ROWS = 512  # of a distance matrix at a time
 
 
 class ManifoldScores(NamedTuple):
@@ -15,8 +17,8 @@ class ManifoldScores(NamedTuple):
     Attributes:
         precision: Float, the share of generated samples inside the real manifold.
         recall: Float, the share of real samples inside the generated manifold.
-        density: Float, how many real neighbourhoods hold a generated sample, over `nearest_k`.
-        coverage: Float, the share of real neighbourhoods that hold a generated sample.
+        density: Float, how many real neighborhoods hold a generated sample, over `nearest_k`.
+        coverage: Float, the share of real neighborhoods that hold a generated sample.
     """
 
     precision: float
@@ -28,10 +30,12 @@ class ManifoldScores(NamedTuple):
 def manifold_scores(real, generated, nearest_k=5, progress=None):
     """Computes precision, recall, density and coverage of generated samples.
 
-    The neighbourhood of a sample is the open ball that reaches to its `nearest_k`-th neighbour
-    among the samples of its own set; a manifold is the union of its set's neighbourhoods.
-    Distances are computed a block of rows at a time: O(N² · dim) time and O(N) memory for N
-    samples.
+    The neighborhood of a sample is the open ball that reaches to its `nearest_k`-th neighbor among
+    the samples of its own set; a manifold is the union of its set's neighborhoods. As in the
+    package `prdc`, the border is not part of it (`<`); the code of Kynkäänniemi et al. includes it
+    (`<=`). So a sample that occurs more than `nearest_k` times in its set has an empty
+    neighborhood, of which a warning tells. Distances are computed a block of rows at a time:
+    O(N² · dim) time and O(N) memory for N samples.
 
     Args:
         real: Array of shape (num_samples, dim) with finite values.
@@ -65,51 +69,75 @@ def manifold_scores(real, generated, nearest_k=5, progress=None):
             f"Received: nearest_k={nearest_k}, {len(real)} real and {len(generated)} generated "
             "samples"
         )
-    # Near the origin the squares that are subtracted are as small as they can be.
-    centre = real.mean(axis=0)
-    real, generated = real - centre, generated - centre
-    done, total = 0, 2 * len(real) + len(generated)
+    points, real_ids, generated_ids = _distinct(real, generated)
+    for name, ids in (("real", real_ids), ("generated", generated_ids)):
+        repeated = np.count_nonzero(np.bincount(ids)[ids] > nearest_k)
+        if repeated:
+            warnings.warn(
+                f"{repeated} of {len(ids)} samples of `{name}` occur more than "
+                f"nearest_k={nearest_k} times. Their neighborhoods are empty, which lowers the "
+                "scores: remove repeated images, or increase `nearest_k`.",
+                stacklevel=2,
+            )
+    done, total = 0, len(real) + len(generated)
 
-    def count(rows):
+    def neighborhoods(own_ids, other_ids):
         nonlocal done
-        done += rows
-        if progress:
-            progress(done, total)
+        for near in _neighborhoods(points, own_ids, other_ids, nearest_k):
+            yield near
+            done += len(near)
+            if progress:
+                progress(done, total)
 
-    real_radii, generated_radii = (_radii(x, nearest_k, count) for x in (real, generated))
-    inside = np.zeros(len(generated), dtype=np.int64)  # real neighbourhoods around each sample
-    recalled = covered = 0
-    for start, distances in _squared_distances(real, generated):
-        is_near = distances < real_radii[start : start + len(distances), None]
-        inside += is_near.sum(axis=0)
-        covered += np.count_nonzero(is_near.any(axis=1))
-        recalled += np.count_nonzero((distances < generated_radii).any(axis=1))
-        count(len(distances))
+    inside = np.zeros(len(generated), dtype=np.int64)  # real neighborhoods around each sample
+    recalled, covered = np.zeros(len(real), dtype=bool), 0
+    for near in neighborhoods(real_ids, generated_ids):
+        inside += near.sum(axis=0)
+        covered += np.count_nonzero(near.any(axis=1))
+    for near in neighborhoods(generated_ids, real_ids):
+        recalled |= near.any(axis=0)
     return ManifoldScores(
         precision=float((inside > 0).mean()),
-        recall=float(recalled / len(real)),
+        recall=float(recalled.mean()),
         density=float(inside.mean() / nearest_k),
         coverage=float(covered / len(real)),
     )
 
 
-def _radii(samples, nearest_k, count):
-    """Squared distance of each sample to its k-th neighbour in the same set."""
-    radii = np.empty(len(samples))
-    for start, distances in _squared_distances(samples, samples):
-        rows = np.arange(len(distances))
-        distances[rows, start + rows] = 0.0  # itself: the nearest, whatever the rounding
-        radii[start : start + len(distances)] = np.partition(distances, nearest_k)[:, nearest_k]
-        count(len(distances))
-    return radii
+def _distinct(real, generated):
+    """Returns the points that differ, and the index of the point of each sample, by sets."""
+    samples = np.concatenate([real, generated])
+    # Near the origin the squares that are subtracted are as small as they can be. A sample as
+    # center keeps integers integers, so that equal distances between them are equal.
+    samples -= real[((real - real.mean(axis=0)) ** 2).sum(axis=1).argmin()]
+    samples += 0.0  # makes 0.0 of -0.0, which has other bits
+    known = {}
+    digests = (hashlib.blake2b(sample, digest_size=16).digest() for sample in samples)
+    ids = np.array([known.setdefault(digest, len(known)) for digest in digests])
+    first = np.unique(ids, return_index=True)[1]
+    return samples[first], ids[: len(real)], ids[len(real) :]
 
 
-def _squared_distances(first, second):
-    """Yields (first row, squared distances of some rows of `first` to all of `second`)."""
-    squares, doubled = (second**2).sum(axis=1), -2.0 * second.T
-    for start in range(0, len(first), _ROWS):
-        rows = first[start : start + _ROWS]
-        distances = rows @ doubled
+def _neighborhoods(points, own_ids, other_ids, nearest_k):
+    """Yields for some samples at a time which of the other set lie in their neighborhoods.
+
+    Equal samples are one point, so rounding can't decide whether a sample lies on the border that
+    an equal sample of the own set determines.
+    """
+    squares = (points**2).sum(axis=1)
+    own, other = _columns(own_ids), _columns(other_ids)
+    for start in range(0, len(own_ids), _ROWS):
+        ids = own_ids[start : start + _ROWS]
+        # Squared distances less the square of the row's sample, which changes no order.
+        distances = (-2.0 * points[ids]) @ points.T
         distances += squares
-        distances += (rows**2).sum(axis=1)[:, None]
-        yield start, np.maximum(distances, 0.0, out=distances)
+        np.maximum(distances, -squares[ids, None], out=distances)
+        distances[np.arange(len(ids)), ids] = -squares[ids]
+        # The nearest sample of the own set, number 0, is the sample itself.
+        radii = np.partition(distances[:, own], nearest_k, axis=1)[:, nearest_k]
+        yield distances[:, other] < radii[:, None]
+
+
+def _columns(ids):
+    """The same indices as a slice, which copies nothing, where no sample repeats."""
+    return slice(ids[0], ids[-1] + 1) if (np.diff(ids) == 1).all() else ids

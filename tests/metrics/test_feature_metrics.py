@@ -152,6 +152,15 @@ def test_precision_recall_density_and_coverage():
     assert second == {"a_density": scores.density, "a_coverage": scores.coverage}
 
 
+@pytest.mark.parametrize("cls", [metrics.PrecisionRecall, metrics.DensityCoverage])
+def test_images_that_repeat_are_pointed_out(cls):
+    metric = cls(flat)
+    metric.update_state(REAL, real=True)
+    metric.update_state(np.repeat(GENERATED[:2], [40, 2], axis=0), real=False)
+    with pytest.warns(UserWarning, match="40 of 42 samples of `generated` occur more than"):
+        metric.result()
+
+
 def test_distance_of_infinitely_many():
     moments = compute_moments(A)
     expected = frechet_distance_infinity(moments.mean, covariance(moments), B, 7, 3)[0]
