@@ -36,6 +36,7 @@ class FolderImages:
     """
 
     def __init__(self, folder, batch_size=64):
+        self.batch_size = check_integer("batch_size", batch_size)
         folder = pathlib.Path(check_path("folder", folder))
         if not folder.is_dir():
             raise FileNotFoundError(f"`folder` must be a folder. Received: folder={folder}")
@@ -46,7 +47,6 @@ class FolderImages:
                 f"`folder` must hold images ({', '.join(SUFFIXES)}). Received: folder={folder}, "
                 "which holds none"
             )
-        self.batch_size = check_integer("batch_size", batch_size)
 
     @property
     def num_images(self):
