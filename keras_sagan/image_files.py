@@ -1,10 +1,11 @@
 """Image files: which ones there are in a folder, and the one way to read them."""
 
-import importlib
 import warnings
 from pathlib import Path
 
 import numpy as np
+
+from keras_sagan.checks import require
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """How the names of image files end."""
@@ -37,13 +38,7 @@ def load_pillow():
     Raises:
         ImportError: If it isn't installed, with the line that installs it.
     """
-    try:
-        return importlib.import_module("PIL.Image"), importlib.import_module("PIL.ImageOps")
-    except ImportError as error:
-        raise ImportError(
-            f"Reading image files needs pillow, which could not be imported ({error}). "
-            'Install it with:\npip install "keras_sagan[plot]"'
-        ) from error
+    return tuple(require(x, "Reading image files") for x in ("PIL.Image", "PIL.ImageOps"))
 
 
 def read_image(path, channels=None):
