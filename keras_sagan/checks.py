@@ -102,12 +102,13 @@ def check_boolean(name, value):
     return bool(value)
 
 
-def check_pair(name, value):
+def check_pair(name, value, expected="a positive integer or a pair of them"):
     """Checks a positive integer, or a list or tuple of two.
 
     Args:
         name: String. The argument's name.
         value: What was received for it.
+        expected: String. What the message says of the values allowed.
 
     Returns:
         Tuple of two Python integers.
@@ -123,9 +124,7 @@ def check_pair(name, value):
     pair = tuple(value) if isinstance(value, (list, tuple)) else (value, value)
     found = tuple(_integer(x) for x in pair)
     if len(found) != 2 or any(x is None or x < 1 for x in found):
-        raise ValueError(
-            f"`{name}` must be a positive integer or a pair of them. Received: {name}={value!r}"
-        )
+        raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
     return found
 
 

@@ -1,13 +1,14 @@
 """Image files: which ones there are in a folder, and the one way to read them."""
 
 import collections
-import importlib
 import os
 import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from keras_sagan.checks import require
 
 MAX_PIXELS = 2**26
 """A picture beyond this is refused before it is decoded: 400 kB of PNG can hold gigabytes."""
@@ -122,13 +123,7 @@ def load_pillow():
     Raises:
         ImportError: If it isn't installed, with the line that installs it.
     """
-    try:
-        return importlib.import_module("PIL.Image"), importlib.import_module("PIL.ImageOps")
-    except ImportError as error:
-        raise ImportError(
-            f"Reading image files needs pillow, which could not be imported ({error}). "
-            'Install it with:\npip install "keras_sagan[plot]"'
-        ) from error
+    return tuple(require(x, "Reading image files") for x in ("PIL.Image", "PIL.ImageOps"))
 
 
 def read_image(path, channels=None):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import numbers
 import pathlib
 
 from keras_sagan.checks import check_dict
@@ -41,16 +42,17 @@ class EvaluationReport:
 
     def __init__(self, values, baselines, protocol, model):
         values, baselines = check_dict("values", values), check_dict("baselines", baselines)
+        self.values = {}
         for name, value in values.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
+            if isinstance(value, bool) or not isinstance(value, numbers.Real):
                 raise ValueError(f"`values` must be numbers. Received: {name}={value!r}")
+            self.values[name] = float(value)
         try:
             self.protocol = json.loads(json.dumps(protocol, allow_nan=False))
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"`protocol` must be ready for JSON. Received: protocol={protocol!r} ({error})"
             ) from error
-        self.values = dict(values)
         self.baselines = {name: dict(part) for name, part in baselines.items()}
         self.model = str(model)
 

@@ -36,6 +36,7 @@ class FolderImages:
     """
 
     def __init__(self, folder, batch_size=64):
+        self.batch_size = check_integer("batch_size", batch_size)
         folder = pathlib.Path(check_path("folder", folder))
         if not folder.is_dir():
             raise FileNotFoundError(f"`folder` must be a folder. Received: folder={folder}")
@@ -47,7 +48,6 @@ class FolderImages:
                 f"`folder` must hold images that Pillow reads. Received: folder={folder}, which "
                 f"holds none and {describe_skipped(self.skipped)}"
             )
-        self.batch_size = check_integer("batch_size", batch_size)
 
     @property
     def num_images(self):

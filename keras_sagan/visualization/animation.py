@@ -32,7 +32,7 @@ def save_gif(path, frames, seconds=0.1, last_seconds=1.5):
     ```
     """
     path = check_path("path", path)
-    frames = check_list("frames", frames)
+    check_list("frames", frames)
     seconds = check_float("seconds", seconds, above=0)
     last_seconds = check_float("last_seconds", last_seconds, above=0)
     shapes = {np.shape(frame) for frame in frames}

@@ -54,13 +54,11 @@ def attention_overlay(scores_row, image_size):
             "`scores_row` must have shape (key_h, key_w). "
             f"Received: scores_row of shape={scores_row.shape}"
         )
-    size = check_pair("image_size", image_size)
     key_h, key_w = scores_row.shape
+    expected = f"a multiple of the key grid, {key_h} × {key_w}"
+    size = check_pair("image_size", image_size, expected)
     if size[0] % key_h or size[1] % key_w:
-        raise ValueError(
-            f"`image_size` must be a multiple of the key grid, {key_h} × {key_w}. "
-            f"Received: image_size={image_size}"
-        )
+        raise ValueError(f"`image_size` must be {expected}. Received: image_size={image_size!r}")
     return scores_row.repeat(size[0] // key_h, axis=0).repeat(size[1] // key_w, axis=1)
 
 

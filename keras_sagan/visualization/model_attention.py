@@ -67,7 +67,7 @@ def draw_attention(
     num_images = check_integer("num_images", num_images, 1)
     num_points = check_integer("num_points", num_points, 1)
     class_names = check_list("class_names", class_names, optional=True)
-    seed = check_integer("seed", seed, 0)
+    seed = check_integer("seed", seed, 0, optional=True)
     name = check_string("name", name)
     if isinstance(model, (str, os.PathLike)):
         model = keras.saving.load_model(model)

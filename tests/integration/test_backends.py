@@ -15,7 +15,12 @@ OPS = [
     for path in (TESTS / "ops").glob("test_*.py")
     if "from keras import ops" in path.read_text()
 ]
-WHAT = *sorted(OPS), TESTS / "layers", TESTS / "integration" / "other_backends.py"
+WHAT = (
+    *sorted(OPS),
+    TESTS / "layers",
+    TESTS / "test_checks.py",
+    TESTS / "integration" / "other_backends.py",
+)
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])

@@ -271,3 +271,17 @@ def test_synchronized_on_one_device_equals_unsynchronised():
     layer = ConditionalBatchNorm(4, synchronized=True)
     received = numpy(layer(IMAGES, LABELS, training=True))
     np.testing.assert_allclose(received, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("axis", [0, 4, -4, -5, 99])
+def test_an_axis_that_the_images_do_not_have(axis):
+    layer = ConditionalBatchNorm(2, axis=axis)
+    with pytest.raises(ValueError, match=f"`axis` must be .*rank 4.*Received: axis={axis} for"):
+        layer.build((2, 4, 4, 3))
+
+
+@pytest.mark.parametrize("axis", [1, 3, -1, -3])
+def test_an_axis_that_they_have(axis):
+    layer = ConditionalBatchNorm(2, axis=np.int64(axis))
+    layer.build((2, 4, 5, 6))
+    assert layer.gamma.shape == (2, (2, 4, 5, 6)[axis])

@@ -1,0 +1,359 @@
+"""Every argument of every public function and constructor, with values that are wrong for it.
+
+What an argument must be is told by its default; `KINDS` says so where there is none, or `None`. A
+new argument is covered by itself, or has to be named there.
+"""
+
+import functools
+import inspect
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+import tiny_networks as tiny
+
+from keras_sagan import (
+    callbacks,
+    checks,
+    data,
+    distribution,
+    layers,
+    metrics,
+    models,
+    visualization,
+)
+from keras_sagan.metrics.evaluation_run import EvaluationRun
+
+NOT_NUMBERS = ["0.5", None, math.nan, math.inf, -math.inf, [], {}, 1 + 2j, True, object()]
+WRONG = {
+    "integer": [*NOT_NUMBERS, 1.5, -1, np.ones(1, int), np.True_, np.float64(2.0)],
+    "number": [*NOT_NUMBERS, np.ones(1), np.True_, np.nan],
+    "boolean": ["yes", None, 2, 1, 0.0, math.nan, [], object()],
+    "choice": ["no such", 99, math.nan, 1 + 2j, [], {}, np.zeros(2), object()],
+    "dictionary": [3, "yes", math.nan, [], True, {1: 2}, object()],
+    "list": [3, "text", math.nan, True, {}, object()],
+    "path": [3, math.nan, [], {}, True, object()],
+    "text": [3, math.nan, [], {}, True, object()],
+    "pair": [*NOT_NUMBERS, (1, 2, 3), (1, -1), (1, 1.5), "33"],
+    "axis": [1.5, "3", None, True, math.nan, [], object()],
+    "integer or word": [x for x in NOT_NUMBERS if x is not None] + ["no such", 1.5, -1],
+    "number or infinity": ["0.5", math.nan, [], {}, 1 + 2j, True, object()],
+    "range": [3, "text", math.nan, [1], (1, -1), (0, math.inf), object()],
+    "rates": [3, "yes", math.nan, [], True, {"rate": 1.0}, {"beta_1": "0.5"}]
+    + [{"g_learning_rate": x} for x in ("0.1", None, math.nan, math.inf, -1.0, True, [])],
+}
+# Keras's own arguments, which Keras checks.
+KERAS = {
+    *("activation", "kernel_initializer", "bias_initializer", "kernel_regularizer"),
+    *("bias_regularizer", "activity_regularizer", "kernel_constraint", "bias_constraint"),
+    *("embeddings_initializer", "embeddings_regularizer", "embeddings_constraint"),
+}
+# What isn't a plain value: arrays, models, functions.
+OTHER = {
+    *("generator", "discriminator", "model", "metric", "feature_extractor", "strategy", "loss"),
+    *("images", "real_images", "image", "frames", "history", "scores", "scores_row", "inputs"),
+    *("labels", "real_labels", "to_labels", "latents", "to_latents", "query_points", "weights"),
+    *("g_optimizer", "d_optimizer", "reference", "held_out", "protocol", "metrics"),
+}
+KINDS = {
+    "integer": "units filters input_dim output_dim num_classes latent_dim seed rows columns scale "
+    "count num_images batch_size every_steps every_epochs image_size num_reference",
+    "number": "ema_momentum truncation",
+    "choice": "data_format resample algorithm recipe resize on_error mode jit_compile name:preset",
+    "dictionary": "spectral_norm attention batch_norm values baselines",
+    "list": "class_names row_labels classes truncations devices formats",
+    "path": "directory path folder log_dir data_dir handle checkpoint cache_dir",
+    "text": "padding name dataset split monitor title tpu sha256 output",
+    "pair": "kernel_size strides dilation_rate",
+    "integer or word": "query_chunk_size",
+    "number or infinity": "missing",
+    "range": "value_range",
+    "rates": "ttur",
+}
+KINDS = {name: kind for kind, names in KINDS.items() for name in names.split()}
+# Where a name means something else than elsewhere, or takes more than its kind.
+SPECIAL = {
+    ("ConditionalBatchNorm", "axis"): "axis",
+    ("attention_overlay", "image_size"): "pair",
+    ("build_generator", "image_size"): "choice",
+    ("build_discriminator", "image_size"): "choice",
+    ("build_grey_classifier", "image_size"): "choice",
+    ("load_grey_classifier", "image_size"): "choice",
+    ("build_generator", "attention_resolutions"): "list",
+    ("build_discriminator", "attention_resolutions"): "list",
+    ("load_image_folder", "channels"): "choice",
+    ("load_fashion_mnist", "split"): "choice",
+    ("preset_settings", "name"): "choice",
+    ("from_preset", "name"): "choice",
+    ("make_strategy", "name"): "choice",
+    ("KerasInceptionV3", "weights"): "path",
+    ("EvaluationReport", "model"): None,
+    ("load_tfds", "split"): None,  # TFDS has more than strings.
+    ("build_generator", "name"): None,  # Keras's.
+    ("build_discriminator", "name"): None,
+}
+# `None` is another draw each time, although there is a default.
+MAY_BE_NONE = {
+    (name, seed)
+    for names, seed in (
+        ("draw_attention draw_interpolation draw_truncation export_generator", "seed"),
+        ("InceptionScore KernelInceptionDistance", "shuffle_seed"),
+    )
+    for name in names.split()
+}
+# Nothing but models, arrays or what a metric needs; or Keras's own arguments.
+UNCHECKED = {
+    *("bake_spectral_norm", "record_attention_scores", "standing_statistics", "pad_to_32"),
+    *("GreyClassifierFeatures", "load_tfgan_eval", "FusedAdam", "DatasetInfo", "ImageFolder"),
+    *("ReferenceStatistics",),
+}
+
+
+@functools.cache
+def model():
+    return tiny.build_sagan()
+
+
+def pixels(images):
+    return images[:, 0, 0]
+
+
+U8 = np.zeros((4, 8, 8, 1), "uint8")
+MAPS = {"images": U8, "scores": np.full((4, 4, 4, 2, 2), 0.25, "float32")}
+METRIC = {"feature_extractor": pixels}
+RUN = {"reference": U8, "metrics": "fid", "feature_extractor": pixels}
+# What each needs, and what makes it quick. Only what is wrong is computed with.
+ARGUMENTS = {
+    "SNConv2D": {"filters": 2, "kernel_size": 3},
+    "SNDense": {"units": 2},
+    "SNEmbedding": {"input_dim": 2, "output_dim": 3},
+    "ConditionalBatchNorm": {"num_classes": 2},
+    "spectral_norms": lambda: {"model": tiny.build_generator()},
+    "SAGAN": lambda: {
+        "generator": model().generator,
+        "discriminator": model().discriminator,
+        "latent_dim": 3,
+        "num_classes": 5,
+    },
+    "build_generator": {"image_size": 8, "base_filters": 2, "attention_resolutions": ()},
+    "build_discriminator": {"image_size": 8, "base_filters": 2, "attention_resolutions": ()},
+    "export_generator": lambda: {"model": model(), "directory": "x", "formats": ()},
+    "preset_settings": {"name": "sagan_imagenet_128"},
+    "from_preset": {"name": "sagan_imagenet_128"},
+    "generate": {"num_images": 1},
+    "interpolate": {"rows": 1, "steps": 2},
+    "attention_maps": {"inputs": np.zeros((1, 3), "float32"), "labels": 0},
+    "AttentionFigure": {"directory": "x"},
+    "SampleGrid": {"directory": "x"},
+    "TrainingCheckpoint": {"directory": "x", "monitor": "fid"},
+    "FIDEvaluator": {"metric": metrics.FrechetInceptionDistance(pixels), "real_images": U8},
+    "FeatureExtraction": METRIC,
+    "DensityCoverage": METRIC,
+    "FrechetInceptionDistance": METRIC,
+    "FrechetInceptionDistanceInfinity": METRIC,
+    "InceptionScore": METRIC,
+    "IntraClassFrechetInceptionDistance": METRIC,
+    "KernelInceptionDistance": METRIC,
+    "PrecisionRecall": METRIC,
+    "FolderImages": {"folder": "x"},
+    "EvaluationReport": {"values": {}, "baselines": {}, "protocol": {}, "model": "a"},
+    "evaluate_generator": lambda: {"model": model(), **RUN},
+    "evaluate_images": {"images": U8, **RUN},
+    "EvaluationRun": {**RUN, "batch_size": 2, "seed": 0},
+    "load_image_folder": {"directory": "x"},
+    "load_tfds": {"name": "cifar10"},
+    "make_dataset": {"images": U8, "batch_size": 2},
+    "read_idx": {"path": "x"},
+    "spread_indices": {"count": 2, "num_images": 4},
+    "square_resize": {"image": U8[0], "image_size": 4},
+    "steps_per_epoch": {"num_images": 4, "batch_size": 2},
+    "attention_overlay": {"scores_row": np.ones((2, 2)), "image_size": 4},
+    "choose_query_points": {"image": U8[0]},
+    "draw_attention": lambda: {"model": model(), "directory": "x"},
+    "draw_interpolation": lambda: {"model": model(), "path": "x.png"},
+    "draw_neighbours": {"images": U8, "real_images": U8, "path": "x.png"},
+    "draw_truncation": lambda: {"model": model(), "path": "x.png"},
+    "image_grid": {"images": U8},
+    "nearest_neighbours": {"images": U8, "real_images": U8, "num_neighbours": 2},
+    "plot_attention": MAPS,
+    "plot_curves": {"history": {"d_loss": [1.0]}},
+    "sample_grid": {"images": U8},
+    "save_gif": {"path": "x.gif", "frames": U8},
+    "save_image": {"path": "x.png", "image": U8[0]},
+}
+METHODS = {"generate", "interpolate", "attention_maps", "compile", "from_preset"}
+IS_TENSORFLOW = keras.backend.backend() == "tensorflow"
+PACKAGES = (layers, models, callbacks, metrics, data, visualization) if IS_TENSORFLOW else (layers,)
+PUBLIC = {
+    name: getattr(package, name)
+    for package in PACKAGES
+    for name in package.__all__
+    if callable(getattr(package, name)) and name not in UNCHECKED
+}
+if IS_TENSORFLOW:
+    PUBLIC |= {"make_strategy": distribution.make_strategy, "EvaluationRun": EvaluationRun}
+NAMES = [*PUBLIC, *sorted(METHODS if IS_TENSORFLOW else ())]
+with_tensorflow = pytest.mark.skipif(not IS_TENSORFLOW, reason="Models train with TensorFlow.")
+
+
+def of(name):
+    """The function and the arguments that it is called with."""
+    function = getattr(model(), name) if name in METHODS else PUBLIC[name]
+    given = ARGUMENTS.get(name, {})
+    return function, dict(given() if callable(given) else given)
+
+
+def kinds(name, function):
+    """`{argument: (kind, whether it may be None)}` of a function."""
+    found = {}
+    for argument, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            continue
+        default = parameter.default
+        kind = {bool: "boolean", int: "integer", float: "number"}.get(type(default))
+        if kind is None and argument not in KERAS | OTHER or (name, argument) in SPECIAL:
+            known = {**KINDS, **{a: kind for (n, a), kind in SPECIAL.items() if n == name}}
+            assert argument in known, f"`KINDS` must say what `{argument}` of {name} is"
+            kind = known[argument]
+        if argument in KERAS:
+            kind = "keras"
+        found[argument] = kind, default is None or (name, argument) in MAY_BE_NONE
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wrong_arguments_are_named(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    function, given = of(name)
+    wrong = []
+    for argument, (kind, is_optional) in kinds(name, function).items():
+        values = WRONG.get(kind, [3.5, object()] if kind == "keras" else [])
+        for value in values:
+            if value is None and is_optional:
+                continue
+            try:
+                function(**{**given, argument: value})
+            except (ValueError, TypeError) as error:
+                is_named = f"`{argument}`" in str(error) and "Received" in str(error)
+                if not is_named and kind != "keras":
+                    wrong.append(f"{argument}={value!r}: {error}")
+            except Exception as error:
+                wrong.append(f"{argument}={value!r}: {type(error).__name__}: {error}")
+            else:
+                wrong.append(f"{argument}={value!r} passed")
+    assert not wrong, "\n".join(wrong)
+    assert not list(tmp_path.iterdir())
+
+
+# What a call with right arguments needs, or takes long to compute.
+NOT_CALLED = {
+    *("from_preset", "FolderImages", "load_image_folder", "load_tfds", "evaluate_generator"),
+    *("EvaluationRun", "draw_attention", "draw_interpolation", "draw_truncation"),
+    *("draw_neighbours", "export_generator", "read_idx"),
+}
+
+
+@pytest.mark.parametrize("name", [x for x in NAMES if x not in NOT_CALLED])
+def test_numpy_integers_and_booleans_are_those_of_python(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    function, given = of(name)
+    as_numpy = {}
+    for argument, (kind, _) in kinds(name, function).items():
+        value = given.get(argument, inspect.signature(function).parameters[argument].default)
+        if kind in ("integer", "axis", "choice", "integer or word", "pair") and type(value) is int:
+            as_numpy[argument] = np.int64(value)
+        if kind == "boolean":
+            as_numpy[argument] = np.bool_(value)
+        if kind == "number" and value is not None:
+            as_numpy[argument] = np.float64(value)
+    if not as_numpy:
+        return
+    found = function(**{**given, **as_numpy})
+    if hasattr(found, "get_config") and name not in ("SAGAN", *metrics.__all__):
+        config = found.get_config()
+        assert json.dumps(config)
+        assert "numpy" not in str({type(x) for x in keras.tree.flatten(config)})
+
+
+@with_tensorflow
+def test_the_configuration_of_a_model_made_with_numpy_numbers(tmp_path):
+    numbers = {"d_steps": np.int32(2), "ema_start": np.int64(3), "seed": np.uint8(4)}
+    numbers |= {"ema_momentum": np.float32(0.5), "ttur": {"beta_1": np.float64(0.5)}}
+    one = models.SAGAN(
+        tiny.build_generator(), tiny.build_discriminator(), np.int64(3), np.array(5), **numbers
+    )
+    one.compile(run_eagerly=np.False_, steps_per_execution=np.int64(1))
+    one.save(tmp_path / "model.keras")
+    other = keras.saving.load_model(tmp_path / "model.keras")
+    assert (other.d_steps, other.ema_start, other.seed, other.num_classes) == (2, 3, 4, 5)
+    assert (other.ema_momentum, other.ttur["beta_1"]) == (0.5, 0.5)
+
+
+@with_tensorflow
+def test_a_schedule_among_the_rates_comes_back_from_a_file(tmp_path):
+    schedule = keras.optimizers.schedules.CosineDecay(0.25, 10)
+    one = tiny.build_sagan(ttur={"g_learning_rate": schedule})
+    one.save(tmp_path / "model.keras")
+    other = keras.saving.load_model(tmp_path / "model.keras")
+    assert float(other.ttur["g_learning_rate"](0)) == 0.25
+    assert other.ttur["d_learning_rate"] == 4e-4
+
+
+def test_messages():
+    """What is expected, in words, for each kind of bounds."""
+    infinite = math.inf
+    for check, expected in (
+        (lambda: checks.check_integer("a", 0), "must be a positive integer"),
+        (lambda: checks.check_integer("a", 0, optional=True), "must be a positive integer or None"),
+        (lambda: checks.check_integer("a", 1, 2), "must be an integer of at least 2"),
+        (lambda: checks.check_integer("a", "b", -infinite), "must be an integer"),
+        (lambda: checks.check_integer("a", 9, 0, 8), "must be an integer in [0, 9)"),
+        (lambda: checks.check_integer("a", -1, 0, 2**31 - 1), "must be an integer in [0, 2**31)"),
+        (lambda: checks.check_integer("a", 0, expected="odd"), "must be odd"),
+        (lambda: checks.check_float("a", 0, above=0), "must be positive"),
+        (lambda: checks.check_float("a", -1, minimum=0), "must not be negative"),
+        (lambda: checks.check_float("a", 1, above=1), "must be above 1"),
+        (lambda: checks.check_float("a", 0, minimum=0.5), "must be at least 0.5"),
+        (lambda: checks.check_float("a", 1, minimum=0, below=1), "must lie in [0, 1)"),
+        (lambda: checks.check_float("a", 0, above=0, maximum=1), "must lie in (0, 1]"),
+        (lambda: checks.check_boolean("a", 1), "must be True or False"),
+        (lambda: checks.check_choice("a", 1, (None, "b", True)), 'must be None, "b" or True'),
+        (
+            lambda: checks.check_choices("a", "b", ("b",)),
+            "must be among ('b',), in a list or tuple",
+        ),
+        (lambda: checks.check_dict("a", 1), "must be a dictionary or None"),
+        (lambda: checks.check_dict("a", {"c": 1}, ["b"]), "must have keys among ['b']"),
+        (lambda: checks.check_pair("a", 0), "must be a positive integer or a pair of them"),
+        (lambda: checks.check_list("a", "b", optional=True), "must be a list or None"),
+        (lambda: checks.check_path("a", 1), "must be a string or path"),
+        (lambda: checks.check_string("a", 1, optional=True), "must be a string or None"),
+    ):
+        with pytest.raises(ValueError) as error:
+            check()
+        assert str(error.value).startswith(f"`a` {expected}. Received: a="), error.value
+    with pytest.raises(ValueError, match="Received: a='0.5', which isn't a finite number"):
+        checks.check_float("a", "0.5")
+
+
+def test_values_are_plain():
+    for given, value in (
+        (checks.check_integer("a", np.array(3)), 3),
+        (checks.check_float("a", np.float16(0.5)), 0.5),
+        (checks.check_float("a", keras.ops.convert_to_tensor(0.5)), 0.5),
+        (checks.check_boolean("a", np.True_), True),
+        (checks.check_choice("a", np.int64(3), (1, 3)), 3),
+        (checks.check_choice("a", np.str_("b"), ("b",)), "b"),
+    ):
+        assert given == value and type(given) is type(value)
+    assert checks.check_pair("a", [np.int64(1), 2]) == (1, 2)
+    assert checks.check_choices("a", {np.int64(3)}, (1, 3)) == (3,)
+    assert checks.check_dict("a", None) == {}
+    assert checks.check_list("a", np.arange(2)) == [0, 1]
+
+
+def test_a_missing_package_comes_with_its_pip_line():
+    with pytest.raises(ImportError, match=r"The onnx format needs no_such.*\n.*sagan\[export\]"):
+        checks.require("no_such.module", "The onnx format", "export")
