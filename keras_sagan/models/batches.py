@@ -208,19 +208,24 @@ class BatchCheck:
         Args:
             is_whole: Boolean, whether all the data were seen. Of a part of them only classes that
                 would be in it almost surely, if all were equally frequent, are missing.
+
+        Returns:
+            Boolean, whether it warned.
         """
         missing = np.flatnonzero(self._seen == 0)
         count = len(self._seen)
         is_whole = is_whole and self._has_seen_all
         is_enough = is_whole or self._seen.sum() > count * np.log(1000 * count)
-        if self._seen.any() and missing.size and is_enough:
-            names = ", ".join(map(str, missing[:10])) + (", …" if missing.size > 10 else "")
-            warnings.warn(
-                f"`{self.argument}` has no image of {missing.size} of num_classes={count} classes: "
-                f"{names}. They are trained as fakes alone, and `generate(labels=None)` draws them "
-                "too: build the networks and SAGAN for the classes there are, numbered from 0.",
-                stacklevel=3,
-            )
+        if not (self._seen.any() and missing.size and is_enough):
+            return False
+        names = ", ".join(map(str, missing[:10])) + (", …" if missing.size > 10 else "")
+        warnings.warn(
+            f"`{self.argument}` has no image of {missing.size} of num_classes={count} classes: "
+            f"{names}. They are trained as fakes alone, and `generate(labels=None)` draws them "
+            "too: build the networks and SAGAN for the classes there are, numbered from 0.",
+            stacklevel=3,
+        )
+        return True
 
     def check_sizes(self, sizes, per_worker):
         """Raises unless the replicas share a batch equally; then it has passed.

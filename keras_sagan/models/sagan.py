@@ -22,8 +22,10 @@ from keras_sagan.distribution import check_workers_agree, chief_decides
 from keras_sagan.models import batches
 from keras_sagan.models.connection import check_scope, connect, copy_network
 from keras_sagan.models.discriminator import build_discriminator
+from keras_sagan.models.epoch_ends import log_rates_and_classes
 from keras_sagan.models.first_batch import FEW, has_batch_statistics, warn_of_outputs
 from keras_sagan.models.fused_adam import FusedAdam
+from keras_sagan.models.gan_optimizer import GANOptimizer, follow_steps
 from keras_sagan.models.generator import build_generator
 from keras_sagan.models.gradients import (
     call,
@@ -34,7 +36,7 @@ from keras_sagan.models.gradients import (
     share_overflow,
 )
 from keras_sagan.models.interpolation import InterpolationMixin
-from keras_sagan.models.loop import check_replicated, check_tpu, make_step_function
+from keras_sagan.models.loop import check_replicated, check_tpu, is_multi_worker, make_step_function
 from keras_sagan.models.noise import draw_noise
 from keras_sagan.models.presets import preset_settings
 from keras_sagan.models.sampling import SamplingMixin
@@ -239,7 +241,9 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         Args:
             g_optimizer, d_optimizer: Keras optimizers, their names or configurations, or `"auto"`
                 for `FusedAdam` with the model's `ttur`. Without any both are `"auto"`; a
-                `g_optimizer` needs a `d_optimizer` beside it.
+                `g_optimizer` needs a `d_optimizer` beside it. A `LearningRateSchedule` of either
+                follows `model.steps`. `model.optimizer` is over both: a callback that sets its
+                `learning_rate` sets the generator's and scales the discriminator's with it.
             loss: `"hinge"`, `"non_saturating"`, `"wasserstein"`, `"least_squares"`, or a pair of
                 functions `(generator_loss, discriminator_loss)`; see `keras_sagan.losses`.
             run_eagerly, steps_per_execution: As in `keras.Model.compile`.
@@ -279,10 +283,10 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         check_tpu(self._strategy, jit_compile, is_float16)
         self.loss_functions = losses.get(loss)
         self.judges_apart = None  # Known from the first batch on.
-        g_optimizer = self._optimizer("g", g_optimizer, self.generator, auto_scale_loss)
+        self.g_optimizer = self._optimizer("g", g_optimizer, self.generator, auto_scale_loss)
         self.d_optimizer = self._optimizer("d", d_optimizer, self.discriminator, auto_scale_loss)
         super().compile(
-            optimizer=g_optimizer,
+            optimizer=GANOptimizer(self.g_optimizer, self.d_optimizer),
             run_eagerly=run_eagerly,
             steps_per_execution=steps_per_execution,
             jit_compile=jit_compile,
@@ -315,12 +319,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         if auto_scale_loss and not is_scaled and _computes_in_float16(network):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         optimizer.build(network.trainable_variables)
+        follow_steps(f"{side}_optimizer", optimizer, self.steps)
         return optimizer
-
-    @property
-    def g_optimizer(self):
-        """The generator's optimiser; `optimizer` too, so that Keras's callbacks find it."""
-        return self.optimizer
 
     @property
     def metrics(self):
@@ -481,7 +481,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             y: With an array of images, the array of integer labels.
 
         Returns:
-            A `keras.callbacks.History`.
+            A `keras.callbacks.History`, with `g_learning_rate` and `d_learning_rate` as they
+            were at the end of each epoch.
 
         Raises:
             ValueError: For `class_weight` or `sample_weight`, which a GAN has no use for, or for
@@ -497,7 +498,11 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 x = callback.continue_data(self, x, given.get("steps_per_epoch"))
         for check in self._checks.values():
             check.begin()
-        return super().fit(x, y, *args, **kwargs)
+        # A worker has its share of the data alone, and a resumed epoch what is left of it.
+        is_whole = given.get("steps_per_epoch") is None and not is_multi_worker(self._strategy)
+        is_whole = is_whole and x is given.get("x")
+        callbacks = log_rates_and_classes(self, given.get("callbacks"), is_whole)
+        return super().fit(**{**given, "x": x, "callbacks": callbacks})
 
     def evaluate(self, *args, **kwargs):
         """Reports the losses on other data; the same for the same data, at the same weights.
@@ -602,7 +607,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             return None
         serialize = keras.saving.serialize_keras_object
         return {
-            "g_optimizer": serialize(self.optimizer),
+            "g_optimizer": serialize(self.g_optimizer),
             "d_optimizer": serialize(self.d_optimizer),
             **{name: serialize(value) for name, value in self._compile_arguments.items()},
         }
