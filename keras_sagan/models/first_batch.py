@@ -1,50 +1,18 @@
-"""What is found out about two networks when they see their first batch."""
+"""Warnings of networks that end in the wrong activation, given at the first batch."""
 
 import warnings
 
 import keras
 import numpy as np
-from keras import ops
 
-from keras_sagan.models.gradients import call, judge
-from keras_sagan.ops.compiled import compiled_parts
+from keras_sagan.models.judging import FEW, call, judge, values_of
 
-FEW = 8  # Images are enough, and fast.
 FAR = 1e3  # Times larger than any input: a bounded output is at its bound there.
 # Endings of a network that pass on the range of what comes before them.
 SHAPES = ("Reshape", "Flatten", "Permute", "Squeeze", "Transpose", "Cast", "Identity")
 SHAPES += ("Cropping2D", "UpSampling2D", "GlobalAveragePooling2D", "AveragePooling2D")
 ONE_SIDED = ("sigmoid", "hardsigmoid", "softmax", "relu", "relu6", "softplus", "exponential")
 BOUNDED = (*ONE_SIDED, "tanh", "hardtanh", "softsign", "logsigmoid", "logsoftmax")
-
-
-def has_batch_statistics(discriminator, images, labels):
-    """Whether the logits of an image depend on the other images of its batch.
-
-    Half of a batch is judged twice, beside two other halves. Batch normalization and a minibatch
-    standard deviation are found by that; a draw of `Dropout` isn't taken for them, as it is the
-    same both times.
-
-    Args:
-        discriminator: Keras model.
-        images: float32 images in [-1, 1].
-        labels: Their labels, or `None`.
-
-    Returns:
-        Boolean.
-    """
-    if any(getattr(layer, "synchronized", False) for layer in discriminator._flatten_layers()):
-        return True  # It can't be called outside of its replica.
-    images = images[:FEW]
-    others = (images[::-1] * -0.5, images * 0.25)
-    labels = None if labels is None else np.concatenate(2 * [labels[:FEW]])
-    pair = [
-        _values(judge, discriminator, np.concatenate([images, other]), labels, training=True)
-        for other in others
-    ]
-    half = len(pair[0]) // 2
-    one, other = (logits[:half] for logits in pair)
-    return not np.allclose(one, other, rtol=1e-5, atol=1e-5 * np.abs(one).max())
 
 
 def warn_of_outputs(generator, discriminator, latents, images, labels):
@@ -60,7 +28,7 @@ def warn_of_outputs(generator, discriminator, latents, images, labels):
     """
     latents, images = latents[:FEW], images[:FEW]
     labels = None if labels is None else labels[:FEW]
-    ending = last_activation(generator) or _ending_by_values(generator, latents, labels)
+    ending = last_activation(generator) or _ending_byvalues_of(generator, latents, labels)
     if ending in ONE_SIDED:
         _warn(f"`generator` ends in {ending}: its images never fill [-1, 1], where the real ones "
               "lie. End it in tanh.")  # fmt: skip
@@ -69,7 +37,7 @@ def warn_of_outputs(generator, discriminator, latents, images, labels):
               "ones lie and `generate` clips. End it in tanh.")  # fmt: skip
     ending = last_activation(discriminator)
     if ending is None:
-        far = [_values(judge, discriminator, sign * FAR * images, labels) for sign in (-1, 1)]
+        far = [values_of(judge, discriminator, sign * FAR * images, labels) for sign in (-1, 1)]
         bounds = np.abs(np.concatenate(far)[:, None] - [-1.0, 0.0, 1.0]).min(axis=1)
         ending = "sigmoid or tanh" if bounds.max() < 1e-3 and np.ptp(far) > 0 else None
     if ending in BOUNDED or ending == "sigmoid or tanh":
@@ -111,21 +79,13 @@ def _activation_of(operation):
     return name if activation is not None or name in BOUNDED else None
 
 
-def _ending_by_values(generator, latents, labels):
-    near = _values(call, generator, latents, labels, training=True)
-    far = _values(call, generator, FAR * latents, labels)
+def _ending_byvalues_of(generator, latents, labels):
+    near = values_of(call, generator, latents, labels, training=True)
+    far = values_of(call, generator, FAR * latents, labels)
     images = np.concatenate([near, far])
     if images.min() >= 0 and images.max() > 0:
         return "relu" if images.max() > 1.001 else "sigmoid"
     return "linear" if np.abs(images).max() > 1.001 else None
-
-
-def _values(function, network, inputs, labels, training=False):
-    """What `call` or `judge` gives, as an array; nothing moves, and XLA compiles nothing."""
-    labels = None if labels is None else ops.convert_to_tensor(labels, "int32")
-    with keras.StatelessScope(), compiled_parts(False):
-        outputs = function(network, ops.convert_to_tensor(inputs), labels, training)
-    return ops.convert_to_numpy(ops.cast(outputs, "float32"))
 
 
 def _warn(message):

@@ -15,37 +15,8 @@ from keras_sagan.layers.normalized_kernels import (
     normalize_kernels,
     normalized_layers,
 )
+from keras_sagan.models.judging import call, judge, judge_both
 from keras_sagan.ops.normalization import ramped_momentum
-
-
-def call(network, inputs, labels, training):
-    """Calls a network with or without labels."""
-    return network(inputs if labels is None else [inputs, labels], training=training)
-
-
-def judge(discriminator, images, labels, training):
-    """Logits of images in float32, as a vector whatever shape the discriminator gives them."""
-    return ops.reshape(ops.cast(call(discriminator, images, labels, training), "float32"), (-1,))
-
-
-def judge_both(discriminator, real, fake, training, apart=False):
-    """Logits of real and fake images from one pass, that is by the same normalized kernels.
-
-    Args:
-        discriminator: Keras model.
-        real, fake: Pairs of images and labels (or `None`), of the same batch size.
-        training: Boolean.
-        apart: Boolean, whether to use a pass for each. A discriminator with batch statistics needs
-            it: the generator's step shows it fake images alone.
-
-    Returns:
-        Tuple of the real and the fake logits, float32 of shape `(batch,)` each.
-    """
-    if apart:
-        return tuple(judge(discriminator, *pair, training) for pair in (real, fake))
-    images = tf.concat([real[0], ops.cast(fake[0], real[0].dtype)], axis=0)
-    labels = None if real[1] is None else tf.concat([tf.cast(real[1], tf.int32), fake[1]], axis=0)
-    return tf.split(judge(discriminator, images, labels, training), 2)
 
 
 def generator_layers(model):

@@ -23,19 +23,18 @@ from keras_sagan.models import batches
 from keras_sagan.models.connection import check_scope, connect, copy_network
 from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.epoch_ends import log_rates_and_classes
-from keras_sagan.models.first_batch import FEW, has_batch_statistics, warn_of_outputs
+from keras_sagan.models.first_batch import warn_of_outputs
 from keras_sagan.models.fused_adam import FusedAdam
 from keras_sagan.models.gan_optimizer import GANOptimizer, follow_steps
 from keras_sagan.models.generator import build_generator
 from keras_sagan.models.gradients import (
-    call,
     discriminator_gradients,
     generator_gradients,
     generator_kernels,
-    judge_both,
     share_overflow,
 )
 from keras_sagan.models.interpolation import InterpolationMixin
+from keras_sagan.models.judging import FEW, call, has_batch_statistics, judge_both
 from keras_sagan.models.loop import check_replicated, check_tpu, is_multi_worker, make_step_function
 from keras_sagan.models.noise import draw_noise
 from keras_sagan.models.presets import preset_settings
@@ -390,9 +389,9 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         Args:
             batch: Tuple of images and, for a model with classes, labels.
         """
-        if self.judges_apart is not None:
-            return
         images, labels = batches.unpack(batch, self.num_classes)
+        if self.judges_apart is not None or not len(images):
+            return
         images = ops.convert_to_numpy(batches.to_model_space(images[:FEW]))
         labels = None if labels is None else ops.convert_to_numpy(labels[:FEW])
         latents = sample_latents(len(images), self.latent_dim, np.random.default_rng(0))

@@ -8,7 +8,7 @@ from keras_sagan.checks import check_boolean, check_float, check_integer
 from keras_sagan.layers.self_attention2d import attention_layers, record_attention_scores
 from keras_sagan.layers.spectral_norm import spectral_norms
 from keras_sagan.models import batches
-from keras_sagan.models.gradients import call
+from keras_sagan.models.judging import call
 from keras_sagan.ops.compiled import MANY_IMAGES, compiled_parts, uses_compiled
 from keras_sagan.ops.labels import check_labels
 from keras_sagan.ops.latent import sample_labels, sample_latents
