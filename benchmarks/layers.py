@@ -12,6 +12,7 @@ import common
 import keras
 import numpy as np
 import tensorflow as tf
+import textbook
 from keras import layers
 
 from keras_sagan import ConditionalBatchNorm, SelfAttention2D, SNConv2D, SNDense, SNEmbedding
@@ -52,8 +53,10 @@ def textbook_embedding(layer, labels):
 def textbook_norm(layer, x, labels):
     """As composed of Keras's own layers: a batch norm without tables, then two embeddings."""
     mean, variance = tf.nn.moments(x, (0, 1, 2))
+    share = textbook.share_of_a_batch(layer)
     for moving, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
-        moving.assign(layer.momentum * moving.value + (1.0 - layer.momentum) * value)
+        moving.assign((1.0 - share) * moving.value + share * value)
+    layer.num_updates.assign_add(1)
     x = tf.nn.batch_normalization(x, mean, variance, None, None, layer.epsilon)
     gamma = tf.gather(layer.gamma.value, labels)[:, None, None]
     return x * gamma + tf.gather(layer.beta.value, labels)[:, None, None]

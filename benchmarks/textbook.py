@@ -51,10 +51,10 @@ class Network:
         gamma, beta = (tf.gather(t.value, labels)[:, None, None] for t in (layer.gamma, layer.beta))
         mean, variance = layer.moving_mean.value, layer.moving_variance.value
         if self.training:
-            new = tf.nn.moments(x, (0, 1, 2))
+            new, share = tf.nn.moments(x, (0, 1, 2)), share_of_a_batch(layer)
             for moving, value in zip((layer.moving_mean, layer.moving_variance), new):
-                value = layer.momentum * moving.value + (1.0 - layer.momentum) * value
-                self.moved.append((moving, value))
+                self.moved.append((moving, (1.0 - share) * moving.value + share * value))
+            self.moved.append((layer.num_updates, layer.num_updates.value + 1))
             mean, variance = new
         return (x - mean) / tf.sqrt(variance + layer.epsilon) * gamma + beta
 
@@ -69,6 +69,13 @@ class Network:
         attended = tf.matmul(scores, value)
         attended = tf.reshape(attended, (-1, *x.shape[1:3], value.shape[-1]))
         return x + self.layer(name).gamma.value * self.conv(attended, f"{name}/output_conv")
+
+
+def share_of_a_batch(layer):
+    """The share of the moving statistics that the next batch of a batch norm gets."""
+    count = tf.cast(layer.num_updates.value + 1, tf.float32)
+    window = tf.minimum(count, tf.maximum(10.0, count / 10.0))
+    return tf.maximum(1.0 - layer.momentum, 1.0 / window)
 
 
 class Generator(Network):

@@ -1,16 +1,20 @@
+import warnings
+
 import keras
 
 from keras_sagan.callbacks.schedule import is_due
 from keras_sagan.checks import check_boolean, check_integer
+from keras_sagan.layers.spectral_norm import StaleNormWarning
 
 
 class SpectralMonitor(keras.callbacks.Callback):
-    """Follows σ, the largest singular value, of every spectrally normalised kernel.
+    """Follows σ, the largest singular value, of every spectrally normalized kernel.
 
     The layers divide by σ, so that it doesn't matter by itself; it drifts in a healthy run. A
     jump from one look to the next is a sign of collapse. `SpectralMonitor.history` has every
     kernel, ready for `plot_curves`. An epoch's figures get the largest of each network alone,
-    `sigma/generator` and `sigma/discriminator`: a network has dozens.
+    `sigma/generator` and `sigma/discriminator`: a network has dozens. Once per training a warning
+    names the layers that divide by a number more than 10 % off their σ.
 
     Args:
         normalized_only: Boolean. `False` follows the kernels that aren't normalised too, which
@@ -39,16 +43,32 @@ class SpectralMonitor(keras.callbacks.Callback):
         super().__init__()
         self.normalized_only = check_boolean("normalized_only", normalized_only)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1)
+        self._has_warned = False
         self.history = {}  # From `sigma/<network>/<kernel>` to pairs of epochs done and σ.
+
+    def on_train_begin(self, logs=None):
+        self._has_warned = False
 
     def on_epoch_end(self, epoch, logs=None):
         if not is_due(epoch, self.every_epochs, self.params):
             return
         largest = {}
-        for name, sigma in self.model.spectral_norms(self.normalized_only).items():
+        for name, sigma in self._spectral_norms().items():
             pairs = [pair for pair in self.history.get(f"sigma/{name}", []) if pair[0] <= epoch]
             self.history[f"sigma/{name}"] = [*pairs, (epoch + 1, sigma)]
             network = name.split("/")[0]
             largest[network] = max(largest.get(network, sigma), sigma)
         if logs is not None:
             logs.update({f"sigma/{network}": sigma for network, sigma in largest.items()})
+
+    def _spectral_norms(self):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", StaleNormWarning)
+            norms = self.model.spectral_norms(self.normalized_only)
+        stale = [x for x in caught if issubclass(x.category, StaleNormWarning)]
+        for other in (x for x in caught if x not in stale):
+            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+        if stale and not self._has_warned:
+            self._has_warned = True
+            warnings.warn("\n".join(str(x.message) for x in stale), StaleNormWarning, stacklevel=3)
+        return norms

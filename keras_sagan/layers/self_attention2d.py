@@ -54,7 +54,8 @@ class SelfAttention2D(keras.layers.Layer):
         inputs: Float tensor of shape `(batch, height, width, channels)`, or
             `(batch, channels, height, width)` with `"channels_first"`. Height and width may be
             unknown while a model is built.
-        training: Boolean, whether the spectral norms' `vector_u` move.
+        training: Boolean, whether the spectral norms' `vector_u` move; those of a frozen layer
+            never do.
         return_attention_scores: Boolean; `True` needs all scores at once. Defaults to `False`.
 
     Returns:
@@ -175,6 +176,7 @@ class SelfAttention2D(keras.layers.Layer):
             "kernel_initializer": _clone(self.kernel_initializer),
             "data_format": self.data_format,
             "dtype": self.dtype_policy,
+            "trainable": self.trainable,
             "name": name,
         }
         if not self.use_spectral_norm:

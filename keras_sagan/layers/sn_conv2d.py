@@ -1,4 +1,4 @@
-"""2D convolution with a spectrally normalised kernel."""
+"""2D convolution with a spectrally normalized kernel."""
 
 import keras
 from keras import ops
@@ -35,9 +35,10 @@ WINOGRAD = {
 class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
     """2D convolution whose kernel is divided by its spectral norm.
 
-    Takes the place of `keras.layers.Conv2D` with no other change. The kernel, reshaped to
-    `(height * width * channels / groups, filters)`, is divided by an estimate `sigma` of its
-    largest singular value: `outputs = conv(inputs, kernel / sigma) + bias`. Unlike
+    Takes the place of `keras.layers.Conv2D`. In a training loop of your own, call the network with
+    `training=True`: only such calls keep `sigma` up to date while the kernel changes. The kernel,
+    reshaped to `(height * width * channels / groups, filters)`, is divided by an estimate `sigma`
+    of its largest singular value: `outputs = conv(inputs, kernel / sigma) + bias`. Unlike
     `keras.layers.SpectralNormalization` it never overwrites the kernel, and the gradient flows
     through `sigma`.
 
@@ -69,14 +70,15 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
     Call arguments:
         inputs: Float tensor of shape `(batch, height, width, channels)`, or
             `(batch, channels, height, width)` with `data_format="channels_first"`.
-        training: Boolean, whether `vector_u` moves.
+        training: Boolean, whether `vector_u`, and `sigma` with it, follows the kernel.
 
     Returns:
         Float tensor of shape `(batch, new_height, new_width, filters)` (channels second with
         `"channels_first"`), in the layer's compute dtype.
 
     State:
-        `vector_u`, float32 of shape `(filters,)`: moves with `training=True`, never otherwise.
+        `vector_u`, float32 of shape `(filters,)`: starts converged, and moves with
+        `training=True`, unless the layer is frozen (`trainable=False`).
 
     Raises:
         ValueError: For `power_iterations < 1`, an `epsilon` that isn't positive, an unknown

@@ -1,4 +1,4 @@
-"""Dense layer with a spectrally normalised kernel."""
+"""Dense layer with a spectrally normalized kernel."""
 
 import keras
 from keras import ops
@@ -11,7 +11,8 @@ from keras_sagan.layers.spectral_norm import SpectralNormMixin
 class SNDense(SpectralNormMixin, keras.layers.Dense):
     """Densely connected layer whose kernel is divided by its spectral norm.
 
-    Takes the place of `keras.layers.Dense`:
+    Takes the place of `keras.layers.Dense`. In a training loop of your own, call the network with
+    `training=True`: only such calls keep `sigma` up to date while the kernel changes. It computes
     `outputs = activation(inputs @ (kernel / sigma) + bias)`, where `sigma` is an estimate of the
     largest singular value of the kernel. See `SNConv2D` for how it differs from
     `keras.layers.SpectralNormalization`.
@@ -28,13 +29,14 @@ class SNDense(SpectralNormMixin, keras.layers.Dense):
 
     Call arguments:
         inputs: Float tensor of shape `(batch, …, channels)`.
-        training: Boolean, whether `vector_u` moves.
+        training: Boolean, whether `vector_u`, and `sigma` with it, follows the kernel.
 
     Returns:
         Float tensor of shape `(batch, …, units)`, in the layer's compute dtype.
 
     State:
-        `vector_u`, float32 of shape `(units,)`: moves with `training=True`, never otherwise.
+        `vector_u`, float32 of shape `(units,)`: starts converged, and moves with
+        `training=True`, unless the layer is frozen (`trainable=False`).
 
     Raises:
         ValueError: For `power_iterations < 1` or an `epsilon` that isn't positive.

@@ -1,4 +1,4 @@
-"""Embedding with a spectrally normalised table."""
+"""Embedding with a spectrally normalized table."""
 
 import keras
 import numpy as np
@@ -13,9 +13,11 @@ from keras_sagan.ops.labels import check_labels
 class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
     """Embedding whose `(classes, dim)` table is divided by its spectral norm.
 
-    Takes the place of `keras.layers.Embedding`. In a projection discriminator it gives the class
-    vectors whose dot product with the features is added to the logit. See `SNConv2D` for how the
-    normalisation differs from `keras.layers.SpectralNormalization`.
+    Takes the place of `keras.layers.Embedding`. In a training loop of your own, call the network
+    with `training=True`: only such calls keep `sigma` up to date while the table changes. In a
+    projection discriminator it gives the class vectors whose dot product with the features is
+    added to the logit. See `SNConv2D` for how the normalization differs from
+    `keras.layers.SpectralNormalization`.
 
     Args:
         input_dim, output_dim, embeddings_initializer, embeddings_regularizer,
@@ -27,18 +29,20 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
-        inputs: Integer tensor of any shape, in `[0, input_dim)`.
-        training: Boolean, whether `vector_u` moves.
+        inputs: Tensor of ids of any shape, in `[0, input_dim)`; floats are cut to integers, as
+            `keras.layers.Embedding` does.
+        training: Boolean, whether `vector_u`, and `sigma` with it, follows the table.
 
     Returns:
         Float tensor of the shape of `inputs` with an axis of `output_dim` added at the end.
 
     State:
-        `vector_u`, float32 of shape `(output_dim,)`: moves with `training=True`, never otherwise.
+        `vector_u`, float32 of shape `(output_dim,)`: starts converged, and moves with
+        `training=True`, unless the layer is frozen (`trainable=False`).
 
     Raises:
         ValueError: For `power_iterations < 1`, an `epsilon` that isn't positive, or ids that
-            are not integers or, where their values are known, out of range.
+            are out of range, where their values are known.
 
     Example:
 
@@ -85,8 +89,11 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
                 )
             self.build()
             self.embeddings.assign(weights)
+            self.vector_u.assign(self._initial_vector_u(self.vector_u.shape, "float32"))
 
     def call(self, inputs, training=False):
+        if "int" not in keras.backend.standardize_dtype(inputs.dtype):
+            inputs = ops.cast(inputs, "int32")  # As Keras's layer does: 1.5 counts as 1.
         inputs = check_labels(inputs, self.input_dim, rank=None, argument="inputs")
         return ops.take(self.normalized_weight(training), ops.cast(inputs, "int32"), axis=0)
 

@@ -1,12 +1,16 @@
 """What the three spectrally normalised layers share."""
 
+import warnings
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_sagan.checks import check_boolean, check_float, check_integer
 from keras_sagan.layers.normalized_kernels import NormalizedKernel, as_function_of, take_given
-from keras_sagan.ops.spectral import power_iteration
+from keras_sagan.ops.compiled import outside_programs
+from keras_sagan.ops.labels import known_values
+from keras_sagan.ops.spectral import leading_singular_vector, power_iteration
 
 
 class SpectralNormMixin:
@@ -14,8 +18,9 @@ class SpectralNormMixin:
 
     A mixin for layers that keep their weight matrix under the name `kernel` or `embeddings`, last
     axis = outputs. The stored weight is never written by a forward pass; `vector_u` is the state
-    of the power iteration. It moves with `training=True` only. At inference the same iteration
-    runs from the stored `vector_u` and is not kept.
+    of the power iteration. It starts converged, and moves with `training=True` only, unless the
+    layer is frozen. At inference the same iteration runs from the stored `vector_u` and is not
+    kept.
     """
 
     def _set_spectral_norm(self, power_iterations, epsilon, equality_constrained):
@@ -32,16 +37,23 @@ class SpectralNormMixin:
     def build(self, input_shape=None):
         if self.built:
             return
-        super().build(input_shape)
-        self.vector_u = self.add_weight(
-            name="vector_u",
-            shape=(self._raw_weight().shape[-1],),
-            initializer=_RandomUnitVector(),
-            dtype="float32",
-            trainable=False,
-            autocast=False,
-            aggregation="only_first_replica",
-        )
+        with outside_programs():  # `vector_u` starts from the values of the weight.
+            super().build(input_shape)
+            self.vector_u = self.add_weight(
+                name="vector_u",
+                shape=(self._raw_weight().shape[-1],),
+                initializer=self._initial_vector_u,
+                dtype="float32",
+                trainable=False,
+                autocast=False,
+                aggregation="only_first_replica",
+            )
+
+    def _initial_vector_u(self, shape, dtype=None):
+        weight = known_values(self._wide_weight())
+        if weight is None:  # A program is being traced for its shapes.
+            return ops.full(shape, shape[0] ** -0.5, dtype)
+        return ops.convert_to_tensor(leading_singular_vector(_as_matrix(weight)), dtype)
 
     def _raw_weight(self):
         return self.embeddings if hasattr(self, "embeddings_initializer") else self.kernel
@@ -65,7 +77,8 @@ class SpectralNormMixin:
         """Returns the weight divided by its spectral norm.
 
         Args:
-            training: Boolean. With `True`, `vector_u` is advanced. Defaults to `False`.
+            training: Boolean. With `True`, `vector_u` is advanced, unless the layer is frozen.
+                Defaults to `False`.
             dtype: String, the dtype to return it in; `None` for the layer's compute dtype.
 
         Returns:
@@ -77,7 +90,7 @@ class SpectralNormMixin:
             kernel = normalized.kernel
         else:
             kernel = as_function_of(self._wide_weight(), normalized)
-        if training:
+        if training and self.trainable:
             self.vector_u.assign(normalized.u)
         return ops.cast(kernel, dtype or self.compute_dtype)
 
@@ -125,8 +138,9 @@ class SpectralNormMixin:
 def spectral_norms(model, normalized_only=True):
     """Returns the largest singular value of a model's kernels, as they are stored.
 
-    Of a spectrally normalised kernel it is the layer's own estimate `sigma`, by which the layer
-    divides; of any other one the exact value.
+    Of a spectrally normalized kernel it is the layer's own estimate `sigma`, by which the layer
+    divides; of any other one the exact value. A warning names the layers whose estimate is more
+    than 10 % off.
 
     Args:
         model: A Keras model; nested ones are searched too.
@@ -146,37 +160,56 @@ def spectral_norms(model, normalized_only=True):
     2.0
     """
     normalized_only = check_boolean("normalized_only", normalized_only)
-    norms = {}
+    norms, stale = {}, []
 
     def add(weight, norm):
-        path = weight.path.removeprefix(f"{model.name}/")
-        norms[path.rpartition("/")[0]] = norm
+        path = weight.path.removeprefix(f"{model.name}/").rpartition("/")[0]
+        norms[path] = norm
+        return path
 
     for layer in model._flatten_layers():
         if isinstance(layer, SpectralNormMixin):
             if layer.built:
-                add(layer._raw_weight(), float(layer.sigma))
+                sigma, exact = float(layer.sigma), _close_norm(layer._raw_weight())
+                path = add(layer._raw_weight(), sigma)
+                if abs(sigma - exact) > 0.1 * exact:
+                    stale.append(f"`{path}` by {sigma:.4g} where it is {exact:.4g}")
         elif not normalized_only:
             for name in ("kernel", "embeddings"):
                 weight = getattr(layer, name, None)
                 if isinstance(weight, keras.Variable) and len(weight.shape) > 1:
                     add(weight, _exact_norm(weight))
+    if stale:
+        warnings.warn(
+            "These layers divide by a number that is more than 10 % off the largest singular "
+            f"value of their kernel: {', '.join(stale)}. Their `vector_u` moves only in calls with "
+            "`training=True`: pass that in every training step of your own loop.",
+            StaleNormWarning,
+            stacklevel=2,
+        )
     return norms
 
 
+class StaleNormWarning(UserWarning):
+    """A spectrally normalized layer divides by a number that its kernel has left behind."""
+
+
+def _as_matrix(weight):
+    return weight.reshape(-1, weight.shape[-1])
+
+
+def _close_norm(weight):
+    """The largest singular value within 1 %: of large kernels the exact one takes seconds."""
+    matrix = _as_matrix(ops.convert_to_numpy(ops.cast(weight, "float32")))
+    if not np.isfinite(matrix).all():
+        return float("nan")
+    return float(np.linalg.norm(matrix @ leading_singular_vector(matrix)))
+
+
 def _exact_norm(weight):
-    matrix = ops.convert_to_numpy(ops.cast(weight, "float32")).astype("float64")
-    matrix = matrix.reshape(-1, matrix.shape[-1])
+    matrix = _as_matrix(ops.convert_to_numpy(ops.cast(weight, "float32"))).astype("float64")
     if not np.isfinite(matrix).all():
         return float("nan")
     rows, columns = matrix.shape
     gram = matrix @ matrix.T if rows < columns else matrix.T @ matrix
     return float(np.sqrt(max(np.linalg.eigvalsh(gram)[-1], 0.0)))
-
-
-class _RandomUnitVector(keras.initializers.Initializer):
-    """A direction drawn evenly from the unit sphere; never part of a layer's configuration."""
-
-    def __call__(self, shape, dtype=None):
-        vector = keras.random.normal(shape, dtype=dtype)
-        return vector / ops.sqrt(ops.sum(ops.square(vector)))

@@ -93,6 +93,15 @@ def current_program():
     return tf.compat.v1.get_default_graph()
 
 
+def outside_programs():
+    """A scope in which values are known, while TensorFlow traces a program too."""
+    if keras.backend.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    return tf.init_scope()
+
+
 def is_in_compiled_program():
     """Whether this is traced for a program of TensorFlow's that XLA compiles as a whole."""
     import tensorflow as tf

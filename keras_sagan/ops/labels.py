@@ -37,7 +37,7 @@ def check_labels(labels, num_classes, rank=1, argument="labels"):
             f"`{argument}` must have shape {expected}: one integer class id per image. "
             f"Received: {argument} of shape {tuple(labels.shape)}"
         )
-    values = _values(labels)
+    values = known_values(labels)
     if values is not None and values.size:
         outside = values[(values < 0) | (values >= num_classes)]
         if outside.size:
@@ -89,8 +89,8 @@ def apportion_labels(weights, count, rng):
     return rng.permutation(np.repeat(np.arange(len(weights), dtype="int32"), numbers))
 
 
-def _values(x):
-    """The values of a tensor as a numpy array, or None while they are not known."""
+def known_values(x):
+    """Returns the values of a tensor as a numpy array, or `None` while they are not known."""
     try:
         return np.asarray(ops.convert_to_numpy(x))
     except Exception:  # Each backend has its own error for a tensor that is being traced.

@@ -1,5 +1,6 @@
-"""Power iteration for the largest singular value of a matrix."""
+"""The largest singular value of a matrix: followed from call to call, and found at once."""
 
+import numpy as np
 from keras import ops
 
 
@@ -44,6 +45,49 @@ def power_iteration(matrix, u, steps=1, epsilon=1e-12):
         u = ops.where(is_nonzero, _normalize(candidate, epsilon), u)
     sigma = ops.sum(product * u)  # v @ matrix @ u
     return sigma, u, v
+
+
+def leading_singular_vector(matrix):
+    """Finds the right singular vector of the largest singular value.
+
+    Takes the best vector of the Krylov space `x, (matrix.T @ matrix) @ x, …` of a random `x`,
+    which needs far fewer products than power iterations: the norm of `matrix @ u` is within 1 %
+    of the largest singular value, of small matrices within 0.1 %. The same matrix gives the same
+    vector.
+
+    Args:
+        matrix: Float array of shape `(rows, columns)`.
+
+    Returns:
+        Float array of shape `(columns,)` and unit length, in the dtype of `matrix`. Any direction
+        where the matrix is zero or not finite.
+
+    Example:
+
+    >>> import numpy as np
+    >>> u = leading_singular_vector(np.diag([1.0, 3.0, 2.0]))
+    >>> np.abs(u).round(6).tolist()
+    [0.0, 1.0, 0.0]
+
+    Reference:
+        Golub & Van Loan, Matrix Computations, section 10.1: the Lanczos method.
+    """
+    start = np.random.default_rng(0).normal(size=(1, matrix.shape[1]))
+    basis = (start / np.linalg.norm(start)).astype(matrix.dtype)
+    if not np.isfinite(matrix).all():
+        return basis[0]
+    for _ in range(24 if matrix.size < 2**21 else 12):
+        image = (matrix @ basis[-1]) @ matrix
+        new = image
+        for _ in range(2):  # Once leaves the rounding errors of large parts.
+            new = new - (basis @ new) @ basis
+        length = np.linalg.norm(new)
+        if length <= 1e-5 * np.linalg.norm(image):  # Nothing but rounding errors is left.
+            break
+        basis = np.concatenate([basis, new[None] / length])
+    images = matrix @ basis.T
+    u = np.linalg.eigh(images.T @ images)[1][:, -1] @ basis
+    return u / np.linalg.norm(u)
 
 
 def _norm(x):

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import tiny_networks as tiny
@@ -34,12 +36,6 @@ def test_a_real_models_kernels_against_numpy():
     model = tiny.build_sagan()
     monitor = SpectralMonitor(normalized_only=False)
     monitor.set_model(model)
-    for network in (model.generator, model.discriminator):
-        for layer in network._flatten_layers():
-            if hasattr(layer, "vector_u"):  # As after a long training.
-                weight = layer.weights[0].numpy()
-                _, _, rows = np.linalg.svd(weight.reshape(-1, weight.shape[-1]))
-                layer.vector_u.assign(rows[0])
     logs = {}
     monitor.on_epoch_end(0, logs)
     expected = {
@@ -55,3 +51,44 @@ def test_a_real_models_kernels_against_numpy():
     )
     in_generator = [v for name, v in expected.items() if "/generator/" in name]
     assert logs["sigma/generator"] == pytest.approx(max(in_generator), rel=1e-3)
+
+
+def test_it_warns_once_per_training_of_layers_that_divide_by_another_number():
+    model = tiny.build_sagan()
+    kernels = {}
+    for network, name in ((model.generator, "last"), (model.discriminator, "first")):
+        layer = network.get_layer(name)
+        layer.trainable = False  # So that `vector_u` stays behind.
+        kernel = np.random.default_rng(0).normal(size=layer.kernel.shape).astype("float32")
+        layer.kernel.assign(kernel)
+        layer.vector_u.assign(np.linalg.svd(kernel.reshape(-1, kernel.shape[-1]))[2][-1])
+        kernels[name] = np.linalg.norm(kernel.reshape(-1, kernel.shape[-1]), 2)
+    model.compile(**tiny.sgd(0.0), run_eagerly=True)
+    monitor = SpectralMonitor()
+    for _ in range(2):  # Two trainings.
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            model.fit(tiny.images(8), tiny.labels(8), epochs=3, verbose=0, callbacks=[monitor])
+        messages = [str(x.message) for x in caught if "10 % off" in str(x.message)]
+        assert len(messages) == 1
+        for name, exact in kernels.items():
+            assert f"`{name}` by " in messages[0] and f"where it is {exact:.4g}" in messages[0]
+        assert "`training=True`" in messages[0]
+
+
+def test_a_training_as_it_should_be_has_no_warning():
+    model = tiny.build_sagan()
+    model.compile(run_eagerly=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.fit(tiny.images(8), tiny.labels(8), verbose=0, callbacks=[SpectralMonitor()])
+
+
+def test_other_warnings_come_through(stub_gan, run_fit):
+    class Loud(stub_gan):
+        def spectral_norms(self, normalized_only=True):
+            warnings.warn("Something else.", stacklevel=2)
+            return super().spectral_norms(normalized_only)
+
+    with pytest.warns(UserWarning, match="Something else"):
+        run_fit(Loud(), [SpectralMonitor()])

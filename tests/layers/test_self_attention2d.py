@@ -175,6 +175,24 @@ def test_mask_is_untouched():
     assert layer.supports_masking and layer.compute_mask(IMAGES, mask) is mask
 
 
+@pytest.mark.parametrize("is_before", [True, False])
+def test_a_frozen_layer_keeps_its_state(is_before):
+    layer = SelfAttention2D(trainable=not is_before)
+    layer.build(IMAGES.shape)
+    if not is_before:
+        layer.trainable = False
+    for conv in (layer.query_conv, layer.key_conv, layer.value_conv, layer.output_conv):
+        conv.kernel.assign(np.random.default_rng(2).normal(size=conv.kernel.shape))
+    start = layer.get_weights()
+    layer(IMAGES, training=True)
+    for old, new in zip(start, layer.get_weights()):
+        np.testing.assert_array_equal(old, new)
+    layer.trainable = True
+    layer(IMAGES, training=True)
+    moved = [not np.array_equal(*pair) for pair in zip(start, layer.get_weights())]
+    assert sum(moved) == 4
+
+
 def test_recording_gives_the_scores_on_their_grid():
     inputs = keras.Input((6, 4, 16))
     model = keras.Model(inputs, SelfAttention2D(name="look")(inputs))

@@ -73,6 +73,7 @@ def test_iterations_of_a_call_are_those_of_as_many_calls(cls, arguments, inputs,
     layers = [cls(**arguments, power_iterations=steps) for steps in (4, 1)]
     for layer in layers:
         layer.build(inputs.shape)
+    layers[0].vector_u.assign(np.ones(4 if cls is not SNConv2D else 6) / 3.0)
     layers[1].set_weights(layers[0].get_weights())
     layers[0](inputs, training=True)
     for _ in range(4):
@@ -94,14 +95,104 @@ def test_calls_never_write_the_weight(cls, arguments, inputs, weights):
 def test_u_moves_in_training_only(cls, arguments, inputs, weights):
     layer = cls(**arguments)
     layer.build(inputs.shape)
+    start = np.ones(layer.vector_u.shape) / layer.vector_u.shape[0] ** 0.5
+    layer.vector_u.assign(start)
     start = numpy(layer.vector_u).copy()
-    assert np.linalg.norm(start) == pytest.approx(1.0, rel=1e-5)
     layer(inputs)
     layer(inputs, training=False)
     float(layer.sigma)
     np.testing.assert_array_equal(numpy(layer.vector_u), start)
     layer(inputs, training=True)
     assert not np.array_equal(numpy(layer.vector_u), start)
+
+
+def in_stateless_scope(layer, inputs):
+    with keras.StatelessScope():
+        layer(inputs)
+
+
+BUILDS = {
+    "call": lambda layer, inputs: layer(inputs),
+    "symbol": lambda layer, inputs: layer(keras.Input(inputs.shape[1:], dtype=inputs.dtype.name)),
+    "lazy_sequential": lambda layer, inputs: keras.Sequential([layer])(inputs),
+    "lazy_predict": lambda layer, inputs: keras.Sequential([layer]).predict(inputs, verbose=0),
+    "stateless_scope": in_stateless_scope,
+}
+
+
+@each_layer
+@pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
+def test_sigma_is_that_of_the_svd_from_the_start(cls, arguments, inputs, weights, build):
+    layer = cls(**arguments)
+    build(layer, inputs)
+    weight, u = numpy(raw_weight(layer)), numpy(layer.vector_u)
+    sigma = oracles.spectral_norm(weight)
+    assert float(layer.sigma) == pytest.approx(sigma, rel=1e-4)
+    assert np.linalg.norm(weight.reshape(-1, len(u)) @ u) == pytest.approx(sigma, rel=1e-4)
+    assert np.linalg.norm(u) == pytest.approx(1.0, rel=1e-5)
+
+
+@each_layer
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16", "float16"])
+def test_sigma_is_right_from_the_start_under_any_policy(cls, arguments, inputs, weights, policy):
+    kind = "kernel" if cls is not SNEmbedding else "embeddings"
+    layer = cls(**arguments, dtype=policy, **{f"{kind}_initializer": "random_normal"})
+    layer(inputs)
+    weight = numpy(ops.cast(raw_weight(layer), "float32"))
+    assert float(layer.sigma) == pytest.approx(oracles.spectral_norm(weight), rel=1e-4)
+    assert layer.vector_u.dtype == "float32"
+
+
+@each_layer
+def test_the_same_seed_gives_the_same_start(cls, arguments, inputs, weights):
+    starts = []
+    for _ in range(2):
+        keras.utils.set_random_seed(3)
+        layer = cls(**arguments)
+        layer(inputs)
+        starts.append(layer.get_weights())
+    for one, other in zip(*starts):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="about tf.function")
+@pytest.mark.parametrize("is_stateless", [False, True])
+def test_sigma_is_right_from_the_start_of_a_layer_built_in_a_program(is_stateless):
+    import contextlib
+
+    import tensorflow as tf
+
+    layer = SNConv2D(6, 3)
+
+    @tf.function
+    def function(inputs):
+        with keras.StatelessScope() if is_stateless else contextlib.nullcontext():
+            layer(inputs)
+
+    function(tf.constant(IMAGES))
+    sigma = oracles.spectral_norm(numpy(layer.kernel))
+    assert float(layer.sigma) == pytest.approx(sigma, rel=1e-4)
+
+
+def test_given_embeddings_have_their_own_sigma():
+    table = np.random.default_rng(0).normal(size=(7, 4)).astype("float32")
+    layer = SNEmbedding(7, 4, weights=table)
+    assert float(layer.sigma) == pytest.approx(oracles.spectral_norm(table), rel=1e-4)
+
+
+@each_layer
+def test_a_frozen_layer_keeps_u(cls, arguments, inputs, weights):
+    layer = cls(**arguments)
+    layer.build(inputs.shape)
+    raw_weight(layer).assign(np.random.default_rng(2).normal(size=raw_weight(layer).shape))
+    layer.trainable = False
+    start, expected = layer.get_weights(), numpy(layer(inputs))
+    np.testing.assert_array_equal(numpy(layer(inputs, training=True)), expected)
+    for old, new in zip(start, layer.get_weights()):
+        np.testing.assert_array_equal(old, new)
+    layer.trainable = True
+    layer(inputs, training=True)
+    assert not np.array_equal(numpy(layer.vector_u), start[-1])
 
 
 @each_layer
@@ -424,12 +515,29 @@ def test_embedding_of_any_rank_and_its_errors():
     assert tuple(layer(np.zeros((2, 3), "int32")).shape) == (2, 3, 4)
     with pytest.raises(ValueError, match=r"`inputs` must lie in \[0, 7\).*Received: inputs with 7"):
         layer(np.array([0, 7]))
-    with pytest.raises(ValueError, match="`inputs` must be integer"):
-        layer(np.array([0.0, 1.0]))
+    for bad in (np.array([0.0, 7.0]), np.array([-1.0]), np.array([np.nan]), np.array([1e12])):
+        with pytest.raises(
+            ValueError, match=r"`inputs` must lie in \[0, 7\).*Received: inputs with"
+        ):
+            layer(bad)
     given = np.eye(7, 4, dtype="float32") * 3.0
     layer = SNEmbedding(7, 4, weights=given)
     np.testing.assert_array_equal(numpy(layer.embeddings), given)
     np.testing.assert_allclose(numpy(layer(np.arange(7))), np.eye(7, 4), atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bool"])
+def test_embedding_takes_the_ids_that_keras_takes(dtype, policy):
+    ids = np.array([[0.0, 1.0], [1.5, 0.9]] if dtype == "bool" else [[0, 6], [1.5, 300.0]], dtype)
+    ours, theirs = SNEmbedding(400, 2, dtype=policy), keras.layers.Embedding(400, 2, dtype=policy)
+    ours.build()
+    theirs.build()
+    theirs.embeddings.assign(ours.normalized_weight(dtype="float32"))
+    for call in (lambda layer: layer(ids), lambda layer: keras.Sequential([layer])(ids)):
+        np.testing.assert_array_equal(
+            *(numpy(ops.cast(call(x), "float32")) for x in (ours, theirs))
+        )
 
 
 @pytest.mark.parametrize("padding, strides, kept", [("same", 1, True), ("same", 2, False)])

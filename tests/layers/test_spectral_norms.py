@@ -1,11 +1,13 @@
 """`spectral_norms` of a model against `numpy.linalg.norm`."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
-from keras_sagan import SNConv2D, SNEmbedding
+from keras_sagan import SNConv2D, SNDense, SNEmbedding
 from keras_sagan.layers import spectral_norms
 
 
@@ -22,8 +24,6 @@ def nested():
 
 def test_every_kernel_of_a_nested_model():
     model = nested()
-    for _ in range(80):
-        model([np.zeros((1, 8, 8, 3)), np.zeros(1, "int32")], training=True)
     expected = {
         weight.path.rpartition("/")[0]: np.linalg.norm(
             keras.ops.convert_to_numpy(weight).reshape(-1, weight.shape[-1]), 2
@@ -44,3 +44,64 @@ def test_a_kernel_that_is_not_finite_has_no_norm():
     model.layers[0].kernel.assign([[np.inf, 0.0], [0.0, 1.0]])
     assert np.isnan(spectral_norms(model, normalized_only=False)["dense"])
     assert spectral_norms(model) == {}
+
+
+# Layers that divide by another number
+
+
+def train(model, training):
+    """A loop of one's own, by hand: the kernels leave where they started."""
+    rng = np.random.default_rng(0)
+    steps = [rng.normal(size=layer.kernel.shape) for layer in model.layers]
+    for _ in range(30):
+        for layer, step in zip(model.layers, steps):
+            layer.kernel.assign(keras.ops.convert_to_numpy(layer.kernel) + 0.1 * step)
+        model(np.ones((2, 60), "float32"), training=training)
+
+
+def dense_model():
+    return keras.Sequential([keras.Input((60,)), SNDense(40, name="one"), SNDense(30, name="two")])
+
+
+def test_it_warns_of_a_loop_that_never_trains():
+    model = dense_model()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        spectral_norms(model)  # As built.
+        train(model, training=True)
+        spectral_norms(model)
+    model = dense_model()
+    train(model, training=False)
+    with pytest.warns(UserWarning, match="more than 10 % off(.|\n)*`training=True`") as caught:
+        norms = spectral_norms(model)
+    (warning,) = caught
+    assert warning.filename == __file__
+    for layer in model.layers:
+        exact = np.linalg.norm(keras.ops.convert_to_numpy(layer.kernel), 2)
+        assert norms[layer.name] < 0.9 * exact
+        said = f"`{layer.name}` by {norms[layer.name]:.4g} where it is {exact:.4g}"
+        assert said in str(warning.message)
+
+
+@pytest.mark.parametrize("scale, warns", [(0.92, False), (0.88, True)])
+@pytest.mark.parametrize("size", [(6, 4), (9 * 256, 256), (256, 9 * 256)])
+def test_it_warns_from_ten_percent_on(size, scale, warns):
+    layer = SNDense(size[1], name="dense")
+    model = keras.Sequential([keras.Input((size[0],)), layer])
+    kernel = np.zeros(size, "float32")
+    kernel[0, 0], kernel[1, 1] = 2.0, 2.0 * scale  # u is exactly the second singular vector.
+    layer.kernel.assign(kernel)
+    layer.vector_u.assign(np.eye(size[1])[1])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        assert spectral_norms(model)["dense"] == pytest.approx(2.0 * scale)
+    assert [f"{2.0 * scale:.4g} where it is 2" in str(x.message) for x in caught] == [True] * warns
+
+
+def test_kernels_of_zeros_or_not_finite_are_no_reason_to_warn():
+    for value in (0.0, np.inf, np.nan):
+        model = dense_model()
+        model.layers[0].kernel.assign(np.full((60, 40), value))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            spectral_norms(model)

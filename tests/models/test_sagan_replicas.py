@@ -172,6 +172,33 @@ def test_xla_compiles_what_a_replica_computes():
                 assert getattr(function, "_jit_compile", None) is (True if jit_compile else None)
 
 
+def lazy_fit(layer, images):
+    model = keras.Sequential([layer, layers.Flatten(), layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.fit(images, np.ones(len(images)), verbose=0)
+
+
+def in_stateless_scope(layer, images):
+    with keras.StatelessScope():
+        layer(images)
+
+
+@pytest.mark.parametrize(
+    "build", [lambda layer, images: layer(images), in_stateless_scope, lazy_fit]
+)
+def test_spectral_norms_start_converged_and_equal_on_all_replicas(build):
+    strategy = two_replicas()
+    layer = SNConv2D(6, 3)
+    with strategy.scope():
+        build(layer, np.ones((4, 8, 8, 2), "float32"))
+    kernel = np.asarray(layer.kernel).reshape(-1, 6)
+    assert float(layer.sigma) == pytest.approx(np.linalg.norm(kernel, 2), rel=1e-3)
+    for variable in (layer.kernel, layer.vector_u):
+        copies = strategy.experimental_local_results(variable.value)
+        assert len(copies) == 2
+        np.testing.assert_array_equal(*(copy.numpy() for copy in copies))
+
+
 def test_xla_with_synchronised_statistics_is_refused():
     with pytest.raises(ValueError, match="needs synchronized=False.*Received: jit_compile=True"):
         train(two_replicas(), jit_compile=True)

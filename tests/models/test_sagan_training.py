@@ -283,6 +283,23 @@ def test_average_covers_all_state_of_the_generator(ema_start):
     assert not model.ema_generator.trainable_weights
 
 
+@pytest.mark.parametrize("frozen", ["generator", "discriminator"])
+def test_a_frozen_network_stays_as_it_is(frozen):
+    model = tiny.build_sagan()
+    network = getattr(model, frozen)
+    rng = np.random.default_rng(0)
+    for weight in network.trainable_weights:
+        if len(weight.shape) > 1:  # Kernels that sigma would have to follow.
+            weight.assign(rng.normal(size=weight.shape))
+    network.trainable = False
+    model.compile(**tiny.sgd(), run_eagerly=True)
+    before, images = tiny.weights(network), model.generate(4, seed=0)
+    fit(model, IMAGES[:8], LABELS[:8])
+    assert_same(tiny.weights(network), before)
+    is_same = np.array_equal(model.generate(4, seed=0), images)
+    assert is_same == (frozen == "generator")
+
+
 # Ways to run
 
 
@@ -699,7 +716,8 @@ def assert_trains(model):
     history = fit(model, IMAGES[:8], LABELS[:8], epochs=10)
     assert all(np.isfinite(values).all() for values in history.values())
     for old, weight in zip(before, model.weights):
-        assert weight.dtype == ("int32" if weight.path.endswith("steps") else "float32")
+        is_count = weight.name in ("steps", "num_updates")
+        assert weight.dtype == ("int32" if is_count else "float32")
         assert np.isfinite(weight.numpy()).all()
         if weight.shape != (1,):
             assert not np.array_equal(old, weight.numpy()), weight.path

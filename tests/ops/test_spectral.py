@@ -3,7 +3,7 @@ import oracles
 import pytest
 from keras import ops
 
-from keras_sagan.ops.spectral import power_iteration
+from keras_sagan.ops.spectral import leading_singular_vector, power_iteration
 
 
 def test_two_by_two_ones_has_sigma_two():
@@ -49,3 +49,28 @@ def test_zero_matrix_keeps_u_so_that_it_can_recover():
     np.testing.assert_array_equal(ops.convert_to_numpy(u), ops.convert_to_numpy(start))
     sigma, *_ = power_iteration(ops.ones((3, 2)), u, steps=20)
     assert float(sigma) == pytest.approx(6**0.5, rel=1e-5)
+
+
+SHAPES = [(64, 64), (3, 500), (500, 3), (1, 7), (7, 1), (2304, 256), (300, 6000), (6000, 300)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_leading_singular_vector_has_the_norm_of_the_svd(shape, scale):
+    rng = np.random.default_rng(0)
+    matrix = (scale * rng.uniform(-1, 1, shape)).astype("float32")
+    u = leading_singular_vector(matrix)
+    assert u.shape == shape[1:] and u.dtype == "float32"
+    assert np.linalg.norm(u) == pytest.approx(1.0, rel=1e-5)
+    expected = np.linalg.norm(matrix.astype("float64"), 2)
+    assert np.linalg.norm(matrix @ u) == pytest.approx(expected, rel=1e-3)
+
+
+def test_leading_singular_vector_where_many_are_equal_or_none_is():
+    for value in (0.0, np.nan, np.inf):
+        u = leading_singular_vector(np.full((3, 2), value, "float32"))
+        assert np.linalg.norm(u) == pytest.approx(1.0, rel=1e-6)
+    u = leading_singular_vector(np.eye(5, dtype="float32"))
+    np.testing.assert_allclose(np.linalg.norm(u), 1.0, rtol=1e-6)
+    u = leading_singular_vector(np.ones((4, 4), "float32"))
+    np.testing.assert_allclose(np.abs(u), 0.5, rtol=1e-6)
