@@ -103,7 +103,7 @@ def check_boolean(name, value):
 
 
 def check_pair(name, value, expected="a positive integer or a pair of them"):
-    """Checks a positive integer, or a list or tuple of two.
+    """Checks a positive integer, or a list, tuple or array of two.
 
     Args:
         name: String. The argument's name.
@@ -121,7 +121,8 @@ def check_pair(name, value, expected="a positive integer or a pair of them"):
     >>> check_pair("kernel_size", 3)
     (3, 3)
     """
-    pair = tuple(value) if isinstance(value, (list, tuple)) else (value, value)
+    is_pair = isinstance(value, (list, tuple)) or isinstance(value, np.ndarray) and value.ndim
+    pair = tuple(value) if is_pair else (value, value)
     found = tuple(_integer(x) for x in pair)
     if len(found) != 2 or any(x is None or x < 1 for x in found):
         raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")

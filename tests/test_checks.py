@@ -73,7 +73,7 @@ KINDS = {
     "rates": "ttur",
 }
 KINDS = {name: kind for kind, names in KINDS.items() for name in names.split()}
-# Where a name means something else than elsewhere, or takes more than its kind.
+# Where a name means something else than elsewhere.
 SPECIAL = {
     ("ConditionalBatchNorm", "axis"): "axis",
     ("attention_overlay", "image_size"): "pair",
@@ -124,7 +124,7 @@ U8 = np.zeros((4, 8, 8, 1), "uint8")
 MAPS = {"images": U8, "scores": np.full((4, 4, 4, 2, 2), 0.25, "float32")}
 METRIC = {"feature_extractor": pixels}
 RUN = {"reference": U8, "metrics": "fid", "feature_extractor": pixels}
-# What each needs, and what makes it quick. Only what is wrong is computed with.
+# What each function needs, and what makes it quick.
 ARGUMENTS = {
     "SNConv2D": {"filters": 2, "kernel_size": 3},
     "SNDense": {"units": 2},
@@ -247,7 +247,7 @@ def test_wrong_arguments_are_named(name, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-# What a call with right arguments needs, or takes long to compute.
+# Calls that need files, or take long.
 NOT_CALLED = {
     *("from_preset", "FolderImages", "load_image_folder", "load_tfds", "evaluate_generator"),
     *("EvaluationRun", "draw_attention", "draw_interpolation", "draw_truncation"),
@@ -349,6 +349,8 @@ def test_values_are_plain():
     ):
         assert given == value and type(given) is type(value)
     assert checks.check_pair("a", [np.int64(1), 2]) == (1, 2)
+    assert checks.check_pair("a", np.array([1, 2])) == (1, 2)
+    assert checks.check_pair("a", np.array(3)) == (3, 3)
     assert checks.check_choices("a", {np.int64(3)}, (1, 3)) == (3,)
     assert checks.check_dict("a", None) == {}
     assert checks.check_list("a", np.arange(2)) == [0, 1]
