@@ -67,6 +67,7 @@ def train(model, dataset, settings, extra=()):
             verbose=2,
             callbacks=monitors,
         ).history
+    history = {k: v for k, v in history.items() if not k.endswith("learning_rate")}  # Constant.
     largest = {name for name in history if name.startswith("sigma/")}
     curves = {name: values for name, values in history.items() if name not in largest}
     record = {

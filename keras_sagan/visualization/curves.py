@@ -10,6 +10,7 @@ from keras_sagan.visualization.optional import new_figure, parent_made, require
 LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
 GREY = "#555555"
 MOST_NAMED = 6  # Curves of a panel that get a name each.
+RATES = ("g_learning_rate", "d_learning_rate")
 LEGEND_LINE = 7.5  # points from one line of a legend to the next
 DPI = 200
 
@@ -18,9 +19,10 @@ def plot_curves(history, path=None, title=None):
     """Draws how a training went: losses, logits, accuracy, γ and Fréchet distances by epoch.
 
     Each kind of figure has its own panel and its own scale. Validation figures (`val_…`) are
-    dashed, in the colour of what they validate. Values that aren't finite leave a gap. Legends
-    stand above the curves and give the last value of each; more than 6 curves in a panel are
-    thin, in one colour for each network, and the legend counts them.
+    dashed, in the color of what they validate. The learning rates that `fit` logs are drawn if
+    they change. Values that aren't finite leave a gap. Legends stand above the curves and give the
+    last value of each; more than 6 curves in a panel are thin, in one color for each network, and
+    the legend counts them.
 
     Args:
         history: What `fit` returned, its `history` dictionary, or any dictionary from names to
@@ -47,7 +49,7 @@ def plot_curves(history, path=None, title=None):
     plot_curves({**history.history, "fid_1k": evaluator.history}, path="runs/curves.png")
     ```
     """
-    series = read_series(history)
+    series = without_constant_rates(read_series(history))
     panels = group_panels(series)
     columns = {1: 1, 2: 2, 4: 2}.get(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
@@ -108,6 +110,22 @@ def read_series(history):
     return series
 
 
+def without_constant_rates(series):
+    """Leaves out the learning rates that `fit` logs if they never change.
+
+    Args:
+        series: What `read_series` returns.
+
+    Returns:
+        Dictionary of the other series. Beside the two rates it has no `learning_rate` of a
+        callback, which is the generator's.
+    """
+    rates = [series[name][1] for name in RATES if name in series]
+    is_constant = all((values == values[0]).all() for values in rates)
+    unwanted = {"learning_rate", *(RATES if is_constant else ())} if rates else set()
+    return {name: pair for name, pair in series.items() if name not in unwanted} or series
+
+
 def group_panels(series):
     """Sorts series into panels by what their names say.
 
@@ -126,6 +144,7 @@ def group_panels(series):
         "Attention entropy": lambda name: "entropy" in name,
         "Largest singular value σ": lambda name: name.startswith("sigma"),
         "FID": lambda name: name.startswith("fid"),
+        "Learning rate": lambda name: name.endswith("learning_rate"),
     }
     panels = {kind: {} for kind in kinds}
     for name, values in sorted(series.items(), key=lambda item: is_second(item[0])):
@@ -154,7 +173,7 @@ def short_name(name):
         return f"{name.removeprefix('fid_')} samples"
     for start in ("gamma/", "attention_entropy/", "sigma/"):
         name = name.removeprefix(start)
-    for ending in ("_loss", "_logits", "_accuracy", "_in_margin"):
+    for ending in ("_loss", "_logits", "_accuracy", "_in_margin", "_learning_rate"):
         name = name.removesuffix(ending)
     name = {"g": "G", "d": "D"}.get(name, name)
     name = {"generator": "G", "discriminator": "D"}.get(name, name)

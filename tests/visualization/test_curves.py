@@ -52,6 +52,17 @@ def test_each_kind_has_its_panel(tmp_path):
     assert {axes.get_xlabel() for axes in panels.values()} == {"epoch"}
 
 
+def test_learning_rates_are_drawn_if_they_change():
+    rates = {"g_learning_rate": [1e-4, 1e-4], "d_learning_rate": [4e-4, 4e-4]}
+    history = {"g_loss": [0.5, 0.4], **rates, "learning_rate": rates["g_learning_rate"]}
+    assert list(drawn(plot_curves(history))) == ["Loss"]
+    assert list(drawn(plot_curves(rates))) == ["Learning rate"]  # There is nothing else to draw.
+    history["d_learning_rate"] = [4e-4, 2e-4]
+    panels = drawn(plot_curves(history))
+    assert list(panels) == ["Loss", "Learning rate"]
+    assert legend_texts(panels["Learning rate"]) == ["G  0.0001", "D  0.0002"]
+
+
 def test_lists_start_at_epoch_1_and_pairs_say_theirs():
     panels = drawn(plot_curves(HISTORY))
     np.testing.assert_array_equal(panels["Loss"].lines[0].get_xdata(), [1, 2, 3])
