@@ -92,7 +92,7 @@ def train(strategy, jit_compile, policy, synchronized=False):
 def replicas_agree(model):
     """Whether every copy of every variable has the same bits on the replicas of this process."""
     metrics = {id(v) for metric in model.metrics for v in metric.variables}
-    variables = [*model.variables, *model.optimizer.variables, *model.d_optimizer.variables]
+    variables = [*model.variables, *model.optimizer.variables]
     for variable in variables:
         copies = [np.asarray(x) for x in getattr(variable.value, "values", [variable.value])]
         if id(variable) not in metrics and any((copies[0] != x).any() for x in copies[1:]):

@@ -6,7 +6,6 @@ import tensorflow as tf
 from keras import backend
 
 NETWORKS = ("generator", "discriminator", "ema_generator")
-OPTIMIZERS = ("optimizer", "d_optimizer")
 
 
 def check_model(model):
@@ -33,11 +32,19 @@ def state_of(model):
     parts = {name: list(x.variables) for name, x in networks.items() if x is not None}
     known = {id(variable) for variables in parts.values() for variable in variables}
     parts["model"] = [variable for variable in model.variables if id(variable) not in known]
-    for name in OPTIMIZERS:
-        optimizer = getattr(model, name, None)
-        if optimizer is not None:
-            parts[name] = list(optimizer.variables)
+    parts.update({name: list(x.variables) for name, x in optimizers_of(model).items()})
     return parts
+
+
+def optimizers_of(model):
+    """Returns the optimizers of a model by part; none if it isn't compiled."""
+    # A SAGAN's `optimizer` is over both networks; that of another model is its only one.
+    single = getattr(model, "optimizer", None)
+    found = {
+        "optimizer": getattr(model, "g_optimizer", single),
+        "d_optimizer": getattr(model, "d_optimizer", None),
+    }
+    return {part: optimizer for part, optimizer in found.items() if optimizer is not None}
 
 
 def metrics_of(model):
@@ -80,7 +87,7 @@ class FiniteCheck:
 
 def learning_rates_of(model):
     """Returns the learning rates of a model's optimisers that are variables, by `keyed`'s key."""
-    parts = {name: x for name, x in state_of(model).items() if name in OPTIMIZERS}
+    parts = {part: x.variables for part, x in optimizers_of(model).items()}
     return {k: float(v.numpy()) for k, v in keyed(parts).items() if k.endswith(":learning_rate")}
 
 
@@ -91,8 +98,7 @@ def describe(variables):
 
 def optimizer_names(model):
     """Returns the classes of a model's optimisers, by part."""
-    optimizers = {name: getattr(model, name, None) for name in OPTIMIZERS}
-    return {name: _class_name(x) for name, x in optimizers.items() if x is not None}
+    return {part: _class_name(optimizer) for part, optimizer in optimizers_of(model).items()}
 
 
 def _class_name(optimizer):

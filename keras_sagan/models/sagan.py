@@ -15,6 +15,7 @@ from keras_sagan.models import batches
 from keras_sagan.models.connection import check_scope, connect, copy_network
 from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.fused_adam import FusedAdam
+from keras_sagan.models.gan_optimizer import GANOptimizer, follow_steps, log_learning_rates
 from keras_sagan.models.generator import build_generator
 from keras_sagan.models.gradients import (
     call,
@@ -231,8 +232,10 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         """Configures the model for training; with no argument, as in its recipe.
 
         Args:
-            g_optimizer, d_optimizer: Keras optimisers, their names or configurations, or `"auto"`
-                for `FusedAdam` with the model's `ttur`.
+            g_optimizer, d_optimizer: Keras optimizers, their names or configurations, or `"auto"`
+                for `FusedAdam` with the model's `ttur`. A `LearningRateSchedule` of either follows
+                `model.steps`. `model.optimizer` is over both: a callback that sets its
+                `learning_rate` sets the generator's and scales the discriminator's with it.
             loss: `"hinge"`, `"non_saturating"`, `"wasserstein"`, `"least_squares"`, or a pair of
                 functions `(generator_loss, discriminator_loss)`; see `keras_sagan.losses`.
             run_eagerly, steps_per_execution: As in `keras.Model.compile`.
@@ -257,10 +260,10 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         is_float16 = any(map(_computes_in_float16, (self.generator, self.discriminator)))
         check_tpu(self._strategy, jit_compile, is_float16)
         self.loss_functions = losses.get(loss)
-        g_optimizer = self._optimizer("g", g_optimizer, self.generator, auto_scale_loss)
+        self.g_optimizer = self._optimizer("g", g_optimizer, self.generator, auto_scale_loss)
         self.d_optimizer = self._optimizer("d", d_optimizer, self.discriminator, auto_scale_loss)
         super().compile(
-            optimizer=g_optimizer,
+            optimizer=GANOptimizer(self.g_optimizer, self.d_optimizer),
             run_eagerly=run_eagerly,
             steps_per_execution=steps_per_execution,
             jit_compile=jit_compile,
@@ -293,12 +296,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         if auto_scale_loss and not is_scaled and _computes_in_float16(network):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         optimizer.build(network.trainable_variables)
+        follow_steps(f"{side}_optimizer", optimizer, self.steps)
         return optimizer
-
-    @property
-    def g_optimizer(self):
-        """The generator's optimiser; `optimizer` too, so that Keras's callbacks find it."""
-        return self.optimizer
 
     @property
     def metrics(self):
@@ -404,7 +403,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             y: With an array of images, the array of integer labels.
 
         Returns:
-            A `keras.callbacks.History`.
+            A `keras.callbacks.History`, with `g_learning_rate` and `d_learning_rate` as they
+            were at the end of each epoch.
 
         Raises:
             ValueError: For `class_weight` or `sample_weight`, which a GAN has no use for, or for
@@ -420,7 +420,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 x = callback.continue_data(self, x, given.get("steps_per_epoch"))
         for check in self._checks.values():
             check.begin()
-        return super().fit(x, y, *args, **kwargs)
+        callbacks = log_learning_rates(self, given.get("callbacks"))
+        return super().fit(**{**given, "x": x, "callbacks": callbacks})
 
     def evaluate(self, *args, **kwargs):
         """Reports the losses on other data; the same for the same data, at the same weights.
@@ -525,7 +526,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             return None
         serialize = keras.saving.serialize_keras_object
         return {
-            "g_optimizer": serialize(self.optimizer),
+            "g_optimizer": serialize(self.g_optimizer),
             "d_optimizer": serialize(self.d_optimizer),
             **{name: serialize(value) for name, value in self._compile_arguments.items()},
         }

@@ -77,7 +77,7 @@ def test_infinity_counts_too(trained):
 def test_a_bad_variable_that_no_loss_shows_is_found_at_the_step(trained):
     stop = StopOnNonFinite()
     with pytest.warns(RuntimeWarning, match="step 2 of epoch 1: the variable `generator/"):
-        fit(trained, [Poison(2, lambda model: model.optimizer.learning_rate), stop])
+        fit(trained, [Poison(2, lambda model: model.g_optimizer.learning_rate), stop])
     assert int(trained[0].steps) == 2
     assert "while every loss was finite" in stop.reason
 

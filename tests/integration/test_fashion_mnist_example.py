@@ -88,7 +88,6 @@ def test_interrupted_and_resumed_equals_uninterrupted(finished, tmp_path):
     assert int(first.steps) == int(second.steps) == 80
     for model in (first, second):
         model.all_state = [*model.variables, *model.optimizer.variables]
-        model.all_state += model.d_optimizer.variables
     for one, other in zip(first.all_state, second.all_state):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other), err_msg=one.path)
     results = [json.loads((d / "results.json").read_text()) for d in (finished, tmp_path)]

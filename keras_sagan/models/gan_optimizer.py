@@ -1,0 +1,256 @@
+"""One optimizer over those of both networks, and the learning rates that they share."""
+
+import math
+import types
+import warnings
+
+import keras
+from keras import ops
+
+LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
+NAMES = ("g_optimizer", "d_optimizer")
+
+
+@keras.saving.register_keras_serializable(package="keras_sagan")
+class GANOptimizer(keras.optimizers.Optimizer):
+    """The optimizers of both networks as one: `model.optimizer` of a `SAGAN`.
+
+    It lets Keras's callbacks act on both networks. Its `learning_rate` is the generator's; setting
+    it, or assigning to it, sets the discriminator's too, so that their ratio stays. A rate that is
+    set on one of the two optimizers changes the ratio. This optimizer applies no gradients and
+    saves nothing: the networks are trained, and files are written, by the two optimizers.
+
+    Args:
+        g_optimizer: Keras optimizer of the generator.
+        d_optimizer: Keras optimizer of the discriminator.
+        name: String. Defaults to `"gan_optimizer"`.
+
+    Raises:
+        TypeError: When `learning_rate` is set and one of the rates is a schedule or a function.
+        ValueError: When `learning_rate` is set and the generator's rate has always been 0.
+
+    Example:
+
+    >>> sgd = keras.optimizers.SGD
+    >>> optimizer = GANOptimizer(sgd(1e-4), sgd(4e-4))
+    >>> optimizer.learning_rate = 1e-3
+    >>> print(f"{float(optimizer.d_optimizer.learning_rate):.4f}")
+    0.0040
+    """
+
+    def __init__(self, g_optimizer, d_optimizer, name="gan_optimizer"):
+        super().__init__(learning_rate=0.0, name=name)
+        self.g_optimizer = g_optimizer
+        self.d_optimizer = d_optimizer
+        self._ratio = None  # The discriminator's rate over the generator's.
+        if all(isinstance(x, keras.Variable) for x in self._rates().values()):
+            self._find_ratio()
+        self.built = True  # From here on, attributes are those of the two optimizers.
+
+    def __setattr__(self, name, value):
+        is_own = name in ("learning_rate", "built") or name.startswith("_")
+        if getattr(self, "built", False) and not is_own:
+            raise AttributeError(
+                f"`{name}` must be set on one network's optimizer: `model.g_optimizer.{name}` or "
+                f"`model.d_optimizer.{name}`. Received: {name}={value} for both"
+            )
+        super().__setattr__(name, value)
+
+    @property
+    def learning_rate(self):
+        rate = self.g_optimizer.learning_rate
+        return SharedLearningRate(self, rate) if isinstance(rate, keras.Variable) else rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate):
+        if callable(learning_rate):
+            raise TypeError(
+                "`learning_rate` of both networks must be a number: give `model.g_optimizer` and "
+                "`model.d_optimizer` a schedule each, when they are made. "
+                f"Received: learning_rate={learning_rate}"
+            )
+        rates = self._rates()
+        for name, rate in rates.items():
+            if not isinstance(rate, keras.Variable):
+                raise TypeError(
+                    "The learning rate of both networks can't be set, since that of "
+                    f"`{name}` is a LearningRateSchedule or a function. Make both optimizers with "
+                    "a number, or leave out the callback that sets the rate. "
+                    f"Received: learning_rate={learning_rate}"
+                )
+        ratio = self._find_ratio()
+        if ratio is None:
+            raise ValueError(
+                "The learning rate of both networks can't be set, since the generator's is 0 and "
+                "has no ratio to the discriminator's. Set `model.g_optimizer.learning_rate` and "
+                "`model.d_optimizer.learning_rate` on their own. "
+                f"Received: learning_rate={learning_rate}"
+            )
+        g_rate, d_rate = rates.values()
+        before = ops.copy(g_rate)
+        self.g_optimizer.learning_rate = learning_rate
+        # The same rate again moves neither: 0 times the ratio would stop the discriminator too.
+        is_same = ops.equal(g_rate, before)
+        self.d_optimizer.learning_rate = ops.where(is_same, d_rate, learning_rate * ratio)
+
+    def _rates(self):
+        return {name: getattr(getattr(self, name), "learning_rate", None) for name in NAMES}
+
+    def _find_ratio(self):
+        """Returns the discriminator's rate over the generator's; `None` if it was never known.
+
+        It is remembered, since the ratio of rounded rates isn't exact, and that of rates near 0 is
+        lost. A rate that was set on its own makes a new one.
+        """
+        try:
+            g_rate, d_rate = map(number, self._rates().values())
+        except NotImplementedError:  # Inside a compiled function there are no numbers.
+            return self._ratio
+        if abs(g_rate) > 1e-30 and math.isfinite(d_rate):
+            if d_rate == 0:  # The discriminator was stopped, and stays so.
+                return 0.0
+            ratio = d_rate / g_rate
+            short = float(f"{ratio:.6g}")  # Such as 2.5, where rates in float32 give 2.4999998.
+            if math.isclose(short, ratio, rel_tol=2e-7):
+                ratio = short
+            if self._ratio is None or not math.isclose(ratio, self._ratio, rel_tol=1e-4):
+                self._ratio = ratio
+        return self._ratio
+
+    @property
+    def variables(self):
+        return [*self.g_optimizer.variables, *self.d_optimizer.variables]
+
+    @property
+    def iterations(self):
+        return self.g_optimizer.iterations
+
+    def apply(self, grads, trainable_variables=None):
+        raise NotImplementedError(
+            "`model.optimizer` is over both networks and applies no gradients: call `apply` of "
+            "`model.g_optimizer` or `model.d_optimizer`."
+        )
+
+    def set_weights(self, weights):
+        for variable, weight in zip(self.variables, weights, strict=True):
+            variable.assign(weight)
+
+    @property
+    def save_own_variables(self):
+        """Absent, as is `load_own_variables`: a file would have an empty group of this name."""
+        raise AttributeError("The optimizers of the two networks are saved, not the one over both.")
+
+    load_own_variables = save_own_variables
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {"name": self.name, **{name: serialize(getattr(self, name)) for name in NAMES}}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        deserialize = keras.saving.deserialize_keras_object
+        given = {name: deserialize(config[name], custom_objects) for name in NAMES}
+        return cls(**{**config, **given})
+
+
+class SharedLearningRate(keras.Variable):
+    """The generator's learning rate; an assignment goes through the `GANOptimizer`.
+
+    It is a view of the optimizer's variable and makes none.
+
+    Args:
+        optimizer: `GANOptimizer`.
+        rate: The generator's learning rate, a `keras.Variable`.
+    """
+
+    def __init__(self, optimizer, rate):
+        vars(self).update(vars(rate))
+        self._optimizer = optimizer
+        self._rate = rate
+
+    @property
+    def value(self):
+        return self._rate.value
+
+    def assign(self, value):
+        self._optimizer.learning_rate = value
+        return self._rate.value
+
+
+def number(value):
+    """Returns a variable, a tensor or a number as a float, also a variable of several replicas."""
+    return float(ops.convert_to_numpy(value))
+
+
+class LearningRateLog(keras.callbacks.Callback):
+    """Adds `g_learning_rate` and `d_learning_rate` to the logs of an epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        for name in NAMES:
+            # Keras's `MultiOptimizer` has several rates, and none of its own.
+            rate = getattr(getattr(self.model, name), "learning_rate", None)
+            if rate is not None:
+                logs[f"{name[0]}_learning_rate"] = number(rate)
+
+
+def log_learning_rates(model, callbacks):
+    """Puts a `LearningRateLog` before the callbacks, which then find the rates in the logs.
+
+    Args:
+        model: A compiled `SAGAN`.
+        callbacks: What `fit` got: `None`, a callback, a nest of them, or a
+            `keras.callbacks.CallbackList`, which is changed.
+
+    Returns:
+        The callbacks for Keras's `fit`.
+    """
+    log = LearningRateLog()
+    if not isinstance(callbacks, keras.callbacks.CallbackList):
+        return [log, *keras.tree.flatten(callbacks or [])]
+    if not any(isinstance(callback, LearningRateLog) for callback in callbacks.callbacks):
+        log.set_model(model)
+        callbacks.callbacks.insert(0, log)
+    return callbacks
+
+
+def follow_steps(name, optimizer, steps):
+    """Has the schedule of an optimizer, if it has one, evaluated at the steps of the model.
+
+    An optimizer counts its own updates, of which the discriminator has `d_steps` in a step. That
+    count stays, for bias correction and gradient accumulation. The schedule stays as it is too,
+    so that configurations and files hold what the user gave.
+
+    Args:
+        name: String, `"g_optimizer"` or `"d_optimizer"`, for the warning.
+        optimizer: Keras optimizer; those inside it follow too.
+        steps: The model's `steps`, a `keras.Variable`.
+    """
+    taken = int(number(steps))
+    for each in _with_inner(optimizer):
+        _evaluate_at(each, steps)
+        is_new = number(each.iterations) == 0
+        if taken and is_new and isinstance(each._learning_rate, LearningRateSchedule):
+            warnings.warn(
+                f"`{name}` is new, and its LearningRateSchedule begins at step {taken}: schedules "
+                "follow `model.steps`. Call `model.steps.assign(0)` for one that begins at step 0.",
+                stacklevel=4,
+            )
+
+
+def _with_inner(optimizer):
+    yield optimizer
+    inner = [getattr(optimizer, "inner_optimizer", None), *getattr(optimizer, "optimizers", [])]
+    for each in filter(None, inner):
+        yield from _with_inner(each)
+
+
+def _evaluate_at(optimizer, steps):
+    own = type(optimizer)._get_current_learning_rate
+
+    def rate(self):
+        if isinstance(self._learning_rate, LearningRateSchedule):
+            return self._learning_rate(ops.cast(steps, self._iterations.dtype))
+        return own(self)
+
+    # On the instance, as its class is Keras's or the user's.
+    optimizer._get_current_learning_rate = types.MethodType(rate, optimizer)
