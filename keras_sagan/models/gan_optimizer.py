@@ -179,7 +179,7 @@ class SharedLearningRate(keras.Variable):
 
 def number(value):
     """Returns a variable, a tensor or a number as a float, also a variable of several replicas."""
-    return float(ops.convert_to_numpy(value))
+    return float(value.numpy() if hasattr(value, "numpy") else value)
 
 
 def follow_steps(name, optimizer, steps):

@@ -68,6 +68,7 @@ def test_step_against_plain_tensorflow(d_steps, accumulate):
     steps = None if accumulate == 1 else accumulate
     rates = [keras.optimizers.SGD(x, gradient_accumulation_steps=steps) for x in (0.004, 0.008)]
     model.compile(*rates, run_eagerly=True)
+    model.judges_apart = False  # Or the discriminator would be called to find it out.
     plain = PlainSAGAN(model.generator, model.discriminator, 0.004, 0.008, accumulate)
     start = tiny.weights(model.generator), tiny.weights(model.discriminator)
     history = fit(model, IMAGES[:10], LABELS[:10])  # Batches of 4, 4 and 2.
@@ -165,6 +166,7 @@ def test_kernels_are_normalised_once_for_as_long_as_they_hold(run_eagerly, monke
     model = tiny.build_sagan(d_steps=2)
     monkeypatch.setattr(SpectralNormMixin, "_normalize_kernel", counted)
     model.compile(**tiny.sgd(), run_eagerly=run_eagerly)
+    model.judges_apart = False  # Or the discriminator would be called to find it out.
     fit(model, IMAGES[:4], LABELS[:4])  # Compiled, it counts what the program has.
     expected = {layer: 1 for layer in sn_layers(model.generator)}
     expected.update({layer: 2 + 1 for layer in sn_layers(model.discriminator)})
@@ -257,17 +259,21 @@ def test_real_and_fake_are_judged_by_the_same_kernels():
     assert len(set(history["real_logits"])) == 3
 
 
-@pytest.mark.parametrize("ema_start", [0, 2])
+@pytest.mark.parametrize("ema_start", [0, 1002])
 def test_average_covers_all_state_of_the_generator(ema_start):
+    start = 1000  # So late that `ema_momentum` alone rules.
     model = tiny.build_sagan(ema_momentum=0.7, ema_start=ema_start)
     model.compile(**tiny.sgd(0.1), run_eagerly=True)
+    model.steps.assign(start)
     average = tiny.weights(model.generator)
     received, expected = [], []
 
     def follow(batch, logs):
-        current = tiny.weights(model.generator)
-        for i, value in enumerate(current):
-            is_copied = batch < ema_start or value.dtype.kind != "f"
+        for i, weight in enumerate(model.generator.weights):
+            value = weight.numpy()
+            # Moving statistics of momentum 0.9 are older than this average of weights can be.
+            is_copied = start + batch < ema_start or value.dtype.kind != "f"
+            is_copied = is_copied or "moving" in weight.path
             average[i] = value if is_copied else 0.7 * average[i] + 0.3 * value
         expected.append(list(average))
         received.append(tiny.weights(model.ema_generator))
@@ -277,9 +283,9 @@ def test_average_covers_all_state_of_the_generator(ema_start):
     fit(model, IMAGES[:20], LABELS[:20], callbacks=[callback])
     assert len(received) == 5
     for step, (mine, wanted) in enumerate(zip(received, expected)):
-        assert_same(mine, wanted, atol=0.0 if step < ema_start else 1e-6)
-    statistic = [i for i, w in enumerate(model.generator.weights) if "moving_mean" in w.path][0]
-    assert np.abs(received[-1][statistic] - tiny.weights(model.generator)[statistic]).max() > 1e-4
+        assert_same(mine, wanted, atol=0.0 if start + step < ema_start else 1e-6)
+    difference = received[-1][0] - tiny.weights(model.generator)[0]
+    assert np.abs(difference).max() > 1e-4
     assert not model.ema_generator.trainable_weights
 
 
@@ -623,7 +629,7 @@ def test_averaging_optimizer(side, is_scaled):
     if is_scaled:
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     with pytest.raises(ValueError, match=f"`{side}_optimizer` must not have use_ema.*ema_momentum"):
-        tiny.build_sagan().compile(**{f"{side}_optimizer": optimizer})
+        tiny.build_sagan().compile(**{**tiny.sgd(), f"{side}_optimizer": optimizer})
 
 
 def test_unknown_loss():
@@ -781,8 +787,8 @@ def test_subclassed_and_functional_networks_with_dropout_and_batch_norm(tmp_path
     assert_same([w.numpy() for w in model.generator.weights], start)
     norm = model.discriminator.get_layer("norm")
     fit(model, images, labels, batch_size=8)
-    # Of 1 at the start Keras keeps 0.99 at each move, and adds 0.01 of a variance near 0.1.
-    assert 0.985 < norm.moving_variance.numpy().min() < norm.moving_variance.numpy().max() < 1.0
+    # Nothing is left of the 1 at the start, of which Keras keeps 0.99: a variance near 0.1.
+    assert 0.001 < norm.moving_variance.numpy().min() < norm.moving_variance.numpy().max() < 0.5
     after = norm.moving_mean.numpy()
     model.evaluate(images, labels, verbose=0)
     np.testing.assert_array_equal(norm.moving_mean.numpy(), after)
