@@ -67,7 +67,7 @@ def make_step_function(model, step, check):
         is_first = not check.has_passed
         check.check_sizes(sizes, len(parts))
         if is_first:
-            model.see_first_batch(parts[0])
+            model._see_first_batch(parts[0])
 
     def own_sizes(parts):
         """Images of each replica of this process, and what is wrong with them, or `None`."""

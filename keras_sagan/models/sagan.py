@@ -88,7 +88,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
 
     State:
         The networks; `ema_generator`, the averaged generator, if there is one; `steps`, the
-        training steps taken.
+        training steps taken. `judges_apart` says, from the first batch on, whether real and fake
+        images are judged in a pass each.
 
     Raises:
         ValueError: For networks that don't fit each other, or an argument out of range.
@@ -383,7 +384,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         self._record({"d_loss": d_loss, "g_loss": g_loss}, *logits)
         return self.get_metrics_result()
 
-    def see_first_batch(self, batch):
+    def _see_first_batch(self, batch):
         """Finds out, once for each `compile`, what only values tell about the networks.
 
         Args:
