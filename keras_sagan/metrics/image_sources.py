@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import warnings
 
 import keras
 import numpy as np
@@ -296,6 +297,13 @@ def _sizes(model, class_counts):
 def _labels(labels, count, num_classes, class_counts, rng):
     """Labels of shape (count,) and what they are called in a protocol."""
     if isinstance(labels, str) and labels == "uniform":
+        if class_counts is not None and np.count_nonzero(class_counts) < num_classes:
+            warnings.warn(
+                f'`labels="uniform"` draws {num_classes} classes, of which the reference has images '
+                f"of {np.count_nonzero(class_counts)} alone: the scores count the others as wrong. "
+                'Use labels="reference" for the classes of the reference.',
+                stacklevel=4,
+            )
         return apportion_labels(np.ones(num_classes), count, rng), "uniform"
     if isinstance(labels, str) and labels == "reference":
         if class_counts is None or len(class_counts) > num_classes:

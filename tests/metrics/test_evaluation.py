@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+import warnings
 
 import keras
 import numpy as np
@@ -448,3 +449,13 @@ def test_a_plain_generator_must_keep_to_its_range():
 def test_the_report_is_ready_for_json():
     content = json.loads(measure().to_json())
     assert content["values"]["kid_std_error"] is None  # one block
+
+
+def test_uniform_labels_of_classes_that_the_reference_lacks():
+    source = metrics.image_sources.GeneratedImages
+    with pytest.warns(UserWarning, match='labels="uniform".*2 classes.*of 1 alone.*"reference"'):
+        source(TinyGAN(), 10, class_counts=np.array([10, 0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        source(TinyGAN(), 10, class_counts=np.array([10, 1]))
+        source(TinyGAN(), 10, labels="reference", class_counts=np.array([10, 0]))
