@@ -299,8 +299,8 @@ def _labels(labels, count, num_classes, class_counts, rng):
     if isinstance(labels, str) and labels == "uniform":
         if class_counts is not None and np.count_nonzero(class_counts) < num_classes:
             warnings.warn(
-                f'`labels="uniform"` draws {num_classes} classes, of which the reference has images '
-                f"of {np.count_nonzero(class_counts)} alone: the scores count the others as wrong. "
+                f'`labels="uniform"` draws {num_classes} classes, and the reference has images of '
+                f"{np.count_nonzero(class_counts)} of them: the scores count the others as wrong. "
                 'Use labels="reference" for the classes of the reference.',
                 stacklevel=4,
             )

@@ -453,7 +453,7 @@ def test_the_report_is_ready_for_json():
 
 def test_uniform_labels_of_classes_that_the_reference_lacks():
     source = metrics.image_sources.GeneratedImages
-    with pytest.warns(UserWarning, match='labels="uniform".*2 classes.*of 1 alone.*"reference"'):
+    with pytest.warns(UserWarning, match='labels="uniform".*2 classes.*of 1 of them.*"reference"'):
         source(TinyGAN(), 10, class_counts=np.array([10, 0]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
