@@ -20,6 +20,7 @@ from keras_sagan.checks import (
 )
 from keras_sagan.distribution import check_workers_agree, chief_decides
 from keras_sagan.models import batches
+from keras_sagan.models.averaging import update_average
 from keras_sagan.models.connection import check_scope, connect, copy_network
 from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.epoch_ends import log_rates_and_classes
@@ -41,10 +42,8 @@ from keras_sagan.models.presets import preset_settings
 from keras_sagan.models.sampling import SamplingMixin
 from keras_sagan.ops.compiled import compiled_parts
 from keras_sagan.ops.latent import sample_latents
-from keras_sagan.ops.normalization import matching_momentum, ramped_momentum
 
 TTUR = {"g_learning_rate": 1e-4, "d_learning_rate": 4e-4, "beta_1": 0.0, "beta_2": 0.999}
-EMA_RAMP_UP = 0.05
 METRICS = (
     *("g_loss", "d_loss", "real_logits", "fake_logits", "real_accuracy", "fake_accuracy"),
     *("real_in_margin", "fake_in_margin"),
@@ -346,7 +345,10 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         found = self._generator_gradients(kernels, *fake, share)
         loss, _ = _update(self.generator, self.g_optimizer, found)
         self._trackers["g_loss"].update_state(loss, sample_weight=batch)
-        self._update_average()
+        if self._average is not None:
+            update_average(
+                self._average, self.generator, self.steps, self.ema_momentum, self.ema_start
+            )
         self.steps.assign_add(1)
         return self.get_metrics_result()
 
@@ -418,26 +420,6 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         }
         for name, value in values.items():
             self._trackers[name].update_state(value, sample_weight=tf.shape(real_logits)[0])
-
-    def _update_average(self):
-        if self._average is None:
-            return
-        steps = tf.cast(self.steps.value, "float32")
-        # At first the half-life is a twentieth of the steps taken, as in StyleGAN2's code.
-        ramp = tf.pow(0.5, 1.0 / (EMA_RAMP_UP * tf.maximum(steps, 1e-3)))
-        momentum = tf.where(steps < self.ema_start, 0.0, tf.minimum(self.ema_momentum, ramp))
-        momenta = {}
-        for layer in self.generator._flatten_layers():
-            if hasattr(layer, "moving_mean"):
-                own = ramped_momentum(layer.momentum, self.steps.value)
-                for statistic in (layer.moving_mean, layer.moving_variance):
-                    momenta[id(statistic)] = matching_momentum(momentum, own)
-        for average, variable in zip(self._average.variables, self.generator.variables):
-            value = variable.value
-            if keras.backend.is_float_dtype(variable.dtype):
-                share = tf.cast(1.0 - momenta.get(id(variable), momentum), variable.dtype)
-                value = tf.where(share == 1, value, average + share * (value - average))
-            average.assign(value)
 
     @property
     def ema_generator(self):

@@ -1,0 +1,38 @@
+"""The averaged generator: an exponential moving average of all that a generator has."""
+
+import tensorflow as tf
+from keras import backend
+
+from keras_sagan.ops.normalization import matching_momentum, ramped_momentum
+
+RAMP_UP = 0.05  # The half-life of the average is at most this share of the steps taken.
+
+
+def update_average(average, generator, steps, ema_momentum, ema_start=0):
+    """Moves an averaged generator by one step.
+
+    Args:
+        average, generator: Keras models of the same architecture.
+        steps: Integer variable, the training steps taken before this one.
+        ema_momentum: Float in [0, 1), the largest share that the average keeps.
+        ema_start: Integer, the step before which the average is a copy.
+
+    Reference:
+        [Karras et al., 2020](https://arxiv.org/abs/1912.04958): the ramp is that of the authors'
+        code.
+    """
+    taken = tf.cast(steps.value, "float32")
+    ramp = tf.pow(0.5, 1.0 / (RAMP_UP * tf.maximum(taken, 1e-3)))
+    momentum = tf.where(taken < ema_start, 0.0, tf.minimum(ema_momentum, ramp))
+    momenta = {}
+    for layer in generator._flatten_layers():
+        if hasattr(layer, "moving_mean"):
+            own = ramped_momentum(layer.momentum, steps.value)
+            for statistic in (layer.moving_mean, layer.moving_variance):
+                momenta[id(statistic)] = matching_momentum(momentum, own)
+    for mean, variable in zip(average.variables, generator.variables):
+        value = variable.value
+        if backend.is_float_dtype(variable.dtype):
+            share = tf.cast(1.0 - momenta.get(id(variable), momentum), variable.dtype)
+            value = tf.where(share == 1, value, mean + share * (value - mean))
+        mean.assign(value)
