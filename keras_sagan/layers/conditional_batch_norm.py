@@ -38,6 +38,9 @@ class ConditionalBatchNorm(keras.layers.Layer):
         images: Float tensor of rank 2 or more, `(batch, …, channels)`.
         labels: Integer tensor of shape `(batch,)` in `[0, num_classes)`; optional with one class.
         training: Boolean, whether to use (and keep) the moments of the batch.
+        mask: Boolean tensor of the shape of `images` without the last axis: the positions whose
+            moments are taken, as in `keras.layers.BatchNormalization`. Defaults to all.
+        images_mask: The same; what Keras calls the mask of `images` where there are labels.
 
     Returns:
         Float tensor of the shape of `images`, in the layer's compute dtype.
@@ -52,7 +55,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
         ValueError: For `num_classes < 1`, a `momentum` outside [0, 1], an `epsilon` that isn't
             positive, an `axis` that the images don't have, missing labels with more than one
             class, labels that are not integers of shape `(batch,)` or, where their values are
-            known, out of range.
+            known, out of range, or a mask of another rank.
 
     Example:
 
@@ -120,13 +123,18 @@ class ConditionalBatchNorm(keras.layers.Layer):
             aggregation="only_first_replica",
         )
 
-    def call(self, images, labels=None, training=False):
+    def call(self, images, labels=None, training=False, mask=None, images_mask=None):
         labels = self._checked(labels, images)
         # Statistics overflow and round in half precision.
         x = ops.cast(images, keras.backend.result_type(images.dtype, "float32"))
         if training and self.trainable:
-            mean, variance = self._moments(x)
-            self._update_statistics(mean, variance, ops.size(x) > 0)
+            mask = images_mask if mask is None else mask
+            if mask is None:
+                mean, variance = self._moments(x)
+                is_any = ops.size(x) > 0
+            else:
+                mean, variance, is_any = self._masked_moments(x, mask)
+            self._update_statistics(mean, variance, is_any)
         else:
             mean = ops.cast(self.moving_mean, x.dtype)
             variance = ops.cast(self.moving_variance, x.dtype)
@@ -152,8 +160,11 @@ class ConditionalBatchNorm(keras.layers.Layer):
             )
         return labels
 
+    def _axes(self, x):
+        return [a for a in range(len(x.shape)) if a != self.axis % len(x.shape)]
+
     def _moments(self, x):
-        axes = [a for a in range(len(x.shape)) if a != self.axis % len(x.shape)]
+        axes = self._axes(x)
         if not self.synchronized:
             # On torch, Keras's moments are E[x^2] - E[x]^2, which cancels.
             return ops.unstack(moments(x, axes))
@@ -161,6 +172,26 @@ class ConditionalBatchNorm(keras.layers.Layer):
         shift = ops.stop_gradient(ops.moments(x, axes, synchronized=True)[0])
         mean, variance = ops.moments(x - self._expand(shift, x), axes, synchronized=True)
         return mean + shift, variance
+
+    def _masked_moments(self, x, mask):
+        """Mean and variance of the unmasked positions, and whether there are any."""
+        if len(mask.shape) != len(x.shape) - 1:
+            raise ValueError(
+                "`mask` must have the shape of `images` without the last axis. "
+                f"Received: mask of shape {tuple(mask.shape)}, images of shape {tuple(x.shape)}"
+            )
+        mask = ops.broadcast_to(ops.cast(ops.expand_dims(mask, -1), "bool"), ops.shape(x))
+
+        def average(values):
+            if self.synchronized:
+                return ops.moments(values, self._axes(x), synchronized=True)[0]
+            return ops.mean(values, self._axes(x))
+
+        share = average(ops.cast(mask, x.dtype))
+        safe = ops.where(share > 0, share, ops.ones_like(share))
+        mean = average(ops.where(mask, x, 0.0)) / safe
+        deviation = ops.where(mask, x - self._expand(mean, x), 0.0)
+        return mean, average(ops.square(deviation)) / safe, ops.any(share > 0)
 
     def _update_statistics(self, mean, variance, is_any):
         if self.momentum == 1.0:
@@ -189,7 +220,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
     def compute_output_shape(self, images_shape, labels_shape=None):
         return images_shape
 
-    def compute_output_spec(self, images, labels=None, training=False):
+    def compute_output_spec(self, images, labels=None, training=False, mask=None, images_mask=None):
         self._checked(labels, images)
         return keras.KerasTensor(images.shape, dtype=self.compute_dtype)
 

@@ -150,6 +150,7 @@ class SelfAttention2D(keras.layers.Layer):
 
     def call(self, inputs, training=False, return_attention_scores=False):
         self._check_shape(inputs.shape)
+        inputs = ops.convert_to_tensor(inputs, self.compute_dtype)  # `stateless_call` doesn't.
         query = self._locations(self.query_conv(inputs, training=training))
         key = self._locations(self._pool(self.key_conv(inputs, training=training)))
         value = self._locations(self._pool(self.value_conv(inputs, training=training)))

@@ -155,6 +155,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             )
 
     def call(self, inputs, training=False):
+        inputs = ops.convert_to_tensor(inputs, self.compute_dtype)  # `stateless_call` doesn't.
         kernel = self.normalized_weight(training, dtype=self._kernel_dtype())
         output_shape = self.compute_output_shape(inputs.shape)
         uses_winograd = self._uses_winograd(inputs, kernel, training)
@@ -165,7 +166,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             channel_axis = -1 if self.data_format == "channels_last" else 1
             bias_shape = [1] * 4
             bias_shape[channel_axis] = self.filters
-            outputs = outputs + ops.reshape(self.bias, bias_shape)
+            outputs = outputs + ops.cast(ops.reshape(self.bias, bias_shape), outputs.dtype)
         return outputs if self.activation is None else self.activation(outputs)
 
     def _convolve(self, inputs, kernel, uses_winograd):

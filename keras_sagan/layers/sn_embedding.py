@@ -93,7 +93,8 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
 
     def call(self, inputs, training=False):
         if "int" not in keras.backend.standardize_dtype(inputs.dtype):
-            inputs = ops.cast(inputs, "int32")  # As Keras's layer does: 1.5 counts as 1.
+            # As Keras's layer does: 1.5 counts as 1. NaN would be row 0 on some backends.
+            inputs = ops.cast(ops.where(ops.isnan(inputs), -1, inputs), "int32")
         inputs = check_labels(inputs, self.input_dim, rank=None, argument="inputs")
         return ops.take(self.normalized_weight(training), ops.cast(inputs, "int32"), axis=0)
 

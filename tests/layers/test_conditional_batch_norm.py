@@ -202,6 +202,61 @@ def remove_count(path, target):
     target.with_suffix(".part").rename(target)
 
 
+MASK = np.random.default_rng(1).random((6, 4, 5)) < 0.4
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+@pytest.mark.parametrize("dtype", ["bool", "float32"])
+def test_masked_moments_are_those_of_keras_batch_normalization(axis, dtype):
+    ours = ConditionalBatchNorm(1, axis=axis, momentum=0.9, epsilon=1e-3)
+    theirs = keras.layers.BatchNormalization(axis, momentum=0.9, epsilon=1e-3)
+    ours.build(IMAGES.shape)
+    ours.num_updates.assign(9)
+    for mask, training in ((MASK, True), (~MASK, True), (np.ones_like(MASK), True), (MASK, False)):
+        arguments = {"mask": ops.convert_to_tensor(mask.astype(dtype)), "training": training}
+        received = numpy(ours(IMAGES, **arguments))
+        np.testing.assert_allclose(received, numpy(theirs(IMAGES, **arguments)), atol=1e-4)
+    for name in ("moving_mean", "moving_variance"):
+        pair = (numpy(getattr(layer, name)) for layer in (ours, theirs))
+        np.testing.assert_allclose(*pair, rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_classes", [1, 4])
+def test_a_mask_that_comes_with_the_images(num_classes):
+    """As `Masking` and `Embedding(mask_zero=True)` send it on."""
+    steps = np.where(MASK[0, :, :, None], IMAGES[0], 0.0)
+    inputs, labels = keras.Input((5, 3)), keras.Input((), dtype="int32")
+    layer = ConditionalBatchNorm(num_classes)
+    masked = keras.layers.Masking()(inputs)
+    outputs = layer(masked, labels) if num_classes > 1 else layer(masked)
+    model = keras.Model([inputs, labels], outputs)
+    received = numpy(model([steps, np.arange(4)], training=True))
+    chosen = steps[MASK[0]].astype("float64")
+    np.testing.assert_allclose(numpy(layer.moving_mean), chosen.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(numpy(layer.moving_variance), chosen.var(0), rtol=1e-4)
+    expected = (steps - chosen.mean(0)) / np.sqrt(chosen.var(0) + 1e-5)
+    np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_masked_may_be_nan_and_all_may_be_masked():
+    layer, images = ConditionalBatchNorm(1), np.where(MASK[..., None], IMAGES, np.nan)
+    outputs = numpy(layer(images, training=True, mask=ops.convert_to_tensor(MASK)))
+    assert np.isfinite(outputs[MASK]).all()
+    moved = layer.get_weights()
+    assert all(np.isfinite(weight).all() for weight in moved)
+    layer(IMAGES, training=True, mask=ops.zeros(MASK.shape, "bool"))
+    for old, new in zip(moved, layer.get_weights()):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_a_mask_of_another_rank():
+    for mask in (np.ones(6, "bool"), np.ones(IMAGES.shape, "bool")):
+        with pytest.raises(
+            ValueError, match="`mask` must have the shape of `images` without the la"
+        ):
+            ConditionalBatchNorm(1)(IMAGES, training=True, mask=ops.convert_to_tensor(mask))
+
+
 def test_mask_is_untouched():
     layer = ConditionalBatchNorm(4)
     mask = np.ones((6, 4), "bool")

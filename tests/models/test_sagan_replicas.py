@@ -223,6 +223,29 @@ def test_synchronised_statistics_do_not_cancel(mean):
     np.testing.assert_allclose(np.asarray(layer.moving_variance), exact.var((0, 1, 2)), rtol=1e-3)
 
 
+def test_synchronised_statistics_of_masked_images_are_those_of_the_global_batch():
+    strategy, rng = two_replicas(), np.random.default_rng(0)
+    images, mask = rng.normal(3.0, 2.0, (8, 4, 4, 2)).astype("float32"), rng.random((8, 4, 4)) < 0.4
+    mask[4:, 1:] = False  # The second replica has fewer.
+    with strategy.scope():
+        layer = ConditionalBatchNorm(1, synchronized=True)
+        layer.build(images.shape)
+    halves = [
+        strategy.experimental_distribute_values_from_function(
+            lambda context, x=x: tf.constant(np.split(x, 2)[context.replica_id_in_sync_group])
+        )
+        for x in (images, mask)
+    ]
+    run = tf.function(strategy.run, autograph=False)
+    outputs = run(lambda x, mask: layer(x, training=True, mask=mask), halves)
+    outputs = np.concatenate(strategy.experimental_local_results(outputs))
+    chosen = images[mask].astype("float64")
+    expected = (images - chosen.mean(0)) / np.sqrt(chosen.var(0) + 1e-5)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(layer.moving_mean), chosen.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(np.asarray(layer.moving_variance), chosen.var(0), rtol=1e-4)
+
+
 @pytest.mark.parametrize("batch_size, sizes", [(13, r"\[7, 6\]"), (39, r"\[1, 0\]")])
 def test_batches_that_the_replicas_do_not_divide_are_refused(batch_size, sizes):
     with two_replicas().scope():

@@ -16,6 +16,7 @@ def check_layer(cls, init_kwargs, inputs, tmp_path, trainable_weights, non_train
     assert len(layer.non_trainable_weights) == non_trainable_weights
     check_config(cls, layer)
     check_symbolic(layer, inputs, outputs)
+    check_stateless(layer, inputs)
     check_file(layer, inputs, tmp_path)
     for policy in ("mixed_float16", "mixed_bfloat16"):
         check_policy(cls, init_kwargs, inputs, policy)
@@ -46,6 +47,26 @@ def check_symbolic(layer, inputs, outputs):
     assert layer.compute_output_shape(*(x.shape for x in inputs)) == tuple(outputs.shape)
 
 
+def check_stateless(layer, inputs):
+    """Numpy arrays reach the layer as they are; it returns its state, and keeps none of it."""
+    before, expected = (
+        layer.get_weights(),
+        ops.convert_to_numpy(ops.cast(layer(*inputs), "float32")),
+    )
+    arrays = [
+        [ops.convert_to_numpy(variable.value) for variable in variables]
+        for variables in (layer.trainable_variables, layer.non_trainable_variables)
+    ]
+    outputs, state = layer.stateless_call(*arrays, *inputs, training=True)
+    assert tuple(outputs.shape) == expected.shape
+    assert [tuple(x.shape) for x in state] == [x.shape for x in arrays[1]]
+    outputs, _ = layer.stateless_call(*arrays, *inputs, training=False)
+    outputs = ops.convert_to_numpy(ops.cast(outputs, "float32"))
+    np.testing.assert_allclose(outputs, expected, rtol=0.05, atol=0.05)
+    for old, new in zip(before, layer.get_weights()):
+        np.testing.assert_array_equal(old, new)
+
+
 def check_file(layer, inputs, tmp_path):
     symbols = as_inputs(inputs)
     model = keras.Model(symbols, layer(*symbols))
@@ -62,6 +83,7 @@ def check_policy(cls, init_kwargs, inputs, policy):
     layer = cls(**init_kwargs, dtype=policy)
     outputs = layer(*inputs, training=True)
     assert keras.backend.standardize_dtype(outputs.dtype) == policy.removeprefix("mixed_")
+    check_stateless(layer, inputs)
     for weight in layer.weights:
         is_float = keras.backend.is_float_dtype(weight.dtype)
         assert weight.dtype == ("float32" if is_float else "int32"), weight.path
