@@ -1,4 +1,7 @@
-"""Runs that are interrupted and resumed, as a user sees them: folders, files and results."""
+"""Checkpoints as a user sees them: folders, files, and what comes back."""
+
+import os
+import tempfile
 
 import keras
 import numpy as np
@@ -68,8 +71,10 @@ class InterruptEpochEnd(keras.callbacks.Callback):
 # One process that makes several models
 
 
-@pytest.mark.parametrize("optimizer", [keras.optimizers.Adam, FusedAdam, keras.optimizers.SGD])
-@pytest.mark.parametrize("width", [4, 5])
+@pytest.mark.parametrize(
+    "width, optimizer",
+    [(4, keras.optimizers.Adam), (5, FusedAdam), (4, keras.optimizers.SGD)],
+)
 def test_a_run_interrupted_at_an_epochs_end_and_resumed_by_new_models(tmp_path, width, optimizer):
     first = build(width, 0, optimizer)
     with pytest.raises(Interrupted):
@@ -100,3 +105,155 @@ def test_a_rate_set_at_an_epochs_end_by_another_model_comes_back(tmp_path):
     TrainingCheckpoint(tmp_path).restore_latest(third)
     assert float(third.g_optimizer.learning_rate) == 0.125
     assert_same(values(third), values(second))
+
+
+# A user's own files
+
+ELSEWHERE = ["photo.png", "step-4.index", "part-00000-of-00001.index"]
+USERS = [
+    "notes.txt",
+    "step-7.weights.h5",
+    "step-7.keras",
+    "step-7.txt",
+    "step-7.json.bak",
+    "step-7.index.bak",
+    "step-7.data.csv",
+    "step-7.data-00000-of-00001.bak",
+    "step-07.index",
+    "step-7_grid.png",
+    "step-7.checkpoint",
+    "step-20.png",
+    "step-20.gif",
+    "my-step-7.index",
+    "Step-7.index",
+    "step-7",
+    "step-6_samples/0.png",
+    "step-6_samples/step-5.index",
+    "step-8/step-8.index",
+    "step-26.index/0.png",
+    "step-7_temp/notes.txt",
+    "step-21_temp/part-00000-of-00001.index",
+    "step-21_temp/notes.txt",
+    "step-22_temp/part-00000-of-00001.index/0.png",
+    "best/notes.txt",
+    "best/step-7.weights.h5",
+    "best/step-20.png",
+    "best/step-6_samples/0.png",
+]
+
+
+def tree(directory):
+    """The contents of all files by path, and the targets of all links."""
+    found = {}
+    for path in directory.rglob("*"):
+        name = path.relative_to(directory).as_posix()
+        if path.is_symlink():
+            found[name] = os.readlink(path)
+        elif path.is_file():
+            found[name] = path.read_bytes()
+    return found
+
+
+def write(directory, names):
+    for name in names:
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(f"the user's {name}")
+
+
+def test_files_of_other_names_are_left_alone(tmp_path):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    write(elsewhere, ELSEWHERE)
+    write(run, USERS)
+    for name in ("step-5_photos", "step-23_temp", "best/step-5_photos", "best/step-23_temp"):
+        (run / name).symlink_to(elsewhere, target_is_directory=True)
+    (run / "step-24.index").symlink_to(elsewhere / "step-4.index")  # The link is removed alone.
+    write(run, ["step-25_temp/part-00000-of-00001.index", "step-25.index"])  # Half a checkpoint.
+    users = {name: content for name, content in tree(run).items() if not name.startswith("step-25")}
+    del users["step-24.index"]
+    expected = tree(elsewhere)
+    for epochs in (2, 3):  # The second one resumes the first.
+        model = build()
+        fit(model, run, epochs=epochs, every_steps=1, keep=2, monitor="g_loss")
+        found = tree(run)
+        assert {name: found.get(name) for name in users} == users
+        assert tree(elsewhere) == expected
+    endings = ("data-00000-of-00001", "index", "json")
+    last = {f"step-{step}.{x}" for step in (3 * STEPS - 1, 3 * STEPS) for x in endings}
+    own = set(found) - set(users)
+    assert {name for name in own if not name.startswith("best/")} == {"checkpoint", *last}
+    other = build(seed=1)
+    assert TrainingCheckpoint(run).restore_latest(other) == 3 * STEPS
+    assert_same(values(other), values(model))
+
+
+def test_a_users_file_may_change_or_go(tmp_path):
+    write(tmp_path, [f"step-{STEPS}.png", f"step-{STEPS}.txt"])
+    fit(build(), tmp_path)
+    (tmp_path / f"step-{STEPS}.png").unlink()
+    (tmp_path / f"step-{STEPS}.txt").write_text("other words")
+    assert TrainingCheckpoint(tmp_path).restore_latest(build()) == STEPS
+
+
+def test_a_folder_with_the_name_of_a_checkpoint(tmp_path):
+    write(tmp_path, [f"step-{STEPS}/0.png"])
+    fit(build(), tmp_path)
+    assert TrainingCheckpoint(tmp_path).restore_latest(build()) == STEPS
+
+
+# Paths
+
+
+@pytest.mark.parametrize(
+    "name, neighbor",
+    [
+        ("lr[1e-4]", "lr1"),
+        ("all*", "all-of-them"),
+        ("good?", "good1"),
+        ("back\\slash", "backslash"),
+        ("[", "a"),
+        ("a]b", "ab"),
+        ("two words", "two"),
+        ("größe 大", "größe"),
+    ],
+)
+def test_every_path_is_taken_as_it_stands(tmp_path, monkeypatch, name, neighbor):
+    endings = ("data-00000-of-00001", "index", "json")
+    write(tmp_path / neighbor, [f"step-{step}.{x}" for step in range(9) for x in endings])
+    monkeypatch.chdir(tmp_path)
+    expected = tree(tmp_path / neighbor)
+    for epochs, directory in ((1, tmp_path / name), (2, name)):  # The second one resumes.
+        model = build(seed=epochs)
+        assert TrainingCheckpoint(directory).restore_latest(model) == STEPS * (epochs - 1)
+        arguments = {"every_steps": 1, "keep": 2, "monitor": "g_loss", "mode": "max"}
+        fit(model, directory, epochs=epochs, **arguments)
+    assert tree(tmp_path / neighbor) == expected
+    kept = (2 * STEPS - 1, 2 * STEPS)
+    found = {x for x in os.listdir(name) if x != "best"}
+    assert found == {"checkpoint", *(f"step-{step}.{x}" for step in kept for x in endings)}
+    assert sorted(os.listdir()) == sorted([name, neighbor])
+    other = build(seed=3)
+    assert TrainingCheckpoint(tmp_path / name).restore_latest(other) == 2 * STEPS
+    assert_same(values(other), values(model))
+    assert TrainingCheckpoint(name).restore_best(other) in (STEPS, 2 * STEPS)
+
+
+def test_the_first_checkpoint_is_read_before_it_counts(tmp_path, monkeypatch):
+    scratch = tmp_path / "scratch[1]"  # TensorFlow finds nothing by this path either.
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    with pytest.raises(OSError, match="step-1 can't be written: it can't be read again.*scratch"):
+        fit(build(), tmp_path / "run[1]", every_steps=1)
+    assert tree(tmp_path / "run[1]") == {}
+
+
+@pytest.mark.parametrize(
+    "directory, message",
+    [
+        ("gs://bucket/run[1]", r"a path without \*, \?, \[ and .*run\[1\]"),
+        ("a\0b", "a path that UTF-8 can hold"),
+        ("a\udcffb", "a path that UTF-8 can hold"),
+    ],
+)
+def test_paths_that_tensorflow_cannot_read(directory, message):
+    with pytest.raises(ValueError, match=f"`directory` must be {message}"):
+        TrainingCheckpoint(directory)
