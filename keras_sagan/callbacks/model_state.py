@@ -67,16 +67,16 @@ class FiniteCheck:
     """
 
     def __init__(self, model, compiles=False):
-        variables = {
-            f"{part}/{variable.path}": variable
+        found = [  # No dictionary: layers of two nested models may share a path.
+            (f"{part}/{variable.path}", variable)
             for part, variables in state_of(model).items()
             for variable in variables
             if backend.is_float_dtype(variable.dtype)
-        }
-        self._names = list(variables)
+        ]
+        self._names = [name for name, _ in found]
 
         def flags():
-            each = [tf.reduce_all(tf.math.is_finite(v.value)) for v in variables.values()]
+            each = [tf.reduce_all(tf.math.is_finite(v.value)) for _, v in found]
             return tf.stack(each)  # One wait for the device, not one for each.
 
         self._flags = tf.function(flags) if compiles else flags

@@ -107,6 +107,52 @@ def test_a_rate_set_at_an_epochs_end_by_another_model_comes_back(tmp_path):
     assert_same(values(third), values(second))
 
 
+class Memory(layers.Layer):
+    """A variable that nothing depends on."""
+
+    def build(self, shape):
+        self.memory = self.add_weight(name="memory", initializer="zeros", trainable=False)
+
+    def call(self, x):
+        return x
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_variables_that_share_a_path(tmp_path, index):
+    """Layers of nested models may have equal names."""
+
+    def make():
+        inputs = [keras.Input((4,)) for _ in range(2)]
+        twins = [keras.Model(x, Memory(name="twin")(x)) for x in inputs]
+        generator = keras.Sequential(
+            [keras.Input((4,)), *twins, layers.Dense(4, "tanh"), layers.Reshape((2, 2, 1))]
+        )
+        discriminator = keras.Sequential(
+            [keras.Input((2, 2, 1)), layers.Flatten(), layers.Dense(1)]
+        )
+        model = SAGAN(generator, discriminator, latent_dim=4, seed=7)
+        model.compile(run_eagerly=True)
+        return model, [twin.layers[-1].memory for twin in twins]
+
+    class Set(keras.callbacks.Callback):
+        value = 1.0
+
+        def on_train_batch_end(self, batch, logs=None):
+            memories[index].assign(self.value)
+
+    model, memories = make()
+    paths = [memory.path for memory in memories]
+    assert paths[0] == paths[1]
+    fit(model, tmp_path, [Set()])
+    other, received = make()
+    TrainingCheckpoint(tmp_path).restore_latest(other)
+    assert [float(memory) for memory in received] == [float(memory) for memory in memories]
+    Set.value = float("nan")
+    with pytest.warns(RuntimeWarning, match=f"Step {2 * STEPS} isn't saved.*twin/memory"):
+        fit(model, tmp_path, [Set()], epochs=2)
+    assert not list(tmp_path.glob(f"step-{2 * STEPS}*"))
+
+
 # A user's own files
 
 ELSEWHERE = ["photo.png", "step-4.index", "part-00000-of-00001.index"]
