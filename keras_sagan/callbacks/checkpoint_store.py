@@ -16,8 +16,9 @@ from keras_sagan.checks import check_path
 NAME = "step"
 # All that is written into the folder for a step; whatever else is there belongs to the user.
 DATA = r"\.(?:index|data-[0-9]{5}-of-[0-9]{5})"
-OWN = re.compile(NAME + rf"-(0|[1-9][0-9]*)({DATA}|\.json|\.json\.new|_temp)")
-PART = re.compile(rf"part-[0-9]{{5}}-of-[0-9]{{5}}{DATA}(?:\.tempstate[0-9]+)?")  # In `_temp`.
+PART = rf"part-[0-9]{{5}}-of-[0-9]{{5}}{DATA}(?:\.tempstate[0-9]+)?"
+# TensorFlow writes parts first: into the folder `step-7_temp`, or on S3 as `step-7.part-…`.
+OWN = re.compile(rf"{NAME}-(0|[1-9][0-9]*)(?:{DATA}|\.json|\.json\.new|_temp|\.{PART})")
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 # What says nothing about a file: it may be whole when it is read again.
 PASSING = (
@@ -362,7 +363,9 @@ def _is_own_folder(path):
     if os.path.islink(path.removeprefix("file://")):
         return False
     names = [name.rstrip("/") for name in tf.io.gfile.listdir(path)]
-    return all(PART.fullmatch(n) and not tf.io.gfile.isdir(os.path.join(path, n)) for n in names)
+    return all(
+        re.fullmatch(PART, n) and not tf.io.gfile.isdir(os.path.join(path, n)) for n in names
+    )
 
 
 def _remove_if_there(path):

@@ -257,9 +257,7 @@ def test_a_folder_with_the_name_of_a_checkpoint(tmp_path):
         ("good?", "good1"),
         ("back\\slash", "backslash"),
         ("[", "a"),
-        ("a]b", "ab"),
-        ("two words", "two"),
-        ("größe 大", "größe"),
+        ("two ]words 大ö", "two"),
     ],
 )
 def test_every_path_is_taken_as_it_stands(tmp_path, monkeypatch, name, neighbor):
@@ -281,6 +279,15 @@ def test_every_path_is_taken_as_it_stands(tmp_path, monkeypatch, name, neighbor)
     assert TrainingCheckpoint(tmp_path / name).restore_latest(other) == 2 * STEPS
     assert_same(values(other), values(model))
     assert TrainingCheckpoint(name).restore_best(other) in (STEPS, 2 * STEPS)
+
+
+def test_a_relative_path_within_such_a_folder(tmp_path, monkeypatch):
+    (tmp_path / "lr[1e-4]").mkdir()
+    monkeypatch.chdir(tmp_path / "lr[1e-4]")
+    model, other = build(), build(seed=1)
+    fit(model, "run")
+    assert TrainingCheckpoint("run").restore_latest(other) == STEPS
+    assert_same(values(other), values(model))
 
 
 def test_the_first_checkpoint_is_read_before_it_counts(tmp_path, monkeypatch):
