@@ -6,11 +6,19 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 import warnings
 
 import tensorflow as tf
 
+from keras_sagan.checks import check_path
+
 NAME = "step"
+# All that is written into the folder for a step; whatever else is there belongs to the user.
+DATA = r"\.(?:index|data-[0-9]{5}-of-[0-9]{5})"
+PART = rf"part-[0-9]{{5}}-of-[0-9]{{5}}{DATA}(?:\.tempstate[0-9]+)?"
+# TensorFlow writes parts first: into the folder `step-7_temp`, or on S3 as `step-7.part-…`.
+OWN = re.compile(rf"{NAME}-(0|[1-9][0-9]*)(?:{DATA}|\.json|\.json\.new|_temp|\.{PART})")
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 # What says nothing about a file: it may be whole when it is read again.
 PASSING = (
@@ -41,16 +49,20 @@ class CheckpointStore:
     takes `step-N.json`, the manifest, which is written beside and renamed after all other files of
     a checkpoint, before older ones are removed. It holds their sizes, the digest of the index and
     of itself; each variable in the data file carries a checksum of TensorFlow's. Whatever lacks a
-    manifest was being written, or removed, when the process ended.
+    manifest was being written, or removed, when the process ended. The first checkpoint is read
+    before it counts, and files of other names than a checkpoint's are never touched.
 
     Args:
         directory: String, a folder on a disk or in a bucket.
         keep: Integer, how many checkpoints to keep.
+        is_proven: Boolean, whether it is known that what is written there can be read. Defaults to
+            `False`.
     """
 
-    def __init__(self, directory, keep):
+    def __init__(self, directory, keep, is_proven=False):
         self.directory = directory
         self.keep = keep
+        self.is_proven = is_proven
 
     def path(self, step):
         """Returns what the files of a checkpoint begin with, as `tf.train.Checkpoint` takes it."""
@@ -67,11 +79,11 @@ class CheckpointStore:
         ]
 
     def _names(self):
-        """Returns the names of files and folders by step."""
+        """Returns the names of a checkpoint's files, and of the folder they begin in, by step."""
         found = {}
         if tf.io.gfile.isdir(self.directory):
             names = (name.rstrip("/") for name in tf.io.gfile.listdir(self.directory))
-            for match in filter(None, (re.fullmatch(NAME + r"-(\d+)[._].*", n) for n in names)):
+            for match in filter(None, map(OWN.fullmatch, names)):
                 found.setdefault(int(match[1]), []).append(match[0])
         return found
 
@@ -90,9 +102,11 @@ class CheckpointStore:
 
         def complete():
             files = {}
-            for name in self._names()[step]:
+            for name in filter(_is_data, self._names()[step]):
                 files[name] = tf.io.gfile.stat(os.path.join(self.directory, name)).length
             digest = hashlib.sha256(_read(f"{path}.index")).hexdigest()
+            if not self.is_proven:
+                self._prove(step)
             self.write_manifest(step, {**manifest, "files": files, "index": digest})
             # The manager would remove the same ones next, but not their manifests before.
             for old in self._up_to(step)[: -self.keep]:
@@ -102,26 +116,51 @@ class CheckpointStore:
             tf.io.gfile.makedirs(self.directory)
             self.remove(step)  # Damaged, or an earlier process ended while writing.
             options = tf.train.CheckpointOptions(experimental_write_callbacks=[complete])
-            self._manager(step, variables).save(step, options=options)
+            with self._literal_directory() as directory:
+                self._manager(step, variables, directory).save(step, options=options)
         except (OSError, tf.errors.OpError) as error:
             with contextlib.suppress(OSError, tf.errors.OpError):
                 if step not in self.steps():
                     self.remove(step)
             raise _as_os_error(error, path) from error
 
+    def _prove(self, step):
+        try:
+            for _ in self._values(step):
+                pass
+        except DamagedCheckpoint as error:
+            raise OSError(f"it can't be read again ({error.reason})") from error
+        self.is_proven = True
+
+    @contextlib.contextmanager
+    def _literal_directory(self):
+        """Gives a path of the folder that has no signs of a pattern.
+
+        TensorFlow looks for checkpoints, and removes old ones, by patterns: it would find none in
+        `run[1]`, and remove those in `run1`.
+        """
+        if not _is_pattern(self.directory):
+            yield self.directory
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            link = os.path.join(scratch, "run")
+            os.symlink(os.path.realpath(self.directory), link)
+            yield link
+
     def _up_to(self, step):
         return [x for x in self.steps() if x <= step]  # Later ones are damaged: they stay.
 
-    def _manager(self, step, variables):
+    def _manager(self, step, variables, directory):
         def make():
             checkpoint = tf.train.Checkpoint(**variables)
             return tf.train.CheckpointManager(
-                checkpoint, self.directory, self.keep, checkpoint_name=NAME
+                checkpoint, directory, self.keep, checkpoint_name=NAME
             )
 
         with contextlib.suppress(UnicodeDecodeError):
             manager = make()
-            if manager.checkpoints == [self.path(x) for x in self._up_to(step)]:
+            steps = self._up_to(step)
+            if manager.checkpoints == [os.path.join(directory, f"{NAME}-{x}") for x in steps]:
                 return manager
         # Its record is lost or damaged, or has damaged checkpoints in it: it begins a new one.
         _remove_if_there(os.path.join(self.directory, "checkpoint"))
@@ -186,6 +225,8 @@ class CheckpointStore:
         """
         manifest = self.manifest(step)
         for name, size in manifest["files"].items():
+            if not _is_data(name):  # A user's file, which older versions noted too.
+                continue
             path = os.path.join(self.directory, name)
             if not tf.io.gfile.exists(path):
                 raise DamagedCheckpoint(path, "it is missing")
@@ -195,19 +236,29 @@ class CheckpointStore:
         index = f"{self.path(step)}.index"
         if hashlib.sha256(_read(index)).hexdigest() != manifest["index"]:
             raise DamagedCheckpoint(index, "its checksum is wrong")
-        data = next(name for name in manifest["files"] if ".data-" in name)
-        data = os.path.join(self.directory, data)
-        try:
-            reader = tf.train.load_checkpoint(self.path(step))
-            # All is read, as reading is what checks it.
-            values = {n: reader.get_tensor(n) for n in reader.get_variable_to_shape_map()}
-        except PASSING:
-            raise
-        # The reader translates TensorFlow's errors to several kinds of Python's.
-        except Exception as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise DamagedCheckpoint(data, reason) from error
-        return manifest, {n[: -len(VALUE)]: x for n, x in values.items() if n.endswith(VALUE)}
+        return manifest, dict(self._values(step))
+
+    def _values(self, step):
+        """Yields the keys and arrays of a checkpoint; reading all of them is what checks it."""
+        data = next((n for n in self._names().get(step, []) if ".data-" in n), f"{NAME}-{step}")
+        with self._literal_directory() as directory:
+            path = os.path.join(directory, f"{NAME}-{step}")
+            try:
+                # `load_checkpoint` would look into a user's folder of the name `step-7`.
+                has_namesake = tf.io.gfile.isdir(path)
+                v1 = tf.compat.v1.train
+                load = v1.NewCheckpointReader if has_namesake else tf.train.load_checkpoint
+                reader = load(path)
+                for name in reader.get_variable_to_shape_map():
+                    value = reader.get_tensor(name)
+                    if name.endswith(VALUE):
+                        yield name[: -len(VALUE)], value
+            except PASSING:
+                raise
+            # The reader translates TensorFlow's errors to several kinds of Python's.
+            except Exception as error:
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+                raise DamagedCheckpoint(os.path.join(self.directory, data), reason) from error
 
     def read_newest(self):
         """Reads the newest checkpoint that isn't damaged, and warns of those that are.
@@ -246,9 +297,10 @@ class CheckpointStore:
         _remove_if_there(f"{self.path(step)}.json")
         for name in self._names().get(step, []):
             path = os.path.join(self.directory, name)
-            # The manager writes to a folder first.
-            remove = tf.io.gfile.rmtree if tf.io.gfile.isdir(path) else tf.io.gfile.remove
-            remove(path)
+            if not tf.io.gfile.isdir(path):
+                tf.io.gfile.remove(path)
+            elif name.endswith("_temp") and _is_own_folder(path):
+                tf.io.gfile.rmtree(path)
 
     def remove_incomplete(self):
         """Removes what an earlier process was writing, or removing, when it ended."""
@@ -277,8 +329,47 @@ def check_writable(directory):
         ) from error
 
 
+def check_directory(name, value):
+    """Checks the path of a folder for checkpoints, and returns it as a string.
+
+    Raises:
+        ValueError: If TensorFlow can't write checkpoints there and read them again.
+    """
+    path = check_path(name, value)
+    try:
+        is_text = "\0" not in path.encode().decode()
+    except UnicodeError:
+        is_text = False
+    if not is_text:
+        expected = "a path that UTF-8 can hold, without the character NUL"
+    elif _is_pattern(path) and "://" in path:
+        expected = "a path without *, ?, [ and \\, which TensorFlow can't read outside a local disk"
+    else:
+        return path
+    raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
+
+
+def _is_pattern(path):
+    # On Windows the backslash parts folders.
+    return os.name != "nt" and any(sign in path for sign in "*?[\\")
+
+
+def _is_data(name):
+    return re.fullmatch(rf"{NAME}-[0-9]+{DATA}", name) is not None
+
+
+def _is_own_folder(path):
+    """Whether nothing but halves of a checkpoint is in a folder, which TensorFlow writes first."""
+    if os.path.islink(path.removeprefix("file://")):
+        return False
+    names = [name.rstrip("/") for name in tf.io.gfile.listdir(path)]
+    return all(
+        re.fullmatch(PART, n) and not tf.io.gfile.isdir(os.path.join(path, n)) for n in names
+    )
+
+
 def _remove_if_there(path):
-    if tf.io.gfile.exists(path):
+    if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
         tf.io.gfile.remove(path)
 
 

@@ -67,16 +67,16 @@ class FiniteCheck:
     """
 
     def __init__(self, model, compiles=False):
-        variables = {
-            f"{part}/{variable.path}": variable
+        found = [  # No dictionary: layers of two nested models may share a path.
+            (f"{part}/{variable.path}", variable)
             for part, variables in state_of(model).items()
             for variable in variables
             if backend.is_float_dtype(variable.dtype)
-        }
-        self._names = list(variables)
+        ]
+        self._names = [name for name, _ in found]
 
         def flags():
-            each = [tf.reduce_all(tf.math.is_finite(v.value)) for v in variables.values()]
+            each = [tf.reduce_all(tf.math.is_finite(v.value)) for _, v in found]
             return tf.stack(each)  # One wait for the device, not one for each.
 
         self._flags = tf.function(flags) if compiles else flags
@@ -130,18 +130,21 @@ def assign_state(model, seed, values):
     Args:
         model: A `SAGAN` of the same architecture.
         seed: Integer, the seed of its latents.
-        values: Dictionary from keys to arrays; parts that the model hasn't got are left out.
+        values: Dictionary from keys to arrays. Parts that the model doesn't have are skipped, and
+            of two keys with the same part and position the later one counts.
     """
-    sorted_values = {}
-    for key in sorted(values):
-        sorted_values.setdefault(key.split(":")[0], []).append(values[key])
+    by_part = {}
+    for key, value in values.items():
+        # Keras numbers the names of layers and optimizers within a process: only positions count.
+        part, _, rest = key.partition(":")
+        by_part.setdefault(part, {})[rest.partition(":")[0]] = value
     has_counts = any(map(_is_count, values))
     for part, variables in state_of(model).items():
         if not has_counts:
             counts, variables = _apart(variables, lambda variable: variable.path)
             for count in counts:
                 count.assign(SETTLED)
-        for variable, value in zip(variables, sorted_values.get(part, [])):
+        for variable, (_, value) in zip(variables, sorted(by_part.get(part, {}).items())):
             variable.assign(value)
     if model.seed != seed:
         # The seed is a constant in functions that were traced before.

@@ -6,7 +6,11 @@ import warnings
 import keras
 
 from keras_sagan.callbacks.best_checkpoint import BestCheckpoint
-from keras_sagan.callbacks.checkpoint_store import CheckpointStore, check_writable
+from keras_sagan.callbacks.checkpoint_store import (
+    CheckpointStore,
+    check_directory,
+    check_writable,
+)
 from keras_sagan.callbacks.data_position import end_passing, pass_steps, position_data
 from keras_sagan.callbacks.model_state import (
     FiniteCheck,
@@ -19,7 +23,7 @@ from keras_sagan.callbacks.model_state import (
     metrics_of,
     state_of,
 )
-from keras_sagan.checks import check_boolean, check_integer, check_path
+from keras_sagan.checks import check_boolean, check_integer
 from keras_sagan.distribution import check_workers_agree, chief_decides, is_chief
 
 
@@ -45,13 +49,15 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     batches each time it is read.
 
     A checkpoint counts once all of it is written. Damaged ones are named in a warning, and the
-    one before is used. States that aren't finite aren't saved. Put the callback last, so that the
-    figures of the others are there, and have one `fit` per folder. With several workers the
-    folder must be one that all see; the chief writes it.
+    one before is used. States that aren't finite aren't saved. Files of other names in the folder
+    are left alone. Put the callback last, so that the figures of the others are there, and have
+    one `fit` per folder. With several workers the folder must be one that all see; the chief
+    writes it.
 
     Args:
         directory: String or path, the folder of a `tf.train.CheckpointManager`, also `gs://…`.
-            It is made if it isn't there.
+            It is made if it isn't there. Outside a local disk its path must not contain `*`, `?`,
+            `[` or `\\`, which TensorFlow takes for a pattern.
         every_steps: Integer. Save each time so many steps are done. Defaults to `None`: only by
             epoch.
         every_epochs: Integer. Save each time so many epochs are done, or `None`. Training's end
@@ -90,7 +96,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                 "`every_steps` or `every_epochs` must be given. Received: None for both"
             )
         keep = check_integer("keep", keep, 1)
-        self.directory = check_path("directory", directory)
+        self.directory = check_directory("directory", directory)
         self.restore = check_boolean("restore", restore)
         self._store = CheckpointStore(self.directory, keep)
         self._best = BestCheckpoint(self.directory, monitor, mode)
@@ -324,8 +330,9 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         """Saves the run as it stands, unless it isn't finite.
 
         Returns:
-            String, the checkpoint's prefix as `tf.train.load_checkpoint` takes it, or `None` where
-            nothing was saved: no step has been made yet, or the model isn't finite.
+            String, the checkpoint's prefix as `tf.train.load_checkpoint` takes it where TensorFlow
+            can read the path, or `None` where nothing was saved: no step has been made yet, or
+            the model isn't finite.
 
         Raises:
             OSError: If it can't be written; the checkpoints before it are whole.
@@ -382,7 +389,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         if not self._is_chief():
             # Reading some variables takes all workers; a scratch folder takes their part.
             with tempfile.TemporaryDirectory() as scratch:
-                CheckpointStore(scratch, keep=1).write(self._step, variables, manifest)
+                CheckpointStore(scratch, 1, is_proven=True).write(self._step, variables, manifest)
             return True
         with self._explained():
             store.write(self._step, variables, manifest)
