@@ -183,7 +183,8 @@ def spectral_norms(model, normalized_only=True):
         warnings.warn(
             "These layers divide by a number that is more than 10 % off the largest singular "
             f"value of their kernel: {', '.join(stale)}. Their `vector_u` moves only in calls with "
-            "`training=True`: pass that in every training step of your own loop.",
+            "`training=True`: pass that in every training step of your own loop. If you do, the "
+            "kernels change too fast: lower the learning rate, or raise `power_iterations`.",
             StaleNormWarning,
             stacklevel=2,
         )

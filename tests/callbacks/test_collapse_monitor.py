@@ -138,7 +138,7 @@ def test_arguments_are_checked(arguments, message):
 
 def small_model(collapses):
     """The same networks at equal rates; one has no spectral norm in D, and rates that break it."""
-    rate = 1e-2 if collapses else 4e-4
+    rate = 1e-1 if collapses else 4e-4
     common = {"image_size": 32, "base_filters": 4, "num_classes": 10, "channels": 1}
     common["attention_resolutions"] = (16,)
     model = SAGAN(
