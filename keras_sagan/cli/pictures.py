@@ -1,5 +1,6 @@
 """The commands that draw: `sample` and `attention`."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ def sample_arguments(parser):
     parser.add_argument("--kind", choices=kinds, default="grid", help="what the picture shows")
     parser.add_argument(
         "--output",
+        type=os.path.expanduser,
         metavar="PATH",
         help="a .png, or a .gif of latents and classes; default: KIND.png in the run's folder",
     )
@@ -94,7 +96,9 @@ def draw_truncations(settings, model, path):
 
 def attention_arguments(parser):
     add_run(parser)
-    parser.add_argument("--output", metavar="PATH", help="a folder; default: the run's")
+    parser.add_argument(
+        "--output", type=os.path.expanduser, metavar="PATH", help="a folder; default: the run's"
+    )
     parser.add_argument(
         "--num-images", type=positive_integer, metavar="N", default=4, help="how many, a row each"
     )

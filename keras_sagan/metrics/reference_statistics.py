@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 
+from keras_sagan.checks import check_path
 from keras_sagan.metrics.feature_extraction import to_numpy
 from keras_sagan.metrics.feature_log import logged_features
 from keras_sagan.metrics.image_sources import length_of, peek
@@ -162,7 +163,7 @@ class ReferenceStatistics:
 
     def keep_noise_at(self, path):
         """Reads the scores of noise from a JSON file, and writes new ones there."""
-        self._noise_path = pathlib.Path(path)
+        self._noise_path = pathlib.Path(check_path("path", path))
         if self._noise_path.is_file():
             self.noise = json.loads(self._noise_path.read_text(encoding="utf-8"))
 
@@ -280,7 +281,7 @@ class ReferenceStatistics:
         key = json.dumps([*key, shape, files])
         name = "".join(x if x.isalnum() else "_" for x in f"{dataset}_{split}_{num_images}")
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-        path = pathlib.Path(cache_dir) / f"{name}_{digest}.npz"
+        path = pathlib.Path(check_path("cache_dir", cache_dir)) / f"{name}_{digest}.npz"
         if path.is_file():
             known = cls.load(path, extraction.feature_extractor)
             if known._is_of(images, has_labels) and keep <= set(known.arrays):
@@ -345,7 +346,7 @@ def _check_extractor(path, info, feature_extractor):
 
 
 def _npz_path(path):
-    path = pathlib.Path(path)
+    path = pathlib.Path(check_path("path", path))
     if path.suffix != ".npz":
         raise ValueError(f"`path` must end in .npz. Received: path={path}")
     return path

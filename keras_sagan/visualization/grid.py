@@ -238,7 +238,7 @@ def read_image(path):
     Returns:
         uint8 array in [0, 255] of shape `(height, width, channels)` with 1 or 3 channels.
     """
-    with require("PIL.Image").open(path) as picture:
+    with require("PIL.Image").open(check_path("path", path)) as picture:
         is_grey = picture.mode in ("1", "L", "I", "I;16", "F")
         pixels = np.asarray(picture.convert("L" if is_grey else "RGB"))
     return pixels if pixels.ndim == 3 else pixels[..., None]
