@@ -8,10 +8,17 @@ import zipfile
 
 import numpy as np
 
-from keras_sagan.checks import check_path
+from keras_sagan.checks import check_integer, check_path
 from keras_sagan.metrics.feature_extraction import to_numpy
 from keras_sagan.metrics.feature_log import logged_features
-from keras_sagan.metrics.image_sources import length_of, peek
+from keras_sagan.metrics.image_sources import (
+    check_ends,
+    first_images,
+    is_endless,
+    length_of,
+    once,
+    peek,
+)
 from keras_sagan.metrics.progress import Progress
 from keras_sagan.metrics.protocol import check_is_versioned, extractor_info
 from keras_sagan.ops.frechet import Moments, compute_moments, covariance, merge_moments
@@ -67,12 +74,13 @@ class ReferenceStatistics:
         keep=(),
         progress=None,
         log=None,
+        num_reference=None,
     ):
         """Streams real images once.
 
         Args:
             images: uint8 images in [0, 255] or floats in the extraction's range: an array, a pair
-                of arrays (images, labels), or a finite iterable of batches of either.
+                of arrays (images, labels), or an iterable of batches of either.
             extraction: A `FeatureExtraction`.
             dataset: String, the name of the data set.
             split: Optional string, the name of its split.
@@ -81,13 +89,20 @@ class ReferenceStatistics:
             progress: Function, called with the number of images done. Defaults to a bar, if it
                 takes more than ten seconds.
             log: Optional `FeatureLog`, from which features of the same images are taken.
+            num_reference: Integer, how many of the images to take, from the first on. Defaults to
+                `None`: all of them, and endless images are refused.
 
         Returns:
             `ReferenceStatistics`.
 
         Raises:
-            ValueError: For no image, images of mixed shape, or what the extraction refuses.
+            ValueError: For no image, images without end, fewer than `num_reference`, images of
+                mixed shape, or what the extraction refuses.
         """
+        if num_reference is not None:
+            num_reference = check_integer("num_reference", num_reference, 2)
+            images = first_images(images, num_reference, extraction.batch_size, "num_reference")
+        check_ends(images, "images")
         progress = progress or Progress("Reference images", length_of(images))
         digest = hashlib.sha256()
         halves, parts, count, shape = [None, None], {name: [] for name in _PARTS}, 0, None
@@ -113,7 +128,7 @@ class ReferenceStatistics:
         if count < 2:
             raise ValueError(
                 "`reference` must hold at least 2 images. "
-                f"Received: {count} from the data set {dataset}"
+                f"Received: {count} from the data set {dataset}{once(images)}"
             )
         info = {
             "dataset": dataset,
@@ -275,6 +290,8 @@ class ReferenceStatistics:
         """
         names, keep = tuple(kwargs.pop("names", ("features",))), set(kwargs.pop("keep", ()))
         files, known = getattr(images, "files_sha256", None), None
+        if is_endless(images):
+            images = first_images(images, num_images, extraction.batch_size, "num_images")
         images, shape, has_labels = peek(images)
         extractor = extractor_info(extraction.feature_extractor)
         key = [dataset, split, num_images, extractor, extraction.value_range, names[0]]
