@@ -40,6 +40,7 @@ def unpack(data, num_classes):
             "A data set for SAGAN must yield images or (images, labels). "
             f"Received: a {type(images).__name__} in place of the images"
         )
+    check_dense(images=images, labels=labels)
     check_images(images)
     if num_classes is None and labels is not None:
         raise ValueError(
@@ -54,6 +55,40 @@ def unpack(data, num_classes):
             )
         check_labels(labels, num_classes)
     return images, labels
+
+
+def check_given(x, y=None):
+    """Raises for an `x` or `y` of `fit` or `evaluate` that Keras can't make batches of."""
+    if x is None:
+        raise ValueError("`x` must be given: images, or a data set of them. Received: x=None")
+    if isinstance(x, dict):
+        raise ValueError(
+            "`x` must be images, and `y` their labels; a data set for SAGAN must yield images or "
+            f"(images, labels). Received: x=a dict with the keys {list(x)}"
+        )
+    check_dense(x=x, y=y)
+
+
+def check_dense(**values):
+    """Raises for what isn't one dense array, by the name of the argument."""
+    for name, value in values.items():
+        kind = type(value).__name__
+        if isinstance(value, (list, tuple)):
+            advice = "`np.asarray` makes one of equally large parts"
+            kind = f"a {kind} of {len(value)}"
+        elif isinstance(value, dict):
+            kind, advice = f"a dict with the keys {list(value)}", "give the array in it"
+        elif "Ragged" in kind:
+            advice = "make it dense with `to_tensor()`"
+        elif "Sparse" in kind or type(value).__module__.startswith("scipy.sparse"):
+            advice = "make it dense, as with `tf.sparse.to_dense`"
+        elif str(getattr(value, "dtype", "")) == "object":
+            kind, advice = "an array of objects", "give all its parts one shape and a plain dtype"
+        else:
+            continue
+        raise ValueError(
+            f"`{name}` must be one dense array or tensor: {advice}. Received: {name}={kind}"
+        )
 
 
 def _is_absent(part):

@@ -489,6 +489,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 data that don't fit; their range is checked on the first batch.
         """
         _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
+        batches.check_given(x, y)
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # Keras's default would only warn here.
         self._check_scope("fit")
@@ -517,6 +518,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             ValueError: For data that don't fit; their range is checked on the first batch.
         """
         self._check_scope("evaluate")
+        given = inspect.signature(super().evaluate).bind(*args, **kwargs).arguments
+        batches.check_given(given.get("x"), given.get("y"))
         if not kwargs.get("_use_cached_eval_dataset"):  # Keras's own, in `fit`.
             self._checks["evaluate"].begin()
         return super().evaluate(*args, **kwargs)
@@ -524,6 +527,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
         """Trains on one batch, as `keras.Model.train_on_batch` does; data as in `fit`."""
         _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
+        batches.check_given(x, y)
         self._check_scope("train_on_batch")
         self._checks["fit"].begin(is_new_data=False)
         return super().train_on_batch(x, y, return_dict=return_dict)
@@ -531,6 +535,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
         """Reports the losses on one batch, as `keras.Model.test_on_batch` does."""
         _refuse_weights(sample_weight=sample_weight)
+        batches.check_given(x, y)
         self._check_scope("test_on_batch")
         self._checks["evaluate"].begin(is_new_data=False)
         return super().test_on_batch(x, y, return_dict=return_dict)
@@ -562,6 +567,18 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         """Nothing: the networks are built already, and Keras would use up a batch."""
 
     # Saving
+
+    def export(self, filepath, *args, **kwargs):
+        """Raises: a GAN has two networks, and `export_generator` writes the one that is used.
+
+        Raises:
+            ValueError: Always, with the call to make.
+        """
+        raise ValueError(
+            "`export` must not be called on a SAGAN: "
+            "`keras_sagan.models.export_generator(model, directory)` writes its generator as "
+            f"SavedModel, ONNX and LiteRT. Received: filepath={filepath!r}"
+        )
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
