@@ -69,6 +69,37 @@ def check_given(x, y=None):
     check_dense(x=x, y=y)
 
 
+def check_shares(argument, count, batch_size, replicas, steps=None, advice=None):
+    """Raises for an array whose batches the replicas couldn't share equally.
+
+    Args:
+        argument: String, the argument that the array came in.
+        count: Integer, its images.
+        batch_size: Integer, as given to `fit`, or `None` for Keras's 32.
+        replicas: Integer.
+        steps: Integer, the batches that are taken in all, or `None` for all there are.
+        advice: String, what to do. Defaults to the slice to take.
+
+    Raises:
+        ValueError: If there is a batch that `replicas` doesn't divide.
+    """
+    batch_size = min(batch_size or 32, count)
+    if not batch_size:
+        return
+    is_last_needed = steps is None or steps > count // batch_size
+    left = count % batch_size if is_last_needed else 0
+    if batch_size % replicas == 0 and left % replicas == 0:
+        return
+    size = max(batch_size - batch_size % replicas, replicas)
+    most = count - count % size % replicas
+    advice = advice or f"take `{argument}[:{most}]`, labels too, with batch_size={size}"
+    last = f", the last one of {left}" if left else ""
+    raise ValueError(
+        f"`{argument}` must yield batches that the {replicas} replicas divide: {advice}. "
+        f"Received: {argument} of {count} images in batches of {batch_size}{last}"
+    )
+
+
 def check_dense(**values):
     """Raises for what isn't one dense array, by the name of the argument."""
     for name, value in values.items():
