@@ -6,6 +6,7 @@ import numpy as np
 from keras_sagan.callbacks.schedule import is_due
 from keras_sagan.checks import check_integer, check_list, check_path, require
 from keras_sagan.visualization.classes import spread_classes
+from keras_sagan.visualization.fonts import drawable_names
 from keras_sagan.visualization.model_attention import draw_attention, row_names
 from keras_sagan.visualization.query_points import check_points
 
@@ -65,7 +66,7 @@ class AttentionFigure(keras.callbacks.Callback):
         self.directory = Path(check_path("directory", directory))
         self.num_images = check_integer("num_images", num_images, 1)
         self.num_points = check_integer("num_points", num_points, 1)
-        self.class_names = check_list("class_names", class_names, optional=True)
+        self.class_names = drawable_names(check_list("class_names", class_names, optional=True))
         self.seed = check_integer("seed", seed, 0)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1, optional=True)
         self.real_images = real_images

@@ -14,6 +14,7 @@ from keras_sagan.visualization import (
     sample_grid,
     save_image,
 )
+from keras_sagan.visualization.classes import names_of
 
 
 def sample_arguments(parser):
@@ -75,7 +76,7 @@ def sample(settings):
     else:
         ids = None if labels is None else np.repeat(labels, settings.columns)
         images = model.generate(rows * settings.columns, ids, **common)
-        shown = None if labels is None else [names[i] if names else str(i) for i in labels]
+        shown = None if labels is None else names_of(labels, names, model.num_classes)
         save_image(path, sample_grid(images, shown, rows=rows, columns=settings.columns))
     print(path)
 
