@@ -243,13 +243,13 @@ def check_list(name, value, optional=False):
 
 
 def check_path(name, value, optional=False):
-    """Checks a path, a string or `os.PathLike`, and returns it as a string; `None` as it is."""
+    """Checks a path, a string or `os.PathLike`, and returns it as a string, `~` expanded."""
     if value is None and optional:
         return None
     if not isinstance(value, (str, os.PathLike)):
         expected = "a string or path" + (" or None" if optional else "")
         raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
-    return os.fspath(value)
+    return os.path.expanduser(os.fspath(value))
 
 
 def check_string(name, value, optional=False):

@@ -8,6 +8,7 @@ import functools
 import inspect
 import json
 import math
+import pathlib
 
 import keras
 import numpy as np
@@ -336,6 +337,47 @@ def test_messages():
         assert str(error.value).startswith(f"`a` {expected}. Received: a="), error.value
     with pytest.raises(ValueError, match="Received: a='0.5', which isn't a finite number"):
         checks.check_float("a", "0.5")
+
+
+def test_paths_begin_in_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    for given, expected in (
+        ("~/runs", "/home/ada/runs"),
+        (pathlib.Path("~/runs"), "/home/ada/runs"),
+        ("runs/~", "runs/~"),
+        ("gs://bucket/runs", "gs://bucket/runs"),
+    ):
+        assert checks.check_path("directory", given) == expected
+
+
+def test_what_is_written_lies_in_the_home_folder(tmp_path, monkeypatch):
+    home, here = tmp_path / "home", tmp_path / "here"
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    images = np.arange(8, dtype="uint8").reshape(8, 1, 1, 1).repeat(8, 1).repeat(8, 2)
+    extraction = metrics.FeatureExtraction(lambda x: x[:, ::4, ::4])
+    statistics = metrics.ReferenceStatistics.compute(images, extraction, "numbers")
+    report = metrics.EvaluationReport({"fid": 1.0}, {}, {}, "model")
+    model = tiny.build_sagan()
+    model.compile(run_eagerly=True)
+    statistics.save("~/a.npz")
+    report.save("~/a.json")
+    visualization.save_image("~/a.png", images[0])
+    visualization.save_gif("~/a.gif", images)
+    visualization.plot_curves({"fid": [1.0]}, "~/curves.png")
+    model.fit(
+        tiny.images(2),
+        tiny.labels(2),
+        verbose=0,
+        callbacks=[callbacks.TrainingCheckpoint("~/checkpoints")],
+    )
+    assert metrics.ReferenceStatistics.load("~/a.npz").num_images == 8
+    assert metrics.EvaluationReport.load("~/a.json").values == {"fid": 1.0}
+    names = {"a.npz", "a.json", "a.png", "a.gif", "curves.png", "checkpoints"}
+    assert {path.name for path in home.iterdir()} == names
+    assert any((home / "checkpoints").iterdir())
+    assert not any(here.iterdir())
 
 
 def test_values_are_plain():

@@ -1,10 +1,12 @@
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from keras_sagan.callbacks.schedule import is_due
 from keras_sagan.checks import check_integer, check_list, check_path, require
 from keras_sagan.visualization.classes import spread_classes
+from keras_sagan.visualization.fonts import drawable_names
 from keras_sagan.visualization.model_attention import draw_attention, row_names
 from keras_sagan.visualization.query_points import check_points
 
@@ -64,7 +66,7 @@ class AttentionFigure(keras.callbacks.Callback):
         self.directory = Path(check_path("directory", directory))
         self.num_images = check_integer("num_images", num_images, 1)
         self.num_points = check_integer("num_points", num_points, 1)
-        self.class_names = check_list("class_names", class_names, optional=True)
+        self.class_names = drawable_names(check_list("class_names", class_names, optional=True))
         self.seed = check_integer("seed", seed, 0)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1, optional=True)
         self.real_images = real_images
@@ -86,6 +88,7 @@ class AttentionFigure(keras.callbacks.Callback):
                     f"`AttentionFigure` must be given a model whose {network} has an attention "
                     f"layer. Received: a model with attention layers {names}"
                 )
+        self._check_images()
         if self.real_images is not None and num_classes is not None and self.real_labels is None:
             raise ValueError(
                 f"`real_labels` must be given, as the model has num_classes={num_classes}. "
@@ -93,6 +96,28 @@ class AttentionFigure(keras.callbacks.Callback):
             )
         if self.query_points is not None:
             check_points(self.query_points, self.model.generate(1), self.num_points)
+
+    def _check_images(self):
+        """Raises for images that can't be drawn, before there is anything to lose."""
+        shape = getattr(self.model, "image_shape", None)
+        if shape is not None and shape[-1] not in (1, 3):
+            raise ValueError(
+                "`AttentionFigure` must be given a model of images with 1 or 3 channels. Received: "
+                f"a model of images (height, width, channels)={tuple(shape)}"
+            )
+        found = np.shape(self.real_images)
+        if self.real_images is not None and (len(found) != 4 or shape not in (None, found[1:])):
+            expected = "height, width, channels" if shape is None else str(tuple(shape))[1:-1]
+            raise ValueError(
+                f"`real_images` must have shape (batch, {expected}). Received: real_images of "
+                f"shape {found}"
+            )
+        labels = np.shape(self.real_labels)
+        if self.real_images is not None and self.real_labels is not None and labels != found[:1]:
+            raise ValueError(
+                f"`real_labels` must have shape ({found[0]},), one for each of `real_images`. "
+                f"Received: real_labels of shape {labels}"
+            )
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epochs_done = epoch

@@ -8,7 +8,15 @@ from keras_sagan.callbacks.schedule import is_due
 from keras_sagan.checks import check_boolean, check_float, check_integer, check_string
 from keras_sagan.metrics.feature_extraction import FeatureExtraction
 from keras_sagan.metrics.feature_metric import FeatureMetric
-from keras_sagan.metrics.image_sources import GeneratedImages, batches_of, length_of
+from keras_sagan.metrics.image_sources import (
+    GeneratedImages,
+    batches_of,
+    check_ends,
+    first_images,
+    iterate,
+    length_of,
+    once,
+)
 from keras_sagan.metrics.progress import Progress
 from keras_sagan.metrics.protocol import extractor_info, package_versions
 
@@ -31,7 +39,7 @@ class FIDEvaluator(keras.callbacks.Callback):
         metric: A `keras_sagan.metrics.FrechetInceptionDistance`, or any object with
             `update_state(images, real=…)`, `result()` and `reset_state(reset_real=…)`.
         real_images: uint8 images in [0, 255]: an array of shape
-            `(num_images, height, width, channels)`, or a finite iterable of batches, such as a
+            `(num_images, height, width, channels)`, or an iterable of batches, such as a
             `tf.data.Dataset`, of images or (images, labels). `None` where `metric` has seen its
             real images already.
         num_images: Integer. How many images to generate. Defaults to `1000`.
@@ -53,10 +61,13 @@ class FIDEvaluator(keras.callbacks.Callback):
             the generator and of the metric's extractor. Defaults to `None`: one device.
         verbose: Boolean, whether an evaluation of more than ten seconds shows a bar. Defaults to
             `True`.
+        num_reference: Integer. How many of the real images to take, from the first on. Defaults to
+            `None`: all of them. Endless images, such as those of `make_dataset`, need it.
 
     Raises:
-        ValueError: If an argument is out of range, there is no real image, or the replicas of a
-            `strategy` can't run the metric's extractor.
+        ValueError: If an argument is out of range, there is no real image, there is no end of
+            them and no `num_reference`, or the replicas of a `strategy` can't run the metric's
+            extractor.
 
     Example:
 
@@ -87,6 +98,7 @@ class FIDEvaluator(keras.callbacks.Callback):
         split=None,
         strategy=None,
         verbose=True,
+        num_reference=None,
     ):
         super().__init__()
         # A covariance needs two samples.
@@ -112,6 +124,12 @@ class FIDEvaluator(keras.callbacks.Callback):
                 f"`labels` must have shape ({num_images},), one for each generated image. "
                 f"Received: labels of shape={np.shape(labels)}"
             )
+        num_reference = check_integer("num_reference", num_reference, 2, optional=True)
+        if num_reference is None:
+            check_ends(real_images, "real_images")
+        elif hasattr(real_images, "shape"):
+            real_images = first_images(real_images, num_reference, batch_size, "num_reference")
+        self.num_reference = num_reference
         self.metric = metric
         self.real_images = real_images
         self.labels = labels
@@ -229,8 +247,14 @@ class FIDEvaluator(keras.callbacks.Callback):
     def add_real_images(self):
         """Feeds the real images to the metric, once."""
         count, digest = 0, hashlib.sha256()
-        progress = Progress("Real images", length_of(self.real_images), self.verbose)
-        for images, _ in batches_of(without_labels(self.real_images), self.batch_size):
+        real_images = without_labels(self.real_images)
+        if self.num_reference is not None:
+            real_images = first_images(
+                real_images, self.num_reference, self.batch_size, "num_reference"
+            )
+        length = self.num_reference or length_of(self.real_images)
+        progress = Progress("Real images", length, self.verbose)
+        for images, _ in batches_of(real_images, self.batch_size):
             self._update(images, True, count)
             digest.update(np.ascontiguousarray(images).tobytes())
             count += len(images)
@@ -239,6 +263,7 @@ class FIDEvaluator(keras.callbacks.Callback):
             raise ValueError(
                 "`real_images` must hold at least one image. "
                 f"Received: real_images={self.real_images!r}, which holds none"
+                f"{once(self.real_images)}"
             )
         self._has_real, self._real_sha256 = True, digest.hexdigest()
 
@@ -253,4 +278,4 @@ def without_labels(images):
     """Returns images as they are, and the images of batches (images, labels) of any kind."""
     if hasattr(images, "shape"):
         return images
-    return (batch[0] if isinstance(batch, (tuple, list)) else batch for batch in images)
+    return map(lambda x: x[0] if isinstance(x, (tuple, list)) else x, iterate(images))

@@ -15,6 +15,7 @@ from keras_sagan.checks import (
 )
 from keras_sagan.visualization.animation import save_gif
 from keras_sagan.visualization.classes import names_of, spread_classes
+from keras_sagan.visualization.fonts import drawable_names
 from keras_sagan.visualization.grid import read_image, sample_grid, save_image
 
 # Rows of a grid where the model has more classes than a page has room for.
@@ -75,7 +76,7 @@ class SampleGrid(keras.callbacks.Callback):
         self.classes = check_list("classes", classes, optional=True)
         if self.classes == []:
             raise ValueError(f"`classes` must name at least one class. Received: classes={classes}")
-        self.class_names = check_list("class_names", class_names, optional=True)
+        self.class_names = drawable_names(check_list("class_names", class_names, optional=True))
         self.seed = check_integer("seed", seed, 0)
         self.truncation = check_float("truncation", truncation, above=0, optional=True)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1)

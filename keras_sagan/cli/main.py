@@ -118,7 +118,11 @@ def build_parser():
 
 def train_arguments(parser):
     parser.add_argument(
-        "--output", metavar="PATH", default="runs/first", help="the folder of the run"
+        "--output",
+        type=os.path.expanduser,
+        metavar="PATH",
+        default="runs/first",
+        help="the folder of the run",
     )
     presets = sorted(PRESETS)
     parser.add_argument(
@@ -283,11 +287,13 @@ def evaluate_arguments(parser):
     )
     parser.add_argument(
         "--reference",
+        type=os.path.expanduser,
         metavar="FILE",
         help="a .npz of statistics to compare with, in place of images",
     )
     parser.add_argument(
         "--held-out",
+        type=os.path.expanduser,
         metavar="DIR",
         help="a folder of other real images, whose score is the floor; default: one half of the "
         "real images against the other",
@@ -319,7 +325,12 @@ def evaluate_arguments(parser):
     parser.add_argument(
         "--batch-size", type=positive_integer, metavar="N", default=64, help="images at a time"
     )
-    parser.add_argument("--output", metavar="PATH", help="a .json; default: report.json in the run")
+    parser.add_argument(
+        "--output",
+        type=os.path.expanduser,
+        metavar="PATH",
+        help="a .json; default: report.json in the run",
+    )
     add_data_arguments(parser)
 
 
@@ -359,7 +370,12 @@ def evaluate(settings):
 
 def export_arguments(parser):
     add_run(parser)
-    parser.add_argument("--output", metavar="PATH", help="a folder; default: export/ in the run")
+    parser.add_argument(
+        "--output",
+        type=os.path.expanduser,
+        metavar="PATH",
+        help="a folder; default: export/ in the run",
+    )
     formats = list(FORMATS)
     parser.add_argument(
         "--formats",

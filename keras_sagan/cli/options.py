@@ -1,6 +1,7 @@
 """Options that several commands have."""
 
 import argparse
+import os
 from pathlib import Path
 
 
@@ -12,7 +13,9 @@ def positive_integer(text):
 
 
 def add_run(parser):
-    parser.add_argument("run", help="the folder of a run, or a .keras file")
+    parser.add_argument(
+        "run", type=os.path.expanduser, help="the folder of a run, or a .keras file"
+    )
     parser.add_argument(
         "--seed", type=int, metavar="N", default=0, help="the same number draws the same latents"
     )
@@ -20,7 +23,7 @@ def add_run(parser):
 
 def add_inception(parser):
     text = "a copy of TF-GAN's Inception, for colour or large images; default: TF-Hub's"
-    parser.add_argument("--inception", metavar="DIR", help=text)
+    parser.add_argument("--inception", type=os.path.expanduser, metavar="DIR", help=text)
     text = "the digest of its files: nothing is downloaded without"
     parser.add_argument("--inception-sha256", metavar="HEX", help=text)
 

@@ -1,5 +1,6 @@
 """The commands that draw: `sample` and `attention`."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from keras_sagan.visualization import (
     sample_grid,
     save_image,
 )
+from keras_sagan.visualization.classes import names_of
 
 
 def sample_arguments(parser):
@@ -21,6 +23,7 @@ def sample_arguments(parser):
     parser.add_argument("--kind", choices=kinds, default="grid", help="what the picture shows")
     parser.add_argument(
         "--output",
+        type=os.path.expanduser,
         metavar="PATH",
         help="a .png, or a .gif of latents and classes; default: KIND.png in the run's folder",
     )
@@ -73,7 +76,7 @@ def sample(settings):
     else:
         ids = None if labels is None else np.repeat(labels, settings.columns)
         images = model.generate(rows * settings.columns, ids, **common)
-        shown = None if labels is None else [names[i] if names else str(i) for i in labels]
+        shown = None if labels is None else names_of(labels, names, model.num_classes)
         save_image(path, sample_grid(images, shown, rows=rows, columns=settings.columns))
     print(path)
 
@@ -94,7 +97,9 @@ def draw_truncations(settings, model, path):
 
 def attention_arguments(parser):
     add_run(parser)
-    parser.add_argument("--output", metavar="PATH", help="a folder; default: the run's")
+    parser.add_argument(
+        "--output", type=os.path.expanduser, metavar="PATH", help="a folder; default: the run's"
+    )
     parser.add_argument(
         "--num-images", type=positive_integer, metavar="N", default=4, help="how many, a row each"
     )

@@ -1,6 +1,7 @@
 """Where the commands get their images, and their model, from."""
 
 import json
+import os
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -58,12 +59,19 @@ def add_data_arguments(parser):
     group = parser.add_argument_group(
         "images", "Without these, the 10,000 Fashion-MNIST images that ship with the package."
     )
-    group.add_argument("--images", metavar="DIR", help="a folder of images, at any depth")
+    group.add_argument(
+        "--images", type=os.path.expanduser, metavar="DIR", help="a folder of images, at any depth"
+    )
     group.add_argument(
         "--labels-from-folders", action="store_true", help="with --images: subfolders are classes"
     )
     group.add_argument("--dataset", metavar="NAME", help="a data set of TensorFlow Datasets")
-    group.add_argument("--data-dir", metavar="DIR", help="with --dataset: the folder of its files")
+    group.add_argument(
+        "--data-dir",
+        type=os.path.expanduser,
+        metavar="DIR",
+        help="with --dataset: the folder of its files",
+    )
     group.add_argument("--grey", action="store_true", help="with --images: read them as grey")
 
 

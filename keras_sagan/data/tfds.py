@@ -56,6 +56,7 @@ def load_tfds(
     data_dir=None,
     shuffle_buffer=4096,
     on_error="raise",
+    use_labels=True,
 ):
     """Streams any image classification set of TensorFlow Datasets, in batches.
 
@@ -87,11 +88,13 @@ def load_tfds(
         on_error: `"raise"`, or `"skip"` to go on without damaged images: each one is logged once,
             and counted in the `skipped` of the `DatasetInfo`, whose `total()` is their number.
             The pipeline runs a few batches ahead of what is trained on. Defaults to `"raise"`.
+        use_labels: Boolean. `False` reads images alone, also those of splits whose labels are
+            withheld, such as `unlabelled` of stl10. Defaults to `True`.
 
     Returns:
         `(dataset, info)`: an endless `tf.data.Dataset` of pairs of uint8 [0, 255]
         (batch_size, image_size, image_size, channels) and int32 (batch_size,), or of images
-        alone where they have no class label, and a `DatasetInfo`.
+        alone without class labels, and a `DatasetInfo`.
 
     Raises:
         ImportError: If `tensorflow_datasets`, or a package it needs, is missing.
@@ -115,12 +118,14 @@ def load_tfds(
     shuffle = check_boolean("shuffle", shuffle)
     data_dir = check_path("data_dir", data_dir, optional=True)
     shuffle_buffer = check_integer("shuffle_buffer", shuffle_buffer)
+    use_labels = check_boolean("use_labels", use_labels)
     on_error = check_choice("on_error", on_error, ("raise", "skip"))
     try:
         import tensorflow_datasets as tfds
 
         builder = tfds.builder(name, data_dir=data_dir)
         image_key, label_key = _classification_keys(tfds, builder.info, name)
+        label_key = label_key if use_labels else None
         # From where its makers have it, by the digests that TFDS knows, or not at all.
         pinned = tfds.download.DownloadConfig(
             try_download_gcs=False, force_checksums_validation=True
@@ -280,7 +285,8 @@ def _without_damage(images, labels, places, num_classes, on_error, skipped):
         message = [  # Without quotation marks, before which Assert puts backslashes.
             f"`load_tfds` read no image with a label in [0, {num_classes}) from these records: ",
             bad,
-            ". With on_error=skip others of the batch stand in for them. "
+            ". With on_error=skip others of the batch stand in for them; use_labels=False reads "
+            "images whose labels are withheld. "
             f"Received: on_error={on_error}"
             + (" and a batch without a good image" if on_error == "skip" else ""),
         ]

@@ -5,7 +5,7 @@ import math
 import numbers
 import pathlib
 
-from keras_sagan.checks import check_dict
+from keras_sagan.checks import check_dict, check_path
 from keras_sagan.metrics.protocol import NO_VERSION
 
 _FORMAT = 1
@@ -127,14 +127,15 @@ class EvaluationReport:
 
     def save(self, path):
         """Writes the JSON to a file."""
-        path = pathlib.Path(path)
+        path = pathlib.Path(check_path("path", path))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
     def load(cls, path):
         """Reads a file that `save` wrote."""
-        return cls.from_json(pathlib.Path(path).read_text(encoding="utf-8"))
+        path = pathlib.Path(check_path("path", path))
+        return cls.from_json(path.read_text(encoding="utf-8"))
 
     def __str__(self):
         columns = {"generated": self.values, **self.baselines}

@@ -23,7 +23,7 @@ from keras_sagan.metrics.frechet_inception_distance import FrechetInceptionDista
 from keras_sagan.metrics.frechet_inception_distance_infinity import (
     FrechetInceptionDistanceInfinity,
 )
-from keras_sagan.metrics.image_sources import first_images, length_of, noise_images
+from keras_sagan.metrics.image_sources import check_ends, first_images, length_of, noise_images
 from keras_sagan.metrics.inception_score import InceptionScore
 from keras_sagan.metrics.intra_class_frechet_inception_distance import (
     IntraClassFrechetInceptionDistance,
@@ -97,6 +97,11 @@ class EvaluationRun:
                     f"Received: num_reference={num_reference}, reference={reference}"
                 )
             reference = first_images(reference, num_reference, batch_size, "num_reference")
+        check_ends(reference, "reference")
+        if held_out is not None and length_of(held_out) is None:
+            raise ValueError(
+                f"`held_out` must be arrays or say its length. Received: held_out={held_out!r}"
+            )
         self.reference = self._reference(reference, dataset, split, cache_dir)
         self.held_out = held_out
         for metric in self.metrics:
@@ -284,11 +289,6 @@ class EvaluationRun:
         note = []
         if self.held_out is not None:
             count = length_of(self.held_out)
-            if count is None:
-                raise ValueError(
-                    "`held_out` must be arrays or say its length. "
-                    f"Received: held_out={self.held_out!r}"
-                )
             parts = self.of_images(self.held_out, "held out")
             self._measure(parts, count, "Held-out images")
             return {**self._values(note), "num_images": count, **_notes(note)}

@@ -1,7 +1,9 @@
 """Where the images of an evaluation come from: a model, arrays, batches."""
 
 import hashlib
+import inspect
 import itertools
+import operator
 import warnings
 
 import keras
@@ -15,6 +17,8 @@ from keras_sagan.ops.filled_range import FilledRange
 from keras_sagan.ops.labels import apportion_labels, check_labels
 from keras_sagan.ops.latent import sample_latents
 
+# What `tf.data.Dataset.cardinality` returns where it is no number of batches.
+INFINITE_CARDINALITY, UNKNOWN_CARDINALITY = -1, -2
 STANDING_BATCH = 64  # images in a pass for standing statistics, whatever the batch size
 
 
@@ -35,9 +39,69 @@ def batches_of(images, batch_size):
         for first in range(0, len(images), batch_size):
             yield _checked(images, labels, slice(first, first + batch_size))
         return
-    for batch in images:
+    for batch in iterate(images):
         batch, labels = batch if _is_pair(batch) else (batch, None)
         yield _checked(batch, labels, slice(None))
+
+
+def iterate(images):
+    """Returns an iterator over batches; that of Keras's old image generators would never end."""
+    if isinstance(images, keras.utils.PyDataset) and not is_endless(images):
+        return (images[index] for index in range(images.num_batches))
+    return iter(images)
+
+
+def check_ends(images, argument, name="num_reference"):
+    """Raises for images without end, as far as that can be told without reading them.
+
+    Args:
+        images: As for `batches_of`.
+        argument: String, the argument of `images`, for messages.
+        name: String, the argument that says how many of them to take. Defaults to
+            `"num_reference"`.
+
+    Raises:
+        ValueError: For an endless iterable.
+    """
+    if is_endless(images):
+        raise ValueError(
+            f"`{name}` must be given for endless images, such as those of `make_dataset`, "
+            f"`load_tfds` and `Dataset.repeat()`. Received: {name}=None and {argument}={images!r}"
+        )
+
+
+def is_endless(images):
+    """Whether images never end, as far as that can be told without reading them."""
+    if isinstance(images, (itertools.count, itertools.cycle)):
+        return True
+    if isinstance(images, itertools.repeat):
+        return operator.length_hint(images, -1) == -1
+    if isinstance(images, keras.utils.PyDataset):
+        try:
+            return images.num_batches is None
+        except NotImplementedError:
+            return True
+    # An iterator of a `tf.data.Dataset` is as long as the data set.
+    images = getattr(images, "_iterator", images)
+    images = getattr(images, "_dataset", images)
+    if hasattr(images, "start_step"):  # Only the endless pipelines of this package have it.
+        return True
+    if not callable(getattr(images, "cardinality", None)):
+        return False
+    cardinality, kind = int(images.cardinality()), type(images).__name__
+    if cardinality != UNKNOWN_CARDINALITY or "Take" in kind or not images._inputs():
+        return cardinality == INFINITE_CARDINALITY
+    return (any if "Concatenate" in kind else all)(map(is_endless, images._inputs()))
+
+
+def once(images):
+    """Returns a note for messages about a generator that ended, and `""` for anything else."""
+    if not inspect.isgenerator(images):
+        return ""
+    return (
+        ". A Python generator gives its images only once: give an array, a list of batches or a "
+        "tf.data.Dataset"
+    )
 
 
 def first_images(images, num_images, batch_size, name):
@@ -79,7 +143,7 @@ class _FirstImages:
             yield images[part] if labels is None else (images[part], labels[part])
             if done == self.num_images:
                 return
-        raise ValueError(_too_few(self.name, self.num_images, done))
+        raise ValueError(_too_few(self.name, self.num_images, done) + once(self.images))
 
 
 def _too_few(name, num_images, count):
@@ -108,10 +172,11 @@ def peek(images):
         them.
     """
     if not (_is_pair(images) or hasattr(images, "shape")):
-        iterator = iter(images)
-        images = list(itertools.islice(iterator, 1))
-        shape, has_labels = peek(images[0])[1:] if images else (None, False)
-        return itertools.chain(images, iterator), shape, has_labels
+        iterator = iterate(images)
+        first = list(itertools.islice(iterator, 1))
+        if not first:
+            return images, None, False
+        return itertools.chain(first, iterator), *peek(first[0])[1:]
     first = images[0] if _is_pair(images) else images
     return images, [int(x) for x in first.shape[1:]], _is_pair(images)
 

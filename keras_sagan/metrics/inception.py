@@ -162,7 +162,7 @@ class TFGANInception:
     def _resolve(self):
         """The folder of the SavedModel; fetches a TF-Hub handle into TF-Hub's cache."""
         if self._folder is None:
-            folder = pathlib.Path(self.handle)
+            folder = pathlib.Path(os.path.expanduser(self.handle))
             if "://" in self.handle:
                 cached = _cached_folder(self.handle)
                 is_there = (cached / "saved_model.pb").is_file()

@@ -83,7 +83,8 @@ class KerasInceptionV3:
         if self._network is None:
             try:
                 network = keras.applications.InceptionV3(
-                    weights=self.weights, classifier_activation=None
+                    weights=self.weights and os.path.expanduser(self.weights),
+                    classifier_activation=None,
                 )
             except Exception as error:
                 raise RuntimeError(

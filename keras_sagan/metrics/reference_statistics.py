@@ -8,9 +8,17 @@ import zipfile
 
 import numpy as np
 
+from keras_sagan.checks import check_integer, check_path
 from keras_sagan.metrics.feature_extraction import to_numpy
 from keras_sagan.metrics.feature_log import logged_features
-from keras_sagan.metrics.image_sources import length_of, peek
+from keras_sagan.metrics.image_sources import (
+    check_ends,
+    first_images,
+    is_endless,
+    length_of,
+    once,
+    peek,
+)
 from keras_sagan.metrics.progress import Progress
 from keras_sagan.metrics.protocol import check_is_versioned, extractor_info
 from keras_sagan.ops.frechet import Moments, compute_moments, covariance, merge_moments
@@ -66,12 +74,13 @@ class ReferenceStatistics:
         keep=(),
         progress=None,
         log=None,
+        num_reference=None,
     ):
         """Streams real images once.
 
         Args:
             images: uint8 images in [0, 255] or floats in the extraction's range: an array, a pair
-                of arrays (images, labels), or a finite iterable of batches of either.
+                of arrays (images, labels), or an iterable of batches of either.
             extraction: A `FeatureExtraction`.
             dataset: String, the name of the data set.
             split: Optional string, the name of its split.
@@ -80,13 +89,20 @@ class ReferenceStatistics:
             progress: Function, called with the number of images done. Defaults to a bar, if it
                 takes more than ten seconds.
             log: Optional `FeatureLog`, from which features of the same images are taken.
+            num_reference: Integer, how many of the images to take, from the first on. Defaults to
+                `None`: all of them, and endless images are refused.
 
         Returns:
             `ReferenceStatistics`.
 
         Raises:
-            ValueError: For no image, images of mixed shape, or what the extraction refuses.
+            ValueError: For no image, images without end, fewer than `num_reference`, images of
+                mixed shape, or what the extraction refuses.
         """
+        if num_reference is not None:
+            num_reference = check_integer("num_reference", num_reference, 2)
+            images = first_images(images, num_reference, extraction.batch_size, "num_reference")
+        check_ends(images, "images")
         progress = progress or Progress("Reference images", length_of(images))
         digest = hashlib.sha256()
         halves, parts, count, shape = [None, None], {name: [] for name in _PARTS}, 0, None
@@ -112,7 +128,7 @@ class ReferenceStatistics:
         if count < 2:
             raise ValueError(
                 "`reference` must hold at least 2 images. "
-                f"Received: {count} from the data set {dataset}"
+                f"Received: {count} from the data set {dataset}{once(images)}"
             )
         info = {
             "dataset": dataset,
@@ -162,7 +178,7 @@ class ReferenceStatistics:
 
     def keep_noise_at(self, path):
         """Reads the scores of noise from a JSON file, and writes new ones there."""
-        self._noise_path = pathlib.Path(path)
+        self._noise_path = pathlib.Path(check_path("path", path))
         if self._noise_path.is_file():
             self.noise = json.loads(self._noise_path.read_text(encoding="utf-8"))
 
@@ -274,13 +290,15 @@ class ReferenceStatistics:
         """
         names, keep = tuple(kwargs.pop("names", ("features",))), set(kwargs.pop("keep", ()))
         files, known = getattr(images, "files_sha256", None), None
+        if is_endless(images):
+            images = first_images(images, num_images, extraction.batch_size, "num_images")
         images, shape, has_labels = peek(images)
         extractor = extractor_info(extraction.feature_extractor)
         key = [dataset, split, num_images, extractor, extraction.value_range, names[0]]
         key = json.dumps([*key, shape, files])
         name = "".join(x if x.isalnum() else "_" for x in f"{dataset}_{split}_{num_images}")
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-        path = pathlib.Path(cache_dir) / f"{name}_{digest}.npz"
+        path = pathlib.Path(check_path("cache_dir", cache_dir)) / f"{name}_{digest}.npz"
         if path.is_file():
             known = cls.load(path, extraction.feature_extractor)
             if known._is_of(images, has_labels) and keep <= set(known.arrays):
@@ -345,7 +363,7 @@ def _check_extractor(path, info, feature_extractor):
 
 
 def _npz_path(path):
-    path = pathlib.Path(path)
+    path = pathlib.Path(check_path("path", path))
     if path.suffix != ".npz":
         raise ValueError(f"`path` must end in .npz. Received: path={path}")
     return path

@@ -40,6 +40,7 @@ def unpack(data, num_classes):
             "A data set for SAGAN must yield images or (images, labels). "
             f"Received: a {type(images).__name__} in place of the images"
         )
+    check_dense(images=images, labels=labels)
     check_images(images)
     if num_classes is None and labels is not None:
         raise ValueError(
@@ -54,6 +55,71 @@ def unpack(data, num_classes):
             )
         check_labels(labels, num_classes)
     return images, labels
+
+
+def check_given(x, y=None):
+    """Raises for an `x` or `y` of `fit` or `evaluate` that Keras can't make batches of."""
+    if x is None:
+        raise ValueError("`x` must be given: images, or a data set of them. Received: x=None")
+    if isinstance(x, dict):
+        raise ValueError(
+            "`x` must be images, and `y` their labels; a data set for SAGAN must yield images or "
+            f"(images, labels). Received: x=a dict with the keys {list(x)}"
+        )
+    check_dense(x=x, y=y)
+
+
+def check_shares(argument, count, batch_size, replicas, steps=None, advice=None):
+    """Raises for an array whose batches the replicas couldn't share equally.
+
+    Args:
+        argument: String, the argument that the array came in.
+        count: Integer, its images.
+        batch_size: Integer, as given to `fit`, or `None` for Keras's 32.
+        replicas: Integer.
+        steps: Integer, the batches that are taken in all, or `None` for all there are.
+        advice: String, what to do. Defaults to the slice to take.
+
+    Raises:
+        ValueError: If there is a batch that `replicas` doesn't divide.
+    """
+    batch_size = min(batch_size or 32, count)
+    if not batch_size:
+        return
+    is_last_needed = steps is None or steps > count // batch_size
+    left = count % batch_size if is_last_needed else 0
+    if batch_size % replicas == 0 and left % replicas == 0:
+        return
+    size = max(batch_size - batch_size % replicas, replicas)
+    most = count - count % size % replicas
+    advice = advice or f"take `{argument}[:{most}]`, labels too, with batch_size={size}"
+    last = f", the last one of {left}" if left else ""
+    raise ValueError(
+        f"`{argument}` must yield batches that the {replicas} replicas divide: {advice}. "
+        f"Received: {argument} of {count} images in batches of {batch_size}{last}"
+    )
+
+
+def check_dense(**values):
+    """Raises for what isn't one dense array, by the name of the argument."""
+    for name, value in values.items():
+        kind = type(value).__name__
+        if isinstance(value, (list, tuple)):
+            advice = "`np.asarray` makes one of equally large parts"
+            kind = f"a {kind} of {len(value)}"
+        elif isinstance(value, dict):
+            kind, advice = f"a dict with the keys {list(value)}", "give the array in it"
+        elif "Ragged" in kind:
+            advice = "make it dense with `to_tensor()`"
+        elif "Sparse" in kind or type(value).__module__.startswith("scipy.sparse"):
+            advice = "make it dense, as with `tf.sparse.to_dense`"
+        elif str(getattr(value, "dtype", "")) == "object":
+            kind, advice = "an array of objects", "give all its parts one shape and a plain dtype"
+        else:
+            continue
+        raise ValueError(
+            f"`{name}` must be one dense array or tensor: {advice}. Received: {name}={kind}"
+        )
 
 
 def _is_absent(part):

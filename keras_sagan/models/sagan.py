@@ -44,6 +44,7 @@ from keras_sagan.ops.compiled import compiled_parts
 from keras_sagan.ops.latent import sample_latents
 
 TTUR = {"g_learning_rate": 1e-4, "d_learning_rate": 4e-4, "beta_1": 0.0, "beta_2": 0.999}
+SPLIT = "give `validation_data` that they divide in place of `validation_split`"
 METRICS = (
     *("g_loss", "d_loss", "real_logits", "fake_logits", "real_accuracy", "fake_accuracy"),
     *("real_in_margin", "fake_in_margin"),
@@ -471,10 +472,12 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 data that don't fit; their range is checked on the first batch.
         """
         _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
+        batches.check_given(x, y)
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # Keras's default would only warn here.
         self._check_scope("fit")
         given = inspect.signature(super().fit).bind_partial(x, y, *args, **kwargs).arguments
+        self._check_shares_of_arrays(**given)
         for callback in keras.tree.flatten(given.get("callbacks")):
             if hasattr(callback, "continue_data"):
                 x = callback.continue_data(self, x, given.get("steps_per_epoch"))
@@ -499,6 +502,9 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             ValueError: For data that don't fit; their range is checked on the first batch.
         """
         self._check_scope("evaluate")
+        given = inspect.signature(super().evaluate).bind(*args, **kwargs).arguments
+        batches.check_given(given.get("x"), given.get("y"))
+        self._check_shares("x", given.get("x"), given.get("batch_size"), given.get("steps"))
         if not kwargs.get("_use_cached_eval_dataset"):  # Keras's own, in `fit`.
             self._checks["evaluate"].begin()
         return super().evaluate(*args, **kwargs)
@@ -506,6 +512,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
         """Trains on one batch, as `keras.Model.train_on_batch` does; data as in `fit`."""
         _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
+        batches.check_given(x, y)
         self._check_scope("train_on_batch")
         self._checks["fit"].begin(is_new_data=False)
         return super().train_on_batch(x, y, return_dict=return_dict)
@@ -513,9 +520,31 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
         """Reports the losses on one batch, as `keras.Model.test_on_batch` does."""
         _refuse_weights(sample_weight=sample_weight)
+        batches.check_given(x, y)
         self._check_scope("test_on_batch")
         self._checks["evaluate"].begin(is_new_data=False)
         return super().test_on_batch(x, y, return_dict=return_dict)
+
+    def _check_shares_of_arrays(self, x, batch_size=None, validation_split=0.0, **given):
+        """Raises before training for arrays in batches that the replicas can't share equally."""
+        steps = given.get("steps_per_epoch")
+        if steps is not None:
+            steps *= given.get("epochs", 1) - given.get("initial_epoch", 0)
+        validation = given.get("validation_data"), given.get("validation_steps")
+        validation_size = given.get("validation_batch_size") or batch_size
+        if isinstance(validation[0], (tuple, list)):
+            self._check_shares("validation_data", validation[0][0], validation_size, validation[1])
+        if not validation_split or not hasattr(x, "shape"):
+            self._check_shares("x", x, batch_size, steps)
+            return
+        count = int(x.shape[0] * (1.0 - validation_split))  # As Keras splits it.
+        self._check_shares("x", x[:count], batch_size, steps, SPLIT)
+        self._check_shares("x", x[count:], validation_size, validation[1], SPLIT)
+
+    def _check_shares(self, argument, x, batch_size, steps, advice=None):
+        replicas = self._strategy.num_replicas_in_sync
+        if replicas > 1 and hasattr(x, "shape") and not is_multi_worker(self._strategy):
+            batches.check_shares(argument, x.shape[0], batch_size, replicas, steps, advice)
 
     def _check_scope(self, method, or_outside=True):
         strategy = tf.distribute.get_strategy()
@@ -544,6 +573,18 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         """Nothing: the networks are built already, and Keras would use up a batch."""
 
     # Saving
+
+    def export(self, filepath, *args, **kwargs):
+        """Raises: a GAN has two networks, and `export_generator` writes the one that is used.
+
+        Raises:
+            ValueError: Always, with the call to make.
+        """
+        raise ValueError(
+            "`export` must not be called on a SAGAN: "
+            "`keras_sagan.models.export_generator(model, directory)` writes its generator as "
+            f"SavedModel, ONNX and LiteRT. Received: filepath={filepath!r}"
+        )
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object

@@ -12,6 +12,7 @@ from keras_sagan.checks import (
     check_string,
     require,
 )
+from keras_sagan.visualization.fonts import drawable_names
 from keras_sagan.visualization.grid import check_images
 from keras_sagan.visualization.optional import new_figure, parent_made
 from keras_sagan.visualization.query_points import check_points
@@ -124,6 +125,7 @@ def plot_attention(
             f"`row_labels` must name each of the {len(images)} images. "
             f"Received: row_labels={row_labels!r}"
         )
+    row_labels = drawable_names(row_labels, "row_labels", "row")
     rows = scores_under_points(scores, points, images.shape)
     limit = color_limit(rows)
     layout = Layout(images.shape, points.shape[1], title, row_labels)
@@ -136,13 +138,15 @@ def plot_attention(
             fontsize=fitted_size(title, 8.5, layout.panels_right - layout.left),
             fontweight="bold",
             va="top",
+            parse_math=False,
         )
     for index, image in enumerate(images):
         axes = add_panel(figure, layout, index, 0, as_rgb(image))
         draw_dots(axes, points[index], layout)
         if row_labels is not None:
-            label = str(row_labels[index])
-            axes.set_ylabel(label, fontsize=fitted_size(label, 7, layout.row_step), labelpad=5)
+            label = row_labels[index]
+            size = fitted_size(label, 7, layout.row_step)
+            axes.set_ylabel(label, fontsize=size, labelpad=5, parse_math=False)
         if index == 0:
             axes.set_title("image and queries", fontsize=7, pad=4)
         for number, scores_row in enumerate(rows[index]):

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_sagan.visualization.fonts import drawable_names
+
 
 def spread_classes(num_classes, count):
     """Chooses classes that are spread evenly over all there are.
@@ -25,7 +27,8 @@ def names_of(labels, class_names, num_classes):
         num_classes: Integer. How many classes the model has.
 
     Returns:
-        List of strings: the names, or the labels themselves.
+        List of strings: the names, `"class 3"` for one that no font has the signs for, or the
+        labels themselves.
 
     Raises:
         ValueError: If there isn't one name for each class.
@@ -37,4 +40,5 @@ def names_of(labels, class_names, num_classes):
             f"`class_names` must name each of the model's {num_classes} classes. "
             f"Received: class_names of length {len(class_names)}"
         )
-    return [str(class_names[label]) for label in labels]
+    names = drawable_names(class_names)
+    return [names[label] for label in labels]

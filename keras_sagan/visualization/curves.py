@@ -61,7 +61,7 @@ def plot_curves(history, path=None, title=None):
     figure = new_figure(2.35 * columns, height, DPI)
     figure.set_layout_engine("constrained", w_pad=0.06, h_pad=0.06, wspace=0.04, hspace=0.06)
     if title:
-        figure.suptitle(title, fontsize=9, fontweight="bold")
+        figure.suptitle(title, fontsize=9, fontweight="bold", parse_math=False)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     epochs = np.concatenate([epochs for epochs, _ in series.values()])
     first, last = epochs.min(), max(epochs.max(), epochs.min() + 1)
@@ -240,13 +240,20 @@ def draw_panel(axes, title, series, legend_height):
             markersize=2.4,
             label=labels.get(name, "_"),
         )
-    axes.set_title(title, fontsize=7.5, fontweight="bold", loc="left", pad=legend_height + 6)
+    axes.set_title(
+        title,
+        fontsize=7.5,
+        fontweight="bold",
+        loc="left",
+        pad=legend_height + 6,
+        parse_math=False,
+    )
     axes.set_xlabel("epoch", fontsize=6.5, color=GREY, labelpad=2)
     style_axes(axes, title, series)
     shift = require("matplotlib.transforms").ScaledTranslation(
         0, (legend_height + 1.5) / 72, axes.figure.dpi_scale_trans
     )
-    axes.legend(
+    legend = axes.legend(
         fontsize=5.5,
         frameon=False,
         ncols=legend_shape(series)[1],
@@ -260,6 +267,8 @@ def draw_panel(axes, title, series, legend_height):
         handletextpad=0.5,
         labelspacing=0.25,
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def style_axes(axes, title, series):

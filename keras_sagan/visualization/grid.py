@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from keras_sagan.checks import check_integer, check_list, check_path, require
+from keras_sagan.visualization.fonts import drawable_names, font_for
 from keras_sagan.visualization.optional import parent_made
 
 # The shortest side, in pixels, that an image of a sample grid is enlarged to.
@@ -122,7 +123,8 @@ def sample_grid(images, row_labels=None, rows=None, columns=None, padding=2, sca
     Args:
         images: uint8 array in [0, 255] of shape `(batch, height, width)` or
             `(batch, height, width, channels)` with 1 or 3 channels.
-        row_labels: List of strings, one for each row, written to its left. Defaults to `None`.
+        row_labels: List of strings, one for each row, written to its left. `row 3` is written for
+            one that no font has the signs for. Defaults to `None`.
         rows: Integer. Rows of the grid. Defaults to `len(row_labels)` where there are labels, and
             to as many as the columns need otherwise.
         columns: Integer. Columns of the grid. Defaults to a grid that is nearly square.
@@ -161,7 +163,8 @@ def sample_grid(images, row_labels=None, rows=None, columns=None, padding=2, sca
     if grid.shape[-1] == 1:
         grid = grid.repeat(3, axis=-1)
     step = images.shape[1] * scale + padding
-    margin = label_margin([str(label) for label in row_labels], step, padding, grid.shape[0])
+    row_labels = drawable_names(row_labels, "row_labels", "row")
+    margin = label_margin(row_labels, step, padding, grid.shape[0])
     return np.concatenate([margin, grid], axis=1)
 
 
@@ -183,7 +186,7 @@ def label_margin(row_labels, step, padding, height):
         uint8 array of shape `(height, width, 3)`, as wide as the longest name needs.
     """
     image_module, draw_module = require("PIL.Image"), require("PIL.ImageDraw")
-    font = require("PIL.ImageFont").load_default(size=min(max(step * 0.24, 11), 28))
+    font = font_for(row_labels, size=min(max(step * 0.24, 11), 28))
     space = round(font.size * 0.6)
     width = math.ceil(max(font.getlength(label) for label in row_labels)) + 2 * space
     margin = image_module.new("RGB", (width, height), "white")
@@ -238,7 +241,7 @@ def read_image(path):
     Returns:
         uint8 array in [0, 255] of shape `(height, width, channels)` with 1 or 3 channels.
     """
-    with require("PIL.Image").open(path) as picture:
+    with require("PIL.Image").open(check_path("path", path)) as picture:
         is_grey = picture.mode in ("1", "L", "I", "I;16", "F")
         pixels = np.asarray(picture.convert("L" if is_grey else "RGB"))
     return pixels if pixels.ndim == 3 else pixels[..., None]

@@ -91,3 +91,29 @@ def test_without_matplotlib_it_fails_before_training(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match='\npip install "keras_sagan\\[plot\\]"$'):
         AttentionFigure(tmp_path)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_images_that_cannot_be_drawn_are_refused_when_training_begins(
+    channels, tmp_path, stub_gan, run_fit
+):
+    model = stub_gan()
+    model.image_shape = (8, 8, channels)
+    weights = model.get_weights()
+    with pytest.raises(ValueError, match=rf"`AttentionFigure` .* 1 or 3 channels.*{channels}\)"):
+        run_fit(model, [AttentionFigure(tmp_path)])
+    assert model.get_weights() == weights and not model.dense.built and not files(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (2, 4, 4, 1), (2, 8, 8), ()])
+def test_real_images_of_another_shape_are_refused_when_training_begins(
+    shape, tmp_path, stub_gan, run_fit
+):
+    model = stub_gan(gammas=("generator/a", "discriminator/b"))
+    model.image_shape = (8, 8, 1)
+    callback = AttentionFigure(tmp_path, real_images=np.zeros(shape), real_labels=[0, 1])
+    with pytest.raises(ValueError, match=r"`real_images` must have shape \(batch, 8, 8, 1\)"):
+        run_fit(model, [callback])
+    callback.real_images = np.zeros((3, 8, 8, 1))
+    with pytest.raises(ValueError, match=r"`real_labels` must have shape \(3,\).*\(2,\)"):
+        run_fit(model, [callback])

@@ -278,3 +278,24 @@ def test_python_m():
     command = [sys.executable, "-m", "keras_sagan", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0 and done.stdout.startswith("keras_sagan 0.")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--output=~/x"],
+        ["train", "--images=~/x"],
+        ["train", "--data-dir=~/x"],
+        ["train", "--inception=~/x"],
+        ["sample", "~/x"],
+        ["sample", "run", "--output=~/x"],
+        ["attention", "run", "--output=~/x"],
+        ["evaluate", "run", "--output=~/x"],
+        ["evaluate", "run", "--reference=~/x"],
+        ["evaluate", "run", "--held-out=~/x"],
+        ["export", "run", "--output=~/x"],
+    ],
+)
+def test_paths_begin_in_the_home_folder(arguments, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert "/home/ada/x" in vars(build_parser().parse_args(arguments)).values()

@@ -210,3 +210,48 @@ def test_a_missing_file_is_named(stored, on_error):
 def test_on_error_is_checked():
     with pytest.raises(ValueError, match="`on_error` must be .*Received: on_error='ignore'"):
         load_tfds("cifar10", on_error="ignore")
+
+
+def test_images_alone(stored):
+    folder, _ = stored
+    dataset, info = load(folder, use_labels=False)
+    assert (info.num_classes, info.class_names) == (None, None)
+    for images, (expected, _) in zip(dataset.take(2), batches(load(folder)[0], 2)):
+        np.testing.assert_array_equal(images, expected)
+    with pytest.raises(ValueError, match="`use_labels` must be True or False"):
+        load(folder, use_labels=None)
+
+
+def test_images_whose_labels_are_withheld(tmp_path):
+    """As in the `test` of imagenet2012 and the `unlabelled` of stl10, where each label is -1."""
+
+    class HiddenLabels(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=(None, None, 1)),
+                "label": tfds.features.ClassLabel(num_classes=3),
+            }
+            return self.dataset_info_from_configs(
+                features=tfds.features.FeaturesDict(features), supervised_keys=("image", "label")
+            )
+
+        def _split_generators(self, dl_manager):
+            return {"test": ((i, {"image": grey(i), "label": -1}) for i in range(4))}
+
+        def _generate_examples(self):
+            raise NotImplementedError
+
+    HiddenLabels(data_dir=str(tmp_path)).download_and_prepare()
+
+    def read(**kwargs):
+        options = {"image_size": 4, "batch_size": 2, "data_dir": str(tmp_path), **kwargs}
+        return load_tfds("hidden_labels", "test", **options)
+
+    dataset, info = read(use_labels=False)
+    assert info.num_images == 4 and info.num_classes is None
+    seen = np.concatenate([images.numpy() for images in dataset.take(2)])
+    assert sorted(seen[:, 0, 0, 0]) == [0, 10, 20, 30]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="use_labels=False"):
+        batches(read()[0], 1)

@@ -302,3 +302,78 @@ def test_generator_that_does_not_fit_the_discriminator():
         SAGAN(generator, tiny.build_discriminator(5), 3)
     with pytest.raises(ValueError, match="(?s)`discriminator` must take .* together with labels"):
         SAGAN(tiny.build_generator(5), discriminator, 3, 5)
+
+
+# Data that aren't dense arrays
+
+UINT8 = np.zeros((4, 8, 8, 2), "uint8")
+IDS = np.arange(4)
+RAGGED = tf.ragged.constant([[0], [1, 2], [], [3]])
+SPARSE = tf.sparse.from_dense(np.eye(5, dtype="int32")[IDS])
+OBJECTS = np.array([0, 1, 2, None], dtype=object)
+NOT_DENSE = {
+    "ragged": (RAGGED, "make it dense with `to_tensor"),
+    "sparse": (SPARSE, "make it dense, as with `tf.sparse.to_dense`.*SparseTensor"),
+    "dict": ({"label": IDS}, r"give the array in it.*a dict with the keys \['label'\]"),
+    "list of arrays": ([IDS, IDS], "`np.asarray` makes one.*a list of 2"),
+    "list": (list(IDS), "`np.asarray` makes one.*a list of 4"),
+    "tuple": ((IDS,), "`np.asarray` makes one.*a tuple of 1"),
+    "objects": (OBJECTS, "give all its parts one shape.*an array of objects"),
+}
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    model = tiny.build_sagan()
+    model.compile(run_eagerly=True)
+    return model
+
+
+@pytest.mark.parametrize("kind", NOT_DENSE)
+@pytest.mark.parametrize("method", ["fit", "evaluate", "train_on_batch", "test_on_batch"])
+def test_labels_that_are_not_dense(compiled, method, kind):
+    labels, match = NOT_DENSE[kind]
+    with pytest.raises(ValueError, match=f"`y` must be one dense array.*{match}"):
+        getattr(compiled, method)(UINT8, labels)
+    assert int(compiled.steps) == 0
+
+
+@pytest.mark.parametrize("kind", set(NOT_DENSE) - {"dict"})
+@pytest.mark.parametrize("method", ["fit", "evaluate", "train_on_batch", "test_on_batch"])
+def test_images_that_are_not_dense(compiled, method, kind):
+    images, match = NOT_DENSE[kind]
+    with pytest.raises(ValueError, match=f"`x` must be one dense array.*{match}"):
+        getattr(compiled, method)(images, IDS)
+    with pytest.raises(ValueError, match="`x` must be images.*Received: x=a dict.*'image'"):
+        getattr(compiled, method)({"image": UINT8}, IDS)
+    with pytest.raises(ValueError, match="`x` must be given.*Received: x=None"):
+        getattr(compiled, method)(None)
+
+
+@pytest.mark.parametrize(
+    "labels, match",
+    [
+        (RAGGED, "make it dense with `to_tensor"),
+        (SPARSE, "make it dense, as with"),
+        ({"label": IDS}, "give the array in it"),
+        ((IDS, IDS), "a tuple of 2"),
+    ],
+)
+def test_a_data_set_of_labels_that_are_not_dense(compiled, labels, match):
+    data = tf.data.Dataset.from_tensor_slices((UINT8, labels)).batch(2)
+    with pytest.raises(ValueError, match=f"`labels` must be one dense array.*{match}"):
+        compiled.fit(data, verbose=0)
+    with pytest.raises(ValueError, match=f"`labels` must be one dense array.*{match}"):
+        compiled.evaluate(data, verbose=0)
+
+
+def test_validation_labels_that_are_not_dense(compiled):
+    with pytest.raises(ValueError, match="`y` must be one dense array.*give the array in it"):
+        compiled.fit(UINT8, IDS, validation_data=(UINT8, {"label": IDS}), verbose=0)
+
+
+def test_export_names_the_function_to_call(compiled, tmp_path):
+    for options in ({}, {"format": "onnx"}):
+        with pytest.raises(ValueError, match="`keras_sagan.models.export_generator"):
+            compiled.export(tmp_path / "files", **options)
+    assert not any(tmp_path.iterdir())

@@ -19,6 +19,7 @@ from keras_sagan import (
     callbacks,
 )
 from keras_sagan.metrics import FrechetInceptionDistance
+from keras_sagan.models.batches import check_shares
 from keras_sagan.models.sagan import _update
 
 RNG = np.random.default_rng(0)
@@ -256,6 +257,39 @@ def test_batches_that_the_replicas_do_not_divide_are_refused(batch_size, sizes):
     with pytest.raises(ValueError, match=f"the `x` of `evaluate` must yield batches.*{sizes}"):
         uneven = data(batch_size, drop_remainder=False).skip(int(batch_size == 39))
         model.evaluate(uneven, verbose=0)
+
+
+def fits(model, count, batch_size=None, **kwargs):
+    return model.fit(IMAGES[:count], LABELS[:count], batch_size=batch_size, verbose=0, **kwargs)
+
+
+def test_arrays_that_the_replicas_do_not_divide_are_refused_before_training():
+    with two_replicas().scope():
+        model = make_model()
+        model.compile(run_eagerly=True)
+    odd = IMAGES[:5], LABELS[:5]
+    started = []
+    note = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: started.append(1))
+    for name, advice, count, batch_size, kwargs in (
+        ("x", r"take `x\[:38\]`, labels too, with batch_size=32", 39, None, {}),
+        ("x", r"take `x\[:8\]`, labels too, with batch_size=8", 9, 8, {}),
+        ("x", r"take `x\[:8\]`, labels too, with batch_size=2", 8, 3, {}),
+        ("x", r"take `x\[:2\]`, labels too, with batch_size=2", 3, 4, {}),
+        ("x", r"take `x\[:8\]`, labels too, with batch_size=8", 9, 8, {"steps_per_epoch": 2}),
+        ("x", "give `validation_data` that", 9, 4, {"validation_split": 0.2}),
+        ("validation_data", r"take `validation_data\[:4\]`", 8, 4, {"validation_data": odd}),
+    ):
+        with pytest.raises(ValueError, match=f"`{name}` must yield batches that the 2 .*{advice}"):
+            fits(model, count, batch_size, callbacks=[note], **kwargs)
+    with pytest.raises(ValueError, match=r"`x` must yield .*take `x\[:4\]`.*Received: x of 5"):
+        model.evaluate(*odd, batch_size=4, verbose=0)
+    assert not started and copies(model.steps)[0] == 0
+    for count, batch_size in ((38, 32), (8, 8), (8, 2), (2, 2)):  # What the messages advise.
+        check_shares("x", count, batch_size, 2)
+    taken = fits(model, 4, 2, steps_per_epoch=1, validation_data=(IMAGES[:4], LABELS[:4]))
+    assert taken.epoch == [0]
+    fits(model, 5, 4, steps_per_epoch=1)  # The odd batch is never reached.
+    assert copies(model.steps)[0] == 2
 
 
 def test_evaluate_generate_and_all_callbacks(tmp_path):
