@@ -1,8 +1,10 @@
 """The averaged generator: an exponential moving average of all that a generator has."""
 
+import keras
 import tensorflow as tf
 from keras import backend
 
+from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
 from keras_sagan.ops.normalization import matching_momentum, ramped_momentum
 
 RAMP_UP = 0.05  # The half-life of the average is at most this share of the steps taken.
@@ -24,15 +26,34 @@ def update_average(average, generator, steps, ema_momentum, ema_start=0):
     taken = tf.cast(steps.value, "float32")
     ramp = tf.pow(0.5, 1.0 / (RAMP_UP * tf.maximum(taken, 1e-3)))
     momentum = tf.where(taken < ema_start, 0.0, tf.minimum(ema_momentum, ramp))
-    momenta = {}
-    for layer in generator._flatten_layers():
-        if hasattr(layer, "moving_mean"):
-            own = ramped_momentum(layer.momentum, steps.value)
-            for statistic in (layer.moving_mean, layer.moving_variance):
-                momenta[id(statistic)] = matching_momentum(momentum, own)
+    momenta = {
+        key: matching_momentum(momentum, ramped_momentum(own, steps.value))
+        for key, own in moving_statistics(generator, ConditionalBatchNorm).items()
+    }
     for mean, variable in zip(average.variables, generator.variables):
         value = variable.value
         if backend.is_float_dtype(variable.dtype):
             share = tf.cast(1.0 - momenta.get(id(variable), momentum), variable.dtype)
             value = tf.where(share == 1, value, mean + share * (value - mean))
         mean.assign(value)
+
+
+def moving_statistics(network, *kinds):
+    """Returns the momentum of the moving statistics of a network's batch norms.
+
+    Args:
+        network: Keras model.
+        *kinds: Classes of layers to find besides `keras.layers.BatchNormalization`.
+
+    Returns:
+        Dictionary from the id of a variable to a float below 1; those that never move are left
+        out.
+    """
+    norms = (keras.layers.BatchNormalization, *kinds)
+    found = [x for x in network._flatten_layers() if isinstance(x, norms) and x.built]
+    return {
+        id(statistic): float(norm.momentum)
+        for norm in found
+        for statistic in (norm.moving_mean, norm.moving_variance)
+        if norm.momentum < 1
+    }

@@ -1,5 +1,6 @@
 """What a batch of training data may look like, and its way to model space."""
 
+import itertools
 import warnings
 
 import numpy as np
@@ -198,9 +199,8 @@ class RangeWarning:
     """
 
     def __init__(self, argument):
-        # Floats are of the wrong range more often than not; a few dark uint8 pictures are not.
         advice = "rescale floats to [-1, 1] and uint8 to [0, 255]"
-        self._of_floats = FilledRange(f"Float `{argument}`", advice, many=1)
+        self._of_floats = FilledRange(f"Float `{argument}`", advice)
         self._of_uint8 = FilledRange(f"uint8 `{argument}`", advice)
 
     def __call__(self, images):
@@ -208,6 +208,8 @@ class RangeWarning:
         if images.dtype == np.uint8:
             self._of_uint8(images, 0, 255)
         else:
+            # Floats without a negative number are hardly ever in [-1, 1]; a few may be dark.
+            self._of_floats.many = 1 if images.size and images.min() >= 0 else 4
             self._of_floats(images, -1, 1)
 
 
@@ -234,7 +236,7 @@ class BatchCheck:
         self.num_classes = num_classes
         self.image_shape = image_shape
         self.has_passed = True  # Whether a batch has, since `begin`.
-        self._seen = np.zeros(num_classes or 0, "int64")  # Images of each class, since `begin`.
+        self._seen, self._num_seen = set(), 0  # Classes and labels, since `begin`.
         self._has_seen_all = True
         self._warn_of_range = RangeWarning("images")
 
@@ -247,7 +249,7 @@ class BatchCheck:
         if is_new_data:
             self._warn_of_range = RangeWarning("images")
         self.has_passed = False
-        self._seen[:] = 0
+        self._seen, self._num_seen = set(), 0
         self._has_seen_all = True
 
     def __call__(self, parts):
@@ -266,7 +268,8 @@ class BatchCheck:
             self._warn_of_range(check_values(images, self.image_shape))
             if labels is not None:
                 labels = np.asarray(ops.convert_to_numpy(labels))
-                self._seen += np.bincount(labels, minlength=self.num_classes)
+                self._seen.update(labels.tolist())
+                self._num_seen += len(labels)
 
     def warn_of_missing_classes(self, is_whole):
         """Warns of classes without an image in what was seen since `begin`.
@@ -278,17 +281,21 @@ class BatchCheck:
         Returns:
             Boolean, whether it warned.
         """
-        missing = np.flatnonzero(self._seen == 0)
-        count = len(self._seen)
-        is_whole = is_whole and self._has_seen_all
-        is_enough = is_whole or self._seen.sum() > count * np.log(1000 * count)
-        if not (self._seen.any() and missing.size and is_enough):
+        if not self._seen:
             return False
-        names = ", ".join(map(str, missing[:10])) + (", …" if missing.size > 10 else "")
+        count = self.num_classes
+        is_whole = is_whole and self._has_seen_all
+        is_enough = is_whole or self._num_seen > count * np.log(1000 * count)
+        if len(self._seen) == count or not is_enough:
+            return False
+        missing = [*itertools.islice((x for x in range(count) if x not in self._seen), 11)]
+        names = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
+        among = "" if is_whole else f" in the first {self._num_seen}"
         warnings.warn(
-            f"`{self.argument}` has no image of {missing.size} of num_classes={count} classes: "
-            f"{names}. They are trained as fakes alone, and `generate(labels=None)` draws them "
-            "too: build the networks and SAGAN for the classes there are, numbered from 0.",
+            f"`{self.argument}` has no image{among} of {count - len(self._seen)} of "
+            f"num_classes={count} classes: {names}. They are trained as fakes alone, and "
+            "`generate(labels=None)` draws them too: build the networks and SAGAN for the classes "
+            "there are, numbered from 0.",
             stacklevel=3,
         )
         return True

@@ -15,6 +15,10 @@ LABEL_TABLES = {
 }
 
 
+# What changes the shape or the dtype of labels alone.
+KEEP_LABELS = ("Reshape", "Flatten", "ExpandDims", "Squeeze", "Cast", "Identity", "GetItem")
+
+
 def connect(generator, discriminator, latent_dim, num_classes):
     """Builds both networks by calling one after the other.
 
@@ -66,8 +70,9 @@ def connect(generator, discriminator, latent_dim, num_classes):
 def _check_logits(logits):
     """Raises unless a discriminator gives one logit an image, or one for each place of a map."""
     shape = tuple(getattr(logits, "shape", ()))
-    is_patch_map = len(shape) == 4 and shape[1] == 1  # Channels first.
-    if not shape or (len(shape) > 1 and shape[-1] != 1 and not is_patch_map):
+    is_patch_map = len(shape) == 4 and shape[1] == 1 and shape[2] != 1  # Channels first.
+    is_one_for_all = not shape or shape[0] == 1
+    if is_one_for_all or (len(shape) > 1 and shape[-1] != 1 and not is_patch_map):
         received = f"outputs of shape {shape}"
         if not hasattr(logits, "shape"):
             shapes = keras.tree.map_structure(lambda x: tuple(x.shape), logits)
@@ -112,8 +117,15 @@ def _may_take_labels(step):
     """Whether an operation may look up labels, as far as can be told."""
     if isinstance(step, ConditionalBatchNorm):
         return step.num_classes > 1  # One with a single class ignores them.
-    inputs = keras.tree.flatten(getattr(step, "input", None))  # Known in a graph of layers.
-    return not inputs or inputs[0] is None or tuple(inputs[0].shape) in ((None,), (None, 1))
+    while True:
+        inputs = keras.tree.flatten(getattr(step, "input", None))  # Known in a graph of layers.
+        if not inputs or inputs[0] is None:
+            return True
+        step = inputs[0]._keras_history.operation
+        if isinstance(step, keras.layers.InputLayer):
+            return len(inputs[0].shape) < 3 and inputs[0].shape[0] is None
+        if type(step).__name__ not in KEEP_LABELS:
+            return False
 
 
 def _check_first_input(network, shape):

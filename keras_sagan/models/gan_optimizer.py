@@ -1,5 +1,7 @@
 """One optimizer over those of both networks, and the learning rates that they share."""
 
+import contextlib
+import contextvars
 import math
 import types
 import warnings
@@ -9,6 +11,7 @@ from keras import ops
 
 LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
 NAMES = ("g_optimizer", "d_optimizer")
+_IN_STEP = contextvars.ContextVar("in_step", default=False)
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
@@ -201,9 +204,19 @@ def follow_steps(name, optimizer, steps):
         if taken and is_new and isinstance(each._learning_rate, LearningRateSchedule):
             warnings.warn(
                 f"`{name}` is new, and its LearningRateSchedule begins at step {taken}: schedules "
-                "follow `model.steps`. Call `model.steps.assign(0)` for one that begins at step 0.",
+                "follow `model.steps`. Make one that expects that step.",
                 stacklevel=4,
             )
+
+
+@contextlib.contextmanager
+def in_step():
+    """Has schedules follow `model.steps` from the first step on, for updates inside."""
+    token = _IN_STEP.set(True)
+    try:
+        yield
+    finally:
+        _IN_STEP.reset(token)
 
 
 def _with_inner(optimizer):
@@ -217,9 +230,12 @@ def _evaluate_at(optimizer, steps):
     own = type(optimizer)._get_current_learning_rate
 
     def rate(self):
-        if isinstance(self._learning_rate, LearningRateSchedule):
-            return self._learning_rate(ops.cast(steps, self._iterations.dtype))
-        return own(self)
+        if not isinstance(self._learning_rate, LearningRateSchedule):
+            return own(self)
+        count = ops.cast(steps, self._iterations.dtype)
+        if not _IN_STEP.get():  # A `train_step` of the user's own may count no steps.
+            count = ops.where(count > 0, count, self._iterations)
+        return self._learning_rate(count)
 
     # On the instance, as its class is Keras's or the user's.
     optimizer._get_current_learning_rate = types.MethodType(rate, optimizer)

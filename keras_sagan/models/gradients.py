@@ -4,17 +4,18 @@ Variables are read, new states are returned. So each function can be compiled by
 replica of a strategy, while the optimisers' collectives and all assignments stay outside.
 """
 
-import contextlib
+import collections
 
 import keras
 import tensorflow as tf
-from keras import backend, layers, ops
+from keras import ops
 
 from keras_sagan.layers.normalized_kernels import (
     given_kernels,
     normalize_kernels,
     normalized_layers,
 )
+from keras_sagan.models.averaging import moving_statistics
 from keras_sagan.models.judging import call, judge, judge_both
 from keras_sagan.ops.normalization import ramped_momentum
 
@@ -52,74 +53,45 @@ def discriminator_gradients(model, kernels, images, labels, latents, fake_labels
     real, fake = (images, labels), (tf.stop_gradient(fake_images), fake_labels)
 
     def loss_function():
-        with ramped_statistics(model.discriminator, model.steps.value * model.d_steps):
-            logits = judge_both(model.discriminator, real, fake, True, model.judges_apart)
+        logits = judge_both(model.discriminator, real, fake, True, model.judges_apart)
         return model.loss_functions.discriminator(*logits), logits
 
-    return _gradients(model.discriminator, model.d_optimizer, loss_function, share)
+    updates = model.steps.value * (model.d_steps * (2 if model.judges_apart else 1))
+    return _gradients(model.discriminator, model.d_optimizer, loss_function, share, updates)
 
 
 def generator_gradients(model, kernels, latents, labels, share):
     """Gradients of the generator's loss; arguments and results as in `discriminator_gradients`."""
 
     def loss_function():
-        with (
-            given_kernels(generator_layers(model), kernels),
-            ramped_statistics(model.generator, model.steps.value),
-        ):
+        with given_kernels(generator_layers(model), kernels):
             images = call(model.generator, latents, labels, training=True)
         # The discriminator's state and its own losses belong to its own step: dropped here.
         with keras.StatelessScope():
             logits = judge(model.discriminator, images, labels, training=True)
         return model.loss_functions.generator(logits), logits
 
-    return _gradients(model.generator, model.g_optimizer, loss_function, share)
+    updates = model.steps.value
+    return _gradients(model.generator, model.g_optimizer, loss_function, share, updates)
 
 
-@contextlib.contextmanager
-def ramped_statistics(network, updates):
-    """Corrects the moving statistics of Keras's batch norms for their start, in one pass.
-
-    `ConditionalBatchNorm` does so by itself. Keras's layer would begin with a mean of 0 and a
-    variance of 1, of which a momentum of 0.99 leaves 13 % after 200 steps.
-
-    Args:
-        network: Keras model.
-        updates: Integer tensor, the updates made before.
-    """
-    norms = [x for x in network._flatten_layers() if isinstance(x, layers.BatchNormalization)]
-    momenta = [norm.momentum for norm in norms]
-    for norm, momentum in zip(norms, momenta):
-        dtype = backend.result_type(norm.compute_dtype, "float32")
-        norm.momentum = ops.cast(ramped_momentum(momentum, updates), dtype)
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta):
-            norm.momentum = momentum
-
-
-def _gradients(network, optimizer, loss_function, share):
+def _gradients(network, optimizer, loss_function, share, updates):
     variables = network.trainable_variables
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch([variable.value for variable in variables])
-        with _Assignments(tape) as scope:
+        with _Assignments(tape, moving_statistics(network), updates) as scope:
             loss, logits = loss_function()
-        # What layers added, and the regularizers of weights, which a scope would leave out.
-        own = scope.losses + [v.regularizer(v) for v in variables if v.regularizer is not None]
+            # The regularizers of weights, which a scope would leave out.
+            own = [v.regularizer(v) for v in variables if v.regularizer is not None]
+        own += scope.losses
         scaled = optimizer.scale_loss(sum((ops.cast(x, loss.dtype) for x in own), loss) * share)
-    assigned = [scope.get_current_value(v) for v in variables]
-    sources = [v.value for v in variables] + [x for x in assigned if x is not None]
-    # The gradient of a table that was only looked up is sparse.
-    found = [
-        tf.convert_to_tensor(x) if isinstance(x, tf.IndexedSlices) else x
-        for x in tape.gradient(scaled, sources)
-    ]
-    gradients, of_assigned = found[: len(variables)], iter(found[len(variables) :])
-    for index, value in enumerate(assigned):
-        if value is not None:
-            parts = [x for x in (gradients[index], next(of_assigned)) if x is not None]
-            gradients[index] = sum(parts) if parts else None
+    # Of each variable the value before, and each that was assigned to it.
+    sources = [[v.value, *scope.assigned.get(id(v), [])] for v in variables]
+    gradients = []
+    for found in tape.gradient(scaled, sources):
+        # The gradient of a table that was only looked up is sparse.
+        parts = [tf.convert_to_tensor(x) for x in found if x is not None]
+        gradients.append(sum(parts[1:], parts[0]) if parts else None)
     states = [scope.get_current_value(v) for v in network.variables]
     return gradients, states, loss, logits
 
@@ -130,18 +102,39 @@ class _Assignments(keras.StatelessScope):
     A layer that assigns a trainable variable in `call`, as Keras's `SpectralNormalization` does,
     uses the new value from there on. Its gradient is that of the new value, as in a plain loop,
     where the assignment hides how the value was computed.
+
+    The moving statistics of Keras's batch norms forget their initial values, as those of
+    `ConditionalBatchNorm` do by themselves: of a mean of 0 and a variance of 1, a momentum of 0.99
+    would leave 13 % after 200 steps.
+
+    Args:
+        tape: `tf.GradientTape`.
+        statistics: Dictionary from the id of a moving statistic to its momentum.
+        updates: Integer tensor, the updates of the statistics made before.
     """
 
-    def __init__(self, tape):
+    def __init__(self, tape, statistics, updates):
         super().__init__(collect_losses=True)
-        self._tape = tape
+        self._tape, self._statistics, self._updates = tape, statistics, updates
+        self.assigned = collections.defaultdict(list)
 
     def add_update(self, update):
         variable, value = update
-        if variable.trainable:
+        if id(variable) in self._statistics:
+            value = self._ramped(variable, value)
+        elif variable.trainable:
             value = ops.stop_gradient(value)
             self._tape.watch(value)
+        self.assigned[id(variable)].append(value)
         super().add_update((variable, value))
+
+    def _ramped(self, variable, value):
+        momentum = self._statistics[id(variable)]
+        earlier = self.assigned[id(variable)]
+        old = earlier[-1] if earlier else variable.value
+        kept = ramped_momentum(momentum, self._updates + len(earlier))
+        factor = ops.cast((1.0 - kept) / (1.0 - momentum), variable.dtype)
+        return old + (value - old) * factor
 
 
 def share_overflow(gradients):

@@ -26,7 +26,7 @@ from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.epoch_ends import log_rates_and_classes
 from keras_sagan.models.first_batch import warn_of_outputs
 from keras_sagan.models.fused_adam import FusedAdam
-from keras_sagan.models.gan_optimizer import GANOptimizer, follow_steps
+from keras_sagan.models.gan_optimizer import GANOptimizer, follow_steps, in_step
 from keras_sagan.models.generator import build_generator
 from keras_sagan.models.gradients import (
     discriminator_gradients,
@@ -203,8 +203,12 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             names -= {"generator", "discriminator", "self", "args", "kwargs", "name"}
             return {k: v for k, v in settings.items() if k in names}
 
-        # A subclass may hand on `*args, **kwargs`.
-        constructors = [c.__init__ for c in cls.__mro__ if issubclass(c, SAGAN)]
+        constructors = []
+        for each in cls.__mro__:  # A subclass may hand on `*args, **kwargs`.
+            constructors.append(each.__init__)
+            kinds = [x.kind for x in inspect.signature(each.__init__).parameters.values()]
+            if each is SAGAN or inspect.Parameter.VAR_KEYWORD not in kinds:
+                break
         arguments = [pick(build_generator), pick(build_discriminator), pick(*constructors)]
         ttur = {key: settings[key] for key in TTUR if key in settings}
         known = set(ttur).union(*arguments)
@@ -215,6 +219,11 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 f"its optimisers. Received: {', '.join(unknown)}"
             )
         for_generator, for_discriminator, for_model = arguments
+        if not any("ttur" in inspect.signature(f).parameters for f in constructors):
+            raise ValueError(
+                f"`from_preset` needs a constructor of {cls.__name__} that takes `ttur`, or "
+                f"`**kwargs` for `SAGAN`. Received: {cls.__name__}{inspect.signature(cls)}"
+            )
         return cls(
             build_generator(**for_generator),
             build_discriminator(**for_discriminator),
@@ -308,6 +317,11 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 beta_2=self.ttur["beta_2"],
             )
         optimizer = keras.optimizers.get(optimizer)
+        if optimizer is None:
+            raise ValueError(
+                f"`{side}_optimizer` must be a Keras optimizer, its name or configuration, or "
+                f'"auto". Received: {side}_optimizer=None'
+            )
         if any(x.use_ema for x in (optimizer, getattr(optimizer, "inner_optimizer", optimizer))):
             raise ValueError(
                 f"`{side}_optimizer` must not have use_ema=True: Keras would write the averages of "
@@ -324,10 +338,9 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
 
     @property
     def metrics(self):
-        # Keras's own list has those of a subclass and of layers, and a loss that nobody updates.
         own = list(self._trackers.values())
-        known = {id(metric) for metric in [*own, self._loss_tracker]}
-        return own + [metric for metric in super().metrics if id(metric) not in known]
+        known = {id(metric) for metric in own}
+        return own + [x for x in self._metrics if id(x) not in known]  # Those of a subclass.
 
     def train_step(self, data):
         images, labels = batches.unpack(data, self.num_classes)
@@ -400,7 +413,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         labels = None if labels is None else ops.convert_to_numpy(labels[:FEW])
         latents = sample_latents(len(images), self.latent_dim, np.random.default_rng(0))
         warn_of_outputs(self.generator, self.discriminator, latents, images, labels)
-        apart = has_batch_statistics(self.discriminator, images, labels)
+        apart = has_batch_statistics(self.discriminator, images.shape[1:], labels is not None)
         self.judges_apart = chief_decides(self._strategy, apart)
 
     def _draw(self, index, batch, step=None):
@@ -657,8 +670,8 @@ def _warn_of_unused_methods(model):
     for name in ("compute_loss", "compute_metrics"):
         if getattr(type(model), name) is not getattr(keras.Model, name):
             warnings.warn(
-                f"`{name}` of {type(model).__name__} is never called, as a GAN has two losses: "
-                "give `compile` a pair of functions as `loss`, or extend `train_step`.",
+                f"`{name}` of {type(model).__name__} is never called by SAGAN, as a GAN has two "
+                "losses: give `compile` a pair of functions as `loss`, or extend `train_step`.",
                 stacklevel=3,
             )
 
@@ -680,7 +693,8 @@ def _update(network, optimizer, found):
             variable.assign(state)
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         gradients = share_overflow(gradients)
-    optimizer.apply(gradients, network.trainable_variables)
+    with in_step():
+        optimizer.apply(gradients, network.trainable_variables)
     return loss, logits
 
 

@@ -229,7 +229,12 @@ def check_latents(name, latents, count, latent_dim):
     Raises:
         ValueError: For another shape, or NaN or infinite values.
     """
-    latents = np.asarray(latents, "float32")
+    try:
+        latents = np.asarray(latents, "float32")
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`{name}` must be an array of numbers. Received: {name}={latents!r}"
+        ) from error
     if latents.shape != (count, latent_dim):
         raise ValueError(
             f"`{name}` must have shape ({count}, {latent_dim}). "

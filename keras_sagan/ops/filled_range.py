@@ -15,7 +15,7 @@ class FilledRange:
     """
 
     def __init__(self, name, advice, many=MANY):
-        self._name, self._advice, self._many = name, advice, many
+        self._name, self._advice, self.many = name, advice, many
         self.reset()
 
     def reset(self):
@@ -24,13 +24,15 @@ class FilledRange:
 
     def __call__(self, images, low, high):
         """Looks at a batch of images that should fill the range from `low` to `high`."""
-        if not images.size or self._count >= self._many:
+        if not images.size or self._count >= self.many:
             return
         self._count += len(images)
         self._least = min(self._least, images.min())
         self._most = max(self._most, images.max())
+        if self._least == self._most:  # Images of one value tell nothing.
+            self._count = 0
         is_narrow = self._least < self._most <= self._least + 0.5001 * (high - low)
-        if self._count >= self._many and is_narrow:
+        if self._count >= self.many and is_narrow:
             warnings.warn(
                 f"{self._name} fill no more than half of the range ({low:g}, {high:g}): they lie "
                 f"in [{self._least:g}, {self._most:g}]. If that is their whole range, "

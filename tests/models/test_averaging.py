@@ -119,7 +119,8 @@ def test_statistics_of_keras_batch_norm_begin_with_plain_means(run_eagerly):
         variances.append(values.var((0, 1, 2)))
         model.train_on_batch(tiny.images(8))
         np.testing.assert_allclose(norm.moving_mean, np.mean(means, 0), atol=1e-5)
-        np.testing.assert_allclose(norm.moving_variance, np.mean(variances, 0), atol=1e-5)
+        # Of the 1 at the start a momentum of 0.999 leaves float32 three digits less.
+        np.testing.assert_allclose(norm.moving_variance, np.mean(variances, 0), atol=2e-4)
     assert norm.momentum == 0.999
 
 
@@ -175,3 +176,38 @@ def test_a_short_run_shows_what_it_learned(networks):
             metric.update_state(pictures, real=False)
             distances[name, kind] = float(metric.result())
         assert distances[name, "moving"] < 1.1 * distances[name, "batch"]
+
+
+class OwnNorm(layers.Layer):
+    """A user's norm, whose statistics have names of Keras's layer and no momentum."""
+
+    def build(self, shape):
+        self.moving_mean = self.add_weight(shape=(shape[-1],), trainable=False, name="mean")
+
+    def call(self, x, training=False):
+        if training:
+            mean = keras.ops.mean(x, axis=tuple(range(len(x.shape) - 1)))
+            self.moving_mean.assign(0.5 * self.moving_mean + 0.5 * mean)
+        return x - self.moving_mean
+
+
+class CarefulNorm(layers.BatchNormalization):
+    """A subclass that looks at its momentum while it is traced."""
+
+    def call(self, inputs, training=None, mask=None):
+        if not 0.0 < float(self.momentum) < 1.0:
+            raise ValueError("`momentum` must lie in (0, 1).")
+        return super().call(inputs, training=training, mask=mask)
+
+
+@pytest.mark.parametrize("norm", [OwnNorm, CarefulNorm])
+def test_norms_of_users(norm):
+    generator = keras.Sequential(
+        [keras.Input((3,)), layers.Dense(128), norm(), layers.Reshape(tiny.SHAPE)]
+        + [layers.Activation("tanh")]
+    )
+    discriminator = keras.Sequential([keras.Input(tiny.SHAPE), layers.Flatten(), layers.Dense(1)])
+    model = SAGAN(generator, discriminator, 3, ema_momentum=0.9)
+    model.compile(**tiny.sgd())
+    model.fit(tiny.images(8), batch_size=4, verbose=0)
+    assert np.isfinite(np.concatenate([x.ravel() for x in weights_of(model)])).all()

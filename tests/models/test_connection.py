@@ -42,9 +42,20 @@ class TwoHeads(keras.Model):
         (lambda x: {"logits": dense(1)(x), "class": dense(5)(x)}, "a dict of outputs.*'class'"),
         (dense(2), r"outputs of shape \(None, 2\)"),
         (lambda x: layers.Conv2D(2, 3)(x), r"outputs of shape \(None, 6, 6, 2\)"),
+        (lambda x: layers.Conv2D(2, 8)(x), r"outputs of shape \(None, 1, 1, 2\)"),
+        (lambda x: ops.mean(dense(1)(x), 0, keepdims=True), r"outputs of shape \(1, 1\)"),
         (lambda x: ops.mean(dense(1)(x)), r"outputs of shape \(\)"),
     ],
-    ids=["two heads", "unequal heads", "dict", "two logits", "two maps", "one for all"],
+    ids=[
+        "two heads",
+        "unequal heads",
+        "dict",
+        "two logits",
+        "two maps",
+        "two heads as one place",
+        "one row for all",
+        "one for all",
+    ],
 )
 def test_outputs_that_are_not_one_logit(outputs_of, received):
     with pytest.raises(ValueError, match=f"(?s)`discriminator` must give one logit.*{received}"):
@@ -125,6 +136,16 @@ def test_a_table_of_places_is_not_one_of_labels():
     def rows(labels):
         places = layers.Embedding(2, 4)(ops.arange(2))  # A position embedding.
         return layers.Embedding(10, 4)(labels) + ops.sum(places, axis=0, keepdims=True)
+
+    networks = labelled(rows), labelled(rows, "discriminator")
+    assert SAGAN(*networks, tiny.LATENT_DIM, num_classes=10).num_classes == 10
+
+
+def test_a_table_of_super_classes():
+    """A coarser class, computed of the label, has a smaller table."""
+
+    def rows(labels):
+        return layers.Embedding(2, 4)(ops.floor_divide(labels, 5))
 
     networks = labelled(rows), labelled(rows, "discriminator")
     assert SAGAN(*networks, tiny.LATENT_DIM, num_classes=10).num_classes == 10

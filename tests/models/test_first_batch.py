@@ -111,6 +111,19 @@ def test_half_a_range_in_attention_maps():
     assert warnings_of(model.attention_maps, 2 * half - 1, [0, 1]) == []
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_half_a_range_after_images_of_one_value(trained, value):
+    images = HALVES["[0, 1]"].copy()
+    images[:8] = value
+    (message,) = warnings_of(trained.fit, images, batch_size=8, shuffle=False, verbose=0)
+    assert NARROW in message
+
+
+def test_one_dim_picture_is_no_half_range():
+    dim = np.random.default_rng(0).uniform(-0.9, -0.2, (1, *tiny.SHAPE)).astype("float32")
+    assert warnings_of(tiny.build_sagan().attention_maps, dim, [0]) == []
+
+
 def test_a_later_batch_out_of_range(trained):
     images = np.concatenate([np.zeros((8, *tiny.SHAPE)), 255 * np.ones((8, *tiny.SHAPE))])
     data = tf.data.Dataset.from_tensor_slices(images.astype("float32")).batch(8)
@@ -138,6 +151,7 @@ ONE_SIDED = ["sigmoid", "relu", "hard_sigmoid", "softmax"]
         *(lambda name=name: generator(name) for name in ONE_SIDED),
         lambda: generator([layers.ReLU()]),
         lambda: generator([layers.Activation("sigmoid"), layers.Reshape(tiny.SHAPE)]),
+        lambda: generator([layers.Activation(lambda x: ops.sigmoid(x))]),
         lambda: subclassed_generator(ops.sigmoid),
         lambda: subclassed_generator(ops.relu),
     ],
@@ -148,13 +162,18 @@ def test_generator_with_one_sided_images(make):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: generator("linear"), lambda: generator([]), lambda: subclassed_generator(abs)]
+    "make, name",
+    [
+        (lambda: generator("linear"), "no activation"),
+        (lambda: generator([]), "no activation"),
+        (lambda: subclassed_generator(lambda x: 2.0 * x), "no activation"),
+        (lambda: generator("leaky_relu"), "leakyrelu"),
+        (lambda: generator("elu"), "elu"),
+    ],
 )
-def test_generator_without_an_activation(make):
-    if make().name.startswith("subclassed"):
-        make = lambda: subclassed_generator(lambda x: 2.0 * x)  # noqa: E731
+def test_generator_with_images_that_are_not_bounded(make, name):
     (message,) = fit(make(), discriminator())
-    assert "`generator` ends in no activation" in message
+    assert f"`generator` ends in {name}: its images may leave [-1, 1]" in message
 
 
 @pytest.mark.parametrize(
@@ -171,14 +190,24 @@ def test_discriminator_without_logits(make):
     assert "`discriminator` ends in " in message and "the losses need logits" in message
 
 
+def blended():
+    """Two pictures under a mask, as where a background is drawn apart."""
+    latents = keras.Input((3,))
+    one, other = (layers.Dense(128, activation="tanh")(latents) for _ in range(2))
+    mask = layers.Dense(128, activation="sigmoid")(latents)
+    images = layers.Add()([mask * one, (1.0 - mask) * other])
+    return keras.Model(latents, layers.Reshape(tiny.SHAPE)(images))
+
+
 @pytest.mark.parametrize(
     "networks",
     [
         (subclassed_generator(ops.tanh), subclassed_discriminator(lambda x: x)),
         (generator([layers.Activation("sigmoid"), layers.Rescaling(2.0, -1.0)]), discriminator()),
+        (blended(), discriminator(last=[layers.LeakyReLU()])),
         (generator("softsign"), discriminator(layers.LayerNormalization(), layers.Dropout(0.5))),
     ],
-    ids=["subclassed", "rescaled", "other layers"],
+    ids=["subclassed", "rescaled", "blended", "other layers"],
 )
 def test_good_ends(networks):
     assert fit(*networks) == []
@@ -224,6 +253,27 @@ def test_the_generator_learns_by_the_statistics_that_the_discriminator_saw(betwe
     assert sizes == ([6, 6] if is_seen_alone else [12])
 
 
+class Gated(layers.Layer):
+    """Batch statistics behind a gate that is closed at first."""
+
+    def build(self, shape):
+        self.gate = self.add_weight(shape=(), initializer="zeros")
+
+    def call(self, x):
+        return x + self.gate * ops.mean(x, axis=0, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [Gated, lambda: layers.BatchNormalization(gamma_initializer="zeros"), MinibatchDeviation],
+)
+@pytest.mark.parametrize("images", [IMAGES[:4], 0 * IMAGES[:4]], ids=["images", "black"])
+def test_batch_statistics_are_found_whatever_the_weights_and_the_data(between, images):
+    model = model_of(generator(), discriminator(between()))
+    model.fit(images, verbose=0)
+    assert model.judges_apart is True
+
+
 @pytest.mark.parametrize("run_eagerly", [True, False])
 def test_losses_by_batch_statistics(run_eagerly):
     keras.utils.set_random_seed(0)
@@ -266,4 +316,11 @@ def test_classes_of_data_that_are_not_seen_whole():
     data = tf.data.Dataset.from_tensor_slices(pairs).repeat().batch(8)
     assert warnings_of(model.fit, data, steps_per_epoch=1, verbose=0) == []  # Too few to tell.
     (message,) = warnings_of(model.fit, data, steps_per_epoch=8, verbose=0)
-    assert "has no image of 2 of num_classes=5 classes: 2, 4" in message
+    assert "has no image in the first 64 of 2 of num_classes=5 classes: 2, 4." in message
+
+
+def test_data_without_classes_that_are_not_seen_whole(trained):
+    data = tf.data.Dataset.from_tensor_slices(IMAGES).repeat().batch(8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        trained.fit(data, steps_per_epoch=2, verbose=0)

@@ -75,6 +75,52 @@ def plain_loop(generator, discriminator, images):
         descend(generator, loss, tape)
 
 
+def test_a_layer_that_is_called_twice():
+    """Each value that the kernel took has its part in the gradient."""
+    keras.utils.set_random_seed(0)
+    inner = layers.SpectralNormalization(layers.Dense(1, use_bias=False), power_iterations=3)
+    images = keras.Input(tiny.SHAPE)
+    x = layers.Flatten()(images)
+    discriminator = keras.Model(images, inner(x) + inner(layers.ReLU()(x)))
+    before = discriminator.get_weights()
+    model = SAGAN(networks(layers.Dense)[0], discriminator, latent_dim=3, seed=7)
+    model.compile(*(keras.optimizers.SGD(x) for x in (0.0, RATE)), loss="wasserstein")
+    fake = model.generator(draw_noise((7, 0, 0), BATCH, 3)[0])
+    model.train_on_batch(tiny.images(BATCH))
+    found = discriminator.get_weights()
+    discriminator.set_weights(before)
+    with tf.GradientTape() as tape:
+        logits = discriminator(ops.concatenate([tiny.images(BATCH), fake]), training=True)
+        loss = ops.mean(logits[BATCH:]) - ops.mean(logits[:BATCH])
+    kernel = inner.layer.kernel
+    expected = kernel.numpy() - RATE * tape.gradient(loss, kernel.value).numpy()
+    np.testing.assert_allclose(found[0], expected, atol=2e-6)
+
+
+def test_batch_norm_beside_spectral_normalization():
+    """Real and fake images have a pass each, and each teaches the kernel."""
+    keras.utils.set_random_seed(0)
+    discriminator = keras.Sequential(
+        [keras.Input(tiny.SHAPE), layers.Flatten(), normalized(8), layers.BatchNormalization()]
+        + [layers.LeakyReLU(), normalized(1)]
+    )
+    before = discriminator.get_weights()
+    model = SAGAN(networks(layers.Dense)[0], discriminator, latent_dim=3, seed=7)
+    model.compile(*(keras.optimizers.SGD(x) for x in (0.0, RATE)), loss="wasserstein")
+    fake = model.generator(draw_noise((7, 0, 0), BATCH, 3)[0])
+    model.train_on_batch(tiny.images(BATCH))
+    assert model.judges_apart
+    found = [x.numpy() for x in discriminator.trainable_variables]
+    discriminator.set_weights(before)
+    with tf.GradientTape() as tape:
+        real = ops.mean(discriminator(tiny.images(BATCH), training=True))
+        loss = ops.mean(discriminator(fake, training=True)) - real
+    variables = discriminator.trainable_variables
+    gradients = tape.gradient(loss, variables)
+    for one, variable, gradient in zip(found, variables, gradients):
+        np.testing.assert_allclose(one, variable.numpy() - RATE * gradient.numpy(), atol=3e-6)
+
+
 @pytest.mark.parametrize(
     "dense, mode",
     [

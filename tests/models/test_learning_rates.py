@@ -15,6 +15,7 @@ from keras import ops
 from keras.optimizers import SGD, Adam, LossScaleOptimizer, schedules
 from replicas import two_replicas
 
+from keras_sagan import SAGAN
 from keras_sagan.callbacks import StopOnNonFinite, TrainingCheckpoint
 from keras_sagan.models.gan_optimizer import GANOptimizer
 
@@ -561,3 +562,24 @@ def test_a_new_schedule_of_a_trained_model_is_pointed_out(recwarn):
     assert rates_of(model)[1] == pytest.approx(cosine(4, 0.5, 8))
     model.steps.assign(0)
     assert rates_of(model)[1] == pytest.approx(0.5)
+
+
+def test_a_schedule_where_nobody_counts_steps():
+    """A `train_step` of the user's own, as in the guides of Keras."""
+
+    class Own(SAGAN):
+        def train_step(self, data):
+            variables = self.generator.trainable_variables
+            self.g_optimizer.apply([tf.zeros(x.shape) for x in variables], variables)
+            return {"loss": 0.0}
+
+    latents, images = keras.Input((1,)), keras.Input((1, 1, 1))
+    generator = keras.Model(
+        latents, keras.layers.Reshape((1, 1, 1))(keras.layers.Dense(1)(latents))
+    )
+    discriminator = keras.Model(images, keras.layers.Dense(1)(keras.layers.Flatten()(images)))
+    model = Own(generator, discriminator, latent_dim=1)
+    linear = keras.optimizers.schedules.PolynomialDecay(1.0, 4, 0.0)
+    model.compile(SGD(linear), SGD(0.1), run_eagerly=True)
+    model.fit(np.zeros((2, 1, 1, 1), "float32"), batch_size=1, verbose=0)
+    assert float(model.g_optimizer.learning_rate) == pytest.approx(0.5)

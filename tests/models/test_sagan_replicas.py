@@ -123,12 +123,12 @@ def test_an_overflow_on_one_replica_skips_the_update_on_all(overflows):
         weight = keras.Variable([3.0, 4.0])
         optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0), 8.0)
         optimizer.build([weight])
-    network = types.SimpleNamespace(trainable_variables=[weight], non_trainable_variables=[])
+    network = types.SimpleNamespace(trainable_variables=[weight], variables=[weight])
 
     def step():
         number = tf.distribute.get_replica_context().replica_id_in_sync_group
         gradients = [tf.constant([0.0, 8.0]) * tf.gather(tf.constant(overflows), number)]
-        _update(network, optimizer, (gradients, [], None, None))
+        _update(network, optimizer, (gradients, [None], None, None))
 
     strategy.run(tf.function(step))
     is_finite = np.isfinite(overflows).all()
@@ -342,7 +342,8 @@ def test_evaluate_generate_and_all_callbacks(tmp_path):
 def test_gradient_accumulation_over_replicas_is_refused(name):
     with two_replicas().scope():
         model = make_model()
-        model.compile(**{name: keras.optimizers.SGD(0.05, gradient_accumulation_steps=2)})
+        accumulating = keras.optimizers.SGD(0.05, gradient_accumulation_steps=2)
+        model.compile(**{"d_optimizer": "auto", name: accumulating})
     with pytest.raises(ValueError, match=f"`{name}` must not accumulate.*steps=2 over 2"):
         model.fit(data(), verbose=0)
 
@@ -357,7 +358,7 @@ def test_compile_under_another_strategy_is_refused():
     with strategy.scope(), pytest.raises(ValueError, match=message):
         alone.compile()
     for name in ("g_optimizer", "d_optimizer"):
-        optimizer = {name: keras.optimizers.SGD(0.05)}
+        optimizer = {"d_optimizer": "auto", name: keras.optimizers.SGD(0.05)}
         with strategy.scope(), pytest.raises(ValueError, match=f"`{name}` must be built inside"):
             model.compile(**optimizer)
 
@@ -383,3 +384,25 @@ def test_fit_under_another_strategy_is_refused():
             getattr(model, method)(*batch)
     with two_replicas().scope(), pytest.raises(ValueError, match="`fit` must be called under"):
         model.fit(data(), verbose=0)
+
+
+def test_keras_batch_norm_that_is_synchronized():
+    """In both networks, as with one replica: its statistics forget their start on each replica."""
+    found = []
+    for strategy in (two_replicas(), one_replica()):
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            generator = keras.Sequential([keras.Input((4,)), layers.Dense(64)])
+            generator.add(layers.BatchNormalization(synchronized=True))
+            generator.add(layers.Reshape((8, 8, 1)))
+            generator.add(layers.Activation("tanh"))
+            discriminator = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten()])
+            discriminator.add(layers.BatchNormalization(synchronized=True))
+            discriminator.add(layers.Dense(1))
+            model = SAGAN(generator, discriminator, latent_dim=4, ema_momentum=0.9, seed=5)
+            model.compile(keras.optimizers.SGD(0.01), keras.optimizers.SGD(0.01))
+        images = tf.data.Dataset.from_tensor_slices(IMAGES[:24])
+        model.fit(untuned(images.batch(8, drop_remainder=True)), verbose=0)
+        found.append([np.array(keras.ops.convert_to_numpy(x)) for x in model.variables])
+    for one, other in zip(*found):
+        np.testing.assert_allclose(one, other, atol=1e-4)
