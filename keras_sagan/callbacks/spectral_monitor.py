@@ -3,7 +3,7 @@ import warnings
 import keras
 
 from keras_sagan.callbacks.schedule import is_due
-from keras_sagan.layers.spectral_norm import StaleNormWarning
+from keras_sagan.ops.spectral import StaleNormWarning
 from keras_sagan.visualization.grid import check_integer
 
 
