@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "visualization": {"visualization", "ops"},
     "data": {"data", "ops", "image_files"},
     "image_files": set(),
-    "callbacks": {"callbacks", "metrics", "visualization", "layers", "ops", "distribution"},
+    "callbacks": {"callbacks", "metrics", "visualization", "ops", "distribution"},
     "distribution": set(),
     "cli": {"cli", "callbacks", "data", "metrics", "models", "visualization"},
     "__main__": {"cli"},

@@ -5,7 +5,7 @@ import re
 import tensorflow as tf
 from keras import backend
 
-from keras_sagan.layers.conditional_batch_norm import SETTLED
+from keras_sagan.ops.normalization import SETTLED
 
 NETWORKS = ("generator", "discriminator", "ema_generator")
 

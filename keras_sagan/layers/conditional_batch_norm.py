@@ -8,9 +8,7 @@ from keras import ops
 from keras_sagan.checks import check_boolean, check_float, check_integer
 from keras_sagan.ops.compiled import uses_compiled
 from keras_sagan.ops.labels import check_labels
-from keras_sagan.ops.normalization import moments, ramped_momentum, scale_and_shift
-
-SETTLED = 2**30  # So many updates that `momentum` alone rules.
+from keras_sagan.ops.normalization import SETTLED, moments, ramped_momentum, scale_and_shift
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")

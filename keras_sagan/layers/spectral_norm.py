@@ -10,7 +10,7 @@ from keras_sagan.checks import check_boolean, check_float, check_integer
 from keras_sagan.layers.normalized_kernels import NormalizedKernel, as_function_of, take_given
 from keras_sagan.ops.compiled import outside_programs
 from keras_sagan.ops.labels import known_values
-from keras_sagan.ops.spectral import leading_singular_vector, power_iteration
+from keras_sagan.ops.spectral import StaleNormWarning, leading_singular_vector, power_iteration
 
 
 class SpectralNormMixin:
@@ -189,10 +189,6 @@ def spectral_norms(model, normalized_only=True):
             stacklevel=2,
         )
     return norms
-
-
-class StaleNormWarning(UserWarning):
-    """A spectrally normalized layer divides by a number that its kernel has left behind."""
 
 
 def _as_matrix(weight):

@@ -97,6 +97,7 @@ def matching_momentum(momentum, inner):
     return missing / (1.0 + missing)
 
 
+SETTLED = 2**30  # So many updates that `momentum` alone rules.
 LEAST = 2**15  # Of smaller maps it takes long to compile for what it saves.
 _product = compiled(lambda x, scale, shift: x * scale + shift, least=LEAST)
 _sloped = compiled(lambda x, mean, slope, offset: (x - mean) * slope + offset, least=LEAST)

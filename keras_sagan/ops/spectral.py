@@ -4,6 +4,10 @@ import numpy as np
 from keras import ops
 
 
+class StaleNormWarning(UserWarning):
+    """A layer divides by a number that isn't the largest singular value of its kernel any more."""
+
+
 def power_iteration(matrix, u, steps=1, epsilon=1e-12):
     """Estimates the largest singular value of a matrix from a starting vector.
 

@@ -351,7 +351,8 @@ def test_images_and_logits_are_float32_under_mixed_policies(policy, conditional)
     images = generator([latents_of(2, 6), labels])
     expected = conditional[0]([latents_of(2, 6), labels])
     assert keras.backend.standardize_dtype(images.dtype) == "float32"
-    np.testing.assert_allclose(numpy(images), numpy(expected), atol=0.05)
+    atol = 0.03 if policy == "mixed_float16" else 0.1  # Of 2: eight bits, over many layers.
+    np.testing.assert_allclose(numpy(images), numpy(expected), atol=atol)
     logits = discriminator([numpy(images), labels])
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
     assert generator.output.dtype == discriminator.output.dtype == "float32"
