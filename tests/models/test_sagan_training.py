@@ -54,6 +54,14 @@ def assert_same(weights, expected, atol=0.0):
         np.testing.assert_allclose(received, wanted, rtol=0.0, atol=atol)
 
 
+def scatter(model):
+    """Gives layers a `vector_u` that hasn't converged, whose moves can be seen."""
+    rng = np.random.default_rng(0)
+    for layer in [*sn_layers(model.generator), *sn_layers(model.discriminator)]:
+        u = rng.normal(size=layer.vector_u.shape)
+        layer.vector_u.assign(u / np.linalg.norm(u))
+
+
 # The step
 
 
@@ -69,10 +77,7 @@ def test_step_against_plain_tensorflow(d_steps, accumulate):
     rates = [keras.optimizers.SGD(x, gradient_accumulation_steps=steps) for x in (0.004, 0.008)]
     model.compile(*rates, run_eagerly=True)
     model.judges_apart = False  # Or the discriminator would be called to find it out.
-    rng = np.random.default_rng(0)
-    for layer in [*sn_layers(model.generator), *sn_layers(model.discriminator)]:
-        u = rng.normal(size=layer.vector_u.shape)  # Not converged: a move can be seen.
-        layer.vector_u.assign(u / np.linalg.norm(u))
+    scatter(model)
     plain = PlainSAGAN(model.generator, model.discriminator, 0.004, 0.008, accumulate)
     start = tiny.weights(model.generator), tiny.weights(model.discriminator)
     history = fit(model, IMAGES[:10], LABELS[:10])  # Batches of 4, 4 and 2.
@@ -144,6 +149,7 @@ def sn_layers(network):
 def test_u_moves_once_per_update_of_its_own_network():
     model = tiny.build_sagan(d_steps=2)
     model.compile(**tiny.sgd(0.0), run_eagerly=True)
+    scatter(model)
     expected = {}
     for network, count in ((model.generator, 3), (model.discriminator, 6)):
         for layer in sn_layers(network):
