@@ -12,6 +12,8 @@ import os
 
 import numpy as np
 
+__all__ = []  # For this package alone: nothing of it is in the reference.
+
 # Where a module's package has another name on PyPI.
 _PACKAGES = {"PIL": "pillow", "ai_edge_litert": "ai-edge-litert"}
 
