@@ -350,6 +350,7 @@ def test_paths_begin_in_the_home_folder(monkeypatch):
         assert checks.check_path("directory", given) == expected
 
 
+@with_tensorflow
 def test_what_is_written_lies_in_the_home_folder(tmp_path, monkeypatch):
     home, here = tmp_path / "home", tmp_path / "here"
     here.mkdir()
