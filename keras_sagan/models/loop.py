@@ -26,11 +26,11 @@ def make_step_function(model, step, check):
     """
     strategy = model.distribute_strategy
 
+    @tf.autograph.experimental.do_not_convert  # As in Keras, whose steps aren't converted either.
     def run(function, *args):
         logs = strategy.run(function, args)
         return {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
 
-    @tf.autograph.experimental.do_not_convert
     def one_step(batch):
         return run(step, batch)
 
@@ -81,9 +81,10 @@ def make_step_function(model, step, check):
     if not model.run_eagerly:
         # Over several replicas the model compiles the inner part of its step by itself.
         jit_compile = model.jit_compile and strategy.num_replicas_in_sync == 1
-        one_step = tf.function(one_step, jit_compile=jit_compile, reduce_retracing=True)
+        options = {"reduce_retracing": True, "autograph": False}
+        one_step = tf.function(one_step, jit_compile=jit_compile, **options)
         if jit_compile:
-            compiled_step = tf.function(step, jit_compile=True, reduce_retracing=True)
+            compiled_step = tf.function(step, jit_compile=True, **options)
 
     @interrupted_at_end
     def function(iterator):
