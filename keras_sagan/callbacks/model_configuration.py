@@ -124,9 +124,10 @@ def _indexed(value, index):
         return [_indexed(x, index) for x in value]
     if not isinstance(value, dict):
         return value
-    history = value.get("config", {}).get("keras_history") if "config" in value else None
-    if history:
-        return [index.get(history[0]), *history[1:]]
+    config = value.get("config")
+    if isinstance(config, dict) and "keras_history" in config:
+        name, *rest = config["keras_history"]
+        return [index.get(name), *rest]
     # Whether `training` is noted depends on where a network was made.
     return {k: _indexed(x, index) for k, x in value.items() if k not in ("training", "mask")}
 

@@ -48,10 +48,10 @@ class FeatureLog:
     """
 
     def __init__(self, folder, key):
-        self._key = json.loads(json.dumps(key))
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).digest()
-        self._seal_key = digest
-        self.path = pathlib.Path(folder) / f"{digest.hex()[:32]}.features"
+        text = json.dumps(key, sort_keys=True)
+        self._key = json.loads(text)
+        self._digest = hashlib.sha256(text.encode()).digest()
+        self.path = pathlib.Path(folder) / f"{self._digest.hex()[:32]}.features"
         self._header = self.path.with_suffix(".json")
         self._layout = self._row = None
         self._count = 0
@@ -89,6 +89,8 @@ class FeatureLog:
     def append(self, features):
         """Adds rows: a dictionary of arrays of shape (batch, dim), always of the same kind."""
         layout = {name: [value.shape[1], value.dtype.name] for name, value in features.items()}
+        if self._layout != layout and self._count == 0:
+            self._layout = None  # Of a damaged header, if there is one.
         if self._layout not in (None, layout):
             raise ValueError(
                 f"`features` must be as those before, {self._layout}. Received: {layout}"
@@ -112,7 +114,7 @@ class FeatureLog:
         """Returns the digests of rows as an array of shape (batch, bytes)."""
         seals = [
             hashlib.blake2b(
-                number.to_bytes(8) + row.tobytes(), digest_size=_SEAL, key=self._seal_key
+                number.to_bytes(8) + row.tobytes(), digest_size=_SEAL, key=self._digest
             ).digest()
             for number, row in enumerate(rows, start=first)
         ]

@@ -1,4 +1,4 @@
-"""Reads files of statistics that anybody may have written: everything is checked before use."""
+"""Reads files of statistics, which anybody may have written, and checks them before use."""
 
 import io
 import json
@@ -102,7 +102,7 @@ def _check_size(path, size):
 def _check_shapes(path, headers):
     shapes = {name: shape for name, (shape, _) in headers.items()}
     mean, cov = shapes.get("mu", ()), shapes.get("sigma", ())
-    if len(mean) != 1 or cov != mean * 2:
+    if len(mean) != 1 or mean == (0,) or cov != mean * 2:
         raise _Unfit(
             path,
             "hold `mu` of shape (dim,) and `sigma` of shape (dim, dim)",
@@ -161,8 +161,8 @@ def _check_values(path, arrays, info):
     rows = {name: len(arrays[name]) for name in ARRAYS if name in arrays}
     if len({count, *rows.values()} - {None}) > 1:
         raise _Unfit(path, "hold one row for each of its images", f"{count} images and rows {rows}")
-    labels = arrays.get("labels", np.zeros(1, int))
-    if labels.min() < 0 or labels.max() >= _MOST_CLASSES:
+    labels = arrays.get("labels", np.zeros(0))
+    if labels.size and (labels.min() < 0 or labels.max() >= _MOST_CLASSES):
         raise _Unfit(path, f"hold labels in [0, {_MOST_CLASSES})", "other `labels`")
     known = [name in arrays for half in HALVES for name in half]
     counts = [int(arrays.get(name, 0)) for name, *_ in HALVES]

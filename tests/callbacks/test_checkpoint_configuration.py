@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import warnings
 
 import keras
@@ -249,19 +250,19 @@ def change_manifest(folder, change):
     path.write_text(json.dumps({"sha256": digest, "manifest": manifest}))
 
 
-def test_checkpoints_of_other_formats(tmp_path):
-    save(build(), tmp_path)
-    change_manifest(tmp_path, lambda manifest: manifest.update(format=99))
+def test_checkpoints_of_other_formats(folder, tmp_path):
+    folder = shutil.copytree(folder, tmp_path / "run")
+    change_manifest(folder, lambda manifest: manifest.update(format=99))
     with pytest.raises(ValueError, match="step-3.json must be of format .*update.*format=99"):
-        restore(tmp_path)
+        restore(folder)
 
     def make_old(manifest):
         del manifest["format"], manifest["configuration"]
 
-    change_manifest(tmp_path, make_old)
+    change_manifest(folder, make_old)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        assert restore(tmp_path, d_steps=2) == STEP
+        assert restore(folder, d_steps=2) == STEP
 
 
 @pytest.mark.parametrize(
@@ -274,16 +275,16 @@ def test_checkpoints_of_other_formats(tmp_path):
         lambda manifest: manifest.update(learning_rates=None),
     ],
 )
-def test_a_manifest_of_something_else_is_damaged(tmp_path, change):
-    save(build(), tmp_path)
-    change_manifest(tmp_path, change)
+def test_a_manifest_of_something_else_is_damaged(folder, tmp_path, change):
+    folder = shutil.copytree(folder, tmp_path / "run")
+    change_manifest(folder, change)
     with pytest.warns(UserWarning, match="damaged.*step-3.json"), pytest.raises(OSError):
-        restore(tmp_path)
+        restore(folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"sha256": 3}', b"\xff", b"[" * 100_000])
-def test_a_file_that_is_no_manifest_is_damaged(tmp_path, content):
-    save(build(), tmp_path)
-    (tmp_path / "step-3.json").write_bytes(content)
+def test_a_file_that_is_no_manifest_is_damaged(folder, tmp_path, content):
+    folder = shutil.copytree(folder, tmp_path / "run")
+    (folder / "step-3.json").write_bytes(content)
     with pytest.warns(UserWarning, match="damaged.*step-3.json"), pytest.raises(OSError):
-        restore(tmp_path)
+        restore(folder)

@@ -91,6 +91,8 @@ def test_a_rewritten_file_is_read(tmp_path, whole):
     [
         ({"mu": None}, "`mu` of shape"),
         ({"sigma": None}, "`mu` of shape"),
+        ({"mu": np.zeros(0), "sigma": np.zeros((0, 0))}, "`mu` of shape"),
+        ({"labels": np.zeros(0, int)}, "one row for each"),
         ({"mu": np.zeros((DIM, 1))}, "`mu` of shape"),
         ({"mu": np.array(["a"] * DIM)}, "arrays that fit"),
         ({"sigma": np.eye(DIM) * 1j}, "arrays that fit"),
@@ -207,6 +209,12 @@ def test_what_nobody_asked_for_is_not_unpacked(tmp_path):
 def test_statistics_of_inception_are_read_however_well_they_compress(tmp_path):
     np.savez_compressed(tmp_path / "x.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     assert load(tmp_path / "x.npz").moments.mean.shape == (2048,)
+
+
+@pytest.mark.parametrize("other", [{"labels": np.zeros(0, int)}, {"features": np.ones((9, DIM))}])
+def test_a_file_of_another_project_with_more_in_it(tmp_path, other):
+    np.savez(tmp_path / "x.npz", **MOMENTS, **other)
+    assert load(tmp_path / "x.npz").num_images is None
 
 
 # A folder of cached statistics

@@ -263,6 +263,15 @@ def test_a_killed_evaluation_never_stops_the_next_one(tmp_path):
     assert extractor.images == 120 + 50 + 50 - 64 and list(tmp_path.glob("*")) == []
 
 
+def test_a_changed_width_of_features(tmp_path):
+    for path in interrupted(tmp_path):
+        header = path.with_suffix(".json")
+        header.write_text(header.read_text().replace("[16,", "[17,"))
+    with warns("are damaged"):
+        report = measure(checkpoint=tmp_path, batch_size=8)
+    assert report.values == pytest.approx(measure().values, rel=1e-6, nan_ok=True)
+
+
 def test_a_folder_in_a_bucket_is_refused(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="`checkpoint` must be a folder on a local disk.*gs://b"):
