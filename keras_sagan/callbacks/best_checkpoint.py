@@ -40,7 +40,7 @@ class BestCheckpoint:
             except DamagedCheckpoint as error:
                 warnings.warn(f"Damaged: {error}.", stacklevel=3)
                 continue
-            if manifest["monitor"] == self.monitor:
+            if manifest.get("monitor") == self.monitor:
                 self.value = manifest["value"]
                 return
 

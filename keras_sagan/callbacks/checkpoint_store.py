@@ -14,11 +14,18 @@ import tensorflow as tf
 from keras_sagan.checks import check_path
 
 NAME = "step"
+FORMAT = 2  # Of a manifest; the first one had no `format` and no `configuration`.
 # All that is written into the folder for a step; whatever else is there belongs to the user.
 DATA = r"\.(?:index|data-[0-9]{5}-of-[0-9]{5})"
 PART = rf"part-[0-9]{{5}}-of-[0-9]{{5}}{DATA}(?:\.tempstate[0-9]+)?"
 # TensorFlow writes parts first: into the folder `step-7_temp`, or on S3 as `step-7.part-…`.
 OWN = re.compile(rf"{NAME}-(0|[1-9][0-9]*)(?:{DATA}|\.json|\.json\.new|_temp|\.{PART})")
+_FIELDS = {
+    **dict.fromkeys(("step", "seed", "epoch", "epoch_step"), int),
+    **dict.fromkeys(("files", "learning_rates", "optimizers", "variables"), dict),
+    "index": str,
+    "steps_per_epoch": (int, type(None)),
+}
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 # What says nothing about a file: it may be whole when it is read again.
 PASSING = (
@@ -31,6 +38,8 @@ PASSING = (
     MemoryError,
     PermissionError,
 )
+# What JSON of something else raises.
+MALFORMED = (ValueError, KeyError, TypeError, RecursionError)
 
 
 class DamagedCheckpoint(Exception):
@@ -104,6 +113,8 @@ class CheckpointStore:
             files = {}
             for name in filter(_is_data, self._names()[step]):
                 files[name] = tf.io.gfile.stat(os.path.join(self.directory, name)).length
+                _sync(os.path.join(self.directory, name))
+            _sync(self.directory)
             digest = hashlib.sha256(_read(f"{path}.index")).hexdigest()
             if not self.is_proven:
                 self._prove(step)
@@ -180,17 +191,20 @@ class CheckpointStore:
     def write_manifest(self, step, manifest):
         """Writes the manifest beside and renames it: from then on the checkpoint counts."""
         path = f"{self.path(step)}.json"
-        body = json.dumps(manifest, sort_keys=True)
+        body = json.dumps({**manifest, "format": FORMAT}, sort_keys=True)
         digest = hashlib.sha256(body.encode()).hexdigest()
         with tf.io.gfile.GFile(f"{path}.new", "w") as file:
             file.write(json.dumps({"sha256": digest, "manifest": json.loads(body)}, sort_keys=True))
+        _sync(f"{path}.new")
         tf.io.gfile.rename(f"{path}.new", path, overwrite=True)
+        _sync(self.directory)
 
     def manifest(self, step):
         """Returns the manifest of a checkpoint.
 
         Raises:
             DamagedCheckpoint: If it isn't as it was written.
+            ValueError: If a newer version of this package wrote it.
         """
         path = f"{self.path(step)}.json"
         try:
@@ -199,11 +213,11 @@ class CheckpointStore:
             is_whole = hashlib.sha256(body.encode()).hexdigest() == content["sha256"]
         except PASSING:
             raise
-        except (ValueError, KeyError, TypeError, OSError, tf.errors.OpError) as error:
+        except (*MALFORMED, OSError, tf.errors.OpError) as error:
             raise DamagedCheckpoint(path, f"it can't be read ({error})") from error
         if not is_whole:
             raise DamagedCheckpoint(path, "its checksum is wrong")
-        return content["manifest"]
+        return _checked(content["manifest"], step, path)
 
     def describe(self, manifest):
         """Says in words what a manifest belongs to."""
@@ -332,10 +346,14 @@ def check_writable(directory):
 def check_directory(name, value):
     """Checks the path of a folder for checkpoints, and returns it as a string.
 
+    A relative path is one from the folder that is current now, also after `os.chdir`.
+
     Raises:
         ValueError: If TensorFlow can't write checkpoints there and read them again.
     """
     path = check_path(name, value)
+    if "://" not in path:
+        path = os.path.join(os.getcwd(), path)
     try:
         is_text = "\0" not in path.encode().decode()
     except UnicodeError:
@@ -366,6 +384,38 @@ def _is_own_folder(path):
     return all(
         re.fullmatch(PART, n) and not tf.io.gfile.isdir(os.path.join(path, n)) for n in names
     )
+
+
+def _checked(manifest, step, path):
+    """Returns a manifest that has all that is read of it."""
+    written_as = manifest.get("format", 1) if isinstance(manifest, dict) else None
+    if isinstance(written_as, int) and written_as > FORMAT:
+        raise ValueError(
+            f"The manifest {path} must be of format {FORMAT} or an older one: update keras_sagan "
+            f"to restore it. Received: format={written_as}"
+        )
+    if written_as is None or any(
+        not isinstance(manifest.get(name), kind) for name, kind in _FIELDS.items()
+    ):
+        raise DamagedCheckpoint(path, "it isn't the manifest of a checkpoint")
+    if manifest["step"] != step:
+        raise DamagedCheckpoint(path, f"it is the manifest of step {manifest['step']}")
+    return manifest
+
+
+def _sync(path):
+    """Has the system write a local file or folder to its disk, so that a power failure keeps it."""
+    path = path.removeprefix("file://")
+    if "://" in path or os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # Not every file system has it.
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _remove_if_there(path):

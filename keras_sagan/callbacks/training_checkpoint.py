@@ -12,6 +12,7 @@ from keras_sagan.callbacks.checkpoint_store import (
     check_writable,
 )
 from keras_sagan.callbacks.data_position import end_passing, pass_steps, position_data
+from keras_sagan.callbacks.model_configuration import check_configuration, configuration_of
 from keras_sagan.callbacks.model_state import (
     FiniteCheck,
     architecture_of,
@@ -70,7 +71,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     Raises:
         ValueError: If an argument is out of range or, when training begins, a checkpoint belongs
-            to another architecture or the folder to another run.
+            to another architecture or configuration, or the folder to another run.
         OSError: If the folder can't be written, the disk is full, or every checkpoint is damaged.
 
     Example:
@@ -105,7 +106,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._restored_model = None
         self._is_given = False  # Whether `restore_latest` restored it: the data are the caller's.
         self._positioned = None  # The data that were made from the caller's.
-        self._finite_check = None
+        self._finite_check = self._configuration = None
         self._sums = []  # The values that the metrics get in the first epoch.
         self._pass_over = 0  # Batches to read in that epoch, of a data set that starts over.
         self._step = self._epoch_start = self._epoch = 0
@@ -221,7 +222,9 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         return manifest
 
     def _assign(self, model, manifest, values, store):
-        check_architecture(model, manifest, store.path(manifest["step"]))
+        path = store.path(manifest["step"])
+        check_architecture(model, manifest, path)
+        check_configuration(model, manifest.get("configuration"), path)
         # A rate may have been set at the end of the epoch, after the step was saved.
         values = {**values, **manifest["learning_rates"]}
         assign_state(model, manifest["seed"], values)
@@ -367,6 +370,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._step = _steps(self.model)
         if self._finite_check is None:
             self._finite_check = FiniteCheck(self.model)
+            self._configuration = configuration_of(self.model)  # Takes longer than a step.
         broken = self._finite_check()
         if broken:
             newest = max(self._store.steps(), default=None)
@@ -384,6 +388,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             "seed": self.model.seed,
             **self._position_now(),
             **architecture_of(self.model),
+            "configuration": self._configuration,
             **({} if monitor is None else {"monitor": monitor, "value": value}),
         }
         if not self._is_chief():

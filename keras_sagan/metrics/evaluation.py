@@ -4,6 +4,7 @@ import contextlib
 
 from keras_sagan.checks import check_boolean, check_float, check_integer, check_string
 from keras_sagan.metrics.evaluation_run import EvaluationRun
+from keras_sagan.metrics.feature_log import in_use
 from keras_sagan.metrics.image_sources import (
     STANDING_BATCH,
     GeneratedImages,
@@ -82,30 +83,33 @@ def evaluate_generator(
     use_ema = check_boolean("use_ema", use_ema)
     truncation = check_float("truncation", truncation, above=0, optional=True)
     standing_passes = check_integer("standing_passes", standing_passes, 0)
-    evaluation = EvaluationRun(reference, metrics, feature_extractor, batch_size, seed, **kwargs)
-    source = GeneratedImages(
-        model,
-        num_images,
-        labels,
-        evaluation.reference.class_counts,
-        seed,
-        batch_size,
-        use_ema,
-        truncation,
-        kwargs.get("strategy"),
-    )
-    protocol = {**source.protocol, "batch_statistics": "moving"}
-    standing = contextlib.nullcontext()
-    if standing_passes:
-        protocol["batch_statistics"] = f"standing, {standing_passes} passes of {STANDING_BATCH}"
-        total = standing_passes * STANDING_BATCH
-        progress = Progress("Standing statistics", total, kwargs.get("verbose", True))
-        batches = source.standing_batches(standing_passes, seed, progress)
-        standing = standing_statistics(source.network, batches)
-    name = source.name
-    with standing:
-        parts = evaluation.of_batches(source.batches, ["generated", name, protocol])
-        return evaluation.run(parts, num_images, protocol, name)
+    with in_use(kwargs.get("checkpoint")):
+        evaluation = EvaluationRun(
+            reference, metrics, feature_extractor, batch_size, seed, **kwargs
+        )
+        source = GeneratedImages(
+            model,
+            num_images,
+            labels,
+            evaluation.reference.class_counts,
+            seed,
+            batch_size,
+            use_ema,
+            truncation,
+            kwargs.get("strategy"),
+        )
+        protocol = {**source.protocol, "batch_statistics": "moving"}
+        standing = contextlib.nullcontext()
+        if standing_passes:
+            protocol["batch_statistics"] = f"standing, {standing_passes} passes of {STANDING_BATCH}"
+            total = standing_passes * STANDING_BATCH
+            progress = Progress("Standing statistics", total, kwargs.get("verbose", True))
+            batches = source.standing_batches(standing_passes, seed, progress)
+            standing = standing_statistics(source.network, batches)
+        name = source.name
+        with standing:
+            parts = evaluation.of_batches(source.batches, ["generated", name, protocol])
+            return evaluation.run(parts, num_images, protocol, name)
 
 
 def evaluate_images(
@@ -140,10 +144,11 @@ def evaluate_images(
             value_range: `None`, or the pair `(low, high)` of float images.
             num_reference: Integer, how many of the reference's images to take, from the first on;
                 an endless iterable, such as `load_tfds` gives, must have it said. Defaults to all.
-            checkpoint: A folder in which features are kept while they are computed, those of the
-                reference and of the baselines too: the same call goes on where it was interrupted.
-                Images that are read again are compared with those that were seen, so features of
-                others are never taken. Defaults to `None`.
+            checkpoint: A local folder in which features are kept while they are computed, those of
+                the reference and of the baselines too: the same call resumes where it was
+                interrupted. Images that are read again are compared with those that were seen, so
+                features of others are never taken. One evaluation at a time can use a folder.
+                Defaults to `None`.
             cache_dir: A folder for the statistics of the reference, by its `dataset`, `split`,
                 size and extractor. An iterable needs `num_reference` then, if it has no
                 `num_images`. Defaults to `None`: computed each time.
@@ -156,7 +161,8 @@ def evaluate_images(
         `EvaluationReport`.
 
     Raises:
-        ValueError: As `evaluate_generator`, and if there are fewer than `num_images` images.
+        ValueError: As `evaluate_generator`, if there are fewer than `num_images` images, and if
+            another evaluation is using `checkpoint`.
     """
     if num_images is None:
         num_images = length_of(images)
@@ -166,13 +172,16 @@ def evaluate_images(
         )
     num_images = check_integer("num_images", num_images, 2)
     name = check_string("name", name)
-    evaluation = EvaluationRun(reference, metrics, feature_extractor, batch_size, seed, **kwargs)
-    images = first_images(images, num_images, batch_size, "num_images")
-    protocol = {
-        "weights": "not stated",
-        "batch_statistics": "not stated",
-        "labels": "as given",
-        "truncation": "not stated",
-        "seed": evaluation.seed,
-    }
-    return evaluation.run(evaluation.of_images(images, name), num_images, protocol, name)
+    with in_use(kwargs.get("checkpoint")):
+        evaluation = EvaluationRun(
+            reference, metrics, feature_extractor, batch_size, seed, **kwargs
+        )
+        images = first_images(images, num_images, batch_size, "num_images")
+        protocol = {
+            "weights": "not stated",
+            "batch_statistics": "not stated",
+            "labels": "as given",
+            "truncation": "not stated",
+            "seed": evaluation.seed,
+        }
+        return evaluation.run(evaluation.of_images(images, name), num_images, protocol, name)

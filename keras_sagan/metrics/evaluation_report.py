@@ -119,7 +119,7 @@ class EvaluationReport:
             return cls(
                 _numbers(content["values"]), baselines, content["protocol"], content["model"]
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ValueError(
                 "`text` must be the JSON of an EvaluationReport of format "
                 f"{_FORMAT}. Received: {str(text)[:80]!r} ({type(error).__name__}: {error})"
@@ -133,9 +133,19 @@ class EvaluationReport:
 
     @classmethod
     def load(cls, path):
-        """Reads a file that `save` wrote."""
+        """Reads a file that `save` wrote.
+
+        Raises:
+            ValueError: If it isn't such a file.
+        """
         path = pathlib.Path(check_path("path", path))
-        return cls.from_json(path.read_text(encoding="utf-8"))
+        try:
+            return cls.from_json(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(
+                "`path` must be a file that `EvaluationReport.save` wrote. "
+                f"Received: {path} ({error})"
+            ) from error
 
     def __str__(self):
         columns = {"generated": self.values, **self.baselines}

@@ -1,9 +1,9 @@
 """One pass of features for all scores, with the protocol and the baselines beside them."""
 
-import contextlib
 import hashlib
 import json
 import os
+import warnings
 
 import numpy as np
 
@@ -82,7 +82,7 @@ class EvaluationRun:
             self.metrics[0].feature_extractor, value_range, batch_size, strategy
         )
         self.extraction.verbose = self.verbose
-        self._logs = []
+        self._logs, self._has_warned = [], False
         for argument, folder in (("checkpoint", checkpoint), ("cache_dir", cache_dir)):
             if folder is not None:
                 check_is_versioned(self.extraction.feature_extractor, argument)
@@ -175,9 +175,6 @@ class EvaluationRun:
             metric.restore(state)
         for log in self._logs:
             log.remove()
-        if self._logs:
-            with contextlib.suppress(OSError):  # Where there is something else in it.
-                os.rmdir(self.checkpoint)
         return EvaluationReport(values, baselines, protocol, name)
 
     def of_images(self, images, name):
@@ -218,6 +215,15 @@ class EvaluationRun:
         key = [key, info, self.extraction.value_range, self.names, package_versions()]
         log = FeatureLog(self.checkpoint, key)
         self._logs.append(log)
+        others = set(log.others()) - {x.path for x in self._logs} if log.is_empty else None
+        if others and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"`checkpoint` holds features of another evaluation, which aren't used: "
+                f"{min(others)} is of other weights, settings or versions. Evaluate those again to "
+                "use it, or remove it.",
+                stacklevel=4,
+            )
         return log
 
     def _measure(self, parts, num_images, title):

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import pathlib
-import zipfile
 
 import numpy as np
 
@@ -21,9 +20,8 @@ from keras_sagan.metrics.image_sources import (
 )
 from keras_sagan.metrics.progress import Progress
 from keras_sagan.metrics.protocol import check_is_versioned, extractor_info
+from keras_sagan.metrics.statistics_file import ARRAYS, HALVES, read_statistics
 from keras_sagan.ops.frechet import Moments, compute_moments, covariance, merge_moments
-
-_PARTS = ("features", "logits", "labels")
 
 
 class ReferenceStatistics:
@@ -105,7 +103,7 @@ class ReferenceStatistics:
         check_ends(images, "images")
         progress = progress or Progress("Reference images", length_of(images))
         digest = hashlib.sha256()
-        halves, parts, count, shape = [None, None], {name: [] for name in _PARTS}, 0, None
+        halves, parts, count, shape = [None, None], {name: [] for name in ARRAYS}, 0, None
         for batch, labels, found in logged_features(images, extraction, names, log):
             if shape not in (None, batch.shape[1:]):
                 raise ValueError(
@@ -171,16 +169,14 @@ class ReferenceStatistics:
         """Keeps the scores of noise against this reference, beside its file if it has one."""
         self.noise[key] = values
         if self._noise_path is not None:
-            text = json.dumps(self.noise)
-            beside = self._noise_path.with_name(f".{os.getpid()}_{self._noise_path.name}")
-            beside.write_text(text, encoding="utf-8")
-            os.replace(beside, self._noise_path)
+            text = json.dumps(self.noise).encode()
+            _write(self._noise_path, lambda file: file.write(text))
 
     def keep_noise_at(self, path):
         """Reads the scores of noise from a JSON file, and writes new ones there."""
         self._noise_path = pathlib.Path(check_path("path", path))
         if self._noise_path.is_file():
-            self.noise = json.loads(self._noise_path.read_text(encoding="utf-8"))
+            self.noise = _read_noise(self._noise_path)
 
     def save(self, path):
         """Writes a `.npz` with `mu`, `sigma` and everything else that is known.
@@ -196,15 +192,9 @@ class ReferenceStatistics:
             "info": np.array(json.dumps(self.info)),
             **self.arrays,
         }
-        for half, moments in enumerate(self.halves or ()):
-            arrays[f"half_{half}_count"] = moments.count
-            arrays[f"half_{half}_mean"], arrays[f"half_{half}_scatter"] = moments[1:]
-        beside = path.with_name(f".{os.getpid()}_{path.name}")
-        try:
-            np.savez(beside, **arrays)
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        for names, moments in zip(HALVES, self.halves or ()):
+            arrays.update(zip(names, moments))
+        _write(path, lambda file: np.savez(file, **arrays))
 
     @classmethod
     def load(cls, path, feature_extractor=None):
@@ -228,41 +218,18 @@ class ReferenceStatistics:
             raise FileNotFoundError(
                 f"`reference` must be a file of statistics that exists. Received: {path}"
             )
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = dict(file)
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"`reference` must be a whole .npz file of plain arrays. Received: {path} "
-                f"({type(error).__name__}: {error})"
-            ) from error
-        mean, cov = arrays.pop("mu", None), arrays.pop("sigma", None)
-        if mean is None or cov is None or mean.ndim != 1 or cov.shape != (len(mean),) * 2:
-            found = {name: value.shape for name, value in arrays.items()}
-            raise ValueError(
-                "`reference` must hold `mu` of shape (dim,) and `sigma` of shape (dim, dim). "
-                f"Received: {path} with mu {np.shape(mean)}, sigma {np.shape(cov)} and {found}"
-            )
-        if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
-            raise ValueError(f"`reference` must be finite. Received: {path} with NaN or infinity")
-        info = _foreign_info(path)
-        if "info" in arrays:
-            info = json.loads(str(arrays.pop("info")))
+        arrays, info = read_statistics(path)
+        mean, cov = arrays.pop("mu"), arrays.pop("sigma")
+        info = info or _foreign_info(path)
         if feature_extractor is not None:
             _check_extractor(path, info, feature_extractor)
         # Of an unknown number of images only the covariance counts, and not its factor.
         count = info["num_images"] or 2
         mean, cov = mean.astype(np.float64), cov.astype(np.float64)
         halves = None
-        if "half_0_count" in arrays:
-            halves = tuple(
-                Moments(
-                    int(arrays.pop(f"half_{half}_count")),
-                    arrays.pop(f"half_{half}_mean"),
-                    arrays.pop(f"half_{half}_scatter"),
-                )
-                for half in (0, 1)
-            )
+        if HALVES[0][0] in arrays:
+            parts = [[arrays.pop(name) for name in half] for half in HALVES]
+            halves = tuple(Moments(int(count), *rest) for count, *rest in parts)
         return cls(Moments(count, mean, cov * (count - 1)), info, halves, arrays)
 
     @classmethod
@@ -301,7 +268,7 @@ class ReferenceStatistics:
         path = pathlib.Path(check_path("cache_dir", cache_dir)) / f"{name}_{digest}.npz"
         if path.is_file():
             known = cls.load(path, extraction.feature_extractor)
-            if known._is_of(images, has_labels) and keep <= set(known.arrays):
+            if known._is_of(images, num_images, has_labels) and keep <= set(known.arrays):
                 known.keep_noise_at(path.with_suffix(".noise.json"))
                 return known
             # What it has stays in it, so that two evaluations don't make it anew by turns.
@@ -317,15 +284,16 @@ class ReferenceStatistics:
         computed.keep_noise_at(path.with_suffix(".noise.json"))
         return computed
 
-    def _is_of(self, images, has_labels):
+    def _is_of(self, images, num_images, has_labels):
         """Whether the statistics can be of these images, as far as that is told at once.
 
         Args:
             images: Array, pair of arrays, or an iterable, of which nothing is read.
+            num_images: Integer, how many they are.
             has_labels: Boolean, whether labels come with the images.
         """
         known = self.arrays.get("labels")
-        if has_labels and known is None:
+        if self.num_images != num_images or (has_labels and known is None):
             return False
         if not (isinstance(images, tuple) or hasattr(images, "shape")):
             return True
@@ -348,6 +316,37 @@ def _foreign_info(path):
         "feature_extractor": None,
         "resize": None,
     }
+
+
+def _write(path, write):
+    """Has a function write a file, which then replaces the one of that path."""
+    beside = path.with_name(f".{os.getpid()}_{path.name}")
+    try:
+        with beside.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _read_noise(path):
+    try:
+        noise = json.loads(path.read_text(encoding="utf-8"))
+        for values in noise.values():
+            if not all(key == "note" or _is_number(value) for key, value in values.items()):
+                raise ValueError(f"scores {values}")
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            "`cache_dir` must hold whole files of scores. Remove the file, and they are computed "
+            f"again. Received: {path} ({type(error).__name__}: {error})"
+        ) from error
+    return noise
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _check_extractor(path, info, feature_extractor):

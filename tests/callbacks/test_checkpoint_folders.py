@@ -310,3 +310,17 @@ def test_the_first_checkpoint_is_read_before_it_counts(tmp_path, monkeypatch):
 def test_paths_that_tensorflow_cannot_read(directory, message):
     with pytest.raises(ValueError, match=f"`directory` must be {message}"):
         TrainingCheckpoint(directory)
+
+
+def test_a_relative_path_is_one_from_where_the_callback_was_made(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    model, other = build(), build(seed=1)
+    first, second = TrainingCheckpoint("run", monitor="g_loss"), TrainingCheckpoint("run")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    model.fit(IMAGES, batch_size=4, shuffle=False, verbose=0, callbacks=[first])
+    assert second.restore_latest(other) == STEPS and second.restore_best(other) == STEPS
+    assert_same(values(other), values(model))
+    assert os.listdir(tmp_path / "elsewhere") == []
+    monkeypatch.chdir(tmp_path)
+    assert TrainingCheckpoint("run").restore_latest(build()) == STEPS

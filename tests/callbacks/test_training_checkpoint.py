@@ -419,6 +419,10 @@ def flip(path, part=0.5):
     path.write_bytes(bytes(content))
 
 
+def extend(path):
+    path.write_bytes(path.read_bytes() + b"0")
+
+
 def flip_early(path):
     flip(path, 0.02)
 
@@ -440,7 +444,7 @@ def two(model, tmp_path):
     return states
 
 
-@pytest.mark.parametrize("damage", [truncate, flip, flip_early, flip_late, os.remove])
+@pytest.mark.parametrize("damage", [truncate, extend, flip, flip_early, flip_late, os.remove])
 @pytest.mark.parametrize("name", ["data-00000-of-00001", "index", "json"])
 def test_a_damaged_file_is_named_and_the_one_before_used(model, tmp_path, two, name, damage):
     damage(tmp_path / f"step-14.{name}")
@@ -514,7 +518,7 @@ def test_a_full_disk_for_the_managers_record(model, tmp_path, monkeypatch):
 def test_a_damaged_file_of_a_folder_without_its_root_is_named(model, tmp_path, two, monkeypatch):
     monkeypatch.chdir(tmp_path.parent)
     flip(tmp_path / "step-14.data-00000-of-00001")
-    with pytest.warns(UserWarning, match=f" {tmp_path.name}/step-14.data-00000-of-00001: "):
+    with pytest.warns(UserWarning, match=f" {tmp_path}/step-14.data-00000-of-00001: "):
         assert TrainingCheckpoint(tmp_path.name).restore_latest(model) == 7
 
 

@@ -1,5 +1,10 @@
 """What an evaluation keeps in files: cached references, and features of an interrupted one."""
 
+import contextlib
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from tiny_evaluation import Pixels, TinyGAN, measure, real_images
@@ -134,6 +139,10 @@ def test_what_is_in_the_checkpoint_is_not_made_again(tmp_path):
     assert len(model.made()) == 50 - 24
 
 
+def warns(message):
+    return pytest.warns(UserWarning, match=message)
+
+
 class Brighter(TinyGAN):
     """Of the same name and the same latents; another model."""
 
@@ -149,7 +158,13 @@ class Brighter(TinyGAN):
 def test_a_checkpoint_of_other_images_is_not_taken(tmp_path, changes):
     with pytest.raises(KeyboardInterrupt):
         measure(extractor=Interrupted(150), checkpoint=tmp_path, batch_size=8)
-    report = measure(checkpoint=tmp_path, batch_size=8, **changes)
+    is_noted = "reference" not in changes  # Its images are compared one by one.
+    with (
+        warns("`checkpoint` holds features of another evaluation")
+        if is_noted
+        else contextlib.nullcontext()
+    ):
+        report = measure(checkpoint=tmp_path, batch_size=8, **changes)
     assert report.values == pytest.approx(measure(**changes).values, rel=1e-6, nan_ok=True)
 
 
@@ -172,3 +187,168 @@ def test_features_of_other_images_are_not_taken(tmp_path, same):
 def test_files_need_an_extractor_that_can_be_told_from_others(tmp_path, argument):
     with pytest.raises(ValueError, match=f"`{argument}` needs an extractor that can be told"):
         measure(extractor=lambda x: x[:, 0, 0], metrics="fid", **{argument: tmp_path})
+
+
+# Two evaluations at a time
+
+
+class Meanwhile(Pixels):
+    """Calls a function once, when it has seen so many images."""
+
+    def __init__(self, count, function):
+        super().__init__()
+        self.count, self.function = count, function
+
+    def named_outputs(self, images):
+        if self.function is not None and self.images >= self.count:
+            function, self.function = self.function, None
+            function()
+        return super().named_outputs(images)
+
+
+@pytest.mark.parametrize("count", [0, 64, 130, 180])
+def test_a_second_evaluation_with_the_same_folder_is_refused(tmp_path, count):
+    seen = []
+
+    def second():
+        others = {"model": Brighter(), "seed": 3}
+        for settings in ({}, {"extractor": Interrupted(30)}, others):
+            with pytest.raises(ValueError, match="`checkpoint` must be .* no other evaluation"):
+                measure(checkpoint=tmp_path / "log", **settings)
+        with pytest.raises(ValueError, match="`checkpoint` must be .* no other evaluation"):
+            evaluate_images(*real_images(), "fid", Pixels(), checkpoint=tmp_path / "log")
+        seen.append(measure(checkpoint=tmp_path / "other").values)
+
+    first = measure(extractor=Meanwhile(count, second), checkpoint=tmp_path / "log", batch_size=8)
+    expected = measure().values
+    assert first.values == pytest.approx(expected, rel=1e-6, nan_ok=True)
+    assert seen == [pytest.approx(expected, rel=1e-6, nan_ok=True)]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fails", [{"metrics": "none"}, {"reference": []}, {"num_images": 1}])
+def test_after_an_error_the_folder_is_free(tmp_path, fails):
+    with pytest.raises(ValueError):
+        measure(checkpoint=tmp_path, **fails)
+    measure(checkpoint=tmp_path, metrics="fid")
+
+
+CHILD = """
+import os, sys, time
+from tiny_evaluation import Pixels, measure
+
+class Slow(Pixels):
+    def named_outputs(self, images):
+        if self.images >= 64:
+            print("half", flush=True)
+            time.sleep(600)
+        return super().named_outputs(images)
+
+measure(extractor=Slow(), checkpoint=sys.argv[1], batch_size=8)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_evaluation_never_stops_the_next_one(tmp_path):
+    command = [sys.executable, "-c", CHILD, str(tmp_path)]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, sys.path))}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=env, text=True) as child:
+        assert child.stdout.readline() == "half\n"
+        with pytest.raises(ValueError, match=f"in use by process {child.pid}"):
+            measure(checkpoint=tmp_path)
+        child.kill()
+    extractor = Pixels()
+    report = measure(checkpoint=tmp_path, extractor=extractor, batch_size=8)
+    assert report.values == pytest.approx(measure().values, rel=1e-6, nan_ok=True)
+    assert extractor.images == 120 + 50 + 50 - 64 and list(tmp_path.glob("*")) == []
+
+
+def test_a_changed_width_of_features(tmp_path):
+    for path in interrupted(tmp_path):
+        header = path.with_suffix(".json")
+        header.write_text(header.read_text().replace("[16,", "[17,"))
+    with warns("are damaged"):
+        report = measure(checkpoint=tmp_path, batch_size=8)
+    assert report.values == pytest.approx(measure().values, rel=1e-6, nan_ok=True)
+
+
+def test_a_folder_in_a_bucket_is_refused(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="`checkpoint` must be a folder on a local disk.*gs://b"):
+        measure(checkpoint="gs://b/c")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="`checkpoint` must be a folder that can be written.*file"):
+        measure(checkpoint=tmp_path / "file")
+    assert [x.name for x in tmp_path.iterdir()] == ["file"]
+
+
+# Features that aren't what their length says
+
+
+def interrupted(folder, stop=200, **kwargs):
+    with pytest.raises(KeyboardInterrupt):
+        measure(extractor=Interrupted(stop), checkpoint=folder, batch_size=8, **kwargs)
+    return sorted(folder.glob("*.features"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def doubled(path):
+    path.write_bytes(2 * path.read_bytes())
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def reordered(path):
+    content = path.read_bytes()
+    path.write_bytes(content[len(content) // 2 :] + content[: len(content) // 2])
+
+
+@pytest.mark.parametrize("damage", [doubled, flipped, reordered])
+def test_features_are_not_trusted_by_their_length(tmp_path, damage):
+    for path in interrupted(tmp_path):
+        damage(path)
+    with warns("are damaged, or two evaluations wrote them.*computed again"):
+        report = measure(checkpoint=tmp_path, batch_size=8)
+    expected = measure()
+    assert report.values == pytest.approx(expected.values, rel=1e-6, nan_ok=True)
+    noise = expected.baselines["noise"]
+    assert report.baselines["noise"] == pytest.approx(noise, rel=1e-6, nan_ok=True)
+    assert list(tmp_path.glob("*")) == []
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"model": Brighter()}, {"labels": "reference"}])
+def test_features_of_another_evaluation_under_the_same_name_are_not_taken(tmp_path, changes):
+    """Other weights, another protocol; also where the file that says so was lost."""
+    own, other = tmp_path / "own", tmp_path / "other"
+    names = [path.name for path in interrupted(own)]
+    files = interrupted(other, **changes)
+    for name, path in zip(names, files):
+        (own / name).write_bytes(path.read_bytes())
+    with warns("are damaged, or two evaluations"):
+        report = measure(checkpoint=own, batch_size=8)
+    expected = measure().values
+    assert report.values == pytest.approx(expected, rel=1e-6, nan_ok=True)
+    interrupted(own)
+    for name, path in zip(names, files):
+        for file in (path, path.with_suffix(".json")):
+            (own / name).with_suffix(file.suffix).write_bytes(file.read_bytes())
+    with warns("can't be used and are computed again"):
+        report = measure(checkpoint=own, batch_size=8)
+    assert report.values == pytest.approx(expected, rel=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"{}", b"[]", b"3", b"\xff", b"[" * 100_000, b'{"features": [16, "float32"]}']
+    + [b'{"format": 2, "key": [], "layout": {}}', b'{"format": 2, "layout": {"x": [0, "int8"]}}'],
+)
+def test_a_damaged_description_of_features(tmp_path, content):
+    for path in interrupted(tmp_path):
+        path.with_suffix(".json").write_bytes(content)
+    with warns("can't be used and are computed again"):
+        report = measure(checkpoint=tmp_path, batch_size=8)
+    assert report.values == pytest.approx(measure().values, rel=1e-6, nan_ok=True)
+    assert list(tmp_path.glob("*")) == []

@@ -1,5 +1,7 @@
 """Features on disk: whole rows only, whatever the file ends in."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -41,7 +43,8 @@ def test_a_header_that_was_cut_off_begins_anew(tmp_path):
     log = FeatureLog(tmp_path, "k")
     log.append(rows(3))
     log.path.with_suffix(".json").write_text('{"feat')
-    assert read(tmp_path) == {} and not log.path.exists()
+    with pytest.warns(UserWarning, match="can't be used and are computed again"):
+        assert read(tmp_path) == {} and not log.path.exists()
     log = FeatureLog(tmp_path, "k")
     log.append(rows(2))
     assert len(read(tmp_path)["labels"]) == 2
@@ -64,3 +67,38 @@ def test_rows_of_another_kind_are_refused(tmp_path):
     log.append(rows(2))
     with pytest.raises(ValueError, match="`features` must be as those before.*Received: .*int64"):
         log.append({"labels": np.zeros((2, 1), "int64")})
+
+
+@pytest.mark.parametrize("before", [0, 4])
+def test_of_two_writers_the_rows_of_one_are_taken_once(tmp_path, before):
+    """As where a file system has no locks."""
+    if before:
+        FeatureLog(tmp_path, "k").append(rows(before))
+    first, second = FeatureLog(tmp_path, "k"), FeatureLog(tmp_path, "k")
+    for start in range(before, before + 9, 3):
+        first.append(rows(3, start))
+        second.append(rows(3, start))
+    with pytest.warns(UserWarning, match="two evaluations wrote them at the same time"):
+        found = read(tmp_path)
+    np.testing.assert_array_equal(found["labels"], rows(before + 3)["labels"])
+    FeatureLog(tmp_path, "k").append(rows(2, before + 3))
+    np.testing.assert_array_equal(read(tmp_path)["features"], rows(before + 5)["features"])
+
+
+def test_a_damaged_row_is_computed_again(tmp_path):
+    log = FeatureLog(tmp_path, "k")
+    log.append(rows(5000))
+    content = bytearray(log.path.read_bytes())
+    content[4500 * len(content) // 5000] ^= 1
+    log.path.write_bytes(bytes(content))
+    with pytest.warns(UserWarning, match="from image number 4500 on are computed again"):
+        assert len(read(tmp_path)["labels"]) == 4500
+
+
+def test_an_end_before_the_first_row(tmp_path):
+    log = FeatureLog(tmp_path, "k")
+    log.append(rows(3))
+    log.path.unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read(tmp_path) == {}

@@ -78,7 +78,7 @@ def test_more_neighbours_than_samples_are_refused(nearest_k):
 
 @pytest.mark.parametrize("shift", [0, 1, 1000])
 def test_the_border_is_outside(shift):
-    """Radii of 2 end exactly at other samples: `<=` would give a precision of 2/3."""
+    """Radii of 2 end exactly at other samples: `<=` would give 2/3, also of recall."""
     first, second = np.array([[0.0], [2.0], [4.0]]), np.array([[-2.0], [6.0], [19.0]])
     scores = manifold_scores(first + shift, second + shift, 1)
     assert scores == (0.0, 1.0, 0.0, 0.0)
