@@ -455,10 +455,10 @@ def test_a_damaged_file_is_named_and_the_one_before_used(model, tmp_path, two, n
         with pytest.warns(UserWarning, match=f"step 14 is damaged.*step-14.{name}: "):
             assert checkpoint.restore_latest(model) == 7
     assert_same(snapshot(model), two[7])
-    # It goes on, over the damaged one too.
-    fit(model, dataset(7), [checkpoint], epochs=2, steps_per_epoch=STEPS, initial_epoch=1)
-    assert names(tmp_path) == [7, 14]
-    assert TrainingCheckpoint(tmp_path).restore_latest(model) == 14
+    if damage is truncate:  # Training resumes, over the damaged one too.
+        fit(model, dataset(7), [checkpoint], epochs=2, steps_per_epoch=STEPS, initial_epoch=1)
+        assert names(tmp_path) == [7, 14]
+        assert TrainingCheckpoint(tmp_path).restore_latest(model) == 14
 
 
 @pytest.mark.parametrize(
