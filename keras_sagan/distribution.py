@@ -59,8 +59,7 @@ def make_strategy(name="auto", devices=None, tpu=None):
     if name == "tpu":
         return _tpu_strategy(tpu)
     if name == "multi_worker":
-        check_tf_config(os.environ.get("TF_CONFIG"))
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        return _multi_worker_strategy(os.environ.get("TF_CONFIG"))
     if name == "mirrored":
         _check_devices(devices)
         return tf.distribute.MirroredStrategy(devices)
@@ -103,6 +102,18 @@ def _tpu_strategy(tpu):
     return tf.distribute.TPUStrategy(resolver)
 
 
+def _multi_worker_strategy(tf_config):
+    check_tf_config(tf_config)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (RuntimeError, ValueError, tf.errors.OpError) as error:
+        raise RuntimeError(
+            "The workers of TF_CONFIG can't be joined. Call make_strategy before TensorFlow "
+            "computes anything, with a free port of this machine and hosts that can be reached. "
+            f"Received: TF_CONFIG={tf_config!r}, for which TensorFlow says: {error}"
+        ) from error
+
+
 def _wait_for_answers(cluster_spec):
     """Raises if an address doesn't speak gRPC: TensorFlow would wait for it without end."""
     import grpc  # Comes with TensorFlow, which speaks it with TPUs; nobody else needs it.
@@ -133,22 +144,39 @@ def check_tf_config(text):
     """
     expected = (
         'TF_CONFIG must be JSON like {"cluster": {"worker": ["host:port", …]}, '
-        '"task": {"type": "worker", "index": 0}}'
+        '"task": {"type": "worker", "index": 0}}, with ports from 1 to 65535'
     )
     try:
         config = json.loads(text)
         cluster, task = config["cluster"], config["task"]
-        hosts = [*cluster.get("chief", []), *cluster.get("worker", [])]
-        own = cluster[task["type"]][int(task["index"])]
-        is_valid = all(re.fullmatch(r"\S+:\d+", host) for host in [*hosts, own])
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        index = int(task["index"])
+        chiefs, workers = cluster.get("chief", []), cluster.get("worker", [])
+        hosts = [*chiefs, *workers]
+        own = cluster[task["type"]][index]
+        is_valid = all(isinstance(job, list) for job in cluster.values()) and len(chiefs) < 2
+        is_valid = is_valid and all(_is_address(x) for job in cluster.values() for x in job)
+        is_valid = is_valid and str(task["index"]) == str(index) and index >= 0
+        is_valid = is_valid and own in hosts and len(set(hosts)) == len(hosts)
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise ValueError(
             f"{expected}. Received: TF_CONFIG={text!r} ({type(error).__name__}: {error})"
         ) from error
-    is_valid = is_valid and own in hosts and len(set(hosts)) == len(hosts)
-    if not is_valid or int(task["index"]) < 0:
+    if not is_valid:
         raise ValueError(f"{expected}. Received: TF_CONFIG={text!r}")
     return len(hosts)
+
+
+def _is_address(host):
+    """Whether a string is `host:port`."""
+    match = re.fullmatch(r"[^\s:]+:([0-9]{1,5})|\[[^\s\]]+\]:([0-9]{1,5})", host)
+    return match is not None and 1 <= int(match[1] or match[2]) <= 65535
 
 
 def is_chief(strategy):
