@@ -59,7 +59,7 @@ def sample(settings):
         raise ValueError("--to-classes goes with --kind classes alone.")
     if settings.kind == "truncation":
         draw_truncations(settings, model, path)
-        print(path)
+        settings.log.say(path)
         return
     if labels is None and model.num_classes is not None:
         count = min(10, model.num_classes)
@@ -78,7 +78,7 @@ def sample(settings):
         images = model.generate(rows * settings.columns, ids, **common)
         shown = None if labels is None else names_of(labels, names, model.num_classes)
         save_image(path, sample_grid(images, shown, rows=rows, columns=settings.columns))
-    print(path)
+    settings.log.say(path)
 
 
 def draw_truncations(settings, model, path):
@@ -137,4 +137,4 @@ def attention(settings):
             model, output, num_images=settings.num_images, seed=settings.seed, **common
         )
     for path in paths.values():
-        print(path)
+        settings.log.say(path)
