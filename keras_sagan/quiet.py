@@ -5,6 +5,7 @@ error goes nowhere meanwhile. The command line sets it to 3 for the rest of the 
 user has set it; 0 shows every line. Programs that import the package are left as they are.
 """
 
+import logging
 import os
 import sys
 
@@ -22,6 +23,8 @@ def import_quietly():
     """Imports Keras and its backend with standard error shut."""
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         return
+    for name in ("absl", "tensorflow"):  # Those that Python writes, such as of retracing.
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     except OSError:  # There is no standard error.

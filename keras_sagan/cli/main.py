@@ -19,6 +19,7 @@ from keras_sagan.callbacks import (
     TrainingCheckpoint,
 )
 from keras_sagan.callbacks.checkpoint_store import CheckpointStore
+from keras_sagan.checks import check_integer
 from keras_sagan.cli.log import EpochLog, Log
 from keras_sagan.cli.options import add_inception, add_run, add_truncation, beside, positive_integer
 from keras_sagan.cli.pictures import attention, attention_arguments, sample, sample_arguments
@@ -195,6 +196,7 @@ def train_arguments(parser):
 def train(settings):
     """Trains a model; the same command again resumes a run that was stopped."""
     output, log = Path(settings.output), settings.log
+    check_integer("fid_images", settings.fid_images, 0)
     preset = preset_settings(settings.preset, settings.recipe)
     size = settings.image_size or preset["image_size"]
     batch_size = settings.batch_size or PRESETS[settings.preset]["batch_size"]
@@ -420,6 +422,8 @@ def evaluate(settings):
     """Measures a model against real images; the same command again goes on with it."""
     model, known = load_run(settings.run)
     path = Path(settings.output or beside(settings.run) / "report.json")
+    if path.is_dir():
+        raise ValueError(f"--output must be a file, and not a folder. Received: {path}")
     reference, about = settings.reference, {}
     if reference is None:
         source = open_source(settings, model.image_shape[0], 1, trained_on=known.get("data"))

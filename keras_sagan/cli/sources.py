@@ -92,6 +92,9 @@ def open_source(settings, image_size, batch_size, seed=0, trained_on=None):
         ValueError: For options that don't go together, an image size that the data haven't, or
             without options for a run of other images than those that ship.
     """
+    for option in ("images", "dataset", "data_dir"):
+        if getattr(settings, option) == "":
+            raise ValueError(f"--{option.replace('_', '-')} must not be empty.")
     if settings.images and settings.dataset:
         raise ValueError("--images and --dataset can't both be given.")
     for option, needed in (
