@@ -1,8 +1,11 @@
 """Distribution strategies by name, with errors that say what is missing."""
 
+import atexit
+import contextlib
 import json
 import os
 import re
+import sys
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +15,7 @@ from keras_sagan.checks import check_choice, check_list, check_string
 STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
 """The names that `make_strategy` takes."""
 _TPU_PATIENCE = 60.0  # Seconds to wait for a TPU's address to answer.
+_EXIT_PATIENCE = 60.0  # Seconds that a worker that has ended waits for the others.
 
 
 def make_strategy(name="auto", devices=None, tpu=None):
@@ -105,13 +109,31 @@ def _tpu_strategy(tpu):
 def _multi_worker_strategy(tf_config):
     check_tf_config(tf_config)
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
         raise RuntimeError(
             "The workers of TF_CONFIG can't be joined. Call make_strategy before TensorFlow "
             "computes anything, with a free port of this machine and hosts that can be reached. "
             f"Received: TF_CONFIG={tf_config!r}, for which TensorFlow says: {error}"
         ) from error
+    atexit.register(_meet, strategy)
+    return strategy
+
+
+def _meet(strategy):
+    """Waits for the other workers when the process ends, unless an error ends it.
+
+    TensorFlow reports a worker that ends some seconds before the others as crashed.
+    """
+    if hasattr(sys, "last_type"):
+        return
+    options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=_EXIT_PATIENCE)
+
+    def count_workers():
+        return tf.distribute.get_replica_context().all_reduce("SUM", tf.ones(()), options)
+
+    with contextlib.suppress(tf.errors.OpError):  # Another worker ended by an error.
+        strategy.run(count_workers)
 
 
 def _wait_for_answers(cluster_spec):
