@@ -77,9 +77,14 @@ def _check_devices(devices):
         return name.upper().rpartition("/")[2].removeprefix("DEVICE:")
 
     found = [plain(device.name) for device in tf.config.list_logical_devices()]
-    if devices is not None and (not devices or {plain(str(name)) for name in devices} - set(found)):
+    if devices is None:
+        return
+    names = [plain(name) for name in devices if isinstance(name, str)]
+    is_known = len(names) == len(devices) and set(names) <= set(found)
+    if not names or not is_known or len(set(names)) < len(names):
         raise ValueError(
-            f"`devices` must be a list of names among {found}. Received: devices={devices}"
+            f"`devices` must be a list of different names among {found}. "
+            f"Received: devices={devices}"
         )
 
 
