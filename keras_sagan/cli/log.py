@@ -99,7 +99,8 @@ def one_line(error):
     text = str(error)
     if hasattr(error, "node_def"):  # An error of TensorFlow, around whose reason there is a graph.
         text = "\n".join(line for line in text.splitlines() if "[[" not in line)
-        text = text.rpartition("assertion failed: ")[2] or text
+        _, found, reason = text.rpartition("assertion failed: ")
+        text = reason.strip().strip("[]").replace("] [", "") if found else text
     text = " ".join(text.split())
     if not isinstance(error, EXPLAINED) or not text:
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
