@@ -40,7 +40,7 @@ class Log:
     def write(self, text):
         """Adds a text to the log, after the time."""
         self._lines.append(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
-        if self.folder is not None and (self.folder / "run.json").exists():
+        if self.folder is not None and os.path.exists(self.folder / "run.json"):
             self._append(self.folder / NAME)
 
     def say(self, text):

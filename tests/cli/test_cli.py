@@ -379,6 +379,15 @@ def test_whatever_goes_wrong_is_one_line_and_a_log(error, line, tmp_path, capsys
     assert type(error).__name__ in log.read_text()
 
 
+@pytest.mark.parametrize("path", [300 * "a", "a\0b", "", "/proc/1/root/a"])
+def test_a_path_that_cannot_be_is_one_line(path, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command in (["sample", path], ["train", "--image-size", "64", "--output", path]):
+        assert main(command) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("keras-sagan: ") and error.count("\n") == 1
+
+
 def test_a_log_that_cannot_be_written_takes_no_line_away(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     assert main(["sample", str(tmp_path)]) == 1
