@@ -17,11 +17,12 @@ import io
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 
 import keras_sagan  # noqa: F401  (registers the layers and the model)
 from keras_sagan import data, metrics, visualization
+from keras_sagan.cli.log import Log
+from keras_sagan.cli.sources import load_file
 
 GRID_IMAGES = 60
 
@@ -117,7 +118,7 @@ def measure(settings, workdir):
             **common,
         )
         return report, next(iter(metrics.FolderImages(settings.images, GRID_IMAGES)))
-    model = keras.saving.load_model(settings.model)
+    model = load_file(settings.model)
     report = metrics.evaluate_generator(
         model,
         reference,
@@ -198,6 +199,7 @@ def page(report, samples):
         for key, part in report.baselines.items()
         if "note" in part
     )
+    notes += "".join(f"<p>{html.escape(note)}.</p>" for note in report.notes)
     protocol = "".join(
         f"<tr><td>{html.escape(key)}</td><td>{shown(value)}</td></tr>"
         for key, value in report.protocol.items()
@@ -235,13 +237,16 @@ def shown(value):
 def main(arguments=None):
     settings = parse_arguments(arguments)
     workdir = Path(settings.output)
-    workdir.mkdir(parents=True, exist_ok=True)
+    log = Log(None, ["examples/evaluate.py", *(sys.argv[1:] if arguments is None else arguments)])
     try:
+        workdir.mkdir(parents=True, exist_ok=True)
         report, samples = measure(settings, workdir)
+        report.save(workdir / "report.json")
+        (workdir / "report.html").write_text(page(report, samples), encoding="utf-8")
     except KeyboardInterrupt:
-        sys.exit("\nInterrupted; the same command goes on from here.")
-    report.save(workdir / "report.json")
-    (workdir / "report.html").write_text(page(report, samples), encoding="utf-8")
+        sys.exit("\nInterrupted; the same command resumes from here.")
+    except Exception as error:
+        sys.exit(f"evaluate.py: {log.failed(error)}")
     print(report)
     print(f"\nreport.json and report.html are in {workdir}/")
 

@@ -211,6 +211,11 @@ def main(arguments=None):
     attention = callbacks.AttentionFigure(workdir, class_names=names, seed=settings.seed)
     for callback in (fid, grid, attention, checkpoint):
         callback.set_model(model)
+    results_path = workdir / "results.json"
+    known = json.loads(results_path.read_text()) if results_path.exists() else {}
+    if known and known["steps"] >= settings.epochs * steps_per_epoch:
+        print(f"The run in {workdir}/ is finished. Give more --epochs to train on.")
+        return
     stop = callbacks.StopOnNonFinite()
     if not settings.resume:
         write_json(settings_path, vars(settings))

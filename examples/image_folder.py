@@ -6,7 +6,7 @@ Data:      all images below DIR, cropped to their central square and resized to 
 Result:    runs/image_folder/ with a sample grid per epoch, a GIF of them, attention figures of both
            networks, curves, the model and results.json
 
-Run the same command again to go on with a run that was stopped. The FID of grey images of 32 pixels
+Run the same command again to resume a run that was stopped. The FID of grey images of 32 pixels
 is in the features of the classifier that ships with the package; all others need TF-GAN's Inception
 network: with --inception from a local copy, or from TF-Hub with --inception_sha256. --fid_images 0
 leaves the FID out.
@@ -82,7 +82,16 @@ def main(arguments=None):
     )
     model.compile()
     steps = data.steps_per_epoch(len(found.images), settings.batch_size)
-    dataset = data.make_dataset(found.images, found.labels, settings.batch_size, settings.seed)
+    checkpoint = callbacks.TrainingCheckpoint(workdir / "checkpoints")
+    step = checkpoint.restore_latest(model)
+    results_path = workdir / "results.json"
+    if step and step >= settings.epochs * steps and results_path.exists():
+        if json.loads(results_path.read_text())["steps"] == step:
+            print(f"The run in {workdir}/ is finished. Give more --epochs to train on.")
+            return
+    dataset = data.make_dataset(
+        found.images, found.labels, settings.batch_size, settings.seed, start_step=step
+    )
 
     few = data.spread_indices(4, len(found.images))  # a folder stands class by class
     attention = callbacks.AttentionFigure(
@@ -119,40 +128,35 @@ def main(arguments=None):
             reference,
             count,
             every,
-            at_start=True,
+            at_start=not step,
             dataset=f"folder {settings.images}, {settings.image_size} pixels",
             split=f"{count} of {len(found.images)} images, spread evenly",
         )
         run.append(fid)
-    log = keras.callbacks.CSVLogger(workdir / "log.csv", append=True)
     workdir.mkdir(parents=True, exist_ok=True)
+    log = keras.callbacks.CSVLogger(workdir / "log.csv", append=True)
+    history = callbacks.RunHistory(workdir / "history.json", [fid] if fid else [])
     # The checkpoint comes last: it says that all before it was done.
-    checkpoint = callbacks.TrainingCheckpoint(workdir / "checkpoints")
-    run += [log, checkpoint]
+    run += [log, history, checkpoint]
     try:
-        history = model.fit(dataset, epochs=settings.epochs, steps_per_epoch=steps, callbacks=run)
+        model.fit(dataset, epochs=settings.epochs, steps_per_epoch=steps, callbacks=run)
     except KeyboardInterrupt:
         if int(model.steps):
             checkpoint.save()
+            history.save()
         sys.exit(f"\nStopped after step {int(model.steps)}; the same command again goes on.")
     if stop.reason:
         sys.exit(f"{stop.reason} The newest of {checkpoint.directory} is from before.")
 
     model.save(workdir / "model.keras")
-    figures = dict(history.history)
     results = {"settings": vars(settings), "broken": found.broken, "skipped": found.skipped}
     results["steps"] = int(model.steps)
     if fid is not None and fid.history:
-        figures[fid.name] = fid.history
         results["fid"] = {"by_epoch": fid.history, "protocol": fid.protocol}
         print(f"{fid.name}: {fid.history[0][1]:.1f} at first, {fid.history[-1][1]:.1f} at the end")
-    if history.epoch:
-        # Keras's lists leave out the epochs without a value.
-        size = len(history.epoch)
-        kept = (fid.name,) if fid else ()
-        figures = {k: v for k, v in figures.items() if k in kept or len(v) == size}
-        visualization.plot_curves({**figures, "epoch": history.epoch}, workdir / "curves.png")
-    (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    if history.history:
+        visualization.plot_curves(history.history, workdir / "curves.png")
+    results_path.write_text(json.dumps(results, indent=2) + "\n")
     print(f"Pictures, model and results.json are in {workdir}/")
 
 

@@ -197,6 +197,9 @@ def run(settings):
         f"{settings.workdir}/checkpoints", monitor=fid.name if fid else None
     )
     step = checkpoint.restore_latest(model)
+    if step and step >= settings.steps:
+        print(f"The run in {settings.workdir} is finished at step {step}. Give more --steps.")
+        return
     dataset, info = load(settings, batch_size=settings.batch_size, start_step=step)
 
     # All workers take part in drawing and measuring; the first one keeps the results.

@@ -1,5 +1,8 @@
 """Self-Attention GAN for Keras 3: layers for any GAN, and a model that trains with `fit`."""
 
+from keras_sagan import quiet  # noqa: F401  # First of all, before Keras is imported.
+
+# isort: split
 from keras_sagan import callbacks, data, layers, losses, metrics, models, visualization
 from keras_sagan.layers import (
     ConditionalBatchNorm,

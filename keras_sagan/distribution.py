@@ -1,8 +1,11 @@
 """Distribution strategies by name, with errors that say what is missing."""
 
+import atexit
+import contextlib
 import json
 import os
 import re
+import sys
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +15,7 @@ from keras_sagan.checks import check_choice, check_list, check_string
 STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
 """The names that `make_strategy` takes."""
 _TPU_PATIENCE = 60.0  # Seconds to wait for a TPU's address to answer.
+_EXIT_PATIENCE = 60.0  # Seconds that a worker that has ended waits for the others.
 
 
 def make_strategy(name="auto", devices=None, tpu=None):
@@ -59,8 +63,7 @@ def make_strategy(name="auto", devices=None, tpu=None):
     if name == "tpu":
         return _tpu_strategy(tpu)
     if name == "multi_worker":
-        check_tf_config(os.environ.get("TF_CONFIG"))
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        return _multi_worker_strategy(os.environ.get("TF_CONFIG"))
     if name == "mirrored":
         _check_devices(devices)
         return tf.distribute.MirroredStrategy(devices)
@@ -74,9 +77,14 @@ def _check_devices(devices):
         return name.upper().rpartition("/")[2].removeprefix("DEVICE:")
 
     found = [plain(device.name) for device in tf.config.list_logical_devices()]
-    if devices is not None and (not devices or {plain(str(name)) for name in devices} - set(found)):
+    if devices is None:
+        return
+    names = [plain(name) for name in devices if isinstance(name, str)]
+    is_known = len(names) == len(devices) and set(names) <= set(found)
+    if not names or not is_known or len(set(names)) < len(names):
         raise ValueError(
-            f"`devices` must be a list of names among {found}. Received: devices={devices}"
+            f"`devices` must be a list of different names among {found}. "
+            f"Received: devices={devices}"
         )
 
 
@@ -101,6 +109,36 @@ def _tpu_strategy(tpu):
             f"VM. Received: tpu={tpu!r}, for which TensorFlow says: {error}"
         ) from error
     return tf.distribute.TPUStrategy(resolver)
+
+
+def _multi_worker_strategy(tf_config):
+    check_tf_config(tf_config)
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    except (RuntimeError, ValueError, tf.errors.OpError) as error:
+        raise RuntimeError(
+            "The workers of TF_CONFIG can't be joined. Call make_strategy before TensorFlow "
+            "computes anything, with a free port of this machine and hosts that can be reached. "
+            f"Received: TF_CONFIG={tf_config!r}, for which TensorFlow says: {error}"
+        ) from error
+    atexit.register(_meet, strategy)
+    return strategy
+
+
+def _meet(strategy):
+    """Waits for the other workers when the process ends, unless an error ends it.
+
+    TensorFlow reports a worker that ends some seconds before the others as crashed.
+    """
+    if hasattr(sys, "last_type"):
+        return
+    options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=_EXIT_PATIENCE)
+
+    def count_workers():
+        return tf.distribute.get_replica_context().all_reduce("SUM", tf.ones(()), options)
+
+    with contextlib.suppress(tf.errors.OpError):  # Another worker ended by an error.
+        strategy.run(count_workers)
 
 
 def _wait_for_answers(cluster_spec):
@@ -133,22 +171,39 @@ def check_tf_config(text):
     """
     expected = (
         'TF_CONFIG must be JSON like {"cluster": {"worker": ["host:port", …]}, '
-        '"task": {"type": "worker", "index": 0}}'
+        '"task": {"type": "worker", "index": 0}}, with ports from 1 to 65535'
     )
     try:
         config = json.loads(text)
         cluster, task = config["cluster"], config["task"]
-        hosts = [*cluster.get("chief", []), *cluster.get("worker", [])]
-        own = cluster[task["type"]][int(task["index"])]
-        is_valid = all(re.fullmatch(r"\S+:\d+", host) for host in [*hosts, own])
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        index = int(task["index"])
+        chiefs, workers = cluster.get("chief", []), cluster.get("worker", [])
+        hosts = [*chiefs, *workers]
+        own = cluster[task["type"]][index]
+        is_valid = all(isinstance(job, list) for job in cluster.values()) and len(chiefs) < 2
+        is_valid = is_valid and all(_is_address(x) for job in cluster.values() for x in job)
+        is_valid = is_valid and str(task["index"]) == str(index) and index >= 0
+        is_valid = is_valid and own in hosts and len(set(hosts)) == len(hosts)
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise ValueError(
             f"{expected}. Received: TF_CONFIG={text!r} ({type(error).__name__}: {error})"
         ) from error
-    is_valid = is_valid and own in hosts and len(set(hosts)) == len(hosts)
-    if not is_valid or int(task["index"]) < 0:
+    if not is_valid:
         raise ValueError(f"{expected}. Received: TF_CONFIG={text!r}")
     return len(hosts)
+
+
+def _is_address(host):
+    """Whether a string is `host:port`."""
+    match = re.fullmatch(r"[^\s:]+:([0-9]{1,5})|\[[^\s\]]+\]:([0-9]{1,5})", host)
+    return match is not None and 1 <= int(match[1] or match[2]) <= 65535
 
 
 def is_chief(strategy):

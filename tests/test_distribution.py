@@ -34,7 +34,10 @@ def test_mirrored_on_given_devices(name):
     assert isinstance(strategy, tf.distribute.MirroredStrategy)
 
 
-@pytest.mark.parametrize("devices", [[], ["GPU:7"], ["CPU:0", "GPU:7"]])
+@pytest.mark.parametrize(
+    "devices",
+    [[], ["GPU:7"], ["CPU:0", "GPU:7"], [3], [None], [b"CPU:0"], [["CPU:0"]], ["CPU:0", "cpu:0"]],
+)
 def test_devices_that_are_not_there(devices):
     with pytest.raises(ValueError, match="`devices` must be .*'CPU:0', .*Received: devices=\\["):
         make_strategy("mirrored", devices)
@@ -92,6 +95,26 @@ def test_a_tpu_that_does_not_answer(listens, monkeypatch):
             make_strategy("tpu", tpu=tpu)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        config(["a:1", "b:65535"], index=1),
+        config(["10.0.0.1:12345", "host-1.example.org:80"], index="1"),
+        config(["[::1]:1234", "b:1"]),
+    ],
+)
+def test_addresses_and_numbers_that_tensorflow_takes(text):
+    assert check_tf_config(text) == 2
+
+
+def test_workers_that_cannot_be_joined_are_named(monkeypatch):
+    """TensorFlow has computed something by now, after which it joins no workers."""
+    tf.constant(1)
+    monkeypatch.setenv("TF_CONFIG", config(["127.0.0.1:1", "127.0.0.1:2"]))
+    with pytest.raises(RuntimeError, match="make_strategy before.*TF_CONFIG=.*TensorFlow says: "):
+        make_strategy()
+
+
 def test_tf_config_counts_workers(monkeypatch):
     assert check_tf_config(config()) == 2
     assert check_tf_config(config(["a:1"])) == 1
@@ -117,6 +140,33 @@ def test_tf_config_counts_workers(monkeypatch):
         config([["a:1"]]),
         '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "ps", "index": 0}}',
         json.dumps({"cluster": {"worker": "a:1"}}),
+        config(["a:99999999", "b:1"]),
+        config(["a:65536", "b:1"]),
+        config(["a:1", "b:0"]),
+        config(["a:-1"]),
+        config(["a:1:2"]),
+        config([":1"]),
+        config(["a b:1"]),
+        config(["a:1", 7]),
+        config(["a:1", None]),
+        config({"0": "a:1"}),
+        config(index=0.5),
+        config(index=True),
+        config(index="first"),
+        config(index=float("inf")),
+        config(index=float("nan")),
+        config(index=None),
+        config(kind=["worker"]),
+        json.dumps({"cluster": [], "task": {"type": "worker", "index": 0}}),
+        json.dumps({"cluster": {"worker": ["a:1"]}, "task": []}),
+        json.dumps({"cluster": {"chief": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}}),
+        json.dumps(
+            {
+                "cluster": {"worker": ["a:1"], "evaluator": ["b"]},
+                "task": {"type": "worker", "index": 0},
+            }
+        ),
+        100_000 * "[",
     ],
 )
 def test_malformed_tf_config(text, monkeypatch):

@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "visualization": {"visualization", "ops"},
     "data": {"data", "ops", "image_files"},
     "image_files": set(),
+    "quiet": set(),
     "callbacks": {"callbacks", "metrics", "visualization", "ops", "distribution"},
     "distribution": set(),
     "cli": {"cli", "callbacks", "data", "metrics", "models", "visualization"},

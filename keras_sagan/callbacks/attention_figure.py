@@ -8,7 +8,11 @@ from keras_sagan.checks import check_integer, check_list, check_path, require
 from keras_sagan.visualization.classes import spread_classes
 from keras_sagan.visualization.fonts import drawable_names
 from keras_sagan.visualization.model_attention import draw_attention, row_names
-from keras_sagan.visualization.query_points import check_points
+from keras_sagan.visualization.query_points import (
+    check_images_count,
+    check_points,
+    check_points_count,
+)
 
 
 class AttentionFigure(keras.callbacks.Callback):
@@ -21,8 +25,8 @@ class AttentionFigure(keras.callbacks.Callback):
 
     Args:
         directory: String or path. Where the figures go; it is made if it isn't there.
-        num_images: Integer. Rows of the generator's figure. Defaults to `4`.
-        num_points: Integer. Query points chosen in each image. Defaults to `3`.
+        num_images: Integer. Rows of the generator's figure. At most 50. Defaults to `4`.
+        num_points: Integer. Query points chosen in each image. At most 32. Defaults to `3`.
         class_names: List of strings, one for each class of the model, written beside the rows.
             Defaults to `None`: rows carry the class number.
         seed: Integer. Seed of the latents. Defaults to `0`.
@@ -64,8 +68,8 @@ class AttentionFigure(keras.callbacks.Callback):
         super().__init__()
         require("matplotlib.figure")  # now rather than when training ends
         self.directory = Path(check_path("directory", directory))
-        self.num_images = check_integer("num_images", num_images, 1)
-        self.num_points = check_integer("num_points", num_points, 1)
+        self.num_images = check_images_count(num_images)
+        self.num_points = check_points_count(num_points)
         self.class_names = drawable_names(check_list("class_names", class_names, optional=True))
         self.seed = check_integer("seed", seed, 0)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1, optional=True)
@@ -112,6 +116,8 @@ class AttentionFigure(keras.callbacks.Callback):
                 f"`real_images` must have shape (batch, {expected}). Received: real_images of "
                 f"shape {found}"
             )
+        if self.real_images is not None:
+            check_images_count(found[0], "real_images")
         labels = np.shape(self.real_labels)
         if self.real_images is not None and self.real_labels is not None and labels != found[:1]:
             raise ValueError(

@@ -13,10 +13,14 @@ from keras_sagan.callbacks import (
     AttentionMonitor,
     CollapseMonitor,
     FIDEvaluator,
+    RunHistory,
     SampleGrid,
     StopOnNonFinite,
     TrainingCheckpoint,
 )
+from keras_sagan.callbacks.checkpoint_store import CheckpointStore
+from keras_sagan.checks import check_integer
+from keras_sagan.cli.log import EpochLog, Log
 from keras_sagan.cli.options import add_inception, add_run, add_truncation, beside, positive_integer
 from keras_sagan.cli.pictures import attention, attention_arguments, sample, sample_arguments
 from keras_sagan.cli.sources import (
@@ -25,6 +29,7 @@ from keras_sagan.cli.sources import (
     extractor_for,
     load_run,
     open_source,
+    read_record,
 )
 from keras_sagan.metrics import (
     METRICS,
@@ -57,23 +62,31 @@ EPILOG = """A round on the images that ship with the package:
 def main(arguments=None):
     """Runs a command.
 
+    Whatever goes wrong is said in one line, which names a log with the traceback. The log is
+    `keras_sagan.log` in the folder of the run, or without a run a file in the temporary folder.
+
     Args:
         arguments: List of strings. Defaults to `None`: those of the process.
 
     Returns:
-        Integer, the exit code: 0, or 1 after an error that a user can put right.
+        Integer, the exit code: 0, 1 after an error, or 130 after Ctrl-C.
     """
     parser = build_parser()
     settings = parser.parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    folder = beside(settings.run) if hasattr(settings, "run") else settings.output
+    settings.log = log = Log(folder, ["keras-sagan", *map(str, arguments)])
     try:
-        settings.command(settings)
+        with log.with_warnings():
+            settings.command(settings)
     except KeyboardInterrupt as error:
+        log.write(f"Stopped{error}.")
         print(f"\nStopped{error}.", file=sys.stderr)
         return 130
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
+    except Exception as error:
         if os.environ.get("KERAS_SAGAN_TRACEBACK"):
             raise
-        print(f"keras-sagan: {error}", file=sys.stderr)
+        print(f"keras-sagan: {log.failed(error)}", file=sys.stderr)
         return 1
     return 0
 
@@ -181,8 +194,9 @@ def train_arguments(parser):
 
 
 def train(settings):
-    """Trains a model; the same command again goes on with a run that was stopped."""
-    output = Path(settings.output)
+    """Trains a model; the same command again resumes a run that was stopped."""
+    output, log = Path(settings.output), settings.log
+    check_integer("fid_images", settings.fid_images, 0)
     preset = preset_settings(settings.preset, settings.recipe)
     size = settings.image_size or preset["image_size"]
     batch_size = settings.batch_size or PRESETS[settings.preset]["batch_size"]
@@ -198,11 +212,6 @@ def train(settings):
         changes["attention_resolutions"] = (min(32, size // 2),)
     if settings.base_filters:
         changes["base_filters"] = settings.base_filters
-    keras.utils.set_random_seed(settings.seed)
-    model = SAGAN.from_preset(settings.preset, settings.recipe, **changes)
-    model.compile()
-    steps = settings.steps_per_epoch or source.steps_per_epoch
-    output.mkdir(parents=True, exist_ok=True)
     run = {
         "class_names": names,
         "data": source.name,
@@ -211,12 +220,22 @@ def train(settings):
         "batch_size": batch_size,
         **changes,
     }
-    (output / "run.json").write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-    print(f"{source.name}: {steps} steps an epoch, {settings.epochs} epochs, into {output}/")
+    newest = newest_step(output / "checkpoints")
+    if is_finished(output, run, settings.epochs, newest):
+        log.say(
+            f"The run in {output}/ is finished, and nothing was changed. Give more --epochs to "
+            "train on, or another --output to train anew."
+        )
+        return
+    keras.utils.set_random_seed(settings.seed)
+    model = SAGAN.from_preset(settings.preset, settings.recipe, **changes)
+    model.compile()
+    steps = settings.steps_per_epoch or source.steps_per_epoch
+    log.say(f"{source.name}: {steps} steps an epoch, {settings.epochs} epochs, into {output}/")
     fid, extractor = None, extractor_for(model.image_shape, settings)
     is_asked_for = settings.inception or settings.inception_sha256
     if settings.fid_images and not is_asked_for and not getattr(extractor, "is_at_hand", True):
-        print("No FID is measured: it needs --inception, or --inception-sha256.")
+        log.say("No FID is measured: it needs --inception, or --inception-sha256.")
     elif settings.fid_images:
         real, _ = source.head(settings.fid_images)
         fid = FIDEvaluator(
@@ -224,47 +243,112 @@ def train(settings):
             real,
             len(real),
             max(1, settings.epochs // 5),
-            at_start=True,
+            at_start=not newest,
             dataset=source.name,
             split=f"{len(real)} images, {source.chosen}",
         )
+    history = RunHistory(output / "history.json", [fid] if fid else [])
+    record = RunRecord(output / "run.json", run)
     checkpoint = TrainingCheckpoint(output / "checkpoints")
     stop = StopOnNonFinite()
     callbacks = [
         stop,
+        record,
         AttentionMonitor(),
         CollapseMonitor(),
         SampleGrid(output, class_names=names, gif=True),
         *([AttentionFigure(output, class_names=names)] if model.attention_gammas() else []),
         *([fid] if fid else []),
+        EpochLog(log),
+        history,
         checkpoint,  # Last: all before it is done then.
     ]
     try:
-        history = model.fit(
+        model.fit(
             source.batches(), epochs=settings.epochs, steps_per_epoch=steps, callbacks=callbacks
         )
     except KeyboardInterrupt as error:
         if not int(model.steps):
             raise
         checkpoint.save()
-        message = f" after step {int(model.steps)}; the same command again goes on"
+        history.save()
+        message = f" after step {int(model.steps)}; the same command again resumes the run"
         raise KeyboardInterrupt(message) from error
     if stop.reason:
         raise ValueError(f"{stop.reason} The newest of {checkpoint.directory} is from before.")
     model.save(output / "model.keras")
-    if history.epoch:
-        count = len(history.epoch)
-        figures = {k: v for k, v in history.history.items() if len(v) == count}
-        if fid:
-            figures[fid.name] = fid.history
-        plot_curves({**figures, "epoch": history.epoch}, output / "curves.png")
+    if history.history:
+        plot_curves(history.history, output / "curves.png")
     if fid:
-        record = {"name": fid.name, "by_epoch": fid.history, "protocol": fid.protocol}
-        (output / "fid.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        by_epoch = {"name": fid.name, "by_epoch": fid.history, "protocol": fid.protocol}
+        (output / "fid.json").write_text(json.dumps(by_epoch, indent=2) + "\n", encoding="utf-8")
         for epoch, value in fid.history:
-            print(f"{fid.name} after {epoch} epochs: {value:.1f}")
+            log.say(f"{fid.name} after {epoch} epochs: {value:.1f}")
         print(json.dumps(fid.protocol, indent=2))
-    print(f"Pictures and model.keras are in {output}/")
+    record.save({"epochs": settings.epochs, "step": int(model.steps)})
+    log.say(f"Pictures and model.keras are in {output}/")
+
+
+class RunRecord(keras.callbacks.Callback):
+    """Writes `run.json` once a step was trained, and so nothing is left that could be refused.
+
+    Args:
+        path: Path of the file.
+        content: Dictionary. What the file says of the run.
+    """
+
+    def __init__(self, path, content):
+        super().__init__()
+        self.path, self.content = path, content
+        self._is_written = False
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not self._is_written:
+            self.save()
+
+    def save(self, finished=None):
+        """Writes the file.
+
+        Args:
+            finished: Dictionary. The epochs and the step at which the run has ended, where all
+                other files are written. Defaults to `None`: the run goes on.
+        """
+        content = {**self.content, **({} if finished is None else {"finished": finished})}
+        beside = self.path.with_name(f"new_{self.path.name}")
+        beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        os.replace(beside, self.path)
+        self._is_written = True
+
+
+def newest_step(directory):
+    """Returns the step of the newest complete checkpoint of a folder, or 0."""
+    return max(CheckpointStore(str(directory), 1).steps(), default=0)
+
+
+def is_finished(output, run, epochs, step):
+    """Returns whether a folder has everything that a run leaves at its end.
+
+    Args:
+        output: Path of the run's folder.
+        run: Dictionary. What `run.json` would say of this run.
+        epochs: Integer. How many epochs are asked for.
+        step: Integer. The step of the newest checkpoint.
+
+    Raises:
+        ValueError: If the folder holds a finished run of other settings.
+    """
+    known = read_record(output / "run.json")
+    finished = known.get("finished") or {}
+    is_whole = step and finished.get("step") == step and (output / "model.keras").exists()
+    if not is_whole or epochs > finished.get("epochs", 0):
+        return False
+    for name in sorted({*run} - {"batch_size", "class_names", "data", "attention_resolutions"}):
+        if known.get(name) != run[name]:
+            raise ValueError(
+                f"--output must be a new folder, or that of the same run. Received: {output} with "
+                f"a finished run of {name}={known.get(name)!r}, and {name}={run[name]!r}"
+            )
+    return True
 
 
 def evaluate_arguments(parser):
@@ -338,6 +422,8 @@ def evaluate(settings):
     """Measures a model against real images; the same command again goes on with it."""
     model, known = load_run(settings.run)
     path = Path(settings.output or beside(settings.run) / "report.json")
+    if path.is_dir():
+        raise ValueError(f"--output must be a file, and not a folder. Received: {path}")
     reference, about = settings.reference, {}
     if reference is None:
         source = open_source(settings, model.image_shape[0], 1, trained_on=known.get("data"))
@@ -364,8 +450,8 @@ def evaluate(settings):
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     report.save(path)
-    print(report)
-    print(path)
+    settings.log.say(report)
+    settings.log.say(path)
 
 
 def export_arguments(parser):
@@ -393,4 +479,4 @@ def export(settings):
     output = settings.output or beside(settings.run) / "export"
     files = export_generator(model, output, settings.formats, seed=settings.seed)
     for name, (path, difference) in files.items():
-        print(f"{name}: {path}, largest difference of a pixel {difference:.1e}")
+        settings.log.say(f"{name}: {path}, largest difference of a pixel {difference:.1e}")

@@ -35,4 +35,4 @@ def add_truncation(parser):
 
 def beside(run):
     """The folder that the pictures of a run go to."""
-    return Path(run) if Path(run).is_dir() else Path(run).parent
+    return Path(run) if os.path.isdir(run) else Path(run).parent

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_sagan.checks import check_integer
 from keras_sagan.cli.options import add_run, add_truncation, beside, positive_integer
 from keras_sagan.cli.sources import add_data_arguments, load_run, open_source
 from keras_sagan.visualization import (
@@ -15,6 +16,9 @@ from keras_sagan.visualization import (
     save_image,
 )
 from keras_sagan.visualization.classes import names_of
+from keras_sagan.visualization.query_points import check_images_count, check_points_count
+
+MAX_COLUMNS = 100  # A wider picture takes minutes, and few programs show it.
 
 
 def sample_arguments(parser):
@@ -49,6 +53,7 @@ def sample_arguments(parser):
 
 def sample(settings):
     """Draws samples, or walks between them, from a trained model."""
+    check_integer("columns", settings.columns, 1, MAX_COLUMNS, expected=f"at most {MAX_COLUMNS}")
     model, known = load_run(settings.run)
     path = Path(settings.output or beside(settings.run) / f"{settings.kind}.png")
     names = known.get("class_names")
@@ -59,7 +64,7 @@ def sample(settings):
         raise ValueError("--to-classes goes with --kind classes alone.")
     if settings.kind == "truncation":
         draw_truncations(settings, model, path)
-        print(path)
+        settings.log.say(path)
         return
     if labels is None and model.num_classes is not None:
         count = min(10, model.num_classes)
@@ -78,7 +83,7 @@ def sample(settings):
         images = model.generate(rows * settings.columns, ids, **common)
         shown = None if labels is None else names_of(labels, names, model.num_classes)
         save_image(path, sample_grid(images, shown, rows=rows, columns=settings.columns))
-    print(path)
+    settings.log.say(path)
 
 
 def draw_truncations(settings, model, path):
@@ -118,6 +123,8 @@ def attention_arguments(parser):
 
 def attention(settings):
     """Draws where the attention of the generator or the discriminator looks."""
+    check_points_count(settings.num_points)
+    check_images_count(settings.num_images)
     model, known = load_run(settings.run)
     output = settings.output or beside(settings.run)
     names = known.get("class_names") if model.num_classes else None
@@ -137,4 +144,4 @@ def attention(settings):
             model, output, num_images=settings.num_images, seed=settings.seed, **common
         )
     for path in paths.values():
-        print(path)
+        settings.log.say(path)

@@ -92,6 +92,9 @@ def open_source(settings, image_size, batch_size, seed=0, trained_on=None):
         ValueError: For options that don't go together, an image size that the data haven't, or
             without options for a run of other images than those that ship.
     """
+    for option in ("images", "dataset", "data_dir"):
+        if getattr(settings, option) == "":
+            raise ValueError(f"--{option.replace('_', '-')} must not be empty.")
     if settings.images and settings.dataset:
         raise ValueError("--images and --dataset can't both be given.")
     for option, needed in (
@@ -176,19 +179,54 @@ def load_run(path):
     model_path = path / "model.keras" if path.is_dir() else path
     if not model_path.exists():
         raise ValueError(f"There is no model at {model_path}; `keras-sagan train` makes one.")
-    record = model_path.with_name("run.json")
-    known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
-    try:
-        model = keras.saving.load_model(model_path)
-    except TypeError as error:  # A class that this process doesn't know.
-        reason = str(error).rpartition("Exception encountered: ")[2].partition("\n")[0]
-        raise ValueError(
-            f"{model_path} can't be loaded from the command line: {reason} A model with classes of "
-            "its own is loaded in a script that imports them."
-        ) from error
+    known = read_record(model_path.with_name("run.json"))
+    model = load_file(model_path)
     if not isinstance(model, SAGAN):
         raise ValueError(f"{model_path} holds a {type(model).__name__}, and not a SAGAN.")
     return model, known
+
+
+def load_file(path):
+    """Loads a `.keras` file, or says what to do about one that can't be loaded.
+
+    Raises:
+        ValueError: If there is no such file, it is damaged, or its classes aren't known.
+    """
+    if not os.path.exists(path):
+        raise ValueError(f"There is no model at {path}.")
+    try:
+        return keras.saving.load_model(path)
+    except (MemoryError, PermissionError):
+        raise
+    except TypeError as error:  # A class that this process doesn't know.
+        reason = str(error).rpartition("Exception encountered: ")[2].partition("\n")[0]
+        raise ValueError(
+            f"{path} can't be loaded from the command line: {reason} A model with classes of "
+            "its own is loaded in a script that imports them."
+        ) from error
+    except Exception as error:  # Each kind of damage has an error class of its own.
+        raise ValueError(
+            f"{path} can't be loaded: it is damaged, or no file that Keras has saved. Copy "
+            "it again, or remove it and give the run's `keras-sagan train` command again, which "
+            f"writes it from the newest checkpoint. ({type(error).__name__}: {error})"
+        ) from error
+
+
+def read_record(path):
+    """Returns what a run's `run.json` says, or an empty dictionary where there is none.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    if not path.exists():
+        return {}
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: remove it. ({error})") from error
+    if not isinstance(known, dict):
+        raise ValueError(f"{path} is damaged: remove it. It must hold a JSON object.")
+    return known
 
 
 def extractor_for(image_shape, settings, name=None):

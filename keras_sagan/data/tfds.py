@@ -1,8 +1,10 @@
 """TensorFlow Datasets as endless batches for an image classification set."""
 
 import collections
+import difflib
 import logging
 import os
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -123,7 +125,7 @@ def load_tfds(
     try:
         import tensorflow_datasets as tfds
 
-        builder = tfds.builder(name, data_dir=data_dir)
+        builder = _builder(tfds, name, data_dir)
         image_key, label_key = _classification_keys(tfds, builder.info, name)
         label_key = label_key if use_labels else None
         # From where its makers have it, by the digests that TFDS knows, or not at all.
@@ -191,6 +193,26 @@ def load_tfds(
         dataset, classes = dataset.map(lambda images, labels: images), None
     info = DatasetInfo(num_images, steps, shape, classes, names, skipped)
     return finish(dataset, start_step), info
+
+
+def _builder(tfds, name, data_dir):
+    """Returns the builder of a data set, or says in one line which names there are."""
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        known = tfds.list_builders(with_community_datasets=False)
+        word = re.split("[/:]", name)[0].lower()
+        nearest = ", ".join(difflib.get_close_matches(word, known, n=3, cutoff=0.0))
+        raise ValueError(
+            "`name` must be a data set of TensorFlow Datasets. "
+            f"Received: name={name!r}. The nearest names are {nearest}"
+        ) from error
+    except (AssertionError, ValueError) as error:  # A config or version that it hasn't.
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            "`name` must be a data set of TensorFlow Datasets, with a config and version that it "
+            f"has. Received: name={name!r} ({reason})"
+        ) from error
 
 
 def _reader(tfds, builder, split, image_key, label_key):

@@ -5,7 +5,7 @@ import math
 import numbers
 import pathlib
 
-from keras_sagan.checks import check_dict, check_path
+from keras_sagan.checks import check_dict, check_list, check_path
 from keras_sagan.metrics.protocol import NO_VERSION
 
 _FORMAT = 1
@@ -20,10 +20,13 @@ class EvaluationReport:
     Args:
         values: Dictionary from the names of scores to floats.
         baselines: Dictionary of two such dictionaries: `"real"`, other real images in place of
-            the generated (the floor), and `"noise"`, uniform noise in their place. Each has
-            `"num_images"` besides, and `"note"` where there is something to say.
+            the generated (the floor: what a generator is compared with), and `"noise"`, uniform
+            noise in their place. Each also has `"num_images"`, and `"note"` where there is
+            something to say.
         protocol: Dictionary, ready for JSON.
         model: String, what was measured.
+        notes: List of strings, what a reader must know of scores of too few images. Defaults to
+            `()`.
 
     Raises:
         ValueError: If a score isn't a number, or an argument isn't ready for JSON.
@@ -40,7 +43,7 @@ class EvaluationReport:
     {'fid': -2.5}
     """
 
-    def __init__(self, values, baselines, protocol, model):
+    def __init__(self, values, baselines, protocol, model, notes=()):
         values, baselines = check_dict("values", values), check_dict("baselines", baselines)
         self.values = {}
         for name, value in values.items():
@@ -55,6 +58,7 @@ class EvaluationReport:
             ) from error
         self.baselines = {name: dict(part) for name, part in baselines.items()}
         self.model = str(model)
+        self.notes = [str(note) for note in check_list("notes", notes)]
 
     def compare(self, other, ignore=()):
         """Returns how much `other`'s scores are above this report's: `{name: float}`.
@@ -98,6 +102,7 @@ class EvaluationReport:
             "values": _finite(self.values),
             "baselines": {name: _finite(part) for name, part in self.baselines.items()},
             "protocol": self.protocol,
+            "notes": self.notes,
         }
         return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
@@ -117,7 +122,11 @@ class EvaluationReport:
                 raise ValueError(f"format={content['format']!r}")
             baselines = {name: _numbers(part) for name, part in content["baselines"].items()}
             return cls(
-                _numbers(content["values"]), baselines, content["protocol"], content["model"]
+                _numbers(content["values"]),
+                baselines,
+                content["protocol"],
+                content["model"],
+                content.get("notes", ()),  # Older files have none.
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ValueError(
@@ -152,7 +161,7 @@ class EvaluationReport:
         lines = [" ".join(["score".ljust(26), *(name.rjust(14) for name in columns)])]
         for name in self.values:
             shown = [
-                f"{part[name]:14.5g}" if name in part else "-".rjust(14)
+                "-".rjust(14) if math.isnan(part.get(name, math.nan)) else f"{part[name]:14.5g}"
                 for part in columns.values()
             ]
             lines.append(" ".join([name.ljust(26), *shown]))
@@ -161,6 +170,7 @@ class EvaluationReport:
         shown = [("-" if count is None else str(count)).rjust(14) for count in counts]
         lines.append(" ".join(["images".ljust(26), *shown]))
         lines += [f"{name}: {x['note']}" for name, x in self.baselines.items() if "note" in x]
+        lines += [f"note: {note}" for note in self.notes]
         lines += ["", f"model: {self.model}"]
         for name, value in self.protocol.items():
             if isinstance(value, dict):

@@ -168,6 +168,7 @@ class EvaluationRun:
         }
         shape = self._measure(parts, num_images, "Generated images")
         values = self._values()
+        notes = [note for metric in self.metrics for note in metric.notes()]
         kept = [metric.snapshot() for metric in self.metrics]
         noise = self._noise(num_images, shape)
         baselines = {"real": self._floor(), "noise": noise}
@@ -175,7 +176,7 @@ class EvaluationRun:
             metric.restore(state)
         for log in self._logs:
             log.remove()
-        return EvaluationReport(values, baselines, protocol, name)
+        return EvaluationReport(values, baselines, protocol, name, notes)
 
     def of_images(self, images, name):
         """Yields (image shape, labels, features) of images that are there to be read again."""
@@ -309,7 +310,12 @@ class EvaluationRun:
                 values.update(metric.values())
             except ValueError as error:
                 note.append(f"no {metric.name}: {error}")
-        note = [f"one half of the reference, {second.num_images} images, against the other", *note]
+        note = [
+            f"one half of the reference, {second.num_images} images, against the other; a Fréchet "
+            "distance is larger for fewer images, so the generated images may have a lower one. "
+            "`held_out` images give a floor of their own number",
+            *note,
+        ]
         return {**values, "num_images": second.num_images, **_notes(note)}
 
 

@@ -137,6 +137,14 @@ class FeatureMetric(keras.metrics.Metric):
         result = self.result()
         return result if isinstance(result, dict) else {self.name: result}
 
+    def notes(self):
+        """Returns what a reader must know of the result where there are too few images.
+
+        Returns:
+            List of strings, empty where there are enough.
+        """
+        return []
+
     def reset_state(self, reset_real=False):
         """Forgets the generated images and, if `reset_real`, the real ones too."""
         for side in SIDES if reset_real else ("generated",):

@@ -70,7 +70,8 @@ class KernelInceptionDistance(SampleMetric):
         """Returns a dictionary of Python floats, named after the metric; lower is better.
 
         `"kid"` is the estimate, `"kid_std_error"` its standard error over the blocks, and
-        `"kid_low"` and `"kid_high"` bound the 95 % interval. With one block the three are NaN.
+        `"kid_low"` and `"kid_high"` bound the 95 % interval. With one block the three are NaN,
+        which `notes` explains.
         """
         self._check_counts()
         sides = [shuffled(self._features(side), self.shuffle_seed) for side in self._state]
@@ -81,6 +82,16 @@ class KernelInceptionDistance(SampleMetric):
             f"{self.name}_low": distance - 1.96 * error if np.isfinite(error) else np.nan,
             f"{self.name}_high": distance + 1.96 * error if np.isfinite(error) else np.nan,
         }
+
+    def notes(self):
+        if max(self._counts.values()) > self.max_block_size:
+            return []
+        return [
+            f"{self.name}_std_error, {self.name}_low and {self.name}_high need more than "
+            f"max_block_size={self.max_block_size} images on one side: one block has no spread. "
+            f"Received: {self._counts['real']} real and {self._counts['generated']} generated "
+            "images"
+        ]
 
     def get_config(self):
         return {

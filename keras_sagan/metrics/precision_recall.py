@@ -1,10 +1,16 @@
 """Improved precision and recall as a Keras metric."""
 
+import warnings
+
 import keras
 
 from keras_sagan.checks import check_integer, check_string
 from keras_sagan.metrics.feature_metric import SampleMetric
 from keras_sagan.ops.manifold import manifold_scores
+
+# Of Fashion-MNIST in the features of the gray classifier, noise has precision 0.97 with 500 images
+# of each side, 0.84 with 1,000 and 0.05 with 2,000.
+ENOUGH_IMAGES = 2000
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
@@ -12,8 +18,9 @@ class PrecisionRecall(SampleMetric):
     """Share of generated images in the real manifold, and of real ones in the generated.
 
     Precision falls with bad images, recall with missing ones: two things that the Fréchet distance
-    adds up. Both depend on the number of images, which should be the same on both sides. All
-    features are kept, and time is O(num_images² · dim).
+    adds up. Both depend on the number of images, which should be the same on both sides: below
+    2,000, where neighborhoods reach far, a warning says that they mean little. All features are
+    kept, and time is O(num_images² · dim).
 
     They equal those of the package `prdc` on the same features: an image lies in a neighborhood if
     its distance is less than the radius (`<`). The code of the paper's authors includes the border
@@ -66,9 +73,22 @@ class PrecisionRecall(SampleMetric):
     def result(self):
         """Returns a dictionary of two Python floats; higher is better."""
         self._check_counts()
+        for note in self.notes():
+            warnings.warn(note, stacklevel=2)
         sides = [self._features(side) for side in self._state]
         scores = manifold_scores(*sides, self.nearest_k, self._progress())
         return {self._prefix + name: getattr(scores, name) for name in self.kind}
+
+    def notes(self):
+        if min(self._counts.values()) >= ENOUGH_IMAGES:
+            return []
+        return [
+            f"{' and '.join(self.kind)} of so few images say little: a neighborhood then reaches "
+            "so far that noise, or all images of an untrained generator, may lie in it. Measure at "
+            f"least {ENOUGH_IMAGES:,} images of each side, and compare with the scores of noise. "
+            f"Received: {self._counts['real']} real and {self._counts['generated']} generated "
+            "images"
+        ]
 
     def get_config(self):
         name = self._prefix.removesuffix("_") or None

@@ -5,7 +5,6 @@ import math
 import numpy as np
 
 from keras_sagan.checks import (
-    check_integer,
     check_list,
     check_pair,
     check_path,
@@ -15,7 +14,11 @@ from keras_sagan.checks import (
 from keras_sagan.visualization.fonts import drawable_names
 from keras_sagan.visualization.grid import check_images
 from keras_sagan.visualization.optional import new_figure, parent_made
-from keras_sagan.visualization.query_points import check_points
+from keras_sagan.visualization.query_points import (
+    check_images_count,
+    check_points,
+    check_points_count,
+)
 
 # Colours that people with any colour vision tell apart: orange, sky blue and bluish green first.
 # Okabe and Ito, "Color Universal Design", 2008, without black, and yellow last.
@@ -82,14 +85,15 @@ def plot_attention(
 
     Args:
         images: uint8 array in [0, 255] of shape `(batch, height, width, channels)` with 1 or 3
-            channels.
+            channels, at most 50.
         scores: Float array of shape `(batch, h, w, key_h, key_w)`: for each query location the
             scores over the keys, which sum to 1. The image must be a whole number of cells of
             both grids.
         query_points: Integer array of shape `(points, 2)`, for every image, or
             `(batch, points, 2)`: (row, column) in image pixels. Defaults to `None`: chosen by
             `choose_query_points`.
-        num_points: Integer. How many points to choose where none are given. Defaults to `3`.
+        num_points: Integer. How many points to choose where none are given, at most 32. Defaults to
+            `3`.
         path: String or path. Where to write the figure, as PNG, PDF or SVG. Defaults to `None`:
             not written.
         title: String. Written above the figure. Defaults to `None`.
@@ -113,12 +117,13 @@ def plot_attention(
 
     - [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), figures 1 and 5.
     """
-    num_points = check_integer("num_points", num_points, 1)
+    num_points = check_points_count(num_points)
     path = check_path("path", path, optional=True)
     title = check_string("title", title, optional=True)
     row_labels = check_list("row_labels", row_labels, optional=True)
     images = check_images(images)
     scores = check_scores(scores, images)
+    check_images_count(len(images), "images")
     points = check_points(query_points, images, num_points)
     if row_labels is not None and len(row_labels) != len(images):
         raise ValueError(

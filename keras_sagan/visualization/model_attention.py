@@ -9,6 +9,7 @@ import numpy as np
 from keras_sagan.checks import check_integer, check_list, check_path, check_string
 from keras_sagan.visualization.attention import plot_attention
 from keras_sagan.visualization.classes import names_of, spread_classes
+from keras_sagan.visualization.query_points import check_images_count, check_points_count
 
 
 def draw_attention(
@@ -36,8 +37,8 @@ def draw_attention(
             discriminator. Defaults to `None`: the generator's attention.
         labels: Integer array, the class of each image, given or generated. Defaults to classes
             spread over all for the generator; a discriminator with classes needs them.
-        num_images: Integer. Generated images. Defaults to `4`.
-        num_points: Integer. Query points chosen in each image. Defaults to `3`.
+        num_images: Integer. Generated images. At most 50. Defaults to `4`.
+        num_points: Integer. Query points chosen in each image. At most 32. Defaults to `3`.
         query_points: Integer array of shape `(points, 2)` or `(batch, points, 2)`, (row, column)
             in image pixels. Defaults to `None`: points of high contrast.
         class_names: List of strings, one for each class of the model. Defaults to `None`: rows
@@ -64,8 +65,8 @@ def draw_attention(
     - [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), figures 1 and 5.
     """
     directory = Path(check_path("directory", directory))
-    num_images = check_integer("num_images", num_images, 1)
-    num_points = check_integer("num_points", num_points, 1)
+    num_images = check_images_count(num_images)
+    num_points = check_points_count(num_points)
     class_names = check_list("class_names", class_names, optional=True)
     seed = check_integer("seed", seed, 0, optional=True)
     name = check_string("name", name)
@@ -76,6 +77,8 @@ def draw_attention(
         images = np.random.default_rng(seed).standard_normal(shape).astype("float32")
         if labels is None and model.num_classes is not None:
             labels = spread_classes(model.num_classes, num_images)
+    else:
+        check_images_count(len(images), "images")
     rows = row_names(model, labels, class_names)
     images, maps = model.attention_maps(images, labels)
     paths = {}

@@ -5,6 +5,9 @@ import numpy as np
 from keras_sagan.checks import check_integer
 from keras_sagan.visualization.grid import check_images
 
+# A figure has a panel for each point of each image. Beyond these it takes minutes and gigabytes.
+MAX_POINTS, MAX_IMAGES = 32, 50
+
 
 def choose_query_points(image, num_points=3):
     """Chooses points worth asking about: high local contrast, far from one another.
@@ -95,9 +98,24 @@ def check_points(query_points, images, num_points):
             f"batch of `images`: {batch}. Received: query_points of dtype={points.dtype}, "
             f"shape={np.shape(query_points)}"
         )
+    check_points_count(points.shape[1], "query_points")
     if points.min() < 0 or np.any(points >= (height, width)):
         raise ValueError(
             f"`query_points` must be (row, column) inside the image, {height} × {width} pixels. "
             f"Received: query_points={points.tolist()}"
         )
     return points
+
+
+def check_points_count(count, name="num_points"):
+    """Returns how many points an attention figure has, or raises for more than it can show."""
+    few = f"from 1 to {MAX_POINTS}"
+    expected = f"an integer {few}" if name == "num_points" else f"{few} points in each image"
+    return check_integer(name, count, 1, MAX_POINTS, expected=expected)
+
+
+def check_images_count(count, name="num_images"):
+    """Returns how many images an attention figure has, or raises for more than it can show."""
+    few = f"from 1 to {MAX_IMAGES}"
+    expected = f"an integer {few}" if name == "num_images" else f"{few} images"
+    return check_integer(name, count, 1, MAX_IMAGES, expected=expected)

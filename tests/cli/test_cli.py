@@ -3,9 +3,13 @@
 import functools
 import io
 import json
+import os
 import re
 import subprocess
 import sys
+import tempfile
+import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -33,12 +37,18 @@ def eager():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, eager):
-    """A run of two epochs, stopped by Ctrl-C in the second and gone on with by the same command."""
+def train_options(tmp_path_factory):
+    """The options of `run`."""
     output = tmp_path_factory.mktemp("cli") / "run"
     options = ["--output", str(output), "--base-filters", "4", "--batch-size", "4"]
     options += ["--steps-per-epoch", "2", "--fid-images", "20"]
-    options += ["--epochs", "2"]
+    return [*options, "--epochs", "2"]
+
+
+@pytest.fixture(scope="module")
+def run(train_options, eager):
+    """A run of two epochs, stopped by Ctrl-C in the second and resumed by the same command."""
+    output = Path(train_options[1])
     pressed = []
 
     def press(callback, batch, logs=None):
@@ -50,10 +60,10 @@ def run(tmp_path_factory, eager):
         patch.setattr(AttentionMonitor, "on_train_batch_end", press)
         stderr = io.StringIO()
         patch.setattr(sys, "stderr", stderr)
-        assert main(["train", *options]) == 130
-    assert "\nStopped after step 3; the same command again goes on.\n" in stderr.getvalue()
+        assert main(["train", *train_options]) == 130
+    assert "\nStopped after step 3; the same command again resumes the run.\n" in stderr.getvalue()
     assert not (output / "model.keras").exists()
-    assert main(["train", *options]) == 0
+    assert main(["train", *train_options]) == 0
     return output
 
 
@@ -68,6 +78,56 @@ def test_train_leaves_pictures_and_goes_on(run):
     assert record["by_epoch"] and record["protocol"]["reference"] == "Fashion-MNIST, test"
     assert record["protocol"]["reference_split"].endswith(" images, evenly spread")
     assert "grey_classifier sha256:" in record["protocol"]["feature_extractor"]
+
+
+def test_a_resumed_run_has_the_metrics_of_all_epochs(run):
+    history = json.loads((run / "history.json").read_text())["history"]
+    assert [epoch for epoch, _ in history["d_loss"]] == [1, 2]
+    (fid,) = (name for name in history if name.startswith("fid"))
+    assert [epoch for epoch, _ in history[fid]] == [0, 1, 2]
+    by_epoch = json.loads((run / "fid.json").read_text())["by_epoch"]
+    assert by_epoch == history[fid]
+
+
+def test_the_log_of_a_run_has_its_commands_epochs_and_end(run):
+    text = (run / "keras_sagan.log").read_text()
+    assert text.count("keras-sagan train --output") == 2
+    assert "python 3." in text and "epoch 1: " in text and "epoch 2: " in text
+    assert "Stopped after step 3" in text and "Pictures and model.keras are in" in text
+
+
+def files_of(folder):
+    """What each file holds, but for the log, which only grows."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {path: path.read_bytes() for path in paths if path.name != "keras_sagan.log"}
+
+
+def test_the_same_command_leaves_a_finished_run_alone(run, train_options, capsys):
+    before = files_of(run)
+    for epochs in ("2", "1"):
+        assert main(["train", *train_options, "--epochs", epochs]) == 0
+        assert "is finished, and nothing was changed. Give more --epochs" in capsys.readouterr().out
+    assert files_of(run) == before
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (["--base-filters", "8"], "of base_filters=4, and base_filters=8"),
+        (["--seed", "3"], "of seed=0, and seed=3"),
+        (["--base-filters", "8", "--epochs", "3"], "must be of the same architecture"),
+        (["--fid-images", "1", "--epochs", "3"], "`num_images` must be an integer of at least 2"),
+        (["--fid-images", "-3", "--epochs", "3"], "`fid_images` must be an integer of at least 0"),
+        (["--images", "nowhere", "--epochs", "3"], "`directory` must be a folder"),
+        (["--recipe", "none", "--epochs", "3"], "`recipe` must be one of"),
+    ],
+)
+def test_what_is_refused_leaves_the_run_as_it_is(run, train_options, changes, message, capsys):
+    before = files_of(run)
+    assert main(["train", *train_options, *changes]) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert files_of(run) == before
 
 
 @pytest.mark.parametrize("kind", ["grid", "latents", "classes", "truncation"])
@@ -240,10 +300,152 @@ def test_errors_are_one_line(tmp_path, capsys, monkeypatch):
     assert "can't be loaded" in error and "OfAUser" in error and error.count("\n") == 1
     (tmp_path / "broken.keras").write_bytes(b"no archive")
     assert main(["sample", str(tmp_path / "broken.keras")]) == 1
-    assert "broken.keras" in capsys.readouterr().err
+    assert "broken.keras can't be loaded" in capsys.readouterr().err
     monkeypatch.setenv("KERAS_SAGAN_TRACEBACK", "1")
     with pytest.raises(ValueError, match="There is no model"):
         main(["sample", str(tmp_path)])
+
+
+def without(name, data):
+    """An archive without one of its files."""
+    result = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(result, "w") as new:
+        for each in old.namelist():
+            if each != name:
+                new.writestr(each, old.read(each))
+    return result.getvalue()
+
+
+def flipped(data):
+    """The same bytes but for one in the middle of the weights."""
+    return data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 255]) + data[len(data) // 2 + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        flipped,
+        lambda data: data[: len(data) // 2],
+        lambda data: b"",
+        lambda data: b"no archive",
+        lambda data: b"PK\x03\x04 no archive",
+        functools.partial(without, "config.json"),
+        functools.partial(without, "model.weights.h5"),
+    ],
+    ids=["flipped", "cut", "empty", "text", "header", "config", "weights"],
+)
+def test_a_damaged_model_is_named_in_one_line(run, damage, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    path = tmp_path / "model.keras"
+    path.write_bytes(damage((run / "model.keras").read_bytes()))
+    assert main(["sample", str(path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"keras-sagan: {path} can't be loaded: it is damaged")
+    assert "`keras-sagan train` command again" in error and error.count("\n") == 1
+    (log,) = tmp_path.glob("keras_sagan_*.log")
+    assert error.endswith(f"(log: {log})\n")
+    assert "Traceback" in log.read_text() and f"keras-sagan sample {path}" in log.read_text()
+
+
+class OfALibrary(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    "error, line",
+    [
+        (KeyError("a"), "KeyError: 'a'"),
+        (AttributeError("no\n  b"), "AttributeError: no b"),
+        (OfALibrary(), "OfALibrary"),
+        (AssertionError(""), "AssertionError"),
+        (RuntimeError("x" * 9999), "x" * 500),
+        (RecursionError("deep"), "deep"),
+        (MemoryError(), "MemoryError"),
+        (UnicodeDecodeError("utf-8", b"a", 0, 1, "bad"), "'utf-8' codec can't decode"),
+    ],
+)
+def test_whatever_goes_wrong_is_one_line_and_a_log(error, line, tmp_path, capsys, monkeypatch):
+    def fail(path):
+        raise error
+
+    monkeypatch.setattr("keras_sagan.cli.pictures.load_run", fail)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert main(["sample", "any"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"keras-sagan: {line}") and said.count("\n") == 1 and len(said) < 1000
+    (log,) = tmp_path.iterdir()  # Nothing else is left in the working directory.
+    assert str(log) in said and "Traceback" in log.read_text()
+    assert type(error).__name__ in log.read_text()
+
+
+@pytest.mark.parametrize("path", [300 * "a", "a\0b", "", "/proc/1/root/a"])
+def test_a_path_that_cannot_be_is_one_line(path, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command in (["sample", path], ["train", "--image-size", "64", "--output", path]):
+        assert main(command) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("keras-sagan: ") and error.count("\n") == 1
+
+
+def test_a_log_that_cannot_be_written_takes_no_line_away(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    assert main(["sample", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.endswith("`keras-sagan train` makes one.\n")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", '"a"'])
+def test_a_damaged_record_of_a_run_is_named(content, tmp_path, capsys):
+    (tmp_path / "run.json").write_text(content)
+    (tmp_path / "model.keras").write_bytes(b"any")
+    for command in (["sample", str(tmp_path)], ["train", "--output", str(tmp_path)]):
+        assert main(command) == 1
+        error = capsys.readouterr().err
+        assert f"{tmp_path}/run.json is damaged: remove it." in error and error.count("\n") == 1
+    assert (tmp_path / "run.json").read_text() == content
+
+
+@pytest.mark.parametrize(
+    "name, nearest", [("cifr10", "cifar10"), ("Fashion_mnits", "fashion_mnist"), ("x", "")]
+)
+def test_an_unknown_data_set_is_answered_with_the_nearest(name, nearest, tmp_path, capsys):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    assert main(["train", "--dataset", name, "--output", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"name={name!r}" in error
+    names = error.partition("The nearest names are ")[2].partition(" (log")[0].split(", ")
+    assert len(names) == 3 and set(names) <= set(tfds.list_builders())
+    assert nearest in (names[0], "")
+
+
+@pytest.mark.parametrize("name", ["cifar10/none", "cifar10:9.9.9", "../x", "a b", ""])
+def test_a_data_set_that_cannot_be_is_one_line(name, tmp_path, capsys):
+    pytest.importorskip("tensorflow_datasets")
+    assert main(["train", "--dataset", name, "--output", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and len(error) < 800
+    assert ("`name` must be" if name else "--dataset must not be empty.") in error
+
+
+@pytest.mark.parametrize(
+    "command, name",
+    [
+        ("attention --num-points 20000", "`num_points` must be an integer from 1 to 32."),
+        ("attention --num-images 20000", "`num_images` must be an integer from 1 to 50."),
+        ("attention --discriminator --num-images 51", "`num_images` must be an integer from 1"),
+        ("sample --columns 20000", "`columns` must be at most 100."),
+    ],
+)
+def test_more_than_a_picture_shows_is_refused_by_name(run, command, name, capsys):
+    command, *options = command.split()
+    assert main([command, str(run), *options]) == 1
+    error = capsys.readouterr().err
+    assert name in error and error.count("\n") == 1
+
+
+def test_a_report_into_a_folder_is_refused_before_it_is_measured(run, capsys):
+    assert main(["evaluate", str(run), "--output", str(run)]) == 1
+    assert f"--output must be a file, and not a folder. Received: {run}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", ["0", "-3", "two", "1.5"])
@@ -274,10 +476,16 @@ def test_ctrl_c(monkeypatch, capsys):
     assert "Stopped." in capsys.readouterr().err
 
 
-def test_python_m():
+@pytest.mark.slow
+@pytest.mark.parametrize("level, is_quiet", [(None, True), ("0", False)])
+def test_python_m_has_no_lines_of_tensorflow(level, is_quiet):
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    environment |= {} if level is None else {"TF_CPP_MIN_LOG_LEVEL": level}
     command = [sys.executable, "-m", "keras_sagan", "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0 and done.stdout.startswith("keras_sagan 0.")
+    assert done.stderr == "" or not is_quiet
+    assert "oneDNN" in done.stderr or is_quiet
 
 
 @pytest.mark.parametrize(

@@ -255,3 +255,20 @@ def test_images_whose_labels_are_withheld(tmp_path):
     assert sorted(seen[:, 0, 0, 0]) == [0, 10, 20, 30]
     with pytest.raises(tf.errors.InvalidArgumentError, match="use_labels=False"):
         batches(read()[0], 1)
+
+
+@pytest.mark.slow
+def test_the_command_line_names_a_damaged_record_in_one_line(stored, tmp_path, capsys):
+    """Damage that turns up in the middle of training."""
+    from keras_sagan.cli import main
+
+    folder, files = stored
+    flip_a_bit(files[1])
+    options = ["--dataset", "small_grey_jpegs", "--data-dir", str(folder), "--epochs", "2"]
+    options += ["--base-filters", "4", "--batch-size", "6", "--fid-images", "0"]
+    assert main(["train", *options, "--output", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("keras-sagan: InvalidArgumentError: ") and len(error) < 1000
+    assert "`load_tfds` read no image" in error and f"records: {files[1]} record " in error
+    (log,) = (tmp_path / "run").glob("*.log")
+    assert str(log) in error and "Traceback" in log.read_text()

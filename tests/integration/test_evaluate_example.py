@@ -1,5 +1,7 @@
 """The evaluation example: a model and a folder, the report as JSON and as a page."""
 
+import tempfile
+
 import keras
 import numpy as np
 import pytest
@@ -49,6 +51,35 @@ def test_a_saved_model_against_a_folder_and_a_statistics_file(example, tmp_path,
     )
     again = metrics.EvaluationReport.load(tmp_path / "b" / "report.json")
     assert again.values["fid"] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (["--reference", "nowhere"], "must be a folder"),
+        (["--reference", "nowhere.npz"], "that exists"),
+        (["--reference", "tfds:cifr10"], "The nearest names are cifar10"),
+        (["--reference", "fashion_mnist", "--num_images", "1"], "`num_images` must be"),
+        (["--reference", "fashion_mnist", "--extractor", "tfgan"], "`sha256` must be given"),
+        (["--reference", "fashion_mnist", "--model", "damaged.keras"], "it is damaged"),
+        (["--reference", "fashion_mnist", "--model", "none.keras"], "no model at none.keras"),
+        (["--reference", "fashion_mnist", "--output", "damaged.keras"], "File exists"),
+    ],
+)
+def test_what_goes_wrong_is_one_line(example, changes, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
+    (tmp_path / "damaged.keras").write_bytes(b"no archive")
+    if "--model" not in changes:
+        keras.Sequential([keras.Input((4,)), keras.layers.Dense(1024)]).save("model.keras")
+        changes = ["--model", "model.keras", *changes]
+    with pytest.raises(SystemExit) as stop:
+        example.main(["--extractor", "grey", "--output", "out", *changes])
+    assert stop.value.code.startswith("evaluate.py: ") and message in stop.value.code
+    assert "\n" not in stop.value.code
+    (log,) = tmp_path.glob("keras_sagan_*.log")
+    assert stop.value.code.endswith(f"(log: {log})") and "Traceback" in log.read_text()
 
 
 def test_a_folder_against_a_split_of_tensorflow_datasets(example, tmp_path):

@@ -107,6 +107,14 @@ def test_a_run_is_never_overwritten(example, finished, tmp_path):
         example.main(["--resume", "--workdir", str(tmp_path / "none")])
 
 
+def test_a_finished_run_is_left_alone(example, finished, capsys):
+    paths = [path for path in finished.rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in paths}
+    example.main(["--resume", "--epochs", "2", "--workdir", str(finished)])
+    assert "is finished. Give more --epochs to train on." in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
 def test_data_that_are_not_there_leave_no_run_behind(example, tmp_path):
     workdir = tmp_path / "run"
     with pytest.raises(FileNotFoundError, match="`data_dir` must be a folder holding train-images"):

@@ -49,8 +49,17 @@ def test_a_run_and_going_on(photos, tmp_path, capsys):
     assert protocol["weights"] == "averaged (EMA)" and protocol["num_reference"] == 40
 
     run(*common, "--epochs", 2, "--workdir", tmp_path)
-    assert json.loads((tmp_path / "results.json").read_text())["steps"] == 6
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["steps"] == 6
+    assert [epoch for epoch, _ in results["fid"]["by_epoch"]] == [0, 1, 2]
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 3
+    history = json.loads((tmp_path / "history.json").read_text())["history"]
+    assert [epoch for epoch, _ in history["d_loss"]] == [1, 2]
+
+    paths = [path for path in tmp_path.rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in paths}
+    assert "is finished. Give more --epochs" in run(*common, "--epochs", 2, "--workdir", tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_colour_images_of_another_power_of_two(tmp_path, monkeypatch, capsys):

@@ -227,3 +227,29 @@ def test_the_commands_of_the_page(jobs, tmp_path):
     assert first == second and (first["replicas"], first["steps"]) == (2, 2)
     checkpoints = tmp_path / "runs" / "two_hosts" / "checkpoints"
     assert tf.train.latest_checkpoint(checkpoints) == str(checkpoints / "step-2")
+
+
+ENDS_LATE = """
+import sys, time
+from keras_sagan.distribution import check_workers_agree, make_strategy
+
+check_workers_agree(make_strategy("multi_worker"), seed=5)
+time.sleep(float(sys.argv[1]))
+print("ended", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_ends_first_is_not_reported_as_crashed():
+    ports, workers = free_ports(), []
+    for index, seconds in enumerate((15, 0)):  # Beyond TensorFlow's heartbeat of 10 seconds.
+        cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+        config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CONFIG": config}
+        command = [sys.executable, "-c", ENDS_LATE, str(seconds)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        workers.append(subprocess.Popen(command, env=environment, **pipes))
+    for worker in workers:
+        output, _ = worker.communicate(timeout=PATIENCE)
+        assert worker.returncode == 0 and "ended" in output, output
+        assert "crashed" not in output and "UNAVAILABLE" not in output, output

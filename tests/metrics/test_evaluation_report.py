@@ -32,7 +32,7 @@ def test_it_prints_scores_baselines_and_the_whole_protocol():
     lines = str(report()).split("\n")
     assert lines[0].split() == ["score", "generated", "real", "noise"]
     assert lines[1].split() == ["fid", "12.5", "1.25", "300"]
-    assert lines[2].split() == ["kid", "nan", "-", "nan"]
+    assert lines[2].split() == ["kid", "-", "-", "-"]
     assert lines[3].split() == ["images", "5000", "2500", "5000"]
     text = "\n".join(lines)
     assert "real: halves" in text and "model: sagan" in text
