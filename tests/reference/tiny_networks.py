@@ -78,6 +78,24 @@ def build_sagan(num_classes=CLASSES, on_generator=None, on_discriminator=None, *
     )
 
 
+def build_small_sagan(num_classes=CLASSES, **kwargs):
+    """The least that has labels and every kind of state; a step takes a tenth of `build_sagan`'s."""
+    latents, images = keras.Input((LATENT_DIM,)), keras.Input(SHAPE)
+    labels = None if num_classes is None else keras.Input((), dtype="int32")
+    x = layers.Reshape(SHAPE)(SNDense(int(np.prod(SHAPE)))(latents))
+    norm = ConditionalBatchNorm(num_classes or 1, momentum=0.9)
+    x = layers.Activation("tanh")(norm(x) if labels is None else norm(x, labels))
+    logits = layers.Flatten()(images)
+    inputs = [latents], [images]
+    if labels is not None:
+        rows = SNEmbedding(num_classes, 4)(labels)
+        logits = layers.Concatenate()([logits, rows])
+        inputs = [latents, labels], [images, labels]
+    logits = SNDense(1, dtype="float32")(logits)
+    networks = keras.Model(inputs[0], x), keras.Model(inputs[1], logits)
+    return SAGAN(*networks, LATENT_DIM, num_classes, **{"seed": 7, **kwargs})
+
+
 def sgd(learning_rate=0.02):
     """Two optimisers, where a wrong factor in a gradient can't hide."""
     return {
