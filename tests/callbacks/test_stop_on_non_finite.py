@@ -37,7 +37,7 @@ def kernel(layer):
 @pytest.fixture(scope="module")
 def trained():
     """One traced model for all tests, and its weights at the start."""
-    model = tiny.build_small_sagan()
+    model = tiny.build_sagan()
     model.compile(**tiny.sgd())
     return model, model.get_weights()
 
