@@ -1,5 +1,6 @@
 """The documentation: its code runs, its commands exist, no public name is missing, it builds."""
 
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import keras_sagan
+from keras_sagan import SAGAN
 from keras_sagan.cli.main import build_parser
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +38,9 @@ def test_python_blocks(name, tmp_path, monkeypatch):
     """One after the other, as a reader would run them, after what the page's setup prepares."""
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
+    # Of a few steps: tracing would take longer.
+    eager = functools.partialmethod(SAGAN.compile, run_eagerly=True)
+    monkeypatch.setattr(SAGAN, "compile", eager)
     text = (DOCS / name).read_text(encoding="utf-8")
     setup = re.findall(r"^<!--setup\n(.*?)^-->", text, re.DOTALL | re.MULTILINE)
     names = {}

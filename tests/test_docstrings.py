@@ -143,6 +143,8 @@ def test_python_blocks(name, surroundings, tmp_path, monkeypatch):
 def test_readme(tmp_path, monkeypatch):
     """One after the other, as a reader would run them: names carry over."""
     monkeypatch.chdir(tmp_path)
+    eager = functools.partialmethod(keras_sagan.SAGAN.compile, run_eagerly=True)
+    monkeypatch.setattr(keras_sagan.SAGAN, "compile", eager)  # Tracing would take longer.
     names = {}
     for number, block in enumerate(BLOCKS, start=1):
         exec(compile(block, f"Python block {number} of README.md", "exec"), names)

@@ -9,52 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sharded_target
+import tensorflow as tf
+from replicas import two_replicas
+from sharded_target import BATCH, STEPS
 
 ROOT = Path(__file__).parents[2]
-STEPS, BATCH = 5, 8
-SCRIPT = f"""
-import json, os, sys
-import numpy as np
-import tensorflow as tf
-from keras_sagan.data import load_tfds, make_dataset
-from keras_sagan.distribution import make_strategy
-
-kind, folder = sys.argv[1:]
-if kind == "mirrored":
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, 2 * [tf.config.LogicalDeviceConfiguration()])
-strategy = make_strategy(kind, ["CPU:0", "CPU:1"] if kind == "mirrored" else None)
-images = np.tile(np.arange(40, dtype="uint8")[:, None, None, None], (1, 4, 4, 1))
-datasets = {{"arrays": make_dataset(images, np.arange(40), batch_size={BATCH}, seed=3)}}
-if folder:
-    with strategy.scope():  # Inside a scope or not must not matter.
-        datasets["tfds"], info = load_tfds(
-            "grey_ramp", image_size=4, batch_size={BATCH}, seed=3, data_dir=folder, on_error="skip"
-        )
-seen = {{}}
-for name, dataset in datasets.items():
-    batches = iter(strategy.experimental_distribute_dataset(dataset))
-    seen[name] = []
-    for _ in range({STEPS}):
-        images, labels = next(batches)
-        parts = [x.numpy().tolist() for x in strategy.experimental_local_results(labels)]
-        pixels = strategy.experimental_local_results(images)
-        values = [x.numpy()[:, 0, 0, 0].tolist() for x in pixels]
-        assert values == parts, (values, parts)
-        seen[name].append(parts)
-if folder:
-    seen["skipped"] = info.skipped.total()
-print("SEEN" + json.dumps(seen), flush=True)
-"""
 
 
-def start(kind, folder, tf_config=None):
+def start(folder, tf_config):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    environment.pop("TF_CONFIG", None)
-    if tf_config:
-        environment["TF_CONFIG"] = json.dumps(tf_config)
+    environment["TF_CONFIG"] = json.dumps(tf_config)
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, kind, folder],
+        [sys.executable, sharded_target.__file__, folder],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -107,7 +74,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(folder):
-    return seen_by(start("none", folder))
+    return sharded_target.seen_by_replicas(tf.distribute.get_strategy(), folder)
 
 
 def joined(parts):
@@ -122,12 +89,13 @@ def check(alone, replicas):
 
 
 def test_mirrored_replicas_split_the_batch_of_one_device(folder, alone):
-    seen = seen_by(start("mirrored", folder))
+    seen = sharded_target.seen_by_replicas(two_replicas(), folder)
     if folder:
         assert seen.pop("skipped") > 0 and alone["skipped"] > 0
     check(alone, seen)
 
 
+@pytest.mark.slow
 def test_workers_split_the_batch_of_one_device(folder, alone):
     ports = []
     for _ in range(2):
@@ -137,7 +105,6 @@ def test_workers_split_the_batch_of_one_device(folder, alone):
     workers = [f"127.0.0.1:{port}" for port in ports]
     both = [
         start(
-            "multi_worker",
             folder,
             {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}},
         )
