@@ -18,16 +18,16 @@ ROOT = Path(__file__).parents[2]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").glob("*.md"))]
 
 # What makes a command small, by its first words.
-SMALL_RUN = "--epochs 1 --fid-images 20 --batch-size 4 --base-filters 8 --steps-per-epoch 2"
+SMALL_RUN = "--epochs 1 --fid-images 12 --batch-size 2 --base-filters 8 --steps-per-epoch 1"
 SMALL = {
     "keras-sagan train": SMALL_RUN,
     "keras-sagan sample": "--columns 2",
     "keras-sagan attention": "--num-images 1",
-    "keras-sagan evaluate": "--num-images 24",
+    "keras-sagan evaluate": "--num-images 12",
     "keras-sagan export": "",
-    "python examples/evaluate.py": "--num_images 24",
+    "python examples/evaluate.py": "--num_images 12",
     "python examples/export_generator.py": "--formats saved_model",
-    "python examples/image_folder.py": "--epochs 1 --fid_images 12 --batch_size 4 --base_filters 8",
+    "python examples/image_folder.py": "--epochs 1 --fid_images 4 --batch_size 6 --base_filters 8",
 }
 # Those that need processes of their own, have no arguments to try, or are the tests.
 ELSEWHERE = {

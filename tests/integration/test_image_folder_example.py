@@ -27,7 +27,13 @@ def photos(tmp_path_factory):
     return folder
 
 
-def test_a_run_and_going_on(photos, tmp_path, capsys):
+@pytest.fixture
+def eager(monkeypatch):
+    """Few steps are made here, and tracing takes longer than they."""
+    monkeypatch.setattr(SAGAN, "compile", functools.partialmethod(SAGAN.compile, run_eagerly=True))
+
+
+def test_a_run_and_going_on(photos, tmp_path, capsys, eager):
     def run(*arguments):
         load_example("image_folder").main([*map(str, arguments)])
         return capsys.readouterr().out
@@ -62,19 +68,17 @@ def test_a_run_and_going_on(photos, tmp_path, capsys):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_colour_images_of_another_power_of_two(tmp_path, monkeypatch, capsys):
+def test_color_images_of_another_power_of_two(tmp_path, capsys, eager):
     rng = np.random.default_rng(0)
     for index in range(4):
         pixels = rng.integers(0, 256, (70, 50 + 10 * index, 3), "uint8")
         Image.fromarray(pixels).save(tmp_path / f"{index}.png")
-    # Two steps: tracing would take longer.
-    monkeypatch.setattr(SAGAN, "compile", functools.partialmethod(SAGAN.compile, run_eagerly=True))
-    options = ["--images", tmp_path, "--workdir", tmp_path / "run", "--image_size", 64]
+    options = ["--images", tmp_path, "--workdir", tmp_path / "run", "--image_size", 16]
     options += ["--base_filters", 8, "--batch_size", 2, "--epochs", 1, "--fid_images", 4]
     save_stand_in(tmp_path / "inception")  # of the signature of TF-GAN's
     options += ["--inception", tmp_path / "inception"]
     load_example("image_folder").main([*map(str, options)])
-    assert "4 images of 64 pixels" in capsys.readouterr().out
+    assert "4 images of 16 pixels" in capsys.readouterr().out
     for name in ("samples_epoch_001", "attention_epoch_001", "attention_epoch_001_discriminator"):
         with Image.open(tmp_path / "run" / f"{name}.png") as picture:
             assert np.ptp(np.asarray(picture.convert("RGB")), axis=-1).any(), name
@@ -82,7 +86,7 @@ def test_colour_images_of_another_power_of_two(tmp_path, monkeypatch, capsys):
     assert str(tmp_path / "inception") in fid["protocol"]["feature_extractor"]
     assert all(np.isfinite(value) for _, value in fid["by_epoch"])
     model = keras.saving.load_model(tmp_path / "run" / "model.keras")
-    assert model.image_shape == (64, 64, 3) and model.num_classes is None
+    assert model.image_shape == (16, 16, 3) and model.num_classes is None
 
 
 def test_a_size_that_is_not_offered(capsys):
