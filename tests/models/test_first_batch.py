@@ -13,6 +13,8 @@ from keras_sagan import SAGAN
 
 IMAGES = tiny.images(16)
 HALVES = {"[0, 1]": (IMAGES + 1) / 2, "[-0.5, 0.5]": IMAGES / 2}
+for (low, high), half in zip([(0.0, 1.0), (-0.5, 0.5)], HALVES.values()):
+    half[:, 0, 0] = low, high  # Exactly half of the range is no more than half.
 NARROW = "`images` fill no more than half of the range"
 
 

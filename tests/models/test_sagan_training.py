@@ -273,8 +273,8 @@ def test_real_and_fake_are_judged_by_the_same_kernels():
 @pytest.mark.parametrize("ema_start", [0, 1002])
 def test_average_covers_all_state_of_the_generator(ema_start):
     start = 1000  # So late that `ema_momentum` alone rules.
-    model = tiny.build_sagan(ema_momentum=0.7, ema_start=ema_start)
-    model.compile(**tiny.sgd(0.1), run_eagerly=True)
+    model = tiny.build_sagan(ema_momentum=0.7, ema_start=ema_start, d_steps=2)
+    model.compile(**tiny.sgd(0.02), run_eagerly=True)
     model.steps.assign(start)
     average = tiny.weights(model.generator)
     received, expected = [], []

@@ -40,6 +40,18 @@ def test_half_inputs_have_a_float32_softmax(dtype):
     np.testing.assert_allclose(ops.convert_to_numpy(scores).sum(-1), 1.0, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_logits_of_half_inputs_are_not_rounded(dtype):
+    rng = np.random.default_rng(0)
+    query, key = (ops.cast(rng.normal(size=(1, 9, 64)), dtype) for _ in range(2))
+    _, scores = spatial_attention(query, key, key)
+    query, key = (ops.convert_to_numpy(ops.cast(x, "float32")) for x in (query, key))
+    logits = query[0].astype("float64") @ key[0].T
+    expected = np.exp(logits - logits.max(-1, keepdims=True))
+    expected /= expected.sum(-1, keepdims=True)
+    np.testing.assert_allclose(ops.convert_to_numpy(scores)[0], expected, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     "scores, expected",
     [

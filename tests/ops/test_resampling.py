@@ -46,6 +46,20 @@ def draw(size, kernel_size):
     return x.astype("float32"), kernel.astype("float32")
 
 
+@pytest.mark.parametrize("kind", FUSED)
+def test_sums_of_a_kernel_are_taken_in_its_own_precision(kind):
+    """1 + 2^-9 is 1 in bfloat16, and a sum of two of them isn't 2."""
+    kernel = np.zeros((3, 3, 1, 1), "float32")
+    kernel[0, 0] = kernel[0, 1] = 1 + 2.0**-9 + 2.0**-10
+    kernel[1, 1] = -1.0
+    x = ops.cast(np.pad([[1.0]], 2).reshape(1, 5, 5, 1)[:, :4, :4], "bfloat16")
+    received = FUSED[kind](x, ops.convert_to_tensor(kernel), "same")
+    exact = textbook(kind, ops.convert_to_numpy(ops.cast(x, "float64")), kernel, "same")
+    expected = ops.convert_to_numpy(ops.cast(ops.cast(exact, "bfloat16"), "float64"))
+    received = ops.convert_to_numpy(ops.cast(received, "float64"))
+    np.testing.assert_array_equal(received, expected)
+
+
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("kernel_size", KERNELS)
 @pytest.mark.parametrize("size", [*SIZES, (7, 8)])
