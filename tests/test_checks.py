@@ -256,6 +256,7 @@ NOT_CALLED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [x for x in NAMES if x not in NOT_CALLED])
 def test_numpy_integers_and_booleans_are_those_of_python(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -350,6 +351,7 @@ def test_paths_begin_in_the_home_folder(monkeypatch):
         assert checks.check_path("directory", given) == expected
 
 
+@pytest.mark.slow
 @with_tensorflow
 def test_what_is_written_lies_in_the_home_folder(tmp_path, monkeypatch):
     home, here = tmp_path / "home", tmp_path / "here"

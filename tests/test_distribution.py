@@ -74,6 +74,7 @@ def test_a_tpu_that_cannot_be_resolved(name, monkeypatch):
         make_strategy(name, tpu="nowhere")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tpu", ["nowhere", "local"])
 def test_a_tpu_that_tensorflow_itself_does_not_find(tpu):
     with pytest.raises(ValueError, match=f"`tpu` must be .*Received: tpu='{tpu}', for which"):

@@ -33,6 +33,7 @@ def blocks(text, languages):
     return re.findall(rf"^```(?:{languages})\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in NAMES if "```python" in (DOCS / n).read_text()])
 def test_python_blocks(name, tmp_path, monkeypatch):
     """One after the other, as a reader would run them, after what the page's setup prepares."""
@@ -104,6 +105,7 @@ def test_every_page_is_in_the_navigation():
     assert sorted(navigation) == sorted([*NAMES, "tutorial.md"])
 
 
+@pytest.mark.slow
 def test_the_site_builds_strictly(tmp_path):
     for package in ("mkdocs", "material", "mkdocstrings"):
         if importlib.util.find_spec(package) is None:

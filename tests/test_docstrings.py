@@ -31,6 +31,7 @@ def examples(module):
     return [test for test in finder.find(module) if test.examples]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
     module = importlib.import_module(name)
@@ -116,6 +117,7 @@ def surroundings(tmp_path_factory):
     return folder, {**names, "dataset": dataset, "model": model}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in MODULES if fenced(name)])
 def test_python_blocks(name, surroundings, tmp_path, monkeypatch):
     """Each by itself, with small numbers, on a small model."""
@@ -139,6 +141,7 @@ def test_python_blocks(name, surroundings, tmp_path, monkeypatch):
             exec(compile(block, f"Python block of {name}", "exec"), dict(names))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not BLOCKS, reason="The README has no Python blocks.")
 def test_readme(tmp_path, monkeypatch):
     """One after the other, as a reader would run them: names carry over."""

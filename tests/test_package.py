@@ -80,6 +80,7 @@ print(loaded)
 """
 
 
+@pytest.mark.slow
 def test_import_needs_no_optional_package():
     code = BLOCKED.format(names=OPTIONAL)
     run = subprocess.run(

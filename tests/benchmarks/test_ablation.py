@@ -13,6 +13,7 @@ OTHER = "attention-with_spectral-norm-d_rates-equal_seed-0"
 PAPERS = "attention-with_spectral-norm-both_rates-ttur_seed-0"
 
 
+@pytest.mark.slow
 def test_the_papers_setting_in_miniature_has_all_three(tmp_path):
     settings = ["--workdir", str(tmp_path), *TINY]
     ablation.main(["--only", PAPERS, "--jobs", "1", *settings])
@@ -24,6 +25,7 @@ def test_the_papers_setting_in_miniature_has_all_three(tmp_path):
         assert sum("vector_u" in x.path for x in network.variables) > 5
 
 
+@pytest.mark.slow
 def test_a_run_in_miniature_is_made_once_and_not_mixed_with_others(tmp_path, monkeypatch, capsys):
     common_arguments = ["--workdir", str(tmp_path), *TINY]
     ablation.main(["--only", NAME, "--jobs", "1", *common_arguments])

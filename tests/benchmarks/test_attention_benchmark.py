@@ -4,10 +4,12 @@ import json
 
 import attention
 import common
+import pytest
 
 SCRIPT = attention.__file__
 
 
+@pytest.mark.slow
 def test_the_forms_agree_and_blocks_take_an_eighth_of_the_memory_or_less():
     whole, chunked = (
         common.peak_in_new_process(SCRIPT, form=form, size=128, batch=2)

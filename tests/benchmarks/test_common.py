@@ -25,6 +25,7 @@ def test_a_ratio_is_the_median_of_neighbours_not_of_all():
     assert common.summarize(seconds, "fast")["plain"]["times_faster"] == 0.5
 
 
+@pytest.mark.slow
 def test_a_peer_tells_its_own_seconds(tmp_path):
     script = tmp_path / "peer.py"
     script.write_text(
@@ -38,6 +39,7 @@ def test_a_peer_tells_its_own_seconds(tmp_path):
     assert seconds["other"] == [0.25, 0.25] and max(seconds["own"]) < 0.25
 
 
+@pytest.mark.slow
 def test_a_peer_that_dies_or_has_no_command_is_told(tmp_path):
     with pytest.raises(RuntimeError, match="ended before it was ready"):
         common.Peer(f"{sys.executable} -c pass")
@@ -48,6 +50,7 @@ def test_a_peer_that_dies_or_has_no_command_is_told(tmp_path):
         common.named_command("other")
 
 
+@pytest.mark.slow
 def test_the_peak_of_a_process_of_its_own(tmp_path):
     script = tmp_path / "peak.py"
     script.write_text(

@@ -14,6 +14,7 @@ RECORD = json.loads((common.RESULTS / "collapse_monitor.json").read_text(encodin
 PAGE = (common.ROOT / "docs" / "guides" / "healthy.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_pictures_in_miniature(tmp_path, monkeypatch):
     images, labels = data.load_fashion_mnist()
     monkeypatch.setattr(data, "load_fashion_mnist", lambda: (images[:200], labels[:200]))
@@ -44,6 +45,7 @@ def test_pictures_in_miniature(tmp_path, monkeypatch):
         assert run["figures"].keys() == RECORD["runs"][name]["figures"].keys()
 
 
+@pytest.mark.slow
 def test_the_collapsing_run_has_no_spectral_norm_in_its_discriminator_and_equal_rates():
     for collapses, name in ((True, "collapsed"), (False, "healthy")):
         model = doc_pictures.build(collapses, 4)

@@ -4,8 +4,10 @@ import json
 
 import common
 import fid
+import pytest
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs_and_the_record_keeps_what_is_promised(tmp_path, monkeypatch):
     monkeypatch.setattr(common, "peak_in_new_process", lambda *_, **sizes: fid.peak(**sizes) + 1)
     output = tmp_path / "fid.json"

@@ -4,8 +4,10 @@ import json
 
 import common
 import generation
+import pytest
 
 
+@pytest.mark.slow
 def test_the_textbook_generator_agrees_and_the_record_keeps_what_is_promised(tmp_path, monkeypatch):
     monkeypatch.setattr(common, "peak_in_new_process", lambda *_, **form: 1.0)
     path = tmp_path / "generation.json"

@@ -4,8 +4,10 @@ import json
 
 import common
 import layers
+import pytest
 
 
+@pytest.mark.slow
 def test_layers_agree_and_the_record_keeps_what_is_promised(tmp_path, monkeypatch):
     monkeypatch.setattr(common, "peak_in_new_process", lambda *_, **form: 1.0)
     path = tmp_path / "layers.json"

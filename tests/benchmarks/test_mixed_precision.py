@@ -4,8 +4,10 @@ import json
 
 import common
 import mixed_precision
+import pytest
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs_and_the_record_keeps_what_is_promised(tmp_path, monkeypatch):
     monkeypatch.setattr(mixed_precision, "POLICIES", ("mixed_float16",))
     path = tmp_path / "mixed_precision.json"

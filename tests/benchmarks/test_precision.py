@@ -3,8 +3,10 @@
 import json
 
 import precision
+import pytest
 
 
+@pytest.mark.slow
 def test_every_stage_keeps_its_limit_on_smaller_features():
     rows = precision.measure(dim=96, count=300)
     assert {row[0] for row in rows} >= set(precision.ALLOWED) and len(rows) > 40

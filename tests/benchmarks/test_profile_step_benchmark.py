@@ -4,6 +4,7 @@ import json
 
 import common
 import profile_step
+import pytest
 import tensorflow as tf
 import tiny_networks as tiny
 
@@ -27,6 +28,7 @@ def test_layers_and_kinds_are_told_apart():
     ]
 
 
+@pytest.mark.slow
 def test_gradients_written_by_hand_have_their_layers_name():
     model = tiny.build_sagan()
     model.compile()

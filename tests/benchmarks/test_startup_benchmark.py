@@ -7,6 +7,7 @@ import pytest
 import startup
 
 
+@pytest.mark.slow
 def test_every_part_of_a_start_is_seen_and_the_record_keeps_what_is_promised():
     arguments = ["--base_filters", "4", "--batch_size", "8"]
     textbook, product = (startup.run_example(form, arguments) for form in startup.FORMS)

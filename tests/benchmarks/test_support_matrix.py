@@ -17,12 +17,14 @@ def expected():
     return support_matrix.train(tf.distribute.get_strategy(), False, "float32")[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ["one", "mirrored"])
 def test_combinations_are_found_as_recorded(row, expected):
     strategy = tf.distribute.get_strategy() if row == "one" else two_replicas()
     assert support_matrix.attempt_all(strategy, expected) == RECORD[row]
 
 
+@pytest.mark.slow
 def test_a_tpu_strategy_refuses_what_it_cannot_do():
     found = support_matrix.attempt_tpu()
     assert found == RECORD["tpu"]

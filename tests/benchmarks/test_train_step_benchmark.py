@@ -4,6 +4,7 @@ import argparse
 import json
 
 import common
+import pytest
 import train_step
 
 
@@ -12,11 +13,13 @@ def settings(**changes):
     return argparse.Namespace(**{**defaults, **changes})
 
 
+@pytest.mark.slow
 def test_the_textbook_step_agrees():
     small = settings(image_size=32, base_filters=4, batch_size=4)
     assert train_step.largest_error(small, train_step.batch_of(small)) < train_step.TOLERANCE
 
 
+@pytest.mark.slow
 def test_at_most_0_65_of_the_textbooks_operations():
     counts = {form: train_step.flops_of(settings(), form) for form in train_step.FORMS}
     assert max(counts[form] for form in counts if form != "textbook") <= 0.65 * counts["textbook"]

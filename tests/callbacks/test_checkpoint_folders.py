@@ -71,6 +71,7 @@ class InterruptEpochEnd(keras.callbacks.Callback):
 # One process that makes several models
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "width, optimizer",
     [(4, keras.optimizers.Adam), (5, FusedAdam), (4, keras.optimizers.SGD)],
@@ -206,6 +207,7 @@ def write(directory, names):
         (directory / name).write_text(f"the user's {name}")
 
 
+@pytest.mark.slow
 def test_files_of_other_names_are_left_alone(tmp_path):
     run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
     write(elsewhere, ELSEWHERE)
@@ -249,6 +251,7 @@ def test_a_folder_with_the_name_of_a_checkpoint(tmp_path):
 # Paths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, neighbor",
     [

@@ -153,6 +153,7 @@ def small_model(collapses):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("collapses", [True, False])
 def test_it_fires_on_a_collapse_and_is_silent_on_a_healthy_run(tmp_path, collapses):
     images, labels = load_fashion_mnist()

@@ -202,6 +202,7 @@ def distance(generated, real):
     return metric.result()
 
 
+@pytest.mark.slow
 def test_the_averaged_weights_are_measured_and_the_protocol_says_so(sagan):
     real = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 1)).astype("uint8")
     evaluator = FIDEvaluator(

@@ -53,6 +53,7 @@ def test_a_real_models_kernels_against_numpy():
     assert logs["sigma/generator"] == pytest.approx(max(in_generator), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_it_warns_once_per_training_of_layers_that_divide_by_another_number():
     model = tiny.build_sagan()
     kernels = {}
@@ -76,6 +77,7 @@ def test_it_warns_once_per_training_of_layers_that_divide_by_another_number():
         assert "`training=True`" in messages[0]
 
 
+@pytest.mark.slow
 def test_a_training_as_it_should_be_has_no_warning():
     model = tiny.build_sagan()
     model.compile(run_eagerly=True)

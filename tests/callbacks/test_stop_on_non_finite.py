@@ -51,6 +51,7 @@ def fit(trained, callbacks, **kwargs):
     return model.fit(dataset, callbacks=callbacks, **kwargs)
 
 
+@pytest.mark.slow
 def test_it_stops_at_the_step_of_a_bad_loss(trained):
     stop = StopOnNonFinite()
     with pytest.warns(RuntimeWarning, match="step 2 of epoch 2: `d_loss` became NaN"):
@@ -60,6 +61,7 @@ def test_it_stops_at_the_step_of_a_bad_loss(trained):
     assert "and so did the variable `" in stop.reason
 
 
+@pytest.mark.slow
 def test_it_stops_at_the_step_of_a_bad_weight(trained):
     # The discriminator's ReLU may hide the NaN from every loss.
     stop = StopOnNonFinite()
@@ -68,12 +70,14 @@ def test_it_stops_at_the_step_of_a_bad_weight(trained):
     assert int(trained[0].steps) == 7
 
 
+@pytest.mark.slow
 def test_infinity_counts_too(trained):
     with pytest.warns(RuntimeWarning, match="became NaN or infinite"):
         fit(trained, [Poison(3, kernel("logits"), np.inf), StopOnNonFinite()])
     assert int(trained[0].steps) == 3
 
 
+@pytest.mark.slow
 def test_a_bad_variable_that_no_loss_shows_is_found_at_the_step(trained):
     stop = StopOnNonFinite()
     with pytest.warns(RuntimeWarning, match="step 2 of epoch 1: the variable `generator/"):
@@ -82,6 +86,7 @@ def test_a_bad_variable_that_no_loss_shows_is_found_at_the_step(trained):
     assert "while every loss was finite" in stop.reason
 
 
+@pytest.mark.slow
 def test_it_is_found_at_the_end_of_an_epoch_at_the_latest(trained):
     class PoisonAtEnd(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -94,6 +99,7 @@ def test_it_is_found_at_the_end_of_an_epoch_at_the_latest(trained):
     assert int(trained[0].steps) == 5
 
 
+@pytest.mark.slow
 def test_a_good_run_is_left_alone(trained, recwarn):
     stop = StopOnNonFinite(every_steps=2)
     fit(trained, [stop])
@@ -101,6 +107,7 @@ def test_a_good_run_is_left_alone(trained, recwarn):
     assert not [w for w in recwarn if w.category is RuntimeWarning]
 
 
+@pytest.mark.slow
 def test_the_last_good_checkpoint_is_kept(trained, tmp_path):
     model = trained[0]
     checkpoint = TrainingCheckpoint(tmp_path, every_steps=1, keep=2)

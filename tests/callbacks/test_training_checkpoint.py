@@ -110,6 +110,7 @@ def assert_figures(received, expected):
 # What comes back
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill_at", [7, 11])
 def test_resumed_equals_undisturbed(model, traced, undisturbed, tmp_path, kill_at):
     checkpoint = TrainingCheckpoint(tmp_path, every_steps=1)
@@ -123,6 +124,7 @@ def test_resumed_equals_undisturbed(model, traced, undisturbed, tmp_path, kill_a
     assert_figures(figures, undisturbed["step"][1])
 
 
+@pytest.mark.slow
 def test_resumed_equals_undisturbed_with_several_steps_per_execution(tmp_path):
     """Two at a time in epochs of six; killed within the second epoch."""
     model = tiny.build_small_sagan(ema_momentum=0.9, seed=7)
@@ -140,6 +142,7 @@ def test_resumed_equals_undisturbed_with_several_steps_per_execution(tmp_path):
     assert_figures(figures, expected_figures)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["step", "finite", "arrays"])
 def test_the_same_line_again_equals_undisturbed(model, traced, undisturbed, tmp_path, kind):
     arguments = {"steps_per_epoch": STEPS if kind == "step" else None}
@@ -167,6 +170,7 @@ def test_fit_positions_the_data_by_itself(model, traced, undisturbed, tmp_path):
     assert_same(snapshot(model), undisturbed["step"][0])
 
 
+@pytest.mark.slow
 def test_a_rate_that_an_epochs_end_sets_comes_back(model, traced, tmp_path):
     class Halve(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -189,6 +193,7 @@ def test_a_rate_that_an_epochs_end_sets_comes_back(model, traced, tmp_path):
     assert_same(resumed, snapshot(model))
 
 
+@pytest.mark.slow
 def test_an_end_before_the_first_epoch_begins_leaves_the_position(model, traced, tmp_path):
     """As Ctrl-C there, after which scripts save."""
     fit(model, dataset(), [TrainingCheckpoint(tmp_path, every_steps=1)], kill_at=16)
@@ -293,6 +298,7 @@ def names(directory):
     return sorted({int(re.match(r"step-(\d+)", x.name)[1]) for x in directory.glob("step-*")})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, expected",
     [
@@ -444,6 +450,7 @@ def two(model, tmp_path):
     return states
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [truncate, extend, flip, flip_early, flip_late, os.remove])
 @pytest.mark.parametrize("name", ["data-00000-of-00001", "index", "json"])
 def test_a_damaged_file_is_named_and_the_one_before_used(model, tmp_path, two, name, damage):
@@ -794,6 +801,7 @@ def test_the_manifest_is_plain_json(model, tmp_path, two):
     assert manifest["optimizers"] == {"optimizer": "FusedAdam", "d_optimizer": "FusedAdam"}
 
 
+@pytest.mark.slow
 def test_a_step_whose_end_no_callback_saw_is_kept_too(model, tmp_path):
     """As where Ctrl-C comes between a step and what is called after it."""
     checkpoint = TrainingCheckpoint(tmp_path)

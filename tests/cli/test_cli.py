@@ -67,6 +67,7 @@ def run(train_options, eager):
     return output
 
 
+@pytest.mark.slow
 def test_train_leaves_pictures_and_goes_on(run):
     for name in ("samples_epoch_000", "samples_epoch_002", "attention_epoch_002", "curves"):
         assert (run / f"{name}.png").stat().st_size > 1000, name
@@ -80,6 +81,7 @@ def test_train_leaves_pictures_and_goes_on(run):
     assert "grey_classifier sha256:" in record["protocol"]["feature_extractor"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_metrics_of_all_epochs(run):
     history = json.loads((run / "history.json").read_text())["history"]
     assert [epoch for epoch, _ in history["d_loss"]] == [1, 2]
@@ -89,6 +91,7 @@ def test_a_resumed_run_has_the_metrics_of_all_epochs(run):
     assert by_epoch == history[fid]
 
 
+@pytest.mark.slow
 def test_the_log_of_a_run_has_its_commands_epochs_and_end(run):
     text = (run / "keras_sagan.log").read_text()
     assert text.count("keras-sagan train --output") == 2
@@ -102,6 +105,7 @@ def files_of(folder):
     return {path: path.read_bytes() for path in paths if path.name != "keras_sagan.log"}
 
 
+@pytest.mark.slow
 def test_the_same_command_leaves_a_finished_run_alone(run, train_options, capsys):
     before = files_of(run)
     for epochs in ("2", "1"):
@@ -110,6 +114,7 @@ def test_the_same_command_leaves_a_finished_run_alone(run, train_options, capsys
     assert files_of(run) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -130,6 +135,7 @@ def test_what_is_refused_leaves_the_run_as_it_is(run, train_options, changes, me
     assert files_of(run) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["grid", "latents", "classes", "truncation"])
 def test_sample(run, tmp_path, kind, capsys):
     path = tmp_path / "new" / "picture.png"
@@ -141,6 +147,7 @@ def test_sample(run, tmp_path, kind, capsys):
         assert picture.size[1] == rows * 66 + 2 and picture.size[0] > 3 * 66
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options, message",
     [
@@ -155,6 +162,7 @@ def test_options_that_do_not_go_together(run, options, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_classes_of_a_truncation_stand_in_columns(run, tmp_path, monkeypatch, capsys):
     asked = []
 
@@ -169,12 +177,14 @@ def test_classes_of_a_truncation_stand_in_columns(run, tmp_path, monkeypatch, ca
     assert asked[0] == ([7, 7, 7, 2, 2], 0.1) and len(asked) == 5
 
 
+@pytest.mark.slow
 def test_sample_of_a_file_goes_beside_it(run):
     assert main(["sample", str(run / "model.keras"), "--columns", "2"]) == 0
     with Image.open(run / "grid.png") as picture:
         assert picture.size[1] == 10 * 66 + 2
 
 
+@pytest.mark.slow
 def test_attention_of_both_networks(run, tmp_path):
     common = ["--output", str(tmp_path), "--num-points", "1"]
     assert main(["attention", str(run), "--num-images", "2", *common]) == 0
@@ -183,6 +193,7 @@ def test_attention_of_both_networks(run, tmp_path):
     assert names == ["attention.png", "attention_discriminator.png"]
 
 
+@pytest.mark.slow
 def test_evaluate_goes_on_after_an_interruption(run, capsys, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
@@ -201,6 +212,7 @@ def test_evaluate_goes_on_after_an_interruption(run, capsys, monkeypatch):
     assert "fid" in capsys.readouterr().out.lower()
 
 
+@pytest.mark.slow
 def test_evaluate_by_all_of_its_options(run, tmp_path, capsys):
     path = tmp_path / "new" / "report.json"
     extraction = FeatureExtraction(GreyClassifierFeatures())
@@ -219,6 +231,7 @@ def test_evaluate_by_all_of_its_options(run, tmp_path, capsys):
     assert "--inception goes with --extractor tfgan. Received: grey" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_network_that_ends_in_a_softmax_gives_no_inception_score(run, tmp_path, capsys):
     save_stand_in(tmp_path / "network", has_softmax=True)
     options = ["--extractor", "tfgan", "--inception", str(tmp_path / "network")]
@@ -227,12 +240,14 @@ def test_a_network_that_ends_in_a_softmax_gives_no_inception_score(run, tmp_path
     assert "`feature_extractor` without a softmax" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_export(run, capsys):
     assert main(["export", str(run), "--formats", "saved_model"]) == 0
     assert (run / "export" / "saved_model" / "saved_model.pb").exists()
     assert float(capsys.readouterr().out.split()[-1]) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_without_classes(tmp_path, capsys):
     rng = np.random.default_rng(0)
     for index in range(8):
@@ -321,6 +336,7 @@ def flipped(data):
     return data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 255]) + data[len(data) // 2 + 1 :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [
@@ -427,6 +443,7 @@ def test_a_data_set_that_cannot_be_is_one_line(name, tmp_path, capsys):
     assert ("`name` must be" if name else "--dataset must not be empty.") in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command, name",
     [
@@ -443,6 +460,7 @@ def test_more_than_a_picture_shows_is_refused_by_name(run, command, name, capsys
     assert name in error and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_report_into_a_folder_is_refused_before_it_is_measured(run, capsys):
     assert main(["evaluate", str(run), "--output", str(run)]) == 1
     assert f"--output must be a file, and not a folder. Received: {run}" in capsys.readouterr().err
@@ -456,6 +474,7 @@ def test_counts_are_positive(value, capsys):
     assert "argument --epochs: " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_finite_is_an_error(tmp_path, capsys, monkeypatch):
     def fit(model, *args, callbacks, **kwargs):
         callbacks[0].reason = "At step 3 d_loss isn't finite."

@@ -149,6 +149,7 @@ def damaged(request, stored):
     return folder, [f"{files[1]} record {index}" for index in lost]
 
 
+@pytest.mark.slow
 def test_damage_is_refused_by_name(damaged):
     folder, lost = damaged
     dataset, info = load(folder)
@@ -160,6 +161,7 @@ def test_damage_is_refused_by_name(damaged):
     assert info.skipped.total() == 0
 
 
+@pytest.mark.slow
 def test_damage_is_skipped_and_counted(damaged, stored, written, caplog):
     folder, lost = damaged
     with caplog.at_level(logging.WARNING, "keras_sagan"):
@@ -178,6 +180,7 @@ def test_damage_is_skipped_and_counted(damaged, stored, written, caplog):
     assert changed == len(lost)
 
 
+@pytest.mark.slow
 def test_skipping_resumes_exactly(stored):
     folder, files = stored
     flip_a_bit(files[0])
@@ -212,6 +215,7 @@ def test_on_error_is_checked():
         load_tfds("cifar10", on_error="ignore")
 
 
+@pytest.mark.slow
 def test_images_alone(stored):
     folder, _ = stored
     dataset, info = load(folder, use_labels=False)
@@ -222,6 +226,7 @@ def test_images_alone(stored):
         load(folder, use_labels=None)
 
 
+@pytest.mark.slow
 def test_images_whose_labels_are_withheld(tmp_path):
     """As in the `test` of imagenet2012 and the `unlabelled` of stl10, where each label is -1."""
 

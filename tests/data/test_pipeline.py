@@ -68,6 +68,7 @@ def test_the_order_is_a_recorded_one():
     ]
 
 
+@pytest.mark.slow
 def test_positions_are_shuffled_evenly():
     first = [
         labels_of(make_dataset(*arrays(8), batch_size=8, seed=seed), 1)[0][0] for seed in range(24)
@@ -156,6 +157,7 @@ def test_square_resize():
     assert middle.dtype == np.uint8 and 110 < middle.min() and middle.max() < 146
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "channels", "classes"),
     [("cifar10", 3, 10), ("fashion_mnist", 1, 10), ("imagenet2012", 3, 1000)],
@@ -210,6 +212,7 @@ def load_stored(folder, **kwargs):
     return load_tfds("tiny_keras_sagan", data_dir=folder, **kwargs)
 
 
+@pytest.mark.slow
 def test_load_tfds_gives_the_stored_images_of_a_slice(stored_set):
     dataset, info = load_stored(stored_set, split="train[:7]")
     assert info.num_images == 7 and info.steps_per_epoch == 2
@@ -217,6 +220,7 @@ def test_load_tfds_gives_the_stored_images_of_a_slice(stored_set):
         np.testing.assert_array_equal(images[:, 0, 0, 0], 10 * labels)
 
 
+@pytest.mark.slow
 def test_load_tfds_resumes_exactly_whatever_the_global_seed(stored_set):
     tf.random.set_seed(1)
     whole = labels_of(load_stored(stored_set)[0], 10)
@@ -231,6 +235,7 @@ def test_load_tfds_resumes_exactly_whatever_the_global_seed(stored_set):
     assert stored[:4] == stored[4:] != whole[:4]
 
 
+@pytest.mark.slow
 def test_load_tfds_opens_files_by_groups(stored_set, monkeypatch, tmp_path):
     import shutil
 

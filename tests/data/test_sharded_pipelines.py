@@ -88,6 +88,7 @@ def check(alone, replicas):
         assert joined(steps) == joined(alone[name])
 
 
+@pytest.mark.slow
 def test_mirrored_replicas_split_the_batch_of_one_device(folder, alone):
     seen = sharded_target.seen_by_replicas(two_replicas(), folder)
     if folder:

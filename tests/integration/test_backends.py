@@ -23,6 +23,7 @@ WHAT = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_layers_on_another_backend(backend):
     if importlib.util.find_spec(backend) is None:

@@ -83,6 +83,7 @@ def folder(tmp_path_factory):
         yield path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", commands())
 def test_command(line):
     start = start_of(line)

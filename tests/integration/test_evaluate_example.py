@@ -17,6 +17,7 @@ def example():
     return load_example("evaluate")
 
 
+@pytest.mark.slow
 def test_a_saved_model_against_a_folder_and_a_statistics_file(example, tmp_path, capsys):
     image_module = pytest.importorskip("PIL.Image")
     folder = tmp_path / "real"
@@ -82,6 +83,7 @@ def test_what_goes_wrong_is_one_line(example, changes, message, tmp_path, monkey
     assert stop.value.code.endswith(f"(log: {log})") and "Traceback" in log.read_text()
 
 
+@pytest.mark.slow
 def test_a_folder_against_a_split_of_tensorflow_datasets(example, tmp_path):
     image_module = pytest.importorskip("PIL.Image")
     tfds = pytest.importorskip("tensorflow_datasets")
@@ -103,6 +105,7 @@ def test_a_folder_against_a_split_of_tensorflow_datasets(example, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_labels", [False, True])
 def test_the_page_of_a_plain_keras_generator_has_samples_too(example, tmp_path, with_labels):
     latents, labels = keras.Input((4,)), keras.Input((), dtype="int32")

@@ -48,6 +48,7 @@ def finished(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_it_leaves_pictures_model_and_results(finished):
     from PIL import Image
 
@@ -74,6 +75,7 @@ def test_it_leaves_pictures_model_and_results(finished):
     assert model.generate(3, labels=[1, 2, 3]).shape == (3, 32, 32, 1)
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_equals_uninterrupted(finished, tmp_path):
     process = start(*SHORT, *SMALL, "--workdir", str(tmp_path))
     output = ""
@@ -100,6 +102,7 @@ def example():
     return load_example("fashion_mnist")
 
 
+@pytest.mark.slow
 def test_a_run_is_never_overwritten(example, finished, tmp_path):
     with pytest.raises(SystemExit, match="holds a run. Use --resume"):
         example.main([*SHORT, "--workdir", str(finished)])
@@ -107,6 +110,7 @@ def test_a_run_is_never_overwritten(example, finished, tmp_path):
         example.main(["--resume", "--workdir", str(tmp_path / "none")])
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_alone(example, finished, capsys):
     paths = [path for path in finished.rglob("*") if path.is_file()]
     before = {path: path.read_bytes() for path in paths}
@@ -122,6 +126,7 @@ def test_data_that_are_not_there_leave_no_run_behind(example, tmp_path):
     assert not workdir.exists()
 
 
+@pytest.mark.slow
 def test_a_wrong_setting_leaves_no_run_behind(example, tmp_path):
     with pytest.raises(ValueError, match="`num_images` must be an integer of at least 2"):
         example.main(["--fid_images", "1", "--base_filters", "4", "--workdir", str(tmp_path)])
@@ -152,6 +157,7 @@ def test_the_full_files(example, tmp_path):
     np.testing.assert_array_equal(labels, batch[:, 16, 16, 0].numpy() % 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mnist", "celeb_a"])
 def test_a_run_on_a_data_set_of_tfds_with_classes_and_without(example, name, tmp_path, monkeypatch):
     tfds = pytest.importorskip("tensorflow_datasets")
@@ -168,6 +174,7 @@ def test_a_run_on_a_data_set_of_tfds_with_classes_and_without(example, name, tmp
         assert (tmp_path / "run" / f"{picture}.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, channels", [("fashion_mnist", 1), ("cifar10", 3)])
 def test_data_sets_of_tfds(example, name, channels, tmp_path, monkeypatch):
     tfds = pytest.importorskip("tensorflow_datasets")

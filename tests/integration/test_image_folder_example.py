@@ -33,6 +33,7 @@ def eager(monkeypatch):
     monkeypatch.setattr(SAGAN, "compile", functools.partialmethod(SAGAN.compile, run_eagerly=True))
 
 
+@pytest.mark.slow
 def test_a_run_and_going_on(photos, tmp_path, capsys, eager):
     def run(*arguments):
         load_example("image_folder").main([*map(str, arguments)])
@@ -68,6 +69,7 @@ def test_a_run_and_going_on(photos, tmp_path, capsys, eager):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_color_images_of_another_power_of_two(tmp_path, capsys, eager):
     rng = np.random.default_rng(0)
     for index in range(4):

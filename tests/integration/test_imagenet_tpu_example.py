@@ -72,6 +72,7 @@ def newest_state(workdir):
     return {name: reader.get_tensor(name) for name in sorted(reader.get_variable_to_shape_map())}
 
 
+@pytest.mark.slow
 def test_smoke_trains_resumes_and_leaves_its_results(smoke):
     from PIL import Image
 
@@ -94,6 +95,7 @@ def test_smoke_trains_resumes_and_leaves_its_results(smoke):
         assert "pip install tensorboard" in output
 
 
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted(smoke, tmp_path):
     code, output = run("-c", ONE_START, tmp_path, {})
     assert code == 0, output[-4000:]
@@ -103,6 +105,7 @@ def test_resumed_equals_uninterrupted(smoke, tmp_path):
         np.testing.assert_array_equal(resumed[name], value, err_msg=name)
 
 
+@pytest.mark.slow
 def test_two_replicas_and_another_data_set(tmp_path):
     changes = {"two_replicas": True, "steps": 4, "steps_per_execution": 2, "on_error": "skip"}
     changes.update(dataset="cifar10", preset="sagan_cifar10_32", image_size=None)
@@ -185,6 +188,7 @@ def test_without_the_inception_network(example, monkeypatch, capsys):
     assert asked[-1] == ("folder", "12ab")
 
 
+@pytest.mark.slow
 def test_grey_images_are_measured_by_the_small_classifier(example):
     import tensorflow_datasets as tfds
 

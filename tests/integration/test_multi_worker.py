@@ -116,6 +116,7 @@ def undisturbed(jobs, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_two_workers_equal_one_device(alone, undisturbed):
     expected = np.load(alone / "epoch-0.npz")
     assert len(expected.files) > 50 and any("vector_u" in name for name in expected)
@@ -127,6 +128,7 @@ def test_two_workers_equal_one_device(alone, undisturbed):
             np.testing.assert_allclose(received[name], expected[name], atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_evaluate_generate_and_callbacks(alone, undisturbed):
     expected, both = json.loads((alone / "final.json").read_text()), read(undisturbed)
     assert both[0] == both[1]  # To the bit.
@@ -148,6 +150,7 @@ def steps_done(workdir, index):
     return [int(x) for x in path.read_text().split()] if path.exists() else []
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_only_the_steps_since_the_checkpoint(jobs, undisturbed, tmp_path):
     for victim, step in ((1, 3), (0, 7)):  # Worker 0 is the chief, which writes.
         workers = jobs.start("train", tmp_path, free_ports(), every_steps=2)
@@ -173,6 +176,7 @@ def test_a_killed_worker_loses_only_the_steps_since_the_checkpoint(jobs, undistu
     assert logs(tmp_path).count("Restored step") == 2  # The chief says it for all.
 
 
+@pytest.mark.slow
 def test_workers_that_differ_are_told(jobs, undisturbed, tmp_path):
     """Each is an error on both workers, which would else wait for each other or go astray."""
     folders = [str(undisturbed / "checkpoints"), str(tmp_path / "elsewhere")]
@@ -203,6 +207,7 @@ def test_workers_that_differ_are_told(jobs, undisturbed, tmp_path):
     assert networks[0].startswith("RuntimeError: The workers must do the same"), networks
 
 
+@pytest.mark.slow
 def test_the_cells_of_the_support_page_are_found_again(jobs, tmp_path):
     record = json.loads((support_matrix.common.RESULTS / "support_matrix.json").read_text())
     strategy = tf.distribute.get_strategy()
@@ -213,6 +218,7 @@ def test_the_cells_of_the_support_page_are_found_again(jobs, tmp_path):
     assert first == second == record["found"]["multi_worker"], logs(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page(jobs, tmp_path):
     """The script and the two `TF_CONFIG`s of the page, with this machine for both hosts."""
     page = (ROOT / "examples" / "multi_worker.md").read_text(encoding="utf-8")

@@ -23,6 +23,7 @@ def run(capsys):
     return run
 
 
+@pytest.mark.slow
 def test_a_dcgan_with_and_without(run, tmp_path):
     small = ["--steps", 4, "--batch_size", 8, "--fid_images", 150, "--workdir", tmp_path]
     output = run("add_attention_to_dcgan", *small)
@@ -69,6 +70,7 @@ def test_the_page_has_the_recorded_distances_of_the_dcgan():
         assert words in " ".join(text.split())
 
 
+@pytest.mark.slow
 def test_custom_networks(run, tmp_path):
     small = ["--epochs", 1, "--steps_per_epoch", 2, "--fid_images", 150, "--workdir", tmp_path]
     output = run("custom_networks", *small)

@@ -41,6 +41,7 @@ def preset_step():
     return tpu_compile.export_step(model, batch_size=4), model
 
 
+@pytest.mark.slow
 def test_step_has_static_shapes_and_no_host_calls(preset_step):
     text, model = preset_step
     assert tpu_compile.find_problems(text) == []
@@ -48,6 +49,7 @@ def test_step_has_static_shapes_and_no_host_calls(preset_step):
     assert "tensor<4x32x32x1xui8>" in main and "tensor<4xi32>" in main
 
 
+@pytest.mark.slow
 def test_step_updates_everything(preset_step):
     text, model = preset_step
     module = next(line for line in text.splitlines() if line.startswith("module "))
@@ -61,6 +63,7 @@ def test_step_updates_everything(preset_step):
     assert updated == len(networks) + averages + len(optimizers) - rates + counters
 
 
+@pytest.mark.slow
 def test_step_without_labels_has_no_problems():
     assert tpu_compile.find_problems(tiny_step(None)) == []
 
@@ -147,6 +150,7 @@ def test_exit_code(monkeypatch, capsys, spare, min_spare, problems, code):
     assert ("Bad" if problems else f"{spare:.1%}" if spare > 0 else "DOES NOT FIT") in printed
 
 
+@pytest.mark.slow
 def test_tpu_compiler_takes_the_step(tmp_path):
     # A folder apart: beside JAX it would have every other test look for a TPU.
     folder = os.environ.get("KERAS_SAGAN_LIBTPU", "")

@@ -12,6 +12,7 @@ NOTEBOOK = Path(__file__).parents[2] / "docs" / "tutorial.ipynb"
 SMALL = {"EPOCHS, STEPS": "2, 3", "FILTERS, FID_IMAGES": "4, 150"}
 
 
+@pytest.mark.slow
 def test_every_cell_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]

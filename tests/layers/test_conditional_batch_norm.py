@@ -19,6 +19,7 @@ def numpy(x):
     return ops.convert_to_numpy(x)
 
 
+@pytest.mark.slow
 def test_layer_contract(tmp_path):
     check_layer(ConditionalBatchNorm, {"num_classes": 4}, (IMAGES, LABELS), tmp_path, 2, 3)
 

@@ -17,6 +17,7 @@ def numpy(x):
     return ops.convert_to_numpy(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use_spectral_norm", [True, False])
 def test_layer_contract(use_spectral_norm, tmp_path):
     arguments = {"use_spectral_norm": use_spectral_norm}
@@ -103,6 +104,7 @@ def test_odd_maps_are_refused_where_the_size_was_unknown():
         model(np.zeros((1, 5, 4, 16), "float32"))
 
 
+@pytest.mark.slow
 def test_in_a_sequential_model():
     model = keras.Sequential([keras.Input((6, 4, 3)), SNConv2D(16, 1), SelfAttention2D()])
     model.compile("adam", "mse")
@@ -160,6 +162,7 @@ def test_empty_batch(use_spectral_norm):
     assert tuple(layer(IMAGES[:0], training=True).shape) == (0, 6, 4, 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query_chunk_size", [None, 5])
 @pytest.mark.parametrize("use_spectral_norm", [True, False])
 def test_a_batch_of_a_map_of_any_size_may_turn_out_empty(use_spectral_norm, query_chunk_size):
@@ -298,6 +301,7 @@ def test_a_program_made_during_a_recording_is_not_part_of_it(looking):
     np.testing.assert_array_equal(numpy(records["look"]), scores_of(model, IMAGES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("query_chunk_size", [1, 5, 24, 1000])
 def test_blocks_of_queries_give_the_same(query_chunk_size, training):
@@ -313,6 +317,7 @@ def test_blocks_of_queries_give_the_same(query_chunk_size, training):
     assert tuple(scores.shape) == (2, 24, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 def test_blocks_of_queries_train_on_maps_of_any_size(policy):
     if keras.backend.backend() == "jax" and policy != "float32":

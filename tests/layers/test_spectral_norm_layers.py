@@ -52,11 +52,13 @@ def plain_outputs(layer, inputs, weight):
 _OURS = ("power_iterations", "epsilon", "equality_constrained")
 
 
+@pytest.mark.slow
 @each_layer
 def test_layer_contract(cls, arguments, inputs, weights, tmp_path):
     check_layer(cls, arguments, (inputs,), tmp_path, weights, 1)
 
 
+@pytest.mark.slow
 @each_layer
 def test_weight_is_divided_by_the_svd_norm_after_convergence(cls, arguments, inputs, weights):
     layer = cls(**arguments)
@@ -215,6 +217,7 @@ def test_u_is_float32_and_shared_by_replicas(cls, arguments, inputs, weights, po
     assert not layer.vector_u.trainable
 
 
+@pytest.mark.slow
 @each_layer
 def test_zero_weight_gives_zeros_and_recovers(cls, arguments, inputs, weights):
     kind = "kernel" if cls is not SNEmbedding else "embeddings"
@@ -227,6 +230,7 @@ def test_zero_weight_gives_zeros_and_recovers(cls, arguments, inputs, weights):
     assert float(layer.sigma) == pytest.approx(sigma, rel=1e-3)
 
 
+@pytest.mark.slow
 @each_layer
 def test_equality_constrained_false_leaves_small_kernels_alone(cls, arguments, inputs, weights):
     layer = cls(**arguments, equality_constrained=False)
@@ -239,6 +243,7 @@ def test_equality_constrained_false_leaves_small_kernels_alone(cls, arguments, i
         np.testing.assert_allclose(numpy(layer.normalized_weight()), expected, rtol=2e-3)
 
 
+@pytest.mark.slow
 @each_layer
 def test_gradient_through_sigma_equals_finite_differences(cls, arguments, inputs, weights):
     """At convergence d(sigma) = v dW u, so the layer's gradient is the true one of W / sigma(W)."""
@@ -299,6 +304,7 @@ def compare_with_differences(layer, inputs, target, gradient):
     np.testing.assert_allclose(gradient, differences, rtol=1e-3, atol=1e-3 * np.abs(gradient).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, scale",  # Of sigma, which has no gradient below 1 in `max(1, sigma)`.
     [
@@ -381,6 +387,7 @@ EMPTY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", EMPTY)
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_a_convolution_of_any_kind_takes_a_batch_that_turns_out_empty(arguments, jit_compile):
@@ -447,6 +454,7 @@ def test_resampling_convolution_equals_two_layers_with_its_weights(resample, ker
     np.testing.assert_allclose(outputs, numpy(expected), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resample", ["up", "down"])
 def test_resampling_layer_contract(resample, tmp_path):
     arguments = {"filters": 6, "kernel_size": 3, "padding": "same", "resample": resample}
@@ -610,6 +618,7 @@ def test_a_program_for_inference_can_be_converted():
     assert found == [False, True]
 
 
+@pytest.mark.slow
 def test_winograd_layer_contract(tmp_path):
     arguments = {"filters": 6, "kernel_size": 3, "padding": "same", "algorithm": "winograd"}
     check_layer(SNConv2D, arguments, (np.ones((2, 4, 6, 5), "float32"),), tmp_path, 2, 1)

@@ -46,6 +46,7 @@ def test_the_batch_size_does_not_matter(batch_size):
     assert {**report.protocol} == {**expected.protocol}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("standing_passes", [0, 2])
 def test_a_networks_batches_do_not_matter_beyond_one_in_a_million(standing_passes):
     model = SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=4, seed=0)
@@ -259,6 +260,7 @@ def test_the_declared_range_of_metric_objects_is_theirs():
     assert report.values == pytest.approx(expected.values, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images():
     def peak(count):
         def batches():
@@ -277,6 +279,7 @@ def test_memory_does_not_grow_with_the_number_of_images():
     assert large < small + 50_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_labels", [False, True])
 def test_two_replicas_share_the_work_and_the_answer_is_that_of_one(with_labels, monkeypatch):
     pytest.importorskip("tensorflow")
@@ -312,6 +315,7 @@ def test_two_replicas_share_the_work_and_the_answer_is_that_of_one(with_labels, 
     assert {1, 3} <= set(made) and {1, 3} <= set(seen) and 6 not in {*made, *seen}
 
 
+@pytest.mark.slow
 def test_two_replicas_make_the_images_of_a_whole_sagan():
     strategy, kwargs = two_replicas(), {"metrics": "fid", "num_images": 20, "batch_size": 8}
     kwargs["reference"] = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 1), "uint8")
@@ -341,6 +345,7 @@ def test_a_keras_model_with_two_outputs_serves_metrics_of_both():
     assert report.values == pytest.approx(measure(metrics=names).values, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_two_replicas_of_an_extractor_that_is_loaded_on_its_first_call():
     pytest.importorskip("tensorflow")
     extractor = metrics.GreyClassifierFeatures()

@@ -44,6 +44,7 @@ def test_other_methods_are_refused():
         resize_images(np.zeros((1, 2, 2, 1)), 2, "nearest")
 
 
+@pytest.mark.slow
 def test_keras_inception_gives_both_outputs_of_the_network(network):
     images = images_of((2, 40, 40, 1))
     outputs = network.named_outputs(images)

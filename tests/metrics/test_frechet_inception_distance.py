@@ -45,6 +45,7 @@ def test_equals_the_definition_whatever_the_batches():
     assert fid.num_images == {"real": 200, "generated": 150}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [300, 12])  # 12 samples of 16 dimensions: singular
 def test_equals_tfgan(count):
     tf = pytest.importorskip("tensorflow")

@@ -29,6 +29,7 @@ def to_model_space(images):
     return images.astype("float32") / 127.5 - 1.0
 
 
+@pytest.mark.slow
 def test_accuracy_on_the_shipped_images(images):
     logits = load_grey_classifier(28).predict(to_model_space(images[0]), 500, verbose=0)
     accuracy = np.mean(np.argmax(logits, axis=1) == images[1])

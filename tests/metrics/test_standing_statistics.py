@@ -33,6 +33,7 @@ def test_the_statistics_are_means_over_the_batches_and_go_again():
         np.testing.assert_array_equal(value, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("averaged", [True, False])
 def test_a_generator_is_as_it_was(averaged):
     model = SAGAN.from_preset(

@@ -53,6 +53,7 @@ def run(code):
     return result.stdout
 
 
+@pytest.mark.slow
 def test_missing_packages_are_named_and_then_it_loads_and_leaves_nothing_behind():
     # Each package in turn can't be imported, as if it weren't installed. Twice each: the second
     # time nothing half-imported is in the way.
@@ -108,6 +109,7 @@ print(tfgan.load_tensorflow_hub().__name__)
     assert hub == "tensorflow_hub"
 
 
+@pytest.mark.slow
 def test_a_tfgan_that_works_is_left_alone_and_one_that_fails_says_why(tmp_path):
     for folder, marker in (("broken", "raise RuntimeError('second')"), ("mended", "marker = 1")):
         evaluation = tmp_path / folder / "tensorflow_gan" / "python" / "eval"

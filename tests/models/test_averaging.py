@@ -29,6 +29,7 @@ def assert_equal_weights(one, other):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_the_average_follows_the_generator_until_it_trains(tmp_path):
     model = tiny.build_sagan(ema_momentum=0.9)
     before = model.generate(3, labels=0, seed=0)
@@ -58,6 +59,7 @@ def test_what_is_put_into_the_average_stays_while_the_generator_does():
     np.testing.assert_array_equal(model.ema_generator.get_layer("norm").moving_mean, 1.0)
 
 
+@pytest.mark.slow
 def test_restart_average():
     model = tiny.build_sagan(ema_momentum=0.9)
     model.compile(**tiny.sgd(), run_eagerly=True)
@@ -73,6 +75,7 @@ def test_restart_average():
         tiny.build_sagan().restart_average()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ema_momentum", [0.6, 0.999])
 def test_half_life_is_at_most_a_twentieth_of_the_steps(ema_momentum):
     model = batch_norm_sagan(0.9, ema_momentum=ema_momentum)
@@ -135,6 +138,7 @@ def blobs(count, seed=0):
     return images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("networks", ["default", "keras"])
 def test_a_short_run_shows_what_it_learned(networks):
     """In inference, averaged or not, pictures are those by the statistics of their own batch."""

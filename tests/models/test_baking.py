@@ -58,6 +58,7 @@ def assert_baked(model, atol=1e-5):
     return baked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_classes", [4, None])
 @pytest.mark.parametrize("build", [build_generator, build_discriminator])
 def test_both_networks(build, num_classes):
@@ -126,6 +127,7 @@ def test_the_model_is_left_as_it_was():
     assert isinstance(model.get_layer("start"), SNDense)
 
 
+@pytest.mark.slow
 def test_a_saved_copy_loads_without_the_package(tmp_path):
     model = tiny.build_generator()
     baked = bake_spectral_norm(model)

@@ -23,17 +23,20 @@ def model(request):
     return model
 
 
+@pytest.mark.slow
 def test_a_saved_model(model, tmp_path):
     files = export_generator(model, tmp_path / "new", ["saved_model"])
     path, difference = files["saved_model"]
     assert (path / "saved_model.pb").exists() and difference < 1e-5
 
 
+@pytest.mark.slow
 def test_onnx(model, tmp_path):
     path, difference = export_generator(model, tmp_path, ["onnx"])["onnx"]
     assert path.stat().st_size > 10_000 and difference < 1e-5
 
 
+@pytest.mark.slow
 def test_litert(model, tmp_path):
     path, difference = export_generator(model, tmp_path, ["litert"])["litert"]
     assert path.stat().st_size > 10_000 and difference < 1e-5
@@ -42,6 +45,7 @@ def test_litert(model, tmp_path):
     assert all(slot["shape_signature"][0] == -1 for slot in slots)  # Any batch.
 
 
+@pytest.mark.slow
 def test_a_difference_is_seen(model, tmp_path, monkeypatch):
     """The comparison is with the model, not of the file with itself."""
     from keras_sagan.models import export

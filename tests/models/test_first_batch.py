@@ -78,6 +78,7 @@ def trained():
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", HALVES.values(), ids=HALVES)
 @pytest.mark.parametrize("kind", ["array", "few", "data set", "uint8"])
 def test_half_a_range(trained, images, kind):
@@ -147,6 +148,7 @@ def test_good_data_and_networks(trained):
 ONE_SIDED = ["sigmoid", "relu", "hard_sigmoid", "softmax"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -226,6 +228,7 @@ class MinibatchDeviation(layers.Layer):
         return ops.concatenate([x, ops.ones_like(x[..., :1]) * deviation], axis=-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "between, is_seen_alone",
     [
@@ -265,6 +268,7 @@ class Gated(layers.Layer):
         return x + self.gate * ops.mean(x, axis=0, keepdims=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "between",
     [Gated, lambda: layers.BatchNormalization(gamma_initializer="zeros"), MinibatchDeviation],
@@ -305,12 +309,14 @@ def labelled(labels, **arguments):
     return warnings_of(model.fit, images, np.array(labels), batch_size=8, verbose=0, **arguments)
 
 
+@pytest.mark.slow
 def test_classes_without_images():
     (message,) = labelled([0, 1, 3, 3] * 4, epochs=2)
     assert "has no image of 2 of num_classes=5 classes: 2, 4" in message
     assert labelled([0, 1, 2, 3, 4] * 2) == []
 
 
+@pytest.mark.slow
 def test_classes_of_data_that_are_not_seen_whole():
     model = tiny.build_sagan()
     model.compile(**tiny.sgd(), run_eagerly=True)

@@ -34,6 +34,7 @@ def train(optimizer, steps, variables=None, in_graph=False):
     return [x.numpy() for x in (*variables, *optimizer.variables)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("in_graph", [False, True])
 def test_equals_keras(settings, in_graph):

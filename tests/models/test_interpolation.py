@@ -23,6 +23,7 @@ def model():
     return model
 
 
+@pytest.mark.slow
 def test_latents_go_along_the_arc_and_classes_stay(model):
     images = model.interpolate(2, 3, [4, 1], latents=LATENTS[:2], to_latents=LATENTS[2:])
     assert images.shape == (2, 3, *tiny.SHAPE) and images.dtype == np.uint8

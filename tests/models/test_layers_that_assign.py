@@ -97,6 +97,7 @@ def test_a_layer_that_is_called_twice():
     np.testing.assert_allclose(found[0], expected, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_batch_norm_beside_spectral_normalization():
     """Real and fake images have a pass each, and each teaches the kernel."""
     keras.utils.set_random_seed(0)
@@ -121,6 +122,7 @@ def test_batch_norm_beside_spectral_normalization():
         np.testing.assert_allclose(one, variable.numpy() - RATE * gradient.numpy(), atol=3e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "dense, mode",
     [
@@ -148,6 +150,7 @@ def test_as_in_a_plain_loop(dense, mode):
             np.testing.assert_allclose(one.numpy(), two.numpy(), atol=2e-6, err_msg=one.path)
 
 
+@pytest.mark.slow
 def test_stored_kernels_have_norm_1_under_spectral_normalization():
     model = SAGAN(*networks(normalized), latent_dim=3, ema_momentum=0.9, seed=7)
     model.compile(*(keras.optimizers.SGD(1e-3) for _ in range(2)), run_eagerly=True)
@@ -159,6 +162,7 @@ def test_stored_kernels_have_norm_1_under_spectral_normalization():
                 assert norm == pytest.approx(1.0, abs=0.02)
 
 
+@pytest.mark.slow
 def test_two_replicas_agree_with_one():
     found = []
     for strategy in (two_replicas(), tf.distribute.get_strategy()):

@@ -325,6 +325,7 @@ def test_a_rate_of_nan_is_found_and_named(model):
     assert np.isnan(rates_of(model)).all()
 
 
+@pytest.mark.slow
 def test_two_replicas_follow_a_callback():
     with two_replicas().scope():
         model = scalar_gan.compiled(0.125, 0.3125)
@@ -360,6 +361,7 @@ class KillAt(keras.callbacks.Callback):
             raise Kill
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind, schedule",
     [
@@ -391,6 +393,7 @@ def test_a_resumed_run_has_the_same_rates_to_the_bit(kind, schedule, tmp_path):
     assert_same(state(resumed), state(train()))
 
 
+@pytest.mark.slow
 def test_files_hold_the_two_optimizers_and_what_they_were_given(tmp_path):
     path = tmp_path / "model.keras"
     decay = schedules.CosineDecay(0.5, 8)
@@ -421,6 +424,7 @@ def test_files_hold_the_two_optimizers_and_what_they_were_given(tmp_path):
     assert rates_of(other) == pytest.approx([0.25, 0.25])
 
 
+@pytest.mark.slow
 def test_a_checkpoint_keeps_the_names_of_its_parts(tmp_path):
     """Those that checkpoints have had since there are any."""
     model = tiny.build_sagan()
@@ -455,6 +459,7 @@ def cosines():
     return schedules.CosineDecay(0.25, 10), schedules.CosineDecay(0.5, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_schedules_follow_the_steps_of_the_model(mode):
     model = scalar_gan.compiled(*cosines(), d_steps=2, **MODES[mode])
@@ -463,6 +468,7 @@ def test_schedules_follow_the_steps_of_the_model(mode):
     assert int(model.g_optimizer.iterations) == 8 and int(model.d_optimizer.iterations) == 16
 
 
+@pytest.mark.slow
 def test_schedules_on_two_replicas():
     with two_replicas().scope():
         model = scalar_gan.compiled(*cosines(), d_steps=2)
@@ -476,6 +482,7 @@ def test_schedules_inside_a_loss_scale():
     assert_follows(model)
 
 
+@pytest.mark.slow
 def test_a_schedule_inside_an_optimizer_of_several():
     model = scalar_gan.build(d_steps=2)
     several = keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(SGD(cosines()[1])))
@@ -485,12 +492,14 @@ def test_a_schedule_inside_an_optimizer_of_several():
     assert_trained(model, rates, d_steps=2)
 
 
+@pytest.mark.slow
 def test_a_schedule_that_is_set_after_compile():
     model = scalar_gan.compiled(0.1, 0.1, d_steps=2, run_eagerly=True)
     model.g_optimizer.learning_rate, model.d_optimizer.learning_rate = cosines()
     assert_follows(model)
 
 
+@pytest.mark.slow
 def test_compiling_again_with_the_same_optimizers():
     model = scalar_gan.compiled(*cosines(), d_steps=2, run_eagerly=True)
     optimizers = model.g_optimizer, model.d_optimizer
@@ -500,6 +509,7 @@ def test_compiling_again_with_the_same_optimizers():
     assert_follows(model)
 
 
+@pytest.mark.slow
 def test_a_schedule_beside_a_number_and_a_function():
     function = scalar_gan.compiled(lambda: 0.25, cosines()[1], d_steps=2, run_eagerly=True)
     number = scalar_gan.compiled(0.25, cosines()[1], d_steps=2, run_eagerly=True)

@@ -32,6 +32,7 @@ def images_of(*shape):
 
 
 # Trainable parameters at 128 px: the authors' code and its variants.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "base_filters, resolutions, num_classes, of_generator, of_discriminator",
     [
@@ -61,6 +62,7 @@ def test_parameter_counts(
     keras.backend.clear_session()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels, num_classes", [(1, None), (3, 5)])
 @pytest.mark.parametrize("size", SIZES)
 def test_shapes(size, channels, num_classes):
@@ -86,6 +88,7 @@ def test_shapes(size, channels, num_classes):
         assert found and all(isinstance(x, ours) for x in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", OTHER_SIZES)
 def test_every_other_power_of_two(size):
     """The map sizes of both networks, with attention where the examples put it."""
@@ -110,6 +113,7 @@ def attention_sizes(network):
     return [x.name for x in network.layers if isinstance(x, SelfAttention2D)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mask", range(8))
 def test_any_set_of_attention_resolutions(mask):
     for build, maps in (
@@ -125,6 +129,7 @@ def test_any_set_of_attention_resolutions(mask):
             assert network.get_layer(name).output.shape[1:3] == 2 * (int(name.split("_")[1]),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [128, 256])
 def test_all_attention_resolutions_of_large_images(size):
     generator = build_generator(size, 8, attention_resolutions=GENERATOR_MAPS[size])
@@ -265,6 +270,7 @@ def textbook(network):
     return copy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", [0, 1], ids=["generator", "discriminator"])
 def test_networks_equal_their_textbook_form(conditional, index):
     tf = pytest.importorskip("tensorflow")
@@ -430,6 +436,7 @@ def test_too_few_channels_for_the_attention():
         build_discriminator(32, 2, attention_resolutions=(16,))
 
 
+@pytest.mark.slow
 def test_a_batch_that_turns_out_empty_in_a_graph():
     import tensorflow as tf
 

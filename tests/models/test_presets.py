@@ -43,6 +43,7 @@ def test_settings_are_a_copy():
     assert preset_settings("sagan_imagenet_128", "paper")["attention"]["pool_size"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, recipe", RECIPES)
 def test_every_recipe_builds(name, recipe):
     settings = preset_settings(name, recipe)

@@ -217,6 +217,7 @@ EVERYWHERE = ["a layer of G", "an activation of D", "the loss", "a pair of losse
 PAIRS += [(gadget, place) for gadget in GADGETS if gadget not in HARD for place in EVERYWHERE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gadget, place", PAIRS)
 def test_a_gadget_is_refused_without_running(saved, gadget, place):
     config = json.loads(saved["config.json"])
@@ -233,6 +234,7 @@ def test_a_gadget_is_refused_without_running(saved, gadget, place):
         keras.saving.deserialize_keras_object(lambda_layer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gadget", HARD)
 def test_a_policy_that_is_none_runs_nothing(saved, gadget):
     # Keras takes the name of a class for a policy it doesn't know, whatever the class.
@@ -250,6 +252,7 @@ def test_the_gadgets_would_work(saved):
     assert SENTINEL.exists()
 
 
+@pytest.mark.slow
 def test_the_untouched_file_loads(saved):
     model = keras.saving.load_model(write(saved, json.loads(saved["config.json"])))
     assert model.generate(2).shape == (2, *tiny.SHAPE) and model.d_optimizer.built

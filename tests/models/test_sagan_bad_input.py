@@ -132,6 +132,7 @@ def test_nothing(unconditional, kind):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.slow
 def test_validation_data_are_checked_too(unconditional):
     nothing = tf.data.Dataset.from_tensor_slices(IMAGES).take(0).batch(2)
     with pytest.raises(ValueError, match="`validation_data` .*at least one batch"):
@@ -169,6 +170,7 @@ def test_sample_weight_in_the_data(conditional):
     refuses(conditional, "`sample_weight` has no meaning.*Received: 3 parts", data)
 
 
+@pytest.mark.slow
 def test_after_a_refusal_good_data_train(unconditional):
     with pytest.raises(ValueError, match="must lie in"):
         unconditional.fit(100.0 * IMAGES, verbose=0)
@@ -247,6 +249,7 @@ def networks(num_classes=None):
     return tiny.build_generator(num_classes), tiny.build_discriminator(num_classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, value, match",
     [

@@ -150,6 +150,7 @@ def test_other_counts_are_not_traced_again():
     assert len(traces) == before
 
 
+@pytest.mark.slow
 def test_full_batches_of_a_wide_network():
     """Where many are wanted, they come by other operations, in parts compiled by XLA."""
     model = SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=16)
@@ -295,6 +296,7 @@ def test_attention_maps_and_pictures_of_several_threads(model):
             np.testing.assert_allclose(received, wanted, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_attention_maps_and_pictures_while_fit_runs():
     model = tiny.build_sagan()
     model.compile(**tiny.sgd())

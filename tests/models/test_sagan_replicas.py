@@ -98,6 +98,7 @@ def reference():
     return train(one_replica(), d_steps=2)
 
 
+@pytest.mark.slow
 def test_two_replicas_equal_one(reference):
     model, history = train(two_replicas(), d_steps=2)
     assert int(model.steps.numpy()) == 4
@@ -107,6 +108,7 @@ def test_two_replicas_equal_one(reference):
     assert_copies_agree(model)
 
 
+@pytest.mark.slow
 def test_copies_agree_with_adam_loss_scales_and_unsynchronised_statistics():
     model, history = train(two_replicas(), "adam", "mixed_float16", synchronized=False)
     assert_copies_agree(model)
@@ -151,6 +153,7 @@ def test_latents_are_slices_of_the_global_draw():
     np.testing.assert_array_equal(np.concatenate(labels), whole_labels)
 
 
+@pytest.mark.slow
 def test_steps_per_execution(reference):
     model, history = train(two_replicas(), d_steps=2, steps_per_execution=2)
     assert_equal_models(reference[0], model, 1e-5)
@@ -184,6 +187,7 @@ def in_stateless_scope(layer, images):
         layer(images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "build", [lambda layer, images: layer(images), in_stateless_scope, lazy_fit]
 )
@@ -263,6 +267,7 @@ def fits(model, count, batch_size=None, **kwargs):
     return model.fit(IMAGES[:count], LABELS[:count], batch_size=batch_size, verbose=0, **kwargs)
 
 
+@pytest.mark.slow
 def test_arrays_that_the_replicas_do_not_divide_are_refused_before_training():
     with two_replicas().scope():
         model = make_model()
@@ -292,6 +297,7 @@ def test_arrays_that_the_replicas_do_not_divide_are_refused_before_training():
     assert copies(model.steps)[0] == 2
 
 
+@pytest.mark.slow
 def test_evaluate_generate_and_all_callbacks(tmp_path):
     with two_replicas().scope():
         model = make_model()
@@ -348,6 +354,7 @@ def test_gradient_accumulation_over_replicas_is_refused(name):
         model.fit(data(), verbose=0)
 
 
+@pytest.mark.slow
 def test_compile_under_another_strategy_is_refused():
     strategy, alone = two_replicas(), make_model()
     with strategy.scope():
@@ -386,6 +393,7 @@ def test_fit_under_another_strategy_is_refused():
         model.fit(data(), verbose=0)
 
 
+@pytest.mark.slow
 def test_keras_batch_norm_that_is_synchronized():
     """In both networks, as with one replica: its statistics forget their start on each replica."""
     found = []

@@ -56,6 +56,7 @@ def stopped(tmp_path_factory):
     return path, middle, state(model), model.generate(4, seed=0)
 
 
+@pytest.mark.slow
 def test_file_brings_everything_back(stopped):
     path, middle, _, _ = stopped
     model = keras.saving.load_model(path)
@@ -72,6 +73,7 @@ def test_file_brings_everything_back(stopped):
     assert int(model.g_optimizer.iterations.numpy()) == 2
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_a_file_as_if_never_stopped(stopped):
     path, middle, end, images = stopped
     model = keras.saving.load_model(path)
@@ -96,6 +98,7 @@ np.savez({result!r}, *[x.numpy() for x in variables], images=model.generate(4, s
 """
 
 
+@pytest.mark.slow
 def test_in_a_fresh_process(stopped, tmp_path):
     path, _, end, images = stopped
     result = str(tmp_path / "result.npz")
@@ -116,6 +119,7 @@ def own_d_loss(real_logits, fake_logits):
     return ops.mean(ops.square(real_logits - 2.0)) + ops.mean(ops.square(fake_logits))
 
 
+@pytest.mark.slow
 def test_own_losses_through_custom_objects(tmp_path):
     path = tmp_path / "model.keras"
     model = tiny.build_sagan()
@@ -140,6 +144,7 @@ def test_compile_settings_come_back(tmp_path):
     assert float(again.d_optimizer.learning_rate) == pytest.approx(4e-4)
 
 
+@pytest.mark.slow
 def test_loss_scale_optimizers_come_back(tmp_path):
     keras.config.set_dtype_policy("mixed_float16")
     model = tiny.build_sagan()
@@ -157,6 +162,7 @@ def test_loss_scale_optimizers_come_back(tmp_path):
     assert_same(state(again), state(model))
 
 
+@pytest.mark.slow
 def test_seeds_of_dropout_come_back(tmp_path):
     def build():
         generator = keras.Sequential(
@@ -183,6 +189,7 @@ def test_seeds_of_dropout_come_back(tmp_path):
             np.testing.assert_array_equal(mine, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_classes", [None, tiny.CLASSES])
 def test_model_that_was_never_compiled(num_classes, tmp_path):
     model = tiny.build_sagan(num_classes, ema_momentum=0.9)
@@ -209,6 +216,7 @@ def test_config_round_trip():
     assert keras.saving.get_registered_name(type(model)) == "keras_sagan>SAGAN"
 
 
+@pytest.mark.slow
 def test_weights_file(tmp_path):
     model = tiny.build_sagan(ema_momentum=0.5)
     model.compile(**tiny.sgd(), run_eagerly=True)

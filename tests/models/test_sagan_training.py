@@ -66,6 +66,7 @@ def scatter(model):
 # The step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d_steps, accumulate", [(1, 1), (2, 1), (1, 2)])
 def test_step_against_plain_tensorflow(d_steps, accumulate):
     draws, judged = [], []
@@ -110,6 +111,7 @@ def test_step_against_plain_tensorflow(d_steps, accumulate):
         assert history[name] == [pytest.approx(mean, rel=1e-5, abs=1e-6)], name
 
 
+@pytest.mark.slow
 def test_latents_and_labels():
     draws = []
     model = tiny.build_sagan(on_generator=lambda *call: draws.append(call), d_steps=2)
@@ -147,6 +149,7 @@ def sn_layers(network):
     return [x for x in network._flatten_layers() if isinstance(x, SpectralNormMixin)]
 
 
+@pytest.mark.slow
 def test_u_moves_once_per_update_of_its_own_network():
     model = tiny.build_sagan(d_steps=2)
     model.compile(**tiny.sgd(0.0), run_eagerly=True)
@@ -165,6 +168,7 @@ def test_u_moves_once_per_update_of_its_own_network():
     assert int(model.steps.numpy()) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run_eagerly", [True, False])
 def test_kernels_are_normalised_once_for_as_long_as_they_hold(run_eagerly, monkeypatch):
     counts = collections.Counter()
@@ -218,6 +222,7 @@ def build_awkward_networks(equality_constrained):
     return generator, keras.Model([images, labels], SNDense(1)(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("equality_constrained", [True, False])
 @pytest.mark.parametrize("run_eagerly", [True, False])
 def test_shared_kernels_change_nothing(run_eagerly, equality_constrained, monkeypatch):
@@ -270,6 +275,7 @@ def test_real_and_fake_are_judged_by_the_same_kernels():
     assert len(set(history["real_logits"])) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ema_start", [0, 1002])
 def test_average_covers_all_state_of_the_generator(ema_start):
     start = 1000  # So late that `ema_momentum` alone rules.
@@ -300,6 +306,7 @@ def test_average_covers_all_state_of_the_generator(ema_start):
     assert not model.ema_generator.trainable_weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", ["generator", "discriminator"])
 def test_a_frozen_network_stays_as_it_is(frozen):
     model = tiny.build_sagan()
@@ -320,6 +327,7 @@ def test_a_frozen_network_stays_as_it_is(frozen):
 # Ways to run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",  # The last batch is smaller: alone in its execution, or with others.
     [{"run_eagerly": True}, {"steps_per_execution": 3}, {"steps_per_execution": 2}],
@@ -353,6 +361,7 @@ def test_every_layer_trains_eagerly_as_compiled_and_by_xla():
             assert history[name] == pytest.approx(values, abs=1e-4), name
 
 
+@pytest.mark.slow
 def test_what_a_strategy_runs_is_the_step_with_static_shapes_and_no_host_call(monkeypatch):
     # As under any strategy; what TPUStrategy adds, the replica's number as a tensor, is in
     # integration/test_tpu_compile.py.
@@ -385,6 +394,7 @@ def test_what_a_strategy_runs_is_the_step_with_static_shapes_and_no_host_call(mo
     assert not [kind for kind in kinds if any(word in kind for word in words)]
 
 
+@pytest.mark.slow
 def test_the_step_is_traced_once_for_all_epochs_and_fits():
     model = scalar_gan.compiled(0.1, 0.1)
     step, taken = model.train_step, []
@@ -415,6 +425,7 @@ def test_auto_is_xla_on_accelerators_alone_and_the_user_overrules_it(monkeypatch
     assert chosen(run_eagerly=True) is False
 
 
+@pytest.mark.slow
 def test_jit_compile_false_is_for_parts_of_layers_too():
     model = scalar_gan.build()
     step, seen = model.train_step, []
@@ -426,12 +437,14 @@ def test_jit_compile_false_is_for_parts_of_layers_too():
         seen.clear()
 
 
+@pytest.mark.slow
 def test_history_has_means_of_every_epoch(compiled):
     history = rerun(compiled, IMAGES, LABELS, epochs=2, validation_data=(IMAGES[:6], LABELS[:6]))
     assert set(history) == METRICS | RATES | {f"val_{name}" for name in METRICS}
     assert all(len(values) == 2 and np.isfinite(values).all() for values in history.values())
 
 
+@pytest.mark.slow
 def test_evaluate_against_numpy_and_is_deterministic():
     draws = []
     model = tiny.build_sagan(on_generator=lambda *call: draws.append(call))
@@ -456,6 +469,7 @@ def test_evaluate_against_numpy_and_is_deterministic():
     assert len(np.unique(latents)) == latents.size  # No batch sees another's latents.
 
 
+@pytest.mark.slow
 def test_train_on_batch_and_predict(compiled):
     model, start = compiled
     model.set_weights(start)
@@ -486,6 +500,7 @@ def generator_of(*arrays):
         yield tuple(array[start : start + 4] for array in arrays)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tf.data", "tf.data, int64", "PyDataset", "generator", "lists"])
 def test_data_with_labels(compiled, reference, kind):
     labels = LABELS.astype("int64") if "int64" in kind else LABELS
@@ -512,6 +527,7 @@ def unconditional():
     return (model, start), tiny.weights(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -529,6 +545,7 @@ def test_data_without_labels(unconditional, make):
     assert_same(tiny.weights(compiled[0]), expected)
 
 
+@pytest.mark.slow
 def test_uint8_is_the_same_as_its_floats(unconditional):
     compiled, _ = unconditional
     pixels = np.random.default_rng(0).integers(0, 256, (8, *tiny.SHAPE)).astype("uint8")
@@ -546,6 +563,7 @@ def test_uint8_is_the_same_as_its_floats(unconditional):
 # Callbacks of Keras
 
 
+@pytest.mark.slow
 def test_stock_callbacks(compiled, tmp_path):
     model, start = compiled
     model.compile(**tiny.sgd(0.5))
@@ -580,6 +598,7 @@ def test_tensorboard(compiled, tmp_path):
     assert list((tmp_path / "train").iterdir())
 
 
+@pytest.mark.slow
 def test_callbacks_that_watch_a_metric(compiled):
     model, start = compiled
     model.compile(**tiny.sgd(0.5))
@@ -673,6 +692,7 @@ def squares_d(real_logits, fake_logits):
     return ops.mean(ops.square(real_logits - fake_logits))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_every_loss_trains(name):
     judged = []
@@ -696,6 +716,7 @@ def test_every_loss_trains(name):
         assert sum(moved) > len(moved) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_generator_loss_is_that_of_its_logits(name):
     judged = []
@@ -712,6 +733,7 @@ def test_generator_loss_is_that_of_its_logits(name):
 # Precision
 
 
+@pytest.mark.slow
 def test_mixed_float16_scales_both_losses():
     keras.config.set_dtype_policy("mixed_float16")
     model = tiny.build_sagan(ema_momentum=0.5)
@@ -724,6 +746,7 @@ def test_mixed_float16_scales_both_losses():
     assert model.g_optimizer is again and type(model.d_optimizer) is keras.optimizers.SGD
 
 
+@pytest.mark.slow
 def test_mixed_bfloat16():
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = tiny.build_sagan(ema_momentum=0.5)
@@ -793,6 +816,7 @@ def functional_discriminator():
     return keras.Model([images, labels], layers.Dense(1)(x))
 
 
+@pytest.mark.slow
 def test_subclassed_and_functional_networks_with_dropout_and_batch_norm(tmp_path):
     model = SAGAN(
         Generator(4), functional_discriminator(), 3, tiny.CLASSES, ema_momentum=0.5, seed=1
@@ -907,6 +931,7 @@ def test_the_generator_learns_from_the_discriminator_as_it_is_in_training():
         np.testing.assert_allclose(new, old - 0.1 * gradient.numpy(), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_evaluate_draws_no_latents_of_training():
     seen = []
     model = tiny.build_sagan(on_generator=lambda latents, _: seen.extend(map(tuple, latents)))
@@ -919,6 +944,7 @@ def test_evaluate_draws_no_latents_of_training():
     assert len(seen) == 12 and not trained & set(seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run_eagerly", [True, False])
 def test_metrics_of_a_subclass_and_of_its_layers_are_of_an_epoch(run_eagerly):
     class Counting(SAGAN):

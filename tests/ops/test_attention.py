@@ -81,6 +81,7 @@ def without_scores(query, key, value, size):
     return chunked_spatial_attention(query, key, value, size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [None, 1, 3, 4, 5, 10, 100])
 def test_without_scores_it_has_the_same_outputs_and_gradients(size):
     query, key, value, target = draw()
@@ -135,6 +136,7 @@ def test_without_scores_it_keeps_the_dtypes(dtype, size):
     np.testing.assert_allclose(*both, atol=1e-6 if dtype == "float64" else 1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("lengths", [(None, None), (10, 6)])
 @pytest.mark.parametrize("size", [None, 4])

@@ -11,6 +11,7 @@ def logits_of(count, seed=0, scale=3.0):
     return scale * np.random.default_rng(seed).normal(size=(count, 10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [0.1, 3.0, 50.0])
 def test_equals_tfgan_in_a_single_pass_and_by_splits(scale):
     tf = pytest.importorskip("tensorflow")

@@ -23,6 +23,7 @@ def test_known_singular_values():
     assert abs(ops.convert_to_numpy(u) @ right[:, 0]) == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("shape", [(64, 64), (576, 64), (27, 128), (1, 7), (7, 1)])
 def test_svd_after_warm_up_from_any_seed(shape, seed):
@@ -54,6 +55,7 @@ def test_zero_matrix_keeps_u_so_that_it_can_recover():
 SHAPES = [(64, 64), (3, 500), (500, 3), (1, 7), (7, 1), (1152, 128), (150, 3000), (3000, 150)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape, scale", [*((x, 1.0) for x in SHAPES), ((64, 64), 1e-3), ((64, 64), 1e3)]
 )

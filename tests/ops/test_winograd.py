@@ -45,6 +45,7 @@ def assert_close(received, expected, tolerance):
     assert np.abs(received - expected).max() <= tolerance * np.abs(expected).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("float64", 1e-13)])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", FORMS)
@@ -57,6 +58,7 @@ def test_equals_the_convolution_at_the_border_too(kind, size, dtype, tolerance):
     assert_close(winograd(inputs, kernel), direct(inputs, kernel), tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES_OF_GRADIENTS[-2:])
 @pytest.mark.parametrize("kind", FORMS)
 def test_gradients_are_those_of_the_convolution(kind, size):
@@ -71,6 +73,7 @@ def test_gradients_are_those_of_the_convolution(kind, size):
         assert_close(ours, theirs, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES_OF_GRADIENTS[::2])
 @pytest.mark.parametrize("kind", FORMS)
 def test_gradients_of_gradients(kind, size):
@@ -91,6 +94,7 @@ def test_gradients_of_gradients(kind, size):
         assert_close(ours, theirs, 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="about tf.function")
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("height", [4, 8])

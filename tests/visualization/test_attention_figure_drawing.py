@@ -223,6 +223,7 @@ def test_pyplot_is_not_used(monkeypatch):
     assert len(plot_attention(random_images(1), uniform_scores(1, 8, 4)).axes) == 5
 
 
+@pytest.mark.slow
 def test_without_matplotlib_the_package_is_imported():
     script = (
         "import sys\n"

@@ -62,6 +62,7 @@ def bright_pixels(path):
     return box[middle :: layout.scale, middle :: layout.scale] > 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "factor, pool_size, cell",
     [
