@@ -9,6 +9,7 @@ from keras_sagan.checks import (
     check_integer,
     check_pair,
     check_string,
+    check_weight,
 )
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
 from keras_sagan.ops.compiled import is_cpu_only, uses_compiled
@@ -154,13 +155,39 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
                 f"{self.dilation_rate}, groups={self.groups}, kernel_size={self.kernel_size}"
             )
 
+    def _check_build(self, input_shape):
+        if len(input_shape) != 4:
+            return  # Keras says so.
+        is_last = self.data_format == "channels_last"
+        channels = input_shape[-1 if is_last else 1]
+        if channels is not None and channels % self.groups:
+            raise ValueError(
+                "`groups` must divide the channels of `inputs`. "
+                f"Received: groups={self.groups} for inputs of shape {tuple(input_shape)}"
+            )
+        sizes = input_shape[1:3] if is_last else input_shape[2:]
+        if self.padding == "valid":
+            extents = [(k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation_rate)]
+            if any(x is not None and extent > x for x, extent in zip(sizes, extents)):
+                raise ValueError(
+                    "`kernel_size` with `dilation_rate` must fit into the map, or `padding` be "
+                    f'"same". Received: kernel_size={self.kernel_size}, '
+                    f"dilation_rate={self.dilation_rate} for inputs of shape {tuple(input_shape)}"
+                )
+        if channels is not None:
+            check_weight(
+                (*self.kernel_size, channels // self.groups, self.filters),
+                filters=self.filters,
+                kernel_size=self.kernel_size,
+            )
+
     def call(self, inputs, training=False):
         inputs = ops.convert_to_tensor(inputs, self.compute_dtype)  # `stateless_call` doesn't.
         kernel = self.normalized_weight(training, dtype=self._kernel_dtype())
         output_shape = self.compute_output_shape(inputs.shape)
         uses_winograd = self._uses_winograd(inputs, kernel, training)
         outputs = apply_to_any_batch(
-            lambda x: self._convolve(x, kernel, uses_winograd), inputs, output_shape
+            lambda x: self._convolve(x, kernel, uses_winograd), inputs, output_shape, training
         )
         if self.use_bias:
             channel_axis = -1 if self.data_format == "channels_last" else 1
