@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from keras_sagan.checks import check_boolean, check_float, check_integer
+from keras_sagan.checks import check_boolean, check_float, check_integer, check_weight
 from keras_sagan.ops.compiled import uses_compiled
 from keras_sagan.ops.labels import check_labels
 from keras_sagan.ops.normalization import SETTLED, moments, ramped_momentum, scale_and_shift
@@ -95,9 +95,10 @@ class ConditionalBatchNorm(keras.layers.Layer):
         channels = images_shape[self.axis]
         if channels is None:
             raise ValueError(
-                f"The channels (axis {self.axis}) of `images` must be known. "
-                f"Received: images of shape {images_shape}"
+                "`axis` must be an axis of known size. "
+                f"Received: axis={self.axis} for images of shape {tuple(images_shape)}"
             )
+        check_weight((self.num_classes, channels), num_classes=self.num_classes)
         table = {"shape": (self.num_classes, channels), "autocast": False}
         statistic = {
             "shape": (channels,),
