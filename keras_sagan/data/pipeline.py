@@ -100,10 +100,12 @@ def make_dataset(
     The data set is endless: give `fit` its `steps_per_epoch`. Each epoch is a new permutation of
     all images, computed by `index_shuffle` without a buffer; what doesn't fill a batch is left
     out of that epoch. A run that stopped after `n` steps goes on exactly with `start_step=n`, at
-    no cost, which a shuffle buffer can't do.
+    no cost, which a shuffle buffer can't do. The images are read from the array that you give, and
+    never copied as a whole: don't change it while the data set is in use.
 
     Args:
-        images: uint8 array in [0, 255] of shape (num_images, height, width, channels).
+        images: uint8 array in [0, 255] of shape (num_images, height, width, channels), which may
+            be a `numpy.memmap`.
         labels: Optional integer array of shape (num_images,). Defaults to `None`.
         batch_size: Integer, images in every batch. Defaults to `64`.
         seed: Integer in [0, 2**31), names the order. Defaults to `0`.
@@ -134,9 +136,11 @@ def make_dataset(
     seed, start_step = check_position(seed, start_step)
     shuffle, repeat = check_boolean("shuffle", shuffle), check_boolean("repeat", repeat)
     num_images = len(images)
-    # Captured tensors reach the function as inputs, not as constants of at most 2 GB in its graph.
-    images = tf.constant(images)
     labels = None if labels is None else tf.constant(labels)
+
+    def take(indices):
+        # In numpy, as a tensor of all images would be a copy of them, and several on the way.
+        return images[indices]
 
     def batch_of(step):
         epoch, position = step // steps, step % steps
@@ -146,7 +150,8 @@ def make_dataset(
             indices = tf.random.experimental.index_shuffle(
                 indices, tf.cast(key, tf.uint32), tf.constant(num_images - 1, tf.int64)
             )
-        batch = tf.ensure_shape(tf.gather(images, indices), (batch_size, *images.shape[1:]))
+        batch = tf.numpy_function(take, [indices], tf.uint8, stateful=False)
+        batch = tf.ensure_shape(batch, (batch_size, *images.shape[1:]))
         if labels is None:
             return batch
         return batch, tf.ensure_shape(tf.gather(labels, indices), (batch_size,))

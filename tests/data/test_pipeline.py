@@ -83,6 +83,15 @@ def test_without_shuffle_and_without_repeat():
     assert labels_of(rest, 99) == [[10, 11, 12, 13, 14], [15, 16, 17, 18, 19]]
 
 
+def test_arrays_that_lie_in_a_file_or_in_pieces(tmp_path):
+    images, labels = arrays()
+    expected = [batch[0].numpy() for batch in make_dataset(images, labels, 5, seed=3).take(4)]
+    np.save(tmp_path / "images.npy", images)
+    for other in (np.load(tmp_path / "images.npy", "r"), images.repeat(2, axis=0)[::2]):
+        for one, batch in zip(expected, make_dataset(other, labels, 5, seed=3).take(4)):
+            np.testing.assert_array_equal(batch[0], one)
+
+
 def test_images_alone():
     dataset = make_dataset(arrays()[0], batch_size=5)
     assert dataset.element_spec.shape == (5, 4, 4, 1)
