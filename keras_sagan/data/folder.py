@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sagan.checks import check_boolean, check_choice, check_integer, check_path
+from keras_sagan.data.pipeline import aligned_empty
 from keras_sagan.data.tfds import square_resize
 from keras_sagan.image_files import describe_skipped, find_images, read_image
 
@@ -82,7 +83,7 @@ def load_image_folder(directory, image_size=64, channels=3, use_labels=False):
                 f"Received: directory={directory} with {outside[0]} outside of them"
             )
     # One array from the start: a list and its stack would take the memory twice.
-    images = np.empty((len(found.paths), image_size, image_size, channels), "uint8")
+    images = aligned_empty((len(found.paths), image_size, image_size, channels))
     count, labels, broken = 0, [], {}
     for path in found.paths:
         try:
