@@ -17,6 +17,9 @@ __all__ = []  # For this package alone: nothing of it is in the reference.
 MAX_COUNT = 1000
 """The most repetitions within a step: each is a part of the program."""
 
+MAX_SIDE = 2**16
+"""The largest step over a map: beyond 2^31 TensorFlow ends the process."""
+
 MAX_SIZE = 2**31 - 1
 """The largest integer that TensorFlow and XLA count places and steps with."""
 
@@ -113,13 +116,14 @@ def check_boolean(name, value):
     return bool(value)
 
 
-def check_pair(name, value, expected="a positive integer or a pair of them"):
+def check_pair(name, value, expected="a positive integer or a pair of them", maximum=math.inf):
     """Checks a positive integer, or a list, tuple or array of two.
 
     Args:
         name: String. The argument's name.
         value: What was received for it.
         expected: String. What the message says of the values allowed.
+        maximum: Integer. The largest value allowed. Defaults to any.
 
     Returns:
         Tuple of two Python integers.
@@ -135,7 +139,8 @@ def check_pair(name, value, expected="a positive integer or a pair of them"):
     is_pair = isinstance(value, (list, tuple)) or isinstance(value, np.ndarray) and value.ndim
     pair = tuple(value) if is_pair else (value, value)
     found = tuple(_integer(x) for x in pair)
-    if len(found) != 2 or any(x is None or x < 1 for x in found):
+    if len(found) != 2 or any(x is None or not 1 <= x <= maximum for x in found):
+        expected += f", at most {maximum}" if maximum < math.inf else ""
         raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
     return found
 

@@ -86,12 +86,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, images_shape, labels_shape=None):
-        rank = len(images_shape)
-        if self.axis == 0 or not -rank < self.axis < rank:
-            raise ValueError(
-                f"`axis` must be an axis of `images` after the batch's, which have rank {rank}. "
-                f"Received: axis={self.axis} for images of shape {tuple(images_shape)}"
-            )
+        self._check_axis(images_shape)
         channels = images_shape[self.axis]
         if channels is None:
             raise ValueError(
@@ -122,6 +117,13 @@ class ConditionalBatchNorm(keras.layers.Layer):
             aggregation="only_first_replica",
         )
 
+    def _check_axis(self, shape):
+        if self.axis == 0 or not -len(shape) < self.axis < len(shape):
+            raise ValueError(
+                "`axis` must be an axis of `images` after that of the batch. "
+                f"Received: axis={self.axis} for images of shape {tuple(shape)}"
+            )
+
     def call(self, images, labels=None, training=False, mask=None, images_mask=None):
         labels = self._checked(labels, images)
         # Statistics overflow and round in half precision.
@@ -144,6 +146,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
         return ops.cast(outputs, self.compute_dtype)
 
     def _checked(self, labels, images):
+        self._check_axis(images.shape)
         if labels is None and self.num_classes > 1:
             raise ValueError(
                 f"`labels` must be given, as num_classes={self.num_classes}. Received: labels=None"

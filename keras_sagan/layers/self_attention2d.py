@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_sagan.checks import (
     MAX_COUNT,
+    MAX_SIDE,
     MAX_SIZE,
     check_boolean,
     check_choice,
@@ -110,7 +111,7 @@ class SelfAttention2D(keras.layers.Layer):
         super().__init__(**kwargs)
         self.key_reduction = check_integer("key_reduction", key_reduction)
         self.value_reduction = check_integer("value_reduction", value_reduction)
-        self.pool_size = check_integer("pool_size", pool_size)
+        self.pool_size = check_integer("pool_size", pool_size, maximum=MAX_SIDE)
         self.use_spectral_norm = check_boolean("use_spectral_norm", use_spectral_norm)
         self.power_iterations = check_integer(
             "power_iterations", power_iterations, maximum=MAX_COUNT

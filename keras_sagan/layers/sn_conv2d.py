@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_sagan.checks import (
+    MAX_SIDE,
     check_boolean,
     check_choice,
     check_integer,
@@ -121,14 +122,19 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
         algorithm="auto",
         **kwargs,
     ):
+        filters, groups = check_integer("filters", filters), check_integer("groups", groups)
+        if filters % groups:
+            raise ValueError(
+                f"`groups` must divide `filters`. Received: groups={groups}, filters={filters}"
+            )
         super().__init__(
-            check_integer("filters", filters),
-            check_pair("kernel_size", kernel_size),
-            strides=check_pair("strides", strides),
+            filters,
+            check_pair("kernel_size", kernel_size, maximum=MAX_SIDE),
+            strides=check_pair("strides", strides, maximum=MAX_SIDE),
             padding=check_string("padding", padding),
             data_format=data_format,
-            dilation_rate=check_pair("dilation_rate", dilation_rate),
-            groups=check_integer("groups", groups),
+            dilation_rate=check_pair("dilation_rate", dilation_rate, maximum=MAX_SIDE),
+            groups=groups,
             activation=activation,
             use_bias=check_boolean("use_bias", use_bias),
             kernel_initializer=kernel_initializer,
@@ -150,7 +156,8 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
         is_plain = max(*self.strides, *self.dilation_rate, self.groups) == 1
         if resample and not (is_plain and all(size % 2 for size in self.kernel_size)):
             raise ValueError(
-                "`resample` needs strides=1, dilation_rate=1, groups=1 and an odd kernel size. "
+                "`resample` needs `strides`, `dilation_rate` and `groups` of 1, and an odd "
+                "`kernel_size`. "
                 f"Received: resample={resample!r} with strides={self.strides}, dilation_rate="
                 f"{self.dilation_rate}, groups={self.groups}, kernel_size={self.kernel_size}"
             )
