@@ -90,7 +90,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
         channels = images_shape[self.axis]
         if channels is None:
             raise ValueError(
-                "`axis` must be an axis of known size. "
+                "The channels of `images`, along `axis`, must be known. "
                 f"Received: axis={self.axis} for images of shape {tuple(images_shape)}"
             )
         check_weight((self.num_classes, channels), num_classes=self.num_classes)
@@ -118,9 +118,10 @@ class ConditionalBatchNorm(keras.layers.Layer):
         )
 
     def _check_axis(self, shape):
-        if self.axis == 0 or not -len(shape) < self.axis < len(shape):
+        rank = len(shape)
+        if self.axis == 0 or not -rank < self.axis < rank:
             raise ValueError(
-                "`axis` must be an axis of `images` after that of the batch. "
+                f"`axis` must be an axis of `images` after the batch's, which have rank {rank}. "
                 f"Received: axis={self.axis} for images of shape {tuple(shape)}"
             )
 
