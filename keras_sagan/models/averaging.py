@@ -18,8 +18,8 @@ def update_average(average, generator, steps, ema_momentum, ema_start=0, is_upda
         steps: Integer variable, the training steps taken before this one.
         ema_momentum: Float in [0, 1), the largest share that the average keeps.
         ema_start: Integer, the step before which the average is a copy.
-        is_updated: Boolean tensor, whether this step changed the generator. Otherwise the average
-            stays too. Defaults to `True`.
+        is_updated: `True` or a boolean tensor, whether this step changed the generator. Otherwise
+            the average stays too. Defaults to `True`.
 
     Reference:
         [Karras et al., 2020](https://arxiv.org/abs/1912.04958): the ramp is that of the authors'
@@ -36,7 +36,9 @@ def update_average(average, generator, steps, ema_momentum, ema_start=0, is_upda
         value = variable.value
         if backend.is_float_dtype(variable.dtype):
             share = tf.cast(1.0 - momenta.get(id(variable), momentum), variable.dtype)
-            moved = tf.where(is_updated, mean + share * (value - mean), mean)
+            moved = mean + share * (value - mean)
+            if is_updated is not True:
+                moved = tf.where(is_updated, moved, mean)
             value = tf.where(share == 1, value, moved)
         mean.assign(value)
 

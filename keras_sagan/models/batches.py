@@ -74,11 +74,11 @@ def check_given(x, y=None):
 
 
 def without_none(data):
-    """Leaves out what is `None` at the end of batches, where Keras can't always pass it on.
+    """Removes each `None` at the end of batches, which Keras can't always pass on.
 
     Args:
         data: What `fit` or `evaluate` was given. A generator or a `keras.utils.PyDataset` is
-            wrapped, and everything else returned as it is.
+            wrapped; anything else is returned as it is.
     """
     if isinstance(data, keras.utils.PyDataset):
         return _WithoutNone(data)

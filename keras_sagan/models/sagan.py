@@ -713,8 +713,11 @@ def _update(network, optimizer, found):
         gradients = share_overflow(gradients)
         is_updated = optimizer.check_finite(gradients)
     for variable, state in zip(network.variables, states):
-        if state is not None:
-            variable.assign(tf.where(is_updated, ops.cast(state, variable.dtype), variable.value))
+        if state is None:
+            continue
+        if is_updated is not True:
+            state = tf.where(is_updated, ops.cast(state, variable.dtype), variable.value)
+        variable.assign(state)
     with in_step():
         optimizer.apply(gradients, network.trainable_variables)
     return loss, logits, is_updated
