@@ -14,6 +14,18 @@ import numpy as np
 
 __all__ = []  # For this package alone: nothing of it is in the reference.
 
+MAX_COUNT = 1000
+"""The most repetitions within a step: each is a part of the program."""
+
+MAX_SIDE = 2**16
+"""The largest step over a map: beyond 2^31 TensorFlow ends the process."""
+
+MAX_SIZE = 2**31 - 1
+"""The largest integer that TensorFlow and XLA count places and steps with."""
+
+MAX_NUMBERS = 2**30
+"""The most numbers of a weight: 4 GB in float32."""
+
 # Where a module's package has another name on PyPI.
 _PACKAGES = {"PIL": "pillow", "ai_edge_litert": "ai-edge-litert"}
 
@@ -104,13 +116,14 @@ def check_boolean(name, value):
     return bool(value)
 
 
-def check_pair(name, value, expected="a positive integer or a pair of them"):
+def check_pair(name, value, expected="a positive integer or a pair of them", maximum=math.inf):
     """Checks a positive integer, or a list, tuple or array of two.
 
     Args:
         name: String. The argument's name.
         value: What was received for it.
         expected: String. What the message says of the values allowed.
+        maximum: Integer. The largest value allowed. Defaults to any.
 
     Returns:
         Tuple of two Python integers.
@@ -126,7 +139,8 @@ def check_pair(name, value, expected="a positive integer or a pair of them"):
     is_pair = isinstance(value, (list, tuple)) or isinstance(value, np.ndarray) and value.ndim
     pair = tuple(value) if is_pair else (value, value)
     found = tuple(_integer(x) for x in pair)
-    if len(found) != 2 or any(x is None or x < 1 for x in found):
+    if len(found) != 2 or any(x is None or not 1 <= x <= maximum for x in found):
+        expected += f", at most {maximum}" if maximum < math.inf else ""
         raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
     return found
 
@@ -262,6 +276,25 @@ def check_string(name, value, optional=False):
     return value
 
 
+def check_weight(shape, **sizes):
+    """Raises for a weight of more than 2^30 numbers, before there is memory taken for it.
+
+    Args:
+        shape: Tuple of integers, the shape of the weight; others are passed over.
+        **sizes: The arguments that it follows from, by name.
+
+    Raises:
+        ValueError: With the names and values of all of them.
+    """
+    if all(isinstance(size, int) for size in shape) and math.prod(shape) > MAX_NUMBERS:
+        names = " and ".join(f"`{name}`" for name in sizes)
+        received = ", ".join(f"{name}={value!r}" for name, value in sizes.items())
+        raise ValueError(
+            f"{names} must make a weight of at most 2**30 numbers. "
+            f"Received: {received} for a weight of shape {tuple(shape)}"
+        )
+
+
 def require(module, purpose="Drawing pictures", extra="plot"):
     """Imports a module of an optional package.
 
@@ -317,7 +350,12 @@ def _integers(minimum, maximum):
         end = maximum + 1
         # 2**31 says more than 2147483648.
         is_power = end > 2**16 and end.bit_count() == 1
-        return f"an integer in [{minimum}, {f'2**{end.bit_length() - 1}' if is_power else end})"
+        end = f"2**{end.bit_length() - 1}" if is_power else end
+        return (
+            f"a positive integer below {end}"
+            if minimum is None
+            else f"an integer in [{minimum}, {end})"
+        )
     if minimum is None:
         return "a positive integer"
     return "an integer" if minimum == -math.inf else f"an integer of at least {minimum}"

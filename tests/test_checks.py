@@ -248,6 +248,111 @@ def test_wrong_arguments_are_named(name, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+# What a size in a configuration can't be, when it is read or when the layer is built.
+NO_SIZES = [0, -1, -(10**12), 2**31, 10**12, 10**30, 1.5, math.nan, math.inf, "3", None, [], True]
+LAYER_SIZES = {
+    "SNConv2D": "filters kernel_size strides dilation_rate groups power_iterations",
+    "SNDense": "units power_iterations",
+    "SNEmbedding": "input_dim output_dim power_iterations",
+    "ConditionalBatchNorm": "num_classes axis",
+    "SelfAttention2D": "key_reduction value_reduction pool_size power_iterations query_chunk_size",
+}
+MAP = np.ones((2, 4, 4, 4), "float32")
+INPUTS = {
+    "SNEmbedding": (np.zeros(2, "int32"),),
+    "ConditionalBatchNorm": (MAP, np.zeros(2, "int32")),
+}
+
+
+@pytest.mark.parametrize(
+    "name, argument",
+    [(name, argument) for name, names in LAYER_SIZES.items() for argument in names.split()],
+)
+def test_sizes_that_no_layer_can_have(name, argument):
+    cls, given = of(name)
+    given |= {"key_reduction": 2} if name == "SelfAttention2D" else {}
+    config = cls(**given).get_config()
+    values = [4, -4, -5, 9, *NO_SIZES] if argument == "axis" else NO_SIZES
+    for value in values:
+        if (argument, value) in (("query_chunk_size", None), ("axis", -1)):
+            continue
+        with pytest.raises((ValueError, TypeError), match=f"(?s)`{argument}`.*Received"):
+            cls.from_config({**config, argument: value})(*INPUTS.get(name, (MAP,)))
+
+
+@pytest.mark.parametrize(
+    "config, shape, match",
+    [
+        ({"kernel_size": 5}, (4, 4, 4), "`kernel_size` with `dilation_rate` must fit"),
+        ({"dilation_rate": 2}, (4, 4, 4), "`kernel_size` with `dilation_rate` must fit"),
+        ({"groups": 2}, (4, 4, 3), "`groups` must divide the channels"),
+        ({"filters": 10**6}, (4, 4, 1000), "`filters` and `kernel_size` must make a weight of at"),
+        ({"groups": 2, "filters": 3}, (4, 4, 4), "`groups` must divide `filters`"),
+        ({"resample": "up", "strides": 2}, (4, 4, 4), "`resample` needs `strides`"),
+    ],
+)
+def test_sizes_of_a_convolution_that_do_not_fit(config, shape, match):
+    with pytest.raises((ValueError, TypeError), match=f"(?s){match}.*Received"):
+        config = {**layers.SNConv2D(2, 3).get_config(), **config}
+        layers.SNConv2D.from_config(config)(keras.Input(shape))
+
+
+def test_an_axis_that_later_images_lack():
+    layer = layers.ConditionalBatchNorm(1, axis=3)
+    layer(MAP)
+    with pytest.raises(ValueError, match="`axis` must be an axis of `images`.*Received: axis=3"):
+        layer(MAP[:, 0, 0])
+
+
+SMALL = {"image_size": 8, "base_filters": 2, "attention_resolutions": ()}
+
+
+@with_tensorflow
+@pytest.mark.parametrize("use_spectral_norm", [True, False])
+@pytest.mark.parametrize("value", [10**9, 2**31, 10**12, 10**30])
+def test_sizes_that_no_network_can_have(value, use_spectral_norm):
+    for build in (models.build_generator, models.build_discriminator):
+        settings = {**SMALL, "use_spectral_norm": use_spectral_norm}
+        for name in ("base_filters", "latent_dim", "num_classes", "channels"):
+            if name in inspect.signature(build).parameters:
+                with pytest.raises(ValueError, match=f"`{name}`.*Received: .*{name}={value}"):
+                    build(**{**settings, name: value})
+
+
+@with_tensorflow
+def test_sizes_that_no_model_can_have():
+    _, given = of("SAGAN")
+    for name in ("latent_dim", "num_classes", "d_steps", "ema_start", "seed", "ema_momentum"):
+        for value in [x for x in NO_SIZES if x is not None]:
+            if (name, value) in (("ema_start", 0), ("seed", 0), ("ema_momentum", 0)):
+                continue
+            with pytest.raises(ValueError, match=f"`{name}` must.*Received: {name}="):
+                models.SAGAN(**{**given, name: value})
+
+
+@with_tensorflow
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [-9, 10**12, "3"])
+def test_damaged_sizes_in_the_file_of_a_model(value):
+    """Of every layer of this package in the configuration of a model, one size after the other."""
+    whole = json.dumps(model().get_config())
+    wrong = []
+    for network in ("generator", "discriminator"):
+        for index in range(len(json.loads(whole)[network]["config"]["layers"])):
+            layer = json.loads(whole)[network]["config"]["layers"][index]
+            for argument in LAYER_SIZES.get(layer["class_name"], "").split():
+                config = json.loads(whole)
+                config[network]["config"]["layers"][index]["config"][argument] = value
+                try:
+                    models.SAGAN.from_config(config)
+                except (ValueError, TypeError) as error:
+                    if f"`{argument}`" not in str(error):
+                        wrong.append(f"{network}, {layer['class_name']}, {argument}: {error}")
+                else:
+                    wrong.append(f"{network}, {layer['class_name']}, {argument} passed")
+    assert not wrong, "\n".join(wrong)
+
+
 # Calls that need files, or take long.
 NOT_CALLED = {
     *("from_preset", "FolderImages", "load_image_folder", "load_tfds", "evaluate_generator"),

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sagan.checks import check_boolean, check_choice, check_integer, check_path
+from keras_sagan.data.pipeline import aligned_empty
 from keras_sagan.data.tfds import square_resize
 from keras_sagan.image_files import describe_skipped, find_images, read_image
 
@@ -81,17 +82,20 @@ def load_image_folder(directory, image_size=64, channels=3, use_labels=False):
                 "`use_labels=True` needs every image in the folder of its class. "
                 f"Received: directory={directory} with {outside[0]} outside of them"
             )
-    images, labels, broken = [], [], {}
+    # One array from the start: a list and its stack would take the memory twice.
+    images = aligned_empty((len(found.paths), image_size, image_size, channels))
+    count, labels, broken = 0, [], {}
     for path in found.paths:
         try:
             pixels = read_image(path, channels)
         except ValueError as error:
             broken[str(path)] = str(error)
             continue
-        images.append(square_resize(tf.constant(pixels), image_size).numpy())
+        images[count] = square_resize(tf.constant(pixels), image_size).numpy()
+        count += 1
         if use_labels:
             labels.append(names.index(path.relative_to(directory).parts[0]))
-    if not images:
+    if not count:
         raise ValueError(
             "`directory` must hold an image that can be read. Received: "
             f"directory={directory} with {len(broken)} broken images and "
@@ -105,4 +109,4 @@ def load_image_folder(directory, image_size=64, channels=3, use_labels=False):
                 f"Received: directory={directory}, where {empty[0]} has none"
             )
     ids = np.array(labels, "int32") if use_labels else None
-    return ImageFolder(np.stack(images), ids, names, broken, found.skipped)
+    return ImageFolder(images[:count], ids, names, broken, found.skipped)

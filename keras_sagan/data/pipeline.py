@@ -1,9 +1,15 @@
 """`tf.data` pipelines whose every element is a pure function of the seed and the step."""
 
+import concurrent.futures
+import ctypes
+import math
+
 import numpy as np
 import tensorflow as tf
 
 from keras_sagan.checks import check_boolean, check_integer
+
+_ALIGNMENT = 64  # bytes, of every tensor of TensorFlow's
 
 
 def pad_to_32(images):
@@ -100,10 +106,12 @@ def make_dataset(
     The data set is endless: give `fit` its `steps_per_epoch`. Each epoch is a new permutation of
     all images, computed by `index_shuffle` without a buffer; what doesn't fill a batch is left
     out of that epoch. A run that stopped after `n` steps goes on exactly with `start_step=n`, at
-    no cost, which a shuffle buffer can't do.
+    no cost, which a shuffle buffer can't do. The images are read from the array that you give, and
+    never copied as a whole: don't change it while the data set is in use.
 
     Args:
-        images: uint8 array in [0, 255] of shape (num_images, height, width, channels).
+        images: uint8 array in [0, 255] of shape (num_images, height, width, channels), which may
+            be a `numpy.memmap`.
         labels: Optional integer array of shape (num_images,). Defaults to `None`.
         batch_size: Integer, images in every batch. Defaults to `64`.
         seed: Integer in [0, 2**31), names the order. Defaults to `0`.
@@ -134,9 +142,9 @@ def make_dataset(
     seed, start_step = check_position(seed, start_step)
     shuffle, repeat = check_boolean("shuffle", shuffle), check_boolean("repeat", repeat)
     num_images = len(images)
-    # Captured tensors reach the function as inputs, not as constants of at most 2 GB in its graph.
-    images = tf.constant(images)
     labels = None if labels is None else tf.constant(labels)
+
+    gather = _gatherer(images)
 
     def batch_of(step):
         epoch, position = step // steps, step % steps
@@ -146,7 +154,7 @@ def make_dataset(
             indices = tf.random.experimental.index_shuffle(
                 indices, tf.cast(key, tf.uint32), tf.constant(num_images - 1, tf.int64)
             )
-        batch = tf.ensure_shape(tf.gather(images, indices), (batch_size, *images.shape[1:]))
+        batch = tf.ensure_shape(gather(indices), (batch_size, *images.shape[1:]))
         if labels is None:
             return batch
         return batch, tf.ensure_shape(tf.gather(labels, indices), (batch_size,))
@@ -157,6 +165,67 @@ def make_dataset(
         dataset = tf.data.Dataset.range(start_step, (start_step // steps + 1) * steps)
     dataset = dataset.map(batch_of, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return finish(dataset, start_step if repeat else None)
+
+
+def aligned_empty(shape):
+    """Returns an uninitialized uint8 array that `make_dataset` reads fastest.
+
+    Args:
+        shape: Tuple of integers.
+    """
+    size = math.prod(shape)
+    memory = np.empty(size + _ALIGNMENT, "uint8")
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].reshape(shape)
+
+
+def _gatherer(images):
+    """Returns a function from indices to the images at them, which needs no copy of all images.
+
+    `tf.constant` copies an array. A tensor that shares the memory of the array must begin at a
+    multiple of 64 bytes, where the first image may begin at none. So each row of the tensor
+    begins a few bytes into an image, and those bytes of each image are copied.
+    """
+    images = np.ascontiguousarray(images)
+    (count, *shape), size = images.shape, images[0].size
+    skipped = -images.ctypes.data % _ALIGNMENT
+    if size <= skipped or count < 2:  # Small enough to be copied.
+        tensor = tf.constant(images)
+        return lambda indices: tf.gather(tensor, indices)
+    rows = _shared(images, skipped, (count - 1 if skipped else count, size))
+    if not skipped:
+        return lambda indices: tf.reshape(tf.gather(rows.read_value(), indices), (-1, *shape))
+    first_bytes = tf.constant(images.reshape(count, size)[:, :skipped])
+    last = tf.constant(images[-1:].reshape(1, size))
+
+    def gather(indices):
+        found = tf.gather(rows.read_value(), tf.minimum(indices, count - 2))
+        found = tf.concat([tf.gather(first_bytes, indices), found], axis=1)[:, :size]
+        # The tensor has no row for the last image.
+        is_last = indices[:, None] == count - 1
+        found = tf.cond(
+            tf.reduce_any(is_last), lambda: tf.where(is_last, last, found), lambda: found
+        )
+        return tf.reshape(found, (-1, *shape))
+
+    return gather
+
+
+def _shared(images, start, shape):
+    """Returns a variable of some shape that shares the memory of an array from a byte on."""
+    # Through ctypes, as numpy lends no memory that is read-only.
+    memory = (ctypes.c_uint8 * math.prod(shape)).from_address(images.ctypes.data + start)
+    memory.owner = images  # Lives as long as what shares its memory.
+    tensor = tf.experimental.dlpack.from_dlpack(np.frombuffer(memory, "uint8").__dlpack__())
+
+    def make():
+        # A tensor that a function of tf.data uses is copied into graphs, and a variable isn't.
+        with tf.device("CPU:0"):
+            return tf.Variable(tf.reshape(tensor, shape), trainable=False)
+
+    # In a thread of its own, outside of the scope of any strategy, which would make copies.
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        return executor.submit(make).result()
 
 
 def _checked_arrays(images, labels):

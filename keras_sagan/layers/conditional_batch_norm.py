@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from keras_sagan.checks import check_boolean, check_float, check_integer
+from keras_sagan.checks import check_boolean, check_float, check_integer, check_weight
 from keras_sagan.ops.compiled import uses_compiled
 from keras_sagan.ops.labels import check_labels
 from keras_sagan.ops.normalization import SETTLED, moments, ramped_momentum, scale_and_shift
@@ -86,18 +86,14 @@ class ConditionalBatchNorm(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, images_shape, labels_shape=None):
-        rank = len(images_shape)
-        if self.axis == 0 or not -rank < self.axis < rank:
-            raise ValueError(
-                f"`axis` must be an axis of `images` after the batch's, which have rank {rank}. "
-                f"Received: axis={self.axis} for images of shape {tuple(images_shape)}"
-            )
+        self._check_axis(images_shape)
         channels = images_shape[self.axis]
         if channels is None:
             raise ValueError(
-                f"The channels (axis {self.axis}) of `images` must be known. "
-                f"Received: images of shape {images_shape}"
+                "The channels of `images`, along `axis`, must be known. "
+                f"Received: axis={self.axis} for images of shape {tuple(images_shape)}"
             )
+        check_weight((self.num_classes, channels), num_classes=self.num_classes)
         table = {"shape": (self.num_classes, channels), "autocast": False}
         statistic = {
             "shape": (channels,),
@@ -121,6 +117,14 @@ class ConditionalBatchNorm(keras.layers.Layer):
             aggregation="only_first_replica",
         )
 
+    def _check_axis(self, shape):
+        rank = len(shape)
+        if self.axis == 0 or not -rank < self.axis < rank:
+            raise ValueError(
+                f"`axis` must be an axis of `images` after the batch's, which have rank {rank}. "
+                f"Received: axis={self.axis} for images of shape {tuple(shape)}"
+            )
+
     def call(self, images, labels=None, training=False, mask=None, images_mask=None):
         labels = self._checked(labels, images)
         # Statistics overflow and round in half precision.
@@ -143,6 +147,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
         return ops.cast(outputs, self.compute_dtype)
 
     def _checked(self, labels, images):
+        self._check_axis(images.shape)
         if labels is None and self.num_classes > 1:
             raise ValueError(
                 f"`labels` must be given, as num_classes={self.num_classes}. Received: labels=None"

@@ -6,7 +6,15 @@ import contextvars
 import keras
 from keras import ops
 
-from keras_sagan.checks import check_boolean, check_choice, check_float, check_integer
+from keras_sagan.checks import (
+    MAX_COUNT,
+    MAX_SIDE,
+    MAX_SIZE,
+    check_boolean,
+    check_choice,
+    check_float,
+    check_integer,
+)
 from keras_sagan.layers.sn_conv2d import SNConv2D
 from keras_sagan.ops.attention import (
     attend,
@@ -103,9 +111,11 @@ class SelfAttention2D(keras.layers.Layer):
         super().__init__(**kwargs)
         self.key_reduction = check_integer("key_reduction", key_reduction)
         self.value_reduction = check_integer("value_reduction", value_reduction)
-        self.pool_size = check_integer("pool_size", pool_size)
+        self.pool_size = check_integer("pool_size", pool_size, maximum=MAX_SIDE)
         self.use_spectral_norm = check_boolean("use_spectral_norm", use_spectral_norm)
-        self.power_iterations = check_integer("power_iterations", power_iterations)
+        self.power_iterations = check_integer(
+            "power_iterations", power_iterations, maximum=MAX_COUNT
+        )
         self.epsilon = check_float("epsilon", epsilon, above=0)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         formats = (None, "channels_last", "channels_first")
@@ -116,6 +126,7 @@ class SelfAttention2D(keras.layers.Layer):
             self.query_chunk_size = check_integer(
                 "query_chunk_size",
                 query_chunk_size,
+                maximum=MAX_SIZE,
                 optional=True,
                 expected='a positive integer, None or "auto"',
             )
@@ -152,8 +163,8 @@ class SelfAttention2D(keras.layers.Layer):
         self._check_shape(inputs.shape)
         inputs = ops.convert_to_tensor(inputs, self.compute_dtype)  # `stateless_call` doesn't.
         query = self._locations(self.query_conv(inputs, training=training))
-        key = self._locations(self._pool(self.key_conv(inputs, training=training)))
-        value = self._locations(self._pool(self.value_conv(inputs, training=training)))
+        key = self._locations(self._pool(self.key_conv(inputs, training=training), training))
+        value = self._locations(self._pool(self.value_conv(inputs, training=training), training))
         value = self.gamma * value  # What follows is linear, and larger.
         chunk_size = self.query_chunk_size
         if chunk_size == "auto":
@@ -164,7 +175,7 @@ class SelfAttention2D(keras.layers.Layer):
         elif chunk_size is None:
             attended = attend(query, key, value)
         else:
-            attended = chunked_spatial_attention(query, key, value, chunk_size)
+            attended = chunked_spatial_attention(query, key, value, chunk_size, training)
         for records in recordings:
             records[self.name] = self._by_location(scores, inputs)
         attended = self._map(attended, inputs)
@@ -185,7 +196,7 @@ class SelfAttention2D(keras.layers.Layer):
         arguments.update(power_iterations=self.power_iterations, epsilon=self.epsilon)
         return SNConv2D(filters, 1, **arguments)
 
-    def _pool(self, x):
+    def _pool(self, x, training):
         if self.pool_size == 1:
             return x
         size = self.pool_size
@@ -197,7 +208,7 @@ class SelfAttention2D(keras.layers.Layer):
         def pool(x):
             return ops.max_pool(x, (size, size), (size, size), data_format=self.data_format)
 
-        return apply_to_any_batch(pool, x, shape)
+        return apply_to_any_batch(pool, x, shape, training)
 
     def _locations(self, x):
         """Image map to `(batch, height * width, channels)`."""
@@ -234,8 +245,8 @@ class SelfAttention2D(keras.layers.Layer):
         sizes = [shape[axis] for axis in range(1, 4) if axis != self._channel_axis]
         if any(size is not None and size % self.pool_size for size in sizes):
             raise ValueError(
-                f"Height and width of `inputs` must be multiples of pool_size={self.pool_size}. "
-                f"Received: inputs of shape {tuple(shape)}"
+                "`pool_size` must divide the height and width of `inputs`. "
+                f"Received: pool_size={self.pool_size} for inputs of shape {tuple(shape)}"
             )
 
     def compute_output_shape(self, input_shape):
@@ -312,9 +323,9 @@ def _recordings_of(layer):
 class _Conv2D(keras.layers.Conv2D):
     """Keras's own, and right for an empty batch too."""
 
-    def convolution_op(self, inputs, kernel):
-        convolve, shape = super().convolution_op, self.compute_output_shape(inputs.shape)
-        return apply_to_any_batch(lambda x: convolve(x, kernel), inputs, shape)
+    def call(self, inputs, training=False):
+        shape = self.compute_output_shape(inputs.shape)
+        return apply_to_any_batch(super().call, inputs, shape, training)
 
 
 def _clone(initializer):

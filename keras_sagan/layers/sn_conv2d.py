@@ -4,11 +4,13 @@ import keras
 from keras import ops
 
 from keras_sagan.checks import (
+    MAX_SIDE,
     check_boolean,
     check_choice,
     check_integer,
     check_pair,
     check_string,
+    check_weight,
 )
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
 from keras_sagan.ops.compiled import is_cpu_only, uses_compiled
@@ -120,14 +122,19 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
         algorithm="auto",
         **kwargs,
     ):
+        filters, groups = check_integer("filters", filters), check_integer("groups", groups)
+        if filters % groups:
+            raise ValueError(
+                f"`groups` must divide `filters`. Received: groups={groups}, filters={filters}"
+            )
         super().__init__(
-            check_integer("filters", filters),
-            check_pair("kernel_size", kernel_size),
-            strides=check_pair("strides", strides),
+            filters,
+            check_pair("kernel_size", kernel_size, maximum=MAX_SIDE),
+            strides=check_pair("strides", strides, maximum=MAX_SIDE),
             padding=check_string("padding", padding),
             data_format=data_format,
-            dilation_rate=check_pair("dilation_rate", dilation_rate),
-            groups=check_integer("groups", groups),
+            dilation_rate=check_pair("dilation_rate", dilation_rate, maximum=MAX_SIDE),
+            groups=groups,
             activation=activation,
             use_bias=check_boolean("use_bias", use_bias),
             kernel_initializer=kernel_initializer,
@@ -149,9 +156,36 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
         is_plain = max(*self.strides, *self.dilation_rate, self.groups) == 1
         if resample and not (is_plain and all(size % 2 for size in self.kernel_size)):
             raise ValueError(
-                "`resample` needs strides=1, dilation_rate=1, groups=1 and an odd kernel size. "
+                "`resample` needs `strides`, `dilation_rate` and `groups` of 1, and an odd "
+                "`kernel_size`. "
                 f"Received: resample={resample!r} with strides={self.strides}, dilation_rate="
                 f"{self.dilation_rate}, groups={self.groups}, kernel_size={self.kernel_size}"
+            )
+
+    def _check_build(self, input_shape):
+        if len(input_shape) != 4:
+            return  # Keras says so.
+        is_last = self.data_format == "channels_last"
+        channels = input_shape[-1 if is_last else 1]
+        if channels is not None and channels % self.groups:
+            raise ValueError(
+                "`groups` must divide the channels of `inputs`. "
+                f"Received: groups={self.groups} for inputs of shape {tuple(input_shape)}"
+            )
+        sizes = input_shape[1:3] if is_last else input_shape[2:]
+        if self.padding == "valid":
+            extents = [(k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation_rate)]
+            if any(x is not None and extent > x for x, extent in zip(sizes, extents)):
+                raise ValueError(
+                    "`kernel_size` with `dilation_rate` must fit into the map, or `padding` be "
+                    f'"same". Received: kernel_size={self.kernel_size}, '
+                    f"dilation_rate={self.dilation_rate} for inputs of shape {tuple(input_shape)}"
+                )
+        if channels is not None:
+            check_weight(
+                (*self.kernel_size, channels // self.groups, self.filters),
+                filters=self.filters,
+                kernel_size=self.kernel_size,
             )
 
     def call(self, inputs, training=False):
@@ -160,7 +194,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
         output_shape = self.compute_output_shape(inputs.shape)
         uses_winograd = self._uses_winograd(inputs, kernel, training)
         outputs = apply_to_any_batch(
-            lambda x: self._convolve(x, kernel, uses_winograd), inputs, output_shape
+            lambda x: self._convolve(x, kernel, uses_winograd), inputs, output_shape, training
         )
         if self.use_bias:
             channel_axis = -1 if self.data_format == "channels_last" else 1

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_sagan.checks import check_boolean, check_integer
+from keras_sagan.checks import check_boolean, check_integer, check_weight
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
 
 
@@ -83,6 +83,9 @@ class SNDense(SpectralNormMixin, keras.layers.Dense):
             **kwargs,
         )
         self._set_spectral_norm(power_iterations, epsilon, equality_constrained)
+
+    def _check_build(self, input_shape):
+        check_weight((input_shape[-1], self.units), units=self.units)
 
     def call(self, inputs, training=False):
         outputs = ops.matmul(inputs, self.normalized_weight(training))

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sagan.checks import check_boolean, check_integer
+from keras_sagan.checks import check_boolean, check_integer, check_weight
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
 from keras_sagan.ops.labels import check_labels
 
@@ -90,6 +90,10 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
             self.build()
             self.embeddings.assign(weights)
             self.vector_u.assign(self._initial_vector_u(self.vector_u.shape, "float32"))
+
+    def _check_build(self, input_shape):
+        sizes = {"input_dim": self.input_dim, "output_dim": self.output_dim}
+        check_weight(tuple(sizes.values()), **sizes)
 
     def call(self, inputs, training=False):
         if "int" not in keras.backend.standardize_dtype(inputs.dtype):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sagan.checks import check_boolean, check_float, check_integer
+from keras_sagan.checks import MAX_COUNT, check_boolean, check_float, check_integer
 from keras_sagan.layers.normalized_kernels import NormalizedKernel, as_function_of, take_given
 from keras_sagan.ops.compiled import outside_programs
 from keras_sagan.ops.labels import known_values
@@ -24,7 +24,9 @@ class SpectralNormMixin:
     """
 
     def _set_spectral_norm(self, power_iterations, epsilon, equality_constrained):
-        self.power_iterations = check_integer("power_iterations", power_iterations)
+        self.power_iterations = check_integer(
+            "power_iterations", power_iterations, maximum=MAX_COUNT
+        )
         self.epsilon = check_float("epsilon", epsilon, above=0)
         self.equality_constrained = check_boolean("equality_constrained", equality_constrained)
 
@@ -37,6 +39,7 @@ class SpectralNormMixin:
     def build(self, input_shape=None):
         if self.built:
             return
+        self._check_build(input_shape)
         with outside_programs():  # `vector_u` starts from the values of the weight.
             super().build(input_shape)
             self.vector_u = self.add_weight(

@@ -10,7 +10,7 @@ from keras_sagan.ops.normalization import matching_momentum, ramped_momentum
 RAMP_UP = 0.05  # The half-life of the average is at most this share of the steps taken.
 
 
-def update_average(average, generator, steps, ema_momentum, ema_start=0):
+def update_average(average, generator, steps, ema_momentum, ema_start=0, is_updated=True):
     """Moves an averaged generator by one step.
 
     Args:
@@ -18,6 +18,8 @@ def update_average(average, generator, steps, ema_momentum, ema_start=0):
         steps: Integer variable, the training steps taken before this one.
         ema_momentum: Float in [0, 1), the largest share that the average keeps.
         ema_start: Integer, the step before which the average is a copy.
+        is_updated: `True` or a boolean tensor, whether this step changed the generator. Otherwise
+            the average stays too. Defaults to `True`.
 
     Reference:
         [Karras et al., 2020](https://arxiv.org/abs/1912.04958): the ramp is that of the authors'
@@ -34,7 +36,10 @@ def update_average(average, generator, steps, ema_momentum, ema_start=0):
         value = variable.value
         if backend.is_float_dtype(variable.dtype):
             share = tf.cast(1.0 - momenta.get(id(variable), momentum), variable.dtype)
-            value = tf.where(share == 1, value, mean + share * (value - mean))
+            moved = mean + share * (value - mean)
+            if is_updated is not True:
+                moved = tf.where(is_updated, moved, mean)
+            value = tf.where(share == 1, value, moved)
         mean.assign(value)
 
 

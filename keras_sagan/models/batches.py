@@ -1,8 +1,10 @@
 """What a batch of training data may look like, and its way to model space."""
 
 import itertools
+import types
 import warnings
 
+import keras
 import numpy as np
 from keras import backend, ops
 
@@ -27,7 +29,7 @@ def unpack(data, num_classes):
             superfluous labels, or labels that aren't integers of shape `(batch,)`.
     """
     if isinstance(data, (tuple, list)):
-        parts = [None if _is_absent(part) else part for part in data]
+        parts = [None if is_absent(part) else part for part in data]
     else:
         parts = [data]
     images, labels, sample_weight = (parts + [None] * 3)[:3]
@@ -36,10 +38,11 @@ def unpack(data, num_classes):
             "A data set for SAGAN must yield images or (images, labels); `sample_weight` has no "
             f"meaning here. Received: {len(parts)} parts"
         )
-    if isinstance(images, (dict, tuple, list)):
+    if images is None or isinstance(images, (dict, tuple, list)):
+        found = "nothing" if images is None else f"a {type(images).__name__}"
         raise ValueError(
             "A data set for SAGAN must yield images or (images, labels). "
-            f"Received: a {type(images).__name__} in place of the images"
+            f"Received: {found} in place of the images"
         )
     check_dense(images=images, labels=labels)
     check_images(images)
@@ -68,6 +71,47 @@ def check_given(x, y=None):
             f"(images, labels). Received: x=a dict with the keys {list(x)}"
         )
     check_dense(x=x, y=y)
+
+
+def without_none(data):
+    """Removes each `None` at the end of batches, which Keras can't always pass on.
+
+    Args:
+        data: What `fit` or `evaluate` was given. A generator or a `keras.utils.PyDataset` is
+            wrapped; anything else is returned as it is.
+    """
+    if isinstance(data, keras.utils.PyDataset):
+        return _WithoutNone(data)
+    is_generator = isinstance(data, types.GeneratorType)
+    return (_shortened(batch) for batch in data) if is_generator else data
+
+
+class _WithoutNone(keras.utils.PyDataset):
+    def __init__(self, data):
+        super().__init__(data.workers, data.use_multiprocessing, data.max_queue_size)
+        self._data = data
+
+    def __getitem__(self, index):
+        return _shortened(self._data[index])
+
+    @property
+    def num_batches(self):
+        return self._data.num_batches
+
+    def on_epoch_begin(self):
+        self._data.on_epoch_begin()
+
+    def on_epoch_end(self):
+        self._data.on_epoch_end()
+
+
+def _shortened(batch):
+    if not isinstance(batch, (tuple, list)):
+        return batch
+    batch = tuple(batch)
+    while len(batch) > 1 and batch[-1] is None:
+        batch = batch[:-1]
+    return batch
 
 
 def check_shares(argument, count, batch_size, replicas, steps=None, advice=None):
@@ -123,7 +167,8 @@ def check_dense(**values):
         )
 
 
-def _is_absent(part):
+def is_absent(part):
+    """Whether a part of a batch is none, such as the labels in `(images, None)`."""
     # Keras stands a tf.experimental.Optional in for a None that a generator yields.
     return part is None or type(part).__name__.startswith(("Optional", "_Optional"))
 
@@ -334,5 +379,5 @@ class BatchCheck:
 
 
 def _is_on_host(tensors):
-    devices = [str(getattr(x, "device", "")) for x in tensors if not _is_absent(x)]
+    devices = [str(getattr(x, "device", "")) for x in tensors if not is_absent(x)]
     return all("cpu" in device.lower() for device in devices)

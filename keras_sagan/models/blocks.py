@@ -5,7 +5,13 @@ import functools
 import keras
 from keras import layers
 
-from keras_sagan.checks import check_boolean, check_choice, check_choices, check_dict
+from keras_sagan.checks import (
+    check_boolean,
+    check_choice,
+    check_choices,
+    check_dict,
+    check_weight,
+)
 from keras_sagan.layers import ConditionalBatchNorm, SelfAttention2D, SNConv2D, SNDense, SNEmbedding
 from keras_sagan.layers.sn_conv2d import ALGORITHMS
 
@@ -49,6 +55,20 @@ def check_image_size(image_size):
     """Checks that there are networks for images of a size, and returns it."""
     expected = f"one of {IMAGE_SIZES} pixels"
     return check_choice("image_size", image_size, IMAGE_SIZES, expected)
+
+
+def check_widths(widths, channels, base_filters, num_classes, latent_dim=1):
+    """Raises for a network whose largest weights would not fit into memory.
+
+    Args:
+        widths: List of integers, the channels of its blocks.
+        channels, base_filters, num_classes, latent_dim: As in `build_generator`.
+    """
+    widest = max(widths)
+    check_weight((3, 3, widest, widest), base_filters=base_filters)
+    check_weight((3, 3, channels, widest), channels=channels, base_filters=base_filters)
+    check_weight((num_classes or 1, widest), num_classes=num_classes, base_filters=base_filters)
+    check_weight((latent_dim, 16 * widths[0]), latent_dim=latent_dim, base_filters=base_filters)
 
 
 def check_resolutions(attention_resolutions, available):

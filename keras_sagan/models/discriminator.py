@@ -56,6 +56,7 @@ def build_discriminator(
     channels = check_integer("channels", channels)
     attention = check_dict("attention", attention)
     widths = [base_filters * width for width in blocks.DISCRIMINATOR_WIDTHS[image_size]]
+    blocks.check_widths(widths, channels, base_filters, num_classes)
     downsamples = blocks.DOWNSAMPLES[image_size]
     sizes = [image_size // 2 ** sum(downsamples[: i + 1]) for i in range(len(widths))]
     attention_resolutions = blocks.check_resolutions(attention_resolutions, sizes)

@@ -15,7 +15,8 @@ class FusedAdam(keras.optimizers.Adam):
     checkpoints. `SAGAN.compile()` uses it unless it is given optimisers.
 
     Args:
-        *args, **kwargs: As in `keras.optimizers.Adam`. With `amsgrad=True` the update is Keras's.
+        *args, **kwargs: As in `keras.optimizers.Adam`. With `amsgrad=True`, and for weights in
+            bfloat16, the update is Keras's.
 
     Example:
 
@@ -31,7 +32,9 @@ class FusedAdam(keras.optimizers.Adam):
     """
 
     def update_step(self, gradient, variable, learning_rate):
-        if self.amsgrad or keras.backend.backend() != "tensorflow":
+        is_bfloat16 = keras.backend.standardize_dtype(variable.dtype) == "bfloat16"
+        # On GPUs TensorFlow has no such kernel for bfloat16.
+        if self.amsgrad or is_bfloat16 or keras.backend.backend() != "tensorflow":
             super().update_step(gradient, variable, learning_rate)
             return
         index = self._get_variable_index(variable)

@@ -71,6 +71,7 @@ def build_generator(
     channels = check_integer("channels", channels)
     attention = check_dict("attention", attention)
     widths = [base_filters * width for width in blocks.GENERATOR_WIDTHS[image_size]]
+    blocks.check_widths(widths, channels, base_filters, num_classes, latent_dim)
     sizes = [4 * 2**i for i in range(len(widths))]
     attention_resolutions = blocks.check_resolutions(attention_resolutions, sizes)
     conv, dense, _ = blocks.normalized_layers(use_spectral_norm, spectral_norm, algorithm)

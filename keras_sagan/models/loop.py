@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras import tree
 
 from keras_sagan.distribution import check_workers_agree
-from keras_sagan.models.batches import REFUSED
+from keras_sagan.models.batches import REFUSED, is_absent
 from keras_sagan.models.interruption import interrupted_at_end
 
 
@@ -35,7 +35,7 @@ def make_step_function(model, step, check):
         return run(step, batch)
 
     def step_of(stacked, index):
-        return compiled_step(tree.map_structure(lambda x: x[index], stacked))
+        return compiled_step(tree.map_structure(lambda x: None if x is None else x[index], stacked))
 
     @tf.function
     def many_steps(batches):
@@ -88,20 +88,20 @@ def make_step_function(model, step, check):
 
     @interrupted_at_end
     def function(iterator):
-        batches, sizes = [], set()
+        batches, shapes = [], set()
         try:
             for batch in itertools.islice(iterator, model.steps_per_execution):
-                parts = [*zip(*map(strategy.experimental_local_results, as_tuple(batch)))]
+                parts = local_parts(strategy, batch)
                 check_on_all(parts, iterator)
                 batches.append(batch)
-                sizes.add(tuple(part[0].shape[0] for part in parts))
+                shapes.add(tuple(tuple(part[0].shape) for part in parts))
         except tf.errors.OutOfRangeError:
             pass
         if not batches:
             check.at_end()
             raise StopIteration
         # The last batch of a data set may be smaller, and can't be stacked with others.
-        if len(batches) > 1 and len(sizes) == 1 and not model.run_eagerly:
+        if len(batches) > 1 and len(shapes) == 1 and not model.run_eagerly:
             return many_steps(tuple(batches))
         for batch in batches:
             logs = one_step(batch)
@@ -110,8 +110,13 @@ def make_step_function(model, step, check):
     return function
 
 
-def as_tuple(batch):
-    return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+def local_parts(strategy, batch):
+    """Returns a list of what each replica of this process has of a batch, in tuples."""
+    batch = batch if isinstance(batch, (tuple, list)) else (batch,)
+    found = [strategy.experimental_local_results(part) for part in batch]
+    count = max(map(len, found), default=1)
+    # What is `None` is so on every replica.
+    return [tuple(part[i if len(part) > 1 else 0] for part in found) for i in range(count)]
 
 
 def is_multi_worker(strategy):
@@ -121,11 +126,13 @@ def is_multi_worker(strategy):
 def has_static_batches(iterator):
     """Whether all batches of an iterator are known to be as large as the first."""
     specs = tf.nest.flatten(getattr(iterator, "element_spec", None), expand_composites=True)
-    return all(spec is not None and spec.shape[:1].is_fully_defined() for spec in specs)
+    shapes = [getattr(spec, "shape", None) for spec in specs]  # Absent labels have none.
+    is_known = bool(shapes) and shapes[0] is not None
+    return is_known and all(x is None or x[:1].is_fully_defined() for x in shapes)
 
 
 def stack(*parts):
-    return None if parts[0] is None else tf.stack(parts)
+    return None if is_absent(parts[0]) else tf.stack(parts)
 
 
 def check_tpu(strategy, jit_compile, computes_in_float16):

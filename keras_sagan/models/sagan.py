@@ -12,6 +12,8 @@ from keras import ops
 
 from keras_sagan import losses
 from keras_sagan.checks import (
+    MAX_COUNT,
+    MAX_SIZE,
     check_boolean,
     check_choice,
     check_dict,
@@ -125,12 +127,13 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 f"Received: the {keras.backend.backend()} backend"
             )
         super().__init__(**kwargs)
-        latent_dim = check_integer("latent_dim", latent_dim)
+        latent_dim = check_integer("latent_dim", latent_dim, maximum=MAX_SIZE)
         if num_classes is not None:
-            num_classes = check_integer("num_classes", num_classes)
-        d_steps = check_integer("d_steps", d_steps)
+            num_classes = check_integer("num_classes", num_classes, maximum=MAX_SIZE)
+        d_steps = check_integer("d_steps", d_steps, maximum=MAX_COUNT)
         ema_momentum = check_float("ema_momentum", ema_momentum, 0, below=1, optional=True)
-        ema_start = check_integer("ema_start", ema_start, 0, expected="a non-negative integer")
+        expected = "a non-negative integer below 2**31"
+        ema_start = check_integer("ema_start", ema_start, 0, MAX_SIZE, expected=expected)
         seed = check_integer("seed", seed, 0, 2**31 - 1, optional=True)
         ttur = _checked_ttur(ttur)
         self.generator = generator
@@ -353,15 +356,20 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         for index in range(self.d_steps):
             fake = self._draw(index, batch)
             found = self._discriminator_gradients(kernels, images, labels, *fake, share)
-            loss, logits = _update(self.discriminator, self.d_optimizer, found)
+            loss, logits, _ = _update(self.discriminator, self.d_optimizer, found)
             self._record({"d_loss": loss}, *logits)
         fake = self._draw(self.d_steps, batch)
         found = self._generator_gradients(kernels, *fake, share)
-        loss, _ = _update(self.generator, self.g_optimizer, found)
+        loss, _, is_updated = _update(self.generator, self.g_optimizer, found)
         self._trackers["g_loss"].update_state(loss, sample_weight=batch)
         if self._average is not None:
             update_average(
-                self._average, self.generator, self.steps, self.ema_momentum, self.ema_start
+                self._average,
+                self.generator,
+                self.steps,
+                self.ema_momentum,
+                self.ema_start,
+                is_updated,
             )
         self.steps.assign_add(1)
         return self.get_metrics_result()
@@ -500,7 +508,10 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         is_whole = given.get("steps_per_epoch") is None and not is_multi_worker(self._strategy)
         is_whole = is_whole and x is given.get("x")
         callbacks = log_rates_and_classes(self, given.get("callbacks"), is_whole)
-        return super().fit(**{**given, "x": x, "callbacks": callbacks})
+        given.update(x=batches.without_none(x), callbacks=callbacks)
+        if "validation_data" in given:
+            given["validation_data"] = batches.without_none(given["validation_data"])
+        return super().fit(**given)
 
     def evaluate(self, *args, **kwargs):
         """Reports the losses on other data; the same for the same data, at the same weights.
@@ -515,12 +526,14 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             ValueError: For data that don't fit; their range is checked on the first batch.
         """
         self._check_scope("evaluate")
-        given = inspect.signature(super().evaluate).bind(*args, **kwargs).arguments
+        bound = inspect.signature(super().evaluate).bind(*args, **kwargs)
+        given = bound.arguments
         batches.check_given(given.get("x"), given.get("y"))
         self._check_shares("x", given.get("x"), given.get("batch_size"), given.get("steps"))
         if not kwargs.get("_use_cached_eval_dataset"):  # Keras's own, in `fit`.
             self._checks["evaluate"].begin()
-        return super().evaluate(*args, **kwargs)
+        given["x"] = batches.without_none(given["x"])
+        return super().evaluate(*bound.args, **bound.kwargs)
 
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
         """Trains on one batch, as `keras.Model.train_on_batch` does; data as in `fit`."""
@@ -686,16 +699,28 @@ def _refuse_weights(**weights):
 
 
 def _update(network, optimizer, found):
-    """Applies what `discriminator_gradients` or `generator_gradients` found."""
+    """Applies what `discriminator_gradients` or `generator_gradients` found.
+
+    A loss scale skips the update where gradients overflow. The state that belongs to the weights,
+    which may have overflowed too, stays as it is then.
+
+    Returns:
+        Tuple of the loss, the real and fake logits, and whether the weights were updated.
+    """
     gradients, states, loss, logits = found
-    for variable, state in zip(network.variables, states):
-        if state is not None:
-            variable.assign(state)
+    is_updated = True
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         gradients = share_overflow(gradients)
+        is_updated = optimizer.check_finite(gradients)
+    for variable, state in zip(network.variables, states):
+        if state is None:
+            continue
+        if is_updated is not True:
+            state = tf.where(is_updated, ops.cast(state, variable.dtype), variable.value)
+        variable.assign(state)
     with in_step():
         optimizer.apply(gradients, network.trainable_variables)
-    return loss, logits
+    return loss, logits, is_updated
 
 
 def _batch_size(images):

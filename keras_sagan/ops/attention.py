@@ -79,7 +79,7 @@ def _weighted(scores, value):
     return ops.matmul(ops.cast(scores, value.dtype), value)
 
 
-def chunked_spatial_attention(query, key, value, query_chunk_size):
+def chunked_spatial_attention(query, key, value, query_chunk_size, training=True):
     """The outputs of `spatial_attention`, from a block of queries at a time.
 
     Each block has its softmax over all keys, so that nothing is approximated. The scores of a
@@ -93,6 +93,8 @@ def chunked_spatial_attention(query, key, value, query_chunk_size):
         key: Float tensor of shape `(batch, keys, key_channels)`.
         value: Float tensor of shape `(batch, keys, value_channels)`.
         query_chunk_size: Positive integer, the queries of a block.
+        training: Boolean, whether a batch of unknown size may turn out to be empty. Defaults to
+            `True`.
 
     Returns:
         Float tensor of shape `(batch, queries, value_channels)`, in the dtype of `value`.
@@ -110,7 +112,7 @@ def chunked_spatial_attention(query, key, value, query_chunk_size):
         return _attend_in_blocks(query, key, value, query_chunk_size)
 
     # Loops can't have no images.
-    return call_by_batch(query, attend_images, lambda: attend(query, key, value))
+    return call_by_batch(query, attend_images, lambda: attend(query, key, value), training)
 
 
 def _attend_in_blocks(query, key, value, query_chunk_size):

@@ -9,6 +9,8 @@ import numpy as np
 from keras_sagan.ops.samples import check_features
 
 _ROWS = 512  # of a distance matrix at a time
+_DISTANCES = 2**26  # numbers of it, 512 MB
+_BLOCK = 2**23  # numbers of the features in float64, 64 MB
 
 
 class ManifoldScores(NamedTuple):
@@ -34,8 +36,8 @@ def manifold_scores(real, generated, nearest_k=5, progress=None):
     the samples of its own set; a manifold is the union of its set's neighborhoods. As in the
     package `prdc`, the border is not part of it (`<`); the code of Kynkäänniemi et al. includes it
     (`<=`). So a sample that occurs more than `nearest_k` times in its set has an empty
-    neighborhood, of which a warning tells. Distances are computed a block of rows at a time:
-    O(N² · dim) time and O(N) memory for N samples.
+    neighborhood, of which a warning tells. Distances are computed in float64, a block at a time:
+    O(N² · dim) time for N samples, and about 600 MB of memory at most beside the samples.
 
     Args:
         real: Array of shape (num_samples, dim) with finite values.
@@ -62,14 +64,15 @@ def manifold_scores(real, generated, nearest_k=5, progress=None):
         Metric](https://arxiv.org/abs/1904.06991); Naeem et al. 2020, [Reliable Fidelity and
         Diversity Metrics](https://arxiv.org/abs/2002.09797).
     """
-    real, generated = check_features(real=real, generated=generated)
+    real, generated = check_features(keep=np.float32, real=real, generated=generated)
     if not 1 <= nearest_k < min(len(real), len(generated)):
         raise ValueError(
             "`nearest_k` must be at least 1, and less than the number of samples of each set. "
             f"Received: nearest_k={nearest_k}, {len(real)} real and {len(generated)} generated "
             "samples"
         )
-    points, real_ids, generated_ids = _distinct(real, generated)
+    points = _Points(real, generated)
+    real_ids, generated_ids = points.ids
     for name, ids in (("real", real_ids), ("generated", generated_ids)):
         repeated = np.count_nonzero(np.bincount(ids)[ids] > nearest_k)
         if repeated:
@@ -104,18 +107,60 @@ def manifold_scores(real, generated, nearest_k=5, progress=None):
     )
 
 
-def _distinct(real, generated):
-    """Returns the points that differ, and the index of the point of each sample, by sets."""
-    samples = np.concatenate([real, generated])
-    # Near the origin the squares that are subtracted are as small as they can be. A sample as
-    # center keeps integers integers, so that equal distances between them are equal.
-    samples -= real[((real - real.mean(axis=0)) ** 2).sum(axis=1).argmin()]
-    samples += 0.0  # makes 0.0 of -0.0, which has other bits
-    known = {}
-    digests = (hashlib.blake2b(sample, digest_size=16).digest() for sample in samples)
-    ids = np.array([known.setdefault(digest, len(known)) for digest in digests])
-    first = np.unique(ids, return_index=True)[1]
-    return samples[first], ids[: len(real)], ids[len(real) :]
+class _Points:
+    """The distinct samples of two sets in float64, of which few are in memory at a time.
+
+    They are shifted so that a sample near the mean is the origin. There the squares that are
+    subtracted are as small as they can be, and integers stay integers, so that equal distances
+    between them are equal.
+
+    Args:
+        *sets: Two arrays of shape (num_samples, dim), whose float32 stays as it is.
+
+    Attributes:
+        ids: List of an array for each set: the index of the point of each sample.
+        squares: Array of shape (num_points,), the squared norm of each point.
+    """
+
+    def __init__(self, *sets):
+        self._sets = sets
+        real = sets[0]
+        self._size = max(1, _BLOCK // real.shape[1])  # Samples in a block.
+        mean = real.mean(axis=0, dtype=np.float64)
+        blocks = (real[x : x + self._size] for x in range(0, len(real), self._size))
+        norms = np.concatenate([((block - mean) ** 2).sum(axis=1) for block in blocks])
+        self._center = real[norms.argmin()].astype(np.float64)
+        self._first = np.arange(sum(map(len, sets)))
+        known = {}
+        ids = [
+            known.setdefault(hashlib.blake2b(sample, digest_size=16).digest(), len(known))
+            for _, block in self.blocks()
+            for sample in block + 0.0  # Makes 0.0 of -0.0, which has other bits.
+        ]
+        self._first = np.unique(ids, return_index=True)[1]
+        self.ids = np.split(np.array(ids), [len(real)])
+        self.squares = np.concatenate([(block**2).sum(axis=1) for _, block in self.blocks()])
+
+    def __len__(self):
+        return len(self._first)
+
+    def __getitem__(self, ids):
+        chosen = self._first[ids]
+        points = np.empty((len(chosen), len(self._center)))
+        start = 0
+        for samples in self._sets:
+            rows = np.flatnonzero((chosen >= start) & (chosen < start + len(samples)))
+            if len(rows):
+                points[_columns(rows)] = samples[_columns(chosen[rows] - start)]
+            start += len(samples)
+        points -= self._center
+        return points
+
+    def blocks(self):
+        """Yields slices of all points, each with the points in it."""
+        for start in range(0, len(self), self._size):
+            part = slice(start, min(start + self._size, len(self)))
+            yield part, self[part]
 
 
 def _neighborhoods(points, own_ids, other_ids, nearest_k):
@@ -124,18 +169,25 @@ def _neighborhoods(points, own_ids, other_ids, nearest_k):
     Equal samples are one point, so rounding can't decide whether a sample lies on the border that
     an equal sample of the own set determines.
     """
-    squares = (points**2).sum(axis=1)
+    squares = points.squares
     own, other = _columns(own_ids), _columns(other_ids)
-    for start in range(0, len(own_ids), _ROWS):
-        ids = own_ids[start : start + _ROWS]
+    count = max(1, min(_ROWS, _DISTANCES // len(points)))
+    for start in range(0, len(own_ids), count):
+        ids = own_ids[start : start + count]
         # Squared distances less the square of the row's sample, which changes no order.
-        distances = (-2.0 * points[ids]) @ points.T
+        distances = np.empty((len(ids), len(points)))
+        rows = -2.0 * points[ids]
+        for part, block in points.blocks():
+            np.matmul(rows, block.T, out=distances[:, part])
         distances += squares
         np.maximum(distances, -squares[ids, None], out=distances)
         distances[np.arange(len(ids)), ids] = -squares[ids]
-        # The nearest sample of the own set, number 0, is the sample itself.
-        radii = np.partition(distances[:, own], nearest_k, axis=1)[:, nearest_k]
-        yield distances[:, other] < radii[:, None]
+        near = np.empty((len(ids), len(other_ids)), dtype=bool)
+        for row, result in zip(distances, near):
+            # The nearest sample of the own set, number 0, is the sample itself.
+            radius = np.partition(row[own], nearest_k)[nearest_k]
+            np.less(row[other], radius, out=result)
+        yield near
 
 
 def _columns(ids):

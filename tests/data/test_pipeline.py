@@ -84,6 +84,33 @@ def test_without_shuffle_and_without_repeat():
     assert labels_of(rest, 99) == [[10, 11, 12, 13, 14], [15, 16, 17, 18, 19]]
 
 
+@pytest.mark.parametrize("start", [0, 1, 16, 63])
+@pytest.mark.parametrize("shape", [(4, 4, 1), (8, 8, 1), (5, 7, 3)])
+def test_an_array_may_begin_at_any_byte(start, shape):
+    values = np.random.default_rng(0).integers(0, 256, (9, *shape), "uint8")
+    memory = np.zeros(values.size + 128, "uint8")
+    start += -memory.ctypes.data % 64
+    images = memory[start : start + values.size].reshape(values.shape)
+    images[:] = values
+    images.flags.writeable = False
+    dataset = make_dataset(images, np.arange(9), batch_size=3, seed=2)
+    del images, memory  # The data set keeps what it needs.
+    seen = set()
+    for batch, labels in dataset.take(12):
+        np.testing.assert_array_equal(batch, values[labels.numpy()])
+        seen |= set(labels.numpy().tolist())
+    assert seen == set(range(9))
+
+
+def test_arrays_that_lie_in_a_file_or_in_pieces(tmp_path):
+    images, labels = arrays()
+    expected = [batch[0].numpy() for batch in make_dataset(images, labels, 5, seed=3).take(4)]
+    np.save(tmp_path / "images.npy", images)
+    for other in (np.load(tmp_path / "images.npy", "r"), images.repeat(2, axis=0)[::2]):
+        for one, batch in zip(expected, make_dataset(other, labels, 5, seed=3).take(4)):
+            np.testing.assert_array_equal(batch[0], one)
+
+
 def test_images_alone():
     dataset = make_dataset(arrays()[0], batch_size=5)
     assert dataset.element_spec.shape == (5, 4, 4, 1)

@@ -58,6 +58,24 @@ def test_hand_computable_first_step(jit_compile):
     np.testing.assert_allclose(variable.numpy(), [0.9, 1.1, 1.0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_weights_in_half_precision(dtype):
+    """On GPUs TensorFlow has no kernel of Adam for bfloat16."""
+    operations = []
+    for cls in (FusedAdam, keras.optimizers.Adam):
+        variable = keras.Variable([1.0, -2.0, 3.0], dtype=dtype)
+        optimizer = cls(0.125, beta_1=0.5, beta_2=0.75, epsilon=1e-3)  # Not 1 in bfloat16.
+        optimizer.build([variable])
+        gradient = tf.constant([0.5, -0.25, 0.0], dtype)
+        graph = tf.function(optimizer.apply).get_concrete_function([gradient]).graph
+        operations.append({x.type for x in graph.get_operations()})
+        for _ in range(3):
+            optimizer.apply([gradient], [variable])
+        found = np.float32(keras.ops.convert_to_numpy(keras.ops.cast(variable, "float32")))
+        np.testing.assert_allclose(found, [0.625, -1.625, 3.0], atol=0.03)
+    assert ("ResourceApplyAdam" in operations[0]) == (dtype == "float16")
+
+
 def test_takes_over_from_keras():
     """The slots are Keras's, in Keras's order."""
     variables = [keras.Variable(x) for x in gradients(100)]

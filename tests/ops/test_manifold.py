@@ -1,5 +1,6 @@
 """Precision, recall, density and coverage against `prdc` and a definition in loops."""
 
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -55,6 +56,34 @@ def test_blocks_of_rows_change_nothing(monkeypatch):
     expected = manifold_scores(real, generated, nearest_k)
     monkeypatch.setattr(manifold, "_ROWS", 7)
     assert manifold_scores(real, generated, nearest_k) == expected
+
+
+@pytest.mark.slow
+def test_features_are_not_copied_as_a_whole():
+    rng = np.random.default_rng(0)
+    real, generated = (rng.normal(size=(3000, 2048)).astype("float32") for _ in range(2))
+    tracemalloc.start()
+    manifold_scores(real, generated, 3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # In float64 they take twice as much, and a shifted copy and the distinct ones as much again.
+    assert peak < 4 * (real.nbytes + generated.nbytes)
+
+
+@pytest.mark.parametrize("dtypes", [("float32", "float64"), ("float16", "float32")])
+def test_features_of_any_precision(dtypes):
+    real, generated = (samples(40, i).astype(dtype) for i, dtype in enumerate(dtypes))
+    expected = by_definition(real.astype(float), generated.astype(float), 3)
+    assert manifold_scores(real, generated, 3) == pytest.approx(expected, abs=1e-12)
+
+
+def test_progress_is_told():
+    told = []
+    manifold_scores(
+        samples(700, 0), samples(600, 1), 3, lambda done, total: told.append((done, total))
+    )
+    assert told[-1] == (1300, 1300) and len(told) > 2
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
 
 
 def test_equal_sets_and_distant_sets():
