@@ -25,6 +25,7 @@ def randomize(network, scale=0.3, seed=3):
 
 @pytest.fixture(scope="module")
 def model():
+    keras.utils.set_random_seed(0)
     model = tiny.build_sagan(ema_momentum=0.5)
     model.steps.assign(1)  # Before training the average is the generator.
     randomize(model.generator)
