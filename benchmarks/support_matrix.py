@@ -131,12 +131,13 @@ def attempt(strategy, jit_compile, policy, expected, synchronized=False):
     return WORKS
 
 
-def attempt_all(strategy, expected):
+def attempt_all(strategy, expected, policies=POLICIES):
     """What becomes of all combinations under a strategy.
 
     Args:
         strategy: A `tf.distribute.Strategy`.
         expected: Dictionary, the losses of one device in float32 without XLA.
+        policies: The names of dtype policies. Defaults to all.
 
     Returns:
         Dictionary from `(jit_compile, policy)`, as a string, to what `attempt` says. Over several
@@ -144,10 +145,10 @@ def attempt_all(strategy, expected):
         synchronized"` is what comes of both.
     """
     is_one = strategy.num_replicas_in_sync == 1
-    found = {f"False {x}": attempt(strategy, False, x, expected, not is_one) for x in POLICIES}
+    found = {f"False {x}": attempt(strategy, False, x, expected, not is_one) for x in policies}
     if not is_one:  # Each has the statistics of its own part of the batch.
         expected = train(strategy, False, "float32", synchronized=False)[2]
-    found |= {f"True {x}": attempt(strategy, True, x, expected) for x in POLICIES}
+    found |= {f"True {x}": attempt(strategy, True, x, expected) for x in policies}
     if not is_one:
         found["XLA, synchronized"] = attempt(strategy, True, "float32", expected, True)
     return found

@@ -9,6 +9,8 @@ import logging
 import os
 import sys
 
+__all__ = []  # For the command alone: nothing of it is in the reference.
+
 NAMES = ("keras-sagan", "keras-sagan.exe")
 
 

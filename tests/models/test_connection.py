@@ -126,7 +126,7 @@ def test_more_classes_than_a_table_has(table, kind):
     SAGAN(**networks, latent_dim=tiny.LATENT_DIM, num_classes=10)
 
 
-@pytest.mark.parametrize("num_classes", [6, 10**12])
+@pytest.mark.parametrize("num_classes", [6, 10**9])
 def test_more_classes_than_conditional_batch_norm_has(num_classes):
     with pytest.raises(ValueError, match="`num_classes` must be at most 5.*`norm`"):
         SAGAN(tiny.build_generator(5), tiny.build_discriminator(5), tiny.LATENT_DIM, num_classes)

@@ -315,6 +315,7 @@ def test_evaluate_generate_and_all_callbacks(tmp_path):
         callbacks.SpectralMonitor(),
         callbacks.CollapseMonitor(images_per_class=2),
         callbacks.StopOnNonFinite(),
+        callbacks.RunHistory(tmp_path / "history.json"),
     ]
     pictures = [callbacks.SampleGrid(tmp_path), callbacks.AttentionFigure(tmp_path, num_images=2)]
     checkpoint = callbacks.TrainingCheckpoint(tmp_path / "run", monitor="fid_20")
