@@ -87,12 +87,13 @@ def test_a_bad_variable_that_no_loss_shows_is_found_at_the_step(trained):
 
 
 @pytest.mark.slow
-def test_it_is_found_at_the_end_of_an_epoch_at_the_latest(trained):
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_it_is_found_at_the_end_of_an_epoch_at_the_latest(trained, value):
     class PoisonAtEnd(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             if batch == 4:  # No step shows it any more.
                 weight = self.model.discriminator.get_layer("first").bias
-                weight.assign(np.full(weight.shape, np.nan))
+                weight.assign(np.full(weight.shape, value))
 
     with pytest.warns(RuntimeWarning, match="step 5 of epoch 1: the variable `discriminator/fir"):
         fit(trained, [PoisonAtEnd(), StopOnNonFinite(every_steps=100)])

@@ -108,7 +108,7 @@ def test_resumed_equals_uninterrupted(smoke, tmp_path):
 @pytest.mark.slow
 def test_two_replicas_and_another_data_set(tmp_path):
     changes = {"two_replicas": True, "steps": 4, "on_error": "skip"}
-    changes.update(dataset="cifar10", preset="sagan_cifar10_32", image_size=None)
+    changes.update(dataset="cifar10", preset="sagan_cifar10_32", image_size=None, base_filters=4)
     save_stand_in(tmp_path / "inception")  # of the signature of TF-GAN's
     changes.update(fid="required", fid_every=4, inception=str(tmp_path / "inception"))
     code, output = run("-c", ONE_START, tmp_path, changes)

@@ -69,6 +69,24 @@ def test_file_round_trip(tmp_path):
     assert [x.name for x in path.parent.iterdir()] == ["digits.npz"]
 
 
+def test_a_file_whose_writing_is_interrupted_is_the_one_before(tmp_path, monkeypatch):
+    path = tmp_path / "statistics.npz"
+    computed().save(path)
+    before = path.read_bytes()
+
+    def write_half(file, **arrays):
+        target = file if hasattr(file, "write") else open(file, "wb")
+        target.write(b"half")
+        target.flush()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez", write_half)
+    with pytest.raises(KeyboardInterrupt):
+        computed().save(path)
+    assert path.read_bytes() == before
+    assert [x.name for x in tmp_path.iterdir()] == ["statistics.npz"]
+
+
 def test_other_projects_read_the_file_as_their_own(tmp_path):
     """As pytorch-fid and clean-fid do it."""
     computed().save(tmp_path / "digits.npz")
