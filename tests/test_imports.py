@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "data": {"data", "ops", "image_files"},
     "image_files": set(),
     "quiet": set(),
+    "whole_files": set(),
     "callbacks": {"callbacks", "metrics", "visualization", "ops", "distribution"},
     "distribution": set(),
     "cli": {"cli", "callbacks", "data", "metrics", "models", "visualization"},
@@ -50,7 +51,7 @@ USES_TENSORFLOW = (
     "callbacks/model_state.py",
     "callbacks/tensorboard.py",
 )
-FOR_ALL = {"version", "checks"}
+FOR_ALL = {"version", "checks", "whole_files"}
 OPS_MAY_USE = {"keras", "numpy"}
 FILES = {p.relative_to(PACKAGE).as_posix(): p for p in sorted(PACKAGE.rglob("*.py"))}
 

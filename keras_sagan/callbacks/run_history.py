@@ -1,11 +1,11 @@
 import json
-import os
 from pathlib import Path
 
 import keras
 
 from keras_sagan.checks import check_list, check_path
 from keras_sagan.distribution import is_chief
+from keras_sagan.whole_files import replace_file
 
 
 class RunHistory(keras.callbacks.Callback):
@@ -86,9 +86,8 @@ class RunHistory(keras.callbacks.Callback):
         if self.model is not None and not is_chief(self.model.distribute_strategy):
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_name(f"new_{self.path.name}")
-        beside.write_text(json.dumps({"history": self.history}) + "\n", encoding="utf-8")
-        os.replace(beside, self.path)
+        text = json.dumps({"history": self.history}) + "\n"
+        replace_file(self.path, lambda file: file.write(text.encode()))
 
     def _put(self, name, pairs):
         known = {**dict(self.history.get(name, [])), **{k: float(v) for k, v in pairs}}

@@ -47,6 +47,7 @@ from keras_sagan.models import (
 )
 from keras_sagan.version import __version__
 from keras_sagan.visualization import plot_curves
+from keras_sagan.whole_files import replace_file
 
 EPILOG = """A round on the images that ship with the package:
 
@@ -314,9 +315,8 @@ class RunRecord(keras.callbacks.Callback):
                 other files are written. Defaults to `None`: the run goes on.
         """
         content = {**self.content, **({} if finished is None else {"finished": finished})}
-        beside = self.path.with_name(f"new_{self.path.name}")
-        beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(beside, self.path)
+        text = json.dumps(content, indent=2) + "\n"
+        replace_file(self.path, lambda file: file.write(text.encode()))
         self._is_written = True
 
 

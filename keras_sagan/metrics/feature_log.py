@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_sagan.checks import check_integer, check_path
 from keras_sagan.metrics.image_sources import batches_of
+from keras_sagan.whole_files import replace_file
 
 try:
     import fcntl
@@ -98,9 +99,7 @@ class FeatureLog:
         if self._layout is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             header = {"format": _FORMAT, "key": self._key, "layout": layout}
-            beside = self._header.with_suffix(".json.new")
-            beside.write_text(json.dumps(header), encoding="utf-8")
-            os.replace(beside, self._header)
+            replace_file(self._header, lambda file: file.write(json.dumps(header).encode()))
             self._set_layout(layout)
         rows = np.concatenate(
             [np.ascontiguousarray(value).view(np.uint8) for value in features.values()], axis=1
@@ -127,7 +126,7 @@ class FeatureLog:
 
     @property
     def subject(self):
-        """What the log is of, as the first word of its key says it."""
+        """The first word of the key, such as `"generated"`."""
         return _subject(self._key)
 
     def read(self):
@@ -260,7 +259,7 @@ def _locked(folder, lock):
                 ) from error
             except OSError:
                 pass  # This file system has no locks.
-            # Who held the lock may have removed the file in between.
+            # The previous holder may have removed the file in between.
             try:
                 is_current = os.path.samefile(file.fileno(), lock)
             except FileNotFoundError:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import pathlib
 
 import numpy as np
@@ -22,6 +21,7 @@ from keras_sagan.metrics.progress import Progress
 from keras_sagan.metrics.protocol import check_is_versioned, extractor_info
 from keras_sagan.metrics.statistics_file import ARRAYS, HALVES, read_statistics
 from keras_sagan.ops.frechet import Moments, compute_moments, covariance, merge_moments
+from keras_sagan.whole_files import replace_file
 
 
 class ReferenceStatistics:
@@ -31,8 +31,8 @@ class ReferenceStatistics:
     moments take O(dim²) memory, and features are kept only where a metric needs them.
 
     A file is a `.npz` with `mu` and `sigma`, so that pytorch-fid, clean-fid and torch-fidelity's
-    functions read it, and this package reads theirs. Its own files say besides what they are of,
-    and a mistaken one is refused.
+    functions read it, and this package reads theirs. Files of this package also describe their
+    images and extractor, and one of another extractor is refused.
 
     Args:
         moments: `Moments` of the features.
@@ -170,7 +170,7 @@ class ReferenceStatistics:
         self.noise[key] = values
         if self._noise_path is not None:
             text = json.dumps(self.noise).encode()
-            _write(self._noise_path, lambda file: file.write(text))
+            replace_file(self._noise_path, lambda file: file.write(text))
 
     def keep_noise_at(self, path):
         """Reads the scores of noise from a JSON file, and writes new ones there."""
@@ -194,7 +194,7 @@ class ReferenceStatistics:
         }
         for names, moments in zip(HALVES, self.halves or ()):
             arrays.update(zip(names, moments))
-        _write(path, lambda file: np.savez(file, **arrays))
+        replace_file(path, lambda file: np.savez(file, **arrays))
 
     @classmethod
     def load(cls, path, feature_extractor=None):
@@ -316,19 +316,6 @@ def _foreign_info(path):
         "feature_extractor": None,
         "resize": None,
     }
-
-
-def _write(path, write):
-    """Has a function write a file, which then replaces the one of that path."""
-    beside = path.with_name(f".{os.getpid()}_{path.name}")
-    try:
-        with beside.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _read_noise(path):

@@ -96,6 +96,19 @@ def _litert(baked, directory, inputs):
     ]
     signature = [specs] if len(specs) > 1 else specs
     baked.export(path, format="litert", verbose=False, input_signature=signature)
+    return path, run_litert(path, inputs)
+
+
+def run_litert(path, inputs):
+    """Runs a LiteRT file by its own interpreter.
+
+    Args:
+        path: `pathlib.Path` of the file.
+        inputs: List of arrays, each of another dtype.
+
+    Returns:
+        Array, the first output.
+    """
     runtime = require("ai_edge_litert.interpreter", "The litert format", "export")
     interpreter = runtime.Interpreter(str(path))
     slots = {slot["dtype"]: slot["index"] for slot in interpreter.get_input_details()}
@@ -105,4 +118,4 @@ def _litert(baked, directory, inputs):
     for value in inputs:
         interpreter.set_tensor(slots[value.dtype.type], value)
     interpreter.invoke()
-    return path, interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])

@@ -6,9 +6,10 @@ import pytest
 import tiny_networks as tiny
 
 from keras_sagan.layers import SelfAttention2D, SNConv2D
+from keras_sagan.models.export import run_litert
 
 pytest.importorskip("tensorflow")
-interpreters = pytest.importorskip("ai_edge_litert.interpreter")
+pytest.importorskip("ai_edge_litert.interpreter")
 pytestmark = pytest.mark.slow
 
 
@@ -47,15 +48,7 @@ def test_the_interpreter_gives_what_keras_gives(name, tmp_path):
     if None in model.inputs[0].shape[1:]:
         arguments["input_signature"] = [keras.InputSpec("float32", (None, *tiny.SHAPE))]
     model.export(tmp_path / "model.tflite", format="litert", verbose=False, **arguments)
-    interpreter = interpreters.Interpreter(str(tmp_path / "model.tflite"))
-    slots = {x["dtype"]: x["index"] for x in interpreter.get_input_details()}
-    for value in inputs:
-        interpreter.resize_tensor_input(slots[value.dtype.type], value.shape)
-    interpreter.allocate_tensors()
-    for value in inputs:
-        interpreter.set_tensor(slots[value.dtype.type], value)
-    interpreter.invoke()
-    found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    found = run_litert(tmp_path / "model.tflite", inputs)
     assert found.shape == expected.shape
     scale = max(1.0, np.abs(expected).max())
     np.testing.assert_allclose(found, expected, atol=1e-5 * scale)
