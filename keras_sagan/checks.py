@@ -277,7 +277,7 @@ def check_string(name, value, optional=False):
 
 
 def check_weight(shape, **sizes):
-    """Raises for a weight of more than 2^30 numbers, before there is memory taken for it.
+    """Raises for a weight of more than 2^30 numbers, before memory is allocated for it.
 
     Args:
         shape: Tuple of integers, the shape of the weight; others are passed over.

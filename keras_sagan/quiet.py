@@ -1,8 +1,8 @@
-"""Imports Keras without TensorFlow's log lines, where this process is the command line.
+"""Hides TensorFlow's log lines from users of the command line.
 
-TensorFlow's own setting, `TF_CPP_MIN_LOG_LEVEL`, isn't followed while it is imported, so standard
-error goes nowhere meanwhile. The command line sets it to 3 for the rest of the process, unless the
-user has set it; 0 shows every line. Programs that import the package are left as they are.
+TensorFlow ignores its own setting, `TF_CPP_MIN_LOG_LEVEL`, during import, so standard error is
+redirected to nowhere until Keras is imported. The setting then defaults to 3; 0 shows every line.
+Nothing changes for programs that import the package.
 """
 
 import logging
@@ -22,10 +22,10 @@ def is_command():
 
 
 def import_quietly():
-    """Imports Keras and its backend with standard error shut."""
+    """Imports Keras and its backend without standard error."""
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         return
-    for name in ("absl", "tensorflow"):  # Those that Python writes, such as of retracing.
+    for name in ("absl", "tensorflow"):  # Python's own, such as warnings of retracing.
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)

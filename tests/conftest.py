@@ -23,7 +23,7 @@ if keras.backend.backend() == "tensorflow":
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
     def iterate(dataset, iterate=tf.data.Dataset.__iter__):
-        """Untuned: the end of an iterator waits for who tunes it, for up to a minute."""
+        """Turns off autotuning: deleting a tuned iterator can block for up to a minute."""
         return iterate(untuned(dataset))
 
     tf.data.Dataset.__iter__ = iterate

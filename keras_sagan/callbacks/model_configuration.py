@@ -1,4 +1,4 @@
-"""What a checkpoint notes of a model besides its variables: how its layers and losses are set."""
+"""The configuration of a model, which a checkpoint stores beside the variables."""
 
 import json
 import warnings
@@ -9,7 +9,7 @@ from keras_sagan.callbacks.model_state import optimizers_of
 
 _NETWORKS = ("generator", "discriminator")
 _SETTINGS = ("d_steps", "ema_momentum", "ema_start")
-# What doesn't change what stored weights compute, or what the layers inside a layer say themselves.
+# These don't change the function of the weights, or are listed by the layers inside.
 _IGNORED = {
     *("name", "trainable", "seed", "module", "registered_name", "build_config", "dtype"),
     *("layers", "input_layers", "output_layers", "algorithm", "query_chunk_size"),
@@ -18,7 +18,7 @@ _MAY_CHANGE = ("policy", "rate", "stddev", "synchronized", "_regularizer", "_con
 
 
 def configuration_of(model):
-    """Returns how a model is set, ready for JSON.
+    """Returns the configuration of a model, ready for JSON.
 
     Args:
         model: A `SAGAN`. Of a layer or network without `get_config` its class alone is noted.
@@ -128,7 +128,7 @@ def _indexed(value, index):
     if isinstance(config, dict) and "keras_history" in config:
         name, *rest = config["keras_history"]
         return [index.get(name), *rest]
-    # Whether `training` is noted depends on where a network was made.
+    # Keras lists `training` for networks that were built in some ways, and not in others.
     return {k: _indexed(x, index) for k, x in value.items() if k not in ("training", "mask")}
 
 
@@ -150,7 +150,7 @@ def _plain(value, drop=True):
 def _described(value):
     if hasattr(value, "tolist"):
         return value.tolist()
-    # No address in memory, as a representation may have it.
+    # `repr` may contain an address in memory.
     return getattr(value, "__name__", type(value).__name__)
 
 
@@ -185,7 +185,7 @@ def _differing_layers(part, saved, layers, version):
             return
         yield from _differing(f"`{{}}` of {where}", one["config"], other["config"])
         known = [one["inputs"], other["inputs"]]
-        # Another Keras may write them in another way.
+        # Other versions of Keras may list inputs in another format.
         if saved["keras"] == version and None not in known and known[0] != known[1]:
             yield "inputs", f"{where} has other inputs in the checkpoint than in the model"
     if len(before) != len(layers):

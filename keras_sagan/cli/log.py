@@ -1,4 +1,4 @@
-"""The log of a command, and the one line in which a command says what went wrong."""
+"""The log of a command, and the one line that reports an error."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ LONGEST = 700  # Characters of a message in the line; the log has all of it.
 
 
 class Log:
-    """Collects what a command says, in a file of the run's folder.
+    """Keeps a record of a command in a file of the run's folder.
 
     Only a folder that holds a run gets the file: until then the lines are kept in memory. If a
     command fails without such a folder, they go to a file in the temporary folder.
@@ -57,7 +57,7 @@ class Log:
                 os.close(handle)
                 self._append(path)
             except OSError:
-                pass  # The line is said all the same.
+                pass  # The line is printed anyway.
         return one_line(error) + ("" if self._path is None else f" (log: {self._path})")
 
     @contextmanager

@@ -206,7 +206,7 @@ def load_file(path):
         ) from error
     except Exception as error:  # Each kind of damage has an error class of its own.
         raise ValueError(
-            f"{path} can't be loaded: it is damaged, or no file that Keras has saved. Copy "
+            f"{path} can't be loaded: it is damaged, or Keras didn't save it. Copy "
             "it again, or remove it and give the run's `keras-sagan train` command again, which "
             f"writes it from the newest checkpoint. ({type(error).__name__}: {error})"
         ) from error

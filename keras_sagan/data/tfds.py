@@ -207,11 +207,11 @@ def _builder(tfds, name, data_dir):
             "`name` must be a data set of TensorFlow Datasets. "
             f"Received: name={name!r}. The nearest names are {nearest}"
         ) from error
-    except (AssertionError, ValueError) as error:  # A config or version that it hasn't.
+    except (AssertionError, ValueError) as error:  # An unknown config or version.
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
-            "`name` must be a data set of TensorFlow Datasets, with a config and version that it "
-            f"has. Received: name={name!r} ({reason})"
+            "`name` must be a data set of TensorFlow Datasets, with one of its configs and "
+            f"versions. Received: name={name!r} ({reason})"
         ) from error
 
 

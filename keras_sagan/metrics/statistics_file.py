@@ -12,7 +12,7 @@ from keras_sagan.checks import check_integer
 ARRAYS = ("features", "logits", "labels")  # one row for each image
 HALVES = [(f"half_{i}_count", f"half_{i}_mean", f"half_{i}_scatter") for i in (0, 1)]
 _NAMES = {"mu", "sigma", "info", *ARRAYS, *HALVES[0], *HALVES[1]}
-# Statistics of 2048 features take 32 MB, and what compresses further than this holds nothing.
+# Statistics of 2048 features take 32 MB, and real ones never compress further than this.
 _ALWAYS_ALLOWED, _COMPRESSION = 2**26, 20
 _HEADER = 2**16  # bytes, at most
 _MOST_CLASSES = 10**6
@@ -55,7 +55,7 @@ def read_statistics(path):
 
 
 class _Unfit(ValueError):
-    """The file is whole, and holds something else."""
+    """The file is intact, but it holds something else."""
 
     def __init__(self, path, expected, received):
         super().__init__(
@@ -89,7 +89,7 @@ def _array(archive, member):
 
 
 def _check_size(path, size):
-    """Raises before more is unpacked than statistics can pack."""
+    """Raises if the arrays are far larger than a file of this size can hold."""
     stored = path.stat().st_size
     if size > max(_ALWAYS_ALLOWED, _COMPRESSION * stored):
         raise _Unfit(
@@ -128,7 +128,7 @@ def _check_shapes(path, headers):
 
 
 def _info(path, array):
-    """Returns what a file of this package says of itself."""
+    """Returns the `info` of a file that this package wrote."""
     kinds = {
         "dataset": (str, type(None)),
         "split": (str, type(None)),

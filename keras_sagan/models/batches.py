@@ -168,7 +168,7 @@ def check_dense(**values):
 
 
 def is_absent(part):
-    """Whether a part of a batch is none, such as the labels in `(images, None)`."""
+    """Whether a part of a batch is missing, such as the labels in `(images, None)`."""
     # Keras stands a tf.experimental.Optional in for a None that a generator yields.
     return part is None or type(part).__name__.startswith(("Optional", "_Optional"))
 

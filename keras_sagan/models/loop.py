@@ -111,11 +111,11 @@ def make_step_function(model, step, check):
 
 
 def local_parts(strategy, batch):
-    """Returns a list of what each replica of this process has of a batch, in tuples."""
+    """Returns a list with a tuple for each replica of this process: its parts of the batch."""
     batch = batch if isinstance(batch, (tuple, list)) else (batch,)
     found = [strategy.experimental_local_results(part) for part in batch]
     count = max(map(len, found), default=1)
-    # What is `None` is so on every replica.
+    # A part that is `None` is `None` on every replica.
     return [tuple(part[i if len(part) > 1 else 0] for part in found) for i in range(count)]
 
 

@@ -2,7 +2,7 @@
 
 
 def untuned(dataset):
-    """A `tf.data.Dataset` at whose end TensorFlow doesn't wait for who tunes it (docs/faq.md)."""
+    """Returns the data set without autotuning, whose iterators end at once (docs/faq.md)."""
     import tensorflow as tf
 
     options = tf.data.Options()
