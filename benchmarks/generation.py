@@ -1,10 +1,9 @@
 """How many images a second does `generate` make?
 
 Command:   python benchmarks/generation.py --json [--peer NAME=COMMAND]
-Measures   `SAGAN.generate`, for few images and as it makes many, against the textbook form of
-           textbook.py, a batch at a time, with the same weights; all give the same images first. A
-           peer is another program that prints `READY` and then, for each line it reads, the
-           seconds in which it made --count images
+Measures   `SAGAN.generate` against the textbook form of textbook.py, a batch at a time, with the
+           same weights; both give the same images first. A peer is another program that prints
+           `READY` and then, for each line it reads, the seconds in which it made --count images
 Result:    benchmarks/results/generation.json and a table; about a minute on 2 CPU cores
 """
 
@@ -16,9 +15,7 @@ import tensorflow as tf
 import textbook
 
 import keras_sagan
-from keras_sagan.ops.compiled import MANY_IMAGES, compiled_parts
 
-MANY = f"generate, of {MANY_IMAGES:,} or more"
 SIZE, CLASSES, LATENT_DIM, ATTENTION = 64, 10, 128, 32
 
 
@@ -59,11 +56,7 @@ def forms_of(base_filters, count, batch_size):
     def generate():
         return model.generate(count, labels, latents=latents, batch_size=batch_size, use_ema=False)
 
-    def generate_many():
-        with compiled_parts(True):
-            return generate()
-
-    forms = {"textbook": by_hand, "generate": generate, MANY: generate_many}
+    forms = {"textbook": by_hand, "generate": generate}
     return forms, model.generator
 
 
@@ -85,7 +78,7 @@ def main(arguments=None):
     parser.add_argument("--peer", type=common.named_command, help="NAME=COMMAND")
     common.add_json_argument(parser, "generation")
     settings = parser.parse_args(arguments)
-    if settings.peer and settings.peer[0] in ("textbook", "generate", MANY):
+    if settings.peer and settings.peer[0] in ("textbook", "generate"):
         parser.error(f"--peer needs another name. Received: {settings.peer[0]}")
     functions, generator = forms_of(settings.base_filters, settings.count, settings.batch_size)
     expected, *received = (function().astype("int32") for function in functions.values())

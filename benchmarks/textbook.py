@@ -1,11 +1,14 @@
 """SAGAN's networks and its training step written plainly: what the benchmarks compare with.
 
-The weights are those of the product's networks, by the names of their layers; nothing else of the
-product is used. Up-sampling comes before a convolution and pooling after it, as in the paper.
+The weights are those of the product's networks, by the names of their layers, and so are the
+latents; nothing else of the product is used. Up-sampling comes before a convolution and pooling
+after it, as in the paper.
 """
 
 import keras
 import tensorflow as tf
+
+from keras_sagan.training.step import draw_noise
 
 
 class Network:
@@ -74,7 +77,7 @@ class Network:
 def share_of_a_batch(layer):
     """The share of the moving statistics that the next batch of a batch norm gets."""
     count = tf.cast(layer.num_updates.value + 1, tf.float32)
-    window = tf.minimum(count, tf.maximum(10.0, count / 10.0))
+    window = tf.minimum(count, tf.maximum(10.0, count / 40.0))
     return tf.maximum(1.0 - layer.momentum, 1.0 / window)
 
 
@@ -152,7 +155,7 @@ def training_step(model):
         images = tf.cast(images, "float32") / 127.5 - 1.0
         d_losses = []
         for index in range(model.d_steps):
-            latents, fake_labels = model._draw(index, images.shape[0])
+            latents, fake_labels = draw_noise(model, index, images.shape[0])
             fake_images = Generator(model.generator, training=True)(latents, fake_labels)
             with tf.GradientTape() as tape:
                 form = Discriminator(model.discriminator)
@@ -161,7 +164,7 @@ def training_step(model):
                 loss = tf.reduce_mean(tf.nn.relu(1 - real)) + tf.reduce_mean(tf.nn.relu(1 + fake))
             train(model.discriminator, model.d_optimizer, tape, loss, form)
             d_losses.append(loss)
-        latents, fake_labels = model._draw(model.d_steps, images.shape[0])
+        latents, fake_labels = draw_noise(model, model.d_steps, images.shape[0])
         with tf.GradientTape() as tape:
             form = Generator(model.generator, training=True)
             fake = Discriminator(model.discriminator)(form(latents, fake_labels), fake_labels)

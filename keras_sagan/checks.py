@@ -9,7 +9,9 @@ import math
 import numbers
 import operator
 import os
+import warnings
 
+import keras
 import numpy as np
 
 __all__ = []  # For this package alone: nothing of it is in the reference.
@@ -235,6 +237,14 @@ def check_dict(name, value, keys=None):
     return found
 
 
+def check_function(name, value, optional=False):
+    """Checks that something can be called, or is `None` where it is `optional`; returns it."""
+    if callable(value) or (value is None and optional):
+        return value
+    expected = "a function or None" if optional else "a function"
+    raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
+
+
 def check_list(name, value, optional=False):
     """Checks a list, a tuple or another sequence but a string, and returns it as a list.
 
@@ -318,6 +328,204 @@ def require(module, purpose="Drawing pictures", extra="plot"):
             f"{purpose} needs {_PACKAGES.get(top, top)}, which could not be imported ({error}). "
             f'Install it with:\npip install "keras_sagan[{extra}]"'
         ) from error
+
+
+def check_labels(labels, num_classes, rank=1, argument="labels"):
+    """Raises unless labels are integer class ids of the given rank and range.
+
+    Rank and dtype are checked always, the range where the values can be read: eagerly, not while
+    a graph is traced. An id out of range would otherwise wrap around or be clamped in silence.
+
+    Args:
+        labels: Array-like or tensor of integer class ids.
+        num_classes: Integer, the number of classes.
+        rank: Integer, the expected rank, or `None` for any. Defaults to 1: `(batch,)`.
+        argument: String, the name to use in messages. Defaults to `"labels"`.
+
+    Returns:
+        The labels as a tensor (a `KerasTensor` stays what it is).
+
+    Raises:
+        ValueError: For a dtype that is not an integer, another rank, or an id outside
+            `[0, num_classes)`.
+    """
+    if not isinstance(labels, keras.KerasTensor):
+        labels = keras.ops.convert_to_tensor(labels)
+    dtype = keras.backend.standardize_dtype(labels.dtype)
+    if "int" not in dtype:
+        raise ValueError(
+            f"`{argument}` must be integer class ids, not probabilities or one-hot vectors. "
+            f"Received: {argument} of dtype {dtype} and shape {tuple(labels.shape)}"
+        )
+    if rank is not None and len(labels.shape) != rank:
+        expected = {0: "()", 1: "(batch,)"}.get(rank, f"rank {rank}")
+        raise ValueError(
+            f"`{argument}` must have shape {expected}: one integer class id per image. "
+            f"Received: {argument} of shape {tuple(labels.shape)}"
+        )
+    values = known_values(labels)
+    if values is not None and values.size:
+        outside = values[(values < 0) | (values >= num_classes)]
+        if outside.size:
+            raise ValueError(
+                f"`{argument}` must lie in [0, {num_classes}), the classes there are. "
+                f"Received: {argument} with {outside.flat[0]}"
+            )
+    return labels
+
+
+def known_values(x):
+    """Returns the values of a tensor as a numpy array, or `None` while they are not known."""
+    try:
+        return np.asarray(keras.ops.convert_to_numpy(x))
+    except Exception:  # Each backend has its own error for a tensor that is being traced.
+        return None
+
+
+def is_absent(part):
+    """Whether a part of a batch is missing, such as the labels in `(images, None)`."""
+    # Keras passes on a None that a generator yields as a tf.experimental.Optional.
+    return part is None or type(part).__name__.startswith(("Optional", "_Optional"))
+
+
+def check_dense(**values):
+    """Raises for what isn't one dense array, by the name of the argument."""
+    for name, value in values.items():
+        kind = type(value).__name__
+        if isinstance(value, (list, tuple)):
+            advice = "`np.asarray` makes one of equally large parts"
+            kind = f"a {kind} of {len(value)}"
+        elif isinstance(value, dict):
+            kind, advice = f"a dict with the keys {list(value)}", "give the array in it"
+        elif "Ragged" in kind:
+            advice = "make it dense with `to_tensor()`"
+        elif "Sparse" in kind or type(value).__module__.startswith("scipy.sparse"):
+            advice = "make it dense, as with `tf.sparse.to_dense`"
+        elif str(getattr(value, "dtype", "")) == "object":
+            kind, advice = "an array of objects", "give all its parts one shape and a plain dtype"
+        else:
+            continue
+        raise ValueError(
+            f"`{name}` must be one dense array or tensor: {advice}. Received: {name}={kind}"
+        )
+
+
+def check_images(images, argument="images"):
+    """Raises unless images are of rank 4 and of dtype uint8 or float."""
+    dtype = keras.backend.standardize_dtype(images.dtype)
+    if len(images.shape) != 4:
+        raise ValueError(
+            f"`{argument}` must have shape (batch, height, width, channels). "
+            f"Received: {argument} of shape {tuple(images.shape)}"
+        )
+    if dtype != "uint8" and "float" not in dtype:
+        raise ValueError(
+            f"`{argument}` must be uint8 in [0, 255] or float in [-1, 1]. "
+            f"Received: {argument} of dtype {dtype}"
+        )
+
+
+def check_values(images, image_shape, argument="images"):
+    """Raises unless the images of a batch fit the model, are finite and lie in their range.
+
+    Args:
+        images: Array of shape `(batch, height, width, channels)`, uint8 or float.
+        image_shape: Tuple `(height, width, channels)` that the discriminator takes; `None`
+            entries fit anything.
+        argument: String, the name to use in messages. Defaults to `"images"`.
+
+    Returns:
+        The images as a numpy array.
+
+    Raises:
+        ValueError: For another shape, NaN or infinite values, or floats outside [-1, 1].
+    """
+    images = np.asarray(keras.ops.convert_to_numpy(images))
+    check_shape(images.shape, image_shape, argument)
+    if images.dtype == np.uint8 or not images.size:
+        return images
+    images = images.astype("float32", copy=False)
+    low, high = float(images.min()), float(images.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        broken = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
+        raise ValueError(
+            f"`{argument}` must be finite. Received: {argument} with NaN or infinite values at "
+            f"{broken[:5].tolist()} of a batch"
+        )
+    if low < -1.001 or high > 1.001:
+        raise ValueError(
+            f"Float `{argument}` must lie in [-1, 1]; give uint8 for [0, 255], or rescale them. "
+            f"Received: {argument} between {low:g} and {high:g} in a batch"
+        )
+    return images
+
+
+def check_shape(shape, image_shape, argument="images"):
+    """Raises unless images of a shape `(batch, height, width, channels)` fit the model."""
+    fits = all(a is None or b is None or a == b for a, b in zip(shape[1:], image_shape))
+    if not fits:
+        raise ValueError(
+            f"`{argument}` must have shape (batch, {', '.join(map(str, image_shape))}). "
+            f"Received: {argument} of shape {tuple(shape)}"
+        )
+
+
+class FilledRange:
+    """Warns once if many images lie in one half of their range, however they come in batches.
+
+    Args:
+        name: String, what the images are.
+        advice: String, what to do about it.
+        many: Integer, the images that are enough to judge: fewer may well be dark. Defaults to 16.
+    """
+
+    def __init__(self, name, advice, many=16):
+        self._name, self._advice, self.many = name, advice, many
+        self.reset()
+
+    def reset(self):
+        """Forgets the images so far."""
+        self._count, self._least, self._most = 0, float("inf"), float("-inf")
+
+    def __call__(self, images, low, high):
+        """Looks at a batch of images that should fill the range from `low` to `high`."""
+        if not images.size or self._count >= self.many:
+            return
+        self._count += len(images)
+        self._least = min(self._least, images.min())
+        self._most = max(self._most, images.max())
+        if self._least == self._most:  # Images of one value tell nothing.
+            self._count = 0
+        is_narrow = self._least < self._most <= self._least + 0.5001 * (high - low)
+        if self._count >= self.many and is_narrow:
+            warnings.warn(
+                f"{self._name} fill no more than half of the range ({low:g}, {high:g}): they lie "
+                f"in [{self._least:g}, {self._most:g}]. If that is their whole range, "
+                f"{self._advice}.",
+                stacklevel=4,
+            )
+
+
+class RangeWarning:
+    """Warns once if images fill no more than half of their range, such as floats in [0, 1].
+
+    Args:
+        argument: String, the name to use in messages.
+    """
+
+    def __init__(self, argument):
+        advice = "rescale floats to [-1, 1] and uint8 to [0, 255]"
+        self._of_floats = FilledRange(f"Float `{argument}`", advice)
+        self._of_uint8 = FilledRange(f"uint8 `{argument}`", advice)
+
+    def __call__(self, images):
+        """Looks at an array of images, uint8 or float."""
+        if images.dtype == np.uint8:
+            self._of_uint8(images, 0, 255)
+        else:
+            # Floats without a negative number are hardly ever in [-1, 1]; a few may be dark.
+            self._of_floats.many = 1 if images.size and images.min() >= 0 else 4
+            self._of_floats(images, -1, 1)
 
 
 def _integer(value):

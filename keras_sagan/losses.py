@@ -1,9 +1,11 @@
 """Adversarial losses, each a pair: one for the generator, one for the discriminator.
 
-A discriminator loss takes `(real_logits, fake_logits)`, a generator loss `(fake_logits)`. Both
-return the mean over the batch as a scalar, in the dtype of the logits.
+A discriminator loss takes `(real_logits, fake_logits)`; a generator loss takes `(fake_logits)`, or
+both like the discriminator's. They return the mean over the batch as a scalar, in the dtype of the
+logits.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,7 +16,8 @@ class AdversarialLoss(NamedTuple):
     """A generator loss and a discriminator loss that belong together.
 
     Attributes:
-        generator: Function `(fake_logits) -> scalar`.
+        generator: Function `(fake_logits) -> scalar`, or `(real_logits, fake_logits) -> scalar`
+            for a relativistic loss.
         discriminator: Function `(real_logits, fake_logits) -> scalar`.
         threshold: Float, the logit above which the discriminator says "real", for its accuracy.
     """
@@ -22,6 +25,23 @@ class AdversarialLoss(NamedTuple):
     generator: Callable
     discriminator: Callable
     threshold: float = 0.0
+
+    @property
+    def uses_real_logits(self):
+        """Whether the generator's loss needs two arguments: the real logits before the fake."""
+        try:
+            inspect.signature(self.generator).bind(None)
+        except TypeError:
+            return True
+        except ValueError:  # A function of C has no signature.
+            return False
+        return False
+
+    def of_generator(self, real_logits, fake_logits):
+        """The generator's loss, by as many logits as it takes."""
+        if self.uses_real_logits:
+            return self.generator(real_logits, fake_logits)
+        return self.generator(fake_logits)
 
 
 def hinge_generator_loss(fake_logits):
@@ -83,6 +103,7 @@ def get(loss):
     Args:
         loss: `"hinge"`, `"non_saturating"`, `"wasserstein"`, `"least_squares"`, or a pair
             `(generator_loss, discriminator_loss)` of functions as described on top of this file.
+            A generator loss that needs two arguments gets the real logits first.
 
     Returns:
         An `AdversarialLoss`.

@@ -42,6 +42,7 @@ WRONG = {
     "integer or word": [x for x in NOT_NUMBERS if x is not None] + ["no such", 1.5, -1],
     "number or infinity": ["0.5", math.nan, [], {}, 1 + 2j, True, object()],
     "range": [3, "text", math.nan, [1], (1, -1), (0, math.inf), object()],
+    "function": [3, "flip", math.nan, [], {}, True, object()],
     "rates": [3, "yes", math.nan, [], True, {"rate": 1.0}, {"beta_1": "0.5"}]
     + [{"g_learning_rate": x} for x in ("0.1", None, math.nan, math.inf, -1.0, True, [])],
 }
@@ -62,7 +63,7 @@ KINDS = {
     "integer": "units filters input_dim output_dim num_classes latent_dim seed rows columns scale "
     "count num_images batch_size every_steps every_epochs image_size num_reference",
     "number": "ema_momentum truncation",
-    "choice": "data_format resample algorithm recipe resize on_error mode jit_compile name:preset",
+    "choice": "data_format resample recipe resize on_error mode jit_compile name:preset",
     "dictionary": "spectral_norm attention batch_norm values baselines",
     "list": "class_names row_labels classes truncations devices formats evaluators notes",
     "path": "directory path folder log_dir data_dir handle checkpoint cache_dir",
@@ -72,6 +73,7 @@ KINDS = {
     "number or infinity": "missing",
     "range": "value_range",
     "rates": "ttur",
+    "function": "augmentation penalty",
 }
 KINDS = {name: kind for kind, names in KINDS.items() for name in names.split()}
 # Where a name means something else than elsewhere.

@@ -5,7 +5,7 @@ import re
 import tensorflow as tf
 from keras import backend
 
-from keras_sagan.ops.normalization import SETTLED
+from keras_sagan.layers.conditional_batch_norm import SETTLED
 
 NETWORKS = ("generator", "discriminator", "ema_generator")
 
@@ -105,8 +105,13 @@ def optimizer_names(model):
 
 def _class_name(optimizer):
     inner = getattr(optimizer, "inner_optimizer", None)
-    name = type(optimizer).__name__
+    name = _without_fused(type(optimizer).__name__)
     return name if inner is None else f"{name}({_class_name(inner)})"
+
+
+def _without_fused(name):
+    """The name of an optimizer's class, where `FusedAdam` is what `Adam` was before."""
+    return name.replace("FusedAdam", "Adam")
 
 
 def keyed(parts):
@@ -170,6 +175,7 @@ def check_architecture(model, saved, path):
     """
     present = architecture_of(model)
     saved = {key: saved[key] for key in present}
+    saved["optimizers"] = {k: _without_fused(name) for k, name in saved["optimizers"].items()}
     if not present["optimizers"]:
         optimizers = saved["optimizers"]
         saved["variables"] = {k: v for k, v in saved["variables"].items() if k not in optimizers}

@@ -4,7 +4,7 @@ import keras
 
 from keras_sagan.callbacks.schedule import is_due
 from keras_sagan.checks import check_boolean, check_integer
-from keras_sagan.ops.spectral import StaleNormWarning
+from keras_sagan.layers.spectral_norm import StaleNormWarning
 
 
 class SpectralMonitor(keras.callbacks.Callback):

@@ -5,10 +5,15 @@ import math
 import keras
 from keras import ops
 
-from keras_sagan.checks import check_boolean, check_float, check_integer, check_weight
-from keras_sagan.ops.compiled import uses_compiled
-from keras_sagan.ops.labels import check_labels
-from keras_sagan.ops.normalization import SETTLED, moments, ramped_momentum, scale_and_shift
+from keras_sagan.checks import (
+    check_boolean,
+    check_float,
+    check_integer,
+    check_labels,
+    check_weight,
+)
+
+SETTLED = 2**30  # So many updates that `momentum` alone rules.
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
@@ -136,15 +141,15 @@ class ConditionalBatchNorm(keras.layers.Layer):
                 is_any = ops.size(x) > 0
             else:
                 mean, variance, is_any = self._masked_moments(x, mask)
-            self._update_statistics(mean, variance, is_any)
         else:
             mean = ops.cast(self.moving_mean, x.dtype)
             variance = ops.cast(self.moving_variance, x.dtype)
         gamma, beta = self._lookup(labels, x)
         scale = gamma * ops.rsqrt(self._expand(variance, x) + self.epsilon)
         shift = beta - self._expand(mean, x) * scale
-        outputs = scale_and_shift(x, scale, shift) if uses_compiled(training) else x * scale + shift
-        return ops.cast(outputs, self.compute_dtype)
+        if training and self.trainable:
+            self._update_statistics(mean, variance, is_any)
+        return ops.cast(x * scale + shift, self.compute_dtype)
 
     def _checked(self, labels, images):
         self._check_axis(images.shape)
@@ -169,8 +174,9 @@ class ConditionalBatchNorm(keras.layers.Layer):
     def _moments(self, x):
         axes = self._axes(x)
         if not self.synchronized:
-            # On torch, Keras's moments are E[x^2] - E[x]^2, which cancels.
-            return ops.unstack(moments(x, axes))
+            # In two passes: Keras's moments are E[x^2] - E[x]^2 on torch, which cancels.
+            mean = ops.mean(x, axes)
+            return mean, ops.mean(ops.square(x - self._expand(mean, x)), axes)
         # Synchronised moments are E[x^2] - E[x]^2, which cancels. Around the mean it doesn't.
         shift = ops.stop_gradient(ops.moments(x, axes, synchronized=True)[0])
         mean, variance = ops.moments(x - self._expand(shift, x), axes, synchronized=True)
@@ -242,3 +248,26 @@ class ConditionalBatchNorm(keras.layers.Layer):
             "epsilon": self.epsilon,
             "synchronized": self.synchronized,
         }
+
+
+def ramped_momentum(momentum, updates):
+    """The share of a moving average that its next update keeps, so that its start is forgotten.
+
+    The first ten updates make it their plain mean, later ones the mean over about the last
+    fortieth of all, and over ten at least, until `momentum` keeps less than that. The new value's
+    share is `max(1 - momentum, 1 / min(n, max(10, n / 40)))` at the `n`-th update. Networks change
+    fast at first: with a mean over the last tenth, pictures in inference were further from those
+    by batch statistics.
+
+    Args:
+        momentum: Float in [0, 1]. With 1 the average never moves.
+        updates: Integer tensor of shape `()`, the updates made before.
+
+    Returns:
+        float32 tensor of shape `()`.
+    """
+    if momentum >= 1.0:
+        return ops.ones((), "float32")
+    count = ops.cast(updates, "float32") + 1.0
+    window = ops.minimum(count, ops.maximum(10.0, count / 40.0))
+    return ops.minimum(momentum, 1.0 - 1.0 / window)

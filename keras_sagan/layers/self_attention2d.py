@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import functools
 
 import keras
 from keras import ops
@@ -17,13 +18,12 @@ from keras_sagan.checks import (
 )
 from keras_sagan.layers.sn_conv2d import SNConv2D
 from keras_sagan.ops.attention import (
-    attend,
     automatic_chunk_size,
     chunked_spatial_attention,
     spatial_attention,
 )
-from keras_sagan.ops.compiled import current_program
-from keras_sagan.ops.empty_batch import apply_to_any_batch
+from keras_sagan.ops.programs import current_program
+from keras_sagan.ops.resampling import of_any_batch
 
 # Of this thread: tuples of a program, the layers to record in it, and the dictionary to fill.
 _RECORDINGS = contextvars.ContextVar("attention_recordings", default=())
@@ -162,20 +162,22 @@ class SelfAttention2D(keras.layers.Layer):
     def call(self, inputs, training=False, return_attention_scores=False):
         self._check_shape(inputs.shape)
         inputs = ops.convert_to_tensor(inputs, self.compute_dtype)  # `stateless_call` doesn't.
-        query = self._locations(self.query_conv(inputs, training=training))
-        key = self._locations(self._pool(self.key_conv(inputs, training=training), training))
-        value = self._locations(self._pool(self.value_conv(inputs, training=training), training))
+        convs = (self.query_conv, self.key_conv, self.value_conv)
+        query, key, value = [conv(inputs, training=training) for conv in convs]
+        query = self._locations(query)
+        key = self._locations(self._pool(key, training))
+        value = self._locations(self._pool(value, training))
         value = self.gamma * value  # What follows is linear, and larger.
+        recordings = _recordings_of(self)
         chunk_size = self.query_chunk_size
         if chunk_size == "auto":
             chunk_size = automatic_chunk_size(query.shape[1], key.shape[1])
-        recordings = _recordings_of(self)
         if return_attention_scores or recordings:
             attended, scores = spatial_attention(query, key, value)
         elif chunk_size is None:
-            attended = attend(query, key, value)
+            attended, _ = spatial_attention(query, key, value)
         else:
-            attended = chunked_spatial_attention(query, key, value, chunk_size, training)
+            attended = chunked_spatial_attention(query, key, value, chunk_size)
         for records in recordings:
             records[self.name] = self._by_location(scores, inputs)
         attended = self._map(attended, inputs)
@@ -200,15 +202,10 @@ class SelfAttention2D(keras.layers.Layer):
         if self.pool_size == 1:
             return x
         size = self.pool_size
-        shape = [
-            n if axis in (0, self._channel_axis) or n is None else n // size
-            for axis, n in enumerate(x.shape)
-        ]
-
-        def pool(x):
-            return ops.max_pool(x, (size, size), (size, size), data_format=self.data_format)
-
-        return apply_to_any_batch(pool, x, shape, training)
+        pool = functools.partial(
+            ops.max_pool, pool_size=size, strides=size, data_format=self.data_format
+        )
+        return of_any_batch(pool, x, training)
 
     def _locations(self, x):
         """Image map to `(batch, height * width, channels)`."""
@@ -324,8 +321,7 @@ class _Conv2D(keras.layers.Conv2D):
     """Keras's own, and right for an empty batch too."""
 
     def call(self, inputs, training=False):
-        shape = self.compute_output_shape(inputs.shape)
-        return apply_to_any_batch(super().call, inputs, shape, training)
+        return of_any_batch(super().call, inputs, training)
 
 
 def _clone(initializer):

@@ -13,24 +13,7 @@ from keras_sagan.checks import (
     check_weight,
 )
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
-from keras_sagan.ops.compiled import is_cpu_only, uses_compiled
-from keras_sagan.ops.empty_batch import apply_to_any_batch
-from keras_sagan.ops.resampling import convolve_pool, upsample_convolve
-from keras_sagan.ops.winograd import (
-    is_winograd_faster,
-    suits_winograd,
-    winograd_convolve,
-    winograd_convolve_pool,
-    winograd_upsample_convolve,
-)
-
-ALGORITHMS = ("auto", "direct", "winograd")
-DIRECT = {"up": upsample_convolve, "down": convolve_pool}
-WINOGRAD = {
-    None: winograd_convolve,
-    "up": winograd_upsample_convolve,
-    "down": winograd_convolve_pool,
-}
+from keras_sagan.ops.resampling import convolve
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
@@ -58,15 +41,6 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             to take the means of 2 x 2 windows after it, or `None`. Same outputs, weights and
             `sigma` as with a layer of its own for that, in one strided convolution with at best
             2.25 times fewer products. Defaults to `None`.
-        algorithm: `"winograd"` to compute by matrix products, of which there are fewer (4 times on
-            maps whose sides are multiples of 4, 2.25 times on others, 1.8 times with `resample`),
-            wherever that can be: 3 x 3 kernels, `padding="same"`, no strides, dilation or groups,
-            channels last, height and width known and even, at least float32. `"direct"` not to;
-            `"auto"` to do so with TensorFlow on CPUs, in float32, where channels are many enough
-            for it to be faster, in training and in `SAGAN.generate` of 5,000 images or more. The
-            same outputs and gradients to rounding (about 3e-6 of the largest). With TensorFlow on
-            CPUs XLA compiles parts of `"winograd"`: such a program can't become an ONNX file.
-            Defaults to `"auto"`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -119,7 +93,6 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
         epsilon=1e-12,
         equality_constrained=True,
         resample=None,
-        algorithm="auto",
         **kwargs,
     ):
         filters, groups = check_integer("filters", filters), check_integer("groups", groups)
@@ -148,7 +121,6 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
         )
         self._set_spectral_norm(power_iterations, epsilon, equality_constrained)
         self._set_resample(resample)
-        self.algorithm = check_choice("algorithm", algorithm, ALGORITHMS)
         self.supports_masking = True
 
     def _set_resample(self, resample):
@@ -191,10 +163,15 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
     def call(self, inputs, training=False):
         inputs = ops.convert_to_tensor(inputs, self.compute_dtype)  # `stateless_call` doesn't.
         kernel = self.normalized_weight(training, dtype=self._kernel_dtype())
-        output_shape = self.compute_output_shape(inputs.shape)
-        uses_winograd = self._uses_winograd(inputs, kernel, training)
-        outputs = apply_to_any_batch(
-            lambda x: self._convolve(x, kernel, uses_winograd), inputs, output_shape, training
+        outputs = convolve(
+            inputs,
+            kernel,
+            self.resample,
+            self.strides,
+            self.padding,
+            self.data_format,
+            self.dilation_rate,
+            training,
         )
         if self.use_bias:
             channel_axis = -1 if self.data_format == "channels_last" else 1
@@ -202,25 +179,6 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             bias_shape[channel_axis] = self.filters
             outputs = outputs + ops.cast(ops.reshape(self.bias, bias_shape), outputs.dtype)
         return outputs if self.activation is None else self.activation(outputs)
-
-    def _convolve(self, inputs, kernel, uses_winograd):
-        if uses_winograd:
-            return WINOGRAD[self.resample](inputs, ops.cast(kernel, inputs.dtype))
-        if self.resample is None:
-            return self.convolution_op(inputs, kernel)
-        return DIRECT[self.resample](inputs, kernel, self.padding, self.data_format)
-
-    def _uses_winograd(self, inputs, kernel, training):
-        is_plain = max(*self.strides, *self.dilation_rate, self.groups) == 1
-        is_plain = is_plain and self.padding == "same" and self.data_format == "channels_last"
-        # Its sums cancel, which takes more digits than half precision has.
-        is_plain = is_plain and self.compute_dtype not in ("float16", "bfloat16")
-        if self.algorithm == "direct" or not is_plain or not suits_winograd(inputs, kernel):
-            return False
-        if self.algorithm == "winograd":
-            return True
-        is_faster = self.compute_dtype == "float32" and is_cpu_only() and uses_compiled(training)
-        return is_faster and is_winograd_faster(inputs, kernel, self.resample)
 
     def _kernel_dtype(self):
         # A resampling kernel is a sum of kernels, which half precision would round.
@@ -243,11 +201,12 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
         return mask if keeps_size or max(self.kernel_size + self.strides) == 1 else None
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "resample": self.resample,
-            "algorithm": self.algorithm,
-        }
+        return {**super().get_config(), "resample": self.resample}
+
+    @classmethod
+    def from_config(cls, config):
+        # Old files have an `algorithm` too, which changed nothing but the speed.
+        return super().from_config({k: v for k, v in config.items() if k != "algorithm"})
 
 
 def _scaled(shape, axes, function):

@@ -4,9 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sagan.checks import check_boolean, check_integer, check_weight
+from keras_sagan.checks import check_boolean, check_integer, check_labels, check_weight
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
-from keras_sagan.ops.labels import check_labels
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")

@@ -3,9 +3,8 @@
 import keras
 import numpy as np
 
-from keras_sagan.checks import check_integer
+from keras_sagan.checks import FilledRange, check_integer
 from keras_sagan.metrics.progress import Progress
-from keras_sagan.ops.filled_range import FilledRange
 
 
 class FeatureExtraction:

@@ -9,12 +9,16 @@ import warnings
 import keras
 import numpy as np
 
-from keras_sagan.checks import check_boolean, check_float, check_integer
+from keras_sagan.checks import (
+    FilledRange,
+    check_boolean,
+    check_float,
+    check_integer,
+    check_labels,
+)
 from keras_sagan.metrics.feature_extraction import to_numpy
 from keras_sagan.metrics.protocol import weights_sha256
-from keras_sagan.ops.compiled import MANY_IMAGES, compiled_parts, uses_compiled
-from keras_sagan.ops.filled_range import FilledRange
-from keras_sagan.ops.labels import apportion_labels, check_labels
+from keras_sagan.ops.labels import apportion_labels
 from keras_sagan.ops.latent import sample_latents
 
 # What `tf.data.Dataset.cardinality` returns where it is no number of batches.
@@ -318,14 +322,13 @@ class GeneratedImages:
             packed = latents if labels is None else np.column_stack([latents, labels])
             return self._to_user_space(self._shared(np.float32(packed), ("images",))["images"])
         if hasattr(self.model, "generate"):
-            with compiled_parts(uses_compiled(self.num_images >= MANY_IMAGES)):
-                return self.model.generate(
-                    len(latents),
-                    labels=labels,
-                    latents=latents,
-                    batch_size=self.batch_size,
-                    use_ema=self.is_averaged,
-                )
+            return self.model.generate(
+                len(latents),
+                labels=labels,
+                latents=latents,
+                batch_size=self.batch_size,
+                use_ema=self.is_averaged,
+            )
         inputs = latents if labels is None else [latents, labels]
         return self._to_user_space(to_numpy(self.model(inputs, training=False), "model"))
 

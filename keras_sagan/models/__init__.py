@@ -4,10 +4,10 @@ from keras_sagan.models.baking import bake_spectral_norm
 from keras_sagan.models.blocks import IMAGE_SIZES
 from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.export import FORMATS, export_generator
-from keras_sagan.models.fused_adam import FusedAdam
 from keras_sagan.models.generator import build_generator
 from keras_sagan.models.presets import PRESETS, preset_settings
 from keras_sagan.models.sagan import SAGAN
+from keras_sagan.training.optimizers import FusedAdam
 
 __all__ = [
     "FORMATS",

@@ -16,7 +16,7 @@ from keras_sagan.layers.spectral_norm import SpectralNormMixin
 PLAIN = {SNConv2D: layers.Conv2D, SNDense: layers.Dense, SNEmbedding: layers.Embedding}
 SPECTRAL_SETTINGS = (
     *("power_iterations", "epsilon", "equality_constrained"),
-    *("resample", "algorithm"),
+    "resample",
 )
 
 

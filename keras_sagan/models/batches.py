@@ -1,4 +1,4 @@
-"""What a batch of training data may look like, and its way to model space."""
+"""What a batch of training data may look like, its way to model space, and what the first tells."""
 
 import itertools
 import types
@@ -8,10 +8,26 @@ import keras
 import numpy as np
 from keras import backend, ops
 
-from keras_sagan.ops.filled_range import FilledRange
-from keras_sagan.ops.labels import check_labels
+from keras_sagan.checks import (
+    RangeWarning,
+    check_dense,
+    check_images,
+    check_labels,
+    check_values,
+    is_absent,
+)
+from keras_sagan.ops.resampling import reference_forms
+from keras_sagan.training.step import call, judge
 
-REFUSED = -1  # In place of its size, for a batch that a worker found bad.
+FEW = 8  # Images, enough to find something out about a network.
+FAR = 1e3  # Times larger than any input: a bounded output is at its bound there.
+# Endings of a network that pass on the range of what comes before them.
+SHAPES = ("Reshape", "Flatten", "Permute", "Squeeze", "Transpose", "Cast", "Identity")
+SHAPES += ("Cropping2D", "UpSampling2D", "GlobalAveragePooling2D", "AveragePooling2D")
+FILLS_RANGE = ("tanh", "hardtanh", "softsign")
+ONE_SIDED = ("sigmoid", "hardsigmoid", "softmax", "relu", "relu6", "softplus", "exponential")
+ONE_SIDED += ("logsigmoid", "logsoftmax")
+KNOWN = {name.replace("_", "").lower() for name in dir(keras.activations)} | {"prelu"}
 
 
 def unpack(data, num_classes):
@@ -145,34 +161,6 @@ def check_shares(argument, count, batch_size, replicas, steps=None, advice=None)
     )
 
 
-def check_dense(**values):
-    """Raises for what isn't one dense array, by the name of the argument."""
-    for name, value in values.items():
-        kind = type(value).__name__
-        if isinstance(value, (list, tuple)):
-            advice = "`np.asarray` makes one of equally large parts"
-            kind = f"a {kind} of {len(value)}"
-        elif isinstance(value, dict):
-            kind, advice = f"a dict with the keys {list(value)}", "give the array in it"
-        elif "Ragged" in kind:
-            advice = "make it dense with `to_tensor()`"
-        elif "Sparse" in kind or type(value).__module__.startswith("scipy.sparse"):
-            advice = "make it dense, as with `tf.sparse.to_dense`"
-        elif str(getattr(value, "dtype", "")) == "object":
-            kind, advice = "an array of objects", "give all its parts one shape and a plain dtype"
-        else:
-            continue
-        raise ValueError(
-            f"`{name}` must be one dense array or tensor: {advice}. Received: {name}={kind}"
-        )
-
-
-def is_absent(part):
-    """Whether a part of a batch is missing, such as the labels in `(images, None)`."""
-    # Keras stands a tf.experimental.Optional in for a None that a generator yields.
-    return part is None or type(part).__name__.startswith(("Optional", "_Optional"))
-
-
 def to_model_space(images):
     """Converts uint8 images in [0, 255] to float32 in [-1, 1]; floats are taken as they are."""
     if backend.standardize_dtype(images.dtype) == "uint8":
@@ -186,88 +174,6 @@ def to_user_space(images):
     return ops.cast(pixels, "uint8")
 
 
-def check_images(images, argument="images"):
-    """Raises unless images are of rank 4 and of dtype uint8 or float."""
-    dtype = backend.standardize_dtype(images.dtype)
-    if len(images.shape) != 4:
-        raise ValueError(
-            f"`{argument}` must have shape (batch, height, width, channels). "
-            f"Received: {argument} of shape {tuple(images.shape)}"
-        )
-    if dtype != "uint8" and "float" not in dtype:
-        raise ValueError(
-            f"`{argument}` must be uint8 in [0, 255] or float in [-1, 1]. "
-            f"Received: {argument} of dtype {dtype}"
-        )
-
-
-def check_values(images, image_shape, argument="images"):
-    """Raises unless the images of a batch fit the model, are finite and lie in their range.
-
-    Args:
-        images: Array of shape `(batch, height, width, channels)`, uint8 or float.
-        image_shape: Tuple `(height, width, channels)` that the discriminator takes; `None`
-            entries fit anything.
-        argument: String, the name to use in messages. Defaults to `"images"`.
-
-    Returns:
-        The images as a numpy array.
-
-    Raises:
-        ValueError: For another shape, NaN or infinite values, or floats outside [-1, 1].
-    """
-    images = np.asarray(ops.convert_to_numpy(images))
-    check_shape(images.shape, image_shape, argument)
-    if images.dtype == np.uint8 or not images.size:
-        return images
-    images = images.astype("float32", copy=False)
-    low, high = float(images.min()), float(images.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        broken = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
-        raise ValueError(
-            f"`{argument}` must be finite. Received: {argument} with NaN or infinite values at "
-            f"{broken[:5].tolist()} of a batch"
-        )
-    if low < -1.001 or high > 1.001:
-        raise ValueError(
-            f"Float `{argument}` must lie in [-1, 1]; give uint8 for [0, 255], or rescale them. "
-            f"Received: {argument} between {low:g} and {high:g} in a batch"
-        )
-    return images
-
-
-class RangeWarning:
-    """Warns once if images fill no more than half of their range, such as floats in [0, 1].
-
-    Args:
-        argument: String, the name to use in messages.
-    """
-
-    def __init__(self, argument):
-        advice = "rescale floats to [-1, 1] and uint8 to [0, 255]"
-        self._of_floats = FilledRange(f"Float `{argument}`", advice)
-        self._of_uint8 = FilledRange(f"uint8 `{argument}`", advice)
-
-    def __call__(self, images):
-        """Looks at an array of images, uint8 or float."""
-        if images.dtype == np.uint8:
-            self._of_uint8(images, 0, 255)
-        else:
-            # Floats without a negative number are hardly ever in [-1, 1]; a few may be dark.
-            self._of_floats.many = 1 if images.size and images.min() >= 0 else 4
-            self._of_floats(images, -1, 1)
-
-
-def check_shape(shape, image_shape, argument="images"):
-    """Raises unless images of a shape `(batch, height, width, channels)` fit the model."""
-    fits = all(a is None or b is None or a == b for a, b in zip(shape[1:], image_shape))
-    if not fits:
-        raise ValueError(
-            f"`{argument}` must have shape (batch, {', '.join(map(str, image_shape))}). "
-            f"Received: {argument} of shape {tuple(shape)}"
-        )
-
-
 class BatchCheck:
     """Checks the images and labels of batches as they pass.
 
@@ -275,6 +181,8 @@ class BatchCheck:
         argument: String, the name of the data in messages.
         num_classes, image_shape: Those of the model.
     """
+
+    REFUSED = -1  # In place of its size, for a batch that a worker found bad.
 
     def __init__(self, argument, num_classes, image_shape):
         self.argument = argument
@@ -353,8 +261,10 @@ class BatchCheck:
                 worker that found its own bad.
             per_worker: Integer, how many of them are one worker's.
         """
-        if REFUSED in sizes:
-            bad = [worker for worker, size in enumerate(sizes[::per_worker]) if size == REFUSED]
+        if self.REFUSED in sizes:
+            bad = [
+                worker for worker, size in enumerate(sizes[::per_worker]) if size == self.REFUSED
+            ]
             raise ValueError(
                 f"`{self.argument}` must yield good batches on every worker: the message of the "
                 "worker that refused its own says what is wrong. "
@@ -381,3 +291,126 @@ class BatchCheck:
 def _is_on_host(tensors):
     devices = [str(getattr(x, "device", "")) for x in tensors if not is_absent(x)]
     return all("cpu" in device.lower() for device in devices)
+
+
+def warn_of_outputs(model, images, labels):
+    """Warns of a generator or a discriminator that ends in the wrong activation.
+
+    Where the graph of layers doesn't tell, values do.
+
+    Args:
+        model: The `SAGAN`.
+        images: float32 images in [-1, 1], a few of them.
+        labels: As many labels, or `None`.
+    """
+    generator, discriminator = model.generator, model.discriminator
+    latents = np.random.default_rng(0).standard_normal((len(images), model.latent_dim), "float32")
+    ending = last_activation(generator)
+    if ending in (None, "add"):
+        ending = _ending_by_values(generator, latents, labels)
+    if ending in ONE_SIDED:
+        _warn(f"`generator` ends in {ending}: its images never fill [-1, 1], where the real ones "
+              "lie. End it in tanh.")  # fmt: skip
+    elif ending is not None and ending not in FILLS_RANGE:
+        name = "no activation" if ending == "linear" else ending
+        _warn(f"`generator` ends in {name}: its images may leave [-1, 1], where the real ones lie "
+              "and `generate` clips. End it in tanh.")  # fmt: skip
+    ending = last_activation(discriminator)
+    if ending is None:
+        far = [values_of(judge, discriminator, sign * FAR * images, labels) for sign in (-1, 1)]
+        bounds = np.abs(np.concatenate(far)[:, None] - [-1.0, 0.0, 1.0]).min(axis=1)
+        ending = "sigmoid or tanh" if bounds.max() < 1e-3 and np.ptp(far) > 0 else None
+    if ending not in (None, "add", "linear", "leakyrelu"):
+        _warn(f"`discriminator` ends in {ending}: the losses need logits, which may be any real "
+              "number. End it in a layer without an activation.")  # fmt: skip
+
+
+def last_activation(network):
+    """Returns the name of the activation that a network ends in.
+
+    Args:
+        network: Keras model.
+
+    Returns:
+        String without underscores, `"linear"` for none, `"add"` for a sum, or `None` where the
+        graph of layers doesn't tell.
+    """
+    tensors = getattr(network, "outputs", None)
+    while tensors:
+        operation = tensors[0]._keras_history.operation
+        name = _activation_of(operation)
+        if name != "shape":
+            return name
+        tensors = keras.tree.flatten(operation.input)
+    return None
+
+
+def _activation_of(operation):
+    kind = type(operation).__name__
+    if isinstance(operation, keras.Model):
+        return last_activation(operation)
+    activation = getattr(operation, "activation", None)
+    is_only_activation = isinstance(operation, keras.layers.Activation)
+    if kind in SHAPES or (is_only_activation and activation is keras.activations.linear):
+        return "shape"
+    # Layers such as `ReLU` and the functions of `ops` are named as what they do.
+    name = getattr(activation, "__name__", kind).replace("_", "").lower()
+    return name if name in KNOWN or kind == "Add" else None
+
+
+def _ending_by_values(generator, latents, labels):
+    near = values_of(call, generator, latents, labels, training=True)
+    far = values_of(call, generator, FAR * latents, labels)
+    images = np.concatenate([near, far])
+    if images.min() >= 0 and images.max() > 0:
+        return "relu" if images.max() > 1.001 else "sigmoid"
+    return "linear" if np.abs(images).max() > 1.001 else None
+
+
+def _warn(message):
+    warnings.warn(message, stacklevel=4)
+
+
+@reference_forms()  # Nothing is worth compiling here.
+def has_batch_statistics(discriminator, image_shape, has_labels):
+    """Whether the logits of an image depend on the other images of its batch.
+
+    Half of a batch of noise is judged twice, beside two other halves. Batch normalization and a
+    minibatch standard deviation are found by that; a draw of `Dropout` isn't taken for them, as it
+    is the same both times. The weights are noise too, so that the answer is the same before
+    training and after.
+
+    Args:
+        discriminator: Keras model.
+        image_shape: Tuple `(height, width, channels)`.
+        has_labels: Boolean, whether it takes labels.
+
+    Returns:
+        Boolean.
+    """
+    for layer in discriminator._flatten_layers():
+        if hasattr(layer, "moving_mean") and layer.trainable:
+            return True
+    rng = np.random.default_rng(0)
+    shape = (FEW, *(size or 32 for size in image_shape))
+    images, *others = rng.uniform(-1.0, 1.0, (3, *shape)).astype("float32")
+    labels = np.zeros(2 * FEW, "int32") if has_labels else None
+    weights = [
+        (v, rng.normal(size=v.shape) / np.sqrt(np.prod(v.shape[:-1])))
+        for v in discriminator.trainable_variables
+    ]
+    one, other = (
+        values_of(judge, discriminator, np.concatenate([images, x]), labels, True, weights)
+        for x in others
+    )
+    half = len(one) // 2
+    scale = np.abs(one).max(initial=0.0)
+    return not np.allclose(one[:half], other[:half], rtol=1e-5, atol=1e-5 * scale, equal_nan=True)
+
+
+def values_of(function, network, inputs, labels, training=False, weights=None):
+    """What `call` or `judge` gives, as an array; nothing moves."""
+    labels = None if labels is None else ops.convert_to_tensor(labels, "int32")
+    with keras.StatelessScope(state_mapping=weights):
+        outputs = function(network, ops.convert_to_tensor(inputs), labels, training)
+    return ops.convert_to_numpy(ops.cast(outputs, "float32"))

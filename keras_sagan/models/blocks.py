@@ -13,7 +13,6 @@ from keras_sagan.checks import (
     check_weight,
 )
 from keras_sagan.layers import ConditionalBatchNorm, SelfAttention2D, SNConv2D, SNDense, SNEmbedding
-from keras_sagan.layers.sn_conv2d import ALGORITHMS
 
 # Channels of each block as a multiple of `base_filters`, by image size: the field's usual tables
 # from 32 to 512, and their pattern beyond. The generator's first entry is that of its 4 x 4 start.
@@ -83,33 +82,30 @@ def check_resolutions(attention_resolutions, available):
     return check_choices("attention_resolutions", attention_resolutions, sizes, expected)
 
 
-def normalized_layers(use_spectral_norm, spectral_norm, algorithm="auto"):
+def normalized_layers(use_spectral_norm, spectral_norm):
     """Returns the convolution, dense and embedding layers to build a network from.
 
     Args:
-        use_spectral_norm: Boolean, whether they are spectrally normalised.
-        spectral_norm: Dictionary of arguments of `SNConv2D` and its kin, or `None`.
-        algorithm: That of each `SNConv2D`.
+        use_spectral_norm: Boolean, whether they are spectrally normalized.
+        spectral_norm: Dictionary of arguments of `SNConv2D` and its relatives, or `None`.
 
     Returns:
         Tuple of three callables that take the arguments of the Keras layers.
     """
     use_spectral_norm = check_boolean("use_spectral_norm", use_spectral_norm)
     spectral_norm = check_dict("spectral_norm", spectral_norm)
-    algorithm = check_choice("algorithm", algorithm, ALGORITHMS)
     if use_spectral_norm:
         kinds, settings = (SNConv2D, SNDense, SNEmbedding), spectral_norm
     else:
         kinds, settings = (_resampling_conv, layers.Dense, layers.Embedding), {}
     conv, dense, embedding = (functools.partial(kind, **settings) for kind in kinds)
-    conv = functools.partial(conv, padding="same", algorithm=algorithm)
+    conv = functools.partial(conv, padding="same")
     embedding = functools.partial(embedding, embeddings_initializer="glorot_uniform")
     return conv, dense, embedding
 
 
-def _resampling_conv(filters, kernel_size, resample=None, algorithm=None, name=None, **arguments):
+def _resampling_conv(filters, kernel_size, resample=None, name=None, **arguments):
     """`keras.layers.Conv2D` with the `resample` of `SNConv2D`, as layers in a row."""
-    del algorithm  # Keras's own.
     steps = [layers.Conv2D(filters, kernel_size, name=name, **arguments)]
     # A 1x1 convolution commutes with both: it is done on the smaller map.
     if resample == "up":

@@ -16,7 +16,6 @@ def build_discriminator(
     use_spectral_norm=True,
     spectral_norm=None,
     attention=None,
-    algorithm="auto",
     name="discriminator",
 ):
     """Builds the residual projection discriminator of SAGAN as a functional Keras model.
@@ -28,7 +27,7 @@ def build_discriminator(
 
     Args:
         image_size, base_filters, num_classes, attention_resolutions, channels,
-            use_spectral_norm, spectral_norm, attention, algorithm, name: As in `build_generator`.
+            use_spectral_norm, spectral_norm, attention, name: As in `build_generator`.
 
     Returns:
         A `keras.Model` from images `(batch, size, size, channels)` in [-1, 1], or from
@@ -60,7 +59,7 @@ def build_discriminator(
     downsamples = blocks.DOWNSAMPLES[image_size]
     sizes = [image_size // 2 ** sum(downsamples[: i + 1]) for i in range(len(widths))]
     attention_resolutions = blocks.check_resolutions(attention_resolutions, sizes)
-    conv, dense, embedding = blocks.normalized_layers(use_spectral_norm, spectral_norm, algorithm)
+    conv, dense, embedding = blocks.normalized_layers(use_spectral_norm, spectral_norm)
 
     images = keras.Input((image_size, image_size, channels), name="images")
     labels = None if num_classes is None else keras.Input((), dtype="int32", name="labels")

@@ -18,7 +18,6 @@ def build_generator(
     spectral_norm=None,
     attention=None,
     batch_norm=None,
-    algorithm="auto",
     name="generator",
 ):
     """Builds the residual generator of SAGAN as a functional Keras model.
@@ -41,7 +40,6 @@ def build_generator(
         attention: Dictionary of arguments of `SelfAttention2D`, such as `{"pool_size": 1}`.
         batch_norm: Dictionary of arguments of `ConditionalBatchNorm`, such as
             `{"synchronized": True}`.
-        algorithm: `"auto"`, `"direct"` or `"winograd"`, the `algorithm` of every `SNConv2D`.
         name: String, the name of the model.
 
     Returns:
@@ -74,7 +72,7 @@ def build_generator(
     blocks.check_widths(widths, channels, base_filters, num_classes, latent_dim)
     sizes = [4 * 2**i for i in range(len(widths))]
     attention_resolutions = blocks.check_resolutions(attention_resolutions, sizes)
-    conv, dense, _ = blocks.normalized_layers(use_spectral_norm, spectral_norm, algorithm)
+    conv, dense, _ = blocks.normalized_layers(use_spectral_norm, spectral_norm)
     norm = blocks.batch_norm(num_classes, batch_norm, momentum=0.999)
     last_norm = blocks.batch_norm(None, batch_norm, momentum=0.9999)
 

@@ -5,11 +5,10 @@ import contextlib
 import keras
 import numpy as np
 
-from keras_sagan.checks import check_boolean, check_float, check_integer
+from keras_sagan.checks import check_boolean, check_float, check_integer, check_labels
 from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
 from keras_sagan.layers.sn_embedding import SNEmbedding
 from keras_sagan.models.sampling import check_latents
-from keras_sagan.ops.labels import check_labels
 from keras_sagan.ops.latent import sample_latents, slerp
 
 

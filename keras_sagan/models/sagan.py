@@ -1,12 +1,10 @@
-"""The self-attention GAN: two networks, two optimisers and the step that trains them."""
+"""The self-attention GAN as a Keras model. Its training step is in `keras_sagan.training.step`."""
 
-import functools
 import inspect
 import random
 import warnings
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -18,32 +16,27 @@ from keras_sagan.checks import (
     check_choice,
     check_dict,
     check_float,
+    check_function,
     check_integer,
+    check_shape,
 )
 from keras_sagan.distribution import check_workers_agree, chief_decides
 from keras_sagan.models import batches
-from keras_sagan.models.averaging import update_average
 from keras_sagan.models.connection import check_scope, connect, copy_network
 from keras_sagan.models.discriminator import build_discriminator
-from keras_sagan.models.epoch_ends import log_rates_and_classes
-from keras_sagan.models.first_batch import warn_of_outputs
-from keras_sagan.models.fused_adam import FusedAdam
-from keras_sagan.models.gan_optimizer import GANOptimizer, follow_steps, in_step
 from keras_sagan.models.generator import build_generator
-from keras_sagan.models.gradients import (
-    discriminator_gradients,
-    generator_gradients,
-    generator_kernels,
-    share_overflow,
-)
 from keras_sagan.models.interpolation import InterpolationMixin
-from keras_sagan.models.judging import FEW, call, has_batch_statistics, judge_both
-from keras_sagan.models.loop import check_replicated, check_tpu, is_multi_worker, make_step_function
-from keras_sagan.models.noise import draw_noise
 from keras_sagan.models.presets import preset_settings
 from keras_sagan.models.sampling import SamplingMixin
-from keras_sagan.ops.compiled import compiled_parts
-from keras_sagan.ops.latent import sample_latents
+from keras_sagan.ops.resampling import reference_forms
+from keras_sagan.training import step
+from keras_sagan.training.optimizers import GANOptimizer, follow_steps, follows_steps
+from keras_sagan.training.tensorflow import (
+    check_replicated,
+    check_tpu,
+    is_multi_worker,
+    make_step_function,
+)
 
 TTUR = {"g_learning_rate": 1e-4, "d_learning_rate": 4e-4, "beta_1": 0.0, "beta_2": 0.999}
 SPLIT = "give `validation_data` that they divide in place of `validation_split`"
@@ -58,11 +51,11 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
     """Self-attention GAN that trains with `fit`.
 
     Each step updates the discriminator `d_steps` times and then the generator once, with the
-    hinge loss and an optimizer for each (TTUR). Real and fake images are judged in one pass, or in
-    one pass each where the discriminator uses statistics of the batch, and a kernel is normalized
-    once for as long as its weights stay. The state of a network (batch
-    statistics, the spectral norms' `vector_u`) moves only in its own update, and only its own
-    gradients are computed. Latents and fake labels are a pure function of the seed and the step.
+    hinge loss and an optimizer for each (TTUR); `keras_sagan.training.step` is the algorithm. Real
+    and fake images are judged in one pass, or in one pass each where the discriminator uses
+    statistics of the batch. The state of a network (batch statistics, the spectral norms'
+    `vector_u`) moves only in its own update, and only its own gradients are computed. Latents and
+    fake labels are a pure function of the seed and the step.
 
     Args:
         generator: Keras model from latents `(batch, latent_dim)`, or from `[latents, labels]`,
@@ -186,7 +179,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 `beta_1` and `beta_2` that `compile()` uses.
 
         Returns:
-            A `SAGAN`, not compiled yet: `compile()` uses the recipe's optimisers.
+            A `SAGAN`, not compiled yet: `compile()` uses the recipe's optimizers.
 
         Raises:
             ValueError: For an unknown preset, recipe or setting.
@@ -219,7 +212,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         if unknown:
             raise ValueError(
                 "`overrides` must be settings of build_generator, build_discriminator, SAGAN or "
-                f"its optimisers. Received: {', '.join(unknown)}"
+                f"its optimizers. Received: {', '.join(unknown)}"
             )
         for_generator, for_discriminator, for_model = arguments
         if not any("ttur" in inspect.signature(f).parameters for f in constructors):
@@ -247,23 +240,34 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         steps_per_execution=1,
         jit_compile="auto",
         auto_scale_loss=True,
+        augmentation=None,
+        penalty=None,
     ):
         """Configures the model for training; with no argument, as in its recipe.
 
         Args:
             g_optimizer, d_optimizer: Keras optimizers, their names or configurations, or `"auto"`
-                for `FusedAdam` with the model's `ttur`. Without any both are `"auto"`; a
-                `g_optimizer` needs a `d_optimizer` beside it. A `LearningRateSchedule` of either
+                for `keras.optimizers.Adam` with the model's `ttur`. Without any, both are
+                `"auto"`; a `g_optimizer` needs a `d_optimizer`. A `LearningRateSchedule` of either
                 follows `model.steps`. `model.optimizer` is over both: a callback that sets its
                 `learning_rate` sets the generator's and scales the discriminator's with it.
             loss: `"hinge"`, `"non_saturating"`, `"wasserstein"`, `"least_squares"`, or a pair of
-                functions `(generator_loss, discriminator_loss)`; see `keras_sagan.losses`.
+                functions `(generator_loss, discriminator_loss)`; see `keras_sagan.losses`. A
+                generator loss of two arguments gets the real and the fake logits.
             run_eagerly, steps_per_execution: As in `keras.Model.compile`.
             jit_compile: `True` to have XLA compile the whole step; `False` for no XLA at all;
-                `"auto"` for Keras's choice, the whole step on one GPU, and on CPUs for those parts
-                of the layers that gain by it. Defaults to `"auto"`.
-            auto_scale_loss: Boolean, whether each optimiser gets a loss scale of its own where
+                `"auto"` for Keras's choice, the whole step on one GPU, and on CPUs for the sums of
+                wide 3 x 3 convolutions. Defaults to `"auto"`.
+            auto_scale_loss: Boolean, whether each optimizer gets a loss scale of its own where
                 the networks compute in float16. Defaults to `True`.
+            augmentation: Function `(images, uniform) -> images` that changes what the
+                discriminator sees of real and fake images, or `None`. Images are float32
+                `(batch, height, width, channels)` in [-1, 1]; `uniform(columns)` draws float32
+                numbers in [0, 1) of shape `(batch, columns)` from the seed and the step. The
+                generator learns through it.
+            penalty: Function `(judge, real, fake) -> scalar` to add to the discriminator's loss,
+                or `None`. `judge(images, labels)` gives the logits; `real` and `fake` are pairs of
+                images and labels. `keras_sagan.training.input_gradient` differentiates `judge`.
 
         Raises:
             ValueError: Outside of the scope that the model was built in, for a `g_optimizer`
@@ -284,19 +288,23 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                     f"Received: g_optimizer={g_optimizer!r} alone"
                 )
             d_optimizer = "auto"
+        augmentation = check_function("augmentation", augmentation, optional=True)
+        penalty = check_function("penalty", penalty, optional=True)
         _warn_of_unused_methods(self)
         inner = [getattr(x, "inner_optimizer", x) for x in (g_optimizer, d_optimizer)]
         if inner[0] is inner[1] and not isinstance(g_optimizer, (str, dict)):
             raise ValueError(
-                "`g_optimizer` and `d_optimizer` must be two optimisers: one can't keep the "
+                "`g_optimizer` and `d_optimizer` must be two optimizers: one can't keep the "
                 f"moments of both networks. Received: {g_optimizer} for both"
             )
         is_float16 = any(map(_computes_in_float16, (self.generator, self.discriminator)))
         check_tpu(self._strategy, jit_compile, is_float16)
         self.loss_functions = losses.get(loss)
-        self.judges_apart = None  # Known from the first batch on.
+        self.augmentation, self.penalty = augmentation, penalty
+        self._judges_apart = None  # Known from the first batch on.
         self.g_optimizer = self._optimizer("g", g_optimizer, self.generator, auto_scale_loss)
         self.d_optimizer = self._optimizer("d", d_optimizer, self.discriminator, auto_scale_loss)
+        self._follow_steps()
         super().compile(
             optimizer=GANOptimizer(self.g_optimizer, self.d_optimizer),
             run_eagerly=run_eagerly,
@@ -310,11 +318,13 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             "steps_per_execution": steps_per_execution,
             "jit_compile": jit_compile,
             "auto_scale_loss": auto_scale_loss,
+            "augmentation": augmentation,
+            "penalty": penalty,
         }
 
     def _optimizer(self, side, optimizer, network, auto_scale_loss):
         if isinstance(optimizer, str) and optimizer == "auto":
-            optimizer = FusedAdam(
+            optimizer = keras.optimizers.Adam(
                 self.ttur[f"{side}_learning_rate"],
                 beta_1=self.ttur["beta_1"],
                 beta_2=self.ttur["beta_2"],
@@ -336,8 +346,15 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         if auto_scale_loss and not is_scaled and _computes_in_float16(network):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         optimizer.build(network.trainable_variables)
-        follow_steps(f"{side}_optimizer", optimizer, self.steps)
         return optimizer
+
+    def _follow_steps(self, only_new=False):
+        """Has schedules of the optimizers evaluated at `steps`, also those set after `compile`."""
+        for side, updates in (("g", 1), ("d", self.d_steps)):
+            optimizer = getattr(self, f"{side}_optimizer")
+            is_constant = isinstance(getattr(optimizer, "learning_rate", None), keras.Variable)
+            if not is_constant and not (only_new and follows_steps(optimizer)):
+                follow_steps(f"{side}_optimizer", optimizer, self.steps, updates)
 
     @property
     def metrics(self):
@@ -346,87 +363,54 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         return own + [x for x in self._metrics if id(x) not in known]  # Those of a subclass.
 
     def train_step(self, data):
-        images, labels = batches.unpack(data, self.num_classes)
-        batches.check_shape(images.shape, self.image_shape)
-        images = batches.to_model_space(images)
-        batch = _batch_size(images)
-        # Gradients are summed over the replicas, whose batches are equally large.
-        share = 1.0 / self.distribute_strategy.num_replicas_in_sync
-        kernels = self._generator_kernels()  # They hold until the generator's weights move.
-        for index in range(self.d_steps):
-            fake = self._draw(index, batch)
-            found = self._discriminator_gradients(kernels, images, labels, *fake, share)
-            loss, logits, _ = _update(self.discriminator, self.d_optimizer, found)
-            self._record({"d_loss": loss}, *logits)
-        fake = self._draw(self.d_steps, batch)
-        found = self._generator_gradients(kernels, *fake, share)
-        loss, _, is_updated = _update(self.generator, self.g_optimizer, found)
-        self._trackers["g_loss"].update_state(loss, sample_weight=batch)
-        if self._average is not None:
-            update_average(
-                self._average,
-                self.generator,
-                self.steps,
-                self.ema_momentum,
-                self.ema_start,
-                is_updated,
-            )
-        self.steps.assign_add(1)
+        images, labels = self._unpack(data)
+        found, g_loss = step.train_step(self, images, labels)
+        for d_loss, real_logits, fake_logits in found:
+            self._record({"d_loss": d_loss}, real_logits, fake_logits)
+        self._trackers["g_loss"].update_state(g_loss, sample_weight=ops.shape(images)[0])
         return self.get_metrics_result()
 
-    def _set_gradient_functions(self):
-        """Over several replicas XLA compiles what each computes; collectives stay outside."""
-        self._generator_kernels = functools.partial(generator_kernels, self)
-        self._discriminator_gradients = functools.partial(discriminator_gradients, self)
-        self._generator_gradients = functools.partial(generator_gradients, self)
-        if self.distribute_strategy.num_replicas_in_sync == 1:
-            return
-        check_replicated(self)
-        if self.jit_compile:
-            for name in (
-                "_generator_kernels",
-                "_discriminator_gradients",
-                "_generator_gradients",
-            ):
-                compiled = tf.function(getattr(self, name), jit_compile=True, reduce_retracing=True)
-                setattr(self, name, compiled)
-
     def test_step(self, data):
-        images, labels = batches.unpack(data, self.num_classes)
-        batches.check_shape(images.shape, self.image_shape)
-        images = batches.to_model_space(images)
-        # Other latents than in training, other ones for each batch, the same each time, for any
-        # number of replicas: each has seen its share of the images.
+        images, labels = self._unpack(data)
+        # Each replica has seen its share of the images.
         seen = ops.cast(self._trackers["d_loss"].count, "int32")
         seen *= self.distribute_strategy.num_replicas_in_sync
-        latents, fake_labels = self._draw(-1, _batch_size(images), step=seen)
-        fake_images = call(self.generator, latents, fake_labels, training=False)
-        real, fake = (images, labels), (fake_images, fake_labels)
-        logits = judge_both(self.discriminator, real, fake, False, self.judges_apart)
-        d_loss = self.loss_functions.discriminator(*logits)
-        g_loss = self.loss_functions.generator(logits[1])
+        (d_loss, *logits), g_loss = step.test_step(self, images, labels, seen)
         self._record({"d_loss": d_loss, "g_loss": g_loss}, *logits)
         return self.get_metrics_result()
 
+    def _unpack(self, data):
+        images, labels = batches.unpack(data, self.num_classes)
+        check_shape(images.shape, self.image_shape)
+        return batches.to_model_space(images), labels
+
     def _see_first_batch(self, batch):
-        """Finds out, once for each `compile`, what only values tell about the networks.
+        """Warns, once for each `compile`, of networks that end in the wrong activation.
 
         Args:
             batch: Tuple of images and, for a model with classes, labels.
         """
         images, labels = batches.unpack(batch, self.num_classes)
-        if self.judges_apart is not None or not len(images):
-            return
-        images = ops.convert_to_numpy(batches.to_model_space(images[:FEW]))
-        labels = None if labels is None else ops.convert_to_numpy(labels[:FEW])
-        latents = sample_latents(len(images), self.latent_dim, np.random.default_rng(0))
-        warn_of_outputs(self.generator, self.discriminator, latents, images, labels)
-        apart = has_batch_statistics(self.discriminator, images.shape[1:], labels is not None)
-        self.judges_apart = chief_decides(self._strategy, apart)
+        if self._judges_apart is None and len(images):
+            images = ops.convert_to_numpy(batches.to_model_space(images[: batches.FEW]))
+            labels = None if labels is None else ops.convert_to_numpy(labels[: batches.FEW])
+            batches.warn_of_outputs(self, images, labels)
+            self._find_out_whether_apart(images.shape[1:])
 
-    def _draw(self, index, batch, step=None):
-        step = self.steps.value if step is None else step
-        return draw_noise((self.seed, step, index), batch, self.latent_dim, self.num_classes)
+    @property
+    def judges_apart(self):
+        """Whether the discriminator uses statistics of its batch, and gets real and fake apart."""
+        if self._judges_apart is None:
+            with tf.init_scope():
+                self._find_out_whether_apart(self.image_shape)
+        return self._judges_apart
+
+    def _find_out_whether_apart(self, image_shape):
+        has_labels = self.num_classes is not None
+        apart = batches.has_batch_statistics(self.discriminator, image_shape, has_labels)
+        if is_multi_worker(self._strategy):
+            apart = chief_decides(self._strategy, apart)
+        self._judges_apart = apart
 
     def _record(self, values, real_logits, fake_logits):
         threshold = self.loss_functions.threshold
@@ -441,7 +425,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             "fake_in_margin": ops.mean(ops.cast(fake_logits > -1.0, "float32")),
         }
         for name, value in values.items():
-            self._trackers[name].update_state(value, sample_weight=tf.shape(real_logits)[0])
+            self._trackers[name].update_state(value, sample_weight=ops.shape(real_logits)[0])
 
     @property
     def ema_generator(self):
@@ -507,7 +491,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         # A worker has its share of the data alone, and a resumed epoch what is left of it.
         is_whole = given.get("steps_per_epoch") is None and not is_multi_worker(self._strategy)
         is_whole = is_whole and x is given.get("x")
-        callbacks = log_rates_and_classes(self, given.get("callbacks"), is_whole)
+        callbacks = _with_epoch_end(self, given.get("callbacks"), is_whole)
         given.update(x=batches.without_none(x), callbacks=callbacks)
         if "validation_data" in given:
             given["validation_data"] = batches.without_none(given["validation_data"])
@@ -583,12 +567,14 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         )
 
     def make_train_function(self, force=False):
+        self._follow_steps(only_new=True)
         if self.train_function is None or force:
-            self._set_gradient_functions()
-            step = self.train_step
+            if self.distribute_strategy.num_replicas_in_sync > 1:
+                check_replicated(self)
+            train_step = self.train_step
             if self._compile_arguments["jit_compile"] is False:
-                step = compiled_parts(False)(step)
-            self.train_function = make_step_function(self, step, self._checks["fit"])
+                train_step = reference_forms()(train_step)
+            self.train_function = make_step_function(self, train_step, self._checks["fit"])
 
     def make_test_function(self, force=False):
         if self.test_function is None or force:
@@ -662,7 +648,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         }
 
     def compile_from_config(self, config):
-        # `compile` builds both optimisers, so that their slots can be restored.
+        # `compile` builds both optimizers, so that their slots can be restored.
         self.compile(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
 
 
@@ -698,33 +684,48 @@ def _refuse_weights(**weights):
             )
 
 
-def _update(network, optimizer, found):
-    """Applies what `discriminator_gradients` or `generator_gradients` found.
+class _EpochEnd(keras.callbacks.Callback):
+    """Adds both learning rates to the logs, and warns once of classes without images.
 
-    A loss scale skips the update where gradients overflow. The state that belongs to the weights,
-    which may have overflowed too, stays as it is then.
+    Args:
+        check: The `BatchCheck` that saw the data.
+        is_whole: Boolean, whether an epoch is all of the data.
+    """
+
+    def __init__(self, check, is_whole):
+        super().__init__()
+        self.check, self.is_whole = check, is_whole
+        self._has_warned = False
+
+    def on_epoch_end(self, epoch, logs=None):
+        for name in ("g_optimizer", "d_optimizer"):
+            # Keras's `MultiOptimizer` has several rates, and none of its own.
+            rate = getattr(getattr(self.model, name), "learning_rate", None)
+            if rate is not None:
+                logs[f"{name[0]}_learning_rate"] = float(ops.convert_to_numpy(rate))
+        if not self._has_warned:
+            self._has_warned = self.check.warn_of_missing_classes(self.is_whole)
+
+
+def _with_epoch_end(model, callbacks, is_whole):
+    """Puts an `_EpochEnd` before the callbacks, which then find the rates in the logs.
+
+    Args:
+        model: A compiled `SAGAN`.
+        callbacks: The `callbacks` of `fit`: `None`, a callback, a nest of them, or a
+            `keras.callbacks.CallbackList`, which is changed.
+        is_whole: Boolean, whether an epoch is all of the data.
 
     Returns:
-        Tuple of the loss, the real and fake logits, and whether the weights were updated.
+        The callbacks for Keras's `fit`.
     """
-    gradients, states, loss, logits = found
-    is_updated = True
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        gradients = share_overflow(gradients)
-        is_updated = optimizer.check_finite(gradients)
-    for variable, state in zip(network.variables, states):
-        if state is None:
-            continue
-        if is_updated is not True:
-            state = tf.where(is_updated, ops.cast(state, variable.dtype), variable.value)
-        variable.assign(state)
-    with in_step():
-        optimizer.apply(gradients, network.trainable_variables)
-    return loss, logits, is_updated
-
-
-def _batch_size(images):
-    return tf.shape(images)[0] if images.shape[0] is None else images.shape[0]
+    own = _EpochEnd(model._checks["fit"], is_whole)
+    if not isinstance(callbacks, keras.callbacks.CallbackList):
+        return [own, *keras.tree.flatten(callbacks or [])]
+    own.set_model(model)
+    others = [x for x in callbacks.callbacks if not isinstance(x, _EpochEnd)]
+    callbacks.callbacks[:] = [own, *others]
+    return callbacks
 
 
 def _computes_in_float16(network):

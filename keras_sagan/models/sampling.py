@@ -4,14 +4,20 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_sagan.checks import check_boolean, check_float, check_integer
+from keras_sagan.checks import (
+    RangeWarning,
+    check_boolean,
+    check_float,
+    check_images,
+    check_integer,
+    check_labels,
+    check_values,
+)
 from keras_sagan.layers.self_attention2d import attention_layers, record_attention_scores
 from keras_sagan.layers.spectral_norm import spectral_norms
 from keras_sagan.models import batches
-from keras_sagan.models.judging import call
-from keras_sagan.ops.compiled import MANY_IMAGES, compiled_parts, uses_compiled
-from keras_sagan.ops.labels import check_labels
 from keras_sagan.ops.latent import sample_labels, sample_latents
+from keras_sagan.training.step import call
 
 
 class SamplingMixin:
@@ -67,16 +73,9 @@ class SamplingMixin:
         latents = check_latents("latents", latents, num_images, self.latent_dim)
         labels = self._labels(labels, num_images, rng)
         use_ema = use_ema and self.ema_generator is not None
-        # XLA compiles parts for each size of a batch, which many full batches are worth.
-        is_worth_it = uses_compiled(num_images >= MANY_IMAGES)
-        in_full = num_images // batch_size * batch_size if is_worth_it else 0
-        images = []
-        for part, is_full in ((slice(in_full), True), (slice(in_full, None), False)):
-            if len(latents[part]):
-                inputs = [latents[part]] if labels is None else [latents[part], labels[part]]
-                function = self._generate_function(use_ema, is_full)
-                images.append(function(tf.constant(batch_size), *map(tf.constant, inputs)).numpy())
-        return images[0] if len(images) == 1 else np.concatenate(images)
+        inputs = [latents] if labels is None else [latents, labels]
+        function = self._generate_function(use_ema)
+        return function(tf.constant(batch_size), *map(tf.constant, inputs)).numpy()
 
     def _labels(self, labels, count, rng):
         if self.num_classes is None:
@@ -98,8 +97,8 @@ class SamplingMixin:
             )
         return labels.astype("int32")
 
-    def _generate_function(self, use_ema, is_compiled):
-        if (use_ema, is_compiled) not in self._generate_functions:
+    def _generate_function(self, use_ema):
+        if use_ema not in self._generate_functions:
             generator = self.ema_generator if use_ema else self.generator
 
             signature = [
@@ -117,8 +116,7 @@ class SamplingMixin:
                 def add_batch(start, images):
                     part = slice(start, start + batch_size)
                     rows = None if labels is None else labels[part]
-                    with compiled_parts(is_compiled):
-                        outputs = call(generator, latents[part], rows, training=False)
+                    outputs = call(generator, latents[part], rows, training=False)
                     images = images.write(start // batch_size, batches.to_user_space(outputs))
                     return start + batch_size, images
 
@@ -128,8 +126,8 @@ class SamplingMixin:
                 )
                 return images.concat()
 
-            self._generate_functions[use_ema, is_compiled] = function
-        return self._generate_functions[use_ema, is_compiled]
+            self._generate_functions[use_ema] = function
+        return self._generate_functions[use_ema]
 
     def attention_maps(self, inputs, labels=None, use_ema=True):
         """Returns the attention scores of every `SelfAttention2D` of a network.
@@ -164,8 +162,8 @@ class SamplingMixin:
                 f"Received: inputs of shape {inputs.shape}"
             )
         if not is_latents:
-            batches.check_images(inputs, "inputs")
-            batches.RangeWarning("inputs")(batches.check_values(inputs, self.image_shape, "inputs"))
+            check_images(inputs, "inputs")
+            RangeWarning("inputs")(check_values(inputs, self.image_shape, "inputs"))
         if self.num_classes is not None and labels is None:
             raise ValueError(
                 f"`labels` must be given, as the model has num_classes={self.num_classes}. "

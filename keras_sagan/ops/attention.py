@@ -3,10 +3,6 @@
 import numpy as np
 from keras import ops
 
-from keras_sagan.ops.compiled import compiled, is_cpu_only, is_in_compiled_program
-from keras_sagan.ops.empty_batch import call_by_batch
-from keras_sagan.ops.gradients import with_gradient
-
 
 def spatial_attention(query, key, value):
     """Attends from every query location to every key location.
@@ -33,27 +29,7 @@ def spatial_attention(query, key, value):
     return _weighted(scores, value), scores
 
 
-def attend(query, key, value):
-    """The outputs of `spatial_attention` alone, with a gradient in fewer operations.
-
-    Args:
-        query, key, value: As in `spatial_attention`.
-
-    Returns:
-        Float tensor of shape `(batch, queries, value_channels)`, in the dtype of `value`.
-    """
-
-    def outputs_of(query, key, value):
-        return _weighted(_scores(query, key), value)
-
-    def gradient(inputs, upstream):
-        gradients = _gradients(*inputs, upstream)
-        return tuple(ops.cast(x, like.dtype) for x, like in zip(gradients, inputs))
-
-    return with_gradient(outputs_of, gradient)(query, key, value)
-
-
-def _gradients(query, key, value, upstream):
+def _block_gradients(query, key, value, upstream):
     """Of query, key and value. What the outputs were made of is computed anew."""
     scores = _scores(query, key)
     dtype = scores.dtype
@@ -61,7 +37,7 @@ def _gradients(query, key, value, upstream):
     # The sum over keys of scores * d_scores, of fewer numbers.
     outputs = ops.cast(_weighted(scores, value), dtype)
     mean = ops.sum(ops.cast(upstream, dtype) * outputs, axis=-1, keepdims=True)
-    d_logits = _softmax_gradient(scores, d_scores, mean)
+    d_logits = scores * (d_scores - mean)
     return (
         ops.matmul(d_logits, ops.cast(key, dtype)),
         ops.matmul(_transposed(d_logits), ops.cast(query, dtype)),
@@ -69,23 +45,16 @@ def _gradients(query, key, value, upstream):
     )
 
 
-_softmax_gradient = compiled(
-    lambda scores, d_scores, mean: scores * (d_scores - mean),
-    least=2**16,  # Of smaller maps it takes long to compile for what it saves.
-)
-
-
 def _weighted(scores, value):
     return ops.matmul(ops.cast(scores, value.dtype), value)
 
 
-def chunked_spatial_attention(query, key, value, query_chunk_size, training=True):
+def chunked_spatial_attention(query, key, value, query_chunk_size):
     """The outputs of `spatial_attention`, from a block of queries at a time.
 
     Each block has its softmax over all keys, so that nothing is approximated. The scores of a
     block are computed anew for the gradient: forward and backward pass keep
-    `O(queries + query_chunk_size * keys)` numbers. On CPUs images come one after the other, so
-    that the sums over blocks stay in the cache.
+    `O(queries + query_chunk_size * keys)` numbers for each image.
 
     Args:
         query: Float tensor of shape `(batch, queries, key_channels)`. The number of queries need
@@ -93,8 +62,6 @@ def chunked_spatial_attention(query, key, value, query_chunk_size, training=True
         key: Float tensor of shape `(batch, keys, key_channels)`.
         value: Float tensor of shape `(batch, keys, value_channels)`.
         query_chunk_size: Positive integer, the queries of a block.
-        training: Boolean, whether a batch of unknown size may turn out to be empty. Defaults to
-            `True`.
 
     Returns:
         Float tensor of shape `(batch, queries, value_channels)`, in the dtype of `value`.
@@ -102,20 +69,6 @@ def chunked_spatial_attention(query, key, value, query_chunk_size, training=True
     Reference:
         [Rabe and Staats, 2021](https://arxiv.org/abs/2112.05682).
     """
-
-    def attend_image(inputs):
-        return _attend_in_blocks(*(x[None] for x in inputs), query_chunk_size)[0]
-
-    def attend_images():
-        if is_cpu_only() and not is_in_compiled_program():
-            return ops.map(attend_image, (query, key, value))
-        return _attend_in_blocks(query, key, value, query_chunk_size)
-
-    # Loops can't have no images.
-    return call_by_batch(query, attend_images, lambda: attend(query, key, value), training)
-
-
-def _attend_in_blocks(query, key, value, query_chunk_size):
     count = _ceil_div(ops.shape(query)[1], query_chunk_size)
     size = _ceil_div(ops.shape(query)[1], count)  # Blocks of one size.
 
@@ -133,15 +86,22 @@ def _attend_in_blocks(query, key, value, query_chunk_size):
         x = ops.transpose(x, (1, 0, 2, 3))
         return ops.reshape(x, (batch, count * size, x.shape[-1]))[:, :length]
 
-    def outputs_of(*inputs):
-        query, key, value = map(ops.stop_gradient, inputs)  # Nobody's tape keeps the blocks.
-        outputs = ops.map(lambda x: spatial_attention(x, key, value)[0], blocks(query))
-        return join(outputs, query)
+    @ops.custom_gradient
+    def attend(query, key, value):
+        def gradient(*received, upstream=None):
+            # TensorFlow and JAX give the outputs' gradient by position, torch by name.
+            upstream = received[0] if upstream is None else upstream
+            return _chunked_gradients(query, key, value, upstream, count, blocks, join)
 
-    def gradient(inputs, upstream):
-        return _chunked_gradients(*inputs, upstream, count, blocks, join)
+        # No tape keeps the blocks.
+        fixed_key, fixed_value = ops.stop_gradient(key), ops.stop_gradient(value)
+        outputs = ops.map(
+            lambda block: spatial_attention(block, fixed_key, fixed_value)[0],
+            blocks(ops.stop_gradient(query)),
+        )
+        return join(outputs, query), gradient
 
-    return with_gradient(outputs_of, gradient)(query, key, value)
+    return attend(query, key, value)
 
 
 def _chunked_gradients(query, key, value, upstream, count, blocks, join):
@@ -150,7 +110,7 @@ def _chunked_gradients(query, key, value, upstream, count, blocks, join):
     def add_block(index, sums):
         d_queries, d_key, d_value = sums
         inputs = queries[index], key, value, upstreams[index]
-        block, d_key_here, d_value_here = _gradients(*inputs)
+        block, d_key_here, d_value_here = _block_gradients(*inputs)
         d_queries = ops.scatter_update(d_queries, [[index]], block[None])
         d_value += ops.cast(d_value_here, d_value.dtype)
         return d_queries, d_key + d_key_here, d_value

@@ -1,6 +1,101 @@
-"""Up-sampling before a convolution and pooling after it, each as one strided convolution."""
+"""Convolution, with up-sampling before it or pooling after it in the same strided convolution."""
 
+import contextlib
+import contextvars
+import functools
+
+import keras
 from keras import ops
+
+cpu = None
+if keras.backend.backend() == "tensorflow":
+    with contextlib.suppress(ImportError):  # The folder may be missing.
+        from keras_sagan.ops import cpu
+
+WIDE = 28  # From channels * filters / (channels + filters) on, Winograd's method pays.
+_FAST_FORMS = contextvars.ContextVar("fast_forms", default=True)
+
+
+@contextlib.contextmanager
+def reference_forms():
+    """Computes all that is called inside in `keras.ops`, without the forms for CPUs."""
+    token = _FAST_FORMS.set(False)
+    try:
+        yield
+    finally:
+        _FAST_FORMS.reset(token)
+
+
+def convolve(
+    inputs,
+    kernel,
+    resample=None,
+    strides=1,
+    padding="same",
+    data_format="channels_last",
+    dilation_rate=1,
+    training=False,
+):
+    """Convolves a map, and doubles it before or halves it afterwards.
+
+    Args:
+        inputs: Float tensor of shape `(batch, height, width, channels)`, or
+            `(batch, channels, height, width)` with `"channels_first"`.
+        kernel: Float tensor of shape `(rows, columns, channels / groups, filters)`.
+        resample: `"up"` for `upsample_convolve`, `"down"` for `convolve_pool`, or `None`. Needs
+            `strides` and `dilation_rate` of 1.
+        strides, padding, data_format, dilation_rate: As in `keras.ops.conv`.
+        training: Boolean. In training, TensorFlow on CPUs computes wide 3 x 3 convolutions in
+            float32 by fewer products: the same to about 3e-6 of the largest output.
+
+    Returns:
+        Float tensor in the dtype of `inputs`.
+    """
+    is_plain = max(*_pair(strides), *_pair(dilation_rate)) == 1 and padding == "same"
+    if training and is_plain and data_format == "channels_last" and _is_wide(inputs, kernel):
+        outputs = cpu.convolve(inputs, ops.cast(kernel, inputs.dtype), resample)
+        if outputs is not None:
+            return outputs
+    if resample is None:
+        kernel = ops.cast(kernel, inputs.dtype)
+        function = functools.partial(
+            ops.conv,
+            kernel=kernel,
+            strides=strides,
+            padding=padding,
+            data_format=data_format,
+            dilation_rate=dilation_rate,
+        )
+    else:
+        form = {"up": upsample_convolve, "down": convolve_pool}[resample]
+        function = functools.partial(form, kernel=kernel, padding=padding, data_format=data_format)
+    return of_any_batch(function, inputs, training)
+
+
+def of_any_batch(function, images, training=False):
+    """Returns `function(images)`, also for no images, where TensorFlow's kernels for CPUs fail.
+
+    Args:
+        function: Function of a tensor `(batch, …)` to another, image by image.
+        images: Tensor of shape `(batch, …)`; the batch may be unknown.
+        training: Boolean. A program for inference takes for granted that there are images.
+    """
+    batch = ops.shape(images)[0]
+    if cpu is None or (isinstance(batch, int) and batch):
+        return function(images)
+    return cpu.apply_to_any_batch(function, images, training)
+
+
+def _is_wide(inputs, kernel):
+    """Whether the products that Winograd's method saves outweigh its sums, by measurement."""
+    rows, columns, channels, filters = kernel.shape
+    is_3x3 = rows == columns == 3 and channels == inputs.shape[-1]
+    is_wide = channels * filters >= WIDE * (channels + filters)
+    return is_3x3 and is_wide and cpu is not None and _FAST_FORMS.get()
+
+
+def _pair(sizes):
+    return (sizes, sizes) if isinstance(sizes, int) else sizes
 
 
 def upsample_convolve(inputs, kernel, padding="same", data_format="channels_last"):

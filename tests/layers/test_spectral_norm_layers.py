@@ -6,7 +6,6 @@ import oracles
 import pytest
 from keras import ops
 from layer_checks import check_empty_batch, check_layer
-from programs import has_compiled_parts
 
 from keras_sagan.layers import SNConv2D, SNDense, SNEmbedding
 
@@ -40,9 +39,7 @@ def converge(layer, inputs, calls=3):
 def plain_outputs(layer, inputs, weight):
     """What the layer's Keras parent makes of a given weight."""
     parent = type(layer).__mro__[2]
-    config = {
-        k: v for k, v in layer.get_config().items() if k not in (*_OURS, "resample", "algorithm")
-    }
+    config = {k: v for k, v in layer.get_config().items() if k not in (*_OURS, "resample")}
     plain = parent.from_config(config)
     plain(inputs)
     plain.set_weights([weight, *map(numpy, layer.trainable_weights[1:])])
@@ -381,9 +378,8 @@ def test_empty_batch(cls, arguments, inputs, weights):
 EMPTY = [
     {"strides": 2},
     {"groups": 2, "dilation_rate": 2},
-    {"padding": "same", "resample": "up", "algorithm": "direct"},
-    {"padding": "same", "resample": "down", "algorithm": "direct"},
-    {"padding": "same", "algorithm": "winograd"},
+    {"padding": "same", "resample": "up"},
+    {"padding": "same", "resample": "down"},
 ]
 
 
@@ -396,8 +392,7 @@ def test_a_convolution_of_any_kind_takes_a_batch_that_turns_out_empty(arguments,
     if jit_compile and "dilation_rate" in arguments:
         pytest.skip("TensorFlow can't compile a dilated convolution for a batch of any size")
     layer = SNConv2D(8, 3, **arguments)
-    knows_map = jit_compile or "algorithm" in arguments  # Winograd and XLA need its size.
-    check_empty_batch(layer, (IMAGES,), jit_compile, (0,) if knows_map else (0, 1, 2))
+    check_empty_batch(layer, (IMAGES,), jit_compile, (0,) if jit_compile else (0, 1, 2))
 
 
 def test_arguments_come_in_the_order_of_keras():
@@ -407,7 +402,7 @@ def test_arguments_come_in_the_order_of_keras():
         ours = list(inspect.signature(cls).parameters)
         parents = list(inspect.signature(cls.__mro__[2]).parameters)
         shared = [name for name in parents if "lora" not in name and "quantization" not in name]
-        extra = ["resample", "algorithm"] if cls is SNConv2D else []
+        extra = ["resample"] if cls is SNConv2D else []
         assert ours == [*shared[:-1], *_OURS, *extra, "kwargs"]
 
 
@@ -563,70 +558,11 @@ def test_regularizer_sees_the_raw_kernel():
     assert float(layer.losses[0]) == pytest.approx(expected, rel=1e-5)
 
 
-# Algorithms
-
-
-@pytest.mark.parametrize("resample", [None, "up", "down"])
-def test_winograd_equals_direct(resample):
-    arguments = {"filters": 6, "kernel_size": 3, "padding": "same", "resample": resample}
-    inputs = np.random.default_rng(0).normal(size=(2, 4, 6, 5)).astype("float32")
-    layers = [SNConv2D(**arguments, algorithm=name) for name in ("direct", "winograd")]
-    for layer in layers:
-        layer.build(inputs.shape)
-        layer.set_weights(layers[0].get_weights())
-    direct, winograd = (ops.convert_to_numpy(x(inputs, training=True)) for x in layers)
-    assert direct.shape == winograd.shape == layers[1].compute_output_shape(inputs.shape)
-    np.testing.assert_allclose(winograd, direct, rtol=1e-5, atol=1e-5)
-    assert not np.array_equal(winograd, direct)  # Another way it was.
-    for one, other in zip(layers[0].get_weights(), layers[1].get_weights()):
-        assert np.array_equal(one, other)
-
-
-@pytest.mark.parametrize(
-    "arguments, size",
-    [
-        ({"kernel_size": 3}, (5, 4)),
-        ({"kernel_size": 5}, (4, 4)),
-        ({"kernel_size": 3, "strides": 2}, (4, 4)),
-        ({"kernel_size": 3, "dilation_rate": 2}, (4, 4)),
-        ({"kernel_size": 3, "padding": "valid"}, (4, 4)),
-        ({"kernel_size": 3, "dtype": "mixed_float16"}, (4, 4)),
-        ({"kernel_size": 3, "dtype": "mixed_bfloat16"}, (4, 4)),
-    ],
-)
-def test_winograd_is_direct_where_it_has_no_form(arguments, size):
-    arguments = {"filters": 4, "padding": "same", "kernel_initializer": "ones", **arguments}
-    inputs = np.random.default_rng(0).normal(size=(2, *size, 3)).astype("float32")
-    direct, winograd = (
-        numpy(SNConv2D(**arguments, algorithm=name)(inputs)) for name in ("direct", "winograd")
-    )
-    np.testing.assert_allclose(direct, winograd, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="about TensorFlow's programs")
-def test_a_program_for_inference_can_be_converted():
-    """Other runtimes know nothing of functions that XLA compiles."""
-    import tensorflow as tf
-
-    layer = SNConv2D(64, 3, padding="same")
-    layer.build((None, 8, 8, 64))
-    found = []
-    for training in (False, True):
-        program = tf.function(lambda x, training=training: layer(x, training=training))
-        concrete = program.get_concrete_function(tf.TensorSpec((None, 8, 8, 64)))
-        found.append(has_compiled_parts(concrete))
-    assert found == [False, True]
-
-
-@pytest.mark.slow
-def test_winograd_layer_contract(tmp_path):
-    arguments = {"filters": 6, "kernel_size": 3, "padding": "same", "algorithm": "winograd"}
-    check_layer(SNConv2D, arguments, (np.ones((2, 4, 6, 5), "float32"),), tmp_path, 2, 1)
-
-
-@pytest.mark.parametrize("value", ["fft", None, 2])
-def test_unknown_algorithm(value):
-    with pytest.raises(
-        ValueError, match=f'`algorithm` must be "auto", "direct".*Received.*{value}'
-    ):
-        SNConv2D(4, 3, algorithm=value)
+def test_a_file_that_has_an_algorithm_is_read():
+    """An argument of old versions, which chose between forms of the same sums."""
+    config = {**SNConv2D(4, 3).get_config(), "algorithm": "winograd"}
+    assert SNConv2D.from_config(config).get_config() == SNConv2D(4, 3).get_config() | {
+        "name": config["name"]
+    }
+    with pytest.raises((TypeError, ValueError), match="algorithm"):
+        SNConv2D(4, 3, algorithm="direct")

@@ -9,7 +9,8 @@ from keras import layers
 from keras_sagan import SAGAN
 from keras_sagan.metrics import FrechetInceptionDistance
 from keras_sagan.models import build_discriminator, build_generator
-from keras_sagan.models.noise import draw_noise
+from keras_sagan.training.step import matching_momentum
+from keras_sagan.training.tensorflow import draw_noise
 
 
 def weights_of(network):
@@ -215,3 +216,21 @@ def test_norms_of_users(norm):
     model.compile(**tiny.sgd())
     model.fit(tiny.images(8), batch_size=4, verbose=0)
     assert np.isfinite(np.concatenate([x.ravel() for x in weights_of(model)])).all()
+
+
+@pytest.mark.parametrize("momentum, inner", [(0.99, 0.9), (0.9, 0.9), (0.5, 0.99), (0.0, 0.0)])
+def test_matching_momentum(momentum, inner):
+    """An average of an average is as old as an average of the values, where it can be."""
+
+    def average(values, kept):
+        for index in range(1, len(values)):
+            values[index] = kept * values[index - 1] + (1.0 - kept) * values[index]
+        return values
+
+    kept = keras.ops.convert_to_numpy(
+        matching_momentum(keras.ops.convert_to_tensor(momentum), inner)
+    )
+    times = np.arange(5000.0)  # The value at a time is the time: what is missing is the age.
+    age = 4999.0 - average(average(times.copy(), inner), float(kept))[-1]
+    ages = [4999.0 - average(times.copy(), x)[-1] for x in (momentum, inner)]
+    assert age == pytest.approx(max(ages), rel=1e-3)

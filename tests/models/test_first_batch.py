@@ -290,7 +290,7 @@ def test_losses_by_batch_statistics(run_eagerly):
     )
     logs = model.train_on_batch(IMAGES[:8], return_dict=True)
     # With rates of 0 the same networks give what the step saw.
-    from keras_sagan.models.noise import draw_noise
+    from keras_sagan.training.tensorflow import draw_noise
 
     real = np.mean(judge(IMAGES[:8], training=True))
     fakes = [model.generator(draw_noise((1, 0, i), 8, 3)[0], training=True) for i in range(2)]

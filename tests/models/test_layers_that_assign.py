@@ -9,7 +9,7 @@ from keras import layers, ops
 from replicas import two_replicas
 
 from keras_sagan import SAGAN
-from keras_sagan.models.noise import draw_noise
+from keras_sagan.training.tensorflow import draw_noise
 
 STEPS, BATCH, RATE = 6, 4, 0.05
 

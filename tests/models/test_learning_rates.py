@@ -17,7 +17,7 @@ from replicas import two_replicas
 
 from keras_sagan import SAGAN
 from keras_sagan.callbacks import StopOnNonFinite, TrainingCheckpoint
-from keras_sagan.models.gan_optimizer import GANOptimizer
+from keras_sagan.training.optimizers import GANOptimizer
 
 MODES = {
     "compiled": {},

@@ -9,10 +9,8 @@ import oracles
 import pytest
 import tensorflow as tf
 import tiny_networks as tiny
-from programs import has_compiled_parts
 
 from keras_sagan import SAGAN
-from keras_sagan.ops.compiled import compiled_parts
 
 
 def randomize(network, scale=0.3, seed=3):
@@ -149,22 +147,6 @@ def test_other_counts_are_not_traced_again():
     for count, batch_size in ((1, 4), (4, 3), (9, 5), (70, 64), (2, 64), (99, 33)):
         assert len(model.generate(count, batch_size=batch_size)) == count
     assert len(traces) == before
-
-
-@pytest.mark.slow
-def test_full_batches_of_a_wide_network():
-    """Where many are wanted, they come by other operations, in parts compiled by XLA."""
-    model = SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=16)
-    randomize(model.generator, 0.3)
-    expected = model.generate(35, seed=1, batch_size=31, use_ema=False)
-    with compiled_parts(True):
-        received = model.generate(35, seed=1, batch_size=32, use_ema=False)
-    assert grey_levels(received, expected) <= 1 and np.ptp(received) > 50
-    compiled = {
-        is_full: has_compiled_parts(function.get_concrete_function())
-        for (_, is_full), function in model._generate_functions.items()
-    }
-    assert compiled == {True: True, False: False}
 
 
 class Counter(keras.layers.Layer):

@@ -20,7 +20,8 @@ from keras_sagan import (
 )
 from keras_sagan.metrics import FrechetInceptionDistance
 from keras_sagan.models.batches import check_shares
-from keras_sagan.models.sagan import _update
+from keras_sagan.training import input_gradient
+from keras_sagan.training.step import draw_noise, update
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (40, 8, 8, 1)).astype("uint8")
@@ -65,7 +66,7 @@ def train(strategy, optimizer="sgd", policy="float32", synchronized=True, fit=No
     return model, history
 
 
-COMPILE = ("jit_compile", "steps_per_execution", "run_eagerly")
+COMPILE = ("jit_compile", "steps_per_execution", "run_eagerly", "augmentation", "penalty")
 
 
 def assert_equal_models(one, other, tolerance):
@@ -108,6 +109,25 @@ def test_two_replicas_equal_one(reference):
     assert_copies_agree(model)
 
 
+def flip_some(images, uniform):
+    chosen = uniform(1)[:, :, None, None] < 0.5
+    return keras.ops.where(chosen, keras.ops.flip(images, axis=2), images)
+
+
+def squared_gradient(judge, real, fake):
+    gradient = input_gradient(lambda x: judge(x, real[1]), real[0])
+    return keras.ops.mean(keras.ops.sum(gradient**2, axis=(1, 2, 3)))
+
+
+@pytest.mark.slow
+def test_two_replicas_equal_one_with_an_augmentation_and_a_penalty(reference):
+    slots = {"augmentation": flip_some, "penalty": squared_gradient}
+    (one, _), (two, _) = (train(x, **slots) for x in (one_replica(), two_replicas()))
+    assert_equal_models(one, two, 1e-5)
+    weights = [x.discriminator.trainable_variables[0].numpy() for x in (one, reference[0])]
+    assert not np.allclose(*weights, atol=1e-3)
+
+
 @pytest.mark.slow
 def test_copies_agree_with_adam_loss_scales_and_unsynchronised_statistics():
     model, history = train(two_replicas(), "adam", "mixed_float16", synchronized=False)
@@ -130,7 +150,7 @@ def test_an_overflow_on_one_replica_skips_the_update_on_all(overflows):
     def step():
         number = tf.distribute.get_replica_context().replica_id_in_sync_group
         gradients = [tf.constant([0.0, 8.0]) * tf.gather(tf.constant(overflows), number)]
-        _update(network, optimizer, (gradients, [None], None, None))
+        update(network, optimizer, gradients, [None], None, None)
 
     strategy.run(tf.function(step))
     is_finite = np.isfinite(overflows).all()
@@ -144,9 +164,9 @@ def test_latents_are_slices_of_the_global_draw():
     strategy = two_replicas()
     with strategy.scope():
         model = make_model()
-    parts = strategy.run(lambda: model._draw(0, 4))
+    parts = strategy.run(lambda: draw_noise(model, 0, 4))
     latents, labels = (strategy.experimental_local_results(part) for part in parts)
-    whole, whole_labels = make_model()._draw(0, 8)
+    whole, whole_labels = draw_noise(make_model(), 0, 8)
     assert not np.array_equal(latents[0], latents[1])
     assert not np.array_equal(labels[0], labels[1])
     np.testing.assert_array_equal(np.concatenate(latents), whole)
@@ -160,20 +180,23 @@ def test_steps_per_execution(reference):
     np.testing.assert_allclose(history["d_loss"], reference[1]["d_loss"], atol=1e-5)
 
 
-def test_xla_compiles_what_a_replica_computes():
+@pytest.mark.slow
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_xla_compiles_what_a_replica_computes(jit_compile, monkeypatch):
     """What it computes is compared in `test_support_matrix.py`."""
+    made, function = [], tf.function
+
+    def spy(*args, **kwargs):
+        made.append(kwargs.get("jit_compile"))
+        return function(*args, **kwargs)
+
     with two_replicas().scope():
         model = make_model(synchronized=False)
-        for jit_compile in (False, True):
-            model.compile(jit_compile=jit_compile)
-            model.make_train_function(force=True)
-            for name in (
-                "_generator_kernels",
-                "_discriminator_gradients",
-                "_generator_gradients",
-            ):
-                function = getattr(model, name)
-                assert getattr(function, "_jit_compile", None) is (True if jit_compile else None)
+        model.compile(jit_compile=jit_compile)
+    monkeypatch.setattr(tf, "function", spy)
+    model.fit(IMAGES[:4], LABELS[:4], batch_size=4, verbose=0)
+    # Of each network's gradients on each replica; the whole step is never compiled by XLA.
+    assert made.count(True) == (4 if jit_compile else 0)
 
 
 def lazy_fit(layer, images):

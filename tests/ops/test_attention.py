@@ -5,7 +5,6 @@ from gradients import gradients_of
 from keras import ops
 
 from keras_sagan.ops.attention import (
-    attend,
     attention_entropy,
     automatic_chunk_size,
     chunked_spatial_attention,
@@ -77,7 +76,7 @@ def draw(queries=10, keys=6, dtype="float32"):
 def without_scores(query, key, value, size):
     """In blocks of a size, or `None` of them."""
     if size is None:
-        return attend(query, key, value)
+        return spatial_attention(query, key, value)[0]
     return chunked_spatial_attention(query, key, value, size)
 
 

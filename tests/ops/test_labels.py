@@ -2,7 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_sagan.ops.labels import apportion_labels, check_labels
+from keras_sagan.checks import check_labels
+from keras_sagan.ops.labels import apportion_labels
 
 
 @pytest.mark.parametrize("dtype", ["int32", "int64", "uint8"])

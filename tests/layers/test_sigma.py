@@ -3,7 +3,7 @@ import oracles
 import pytest
 from keras import ops
 
-from keras_sagan.ops.spectral import leading_singular_vector, power_iteration
+from keras_sagan.layers.spectral_norm import leading_singular_vector, power_iteration
 
 
 def test_two_by_two_ones_has_sigma_two():

@@ -1,4 +1,4 @@
-"""Convolutions by fewer products against the convolutions they stand for."""
+"""What exists for TensorFlow on CPUs alone, against the reference forms."""
 
 import keras
 import numpy as np
@@ -6,9 +6,16 @@ import pytest
 from gradients import gradients_of
 from keras import ops
 
-from keras_sagan.ops.resampling import convolve_pool, upsample_convolve
-from keras_sagan.ops.winograd import (
-    is_winograd_faster,
+from keras_sagan.ops import resampling
+from keras_sagan.ops.resampling import convolve_pool, reference_forms, upsample_convolve
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("for TensorFlow alone", allow_module_level=True)
+
+import tensorflow as tf
+
+from keras_sagan.ops import cpu
+from keras_sagan.ops.cpu.winograd import (
     suits_winograd,
     winograd_convolve,
     winograd_convolve_pool,
@@ -25,12 +32,9 @@ FORMS = {
     "up": (winograd_upsample_convolve, upsample_convolve),
     "down": (winograd_convolve_pool, convolve_pool),
 }
-# On the other backends, which compile each size for seconds and don't use the forms, one will do.
 SIZES = [(4, 6), (8, 4)]  # In squares of 2 x 2 and of 4 x 4.
-SIZES_OF_GRADIENTS = SIZES[1:]
-if keras.backend.backend() == "tensorflow":
-    SIZES_OF_GRADIENTS = [(2, 4), *SIZES]
-    SIZES += [(2, 2), (8, 8)]
+SIZES_OF_GRADIENTS = [(2, 4), *SIZES]
+SIZES += [(2, 2), (8, 8)]
 
 
 def draw(size, dtype="float32"):
@@ -50,8 +54,6 @@ def assert_close(received, expected, tolerance):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", FORMS)
 def test_equals_the_convolution_at_the_border_too(kind, size, dtype, tolerance):
-    if dtype == "float64" and keras.backend.backend() != "tensorflow":
-        pytest.skip("JAX, and Keras's product of matrices on torch, compute in float32")
     winograd, direct = FORMS[kind]
     inputs, kernel = (ops.convert_to_tensor(x) for x in draw(size, dtype))
     assert suits_winograd(inputs, kernel)
@@ -95,13 +97,10 @@ def test_gradients_of_gradients(kind, size):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="about tf.function")
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("height", [4, 8])
 @pytest.mark.parametrize("kind", FORMS)
 def test_in_a_graph_with_a_batch_of_any_size(kind, height, jit_compile):
-    import tensorflow as tf
-
     winograd, direct = FORMS[kind]
     inputs, kernel = draw((height, 4))
     signature = [tf.TensorSpec((None, height, 4, 5)), tf.TensorSpec((3, 3, 5, 4))]
@@ -139,18 +138,79 @@ def test_what_it_has_no_form_for(inputs_shape, kernel_shape):
         (8, 512, 3, None, False),
     ],
 )
-def test_where_it_is_faster(size, channels, filters, resample, expected):
-    inputs = keras.KerasTensor((2, size, size, channels))
-    kernel = keras.KerasTensor((3, 3, channels, filters))
-    assert is_winograd_faster(inputs, kernel, resample) is expected
+def test_where_it_is_used(size, channels, filters, resample, expected):
+    @tf.function(autograph=False)
+    def program(training):
+        inputs, kernel = tf.zeros((2, size, size, channels)), tf.zeros((3, 3, channels, filters))
+        return resampling.convolve(inputs, kernel, resample, training=training)
+
+    assert uses_fast_forms(program, True) is expected
+    assert not uses_fast_forms(program, False)  # In inference nothing is compiled by XLA.
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="about TensorFlow's rewrites")
+def uses_fast_forms(program, *arguments):
+    """Whether functions that XLA compiles are called in a program."""
+    parts = program.get_concrete_function(*arguments).graph.as_graph_def().library.function
+    return any(part.attr["_XlaMustCompile"].b for part in parts)
+
+
+def convolve_in_training(**settings):
+    arguments = {"dtype": "float32", "shape": (2, 8, 8, 64), "jit_compile": False, **settings}
+    dtype, shape, jit_compile = (arguments.pop(k) for k in ("dtype", "shape", "jit_compile"))
+
+    @tf.function(autograph=False, jit_compile=jit_compile)
+    def program():
+        kernel = tf.zeros((3, 3, 64, 64), dtype)
+        return resampling.convolve(tf.zeros(shape, dtype), kernel, training=True, **arguments)
+
+    return program
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"dtype": "bfloat16"},  # Its sums cancel, which takes more digits.
+        {"dtype": "float64"},
+        {"strides": 2},
+        {"dilation_rate": 2},
+        {"padding": "valid"},
+        {"shape": (2, 7, 8, 64)},
+        {"jit_compile": True},  # XLA compiles the program in any case.
+    ],
+)
+def test_where_it_is_not_used(settings):
+    assert uses_fast_forms(convolve_in_training())
+    assert not uses_fast_forms(convolve_in_training(**settings))
+
+
+def test_it_is_not_used_with_a_gpu_or_if_switched_off(monkeypatch):
+    with reference_forms():
+        assert not uses_fast_forms(convolve_in_training())
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0", "gpu:0"])
+    assert not uses_fast_forms(convolve_in_training())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batches_of_any_size(training):
+    """An empty one too, in training: TensorFlow's convolution gives it the shape of its inputs."""
+    kernel = tf.ones((3, 3, 1, 2))
+    sizes = (0, 3) if training else (3,)
+
+    def convolve(x):
+        return cpu.apply_to_any_batch(lambda x: ops.conv(x, kernel, 1, "valid"), x, training)
+
+    for function in (
+        convolve,
+        tf.function(convolve, input_signature=[tf.TensorSpec((None, 5, 5, 1))]),
+    ):
+        for size in sizes:
+            outputs = function(tf.ones((size, 5, 5, 1)))
+            np.testing.assert_array_equal(outputs, np.full((size, 3, 3, 2), 9.0))
+
+
 @pytest.mark.parametrize("size", [(6, 6), (8, 8)])
 def test_has_the_same_bits_each_time(size):
     """A sum of three may be added up in another order at each call."""
-    import tensorflow as tf
-
     rng = np.random.default_rng(0)
     inputs = tf.constant(rng.normal(size=(8, *size, 64)), "float32")
     kernel = tf.constant(rng.normal(size=(3, 3, 64, 64)), "float32")

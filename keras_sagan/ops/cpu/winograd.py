@@ -15,10 +15,9 @@ Reference:
 import functools
 
 import numpy as np
+import tensorflow as tf
 from keras import ops
-
-from keras_sagan.ops.compiled import compiled
-from keras_sagan.ops.gradients import with_gradient
+from tensorflow.python.ops import control_flow_util  # TensorFlow has no public name for it.
 
 # Where the polynomials are evaluated, by the side of a square of outputs; infinity is one more.
 POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 0.75, -0.75, 1.5, -1.5)}
@@ -41,19 +40,10 @@ def suits_winograd(inputs, kernel):
     return is_even and tuple(kernel.shape[:2]) == (3, 3)
 
 
-def is_winograd_faster(inputs, kernel, resample=None):
-    """Whether the products saved outweigh the transforms, by measurement on CPUs.
-
-    Those of fewer channels save 2 to 5 % of a step more, and take 9 to 20 s to compile.
-
-    Args:
-        inputs: Tensor of shape `(batch, height, width, channels)`.
-        kernel: Tensor of shape `(3, 3, channels, filters)`.
-        resample: `"up"`, `"down"` or `None`.
-    """
-    channels, filters = kernel.shape[2:]
-    enough = 64 if resample is None and square_side(*inputs.shape[1:3]) == 2 else 28
-    return channels * filters >= enough * (channels + filters)
+def winograd_resample(inputs, kernel, resample):
+    """`winograd_upsample_convolve` for `"up"`, `winograd_convolve_pool` for `"down"`."""
+    form = {"up": winograd_upsample_convolve, "down": winograd_convolve_pool}[resample]
+    return form(inputs, kernel)
 
 
 def winograd_convolve(inputs, kernel):
@@ -185,10 +175,18 @@ def _synthesize(x, name, layout):
 def _linear(function, transpose, x, **settings):
     """A linear function. Its gradient is its transpose, and the other way round."""
 
-    def gradient(inputs, upstream):
-        return _linear(transpose, function, upstream, **settings)
+    @tf.custom_gradient
+    def apply(x):
+        # The scope that TensorFlow's profiler gives to the gradients of operations called here.
+        scope = f"gradient_tape/{tf.get_current_name_scope()}/".replace("//", "/")
 
-    return with_gradient(functools.partial(function, **settings), gradient)(x)
+        def gradient(upstream):
+            with tf.name_scope(scope):
+                return _linear(transpose, function, upstream, **settings)
+
+        return function(x, **settings), gradient
+
+    return apply(x)
 
 
 def _one_by_one(tensors, matrix, place):
@@ -235,10 +233,29 @@ def _from_parts(parts, name, axis, place, combine=_one_by_one):
     return ops.reshape(entries, shape)
 
 
-_to_parts, _from_parts = (
-    compiled(functools.partial(function, combine=_at_once), elsewhere=function)
-    for function in (_to_parts, _from_parts)
-)
+def _compiled(function):
+    """Has XLA compile a function, except in a program that XLA compiles in any case.
+
+    TensorFlow writes the result of every operation to memory; XLA computes sums and products of
+    the same size in one loop. Each shape is compiled once, in about a tenth of a second.
+    """
+
+    @functools.cache
+    def with_settings(**settings):
+        in_one_loop = functools.partial(function, combine=_at_once, **settings)
+        return tf.function(in_one_loop, jit_compile=True, autograph=False)
+
+    @functools.wraps(function)
+    def call(x, **settings):
+        graph = tf.compat.v1.get_default_graph()
+        if not tf.executing_eagerly() and control_flow_util.GraphOrParentsInXlaContext(graph):
+            return function(x, **settings)
+        return with_settings(**settings)(x)
+
+    return call
+
+
+_to_parts, _from_parts = _compiled(_to_parts), _compiled(_from_parts)
 
 
 def _with_batch(shape):

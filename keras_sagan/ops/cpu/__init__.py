@@ -1,0 +1,71 @@
+"""Everything that exists for TensorFlow on CPUs alone.
+
+Without this folder all functions return the same: `keras_sagan.ops.resampling` has the reference
+forms, and calls what is here where it is there.
+"""
+
+import keras
+from keras import ops
+
+from keras_sagan.ops.cpu.winograd import (
+    square_side,
+    suits_winograd,
+    winograd_convolve,
+    winograd_resample,
+)
+
+WIDE = 64  # On small maps, as `keras_sagan.ops.resampling.WIDE` on others.
+
+
+def convolve(inputs, kernel, resample=None):
+    """Convolves with fewer products, by Winograd's method.
+
+    Args:
+        inputs: Tensor of shape `(batch, height, width, channels)`.
+        kernel: Tensor of shape `(3, 3, channels, filters)`.
+        resample: `"up"`, `"down"` or `None`, as in `keras_sagan.ops.resampling.convolve`.
+
+    Returns:
+        The tensor that `keras_sagan.ops.resampling.convolve` returns, or `None` where the method
+        doesn't apply: on other devices, in half precision and float64, for maps of odd or unknown
+        size, and where it would be slower.
+    """
+    if inputs.dtype != "float32" or not is_in_charge() or not suits_winograd(inputs, kernel):
+        return None
+    if resample is None:
+        channels, filters = kernel.shape[2:]
+        is_small = square_side(*inputs.shape[1:3]) == 2
+        if is_small and channels * filters < WIDE * (channels + filters):
+            return None
+        return winograd_convolve(inputs, kernel)
+    return winograd_resample(inputs, kernel, resample)
+
+
+def apply_to_any_batch(function, images, training):
+    """Returns `function(images)`, of the right shape for no images too.
+
+    With oneDNN, TensorFlow 2.21's convolution of no images has the shape of its inputs, and the
+    gradient of its pooling ends the process.
+
+    Args:
+        function: Function of a tensor `(batch, …)` to another, image by image.
+        images: Tensor of shape `(batch, …)`; the batch may be unknown.
+        training: Boolean. A program for inference computes `function(images)` alone: with a
+            condition, TensorFlow's converter to LiteRT would lose the rank of the result.
+
+    Returns:
+        Tensor of shape `(batch, …)`.
+    """
+
+    def of_none():
+        return function(ops.zeros((1, *ops.shape(images)[1:]), images.dtype))[:0]
+
+    batch = ops.shape(images)[0]
+    if batch is None or isinstance(batch, int):
+        return of_none() if batch == 0 else function(images)
+    return ops.cond(batch > 0, lambda: function(images), of_none) if training else function(images)
+
+
+def is_in_charge():
+    """Whether the machine has no GPUs and TPUs."""
+    return all("cpu" in device.lower() for device in keras.distribution.list_devices())

@@ -1,0 +1,315 @@
+"""One training step of a SAGAN: both losses, the order of the updates, and the average.
+
+    for index in range(d_steps):    discriminator_loss, then an update of the discriminator
+    once:                           generator_loss, then an update of the generator
+    once:                           update_average
+
+Everything is written in `keras.ops`. What differs between backends (gradients, random numbers,
+replicas) is in `keras_sagan.training.tensorflow`. A `gan` below is a compiled `SAGAN`.
+"""
+
+import collections
+import functools
+
+import keras
+from keras import ops
+
+from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm, ramped_momentum
+from keras_sagan.training import tensorflow as backend
+
+RAMP_UP = 0.05  # The half-life of the average is at most this share of the steps taken.
+
+
+def train_step(gan, images, labels):
+    """Updates the discriminator `d_steps` times, the generator once, and its average.
+
+    Args:
+        gan: The model.
+        images: float32 real images `(batch, height, width, channels)` in [-1, 1].
+        labels: Integer labels `(batch,)`, or `None`.
+
+    Returns:
+        Tuple of a list with `(d_loss, real_logits, fake_logits)` of each update of the
+        discriminator, and `g_loss`.
+    """
+    batch, found = ops.shape(images)[0], []
+    find_gradients_of_d = backend.traced_once(gan, discriminator_gradients)
+    find_gradients_of_g = backend.traced_once(gan, generator_gradients)
+    for index in range(gan.d_steps):
+        noise = draw_noise(gan, index, batch)
+        gradients = find_gradients_of_d(index, images, labels, *noise)
+        loss, logits, _ = update(gan.discriminator, gan.d_optimizer, *gradients)
+        found.append((loss, *logits))
+    noise = draw_noise(gan, gan.d_steps, batch)
+    gradients = find_gradients_of_g(gan.d_steps, images, labels, *noise)
+    g_loss, _, is_updated = update(gan.generator, gan.g_optimizer, *gradients)
+    update_average(gan, is_updated)
+    gan.steps.assign_add(1)
+    return found, g_loss
+
+
+def test_step(gan, images, labels, seen):
+    """Both losses without an update; `seen` is the number of images evaluated before.
+
+    The latents differ from those of training and between batches, and are the same each time.
+
+    Returns:
+        Tuple `(d_loss, real_logits, fake_logits)`, and `g_loss`.
+    """
+    latents, fake_labels = draw_noise(gan, -1, ops.shape(images)[0], step=seen)
+    fake_images = call(gan.generator, latents, fake_labels, training=False)
+    logits = judge_both(gan, (images, labels), (fake_images, fake_labels), training=False)
+    losses = gan.loss_functions
+    return (losses.discriminator(*logits), *logits), losses.of_generator(*logits)
+
+
+# The losses
+
+
+def discriminator_loss(gan, index, real, fake):
+    """The loss of D on real and fake images, with the penalty if there is one.
+
+    Args:
+        gan: The model.
+        index: Integer, the update within the step, for the augmentation's random numbers.
+        real, fake: Pairs of images and labels (or `None`).
+
+    Returns:
+        Tuple of the loss and the pair of real and fake logits.
+    """
+    real, fake = augment(gan, index, 0, real), augment(gan, index, 1, fake)
+    logits = judge_both(gan, real, fake, training=True)
+    loss = gan.loss_functions.discriminator(*logits)
+    if gan.penalty is not None:
+        with keras.StatelessScope():  # The state moves once in an update.
+            judge_again = functools.partial(judge, gan.discriminator, training=True)
+            loss = loss + gan.penalty(judge_again, real, fake)
+    return loss, logits
+
+
+def generator_loss(gan, index, real, latents, labels):
+    """The loss of G, by D's logits of its images. Takes and returns what the one above does."""
+    fake = call(gan.generator, latents, labels, training=True), labels
+    fake = augment(gan, index, 1, fake)
+    with keras.StatelessScope():  # The state of D, and its own losses, belong to its own update.
+        if gan.loss_functions.uses_real_logits:
+            logits = judge_both(gan, augment(gan, index, 0, real), fake, training=True)
+        else:
+            logits = None, judge(gan.discriminator, *fake, training=True)
+    return gan.loss_functions.of_generator(*logits), logits
+
+
+def judge_both(gan, real, fake, training):
+    """Logits of real and fake images, from one pass: both see the same normalized kernels.
+
+    A discriminator that uses statistics of its batch gets a pass for each (`gan.judges_apart`),
+    as the generator's update shows it fake images alone.
+    """
+    if gan.judges_apart:
+        return tuple(judge(gan.discriminator, *pair, training) for pair in (real, fake))
+    images = ops.concatenate([real[0], ops.cast(fake[0], real[0].dtype)])
+    labels = None if real[1] is None else ops.concatenate([ops.cast(real[1], "int32"), fake[1]])
+    return tuple(ops.split(judge(gan.discriminator, images, labels, training), 2))
+
+
+def judge(discriminator, images, labels, training):
+    """Logits in float32, as a vector whatever shape the discriminator gives them."""
+    return ops.reshape(ops.cast(call(discriminator, images, labels, training), "float32"), (-1,))
+
+
+def call(network, inputs, labels, training):
+    """Calls a network with or without labels."""
+    return network(inputs if labels is None else [inputs, labels], training=training)
+
+
+def augment(gan, index, part, pair):
+    """What D sees of images, real or fake; the labels stay."""
+    if gan.augmentation is None:
+        return pair
+    images, labels = pair
+    seed, batch = (gan.seed, gan.steps.value, index, part), ops.shape(images)[0]
+    return gan.augmentation(images, functools.partial(backend.draw_uniform, seed, batch)), labels
+
+
+def draw_noise(gan, index, batch, step=None):
+    """Latents and labels for fake images: a pure function of the seed, the step and the index."""
+    step = gan.steps.value if step is None else step
+    return backend.draw_noise((gan.seed, step, index), batch, gan.latent_dim, gan.num_classes)
+
+
+# Gradients and updates
+
+
+def discriminator_gradients(gan, index, images, labels, latents, fake_labels):
+    """What `update` needs for the discriminator. Nothing is assigned here."""
+    with keras.StatelessScope():  # The state of G moves in its own update only.
+        fake_images = call(gan.generator, latents, fake_labels, training=True)
+    real, fake = (images, labels), (ops.stop_gradient(fake_images), fake_labels)
+    loss = functools.partial(discriminator_loss, gan, index, real, fake)
+    updates = gan.steps.value * (gan.d_steps * (2 if gan.judges_apart else 1))
+    return find_gradients(gan.discriminator, gan.d_optimizer, loss, updates)
+
+
+def generator_gradients(gan, index, images, labels, latents, fake_labels):
+    """What `update` needs for the generator. Nothing is assigned here."""
+    loss = functools.partial(generator_loss, gan, index, (images, labels), latents, fake_labels)
+    return find_gradients(gan.generator, gan.g_optimizer, loss, gan.steps.value)
+
+
+def find_gradients(network, optimizer, loss_function, updates):
+    """Differentiates a loss by the weights of a network, and collects the state that it moves.
+
+    Args:
+        network: Keras model.
+        optimizer: Its optimizer, which may scale the loss.
+        loss_function: Function that returns the loss and the logits.
+        updates: Integer tensor, how often the moving statistics moved before.
+
+    Returns:
+        Tuple of the (scaled) gradients, the new values of all variables (`None` where a variable
+        is not assigned), the loss, and the logits.
+    """
+    variables = network.trainable_variables
+
+    def scaled_loss():
+        with Assignments(network, updates) as scope:
+            loss, logits = loss_function()
+            own = [v.regularizer(v) for v in variables if v.regularizer is not None]
+        own += scope.losses
+        total = sum((ops.cast(x, loss.dtype) for x in own), loss)
+        states = [scope.get_current_value(v) for v in network.variables]
+        # Gradients are summed over the replicas, whose batches are equally large.
+        return optimizer.scale_loss(total / backend.count_replicas()), (loss, logits, states)
+
+    gradients, (loss, logits, states) = backend.gradients(scaled_loss, variables)
+    return gradients, states, loss, logits
+
+
+def update(network, optimizer, gradients, states, loss, logits):
+    """Applies what `find_gradients` found.
+
+    A loss scale skips the update if gradients overflow. The network's state stays too, as it may
+    have overflowed with them.
+
+    Returns:
+        Tuple of the loss, the logits, and whether the weights were updated.
+    """
+    is_updated = True
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        gradients = backend.share_overflow(gradients)
+        is_updated = optimizer.check_finite(gradients)
+    for variable, state in zip(network.variables, states):
+        if state is not None:
+            if is_updated is not True:
+                state = ops.where(is_updated, ops.cast(state, variable.dtype), variable.value)
+            variable.assign(state)
+    optimizer.apply(gradients, network.trainable_variables)
+    return loss, logits, is_updated
+
+
+class Assignments(keras.StatelessScope):
+    """Collects what the layers of a network assign and add to the loss.
+
+    A layer that assigns a trainable variable in `call`, as Keras's `SpectralNormalization` does,
+    uses the new value from there on. The variable's gradient is then that of the new value, as in
+    a plain training loop.
+
+    The moving statistics of Keras's batch norms forget their initial values, as those of
+    `ConditionalBatchNorm` do: with a momentum of 0.99 they would keep 13 % of them for 200 steps.
+    """
+
+    def __init__(self, network, updates):
+        super().__init__(collect_losses=True)
+        self._momenta = moving_statistics(network)
+        self._updates = updates
+        self._counts = collections.Counter()  # Assignments of each statistic.
+
+    def add_update(self, update):
+        variable, value = update
+        if id(variable) in self._momenta:
+            value = self._ramped(variable, value)
+        elif variable.trainable:
+            # The new value, with the gradient of the variable.
+            old = ops.cast(variable.value, value.dtype)
+            value = ops.stop_gradient(value) + (old - ops.stop_gradient(old))
+        super().add_update((variable, value))
+
+    def _ramped(self, variable, value):
+        momentum, old = self._momenta[id(variable)], self.get_current_value(variable)
+        old = variable.value if old is None else old
+        kept = ramped_momentum(momentum, self._updates + self._counts[id(variable)])
+        self._counts[id(variable)] += 1
+        return old + (value - old) * ops.cast((1.0 - kept) / (1.0 - momentum), variable.dtype)
+
+
+# The averaged generator
+
+
+def update_average(gan, is_updated=True):
+    """Moves the exponential moving average of the generator by one step, if the model has one.
+
+    The share that the average keeps is `ema_momentum`; early in training it is less
+    ([Karras et al., 2020](https://arxiv.org/abs/1912.04958), as in the authors' code), and before
+    step `ema_start` it is 0. Moving statistics keep less than weights, so that both are equally
+    old. Where `is_updated` is false the average stays as the generator did.
+    """
+    average = gan.ema_generator
+    if average is None:
+        return
+    steps = ops.cast(gan.steps.value, "float32")
+    ramp = ops.power(0.5, 1.0 / (RAMP_UP * ops.maximum(steps, 1e-3)))
+    momentum = ops.where(steps < gan.ema_start, 0.0, ops.minimum(gan.ema_momentum, ramp))
+    inner = {
+        key: ramped_momentum(own, gan.steps.value)
+        for key, own in moving_statistics(gan.generator, ConditionalBatchNorm).items()
+    }
+    momenta = {key: matching_momentum(momentum, own) for key, own in inner.items()}
+    for mean, variable in zip(average.variables, gan.generator.variables):
+        value = variable.value
+        if keras.backend.is_float_dtype(variable.dtype):
+            share = ops.cast(1.0 - momenta.get(id(variable), momentum), variable.dtype)
+            moved = mean + share * (value - mean)
+            if is_updated is not True:
+                moved = ops.where(is_updated, moved, mean)
+            value = ops.where(share == 1, value, moved)
+        mean.assign(value)
+
+
+def matching_momentum(momentum, inner):
+    """The share to keep in an average of moving statistics that belongs to averaged weights.
+
+    A moving average with momentum `m` is `m / (1 - m)` updates old in the mean, and an average of
+    it as old as both together. With this share the statistics are as old as the weights, or as new
+    as they can be.
+
+    Args:
+        momentum: Float tensor, the share that the average of the weights keeps.
+        inner: Float tensor, the share that the moving statistics keep.
+
+    Returns:
+        float32 tensor of shape `()`.
+    """
+    age, inner_age = (x / (1.0 - x) for x in (momentum, inner))
+    missing = ops.maximum(age - inner_age, 0.0)
+    return missing / (1.0 + missing)
+
+
+def moving_statistics(network, *kinds):
+    """Returns the momentum of the moving statistics of a network's batch norms.
+
+    Args:
+        network: Keras model.
+        *kinds: Classes of layers to find besides `keras.layers.BatchNormalization`.
+
+    Returns:
+        Dictionary from the id of a variable to a float below 1. Statistics that never move
+        (`momentum=1`) are skipped.
+    """
+    norms = (keras.layers.BatchNormalization, *kinds)
+    found = [x for x in network._flatten_layers() if isinstance(x, norms) and x.built]
+    return {
+        id(statistic): float(norm.momentum)
+        for norm in found
+        for statistic in (norm.moving_mean, norm.moving_variance)
+        if norm.momentum < 1
+    }

@@ -1,0 +1,378 @@
+"""TensorFlow's part of a training step: gradients, random numbers, replicas, and the loop.
+
+`keras_sagan.training.step` has the algorithm and calls what is here.
+"""
+
+import functools
+import itertools
+import signal
+import threading
+
+import tensorflow as tf
+from keras import tree
+
+from keras_sagan.checks import is_absent
+from keras_sagan.distribution import check_workers_agree
+
+# Gradients
+
+
+def gradients(function, variables):
+    """Differentiates a function that returns a scalar and anything else.
+
+    Args:
+        function: Function without arguments, `() -> (scalar, others)`.
+        variables: List of `keras.Variable`.
+
+    Returns:
+        Tuple of the list of gradients, `None` for a variable that isn't used, and the others.
+    """
+    values = [variable.value for variable in variables]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(values)
+        scalar, others = function()
+    found = tape.gradient(scalar, values)
+    # The gradient of a table that is only looked up is sparse.
+    return [None if x is None else tf.convert_to_tensor(x) for x in found], others
+
+
+def input_gradient(function, inputs):
+    """The gradient of the sum of a function by its inputs, which can be differentiated once more.
+
+    Args:
+        function: Function of a tensor such as images, such as a discriminator with its labels.
+        inputs: Float tensor.
+
+    Returns:
+        Tensor of the shape of `inputs`.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(inputs)
+        total = tf.reduce_sum(function(inputs))
+    return tape.gradient(total, inputs)
+
+
+# Random numbers
+
+
+def draw_noise(seed, batch, latent_dim, num_classes=None):
+    """Draws latents and labels for the global batch, and returns those of this replica.
+
+    Args:
+        seed: Tuple of integers or integer tensors, first the model's seed. The draws of two
+            different tuples are independent.
+        batch: Integer or integer tensor, the images of this replica.
+        latent_dim: Positive integer.
+        num_classes: Positive integer, or `None` for no labels.
+
+    Returns:
+        Tuple of standard normal latents, float32 of shape `(batch, latent_dim)`, and uniform
+        labels, int32 of shape `(batch,)`, or `None`.
+    """
+    seed = _folded(seed)
+    start, total = _share_of_batch(batch)
+    latents = _stateless_normal((total, latent_dim), seed)
+    latents = tf.slice(latents, (start, 0), (batch, latent_dim))
+    if num_classes is None:
+        return latents, None
+    labels = tf.random.stateless_uniform((total,), _fold_in(seed, 1), 0, num_classes, tf.int32)
+    return latents, tf.slice(labels, (start,), (batch,))
+
+
+def draw_uniform(seed, batch, columns):
+    """Draws float32 numbers in [0, 1), of shape `(batch, columns)`; `seed` as in `draw_noise`."""
+    start, total = _share_of_batch(batch)
+    numbers = tf.random.stateless_uniform((total, columns), _fold_in(_folded(seed), 2))
+    return tf.slice(numbers, (start, 0), (batch, columns))
+
+
+def _share_of_batch(batch):
+    """Where this replica's part of the global batch starts, and the size of the global batch."""
+    context = tf.distribute.get_replica_context()
+    return context.replica_id_in_sync_group * batch, context.num_replicas_in_sync * batch
+
+
+def _folded(seed):
+    first, *others = seed
+    return functools.reduce(_fold_in, others, [first, 0])
+
+
+def _fold_in(seed, data):
+    # Clear the sign bit: XLA and TensorFlow disagree on negative seeds.
+    return tf.bitwise.bitwise_and(tf.random.experimental.stateless_fold_in(seed, data), 2**31 - 1)
+
+
+def _stateless_normal(shape, seed):
+    """Normal numbers that are the same inside XLA as outside, unlike TensorFlow's own."""
+    return normal_from_bits(tf.random.stateless_uniform(shape, seed, 0, 2**23, tf.int32))
+
+
+def normal_from_bits(bits):
+    """Normal numbers from 23 random bits: with 24 the largest would round to infinity."""
+    return tf.math.ndtri((tf.cast(bits, tf.float32) + 0.5) / 2.0**23)
+
+
+# Replicas
+
+
+def count_replicas():
+    """The number of replicas that share the global batch."""
+    return tf.distribute.get_replica_context().num_replicas_in_sync
+
+
+def traced_once(gan, function):
+    """Makes a function of one that assigns nothing, `function(gan, index, *tensors)`.
+
+    Several calls are traced once, which halves the tracing with `d_steps=2`. Over several replicas
+    XLA compiles it, if it should, and the optimizers' exchange of gradients stays outside; without
+    XLA it is left as it is, as it may exchange statistics of batches.
+    """
+    function = functools.partial(function, gan)
+    is_alone = count_replicas() == 1
+    if gan.run_eagerly or not (is_alone or gan.jit_compile):
+        return function
+    traced = tf.function(function, jit_compile=gan.jit_compile and not is_alone, autograph=False)
+    return lambda index, *tensors: traced(tf.constant(index), *tensors)
+
+
+def share_overflow(gradients):
+    """Makes gradients that overflowed on one replica infinite on all, which then skip the update.
+
+    Keras's `LossScaleOptimizer` looks at the first replica of each worker only: an infinity of
+    another replica would reach all weights, and two workers that differ would deadlock.
+
+    Args:
+        gradients: List of this replica's gradients, `None` where there is none.
+
+    Returns:
+        A list of the same.
+    """
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return gradients
+    each = [tf.reduce_all(tf.math.is_finite(x)) for x in gradients if x is not None]
+    overflows = 1.0 - tf.cast(tf.reduce_all(each), tf.float32)
+    overflows = context.all_reduce(tf.distribute.ReduceOp.SUM, overflows)
+    added = tf.where(overflows > 0.0, float("inf"), 0.0)
+    return [None if x is None else x + tf.cast(added, x.dtype) for x in gradients]
+
+
+def is_multi_worker(strategy):
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def check_tpu(strategy, jit_compile, computes_in_float16):
+    """Raises for what a `TPUStrategy` can't do, before it fails obscurely or trains on in silence.
+
+    Args:
+        strategy: A `tf.distribute.Strategy`; anything goes with another one.
+        jit_compile: As given to `compile`.
+        computes_in_float16: Boolean, whether a layer does.
+
+    Raises:
+        ValueError: For `jit_compile=True`, or float16.
+    """
+    if not isinstance(strategy, tf.distribute.TPUStrategy):
+        return
+    if jit_compile is True:
+        raise ValueError(
+            '`jit_compile` must be False or "auto" under TPUStrategy, which has XLA compile the '
+            "whole step by itself. Received: jit_compile=True"
+        )
+    if computes_in_float16:
+        raise ValueError(
+            "`dtype_policy` must be mixed_bfloat16 or float32 under TPUStrategy: TPUs have no "
+            "float16 units, and bfloat16 needs no loss scale. Received: layers in float16"
+        )
+
+
+def check_replicated(model):
+    """Raises for what can't work over several replicas, before it hangs or fails obscurely."""
+    if is_multi_worker(model.distribute_strategy):
+        names = ("seed", "d_steps", "ema_momentum", "ema_start")
+        check_workers_agree(
+            model.distribute_strategy,
+            **{name: getattr(model, name) for name in names},
+            **model.get_compile_config(),
+            parameters=[model.generator.count_params(), model.discriminator.count_params()],
+        )
+    for name in ("g_optimizer", "d_optimizer"):
+        optimizer = getattr(model, name)
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        if optimizer.gradient_accumulation_steps:
+            raise ValueError(
+                f"`{name}` must not accumulate gradients over several replicas: Keras's optimisers "
+                "can't exchange gradients every so many steps only. Use a larger batch. Received: "
+                f"gradient_accumulation_steps={optimizer.gradient_accumulation_steps} over "
+                f"{model.distribute_strategy.num_replicas_in_sync} replicas"
+            )
+    if not model.jit_compile:
+        return
+    for network in (model.generator, model.discriminator):
+        for layer in network._flatten_layers():
+            if getattr(layer, "synchronized", False):
+                raise ValueError(
+                    "`jit_compile=True` over several replicas needs synchronized=False: XLA can't "
+                    "compile the exchange of statistics inside a layer. Received: "
+                    f"jit_compile=True and layer {layer.name} with synchronized=True"
+                )
+
+
+# The loop
+
+
+def make_step_function(model, step, check):
+    """Makes the function that Keras's `fit` and `evaluate` call with an iterator.
+
+    Unlike Keras's own it reduces logs in a way that works for several workers, has no
+    `tf.experimental.Optional` in its loop, and shows each batch to `check` before it is used.
+
+    Args:
+        model: A compiled `SAGAN`.
+        step: Its `train_step` or `test_step`.
+        check: `BatchCheck`, for errors that a compiled step can't raise.
+
+    Returns:
+        Function `(iterator) -> logs` that takes `steps_per_execution` steps, or what is left.
+    """
+    strategy = model.distribute_strategy
+
+    @tf.autograph.experimental.do_not_convert  # As in Keras, whose steps aren't converted either.
+    def run(function, *args):
+        logs = strategy.run(function, args)
+        return {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
+
+    def one_step(batch):
+        return run(step, batch)
+
+    def step_of(stacked, index):
+        return compiled_step(tree.map_structure(lambda x: None if x is None else x[index], stacked))
+
+    @tf.function
+    def many_steps(batches):
+        """All batches in one call, as turns of a loop whose body is traced once."""
+        stacked = strategy.run(lambda *parts: tree.map_structure(stack, *parts), batches)
+        logs = run(step_of, stacked, 0)
+        for index in tf.range(1, len(batches)):
+            logs = run(step_of, stacked, index)
+        return logs
+
+    @tf.function
+    def summed(values):
+        return strategy.reduce("SUM", values, axis=None)
+
+    def check_on_all(parts, iterator):
+        """Raises on every worker if one's first batch is bad, or a batch isn't shared equally."""
+        sizes, error = own_sizes(parts)
+        if is_multi_worker(strategy) and not (check.has_passed and has_static_batches(iterator)):
+            own = iter(sizes)  # One for each replica of this worker, in order.
+            rows = strategy.experimental_distribute_values_from_function(
+                lambda context: (
+                    next(own)
+                    * tf.one_hot(context.replica_id_in_sync_group, strategy.num_replicas_in_sync)
+                )
+            )
+            sizes = [int(size) for size in summed(rows).numpy()]
+        if error is not None:
+            raise error
+        is_first = not check.has_passed
+        check.check_sizes(sizes, len(parts))
+        if is_first:
+            model._see_first_batch(parts[0])
+
+    def own_sizes(parts):
+        """Images of each replica of this process, and what is wrong with them, or `None`."""
+        try:
+            check(parts)
+        except ValueError as error:
+            return [check.REFUSED] * len(parts), error
+        return [part[0].shape[0] for part in parts], None
+
+    compiled_step = step
+    if not model.run_eagerly:
+        # Over several replicas the model compiles the inner part of its step by itself.
+        jit_compile = model.jit_compile and strategy.num_replicas_in_sync == 1
+        options = {"reduce_retracing": True, "autograph": False}
+        one_step = tf.function(one_step, jit_compile=jit_compile, **options)
+        if jit_compile:
+            compiled_step = tf.function(step, jit_compile=True, **options)
+
+    @interrupted_at_end
+    def function(iterator):
+        batches, shapes = [], set()
+        try:
+            for batch in itertools.islice(iterator, model.steps_per_execution):
+                parts = local_parts(strategy, batch)
+                check_on_all(parts, iterator)
+                batches.append(batch)
+                shapes.add(tuple(tuple(part[0].shape) for part in parts))
+        except tf.errors.OutOfRangeError:
+            pass
+        if not batches:
+            check.at_end()
+            raise StopIteration
+        # The last batch of a data set may be smaller, and can't be stacked with others.
+        if len(batches) > 1 and len(shapes) == 1 and not model.run_eagerly:
+            return many_steps(tuple(batches))
+        for batch in batches:
+            logs = one_step(batch)
+        return logs
+
+    return function
+
+
+def local_parts(strategy, batch):
+    """Returns a list with a tuple for each replica of this process: its parts of the batch."""
+    batch = batch if isinstance(batch, (tuple, list)) else (batch,)
+    found = [strategy.experimental_local_results(part) for part in batch]
+    count = max(map(len, found), default=1)
+    # A part that is `None` is `None` on every replica.
+    return [tuple(part[i if len(part) > 1 else 0] for part in found) for i in range(count)]
+
+
+def has_static_batches(iterator):
+    """Whether all batches of an iterator are known to be as large as the first."""
+    specs = tf.nest.flatten(getattr(iterator, "element_spec", None), expand_composites=True)
+    shapes = [getattr(spec, "shape", None) for spec in specs]  # Absent labels have none.
+    is_known = bool(shapes) and shapes[0] is not None
+    return is_known and all(x is None or x[:1].is_fully_defined() for x in shapes)
+
+
+def stack(*parts):
+    return None if is_absent(parts[0]) else tf.stack(parts)
+
+
+def interrupted_at_end(function):
+    """Has a Ctrl-C wait until a call of the function is over; a second one doesn't wait.
+
+    A KeyboardInterrupt in the middle of a step leaves variables half updated, and the process may
+    die of TensorFlow's own memory. Handlers that the user has set stay in charge.
+
+    Args:
+        function: Any callable.
+
+    Returns:
+        The same as a callable that raises KeyboardInterrupt at its end, if one came meanwhile.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if not is_default or threading.current_thread() is not threading.main_thread():
+            return function(*args, **kwargs)
+        pressed = []
+
+        def wait(number, frame):
+            pressed.append(number)
+            if len(pressed) > 1:
+                raise KeyboardInterrupt
+
+        signal.signal(signal.SIGINT, wait)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            if pressed:
+                raise KeyboardInterrupt
+
+    return wrapped
