@@ -33,7 +33,7 @@ def train_step(gan, images, labels):
         discriminator, and `g_loss`.
     """
     batch, found = ops.shape(images)[0], []
-    find_gradients_of_d = backend.traced_once(gan, discriminator_gradients)
+    find_gradients_of_d = backend.traced_once(gan, discriminator_gradients, gan.d_steps)
     find_gradients_of_g = backend.traced_once(gan, generator_gradients)
     for index in range(gan.d_steps):
         noise = draw_noise(gan, index, batch)

@@ -120,16 +120,16 @@ def count_replicas():
     return tf.distribute.get_replica_context().num_replicas_in_sync
 
 
-def traced_once(gan, function):
+def traced_once(gan, function, count=1):
     """Makes a function of one that assigns nothing, `function(gan, index, *tensors)`.
 
-    Several calls are traced once, which halves the tracing with `d_steps=2`. Over several replicas
-    XLA compiles it, if it should, and the optimizers' exchange of gradients stays outside; without
-    XLA it is left as it is, as it may exchange statistics of batches.
+    A function that is called `count` times in a step is traced once. Over several replicas XLA
+    compiles it, if it should, and the optimizers' exchange of gradients stays outside; without XLA
+    it is left as it is there, as it may exchange statistics of batches.
     """
     function = functools.partial(function, gan)
     is_alone = count_replicas() == 1
-    if gan.run_eagerly or not (is_alone or gan.jit_compile):
+    if gan.run_eagerly or (is_alone and count == 1) or not (is_alone or gan.jit_compile):
         return function
     traced = tf.function(function, jit_compile=gan.jit_compile and not is_alone, autograph=False)
     return lambda index, *tensors: traced(tf.constant(index), *tensors)
