@@ -1,6 +1,12 @@
 """Self-Attention GAN for Keras 3: layers for any GAN, and a model that trains with `fit`."""
 
+import os
+import sys
+
 from keras_sagan import quiet  # noqa: F401  # First of all, before Keras is imported.
+
+if "tensorflow" not in sys.modules:  # On some CPUs this halves the time of a training step.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 # isort: split
 from keras_sagan import callbacks, data, layers, losses, metrics, models, visualization

@@ -1,0 +1,34 @@
+"""The forms for TensorFlow on CPUs are a folder that can be deleted."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import keras_sagan
+
+TESTS = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.slow
+def test_ops_layers_and_step_pass_without_the_folder(tmp_path):
+    package = tmp_path / "keras_sagan"
+    ignored = shutil.ignore_patterns("__pycache__", "fashion_mnist_t10k")
+    shutil.copytree(Path(keras_sagan.__file__).parent, package, ignore=ignored)
+    shutil.rmtree(package / "ops" / "cpu")
+    paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
+    command += [f"--rootdir={TESTS.parent}", f"--ignore={TESTS / 'ops' / 'test_cpu.py'}"]
+    command += [str(TESTS / name) for name in ("ops/test_resampling.py", "ops/test_attention.py")]
+    command += [str(TESTS / name) for name in ("layers", "training/test_step.py")]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
