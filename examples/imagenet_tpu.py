@@ -39,8 +39,8 @@ from keras_sagan import callbacks, data, metrics
 from keras_sagan.distribution import STRATEGIES, check_workers_agree, is_chief, make_strategy
 from keras_sagan.models import PRESETS
 
-SMOKE = dict(base_filters=8, image_size=64, batch_size=8, log_every=4, grid_every=4)
-SMOKE.update(fid="stand_in", fid_every=8, fid_images=16)
+SMOKE = dict(base_filters=8, image_size=64, batch_size=8, log_every=2, grid_every=2)
+SMOKE.update(fid="stand_in", fid_every=4, fid_images=16)
 
 
 def parse_arguments(arguments=None):

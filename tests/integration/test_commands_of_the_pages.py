@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from example_scripts import load_example
 
-from keras_sagan import SAGAN, cli
-from keras_sagan.data import load_fashion_mnist
+from keras_sagan import SAGAN, cli, data
 
 Image = pytest.importorskip("PIL.Image")
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -24,13 +23,14 @@ SMALL = {
     "keras-sagan sample": "--columns 2",
     "keras-sagan attention": "--num-images 1",
     "keras-sagan evaluate": "--num-images 12",
-    "keras-sagan export": "",
+    "keras-sagan export": "--formats onnx",
     "python examples/evaluate.py": "--num_images 24",
-    "python examples/export_generator.py": "--formats saved_model",
-    "python examples/image_folder.py": "--epochs 1 --fid_images 4 --batch_size 6 --base_filters 8",
+    "python examples/image_folder.py": "--epochs 1 --fid_images 4 --batch_size 6 --base_filters 8"
+    " --image_size 16",
 }
-# Those that need processes of their own, have no arguments to try, or are the tests.
+# Those that another test runs too, that need processes of their own, or are the tests.
 ELSEWHERE = {
+    "python examples/export_generator.py": "tests/integration/test_export_example.py",
     "python examples/add_attention_to_dcgan.py": "tests/integration/test_small_examples.py",
     "python examples/custom_networks.py": "tests/integration/test_small_examples.py",
     "pip install": ".ci/run",
@@ -65,7 +65,7 @@ def folder(tmp_path_factory):
     from inception_stand_in import save_stand_in
 
     path = tmp_path_factory.mktemp("reader")
-    images, labels = load_fashion_mnist()
+    images, labels = (array[:200] for array in data.load_fashion_mnist())
     for index in range(12):
         place = path / "photos" / "abcdefghij"[labels[index]]
         place.mkdir(exist_ok=True, parents=True)
@@ -77,6 +77,7 @@ def folder(tmp_path_factory):
     save_stand_in(path / "models" / "tfgan_inception")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
+        patch.setattr(data, "load_fashion_mnist", lambda: (images, labels))
         # Few steps are made here, and tracing takes longer than they.
         compiled = functools.partialmethod(SAGAN.compile, run_eagerly=True)
         patch.setattr(SAGAN, "compile", compiled)

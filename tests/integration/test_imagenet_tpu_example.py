@@ -1,69 +1,57 @@
 """The headline script in miniature: what it leaves, that it goes on, and what it refuses."""
 
+import contextlib
 import importlib.util
+import io
 import json
-import os
 import re
-import resource
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from example_scripts import load_example
 from inception_stand_in import save_stand_in
+from replicas import two_replicas
 
 tf = pytest.importorskip("tensorflow")
-pytest.importorskip("tensorflow_datasets")
+tfds = pytest.importorskip("tensorflow_datasets")
 
 from keras_sagan.distribution import check_tf_config
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "examples" / "imagenet_tpu.py"
-# The script's settings for `--smoke`, changed by `changes`, in one start and not in two.
-ONE_START = f"""
-import importlib.util, sys
-import tensorflow as tf
-import tensorflow_datasets as tfds
-
-spec = importlib.util.spec_from_file_location("example", {str(SCRIPT)!r})
-example = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(example)
-settings = example.parse_arguments(["--smoke", "--workdir", sys.argv[1]])
-settings.steps = 8
-changes = eval(sys.argv[2])
-if changes.pop("two_replicas", False):
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, 2 * [tf.config.LogicalDeviceConfiguration()])
-    example.make_strategy = lambda name, tpu: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-vars(settings).update(changes)
-with tfds.testing.mock_data(num_examples=64):
-    example.run(settings)
-"""
-
-
-def run(*arguments):
-    path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-    environment.pop("TF_CONFIG", None)
-    command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
-    return done.returncode, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
+def example():
+    return load_example("imagenet_tpu")
+
+
+def run_smoke(example, workdir, **changes):
+    """Runs the script with its settings for `--smoke`, but for some, in one start, not two."""
+    settings = example.parse_arguments(["--smoke", "--workdir", str(workdir)])
+    vars(settings).update({"steps": 4, **changes})
+    with tfds.testing.mock_data(num_examples=64):
+        example.run(settings)
+
+
+@contextlib.contextmanager
+def eager():
+    """Few steps are made here, and tracing takes longer than they."""
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture(scope="module")
+def smoke(example, tmp_path_factory):
     """The folder of `--smoke`, which starts twice, and its output."""
     workdir = tmp_path_factory.mktemp("smoke") / "run"
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    code, output = run(SCRIPT, "--smoke", "--workdir", workdir)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert code == 0, output[-4000:]
-    # Under three minutes: of one core's time, which others on the machine hardly change.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 180
-    return workdir, output
+    with eager(), contextlib.redirect_stdout(io.StringIO()) as output:
+        example.main(["--smoke", "--workdir", str(workdir)])
+    return workdir, output.getvalue()
 
 
 def newest_state(workdir):
@@ -77,17 +65,17 @@ def test_smoke_trains_resumes_and_leaves_its_results(smoke):
     from PIL import Image
 
     workdir, output = smoke
-    assert "steps 0 to 4, 8 images each over 1 replicas, float32" in output
-    assert "Restored step 4" in output and "steps 4 to 8" in output
+    assert "steps 0 to 2, 8 images each over 1 replicas, float32" in output
+    assert "Restored step 2" in output and "steps 2 to 4" in output
     checkpoints = sorted(path.name for path in (workdir / "checkpoints").glob("step-*.json"))
-    assert checkpoints == ["step-4.json", "step-8.json"]
+    assert checkpoints == ["step-2.json", "step-4.json"]
     assert len(list((workdir / "checkpoints" / "best").glob("*.json"))) == 1
     for epoch in (0, 1, 2):
         with Image.open(workdir / f"samples_epoch_{epoch:03d}.png") as picture:
             assert min(picture.size) > 200
     fid = json.loads((workdir / "fid.json").read_text())
     assert fid["protocol"]["feature_extractor"].startswith("mean_colours_no_fid")
-    assert list(fid["by_step"]) == ["4", "8"]
+    assert list(fid["by_step"]) == ["2", "4"]
     assert all(np.isfinite(x["stand_in_distance"]) for x in fid["by_step"].values())
     if importlib.util.find_spec("tensorboard"):
         assert list((workdir / "tensorboard").rglob("events.out.tfevents.*"))
@@ -96,9 +84,9 @@ def test_smoke_trains_resumes_and_leaves_its_results(smoke):
 
 
 @pytest.mark.slow
-def test_resumed_equals_uninterrupted(smoke, tmp_path):
-    code, output = run("-c", ONE_START, tmp_path, {})
-    assert code == 0, output[-4000:]
+def test_resumed_equals_uninterrupted(example, smoke, tmp_path):
+    with eager():
+        run_smoke(example, tmp_path)
     resumed, straight = newest_state(smoke[0]), newest_state(tmp_path)
     assert list(resumed) == list(straight)
     for name, value in straight.items():
@@ -106,24 +94,19 @@ def test_resumed_equals_uninterrupted(smoke, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_replicas_and_another_data_set(tmp_path):
-    changes = {"two_replicas": True, "steps": 4, "on_error": "skip"}
+def test_two_replicas_and_another_data_set(example, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(example, "make_strategy", lambda name, tpu: two_replicas())
+    changes = {"steps": 2, "on_error": "skip"}
     changes.update(dataset="cifar10", preset="sagan_cifar10_32", image_size=None, base_filters=4)
     save_stand_in(tmp_path / "inception")  # of the signature of TF-GAN's
-    changes.update(fid="required", fid_every=4, inception=str(tmp_path / "inception"))
-    code, output = run("-c", ONE_START, tmp_path, changes)
-    assert code == 0, output[-4000:]
-    assert "steps 0 to 4, 8 images each over 2 replicas" in output
+    changes.update(fid="required", fid_every=2, inception=str(tmp_path / "inception"))
+    run_smoke(example, tmp_path, **changes)
+    assert "steps 0 to 2, 8 images each over 2 replicas" in capsys.readouterr().out
     assert (tmp_path / "samples_epoch_001.png").is_file()
-    assert (tmp_path / "checkpoints" / "step-4.json").is_file()
+    assert (tmp_path / "checkpoints" / "step-2.json").is_file()
     fid = json.loads((tmp_path / "fid.json").read_text())
-    assert np.isfinite(fid["by_step"]["4"]["fid_16"])
+    assert np.isfinite(fid["by_step"]["2"]["fid_16"])
     assert str(tmp_path / "inception") in fid["protocol"]["feature_extractor"]
-
-
-@pytest.fixture(scope="module")
-def example():
-    return load_example("imagenet_tpu")
 
 
 def test_help_says_where_the_commands_for_two_hosts_are(example, capsys):
@@ -190,8 +173,6 @@ def test_without_the_inception_network(example, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_grey_images_are_measured_by_the_small_classifier(example):
-    import tensorflow_datasets as tfds
-
     settings = ["--dataset", "fashion_mnist", "--preset", "sagan_fashion_mnist_32"]
     settings = example.parse_arguments([*settings, "--fid_images", "10"])
     with tfds.testing.mock_data(num_examples=20):
