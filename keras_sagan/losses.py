@@ -20,22 +20,14 @@ class AdversarialLoss(NamedTuple):
             for a relativistic loss.
         discriminator: Function `(real_logits, fake_logits) -> scalar`.
         threshold: Float, the logit above which the discriminator says "real", for its accuracy.
+        uses_real_logits: Boolean, whether `generator` takes the real logits too. `get` finds it
+            out.
     """
 
     generator: Callable
     discriminator: Callable
     threshold: float = 0.0
-
-    @property
-    def uses_real_logits(self):
-        """Whether the generator's loss needs two arguments: the real logits before the fake."""
-        try:
-            inspect.signature(self.generator).bind(None)
-        except TypeError:
-            return True
-        except ValueError:  # A function of C has no signature.
-            return False
-        return False
+    uses_real_logits: bool = False
 
     def of_generator(self, real_logits, fake_logits):
         """The generator's loss, by as many logits as it takes."""
@@ -113,9 +105,20 @@ def get(loss):
     """
     if isinstance(loss, str) and loss in LOSSES:
         return LOSSES[loss]
-    if isinstance(loss, (tuple, list)) and len(loss) in (2, 3) and all(map(callable, loss[:2])):
-        return AdversarialLoss(*loss)
+    if isinstance(loss, (tuple, list)) and len(loss) in (2, 3, 4) and all(map(callable, loss[:2])):
+        loss = AdversarialLoss(*loss)
+        return loss._replace(uses_real_logits=_needs_two_arguments(loss.generator))
     raise ValueError(
         f"`loss` must be one of {sorted(LOSSES)} or a pair of functions "
         f"(generator_loss, discriminator_loss). Received: loss={loss!r}"
     )
+
+
+def _needs_two_arguments(function):
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError:
+        return True
+    except ValueError:  # A function of C has no signature.
+        return False
+    return False

@@ -10,6 +10,7 @@ replicas) is in `keras_sagan.training.tensorflow`. A `gan` below is a compiled `
 
 import collections
 import functools
+import itertools
 
 import keras
 from keras import ops
@@ -32,20 +33,20 @@ def train_step(gan, images, labels):
         Tuple of a list with `(d_loss, real_logits, fake_logits)` of each update of the
         discriminator, and `g_loss`.
     """
-    batch, found = ops.shape(images)[0], []
+    batch, results = ops.shape(images)[0], []
     find_gradients_of_d = backend.traced_once(gan, discriminator_gradients, gan.d_steps)
     find_gradients_of_g = backend.traced_once(gan, generator_gradients)
     for index in range(gan.d_steps):
         noise = draw_noise(gan, index, batch)
-        gradients = find_gradients_of_d(index, images, labels, *noise)
-        loss, logits, _ = update(gan.discriminator, gan.d_optimizer, *gradients)
-        found.append((loss, *logits))
+        found = find_gradients_of_d(index, images, labels, *noise)
+        loss, logits, _ = update(gan.discriminator, gan.d_optimizer, *found)
+        results.append((loss, *logits))
     noise = draw_noise(gan, gan.d_steps, batch)
-    gradients = find_gradients_of_g(gan.d_steps, images, labels, *noise)
-    g_loss, _, is_updated = update(gan.generator, gan.g_optimizer, *gradients)
+    found = find_gradients_of_g(gan.d_steps, images, labels, *noise)
+    g_loss, _, is_updated = update(gan.generator, gan.g_optimizer, *found)
     update_average(gan, is_updated)
     gan.steps.assign_add(1)
-    return found, g_loss
+    return results, g_loss
 
 
 def test_step(gan, images, labels, seen):
@@ -88,7 +89,16 @@ def discriminator_loss(gan, index, real, fake):
 
 
 def generator_loss(gan, index, real, latents, labels):
-    """The loss of G, by D's logits of its images. Takes and returns what the one above does."""
+    """The loss of G, by D's logits of its images.
+
+    Args:
+        gan, index, real: As in `discriminator_loss`.
+        latents, labels: Those of the fake images.
+
+    Returns:
+        Tuple of the loss and the pair of real and fake logits; the real ones are `None` unless the
+        loss takes them.
+    """
     fake = call(gan.generator, latents, labels, training=True), labels
     fake = augment(gan, index, 1, fake)
     with keras.StatelessScope():  # The state of D, and its own losses, belong to its own update.
@@ -123,12 +133,17 @@ def call(network, inputs, labels, training):
 
 
 def augment(gan, index, part, pair):
-    """What D sees of images, real or fake; the labels stay."""
+    """What D sees of images, real (`part=0`) or fake (`part=1`); the labels stay."""
     if gan.augmentation is None:
         return pair
     images, labels = pair
-    seed, batch = (gan.seed, gan.steps.value, index, part), ops.shape(images)[0]
-    return gan.augmentation(images, functools.partial(backend.draw_uniform, seed, batch)), labels
+    calls, batch = itertools.count(), ops.shape(images)[0]
+
+    def uniform(columns):
+        seed = (gan.seed, gan.steps.value, index, 2 + part, next(calls))
+        return backend.draw_uniform(seed, batch, columns)
+
+    return gan.augmentation(images, uniform), labels
 
 
 def draw_noise(gan, index, batch, step=None):

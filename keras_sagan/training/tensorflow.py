@@ -84,7 +84,7 @@ def draw_noise(seed, batch, latent_dim, num_classes=None):
 def draw_uniform(seed, batch, columns):
     """Draws float32 numbers in [0, 1), of shape `(batch, columns)`; `seed` as in `draw_noise`."""
     start, total = _share_of_batch(batch)
-    numbers = tf.random.stateless_uniform((total, columns), _fold_in(_folded(seed), 2))
+    numbers = tf.random.stateless_uniform((total, columns), _folded(seed))
     return tf.slice(numbers, (start, 0), (batch, columns))
 
 
@@ -326,9 +326,9 @@ def make_step_function(model, step, check):
 
 @functools.cache  # Once in a process.
 def warn_of_slow_convolutions():
-    """Warns if TensorFlow leaves oneDNN's convolutions off, without which a step takes twice as long.
+    """Warns if TensorFlow runs without oneDNN's convolutions, which take half the time.
 
-    On Linux it does so on processors with AVX2 alone, unless a variable is set when it is imported.
+    On Linux it does so on processors with AVX2 alone, unless a variable is set at its import.
     """
     if "TF_ENABLE_ONEDNN_OPTS" in os.environ or tf.config.list_physical_devices("GPU"):
         return
