@@ -74,7 +74,7 @@ def chunk_size(form, size):
     """The queries of a block, or `None` for the whole form."""
     return {
         "auto": automatic_chunk_size(size**2, size**2 // 4),
-        "chunked": max(1, 2**19 // (size // 2) ** 2),  # As "auto" has it for large maps.
+        "chunked": max(1, 2**20 // (size // 2) ** 2),  # As "auto" has it for large maps.
     }.get(form)
 
 

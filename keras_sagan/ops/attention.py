@@ -137,7 +137,7 @@ def automatic_chunk_size(queries, keys):
     """
     if queries is None or keys is None or queries * keys < 2**24:
         return None
-    return max(1, 2**19 // keys)  # Scores of 2 MB per image.
+    return max(1, 2**20 // keys)  # Scores of 4 MB per image.
 
 
 def _scores(query, key):

@@ -18,12 +18,12 @@ def test_the_textbook_generator_agrees_and_the_record_keeps_what_is_promised(tmp
     assert small.keys() == record.keys()
     assert record["largest_difference_in_grey_levels"] <= 1
     assert small["rows"][0].keys() == record["rows"][0].keys()
-    assert [row["form"] for row in small["rows"]] == [row["form"] for row in record["rows"][:3]]
+    assert [row["form"] for row in small["rows"]] == [row["form"] for row in record["rows"][:2]]
     page = (common.ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     for row in record["rows"]:
         ratios = (row["times_the_textbook"], row["times_the_peer"])
         numbers = [f"{row['images_per_second']:.0f}", *(f"{ratio:.2f}" for ratio in ratios)]
         assert f" | {' | '.join(numbers)} |" in page
     assert generation.peak("generate", 8, 8, 8) > 8 * 32 * 32 * 8 * 4  # A map of the last block.
-    assert record["rows"][2]["times_the_peer"] >= 2.0
-    assert min(row["times_the_textbook"] for row in record["rows"][1:3]) > 1.0
+    assert record["rows"][1]["times_the_peer"] >= 2.0
+    assert record["rows"][1]["times_the_textbook"] > 1.0

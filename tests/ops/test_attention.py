@@ -166,6 +166,6 @@ def test_without_scores_in_a_graph(jit_compile, lengths, size):
 def test_the_automatic_size_leaves_small_maps_whole():
     for size in (4, 16, 32, 64):  # The maps of the paper and of all presets.
         assert automatic_chunk_size(size**2, size**2 // 4) is None
-    assert automatic_chunk_size(128**2, 64**2) == 128
+    assert automatic_chunk_size(128**2, 64**2) == 256
     assert automatic_chunk_size(None, 64**2) is automatic_chunk_size(128**2, None) is None
     assert automatic_chunk_size(2**20, 2**21) == 1
