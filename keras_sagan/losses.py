@@ -105,7 +105,8 @@ def get(loss):
     """
     if isinstance(loss, str) and loss in LOSSES:
         return LOSSES[loss]
-    if isinstance(loss, (tuple, list)) and len(loss) in (2, 3, 4) and all(map(callable, loss[:2])):
+    is_pair = isinstance(loss, (tuple, list)) and len(loss) in (2, 3)
+    if (is_pair or isinstance(loss, AdversarialLoss)) and all(map(callable, loss[:2])):
         loss = AdversarialLoss(*loss)
         return loss._replace(uses_real_logits=_needs_two_arguments(loss.generator))
     raise ValueError(

@@ -19,6 +19,7 @@ from keras_sagan import SAGAN
 from keras_sagan.callbacks import TrainingCheckpoint, checkpoint_store, training_checkpoint
 from keras_sagan.callbacks.model_state import assign_state, keyed, state_of
 from keras_sagan.data import make_dataset
+from keras_sagan.models import FusedAdam
 
 IMAGES = ((tiny.images(28) + 1.0) * 127.0).astype("uint8")
 LABELS = tiny.labels(28)
@@ -659,9 +660,7 @@ def test_another_architecture(model, tmp_path, two, change, message):
 def test_another_optimizer(tmp_path, two):
     other = tiny.build_small_sagan(ema_momentum=0.9)
     other.compile(d_optimizer="sgd")
-    with pytest.raises(
-        ValueError, match="`d_optimizer` is FusedAdam in the checkpoint and SGD in the"
-    ):
+    with pytest.raises(ValueError, match="`d_optimizer` is Adam in the checkpoint and SGD in the"):
         TrainingCheckpoint(tmp_path).restore_latest(other)
 
 
@@ -798,7 +797,7 @@ def test_the_manifest_is_plain_json(model, tmp_path, two):
     content = json.loads((tmp_path / "step-14.json").read_text())
     manifest = content["manifest"]
     assert manifest["step"] == 14 and manifest["seed"] == 7
-    assert manifest["optimizers"] == {"optimizer": "FusedAdam", "d_optimizer": "FusedAdam"}
+    assert manifest["optimizers"] == {"optimizer": "Adam", "d_optimizer": "Adam"}
 
 
 @pytest.mark.slow
@@ -812,3 +811,23 @@ def test_a_step_whose_end_no_callback_saw_is_kept_too(model, tmp_path):
     assign_state(model, 7, {key: 0 * value for key, value in expected.items()})
     assert TrainingCheckpoint(tmp_path).restore_latest(model) == STEPS + 1
     assert_same(snapshot(model), expected)
+
+
+def test_a_checkpoint_of_fused_adam_fits_adam(tmp_path):
+    """As the default optimizer was called in older versions."""
+    folder = tmp_path / "run"
+    model = tiny.build_small_sagan()
+    model.compile(*[FusedAdam(0.01, beta_1=0.5) for _ in range(2)], run_eagerly=True)
+    fit = {"batch_size": 4, "shuffle": False, "verbose": 0}
+    data = tiny.images(8), tiny.labels(8)
+    model.fit(*data, callbacks=[TrainingCheckpoint(str(folder))], **fit)
+    for manifest in folder.glob("*.json"):  # As the name was written then.
+        text = manifest.read_text(encoding="utf-8")
+        manifest.write_text(text.replace('"Adam"', '"FusedAdam"'), encoding="utf-8")
+    other = tiny.build_small_sagan()
+    other.compile(*[keras.optimizers.Adam(0.01, beta_1=0.5) for _ in range(2)], run_eagerly=True)
+    assert TrainingCheckpoint(str(folder)).restore_latest(other) == 2
+    for one, two in zip(model.variables, other.variables):
+        np.testing.assert_array_equal(one.numpy(), two.numpy())
+    slots = [[v.numpy() for v in x.g_optimizer.variables] for x in (model, other)]
+    assert all(np.array_equal(*pair) for pair in zip(*slots)) and np.any(slots[0][-1])
