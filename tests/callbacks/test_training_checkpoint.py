@@ -17,7 +17,13 @@ from pipelines import untuned
 
 from keras_sagan import SAGAN
 from keras_sagan.callbacks import TrainingCheckpoint, checkpoint_store, training_checkpoint
-from keras_sagan.callbacks.model_state import assign_state, keyed, state_of
+from keras_sagan.callbacks.model_state import (
+    architecture_of,
+    assign_state,
+    check_architecture,
+    keyed,
+    state_of,
+)
 from keras_sagan.data import make_dataset
 from keras_sagan.models import FusedAdam
 
@@ -821,9 +827,9 @@ def test_a_checkpoint_of_fused_adam_fits_adam(tmp_path):
     fit = {"batch_size": 4, "shuffle": False, "verbose": 0}
     data = tiny.images(8), tiny.labels(8)
     model.fit(*data, callbacks=[TrainingCheckpoint(str(folder))], **fit)
-    for manifest in folder.glob("*.json"):  # As the name was written then.
-        text = manifest.read_text(encoding="utf-8")
-        manifest.write_text(text.replace('"Adam"', '"FusedAdam"'), encoding="utf-8")
+    saved = architecture_of(model)
+    saved["optimizers"] = dict.fromkeys(saved["optimizers"], "FusedAdam")  # As it was written then.
+    check_architecture(model, saved, folder)
     other = tiny.build_small_sagan()
     other.compile(*[keras.optimizers.Adam(0.01, beta_1=0.5) for _ in range(2)], run_eagerly=True)
     assert TrainingCheckpoint(str(folder)).restore_latest(other) == 2
