@@ -20,20 +20,22 @@ class AdversarialLoss(NamedTuple):
             for a relativistic loss.
         discriminator: Function `(real_logits, fake_logits) -> scalar`.
         threshold: Float, the logit above which the discriminator says "real", for its accuracy.
-        uses_real_logits: Boolean, whether `generator` takes the real logits too. `get` finds it
-            out.
     """
 
     generator: Callable
     discriminator: Callable
     threshold: float = 0.0
-    uses_real_logits: bool = False
 
-    def of_generator(self, real_logits, fake_logits):
-        """The generator's loss, by as many logits as it takes."""
-        if self.uses_real_logits:
-            return self.generator(real_logits, fake_logits)
-        return self.generator(fake_logits)
+    @property
+    def uses_real_logits(self):
+        """Whether the generator's loss needs two arguments: the real logits before the fake."""
+        try:
+            inspect.signature(self.generator).bind(None)
+        except TypeError:
+            return True
+        except ValueError:  # A function of C has no signature.
+            return False
+        return False
 
 
 def hinge_generator_loss(fake_logits):
@@ -107,19 +109,8 @@ def get(loss):
         return LOSSES[loss]
     is_pair = isinstance(loss, (tuple, list)) and len(loss) in (2, 3)
     if (is_pair or isinstance(loss, AdversarialLoss)) and all(map(callable, loss[:2])):
-        loss = AdversarialLoss(*loss)
-        return loss._replace(uses_real_logits=_needs_two_arguments(loss.generator))
+        return AdversarialLoss(*loss)
     raise ValueError(
         f"`loss` must be one of {sorted(LOSSES)} or a pair of functions "
         f"(generator_loss, discriminator_loss). Received: loss={loss!r}"
     )
-
-
-def _needs_two_arguments(function):
-    try:
-        inspect.signature(function).bind(None)
-    except TypeError:
-        return True
-    except ValueError:  # A function of C has no signature.
-        return False
-    return False

@@ -177,7 +177,7 @@ class SelfAttention2D(keras.layers.Layer):
         elif chunk_size is None:
             attended, _ = spatial_attention(query, key, value)
         else:
-            attended = chunked_spatial_attention(query, key, value, chunk_size)
+            attended = chunked_spatial_attention(query, key, value, chunk_size, training)
         for records in recordings:
             records[self.name] = self._by_location(scores, inputs)
         attended = self._map(attended, inputs)

@@ -300,6 +300,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         is_float16 = any(map(_computes_in_float16, (self.generator, self.discriminator)))
         check_tpu(self._strategy, jit_compile, is_float16)
         self.loss_functions = losses.get(loss)
+        self.uses_real_logits = self.loss_functions.uses_real_logits
         self.augmentation, self.penalty = augmentation, penalty
         self._judges_apart = None  # Known from the first batch on.
         self.g_optimizer = self._optimizer("g", g_optimizer, self.generator, auto_scale_loss)

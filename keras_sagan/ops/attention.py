@@ -3,6 +3,8 @@
 import numpy as np
 from keras import ops
 
+from keras_sagan.ops.resampling import of_any_batch
+
 
 def spatial_attention(query, key, value):
     """Attends from every query location to every key location.
@@ -49,7 +51,7 @@ def _weighted(scores, value):
     return ops.matmul(ops.cast(scores, value.dtype), value)
 
 
-def chunked_spatial_attention(query, key, value, query_chunk_size):
+def chunked_spatial_attention(query, key, value, query_chunk_size, training=False):
     """The outputs of `spatial_attention`, from a block of queries at a time.
 
     Each block has its softmax over all keys, so that nothing is approximated. The scores of a
@@ -62,6 +64,8 @@ def chunked_spatial_attention(query, key, value, query_chunk_size):
         key: Float tensor of shape `(batch, keys, key_channels)`.
         value: Float tensor of shape `(batch, keys, value_channels)`.
         query_chunk_size: Positive integer, the queries of a block.
+        training: Boolean, whether a batch of unknown size may turn out to be empty. Defaults to
+            `False`.
 
     Returns:
         Float tensor of shape `(batch, queries, value_channels)`, in the dtype of `value`.
@@ -101,7 +105,15 @@ def chunked_spatial_attention(query, key, value, query_chunk_size):
         )
         return join(outputs, query), gradient
 
-    return attend(query, key, value)
+    def attend_image(inputs):
+        return attend(*(x[None] for x in inputs))[0]
+
+    def attend_images(inputs):
+        if isinstance(ops.shape(inputs[0])[0], int):
+            return attend(*inputs)
+        return ops.map(attend_image, inputs)  # LiteRT has no loop over parts of unknown size.
+
+    return of_any_batch(attend_images, (query, key, value), training)
 
 
 def _chunked_gradients(query, key, value, upstream, count, blocks, join):

@@ -76,11 +76,11 @@ def of_any_batch(function, images, training=False):
     """Returns `function(images)`, also for no images, where TensorFlow's kernels for CPUs fail.
 
     Args:
-        function: Function of a tensor `(batch, …)` to another, image by image.
-        images: Tensor of shape `(batch, …)`; the batch may be unknown.
+        function: Function of a tensor `(batch, …)`, or a tuple of them, to another, image by image.
+        images: Tensor of shape `(batch, …)`, or a tuple of them; the batch may be unknown.
         training: Boolean. A program for inference takes for granted that there are images.
     """
-    batch = ops.shape(images)[0]
+    batch = ops.shape(keras.tree.flatten(images)[0])[0]
     if cpu is None or (isinstance(batch, int) and batch):
         return function(images)
     return cpu.apply_to_any_batch(function, images, training)

@@ -60,8 +60,8 @@ def test_step(gan, images, labels, seen):
     latents, fake_labels = draw_noise(gan, -1, ops.shape(images)[0], step=seen)
     fake_images = call(gan.generator, latents, fake_labels, training=False)
     logits = judge_both(gan, (images, labels), (fake_images, fake_labels), training=False)
-    losses = gan.loss_functions
-    return (losses.discriminator(*logits), *logits), losses.of_generator(*logits)
+    d_loss = gan.loss_functions.discriminator(*logits)
+    return (d_loss, *logits), generator_loss_of(gan, *logits)
 
 
 # The losses
@@ -102,11 +102,17 @@ def generator_loss(gan, index, real, latents, labels):
     fake = call(gan.generator, latents, labels, training=True), labels
     fake = augment(gan, index, 1, fake)
     with keras.StatelessScope():  # The state of D, and its own losses, belong to its own update.
-        if gan.loss_functions.uses_real_logits:
+        if gan.uses_real_logits:
             logits = judge_both(gan, augment(gan, index, 0, real), fake, training=True)
         else:
             logits = None, judge(gan.discriminator, *fake, training=True)
-    return gan.loss_functions.of_generator(*logits), logits
+    return generator_loss_of(gan, *logits), logits
+
+
+def generator_loss_of(gan, real_logits, fake_logits):
+    """The loss of G as a function of the logits that it takes."""
+    loss = gan.loss_functions.generator
+    return loss(real_logits, fake_logits) if gan.uses_real_logits else loss(fake_logits)
 
 
 def judge_both(gan, real, fake, training):

@@ -5,7 +5,7 @@ import numpy as np
 import oracles
 import pytest
 from keras import ops
-from layer_checks import check_empty_batch, check_layer
+from layer_checks import check_empty_batch, check_layer, needs_cpu_room
 
 from keras_sagan.layers import SelfAttention2D, SNConv2D
 from keras_sagan.layers.self_attention2d import record_attention_scores
@@ -154,6 +154,7 @@ def test_channels_first_equals_channels_last():
     np.testing.assert_allclose(received, numpy(last(IMAGES)), atol=1e-5)
 
 
+@needs_cpu_room
 @pytest.mark.parametrize("use_spectral_norm", [True, False])
 def test_empty_batch(use_spectral_norm):
     layer = SelfAttention2D(use_spectral_norm=use_spectral_norm)

@@ -5,7 +5,7 @@ import numpy as np
 import oracles
 import pytest
 from keras import ops
-from layer_checks import check_empty_batch, check_layer
+from layer_checks import check_empty_batch, check_layer, needs_cpu_room
 
 from keras_sagan.layers import SNConv2D, SNDense, SNEmbedding
 
@@ -367,6 +367,7 @@ def test_lora_is_refused(cls, arguments, inputs, weights):
             layer.enable_lora(2)
 
 
+@needs_cpu_room
 @each_layer
 def test_empty_batch(cls, arguments, inputs, weights):
     layer = cls(**arguments)

@@ -1,7 +1,7 @@
 """Everything that exists for TensorFlow on CPUs alone.
 
-Without this folder all functions return the same: `keras_sagan.ops.resampling` has the reference
-forms, and calls what is here where it is there.
+`keras_sagan.ops.resampling` has the reference forms, and calls what is here where it is there.
+Without this folder everything works the same, except for batches of no images.
 """
 
 import keras
@@ -48,8 +48,8 @@ def apply_to_any_batch(function, images, training):
     gradient of its pooling ends the process.
 
     Args:
-        function: Function of a tensor `(batch, …)` to another, image by image.
-        images: Tensor of shape `(batch, …)`; the batch may be unknown.
+        function: Function of a tensor `(batch, …)`, or a tuple of them, to another, image by image.
+        images: Tensor of shape `(batch, …)`, or a tuple of them; the batch may be unknown.
         training: Boolean. A program for inference computes `function(images)` alone: with a
             condition, TensorFlow's converter to LiteRT would lose the rank of the result.
 
@@ -58,9 +58,11 @@ def apply_to_any_batch(function, images, training):
     """
 
     def of_none():
-        return function(ops.zeros((1, *ops.shape(images)[1:]), images.dtype))[:0]
+        blank = [ops.zeros((1, *ops.shape(x)[1:]), x.dtype) for x in flat]
+        return function(keras.tree.pack_sequence_as(images, blank))[:0]
 
-    batch = ops.shape(images)[0]
+    flat = keras.tree.flatten(images)
+    batch = ops.shape(flat[0])[0]
     if batch is None or isinstance(batch, int):
         return of_none() if batch == 0 else function(images)
     return ops.cond(batch > 0, lambda: function(images), of_none) if training else function(images)
