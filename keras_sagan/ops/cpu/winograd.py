@@ -19,6 +19,8 @@ import tensorflow as tf
 from keras import ops
 from tensorflow.python.ops import control_flow_util  # TensorFlow has no public name for it.
 
+__all__ = []  # For `keras_sagan.ops.cpu` alone: nothing of it is in the reference.
+
 # Where the polynomials are evaluated, by the side of a square of outputs; infinity is one more.
 POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 0.75, -0.75, 1.5, -1.5)}
 # By rows: what each product of a resampling convolution takes of a kernel's three entries.
