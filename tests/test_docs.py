@@ -149,7 +149,8 @@ def public_names():
         if found.name.count(".") == 1:
             names |= {f"{found.name}.{name}" for name in getattr(module, "__all__", own)}
         elif found.name.startswith("keras_sagan.ops."):
-            names |= {f"{found.name}.{name}" for name in own if not name.isupper()}
+            listed = getattr(module, "__all__", own)
+            names |= {f"{found.name}.{name}" for name in listed if not name.isupper()}
     for name in sorted(names):
         thing = thing_of(name)
         if inspect.isclass(thing):
