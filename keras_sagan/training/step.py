@@ -4,8 +4,9 @@
     once:                           generator_loss, then an update of the generator
     once:                           update_average
 
-Everything is written in `keras.ops`. What differs between backends (gradients, random numbers,
-replicas) is in `keras_sagan.training.tensorflow`. A `gan` below is a compiled `SAGAN`.
+`SAGAN.compile(loss=…, augmentation=…, penalty=…)` fills the slots. Everything is written in
+`keras.ops`. What differs between backends (gradients, random numbers, replicas) is in
+`keras_sagan.training.tensorflow`. A `gan` below is a compiled `SAGAN`.
 """
 
 import collections
@@ -53,6 +54,7 @@ def test_step(gan, images, labels, seen):
     """Both losses without an update; `seen` is the number of images evaluated before.
 
     The latents differ from those of training and between batches, and are the same each time.
+    There is no augmentation and no penalty.
 
     Returns:
         Tuple `(d_loss, real_logits, fake_logits)`, and `g_loss`.
@@ -82,14 +84,14 @@ def discriminator_loss(gan, index, real, fake):
     logits = judge_both(gan, real, fake, training=True)
     loss = gan.loss_functions.discriminator(*logits)
     if gan.penalty is not None:
-        with keras.StatelessScope():  # The state moves once in an update.
+        with keras.StatelessScope():  # D's state moves once in an update, whatever this judges.
             judge_again = functools.partial(judge, gan.discriminator, training=True)
             loss = loss + gan.penalty(judge_again, real, fake)
     return loss, logits
 
 
 def generator_loss(gan, index, real, latents, labels):
-    """The loss of G, by D's logits of its images.
+    """The loss of G, computed from D's logits for G's images.
 
     Args:
         gan, index, real: As in `discriminator_loss`.
@@ -139,7 +141,7 @@ def call(network, inputs, labels, training):
 
 
 def augment(gan, index, part, pair):
-    """What D sees of images, real (`part=0`) or fake (`part=1`); the labels stay."""
+    """Applies the augmentation to real (`part=0`) or fake (`part=1`) images."""
     if gan.augmentation is None:
         return pair
     images, labels = pair
@@ -167,7 +169,7 @@ def discriminator_gradients(gan, index, images, labels, latents, fake_labels):
         fake_images = call(gan.generator, latents, fake_labels, training=True)
     real, fake = (images, labels), (ops.stop_gradient(fake_images), fake_labels)
     loss = functools.partial(discriminator_loss, gan, index, real, fake)
-    updates = gan.steps.value * (gan.d_steps * (2 if gan.judges_apart else 1))
+    updates = (gan.steps.value * gan.d_steps + index) * (2 if gan.judges_apart else 1)
     return find_gradients(gan.discriminator, gan.d_optimizer, loss, updates)
 
 
@@ -299,9 +301,9 @@ def update_average(gan, is_updated=True):
 def matching_momentum(momentum, inner):
     """The share to keep in an average of moving statistics that belongs to averaged weights.
 
-    A moving average with momentum `m` is `m / (1 - m)` updates old in the mean, and an average of
-    it as old as both together. With this share the statistics are as old as the weights, or as new
-    as they can be.
+    A moving average with momentum `m` has a mean age of `m / (1 - m)` updates; averaging it again
+    adds both ages. With this share the statistics are as old as the averaged weights. If they
+    already lag more, it adds no further lag.
 
     Args:
         momentum: Float tensor, the share that the average of the weights keeps.

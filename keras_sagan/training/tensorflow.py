@@ -39,7 +39,7 @@ def gradients(function, variables):
 
 
 def input_gradient(function, inputs):
-    """The gradient of the sum of a function by its inputs, which can be differentiated once more.
+    """The gradient of the sum of a function with respect to its inputs, differentiable once more.
 
     Args:
         function: Function of a tensor such as images, such as a discriminator with its labels.
@@ -123,11 +123,11 @@ def count_replicas():
 
 
 def traced_once(gan, function, count=1):
-    """Makes a function of one that assigns nothing, `function(gan, index, *tensors)`.
+    """Wraps `function(gan, index, *tensors)`, which assigns nothing, for `count` calls in a step.
 
-    A function that is called `count` times in a step is traced once. Over several replicas XLA
-    compiles it, if it should, and the optimizers' exchange of gradients stays outside; without XLA
-    it is left as it is there, as it may exchange statistics of batches.
+    Several calls are traced once. Over several replicas XLA compiles the function if the model has
+    `jit_compile=True`, and the exchange of gradients stays outside; without XLA it isn't wrapped
+    there, as its batch norms may exchange statistics.
     """
     function = functools.partial(function, gan)
     is_alone = count_replicas() == 1
@@ -380,10 +380,10 @@ def stack(*parts):
 
 
 def interrupted_at_end(function):
-    """Has a Ctrl-C wait until a call of the function is over; a second one doesn't wait.
+    """Delays Ctrl-C until a call of the function ends; a second one doesn't wait.
 
-    A KeyboardInterrupt in the middle of a step leaves variables half updated, and the process may
-    die of TensorFlow's own memory. Handlers that the user has set stay in charge.
+    A KeyboardInterrupt in the middle of a step leaves variables half updated, and may crash
+    TensorFlow. Handlers that the user has set stay in charge.
 
     Args:
         function: Any callable.

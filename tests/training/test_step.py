@@ -13,6 +13,7 @@ from keras_sagan import SAGAN, SNConv2D, losses
 from keras_sagan.layers import SelfAttention2D
 from keras_sagan.ops.resampling import reference_forms
 from keras_sagan.training import input_gradient
+from keras_sagan.training.step import draw_noise
 
 IMAGES, LABELS = tiny.images(8), tiny.labels(8)
 
@@ -226,3 +227,20 @@ def test_a_relativistic_loss_sees_real_logits():
 )
 def test_which_losses_get_the_real_logits(loss, expected):
     assert losses.get((loss, relativistic_discriminator)).uses_real_logits is expected
+
+
+def test_statistics_of_a_discriminator_count_each_of_its_updates():
+    """After one step with `d_steps=2` they are plain means of four batches: real, fake, twice."""
+    generator = keras.Sequential([keras.Input((1,)), layers.Activation("tanh")])
+    generator.add(layers.Reshape((1, 1, 1)))
+    norm = layers.BatchNormalization(momentum=0.99)
+    discriminator = keras.Sequential(
+        [keras.Input((1, 1, 1)), layers.Flatten(), norm, layers.Dense(1)]
+    )
+    model = SAGAN(generator, discriminator, 1, d_steps=2, seed=3)
+    model.compile(**tiny.sgd(), run_eagerly=True)
+    images = np.linspace(-1.0, 0.5, 8, dtype="float32").reshape(8, 1, 1, 1)
+    fakes = [np.tanh(draw_noise(model, index, 8)[0]) for index in range(2)]
+    model.train_on_batch(images)
+    expected = np.mean([images.mean(), fakes[0].mean(), images.mean(), fakes[1].mean()])
+    np.testing.assert_allclose(norm.moving_mean, [expected], rtol=1e-5)
