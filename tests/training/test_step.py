@@ -13,6 +13,7 @@ from keras_sagan import SAGAN, SNConv2D, losses
 from keras_sagan.layers import SelfAttention2D
 from keras_sagan.ops.resampling import reference_forms
 from keras_sagan.training import input_gradient
+from keras_sagan.training.tensorflow import draw_noise
 
 IMAGES, LABELS = tiny.images(8), tiny.labels(8)
 
@@ -66,11 +67,11 @@ def test_draws_are_a_pure_function_of_seed_and_step():
             found.append(np.concatenate([uniform(1).numpy(), uniform(2).numpy()], axis=1))
             return images
 
-        train(tiny.build_sagan(**arguments), augmentation=record, run_eagerly=True)
+        train(tiny.build_small_sagan(d_steps=2, **arguments), augmentation=record, run_eagerly=True)
         return np.stack(found)
 
     found = draws()
-    assert found.shape == (6, 4, 3)  # Two steps of D's real, D's fake and G's fake images.
+    assert found.shape == (10, 4, 3)  # Each step: D's real and fake images twice, G's fake ones.
     assert 0.0 <= found.min() and found.max() < 1.0
     assert len(np.unique(found)) == found.size
     np.testing.assert_array_equal(found, draws())
@@ -97,6 +98,23 @@ def test_a_squared_input_gradient_by_hand():
     logs = model.train_on_batch(np.ones((4, 1, 2, 1), "float32"), return_dict=True)
     assert logs["d_loss"] == pytest.approx(0.25**2 + 0.5**2)
     np.testing.assert_allclose(linear.kernel, [[0.25 * 0.8], [-0.5 * 0.8]], rtol=1e-6)
+
+
+def test_a_penalty_gets_what_the_discriminator_sees():
+    seen = []
+
+    def penalty(judge, real, fake):
+        seen.extend(x.numpy() for x in (*real, *fake))
+        return 0.0 * ops.mean(judge(*fake))
+
+    model = tiny.build_small_sagan()
+    train(model, IMAGES[:4], LABELS[:4], penalty=penalty, augmentation=flip, run_eagerly=True)
+    real, labels, fake, fake_labels = seen
+    np.testing.assert_array_equal(real, IMAGES[:4, :, ::-1])
+    np.testing.assert_array_equal(labels, LABELS[:4])
+    assert fake.shape == real.shape
+    expected = draw_noise((7, 0, 0), 4, tiny.LATENT_DIM, tiny.CLASSES)[1]
+    np.testing.assert_array_equal(fake_labels, expected)
 
 
 @pytest.mark.parametrize("chunk", [None, 5])
@@ -202,12 +220,13 @@ def test_a_relativistic_loss_sees_real_logits():
     judged = []
     model = tiny.build_sagan(on_discriminator=lambda *call: judged.append(call))
     loss = (generator_loss, relativistic_discriminator)
-    model.compile(**tiny.sgd(0.0), loss=loss, run_eagerly=True)
+    model.compile(**tiny.sgd(0.0), loss=loss, augmentation=flip, run_eagerly=True)
     assert not model.judges_apart
     judged.clear()
     logs = model.train_on_batch(IMAGES[:4], LABELS[:4], return_dict=True)
     assert [len(images) for images, _ in judged] == [8, 8]  # D's update, and G's.
-    np.testing.assert_array_equal(judged[1][0][:4], IMAGES[:4])
+    for images, _ in judged:
+        np.testing.assert_array_equal(images[:4], IMAGES[:4, :, ::-1])
     real, fake = seen[0]
     assert logs["g_loss"] == pytest.approx(np.mean(np.log1p(np.exp(real - fake))), rel=1e-5)
     assert logs["real_logits"] == pytest.approx(real.mean(), rel=1e-5)
