@@ -84,7 +84,7 @@ def discriminator_loss(gan, index, real, fake):
     logits = judge_both(gan, real, fake, training=True)
     loss = gan.loss_functions.discriminator(*logits)
     if gan.penalty is not None:
-        with keras.StatelessScope():  # D's state moves once in an update, whatever this judges.
+        with Assignments(gan.discriminator, 0):  # Dropped: D's state moves once in an update.
             judge_again = functools.partial(judge, gan.discriminator, training=True)
             loss = loss + gan.penalty(judge_again, real, fake)
     return loss, logits

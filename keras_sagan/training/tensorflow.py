@@ -84,8 +84,9 @@ def draw_noise(seed, batch, latent_dim, num_classes=None):
 def draw_uniform(seed, batch, columns):
     """Draws float32 numbers in [0, 1), of shape `(batch, columns)`; `seed` as in `draw_noise`."""
     start, total = _share_of_batch(batch)
-    numbers = tf.random.stateless_uniform((total, columns), _folded(seed))
-    return tf.slice(numbers, (start, 0), (batch, columns))
+    # XLA draws other floats than TensorFlow, and the same integers.
+    bits = tf.random.stateless_uniform((total, columns), _folded(seed), 0, 2**24, tf.int32)
+    return tf.slice(tf.cast(bits, tf.float32) / 2.0**24, (start, 0), (batch, columns))
 
 
 def _share_of_batch(batch):

@@ -128,6 +128,24 @@ def test_statistics_of_keras_batch_norm_begin_with_plain_means(run_eagerly):
     assert norm.momentum == 0.999
 
 
+def test_statistics_of_a_discriminator_begin_with_plain_means_of_real_and_fake_images():
+    """It judges them apart, so that its statistics move twice in an update."""
+    generator = keras.Sequential([keras.Input((3,)), layers.Dense(128, "tanh")])
+    generator.add(layers.Reshape(tiny.SHAPE))
+    norm = layers.BatchNormalization(momentum=0.999)
+    discriminator = keras.Sequential([keras.Input(tiny.SHAPE), norm, layers.Flatten()])
+    discriminator.add(layers.Dense(1))
+    model = SAGAN(generator, discriminator, latent_dim=3, seed=1)
+    model.compile(*(keras.optimizers.SGD(0.0) for _ in range(2)), run_eagerly=True)
+    images, means = tiny.images(16), []
+    for step in range(2):
+        real = images[8 * step : 8 * step + 8]
+        fake = keras.ops.convert_to_numpy(generator(draw_noise((1, step, 0), 8, 3)[0]))
+        means += [real.mean((0, 1, 2)), fake.mean((0, 1, 2))]
+        model.train_on_batch(real)
+        np.testing.assert_allclose(norm.moving_mean, np.mean(means, 0), atol=1e-5)
+
+
 def blobs(count, seed=0):
     """Gray 32 pixel images of one bright square each, on a dark ground."""
     rng = np.random.default_rng(seed)

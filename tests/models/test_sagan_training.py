@@ -788,6 +788,36 @@ def test_regularization_losses_are_added():
     assert history["d_loss"] == [0.0] and history["g_loss"] == [0.0]  # Reported without them.
 
 
+def test_losses_that_layers_add_are_trained_on():
+    """At a rate of 0.1, `x^2 / 2` makes x a tenth smaller."""
+
+    def network(shape, *last):
+        first = [layers.Flatten(), layers.Rescaling(0.0), layers.Dense(1, bias_initializer="ones")]
+        added = layers.ActivityRegularization(l2=0.5)
+        return keras.Sequential([keras.Input(shape), *first, added, *last])
+
+    networks = network((1,), layers.Reshape((1, 1, 1))), network((1, 1, 1))
+    model = SAGAN(*networks, latent_dim=1, seed=1)
+    loss = (lambda fake: 0.0 * ops.mean(fake), lambda real, fake: 0.0 * ops.mean(real))
+    model.compile(*(keras.optimizers.SGD(0.1) for _ in range(2)), loss=loss, run_eagerly=True)
+    model.train_on_batch(np.zeros((4, 1, 1, 1), "float32"))
+    for network in networks:
+        assert network.trainable_variables[1].numpy() == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("run_eagerly", [True, False])
+def test_a_row_that_is_looked_up_often_has_one_gradient(run_eagerly):
+    """Adam's first step is as long as the rate, which squares of parts of the gradient change."""
+    images, labels = keras.Input(tiny.SHAPE), keras.Input((), dtype="int32")
+    table = layers.Embedding(tiny.CLASSES, 1, embeddings_initializer="zeros")
+    logits = layers.Dense(1)(layers.Flatten()(images)) + table(labels)
+    discriminator = keras.Model([images, labels], logits)
+    model = SAGAN(tiny.build_generator(), discriminator, tiny.LATENT_DIM, tiny.CLASSES, seed=1)
+    model.compile("sgd", keras.optimizers.Adam(0.1), loss="wasserstein", run_eagerly=run_eagerly)
+    model.train_on_batch(IMAGES[:4], np.full(4, 2))
+    assert float(table.embeddings[2, 0]) == pytest.approx(0.1, rel=1e-3)
+
+
 def test_oracle_of_sigma_agrees():  # `iterate` above converges to what numpy says.
     kernel = np.random.default_rng(0).normal(size=(3, 3, 2, 4))
     u = iterate(kernel, np.ones(4) / 2.0, 500)

@@ -186,6 +186,7 @@ def test_where_it_is_not_used(settings):
 def test_it_is_not_used_with_a_gpu_or_if_switched_off(monkeypatch):
     with reference_forms():
         assert not uses_fast_forms(convolve_in_training())
+    assert uses_fast_forms(convolve_in_training())
     monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0", "gpu:0"])
     assert not uses_fast_forms(convolve_in_training())
 

@@ -66,7 +66,7 @@ class PlainSAGAN:
         variance = tf.reduce_mean((x - mean) ** 2, (0, 1, 2))
         count = int(w["norm/num_updates"]) + 1
         moved["norm/num_updates"] = count
-        share = max(1 - self.momentum, 1 / min(count, max(10, count / 10)))
+        share = max(1 - self.momentum, 1 / min(count, max(10, count / 40)))
         for kind, value in (("mean", mean), ("variance", variance)):
             old = w[f"norm/moving_{kind}"]
             moved[f"norm/moving_{kind}"] = (1 - share) * old + share * value

@@ -13,7 +13,7 @@ from keras_sagan import SAGAN, SNConv2D, losses
 from keras_sagan.layers import SelfAttention2D
 from keras_sagan.ops.resampling import reference_forms
 from keras_sagan.training import input_gradient
-from keras_sagan.training.step import draw_noise
+from keras_sagan.training.tensorflow import draw_noise
 
 IMAGES, LABELS = tiny.images(8), tiny.labels(8)
 
@@ -67,11 +67,11 @@ def test_draws_are_a_pure_function_of_seed_and_step():
             found.append(np.concatenate([uniform(1).numpy(), uniform(2).numpy()], axis=1))
             return images
 
-        train(tiny.build_sagan(**arguments), augmentation=record, run_eagerly=True)
+        train(tiny.build_small_sagan(d_steps=2, **arguments), augmentation=record, run_eagerly=True)
         return np.stack(found)
 
     found = draws()
-    assert found.shape == (6, 4, 3)  # Two steps of D's real, D's fake and G's fake images.
+    assert found.shape == (10, 4, 3)  # Each step: D's real and fake images twice, G's fake ones.
     assert 0.0 <= found.min() and found.max() < 1.0
     assert len(np.unique(found)) == found.size
     np.testing.assert_array_equal(found, draws())
@@ -98,6 +98,23 @@ def test_a_squared_input_gradient_by_hand():
     logs = model.train_on_batch(np.ones((4, 1, 2, 1), "float32"), return_dict=True)
     assert logs["d_loss"] == pytest.approx(0.25**2 + 0.5**2)
     np.testing.assert_allclose(linear.kernel, [[0.25 * 0.8], [-0.5 * 0.8]], rtol=1e-6)
+
+
+def test_a_penalty_gets_what_the_discriminator_sees():
+    seen = []
+
+    def penalty(judge, real, fake):
+        seen.extend(x.numpy() for x in (*real, *fake))
+        return 0.0 * ops.mean(judge(*fake))
+
+    model = tiny.build_small_sagan()
+    train(model, IMAGES[:4], LABELS[:4], penalty=penalty, augmentation=flip, run_eagerly=True)
+    real, labels, fake, fake_labels = seen
+    np.testing.assert_array_equal(real, IMAGES[:4, :, ::-1])
+    np.testing.assert_array_equal(labels, LABELS[:4])
+    assert fake.shape == real.shape
+    expected = draw_noise((7, 0, 0), 4, tiny.LATENT_DIM, tiny.CLASSES)[1]
+    np.testing.assert_array_equal(fake_labels, expected)
 
 
 @pytest.mark.parametrize("chunk", [None, 5])
@@ -203,12 +220,13 @@ def test_a_relativistic_loss_sees_real_logits():
     judged = []
     model = tiny.build_sagan(on_discriminator=lambda *call: judged.append(call))
     loss = (generator_loss, relativistic_discriminator)
-    model.compile(**tiny.sgd(0.0), loss=loss, run_eagerly=True)
+    model.compile(**tiny.sgd(0.0), loss=loss, augmentation=flip, run_eagerly=True)
     assert not model.judges_apart
     judged.clear()
     logs = model.train_on_batch(IMAGES[:4], LABELS[:4], return_dict=True)
     assert [len(images) for images, _ in judged] == [8, 8]  # D's update, and G's.
-    np.testing.assert_array_equal(judged[1][0][:4], IMAGES[:4])
+    for images, _ in judged:
+        np.testing.assert_array_equal(images[:4], IMAGES[:4, :, ::-1])
     real, fake = seen[0]
     assert logs["g_loss"] == pytest.approx(np.mean(np.log1p(np.exp(real - fake))), rel=1e-5)
     assert logs["real_logits"] == pytest.approx(real.mean(), rel=1e-5)
@@ -240,7 +258,43 @@ def test_statistics_of_a_discriminator_count_each_of_its_updates():
     model = SAGAN(generator, discriminator, 1, d_steps=2, seed=3)
     model.compile(**tiny.sgd(), run_eagerly=True)
     images = np.linspace(-1.0, 0.5, 8, dtype="float32").reshape(8, 1, 1, 1)
-    fakes = [np.tanh(draw_noise(model, index, 8)[0]) for index in range(2)]
+    fakes = [np.tanh(draw_noise((3, 0, index), 8, 1)[0]) for index in range(2)]
     model.train_on_batch(images)
     expected = np.mean([images.mean(), fakes[0].mean(), images.mean(), fakes[1].mean()])
     np.testing.assert_allclose(norm.moving_mean, [expected], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_an_augmentation_draws_the_same_with_xla():
+    def run(jit_compile):
+        keras.utils.set_random_seed(0)
+        model = tiny.build_small_sagan()
+        model.compile(
+            **tiny.sgd(),
+            augmentation=lambda images, uniform: images * uniform(1)[:, :, None, None],
+            jit_compile=jit_compile,
+        )
+        model.train_on_batch(IMAGES, LABELS)
+        return model
+
+    assert_close(run(True), run(False), 1e-5)
+
+
+def test_a_penalty_of_a_layer_that_assigns_its_kernel():
+    """The gradient is that of the assigned value, as in a plain loop; R1 alone is trained."""
+    generator = tiny.build_generator(None)
+    images = keras.Input(tiny.SHAPE)
+    dense = layers.SpectralNormalization(layers.Dense(1, use_bias=False))
+    discriminator = keras.Model(images, dense(layers.Flatten()(images)))
+    model = SAGAN(generator, discriminator, tiny.LATENT_DIM, seed=1)
+    zero = lambda *logits: 0.0 * ops.mean(logits[-1])  # noqa: E731
+    model.compile(
+        keras.optimizers.SGD(0.0),
+        keras.optimizers.SGD(0.1),
+        loss=(lambda fake: 0.0 * ops.mean(fake), zero),
+        penalty=squared_gradient,
+        run_eagerly=True,
+    )
+    model.train_on_batch(IMAGES)
+    # Of unit length after the assignment; the gradient of its squared length is twice itself.
+    assert np.linalg.norm(dense.layer.kernel) == pytest.approx(1.0 - 0.1 * 2.0, rel=1e-3)
