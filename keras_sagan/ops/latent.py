@@ -1,4 +1,7 @@
-"""Drawing latents and labels on the host."""
+"""Drawing latents and labels on the host, for pictures and scores.
+
+The latents of training, and those of each replica, are drawn in `keras_sagan.training.tensorflow`.
+"""
 
 import numpy as np
 

@@ -6,6 +6,8 @@ and 9 in place of the 16 of `keras_sagan.ops.resampling` where the map is double
 after the convolution. Results differ from the convolution's by float32's rounding, about 1e-6 and
 for squares of 4 x 4 about 3e-6 of the largest.
 
+`keras_sagan.ops.resampling.convolve` decides where it is used.
+
 Reference:
     [Lavin and Gray, 2016](https://arxiv.org/abs/1509.09308), F(2 x 2, 3 x 3) and F(4 x 4, 3 x 3);
     for the points [Barabasz et al., 2018](https://arxiv.org/abs/1803.10986). The other two follow
