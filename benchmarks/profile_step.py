@@ -71,7 +71,7 @@ def layer_of(operation, names):
     found = re.search(r"(generator|discriminator)(?:_\d+)?/([^/]+?)(?:_\d+)?/", operation)
     if found and found[2] in names:
         return f"{found[1]}/{found[2]}"
-    return "optimisers" if "Adam" in operation or "adam" in operation else "the rest"
+    return "optimizers" if "Adam" in operation or "adam" in operation else "the rest"
 
 
 def kind_of(operation, names):

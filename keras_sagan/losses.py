@@ -37,6 +37,11 @@ class AdversarialLoss(NamedTuple):
             return False
         return False
 
+    def of_generator(self, real_logits, fake_logits):
+        """Returns the generator's loss from the logits that it takes."""
+        logits = (real_logits, fake_logits) if self.uses_real_logits else (fake_logits,)
+        return self.generator(*logits)
+
 
 def hinge_generator_loss(fake_logits):
     """`-mean(fake)`. Reference: Zhang et al., 2019, equation 4."""

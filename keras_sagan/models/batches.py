@@ -1,4 +1,4 @@
-"""What a batch of training data may look like, its way to model space, and what the first tells."""
+"""What a batch may look like, its conversion to model space, and what the first one reveals."""
 
 import itertools
 import types
@@ -16,7 +16,6 @@ from keras_sagan.checks import (
     check_values,
     is_absent,
 )
-from keras_sagan.ops.resampling import reference_forms
 from keras_sagan.training.step import call, judge
 
 FEW = 8  # Images, enough to find something out about a network.
@@ -371,7 +370,6 @@ def _warn(message):
     warnings.warn(message, stacklevel=4)
 
 
-@reference_forms()  # Nothing is worth compiling here.
 def has_batch_statistics(discriminator, image_shape, has_labels):
     """Whether the logits of an image depend on the other images of its batch.
 
@@ -409,7 +407,7 @@ def has_batch_statistics(discriminator, image_shape, has_labels):
 
 
 def values_of(function, network, inputs, labels, training=False, weights=None):
-    """What `call` or `judge` gives, as an array; nothing moves."""
+    """Returns what `call` or `judge` returns, as an array, and assigns nothing."""
     labels = None if labels is None else ops.convert_to_tensor(labels, "int32")
     with keras.StatelessScope(state_mapping=weights):
         outputs = function(network, ops.convert_to_tensor(inputs), labels, training)

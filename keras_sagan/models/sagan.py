@@ -385,6 +385,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         check_shape(images.shape, self.image_shape)
         return batches.to_model_space(images), labels
 
+    @reference_forms()  # Nothing is worth compiling here.
     def _see_first_batch(self, batch):
         """Warns, once for each `compile`, of networks that end in the wrong activation.
 
@@ -402,7 +403,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
     def judges_apart(self):
         """Whether the discriminator uses statistics of its batch, and gets real and fake apart."""
         if self._judges_apart is None:
-            with tf.init_scope():
+            with tf.init_scope(), reference_forms():
                 self._find_out_whether_apart(self.image_shape)
         return self._judges_apart
 

@@ -1,4 +1,4 @@
-"""Whether TensorFlow traces a program just now. On other backends there is none to ask about."""
+"""The graph that TensorFlow is tracing. Other backends have none."""
 
 import contextlib
 
@@ -6,7 +6,7 @@ import keras
 
 
 def current_program():
-    """The graph that TensorFlow traces, its default graph in eager mode, or `None` elsewhere."""
+    """Returns the graph being traced, the default graph in eager mode, or `None` elsewhere."""
     if keras.backend.backend() != "tensorflow":
         return None
     import tensorflow as tf
@@ -15,7 +15,7 @@ def current_program():
 
 
 def outside_programs():
-    """A scope in which values are known, also while TensorFlow traces a program."""
+    """A scope in which values are known, even while TensorFlow traces a graph."""
     if keras.backend.backend() != "tensorflow":
         return contextlib.nullcontext()
     import tensorflow as tf

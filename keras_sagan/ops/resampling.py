@@ -18,7 +18,7 @@ _FAST_FORMS = contextvars.ContextVar("fast_forms", default=True)
 
 @contextlib.contextmanager
 def reference_forms():
-    """Computes all that is called inside in `keras.ops`, without the forms for CPUs."""
+    """Uses the reference forms, without those for CPUs, for everything that is called inside."""
     token = _FAST_FORMS.set(False)
     try:
         yield
@@ -36,7 +36,7 @@ def convolve(
     dilation_rate=1,
     training=False,
 ):
-    """Convolves a map, and doubles it before or halves it afterwards.
+    """Convolves a map, which may be doubled before or halved afterwards.
 
     Args:
         inputs: Float tensor of shape `(batch, height, width, channels)`, or
@@ -73,7 +73,7 @@ def convolve(
 
 
 def of_any_batch(function, images, training=False):
-    """Returns `function(images)`, also for no images, where TensorFlow's kernels for CPUs fail.
+    """Returns `function(images)`, also for an empty batch, for which TensorFlow fails on CPUs.
 
     Args:
         function: Function of a tensor `(batch, …)`, or a tuple of them, to another, image by image.

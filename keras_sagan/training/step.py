@@ -62,8 +62,8 @@ def test_step(gan, images, labels, seen):
     latents, fake_labels = draw_noise(gan, -1, ops.shape(images)[0], step=seen)
     fake_images = call(gan.generator, latents, fake_labels, training=False)
     logits = judge_both(gan, (images, labels), (fake_images, fake_labels), training=False)
-    d_loss = gan.loss_functions.discriminator(*logits)
-    return (d_loss, *logits), generator_loss_of(gan, *logits)
+    losses = gan.loss_functions
+    return (losses.discriminator(*logits), *logits), losses.of_generator(*logits)
 
 
 # The losses
@@ -108,13 +108,7 @@ def generator_loss(gan, index, real, latents, labels):
             logits = judge_both(gan, augment(gan, index, 0, real), fake, training=True)
         else:
             logits = None, judge(gan.discriminator, *fake, training=True)
-    return generator_loss_of(gan, *logits), logits
-
-
-def generator_loss_of(gan, real_logits, fake_logits):
-    """The loss of G as a function of the logits that it takes."""
-    loss = gan.loss_functions.generator
-    return loss(real_logits, fake_logits) if gan.uses_real_logits else loss(fake_logits)
+    return gan.loss_functions.of_generator(*logits), logits
 
 
 def judge_both(gan, real, fake, training):

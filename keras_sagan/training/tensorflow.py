@@ -42,7 +42,7 @@ def input_gradient(function, inputs):
     """The gradient of the sum of a function with respect to its inputs, differentiable once more.
 
     Args:
-        function: Function of a tensor such as images, such as a discriminator with its labels.
+        function: Function of one tensor, such as a discriminator that already has its labels.
         inputs: Float tensor.
 
     Returns:
@@ -329,7 +329,8 @@ def make_step_function(model, step, check):
 def warn_of_slow_convolutions():
     """Warns if TensorFlow runs without oneDNN's convolutions, which take half the time.
 
-    On Linux it does so on processors with AVX2 alone, unless a variable is set at its import.
+    On Linux, TensorFlow leaves them off on processors with AVX2 only, unless
+    `TF_ENABLE_ONEDNN_OPTS=1` is set when it is imported.
     """
     if "TF_ENABLE_ONEDNN_OPTS" in os.environ or tf.config.list_physical_devices("GPU"):
         return

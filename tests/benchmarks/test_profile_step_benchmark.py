@@ -17,7 +17,7 @@ def test_layers_and_kinds_are_told_apart():
         "gradient_tape/generator_3/block_8_conv_1_1/MatMul:MatMul": "generator/block_8_conv_1",
         "discriminator_1/attention_32_1/Softmax:Softmax": "discriminator/attention_32",
         "generator_1/last_norm_1/Mean:Mean": "generator/last_norm",
-        "fused_adam/ResourceApplyAdam:ResourceApplyAdam": "optimisers",
+        "fused_adam/ResourceApplyAdam:ResourceApplyAdam": "optimizers",
         "AddN_12:AddN": "the rest",
         "gradient_tape/generator_1/last_norm_1/Call:ExecuteAsyncOnStream": "generator/last_norm",
     }
@@ -25,7 +25,7 @@ def test_layers_and_kinds_are_told_apart():
         assert profile_step.layer_of(operation, names) == layer
     kinds = [profile_step.kind_of(operation, names) for operation in layers]
     assert kinds == [
-        *("convolution", "attention", "batch norm", "optimisers", "the rest"),
+        *("convolution", "attention", "batch norm", "optimizers", "the rest"),
         "transforms and sums that XLA compiles",
     ]
 

@@ -1,7 +1,7 @@
-"""Everything that exists for TensorFlow on CPUs alone.
+"""Code that exists only for TensorFlow on CPUs.
 
-`keras_sagan.ops.resampling` has the reference forms, and calls what is here where it is there.
-Without this folder everything works the same, except for batches of no images.
+`keras_sagan.ops.resampling` has the reference forms and calls this folder if it exists. Without it
+everything works the same, except for empty batches.
 """
 
 import keras
@@ -42,7 +42,7 @@ def convolve(inputs, kernel, resample=None):
 
 
 def apply_to_any_batch(function, images, training):
-    """Returns `function(images)`, of the right shape for no images too.
+    """Returns `function(images)`, with the right shape for an empty batch too.
 
     With oneDNN, TensorFlow 2.21's convolution of no images has the shape of its inputs, and the
     gradient of its pooling ends the process.
