@@ -7,10 +7,11 @@ import os
 import re
 import sys
 
+import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_sagan.checks import check_choice, check_list, check_string
+from keras_sagan.lazy import tf
 
 STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
 """The names that `make_strategy` takes."""
@@ -23,7 +24,7 @@ def make_strategy(name="auto", devices=None, tpu=None):
 
     Build the networks and the model, and compile it, inside `with strategy.scope():`, then call
     `fit` as ever. Must be called before TensorFlow has computed anything if the strategy is
-    `"multi_worker"`.
+    `"multi_worker"`. Other backends have no strategies: there `"none"` and `"auto"` give `None`.
 
     Args:
         name: `"none"` for one device; `"mirrored"` for the GPUs of one machine (or `devices`);
@@ -36,12 +37,12 @@ def make_strategy(name="auto", devices=None, tpu=None):
         tpu: String, the TPU's name or address, `"local"` on a TPU VM.
 
     Returns:
-        A `tf.distribute.Strategy`.
+        A `tf.distribute.Strategy`, or `None` on another backend than TensorFlow.
 
     Raises:
         ValueError: For an unknown name, devices that aren't there, a TPU that can't be found or
-            doesn't answer within a minute, a malformed `TF_CONFIG`, or `devices` or `tpu` for a
-            strategy that has no use for them.
+            doesn't answer within a minute, a malformed `TF_CONFIG`, `devices` or `tpu` for a
+            strategy that has no use for them, or a strategy on another backend than TensorFlow.
 
     Example:
 
@@ -52,6 +53,16 @@ def make_strategy(name="auto", devices=None, tpu=None):
     name = check_choice("name", name, STRATEGIES, f"one of {STRATEGIES}")
     devices = check_list("devices", devices, optional=True)
     tpu = check_string("tpu", tpu, optional=True)
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        if name in ("auto", "none") and devices is None and tpu is None:
+            return None
+        raise ValueError(
+            "`make_strategy` is for the TensorFlow backend. On JAX, call "
+            "keras.distribution.set_distribution(keras.distribution.DataParallel()) before the "
+            "model is built; on PyTorch, start one process per device. "
+            f"Received: name={name!r}, devices={devices}, tpu={tpu!r} on the {backend} backend"
+        )
     if name == "auto":
         name = _resolve(devices, tpu)
     for argument, value, user in (("devices", devices, "mirrored"), ("tpu", tpu, "tpu")):
@@ -206,11 +217,19 @@ def _is_address(host):
     return match is not None and 1 <= int(match[1] or match[2]) <= 65535
 
 
+def _has_workers(strategy):
+    """Whether it is TensorFlow's strategy for several workers; `None` and Keras's aren't."""
+    # Only TensorFlow's strategies have `extended`, and TensorFlow may not be installed.
+    return hasattr(strategy, "extended") and isinstance(
+        strategy, tf.distribute.MultiWorkerMirroredStrategy
+    )
+
+
 def is_chief(strategy):
     """Says whether this process is the only one, or the one that writes for all workers.
 
     Args:
-        strategy: A `tf.distribute.Strategy`.
+        strategy: A `tf.distribute.Strategy`. Anything else counts as one process.
 
     Returns:
         Boolean.
@@ -220,7 +239,7 @@ def is_chief(strategy):
     >>> is_chief(make_strategy("none"))
     True
     """
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    if not _has_workers(strategy):
         return True
     resolver = strategy.cluster_resolver
     if resolver.task_type in (None, "chief"):
@@ -236,7 +255,7 @@ def check_workers_agree(strategy, **values):
     what the first one has. Every worker must call this at the same point; with one it is nothing.
 
     Args:
-        strategy: A `tf.distribute.Strategy`.
+        strategy: A `tf.distribute.Strategy`. Anything else counts as one process.
         **values: Anything that JSON holds, by the name to use in the message.
 
     Raises:
@@ -246,7 +265,7 @@ def check_workers_agree(strategy, **values):
 
     >>> check_workers_agree(make_strategy("none"), seed=1)
     """
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    if not _has_workers(strategy):
         return
     texts = {name: json.dumps(value, default=str) for name, value in values.items()}
     # float32 as gradients are: what the workers' devices can exchange for sure.
@@ -280,7 +299,7 @@ def chief_decides(strategy, decision):
     different things. Every worker must call this at the same point; with one it is nothing.
 
     Args:
-        strategy: A `tf.distribute.Strategy`.
+        strategy: A `tf.distribute.Strategy`. Anything else counts as one process.
         decision: Boolean, this worker's.
 
     Returns:
@@ -291,7 +310,7 @@ def chief_decides(strategy, decision):
     >>> chief_decides(make_strategy("none"), True)
     True
     """
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    if not _has_workers(strategy):
         return decision
     own = tf.constant([float(decision and is_chief(strategy))])
     parts = strategy.experimental_distribute_values_from_function(lambda _: own)

@@ -9,9 +9,8 @@ import re
 import tempfile
 import warnings
 
-import tensorflow as tf
-
 from keras_sagan.checks import check_path
+from keras_sagan.lazy import tf
 
 NAME = "step"
 FORMAT = 2  # Of a manifest; the first one had no `format` and no `configuration`.
@@ -27,19 +26,22 @@ _FIELDS = {
     "steps_per_epoch": (int, type(None)),
 }
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
-# What says nothing about a file: it may be whole when it is read again.
-PASSING = (
-    tf.errors.AbortedError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.PermissionDeniedError,
-    tf.errors.ResourceExhaustedError,
-    tf.errors.UnauthenticatedError,
-    tf.errors.UnavailableError,
-    MemoryError,
-    PermissionError,
-)
 # What JSON of something else raises.
 MALFORMED = (ValueError, KeyError, TypeError, RecursionError)
+
+
+def passing():
+    """Returns the errors that say nothing about a file: it may be whole when it is read again."""
+    return (
+        tf.errors.AbortedError,
+        tf.errors.DeadlineExceededError,
+        tf.errors.PermissionDeniedError,
+        tf.errors.ResourceExhaustedError,
+        tf.errors.UnauthenticatedError,
+        tf.errors.UnavailableError,
+        MemoryError,
+        PermissionError,
+    )
 
 
 class DamagedCheckpoint(Exception):
@@ -211,7 +213,7 @@ class CheckpointStore:
             content = json.loads(_read(path))
             body = json.dumps(content["manifest"], sort_keys=True)
             is_whole = hashlib.sha256(body.encode()).hexdigest() == content["sha256"]
-        except PASSING:
+        except passing():
             raise
         except (*MALFORMED, OSError, tf.errors.OpError) as error:
             raise DamagedCheckpoint(path, f"it can't be read ({error})") from error
@@ -267,7 +269,7 @@ class CheckpointStore:
                     value = reader.get_tensor(name)
                     if name.endswith(VALUE):
                         yield name[: -len(VALUE)], value
-            except PASSING:
+            except passing():
                 raise
             # The reader translates TensorFlow's errors to several kinds of Python's.
             except Exception as error:
@@ -293,7 +295,7 @@ class CheckpointStore:
                     f"{error}.",
                     stacklevel=4,
                 )
-            except PASSING as error:
+            except passing() as error:
                 reason = getattr(error, "message", None) or str(error) or type(error).__name__
                 raise OSError(
                     f"The checkpoint {self.path(step)} can't be read at the moment, which doesn't "

@@ -1,6 +1,6 @@
 """Bringing data to where a run was interrupted."""
 
-import tensorflow as tf
+from keras_sagan.lazy import is_tensorflow_dataset, tf
 
 
 def position_data(data, steps_per_epoch, manifest):
@@ -20,7 +20,7 @@ def position_data(data, steps_per_epoch, manifest):
         "its data are read from the start to where they were, and it goes on exactly if the "
         "data set gives the same batches in the same order whenever it is read"
     )
-    if isinstance(data, tf.data.Dataset):
+    if is_tensorflow_dataset(data):
         size = int(data.cardinality())
         if size == tf.data.INFINITE_CARDINALITY or (size < 0 and steps_per_epoch):
             return exact, data.skip(done["step"]), 0

@@ -2,10 +2,10 @@
 
 import re
 
-import tensorflow as tf
-from keras import backend
+from keras import backend, ops
 
 from keras_sagan.layers.conditional_batch_norm import SETTLED
+from keras_sagan.lazy import tf
 
 NETWORKS = ("generator", "discriminator", "ema_generator")
 
@@ -73,24 +73,36 @@ class FiniteCheck:
             for variable in variables
             if backend.is_float_dtype(variable.dtype)
         ]
+        self._model = model
         self._names = [name for name, _ in found]
 
-        def flags():
-            each = [tf.reduce_all(tf.math.is_finite(v.value)) for _, v in found]
-            return tf.stack(each)  # One wait for the device, not one for each.
+        def flags_of(values):
+            # One wait for the device, not one for each.
+            return ops.stack([ops.all(ops.isfinite(value)) for value in values])
 
-        self._flags = tf.function(flags) if compiles else flags
+        if compiles and backend.backend() == "jax":
+            import jax
+
+            flags_of = jax.jit(flags_of)
+
+        def flags():
+            return flags_of([variable.value for _, variable in found])
+
+        is_graph = compiles and backend.backend() == "tensorflow"
+        self._flags = tf.function(flags) if is_graph else flags
 
     def __call__(self):
-        return [
-            name for name, is_finite in zip(self._names, self._flags().numpy()) if not is_finite
-        ]
+        if hasattr(self._model, "jax_state_sync"):  # `fit` on JAX keeps the values to itself.
+            self._model.jax_state_sync()
+        flags = ops.convert_to_numpy(self._flags())
+        return [name for name, is_finite in zip(self._names, flags) if not is_finite]
 
 
 def learning_rates_of(model):
     """Returns the learning rates of a model's optimisers that are variables, by `keyed`'s key."""
     parts = {part: x.variables for part, x in optimizers_of(model).items()}
-    return {k: float(v.numpy()) for k, v in keyed(parts).items() if k.endswith(":learning_rate")}
+    rates = {k: v for k, v in keyed(parts).items() if k.endswith(":learning_rate")}
+    return {k: float(ops.convert_to_numpy(v)) for k, v in rates.items()}
 
 
 def describe(variables):

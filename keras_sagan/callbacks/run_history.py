@@ -83,7 +83,8 @@ class RunHistory(keras.callbacks.Callback):
         """Writes the file, with the values that the evaluators have by now."""
         for evaluator in self.evaluators:
             self._put(evaluator.name, evaluator.history)
-        if self.model is not None and not is_chief(self.model.distribute_strategy):
+        # Keras's models have a strategy on TensorFlow alone.
+        if not is_chief(getattr(self.model, "distribute_strategy", None)):
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"history": self.history}) + "\n"

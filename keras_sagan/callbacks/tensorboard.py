@@ -1,7 +1,8 @@
 """Pictures for TensorBoard, written without the tensorboard package."""
 
 import numpy as np
-import tensorflow as tf
+
+from keras_sagan.lazy import tf
 
 
 class ImageLog:

@@ -73,6 +73,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         ValueError: If an argument is out of range or, when training begins, a checkpoint belongs
             to another architecture or configuration, or the folder to another run.
         OSError: If the folder can't be written, the disk is full, or every checkpoint is damaged.
+        RuntimeError: On another backend than TensorFlow.
 
     Example:
 
@@ -90,6 +91,13 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         restore=True,
     ):
         super().__init__()
+        backend = keras.backend.backend()
+        if backend != "tensorflow":
+            raise RuntimeError(
+                "`TrainingCheckpoint` needs the TensorFlow backend. Use "
+                "`keras.callbacks.ModelCheckpoint`, or `model.save` after `fit`. "
+                f"Received: the {backend} backend"
+            )
         self.every_steps = check_integer("every_steps", every_steps, 1, optional=True)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1, optional=True)
         if every_steps is None and every_epochs is None:

@@ -221,6 +221,7 @@ def train(settings):
         "batch_size": batch_size,
         **changes,
     }
+    checkpoint = TrainingCheckpoint(output / "checkpoints")
     newest = newest_step(output / "checkpoints")
     if is_finished(output, run, settings.epochs, newest):
         log.say(
@@ -250,7 +251,6 @@ def train(settings):
         )
     history = RunHistory(output / "history.json", [fid] if fid else [])
     record = RunRecord(output / "run.json", run)
-    checkpoint = TrainingCheckpoint(output / "checkpoints")
     stop = StopOnNonFinite()
     callbacks = [
         stop,

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_sagan.checks import check_boolean, check_choice, check_integer, check_path
 from keras_sagan.data.pipeline import aligned_empty
 from keras_sagan.data.tfds import square_resize
 from keras_sagan.image_files import describe_skipped, find_images, read_image
+from keras_sagan.lazy import tf
 
 
 class ImageFolder(NamedTuple):
@@ -91,7 +92,7 @@ def load_image_folder(directory, image_size=64, channels=3, use_labels=False):
         except ValueError as error:
             broken[str(path)] = str(error)
             continue
-        images[count] = square_resize(tf.constant(pixels), image_size).numpy()
+        images[count] = _resized(pixels, image_size)
         count += 1
         if use_labels:
             labels.append(names.index(path.relative_to(directory).parts[0]))
@@ -110,3 +111,19 @@ def load_image_folder(directory, image_size=64, channels=3, use_labels=False):
             )
     ids = np.array(labels, "int32") if use_labels else None
     return ImageFolder(images[:count], ids, names, broken, found.skipped)
+
+
+def _resized(pixels, size):
+    """What `square_resize` returns, as an array."""
+    if keras.backend.backend() == "tensorflow":
+        return square_resize(tf.constant(pixels), size).numpy()
+    side = min(pixels.shape[:2])
+    top, left = ((length - side) // 2 for length in pixels.shape[:2])
+    pixels = pixels[top : top + side, left : left + side].astype("float32")
+    # Each row: the weights of an image's rows, or columns, in one of the result's.
+    scale, places = side / size, np.arange(side) + 0.5
+    distances = (np.arange(size)[:, None] + 0.5) * scale - places
+    weights = np.maximum(0.0, 1.0 - np.abs(distances) / max(scale, 1.0))
+    weights = (weights / weights.sum(axis=1, keepdims=True)).astype("float32")
+    pixels = np.einsum("yr,xc,rcn->yxn", weights, weights, pixels, optimize=True)
+    return np.clip(np.round(pixels), 0, 255).astype("uint8")

@@ -5,9 +5,9 @@ import ctypes
 import math
 
 import numpy as np
-import tensorflow as tf
 
 from keras_sagan.checks import check_boolean, check_integer
+from keras_sagan.lazy import tf
 
 _ALIGNMENT = 64  # bytes, of every tensor of TensorFlow's
 

@@ -8,7 +8,6 @@ import re
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from keras_sagan.checks import (
     check_boolean,
@@ -18,6 +17,7 @@ from keras_sagan.checks import (
     check_string,
 )
 from keras_sagan.data.pipeline import check_position, finish, steps_per_epoch
+from keras_sagan.lazy import tf
 
 _PIP_LINE = 'pip install "keras_sagan[data]"'
 _FILES_AT_ONCE = 16  # A part of the order: another number is another order.
@@ -324,7 +324,7 @@ def _without_damage(images, labels, places, num_classes, on_error, skipped):
 
 
 def square_resize(image, image_size):
-    """Crops one image to its central square and resizes it, with anti-aliasing.
+    """Crops one image to its central square and resizes it, with anti-aliasing, in TensorFlow.
 
     Args:
         image: uint8 tensor in [0, 255] of shape (height, width, channels).

@@ -10,7 +10,8 @@ import tempfile
 import keras
 
 from keras_sagan.checks import check_string
-from keras_sagan.metrics.resizing import check_resize, resize_images, to_rgb
+from keras_sagan.lazy import tf
+from keras_sagan.metrics.resizing import as_tensorflow, check_resize, resize_images, to_rgb
 from keras_sagan.metrics.tfgan import load_tensorflow_hub
 
 TFGAN_INCEPTION_HANDLE = "https://tfhub.dev/tensorflow/tfgan/eval/inception/1"
@@ -120,11 +121,9 @@ class TFGANInception:
         return self._named(images, {"features": self.output, "logits": "logits"})
 
     def _named(self, images, names):
-        import tensorflow as tf
-
         images = to_rgb(images)
         network = self._load()
-        outputs = network(resize_images(images, _IMAGE_SIZE, self.resize))
+        outputs = network(as_tensorflow(resize_images(images, _IMAGE_SIZE, self.resize)))
         result = {}
         for name, output in names.items():
             if not isinstance(outputs, dict) or output not in outputs:
@@ -140,12 +139,11 @@ class TFGANInception:
     def _load(self):
         """The callable network, loaded on the first call."""
         if self._network is None:
-            import tensorflow as tf
-
             folder = self._resolve()
             self._check_digest(folder)
+            load = tf.saved_model.load
             try:
-                network = tf.saved_model.load(str(folder))
+                network = load(str(folder))
             except Exception as error:
                 raise ValueError(
                     f"`handle` must be a whole SavedModel. Received: the folder {folder}, which is "

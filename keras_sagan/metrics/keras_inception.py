@@ -22,7 +22,8 @@ class KerasInceptionV3:
     Args:
         weights: `"imagenet"`, the path of a weights file, or `None` for random weights, which is
             for tests. Defaults to `"imagenet"`.
-        resize: String, `"antialiased"` or `"tfgan"`. Defaults to `"antialiased"`.
+        resize: String, `"antialiased"` or, on the TensorFlow backend alone, `"tfgan"`. Defaults to
+            `"antialiased"`.
 
     Call arguments:
         images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3), any size.
@@ -52,6 +53,12 @@ class KerasInceptionV3:
                 f'`weights` must be "imagenet", a path or None. Received: weights={weights!r}'
             )
         check_resize(resize)
+        backend = keras.backend.backend()
+        if resize == "tfgan" and backend != "tensorflow":
+            raise ValueError(
+                '`resize` must be "antialiased" on other backends than TensorFlow, which alone has '
+                f"TensorFlow 1's pixel grid. Received: resize='tfgan' on the {backend} backend"
+            )
         self.weights = None if weights is None else str(weights)
         self.resize = resize
         self._network = None

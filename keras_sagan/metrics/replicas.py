@@ -1,7 +1,8 @@
 """The work of an extractor shared among the replicas of a strategy."""
 
 import numpy as np
-import tensorflow as tf
+
+from keras_sagan.lazy import tf
 
 
 def share_among_replicas(function, strategy, argument="feature_extractor"):

@@ -1,8 +1,10 @@
 """Resizing to an extractor's size, by name: the choice changes every score."""
 
-import tensorflow as tf
+import keras
+from keras import ops
 
 from keras_sagan.checks import check_choice
+from keras_sagan.lazy import tf
 
 RESIZE_METHODS = ("tfgan", "antialiased")
 
@@ -11,8 +13,8 @@ def resize_images(images, size, method):
     """Resizes images to a square, bilinearly.
 
     `"tfgan"` is TensorFlow 1's pixel grid, as TF-GAN has it: no half-pixel centres, and pixels are
-    skipped where an image shrinks. `"antialiased"` has half-pixel centres and, where an image
-    shrinks, averages over all pixels.
+    skipped where an image shrinks. TensorFlow alone has it. `"antialiased"` has half-pixel centres
+    and, where an image shrinks, averages over all pixels.
 
     Args:
         images: Float tensor of shape (batch, height, width, channels).
@@ -30,8 +32,14 @@ def resize_images(images, size, method):
     """
     check_resize(method)
     if method == "tfgan":
-        return tf.compat.v1.image.resize_bilinear(images, (size, size))
-    return tf.image.resize(images, (size, size), antialias=True)
+        return tf.compat.v1.image.resize_bilinear(as_tensorflow(images), (size, size))
+    return ops.image.resize(images, (size, size), antialias=True, data_format="channels_last")
+
+
+def as_tensorflow(images):
+    """Returns images of any backend as what TensorFlow's functions take."""
+    is_own = keras.backend.backend() == "tensorflow"
+    return images if is_own else tf.constant(ops.convert_to_numpy(images))
 
 
 def check_resize(method):
@@ -41,15 +49,14 @@ def check_resize(method):
 
 def to_rgb(images):
     """Checks float images of 1 or 3 channels and repeats grey ones over three channels."""
-    images = tf.convert_to_tensor(images)
-    if images.shape.rank != 4 or images.shape[-1] not in (1, 3):
+    images = ops.convert_to_tensor(images)
+    if len(images.shape) != 4 or images.shape[-1] not in (1, 3):
         raise ValueError(
             "`images` must have shape (batch, height, width, channels) with 1 or 3 channels. "
             f"Received: images.shape={tuple(images.shape)}"
         )
-    if not images.dtype.is_floating:
-        raise ValueError(
-            f"`images` must be floats in [-1, 1]. Received: images of dtype {images.dtype.name}"
-        )
-    images = tf.cast(images, tf.float32)
-    return tf.image.grayscale_to_rgb(images) if images.shape[-1] == 1 else images
+    dtype = keras.backend.standardize_dtype(images.dtype)
+    if not keras.backend.is_float_dtype(dtype):
+        raise ValueError(f"`images` must be floats in [-1, 1]. Received: images of dtype {dtype}")
+    images = ops.cast(images, "float32")
+    return ops.concatenate([images] * 3, axis=-1) if images.shape[-1] == 1 else images

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_sagan.checks import check_boolean, check_choices, check_integer, check_path, require
+from keras_sagan.lazy import tf
 from keras_sagan.models.baking import bake_spectral_norm
 from keras_sagan.ops.latent import sample_labels, sample_latents
 
@@ -39,6 +39,7 @@ def export_generator(model, directory, formats=FORMATS, num_images=4, seed=0, us
     Raises:
         ValueError: For an unknown format, or `num_images` that isn't positive.
         ImportError: If a converter or a runtime isn't installed.
+        RuntimeError: On another backend than TensorFlow.
 
     Example:
 
@@ -47,6 +48,13 @@ def export_generator(model, directory, formats=FORMATS, num_images=4, seed=0, us
     path, difference = files["saved_model"]
     ```
     """
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise RuntimeError(
+            "`export_generator` needs the TensorFlow backend: save the model, and export the "
+            ".keras file under KERAS_BACKEND=tensorflow, as with `keras-sagan export`. "
+            f"Received: the {backend} backend"
+        )
     directory = Path(check_path("directory", directory))
     formats = check_choices("formats", formats, FORMATS)
     num_images = check_integer("num_images", num_images)

@@ -1,0 +1,28 @@
+"""TensorFlow, imported when it is first used: on other backends it needn't be installed."""
+
+import sys
+
+__all__ = []  # For the package alone: nothing of it is in the reference.
+
+
+class _TensorFlow:
+    def __getattr__(self, name):
+        if name.startswith("__"):  # What Python's own tools look for, such as `__wrapped__`.
+            raise AttributeError(name)
+        try:
+            import tensorflow
+        except ImportError as error:
+            raise ImportError(
+                f"This part of keras_sagan needs TensorFlow. Run: pip install tensorflow ({error})",
+                name="tensorflow",
+            ) from error
+        return getattr(tensorflow, name)
+
+
+tf = _TensorFlow()
+
+
+def is_tensorflow_dataset(value):
+    """Whether it is a `tf.data.Dataset`; TensorFlow isn't imported to tell."""
+    tensorflow = sys.modules.get("tensorflow")
+    return tensorflow is not None and isinstance(value, tensorflow.data.Dataset)

@@ -1,0 +1,126 @@
+"""On JAX the package works where TensorFlow isn't installed, and says what needs it."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import importlib, json, pathlib, pkgutil, sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0].startswith(("tensorflow", "tf_keras")):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+import keras
+import keras_sagan
+import numpy as np
+
+ONLY_FOR_TENSORFLOW = ("keras_sagan.ops.cpu", "keras_sagan.training.tensorflow")
+for found in pkgutil.walk_packages(keras_sagan.__path__, "keras_sagan."):
+    if not found.name.startswith(ONLY_FOR_TENSORFLOW):
+        importlib.import_module(found.name)
+
+from keras_sagan import callbacks, data, distribution, metrics, models
+
+images, labels = data.load_fashion_mnist()
+images, labels = images[:8], labels[:8]
+pathlib.Path("saved_model.pb").write_bytes(b"")
+refused = {}
+for name, call in {
+    "make_dataset": lambda: data.make_dataset(images, labels, batch_size=2),
+    "load_tfds": lambda: data.load_tfds("mnist"),
+    "make_strategy": lambda: distribution.make_strategy("mirrored"),
+    "devices": lambda: distribution.make_strategy(devices=["GPU:0"]),
+    "TrainingCheckpoint": lambda: callbacks.TrainingCheckpoint("run"),
+    "CollapseMonitor": lambda: callbacks.CollapseMonitor(directory="run"),
+    "SampleGrid": lambda: callbacks.SampleGrid("run", log_dir="run"),
+    "export_generator": lambda: models.export_generator(None, "run"),
+    "TFGANInception": lambda: metrics.TFGANInception(".")(images / np.float32(255)),
+    "KerasInceptionV3": lambda: metrics.KerasInceptionV3(None, resize="tfgan"),
+    "load_tfgan_eval": metrics.load_tfgan_eval,
+}.items():
+    try:
+        call()
+    except Exception as error:
+        refused[name] = [type(error).__name__, str(error)]
+
+fid = metrics.FrechetInceptionDistance(metrics.GreyClassifierFeatures())
+fid.update_state(images[:4], real=True)
+fid.update_state(images[4:], real=False)
+
+from PIL import Image
+
+for name, size in (("a", (5, 9)), ("b", (40, 30))):
+    Image.new("RGB", size, "red").save(f"{name}.png")
+
+works = {
+    "strategies": [distribution.make_strategy(name) for name in ("auto", "none")],
+    "is_chief": distribution.is_chief(None),
+    "check_workers_agree": distribution.check_workers_agree(None, seed=1),
+    "chief_decides": distribution.chief_decides(keras.distribution.DataParallel(), False),
+    "folder": data.load_image_folder(".", image_size=8).images.tolist(),
+    "fid": fid.result(),
+}
+imported = [name for name in sys.modules if name.startswith("tensorflow")]
+print(json.dumps({"refused": refused, "works": works, "imported": imported}))
+"""
+NEEDS = "needs TensorFlow. Run: pip install tensorflow"
+REFUSED = {
+    "make_dataset": ("ImportError", NEEDS),
+    "load_tfds": ("ImportError", 'Run: pip install "keras_sagan[data]"'),
+    "make_strategy": ("ValueError", "keras.distribution.DataParallel()"),
+    "devices": ("ValueError", "Received: name='auto', devices=['GPU:0']"),
+    "TrainingCheckpoint": ("RuntimeError", "`keras.callbacks.ModelCheckpoint`, or `model.save`"),
+    "CollapseMonitor": ("RuntimeError", "`keras.callbacks.ModelCheckpoint`, or `model.save`"),
+    "SampleGrid": ("ImportError", NEEDS),
+    "export_generator": ("RuntimeError", "under KERAS_BACKEND=tensorflow"),
+    "TFGANInception": ("ImportError", NEEDS),
+    "KerasInceptionV3": ("ValueError", '`resize` must be "antialiased"'),
+    "load_tfgan_eval": ("ImportError", 'Run: pip install "keras_sagan[metrics]"'),
+}
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    for name in ("jax", "PIL"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed")
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        cwd=tmp_path_factory.mktemp("without"),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_nothing_imports_tensorflow(report):
+    assert report["imported"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_needs_tensorflow_says_so_in_one_line(report, name):
+    kind, part = REFUSED[name]
+    found, message = report["refused"][name]
+    assert found == kind and part in message and "\n" not in message, message
+
+
+@pytest.mark.slow
+def test_all_else_works(report):
+    works = report["works"]
+    assert works["strategies"] == [None, None]
+    assert works["is_chief"] is True and works["chief_decides"] is False
+    assert works["check_workers_agree"] is None
+    assert works["folder"] == [[[[255, 0, 0]] * 8] * 8] * 2
+    assert works["fid"] > 0
