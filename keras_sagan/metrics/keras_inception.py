@@ -101,4 +101,5 @@ class KerasInceptionV3:
                 ) from error
             outputs = {"features": network.get_layer("avg_pool").output, "logits": network.output}
             self._network = keras.Model(network.input, outputs, name="inception_v3")
+            self._network.trainable = False  # PyTorch keeps nothing for gradients then.
         return self._network

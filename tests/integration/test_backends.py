@@ -1,4 +1,4 @@
-"""The layers and the pure functions pass their tests on the other backends too."""
+"""What runs on every backend passes its tests on the others too."""
 
 import importlib.util
 import os
@@ -19,13 +19,18 @@ WHAT = (
     *sorted(OPS),
     TESTS / "layers",
     TESTS / "test_checks.py",
+    *(
+        TESTS / "callbacks" / f"test_{name}.py"
+        for name in ("run_history", "sample_grid", "stop_any_model")
+    ),
+    *(TESTS / "metrics" / f"test_{name}.py" for name in ("extractors", "grey_classifier")),
     TESTS / "integration" / "other_backends.py",
 )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_layers_on_another_backend(backend):
+def test_on_another_backend(backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n0"]
