@@ -16,6 +16,7 @@ from keras_sagan.checks import (
     check_values,
     is_absent,
 )
+from keras_sagan.training.scope import Scope
 from keras_sagan.training.step import call, judge
 
 FEW = 8  # Images, enough to find something out about a network.
@@ -409,6 +410,6 @@ def has_batch_statistics(discriminator, image_shape, has_labels):
 def values_of(function, network, inputs, labels, training=False, weights=None):
     """Returns what `call` or `judge` returns, as an array, and assigns nothing."""
     labels = None if labels is None else ops.convert_to_tensor(labels, "int32")
-    with keras.StatelessScope(state_mapping=weights):
+    with Scope(weights):
         outputs = function(network, ops.convert_to_tensor(inputs), labels, training)
     return ops.convert_to_numpy(ops.cast(outputs, "float32"))

@@ -140,18 +140,6 @@ def _check_first_input(network, shape):
         return
 
 
-def check_scope(strategy, **owners):
-    """Raises for a network or optimiser that was built outside of the scope of a strategy."""
-    for name, owner in owners.items():
-        for variable in owner.variables:
-            if not strategy.extended.variable_created_in_scope(variable.value):
-                raise ValueError(
-                    f"`{name}` must be built inside the `strategy.scope()` that the model is "
-                    f"built in. Received: a {name} whose {variable.path} was made outside of "
-                    f"{type(strategy).__name__}"
-                )
-
-
 def copy_network(network):
     """A network of the same configuration, with variables of its own."""
     if isinstance(network, keras.Sequential) or hasattr(network, "operations"):

@@ -2,10 +2,10 @@
 
 import inspect
 import random
+import threading
 import warnings
 
 import keras
-import tensorflow as tf
 from keras import ops
 
 from keras_sagan import losses
@@ -19,24 +19,21 @@ from keras_sagan.checks import (
     check_function,
     check_integer,
     check_shape,
+    known_values,
 )
-from keras_sagan.distribution import check_workers_agree, chief_decides
+from keras_sagan.distribution import check_workers_agree
+from keras_sagan.lazy import is_tensorflow_dataset
 from keras_sagan.models import batches
-from keras_sagan.models.connection import check_scope, connect, copy_network
+from keras_sagan.models.connection import connect, copy_network
 from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.generator import build_generator
 from keras_sagan.models.interpolation import InterpolationMixin
 from keras_sagan.models.presets import preset_settings
 from keras_sagan.models.sampling import SamplingMixin
+from keras_sagan.ops.programs import outside_programs
 from keras_sagan.ops.resampling import reference_forms
-from keras_sagan.training import step
+from keras_sagan.training import backend, check_owner_of_devices, step
 from keras_sagan.training.optimizers import GANOptimizer, follow_steps, follows_steps
-from keras_sagan.training.tensorflow import (
-    check_replicated,
-    check_tpu,
-    is_multi_worker,
-    make_step_function,
-)
 
 TTUR = {"g_learning_rate": 1e-4, "d_learning_rate": 4e-4, "beta_1": 0.0, "beta_2": 0.999}
 SPLIT = "give `validation_data` that they divide in place of `validation_split`"
@@ -88,7 +85,6 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
 
     Raises:
         ValueError: For networks that don't fit each other, or an argument out of range.
-        RuntimeError: On another backend than TensorFlow.
 
     Example:
 
@@ -113,12 +109,6 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         ttur=None,
         **kwargs,
     ):
-        if keras.backend.backend() != "tensorflow":
-            raise RuntimeError(
-                "Training needs the TensorFlow backend (the layers run on every backend): set "
-                "KERAS_BACKEND=tensorflow before Keras is imported. "
-                f"Received: the {keras.backend.backend()} backend"
-            )
         super().__init__(**kwargs)
         latent_dim = check_integer("latent_dim", latent_dim, maximum=MAX_SIZE)
         if num_classes is not None:
@@ -139,8 +129,10 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         self.seed = random.randint(0, 2**31 - 1) if seed is None else seed
         self.ttur = {**TTUR, **ttur}
         self.image_shape = connect(generator, discriminator, latent_dim, num_classes)
-        self._strategy = tf.distribute.get_strategy()
-        check_scope(self._strategy, generator=generator, discriminator=discriminator)
+        check_owner_of_devices()
+        self._strategy = backend.current_strategy()
+        backend.check_built_under(self._strategy, generator=generator, discriminator=discriminator)
+        self._step_lock = threading.RLock()  # Held while another thread must not read the variables.
         self._average = None
         if ema_momentum is not None:
             self._average = copy_network(generator)
@@ -187,7 +179,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         settings = {**preset_settings(name, recipe), **overrides}
         # Before there are variables, at which workers that differ would wait for each other.
         check_workers_agree(
-            tf.distribute.get_strategy(),
+            backend.current_strategy(),
             preset=name,
             recipe=recipe,
             overrides=overrides,
@@ -275,11 +267,16 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 `ema_momentum`), an unknown loss, or what `TPUStrategy` can't do:
                 `jit_compile=True`, float16.
         """
-        self._check_scope("compile", or_outside=False)
+        backend.check_scope(self._strategy, "compile", or_outside=False)
         run_eagerly = check_boolean("run_eagerly", run_eagerly)
         steps_per_execution = check_integer("steps_per_execution", steps_per_execution)
         jit_compile = check_choice("jit_compile", jit_compile, (True, False, "auto"))
         auto_scale_loss = check_boolean("auto_scale_loss", auto_scale_loss)
+        for name, value in {
+            "steps_per_execution": steps_per_execution,
+            "jit_compile": jit_compile,
+        }.items():
+            _check_supported(name, value)
         if d_optimizer is None:
             if not (isinstance(g_optimizer, str) and g_optimizer == "auto"):
                 raise ValueError(
@@ -298,7 +295,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 f"moments of both networks. Received: {g_optimizer} for both"
             )
         is_float16 = any(map(_computes_in_float16, (self.generator, self.discriminator)))
-        check_tpu(self._strategy, jit_compile, is_float16)
+        backend.check_compile(self._strategy, jit_compile, is_float16)
         self.loss_functions = losses.get(loss)
         self.uses_real_logits = self.loss_functions.uses_real_logits
         self.augmentation, self.penalty = augmentation, penalty
@@ -343,7 +340,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 f"Received: {side}_optimizer={optimizer.name} with use_ema=True"
             )
         is_scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-        check_scope(self._strategy, **{f"{side}_optimizer": optimizer})
+        backend.check_built_under(self._strategy, **{f"{side}_optimizer": optimizer})
         if auto_scale_loss and not is_scaled and _computes_in_float16(network):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         optimizer.build(network.trainable_variables)
@@ -375,7 +372,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         images, labels = self._unpack(data)
         # Each replica has seen its share of the images.
         seen = ops.cast(self._trackers["d_loss"].count, "int32")
-        seen *= self.distribute_strategy.num_replicas_in_sync
+        seen *= backend.count_replicas()
         (d_loss, *logits), g_loss = step.test_step(self, images, labels, seen)
         self._record({"d_loss": d_loss, "g_loss": g_loss}, *logits)
         return self.get_metrics_result()
@@ -383,6 +380,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
     def _unpack(self, data):
         images, labels = batches.unpack(data, self.num_classes)
         check_shape(images.shape, self.image_shape)
+        labels = None if labels is None else ops.convert_to_tensor(labels)
         return batches.to_model_space(images), labels
 
     @reference_forms()  # Nothing is worth compiling here.
@@ -403,16 +401,14 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
     def judges_apart(self):
         """Whether the discriminator uses statistics of its batch, and gets real and fake apart."""
         if self._judges_apart is None:
-            with tf.init_scope(), reference_forms():
+            with outside_programs(), reference_forms():
                 self._find_out_whether_apart(self.image_shape)
         return self._judges_apart
 
     def _find_out_whether_apart(self, image_shape):
         has_labels = self.num_classes is not None
         apart = batches.has_batch_statistics(self.discriminator, image_shape, has_labels)
-        if is_multi_worker(self._strategy):
-            apart = chief_decides(self._strategy, apart)
-        self._judges_apart = apart
+        self._judges_apart = backend.same_on_all(self._strategy, apart)
 
     def _record(self, values, real_logits, fake_logits):
         threshold = self.loss_functions.threshold
@@ -432,9 +428,11 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
     @property
     def ema_generator(self):
         """The averaged generator, or `None`. While `steps` is 0 it follows the generator."""
-        if self._average is not None and tf.executing_eagerly() and not int(self.steps.numpy()):
+        steps = known_values(self.steps) if self._average is not None else None
+        if steps is not None and steps == 0:
             # Only where the generator changed: standing statistics are the average's alone.
-            weights = hash(tuple(v.numpy().tobytes() for v in self.generator.variables))
+            values = map(ops.convert_to_numpy, self.generator.variables)
+            weights = hash(tuple(value.tobytes() for value in values))
             if weights != self._averaged_from:
                 self.restart_average()
                 self._averaged_from = weights
@@ -480,9 +478,9 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         """
         _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
         batches.check_given(x, y)
-        if isinstance(x, tf.data.Dataset):
+        if is_tensorflow_dataset(x):
             kwargs.setdefault("shuffle", False)  # Keras's default would only warn here.
-        self._check_scope("fit")
+        backend.check_scope(self._strategy, "fit")
         given = inspect.signature(super().fit).bind_partial(x, y, *args, **kwargs).arguments
         self._check_shares_of_arrays(**given)
         for callback in keras.tree.flatten(given.get("callbacks")):
@@ -491,7 +489,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         for check in self._checks.values():
             check.begin()
         # A worker has its share of the data alone, and a resumed epoch what is left of it.
-        is_whole = given.get("steps_per_epoch") is None and not is_multi_worker(self._strategy)
+        is_whole = given.get("steps_per_epoch") is None and not backend.is_multi_worker(self._strategy)
         is_whole = is_whole and x is given.get("x")
         callbacks = _with_epoch_end(self, given.get("callbacks"), is_whole)
         given.update(x=batches.without_none(x), callbacks=callbacks)
@@ -511,7 +509,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         Raises:
             ValueError: For data that don't fit; their range is checked on the first batch.
         """
-        self._check_scope("evaluate")
+        backend.check_scope(self._strategy, "evaluate")
         bound = inspect.signature(super().evaluate).bind(*args, **kwargs)
         given = bound.arguments
         batches.check_given(given.get("x"), given.get("y"))
@@ -525,7 +523,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         """Trains on one batch, as `keras.Model.train_on_batch` does; data as in `fit`."""
         _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
         batches.check_given(x, y)
-        self._check_scope("train_on_batch")
+        backend.check_scope(self._strategy, "train_on_batch")
         self._checks["fit"].begin(is_new_data=False)
         return super().train_on_batch(x, y, return_dict=return_dict)
 
@@ -533,7 +531,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         """Reports the losses on one batch, as `keras.Model.test_on_batch` does."""
         _refuse_weights(sample_weight=sample_weight)
         batches.check_given(x, y)
-        self._check_scope("test_on_batch")
+        backend.check_scope(self._strategy, "test_on_batch")
         self._checks["evaluate"].begin(is_new_data=False)
         return super().test_on_batch(x, y, return_dict=return_dict)
 
@@ -554,37 +552,33 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         self._check_shares("x", x[count:], validation_size, validation[1], SPLIT)
 
     def _check_shares(self, argument, x, batch_size, steps, advice=None):
-        replicas = self._strategy.num_replicas_in_sync
-        if replicas > 1 and hasattr(x, "shape") and not is_multi_worker(self._strategy):
+        replicas = backend.count_devices(self._strategy)
+        if replicas > 1 and hasattr(x, "shape") and not backend.is_multi_worker(self._strategy):
             batches.check_shares(argument, x.shape[0], batch_size, replicas, steps, advice)
-
-    def _check_scope(self, method, or_outside=True):
-        strategy = tf.distribute.get_strategy()
-        if strategy is self._strategy or (or_outside and not tf.distribute.has_strategy()):
-            return
-        raise ValueError(
-            f"`{method}` must be called under the strategy that the model was built in"
-            f"{', or outside of any' if or_outside else ''}. Received: a model built under "
-            f"{type(self._strategy).__name__}, and the scope of {type(strategy).__name__}"
-        )
 
     def make_train_function(self, force=False):
         self._follow_steps(only_new=True)
         if self.train_function is None or force:
-            if self.distribute_strategy.num_replicas_in_sync > 1:
-                check_replicated(self)
             train_step = self.train_step
             if self._compile_arguments["jit_compile"] is False:
                 train_step = reference_forms()(train_step)
-            self.train_function = make_step_function(self, train_step, self._checks["fit"])
+            self.train_function = backend.make_step_function(
+                self, train_step, self._checks["fit"], is_training=True
+            )
 
     def make_test_function(self, force=False):
         if self.test_function is None or force:
-            check = self._checks["evaluate"]
-            self.test_function = make_step_function(self, self.test_step, check)
+            self.test_function = backend.make_step_function(
+                self, self.test_step, self._checks["evaluate"], is_training=False
+            )
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+    def _symbolic_build(self, iterator=None, data_batch=None):
         """Nothing: the networks are built already, and Keras would use up a batch."""
+
+    _maybe_symbolic_build = _symbolic_build
+
+    def _purge_model_variables(self, **kinds):
+        """Nothing: on JAX, Keras would leave the variables empty during an epoch."""
 
     # Saving
 
@@ -651,7 +645,16 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
 
     def compile_from_config(self, config):
         # `compile` builds both optimizers, so that their slots can be restored.
-        self.compile(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
+        config = {k: keras.saving.deserialize_keras_object(v) for k, v in config.items()}
+        for name, supported in backend.ONLY.items():
+            if config.get(name, supported[-1]) not in supported:
+                warnings.warn(
+                    f"The model was saved with {name}={config[name]}, which "
+                    f"{keras.backend.backend()} can't do: it goes on with {supported[-1]!r}.",
+                    stacklevel=2,
+                )
+                config[name] = supported[-1]
+        self.compile(**config)
 
 
 def _checked_ttur(ttur):
@@ -677,6 +680,15 @@ def _warn_of_unused_methods(model):
             )
 
 
+def _check_supported(name, value):
+    supported = backend.ONLY.get(name, (value,))
+    if value not in supported:
+        raise ValueError(
+            f"`{name}` must be {' or '.join(map(repr, supported))} on the "
+            f"{keras.backend.backend()} backend. Received: {name}={value}"
+        )
+
+
 def _refuse_weights(**weights):
     for name, value in weights.items():
         if value is not None:
@@ -700,6 +712,7 @@ class _EpochEnd(keras.callbacks.Callback):
         self._has_warned = False
 
     def on_epoch_end(self, epoch, logs=None):
+        self.check.at_end()
         for name in ("g_optimizer", "d_optimizer"):
             # Keras's `MultiOptimizer` has several rates, and none of its own.
             rate = getattr(getattr(self.model, name), "learning_rate", None)

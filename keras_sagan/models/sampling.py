@@ -1,7 +1,6 @@
 """What a trained model is used for: images, and where the attention looks."""
 
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
 from keras_sagan.checks import (
@@ -17,6 +16,7 @@ from keras_sagan.layers.self_attention2d import attention_layers, record_attenti
 from keras_sagan.layers.spectral_norm import spectral_norms
 from keras_sagan.models import batches
 from keras_sagan.ops.latent import sample_labels, sample_latents
+from keras_sagan.training import backend
 from keras_sagan.training.step import call
 
 
@@ -75,7 +75,12 @@ class SamplingMixin:
         use_ema = use_ema and self.ema_generator is not None
         inputs = [latents] if labels is None else [latents, labels]
         function = self._generate_function(use_ema)
-        return function(tf.constant(batch_size), *map(tf.constant, inputs)).numpy()
+        images = []
+        for start in range(0, num_images, batch_size):
+            parts = [ops.convert_to_tensor(x[start : start + batch_size]) for x in inputs]
+            with self._step_lock:
+                images.append(function(*parts))
+        return np.concatenate([ops.convert_to_numpy(x) for x in images])
 
     def _labels(self, labels, count, rng):
         if self.num_classes is None:
@@ -101,32 +106,12 @@ class SamplingMixin:
         if use_ema not in self._generate_functions:
             generator = self.ema_generator if use_ema else self.generator
 
-            signature = [
-                tf.TensorSpec((), "int32"),
-                tf.TensorSpec((None, self.latent_dim), "float32"),
-            ]
-            if self.num_classes is not None:
-                signature.append(tf.TensorSpec((None,), "int32"))
+            def function(latents, labels=None):
+                return batches.to_user_space(call(generator, latents, labels, training=False))
 
-            # Traced once, whatever the count and batch.
-            @tf.function(input_signature=signature, autograph=False)
-            def function(batch_size, latents, labels=None):
-                count = tf.shape(latents)[0]
-
-                def add_batch(start, images):
-                    part = slice(start, start + batch_size)
-                    rows = None if labels is None else labels[part]
-                    outputs = call(generator, latents[part], rows, training=False)
-                    images = images.write(start // batch_size, batches.to_user_space(outputs))
-                    return start + batch_size, images
-
-                images = tf.TensorArray("uint8", -(-count // batch_size), infer_shape=False)
-                _, images = tf.while_loop(
-                    lambda start, _: start < count, add_batch, (0, images), parallel_iterations=1
-                )
-                return images.concat()
-
-            self._generate_functions[use_ema] = function
+            self._generate_functions[use_ema] = backend.compiled(
+                function, generator, self.latent_dim, self.num_classes
+            )
         return self._generate_functions[use_ema]
 
     def attention_maps(self, inputs, labels=None, use_ema=True):
@@ -184,16 +169,17 @@ class SamplingMixin:
                 "`attention_maps` needs a network with a SelfAttention2D layer. "
                 f"Received: {network.name} without one"
             )
-        with record_attention_scores(network) as scores:
+        with self._step_lock, record_attention_scores(network) as scores:
             outputs = call(network, inputs, labels, training=False)
         images = batches.to_user_space(outputs if is_latents else inputs)
-        return images.numpy(), {name: value.numpy() for name, value in scores.items()}
+        scores = {name: ops.convert_to_numpy(value) for name, value in scores.items()}
+        return ops.convert_to_numpy(images), scores
 
     def attention_gammas(self):
         """Returns the `gamma` of every attention layer: `{"generator/attention_32": 0.1, …}`."""
         networks = {"generator": self.generator, "discriminator": self.discriminator}
         return {
-            f"{name}/{layer.name}": float(layer.gamma.numpy())
+            f"{name}/{layer.name}": float(ops.convert_to_numpy(layer.gamma))
             for name, network in networks.items()
             for layer in attention_layers(network)
         }

@@ -1,6 +1,7 @@
 """Drawing latents and labels on the host, for pictures and scores.
 
-The latents of training, and those of each replica, are drawn in `keras_sagan.training.tensorflow`.
+The latents of training, and those of each replica, are drawn by the backend: `draw_noise` in
+`keras_sagan.training.{tensorflow,jax,torch}`.
 """
 
 import numpy as np

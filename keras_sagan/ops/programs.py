@@ -1,4 +1,4 @@
-"""The graph that TensorFlow is tracing. Other backends have none."""
+"""The program that TensorFlow or JAX is tracing."""
 
 import contextlib
 
@@ -15,9 +15,13 @@ def current_program():
 
 
 def outside_programs():
-    """A scope in which values are known, even while TensorFlow traces a graph."""
-    if keras.backend.backend() != "tensorflow":
-        return contextlib.nullcontext()
-    import tensorflow as tf
+    """A scope in which values are known, even while a program is traced."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
 
-    return tf.init_scope()
+        return tf.init_scope()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.ensure_compile_time_eval()
+    return contextlib.nullcontext()

@@ -6,7 +6,7 @@
 
 `SAGAN.compile(loss=…, augmentation=…, penalty=…)` fills the slots. Everything is written in
 `keras.ops`. What differs between backends (gradients, random numbers, replicas) is in
-`keras_sagan.training.tensorflow`. A `gan` below is a compiled `SAGAN`.
+`keras_sagan.training.{tensorflow,jax,torch}`. A `gan` below is a compiled `SAGAN`.
 """
 
 import collections
@@ -17,7 +17,8 @@ import keras
 from keras import ops
 
 from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm, ramped_momentum
-from keras_sagan.training import tensorflow as backend
+from keras_sagan.training import backend
+from keras_sagan.training.scope import Scope
 
 RAMP_UP = 0.05  # The half-life of the average is at most this share of the steps taken.
 
@@ -103,7 +104,7 @@ def generator_loss(gan, index, real, latents, labels):
     """
     fake = call(gan.generator, latents, labels, training=True), labels
     fake = augment(gan, index, 1, fake)
-    with keras.StatelessScope():  # The state of D, and its own losses, belong to its own update.
+    with Scope():  # The state of D, and its own losses, belong to its own update.
         if gan.uses_real_logits:
             logits = judge_both(gan, augment(gan, index, 0, real), fake, training=True)
         else:
@@ -159,7 +160,7 @@ def draw_noise(gan, index, batch, step=None):
 
 def discriminator_gradients(gan, index, images, labels, latents, fake_labels):
     """What `update` needs for the discriminator. Nothing is assigned here."""
-    with keras.StatelessScope():  # The state of G moves in its own update only.
+    with Scope():  # The state of G moves in its own update only.
         fake_images = call(gan.generator, latents, fake_labels, training=True)
     real, fake = (images, labels), (ops.stop_gradient(fake_images), fake_labels)
     loss = functools.partial(discriminator_loss, gan, index, real, fake)
@@ -194,7 +195,7 @@ def find_gradients(network, optimizer, loss_function, updates):
             own = [v.regularizer(v) for v in variables if v.regularizer is not None]
         own += scope.losses
         total = sum((ops.cast(x, loss.dtype) for x in own), loss)
-        states = [scope.get_current_value(v) for v in network.variables]
+        states = [scope.assigned(v) for v in network.variables]
         # Gradients are summed over the replicas, whose batches are equally large.
         return optimizer.scale_loss(total / backend.count_replicas()), (loss, logits, states)
 
@@ -220,11 +221,11 @@ def update(network, optimizer, gradients, states, loss, logits):
             if is_updated is not True:
                 state = ops.where(is_updated, ops.cast(state, variable.dtype), variable.value)
             variable.assign(state)
-    optimizer.apply(gradients, network.trainable_variables)
+    backend.apply_gradients(optimizer, gradients, network.trainable_variables)
     return loss, logits, is_updated
 
 
-class Assignments(keras.StatelessScope):
+class Assignments(Scope):
     """Collects what the layers of a network assign and add to the loss.
 
     A layer that assigns a trainable variable in `call`, as Keras's `SpectralNormalization` does,
@@ -287,7 +288,7 @@ def update_average(gan, is_updated=True):
             share = ops.cast(1.0 - momenta.get(id(variable), momentum), variable.dtype)
             moved = mean + share * (value - mean)
             if is_updated is not True:
-                moved = ops.where(is_updated, moved, mean)
+                moved = ops.where(is_updated, moved, mean.value)
             value = ops.where(share == 1, value, moved)
         mean.assign(value)
 

@@ -6,15 +6,14 @@
 import functools
 import itertools
 import os
-import signal
-import threading
 import warnings
 
 import tensorflow as tf
 from keras import tree
 
 from keras_sagan.checks import is_absent
-from keras_sagan.distribution import check_workers_agree
+from keras_sagan.distribution import check_workers_agree, chief_decides
+from keras_sagan.training.interruption import interrupted_at_end
 
 # Gradients
 
@@ -38,20 +37,17 @@ def gradients(function, variables):
     return [None if x is None else tf.convert_to_tensor(x) for x in found], others
 
 
-def input_gradient(function, inputs):
-    """The gradient of the sum of a function with respect to its inputs, differentiable once more.
-
-    Args:
-        function: Function of one tensor, such as a discriminator that already has its labels.
-        inputs: Float tensor.
-
-    Returns:
-        Tensor of the shape of `inputs`.
-    """
+def input_gradient(total, inputs):
+    """The gradient of a scalar function with respect to its inputs, differentiable once more."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(inputs)
-        total = tf.reduce_sum(function(inputs))
-    return tape.gradient(total, inputs)
+        result = total(inputs)
+    return tape.gradient(result, inputs)
+
+
+def apply_gradients(optimizer, gradients, variables):
+    """Updates variables, and the optimizer's own."""
+    optimizer.apply(gradients, variables)
 
 
 # Random numbers
@@ -160,11 +156,54 @@ def share_overflow(gradients):
     return [None if x is None else x + tf.cast(added, x.dtype) for x in gradients]
 
 
+ONLY = {}  # The values of arguments of `compile` that this backend can do, if not all.
+
+
+def current_strategy():
+    """The strategy that is active; TensorFlow has one for a single device too."""
+    return tf.distribute.get_strategy()
+
+
+def count_devices(strategy):
+    """The devices that a batch is shared among."""
+    return strategy.num_replicas_in_sync
+
+
 def is_multi_worker(strategy):
+    """Whether every worker has its own share of the data."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
-def check_tpu(strategy, jit_compile, computes_in_float16):
+def check_built_under(strategy, **owners):
+    """Raises for a network or optimizer that was built outside of the scope of a strategy."""
+    for name, owner in owners.items():
+        for variable in owner.variables:
+            if not strategy.extended.variable_created_in_scope(variable.value):
+                raise ValueError(
+                    f"`{name}` must be built inside the `strategy.scope()` that the model is "
+                    f"built in. Received: a {name} whose {variable.path} was made outside of "
+                    f"{type(strategy).__name__}"
+                )
+
+
+def check_scope(strategy, method, or_outside=True):
+    """Raises unless a method is called under the strategy that its model was built in."""
+    current = current_strategy()
+    if current is strategy or (or_outside and not tf.distribute.has_strategy()):
+        return
+    raise ValueError(
+        f"`{method}` must be called under the strategy that the model was built in"
+        f"{', or outside of any' if or_outside else ''}. Received: a model built under "
+        f"{type(strategy).__name__}, and the scope of {type(current).__name__}"
+    )
+
+
+def same_on_all(strategy, decision):
+    """Returns the chief's decision on all workers."""
+    return chief_decides(strategy, decision)
+
+
+def check_compile(strategy, jit_compile, computes_in_float16):
     """Raises for what a `TPUStrategy` can't do, before it fails obscurely or trains on in silence.
 
     Args:
@@ -221,10 +260,21 @@ def check_replicated(model):
                 )
 
 
+# Inference
+
+
+def compiled(function, network, latent_dim, num_classes):
+    """Compiles a function of latents and labels that calls a network, whatever the batch."""
+    signature = [tf.TensorSpec((None, latent_dim), "float32")]
+    if num_classes is not None:
+        signature.append(tf.TensorSpec((None,), "int32"))
+    return tf.function(function, input_signature=signature, autograph=False)
+
+
 # The loop
 
 
-def make_step_function(model, step, check):
+def make_step_function(model, step, check, is_training):
     """Makes the function that Keras's `fit` and `evaluate` call with an iterator.
 
     Unlike Keras's own it reduces logs in a way that works for several workers, has no
@@ -234,11 +284,14 @@ def make_step_function(model, step, check):
         model: A compiled `SAGAN`.
         step: Its `train_step` or `test_step`.
         check: `BatchCheck`, for errors that a compiled step can't raise.
+        is_training: Boolean, whether it is the first of them.
 
     Returns:
         Function `(iterator) -> logs` that takes `steps_per_execution` steps, or what is left.
     """
     strategy = model.distribute_strategy
+    if is_training and strategy.num_replicas_in_sync > 1:
+        check_replicated(model)
 
     @tf.autograph.experimental.do_not_convert  # As in Keras, whose steps aren't converted either.
     def run(function, *args):
@@ -379,39 +432,3 @@ def has_static_batches(iterator):
 
 def stack(*parts):
     return None if is_absent(parts[0]) else tf.stack(parts)
-
-
-def interrupted_at_end(function):
-    """Delays Ctrl-C until a call of the function ends; a second one doesn't wait.
-
-    A KeyboardInterrupt in the middle of a step leaves variables half updated, and may crash
-    TensorFlow. Handlers that the user has set stay in charge.
-
-    Args:
-        function: Any callable.
-
-    Returns:
-        The same as a callable that raises KeyboardInterrupt at its end, if one came meanwhile.
-    """
-
-    @functools.wraps(function)
-    def wrapped(*args, **kwargs):
-        is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        if not is_default or threading.current_thread() is not threading.main_thread():
-            return function(*args, **kwargs)
-        pressed = []
-
-        def wait(number, frame):
-            pressed.append(number)
-            if len(pressed) > 1:
-                raise KeyboardInterrupt
-
-        signal.signal(signal.SIGINT, wait)
-        try:
-            return function(*args, **kwargs)
-        finally:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            if pressed:
-                raise KeyboardInterrupt
-
-    return wrapped

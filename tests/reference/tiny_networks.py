@@ -18,8 +18,11 @@ LATENT_DIM = 3
 CLASSES = 5
 
 
-def build_generator(num_classes=CLASSES, on_call=None, gamma=0.5):
-    """Every layer of SAGAN's generator once. `on_call(latents, labels)` sees each eager call."""
+def build_generator(num_classes=CLASSES, on_call=None, gamma=0.5, smooth=False):
+    """Every layer of SAGAN's generator once. `on_call(latents, labels)` sees each eager call.
+
+    `smooth=True` has no kinks, at which a difference of rounding becomes one of the gradient.
+    """
     latents, x = 2 * [keras.Input((LATENT_DIM,), name="latents")]
     labels = None if num_classes is None else keras.Input((), dtype="int32", name="labels")
     ids = labels
@@ -29,15 +32,15 @@ def build_generator(num_classes=CLASSES, on_call=None, gamma=0.5):
     x = layers.Reshape((4, 4, 8))(x)
     norm = ConditionalBatchNorm(num_classes or 1, momentum=0.9, name="norm")
     x = norm(x) if ids is None else norm(x, ids)
-    x = layers.ReLU()(x)
+    x = layers.Activation("swish" if smooth else "relu")(x)
     x = layers.UpSampling2D()(x)
-    x = attention(x, gamma)
+    x = attention(x, gamma, pool_size=1 if smooth else 2)
     x = SNConv2D(SHAPE[-1], 3, padding="same", name="last")(x)
     images = layers.Activation("tanh", dtype="float32")(x)
     return keras.Model(latents if labels is None else [latents, labels], images, name="generator")
 
 
-def build_discriminator(num_classes=CLASSES, on_call=None, gamma=0.5):
+def build_discriminator(num_classes=CLASSES, on_call=None, gamma=0.5, smooth=False):
     """Every layer of SAGAN's discriminator once."""
     images, x = 2 * [keras.Input(SHAPE, name="images")]
     labels = None if num_classes is None else keras.Input((), dtype="int32", name="labels")
@@ -45,8 +48,8 @@ def build_discriminator(num_classes=CLASSES, on_call=None, gamma=0.5):
     if on_call is not None:
         x, ids = _spy(on_call, x, ids)
     x = SNConv2D(8, 3, padding="same", name="first")(x)
-    x = layers.ReLU()(x)
-    x = attention(x, gamma)
+    x = layers.Activation("swish" if smooth else "relu")(x)
+    x = attention(x, gamma, pool_size=1 if smooth else 2)
     features = keras.ops.sum(x, axis=(1, 2))
     logits = SNDense(1, name="logits", dtype="float32")(features)
     if labels is None:
@@ -60,18 +63,20 @@ def _spy(on_call, x, ids):
     return Spy(on_call)(x, ids) if ids is not None else (Spy(on_call)(x), None)
 
 
-def attention(x, gamma):
-    layer = SelfAttention2D(key_reduction=4, name="attention")
+def attention(x, gamma, pool_size=2):
+    layer = SelfAttention2D(key_reduction=4, pool_size=pool_size, name="attention")
     x = layer(x)
     layer.gamma.assign(gamma)  # At 0 it would hide what the attention does.
     return x
 
 
-def build_sagan(num_classes=CLASSES, on_generator=None, on_discriminator=None, **kwargs):
+def build_sagan(
+    num_classes=CLASSES, on_generator=None, on_discriminator=None, smooth=False, **kwargs
+):
     kwargs = {"seed": 7, **kwargs}
     return SAGAN(
-        build_generator(num_classes, on_generator),
-        build_discriminator(num_classes, on_discriminator),
+        build_generator(num_classes, on_generator, smooth=smooth),
+        build_discriminator(num_classes, on_discriminator, smooth=smooth),
         LATENT_DIM,
         num_classes,
         **kwargs,

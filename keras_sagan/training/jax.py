@@ -1,0 +1,281 @@
+"""JAX's part of a training step: gradients, random numbers, devices, and the loop.
+
+`keras_sagan.training.step` has the algorithm and calls what is here. On JAX a step is a pure
+function of all variables: here a scope collects what the step assigns. Under `keras.distribution`
+it is written for the global batch, which JAX shares among the devices.
+"""
+
+import functools
+
+import jax
+import keras
+from keras import ops
+
+from keras_sagan.training.interruption import interrupted_at_end
+from keras_sagan.training.scope import Scope
+
+# Gradients
+
+
+def gradients(function, variables):
+    """Differentiates a function that returns a scalar and anything else.
+
+    Args:
+        function: Function without arguments, `() -> (scalar, others)`.
+        variables: List of `keras.Variable`.
+
+    Returns:
+        Tuple of the list of gradients, zeros for a variable that isn't used, and the others.
+    """
+
+    def of_values(values):
+        with Scope(zip(variables, values)):
+            return function()
+
+    return jax.grad(of_values, has_aux=True)([variable.value for variable in variables])
+
+
+def input_gradient(total, inputs):
+    """The gradient of a scalar function with respect to its inputs, differentiable once more."""
+    return jax.grad(total)(inputs)
+
+
+def apply_gradients(optimizer, gradients, variables):
+    """Updates variables, and the optimizer's own.
+
+    Keras's loss scale assigns inside of a condition, which JAX can't compile: here both outcomes
+    are computed.
+    """
+    if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer.apply(gradients, variables)
+        return
+    is_finite = optimizer.check_finite(gradients)
+    scale, count = optimizer.dynamic_scale, optimizer.step_counter
+    with Scope() as scope:
+        optimizer.inner_optimizer.apply([x / scale for x in gradients], variables)
+    for variable in [*variables, *optimizer.inner_optimizer.variables]:
+        value = scope.assigned(variable)
+        if value is not None:
+            variable.assign(ops.where(is_finite, value, variable.value))
+    is_time = count == optimizer.dynamic_growth_steps - 1
+    factor = ops.where(is_finite, ops.where(is_time, 2.0, 1.0), 0.5)
+    count.assign(ops.where(ops.logical_and(is_finite, ops.logical_not(is_time)), count + 1, 0))
+    scale.assign(scale * factor)
+
+
+# Random numbers
+
+
+def draw_noise(seed, batch, latent_dim, num_classes=None):
+    """Draws latents and labels.
+
+    Args:
+        seed: Tuple of integers or integer tensors, first the model's seed. The draws of two
+            different tuples are independent.
+        batch: Integer, the images of the global batch.
+        latent_dim: Positive integer.
+        num_classes: Positive integer, or `None` for no labels.
+
+    Returns:
+        Tuple of standard normal latents, float32 of shape `(batch, latent_dim)`, and uniform
+        labels, int32 of shape `(batch,)`, or `None`.
+    """
+    latent_key, label_key = jax.random.split(_key(seed))
+    latents = _shared(jax.random.normal(latent_key, (batch, latent_dim)))
+    if num_classes is None:
+        return latents, None
+    return latents, _shared(jax.random.randint(label_key, (batch,), 0, num_classes))
+
+
+def draw_uniform(seed, batch, columns):
+    """Draws float32 numbers in [0, 1), of shape `(batch, columns)`; `seed` as in `draw_noise`."""
+    return _shared(jax.random.uniform(_key(seed), (batch, columns)))
+
+
+def _key(seed):
+    first, *others = (ops.cast(x, "uint32") for x in seed)
+    return functools.reduce(jax.random.fold_in, others, jax.random.key(first, impl="threefry2x32"))
+
+
+def _shared(tensor):
+    """Has the devices of a distribution share a tensor by images, as they share the data."""
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return tensor
+    layout = distribution.get_data_layout(tensor.shape)
+    return keras.distribution.distribute_tensor(tensor, layout)
+
+
+# Devices
+
+ONLY = {}  # The values of arguments of `compile` that this backend can do, if not all.
+
+
+def current_strategy():
+    """The distribution that is active, or `None`."""
+    return keras.distribution.distribution()
+
+
+def count_devices(strategy):
+    """The devices that a batch is shared among."""
+    if strategy is None:
+        return 1
+    mesh = strategy.device_mesh
+    return mesh.shape[mesh.axis_names.index(strategy.batch_dim_name)]
+
+
+def count_replicas():
+    """The parts of a batch that have a step each: JAX's devices share one."""
+    return 1
+
+
+def is_multi_worker(strategy):
+    """Whether every worker has its own share of the data."""
+    return jax.process_count() > 1
+
+
+def check_built_under(strategy, **owners):
+    """Raises for a network or optimizer that was built before the distribution was set."""
+    for name, owner in owners.items():
+        for variable in owner.variables if strategy is not None else ():
+            if isinstance(variable.value.sharding, jax.sharding.SingleDeviceSharding):
+                raise ValueError(
+                    f"`{name}` must be built after `keras.distribution.set_distribution`, or in "
+                    f"the distribution's `scope()`. Received: a {name} whose {variable.path} was "
+                    f"made before {type(strategy).__name__} was set"
+                )
+
+
+def check_scope(strategy, method, or_outside=True):
+    """Raises unless a method is called under the distribution that its model was built in."""
+    current = current_strategy()
+    if current is not strategy:
+        built, called = (
+            "no distribution" if x is None else type(x).__name__ for x in (strategy, current)
+        )
+        raise ValueError(
+            f"`{method}` must be called under the distribution that the model was built in: set "
+            "it before the networks are built. Received: a model built under "
+            f"{built}, and {called} now"
+        )
+
+
+def same_on_all(strategy, decision):
+    """Returns the decision, which every process finds alike."""
+    return decision
+
+
+def check_compile(strategy, jit_compile, computes_in_float16):
+    """Nothing: JAX can do all of it."""
+
+
+def traced_once(gan, function, count=1):
+    """Returns `function(gan, …)` without its first argument; JAX traces the whole step."""
+    return functools.partial(function, gan)
+
+
+def share_overflow(gradients):
+    """Returns the gradients: those of the global batch are the same on all devices."""
+    return gradients
+
+
+# Inference
+
+
+def compiled(function, network, latent_dim, num_classes):
+    """Compiles a function of latents and labels that calls a network."""
+    variables = network.variables
+
+    @jax.jit
+    def run(values, *inputs):
+        with Scope(zip(variables, values)):
+            return function(*inputs)
+
+    def padded(*inputs):
+        # To a power of two, as each size is compiled anew.
+        count = inputs[0].shape[0]
+        missing = (1 << (count - 1).bit_length()) - count
+        inputs = [ops.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in inputs]
+        return run([variable.value for variable in variables], *inputs)[:count]
+
+    return padded
+
+
+# The loop
+
+
+def make_step_function(model, step, check, is_training):
+    """Makes the function that Keras's `fit` and `evaluate` call with their state and an iterator.
+
+    Unlike Keras's own it gives each variable its new value after every step. Callbacks and other
+    threads then find them, and what a callback assigns counts, without a call of
+    `jax_state_sync`; and an interrupt leaves the last whole step.
+
+    Args:
+        model: A compiled `SAGAN`.
+        step: Its `train_step` or `test_step`.
+        check: `BatchCheck`, for errors that a compiled step can't raise.
+        is_training: Boolean, whether it is the first of them.
+
+    Returns:
+        Function `(state, iterator) -> (logs, state)` that takes `steps_per_execution` steps, or
+        what is left.
+    """
+
+    def groups():
+        """The variables of Keras's state, in its order."""
+        yield model.trainable_variables
+        yield model.non_trainable_variables
+        if is_training:
+            yield model.optimizer.variables
+        yield model.metrics_variables
+
+    def pure_step(state, data):
+        pairs = [pair for group, values in zip(groups(), state) for pair in zip(group, values)]
+        with Scope(pairs):
+            logs = step(data)
+            return logs, tuple([variable.value for variable in group] for group in groups())
+
+    if model.jit_compile and not model.run_eagerly:
+        shardings = None
+        if keras.distribution.distribution() is not None:
+            shardings = None, tuple([v.value.sharding for v in group] for group in groups())
+        pure_step = jax.jit(pure_step, donate_argnums=0, out_shardings=shardings)
+
+    def next_batch(iterator):
+        try:
+            return next(iterator)
+        except ValueError as error:
+            if "divisible" not in str(error):
+                raise
+            raise ValueError(
+                f"`{check.argument}` must yield batches that the devices divide: use "
+                "drop_remainder=True and a batch that is a multiple of "
+                f"{count_devices(current_strategy())}. Received: a batch of which JAX says: {error}"
+            ) from error
+
+    @interrupted_at_end
+    def function(state, iterator):
+        for taken in range(model.steps_per_execution):
+            try:
+                data = next_batch(iterator)
+            except StopIteration:
+                if taken:
+                    break
+                check.at_end()
+                raise
+            parts = data if isinstance(data, (tuple, list)) else (data,)
+            is_first = not check.has_passed
+            check([parts])
+            check.check_sizes([parts[0].shape[0]], 1)
+            if is_first:
+                model._see_first_batch(parts)
+            with model._step_lock:  # JAX takes the memory of the old values for the new ones.
+                logs, state = pure_step(state, data)
+                for group, values in zip(groups(), state):
+                    for variable, value in zip(group, values):
+                        variable._value = value  # `assign` would copy each between devices.
+                model._jax_state_synced = True  # Keras reads the variables before the next step.
+        return logs, state
+
+    return function

@@ -1,0 +1,154 @@
+"""Trains a tiny SAGAN on the backend of KERAS_BACKEND, as `test_backends.py` asks for.
+
+    python backend_target.py FOLDER            writes FOLDER/SETTING-BACKEND.npz
+    python backend_target.py FOLDER DEVICES    the same on several devices of JAX's, for some
+
+Weights, latents, labels and batches are the same on every backend. A folder with `saved.keras` has
+a model that goes on training: `continued-BACKEND.npz` is how it ends, and `saved-BACKEND.keras`
+the model then.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "reference"))
+
+import keras
+import numpy as np
+import tiny_networks as tiny
+from keras import ops
+
+import keras_sagan  # Before `load_model`: it registers the classes.
+from keras_sagan.training import backend, input_gradient
+
+STEPS, BATCH, RATE = 20, 8, 0.0005
+SIZES = {
+    ("generator", "query"): 0.003,
+    ("generator", "key"): 0.003,
+    ("generator", "start"): 0.04,
+    ("generator", "output"): 0.06,
+    ("discriminator", "query"): 0.03,
+    ("discriminator", "key"): 0.03,
+    ("discriminator", "logits"): 0.5,
+}
+BACKEND = keras.backend.backend()
+
+
+def flipped(images, uniform):
+    uniform(1)  # Drawn as in an augmentation, and left: each backend has its own numbers.
+    return ops.flip(images, axis=2)
+
+
+def r1(judge, real, fake):
+    images, labels = real
+    gradient = input_gradient(lambda x: judge(x, labels), images)
+    return 0.05 * ops.mean(ops.sum(ops.square(gradient), axis=(1, 2, 3)))
+
+
+def g_relativistic(real_logits, fake_logits):
+    return ops.mean(ops.softplus(real_logits - fake_logits))
+
+
+def d_relativistic(real_logits, fake_logits):
+    return ops.mean(ops.softplus(fake_logits - real_logits))
+
+
+SETTINGS = {
+    "conditional": ({"d_steps": 2, "ema_momentum": 0.9}, {}),
+    "unconditional": ({"num_classes": None}, {}),
+    "slots": (
+        {},
+        {"augmentation": flipped, "penalty": r1, "loss": (g_relativistic, d_relativistic)},
+    ),
+    # A loss without a kink, as rounding is coarse.
+    "mixed_bfloat16": ({"ema_momentum": 0.9}, {"loss": "non_saturating"}),
+    "mixed_float16": ({"ema_momentum": 0.9}, {"loss": "non_saturating"}),  # With two loss scales that grow.
+}
+
+
+def known_noise(seed, batch, latent_dim, num_classes=None):
+    """In place of a backend's own: equal latents and labels, by step and update."""
+    _, step, index = seed
+    rng = np.random.default_rng(1)
+    latents = rng.standard_normal((STEPS + 4, 3, batch, latent_dim)).astype("float32")
+    labels = rng.integers(0, tiny.CLASSES, (STEPS + 4, 3, batch)).astype("int32")
+    place = ops.cast(step, "int32") * 3 + ops.cast(index, "int32")
+    latents, labels = (
+        ops.take(x.reshape(-1, *x.shape[2:]), place, axis=0) for x in (latents, labels)
+    )
+    return latents, None if num_classes is None else labels
+
+
+def give_known_weights(model):
+    rng = np.random.default_rng(2)
+    for network in (model.generator, model.discriminator):
+        for variable in network.variables:
+            layer, name = variable.path.split("/")[-2:]
+            value = rng.standard_normal(variable.shape)
+            if name == "vector_u":
+                variable.assign(value / np.linalg.norm(value))
+            elif name in ("kernel", "embeddings"):
+                # A normalized kernel moves by a share that falls with its size: all shall move.
+                size = SIZES.get((network.name, layer), 0.15)
+                variable.assign(size * value / np.sqrt(np.prod(variable.shape[:-1])))
+
+
+def train(model, start, steps):
+    """Trains with known batches; returns all variables, by name, and the last logits."""
+    for step in range(start, start + steps):
+        labels = None if model.num_classes is None else tiny.labels(BATCH, seed=step)
+        # Brighter than the fakes, so that biases have gradients that are more than rounding.
+        model.train_on_batch(0.5 * tiny.images(BATCH, seed=step) + 0.5, labels)
+    return state(model)
+
+
+def state(model):
+    found = {f"{i:03d} {v.name}": ops.convert_to_numpy(v) for i, v in enumerate(model.variables)}
+    for name in ("g_optimizer", "d_optimizer"):
+        variables = getattr(model, name).variables
+        found |= {
+            f"{name} {i:03d} {v.path.split('/')[-1]}": ops.convert_to_numpy(v)
+            for i, v in enumerate(variables)
+        }
+    inputs = [tiny.images(BATCH), tiny.labels(BATCH)]
+    inputs = inputs[0] if model.num_classes is None else inputs
+    found["logits"] = ops.convert_to_numpy(model.discriminator(inputs))
+    return {name: np.asarray(value, "float64") for name, value in found.items()}
+
+
+def main(folder, devices=None):
+    backend.draw_noise = known_noise
+    name = BACKEND if devices is None else f"{BACKEND}-{devices}"
+    if devices is not None:
+        assert len(keras.distribution.list_devices()) == devices
+        keras.distribution.set_distribution(keras.distribution.DataParallel())
+    for setting, (arguments, compiled) in SETTINGS.items():
+        if devices is not None and setting not in ("conditional", "mixed_float16"):
+            continue
+        policy = setting if setting.startswith("mixed") else "float32"
+        keras.config.set_dtype_policy(policy)
+        model = tiny.build_sagan(smooth=True, **arguments)
+        give_known_weights(model)
+        if model.ema_momentum:
+            model.restart_average()
+        optimizers = tiny.sgd(RATE)
+        if policy == "mixed_float16":
+            scaled = {"initial_scale": 64.0, "dynamic_growth_steps": 6}
+            for key, optimizer in optimizers.items():
+                optimizers[key] = keras.optimizers.LossScaleOptimizer(optimizer, **scaled)
+        model.compile(**optimizers, **compiled)
+        write(folder / f"{setting}-{name}.npz", state(model), train(model, 0, STEPS))
+    keras.config.set_dtype_policy("float32")
+    if (folder / "saved.keras").exists():
+        model = keras.saving.load_model(folder / "saved.keras")
+        assert isinstance(model, keras_sagan.SAGAN)
+        write(folder / f"continued-{name}.npz", state(model), train(model, 3, 3))
+        model.save(folder / f"saved-{name}.keras")
+
+
+def write(path, before, after):
+    np.savez(path, **{f"before {key}": value for key, value in before.items()}, **after)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

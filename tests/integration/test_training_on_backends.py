@@ -1,0 +1,98 @@
+"""A training step is the same on TensorFlow, JAX and PyTorch, and so are files."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import backend_target
+import keras
+import numpy as np
+import pytest
+import tiny_networks as tiny
+
+from keras_sagan.training import backend as backend_in_use
+
+pytestmark = pytest.mark.slow
+SHARES = {"mixed_bfloat16": 5e-2, "mixed_float16": 5e-2}  # Of the length of a change; or 1e-4.
+ROUNDING = 3e-7  # Of a variable's length: few steps in float32, where it hardly changes.
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What TensorFlow makes of every setting, and a model in the middle of its training."""
+    folder = tmp_path_factory.mktemp("backends")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend_in_use, "draw_noise", backend_in_use.draw_noise)  # Put back later.
+        backend_target.main(folder)
+        keras.utils.set_random_seed(0)
+        model = tiny.build_sagan(ema_momentum=0.9, smooth=True)
+        model.compile(keras.optimizers.Adam(1e-3), keras.optimizers.Adam(4e-3))
+        backend_target.train(model, 0, 3)
+        model.save(folder / "saved.keras")
+        before = backend_target.state(model)
+        backend_target.write(
+            folder / "continued-tensorflow.npz", before, backend_target.train(model, 3, 3)
+        )
+    return folder
+
+
+def run(backend, folder, *arguments, **environment):
+    result = subprocess.run(
+        [sys.executable, backend_target.__file__, str(folder), *arguments],
+        env={
+            **os.environ,
+            "KERAS_BACKEND": backend,
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+
+
+def assert_close(expected, found, share):
+    """By the length of each variable's change."""
+    expected, found = dict(np.load(expected)), dict(np.load(found))
+    assert list(expected) == list(found)
+    for name, value in expected.items():
+        if name.startswith("before "):
+            continue
+        before = expected[f"before {name}"]
+        change, length = np.linalg.norm(value - before), np.linalg.norm(before)
+        if "kernel" in name and "optimizer" not in name:
+            assert change > 0.01 * length, name
+        error = np.linalg.norm(found[name] - value)
+        assert error <= share * change + ROUNDING * length, (name, error, change)
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_equals_tensorflow(backend, folder):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    run(backend, folder)
+    for setting in backend_target.SETTINGS:
+        own = folder / f"{setting}-{backend}.npz"
+        assert_close(folder / f"{setting}-tensorflow.npz", own, SHARES.get(setting, 1e-4))
+    # A file of TensorFlow's goes on, with the optimizers' slots, and comes back as it was.
+    assert_close(folder / "continued-tensorflow.npz", folder / f"continued-{backend}.npz", 1e-3)
+    model = keras.saving.load_model(folder / f"saved-{backend}.keras")
+    ended = dict(np.load(folder / f"continued-{backend}.npz"))
+    for name, value in backend_target.state(model).items():
+        if name != "logits":
+            np.testing.assert_array_equal(value, ended[name], err_msg=name)
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_devices_of_jax_equal_one(devices, folder):
+    pytest.importorskip("jax")
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    if not (folder / "conditional-jax.npz").exists():
+        run("jax", folder)
+    run("jax", folder, str(devices), XLA_FLAGS=flags)
+    for setting, share in (("conditional", 1e-5), ("mixed_float16", 5e-2)):
+        own = folder / f"{setting}-jax-{devices}.npz"
+        assert_close(folder / f"{setting}-jax.npz", own, share)
