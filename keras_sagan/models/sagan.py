@@ -132,7 +132,9 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         check_owner_of_devices()
         self._strategy = backend.current_strategy()
         backend.check_built_under(self._strategy, generator=generator, discriminator=discriminator)
-        self._step_lock = threading.RLock()  # Held while another thread must not read the variables.
+        self._step_lock = (
+            threading.RLock()
+        )  # Held while another thread must not read the variables.
         self._average = None
         if ema_momentum is not None:
             self._average = copy_network(generator)
@@ -478,6 +480,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         """
         _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
         batches.check_given(x, y)
+        steps_before = known_values(self.steps)
         if is_tensorflow_dataset(x):
             kwargs.setdefault("shuffle", False)  # Keras's default would only warn here.
         backend.check_scope(self._strategy, "fit")
@@ -489,13 +492,18 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         for check in self._checks.values():
             check.begin()
         # A worker has its share of the data alone, and a resumed epoch what is left of it.
-        is_whole = given.get("steps_per_epoch") is None and not backend.is_multi_worker(self._strategy)
+        is_whole = given.get("steps_per_epoch") is None and not backend.is_multi_worker(
+            self._strategy
+        )
         is_whole = is_whole and x is given.get("x")
         callbacks = _with_epoch_end(self, given.get("callbacks"), is_whole)
         given.update(x=batches.without_none(x), callbacks=callbacks)
         if "validation_data" in given:
             given["validation_data"] = batches.without_none(given["validation_data"])
-        return super().fit(**given)
+        history = super().fit(**given)
+        if history.epoch and known_values(self.steps) == steps_before:
+            self._checks["fit"].at_end()  # On PyTorch, Keras says nothing of empty data.
+        return history
 
     def evaluate(self, *args, **kwargs):
         """Reports the losses on other data; the same for the same data, at the same weights.
@@ -517,7 +525,9 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         if not kwargs.get("_use_cached_eval_dataset"):  # Keras's own, in `fit`.
             self._checks["evaluate"].begin()
         given["x"] = batches.without_none(given["x"])
-        return super().evaluate(*bound.args, **bound.kwargs)
+        results = super().evaluate(*bound.args, **bound.kwargs)
+        self._checks["evaluate"].at_end()
+        return results
 
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
         """Trains on one batch, as `keras.Model.train_on_batch` does; data as in `fit`."""
@@ -712,7 +722,6 @@ class _EpochEnd(keras.callbacks.Callback):
         self._has_warned = False
 
     def on_epoch_end(self, epoch, logs=None):
-        self.check.at_end()
         for name in ("g_optimizer", "d_optimizer"):
             # Keras's `MultiOptimizer` has several rates, and none of its own.
             rate = getattr(getattr(self.model, name), "learning_rate", None)

@@ -5,7 +5,7 @@ import sys
 
 import keras
 
-from keras_sagan.training.scope import Scope
+from keras_sagan.training.scope import LayerScope
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -30,7 +30,7 @@ def input_gradient(function, inputs):
     """
 
     def total(inputs):
-        with Scope():
+        with LayerScope():
             return keras.ops.sum(function(inputs))
 
     return backend.input_gradient(total, inputs)
@@ -51,7 +51,9 @@ def check_owner_of_devices():
         )
     distribution = keras.distribution.distribution()
     if name != "jax" and distribution is not None:
-        advice = "`keras_sagan.distribution.make_strategy`" if name == "tensorflow" else "one device"
+        advice = (
+            "`keras_sagan.distribution.make_strategy`" if name == "tensorflow" else "one device"
+        )
         raise ValueError(
             f"A `keras.distribution` belongs to the JAX backend: use {advice} on {name}. "
             f"Received: {type(distribution).__name__}"

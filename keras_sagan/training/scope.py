@@ -1,6 +1,7 @@
-"""A stateless scope that works inside of another one."""
+"""Stateless scopes that work inside of each other."""
 
 import keras
+from keras import ops
 
 
 class Scope(keras.StatelessScope):
@@ -21,3 +22,20 @@ class Scope(keras.StatelessScope):
     def assigned(self, variable):
         """Returns the value that a variable was given or assigned here, or `None`."""
         return super().get_current_value(variable)
+
+
+class LayerScope(Scope):
+    """Keeps what layers assign.
+
+    A layer that assigns a trainable variable in `call`, as Keras's `SpectralNormalization` does,
+    uses the new value from there on. The variable's gradient is then that of the new value, as in
+    a plain training loop.
+    """
+
+    def add_update(self, update):
+        variable, value = update
+        if variable.trainable:
+            # The new value, with the gradient of the variable.
+            old = ops.cast(variable.value, value.dtype)
+            value = ops.stop_gradient(value) + (old - ops.stop_gradient(old))
+        super().add_update((variable, value))

@@ -18,7 +18,7 @@ from keras import ops
 
 from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm, ramped_momentum
 from keras_sagan.training import backend
-from keras_sagan.training.scope import Scope
+from keras_sagan.training.scope import LayerScope, Scope
 
 RAMP_UP = 0.05  # The half-life of the average is at most this share of the steps taken.
 
@@ -225,12 +225,8 @@ def update(network, optimizer, gradients, states, loss, logits):
     return loss, logits, is_updated
 
 
-class Assignments(Scope):
+class Assignments(LayerScope):
     """Collects what the layers of a network assign and add to the loss.
-
-    A layer that assigns a trainable variable in `call`, as Keras's `SpectralNormalization` does,
-    uses the new value from there on. The variable's gradient is then that of the new value, as in
-    a plain training loop.
 
     The moving statistics of Keras's batch norms forget their initial values, as those of
     `ConditionalBatchNorm` do: with a momentum of 0.99 they would keep 13 % of them for 200 steps.
@@ -246,10 +242,6 @@ class Assignments(Scope):
         variable, value = update
         if id(variable) in self._momenta:
             value = self._ramped(variable, value)
-        elif variable.trainable:
-            # The new value, with the gradient of the variable.
-            old = ops.cast(variable.value, value.dtype)
-            value = ops.stop_gradient(value) + (old - ops.stop_gradient(old))
         super().add_update((variable, value))
 
     def _ramped(self, variable, value):

@@ -62,7 +62,10 @@ SETTINGS = {
     ),
     # A loss without a kink, as rounding is coarse.
     "mixed_bfloat16": ({"ema_momentum": 0.9}, {"loss": "non_saturating"}),
-    "mixed_float16": ({"ema_momentum": 0.9}, {"loss": "non_saturating"}),  # With two loss scales that grow.
+    "mixed_float16": (
+        {"ema_momentum": 0.9},
+        {"loss": "non_saturating"},
+    ),  # With two loss scales that grow.
 }
 
 
