@@ -93,7 +93,7 @@ def draw_uniform(seed, batch, columns):
 
 
 def _key(seed):
-    first, *others = (ops.cast(x, "uint32") for x in seed)
+    first, *others = (jax.numpy.asarray(x).astype("uint32") for x in seed)  # -1 wraps around.
     return functools.reduce(jax.random.fold_in, others, jax.random.key(first, impl="threefry2x32"))
 
 
@@ -246,7 +246,7 @@ def make_step_function(model, step, check, is_training):
         try:
             return next(iterator)
         except ValueError as error:
-            if "divisible" not in str(error):
+            if "divide" not in str(error):
                 raise
             raise ValueError(
                 f"`{check.argument}` must yield batches that the devices divide: use "
