@@ -42,7 +42,7 @@ TEST = ["pytest>=8.0", "pytest-xdist>=3.5", "scipy>=1.11", "jax", "prdc>=0.2"]
 setup(
     name="keras_sagan",
     version=read_version(),
-    description="Self-Attention Generative Adversarial Networks for Keras 3 and TensorFlow.",
+    description="Self-Attention GAN for Keras 3 on TensorFlow, JAX and PyTorch.",
     long_description=read_long_description(),
     long_description_content_type="text/markdown",
     author="The keras_sagan authors",

@@ -1,4 +1,7 @@
-"""Self-Attention GAN for Keras 3: layers for any GAN, and a model that trains with `fit`."""
+"""Self-Attention GAN for Keras 3 on TensorFlow, JAX and PyTorch.
+
+It has layers for any GAN, and a model that trains with `fit`.
+"""
 
 import os
 import sys

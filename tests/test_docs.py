@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import os
 import pkgutil
 import re
 import shlex
@@ -14,6 +15,7 @@ import types
 import zlib
 from pathlib import Path
 
+import keras
 import pytest
 
 import keras_sagan
@@ -47,6 +49,53 @@ def test_python_blocks(name, tmp_path, monkeypatch):
     names = {}
     for number, block in enumerate([*setup, *blocks(text, "python")]):
         exec(compile(block, f"block {number} of {name}", "exec"), names)
+
+
+# What `importlib` finds where TensorFlow isn't installed.
+WITHOUT_TENSORFLOW = """
+from importlib.machinery import PathFinder
+
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *rest: (
+    None if name.startswith("tensorflow") else find(name, *rest)
+)
+"""
+OTHER_BACKENDS = {"jax": "JAX", "torch": "PyTorch"}  # And the titles of their blocks.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", OTHER_BACKENDS)
+def test_python_blocks_of_another_backend(backend, tmp_path):
+    """In a process of their own, where TensorFlow isn't installed."""
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    text = (DOCS / "guides" / "backends.md").read_text(encoding="utf-8")
+    code = blocks(text, f'python title="{OTHER_BACKENDS[backend]}"')
+    assert code
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join([WITHOUT_TENSORFLOW, *code])],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # A program that runs twice.
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",  # Of JAX, for distributions.
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    assert int(model.steps.numpy()) == 2 and model.generate(2, seed=0).shape == (2, 32, 32, 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_blocks_with_a_title_are_run(name):
+    text = (DOCS / name).read_text(encoding="utf-8")
+    found = re.findall(r"^```python +(.+)$", text, re.MULTILINE)
+    known = {f'title="{title}"' for title in OTHER_BACKENDS.values()}
+    assert set(found) <= (known if name == "guides/backends.md" else set())
 
 
 @pytest.mark.parametrize("path", [*PAGES, ROOT / "README.md"], ids=lambda path: path.name)
@@ -90,6 +139,15 @@ def test_the_table_of_the_paper_names_files_and_tests_that_are_there():
                 source = (ROOT / "tests" / path).read_text(encoding="utf-8")
                 assert f"\ndef {name}(" in source, f"{path}: {name}"
         assert tests or "not reproduced: no" in row, row
+
+
+def test_tests_of_the_table_of_backends_are_there():
+    text = (DOCS / "support.md").read_text(encoding="utf-8").split("## On JAX and PyTorch")[1]
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")]
+    for line in text.splitlines():
+        names = re.findall(r"`(test_\w+)`", line)
+        assert all(any(f"\ndef {name}(" in source for source in sources) for name in names), line
+        assert names or not line.startswith("|") or "works" not in line, line
 
 
 def test_pictures_of_the_pages_are_there():
@@ -139,6 +197,8 @@ def public_names():
     """
     names = set()
     for found in pkgutil.walk_packages(keras_sagan.__path__, "keras_sagan."):
+        if found.name in ("keras_sagan.training.jax", "keras_sagan.training.torch"):
+            continue  # For the package alone, and not for this backend.
         module = importlib.import_module(found.name)
         own = [
             name

@@ -43,12 +43,12 @@ class SampleGrid(keras.callbacks.Callback):
             Defaults to `1`.
         gif: Boolean. Whether to put all grids of the directory into `samples.gif` when training
             ends, those of an earlier part of the run too. Defaults to `False`.
-        log_dir: String or path. A folder of TensorBoard's, which gets the grids as `samples`.
-            Defaults to `None`.
+        log_dir: String or path. A folder of TensorBoard's, which gets the grids as `samples`; it
+            needs TensorFlow to be installed. Defaults to `None`.
 
     Raises:
         ValueError: If an argument is out of range or, when training begins, doesn't fit the model.
-        ImportError: If pillow isn't installed.
+        ImportError: If pillow isn't installed, or TensorFlow isn't for a `log_dir`.
 
     Example:
 

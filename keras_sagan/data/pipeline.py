@@ -127,6 +127,7 @@ def make_dataset(
     Raises:
         ValueError: If an array has the wrong rank, dtype or length, the images don't fill a batch,
             or an argument is out of range.
+        ImportError: If TensorFlow isn't installed.
 
     Example:
 

@@ -53,7 +53,8 @@ class TFGANInception:
             For a `sha256` that isn't one.
         RuntimeError: On the first call, if the handle can't be fetched, or would have to be
             without a `sha256`. The message says what to download and where to put it.
-        ImportError: On the first call with a TF-Hub handle, if `tensorflow_hub` is missing.
+        ImportError: On the first call, if TensorFlow isn't installed, which loads it on every
+            backend; with a TF-Hub handle also if `tensorflow_hub` is missing.
 
     Example:
 

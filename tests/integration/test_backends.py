@@ -23,7 +23,10 @@ WHAT = (
         TESTS / "callbacks" / f"test_{name}.py"
         for name in ("run_history", "sample_grid", "stop_any_model")
     ),
-    *(TESTS / "metrics" / f"test_{name}.py" for name in ("extractors", "grey_classifier")),
+    *(
+        TESTS / "metrics" / f"test_{name}.py"
+        for name in ("extractors", "grey_classifier", "inception")
+    ),
     TESTS / "integration" / "other_backends.py",
 )
 
