@@ -44,6 +44,7 @@ def run(backend, folder, *arguments, **environment):
             **os.environ,
             "KERAS_BACKEND": backend,
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "OMP_NUM_THREADS": "1",
             **environment,
         },
         capture_output=True,
