@@ -83,8 +83,6 @@ def test_imports(name):
             known = sys.stdlib_module_names | {"numpy", "keras"}
             assert top in known, f"{name} imports {imported}"
         if unit == "ops" and top != "keras_sagan":
-            is_allowed = (
-                top in OPS_MAY_USE | {"tensorflow", "jax"} or top in sys.stdlib_module_names
-            )
-            assert is_allowed, f"{name} imports {imported}"
+            allowed = OPS_MAY_USE | {"tensorflow", "jax"} | sys.stdlib_module_names
+            assert top in allowed, f"{name} imports {imported}"
         assert imported not in ("keras.src", "keras_src") and not imported.startswith("keras.src.")

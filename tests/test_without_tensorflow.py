@@ -21,9 +21,10 @@ import keras
 import keras_sagan
 import numpy as np
 
-ONLY_FOR_TENSORFLOW = ("keras_sagan.ops.cpu", "keras_sagan.training.tensorflow")
+OF_OTHER_BACKENDS = ("keras_sagan.ops.cpu",)
+OF_OTHER_BACKENDS += ("keras_sagan.training.tensorflow", "keras_sagan.training.torch")
 for found in pkgutil.walk_packages(keras_sagan.__path__, "keras_sagan."):
-    if not found.name.startswith(ONLY_FOR_TENSORFLOW):
+    if not found.name.startswith(OF_OTHER_BACKENDS):
         importlib.import_module(found.name)
 
 from keras_sagan import callbacks, data, distribution, metrics, models

@@ -34,7 +34,8 @@ class ConditionalBatchNorm(keras.layers.Layer):
             keeps; early calls keep less, and with `1` they never move. Defaults to `0.999`.
         epsilon: Positive float, added to the variance. Defaults to `1e-5`.
         synchronized: Boolean, whether the moments are those of the global batch over all
-            replicas of a `tf.distribute` strategy (TensorFlow only). Defaults to `False`.
+            replicas of a `tf.distribute` strategy. Defaults to `False`. It changes nothing on JAX
+            and PyTorch, where moments are those of the global batch in any case.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -83,11 +84,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
         self.momentum = check_float("momentum", momentum, minimum=0, maximum=1)
         self.epsilon = check_float("epsilon", epsilon, above=0)
         self.synchronized = check_boolean("synchronized", synchronized)
-        if self.synchronized and keras.backend.backend() != "tensorflow":
-            raise ValueError(
-                "`synchronized=True` needs the TensorFlow backend. "
-                f"Received: synchronized=True on {keras.backend.backend()}"
-            )
+        self._has_replicas = self.synchronized and keras.backend.backend() == "tensorflow"
         self.supports_masking = True
 
     def build(self, images_shape, labels_shape=None):
@@ -173,7 +170,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
 
     def _moments(self, x):
         axes = self._axes(x)
-        if not self.synchronized:
+        if not self._has_replicas:
             # In two passes: Keras's moments are E[x^2] - E[x]^2 on torch, which cancels.
             mean = ops.mean(x, axes)
             return mean, ops.mean(ops.square(x - self._expand(mean, x)), axes)
@@ -192,7 +189,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
         mask = ops.broadcast_to(ops.cast(ops.expand_dims(mask, -1), "bool"), ops.shape(x))
 
         def average(values):
-            if self.synchronized:
+            if self._has_replicas:
                 return ops.moments(values, self._axes(x), synchronized=True)[0]
             return ops.mean(values, self._axes(x))
 

@@ -84,7 +84,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         images are judged in a pass each.
 
     Raises:
-        ValueError: For networks that don't fit each other, or an argument out of range.
+        ValueError: For networks that don't fit each other, an argument out of range, or a
+            strategy or distribution of another backend or from after the networks were built.
 
     Example:
 
@@ -248,10 +249,12 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             loss: `"hinge"`, `"non_saturating"`, `"wasserstein"`, `"least_squares"`, or a pair of
                 functions `(generator_loss, discriminator_loss)`; see `keras_sagan.losses`. A
                 generator loss of two arguments gets the real and the fake logits.
-            run_eagerly, steps_per_execution: As in `keras.Model.compile`.
+            run_eagerly, steps_per_execution: As in `keras.Model.compile`; PyTorch takes one step
+                per execution.
             jit_compile: `True` to have XLA compile the whole step; `False` for no XLA at all;
-                `"auto"` for Keras's choice, the whole step on one GPU, and on CPUs for the sums of
-                wide 3 x 3 convolutions. Defaults to `"auto"`.
+                `"auto"` for Keras's choice: on JAX the whole step, on TensorFlow the whole step on
+                one GPU, and on CPUs the sums of wide 3 x 3 convolutions. PyTorch compiles nothing.
+                Defaults to `"auto"`.
             auto_scale_loss: Boolean, whether each optimizer gets a loss scale of its own where
                 the networks compute in float16. Defaults to `True`.
             augmentation: Function `(images, uniform) -> images` that changes what the
@@ -266,8 +269,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         Raises:
             ValueError: Outside of the scope that the model was built in, for a `g_optimizer`
                 alone, one optimizer under both names, one with `use_ema=True` (give the model an
-                `ema_momentum`), an unknown loss, or what `TPUStrategy` can't do:
-                `jit_compile=True`, float16.
+                `ema_momentum`), an unknown loss, or what PyTorch or `TPUStrategy` can't do:
+                `jit_compile=True`, several steps per execution, float16.
         """
         backend.check_scope(self._strategy, "compile", or_outside=False)
         run_eagerly = check_boolean("run_eagerly", run_eagerly)
@@ -465,8 +468,9 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         `TrainingCheckpoint`, restores the model first and returns the data to train on.
 
         Args:
-            x: A `tf.data.Dataset` of images or `(images, labels)`, an array of images, or
-                anything that Keras takes. Images are uint8 in [0, 255] or float in [-1, 1] of
+            x: A data set of images or `(images, labels)`, such as a `tf.data.Dataset`, a
+                `keras.utils.PyDataset` or a `torch.utils.data.DataLoader`, an array of images, or
+                anything else that Keras takes. Images are uint8 in [0, 255] or float in [-1, 1] of
                 shape `(batch, height, width, channels)`.
             y: With an array of images, the array of integer labels.
 

@@ -155,7 +155,7 @@ def test_callbacks(tmp_path, monkeypatch):
     monkeypatch.setattr(tiny, "SHAPE", (8, 8, 3))
     images = tiny.images(24)
     model = tiny.build_sagan(ema_momentum=0.9)
-    model.compile(**tiny.sgd())
+    model.compile(**tiny.sgd(0.001))
     seen = SeesItsStep()
     callbacks = [
         seen,

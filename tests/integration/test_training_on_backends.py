@@ -44,6 +44,7 @@ def run(backend, folder, *arguments, **environment):
             **os.environ,
             "KERAS_BACKEND": backend,
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "OMP_NUM_THREADS": "1",
             **environment,
         },
         capture_output=True,
@@ -53,9 +54,10 @@ def run(backend, folder, *arguments, **environment):
     assert result.returncode == 0, result.stderr[-4000:]
 
 
-def assert_close(expected, found, share):
-    """By the length of each variable's change."""
-    expected, found = dict(np.load(expected)), dict(np.load(found))
+def assert_close(expected, found, share, moves=True):
+    """By the length of each variable's change; `moves` says whether each kernel must change."""
+    path = expected
+    expected, found = dict(np.load(path)), dict(np.load(found))
     assert list(expected) == list(found)
     for name, value in expected.items():
         if name.startswith("before "):
@@ -63,9 +65,12 @@ def assert_close(expected, found, share):
         before = expected[f"before {name}"]
         change, length = np.linalg.norm(value - before), np.linalg.norm(before)
         if "kernel" in name and "optimizer" not in name:
-            assert change > 0.01 * length, name
+            assert change > 0.01 * length or not moves, name
+            allowed = share
+        else:  # XLA on CPUs sums the gradient of a bias in bfloat16.
+            allowed = 3.0 * share if "bfloat16" in str(path) else share
         error = np.linalg.norm(found[name] - value)
-        assert error <= share * change + ROUNDING * length, (name, error, change)
+        assert error <= allowed * change + ROUNDING * length, (name, error, change)
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
@@ -77,9 +82,10 @@ def test_equals_tensorflow(backend, folder):
         own = folder / f"{setting}-{backend}.npz"
         assert_close(folder / f"{setting}-tensorflow.npz", own, SHARES.get(setting, 1e-4))
     # A file of TensorFlow's goes on, with the optimizers' slots, and comes back as it was.
-    assert_close(folder / "continued-tensorflow.npz", folder / f"continued-{backend}.npz", 1e-3)
+    own = folder / f"continued-{backend}.npz"
+    assert_close(folder / "continued-tensorflow.npz", own, 1e-3, moves=False)
     model = keras.saving.load_model(folder / f"saved-{backend}.keras")
-    ended = dict(np.load(folder / f"continued-{backend}.npz"))
+    ended = dict(np.load(own))
     for name, value in backend_target.state(model).items():
         if name != "logits":
             np.testing.assert_array_equal(value, ended[name], err_msg=name)
@@ -92,6 +98,6 @@ def test_devices_of_jax_equal_one(devices, folder):
     if not (folder / "conditional-jax.npz").exists():
         run("jax", folder)
     run("jax", folder, str(devices), XLA_FLAGS=flags)
-    for setting, share in (("conditional", 1e-5), ("mixed_float16", 5e-2)):
+    for setting in backend_target.SHARED[devices]:
         own = folder / f"{setting}-jax-{devices}.npz"
-        assert_close(folder / f"{setting}-jax.npz", own, share)
+        assert_close(folder / f"{setting}-jax.npz", own, SHARES.get(setting, 1e-5))

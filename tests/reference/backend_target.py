@@ -1,4 +1,4 @@
-"""Trains a tiny SAGAN on the backend of KERAS_BACKEND, as `test_backends.py` asks for.
+"""Trains a tiny SAGAN on the backend of KERAS_BACKEND, as `test_training_on_backends.py` asks for.
 
     python backend_target.py FOLDER            writes FOLDER/SETTING-BACKEND.npz
     python backend_target.py FOLDER DEVICES    the same on several devices of JAX's, for some
@@ -10,8 +10,6 @@ the model then.
 
 import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "reference"))
 
 import keras
 import numpy as np
@@ -32,6 +30,9 @@ SIZES = {
     ("discriminator", "logits"): 0.5,
 }
 BACKEND = keras.backend.backend()
+
+# What several devices of JAX's train too, by their number.
+SHARED = {2: ("conditional", "mixed_float16"), 4: ("conditional",)}
 
 
 def flipped(images, uniform):
@@ -126,7 +127,7 @@ def main(folder, devices=None):
         assert len(keras.distribution.list_devices()) == devices
         keras.distribution.set_distribution(keras.distribution.DataParallel())
     for setting, (arguments, compiled) in SETTINGS.items():
-        if devices is not None and setting not in ("conditional", "mixed_float16"):
+        if devices is not None and setting not in SHARED[devices]:
             continue
         policy = setting if setting.startswith("mixed") else "float32"
         keras.config.set_dtype_policy(policy)
