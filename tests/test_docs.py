@@ -78,6 +78,7 @@ def test_python_blocks_of_another_backend(backend, tmp_path):
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # A program that runs twice.
+            "OMP_NUM_THREADS": "1",
             "XLA_FLAGS": "--xla_force_host_platform_device_count=2",  # Of JAX, for distributions.
         },
         cwd=tmp_path,
