@@ -22,19 +22,19 @@ def walk(function):
     """The files of the package that a call enters, in order, its functions, and its moves."""
     visits, functions = [], set()
 
-    def profile(frame, event, _):
+    def called(frame, event, _):
         path = frame.f_code.co_filename
-        if event == "call" and path.startswith(str(PACKAGE)):
+        if path.startswith(str(PACKAGE)):
             name = Path(path).relative_to(PACKAGE).as_posix()
             functions.add((name, frame.f_code.co_qualname))
             if visits[-1:] != [name]:
                 visits.append(name)
 
-    sys.setprofile(profile)
+    sys.settrace(called)  # Unlike `setprofile`, it isn't told of returns and of C functions.
     try:
         function()
     finally:
-        sys.setprofile(None)
+        sys.settrace(None)
     return {
         "files": list(dict.fromkeys(visits)),
         "functions": len(functions),

@@ -41,8 +41,10 @@ def test_python_blocks(name, tmp_path, monkeypatch):
     """One after the other, as a reader would run them, after what the page's setup prepares."""
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
-    # Of a few steps: tracing would take longer.
+    # Of a step an epoch: tracing would take longer.
     eager = functools.partialmethod(SAGAN.compile, run_eagerly=True)
+    fit, one = SAGAN.fit, {"steps_per_epoch": 1}
+    monkeypatch.setattr(SAGAN, "fit", lambda self, *x, **given: fit(self, *x, **{**given, **one}))
     monkeypatch.setattr(SAGAN, "compile", eager)
     text = (DOCS / name).read_text(encoding="utf-8")
     setup = re.findall(r"^<!--setup\n(.*?)^-->", text, re.DOTALL | re.MULTILINE)

@@ -1,15 +1,20 @@
 """The mixed policies in miniature, and what is recorded of 200 steps."""
 
+import functools
 import json
 
 import common
 import mixed_precision
 import pytest
 
+from keras_sagan import SAGAN
+
 
 @pytest.mark.slow
 def test_the_benchmark_runs_and_the_record_keeps_what_is_promised(tmp_path, monkeypatch):
     monkeypatch.setattr(mixed_precision, "POLICIES", ("mixed_float16",))
+    # A few steps: tracing would take longer.
+    monkeypatch.setattr(SAGAN, "compile", functools.partialmethod(SAGAN.compile, run_eagerly=True))
     path = tmp_path / "mixed_precision.json"
     small = "--steps 3 --seeds 0 --batch_size 8 --fid_images 50 --json".split()
     mixed_precision.main([*small, str(path)])  # The exit code is of more steps than these.

@@ -104,7 +104,7 @@ class Forget(keras.callbacks.Callback):
             del logs[self.name]
 
 
-def train(strategy, workdir, folder, epochs=2, every_steps=None, **arguments):
+def train(strategy, workdir, folder, epochs=2, every_steps=None, looks=True, **arguments):
     # Every worker and every life begins with other weights: the first worker's are taken by all,
     # and a checkpoint's replace them.
     keras.utils.set_random_seed(3 if folder.name in ("alone", "worker-0") else os.getpid())
@@ -117,16 +117,15 @@ def train(strategy, workdir, folder, epochs=2, every_steps=None, **arguments):
         last = TrainingCheckpoint(workdir / "checkpoints", every_steps, monitor=fid.name)
         checkpoint = [Forget(fid.name, folder), last]
         step = last.restore_latest(model)
-    beside = [
-        fid,
-        SampleGrid(folder, images_per_class=2),
-        AttentionFigure(folder, num_images=1),
-        AttentionMonitor(),
-        SpectralMonitor(),
-        CollapseMonitor(),
-        StopOnNonFinite(),
-        Watch(folder),
-    ]
+    beside = [fid, StopOnNonFinite(), Watch(folder)]
+    if looks:
+        beside[1:1] = [
+            SampleGrid(folder, images_per_class=2),
+            AttentionFigure(folder, num_images=1),
+            AttentionMonitor(),
+            SpectralMonitor(),
+            CollapseMonitor(),
+        ]
     model.fit(
         make_dataset(IMAGES, LABELS, 8, seed=2, start_step=step),
         epochs=epochs,

@@ -178,8 +178,9 @@ def steps_done(workdir, index):
 
 @pytest.mark.slow
 def test_a_killed_worker_loses_only_the_steps_since_the_checkpoint(jobs, undisturbed, tmp_path):
+    job = {"every_steps": 2, "looks": False}  # Pictures and figures change no bit of a run.
     for victim, step in ((1, 3), (0, 7)):  # Worker 0 is the chief, which writes.
-        workers = jobs.start("train", tmp_path, free_ports(), every_steps=2)
+        workers = jobs.start("train", tmp_path, free_ports(), **job)
         deadline = time.monotonic() + PATIENCE
         while step not in steps_done(tmp_path, victim):
             assert time.monotonic() < deadline and not set(workers) & set(jobs.codes), logs(
@@ -189,7 +190,7 @@ def test_a_killed_worker_loses_only_the_steps_since_the_checkpoint(jobs, undistu
         os.kill(workers[victim], signal.SIGKILL)
         codes = jobs.exit_codes(workers)  # The other one ends by itself, by an error.
         assert codes[victim] == -signal.SIGKILL and codes[1 - victim] == 1, logs(tmp_path)
-    workers = jobs.start("train", tmp_path, free_ports(), every_steps=2)
+    workers = jobs.start("train", tmp_path, free_ports(), **job)
     assert jobs.exit_codes(workers) == [0, 0], logs(tmp_path)
     for index in range(2):
         done = steps_done(tmp_path, index)

@@ -20,7 +20,7 @@ class NotCallable(tf.Module):
 def folder(tmp_path_factory):
     """The folder of the stand-in SavedModel."""
     path = tmp_path_factory.mktemp("inception") / "module"
-    save_stand_in(path)
+    save_stand_in(path, features=2048)
     return path
 
 

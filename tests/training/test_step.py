@@ -53,8 +53,8 @@ def test_a_flip_is_what_the_discriminator_sees():
     for one, other in zip(augmented.variables, plain.variables):
         other.assign(one)
     before = tiny.weights(augmented)
-    train(augmented, augmentation=flip)
-    train(plain)
+    train(augmented, augmentation=flip, run_eagerly=True)
+    train(plain, run_eagerly=True)
     assert_close(augmented, plain)
     assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(before, tiny.weights(augmented)))
 
@@ -117,6 +117,7 @@ def test_a_penalty_gets_what_the_discriminator_sees():
     np.testing.assert_array_equal(fake_labels, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [None, 5])
 @pytest.mark.parametrize("in_graph", [False, True])
 def test_the_input_gradient_is_right_twice(chunk, in_graph):
@@ -266,18 +267,18 @@ def test_statistics_of_a_discriminator_count_each_of_its_updates():
 
 @pytest.mark.slow
 def test_an_augmentation_draws_the_same_with_xla():
-    def run(jit_compile):
+    def run(**arguments):
         keras.utils.set_random_seed(0)
         model = tiny.build_small_sagan()
         model.compile(
             **tiny.sgd(),
             augmentation=lambda images, uniform: images * uniform(1)[:, :, None, None],
-            jit_compile=jit_compile,
+            **arguments,
         )
         model.train_on_batch(IMAGES, LABELS)
         return model
 
-    assert_close(run(True), run(False), 1e-5)
+    assert_close(run(jit_compile=True), run(run_eagerly=True), 1e-5)
 
 
 def test_a_penalty_of_a_layer_that_assigns_its_kernel():
