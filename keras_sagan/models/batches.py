@@ -16,8 +16,7 @@ from keras_sagan.checks import (
     check_values,
     is_absent,
 )
-from keras_sagan.training.scope import Scope
-from keras_sagan.training.step import call, judge
+from keras_sagan.training.step import Scope, call, judge
 
 FEW = 8  # Images, enough to find something out about a network.
 FAR = 1e3  # Times larger than any input: a bounded output is at its bound there.

@@ -1,7 +1,9 @@
 """The self-attention GAN as a Keras model. Its training step is in `keras_sagan.training.step`."""
 
+import functools
 import inspect
 import random
+import signal
 import threading
 import warnings
 
@@ -22,7 +24,6 @@ from keras_sagan.checks import (
     known_values,
 )
 from keras_sagan.distribution import check_workers_agree
-from keras_sagan.lazy import is_tensorflow_dataset
 from keras_sagan.models import batches
 from keras_sagan.models.connection import connect, copy_network
 from keras_sagan.models.discriminator import build_discriminator
@@ -132,6 +133,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         self.image_shape = connect(generator, discriminator, latent_dim, num_classes)
         check_owner_of_devices()
         self._strategy = backend.current_strategy()
+        self._num_devices = backend.count_devices(self._strategy)
+        self._is_one_of_many = backend.is_multi_worker(self._strategy)
         backend.check_built_under(self._strategy, generator=generator, discriminator=discriminator)
         self._step_lock = (
             threading.RLock()
@@ -413,7 +416,9 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
     def _find_out_whether_apart(self, image_shape):
         has_labels = self.num_classes is not None
         apart = batches.has_batch_statistics(self.discriminator, image_shape, has_labels)
-        self._judges_apart = backend.same_on_all(self._strategy, apart)
+        if self._is_one_of_many:
+            apart = backend.same_on_all(self._strategy, apart)
+        self._judges_apart = apart
 
     def _record(self, values, real_logits, fake_logits):
         threshold = self.loss_functions.threshold
@@ -484,8 +489,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         """
         _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
         batches.check_given(x, y)
-        steps_before = known_values(self.steps)
-        if is_tensorflow_dataset(x):
+        steps_before = int(self.steps.numpy())
+        if hasattr(x, "element_spec"):  # A `tf.data.Dataset`.
             kwargs.setdefault("shuffle", False)  # Keras's default would only warn here.
         backend.check_scope(self._strategy, "fit")
         given = inspect.signature(super().fit).bind_partial(x, y, *args, **kwargs).arguments
@@ -505,7 +510,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         if "validation_data" in given:
             given["validation_data"] = batches.without_none(given["validation_data"])
         history = super().fit(**given)
-        if history.epoch and known_values(self.steps) == steps_before:
+        if history.epoch and int(self.steps.numpy()) == steps_before:
             self._checks["fit"].at_end()  # On PyTorch, Keras says nothing of empty data.
         return history
 
@@ -566,8 +571,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         self._check_shares("x", x[count:], validation_size, validation[1], SPLIT)
 
     def _check_shares(self, argument, x, batch_size, steps, advice=None):
-        replicas = backend.count_devices(self._strategy)
-        if replicas > 1 and hasattr(x, "shape") and not backend.is_multi_worker(self._strategy):
+        replicas = self._num_devices
+        if replicas > 1 and hasattr(x, "shape") and not self._is_one_of_many:
             batches.check_shares(argument, x.shape[0], batch_size, replicas, steps, advice)
 
     def make_train_function(self, force=False):
@@ -576,14 +581,15 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             train_step = self.train_step
             if self._compile_arguments["jit_compile"] is False:
                 train_step = reference_forms()(train_step)
-            self.train_function = backend.make_step_function(
-                self, train_step, self._checks["fit"], is_training=True
+            self.train_function = interrupted_at_end(
+                backend.make_step_function(self, train_step, self._checks["fit"], is_training=True)
             )
 
     def make_test_function(self, force=False):
         if self.test_function is None or force:
-            self.test_function = backend.make_step_function(
-                self, self.test_step, self._checks["evaluate"], is_training=False
+            check = self._checks["evaluate"]
+            self.test_function = interrupted_at_end(
+                backend.make_step_function(self, self.test_step, check, is_training=False)
             )
 
     def _symbolic_build(self, iterator=None, data_batch=None):
@@ -669,6 +675,42 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 )
                 config[name] = supported[-1]
         self.compile(**config)
+
+
+def interrupted_at_end(function):
+    """Delays Ctrl-C until a call of the function ends; a second one doesn't wait.
+
+    A KeyboardInterrupt in the middle of a step leaves variables half updated, and may crash the
+    backend. Handlers that the user has set stay in charge.
+
+    Args:
+        function: Any callable.
+
+    Returns:
+        The same as a callable that raises KeyboardInterrupt at its end, if one came meanwhile.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if not is_default or threading.current_thread() is not threading.main_thread():
+            return function(*args, **kwargs)
+        pressed = []
+
+        def wait(number, frame):
+            pressed.append(number)
+            if len(pressed) > 1:
+                raise KeyboardInterrupt
+
+        signal.signal(signal.SIGINT, wait)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            if pressed:
+                raise KeyboardInterrupt
+
+    return wrapped
 
 
 def _checked_ttur(ttur):

@@ -5,8 +5,6 @@ import sys
 
 import keras
 
-from keras_sagan.training.scope import LayerScope
-
 BACKENDS = ("tensorflow", "jax", "torch")
 
 if keras.backend.backend() not in BACKENDS:
@@ -15,6 +13,8 @@ if keras.backend.backend() not in BACKENDS:
         f"imported. Received: KERAS_BACKEND={keras.backend.backend()}"
     )
 backend = importlib.import_module(f"keras_sagan.training.{keras.backend.backend()}")
+
+from keras_sagan.training.step import LayerScope  # noqa: E402  # It looks up `backend`.
 
 
 def input_gradient(function, inputs):

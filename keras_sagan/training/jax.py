@@ -11,8 +11,7 @@ import jax
 import keras
 from keras import ops
 
-from keras_sagan.training.interruption import interrupted_at_end
-from keras_sagan.training.scope import Scope
+from keras_sagan.training.step import Scope
 
 # Gradients
 
@@ -40,21 +39,18 @@ def input_gradient(total, inputs):
     return jax.grad(total)(inputs)
 
 
-def apply_gradients(optimizer, gradients, variables):
-    """Updates variables, and the optimizer's own.
+def apply_scaled(optimizer, gradients, variables):
+    """Updates variables, and those of a `LossScaleOptimizer`.
 
     Keras's loss scale assigns inside of a condition, which JAX can't compile: here both outcomes
     are computed.
     """
-    if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer.apply(gradients, variables)
-        return
     is_finite = optimizer.check_finite(gradients)
     scale, count = optimizer.dynamic_scale, optimizer.step_counter
     with Scope() as scope:
         optimizer.inner_optimizer.apply([x / scale for x in gradients], variables)
-    for variable in [*variables, *optimizer.inner_optimizer.variables]:
-        value = scope.assigned(variable)
+    every = [*variables, *optimizer.inner_optimizer.variables]
+    for variable, value in zip(every, scope.assigned(every)):
         if value is not None:
             variable.assign(ops.where(is_finite, value, variable.value))
     is_time = count == optimizer.dynamic_growth_steps - 1
@@ -254,7 +250,6 @@ def make_step_function(model, step, check, is_training):
                 f"{count_devices(current_strategy())}. Received: a batch of which JAX says: {error}"
             ) from error
 
-    @interrupted_at_end
     def function(state, iterator):
         for taken in range(model.steps_per_execution):
             try:

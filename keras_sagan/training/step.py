@@ -16,9 +16,8 @@ import itertools
 import keras
 from keras import ops
 
+from keras_sagan import training
 from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm, ramped_momentum
-from keras_sagan.training import backend
-from keras_sagan.training.scope import LayerScope, Scope
 
 RAMP_UP = 0.05  # The half-life of the average is at most this share of the steps taken.
 
@@ -36,8 +35,8 @@ def train_step(gan, images, labels):
         discriminator, and `g_loss`.
     """
     batch, results = ops.shape(images)[0], []
-    find_gradients_of_d = backend.traced_once(gan, discriminator_gradients, gan.d_steps)
-    find_gradients_of_g = backend.traced_once(gan, generator_gradients)
+    find_gradients_of_d = training.backend.traced_once(gan, discriminator_gradients, gan.d_steps)
+    find_gradients_of_g = training.backend.traced_once(gan, generator_gradients)
     for index in range(gan.d_steps):
         noise = draw_noise(gan, index, batch)
         found = find_gradients_of_d(index, images, labels, *noise)
@@ -144,7 +143,7 @@ def augment(gan, index, part, pair):
 
     def uniform(columns):
         seed = (gan.seed, gan.steps.value, index, 2 + part, next(calls))
-        return backend.draw_uniform(seed, batch, columns)
+        return training.backend.draw_uniform(seed, batch, columns)
 
     return gan.augmentation(images, uniform), labels
 
@@ -152,7 +151,9 @@ def augment(gan, index, part, pair):
 def draw_noise(gan, index, batch, step=None):
     """Latents and labels for fake images: a pure function of the seed, the step and the index."""
     step = gan.steps.value if step is None else step
-    return backend.draw_noise((gan.seed, step, index), batch, gan.latent_dim, gan.num_classes)
+    return training.backend.draw_noise(
+        (gan.seed, step, index), batch, gan.latent_dim, gan.num_classes
+    )
 
 
 # Gradients and updates
@@ -195,11 +196,15 @@ def find_gradients(network, optimizer, loss_function, updates):
             own = [v.regularizer(v) for v in variables if v.regularizer is not None]
         own += scope.losses
         total = sum((ops.cast(x, loss.dtype) for x in own), loss)
-        states = [scope.assigned(v) for v in network.variables]
+        states = scope.assigned(network.variables)
         # Gradients are summed over the replicas, whose batches are equally large.
-        return optimizer.scale_loss(total / backend.count_replicas()), (loss, logits, states)
+        return optimizer.scale_loss(total / training.backend.count_replicas()), (
+            loss,
+            logits,
+            states,
+        )
 
-    gradients, (loss, logits, states) = backend.gradients(scaled_loss, variables)
+    gradients, (loss, logits, states) = training.backend.gradients(scaled_loss, variables)
     return gradients, states, loss, logits
 
 
@@ -212,17 +217,58 @@ def update(network, optimizer, gradients, states, loss, logits):
     Returns:
         Tuple of the loss, the logits, and whether the weights were updated.
     """
-    is_updated = True
+    is_updated, apply = True, optimizer.apply
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        gradients = backend.share_overflow(gradients)
+        gradients = training.backend.share_overflow(gradients)
         is_updated = optimizer.check_finite(gradients)
+        apply = functools.partial(training.backend.apply_scaled, optimizer)
     for variable, state in zip(network.variables, states):
         if state is not None:
             if is_updated is not True:
                 state = ops.where(is_updated, ops.cast(state, variable.dtype), variable.value)
             variable.assign(state)
-    backend.apply_gradients(optimizer, gradients, network.trainable_variables)
+    apply(gradients, network.trainable_variables)
     return loss, logits, is_updated
+
+
+# What is assigned
+
+
+class Scope(keras.StatelessScope):
+    """Keeps what is assigned inside from the variables, and sees what the scopes around it keep.
+
+    Keras's own scope sees its own values alone: inside of another one, as on JAX where a whole step
+    runs in a scope, a variable would have its value from before the step.
+    """
+
+    def __enter__(self):
+        super().__enter__()
+        around = {} if self.original_scope is None else self.original_scope.state_mapping
+        self._given = {**around, **self.state_mapping}
+        self.state_mapping = dict(self._given)
+        return self
+
+    def assigned(self, variables):
+        """Returns a list of what was assigned to variables here, `None` where nothing was."""
+        pairs = [(self._given.get(id(v)), self.state_mapping.get(id(v))) for v in variables]
+        return [None if value is given else value for given, value in pairs]
+
+
+class LayerScope(Scope):
+    """Keeps what layers assign, and the gradient of what they assign.
+
+    A layer that assigns a trainable variable in `call`, as Keras's `SpectralNormalization` does,
+    uses the new value from there on. The variable's gradient is then that of the new value, as in
+    a plain training loop.
+    """
+
+    def add_update(self, update):
+        variable, value = update
+        if variable.trainable:
+            # The new value, with the gradient of the variable.
+            old = ops.cast(variable.value, value.dtype)
+            value = ops.stop_gradient(value) + (old - ops.stop_gradient(old))
+        keras.StatelessScope.add_update(self, (variable, value))
 
 
 class Assignments(LayerScope):
@@ -263,7 +309,7 @@ def update_average(gan, is_updated=True):
     step `ema_start` it is 0. Moving statistics keep less than weights, so that both are equally
     old. Where `is_updated` is false the average stays as the generator did.
     """
-    average = gan.ema_generator
+    average = gan._average
     if average is None:
         return
     steps = ops.cast(gan.steps.value, "float32")

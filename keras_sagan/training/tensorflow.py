@@ -13,7 +13,6 @@ from keras import tree
 
 from keras_sagan.checks import is_absent
 from keras_sagan.distribution import check_workers_agree, chief_decides
-from keras_sagan.training.interruption import interrupted_at_end
 
 # Gradients
 
@@ -45,8 +44,8 @@ def input_gradient(total, inputs):
     return tape.gradient(result, inputs)
 
 
-def apply_gradients(optimizer, gradients, variables):
-    """Updates variables, and the optimizer's own."""
+def apply_scaled(optimizer, gradients, variables):
+    """Updates variables, and those of a `LossScaleOptimizer`."""
     optimizer.apply(gradients, variables)
 
 
@@ -353,7 +352,6 @@ def make_step_function(model, step, check, is_training):
         if jit_compile:
             compiled_step = tf.function(step, jit_compile=True, **options)
 
-    @interrupted_at_end
     def function(iterator):
         warn_of_slow_convolutions()
         batches, shapes = [], set()

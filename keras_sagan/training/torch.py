@@ -10,8 +10,6 @@ import keras
 import numpy as np
 import torch
 
-from keras_sagan.training.interruption import interrupted_at_end
-
 # Gradients
 
 
@@ -43,8 +41,8 @@ def input_gradient(total, inputs):
         return torch.autograd.grad(total(inputs), inputs, create_graph=True)[0]
 
 
-def apply_gradients(optimizer, gradients, variables):
-    """Updates variables, and the optimizer's own."""
+def apply_scaled(optimizer, gradients, variables):
+    """Updates variables, and those of a `LossScaleOptimizer`."""
     optimizer.apply(gradients, variables)
 
 
@@ -159,7 +157,6 @@ def make_step_function(model, step, check, is_training):
         Function `(batches) -> logs`.
     """
 
-    @interrupted_at_end
     @torch.no_grad()
     def function(batches):
         (data,) = batches

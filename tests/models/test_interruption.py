@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from keras_sagan.training.tensorflow import interrupted_at_end
+from keras_sagan.models.sagan import interrupted_at_end
 from tests.reference.tiny_networks import CLASSES, SHAPE, build_sagan
 
 
