@@ -60,7 +60,7 @@ def make_strategy(name="auto", devices=None, tpu=None):
         raise ValueError(
             "`make_strategy` is for the TensorFlow backend. On JAX, call "
             "keras.distribution.set_distribution(keras.distribution.DataParallel()) before the "
-            "model is built; on PyTorch, start one process per device. "
+            "model is built; on PyTorch, train on one device. "
             f"Received: name={name!r}, devices={devices}, tpu={tpu!r} on the {backend} backend"
         )
     if name == "auto":

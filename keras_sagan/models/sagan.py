@@ -254,7 +254,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 generator loss of two arguments gets the real and the fake logits.
             run_eagerly, steps_per_execution: As in `keras.Model.compile`; PyTorch takes one step
                 per execution.
-            jit_compile: `True` to have XLA compile the whole step; `False` for no XLA at all;
+            jit_compile: `True` to have XLA compile the whole step; `False` to compile
+                nothing by XLA, and on JAX only single operations;
                 `"auto"` for Keras's choice: on JAX the whole step, on TensorFlow the whole step on
                 one GPU, and on CPUs the sums of wide 3 x 3 convolutions. PyTorch compiles nothing.
                 Defaults to `"auto"`.
@@ -490,7 +491,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
         batches.check_given(x, y)
         steps_before = int(self.steps.numpy())
-        if hasattr(x, "element_spec"):  # A `tf.data.Dataset`.
+        if not hasattr(x, "shape") and not isinstance(x, keras.utils.PyDataset):
             kwargs.setdefault("shuffle", False)  # Keras's default would only warn here.
         backend.check_scope(self._strategy, "fit")
         given = inspect.signature(super().fit).bind_partial(x, y, *args, **kwargs).arguments
