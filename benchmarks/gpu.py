@@ -52,11 +52,11 @@ SETTINGS = {
 }
 SMOKE = {
     **FIRST,
-    "image_size": 16,
+    "image_size": 8,
     "batch_size": 2,
     "base_filters": 4,
     "num_classes": 3,
-    "attention_resolutions": [8],
+    "attention_resolutions": [4],
     "matrix_size": 64,
 }
 KINDS = {  # of kernels, by a part of their names; the first one that fits
@@ -87,11 +87,6 @@ def build(setting):
 
 def measure(setting):
     """What there is to know of one setting; `fit` and the plain form take a step in turn."""
-    if setting["backend"] == "jax":
-        import jax
-
-        jax.config.update("jax_compilation_cache_dir", setting["cache"])
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     import numpy as np
     import plain_steps
 
@@ -143,6 +138,9 @@ def measure(setting):
         forms=forms,
         steps=steps,
         error_of_first_losses=common.rounded(error, 2),
+    )
+    print(json.dumps(found), flush=True)  # If what follows fails, this is kept.
+    found.update(
         memory_mb=memory_of(program),
         peak_tflops=common.rounded(matrix_products(setting)),
     )
@@ -168,6 +166,7 @@ def program_of(model, batch):
 
     with mock.patch.object(jax, "jit", kept):
         model.make_train_function()
+    _ = model.judges_apart  # `fit` finds it out before its first step.
 
     def lower():
         groups = model.trainable_variables, model.non_trainable_variables
@@ -262,9 +261,17 @@ def count_flops(settings):
 # All settings
 
 
-def in_new_process(form, argument, seconds, is_smoke, backend="jax", **variables):
-    """Runs a function of this file in a process of its own, and returns its result or why not."""
-    variables = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **variables}
+def in_new_process(form, argument, cache, seconds, is_smoke, backend="jax", **variables):
+    """Runs a function of this file in a process of its own, and returns its result or why not.
+
+    JAX keeps all that it compiles in the folder `cache`.
+    """
+    variables = {
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        **variables,
+    }
     if is_smoke:
         flags = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
         variables.update(JAX_PLATFORMS="cpu", XLA_FLAGS=flags, JAX_DISABLE_MOST_OPTIMIZATIONS="1")
@@ -276,9 +283,11 @@ def in_new_process(form, argument, seconds, is_smoke, backend="jax", **variables
         )
     except subprocess.TimeoutExpired:
         return {"failed": "the seconds were up"}
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("{", "["))]
     if done.returncode:
-        return {"failed": f"exit status {done.returncode}"}
-    return json.loads(done.stdout.splitlines()[-1])
+        found = json.loads(lines[-1]) if lines else {}
+        return {**found, "failed": f"exit status {done.returncode}"}
+    return json.loads(lines[-1])
 
 
 def table(rows):
@@ -347,7 +356,6 @@ def main(arguments=None):
                 break
             is_first = not rows
             also = {
-                "cache": cache,
                 "started": time.time(),
                 "steps": settings.steps,
                 "peer": settings.peer if is_first else None,
@@ -356,6 +364,7 @@ def main(arguments=None):
             found = in_new_process(
                 "--measure",
                 {**setting, **also},
+                cache,
                 left(),
                 settings.smoke,
                 setting["backend"],
@@ -364,9 +373,11 @@ def main(arguments=None):
             rows.append({"name": name, **setting, **found})
             print(json.dumps(rows[-1]), flush=True)
             write()
-    measured = [row for row in rows if "forms" in row]
-    flops = in_new_process("--flops", measured, None, settings.smoke, JAX_PLATFORMS="cpu")
-    if isinstance(flops, list):
+        measured, cpu = [row for row in rows if "peak_tflops" in row], {"JAX_PLATFORMS": "cpu"}
+        flops = in_new_process("--flops", measured, cache, None, settings.smoke, **cpu)
+    if "failed" in flops:
+        print(f"The operations weren't counted: {flops['failed']}")
+    else:
         for row, operations in zip(measured, flops):
             row["tflop"] = common.rounded(operations / 1e12)
             for form in row["forms"].values():
