@@ -31,8 +31,8 @@ LIMITS = ("ONEDNN_MAX_CPU_ISA", "XLA_FLAGS", "ATEN_CPU_CAPABILITY")
 
 
 class Peer:
-    """Another program that prints `READY` once warm, and then the seconds of one step for each
-    line that it reads on standard input.
+    """Another program that prints `READY` once warm, and then, for each line that it reads on
+    standard input, the seconds of one step, or more of it as JSON.
 
     Args:
         command: String, the command line.
@@ -59,7 +59,7 @@ class Peer:
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(f"The peer ended before its last step. Received: {self.command}")
-        return float(line)
+        return json.loads(line)
 
     def close(self):
         self.process.stdin.close()
