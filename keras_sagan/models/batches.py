@@ -16,7 +16,7 @@ from keras_sagan.checks import (
     check_values,
     is_absent,
 )
-from keras_sagan.training.step import Scope, call, judge
+from keras_sagan.training.step import call, judge
 
 FEW = 8  # Images, enough to find something out about a network.
 FAR = 1e3  # Times larger than any input: a bounded output is at its bound there.
@@ -409,6 +409,6 @@ def has_batch_statistics(discriminator, image_shape, has_labels):
 def values_of(function, network, inputs, labels, training=False, weights=None):
     """Returns what `call` or `judge` returns, as an array, and assigns nothing."""
     labels = None if labels is None else ops.convert_to_tensor(labels, "int32")
-    with Scope(weights):
+    with keras.StatelessScope(weights):  # Not a `Scope`: a step that is traced has no values.
         outputs = function(network, ops.convert_to_tensor(inputs), labels, training)
     return ops.convert_to_numpy(ops.cast(outputs, "float32"))

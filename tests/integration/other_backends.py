@@ -23,6 +23,7 @@ from keras_sagan.callbacks import (
 from keras_sagan.data import load_fashion_mnist, pad_to_32
 from keras_sagan.models import export_generator
 from keras_sagan.training import backend
+from keras_sagan.training.step import Scope
 
 BACKEND = keras.backend.backend()
 IMAGES, LABELS = tiny.images(24), tiny.labels(24)
@@ -271,6 +272,25 @@ def test_schedules_follow_the_steps(policy):
         kernels.append(np.array(keras.ops.convert_to_numpy(kernel)))
     assert not np.array_equal(kernels[0], kernels[1])
     assert np.array_equal(kernels[3], kernels[4])
+
+
+@on_jax
+def test_a_step_in_a_jit_of_the_users_own():
+    import jax
+
+    model = compiled()
+    variables = model.variables
+
+    def step(values):
+        with Scope(zip(variables, values)):
+            model.train_step((IMAGES[:8], LABELS[:8]))
+            return [v.value for v in model.generator.trainable_variables]
+
+    kernels = jax.jit(step)([v.value for v in variables])
+    other = compiled()
+    other.train_on_batch(IMAGES[:8], LABELS[:8])
+    for value, expected in zip(kernels, other.generator.trainable_variables):
+        np.testing.assert_allclose(value, expected.numpy(), atol=1e-5)
 
 
 # What can't be done is said
