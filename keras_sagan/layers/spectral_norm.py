@@ -265,7 +265,8 @@ def spectral_norms(model, normalized_only=True):
     for layer in model._flatten_layers():
         if isinstance(layer, SpectralNormMixin):
             if layer.built:
-                sigma, exact = float(layer.sigma), _close_norm(layer._raw_weight())
+                sigma = float(ops.convert_to_numpy(layer.sigma))
+                exact = _close_norm(layer._raw_weight())
                 path = add(layer._raw_weight(), sigma)
                 if abs(sigma - exact) > 0.1 * exact:
                     stale.append(f"`{path}` by {sigma:.4g} where it is {exact:.4g}")

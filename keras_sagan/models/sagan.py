@@ -264,8 +264,9 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             augmentation: Function `(images, uniform) -> images` that changes what the
                 discriminator sees of real and fake images, or `None`. Images are float32
                 `(batch, height, width, channels)` in [-1, 1]; `uniform(columns)` draws float32
-                numbers in [0, 1) of shape `(batch, columns)` from the seed and the step. The
-                generator learns through it.
+                numbers in [0, 1) of shape `(batch, columns)` from the seed and the step. Draw by
+                nothing else: Keras's seed generators stand still here. The generator learns
+                through it.
             penalty: Function `(judge, real, fake) -> scalar` to add to the discriminator's loss,
                 or `None`. `judge(images, labels)` gives the logits; `real` and `fake` are pairs of
                 images and labels. `keras_sagan.training.input_gradient` differentiates `judge`.
@@ -659,8 +660,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             return None
         serialize = keras.saving.serialize_keras_object
         return {
-            "g_optimizer": serialize(self.g_optimizer),
-            "d_optimizer": serialize(self.d_optimizer),
+            "g_optimizer": _of_any_backend(serialize(self.g_optimizer)),
+            "d_optimizer": _of_any_backend(serialize(self.d_optimizer)),
             **{name: serialize(value) for name, value in self._compile_arguments.items()},
         }
 
@@ -735,6 +736,16 @@ def _warn_of_unused_methods(model):
                 "losses: give `compile` a pair of functions as `loss`, or extend `train_step`.",
                 stacklevel=3,
             )
+
+
+def _of_any_backend(config):
+    """Names Keras's optimizers as every backend does: PyTorch has classes of its own for them."""
+    if not isinstance(config, dict):
+        return config
+    config = {key: _of_any_backend(value) for key, value in config.items()}
+    if str(config.get("module", "")).startswith("keras.src.backend.torch.optimizers"):
+        config.update(module="keras.optimizers", registered_name=None)
+    return config
 
 
 def _check_supported(name, value):

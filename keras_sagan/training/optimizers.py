@@ -91,7 +91,7 @@ class GANOptimizer(keras.optimizers.Optimizer):
         self.g_optimizer.learning_rate = learning_rate
         # The same rate again moves neither: 0 times the ratio would stop the discriminator too.
         is_same = ops.equal(g_rate, before)
-        self.d_optimizer.learning_rate = ops.where(is_same, d_rate, learning_rate * ratio)
+        self.d_optimizer.learning_rate = ops.where(is_same, d_rate.value, learning_rate * ratio)
 
     def _rates(self):
         return {name: getattr(getattr(self, name), "learning_rate", None) for name in NAMES}

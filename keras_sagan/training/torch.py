@@ -24,6 +24,8 @@ def gradients(function, variables):
         Tuple of the list of gradients, `None` for a variable that isn't used, and the others.
     """
     values = [variable.value for variable in variables]
+    if not values:  # Of a frozen network.
+        return [], function()[1]
     with torch.enable_grad():
         scalar, others = function()
         found = torch.autograd.grad(scalar, values, allow_unused=True)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tiny_networks as tiny
+from keras import ops
 
 from keras_sagan import SAGAN
 from keras_sagan.callbacks import (
@@ -69,7 +70,7 @@ def test_every_form_of_data_gives_the_same():
     model = fitted(IMAGES, LABELS, shuffle=False)
     assert int(keras.ops.convert_to_numpy(model.steps)) == 3
     forms = [batches(), Batches()]
-    if BACKEND == "torch":
+    if importlib.util.find_spec("torch") is not None:
         import torch
         from torch.utils.data import DataLoader, TensorDataset
 
@@ -197,6 +198,24 @@ def test_ctrl_c_leaves_the_last_whole_step():
     assert_equal(model, fitted(IMAGES[: 8 * steps], LABELS[: 8 * steps], shuffle=False))
 
 
+def test_callbacks_that_set_the_rate():
+    model = compiled()
+    halve = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+    model.fit(IMAGES, LABELS, 8, epochs=2, verbose=0, callbacks=[halve])
+    assert float(model.g_optimizer.learning_rate.numpy()) == pytest.approx(0.005)
+    assert float(model.d_optimizer.learning_rate.numpy()) == pytest.approx(0.01)
+
+
+def test_a_frozen_network():
+    model = compiled()
+    model.generator.trainable = False
+    model.compile(**tiny.sgd())
+    before = tiny.weights(model.generator)
+    model.fit(IMAGES, LABELS, 8, verbose=0)
+    for value, expected in zip(tiny.weights(model.generator), before):
+        np.testing.assert_array_equal(value, expected)
+
+
 def test_another_thread_generates_during_fit():
     model, found = compiled(), []
     model.generate(2, seed=0)
@@ -300,6 +319,12 @@ def test_empty_data():
     for method in ("fit", "evaluate"):
         with pytest.raises(ValueError, match="must yield at least one batch"):
             getattr(compiled(), method)((x for x in ()), verbose=0)
+
+
+def test_a_loss_that_is_no_scalar():
+    model = compiled({"loss": (lambda fake: -fake, lambda real, fake: ops.mean(fake - real))})
+    with pytest.raises(ValueError, match=r"`loss` and .* must return scalars.*shape \(8,\)"):
+        model.train_on_batch(IMAGES[:8], LABELS[:8])
 
 
 def test_labels_out_of_range():

@@ -89,6 +89,7 @@ def test_equals_tensorflow(backend, folder):
     for name, value in backend_target.state(model).items():
         if name != "logits":
             np.testing.assert_array_equal(value, ended[name], err_msg=name)
+    backend_target.train(model, 6, 1)
 
 
 @pytest.mark.parametrize("devices", [2, 4])
