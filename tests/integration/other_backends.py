@@ -184,6 +184,8 @@ def test_callbacks(tmp_path, monkeypatch):
 
 
 def test_ctrl_c_leaves_the_last_whole_step():
+    handler = signal.getsignal(signal.SIGINT)  # A shell's background job ignores it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     def interrupted():
         for index, batch in enumerate(batches()):
             if index == 2:  # Keras looks at two batches before it begins.
@@ -191,8 +193,11 @@ def test_ctrl_c_leaves_the_last_whole_step():
             yield batch
 
     model = compiled()
-    with pytest.raises(KeyboardInterrupt):
-        model.fit(interrupted(), verbose=0)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(interrupted(), verbose=0)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     steps = int(keras.ops.convert_to_numpy(model.steps))
     assert steps in (2, 3)  # Of PyTorch it comes between two steps.
     assert_equal(model, fitted(IMAGES[: 8 * steps], LABELS[: 8 * steps], shuffle=False))
