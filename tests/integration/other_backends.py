@@ -186,6 +186,7 @@ def test_callbacks(tmp_path, monkeypatch):
 def test_ctrl_c_leaves_the_last_whole_step():
     handler = signal.getsignal(signal.SIGINT)  # A shell's background job ignores it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def interrupted():
         for index, batch in enumerate(batches()):
             if index == 2:  # Keras looks at two batches before it begins.
