@@ -194,7 +194,7 @@ def find_gradients(network, optimizer, loss_function, updates):
         with Assignments(network, updates) as scope:
             loss, logits = loss_function()
             own = [v.regularizer(v) for v in variables if v.regularizer is not None]
-        if len(loss.shape):
+        if ops.ndim(loss):  # `None` where TensorFlow doesn't know.
             raise ValueError(
                 "`loss` and `penalty` must return scalars, such as the mean over the images. "
                 f"Received: a loss of shape {tuple(loss.shape)}"
