@@ -23,7 +23,7 @@ from keras_sagan.checks import (
     check_shape,
     known_values,
 )
-from keras_sagan.distribution import check_workers_agree
+from keras_sagan.distribution import check_workers_agree, chief_decides
 from keras_sagan.models import batches
 from keras_sagan.models.connection import connect, copy_network
 from keras_sagan.models.discriminator import build_discriminator
@@ -282,11 +282,10 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         steps_per_execution = check_integer("steps_per_execution", steps_per_execution)
         jit_compile = check_choice("jit_compile", jit_compile, (True, False, "auto"))
         auto_scale_loss = check_boolean("auto_scale_loss", auto_scale_loss)
-        for name, value in {
-            "steps_per_execution": steps_per_execution,
-            "jit_compile": jit_compile,
-        }.items():
-            _check_supported(name, value)
+        given = {"steps_per_execution": steps_per_execution, "jit_compile": jit_compile}
+        for name, supported in backend.ONLY.items():
+            supported_here = f"{' or '.join(map(repr, supported))} on {keras.backend.backend()}"
+            check_choice(name, given[name], supported, supported_here)
         if d_optimizer is None:
             if not (isinstance(g_optimizer, str) and g_optimizer == "auto"):
                 raise ValueError(
@@ -419,7 +418,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         has_labels = self.num_classes is not None
         apart = batches.has_batch_statistics(self.discriminator, image_shape, has_labels)
         if self._is_one_of_many:
-            apart = backend.same_on_all(self._strategy, apart)
+            apart = chief_decides(self._strategy, apart)
         self._judges_apart = apart
 
     def _record(self, values, real_logits, fake_logits):
@@ -746,15 +745,6 @@ def _of_any_backend(config):
     if str(config.get("module", "")).startswith("keras.src.backend.torch.optimizers"):
         config.update(module="keras.optimizers", registered_name=None)
     return config
-
-
-def _check_supported(name, value):
-    supported = backend.ONLY.get(name, (value,))
-    if value not in supported:
-        raise ValueError(
-            f"`{name}` must be {' or '.join(map(repr, supported))} on the "
-            f"{keras.backend.backend()} backend. Received: {name}={value}"
-        )
 
 
 def _refuse_weights(**weights):

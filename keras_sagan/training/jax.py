@@ -12,6 +12,13 @@ import keras
 from keras import ops
 
 from keras_sagan.training.step import Scope
+from keras_sagan.training.whole_batch import (  # noqa: F401
+    check_batch,
+    check_compile,
+    count_replicas,
+    share_overflow,
+    traced_once,
+)
 
 # Gradients
 
@@ -120,11 +127,6 @@ def count_devices(strategy):
     return mesh.shape[mesh.axis_names.index(strategy.batch_dim_name)]
 
 
-def count_replicas():
-    """The parts of a batch that have a step each: JAX's devices share one."""
-    return 1
-
-
 def is_multi_worker(strategy):
     """Whether every worker has its own share of the data."""
     return jax.process_count() > 1
@@ -154,25 +156,6 @@ def check_scope(strategy, method, or_outside=True):
             "it before the networks are built. Received: a model built under "
             f"{built}, and {called} now"
         )
-
-
-def same_on_all(strategy, decision):
-    """Returns the decision, which every process finds alike."""
-    return decision
-
-
-def check_compile(strategy, jit_compile, computes_in_float16):
-    """Nothing: JAX can do all of it."""
-
-
-def traced_once(gan, function, count=1):
-    """Returns `function(gan, …)` without its first argument; JAX traces the whole step."""
-    return functools.partial(function, gan)
-
-
-def share_overflow(gradients):
-    """Returns the gradients: those of the global batch are the same on all devices."""
-    return gradients
 
 
 # Inference
@@ -259,12 +242,7 @@ def make_step_function(model, step, check, is_training):
                     break
                 check.at_end()
                 raise
-            parts = data if isinstance(data, (tuple, list)) else (data,)
-            is_first = not check.has_passed
-            check([parts])
-            check.check_sizes([parts[0].shape[0]], 1)
-            if is_first:
-                model._see_first_batch(parts)
+            check_batch(model, check, data)
             with model._step_lock:  # JAX takes the memory of the old values for the new ones.
                 logs, state = pure_step(state, data)
                 for group, values in zip(groups(), state):

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import tree
 
 from keras_sagan.checks import is_absent
-from keras_sagan.distribution import check_workers_agree, chief_decides
+from keras_sagan.distribution import check_workers_agree
 
 # Gradients
 
@@ -195,11 +195,6 @@ def check_scope(strategy, method, or_outside=True):
         f"{', or outside of any' if or_outside else ''}. Received: a model built under "
         f"{type(strategy).__name__}, and the scope of {type(current).__name__}"
     )
-
-
-def same_on_all(strategy, decision):
-    """Returns the chief's decision on all workers."""
-    return chief_decides(strategy, decision)
 
 
 def check_compile(strategy, jit_compile, computes_in_float16):

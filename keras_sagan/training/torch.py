@@ -4,11 +4,17 @@
 but for what is differentiated.
 """
 
-import functools
-
 import keras
 import numpy as np
 import torch
+
+from keras_sagan.training.whole_batch import (  # noqa: F401
+    check_batch,
+    check_compile,
+    count_replicas,
+    share_overflow,
+    traced_once,
+)
 
 # Gradients
 
@@ -98,11 +104,6 @@ def count_devices(strategy):
     return 1
 
 
-def count_replicas():
-    """The parts of a batch that have a step each."""
-    return 1
-
-
 def is_multi_worker(strategy):
     """Whether every worker has its own share of the data."""
     return False
@@ -114,25 +115,6 @@ def check_built_under(strategy, **owners):
 
 def check_scope(strategy, method, or_outside=True):
     """Nothing: there is one device."""
-
-
-def same_on_all(strategy, decision):
-    """Returns the decision."""
-    return decision
-
-
-def check_compile(strategy, jit_compile, computes_in_float16):
-    """Nothing beyond `ONLY`."""
-
-
-def traced_once(gan, function, count=1):
-    """Returns `function(gan, …)` without its first argument; PyTorch traces nothing."""
-    return functools.partial(function, gan)
-
-
-def share_overflow(gradients):
-    """Returns the gradients: there is one device."""
-    return gradients
 
 
 # Inference
@@ -162,12 +144,7 @@ def make_step_function(model, step, check, is_training):
     @torch.no_grad()
     def function(batches):
         (data,) = batches
-        parts = data if isinstance(data, (tuple, list)) else (data,)
-        is_first = not check.has_passed
-        check([parts])
-        check.check_sizes([parts[0].shape[0]], 1)
-        if is_first:
-            model._see_first_batch(parts)
+        check_batch(model, check, data)
         return step(data)
 
     return function

@@ -200,7 +200,7 @@ def test_ctrl_c_leaves_the_last_whole_step():
     finally:
         signal.signal(signal.SIGINT, handler)
     steps = int(keras.ops.convert_to_numpy(model.steps))
-    assert steps in (2, 3)  # Of PyTorch it comes between two steps.
+    assert steps in (2, 3)  # On PyTorch it may come between two steps.
     assert_equal(model, fitted(IMAGES[: 8 * steps], LABELS[: 8 * steps], shuffle=False))
 
 
@@ -341,7 +341,7 @@ def test_labels_out_of_range():
 @on_torch
 def test_settings_that_pytorch_cannot_do(tmp_path):
     for name, value in (("steps_per_execution", 2), ("jit_compile", True)):
-        with pytest.raises(ValueError, match=f"`{name}` must be .* on the torch backend"):
+        with pytest.raises(ValueError, match=f"`{name}` must be .* on torch"):
             compiled({name: value})
     model = compiled()
     model._compile_arguments["steps_per_execution"] = 4

@@ -44,7 +44,7 @@ def test_on_another_backend(backend):
             "KERAS_BACKEND": backend,
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # Hundreds of programs that run once.
             "OMP_NUM_THREADS": "1",  # PyTorch's threads wait for each other beside other tests.
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",  # Of JAX, for distributions.
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",  # For distributions on JAX.
         },
         cwd=TESTS.parent,
         capture_output=True,
