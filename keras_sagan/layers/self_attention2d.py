@@ -157,7 +157,7 @@ class SelfAttention2D(keras.layers.Layer):
         attended_shape = list(input_shape)
         attended_shape[self._channel_axis] = value_channels
         self.output_conv.build(tuple(attended_shape))
-        self.gamma = self.add_weight(name="gamma", shape=(), initializer="zeros")
+        self.gamma = self.add_weight(name="gamma", shape=(), initializer="zeros", autocast=False)
 
     def call(self, inputs, training=False, return_attention_scores=False):
         self._check_shape(inputs.shape)
@@ -167,7 +167,9 @@ class SelfAttention2D(keras.layers.Layer):
         query = self._locations(query)
         key = self._locations(self._pool(key, training))
         value = self._locations(self._pool(value, training))
-        value = self.gamma * value  # What follows is linear, and larger.
+        # What follows is linear, and larger. In float32, as the gradient of gamma is a sum of all.
+        wide = ops.cast(value, keras.backend.result_type(value.dtype, "float32"))
+        value = ops.cast(wide * self.gamma, value.dtype)
         recordings = _recordings_of(self)
         chunk_size = self.query_chunk_size
         if chunk_size == "auto":

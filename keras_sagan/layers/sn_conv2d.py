@@ -177,7 +177,10 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             channel_axis = -1 if self.data_format == "channels_last" else 1
             bias_shape = [1] * 4
             bias_shape[channel_axis] = self.filters
-            outputs = outputs + ops.cast(ops.reshape(self.bias, bias_shape), outputs.dtype)
+            # In float32, as the gradient of the bias is the sum over all locations.
+            dtype = keras.backend.result_type(outputs.dtype, "float32")
+            bias = ops.cast(ops.reshape(self.bias, bias_shape), dtype)
+            outputs = ops.cast(ops.cast(outputs, dtype) + bias, outputs.dtype)
         return outputs if self.activation is None else self.activation(outputs)
 
     def _kernel_dtype(self):

@@ -90,5 +90,6 @@ class SNDense(SpectralNormMixin, keras.layers.Dense):
     def call(self, inputs, training=False):
         outputs = ops.matmul(inputs, self.normalized_weight(training))
         if self.use_bias:
-            outputs = outputs + self.bias
+            dtype = keras.backend.result_type(outputs.dtype, "float32")
+            outputs = ops.cast(ops.cast(outputs, dtype) + ops.cast(self.bias, dtype), outputs.dtype)
         return outputs if self.activation is None else self.activation(outputs)

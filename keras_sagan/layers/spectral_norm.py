@@ -89,8 +89,8 @@ class SpectralNormMixin:
         self.equality_constrained = check_boolean("equality_constrained", equality_constrained)
 
     def add_weight(self, *args, name=None, **kwargs):
-        # The weight that gets divided must reach the division in its own precision.
-        if name in ("kernel", "embeddings"):
+        # What is divided, and the bias, are used in their own precision.
+        if name in ("kernel", "embeddings", "bias"):
             kwargs["autocast"] = False
         return super().add_weight(*args, name=name, **kwargs)
 

@@ -21,7 +21,8 @@ CLASSES = 5
 def build_generator(num_classes=CLASSES, on_call=None, gamma=0.5, smooth=False):
     """Every layer of SAGAN's generator once. `on_call(latents, labels)` sees each eager call.
 
-    `smooth=True` has no kinks, at which a difference of rounding becomes one of the gradient.
+    `smooth=True` has no kinks, at which a difference of rounding becomes one of the gradient. Its
+    swish is computed in float32: JAX rounds its gradient after each operation.
     """
     latents, x = 2 * [keras.Input((LATENT_DIM,), name="latents")]
     labels = None if num_classes is None else keras.Input((), dtype="int32", name="labels")
@@ -32,7 +33,7 @@ def build_generator(num_classes=CLASSES, on_call=None, gamma=0.5, smooth=False):
     x = layers.Reshape((4, 4, 8))(x)
     norm = ConditionalBatchNorm(num_classes or 1, momentum=0.9, name="norm")
     x = norm(x) if ids is None else norm(x, ids)
-    x = layers.Activation("swish" if smooth else "relu")(x)
+    x = layers.Activation("swish", dtype="float32")(x) if smooth else layers.ReLU()(x)
     x = layers.UpSampling2D()(x)
     x = attention(x, gamma, pool_size=1 if smooth else 2)
     x = SNConv2D(SHAPE[-1], 3, padding="same", name="last")(x)
@@ -48,7 +49,7 @@ def build_discriminator(num_classes=CLASSES, on_call=None, gamma=0.5, smooth=Fal
     if on_call is not None:
         x, ids = _spy(on_call, x, ids)
     x = SNConv2D(8, 3, padding="same", name="first")(x)
-    x = layers.Activation("swish" if smooth else "relu")(x)
+    x = layers.Activation("swish", dtype="float32")(x) if smooth else layers.ReLU()(x)
     x = attention(x, gamma, pool_size=1 if smooth else 2)
     features = keras.ops.sum(x, axis=(1, 2))
     logits = SNDense(1, name="logits", dtype="float32")(features)
