@@ -36,6 +36,7 @@ METRICS = [
 EXPORT = ["tf2onnx>=1.16", "onnxruntime>=1.20", "ai-edge-litert>=1.2"]
 PLOT = ["matplotlib>=3.8", "pillow>=10.1"]
 TENSORBOARD = ["tensorboard>=2.16"]  # TensorFlow doesn't bring it any more.
+REMOTE = ["fsspec>=2024.2"]  # Checkpoints in buckets; each kind needs its own, such as gcsfs.
 DOCS = ["mkdocs-material>=9.5", "mkdocs-glightbox>=0.4", "mkdocstrings[python]>=0.26", "ruff"]
 TEST = ["pytest>=8.0", "pytest-xdist>=3.5", "scipy>=1.11", "jax", "prdc>=0.2"]
 
@@ -69,8 +70,9 @@ setup(
         "docs": DOCS,
         "export": EXPORT,
         "tensorboard": TENSORBOARD,
-        "test": TEST + DATA + METRICS + PLOT + DOCS + EXPORT + TENSORBOARD,
-        "all": DATA + METRICS + PLOT + TENSORBOARD,
+        "remote": REMOTE,
+        "test": TEST + DATA + METRICS + PLOT + DOCS + EXPORT + TENSORBOARD + REMOTE,
+        "all": DATA + METRICS + PLOT + TENSORBOARD + REMOTE,
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

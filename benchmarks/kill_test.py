@@ -31,11 +31,13 @@ TARGET = common.ROOT / "tests" / "integration" / "kill_target.py"
 STEPS_PER_EPOCH = 7
 MOST_STEPS = 16  # Of a life.
 MOMENTS = ("random", "random", "writing", "random", "start")  # In turn.
-ROUNDING = {"plain": 0.0, "xla": 0.0, "mirrored": 1e-6}
+ROUNDING = {"plain": 0.0, "xla": 0.0, "mirrored": 1e-6, "jax": 0.0, "torch": 0.0}
 DEVICES = {
     "plain": "one device",
     "xla": "one device, `jit_compile=True`",
     "mirrored": "`MirroredStrategy`, 2 logical CPU devices",
+    "jax": "JAX, one device",
+    "torch": "PyTorch, one device",
 }
 
 
@@ -47,7 +49,11 @@ class Target:
         paths = [str(common.ROOT), os.environ.get("PYTHONPATH", "")]
         self.server = subprocess.Popen(
             [sys.executable, str(TARGET)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+                "KERAS_BACKEND": mode if mode in ("jax", "torch") else "tensorflow",
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -103,7 +109,7 @@ def largest_difference(received, expected):
 def incomplete(run):
     """The checkpoints of a folder that are being written or removed, by name."""
     names = {re.match(r"step-\d+", path.name)[0] for path in run.glob("step-*")}
-    return sorted(names - {path.stem for path in run.glob("step-*.json")})
+    return sorted(names - {path.parent.name for path in run.glob("step-*/manifest.json")})
 
 
 def kill_once(target, workdir, moment, rng, start_seconds):
@@ -208,8 +214,8 @@ def table(runs):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=25, help="of the plain run")
-    parser.add_argument("--other_kills", type=int, default=5, help="with XLA and on two replicas")
-    parser.add_argument("--modes", nargs="+", default=["plain", "xla", "mirrored"])
+    parser.add_argument("--other_kills", type=int, default=5, help="of each other mode")
+    parser.add_argument("--modes", nargs="+", default=list(DEVICES))
     parser.add_argument("--seed", type=int, default=0)
     common.add_json_argument(parser, "kill_test")
     settings = parser.parse_args(arguments)
@@ -224,7 +230,7 @@ def main(arguments=None):
         and run["largest_difference_of_an_epochs_figure"] <= ROUNDING[run["mode"]]
         for run in runs
     )
-    packages = ("keras", "tensorflow")
+    packages = ("keras", "tensorflow", "jax", "torch")
     common.record(__file__, settings.json, arguments, packages, all_well=is_well, runs=runs)
     print(table(runs))
     return 0 if is_well else 1

@@ -45,7 +45,7 @@ USES_TENSORFLOW = (
     "metrics/inception.py",
     "metrics/resizing.py",
     "metrics/replicas.py",
-    "callbacks/checkpoint_store.py",
+    "callbacks/old_checkpoints.py",
     "callbacks/data_position.py",
     "callbacks/model_state.py",
     "callbacks/tensorboard.py",

@@ -7,13 +7,13 @@ The checkpoint and the guards take a model's variables too, through `model_state
 
 from keras_sagan.callbacks.attention_figure import AttentionFigure
 from keras_sagan.callbacks.attention_monitor import AttentionMonitor
+from keras_sagan.callbacks.checkpoint import TrainingCheckpoint
 from keras_sagan.callbacks.collapse_monitor import CollapseMonitor
 from keras_sagan.callbacks.fid_evaluator import FIDEvaluator
 from keras_sagan.callbacks.run_history import RunHistory
 from keras_sagan.callbacks.sample_grid import SampleGrid
 from keras_sagan.callbacks.spectral_monitor import SpectralMonitor
 from keras_sagan.callbacks.stop_on_non_finite import StopOnNonFinite
-from keras_sagan.callbacks.training_checkpoint import TrainingCheckpoint
 
 __all__ = [
     "AttentionFigure",

@@ -3,8 +3,8 @@ import warnings
 import keras
 import numpy as np
 
+from keras_sagan.callbacks.checkpoint import TrainingCheckpoint
 from keras_sagan.callbacks.schedule import is_due
-from keras_sagan.callbacks.training_checkpoint import TrainingCheckpoint
 from keras_sagan.checks import check_boolean, check_float, check_integer
 from keras_sagan.visualization.classes import spread_classes
 

@@ -18,7 +18,7 @@ from keras_sagan.callbacks import (
     StopOnNonFinite,
     TrainingCheckpoint,
 )
-from keras_sagan.callbacks.checkpoint_store import CheckpointStore
+from keras_sagan.callbacks.checkpoint_files import CheckpointFiles
 from keras_sagan.checks import check_integer
 from keras_sagan.cli.log import EpochLog, Log
 from keras_sagan.cli.options import add_inception, add_run, add_truncation, beside, positive_integer
@@ -322,7 +322,7 @@ class RunRecord(keras.callbacks.Callback):
 
 def newest_step(directory):
     """Returns the step of the newest complete checkpoint of a folder, or 0."""
-    return max(CheckpointStore(str(directory), 1).steps(), default=0)
+    return max(CheckpointFiles(str(directory), 1).steps(), default=0)
 
 
 def is_finished(output, run, epochs, step):

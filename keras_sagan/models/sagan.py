@@ -136,9 +136,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         self._num_devices = backend.count_devices(self._strategy)
         self._is_one_of_many = backend.is_multi_worker(self._strategy)
         backend.check_built_under(self._strategy, generator=generator, discriminator=discriminator)
-        self._step_lock = (
-            threading.RLock()
-        )  # Held while another thread must not read the variables.
+        self._step_lock = threading.RLock()  # Held while other threads must not read variables.
+        self._skipped_steps = self._skipped_batches = 0  # Of an epoch that `fit` resumes.
         self._average = None
         if ema_momentum is not None:
             self._average = copy_network(generator)
@@ -470,8 +469,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
     def fit(self, x=None, y=None, *args, class_weight=None, sample_weight=None, **kwargs):
         """Trains the model; arguments and callbacks are those of `keras.Model.fit`.
 
-        A callback with a method `continue_data(model, data, steps_per_epoch)`, such as
-        `TrainingCheckpoint`, restores the model first and returns the data to train on.
+        A callback with a method `start(model, data, steps_per_epoch)`, such as
+        `TrainingCheckpoint`, first restores the model and says where the data and `fit` begin.
 
         Args:
             x: A data set of images or `(images, labels)`, such as a `tf.data.Dataset`, a
@@ -496,9 +495,18 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         backend.check_scope(self._strategy, "fit")
         given = inspect.signature(super().fit).bind_partial(x, y, *args, **kwargs).arguments
         self._check_shares_of_arrays(**given)
-        for callback in keras.tree.flatten(given.get("callbacks")):
-            if hasattr(callback, "continue_data"):
-                x = callback.continue_data(self, x, given.get("steps_per_epoch"))
+        callbacks = given.get("callbacks")
+        self._skipped_steps = 0
+        for callback in keras.tree.flatten(getattr(callbacks, "callbacks", callbacks)):
+            if hasattr(callback, "start"):
+                start = callback.start(self, x, given.get("steps_per_epoch"))
+                x, self._skipped_steps, self._skipped_batches = (
+                    start.data,
+                    start.skipped_steps,
+                    start.skipped_batches,
+                )
+                if start.initial_epoch is not None:
+                    given["initial_epoch"] = start.initial_epoch
         for check in self._checks.values():
             check.begin()
         # A worker has its share of the data alone, and a resumed epoch what is left of it.
@@ -582,9 +590,26 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             train_step = self.train_step
             if self._compile_arguments["jit_compile"] is False:
                 train_step = reference_forms()(train_step)
-            self.train_function = interrupted_at_end(
-                backend.make_step_function(self, train_step, self._checks["fit"], is_training=True)
+            function = backend.make_step_function(
+                self, train_step, self._checks["fit"], is_training=True
             )
+            self.train_function = interrupted_at_end(self._skipping(function))
+
+    def _skipping(self, function):
+        """Has a train function skip the steps of an interrupted epoch that were done before."""
+
+        def skipping(*arguments):
+            if not self._skipped_steps:
+                return function(*arguments)
+            *state, iterator = arguments  # Keras's state, on JAX.
+            for _ in range(min(self._skipped_batches, self.steps_per_execution)):
+                next(iterator)
+                self._skipped_batches -= 1
+            self._skipped_steps -= self.steps_per_execution
+            logs = self.get_metrics_result()
+            return (logs, *state) if state else logs
+
+        return skipping
 
     def make_test_function(self, force=False):
         if self.test_function is None or force:
@@ -770,6 +795,11 @@ class _EpochEnd(keras.callbacks.Callback):
         self._has_warned = False
 
     def on_epoch_end(self, epoch, logs=None):
+        if self.model._skipped_steps:
+            raise ValueError(
+                "The data set must give as many batches as before in an epoch. Received: one that "
+                f"ended {self.model._skipped_steps} steps before where the data were"
+            )
         for name in ("g_optimizer", "d_optimizer"):
             # Keras's `MultiOptimizer` has several rates, and none of its own.
             rate = getattr(getattr(self.model, name), "learning_rate", None)

@@ -1,16 +1,17 @@
 """Trains tiny networks, to be killed: `benchmarks/kill_test.py` and `test_kill.py` run this.
 
-It reads jobs as lines of JSON and forks a process for each, so that TensorFlow is imported once:
+It reads jobs as lines of JSON and forks a process for each, so that the backend is imported once:
 it has run no operation and has no threads of its own before the fork. It answers with the
 process's id, and with its exit code when it ends. A job:
 
-    {"workdir": "…", "mode": "plain" | "xla" | "mirrored", "epochs": 4, "every_steps": 1}
+    {"workdir": "…", "mode": "plain" | "xla" | "mirrored" | …, "epochs": 4, "every_steps": 1}
 
 The process appends the number of each step that is done, and saved where that is due, to
 `progress`, and the figures of each epoch to `epochs`; `final.json` holds the digest of all state.
 With `"every_steps": null` nothing is saved: the run that nobody interrupts.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -22,7 +23,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers
 
 from keras_sagan import SAGAN, ConditionalBatchNorm, SNConv2D, SNDense, SNEmbedding
@@ -47,7 +47,7 @@ def build_model(mode):
     logits = layers.Add()([SNDense(1)(features), layers.Dot(axes=1)([features, rows])])
     discriminator = keras.Model([images, labels], logits)
     model = SAGAN(generator, discriminator, 3, CLASSES, ema_momentum=0.9, seed=11)
-    model.compile(jit_compile=mode == "xla")
+    model.compile(**({"jit_compile": mode == "xla"} if mode in ("plain", "xla") else {}))
     return model
 
 
@@ -64,8 +64,9 @@ def digest(model):
     for part, variables in state_of(model).items():
         own = hashlib.sha256()
         for variable in keyed({part: variables}).values():
-            for copy in getattr(variable.value, "values", [variable.value]):
-                own.update(np.ascontiguousarray(copy.numpy()).tobytes())
+            copies = getattr(variable.value, "values", None)
+            for copy in copies if isinstance(copies, tuple) else [variable.value]:
+                own.update(np.ascontiguousarray(keras.ops.convert_to_numpy(copy)).tobytes())
         parts[part] = own.hexdigest()
         total.update(own.digest())
     return {"all": total.hexdigest(), **parts}
@@ -84,7 +85,7 @@ class Progress(keras.callbacks.Callback):
         self.path, self.step = path, None
 
     def on_train_batch_end(self, batch, logs=None):
-        step = int(self.model.steps.numpy())
+        step = int(keras.ops.convert_to_numpy(self.model.steps))
         if step != self.step:
             append(self.path, step)
         self.step = step
@@ -103,14 +104,16 @@ class Figures(keras.callbacks.Callback):
 
 def train(workdir, mode, epochs, every_steps):
     workdir = Path(workdir)
-    strategy = tf.distribute.get_strategy()
+    scope = contextlib.nullcontext()
     if mode == "mirrored":
+        import tensorflow as tf
+
         two = [tf.config.LogicalDeviceConfiguration()] * 2
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
-        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        scope = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope()
     # Each life begins with other weights, which only a restored state can hide.
     keras.utils.set_random_seed(4 if not (workdir / "progress").exists() else os.getpid())
-    with strategy.scope():
+    with scope:
         model = build_model(mode)
     step, callbacks = 0, []
     if every_steps is not None:
@@ -124,7 +127,8 @@ def train(workdir, mode, epochs, every_steps):
         callbacks=[Figures(workdir / "epochs"), *callbacks, Progress(workdir / "progress")],
         verbose=0,
     )
-    final = {"steps": int(model.steps.numpy()), "digest": digest(model)}
+    steps = int(keras.ops.convert_to_numpy(model.steps))
+    final = {"steps": steps, "digest": digest(model)}
     (workdir / "final.json").write_text(json.dumps(final))
 
 

@@ -13,8 +13,10 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode, kills", [("xla", 1), ("mirrored", 2)])
+@pytest.mark.parametrize("mode, kills", [("xla", 1), ("mirrored", 2), ("jax", 2), ("torch", 2)])
 def test_killed_and_started_again_equals_undisturbed(mode, kills, tmp_path):
+    if mode in ("jax", "torch"):
+        pytest.importorskip(mode)
     output = tmp_path / "result.json"
     script = [sys.executable, str(ROOT / "benchmarks" / "kill_test.py"), "--modes", mode]
     counts = ["--kills", str(kills), "--other_kills", str(kills)]

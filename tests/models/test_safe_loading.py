@@ -106,13 +106,13 @@ GADGETS = {
         __name__, "Foreign", {}, registered_name="tests>Foreign"
     ),
     "a function of this package": lambda: function(
-        "keras_sagan.callbacks.checkpoint_store", "check_writable", "keras_sagan>check_writable"
+        "keras_sagan.callbacks.checkpoint_files", "check_directory", "keras_sagan>check_directory"
     ),
     "a class of this package that isn't Keras's": lambda: instance(
-        "keras_sagan.callbacks.checkpoint_store",
-        "CheckpointStore",
+        "keras_sagan.callbacks.checkpoint_files",
+        "CheckpointFiles",
         {"directory": "."},
-        registered_name="keras_sagan>CheckpointStore",
+        registered_name="keras_sagan>CheckpointFiles",
     ),
     "a type specification": lambda: {
         "class_name": "__typespec__",

@@ -1,0 +1,460 @@
+import concurrent.futures
+import contextlib
+import errno
+import warnings
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_sagan.callbacks.checkpoint_files import (
+    CheckpointFiles,
+    DamagedCheckpoint,
+    check_directory,
+)
+from keras_sagan.callbacks.data_position import position_data
+from keras_sagan.callbacks.model_configuration import check_configuration, configuration_of
+from keras_sagan.callbacks.model_state import (
+    FiniteCheck,
+    architecture_of,
+    assign_state,
+    check_architecture,
+    check_model,
+    keyed,
+    learning_rates_of,
+    metrics_of,
+    state_of,
+)
+from keras_sagan.checks import check_boolean, check_choice, check_integer, check_string
+from keras_sagan.distribution import check_workers_agree, chief_decides, is_chief
+
+LOWER_IS_BETTER = ("loss", "fid", "kid", "distance")
+HIGHER_IS_BETTER = ("accuracy", "inception_score", "precision", "recall")
+
+
+class Start(NamedTuple):
+    """Where `SAGAN.fit` begins.
+
+    Attributes:
+        data: The data to train on.
+        initial_epoch: Integer, or `None` for what `fit` got.
+        skipped_steps: Integer, steps of that epoch that were done before.
+        skipped_batches: Integer, how many batches `fit` reads while it skips them.
+    """
+
+    data: Any
+    initial_epoch: int | None = None
+    skipped_steps: int = 0
+    skipped_batches: int = 0
+
+
+class TrainingCheckpoint(keras.callbacks.Callback):
+    """Saves all of a training run, and resumes it from the newest checkpoint.
+
+    A checkpoint holds both networks with their batch statistics and `vector_u`, the averaged
+    generator, both optimizers with their slots and loss scales, the seed and the states of seed
+    generators, the step, the position in the epoch, and the sums behind the epoch's metrics. On a
+    CPU, a run that was killed and started again ends with the same bits as one that wasn't. The
+    same script does both:
+
+    ```python
+    checkpoint = TrainingCheckpoint("runs/first", every_steps=500)
+    step = checkpoint.restore_latest(model)  # 0 if there is none
+    dataset = keras_sagan.data.make_dataset(images, labels, start_step=step)
+    model.fit(dataset, epochs=20, steps_per_epoch=156, callbacks=[checkpoint])
+    ```
+
+    `fit` then begins with the epoch that was interrupted and skips the steps of it that are done.
+    Without the second and third line, `SAGAN.fit` restores the model too and positions data of
+    `keras_sagan.data` at its step; other data it reads up to there, which is as exact where they
+    give the same batches each time they are read.
+
+    A checkpoint counts once all of it is written. Damaged ones are named in a warning, and the
+    one before is used. States that aren't finite aren't saved. Other files in the folder are left
+    alone. Put the callback last, so that the metrics of the others are there, and use one folder
+    for each run. A run may be resumed on another backend. With several workers the folder must be
+    one that all see; the chief writes it.
+
+    Args:
+        directory: String or path, a folder, which is made if it isn't there; or a URL such as
+            `gs://bucket/run`, for which fsspec must be installed.
+        every_steps: Integer. Save each time so many steps are done. Defaults to `None`: only by
+            epoch.
+        every_epochs: Integer. Save each time so many epochs are done, or `None`. The end of
+            training is saved too. Defaults to `1`.
+        keep: Integer. How many of the newest checkpoints to keep. Defaults to `3`.
+        monitor: String, a key of an epoch's logs such as `"fid_5k"`. The checkpoint of its best
+            value is kept in the folder `best`. Defaults to `None`.
+        mode: `"min"`, `"max"`, or `"auto"` to tell from `monitor`. Defaults to `"auto"`.
+        restore: Boolean. Whether `fit` begins with the newest checkpoint. Defaults to `True`.
+        use_background: Boolean. Whether files are written while training goes on. A save then
+            counts when the next one begins or training ends, and its error is raised there.
+            Defaults to `False`.
+
+    Raises:
+        ValueError: If an argument is out of range or, when training begins, a checkpoint belongs
+            to another architecture or configuration, or the folder to another run.
+        OSError: If the folder can't be written, the disk is full, or every checkpoint is damaged.
+
+    Example:
+
+    See above; `docs/never_lost.md` says what is promised and how that was tested.
+    """
+
+    def __init__(
+        self,
+        directory,
+        every_steps=None,
+        every_epochs=1,
+        keep=3,
+        monitor=None,
+        mode="auto",
+        restore=True,
+        use_background=False,
+    ):
+        super().__init__()
+        self.every_steps = check_integer("every_steps", every_steps, 1, optional=True)
+        self.every_epochs = check_integer("every_epochs", every_epochs, 1, optional=True)
+        if every_steps is None and every_epochs is None:
+            raise ValueError(
+                "`every_steps` or `every_epochs` must be given. Received: None for both"
+            )
+        keep = check_integer("keep", keep, 1)
+        self.directory = check_directory("directory", directory)
+        self.monitor = check_string("monitor", monitor, optional=True)
+        self._is_better = _comparison(monitor, mode)
+        self.restore = check_boolean("restore", restore)
+        self.use_background = check_boolean("use_background", use_background)
+        self._files = CheckpointFiles(self.directory, keep)
+        self._best_files = CheckpointFiles(f"{self.directory}/best", keep=1)
+        self._best = None  # The best value so far, and whether an epoch had one.
+        self._is_monitored = False
+        self._writing = None  # What a thread is writing.
+        self._state = "new"  # Then "restored", "resumed" by the first `fit`, and "training".
+        self._manifest = self._model = None  # What was restored, and into which model.
+        self._sums = []  # The values of the metrics in the interrupted epoch.
+        self._step = self._epoch = self._epoch_start = 0
+        self._saved_step = self._finite_check = self._configuration = None
+
+    # Restoring
+
+    def restore_latest(self, model):
+        """Restores the newest checkpoint that isn't damaged, and has `fit` resume from there.
+
+        Args:
+            model: A compiled `SAGAN`.
+
+        Returns:
+            Integer, the training steps that the model has taken: where the data have to start.
+            0 if there is no checkpoint.
+
+        Raises:
+            ValueError: If the checkpoint belongs to another architecture.
+            OSError: If every checkpoint is damaged.
+        """
+        check_model(model)
+        self._restore(model)
+        self._state = "restored"
+        if self._manifest is None:
+            self._say(model, f"No checkpoint in {self.directory}: training starts at step 0.")
+        else:
+            self._say(model, f"Restored {self._described()}; have the data start there.")
+        return _steps(model)
+
+    def restore_best(self, model):
+        """Restores the best checkpoint by `monitor`; for use, not to resume training.
+
+        Args:
+            model: A `SAGAN`; its optimizers are restored if it is compiled.
+
+        Returns:
+            Integer, the step of that checkpoint; 0 if there is none.
+
+        Raises:
+            ValueError: If the checkpoint belongs to another architecture.
+            OSError: If it is damaged.
+        """
+        self._wait()
+        manifest, values = self._best_files.read_newest()
+        if manifest is None:
+            return 0
+        self._assign(model, manifest, values, self._best_files)
+        return manifest["step"]
+
+    def start(self, model, data, steps_per_epoch=None):
+        """Restores the model and positions its data; `SAGAN.fit` calls it before all else.
+
+        Args:
+            model: A compiled `SAGAN`.
+            data: What `fit` got as `x`.
+            steps_per_epoch: What `fit` got, an integer or `None`.
+
+        Returns:
+            A `Start`.
+
+        Raises:
+            ValueError: If the data start at another step than the model's.
+        """
+        check_model(model)
+        if self._state == "training" or not self.restore:  # Only the first `fit` restores.
+            return Start(data)
+        is_given = self._state == "restored" and self._model is model
+        if not is_given:
+            self._restore(model)
+        manifest = self._manifest or {"epoch": None, "epoch_step": 0}
+        done = manifest["epoch_step"]
+        promise, data, batches = position_data(data, steps_per_epoch, _steps(model), done, is_given)
+        if self._manifest is None:
+            self._say(model, f"No checkpoint in {self.directory}. If this is killed, {promise}.")
+        elif not is_given or batches is None:
+            self._say(model, f"Restored {self._described()}; {promise}.")
+        return Start(data, manifest["epoch"], done, batches or 0)
+
+    def _restore(self, model):
+        """Restores the model, and notes the manifest or `None`."""
+        self._wait()
+        manifest, values = self._files.read_newest()
+        step = 0 if manifest is None else manifest["step"]
+        check_workers_agree(model._strategy, newest_checkpoint=step)
+        if manifest is not None:
+            if _steps(model) > step:
+                raise ValueError(
+                    "`directory` must not be behind the model. Give TrainingCheckpoint "
+                    "restore=False to start from the model. "
+                    f"Received: directory={self.directory!r} at step {step} for a model that has "
+                    f"taken {_steps(model)} steps"
+                )
+            self._assign(model, manifest, values, self._files)
+            self._sums = [values[key] for key in sorted(values) if key.startswith("metrics:")]
+        self._manifest, self._model = manifest, model
+
+    def _assign(self, model, manifest, values, files):
+        path = files.path(manifest["step"])
+        check_architecture(model, manifest, path)
+        check_configuration(model, manifest.get("configuration"), path)
+        # A rate may have been set at the end of the epoch, after the step was saved.
+        assign_state(model, manifest["seed"], {**values, **manifest["learning_rates"]})
+
+    # During `fit`
+
+    def on_train_begin(self, logs=None):
+        self._wait()
+        self._step = _steps(self.model)
+        self._finite_check = None
+        if self._manifest is not None:
+            self._saved_step = self._step
+            self._check_epoch(self._manifest)
+        elif self._saved_step != self._step:
+            self._saved_step = None
+            newest = max(self._files.steps(), default=0)
+            if self._state != "training" and newest > self._step:
+                raise ValueError(
+                    "`directory` must not hold a run that is ahead of the model: give another one, "
+                    f"or let it restore. Received: directory={self.directory!r} with step "
+                    f"{newest}, for a model that has taken {self._step} steps"
+                )
+        if is_chief(self.model._strategy):
+            self._files.check_writable()
+            self._files.remove_incomplete()
+            self._best_files.remove_incomplete()
+        self._best = self._best_before()
+        self._state = "training"
+
+    def _check_epoch(self, manifest):
+        done, before = manifest["epoch_step"], manifest["steps_per_epoch"]
+        size, at_a_time = self.params.get("steps"), self.model.steps_per_execution
+        if done and ((size and before and size != before) or done % at_a_time):
+            raise ValueError(
+                f"An epoch must have {before} steps as before, since the checkpoint is {done} "
+                "steps into one. "
+                f"Received: {size} steps an epoch, steps_per_execution={at_a_time}"
+            )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch, self._epoch_start = epoch, self._step
+        if self._manifest is None:
+            return
+        done = self._manifest["epoch_step"]
+        self._epoch_start -= done
+        variables = metrics_of(self.model)
+        if done and [tuple(v.shape) for v in variables] == [v.shape for v in self._sums]:
+            for variable, value in zip(variables, self._sums):
+                variable.assign(value)
+        self._manifest, self._sums = None, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        before, step = self._step, self._epoch_start + batch + 1
+        if step <= before:  # It was done before.
+            return
+        self._step = step
+        if self.every_steps and step // self.every_steps > before // self.every_steps:
+            self.save()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._step = _steps(self.model)  # A data set may have ended within an execution.
+        self._epoch, self._epoch_start = epoch + 1, self._step
+        is_due = self.every_epochs and (epoch + 1) % self.every_epochs == 0
+        if is_due or self._saved_step == self._step:  # Of a saved step, the position has changed.
+            self.save()
+        value = (logs or {}).get(self.monitor)
+        self._is_monitored |= value is not None
+        is_best = (
+            value is not None
+            and np.isfinite(value)
+            and (self._best is None or self._is_better(value, self._best))
+        )
+        # Writing takes all workers: one of them decides.
+        if self.monitor and chief_decides(self.model._strategy, bool(is_best)):
+            entries = {"monitor": self.monitor, "value": float(value)}
+            if self._write(self._best_files, entries):
+                self._best = float(value)
+
+    def on_train_end(self, logs=None):
+        self._step = _steps(self.model)
+        if self._saved_step != self._step:
+            self.save()
+        self._wait()
+        if self.monitor is not None and logs and not self._is_monitored:
+            warnings.warn(
+                "`monitor` must be among the logs of an epoch: no best checkpoint was kept. "
+                f"Received: monitor={self.monitor!r}, and logs of {', '.join(logs)}",
+                stacklevel=3,
+            )
+
+    def _best_before(self):
+        """Returns the value of the best checkpoint that is there, or `None`."""
+        for step in reversed(self._best_files.steps() if self.monitor else []):
+            try:
+                manifest = self._best_files.manifest(step)
+            except DamagedCheckpoint as error:
+                warnings.warn(f"Damaged: {error}.", stacklevel=3)
+                continue
+            if manifest.get("monitor") == self.monitor:
+                return manifest["value"]
+        return None
+
+    # Saving
+
+    def save(self):
+        """Saves the run as it is, unless it isn't finite.
+
+        Returns:
+            String, the folder of the checkpoint, or `None` where nothing was saved: training
+            hasn't begun, or the model isn't finite.
+
+        Raises:
+            OSError: If it can't be written; the checkpoints before it are complete.
+        """
+        if self._state != "training":  # The model may be half restored.
+            return None
+        self._step = _steps(self.model)  # A step may have ended without its callbacks.
+        if self._manifest is None:  # Else nothing was done since, and the epoch hasn't begun.
+            if self._saved_step == self._step:
+                self._wait()
+                with self._explained():
+                    if is_chief(self.model._strategy):
+                        self._files.update(self._step, self._position())
+            elif not self._write(self._files):
+                return None
+            self._saved_step = self._step
+        return self._files.path(self._step)
+
+    def _position(self):
+        """What may change after a step was saved."""
+        return {
+            "epoch": self._epoch,
+            "epoch_step": self._step - self._epoch_start,
+            # `None` in the first epoch, whose length Keras may not know yet.
+            "steps_per_epoch": self.params.get("steps"),
+            "learning_rates": learning_rates_of(self.model),
+        }
+
+    def _write(self, files, entries=None):
+        """Writes a checkpoint, or has a thread write it; returns whether the state is finite."""
+        self._wait()
+        if self._finite_check is None:
+            self._finite_check = FiniteCheck(self.model)
+            self._configuration = configuration_of(self.model)  # Takes longer than a step.
+        broken = self._finite_check()
+        if broken:
+            newest = max(self._files.steps(), default=None)
+            kept = f"the newest checkpoint is of step {newest}" if newest else "there is none yet"
+            warnings.warn(
+                f"Step {self._step} isn't saved, as `{broken[0]}` isn't finite; {kept}.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return False
+        parts = {**state_of(self.model), "metrics": metrics_of(self.model)}
+        # All workers read, as some variables are sums over workers. The next step may reuse the
+        # memory of these values.
+        arrays = {key: _copied(variable) for key, variable in keyed(parts).items()}
+        manifest = {
+            "step": self._step,
+            "seed": self.model.seed,
+            **self._position(),
+            **architecture_of(self.model),
+            "configuration": self._configuration,
+            **(entries or {}),
+        }
+        if is_chief(self.model._strategy):
+            executor = concurrent.futures.ThreadPoolExecutor(1)  # The process waits for its end.
+            self._writing = executor.submit(files.write, self._step, arrays, manifest)
+            executor.shutdown(wait=False)
+            if not self.use_background:
+                self._wait()
+        return True
+
+    def _wait(self):
+        """Waits for the thread that writes, and raises its error."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            with self._explained():
+                writing.result()
+
+    @contextlib.contextmanager
+    def _explained(self):
+        """Adds to an error of writing which checkpoint is complete."""
+        try:
+            yield
+        except OSError as error:
+            steps = self._files.steps()
+            kept = f"The checkpoint of step {steps[-1]} is complete" if steps else "There is none"
+            text = error.strerror if error.errno == errno.ENOSPC else str(error)
+            message = f"{text}. {kept}; run the same again when that is put right."
+            raise OSError(*([error.errno] if error.errno else []), message) from error
+
+    def _described(self):
+        """Says in words what was restored."""
+        manifest = self._manifest
+        done, epoch = manifest["epoch_step"], manifest["epoch"] + 1
+        where = f"{done} steps into epoch {epoch}" if done else f"at the start of epoch {epoch}"
+        return f"step {manifest['step']} ({where}) from {self._files.path(manifest['step'])}"
+
+    def _say(self, model, text):
+        if is_chief(model._strategy):
+            print(f"TrainingCheckpoint: {text}", flush=True)
+
+
+def _comparison(monitor, mode):
+    mode = check_choice("mode", mode, ("auto", "min", "max"))
+    if monitor is not None and mode == "auto":
+        falls, rises = (
+            any(word in monitor for word in words) for words in (LOWER_IS_BETTER, HIGHER_IS_BETTER)
+        )
+        if falls == rises:
+            raise ValueError(
+                '`mode` must be "min" or "max" where `monitor` doesn\'t tell which is better. '
+                f"Received: mode='auto', monitor={monitor!r}"
+            )
+        mode = "min" if falls else "max"
+    return np.less if mode == "min" else np.greater
+
+
+def _copied(variable):
+    value = np.array(keras.ops.convert_to_numpy(variable))
+    return value.astype("float32") if value.dtype.kind == "V" else value  # bfloat16, exactly.
+
+
+def _steps(model):
+    return int(keras.ops.convert_to_numpy(model.steps))
