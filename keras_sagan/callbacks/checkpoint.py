@@ -2,16 +2,12 @@ import concurrent.futures
 import contextlib
 import errno
 import warnings
-from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from keras_sagan.callbacks.checkpoint_files import (
-    CheckpointFiles,
-    DamagedCheckpoint,
-    check_directory,
-)
+from keras_sagan.callbacks.best_checkpoint import BestCheckpoint
+from keras_sagan.callbacks.checkpoint_files import CheckpointFiles, check_directory
 from keras_sagan.callbacks.data_position import position_data
 from keras_sagan.callbacks.model_configuration import check_configuration, configuration_of
 from keras_sagan.callbacks.model_state import (
@@ -25,27 +21,8 @@ from keras_sagan.callbacks.model_state import (
     metrics_of,
     state_of,
 )
-from keras_sagan.checks import check_boolean, check_choice, check_integer, check_string
+from keras_sagan.checks import check_boolean, check_integer
 from keras_sagan.distribution import check_workers_agree, chief_decides, is_chief
-
-LOWER_IS_BETTER = ("loss", "fid", "kid", "distance")
-HIGHER_IS_BETTER = ("accuracy", "inception_score", "precision", "recall")
-
-
-class Start(NamedTuple):
-    """Where `SAGAN.fit` begins.
-
-    Attributes:
-        data: The data to train on.
-        initial_epoch: Integer, or `None` for what `fit` got.
-        skipped_steps: Integer, steps of that epoch that were done before.
-        skipped_batches: Integer, how many batches `fit` reads while it skips them.
-    """
-
-    data: Any
-    initial_epoch: int | None = None
-    skipped_steps: int = 0
-    skipped_batches: int = 0
 
 
 class TrainingCheckpoint(keras.callbacks.Callback):
@@ -121,14 +98,12 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             )
         keep = check_integer("keep", keep, 1)
         self.directory = check_directory("directory", directory)
-        self.monitor = check_string("monitor", monitor, optional=True)
-        self._is_better = _comparison(monitor, mode)
         self.restore = check_boolean("restore", restore)
         self.use_background = check_boolean("use_background", use_background)
         self._files = CheckpointFiles(self.directory, keep)
-        self._best_files = CheckpointFiles(f"{self.directory}/best", keep=1)
-        self._best = None  # The best value so far, and whether an epoch had one.
-        self._is_monitored = False
+        self._best = None
+        if monitor is not None or mode != "auto":
+            self._best = BestCheckpoint(self.directory, monitor, mode)
         self._writing = None  # What a thread is writing.
         self._state = "new"  # Then "restored", "resumed" by the first `fit`, and "training".
         self._manifest = self._model = None  # What was restored, and into which model.
@@ -152,13 +127,12 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             ValueError: If the checkpoint belongs to another architecture.
             OSError: If every checkpoint is damaged.
         """
-        check_model(model)
         self._restore(model)
         self._state = "restored"
         if self._manifest is None:
-            self._say(model, f"No checkpoint in {self.directory}: training starts at step 0.")
+            self._say(f"No checkpoint in {self.directory}: training starts at step 0.")
         else:
-            self._say(model, f"Restored {self._described()}; have the data start there.")
+            self._say(f"Restored {self._described()}; have the data start there.")
         return _steps(model)
 
     def restore_best(self, model):
@@ -175,10 +149,11 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             OSError: If it is damaged.
         """
         self._wait()
-        manifest, values = self._best_files.read_newest()
+        files = CheckpointFiles(f"{self.directory}/best", keep=1)
+        manifest, values = files.read_newest()
         if manifest is None:
             return 0
-        self._assign(model, manifest, values, self._best_files)
+        self._assign(model, manifest, values, files)
         return manifest["step"]
 
     def start(self, model, data, steps_per_epoch=None):
@@ -190,14 +165,15 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             steps_per_epoch: What `fit` got, an integer or `None`.
 
         Returns:
-            A `Start`.
+            Tuple of the data to train on; the epoch to begin with, or `None`; how many steps of it
+            were done before, which `fit` skips; and how many batches it reads meanwhile.
 
         Raises:
-            ValueError: If the data start at another step than the model's.
+            ValueError: If the data start after the model's step.
         """
-        check_model(model)
+        self._set_up(model)
         if self._state == "training" or not self.restore:  # Only the first `fit` restores.
-            return Start(data)
+            return data, None, 0, 0
         is_given = self._state == "restored" and self._model is model
         if not is_given:
             self._restore(model)
@@ -205,17 +181,23 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         done = manifest["epoch_step"]
         promise, data, batches = position_data(data, steps_per_epoch, _steps(model), done, is_given)
         if self._manifest is None:
-            self._say(model, f"No checkpoint in {self.directory}. If this is killed, {promise}.")
+            self._say(f"No checkpoint in {self.directory}. If this is killed, {promise}.")
         elif not is_given or batches is None:
-            self._say(model, f"Restored {self._described()}; {promise}.")
-        return Start(data, manifest["epoch"], done, batches or 0)
+            self._say(f"Restored {self._described()}; {promise}.")
+        return data, manifest["epoch"], done, batches or 0
+
+    def _set_up(self, model):
+        check_model(model)
+        self._is_chief = not model._is_one_of_many or is_chief(model._strategy)
 
     def _restore(self, model):
         """Restores the model, and notes the manifest or `None`."""
+        self._set_up(model)
         self._wait()
         manifest, values = self._files.read_newest()
         step = 0 if manifest is None else manifest["step"]
-        check_workers_agree(model._strategy, newest_checkpoint=step)
+        if model._is_one_of_many:
+            check_workers_agree(model._strategy, newest_checkpoint=step)
         if manifest is not None:
             if _steps(model) > step:
                 raise ValueError(
@@ -238,6 +220,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     # During `fit`
 
     def on_train_begin(self, logs=None):
+        self._set_up(self.model)
         self._wait()
         self._step = _steps(self.model)
         self._finite_check = None
@@ -253,11 +236,11 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                     f"or let it restore. Received: directory={self.directory!r} with step "
                     f"{newest}, for a model that has taken {self._step} steps"
                 )
-        if is_chief(self.model._strategy):
+        if self._is_chief:
             self._files.check_writable()
             self._files.remove_incomplete()
-            self._best_files.remove_incomplete()
-        self._best = self._best_before()
+        if self._best:
+            self._best.begin(self._is_chief)
         self._state = "training"
 
     def _check_epoch(self, manifest):
@@ -296,42 +279,19 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         is_due = self.every_epochs and (epoch + 1) % self.every_epochs == 0
         if is_due or self._saved_step == self._step:  # Of a saved step, the position has changed.
             self.save()
-        value = (logs or {}).get(self.monitor)
-        self._is_monitored |= value is not None
-        is_best = (
-            value is not None
-            and np.isfinite(value)
-            and (self._best is None or self._is_better(value, self._best))
-        )
         # Writing takes all workers: one of them decides.
-        if self.monitor and chief_decides(self.model._strategy, bool(is_best)):
-            entries = {"monitor": self.monitor, "value": float(value)}
-            if self._write(self._best_files, entries):
-                self._best = float(value)
+        if self._best and self._decide(self._best.is_better(logs)):
+            value = float(logs[self._best.monitor])
+            if self._write(self._best.files, {"monitor": self._best.monitor, "value": value}):
+                self._best.value = value
 
     def on_train_end(self, logs=None):
         self._step = _steps(self.model)
         if self._saved_step != self._step:
             self.save()
         self._wait()
-        if self.monitor is not None and logs and not self._is_monitored:
-            warnings.warn(
-                "`monitor` must be among the logs of an epoch: no best checkpoint was kept. "
-                f"Received: monitor={self.monitor!r}, and logs of {', '.join(logs)}",
-                stacklevel=3,
-            )
-
-    def _best_before(self):
-        """Returns the value of the best checkpoint that is there, or `None`."""
-        for step in reversed(self._best_files.steps() if self.monitor else []):
-            try:
-                manifest = self._best_files.manifest(step)
-            except DamagedCheckpoint as error:
-                warnings.warn(f"Damaged: {error}.", stacklevel=3)
-                continue
-            if manifest.get("monitor") == self.monitor:
-                return manifest["value"]
-        return None
+        if self._best:
+            self._best.warn_if_unseen(logs)
 
     # Saving
 
@@ -352,7 +312,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             if self._saved_step == self._step:
                 self._wait()
                 with self._explained():
-                    if is_chief(self.model._strategy):
+                    if self._is_chief:
                         self._files.update(self._step, self._position())
             elif not self._write(self._files):
                 return None
@@ -397,7 +357,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             "configuration": self._configuration,
             **(entries or {}),
         }
-        if is_chief(self.model._strategy):
+        if self._is_chief:
             executor = concurrent.futures.ThreadPoolExecutor(1)  # The process waits for its end.
             self._writing = executor.submit(files.write, self._step, arrays, manifest)
             executor.shutdown(wait=False)
@@ -431,24 +391,13 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         where = f"{done} steps into epoch {epoch}" if done else f"at the start of epoch {epoch}"
         return f"step {manifest['step']} ({where}) from {self._files.path(manifest['step'])}"
 
-    def _say(self, model, text):
-        if is_chief(model._strategy):
+    def _decide(self, decision):
+        one_of_many = self.model._is_one_of_many
+        return chief_decides(self.model._strategy, decision) if one_of_many else decision
+
+    def _say(self, text):
+        if self._is_chief:
             print(f"TrainingCheckpoint: {text}", flush=True)
-
-
-def _comparison(monitor, mode):
-    mode = check_choice("mode", mode, ("auto", "min", "max"))
-    if monitor is not None and mode == "auto":
-        falls, rises = (
-            any(word in monitor for word in words) for words in (LOWER_IS_BETTER, HIGHER_IS_BETTER)
-        )
-        if falls == rises:
-            raise ValueError(
-                '`mode` must be "min" or "max" where `monitor` doesn\'t tell which is better. '
-                f"Received: mode='auto', monitor={monitor!r}"
-            )
-        mode = "min" if falls else "max"
-    return np.less if mode == "min" else np.greater
 
 
 def _copied(variable):

@@ -13,7 +13,7 @@ import zipfile
 
 import numpy as np
 
-from keras_sagan.checks import check_path, require
+from keras_sagan.checks import check_path
 
 FORMAT = 3
 """The format of a manifest; folders of formats 1 and 2 are read by `old_checkpoints`."""
@@ -45,7 +45,11 @@ class CheckpointFiles:
 
     def __init__(self, directory, keep):
         self.directory, self.keep = directory.rstrip("/"), keep
-        self._disk = _Remote(directory) if "://" in directory else _Local()
+        self._disk = LocalFiles()
+        if "://" in directory:
+            from keras_sagan.callbacks.remote_files import RemoteFiles
+
+            self._disk = RemoteFiles(directory)
 
     def path(self, step):
         return f"{self.directory}/step-{step}"
@@ -74,12 +78,7 @@ class CheckpointFiles:
             ) from error
 
     def write(self, step, arrays, manifest):
-        """Writes a checkpoint, and removes those that are too many.
-
-        Args:
-            step: Integer.
-            arrays: Dictionary from keys to numpy arrays.
-            manifest: Dictionary that JSON can hold.
+        """Writes a checkpoint of arrays by key, and removes those that are too many.
 
         Raises:
             OSError: If it can't be written; what was written of it is removed.
@@ -118,12 +117,12 @@ class CheckpointFiles:
         self._write(f"{folder}/{name or MANIFEST}", lambda file: file.write(content.encode()))
 
     def _write(self, path, write):
-        """Has `write(file)` write a file, and returns its sha256."""
+        """Has `write(file)` write a file, and returns the sha256 of what was stored."""
         with self._disk.open(path, "wb") as file:
-            hashed = _Hashed(file)
-            write(hashed)
+            write(file)
             self._disk.sync(file)
-        return hashed.sha256.hexdigest()
+        with self._disk.open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _read(self, path):
         with self._disk.open(path, "rb") as file:
@@ -158,10 +157,7 @@ class CheckpointFiles:
                 return manifest, dict(arrays)
 
     def read_newest(self):
-        """Reads the newest checkpoint that isn't damaged, and warns of those that are.
-
-        Returns:
-            As `read`; two `None` where there is no checkpoint.
+        """Returns what `read` does of the newest checkpoint that isn't damaged, or two `None`.
 
         Raises:
             OSError: If every checkpoint is damaged, or the newest can't be read at the moment.
@@ -211,7 +207,7 @@ class CheckpointFiles:
                 self.remove(step)
 
 
-class _Local:
+class LocalFiles:
     """Folders and files of this machine."""
 
     can_rename = True
@@ -249,41 +245,6 @@ class _Local:
             descriptor = os.open(path, os.O_RDONLY)
             self.sync(descriptor)
             os.close(descriptor)
-
-
-class _Remote:
-    """Folders and files behind a URL, by fsspec: the methods of `_Local`."""
-
-    can_rename = False
-
-    def __init__(self, url):
-        fsspec = require("fsspec", f"A folder such as {url}", "remote")
-        self._files = files = fsspec.core.url_to_fs(url, use_listings_cache=False)[0]
-        self.open, self.remove, self.remove_folder = files.open, files.rm_file, files.rmdir
-        self.is_folder = files.isdir
-        self.make = functools.partial(files.makedirs, exist_ok=True)
-
-    def names(self, folder):
-        found = self._files.ls(folder, detail=False) if self._files.isdir(folder) else []
-        return [path.rstrip("/").rpartition("/")[2] for path in found]
-
-    def sync(self, file):
-        """Nothing: an object appears complete, when it is closed."""
-
-    def publish(self, new, path):
-        """Nothing: it was written under its name."""
-
-
-class _Hashed:
-    """A file that computes the sha256 of what is written to it; it can't seek back."""
-
-    def __init__(self, file):
-        self.file, self.sha256 = file, hashlib.sha256()
-        self.flush = self.read = file.flush  # To numpy, what can't `read` is a path.
-
-    def write(self, data):
-        self.sha256.update(data)
-        return self.file.write(data)
 
 
 @contextlib.contextmanager

@@ -500,13 +500,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         for callback in keras.tree.flatten(getattr(callbacks, "callbacks", callbacks)):
             if hasattr(callback, "start"):
                 start = callback.start(self, x, given.get("steps_per_epoch"))
-                x, self._skipped_steps, self._skipped_batches = (
-                    start.data,
-                    start.skipped_steps,
-                    start.skipped_batches,
-                )
-                if start.initial_epoch is not None:
-                    given["initial_epoch"] = start.initial_epoch
+                x, epoch, self._skipped_steps, self._skipped_batches = start
+                given.update({} if epoch is None else {"initial_epoch": epoch})
         for check in self._checks.values():
             check.begin()
         # A worker has its share of the data alone, and a resumed epoch what is left of it.

@@ -107,7 +107,7 @@ def slow_writing(monkeypatch):
             assert event.wait(60)
         return builtins.open(path, mode)
 
-    monkeypatch.setattr(checkpoint_files._Local, "open", staticmethod(slow_open))
+    monkeypatch.setattr(checkpoint_files.LocalFiles, "open", staticmethod(slow_open))
     return event
 
 
@@ -148,7 +148,7 @@ def test_an_error_is_raised_at_the_next_save(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         return builtins.open(path, mode)
 
-    monkeypatch.setattr(checkpoint_files._Local, "open", staticmethod(full))
+    monkeypatch.setattr(checkpoint_files.LocalFiles, "open", staticmethod(full))
     model = build()
     callback = TrainingCheckpoint(tmp_path, every_steps=1, use_background=True)
     with pytest.raises(OSError, match="No space left .*step 1 is complete; run the same") as raised:
@@ -168,7 +168,7 @@ def slow_open(path, mode):
     time.sleep(0.3)
     return open(path, mode)
 
-files._Local.open = staticmethod(slow_open)
+files.LocalFiles.open = staticmethod(slow_open)
 callback = TrainingCheckpoint({run!r}, every_steps=2, use_background=True)
 test.fit(test.build(), [callback, test.At(2, lambda: sys.exit(3))])
 """

@@ -485,7 +485,7 @@ def test_what_cannot_be_read_at_the_moment_is_not_damaged(
         return open(path, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint_files._Local, "open", staticmethod(fail))
+        patch.setattr(checkpoint_files.LocalFiles, "open", staticmethod(fail))
         with pytest.raises(OSError, match=f"step-14 can't be read at the moment.*: {said}. Try"):
             TrainingCheckpoint(tmp_path).restore_latest(model)
     assert TrainingCheckpoint(tmp_path).restore_latest(model) == 14
@@ -545,7 +545,7 @@ def full_disk(monkeypatch):
                     raise error or OSError(errno.ENOSPC, "No space left on device")
             return open(path, mode)
 
-        monkeypatch.setattr(checkpoint_files._Local, "open", staticmethod(open_file))
+        monkeypatch.setattr(checkpoint_files.LocalFiles, "open", staticmethod(open_file))
 
     return fill
 

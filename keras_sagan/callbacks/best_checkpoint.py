@@ -1,0 +1,75 @@
+"""The best checkpoint of a run by one of its logs."""
+
+import warnings
+
+import numpy as np
+
+from keras_sagan.callbacks.checkpoint_files import CheckpointFiles, DamagedCheckpoint
+from keras_sagan.checks import check_choice, check_string
+
+LOWER_IS_BETTER = ("loss", "fid", "kid", "distance")
+HIGHER_IS_BETTER = ("accuracy", "inception_score", "precision", "recall")
+
+
+class BestCheckpoint:
+    """Knows the best value so far, and where its checkpoint is kept.
+
+    Args:
+        directory: String, the folder of the run; the best checkpoint is in its folder `best`.
+        monitor: String, a key of an epoch's logs.
+        mode: `"min"`, `"max"`, or `"auto"` to tell from `monitor`.
+
+    Raises:
+        ValueError: For another mode, or where `"auto"` can't tell.
+    """
+
+    def __init__(self, directory, monitor, mode):
+        mode = check_choice("mode", mode, ("auto", "min", "max"))
+        self.monitor = check_string("monitor", monitor)
+        if mode == "auto":
+            falls, rises = (
+                any(word in monitor for word in words)
+                for words in (LOWER_IS_BETTER, HIGHER_IS_BETTER)
+            )
+            if falls == rises:
+                raise ValueError(
+                    '`mode` must be "min" or "max" where `monitor` doesn\'t tell which is better. '
+                    f"Received: mode='auto', monitor={monitor!r}"
+                )
+            mode = "min" if falls else "max"
+        self.files = CheckpointFiles(f"{directory}/best", keep=1)
+        self.value = None
+        self._compare = np.less if mode == "min" else np.greater
+        self._has_seen = False  # Whether an epoch had a value.
+
+    def begin(self, is_chief):
+        """Takes the value of the checkpoint that is there, if one is."""
+        if is_chief:
+            self.files.remove_incomplete()
+        self.value = None
+        for step in reversed(self.files.steps()):
+            try:
+                manifest = self.files.manifest(step)
+            except DamagedCheckpoint as error:
+                warnings.warn(f"Damaged: {error}.", stacklevel=3)
+                continue
+            if manifest.get("monitor") == self.monitor:
+                self.value = manifest["value"]
+                return
+
+    def is_better(self, logs):
+        """Says whether the logs of an epoch have a value that is better than all before."""
+        value = (logs or {}).get(self.monitor)
+        self._has_seen |= value is not None
+        if value is None or not np.isfinite(value):
+            return False
+        return self.value is None or bool(self._compare(value, self.value))
+
+    def warn_if_unseen(self, logs):
+        """Warns at the end of a training in which no epoch had a value."""
+        if logs and not self._has_seen:
+            warnings.warn(
+                "`monitor` must be among the logs of an epoch: no best checkpoint was kept. "
+                f"Received: monitor={self.monitor!r}, and logs of {', '.join(logs)}",
+                stacklevel=4,
+            )
