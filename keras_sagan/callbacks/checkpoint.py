@@ -1,25 +1,20 @@
 import concurrent.futures
-import contextlib
-import errno
 import warnings
 
 import keras
-import numpy as np
 
 from keras_sagan.callbacks.best_checkpoint import BestCheckpoint
 from keras_sagan.callbacks.checkpoint_files import CheckpointFiles, check_directory
-from keras_sagan.callbacks.data_position import position_data
-from keras_sagan.callbacks.model_configuration import check_configuration, configuration_of
+from keras_sagan.callbacks.data_position import check_epoch, position_data
 from keras_sagan.callbacks.model_state import (
     FiniteCheck,
     architecture_of,
-    assign_state,
-    check_architecture,
     check_model,
-    keyed,
+    configuration_of,
+    copy_state,
     learning_rates_of,
     metrics_of,
-    state_of,
+    restore_state,
 )
 from keras_sagan.checks import check_boolean, check_integer
 from keras_sagan.distribution import check_workers_agree, chief_decides, is_chief
@@ -105,7 +100,9 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         if monitor is not None or mode != "auto":
             self._best = BestCheckpoint(self.directory, monitor, mode)
         self._writing = None  # What a thread is writing.
-        self._state = "new"  # Then "restored", "resumed" by the first `fit`, and "training".
+        self._state = (
+            "new"  # Then "restored", by `restore_latest`, and from the first `fit` on "training".
+        )
         self._manifest = self._model = None  # What was restored, and into which model.
         self._sums = []  # The values of the metrics in the interrupted epoch.
         self._step = self._epoch = self._epoch_start = 0
@@ -132,7 +129,9 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         if self._manifest is None:
             self._say(f"No checkpoint in {self.directory}: training starts at step 0.")
         else:
-            self._say(f"Restored {self._described()}; have the data start there.")
+            self._say(
+                f"Restored {self._files.describe(self._manifest)}; have the data start there."
+            )
         return _steps(model)
 
     def restore_best(self, model):
@@ -153,7 +152,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         manifest, values = files.read_newest()
         if manifest is None:
             return 0
-        self._assign(model, manifest, values, files)
+        restore_state(model, manifest, values, files.path(manifest["step"]))
         return manifest["step"]
 
     def start(self, model, data, steps_per_epoch=None):
@@ -174,7 +173,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._set_up(model)
         if self._state == "training" or not self.restore:  # Only the first `fit` restores.
             return data, None, 0, 0
-        is_given = self._state == "restored" and self._model is model
+        is_given = self._state == "restored" and self._model is model  # By `restore_latest`.
         if not is_given:
             self._restore(model)
         manifest = self._manifest or {"epoch": None, "epoch_step": 0}
@@ -183,7 +182,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         if self._manifest is None:
             self._say(f"No checkpoint in {self.directory}. If this is killed, {promise}.")
         elif not is_given or batches is None:
-            self._say(f"Restored {self._described()}; {promise}.")
+            self._say(f"Restored {self._files.describe(self._manifest)}; {promise}.")
         return data, manifest["epoch"], done, batches or 0
 
     def _set_up(self, model):
@@ -206,16 +205,9 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                     f"Received: directory={self.directory!r} at step {step} for a model that has "
                     f"taken {_steps(model)} steps"
                 )
-            self._assign(model, manifest, values, self._files)
+            restore_state(model, manifest, values, self._files.path(step))
             self._sums = [values[key] for key in sorted(values) if key.startswith("metrics:")]
         self._manifest, self._model = manifest, model
-
-    def _assign(self, model, manifest, values, files):
-        path = files.path(manifest["step"])
-        check_architecture(model, manifest, path)
-        check_configuration(model, manifest.get("configuration"), path)
-        # A rate may have been set at the end of the epoch, after the step was saved.
-        assign_state(model, manifest["seed"], {**values, **manifest["learning_rates"]})
 
     # During `fit`
 
@@ -226,7 +218,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._finite_check = None
         if self._manifest is not None:
             self._saved_step = self._step
-            self._check_epoch(self._manifest)
+            check_epoch(self._manifest, self.params.get("steps"), self.model.steps_per_execution)
         elif self._saved_step != self._step:
             self._saved_step = None
             newest = max(self._files.steps(), default=0)
@@ -242,16 +234,6 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         if self._best:
             self._best.begin(self._is_chief)
         self._state = "training"
-
-    def _check_epoch(self, manifest):
-        done, before = manifest["epoch_step"], manifest["steps_per_epoch"]
-        size, at_a_time = self.params.get("steps"), self.model.steps_per_execution
-        if done and ((size and before and size != before) or done % at_a_time):
-            raise ValueError(
-                f"An epoch must have {before} steps as before, since the checkpoint is {done} "
-                "steps into one. "
-                f"Received: {size} steps an epoch, steps_per_execution={at_a_time}"
-            )
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._epoch_start = epoch, self._step
@@ -311,9 +293,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         if self._manifest is None:  # Else nothing was done since, and the epoch hasn't begun.
             if self._saved_step == self._step:
                 self._wait()
-                with self._explained():
-                    if self._is_chief:
-                        self._files.update(self._step, self._position())
+                if self._is_chief:
+                    self._files.update(self._step, self._position())
             elif not self._write(self._files):
                 return None
             self._saved_step = self._step
@@ -322,6 +303,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     def _position(self):
         """What may change after a step was saved."""
         return {
+            "step": self._step,
             "epoch": self._epoch,
             "epoch_step": self._step - self._epoch_start,
             # `None` in the first epoch, whose length Keras may not know yet.
@@ -345,13 +327,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                 stacklevel=2,
             )
             return False
-        parts = {**state_of(self.model), "metrics": metrics_of(self.model)}
-        # All workers read, as some variables are sums over workers. The next step may reuse the
-        # memory of these values.
-        arrays = {key: _copied(variable) for key, variable in keyed(parts).items()}
+        arrays = copy_state(self.model)  # On all workers, as some variables are sums over them.
         manifest = {
-            "step": self._step,
-            "seed": self.model.seed,
             **self._position(),
             **architecture_of(self.model),
             "configuration": self._configuration,
@@ -369,27 +346,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         """Waits for the thread that writes, and raises its error."""
         writing, self._writing = self._writing, None
         if writing is not None:
-            with self._explained():
-                writing.result()
-
-    @contextlib.contextmanager
-    def _explained(self):
-        """Adds to an error of writing which checkpoint is complete."""
-        try:
-            yield
-        except OSError as error:
-            steps = self._files.steps()
-            kept = f"The checkpoint of step {steps[-1]} is complete" if steps else "There is none"
-            text = error.strerror if error.errno == errno.ENOSPC else str(error)
-            message = f"{text}. {kept}; run the same again when that is put right."
-            raise OSError(*([error.errno] if error.errno else []), message) from error
-
-    def _described(self):
-        """Says in words what was restored."""
-        manifest = self._manifest
-        done, epoch = manifest["epoch_step"], manifest["epoch"] + 1
-        where = f"{done} steps into epoch {epoch}" if done else f"at the start of epoch {epoch}"
-        return f"step {manifest['step']} ({where}) from {self._files.path(manifest['step'])}"
+            writing.result()
 
     def _decide(self, decision):
         one_of_many = self.model._is_one_of_many
@@ -398,11 +355,6 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     def _say(self, text):
         if self._is_chief:
             print(f"TrainingCheckpoint: {text}", flush=True)
-
-
-def _copied(variable):
-    value = np.array(keras.ops.convert_to_numpy(variable))
-    return value.astype("float32") if value.dtype.kind == "V" else value  # bfloat16, exactly.
 
 
 def _steps(model):

@@ -97,7 +97,7 @@ class CheckpointFiles:
         except OSError as error:
             with contextlib.suppress(OSError):
                 self.remove(step)
-            raise _explained(error, folder) from error
+            raise self._explained(error, folder) from error
         for old in [x for x in self.steps() if x <= step][: -self.keep]:
             self.remove(old)  # Later ones are damaged: they stay.
 
@@ -109,7 +109,23 @@ class CheckpointFiles:
             self._write_manifest(folder, manifest, f"{MANIFEST}.new" * self._disk.can_rename)
             self._disk.publish(f"{folder}/{MANIFEST}.new", f"{folder}/{MANIFEST}")
         except (DamagedCheckpoint, OSError) as error:
-            raise _explained(error, folder) from error
+            raise self._explained(error, folder) from error
+
+    def _explained(self, error, folder):
+        """Returns an error that says which checkpoint is complete."""
+        text = f"The checkpoint {folder} can't be written: {error}"
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            text = f"No space left for the checkpoint {folder}"
+        steps = self.steps()
+        kept = f"The checkpoint of step {steps[-1]} is complete" if steps else "There is none"
+        text = f"{text}. {kept}; run the same again when that is put right."
+        return OSError(error.errno, text) if getattr(error, "errno", None) else OSError(text)
+
+    def describe(self, manifest):
+        """Says in words what a manifest belongs to."""
+        done, epoch = manifest["epoch_step"], manifest["epoch"] + 1
+        where = f"{done} steps into epoch {epoch}" if done else f"at the start of epoch {epoch}"
+        return f"step {manifest['step']} ({where}) from {self.path(manifest['step'])}"
 
     def _write_manifest(self, folder, manifest, name=""):
         manifest = json.loads(json.dumps({**manifest, "format": FORMAT}))
@@ -269,9 +285,3 @@ def check_directory(name, value):
 
 def _digest(manifest):
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _explained(error, path):
-    if getattr(error, "errno", None) == errno.ENOSPC:
-        return OSError(errno.ENOSPC, f"No space left for the checkpoint {path}")
-    return OSError(f"The checkpoint {path} can't be written: {error}")

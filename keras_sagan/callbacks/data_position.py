@@ -45,12 +45,23 @@ def position_data(data, steps_per_epoch, step, done, is_given):
         "the data are read from the start to where they were, and the run continues exactly if "
         "they give the same batches in the same order whenever they are read"
     )
-    if is_tensorflow_dataset(data):
+    if hasattr(data, "shape"):
+        if steps_per_epoch is None:
+            return "the run continues exactly only with shuffle=False", data, batches
+    elif is_tensorflow_dataset(data):
         size = int(data.cardinality())
         if size == tf.data.INFINITE_CARDINALITY or (size < 0 and steps_per_epoch):
             return exact, data.skip(target), 0
         if steps_per_epoch in (None, size):
             return exact + " and in each epoch", data, batches
-    elif hasattr(data, "shape") and steps_per_epoch is None:
-        return "the run continues exactly only with shuffle=False", data, batches
     return "the data start over: this kind of data set can't be positioned", data, 0
+
+
+def check_epoch(manifest, size, steps_per_execution):
+    """Raises if the steps of an interrupted epoch can't be skipped in epochs of another size."""
+    done, before = manifest["epoch_step"], manifest["steps_per_epoch"]
+    if done and ((size and before and size != before) or done % steps_per_execution):
+        raise ValueError(
+            f"An epoch must have {before} steps as before, since the checkpoint is {done} steps "
+            f"into one. Received: {size} steps an epoch, steps_per_execution={steps_per_execution}"
+        )

@@ -78,13 +78,13 @@ def test_a_step_without_its_manifest_does_not_count(bucket):
 def test_the_manifest_is_written_last(bucket, monkeypatch):
     opened, make = [], type(bucket).open
 
-    def open_file(self, path, *args):
-        opened.append(path)
-        return make(self, path, *args)
+    def open_file(self, path, mode):
+        opened.append((path, mode))
+        return make(self, path, mode)
 
     monkeypatch.setattr(type(bucket), "open", open_file)
     fit(build(), [TrainingCheckpoint("memory://bucket/run")])
-    written = [path for path in opened if "step-3" in path]
+    written = [path for path, mode in opened if "step-3" in path and mode == "wb"]
     assert [path.rpartition("/")[2] for path in written] == ["state.npz", "manifest.json"]
 
 

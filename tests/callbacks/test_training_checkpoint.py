@@ -407,7 +407,7 @@ def test_data_that_know_their_step(model, tmp_path):
     begin(model, TrainingCheckpoint(tmp_path, restore=False)).save()
     for start in (0, 3, 5):
         data = dataset(start)
-        received = TrainingCheckpoint(tmp_path).start(model, data, STEPS).data
+        received = TrainingCheckpoint(tmp_path).start(model, data, STEPS)[0]
         model.steps.assign(0)
         batch, expected = (next(iter(x))[0].numpy() for x in (received, dataset(5)))
         np.testing.assert_array_equal(batch, expected)
@@ -746,6 +746,7 @@ def test_arguments_that_say_nothing(tmp_path):
 
 def test_other_workers_write_nothing(model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("keras_sagan.callbacks.checkpoint.is_chief", lambda strategy: False)
+    monkeypatch.setattr(model, "_is_one_of_many", True)
     fit(model, dataset(), [TrainingCheckpoint(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
     assert capsys.readouterr().out == ""
