@@ -9,7 +9,7 @@ import numpy as np
 from keras_sagan.checks import check_boolean, check_choice, check_integer
 from keras_sagan.data.folder import StreamedImages
 from keras_sagan.data.order import ORDERS, permutation
-from keras_sagan.data.position import positioned
+from keras_sagan.data.position import check_step, positioned
 from keras_sagan.data.tensorflow_pipeline import make_tensorflow
 
 
@@ -190,8 +190,7 @@ class _Batches(keras.utils.PyDataset):
 
     def at_step(self, step):
         """Returns the same data set from another step on."""
-        _, start_step = check_position(0, step)
-        return _Batches(*self._arguments, start_step, self._repeat)
+        return _Batches(*self._arguments, check_step(step), self._repeat)
 
     def __getitem__(self, index):
         step = self._start + index
@@ -227,11 +226,9 @@ def rows_of_process(batch_size):
     distribution = keras.distribution.distribution()
     if keras.backend.backend() != "jax" or distribution is None:
         return rows
-    import jax
-
-    if jax.process_count() == 1:
-        return rows
     sharding = distribution.get_data_layout(rows.shape).backend_layout
+    if sharding.is_fully_addressable:  # There is one process.
+        return rows
     shares = sharding.addressable_devices_indices_map(rows.shape).values()
     return np.unique(np.concatenate([rows[share] for share in shares]))
 

@@ -4,6 +4,7 @@ import functools
 import inspect
 import warnings
 
+from keras_sagan.checks import check_integer
 from keras_sagan.lazy import is_tensorflow_dataset, tf
 
 # After these one element is still one batch.
@@ -44,16 +45,21 @@ def at_step(data, step):
         integer; otherwise all batches before are read and dropped.
 
     Raises:
-        ValueError: If `data` is something else, or ends.
+        ValueError: If `data` is something else, or `step` isn't such an integer.
     """
     if hasattr(data, "at_step"):
         return data.at_step(step)
     if is_tensorflow_dataset(data) and int(data.cardinality()) < 0:
-        return data.skip(step)
+        return data.skip(check_step(step))
     raise ValueError(
         "`data` must be a data set of keras_sagan or an endless tf.data.Dataset. "
         f"Received: data={data!r}"
     )
+
+
+def check_step(step):
+    """Returns a step, if it is an integer that data can be counted with."""
+    return check_integer("step", step, 0, 2**62 - 1)
 
 
 def positioned(make, start_step):
@@ -83,7 +89,7 @@ def _positioned_class(kind):
 
     def at_step(self, step):
         """Returns the same data set from another step on."""
-        make, _ = self._made
+        step, (make, _) = check_step(step), self._made
         return positioned(make, step) if self.position_lost_in is None else make(0).skip(step)
 
     def following(name):

@@ -47,7 +47,7 @@ def make_tensorflow(images, labels, batch_size, seed, shuffle, repeat, order):
         dataset = tf.data.Dataset.range(epoch, end).map(indices_of).prefetch(1)
         dataset = dataset.flat_map(tf.data.Dataset.from_tensor_slices).skip(skipped)
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
-        calls = None if is_streamed else tf.data.AUTOTUNE
+        calls = 1 if is_streamed else tf.data.AUTOTUNE
         return finish(dataset.map(batch_of, num_parallel_calls=calls, deterministic=True))
 
     return make
