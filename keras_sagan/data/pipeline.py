@@ -130,7 +130,7 @@ def make_dataset(
         start_step: Integer, global number of the first batch. Defaults to `0`.
         repeat: Boolean. `False` ends at the end of the epoch in which `start_step` lies; then
             every iteration gives the same epoch again. Defaults to `True`.
-        order: `"splitmix64"`, or `"index_shuffle"` for the order of runs begun with version 0.1,
+        order: `"splitmix64"`, or `"index_shuffle"` for runs that began before there was a choice,
             on the TensorFlow backend only. Defaults to `"splitmix64"`.
 
     Returns:

@@ -96,7 +96,7 @@ def load_tfds(
             The pipeline runs a few batches ahead of what is trained on. Defaults to `"raise"`.
         use_labels: Boolean. `False` reads images alone, also those of splits whose labels are
             withheld, such as `unlabelled` of stl10. Defaults to `True`.
-        order: `"splitmix64"`, or `"index_shuffle"` for the order of runs begun with version 0.1.
+        order: `"splitmix64"`, or `"index_shuffle"` for runs that began before there was a choice.
             Defaults to `"splitmix64"`.
 
     Returns:

@@ -67,7 +67,7 @@ def test_the_order_is_a_recorded_one():
         [7, 5, 3, 4],
         [1, 4, 0, 6],
     ]
-    # The order of version 0.1.
+    # The order of older runs.
     old = make_dataset(*arrays(8), batch_size=4, seed=1, order="index_shuffle")
     assert labels_of(old, 3) == [
         [0, 6, 4, 7],
