@@ -33,9 +33,10 @@ class ImageFolder(NamedTuple):
 
 
 class StreamedImages:
-    """Images that are read from disk when they are taken, with threads, in place of an array.
+    """Images that threads read from disk when they are indexed, in place of an array.
 
-    `load_image_folder(..., stream=True)` makes it, and `make_dataset` takes it.
+    `load_image_folder(..., stream=True)` makes it, and `make_dataset` takes it. It is indexed as
+    the first axis of an array is: by an integer, a slice or an array.
 
     Args:
         paths: List of paths.
@@ -46,11 +47,8 @@ class StreamedImages:
         shape: Tuple `(num_images, image_size, image_size, channels)`.
         dtype: uint8.
 
-    Call arguments:
-        An index, as of the first axis of an array: an integer, a slice or an array.
-
     Raises:
-        ValueError: When images are taken, for a file that can't be read any more.
+        ValueError: When indexed, for a file that can't be read any more.
     """
 
     dtype = np.dtype("uint8")
@@ -180,8 +178,7 @@ def load_image_folder(directory, image_size=64, channels=3, use_labels=False, st
 
 
 def _resized(pixels, size):
-    """The central square of an image, resized with anti-aliasing; as `square_resize` but for
-    rounding."""
+    """What `square_resize` returns, but for rounding, on every backend."""
     image_module, _ = load_pillow()
     side = min(pixels.shape[:2])
     top, left = ((length - side) // 2 for length in pixels.shape[:2])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keras_sagan.data import (
+    load_image_folder,
     load_tfds,
     make_dataset,
     pad_to_32,
@@ -231,6 +232,17 @@ def test_square_resize():
     stripes[:, ::2] = 255  # without anti-aliasing 8 columns of these come out black or white
     middle = square_resize(stripes, 8).numpy()[:, 2:-2]
     assert middle.dtype == np.uint8 and 110 < middle.min() and middle.max() < 146
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_folder_is_resized_in_the_same_way(tmp_path, channels):
+    image_module = pytest.importorskip("PIL.Image")
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, channels)).astype("uint8")
+    picture = image_module.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
+    picture.save(tmp_path / "a.png")
+    for size in (16, 60, 128):
+        found = load_image_folder(tmp_path, size, channels).images[0].astype(int)
+        assert np.abs(found - square_resize(pixels, size).numpy()).max() <= (size != 60)
 
 
 @pytest.mark.slow
