@@ -63,7 +63,7 @@ KINDS = {
     "integer": "units filters input_dim output_dim num_classes latent_dim seed rows columns scale "
     "count num_images batch_size every_steps every_epochs image_size num_reference",
     "number": "ema_momentum truncation",
-    "choice": "data_format resample recipe resize on_error mode jit_compile name:preset",
+    "choice": "data_format resample recipe resize on_error order mode jit_compile name:preset",
     "dictionary": "spectral_norm attention batch_norm values baselines",
     "list": "class_names row_labels classes truncations devices formats evaluators notes",
     "path": "directory path folder log_dir data_dir handle checkpoint cache_dir",
@@ -110,7 +110,7 @@ MAY_BE_NONE = {
 UNCHECKED = {
     *("bake_spectral_norm", "record_attention_scores", "standing_statistics", "pad_to_32"),
     *("GreyClassifierFeatures", "load_tfgan_eval", "FusedAdam", "DatasetInfo", "ImageFolder"),
-    *("ReferenceStatistics",),
+    *("ReferenceStatistics", "StreamedImages"),
 }
 
 

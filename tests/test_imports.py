@@ -38,8 +38,9 @@ IMPORTS_TENSORFLOW = (
 # By `keras_sagan.lazy`, so that other backends import them without TensorFlow.
 USES_TENSORFLOW = (
     "models/export.py",
-    "data/folder.py",
-    "data/pipeline.py",
+    "data/order.py",
+    "data/position.py",
+    "data/tensorflow_pipeline.py",
     "data/tfds.py",
     "distribution.py",
     "metrics/inception.py",

@@ -34,7 +34,6 @@ images, labels = images[:8], labels[:8]
 pathlib.Path("saved_model.pb").write_bytes(b"")
 refused = {}
 for name, call in {
-    "make_dataset": lambda: data.make_dataset(images, labels, batch_size=2),
     "load_tfds": lambda: data.load_tfds("mnist"),
     "make_strategy": lambda: distribution.make_strategy("mirrored"),
     "devices": lambda: distribution.make_strategy(devices=["GPU:0"]),
@@ -66,6 +65,7 @@ works = {
     "check_workers_agree": distribution.check_workers_agree(None, seed=1),
     "chief_decides": distribution.chief_decides(keras.distribution.DataParallel(), False),
     "folder": data.load_image_folder(".", image_size=8).images.tolist(),
+    "batch": data.make_dataset(images, labels, batch_size=8)[0][0].shape,
     "fid": fid.result(),
 }
 imported = [name for name in sys.modules if name.startswith("tensorflow")]
@@ -73,7 +73,6 @@ print(json.dumps({"refused": refused, "works": works, "imported": imported}))
 """
 NEEDS = "needs TensorFlow. Run: pip install tensorflow"
 REFUSED = {
-    "make_dataset": ("ImportError", NEEDS),
     "load_tfds": ("ImportError", 'Run: pip install "keras_sagan[data]"'),
     "make_strategy": ("ValueError", "keras.distribution.DataParallel()"),
     "devices": ("ValueError", "Received: name='auto', devices=['GPU:0']"),
@@ -124,4 +123,5 @@ def test_all_else_works(report):
     assert works["is_chief"] is True and works["chief_decides"] is False
     assert works["check_workers_agree"] is None
     assert works["folder"] == [[[[255, 0, 0]] * 8] * 8] * 2
+    assert works["batch"] == [8, 28, 28, 1]
     assert works["fid"] > 0

@@ -1,7 +1,7 @@
-"""Data sets and pipelines: Fashion-MNIST, IDX files, arrays and TensorFlow Datasets."""
+"""Data sets and pipelines: Fashion-MNIST, IDX files, arrays, folders and TensorFlow Datasets."""
 
 from keras_sagan.data.fashion_mnist import FASHION_MNIST_CLASSES, load_fashion_mnist
-from keras_sagan.data.folder import ImageFolder, load_image_folder
+from keras_sagan.data.folder import ImageFolder, StreamedImages, load_image_folder
 from keras_sagan.data.idx import read_idx
 from keras_sagan.data.pipeline import make_dataset, pad_to_32, spread_indices, steps_per_epoch
 from keras_sagan.data.tfds import DatasetInfo, load_tfds, square_resize
@@ -10,6 +10,7 @@ __all__ = [
     "FASHION_MNIST_CLASSES",
     "DatasetInfo",
     "ImageFolder",
+    "StreamedImages",
     "load_fashion_mnist",
     "load_image_folder",
     "load_tfds",

@@ -1,23 +1,23 @@
-"""Any folder of images, read into memory."""
+"""Any folder of images, read into memory or streamed from disk."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import keras
 import numpy as np
 
 from keras_sagan.checks import check_boolean, check_choice, check_integer, check_path
-from keras_sagan.data.pipeline import aligned_empty
-from keras_sagan.data.tfds import square_resize
-from keras_sagan.image_files import describe_skipped, find_images, read_image
-from keras_sagan.lazy import tf
+from keras_sagan.image_files import describe_skipped, find_images, load_pillow, read_image
+
+_FILES_AT_ONCE = 32  # Threads decode so many images before these are copied into the array.
 
 
 class ImageFolder(NamedTuple):
     """What was found in a folder.
 
     Attributes:
-        images: uint8 array in [0, 255] of shape `(num_images, size, size, channels)`.
+        images: uint8 array in [0, 255] of shape `(num_images, size, size, channels)`, or
+            `StreamedImages` of this shape.
         labels: int32 array `(num_images,)`, or `None`.
         class_names: Tuple of strings, the folders' names, or `None`.
         broken: Dictionary from the path of each image that couldn't be read to what is wrong.
@@ -25,14 +25,59 @@ class ImageFolder(NamedTuple):
             that aren't images, or `""` for names without one. Broken links count here too.
     """
 
-    images: np.ndarray
+    images: object
     labels: np.ndarray | None
     class_names: tuple | None
     broken: dict
     skipped: dict
 
 
-def load_image_folder(directory, image_size=64, channels=3, use_labels=False):
+class StreamedImages:
+    """Images that threads read from disk when they are indexed, in place of an array.
+
+    `load_image_folder(..., stream=True)` makes it, and `make_dataset` takes it. It is indexed as
+    the first axis of an array is: by an integer, a slice or an array.
+
+    Args:
+        paths: List of paths.
+        image_size: Integer. Height and width of the images.
+        channels: 3 for RGB or 1 for gray.
+
+    Attributes:
+        shape: Tuple `(num_images, image_size, image_size, channels)`.
+        dtype: uint8.
+
+    Raises:
+        ValueError: When indexed, for a file that can't be read any more.
+    """
+
+    dtype = np.dtype("uint8")
+
+    def __init__(self, paths, image_size, channels):
+        self.shape = (len(paths), image_size, image_size, channels)
+        self._paths = np.array(paths, "object")
+        self._threads = ThreadPoolExecutor()
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, indices):
+        paths = self._paths[indices]
+        if not isinstance(paths, np.ndarray):
+            return self._read(paths)
+        images = np.empty((len(paths), *self.shape[1:]), "uint8")
+        for image, pixels in zip(images, self._threads.map(self._read, paths)):
+            image[:] = pixels
+        return images
+
+    def _read(self, path):
+        try:
+            return _resized(read_image(path, self.shape[-1]), self.shape[1])
+        except ValueError as error:
+            raise ValueError(f"{path} can't be read any more: {error}") from error
+
+
+def load_image_folder(directory, image_size=64, channels=3, use_labels=False, stream=False):
     """Reads all images below a folder, cropped to their central square and resized.
 
     It reads every file with the ending of an image that Pillow decodes, in the order of their
@@ -41,7 +86,11 @@ def load_image_folder(directory, image_size=64, channels=3, use_labels=False):
     of an animation is taken, the camera's orientation is followed, and 16-bit gray is scaled to 8
     bits. A file that can't be read, is cut short, or would decode to more than 67 million pixels is
     left out and named in `broken`; files with other endings are counted in `skipped` and in a
-    warning.
+    warning. The images are the same on every backend.
+
+    With `stream=True` the images stay on disk, and each batch is read when it is trained on. Each
+    file is still decoded once at the start, so that a broken one is named before the training and
+    not in the middle of it.
 
     Args:
         directory: String or path.
@@ -49,9 +98,12 @@ def load_image_folder(directory, image_size=64, channels=3, use_labels=False):
         channels: 3 for RGB or 1 for gray. Defaults to `3`.
         use_labels: Boolean. Whether the folders right below `directory` are the classes, in the
             order of their names. Defaults to `False`.
+        stream: Boolean. Whether to leave the images on disk, for folders that are larger than
+            the memory. Defaults to `False`.
 
     Returns:
-        An `ImageFolder`. It takes `image_size² × channels` bytes of memory an image.
+        An `ImageFolder`. It takes `image_size² × channels` bytes of memory an image, or with
+        `stream=True` those of a few batches.
 
     Raises:
         ValueError: If an argument is out of range, or there is no image that can be read. With
@@ -72,6 +124,7 @@ def load_image_folder(directory, image_size=64, channels=3, use_labels=False):
     image_size = check_integer("image_size", image_size)
     channels = check_choice("channels", channels, (1, 3))
     use_labels = check_boolean("use_labels", use_labels)
+    stream = check_boolean("stream", stream)
     if not directory.is_dir():
         raise FileNotFoundError(f"`directory` must be a folder. Received: directory={directory}")
     found = find_images(directory)
@@ -83,20 +136,30 @@ def load_image_folder(directory, image_size=64, channels=3, use_labels=False):
                 "`use_labels=True` needs every image in the folder of its class. "
                 f"Received: directory={directory} with {outside[0]} outside of them"
             )
-    # One array from the start: a list and its stack would take the memory twice.
-    images = aligned_empty((len(found.paths), image_size, image_size, channels))
-    count, labels, broken = 0, [], {}
-    for path in found.paths:
+
+    def read(path):
         try:
             pixels = read_image(path, channels)
+            return None if stream else _resized(pixels, image_size)
         except ValueError as error:
-            broken[str(path)] = str(error)
-            continue
-        images[count] = _resized(pixels, image_size)
-        count += 1
-        if use_labels:
-            labels.append(names.index(path.relative_to(directory).parts[0]))
-    if not count:
+            return str(error)
+
+    # One array from the start: a list and its stack would take the memory twice.
+    shape = (0 if stream else len(found.paths), image_size, image_size, channels)
+    images, good, labels, broken = np.empty(shape, "uint8"), [], [], {}
+    with ThreadPoolExecutor() as threads:
+        for first in range(0, len(found.paths), _FILES_AT_ONCE):
+            paths = found.paths[first : first + _FILES_AT_ONCE]
+            for path, pixels in zip(paths, threads.map(read, paths)):
+                if isinstance(pixels, str):
+                    broken[str(path)] = pixels
+                    continue
+                if not stream:
+                    images[len(good)] = pixels
+                good.append(path)
+                if use_labels:
+                    labels.append(names.index(path.relative_to(directory).parts[0]))
+    if not good:
         raise ValueError(
             "`directory` must hold an image that can be read. Received: "
             f"directory={directory} with {len(broken)} broken images and "
@@ -110,20 +173,16 @@ def load_image_folder(directory, image_size=64, channels=3, use_labels=False):
                 f"Received: directory={directory}, where {empty[0]} has none"
             )
     ids = np.array(labels, "int32") if use_labels else None
-    return ImageFolder(images[:count], ids, names, broken, found.skipped)
+    images = StreamedImages(good, image_size, channels) if stream else images[: len(good)]
+    return ImageFolder(images, ids, names, broken, found.skipped)
 
 
 def _resized(pixels, size):
-    """What `square_resize` returns, as an array."""
-    if keras.backend.backend() == "tensorflow":
-        return square_resize(tf.constant(pixels), size).numpy()
+    """What `square_resize` returns, but for rounding, on every backend."""
+    image_module, _ = load_pillow()
     side = min(pixels.shape[:2])
     top, left = ((length - side) // 2 for length in pixels.shape[:2])
-    pixels = pixels[top : top + side, left : left + side].astype("float32")
-    # Each row: the weights of an image's rows, or columns, in one of the result's.
-    scale, places = side / size, np.arange(side) + 0.5
-    distances = (np.arange(size)[:, None] + 0.5) * scale - places
-    weights = np.maximum(0.0, 1.0 - np.abs(distances) / max(scale, 1.0))
-    weights = (weights / weights.sum(axis=1, keepdims=True)).astype("float32")
-    pixels = np.einsum("yr,xc,rcn->yxn", weights, weights, pixels, optimize=True)
-    return np.clip(np.round(pixels), 0, 255).astype("uint8")
+    square = pixels[top : top + side, left : left + side]
+    picture = image_module.fromarray(square[:, :, 0] if square.shape[2] == 1 else square)
+    resized = np.asarray(picture.resize((size, size), image_module.Resampling.BILINEAR))
+    return resized.reshape(size, size, -1)

@@ -1,15 +1,16 @@
-"""`tf.data` pipelines whose every element is a pure function of the seed and the step."""
+"""Batches that are a pure function of the seed and the step."""
 
 import concurrent.futures
-import ctypes
-import math
+import functools
 
+import keras
 import numpy as np
 
-from keras_sagan.checks import check_boolean, check_integer
-from keras_sagan.lazy import tf
-
-_ALIGNMENT = 64  # bytes, of every tensor of TensorFlow's
+from keras_sagan.checks import check_boolean, check_choice, check_integer
+from keras_sagan.data.folder import StreamedImages
+from keras_sagan.data.order import ORDERS, permutation
+from keras_sagan.data.position import check_step, positioned
+from keras_sagan.data.tensorflow_pipeline import make_tensorflow
 
 
 def pad_to_32(images):
@@ -99,19 +100,29 @@ def spread_indices(count, num_images):
 
 
 def make_dataset(
-    images, labels=None, batch_size=64, seed=0, shuffle=True, start_step=0, repeat=True
+    images,
+    labels=None,
+    batch_size=64,
+    seed=0,
+    shuffle=True,
+    start_step=0,
+    repeat=True,
+    order="splitmix64",
 ):
     """Makes batches from arrays so that batch number `step` depends on `(seed, step)` alone.
 
     The data set is endless: give `fit` its `steps_per_epoch`. Each epoch is a new permutation of
-    all images, computed by `index_shuffle` without a buffer; what doesn't fill a batch is left
-    out of that epoch. A run that stopped after `n` steps goes on exactly with `start_step=n`, at
-    no cost, which a shuffle buffer can't do. The images are read from the array that you give, and
-    never copied as a whole: don't change it while the data set is in use.
+    all images, the same on every backend; what doesn't fill a batch is left out of that epoch. A
+    run that stopped after `n` steps goes on exactly with `start_step=n`, or with
+    `dataset.at_step(n)`, at no cost, which a shuffle buffer can't do. The images are read from the
+    array that you give, and never copied as a whole: don't change it while the data set is in use.
+
+    On JAX and PyTorch TensorFlow isn't imported, even where it is installed: it would take the
+    memory of the GPU.
 
     Args:
         images: uint8 array in [0, 255] of shape (num_images, height, width, channels), which may
-            be a `numpy.memmap`.
+            be a `numpy.memmap`, or the `StreamedImages` of `load_image_folder`.
         labels: Optional integer array of shape (num_images,). Defaults to `None`.
         batch_size: Integer, images in every batch. Defaults to `64`.
         seed: Integer in [0, 2**31), names the order. Defaults to `0`.
@@ -119,15 +130,19 @@ def make_dataset(
         start_step: Integer, global number of the first batch. Defaults to `0`.
         repeat: Boolean. `False` ends at the end of the epoch in which `start_step` lies; then
             every iteration gives the same epoch again. Defaults to `True`.
+        order: `"splitmix64"`, or `"index_shuffle"` for runs that began before there was a choice,
+            on the TensorFlow backend only. Defaults to `"splitmix64"`.
 
     Returns:
-        A `tf.data.Dataset` of uint8 (batch_size, height, width, channels), or of pairs with int32
-        labels (batch_size,).
+        A `tf.data.Dataset` on the TensorFlow backend, and a `keras.utils.PyDataset` on JAX and
+        PyTorch. It gives uint8 (batch_size, height, width, channels), or pairs with int32 labels
+        (batch_size,). Its method `at_step(step)` returns the same data set from another step on.
+        An endless one has an attribute `start_step`, which `map`, `prefetch` and `with_options`
+        of `tf.data` keep.
 
     Raises:
         ValueError: If an array has the wrong rank, dtype or length, the images don't fill a batch,
             or an argument is out of range.
-        ImportError: If TensorFlow isn't installed.
 
     Example:
 
@@ -139,100 +154,90 @@ def make_dataset(
     """
     images, labels = _checked_arrays(images, labels)
     batch_size = check_integer("batch_size", batch_size)
-    steps = steps_per_epoch(len(images), batch_size)
+    steps_per_epoch(len(images), batch_size)  # Raises if they fill no batch.
     seed, start_step = check_position(seed, start_step)
     shuffle, repeat = check_boolean("shuffle", shuffle), check_boolean("repeat", repeat)
-    num_images = len(images)
-    labels = None if labels is None else tf.constant(labels)
-
-    gather = _gatherer(images)
-
-    def batch_of(step):
-        epoch, position = step // steps, step % steps
-        indices = position * batch_size + tf.range(batch_size, dtype=tf.int64)
-        if shuffle:
-            key = tf.stack([tf.constant(seed, tf.int64), epoch])
-            indices = tf.random.experimental.index_shuffle(
-                indices, tf.cast(key, tf.uint32), tf.constant(num_images - 1, tf.int64)
+    order = check_order(order)
+    if keras.backend.backend() != "tensorflow":
+        if order != ORDERS[0]:
+            raise ValueError(
+                f'`order` must be "{ORDERS[0]}" on {keras.backend.backend()}. '
+                f"Received: order={order!r}"
             )
-        batch = tf.ensure_shape(gather(indices), (batch_size, *images.shape[1:]))
-        if labels is None:
-            return batch
-        return batch, tf.ensure_shape(tf.gather(labels, indices), (batch_size,))
-
-    if repeat:
-        dataset = tf.data.Dataset.counter(start=start_step, dtype=tf.int64)
-    else:
-        dataset = tf.data.Dataset.range(start_step, (start_step // steps + 1) * steps)
-    dataset = dataset.map(batch_of, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return finish(dataset, start_step if repeat else None)
+        return _Batches(images, labels, batch_size, seed, shuffle, start_step, repeat)
+    make = make_tensorflow(images, labels, batch_size, seed, shuffle, repeat, order)
+    return positioned(make, start_step)
 
 
-def aligned_empty(shape):
-    """Returns an uninitialized uint8 array that `make_dataset` reads fastest.
+class _Batches(keras.utils.PyDataset):
+    """The batches of `make_dataset` for JAX and PyTorch; the arguments are checked there."""
+
+    def __init__(self, images, labels, batch_size, seed, shuffle, start_step, repeat):
+        super().__init__()  # With one worker, Keras reads batch after batch in its own thread.
+        self._arguments = images, labels, batch_size, seed, shuffle
+        self._start, self._repeat = start_step, repeat
+        if repeat:
+            self.start_step = start_step
+        self._steps = len(images) // batch_size
+        self._next = {}
+        self._permutation = functools.lru_cache(2)(permutation)
+        self._reader = concurrent.futures.ThreadPoolExecutor(1)
+
+    @property
+    def num_batches(self):
+        """Integer, or `None` for an endless data set."""
+        return None if self._repeat else self._steps - self._start % self._steps
+
+    def at_step(self, step):
+        """Returns the same data set from another step on."""
+        return _Batches(*self._arguments, check_step(step), self._repeat)
+
+    def __getitem__(self, index):
+        step = self._start + index
+        if not isinstance(self._arguments[0], StreamedImages):
+            return self._batch(step)
+        # The next batch is read from disk while this one is trained on.
+        batch = self._next.pop(step, None) or self._reader.submit(self._batch, step)
+        self._next = {step + 1: self._reader.submit(self._batch, step + 1)}
+        return batch.result()
+
+    def _batch(self, step):
+        images, labels, batch_size, seed, shuffle = self._arguments
+        epoch, position = divmod(step, self._steps)
+        indices = position * batch_size + rows_of_process(batch_size)
+        if shuffle:
+            indices = self._permutation(seed, epoch, len(images))[indices]
+        return images[indices] if labels is None else (images[indices], labels[indices])
+
+
+def rows_of_process(batch_size):
+    """Returns the rows of a global batch that this process feeds to its devices.
+
+    All of them, except with several processes of JAX under `keras.distribution`, to which each
+    process gives the rows of its own devices.
 
     Args:
-        shape: Tuple of integers.
+        batch_size: Integer, the images of the global batch.
+
+    Returns:
+        int64 array, ascending.
     """
-    size = math.prod(shape)
-    memory = np.empty(size + _ALIGNMENT, "uint8")
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + size].reshape(shape)
-
-
-def _gatherer(images):
-    """Returns a function from indices to the images at them, which needs no copy of all images.
-
-    `tf.constant` copies an array. A tensor that shares the memory of the array must begin at a
-    multiple of 64 bytes, where the first image may begin at none. So each row of the tensor
-    begins a few bytes into an image, and those bytes of each image are copied.
-    """
-    images = np.ascontiguousarray(images)
-    (count, *shape), size = images.shape, images[0].size
-    skipped = -images.ctypes.data % _ALIGNMENT
-    if size <= skipped or count < 2:  # Small enough to be copied.
-        tensor = tf.constant(images)
-        return lambda indices: tf.gather(tensor, indices)
-    rows = _shared(images, skipped, (count - 1 if skipped else count, size))
-    if not skipped:
-        return lambda indices: tf.reshape(tf.gather(rows.read_value(), indices), (-1, *shape))
-    first_bytes = tf.constant(images.reshape(count, size)[:, :skipped])
-    last = tf.constant(images[-1:].reshape(1, size))
-
-    def gather(indices):
-        found = tf.gather(rows.read_value(), tf.minimum(indices, count - 2))
-        found = tf.concat([tf.gather(first_bytes, indices), found], axis=1)[:, :size]
-        # The tensor has no row for the last image.
-        is_last = indices[:, None] == count - 1
-        found = tf.cond(
-            tf.reduce_any(is_last), lambda: tf.where(is_last, last, found), lambda: found
-        )
-        return tf.reshape(found, (-1, *shape))
-
-    return gather
-
-
-def _shared(images, start, shape):
-    """Returns a variable of some shape that shares the memory of an array from a byte on."""
-    # Through ctypes, as numpy lends no memory that is read-only.
-    memory = (ctypes.c_uint8 * math.prod(shape)).from_address(images.ctypes.data + start)
-    memory.owner = images  # Lives as long as what shares its memory.
-    tensor = tf.experimental.dlpack.from_dlpack(np.frombuffer(memory, "uint8").__dlpack__())
-
-    def make():
-        # A tensor that a function of tf.data uses is copied into graphs, and a variable isn't.
-        with tf.device("CPU:0"):
-            return tf.Variable(tf.reshape(tensor, shape), trainable=False)
-
-    # In a thread of its own, outside of the scope of any strategy, which would make copies.
-    with concurrent.futures.ThreadPoolExecutor(1) as executor:
-        return executor.submit(make).result()
+    rows = np.arange(batch_size)
+    distribution = keras.distribution.distribution()
+    if keras.backend.backend() != "jax" or distribution is None:
+        return rows
+    sharding = distribution.get_data_layout(rows.shape).backend_layout
+    if sharding.is_fully_addressable:  # There is one process.
+        return rows
+    shares = sharding.addressable_devices_indices_map(rows.shape).values()
+    return np.unique(np.concatenate([rows[share] for share in shares]))
 
 
 def _checked_arrays(images, labels):
     """uint8 images and int32 labels or `None`."""
-    images = np.asarray(images)
-    if images.ndim != 4 or images.dtype != np.uint8:
+    if not isinstance(images, StreamedImages):
+        images = np.asarray(images)
+    if len(images.shape) != 4 or images.dtype != np.uint8:
         raise ValueError(
             "`images` must be uint8 in [0, 255] of shape (num_images, height, width, channels). "
             f"Received: images.shape={images.shape} of dtype {images.dtype}"
@@ -254,14 +259,6 @@ def check_position(seed, start_step):
     return check_integer("seed", seed, 0, 2**31 - 1), start_step
 
 
-def finish(dataset, start_step):
-    """Prefetching, the sharding that suits several workers, and where an endless set begins."""
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    # In TensorFlow 2.21 the end of an iterator often waits for the thread that tunes it, which by
-    # then sleeps as long as the iterator has lived. Untuned, as many calls run as there are cores.
-    options.autotune.enabled = False
-    dataset = dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
-    if start_step is not None:
-        dataset.start_step = start_step  # For `TrainingCheckpoint`, which skips to its own step.
-    return dataset
+def check_order(order):
+    """Returns `order`, if there is such an order."""
+    return check_choice("order", order, ORDERS)

@@ -16,7 +16,10 @@ from keras_sagan.checks import (
     check_path,
     check_string,
 )
-from keras_sagan.data.pipeline import check_position, finish, steps_per_epoch
+from keras_sagan.data.order import permutation_tensor
+from keras_sagan.data.pipeline import check_order, check_position, steps_per_epoch
+from keras_sagan.data.position import positioned
+from keras_sagan.data.tensorflow_pipeline import finish
 from keras_sagan.lazy import tf
 
 _PIP_LINE = 'pip install "keras_sagan[data]"'
@@ -59,6 +62,7 @@ def load_tfds(
     shuffle_buffer=4096,
     on_error="raise",
     use_labels=True,
+    order="splitmix64",
 ):
     """Streams any image classification set of TensorFlow Datasets, in batches.
 
@@ -92,6 +96,8 @@ def load_tfds(
             The pipeline runs a few batches ahead of what is trained on. Defaults to `"raise"`.
         use_labels: Boolean. `False` reads images alone, also those of splits whose labels are
             withheld, such as `unlabelled` of stl10. Defaults to `True`.
+        order: `"splitmix64"`, or `"index_shuffle"` for runs that began before there was a choice.
+            Defaults to `"splitmix64"`.
 
     Returns:
         `(dataset, info)`: an endless `tf.data.Dataset` of pairs of uint8 [0, 255]
@@ -121,6 +127,7 @@ def load_tfds(
     data_dir = check_path("data_dir", data_dir, optional=True)
     shuffle_buffer = check_integer("shuffle_buffer", shuffle_buffer)
     use_labels = check_boolean("use_labels", use_labels)
+    order = check_order(order)
     on_error = check_choice("on_error", on_error, ("raise", "skip"))
     try:
         import tensorflow_datasets as tfds
@@ -145,7 +152,7 @@ def load_tfds(
     steps = steps_per_epoch(num_images, batch_size)
     channels = image_feature.shape[-1]
 
-    def epoch_of(epoch):
+    def epoch_of(epoch, start_step):
         first = tf.where(epoch == start_step // steps, start_step % steps, 0) * batch_size
         first = tf.cast(first, tf.int64)
         if shuffle:
@@ -161,9 +168,8 @@ def load_tfds(
     def shuffled(epoch, block, records):
         # `Dataset.shuffle` would mix TensorFlow's global seed into the order.
         count = tf.shape(records[0], tf.int64)[0]
-        blocks = -(-num_images // shuffle_buffer)
-        key = tf.cast(tf.stack([tf.constant(seed, tf.int64), epoch * blocks + block]), tf.uint32)
-        indices = tf.random.experimental.index_shuffle(tf.range(count), key, count - 1)
+        number = epoch * -(-num_images // shuffle_buffer) + block
+        indices = permutation_tensor(seed, number, count, order)
         records = tf.nest.map_structure(lambda values: tf.gather(values, indices), records)
         return tf.data.Dataset.from_tensor_slices(records)
 
@@ -183,16 +189,22 @@ def load_tfds(
     shape = (image_size, image_size, channels)
     classes = label_feature.num_classes if label_key else 1
     skipped = collections.Counter()
-    dataset = tf.data.Dataset.counter(start=start_step // steps, dtype=tf.int64)
-    dataset = dataset.flat_map(epoch_of)
-    dataset = dataset.map(image_or_blank, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    dataset = dataset.batch(batch_size, drop_remainder=True)
-    dataset = dataset.map(lambda *batch: _without_damage(*batch, classes, on_error, skipped))
+
+    def make(start_step):
+        dataset = tf.data.Dataset.counter(start=start_step // steps, dtype=tf.int64)
+        dataset = dataset.flat_map(lambda epoch: epoch_of(epoch, start_step))
+        calls = tf.data.AUTOTUNE
+        dataset = dataset.map(image_or_blank, num_parallel_calls=calls, deterministic=True)
+        dataset = dataset.batch(batch_size, drop_remainder=True)
+        dataset = dataset.map(lambda *batch: _without_damage(*batch, classes, on_error, skipped))
+        if not label_key:
+            dataset = dataset.map(lambda images, labels: images)
+        return finish(dataset)
+
     names = tuple(label_feature.names) if label_key else None
-    if not label_key:
-        dataset, classes = dataset.map(lambda images, labels: images), None
-    info = DatasetInfo(num_images, steps, shape, classes, names, skipped)
-    return finish(dataset, start_step), info
+    num_classes = classes if label_key else None
+    info = DatasetInfo(num_images, steps, shape, num_classes, names, skipped)
+    return positioned(make, start_step), info
 
 
 def _builder(tfds, name, data_dir):

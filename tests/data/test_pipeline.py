@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keras_sagan.data import (
+    load_image_folder,
     load_tfds,
     make_dataset,
     pad_to_32,
@@ -13,6 +14,7 @@ from keras_sagan.data import (
     square_resize,
     steps_per_epoch,
 )
+from keras_sagan.data.position import at_step, start_step_of
 
 tf = pytest.importorskip("tensorflow")
 
@@ -62,18 +64,65 @@ def test_the_order_depends_on_seed_and_step_alone():
 def test_the_order_is_a_recorded_one():
     # Fixed so that a resume under another release is known to go on in the same order.
     assert labels_of(make_dataset(*arrays(8), batch_size=4, seed=1), 3) == [
+        [1, 6, 0, 2],
+        [7, 5, 3, 4],
+        [1, 4, 0, 6],
+    ]
+    # The order of older runs.
+    old = make_dataset(*arrays(8), batch_size=4, seed=1, order="index_shuffle")
+    assert labels_of(old, 3) == [
         [0, 6, 4, 7],
         [1, 2, 3, 5],
         [6, 5, 2, 4],
     ]
 
 
-@pytest.mark.slow
-def test_positions_are_shuffled_evenly():
-    first = [
-        labels_of(make_dataset(*arrays(8), batch_size=8, seed=seed), 1)[0][0] for seed in range(24)
-    ]
-    assert len(set(first)) >= 7
+def positions():
+    """Methods of `tf.data` that keep the position of a data set, and methods that lose it."""
+    return {
+        "map": lambda x: x.map(lambda images, labels: (images, labels + 100)),
+        "prefetch": lambda x: x.prefetch(2),
+        "with_options": lambda x: x.with_options(tf.data.Options()),
+        "apply": lambda x: x.apply(lambda y: y.map(lambda *batch: batch).prefetch(1)),
+    }, {
+        "filter": lambda x: x.filter(lambda images, labels: labels[0] % 2 == 0),
+        "batch": lambda x: x.map(lambda *batch: batch).batch(2).prefetch(1),
+        "unbatch": lambda x: x.unbatch().batch(3),
+        "shuffle": lambda x: x.shuffle(4, seed=1, reshuffle_each_iteration=False),
+        "enumerate": lambda x: x.enumerate().map(lambda number, batch: batch),
+    }
+
+
+def test_the_position_survives_what_keeps_it():
+    for method in positions()[0].values():
+        dataset = method(make_dataset(*arrays(), batch_size=5, seed=3, start_step=2))
+        assert start_step_of(dataset) == dataset.start_step == 2
+        rest = at_step(dataset, 6)
+        assert start_step_of(rest) == 6
+        assert labels_of(rest, 5) == labels_of(dataset, 9)[4:]
+        assert isinstance(dataset, tf.data.Dataset) and dataset.cardinality() == -1
+
+
+@pytest.mark.parametrize("name", ["filter", "batch", "unbatch", "shuffle", "enumerate"])
+def test_a_lost_position_is_said_and_read_up_to(name):
+    """From wherever the data began, reading goes to the step counted from step 0."""
+    whole = positions()[1][name](make_dataset(*arrays(), batch_size=5, seed=3))
+    moved = positions()[1][name](make_dataset(*arrays(), batch_size=5, seed=3, start_step=2))
+    for dataset in (whole, moved):
+        with pytest.warns(
+            UserWarning, match=rf"`Dataset.{name}` lost the position .*map, prefetch"
+        ):
+            assert start_step_of(dataset) is None
+        assert not hasattr(dataset, "start_step")
+        assert labels_of(at_step(dataset, 4), 3) == labels_of(whole, 7)[4:]
+
+
+def test_an_endless_set_of_others_is_read_up_to_the_step():
+    dataset = tf.data.Dataset.range(5).repeat()
+    assert start_step_of(dataset) is None
+    assert list(at_step(dataset, 7).take(3).as_numpy_iterator()) == [2, 3, 4]
+    with pytest.raises(ValueError, match="`data` must be a data set of keras_sagan or an endless"):
+        at_step(tf.data.Dataset.range(5), 2)
 
 
 def test_without_shuffle_and_without_repeat():
@@ -150,6 +199,7 @@ def test_pad_to_32_refuses_other_images(images, message):
         ({"seed": -1}, r"`seed` must be an integer in \[0, .*Received: seed=-1"),
         ({"seed": None}, "`seed` must be an integer"),
         ({"start_step": -1}, "`start_step` must be an integer.*start_step=-1"),
+        ({"order": "random"}, "`order` must be .*splitmix64.*order='random'"),
     ],
 )
 def test_make_dataset_refuses(kwargs, message):
@@ -182,6 +232,17 @@ def test_square_resize():
     stripes[:, ::2] = 255  # without anti-aliasing 8 columns of these come out black or white
     middle = square_resize(stripes, 8).numpy()[:, 2:-2]
     assert middle.dtype == np.uint8 and 110 < middle.min() and middle.max() < 146
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_folder_is_resized_in_the_same_way(tmp_path, channels):
+    image_module = pytest.importorskip("PIL.Image")
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, channels)).astype("uint8")
+    picture = image_module.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
+    picture.save(tmp_path / "a.png")
+    for size in (16, 60, 128):
+        found = load_image_folder(tmp_path, size, channels).images[0].astype(int)
+        assert np.abs(found - square_resize(pixels, size).numpy()).max() <= (size != 60)
 
 
 @pytest.mark.slow
@@ -258,6 +319,10 @@ def test_load_tfds_resumes_exactly_whatever_the_global_seed(stored_set):
         tf.random.set_seed(start_step)
         rest, _ = load_stored(stored_set, start_step=start_step)
         assert labels_of(rest, 10 - start_step) == whole[start_step:]
+        moved = load_stored(stored_set)[0].map(lambda *batch: batch).at_step(start_step)
+        assert start_step_of(moved) == start_step
+        assert labels_of(moved, 10 - start_step) == whole[start_step:]
+    assert labels_of(load_stored(stored_set, order="index_shuffle")[0], 10) != whole
     stored = labels_of(load_stored(stored_set, shuffle=False)[0], 8)
     assert stored[:4] == stored[4:] != whole[:4]
 

@@ -19,6 +19,7 @@ WHAT = (
     *sorted(OPS),
     TESTS / "layers",
     TESTS / "test_checks.py",
+    *(TESTS / "data" / f"test_{name}.py" for name in ("batches", "folder")),
     *(
         TESTS / "callbacks" / f"test_{name}.py"
         for name in ("run_history", "sample_grid", "stop_any_model")

@@ -1,0 +1,63 @@
+"""The order of images in an epoch: the same on every backend, machine and version."""
+
+import numpy as np
+
+from keras_sagan.lazy import tf
+
+ORDERS = ("splitmix64", "index_shuffle")
+
+
+def permutation(seed, epoch, count):
+    """Returns the order of images in an epoch, a pure function of its arguments.
+
+    Image number `i` gets output number `i` of the random generator SplitMix64, started at a hash
+    of the seed and the epoch, and the images are sorted by it. No two outputs are equal.
+
+    Args:
+        seed: Integer in [0, 2**31).
+        epoch: Integer of at least 0.
+        count: Integer, the number of images.
+
+    Returns:
+        int64 array of shape `(count,)`.
+
+    Example:
+
+    From seed 0 and epoch 0 the generator starts at 0. Its first outputs are e220a839…, 6e789e6a…,
+    06c45d18…, f88bb8a8… and 1b39896a…:
+
+    >>> permutation(seed=0, epoch=0, count=5)
+    array([2, 4, 1, 0, 3])
+
+    Reference:
+        Steele et al. 2014, Fast Splittable Pseudorandom Number Generators.
+    """
+    seed, epoch = (np.array([number], "uint64") for number in (seed, epoch))
+    return np.argsort(_outputs(seed, epoch, np.arange(count, dtype="uint64"))).astype("int64")
+
+
+def permutation_tensor(seed, epoch, count, order="splitmix64"):
+    """The same as an int64 tensor, within a graph of TensorFlow.
+
+    Args:
+        seed, epoch, count: As for `permutation`; integer tensors too.
+        order: `"splitmix64"`, or `"index_shuffle"` for TensorFlow's function of this name.
+    """
+    numbers = tf.range(count, dtype=tf.int64)
+    if order == "index_shuffle":
+        key = tf.stack([tf.cast(seed, tf.uint32), tf.cast(epoch, tf.uint32)])
+        return tf.random.experimental.index_shuffle(numbers, key, tf.cast(count - 1, tf.int64))
+    seed, epoch, numbers = (tf.cast(number, tf.uint64) for number in (seed, epoch, numbers))
+    return tf.cast(tf.argsort(_outputs(seed, epoch, numbers)), tf.int64)
+
+
+def _outputs(seed, epoch, numbers):
+    """The outputs of SplitMix64 with some numbers, from uint64 arrays or tensors."""
+    start = _mixed(_mixed(seed) ^ epoch)
+    return _mixed(start + (numbers + 1) * 0x9E3779B97F4A7C15)
+
+
+def _mixed(x):
+    x = (x ^ (x // 2**30)) * 0xBF58476D1CE4E5B9
+    x = (x ^ (x // 2**27)) * 0x94D049BB133111EB
+    return x ^ (x // 2**31)

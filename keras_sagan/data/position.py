@@ -1,0 +1,115 @@
+"""Where a data set begins, and the same data set from another step on."""
+
+import functools
+import inspect
+import warnings
+
+from keras_sagan.checks import check_integer
+from keras_sagan.lazy import is_tensorflow_dataset, tf
+
+# After these one element is still one batch.
+_KEEP_POSITION = ("map", "prefetch", "with_options")
+
+
+def start_step_of(data):
+    """Returns the step of the first batch of a data set of this package.
+
+    Args:
+        data: Anything that `fit` takes.
+
+    Returns:
+        Integer, or `None` if `data` doesn't say. A warning names the method of `tf.data` in which
+        the position was lost.
+    """
+    lost_in = getattr(data, "position_lost_in", None)
+    if lost_in is not None:
+        warnings.warn(
+            f"`Dataset.{lost_in}` lost the position of a data set of keras_sagan. To go on at a "
+            "step, all batches before it are read and dropped. These methods keep the position: "
+            f"{', '.join(_KEEP_POSITION)}.",
+            stacklevel=2,
+        )
+    return getattr(data, "start_step", None)
+
+
+def at_step(data, step):
+    """Returns the same data set from another step on.
+
+    Args:
+        data: A data set of this package, also after methods of `tf.data`, or an endless
+            `tf.data.Dataset`, which is taken to begin at step 0.
+        step: Integer, the number of batches before the new one.
+
+    Returns:
+        The data set that begins there. This costs nothing where `start_step_of(data)` is an
+        integer; otherwise all batches before are read and dropped.
+
+    Raises:
+        ValueError: If `data` is something else, or `step` isn't such an integer.
+    """
+    if hasattr(data, "at_step"):
+        return data.at_step(step)
+    if is_tensorflow_dataset(data) and int(data.cardinality()) < 0:
+        return data.skip(check_step(step))
+    raise ValueError(
+        "`data` must be a data set of keras_sagan or an endless tf.data.Dataset. "
+        f"Received: data={data!r}"
+    )
+
+
+def check_step(step):
+    """Returns a step, if it is an integer that data can be counted with."""
+    return check_integer("step", step, 0, 2**62 - 1)
+
+
+def positioned(make, start_step):
+    """Returns a `tf.data.Dataset` that knows its position, also after methods that keep it.
+
+    Args:
+        make: Function from a step to the `tf.data.Dataset` from there on.
+        start_step: Integer.
+    """
+    return _follow(make(start_step), make, start_step)
+
+
+def _follow(dataset, make, start_step, lost_in=None):
+    """Gives a `tf.data.Dataset` its position, which each of its methods would lose."""
+    is_endless = int(dataset.cardinality()) < 0
+    dataset.__class__ = _positioned_class(type(dataset))
+    dataset._made = make, start_step
+    dataset.position_lost_in = lost_in
+    if is_endless and lost_in is None:
+        dataset.start_step = start_step
+    return dataset
+
+
+@functools.lru_cache(None)
+def _positioned_class(kind):
+    """A subclass of a class of `tf.data` whose methods return data sets with their position."""
+
+    def at_step(self, step):
+        """Returns the same data set from another step on."""
+        step, (make, _) = check_step(step), self._made
+        return positioned(make, step) if self.position_lost_in is None else make(0).skip(step)
+
+    def following(name):
+        function = getattr(kind, name)
+
+        @functools.wraps(function)
+        def method(self, *args, **kwargs):
+            result = function(self, *args, **kwargs)
+            if not is_tensorflow_dataset(result) or hasattr(result, "position_lost_in"):
+                return result
+            make, start_step = self._made
+            lost_in = None if name in _KEEP_POSITION else name
+            return _follow(
+                result,
+                lambda step: getattr(make(step), name)(*args, **kwargs),
+                start_step,
+                self.position_lost_in or lost_in,
+            )
+
+        return method
+
+    names = (n for n, x in vars(tf.data.Dataset).items() if inspect.isfunction(x) and n[0] != "_")
+    return type(kind.__name__, (kind,), {"at_step": at_step, **{n: following(n) for n in names}})
