@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_sagan.data.position import at_step, start_step_of
 from keras_sagan.lazy import is_tensorflow_dataset, tf
 
 
@@ -25,14 +26,14 @@ def position_data(data, steps_per_epoch, step, done, is_given):
     """
     is_read = keras.backend.backend() == "torch"
     target, batches = (step - done, 0) if is_read else (step, done)
-    start = getattr(data, "start_step", None)
+    start = start_step_of(data)
     if start is not None:
         if start > step:
             raise ValueError(
                 "The data set must start at the model's step or before. "
                 f"Received: start_step={start} at step {step}"
             )
-        return "the data continue from there", data.skip(target - start), 0
+        return "the data continue from there", at_step(data, target), 0
     if is_given:
         if target != step:
             raise ValueError(
@@ -51,7 +52,7 @@ def position_data(data, steps_per_epoch, step, done, is_given):
     elif is_tensorflow_dataset(data):
         size = int(data.cardinality())
         if size == tf.data.INFINITE_CARDINALITY or (size < 0 and steps_per_epoch):
-            return exact, data.skip(target), 0
+            return exact, at_step(data, target), 0
         if steps_per_epoch in (None, size):
             return exact + " and in each epoch", data, batches
     return "the data start over: this kind of data set can't be positioned", data, 0

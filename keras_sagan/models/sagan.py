@@ -490,8 +490,9 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
         batches.check_given(x, y)
         steps_before = int(self.steps.numpy())
-        if not hasattr(x, "shape") and not isinstance(x, keras.utils.PyDataset):
-            kwargs.setdefault("shuffle", False)  # Keras's default would only warn here.
+        is_ordered = hasattr(x, "shape") or isinstance(x, keras.utils.PyDataset)
+        if hasattr(x, "at_step") or not is_ordered:
+            kwargs.setdefault("shuffle", False)  # Keras warns of its default, or shuffles batches.
         backend.check_scope(self._strategy, "fit")
         given = inspect.signature(super().fit).bind_partial(x, y, *args, **kwargs).arguments
         self._check_shares_of_arrays(**given)

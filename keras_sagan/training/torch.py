@@ -4,6 +4,8 @@
 but for what is differentiated.
 """
 
+import contextlib
+
 import keras
 import numpy as np
 import torch
@@ -85,8 +87,21 @@ def draw_uniform(seed, batch, columns):
 
 
 def _generator(seed):
+    return torch.Generator().manual_seed(_number(seed))
+
+
+def _number(seed):
     sequence = np.random.SeedSequence([int(x) % 2**32 for x in seed])
-    return torch.Generator().manual_seed(int(sequence.generate_state(1, "uint64")[0] >> 1))
+    return int(sequence.generate_state(1, "uint64")[0] >> 1)
+
+
+@contextlib.contextmanager
+def _seeded(*seed):
+    """Has layers that draw from PyTorch's global generator, as Keras's Dropout, draw by a seed."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(_number(seed))
+        yield
 
 
 # Devices
@@ -145,6 +160,7 @@ def make_step_function(model, step, check, is_training):
     def function(batches):
         (data,) = batches
         check_batch(model, check, data)
-        return step(data)
+        with _seeded(model.seed, model.steps.value):
+            return step(data)
 
     return function
