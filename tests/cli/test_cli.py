@@ -15,13 +15,13 @@ import keras
 import numpy as np
 import pytest
 from inception_stand_in import save_stand_in
+from keras_sagan.metrics.evaluation_run import EvaluationRun
 
 from keras_sagan import SAGAN
 from keras_sagan.callbacks import AttentionMonitor
 from keras_sagan.cli import main
 from keras_sagan.cli.main import build_parser
 from keras_sagan.metrics import FeatureExtraction, GreyClassifierFeatures, ReferenceStatistics
-from keras_sagan.metrics.evaluation_run import EvaluationRun
 
 Image = pytest.importorskip("PIL.Image")
 COMMANDS = ("train", "sample", "attention", "evaluate", "export")
