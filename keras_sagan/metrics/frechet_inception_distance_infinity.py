@@ -8,8 +8,7 @@ from keras_sagan.metrics.features import SampleMetric, check_features
 from keras_sagan.metrics.frechet_inception_distance import (
     compute_moments,
     covariance,
-    covariance_factor,
-    distance_from_factor,
+    frechet_distance,
     merge_moments,
 )
 
@@ -49,15 +48,12 @@ def frechet_distance_infinity(real_mean, real_cov, generated, num_points=15, see
             f"Received: {len(generated)} samples"
         )
     rng = np.random.default_rng(seed)
-    real_factor = covariance_factor(np.asarray(real_cov, dtype=np.float64))
     counts = np.linspace(len(generated) // 10, len(generated), num_points).astype(int)
     distances, done = [], 0
     for count in counts:
         subset = generated[rng.choice(len(generated), count, replace=False)]
         moments = compute_moments(subset)
-        distances.append(
-            distance_from_factor(real_mean, real_factor, moments.mean, covariance(moments))
-        )
+        distances.append(frechet_distance(real_mean, real_cov, moments.mean, covariance(moments)))
         done += int(count)
         if progress:
             progress(done, int(counts.sum()))
