@@ -6,8 +6,7 @@ Data:      `--reference` is `fashion_mnist` (the 10,000 images that ship), a spl
            Datasets such as `tfds:cifar10:train`, a folder of images, or a `.npz` file of
            statistics of this package, pytorch-fid or clean-fid
 Result:    runs/evaluation/ with report.json, and report.html with the scores beside their
-           baselines, a sample grid and the protocol. An evaluation that was interrupted goes on
-           where it was when the command is given again.
+           baselines, a sample grid and the protocol
 """
 
 import argparse
@@ -22,7 +21,8 @@ import numpy as np
 import keras_sagan  # noqa: F401  (registers the layers and the model)
 from keras_sagan import data, metrics, visualization
 from keras_sagan.cli.log import Log
-from keras_sagan.cli.sources import load_file
+from keras_sagan.cli.sources import EXTRACTORS, load_file
+from keras_sagan.metrics.images import GeneratedImages
 
 GRID_IMAGES = 60
 
@@ -37,7 +37,7 @@ def parse_arguments(arguments=None):
     what.add_argument("--images", help="a folder of images")
     parser.add_argument("--reference", required=True, help="see above")
     parser.add_argument("--held_out", help="a folder of other real images, for the floor")
-    parser.add_argument("--extractor", default="tfgan", choices=["tfgan", "keras", "grey"])
+    parser.add_argument("--extractor", default="tfgan", choices=sorted(EXTRACTORS))
     text = "folder of TF-GAN's Inception; default: TF-Hub's, which needs its digest"
     parser.add_argument("--inception", default=metrics.TFGAN_INCEPTION_HANDLE, help=text)
     parser.add_argument("--inception_sha256", help="the digest of its files")
@@ -60,12 +60,11 @@ def parse_arguments(arguments=None):
 
 
 def make_extractor(settings):
-    resize = {} if settings.resize is None else {"resize": settings.resize}
-    if settings.extractor == "grey":
-        return metrics.GreyClassifierFeatures()
-    if settings.extractor == "keras":
-        return metrics.KerasInceptionV3(**resize)
-    return metrics.TFGANInception(settings.inception, settings.inception_sha256, **resize)
+    has_none = settings.resize is None or settings.extractor == "grey"
+    resize = {} if has_none else {"resize": settings.resize}
+    if settings.extractor == "tfgan":
+        return metrics.TFGANInception(settings.inception, settings.inception_sha256, **resize)
+    return EXTRACTORS[settings.extractor](**resize)
 
 
 def load_reference(settings):
@@ -94,62 +93,44 @@ def load_reference(settings):
     return metrics.FolderImages(name, settings.batch_size), None, {"dataset": Path(name).name}
 
 
-def measure(settings, workdir):
+def measure(settings):
     """Returns the report and some images to look at."""
     reference, num_classes, known = load_reference(settings)
+    held_out = settings.held_out
     common = {
+        "reference": reference,
         "metrics": settings.metrics,
         "feature_extractor": make_extractor(settings),
         "seed": settings.seed,
         "batch_size": settings.batch_size,
-        "checkpoint": workdir / "interrupted",
         "cache_dir": settings.cache_dir,
-        "held_out": settings.held_out
-        and metrics.FolderImages(settings.held_out, settings.batch_size),
+        "held_out": held_out and metrics.FolderImages(held_out, settings.batch_size),
         **known,
     }
     if settings.images:
         source = metrics.FolderImages(settings.images, settings.batch_size)
-        report = metrics.evaluate_images(
-            source,
-            reference,
-            num_images=settings.num_images,
-            name=Path(settings.images).name,
-            **common,
-        )
+        name, count = source.folder.name, settings.num_images
+        report = metrics.evaluate_images(source, num_images=count, name=name, **common)
         return report, next(iter(metrics.FolderImages(settings.images, GRID_IMAGES)))
-    model = load_file(settings.model)
+    model, is_averaged = load_file(settings.model), not settings.raw_weights
     report = metrics.evaluate_generator(
         model,
-        reference,
         num_images=settings.num_images or 50_000,
         labels=settings.labels,
-        use_ema=not settings.raw_weights,
+        use_ema=is_averaged,
         truncation=settings.truncation,
         standing_passes=settings.standing_passes,
         **common,
     )
-    return report, samples_of(model, num_classes, settings)
-
-
-def samples_of(model, num_classes, settings):
-    """uint8 images to look at, of all classes."""
-    is_sagan = hasattr(model, "generate")
-    num_classes = model.num_classes if is_sagan else num_classes
-    labels = None if num_classes is None else np.arange(GRID_IMAGES) % num_classes
-    if is_sagan:
-        return model.generate(
-            GRID_IMAGES,
-            labels=labels,
-            seed=settings.seed,
-            truncation=settings.truncation,
-            use_ema=not settings.raw_weights,
-        )
-    rng = np.random.default_rng(settings.seed)
-    latents = rng.standard_normal((GRID_IMAGES, model.inputs[0].shape[1]), "float32")
-    inputs = latents if len(model.inputs) == 1 else [latents, labels]
-    images = model.predict(inputs, verbose=0)
-    return np.clip(np.round((images + 1.0) * 127.5), 0, 255).astype("uint8")
+    shown = GeneratedImages(
+        model,
+        GRID_IMAGES,
+        class_counts=num_classes and np.ones(num_classes),
+        seed=settings.seed,
+        use_ema=is_averaged,
+        truncation=settings.truncation,
+    )
+    return report, next(shown.batches())[0]
 
 
 def embedded(images):
@@ -240,11 +221,9 @@ def main(arguments=None):
     log = Log(None, ["examples/evaluate.py", *(sys.argv[1:] if arguments is None else arguments)])
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        report, samples = measure(settings, workdir)
+        report, samples = measure(settings)
         report.save(workdir / "report.json")
         (workdir / "report.html").write_text(page(report, samples), encoding="utf-8")
-    except KeyboardInterrupt:
-        sys.exit("\nInterrupted; the same command resumes from here.")
     except Exception as error:
         sys.exit(f"evaluate.py: {log.failed(error)}")
     print(report)

@@ -26,7 +26,16 @@ MAY_IMPORT = {
     "whole_files": set(),
     "callbacks": {"callbacks", "metrics", "visualization", "layers", "ops", "distribution", "lazy"},
     "distribution": {"lazy"},
-    "cli": {"cli", "callbacks", "data", "metrics", "models", "visualization", "lazy"},
+    "cli": {
+        "cli",
+        "callbacks",
+        "data",
+        "image_files",
+        "metrics",
+        "models",
+        "visualization",
+        "lazy",
+    },
     "__main__": {"cli"},
 }
 IMPORTS_TENSORFLOW = (
