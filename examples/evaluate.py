@@ -29,8 +29,7 @@ GRID_IMAGES = 60
 
 def parse_arguments(arguments=None):
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--model", help="a saved SAGAN, or a Keras generator, as .keras")

@@ -23,9 +23,7 @@ from keras_sagan.metrics.extractors.tfgan_inception import TFGAN_INCEPTION_HANDL
 from keras_sagan.metrics.features import FeatureExtraction
 from keras_sagan.metrics.folder_images import FolderImages
 from keras_sagan.metrics.frechet_inception_distance import FrechetInceptionDistance
-from keras_sagan.metrics.frechet_inception_distance_infinity import (
-    FrechetInceptionDistanceInfinity,
-)
+from keras_sagan.metrics.frechet_inception_distance_infinity import FrechetInceptionDistanceInfinity
 from keras_sagan.metrics.inception_score import InceptionScore
 from keras_sagan.metrics.intra_class_frechet_inception_distance import (
     IntraClassFrechetInceptionDistance,

@@ -16,9 +16,7 @@ from keras_sagan.checks import (
 from keras_sagan.metrics.density_coverage import DensityCoverage
 from keras_sagan.metrics.features import FeatureExtraction, FeatureMetric
 from keras_sagan.metrics.frechet_inception_distance import FrechetInceptionDistance
-from keras_sagan.metrics.frechet_inception_distance_infinity import (
-    FrechetInceptionDistanceInfinity,
-)
+from keras_sagan.metrics.frechet_inception_distance_infinity import FrechetInceptionDistanceInfinity
 from keras_sagan.metrics.images import (
     STANDING_BATCH,
     GeneratedImages,
