@@ -434,7 +434,11 @@ def evaluate_arguments(parser):
 
 
 def evaluate(settings):
-    """Measures a model, or a folder of generated images, against real images."""
+    """Measures a model, or a folder of generated images, against real images.
+
+    Returns:
+        `EvaluationReport`.
+    """
     if (settings.run is None) == (settings.generated is None):
         raise ValueError("Give either a run or --generated with a folder of images.")
     path = settings.output and Path(settings.output)
@@ -454,9 +458,12 @@ def evaluate(settings):
         measure, what = evaluate_images, {"images": images, "num_images": settings.num_images}
         what["name"] = images.folder.name
     else:
-        model, known = load_run(settings.run)
+        model, known = load_run(settings.run, is_any=True)
         path = path or beside(settings.run) / "report.json"
-        shape, num_classes, measure = model.image_shape, model.num_classes, evaluate_generator
+        is_sagan = isinstance(model, SAGAN)
+        shape = model.image_shape if is_sagan else model.output_shape[1:]
+        num_classes = model.num_classes if is_sagan else len(model.inputs) - 1
+        measure = evaluate_generator
         what = {
             "model": model,
             "num_images": settings.num_images or 5000,
@@ -471,7 +478,7 @@ def evaluate(settings):
     if reference is None:
         source = open_source(settings, shape[0], 1, trained_on=known.get("data"))
         images, labels = source.head(what["num_images"] or what["images"].num_images)
-        reference = images if labels is None or num_classes is None else (images, labels)
+        reference = (images, labels) if labels is not None and num_classes else images
         common |= {"dataset": source.name, "split": f"{len(images)} images, {source.chosen}"}
     elif settings.images or settings.dataset:
         raise ValueError("--reference stands in place of --images and --dataset.")
@@ -485,6 +492,7 @@ def evaluate(settings):
         path.parent.mkdir(parents=True, exist_ok=True)
         report.save(path)
         settings.log.say(path)
+    return report
 
 
 def export_arguments(parser):

@@ -46,18 +46,7 @@ def compute_moments(features):
     >>> compute_moments([[0.0], [2.0], [4.0]])
     Moments(count=3, mean=array([2.]), scatter=array([[8.]]))
     """
-    features = np.asarray(features, dtype=np.float64)
-    if features.ndim != 2 or features.size == 0:
-        raise ValueError(
-            "`features` must have shape (num_samples, dim), with at least one of each. "
-            f"Received: features.shape={features.shape}"
-        )
-    if not np.isfinite(features).all():
-        bad = int(np.count_nonzero(~np.isfinite(features).all(axis=1)))
-        raise ValueError(
-            "`features` must be finite. "
-            f"Received: features with NaN or infinity in {bad} of {len(features)} samples"
-        )
+    (features,) = check_features(features=features)
     mean = features.mean(axis=0)
     centred = features - mean
     return Moments(len(features), mean, centred.T @ centred)
