@@ -276,9 +276,8 @@ class Evaluation:
         self.seed, self.held_out, self.reference = seed, held_out, None
         if extraction is not None:
             extraction.verbose = verbose
-            outputs = dict.fromkeys(metric.output for metric in metrics)
-            self.names = ("logits",) if "features" not in outputs else ("features", *outputs)
-            self.names = tuple(dict.fromkeys(self.names))
+            outputs = {metric.output for metric in metrics}
+            self.names = tuple(sorted(outputs))  # "features" before "logits"
             for metric in metrics:
                 metric.verbose = verbose
 
