@@ -54,7 +54,7 @@ setup(
         "keras_sagan": [
             "py.typed",
             "data/fashion_mnist_t10k/*",
-            "metrics/weights/*",
+            "metrics/extractors/weights/*",
         ]
     },
     zip_safe=False,

@@ -17,8 +17,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sagan.metrics import FrechetInceptionDistance, load_tfgan_eval
-from keras_sagan.ops.frechet import compute_moments, covariance, frechet_distance
-from keras_sagan.ops.frechet import frechet_distance_of_samples as of_samples
+from keras_sagan.metrics.frechet_inception_distance import (
+    compute_moments,
+    covariance,
+    frechet_distance,
+)
+from keras_sagan.metrics.frechet_inception_distance import frechet_distance_of_samples as of_samples
 
 TOLERANCE = 1e-5  # relative, of the distance
 FORMS = ("TF-GAN", "of samples", "of streamed moments")

@@ -24,7 +24,7 @@ import scipy.linalg
 import tensorflow as tf
 
 from keras_sagan.metrics import load_tfgan_eval
-from keras_sagan.ops.frechet import (
+from keras_sagan.metrics.frechet_inception_distance import (
     compute_moments,
     covariance,
     covariance_factor,
@@ -32,9 +32,9 @@ from keras_sagan.ops.frechet import (
     frechet_distance_of_samples,
     merge_moments,
 )
-from keras_sagan.ops.inception_score import inception_score
-from keras_sagan.ops.kernel_distance import kernel_distance
-from keras_sagan.ops.manifold import manifold_scores
+from keras_sagan.metrics.inception_score import inception_score
+from keras_sagan.metrics.kernel_inception_distance import kernel_distance
+from keras_sagan.metrics.precision_recall import manifold_scores
 
 RESULTS = common.RESULTS / "precision.json"
 TABLE = common.ROOT / "docs" / "precision.md"

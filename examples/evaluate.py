@@ -1,13 +1,10 @@
-"""Scores a saved model or a folder of images, and writes the report as JSON and as a page.
+"""Scores a saved model or a folder of images, and writes the report as a page.
 
-Command:   python examples/evaluate.py --model runs/fashion_mnist/model.keras \
-               --reference fashion_mnist --extractor grey --num_images 10000
-Data:      `--reference` is `fashion_mnist` (the 10,000 images that ship), a split of TensorFlow
-           Datasets such as `tfds:cifar10:train`, a folder of images, or a `.npz` file of
-           statistics of this package, pytorch-fid or clean-fid
+Command:   python examples/evaluate.py runs/fashion_mnist --num-images 10000
+           python examples/evaluate.py --generated samples --reference photos
+           The options are those of `keras-sagan evaluate`; `--output` is a folder here
 Result:    runs/evaluation/ with report.json, and report.html with the scores beside their
-           baselines, a sample grid and the protocol. An evaluation that was interrupted goes on
-           where it was when the command is given again.
+           baselines, a sample grid and the protocol
 """
 
 import argparse
@@ -19,137 +16,39 @@ from pathlib import Path
 
 import numpy as np
 
-import keras_sagan  # noqa: F401  (registers the layers and the model)
-from keras_sagan import data, metrics, visualization
+from keras_sagan import metrics, visualization
 from keras_sagan.cli.log import Log
-from keras_sagan.cli.sources import load_file
+from keras_sagan.cli.main import evaluate, evaluate_arguments
+from keras_sagan.cli.sources import load_run
+from keras_sagan.metrics.images import GeneratedImages
 
 GRID_IMAGES = 60
 
 
 def parse_arguments(arguments=None):
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--model", help="a saved SAGAN, or a Keras generator, as .keras")
-    what.add_argument("--images", help="a folder of images")
-    parser.add_argument("--reference", required=True, help="see above")
-    parser.add_argument("--held_out", help="a folder of other real images, for the floor")
-    parser.add_argument("--extractor", default="tfgan", choices=["tfgan", "keras", "grey"])
-    text = "folder of TF-GAN's Inception; default: TF-Hub's, which needs its digest"
-    parser.add_argument("--inception", default=metrics.TFGAN_INCEPTION_HANDLE, help=text)
-    parser.add_argument("--inception_sha256", help="the digest of its files")
-    parser.add_argument("--resize", choices=["tfgan", "antialiased"], help="of the extractor")
-    parser.add_argument(
-        "--metrics", nargs="+", default=["fid", "kid"], choices=sorted(metrics.METRICS)
-    )
-    parser.add_argument("--num_images", type=int, help="default: 50000, or all of --images")
-    parser.add_argument("--labels", default="uniform", choices=["uniform", "reference"])
-    parser.add_argument("--standing_passes", type=int, default=0)
-    parser.add_argument("--raw_weights", action="store_true", help="not the averaged ones")
-    parser.add_argument("--truncation", type=float)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--image_size", type=int, default=32, help="of a TFDS reference")
-    parser.add_argument("--data_dir", help="folder of TFDS's data")
-    parser.add_argument("--cache_dir", help="where the statistics of a reference are kept")
-    parser.add_argument("--output", default="runs/evaluation", help="where the report goes")
+    evaluate_arguments(parser)
+    parser.set_defaults(output="runs/evaluation")
     return parser.parse_args(arguments)
 
 
-def make_extractor(settings):
-    resize = {} if settings.resize is None else {"resize": settings.resize}
-    if settings.extractor == "grey":
-        return metrics.GreyClassifierFeatures()
-    if settings.extractor == "keras":
-        return metrics.KerasInceptionV3(**resize)
-    return metrics.TFGANInception(settings.inception, settings.inception_sha256, **resize)
-
-
-def load_reference(settings):
-    """Returns the real images, their number of classes, and what `evaluate_images` must know."""
-    name = settings.reference
-    if name == "fashion_mnist":
-        images, labels = data.load_fashion_mnist()
-        known = {"dataset": "Fashion-MNIST, 32 pixels", "split": "test"}
-        return (data.pad_to_32(images), labels), 10, known
-    if name.startswith("tfds:"):
-        _, dataset, split = (name + ":train").split(":")[:3]
-        batches, info = data.load_tfds(
-            dataset,
-            split,
-            settings.image_size,
-            batch_size=1,  # which divides any number: batches are full
-            shuffle=False,
-            data_dir=settings.data_dir,
-        )
-        batches = batches.unbatch().batch(settings.batch_size)
-        known = {"dataset": f"{dataset}, {settings.image_size} pixels", "split": split}
-        return batches, info.num_classes, {**known, "num_reference": info.num_images}
-    if name.endswith(".npz"):
-        counts = metrics.ReferenceStatistics.load(name).class_counts
-        return name, None if counts is None else len(counts), {}
-    return metrics.FolderImages(name, settings.batch_size), None, {"dataset": Path(name).name}
-
-
-def measure(settings, workdir):
-    """Returns the report and some images to look at."""
-    reference, num_classes, known = load_reference(settings)
-    common = {
-        "metrics": settings.metrics,
-        "feature_extractor": make_extractor(settings),
-        "seed": settings.seed,
-        "batch_size": settings.batch_size,
-        "checkpoint": workdir / "interrupted",
-        "cache_dir": settings.cache_dir,
-        "held_out": settings.held_out
-        and metrics.FolderImages(settings.held_out, settings.batch_size),
-        **known,
-    }
-    if settings.images:
-        source = metrics.FolderImages(settings.images, settings.batch_size)
-        report = metrics.evaluate_images(
-            source,
-            reference,
-            num_images=settings.num_images,
-            name=Path(settings.images).name,
-            **common,
-        )
-        return report, next(iter(metrics.FolderImages(settings.images, GRID_IMAGES)))
-    model = load_file(settings.model)
-    report = metrics.evaluate_generator(
+def some_images(settings):
+    """uint8 images to look at."""
+    if settings.generated:
+        return next(iter(metrics.FolderImages(settings.generated, GRID_IMAGES)))
+    model, _ = load_run(settings.run, is_any=True)
+    images = GeneratedImages(
         model,
-        reference,
-        num_images=settings.num_images or 50_000,
-        labels=settings.labels,
+        GRID_IMAGES,
+        # Another model than a SAGAN doesn't say how many classes it has.
+        class_counts=None if hasattr(model, "generate") else np.ones(2),
+        seed=settings.seed,
         use_ema=not settings.raw_weights,
         truncation=settings.truncation,
-        standing_passes=settings.standing_passes,
-        **common,
     )
-    return report, samples_of(model, num_classes, settings)
-
-
-def samples_of(model, num_classes, settings):
-    """uint8 images to look at, of all classes."""
-    is_sagan = hasattr(model, "generate")
-    num_classes = model.num_classes if is_sagan else num_classes
-    labels = None if num_classes is None else np.arange(GRID_IMAGES) % num_classes
-    if is_sagan:
-        return model.generate(
-            GRID_IMAGES,
-            labels=labels,
-            seed=settings.seed,
-            truncation=settings.truncation,
-            use_ema=not settings.raw_weights,
-        )
-    rng = np.random.default_rng(settings.seed)
-    latents = rng.standard_normal((GRID_IMAGES, model.inputs[0].shape[1]), "float32")
-    inputs = latents if len(model.inputs) == 1 else [latents, labels]
-    images = model.predict(inputs, verbose=0)
-    return np.clip(np.round((images + 1.0) * 127.5), 0, 255).astype("uint8")
+    return next(images.batches())[0]
 
 
 def embedded(images):
@@ -237,18 +136,15 @@ def shown(value):
 def main(arguments=None):
     settings = parse_arguments(arguments)
     workdir = Path(settings.output)
-    log = Log(None, ["examples/evaluate.py", *(sys.argv[1:] if arguments is None else arguments)])
+    settings.output = str(workdir / "report.json")
+    settings.log = Log(None, ["examples/evaluate.py", *(arguments or sys.argv[1:])])
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        report, samples = measure(settings, workdir)
-        report.save(workdir / "report.json")
-        (workdir / "report.html").write_text(page(report, samples), encoding="utf-8")
-    except KeyboardInterrupt:
-        sys.exit("\nInterrupted; the same command resumes from here.")
+        text = page(evaluate(settings), some_images(settings))
+        (workdir / "report.html").write_text(text, encoding="utf-8")
     except Exception as error:
-        sys.exit(f"evaluate.py: {log.failed(error)}")
-    print(report)
-    print(f"\nreport.json and report.html are in {workdir}/")
+        sys.exit(f"evaluate.py: {settings.log.failed(error)}")
+    print(f"report.html is in {workdir}/")
 
 
 if __name__ == "__main__":

@@ -132,7 +132,9 @@ def test_python_blocks(name, surroundings, tmp_path, monkeypatch):
         tfds = pytest.importorskip("tensorflow_datasets")
         names = {**names, "model": small_sagan(3)}
         around = tfds.testing.mock_data(num_examples=4)
-    if name == "keras_sagan.metrics.tfgan" and not importlib.util.find_spec("tensorflow_gan"):
+    if name == "keras_sagan.metrics.extractors.tfgan" and not importlib.util.find_spec(
+        "tensorflow_gan"
+    ):
         pytest.skip("TF-GAN isn't installed.")
     if name == "keras_sagan.metrics.folder_images":  # Inception's weights aren't there.
         means = functools.partial(keras.ops.mean, axis=(1, 2))

@@ -35,7 +35,16 @@ MAY_IMPORT = {
         "lazy",
     },
     "distribution": {"lazy"},
-    "cli": {"cli", "callbacks", "data", "metrics", "models", "visualization", "lazy"},
+    "cli": {
+        "cli",
+        "callbacks",
+        "data",
+        "image_files",
+        "metrics",
+        "models",
+        "visualization",
+        "lazy",
+    },
     "__main__": {"cli"},
 }
 IMPORTS_TENSORFLOW = (
@@ -52,8 +61,8 @@ USES_TENSORFLOW = (
     "data/tensorflow_pipeline.py",
     "data/tfds.py",
     "distribution.py",
-    "metrics/inception.py",
-    "metrics/resizing.py",
+    "metrics/extractors/tfgan_inception.py",
+    "metrics/extractors/resizing.py",
     "metrics/replicas.py",
     "callbacks/old_checkpoints.py",
     "callbacks/data_position.py",

@@ -6,9 +6,9 @@ import numpy as np
 
 from keras_sagan.callbacks.schedule import is_due
 from keras_sagan.checks import check_boolean, check_float, check_integer, check_string
-from keras_sagan.metrics.feature_extraction import FeatureExtraction
-from keras_sagan.metrics.feature_metric import FeatureMetric
-from keras_sagan.metrics.image_sources import (
+from keras_sagan.metrics.evaluation import Evaluation
+from keras_sagan.metrics.features import FeatureExtraction, FeatureMetric
+from keras_sagan.metrics.images import (
     GeneratedImages,
     batches_of,
     check_ends,
@@ -18,7 +18,6 @@ from keras_sagan.metrics.image_sources import (
     once,
 )
 from keras_sagan.metrics.progress import Progress
-from keras_sagan.metrics.protocol import extractor_info, package_versions
 
 
 class FIDEvaluator(keras.callbacks.Callback):
@@ -134,18 +133,19 @@ class FIDEvaluator(keras.callbacks.Callback):
         self.real_images = real_images
         self.labels = labels
         self.strategy = strategy
-        self._extraction = None
-        if strategy is not None:
-            if not isinstance(metric, FeatureMetric):
-                raise ValueError(
-                    "`strategy` needs a metric of this package, which says what extractor the "
-                    f"replicas run. Received: metric={metric!r}"
-                )
-            self._extraction = FeatureExtraction(
+        self.history = []
+        extraction = None
+        if isinstance(metric, FeatureMetric):
+            extraction = FeatureExtraction(
                 metric.feature_extractor, metric.value_range, metric.batch_size, strategy
             )
-        self.history = []
-        self._source = None  # of the generated images, kept as it has what was traced
+        elif strategy is not None:
+            raise ValueError(
+                "`strategy` needs a metric of this package, which says what extractor the "
+                f"replicas run. Received: metric={metric!r}"
+            )
+        self._evaluation = Evaluation([metric], extraction, self.verbose)
+        self._images = None  # the generated ones; kept as it has what was traced
         self._real_sha256 = None
         self._has_started = False
         self._has_real = real_images is None
@@ -185,64 +185,37 @@ class FIDEvaluator(keras.callbacks.Callback):
         """Returns the distance of the model as it stands, as a float."""
         if not self._has_real:
             self.add_real_images()
-        self.metric.reset_state(reset_real=False)
-        progress = Progress(f"Images for {self.name}", self.num_images, self.verbose)
-        if self._source is None or self._source.model is not self.model:
-            self._source = GeneratedImages(
-                self.model,
-                self.num_images,
-                self.generated_labels(),
-                seed=self.seed,
-                batch_size=self.batch_size,
-                strategy=self.strategy,
-            )
-        done = 0
-        for images, _ in self._source.batches():
-            self._update(images, False, done)
-            done += len(images)
-            progress(done)
+        batches = self._generated().batches()
+        self._evaluation.measure(batches, self.num_images, f"Images for {self.name}")
         return float(self.metric.result())
-
-    def _update(self, images, real, done):
-        if self._extraction is None:
-            self.metric.update_state(images, real=real)
-        else:
-            found = self._extraction(images, (self.metric.output,), done)
-            self.metric.update_features(found[self.metric.output], real)
 
     @property
     def protocol(self):
         """Dictionary of what a reader must know beside the distances, ready for JSON.
 
-        Its names are those of an `EvaluationReport`. It is whole once there was an evaluation.
+        The same as that of an `EvaluationReport`. It is whole once there was an evaluation.
         """
-        labels = "none" if self.generated_labels() is None else "uniform, in turn"
-        if self.labels is not None:
-            labels = np.asarray(self.labels, "int32").tobytes()
-            labels = f"given, sha256:{hashlib.sha256(labels).hexdigest()}"
-        known = hasattr(self.metric, "feature_extractor")
-        is_averaged = getattr(self.model, "ema_generator", None) is not None
-        return {
-            "num_generated": self.num_images,
-            "reference": self.dataset or "unnamed",
-            "reference_split": self.split,
-            "num_reference": getattr(self.metric, "num_images", {}).get("real"),
-            "reference_sha256": self._real_sha256,
-            **(extractor_info(self.metric.feature_extractor) if known else {}),
-            "metrics": {self.name: getattr(self.metric, "definition", type(self.metric).__name__)},
-            "weights": "averaged (EMA)" if is_averaged else "raw",
-            "labels": labels,
-            "truncation": None,
-            "seed": self.seed,
-            "batch_statistics": "moving",
-            "versions": package_versions(),
+        info = {
+            "dataset": self.dataset or "unnamed",
+            "split": self.split,
+            "num_images": getattr(self.metric, "num_images", {}).get("real"),
+            "sha256": self._real_sha256,
         }
+        made = self._generated().protocol
+        return self._evaluation.protocol(self.num_images, made, info, self.name)
 
-    def generated_labels(self):
-        """Returns the classes to generate, or `None` for an unconditional model."""
-        if self.labels is not None or self.model.num_classes is None:
-            return self.labels
-        return (np.arange(self.num_images) % self.model.num_classes).astype("int32")
+    def _generated(self):
+        """The images that the model makes, always from the same latents and labels."""
+        if self._images is None or self._images.model is not self.model:
+            self._images = GeneratedImages(
+                self.model,
+                self.num_images,
+                "uniform" if self.labels is None else self.labels,
+                seed=self.seed,
+                batch_size=self.batch_size,
+                strategy=self.strategy,
+            )
+        return self._images
 
     def add_real_images(self):
         """Feeds the real images to the metric, once."""
@@ -255,7 +228,7 @@ class FIDEvaluator(keras.callbacks.Callback):
         length = self.num_reference or length_of(self.real_images)
         progress = Progress("Real images", length, self.verbose)
         for images, _ in batches_of(real_images, self.batch_size):
-            self._update(images, True, count)
+            self._evaluation.update(images, None, True, count)
             digest.update(np.ascontiguousarray(images).tobytes())
             count += len(images)
             progress(count)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import keras
 
-from keras_sagan.metrics.protocol import package_versions
+from keras_sagan.metrics.report import package_versions
 
 NAME = "keras_sagan.log"
 # Classes whose messages are written for users; for others the line names the class too.

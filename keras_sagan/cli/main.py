@@ -31,11 +31,13 @@ from keras_sagan.cli.sources import (
     open_source,
     read_record,
 )
+from keras_sagan.image_files import read_image
 from keras_sagan.metrics import (
     METRICS,
     FolderImages,
     FrechetInceptionDistance,
     evaluate_generator,
+    evaluate_images,
 )
 from keras_sagan.models import (
     FORMATS,
@@ -75,7 +77,7 @@ def main(arguments=None):
     parser = build_parser()
     settings = parser.parse_args(arguments)
     arguments = sys.argv[1:] if arguments is None else arguments
-    folder = beside(settings.run) if hasattr(settings, "run") else settings.output
+    folder = beside(settings.run) if getattr(settings, "run", None) else settings.output
     settings.log = log = Log(folder, ["keras-sagan", *map(str, arguments)])
     try:
         with log.with_warnings():
@@ -352,13 +354,19 @@ def is_finished(output, run, epochs, step):
 
 
 def evaluate_arguments(parser):
-    add_run(parser)
+    add_run(parser, "?")
+    parser.add_argument(
+        "--generated",
+        type=os.path.expanduser,
+        metavar="DIR",
+        help="a folder of generated images, in place of a run",
+    )
     parser.add_argument(
         "--num-images",
         type=positive_integer,
         metavar="N",
-        default=5000,
-        help="how many are generated, and of the real ones compared with",
+        help="how many are generated, and of the real ones compared with; default: 5000, and all "
+        "images of a folder",
     )
     scores = sorted(METRICS)
     parser.add_argument(
@@ -372,8 +380,15 @@ def evaluate_arguments(parser):
     parser.add_argument(
         "--reference",
         type=os.path.expanduser,
-        metavar="FILE",
-        help="a .npz of statistics to compare with, in place of images",
+        metavar="PATH",
+        help="a folder of real images as they are, or a .npz of their statistics, in place of "
+        "--images and --dataset",
+    )
+    parser.add_argument(
+        "--cache-dir",
+        type=os.path.expanduser,
+        metavar="DIR",
+        help="a folder that keeps the statistics of the real images for the next time",
     )
     parser.add_argument(
         "--held-out",
@@ -413,45 +428,71 @@ def evaluate_arguments(parser):
         "--output",
         type=os.path.expanduser,
         metavar="PATH",
-        help="a .json; default: report.json in the run",
+        help="a .json; default: report.json in the run, and no file with --generated",
     )
     add_data_arguments(parser)
 
 
 def evaluate(settings):
-    """Measures a model against real images; the same command again goes on with it."""
-    model, known = load_run(settings.run)
-    path = Path(settings.output or beside(settings.run) / "report.json")
-    if path.is_dir():
+    """Measures a model, or a folder of generated images, against real images.
+
+    Returns:
+        `EvaluationReport`.
+    """
+    if (settings.run is None) == (settings.generated is None):
+        raise ValueError("Give either a run or --generated with a folder of images.")
+    path = settings.output and Path(settings.output)
+    common = {
+        "metrics": settings.metrics,
+        "batch_size": settings.batch_size,
+        "seed": settings.seed,
+        "cache_dir": settings.cache_dir,
+        "held_out": settings.held_out and FolderImages(settings.held_out, settings.batch_size),
+    }
+    if settings.run is None:
+        for option in ("raw_weights", "standing_passes", "truncation"):
+            if getattr(settings, option):
+                raise ValueError(f"--{option.replace('_', '-')} goes with a run alone.")
+        images = FolderImages(settings.generated, settings.batch_size)
+        shape, known, num_classes = read_image(images.paths[0]).shape, {}, None
+        measure, what = evaluate_images, {"images": images, "num_images": settings.num_images}
+        what["name"] = images.folder.name
+    else:
+        model, known = load_run(settings.run, is_any=True)
+        path = path or beside(settings.run) / "report.json"
+        is_sagan = isinstance(model, SAGAN)
+        shape = model.image_shape if is_sagan else model.output_shape[1:]
+        num_classes = model.num_classes if is_sagan else len(model.inputs) - 1
+        measure = evaluate_generator
+        what = {
+            "model": model,
+            "num_images": settings.num_images or 5000,
+            "labels": settings.labels,
+            "use_ema": not settings.raw_weights,
+            "standing_passes": settings.standing_passes,
+            "truncation": settings.truncation,
+        }
+    if path and path.is_dir():
         raise ValueError(f"--output must be a file, and not a folder. Received: {path}")
-    reference, about = settings.reference, {}
+    reference = settings.reference
     if reference is None:
-        source = open_source(settings, model.image_shape[0], 1, trained_on=known.get("data"))
-        images, labels = source.head(settings.num_images)
-        reference = images if labels is None or model.num_classes is None else (images, labels)
-        about = {"dataset": source.name, "split": f"{len(images)} images, {source.chosen}"}
+        source = open_source(settings, shape[0], 1, trained_on=known.get("data"))
+        images, labels = source.head(what["num_images"] or what["images"].num_images)
+        reference = (images, labels) if labels is not None and num_classes else images
+        common |= {"dataset": source.name, "split": f"{len(images)} images, {source.chosen}"}
     elif settings.images or settings.dataset:
         raise ValueError("--reference stands in place of --images and --dataset.")
-    report = evaluate_generator(
-        model,
-        reference,
-        metrics=settings.metrics,
-        feature_extractor=extractor_for(model.image_shape, settings, settings.extractor),
-        num_images=settings.num_images,
-        labels=settings.labels,
-        use_ema=not settings.raw_weights,
-        standing_passes=settings.standing_passes,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        truncation=settings.truncation,
-        checkpoint=path.with_suffix(".interrupted"),
-        held_out=settings.held_out and FolderImages(settings.held_out, settings.batch_size),
-        **about,
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    report.save(path)
+    elif not reference.endswith(".npz"):
+        reference = FolderImages(reference, settings.batch_size)
+        common["dataset"] = reference.folder.name
+    extractor = extractor_for(shape, settings, settings.extractor)
+    report = measure(reference=reference, feature_extractor=extractor, **what, **common)
     settings.log.say(report)
-    settings.log.say(path)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        report.save(path)
+        settings.log.say(path)
+    return report
 
 
 def export_arguments(parser):

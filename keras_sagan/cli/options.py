@@ -12,9 +12,9 @@ def positive_integer(text):
     return value
 
 
-def add_run(parser):
+def add_run(parser, nargs=None):
     parser.add_argument(
-        "run", type=os.path.expanduser, help="the folder of a run, or a .keras file"
+        "run", nargs=nargs, type=os.path.expanduser, help="the folder of a run, or a .keras file"
     )
     parser.add_argument(
         "--seed", type=int, metavar="N", default=0, help="the same number draws the same latents"

@@ -36,15 +36,14 @@ def sample_arguments(parser):
     )
     parser.add_argument(
         "--classes",
-        type=int,
-        metavar="N",
+        metavar="CLASS",
         nargs="+",
-        help="of the rows, or of the columns of truncation; default: all, up to 10",
+        help="of the rows, or of the columns of truncation, by name or number; default: all, up "
+        "to 10",
     )
     parser.add_argument(
         "--to-classes",
-        type=int,
-        metavar="N",
+        metavar="CLASS",
         nargs="+",
         help="with --kind classes: where each row ends; default: the next row's class",
     )
@@ -57,7 +56,7 @@ def sample(settings):
     model, known = load_run(settings.run)
     path = Path(settings.output or beside(settings.run) / f"{settings.kind}.png")
     names = known.get("class_names")
-    labels = settings.classes
+    labels = settings.classes = class_ids(settings.classes, names)
     if settings.kind == "classes" and model.num_classes is None:
         raise ValueError("`--kind classes` needs a model with classes. Received: a model without")
     if settings.to_classes is not None and settings.kind != "classes":
@@ -72,7 +71,7 @@ def sample(settings):
     rows = 8 if labels is None else len(labels)
     common = {"seed": settings.seed, "truncation": settings.truncation}
     if settings.kind in ("latents", "classes"):
-        ends = settings.to_classes
+        ends = class_ids(settings.to_classes, names)
         if settings.kind == "classes" and ends is None:
             ends = [*labels[1:], labels[0]]
         draw_interpolation(
@@ -84,6 +83,16 @@ def sample(settings):
         shown = None if labels is None else names_of(labels, names, model.num_classes)
         save_image(path, sample_grid(images, shown, rows=rows, columns=settings.columns))
     settings.log.say(path)
+
+
+def class_ids(classes, names):
+    """Returns the numbers of classes that are given by name or by number; `None` for `None`."""
+    ids = {name: number for number, name in enumerate(names or ())}
+    for word in classes or ():
+        if word not in ids and not word.lstrip("-").isdecimal():
+            known = f"one of {list(ids)}, or a number" if ids else "a number"
+            raise ValueError(f"A class must be {known}. Received: {word!r}")
+    return classes and [ids[word] if word in ids else int(word) for word in classes]
 
 
 def draw_truncations(settings, model, path):

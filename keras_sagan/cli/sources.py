@@ -66,6 +66,7 @@ def add_data_arguments(parser):
         "--labels-from-folders", action="store_true", help="with --images: subfolders are classes"
     )
     group.add_argument("--dataset", metavar="NAME", help="a data set of TensorFlow Datasets")
+    group.add_argument("--split", metavar="NAME", help="with --dataset: default: train")
     group.add_argument(
         "--data-dir",
         type=os.path.expanduser,
@@ -101,22 +102,26 @@ def open_source(settings, image_size, batch_size, seed=0, trained_on=None):
         ("labels_from_folders", "images"),
         ("grey", "images"),
         ("data_dir", "dataset"),
+        ("split", "dataset"),
     ):
         if getattr(settings, option) and not getattr(settings, needed):
             raise ValueError(f"--{option.replace('_', '-')} goes with --{needed} alone.")
     if settings.dataset:
         common = {"image_size": image_size, "data_dir": settings.data_dir, "seed": seed}
-        dataset, info = load_tfds(settings.dataset, batch_size=batch_size, **common)
+        split = settings.split or "train"
+        dataset, info = load_tfds(settings.dataset, split, batch_size=batch_size, **common)
 
         def first(count):
             count = min(count, info.num_images)
-            batches, _ = load_tfds(settings.dataset, batch_size=count, shuffle=False, **common)
+            batches, _ = load_tfds(
+                settings.dataset, split, batch_size=count, shuffle=False, **common
+            )
             batch = next(iter(batches))
             parts = (batch, None) if info.num_classes is None else batch
             return [None if part is None else np.asarray(part) for part in parts]
 
         return Source(
-            f"TFDS {settings.dataset}, train",
+            f"TFDS {settings.dataset}, {split}",
             info.class_names,
             info.image_shape[-1],
             info.steps_per_epoch,
@@ -163,11 +168,12 @@ def open_source(settings, image_size, batch_size, seed=0, trained_on=None):
     )
 
 
-def load_run(path):
+def load_run(path, is_any=False):
     """Loads a model from a run's folder or from a file.
 
     Args:
         path: String or path of a folder that `train` made, or of a `.keras` file.
+        is_any: Boolean, whether another Keras model than a `SAGAN` will do. Defaults to `False`.
 
     Returns:
         Tuple of the model and what `run.json` beside it says, or an empty dictionary.
@@ -181,7 +187,7 @@ def load_run(path):
         raise ValueError(f"There is no model at {model_path}; `keras-sagan train` makes one.")
     known = read_record(model_path.with_name("run.json"))
     model = load_file(model_path)
-    if not isinstance(model, SAGAN):
+    if not (is_any or isinstance(model, SAGAN)):
         raise ValueError(f"{model_path} holds a {type(model).__name__}, and not a SAGAN.")
     return model, known
 

@@ -1,31 +1,38 @@
 """Measures of generated images, and the networks they look through."""
 
-from keras_sagan.metrics.density_coverage import DensityCoverage
-from keras_sagan.metrics.evaluation import evaluate_generator, evaluate_images
-from keras_sagan.metrics.evaluation_report import EvaluationReport
-from keras_sagan.metrics.evaluation_run import METRICS
-from keras_sagan.metrics.feature_extraction import FeatureExtraction
-from keras_sagan.metrics.folder_images import FolderImages
-from keras_sagan.metrics.frechet_inception_distance import FrechetInceptionDistance
-from keras_sagan.metrics.frechet_inception_distance_infinity import (
-    FrechetInceptionDistanceInfinity,
+import sys
+
+from keras_sagan.metrics import (
+    features,
+    frechet_inception_distance,
+    frechet_inception_distance_infinity,
+    inception_score,
+    kernel_inception_distance,
+    precision_recall,
 )
-from keras_sagan.metrics.grey_classifier import (
+from keras_sagan.metrics.density_coverage import DensityCoverage
+from keras_sagan.metrics.evaluation import METRICS, evaluate_generator, evaluate_images
+from keras_sagan.metrics.extractors.grey_classifier import (
     GreyClassifierFeatures,
     build_grey_classifier,
     load_grey_classifier,
 )
-from keras_sagan.metrics.inception import TFGAN_INCEPTION_HANDLE, TFGANInception
+from keras_sagan.metrics.extractors.keras_inception import KerasInceptionV3
+from keras_sagan.metrics.extractors.tfgan import load_tfgan_eval
+from keras_sagan.metrics.extractors.tfgan_inception import TFGAN_INCEPTION_HANDLE, TFGANInception
+from keras_sagan.metrics.features import FeatureExtraction
+from keras_sagan.metrics.folder_images import FolderImages
+from keras_sagan.metrics.frechet_inception_distance import FrechetInceptionDistance
+from keras_sagan.metrics.frechet_inception_distance_infinity import FrechetInceptionDistanceInfinity
 from keras_sagan.metrics.inception_score import InceptionScore
 from keras_sagan.metrics.intra_class_frechet_inception_distance import (
     IntraClassFrechetInceptionDistance,
 )
-from keras_sagan.metrics.keras_inception import KerasInceptionV3
 from keras_sagan.metrics.kernel_inception_distance import KernelInceptionDistance
 from keras_sagan.metrics.precision_recall import PrecisionRecall
 from keras_sagan.metrics.reference_statistics import ReferenceStatistics
+from keras_sagan.metrics.report import EvaluationReport
 from keras_sagan.metrics.standing_statistics import standing_statistics
-from keras_sagan.metrics.tfgan import load_tfgan_eval
 
 __all__ = [
     "METRICS",
@@ -51,3 +58,14 @@ __all__ = [
     "load_tfgan_eval",
     "standing_statistics",
 ]
+
+# Until the next release the mathematics can be imported from where they were, `keras_sagan.ops`.
+for _name, _module in (
+    ("frechet", frechet_inception_distance),
+    ("frechet_infinity", frechet_inception_distance_infinity),
+    ("inception_score", inception_score),
+    ("kernel_distance", kernel_inception_distance),
+    ("manifold", precision_recall),
+    ("samples", features),
+):
+    sys.modules[f"keras_sagan.ops.{_name}"] = _module

@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
-from keras_sagan.metrics.feature_metric import SampleMetric, check_batch_labels
-from keras_sagan.ops.frechet import frechet_distance_of_samples
+from keras_sagan.metrics.features import SampleMetric, check_batch_labels
+from keras_sagan.metrics.frechet_inception_distance import frechet_distance_of_samples
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")

@@ -7,9 +7,15 @@ import pathlib
 import numpy as np
 
 from keras_sagan.checks import check_integer, check_path
-from keras_sagan.metrics.feature_extraction import to_numpy
-from keras_sagan.metrics.feature_log import logged_features
-from keras_sagan.metrics.image_sources import (
+from keras_sagan.metrics.features import to_numpy
+from keras_sagan.metrics.frechet_inception_distance import (
+    Moments,
+    compute_moments,
+    covariance,
+    merge_moments,
+)
+from keras_sagan.metrics.images import (
+    batches_of,
     check_ends,
     first_images,
     is_endless,
@@ -18,9 +24,8 @@ from keras_sagan.metrics.image_sources import (
     peek,
 )
 from keras_sagan.metrics.progress import Progress
-from keras_sagan.metrics.protocol import check_is_versioned, extractor_info
+from keras_sagan.metrics.report import check_is_versioned, extractor_info
 from keras_sagan.metrics.statistics_file import ARRAYS, HALVES, read_statistics
-from keras_sagan.ops.frechet import Moments, compute_moments, covariance, merge_moments
 from keras_sagan.whole_files import replace_file
 
 
@@ -45,7 +50,7 @@ class ReferenceStatistics:
     Example:
 
     >>> import numpy as np
-    >>> from keras_sagan.metrics.feature_extraction import FeatureExtraction
+    >>> from keras_sagan.metrics import FeatureExtraction
     >>> extraction = FeatureExtraction(lambda x: x.mean((1, 2)))
     >>> images, labels = np.zeros((6, 8, 8, 1), "uint8"), np.arange(6) % 2
     >>> reference = ReferenceStatistics.compute((images, labels), extraction, dataset="zeros")
@@ -58,8 +63,6 @@ class ReferenceStatistics:
         self.info = dict(info)
         self.halves = halves
         self.arrays = dict(arrays or {})
-        self.noise = {}
-        self._noise_path = None
 
     @classmethod
     def compute(
@@ -71,7 +74,6 @@ class ReferenceStatistics:
         names=("features",),
         keep=(),
         progress=None,
-        log=None,
         num_reference=None,
     ):
         """Streams real images once.
@@ -86,7 +88,6 @@ class ReferenceStatistics:
             keep: Strings, those of `names` to keep for every image. Defaults to none.
             progress: Function, called with the number of images done. Defaults to a bar, if it
                 takes more than ten seconds.
-            log: Optional `FeatureLog`, from which features of the same images are taken.
             num_reference: Integer, how many of the images to take, from the first on. Defaults to
                 `None`: all of them, and endless images are refused.
 
@@ -104,7 +105,8 @@ class ReferenceStatistics:
         progress = progress or Progress("Reference images", length_of(images))
         digest = hashlib.sha256()
         halves, parts, count, shape = [None, None], {name: [] for name in ARRAYS}, 0, None
-        for batch, labels, found in logged_features(images, extraction, names, log):
+        for batch, labels in batches_of(images, extraction.batch_size):
+            found = extraction(batch, names, count)
             if shape not in (None, batch.shape[1:]):
                 raise ValueError(
                     f"`images` must have one shape; those before had {shape}. Received: images of "
@@ -164,19 +166,6 @@ class ReferenceStatistics:
             )
             for half, moments in enumerate(self.halves)
         ]
-
-    def remember_noise(self, key, values):
-        """Keeps the scores of noise against this reference, beside its file if it has one."""
-        self.noise[key] = values
-        if self._noise_path is not None:
-            text = json.dumps(self.noise).encode()
-            replace_file(self._noise_path, lambda file: file.write(text))
-
-    def keep_noise_at(self, path):
-        """Reads the scores of noise from a JSON file, and writes new ones there."""
-        self._noise_path = pathlib.Path(check_path("path", path))
-        if self._noise_path.is_file():
-            self.noise = _read_noise(self._noise_path)
 
     def save(self, path):
         """Writes a `.npz` with `mu`, `sigma` and everything else that is known.
@@ -269,7 +258,6 @@ class ReferenceStatistics:
         if path.is_file():
             known = cls.load(path, extraction.feature_extractor)
             if known._is_of(images, num_images, has_labels) and keep <= set(known.arrays):
-                known.keep_noise_at(path.with_suffix(".noise.json"))
                 return known
             # What it has stays in it, so that two evaluations don't make it anew by turns.
             keep |= set(known.arrays) - {"labels"}
@@ -281,7 +269,6 @@ class ReferenceStatistics:
                 f"{computed.num_images}. Received: num_images={num_images}"
             )
         computed.save(path)
-        computed.keep_noise_at(path.with_suffix(".noise.json"))
         return computed
 
     def _is_of(self, images, num_images, has_labels):
@@ -316,24 +303,6 @@ def _foreign_info(path):
         "feature_extractor": None,
         "resize": None,
     }
-
-
-def _read_noise(path):
-    try:
-        noise = json.loads(path.read_text(encoding="utf-8"))
-        for values in noise.values():
-            if not all(key == "note" or _is_number(value) for key, value in values.items()):
-                raise ValueError(f"scores {values}")
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(
-            "`cache_dir` must hold whole files of scores. Remove the file, and they are computed "
-            f"again. Received: {path} ({type(error).__name__}: {error})"
-        ) from error
-    return noise
-
-
-def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _check_extractor(path, info, feature_extractor):

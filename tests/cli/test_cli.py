@@ -21,7 +21,6 @@ from keras_sagan.callbacks import AttentionMonitor
 from keras_sagan.cli import main
 from keras_sagan.cli.main import build_parser
 from keras_sagan.metrics import FeatureExtraction, GreyClassifierFeatures, ReferenceStatistics
-from keras_sagan.metrics.evaluation_run import EvaluationRun
 
 Image = pytest.importorskip("PIL.Image")
 COMMANDS = ("train", "sample", "attention", "evaluate", "export")
@@ -139,7 +138,7 @@ def test_what_is_refused_leaves_the_run_as_it_is(run, train_options, changes, me
 @pytest.mark.parametrize("kind", ["grid", "latents", "classes", "truncation"])
 def test_sample(run, tmp_path, kind, capsys):
     path = tmp_path / "new" / "picture.png"
-    options = ["--columns", "3"] + (["--classes", "1", "4"] if kind != "truncation" else [])
+    options = ["--columns", "3"] + (["--classes", "1", "Coat"] if kind != "truncation" else [])
     assert main(["sample", str(run), "--kind", kind, "--output", str(path), *options]) == 0
     assert capsys.readouterr().out.strip().endswith(str(path))
     with Image.open(path) as picture:
@@ -155,6 +154,7 @@ def test_sample(run, tmp_path, kind, capsys):
         ("--kind truncation --truncation 1", "it doesn't go with --truncation."),
         ("--kind truncation --columns 2 --classes 1 2 3", "at least the 3 of --classes. Received"),
         ("--classes 1 10", "`labels` must lie in [0, 10)"),
+        ("--classes bag boat", "A class must be one of ['T-shirt/top', "),
     ],
 )
 def test_options_that_do_not_go_together(run, options, message, capsys):
@@ -194,22 +194,58 @@ def test_attention_of_both_networks(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_evaluate_goes_on_after_an_interruption(run, capsys, monkeypatch):
-    def interrupted(*args):
-        raise KeyboardInterrupt
-
+def test_evaluate(run, tmp_path, capsys):
     command = ["evaluate", str(run), "--num-images", "60", "--metrics", "fid", "kid"]
-    with monkeypatch.context() as patch:
-        patch.setattr(EvaluationRun, "_noise", interrupted)
-        assert main(command) == 130
-    assert len(list((run / "report.interrupted").glob("*.features"))) == 2
-    assert main(command) == 0
-    assert not (run / "report.interrupted").exists()
+    assert main([*command, "--cache-dir", str(tmp_path)]) == 0
+    assert len(list(tmp_path.glob("*.npz"))) == 1
     protocol = json.loads((run / "report.json").read_text())["protocol"]
     assert "grey_classifier" in protocol["feature_extractor"]
     assert protocol["reference"] == "Fashion-MNIST, test"
     assert protocol["reference_split"] == "60 images, evenly spread"
     assert "fid" in capsys.readouterr().out.lower()
+
+
+def save_images(folder, count, seed):
+    folder.mkdir()
+    for index, pixels in enumerate(
+        np.random.default_rng(seed).integers(0, 256, (count, 32, 32), "uint8")
+    ):
+        Image.fromarray(pixels).save(folder / f"{index:02}.png")
+    return str(folder)
+
+
+def test_two_folders_of_images_in_one_command(tmp_path, capsys):
+    real = save_images(tmp_path / "real", 30, 0)
+    options = ["--generated", save_images(tmp_path / "made", 20, 1), "--reference", real]
+    path = tmp_path / "new" / "report.json"
+    assert main(["evaluate", *options, "--output", str(path)]) == 0
+    report = json.loads(path.read_text())
+    protocol = report["protocol"]
+    assert (protocol["num_generated"], protocol["num_reference"]) == (20, 30)
+    assert (report["model"], protocol["reference"]) == ("made", "real")
+    assert f"{report['values']['fid']:.5g}" in capsys.readouterr().out
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["evaluate", "--generated", real, "--reference", real, "--num-images", "9"]) == 0
+    assert re.search(r"images +9 ", capsys.readouterr().out)
+    assert main(["evaluate", "--generated", real, "--num-images", "9"]) == 0
+    assert "reference: Fashion-MNIST, test" in capsys.readouterr().out
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ([], "Give either a run or --generated"),
+        (["run", "--generated", "x"], "Give either a run or --generated"),
+        (["--generated", "x", "--truncation", "0.5"], "--truncation goes with a run alone."),
+        (["--generated", "nowhere", "--reference", "x.npz"], "must be a folder. Received: folder="),
+    ],
+)
+def test_what_does_not_go_with_a_folder(options, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert main(["evaluate", *options]) == 1
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ WHAT = (
     ),
     *(
         TESTS / "metrics" / f"test_{name}.py"
-        for name in ("extractors", "grey_classifier", "inception")
+        for name in ("every_backend", "extractors", "grey_classifier", "inception")
     ),
     TESTS / "integration" / "other_backends.py",
 )

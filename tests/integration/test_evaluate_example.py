@@ -28,10 +28,10 @@ def test_a_saved_model_against_a_folder_and_a_statistics_file(example, tmp_path,
         image_module.fromarray(image).save(folder / f"{number:02}.png")
     model = SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=4, seed=0)
     model.save(tmp_path / "model.keras")
-    common = ["--extractor", "grey", "--metrics", "fid", "--batch_size", "10"]
+    common = ["--reference", str(folder), "--batch-size", "10"]
     example.main(
-        ["--model", str(tmp_path / "model.keras"), "--reference", str(folder), *common]
-        + ["--num_images", "24", "--output", str(tmp_path / "a")]
+        [str(tmp_path / "model.keras"), *common, "--num-images", "24"]
+        + ["--output", str(tmp_path / "a")]
     )
     report = metrics.EvaluationReport.load(tmp_path / "a" / "report.json")
     assert report.protocol["num_generated"] == 24 and report.protocol["num_reference"] == 30
@@ -47,7 +47,7 @@ def test_a_saved_model_against_a_folder_and_a_statistics_file(example, tmp_path,
     )
     reference.save(tmp_path / "real.npz")
     example.main(
-        ["--images", str(folder), "--reference", str(tmp_path / "real.npz"), *common]
+        ["--generated", str(folder), "--reference", str(tmp_path / "real.npz")]
         + ["--output", str(tmp_path / "b")]
     )
     again = metrics.EvaluationReport.load(tmp_path / "b" / "report.json")
@@ -57,14 +57,14 @@ def test_a_saved_model_against_a_folder_and_a_statistics_file(example, tmp_path,
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (["--reference", "nowhere"], "must be a folder"),
-        (["--reference", "nowhere.npz"], "that exists"),
-        (["--reference", "tfds:cifr10"], "The nearest names are cifar10"),
-        (["--reference", "fashion_mnist", "--num_images", "1"], "`num_images` must be"),
-        (["--reference", "fashion_mnist", "--extractor", "tfgan"], "`sha256` must be given"),
-        (["--reference", "fashion_mnist", "--model", "damaged.keras"], "it is damaged"),
-        (["--reference", "fashion_mnist", "--model", "none.keras"], "no model at none.keras"),
-        (["--reference", "fashion_mnist", "--output", "damaged.keras"], "File exists"),
+        (["model.keras", "--reference", "nowhere"], "must be a folder"),
+        (["model.keras", "--reference", "nowhere.npz"], "that exists"),
+        (["model.keras", "--dataset", "cifr10"], "The nearest names are cifar10"),
+        (["model.keras", "--num-images", "1"], "`num_images` must be"),
+        (["model.keras", "--extractor", "tfgan"], "`sha256` must be given"),
+        (["damaged.keras"], "it is damaged"),
+        (["none.keras"], "no model at none.keras"),
+        (["model.keras", "--output", "damaged.keras"], "File exists"),
     ],
 )
 def test_what_goes_wrong_is_one_line(example, changes, message, tmp_path, monkeypatch):
@@ -72,11 +72,11 @@ def test_what_goes_wrong_is_one_line(example, changes, message, tmp_path, monkey
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
     (tmp_path / "damaged.keras").write_bytes(b"no archive")
-    if "--model" not in changes:
-        keras.Sequential([keras.Input((4,)), keras.layers.Dense(1024)]).save("model.keras")
-        changes = ["--model", "model.keras", *changes]
+    latents = keras.Input((4,))
+    images = keras.layers.Reshape((32, 32, 1))(keras.layers.Dense(1024)(latents))
+    keras.Model(latents, images).save("model.keras")
     with pytest.raises(SystemExit) as stop:
-        example.main(["--extractor", "grey", "--output", "out", *changes])
+        example.main(["--output", "out", *changes])
     assert stop.value.code.startswith("evaluate.py: ") and message in stop.value.code
     assert "\n" not in stop.value.code
     (log,) = tmp_path.glob("keras_sagan_*.log")
@@ -92,17 +92,14 @@ def test_a_folder_against_a_split_of_tensorflow_datasets(example, tmp_path):
         image_module.fromarray(image).save(tmp_path / f"{number:02}.png")
     with tfds.testing.mock_data(num_examples=20):
         example.main(
-            ["--images", str(tmp_path), "--reference", "tfds:fashion_mnist:test"]
-            + "--extractor grey --metrics fid kid --batch_size 8".split()
-            + ["--output", str(tmp_path / "report"), "--cache_dir", str(tmp_path / "cache")]
+            ["--generated", str(tmp_path), "--dataset", "fashion_mnist", "--split", "test"]
+            + "--extractor grey --metrics fid kid --batch-size 8".split()
+            + ["--output", str(tmp_path / "report"), "--cache-dir", str(tmp_path / "cache")]
         )
     assert len(list((tmp_path / "cache").glob("*.npz"))) == 1
     protocol = metrics.EvaluationReport.load(tmp_path / "report" / "report.json").protocol
-    assert protocol["num_reference"] == 20 and protocol["num_generated"] == 12
-    assert (protocol["reference"], protocol["reference_split"]) == (
-        "fashion_mnist, 32 pixels",
-        "test",
-    )
+    assert protocol["num_reference"] == protocol["num_generated"] == 12
+    assert protocol["reference"] == "TFDS fashion_mnist, test"
 
 
 @pytest.mark.slow
@@ -120,9 +117,8 @@ def test_the_page_of_a_plain_keras_generator_has_samples_too(example, tmp_path, 
         (real, np.arange(20) % 10), metrics.FeatureExtraction(EXTRACTOR), "noise"
     ).save(tmp_path / "noise.npz")
     example.main(
-        ["--model", str(tmp_path / "generator.keras"), "--reference", str(tmp_path / "noise.npz")]
-        + "--extractor grey --metrics fid --num_images 12".split()
-        + ["--output", str(tmp_path / "report")]
+        [str(tmp_path / "generator.keras"), "--reference", str(tmp_path / "noise.npz")]
+        + ["--num-images", "12", "--output", str(tmp_path / "report")]
     )
     page = (tmp_path / "report" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 1 and "grey_classifier sha256:" in page

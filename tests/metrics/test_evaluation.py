@@ -18,7 +18,7 @@ from keras_sagan.metrics.progress import Progress
 def test_every_score_is_that_of_its_metric_alone():
     model = TinyGAN()
     report = measure(model, batch_size=16)
-    source = metrics.image_sources.GeneratedImages(TinyGAN(), 50, batch_size=50)
+    source = metrics.images.GeneratedImages(TinyGAN(), 50, batch_size=50)
     ((images, labels),) = source.batches()
     real, real_labels = real_images()
     for name, cls in metrics.METRICS.items():
@@ -166,7 +166,7 @@ def test_the_protocol_says_how_it_was_measured():
         "resize": "the extractor's own",
         "weights": "raw",
         "batch_statistics": "moving",
-        "labels": "uniform",
+        "labels": "uniform, in turn",
         "truncation": 0.7,
         "seed": 3,
     }
@@ -219,7 +219,7 @@ def test_a_plain_keras_model_is_a_generator_too(with_labels):
     network = generator_network(with_labels)
     report = measure(network, metrics="fid")
     assert report.values["fid"] > 0 and network.name in report.model
-    assert report.protocol["labels"] == ("uniform" if with_labels else "none")
+    assert report.protocol["labels"] == ("uniform, in turn" if with_labels else "none")
 
 
 def test_standing_statistics_change_the_images_and_are_said_in_the_protocol():
@@ -289,13 +289,13 @@ def test_two_replicas_share_the_work_and_the_answer_is_that_of_one(with_labels, 
         network = generator_network(with_labels)
         shared = generator_network(with_labels)
     shared.set_weights(network.get_weights())
-    call = metrics.image_sources.GeneratedImages._call_packed
+    call = metrics.images.GeneratedImages._call_packed
 
     def counted(self, packed, names):
         made.append(packed.shape[0])
         return call(self, packed, names)
 
-    monkeypatch.setattr(metrics.image_sources.GeneratedImages, "_call_packed", counted)
+    monkeypatch.setattr(metrics.images.GeneratedImages, "_call_packed", counted)
 
     class Shared(Pixels):
         def named_outputs(self, images):
@@ -457,7 +457,7 @@ def test_the_report_is_ready_for_json():
 
 
 def test_uniform_labels_of_classes_that_the_reference_lacks():
-    source = metrics.image_sources.GeneratedImages
+    source = metrics.images.GeneratedImages
     with pytest.warns(UserWarning, match='labels="uniform".*2 classes.*of 1 of them.*"reference"'):
         source(TinyGAN(), 10, class_counts=np.array([10, 0]))
     with warnings.catch_warnings():

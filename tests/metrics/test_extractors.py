@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from keras_sagan import metrics
-from keras_sagan.metrics.protocol import describe_extractor
-from keras_sagan.metrics.resizing import resize_images
+from keras_sagan.metrics.extractors.resizing import resize_images
+from keras_sagan.metrics.report import describe_extractor
 
 tf = pytest.importorskip("tensorflow")
 

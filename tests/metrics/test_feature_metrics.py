@@ -5,12 +5,16 @@ import numpy as np
 import pytest
 
 from keras_sagan import metrics
-from keras_sagan.metrics.feature_metric import FeatureMetric
-from keras_sagan.ops.frechet import compute_moments, covariance, frechet_distance_of_samples
-from keras_sagan.ops.frechet_infinity import frechet_distance_infinity
-from keras_sagan.ops.inception_score import inception_score
-from keras_sagan.ops.kernel_distance import kernel_distance
-from keras_sagan.ops.manifold import manifold_scores
+from keras_sagan.metrics.features import FeatureMetric
+from keras_sagan.metrics.frechet_inception_distance import (
+    compute_moments,
+    covariance,
+    frechet_distance_of_samples,
+)
+from keras_sagan.metrics.frechet_inception_distance_infinity import frechet_distance_infinity
+from keras_sagan.metrics.inception_score import inception_score
+from keras_sagan.metrics.kernel_inception_distance import kernel_distance
+from keras_sagan.metrics.precision_recall import manifold_scores
 
 ALL = [
     metrics.DensityCoverage,
@@ -204,7 +208,7 @@ SLOW = {
 def test_a_bar_where_the_score_itself_takes_more_than_ten_seconds(cls, monkeypatch, capsys):
     ticks = iter(range(0, 10**6, 4))
     monkeypatch.setattr("keras_sagan.metrics.progress.time.monotonic", lambda: next(ticks))
-    monkeypatch.setattr("keras_sagan.ops.manifold._ROWS", 20)
+    monkeypatch.setattr("keras_sagan.metrics.precision_recall._ROWS", 20)
     metric = filled(cls, **SLOW[cls])
     metric.result()
     shown = capsys.readouterr().out
@@ -342,7 +346,7 @@ def test_floats_that_fill_half_of_the_declared_range_are_pointed_out(declared, l
 
 
 def test_an_extractor_of_one_output_serves_no_two():
-    from keras_sagan.metrics.feature_extraction import FeatureExtraction
+    from keras_sagan.metrics.features import FeatureExtraction
 
     with pytest.raises(
         ValueError, match="`feature_extractor` must return a dictionary, or have a method"
@@ -351,7 +355,7 @@ def test_an_extractor_of_one_output_serves_no_two():
 
 
 def test_widths_that_change_between_batches_are_refused():
-    from keras_sagan.metrics.feature_extraction import FeatureExtraction
+    from keras_sagan.metrics.features import FeatureExtraction
 
     def narrower_at_the_end(images):
         return flat(images)[:, : len(images)]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_sagan.metrics import FrechetInceptionDistance, GreyClassifierFeatures, load_tfgan_eval
-from keras_sagan.ops.frechet import frechet_distance_of_samples
+from keras_sagan.metrics.frechet_inception_distance import frechet_distance_of_samples
 
 
 def flat(images):

@@ -12,9 +12,9 @@ from keras_sagan.data import load_fashion_mnist, pad_to_32
 from keras_sagan.metrics import (
     GreyClassifierFeatures,
     build_grey_classifier,
-    grey_classifier,
     load_grey_classifier,
 )
+from keras_sagan.metrics.extractors import grey_classifier
 
 WEIGHTS = pathlib.Path(grey_classifier.__file__).parent / "weights"
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from inception_stand_in import save_stand_in
 
-from keras_sagan.metrics import FrechetInceptionDistance, TFGANInception, inception
+from keras_sagan.metrics import FrechetInceptionDistance, TFGANInception
+from keras_sagan.metrics.extractors import tfgan_inception
 
 tf = pytest.importorskip("tensorflow")
 
@@ -66,7 +67,7 @@ def test_inside_the_metric(folder):
 
 
 def test_nothing_is_loaded_before_the_first_call(monkeypatch):
-    monkeypatch.setattr(inception, "_fetch", lambda handle: pytest.fail("fetched"))
+    monkeypatch.setattr(tfgan_inception, "_fetch", lambda handle: pytest.fail("fetched"))
     extractor = TFGANInception()
     assert extractor.handle == "https://tfhub.dev/tensorflow/tfgan/eval/inception/1"
 
@@ -79,7 +80,7 @@ def test_the_digest_pins_the_network(folder):
 
 
 def test_a_handle_is_found_in_the_cache_of_tensorflow_hub(folder, tmp_path, monkeypatch):
-    handle = inception.TFGAN_INCEPTION_HANDLE
+    handle = tfgan_inception.TFGAN_INCEPTION_HANDLE
     cached = tmp_path / hashlib.sha1(handle.encode()).hexdigest()
     folder.rename(cached)
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
@@ -102,15 +103,17 @@ def test_without_network_the_error_says_what_to_do(tmp_path, monkeypatch):
 
 def test_nothing_is_downloaded_without_a_digest(tmp_path, monkeypatch):
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(inception, "_fetch", lambda handle: pytest.fail("fetched"))
+    monkeypatch.setattr(tfgan_inception, "_fetch", lambda handle: pytest.fail("fetched"))
     with pytest.raises(RuntimeError, match="`sha256` must be given for https.*a program.*sha256=N"):
         TFGANInception()(images_of((1, 8, 8, 3)))
 
 
 def test_a_download_with_another_digest_is_refused_and_removed(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
-    cached = tmp_path / hashlib.sha1(inception.TFGAN_INCEPTION_HANDLE.encode()).hexdigest()
-    monkeypatch.setattr(inception, "_fetch", lambda handle: str(shutil.copytree(folder, cached)))
+    cached = tmp_path / hashlib.sha1(tfgan_inception.TFGAN_INCEPTION_HANDLE.encode()).hexdigest()
+    monkeypatch.setattr(
+        tfgan_inception, "_fetch", lambda handle: str(shutil.copytree(folder, cached))
+    )
     with pytest.raises(ValueError, match="`sha256` must be the digest .*Received: sha256=1111"):
         TFGANInception(sha256="1" * 64)(images_of((1, 8, 8, 3)))
     assert not cached.exists()

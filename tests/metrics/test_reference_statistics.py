@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_sagan.metrics import FeatureExtraction, ReferenceStatistics
-from keras_sagan.ops.frechet import covariance, frechet_distance
+from keras_sagan.metrics.frechet_inception_distance import covariance, frechet_distance
 
 
 class Pixels:

@@ -21,7 +21,7 @@ importlib.util.find_spec = lambda name, *args: (
     None if name == "pkg_resources" else find_spec(name, *args)
 )
 
-from keras_sagan.metrics import tfgan
+from keras_sagan.metrics.extractors import tfgan
 
 def left_behind():
     return sorted(

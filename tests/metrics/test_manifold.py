@@ -6,8 +6,8 @@ import warnings
 import numpy as np
 import pytest
 
-from keras_sagan.ops import manifold
-from keras_sagan.ops.manifold import manifold_scores
+from keras_sagan.metrics import precision_recall
+from keras_sagan.metrics.precision_recall import manifold_scores
 
 
 def samples(count, seed, scale=1.0, shift=0.0, dim=6):
@@ -54,7 +54,7 @@ def test_equals_the_definition_in_loops():
 def test_blocks_of_rows_change_nothing(monkeypatch):
     real, generated, nearest_k = CASES[0]
     expected = manifold_scores(real, generated, nearest_k)
-    monkeypatch.setattr(manifold, "_ROWS", 7)
+    monkeypatch.setattr(precision_recall, "_ROWS", 7)
     assert manifold_scores(real, generated, nearest_k) == expected
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_sagan.metrics import load_tfgan_eval
-from keras_sagan.ops.kernel_distance import kernel_distance
+from keras_sagan.metrics.kernel_inception_distance import kernel_distance
 
 
 def samples(count, seed, shift=0.0, dim=8):

@@ -11,8 +11,13 @@ import keras
 
 from keras_sagan.checks import check_string
 from keras_sagan.lazy import tf
-from keras_sagan.metrics.resizing import as_tensorflow, check_resize, resize_images, to_rgb
-from keras_sagan.metrics.tfgan import load_tensorflow_hub
+from keras_sagan.metrics.extractors.resizing import (
+    as_tensorflow,
+    check_resize,
+    resize_images,
+    to_rgb,
+)
+from keras_sagan.metrics.extractors.tfgan import load_tensorflow_hub
 
 TFGAN_INCEPTION_HANDLE = "https://tfhub.dev/tensorflow/tfgan/eval/inception/1"
 _IMAGE_SIZE = 299

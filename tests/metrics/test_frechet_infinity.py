@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
-from keras_sagan.ops.frechet import compute_moments, covariance, frechet_distance
-from keras_sagan.ops.frechet_infinity import frechet_distance_infinity
+from keras_sagan.metrics.frechet_inception_distance import (
+    compute_moments,
+    covariance,
+    frechet_distance,
+)
+from keras_sagan.metrics.frechet_inception_distance_infinity import frechet_distance_infinity
 
 DIM = 8
 

@@ -9,15 +9,9 @@ import warnings
 import keras
 import numpy as np
 
-from keras_sagan.checks import (
-    FilledRange,
-    check_boolean,
-    check_float,
-    check_integer,
-    check_labels,
-)
-from keras_sagan.metrics.feature_extraction import to_numpy
-from keras_sagan.metrics.protocol import weights_sha256
+from keras_sagan.checks import FilledRange, check_labels
+from keras_sagan.metrics.features import to_numpy
+from keras_sagan.metrics.report import weights_sha256
 from keras_sagan.ops.labels import apportion_labels
 from keras_sagan.ops.latent import sample_latents
 
@@ -185,9 +179,9 @@ def peek(images):
     return images, [int(x) for x in first.shape[1:]], _is_pair(images)
 
 
-def noise_images(count, image_shape, seed, batch_size, start=0):
-    """Yields batches of uniform uint8 noise from image `start` on, whatever the batch size."""
-    for first in range(start, count, batch_size):
+def noise_images(count, image_shape, seed, batch_size):
+    """Yields batches of uniform uint8 noise, the same images whatever the batch size."""
+    for first in range(0, count, batch_size):
         yield np.stack(
             [
                 np.random.default_rng([seed, i]).integers(0, 256, image_shape, dtype="uint8")
@@ -199,8 +193,7 @@ def noise_images(count, image_shape, seed, batch_size, start=0):
 class GeneratedImages:
     """A model's images, each determined by the seed and its number.
 
-    Latents and labels are drawn for all images at once, so that neither the batch size nor an
-    interruption changes them.
+    Latents and labels are made for all images at once, so that the batch size doesn't change them.
 
     Args:
         model: A `SAGAN`, or anything with its `generate()`, `latent_dim` and `num_classes`; or a
@@ -230,11 +223,6 @@ class GeneratedImages:
         truncation=None,
         strategy=None,
     ):
-        num_images = check_integer("num_images", num_images, 2)
-        batch_size = check_integer("batch_size", batch_size)
-        seed = check_integer("seed", seed, 0)
-        use_ema = check_boolean("use_ema", use_ema)
-        truncation = check_float("truncation", truncation, above=0, optional=True)
         self.model, self.batch_size, self.num_images = model, batch_size, num_images
         self.is_averaged = use_ema and getattr(model, "ema_generator", None) is not None
         self.network = model.ema_generator if self.is_averaged else model
@@ -262,6 +250,7 @@ class GeneratedImages:
             "labels": self.labels_are,
             "truncation": truncation,
             "seed": seed,
+            "batch_statistics": "moving",
         }
 
     @property
@@ -290,9 +279,9 @@ class GeneratedImages:
             digest.update(self._generate(self.latents[:2], few).tobytes())
         return digest.hexdigest()
 
-    def batches(self, start=0):
-        """Yields (uint8 images, labels or `None`) from image number `start` on."""
-        for first in range(start, self.num_images, self.batch_size):
+    def batches(self):
+        """Yields (uint8 images, labels or `None`)."""
+        for first in range(0, self.num_images, self.batch_size):
             part = slice(first, min(first + self.batch_size, self.num_images))
             labels = None if self.labels is None else self.labels[part]
             yield self._generate(self.latents[part], labels), labels
@@ -372,7 +361,7 @@ def _labels(labels, count, num_classes, class_counts, rng):
                 'Use labels="reference" for the classes of the reference.',
                 stacklevel=4,
             )
-        return apportion_labels(np.ones(num_classes), count, rng), "uniform"
+        return (np.arange(count) % num_classes).astype("int32"), "uniform, in turn"
     if isinstance(labels, str) and labels == "reference":
         if class_counts is None or len(class_counts) > num_classes:
             known = "no labels" if class_counts is None else f"{len(class_counts)} classes"

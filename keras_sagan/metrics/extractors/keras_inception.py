@@ -4,8 +4,8 @@ import os
 
 import keras
 
-from keras_sagan.metrics.protocol import weights_sha256
-from keras_sagan.metrics.resizing import check_resize, resize_images, to_rgb
+from keras_sagan.metrics.extractors.resizing import check_resize, resize_images, to_rgb
+from keras_sagan.metrics.report import weights_sha256
 
 _IMAGE_SIZE = 299
 

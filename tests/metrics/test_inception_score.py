@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_sagan.metrics import load_tfgan_eval
-from keras_sagan.ops.inception_score import inception_score
+from keras_sagan.metrics.inception_score import inception_score
 
 
 def logits_of(count, seed=0, scale=3.0):

@@ -137,8 +137,7 @@ def _explained(what, error):
     name = getattr(error, "name", None)
     if isinstance(error, ModuleNotFoundError) and name and not name.startswith("tensorflow_gan."):
         return ImportError(
-            f"{what} needs the package `{name}`, which isn't installed. Run: {_PIP_LINE}",
-            name=name,
+            f"{what} needs the package `{name}`, which isn't installed. Run: {_PIP_LINE}", name=name
         )
     return ImportError(
         f"{what} is installed but can't be imported here ({type(error).__name__}: {error}). "

@@ -4,15 +4,13 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from keras_sagan.ops.frechet import (
-    ROUNDING,
+from keras_sagan.metrics.frechet_inception_distance import (
     Moments,
     compute_moments,
     covariance,
     frechet_distance,
     frechet_distance_of_samples,
     merge_moments,
-    root_error,
 )
 
 
@@ -77,36 +75,6 @@ def test_equals_the_symmetric_root(count):
     expected = gap + np.trace(covs[0]) + np.trace(covs[1]) - 2.0 * middle
     assert distance_of(first, second) == pytest.approx(expected, rel=1e-5)
     assert frechet_distance_of_samples(first, second) == pytest.approx(expected, rel=1e-5)
-
-
-SPECTRA = {
-    "1/k": lambda k: 1 / k,
-    "1/k^2": lambda k: 1 / k**2,
-    "1/k^4": lambda k: 1 / k**4,
-    "exponential": lambda k: 10 ** (-12 * k / k[-1]),
-    "one large": lambda k: np.where(k == 1, 1e6, 1.0),
-    "a cliff": lambda k: np.where(k > k[-1] / 2, 1e-8, 1.0),
-}
-
-
-@pytest.mark.parametrize("spectrum", SPECTRA)
-@pytest.mark.parametrize("dim", [20, 64, 200])
-@pytest.mark.parametrize("is_rotated", [False, True])
-def test_the_error_of_roots_is_less_than_is_reckoned_with(spectrum, dim, is_rotated):
-    generator = np.random.default_rng(dim)
-    scales = np.sqrt(SPECTRA[spectrum](np.arange(1.0, dim + 1)))
-    basis = np.linalg.qr(generator.normal(size=(dim, dim)))[0]
-    other = np.linalg.qr(generator.normal(size=(dim, dim)))[0] if is_rotated else basis
-    first, second = (
-        np.linalg.cholesky(np.cov((generator.normal(size=(2 * dim, dim)) * scales @ x).T))
-        for x in (basis, other)
-    )
-    cross = first.T @ second
-    values = np.maximum(np.linalg.eigvalsh(cross @ cross.T), 0.0)
-    singular = np.linalg.svd(cross, compute_uv=False)
-    error = abs(np.sqrt(values).sum() - singular.sum())
-    limit = root_error(values, ROUNDING * values[-1])
-    assert error < limit + 10 * np.finfo(float).eps * singular.sum()
 
 
 def test_badly_scaled_features_keep_their_digits():
