@@ -18,7 +18,9 @@ STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
 """The names that `make_strategy` takes."""
 _TPU_PATIENCE = 60.0  # Seconds to wait for a TPU's address to answer.
 _EXIT_PATIENCE = 60.0  # Seconds that a worker that has ended waits for the others.
-_HEARTBEAT = 30  # Seconds after which JAX takes a silent process for dead; its own default is 100.
+# Seconds after which JAX takes a silent process for dead (its default is 100), and that it has a
+# process that is done wait for the others (its default is 300: the first one may write for longer).
+_JAX_PATIENCE = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 3600}
 # Arguments of JAX's, and the ends of the environment variables that Keras has for them.
 _PROCESSES = {
     "coordinator_address": "JOB_ADDRESSES",
@@ -131,7 +133,7 @@ def _join_processes():
         given["coordinator_address"] = given["coordinator_address"].split(",")[0]
     if not jax.distributed.is_initialized():
         try:
-            jax.distributed.initialize(**given, heartbeat_timeout_seconds=_HEARTBEAT)
+            jax.distributed.initialize(**given, **_JAX_PATIENCE)
         except (RuntimeError, ValueError, TypeError) as error:
             raise RuntimeError(
                 "The processes can't be joined. Set KERAS_DISTRIBUTION_JOB_ADDRESSES to "
@@ -139,9 +141,17 @@ def _join_processes():
                 "KERAS_DISTRIBUTION_PROCESS_ID, and call make_strategy before JAX computes "
                 f"anything. Received: {given}, for which JAX says: {error}"
             ) from error
+        atexit.register(_leave)
     # All begin with the weights, and draw the seeds, of the first.
     seed = _multihost().broadcast_one_to_all(np.uint32(random.getrandbits(32)))
     keras.utils.set_random_seed(int(seed))
+
+
+def _leave():
+    """Ends the process at once if an error ends it: JAX would wait for those that wait for it."""
+    if hasattr(sys, "last_type"):
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(1)
 
 
 def _jax():

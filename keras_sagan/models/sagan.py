@@ -463,7 +463,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 "`restart_average` needs a model with an `ema_momentum`. "
                 "Received: ema_momentum=None"
             )
-        self._average.set_weights(self.generator.get_weights())
+        for mean, variable in zip(self._average.variables, self.generator.variables):
+            mean.assign(ops.copy(variable))  # On the device: one of several processes may do it.
 
     # Keras's entry points
 
