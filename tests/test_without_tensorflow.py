@@ -36,7 +36,8 @@ refused = {}
 for name, call in {
     "make_dataset": lambda: data.make_dataset(images, labels, batch_size=2),
     "load_tfds": lambda: data.load_tfds("mnist"),
-    "make_strategy": lambda: distribution.make_strategy("mirrored"),
+    "tpu": lambda: distribution.make_strategy(tpu="local"),
+    "processes": lambda: distribution.make_strategy("multi_worker"),
     "devices": lambda: distribution.make_strategy(devices=["GPU:0"]),
     "TrainingCheckpoint": lambda: callbacks.TrainingCheckpoint("run"),
     "CollapseMonitor": lambda: callbacks.CollapseMonitor(directory="run"),
@@ -61,10 +62,11 @@ for name, size in (("a", (5, 9)), ("b", (40, 30))):
     Image.new("RGB", size, "red").save(f"{name}.png")
 
 works = {
-    "strategies": [distribution.make_strategy(name) for name in ("auto", "none")],
+    "strategies": [str(distribution.make_strategy(name)) for name in ("auto", "none")],
+    "devices": str(distribution.make_strategy(devices=["CPU:1"]).device_mesh.devices),
     "is_chief": distribution.is_chief(None),
     "check_workers_agree": distribution.check_workers_agree(None, seed=1),
-    "chief_decides": distribution.chief_decides(keras.distribution.DataParallel(), False),
+    "chief_decides": distribution.chief_decides(keras.distribution.distribution(), False),
     "folder": data.load_image_folder(".", image_size=8).images.tolist(),
     "fid": fid.result(),
 }
@@ -75,8 +77,9 @@ NEEDS = "needs TensorFlow. Run: pip install tensorflow"
 REFUSED = {
     "make_dataset": ("ImportError", NEEDS),
     "load_tfds": ("ImportError", 'Run: pip install "keras_sagan[data]"'),
-    "make_strategy": ("ValueError", "keras.distribution.DataParallel()"),
-    "devices": ("ValueError", "Received: name='auto', devices=['GPU:0']"),
+    "tpu": ("ValueError", "needs no name for a TPU on JAX"),
+    "processes": ("RuntimeError", "KERAS_DISTRIBUTION_JOB_ADDRESSES to host:port of the first"),
+    "devices": ("ValueError", "different names among ['CPU:0', 'CPU:1']. Received: devices=['GPU:0']"),
     "TrainingCheckpoint": ("RuntimeError", "`keras.callbacks.ModelCheckpoint`, or `model.save`"),
     "CollapseMonitor": ("RuntimeError", "`keras.callbacks.ModelCheckpoint`, or `model.save`"),
     "SampleGrid": ("ImportError", NEEDS),
@@ -94,7 +97,11 @@ def report(tmp_path_factory):
             pytest.skip(f"{name} is not installed")
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
-        env={**os.environ, "KERAS_BACKEND": "jax"},
+        env={
+            **os.environ,
+            "KERAS_BACKEND": "jax",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        },
         cwd=tmp_path_factory.mktemp("without"),
         capture_output=True,
         text=True,
@@ -120,7 +127,8 @@ def test_what_needs_tensorflow_says_so_in_one_line(report, name):
 @pytest.mark.slow
 def test_all_else_works(report):
     works = report["works"]
-    assert works["strategies"] == [None, None]
+    assert ["(2,)" in works["strategies"][0], "(1,)" in works["strategies"][1]] == [True, True]
+    assert works["devices"] == "['cpu:1']"
     assert works["is_chief"] is True and works["chief_decides"] is False
     assert works["check_workers_agree"] is None
     assert works["folder"] == [[[[255, 0, 0]] * 8] * 8] * 2

@@ -236,6 +236,35 @@ def compiled(function, network, latent_dim, num_classes):
 # The loop
 
 
+def make_pure_step(model, step, is_training=True):
+    """Makes a step as a function of all variables, which JAX can compile.
+
+    Args:
+        model: A compiled `SAGAN`.
+        step: Its `train_step` or `test_step`.
+        is_training: Boolean, whether it is the first of them.
+
+    Returns:
+        Tuple of the function `(state, data) -> (logs, state)`, and of one that gives the groups of
+        variables that the state is the values of, in Keras's order.
+    """
+
+    def groups():
+        yield model.trainable_variables
+        yield model.non_trainable_variables
+        if is_training:
+            yield model.optimizer.variables
+        yield model.metrics_variables
+
+    def pure_step(state, data):
+        pairs = [pair for group, values in zip(groups(), state) for pair in zip(group, values)]
+        with Scope(pairs):
+            logs = step(data)
+            return logs, tuple([variable.value for variable in group] for group in groups())
+
+    return pure_step, groups
+
+
 def make_step_function(model, step, check, is_training):
     """Makes the function that Keras's `fit` and `evaluate` call with their state and an iterator.
 
@@ -254,20 +283,7 @@ def make_step_function(model, step, check, is_training):
         what is left.
     """
 
-    def groups():
-        """The variables of Keras's state, in its order."""
-        yield model.trainable_variables
-        yield model.non_trainable_variables
-        if is_training:
-            yield model.optimizer.variables
-        yield model.metrics_variables
-
-    def pure_step(state, data):
-        pairs = [pair for group, values in zip(groups(), state) for pair in zip(group, values)]
-        with Scope(pairs):
-            logs = step(data)
-            return logs, tuple([variable.value for variable in group] for group in groups())
-
+    pure_step, groups = make_pure_step(model, step, is_training)
     shardings = None
     if model.jit_compile and not model.run_eagerly:
         if keras.distribution.distribution() is not None:
