@@ -79,7 +79,10 @@ REFUSED = {
     "load_tfds": ("ImportError", 'Run: pip install "keras_sagan[data]"'),
     "tpu": ("ValueError", "needs no name for a TPU on JAX"),
     "processes": ("RuntimeError", "KERAS_DISTRIBUTION_JOB_ADDRESSES to host:port of the first"),
-    "devices": ("ValueError", "different names among ['CPU:0', 'CPU:1']. Received: devices=['GPU:0']"),
+    "devices": (
+        "ValueError",
+        "different names among ['CPU:0', 'CPU:1']. Received: devices=['GPU:0']",
+    ),
     "TrainingCheckpoint": ("RuntimeError", "`keras.callbacks.ModelCheckpoint`, or `model.save`"),
     "CollapseMonitor": ("RuntimeError", "`keras.callbacks.ModelCheckpoint`, or `model.save`"),
     "SampleGrid": ("ImportError", NEEDS),

@@ -183,14 +183,14 @@ def check_batch(model, check, batch):
         whole_batch.check_batch(model, check, batch)
         return
     parts = batch if isinstance(batch, (tuple, list)) else (batch,)
-    parts = [None if part is None else _own_share(part) for part in parts]
-    size, error = parts[0].shape[0], None
+    shards = [[shard.data for shard in x.addressable_shards] for x in parts if x is not None]
+    parts, size, error = [*zip(*shards)], sum(x.shape[0] for x in shards[0]), None
     if check.has_passed:  # Without asking the others, which would take time.
-        check([parts])
+        check(parts)
         check.check_sizes([check.size, size], 1)
         return
     try:
-        check([parts])
+        check(parts)
     except ValueError as refused:
         size, error = check.REFUSED, refused
     sizes = multihost_utils.process_allgather(np.int32(size))
@@ -198,12 +198,7 @@ def check_batch(model, check, batch):
         raise error
     check.check_sizes(sizes.tolist(), 1)
     check.size = size
-    model._see_first_batch(parts)
-
-
-def _own_share(tensor):
-    shards = sorted(tensor.addressable_shards, key=lambda shard: shard.index[0].start or 0)
-    return np.concatenate([shard.data for shard in shards])
+    model._see_first_batch(parts[0])
 
 
 # Inference
