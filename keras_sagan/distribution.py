@@ -84,9 +84,9 @@ def make_strategy(name="auto", devices=None, tpu=None):
             f"Received: name={name!r}, devices={devices}, tpu={tpu!r}"
         )
     if name == "auto" and backend == "jax":
-        are_several = any(f"KERAS_DISTRIBUTION_{key}" in os.environ for key in _PROCESSES.values())
-        is_one = devices is not None or not are_several
-        name = "mirrored" if is_one else "multi_worker"
+        is_told = any(f"KERAS_DISTRIBUTION_{key}" in os.environ for key in _PROCESSES.values())
+        are_several = devices is None and (is_told or _jax().distributed.is_initialized())
+        name = "multi_worker" if are_several else "mirrored"
     elif name == "auto":
         name = _resolve(devices, tpu)
     for argument, value, user in (("devices", devices, "mirrored"), ("tpu", tpu, "tpu")):

@@ -25,11 +25,11 @@ STEPS, BATCH, PROCESSES = 6, 8, 2
 class Share(keras.utils.PyDataset):
     """The images of a process, of each global batch."""
 
-    def __init__(self, index, count=STEPS, bad=None):
+    def __init__(self, index, count=STEPS, bad=None, short=None):
         super().__init__()
         size = BATCH if index is None else BATCH // PROCESSES
         self.rows = slice((index or 0) * size, (index or 0) * size + size)
-        self.count, self.bad = count, bad
+        self.count, self.bad, self.short = count, bad, short
 
     def __len__(self):
         return self.count
@@ -37,8 +37,9 @@ class Share(keras.utils.PyDataset):
     def __getitem__(self, step):
         images, labels = tiny.images(BATCH, seed=step), tiny.labels(BATCH, seed=step)
         if step == self.bad:
-            images, labels = images * np.float32(np.nan), labels
-        return (0.5 * images + 0.5)[self.rows], labels[self.rows]
+            images = images * np.float32(np.nan)
+        images, labels = (0.5 * images + 0.5)[self.rows], labels[self.rows]
+        return (images[:2], labels[:2]) if step == self.short else (images, labels)
 
 
 class Says(keras.callbacks.Callback):
@@ -84,6 +85,7 @@ def main(folder, index=None):
         attempt("agree", lambda: check_workers_agree(strategy, seed=5 + index))
         attempt("decides", lambda: chief_decides(strategy, index == 0))
         attempt("nan", lambda: model.fit(Share(index, bad=0 if index else None), shuffle=False))
+        attempt("uneven", lambda: model.fit(Share(index, short=1), shuffle=False))
         keras.distribution.set_distribution(keras.distribution.DataParallel())
         attempt("cut by Keras", lambda: build().fit(Share(index)))
         keras.distribution.set_distribution(strategy)

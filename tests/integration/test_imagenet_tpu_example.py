@@ -109,7 +109,10 @@ class WithoutCheckpoints(keras.callbacks.Callback):
 
 callbacks.TrainingCheckpoint = lambda *args, **kwargs: WithoutCheckpoints()
 from example_scripts import load_example
-load_example("imagenet_tpu").main(["--smoke", "--workdir", sys.argv[1]])
+example = load_example("imagenet_tpu")
+small = {"dataset": "cifar10", "preset": "sagan_cifar10_32", "image_size": None}
+example.SMOKE.update(small, base_filters=4, fid_every=2)
+example.main(["--smoke", "--workdir", sys.argv[1]])
 """
 
 
@@ -122,6 +125,8 @@ def test_smoke_on_two_devices_of_jax(tmp_path):
             **os.environ,
             "KERAS_BACKEND": "jax",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs"),  # For the second start.
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
             "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
         },

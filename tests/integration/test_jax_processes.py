@@ -97,7 +97,7 @@ def test_the_first_process_writes(folder):
 def test_what_processes_may_not_do_is_told(folder):
     first, second = told(folder, 0), told(folder, 1)
     assert first["decides"] == second["decides"] == "True"
-    for name in ("arrays", "evaluate", "validation", "agree", "cut by Keras"):
+    for name in ("arrays", "evaluate", "validation", "agree", "uneven", "cut by Keras"):
         assert first[name] == second[name]
     for name, argument in (("arrays", "x"), ("evaluate", "x"), ("validation", "validation_data")):
         assert first[name].startswith(f"ValueError: `{argument}` must be a data set that yields")
@@ -106,6 +106,7 @@ def test_what_processes_may_not_do_is_told(folder):
     assert "Received: seed=5 on worker 0, 6 on worker 1" in first["agree"]
     assert first["nan"].endswith("Received: a bad batch on worker 1")
     assert second["nan"].startswith("ValueError: `images` must be finite")
+    assert "must yield batches that the replicas divide: use drop_remainder" in first["uneven"]
     assert "auto_shard_dataset=False" in first["cut by Keras"]
 
 
