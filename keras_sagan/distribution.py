@@ -124,16 +124,14 @@ def _jax_distribution(name, devices):
 
 def _join_processes():
     jax = _jax()
-    given = {}
-    for argument, name in _PROCESSES.items():
-        text = os.environ.get(f"KERAS_DISTRIBUTION_{name}")
-        if text is not None:
-            given[argument] = text if name == "JOB_ADDRESSES" else int(text)
-    if "coordinator_address" in given:  # The first one; Keras takes those of all processes too.
-        given["coordinator_address"] = given["coordinator_address"].split(",")[0]
+    given = {key: os.environ.get(f"KERAS_DISTRIBUTION_{x}") for key, x in _PROCESSES.items()}
+    given = {key: text for key, text in given.items() if text is not None}
     if not jax.distributed.is_initialized():
         try:
-            jax.distributed.initialize(**given, **_JAX_PATIENCE)
+            parsed = {key: text.split(",")[0] for key, text in given.items()}  # The first address.
+            for key in given.keys() - {"coordinator_address"}:
+                parsed[key] = int(given[key])
+            jax.distributed.initialize(**parsed, **_JAX_PATIENCE)
         except (RuntimeError, ValueError, TypeError) as error:
             raise RuntimeError(
                 "The processes can't be joined. Set KERAS_DISTRIBUTION_JOB_ADDRESSES to "

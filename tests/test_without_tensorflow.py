@@ -9,7 +9,7 @@ import sys
 import pytest
 
 SCRIPT = """
-import importlib, json, pathlib, pkgutil, sys
+import importlib, json, os, pathlib, pkgutil, sys
 
 class Missing:
     def find_spec(self, name, path=None, target=None):
@@ -38,6 +38,10 @@ for name, call in {
     "load_tfds": lambda: data.load_tfds("mnist"),
     "tpu": lambda: distribution.make_strategy(tpu="local"),
     "processes": lambda: distribution.make_strategy("multi_worker"),
+    "number": lambda: (
+        os.environ.update(KERAS_DISTRIBUTION_PROCESS_ID="first"),
+        distribution.make_strategy(),
+    ),
     "devices": lambda: distribution.make_strategy(devices=["GPU:0"]),
     "TrainingCheckpoint": lambda: callbacks.TrainingCheckpoint("run"),
     "CollapseMonitor": lambda: callbacks.CollapseMonitor(directory="run"),
@@ -51,6 +55,7 @@ for name, call in {
         call()
     except Exception as error:
         refused[name] = [type(error).__name__, str(error)]
+os.environ.pop("KERAS_DISTRIBUTION_PROCESS_ID")
 
 fid = metrics.FrechetInceptionDistance(metrics.GreyClassifierFeatures())
 fid.update_state(images[:4], real=True)
@@ -79,6 +84,7 @@ REFUSED = {
     "load_tfds": ("ImportError", 'Run: pip install "keras_sagan[data]"'),
     "tpu": ("ValueError", "needs no name for a TPU on JAX"),
     "processes": ("RuntimeError", "KERAS_DISTRIBUTION_JOB_ADDRESSES to host:port of the first"),
+    "number": ("RuntimeError", "Received: {'process_id': 'first'}, for which JAX says:"),
     "devices": (
         "ValueError",
         "different names among ['CPU:0', 'CPU:1']. Received: devices=['GPU:0']",
