@@ -18,7 +18,7 @@ Was run:   `--smoke`, the whole of this file with small networks and TFDS's mock
            on two devices.
 Was not:   no TPU run and no ImageNet run has been made, so there is no time and no score to state.
 Compiled:  the defaults' training step by the TPU's compiler, 32 images on a v5e in mixed_bfloat16:
-           2,746 GFLOP and 36.6 GB accessed, 2.68 GB of 16 GB in use (83.3 % to spare). More in
+           2,747 GFLOP and 36.3 GB accessed, 2.59 GB of 16 GB in use (83.8 % to spare). More in
            docs/guides/scaling.md; benchmarks/input_pipeline.py measures that the pipeline keeps
            ahead.
 """
