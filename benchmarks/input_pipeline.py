@@ -181,7 +181,7 @@ def demand(images_per_core_second):
     No step is faster, so the cores below are enough for one chip.
     """
     compiled = json.loads(STEP_RECORD.read_text())
-    images, (report,) = compiled["settings"]["batch_size"], compiled["reports"]
+    images, report = compiled["settings"]["batch_size"], compiled["reports"][0]  # Of one chip.
     rows = []
     for name, (flops, bandwidth) in CHIPS.items():
         seconds = max(report["flops"] / flops, report["bytes_accessed"] / bandwidth)

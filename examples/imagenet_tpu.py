@@ -1,7 +1,11 @@
-"""Trains SAGAN on ImageNet at 128 pixels on a TPU; the same file runs on GPUs and on a CPU.
+"""Trains SAGAN on ImageNet at 128 pixels on TPUs; the same file runs on GPUs and on a CPU.
 
-Command:   python examples/imagenet_tpu.py --tpu NAME --data_dir gs://BUCKET/tensorflow_datasets \
-               --workdir gs://BUCKET/runs/first
+Command:   KERAS_BACKEND=jax python examples/imagenet_tpu.py \
+               --data_dir gs://BUCKET/tensorflow_datasets --workdir gs://BUCKET/runs/first
+           on a TPU VM, and with --strategy multi_worker on each host of a larger TPU.
+           Take JAX on today's TPUs: Keras's own tests run on TPUs with JAX, and TensorFlow's
+           build for TPUs ended at version 2.20. On TensorFlow add --tpu NAME; on GPUs either
+           backend does. On JAX, TensorFlow still reads the images, on the CPU.
            The same command again goes on from the newest checkpoint. For a FID add --inception
            FOLDER, TF-GAN's network as a SavedModel, or --inception_sha256 HEX, by which its
            download is checked; without either, training goes on without a FID, and says so
@@ -10,12 +14,13 @@ Data:      `imagenet2012` of TensorFlow Datasets, prepared in --data_dir, or by 
 Result:    in --workdir: checkpoints/, tensorboard/, samples_epoch_*.png and fid.json. An epoch is
            --log_every steps, at whose end a checkpoint is written; all figures are per such epoch
 Was run:   `--smoke`, the whole of this file with small networks and TFDS's mock images: a minute on
-           2 CPU cores; by the tests on one device and on two replicas with several
-           steps per execution, by hand on two workers.
+           2 CPU cores; by the tests on TensorFlow, on one device and on two replicas, and on JAX,
+           on two devices.
 Was not:   no TPU run and no ImageNet run has been made, so there is no time and no score to state.
 Compiled:  the defaults' training step by the TPU's compiler, 32 images on a v5e in mixed_bfloat16:
-           2,746 GFLOP and 36.6 GB accessed, 2.68 GB of 16 GB in use (83.3 % to spare). More in
-           docs/tpu.md; benchmarks/input_pipeline.py measures that the input pipeline keeps ahead.
+           2,747 GFLOP and 36.3 GB accessed, 2.59 GB of 16 GB in use (83.8 % to spare). More in
+           docs/guides/scaling.md; benchmarks/input_pipeline.py measures that the pipeline keeps
+           ahead.
 """
 
 import argparse
@@ -39,6 +44,10 @@ from keras_sagan import callbacks, data, metrics
 from keras_sagan.distribution import STRATEGIES, check_workers_agree, is_chief, make_strategy
 from keras_sagan.models import PRESETS
 
+if keras.backend.backend() == "jax":  # TensorFlow reads the images alone.
+    for kind in ("GPU", "TPU"):
+        tf.config.set_visible_devices([], kind)
+
 SMOKE = dict(base_filters=8, image_size=64, batch_size=8, log_every=2, grid_every=2)
 SMOKE.update(fid="stand_in", fid_every=4, fid_images=16)
 
@@ -46,7 +55,7 @@ SMOKE.update(fid="stand_in", fid_every=4, fid_images=16)
 def parse_arguments(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0],
-        epilog="Several machines: examples/multi_worker.md has the commands for two hosts.",
+        epilog="Several machines: docs/guides/scaling.md has the commands for two hosts.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
@@ -184,7 +193,12 @@ class Record(keras.callbacks.Callback):
 def run(settings):
     check_workdir(settings.workdir)
     strategy = make_strategy(settings.strategy, tpu=settings.tpu)
-    is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
+    if keras.backend.backend() == "jax":
+        replicas = strategy.num_model_replicas
+        is_tpu = keras.distribution.list_devices()[0].startswith("tpu")
+    else:
+        replicas = strategy.num_replicas_in_sync
+        is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
     is_first = is_chief(strategy)
     keras.config.set_dtype_policy(settings.policy or ("mixed_bfloat16" if is_tpu else "float32"))
     _, info = load(settings, batch_size=settings.batch_size)
@@ -202,9 +216,8 @@ def run(settings):
         return
     dataset, info = load(settings, batch_size=settings.batch_size, start_step=step)
 
-    # All workers take part in drawing and measuring; the first one keeps the results.
-    is_own_folder = is_first and "://" not in settings.workdir
-    pictures = Path(settings.workdir if is_own_folder else tempfile.mkdtemp())
+    # All workers take part in measuring; the first one draws and keeps the results.
+    pictures = Path(tempfile.mkdtemp() if "://" in settings.workdir else settings.workdir)
     grid_every = settings.grid_every // settings.log_every
     names = list(info.class_names)
     beside = [callbacks.SampleGrid(pictures, class_names=names, every_epochs=grid_every)]
@@ -219,7 +232,7 @@ def run(settings):
     print(
         f"{settings.preset}, recipe {settings.recipe}, on {info.num_images} images of "
         f"{settings.dataset} at {info.image_shape[0]} pixels: steps {step} to {settings.steps}, "
-        f"{settings.batch_size} images each over {strategy.num_replicas_in_sync} replicas, "
+        f"{settings.batch_size} images each over {replicas} replicas, "
         f"{keras.config.dtype_policy().name}",
         flush=True,
     )

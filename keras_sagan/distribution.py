@@ -1,9 +1,10 @@
-"""Distribution strategies by name, with errors that say what is missing."""
+"""Strategies of TensorFlow's and distributions of JAX's by name, for one process or several."""
 
 import atexit
 import contextlib
 import json
 import os
+import random
 import re
 import sys
 
@@ -17,32 +18,47 @@ STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
 """The names that `make_strategy` takes."""
 _TPU_PATIENCE = 60.0  # Seconds to wait for a TPU's address to answer.
 _EXIT_PATIENCE = 60.0  # Seconds that a worker that has ended waits for the others.
+# Seconds after which JAX takes a silent process for dead (its default is 100), and that it has a
+# process that is done wait for the others (its default is 300: the first one may write for longer).
+_JAX_PATIENCE = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 3600}
+# Arguments of JAX's, and the ends of the environment variables that Keras has for them.
+_PROCESSES = {
+    "coordinator_address": "JOB_ADDRESSES",
+    "num_processes": "NUM_PROCESSES",
+    "process_id": "PROCESS_ID",
+}
 
 
 def make_strategy(name="auto", devices=None, tpu=None):
-    """Makes the `tf.distribute` strategy to build and train a model under.
+    """Makes what a model is built and trained under: by default on all devices that there are.
 
     Build the networks and the model, and compile it, inside `with strategy.scope():`, then call
-    `fit` as ever. Must be called before TensorFlow has computed anything if the strategy is
-    `"multi_worker"`. Other backends have no strategies: there `"none"` and `"auto"` give `None`.
+    `fit` as ever. With several processes, call it before the backend computes anything.
+
+    TensorFlow takes its processes from the environment variable `TF_CONFIG`. JAX takes them from
+    those of `keras.distribution.initialize`, and finds them by itself in Slurm and on TPUs; there
+    the distribution is set for the whole program, the seeds of all processes become equal, and a
+    process that dies is noticed after half a minute. PyTorch trains on one device.
 
     Args:
-        name: `"none"` for one device; `"mirrored"` for the GPUs of one machine (or `devices`);
-            `"multi_worker"` for the machines of the environment variable `TF_CONFIG`; `"tpu"`;
-            or `"auto"`: a TPU where `tpu` is given, else the workers of `TF_CONFIG` where it has
-            several, else `devices` or all GPUs where there are several, else one device. Defaults
-            to `"auto"`.
-        devices: List of device names for `"mirrored"`, such as `["GPU:0", "GPU:1"]`. Defaults to
-            all GPUs.
-        tpu: String, the TPU's name or address, `"local"` on a TPU VM.
+        name: `"none"` for one device; `"mirrored"` for the devices of this machine (or
+            `devices`); `"multi_worker"` for several processes; `"tpu"` for TensorFlow's
+            `TPUStrategy`, as JAX needs no name for a TPU; or `"auto"`: a TPU where `tpu` is given,
+            else the processes that the environment names, else `devices` or all GPUs (on JAX, all
+            devices). Defaults to `"auto"`.
+        devices: List of device names for `"mirrored"`, such as `["GPU:0", "GPU:1"]` on TensorFlow
+            and `["gpu:0", "gpu:1"]` on JAX. Defaults to all of this machine.
+        tpu: String, the TPU's name or address, `"local"` on a TPU VM. TensorFlow only.
 
     Returns:
-        A `tf.distribute.Strategy`, or `None` on another backend than TensorFlow.
+        A `tf.distribute.Strategy` on TensorFlow, a `keras.distribution.DataParallel` on JAX,
+        `None` on PyTorch.
 
     Raises:
         ValueError: For an unknown name, devices that aren't there, a TPU that can't be found or
             doesn't answer within a minute, a malformed `TF_CONFIG`, `devices` or `tpu` for a
-            strategy that has no use for them, or a strategy on another backend than TensorFlow.
+            strategy that has no use for them, or a strategy that the backend doesn't have.
+        RuntimeError: If the processes can't be joined.
 
     Example:
 
@@ -54,16 +70,24 @@ def make_strategy(name="auto", devices=None, tpu=None):
     devices = check_list("devices", devices, optional=True)
     tpu = check_string("tpu", tpu, optional=True)
     backend = keras.backend.backend()
-    if backend != "tensorflow":
+    if backend == "jax" and (tpu is not None or name == "tpu"):
+        raise ValueError(
+            "`make_strategy` needs no name for a TPU on JAX, which finds all of its chips: call it "
+            f'without arguments, or with "multi_worker" on several hosts. Received: name={name!r}, '
+            f"tpu={tpu!r}"
+        )
+    if backend == "torch":
         if name in ("auto", "none") and devices is None and tpu is None:
             return None
         raise ValueError(
-            "`make_strategy` is for the TensorFlow backend. On JAX, call "
-            "keras.distribution.set_distribution(keras.distribution.DataParallel()) before the "
-            "model is built; on PyTorch, train on one device. "
-            f"Received: name={name!r}, devices={devices}, tpu={tpu!r} on the {backend} backend"
+            "`make_strategy` is for TensorFlow and JAX: PyTorch trains on one device. "
+            f"Received: name={name!r}, devices={devices}, tpu={tpu!r}"
         )
-    if name == "auto":
+    if name == "auto" and backend == "jax":
+        is_told = any(f"KERAS_DISTRIBUTION_{key}" in os.environ for key in _PROCESSES.values())
+        are_several = devices is None and (is_told or _jax().distributed.is_initialized())
+        name = "multi_worker" if are_several else "mirrored"
+    elif name == "auto":
         name = _resolve(devices, tpu)
     for argument, value, user in (("devices", devices, "mirrored"), ("tpu", tpu, "tpu")):
         if value is not None and name != user:
@@ -71,32 +95,91 @@ def make_strategy(name="auto", devices=None, tpu=None):
                 f'`{argument}` must be None but for the strategy "{user}". '
                 f"Received: {argument}={value!r} for the strategy {name!r}"
             )
+    if backend == "jax":
+        return _jax_distribution(name, devices)
     if name == "tpu":
         return _tpu_strategy(tpu)
     if name == "multi_worker":
         return _multi_worker_strategy(os.environ.get("TF_CONFIG"))
     if name == "mirrored":
-        _check_devices(devices)
+        _check_devices(devices, [_plain(x.name) for x in tf.config.list_logical_devices()])
         return tf.distribute.MirroredStrategy(devices)
     return tf.distribute.get_strategy()
 
 
-def _check_devices(devices):
+def _jax_distribution(name, devices):
+    """Sets and returns the `DataParallel` of a name, after joining the processes if it asks so."""
+    if name == "multi_worker":
+        _join_processes()
+        found = None
+    else:
+        found = [f"{device.platform}:{device.id}" for device in _jax().local_devices()]
+        _check_devices(devices, [device.upper() for device in found])
+        found = found[:1] if name == "none" else found
+        found = found if devices is None else [device.lower() for device in devices]
+    distribution = keras.distribution.DataParallel(devices=found, auto_shard_dataset=False)
+    keras.distribution.set_distribution(distribution)
+    return distribution
+
+
+def _join_processes():
+    jax = _jax()
+    given = {key: os.environ.get(f"KERAS_DISTRIBUTION_{x}") for key, x in _PROCESSES.items()}
+    given = {key: text for key, text in given.items() if text is not None}
+    if not jax.distributed.is_initialized():
+        try:
+            parsed = {key: text.split(",")[0] for key, text in given.items()}  # The first address.
+            for key in given.keys() - {"coordinator_address"}:
+                parsed[key] = int(given[key])
+            jax.distributed.initialize(**parsed, **_JAX_PATIENCE)
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise RuntimeError(
+                "The processes can't be joined. Set KERAS_DISTRIBUTION_JOB_ADDRESSES to "
+                "host:port of the first, KERAS_DISTRIBUTION_NUM_PROCESSES and "
+                "KERAS_DISTRIBUTION_PROCESS_ID, and call make_strategy before JAX computes "
+                f"anything. Received: {given}, for which JAX says: {error}"
+            ) from error
+        atexit.register(_leave)
+    # All begin with the weights, and draw the seeds, of the first.
+    seed = _multihost().broadcast_one_to_all(np.uint32(random.getrandbits(32)))
+    keras.utils.set_random_seed(int(seed))
+
+
+def _leave():
+    """Ends the process at once if an error ends it: JAX would wait for those that wait for it."""
+    if hasattr(sys, "last_type"):
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(1)
+
+
+def _jax():
+    import jax  # On other backends it needn't be installed.
+
+    return jax
+
+
+def _multihost():
+    from jax.experimental import multihost_utils
+
+    return multihost_utils
+
+
+def _check_devices(devices, found):
     """Raises for devices that aren't there, which TensorFlow would replace in silence."""
-
-    def plain(name):
-        return name.upper().rpartition("/")[2].removeprefix("DEVICE:")
-
-    found = [plain(device.name) for device in tf.config.list_logical_devices()]
     if devices is None:
         return
-    names = [plain(name) for name in devices if isinstance(name, str)]
+    names = [_plain(name) for name in devices if isinstance(name, str)]
     is_known = len(names) == len(devices) and set(names) <= set(found)
     if not names or not is_known or len(set(names)) < len(names):
         raise ValueError(
             f"`devices` must be a list of different names among {found}. "
             f"Received: devices={devices}"
         )
+
+
+def _plain(name):
+    """A device's name without the parts before its kind: `GPU:0`."""
+    return name.upper().rpartition("/")[2].removeprefix("DEVICE:")
 
 
 def _resolve(devices, tpu):
@@ -218,18 +301,21 @@ def _is_address(host):
 
 
 def _has_workers(strategy):
-    """Whether it is TensorFlow's strategy for several workers; `None` and Keras's aren't."""
+    """Whether there are several processes: on TensorFlow its strategy tells."""
+    if keras.backend.backend() == "jax":
+        return _jax().process_count() > 1
     # Only TensorFlow's strategies have `extended`, and TensorFlow may not be installed.
     return hasattr(strategy, "extended") and isinstance(
         strategy, tf.distribute.MultiWorkerMirroredStrategy
     )
 
 
-def is_chief(strategy):
+def is_chief(strategy=None):
     """Says whether this process is the only one, or the one that writes for all workers.
 
     Args:
-        strategy: A `tf.distribute.Strategy`. Anything else counts as one process.
+        strategy: A `tf.distribute.Strategy`. Anything else counts as one process on TensorFlow;
+            JAX knows its processes without it.
 
     Returns:
         Boolean.
@@ -241,6 +327,8 @@ def is_chief(strategy):
     """
     if not _has_workers(strategy):
         return True
+    if keras.backend.backend() == "jax":
+        return _jax().process_index() == 0
     resolver = strategy.cluster_resolver
     if resolver.task_type in (None, "chief"):
         return True
@@ -255,7 +343,7 @@ def check_workers_agree(strategy, **values):
     what the first one has. Every worker must call this at the same point; with one it is nothing.
 
     Args:
-        strategy: A `tf.distribute.Strategy`. Anything else counts as one process.
+        strategy: As in `is_chief`.
         **values: Anything that JSON holds, by the name to use in the message.
 
     Raises:
@@ -268,20 +356,14 @@ def check_workers_agree(strategy, **values):
     if not _has_workers(strategy):
         return
     texts = {name: json.dumps(value, default=str) for name, value in values.items()}
-    # float32 as gradients are: what the workers' devices can exchange for sure.
-    own = np.frombuffer((json.dumps(texts) + "\n").encode(), "uint8").astype("float32")
+    gather = _jax_gather if keras.backend.backend() == "jax" else _tensorflow_gather
     try:
-        parts = strategy.experimental_distribute_values_from_function(lambda _: tf.constant(own))
-        gathered = strategy.gather(parts, axis=0)
-    except tf.errors.OpError as error:
+        workers = [json.loads(text) for text in gather(strategy, json.dumps(texts) + "\n")]
+    except _lost_worker() as error:
         raise RuntimeError(
             "The workers must do the same, each in its process: start them with the same command. "
-            f"Received: a worker that did something else or ended, as TensorFlow says: {error}"
+            f"Received: a worker that did something else or ended, of which it is said: {error}"
         ) from error
-    gathered = strategy.experimental_local_results(gathered)[0].numpy()
-    replicas = [json.loads(line) for line in gathered.astype("uint8").tobytes().splitlines()]
-    local = strategy.num_replicas_in_sync // _count_workers(strategy)
-    workers = replicas[::local]
     for name in values:
         said = [worker.get(name) for worker in workers]
         if len(set(said)) > 1:
@@ -292,6 +374,29 @@ def check_workers_agree(strategy, **values):
             )
 
 
+def _tensorflow_gather(strategy, text):
+    """The lines of all workers."""
+    # float32 as gradients are: what the workers' devices can exchange for sure.
+    own = np.frombuffer(text.encode(), "uint8").astype("float32")
+    parts = strategy.experimental_distribute_values_from_function(lambda _: tf.constant(own))
+    gathered = strategy.experimental_local_results(strategy.gather(parts, axis=0))[0].numpy()
+    replicas = gathered.astype("uint8").tobytes().decode().splitlines()
+    return replicas[:: strategy.num_replicas_in_sync // _count_workers(strategy)]
+
+
+def _jax_gather(strategy, text):
+    gather, own = _multihost().process_allgather, text.encode()
+    longest = int(gather(np.int32(len(own))).max())
+    rows = gather(np.frombuffer(own.ljust(longest), "uint8"))
+    return [row.tobytes().decode() for row in rows]
+
+
+def _lost_worker():
+    """What the backend raises for it."""
+    is_jax = keras.backend.backend() == "jax"
+    return _jax().errors.JaxRuntimeError if is_jax else tf.errors.OpError
+
+
 def chief_decides(strategy, decision):
     """Returns on all workers what the chief has decided.
 
@@ -299,7 +404,7 @@ def chief_decides(strategy, decision):
     different things. Every worker must call this at the same point; with one it is nothing.
 
     Args:
-        strategy: A `tf.distribute.Strategy`. Anything else counts as one process.
+        strategy: As in `is_chief`.
         decision: Boolean, this worker's.
 
     Returns:
@@ -312,6 +417,8 @@ def chief_decides(strategy, decision):
     """
     if not _has_workers(strategy):
         return decision
+    if keras.backend.backend() == "jax":
+        return bool(_multihost().broadcast_one_to_all(np.bool_(decision)))
     own = tf.constant([float(decision and is_chief(strategy))])
     parts = strategy.experimental_distribute_values_from_function(lambda _: own)
     return bool(strategy.reduce("SUM", parts, axis=None).numpy()[0])

@@ -96,7 +96,12 @@ def test_imports(name):
         if imported == "keras_sagan.lazy.tf":
             assert name in USES_TENSORFLOW, f"{name} uses TensorFlow"
         if top in ("jax", "torch"):
-            rooms = (f"training/{top}.py", "ops/programs.py", "callbacks/model_state.py")
+            rooms = (
+                f"training/{top}.py",
+                "distribution.py",
+                "ops/programs.py",
+                "callbacks/model_state.py",
+            )
             assert name in rooms, f"{name} imports {top}"
         if unit == "checks":
             known = sys.stdlib_module_names | {"numpy", "keras"}

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 SCRIPT = """
-import importlib, json, pathlib, pkgutil, sys
+import importlib, json, os, pathlib, pkgutil, sys
 
 class Missing:
     def find_spec(self, name, path=None, target=None):
@@ -35,7 +35,12 @@ pathlib.Path("saved_model.pb").write_bytes(b"")
 refused = {}
 for name, call in {
     "load_tfds": lambda: data.load_tfds("mnist"),
-    "make_strategy": lambda: distribution.make_strategy("mirrored"),
+    "tpu": lambda: distribution.make_strategy(tpu="local"),
+    "processes": lambda: distribution.make_strategy("multi_worker"),
+    "number": lambda: (
+        os.environ.update(KERAS_DISTRIBUTION_PROCESS_ID="first"),
+        distribution.make_strategy(),
+    ),
     "devices": lambda: distribution.make_strategy(devices=["GPU:0"]),
     "TrainingCheckpoint": lambda: callbacks.TrainingCheckpoint("run"),
     "CollapseMonitor": lambda: callbacks.CollapseMonitor(directory="run"),
@@ -49,6 +54,7 @@ for name, call in {
         call()
     except Exception as error:
         refused[name] = [type(error).__name__, str(error)]
+os.environ.pop("KERAS_DISTRIBUTION_PROCESS_ID")
 
 fid = metrics.FrechetInceptionDistance(metrics.GreyClassifierFeatures())
 fid.update_state(images[:4], real=True)
@@ -60,10 +66,11 @@ for name, size in (("a", (5, 9)), ("b", (40, 30))):
     Image.new("RGB", size, "red").save(f"{name}.png")
 
 works = {
-    "strategies": [distribution.make_strategy(name) for name in ("auto", "none")],
+    "strategies": [str(distribution.make_strategy(name)) for name in ("auto", "none")],
+    "devices": str(distribution.make_strategy(devices=["CPU:1"]).device_mesh.devices),
     "is_chief": distribution.is_chief(None),
     "check_workers_agree": distribution.check_workers_agree(None, seed=1),
-    "chief_decides": distribution.chief_decides(keras.distribution.DataParallel(), False),
+    "chief_decides": distribution.chief_decides(keras.distribution.distribution(), False),
     "folder": data.load_image_folder(".", image_size=8).images.tolist(),
     "batch": data.make_dataset(images, labels, batch_size=8)[0][0].shape,
     "fid": fid.result(),
@@ -74,8 +81,13 @@ print(json.dumps({"refused": refused, "works": works, "imported": imported}))
 NEEDS = "needs TensorFlow. Run: pip install tensorflow"
 REFUSED = {
     "load_tfds": ("ImportError", 'Run: pip install "keras_sagan[data]"'),
-    "make_strategy": ("ValueError", "keras.distribution.DataParallel()"),
-    "devices": ("ValueError", "Received: name='auto', devices=['GPU:0']"),
+    "tpu": ("ValueError", "needs no name for a TPU on JAX"),
+    "processes": ("RuntimeError", "KERAS_DISTRIBUTION_JOB_ADDRESSES to host:port of the first"),
+    "number": ("RuntimeError", "Received: {'process_id': 'first'}, for which JAX says:"),
+    "devices": (
+        "ValueError",
+        "different names among ['CPU:0', 'CPU:1']. Received: devices=['GPU:0']",
+    ),
     "TrainingCheckpoint": ("RuntimeError", "`keras.callbacks.ModelCheckpoint`, or `model.save`"),
     "CollapseMonitor": ("RuntimeError", "`keras.callbacks.ModelCheckpoint`, or `model.save`"),
     "SampleGrid": ("ImportError", NEEDS),
@@ -93,7 +105,11 @@ def report(tmp_path_factory):
             pytest.skip(f"{name} is not installed")
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
-        env={**os.environ, "KERAS_BACKEND": "jax"},
+        env={
+            **os.environ,
+            "KERAS_BACKEND": "jax",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        },
         cwd=tmp_path_factory.mktemp("without"),
         capture_output=True,
         text=True,
@@ -119,7 +135,8 @@ def test_what_needs_tensorflow_says_so_in_one_line(report, name):
 @pytest.mark.slow
 def test_all_else_works(report):
     works = report["works"]
-    assert works["strategies"] == [None, None]
+    assert ["(2,)" in works["strategies"][0], "(1,)" in works["strategies"][1]] == [True, True]
+    assert works["devices"] == "['cpu:1']"
     assert works["is_chief"] is True and works["chief_decides"] is False
     assert works["check_workers_agree"] is None
     assert works["folder"] == [[[[255, 0, 0]] * 8] * 8] * 2

@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_sagan.callbacks.schedule import is_due
 from keras_sagan.checks import check_integer, check_list, check_path, require
+from keras_sagan.distribution import is_chief
 from keras_sagan.visualization.classes import spread_classes
 from keras_sagan.visualization.fonts import drawable_names
 from keras_sagan.visualization.model_attention import draw_attention, row_names
@@ -144,8 +145,11 @@ class AttentionFigure(keras.callbacks.Callback):
             epoch: Integer. How many epochs are done, for the files' names.
 
         Returns:
-            List of the figures' paths, one for each attention layer.
+            List of the figures' paths, one for each attention layer; empty in all processes but
+            the first, which draws for all.
         """
+        if not is_chief(getattr(self.model, "distribute_strategy", None)):
+            return []
         settings = {
             "num_points": self.num_points,
             "query_points": self.query_points,

@@ -13,6 +13,7 @@ from keras_sagan.checks import (
     check_path,
     require,
 )
+from keras_sagan.distribution import is_chief
 from keras_sagan.visualization.animation import save_gif
 from keras_sagan.visualization.classes import names_of, spread_classes
 from keras_sagan.visualization.fonts import drawable_names
@@ -133,8 +134,10 @@ class SampleGrid(keras.callbacks.Callback):
             epoch: Integer. How many epochs are done, for the file's name.
 
         Returns:
-            The picture's path.
+            The picture's path; `None` in all processes but the first, which draws for all.
         """
+        if not is_chief(getattr(self.model, "distribute_strategy", None)):
+            return None
         classes, names = self.row_classes()
         rows = self.images_per_class if classes is None else len(classes)
         images = self.model.generate(
@@ -154,8 +157,8 @@ class SampleGrid(keras.callbacks.Callback):
         """Puts the grids that lie in the directory into `samples.gif`, in the order of epochs.
 
         Returns:
-            The path, or `None` where there is no grid. Grids of another size than the last one,
-            from a run with other settings, are left out.
+            The path, or `None` where this process has no grid. Grids of another size than the last
+            one, from a run with other settings, are skipped.
         """
         paths = {
             int(path.stem.rpartition("_")[2]): path
@@ -165,7 +168,7 @@ class SampleGrid(keras.callbacks.Callback):
         grids = [read_image(paths[epoch]) for epoch in sorted(paths)]
         grids = [grid for grid in grids if grid.shape == grids[-1].shape]
         path = self.directory / "samples.gif"
-        if not grids:
+        if not grids or not is_chief(getattr(self.model, "distribute_strategy", None)):
             return None
         save_gif(path, grids, seconds=0.2)
         return path

@@ -188,6 +188,7 @@ class BatchCheck:
         self.num_classes = num_classes
         self.image_shape = image_shape
         self.has_passed = True  # Whether a batch has, since `begin`.
+        self.size = None  # Of that batch, in one of several processes of JAX.
         self._seen, self._num_seen = set(), 0  # Classes and labels, since `begin`.
         self._has_seen_all = True
         self._warn_of_range = RangeWarning("images")

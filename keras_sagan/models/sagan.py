@@ -462,7 +462,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 "`restart_average` needs a model with an `ema_momentum`. "
                 "Received: ema_momentum=None"
             )
-        self._average.set_weights(self.generator.get_weights())
+        for mean, variable in zip(self._average.variables, self.generator.variables):
+            mean.assign(ops.copy(variable))  # On the device: one of several processes may do it.
 
     # Keras's entry points
 
@@ -577,12 +578,24 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
 
     def _check_shares(self, argument, x, batch_size, steps, advice=None):
         replicas = self._num_devices
-        if replicas > 1 and hasattr(x, "shape") and not self._is_one_of_many:
+        if not hasattr(x, "shape"):
+            return
+        if self._is_one_of_many:
+            backend.check_share(argument)
+        elif replicas > 1:
             batches.check_shares(argument, x.shape[0], batch_size, replicas, steps, advice)
 
     def make_train_function(self, force=False):
         self._follow_steps(only_new=True)
         if self.train_function is None or force:
+            if self._is_one_of_many:
+                names = ("seed", "d_steps", "ema_momentum", "ema_start")
+                check_workers_agree(
+                    self._strategy,
+                    **{name: getattr(self, name) for name in names},
+                    **self.get_compile_config(),
+                    parameters=[self.generator.count_params(), self.discriminator.count_params()],
+                )
             train_step = self.train_step
             if self._compile_arguments["jit_compile"] is False:
                 train_step = reference_forms()(train_step)

@@ -9,11 +9,13 @@ import functools
 
 import jax
 import keras
+import numpy as np
+from jax.experimental import multihost_utils
 from keras import ops
 
+from keras_sagan.training import whole_batch
 from keras_sagan.training.step import Scope
 from keras_sagan.training.whole_batch import (  # noqa: F401
-    check_batch,
     check_compile,
     count_replicas,
     share_overflow,
@@ -136,7 +138,7 @@ def check_built_under(strategy, **owners):
     """Raises for a network or optimizer that was built before the distribution was set."""
     for name, owner in owners.items():
         for variable in owner.variables if strategy is not None else ():
-            if isinstance(variable.value.sharding, jax.sharding.SingleDeviceSharding):
+            if len(variable.value.devices()) < strategy.device_mesh.devices.size:
                 raise ValueError(
                     f"`{name}` must be built after `keras.distribution.set_distribution`, or in "
                     f"the distribution's `scope()`. Received: a {name} whose {variable.path} was "
@@ -147,6 +149,13 @@ def check_built_under(strategy, **owners):
 def check_scope(strategy, method, or_outside=True):
     """Raises unless a method is called under the distribution that its model was built in."""
     current = current_strategy()
+    if is_multi_worker(current) and getattr(current, "auto_shard_dataset", True):
+        raise ValueError(
+            f"`{method}` on several processes needs a distribution of all their devices with "
+            "auto_shard_dataset=False, as `keras_sagan.distribution.make_strategy` sets it: each "
+            f"process gives its share of a batch. Received: {current} on {jax.process_count()} "
+            "processes"
+        )
     if current is not strategy:
         built, called = (
             "no distribution" if x is None else type(x).__name__ for x in (strategy, current)
@@ -156,6 +165,40 @@ def check_scope(strategy, method, or_outside=True):
             "it before the networks are built. Received: a model built under "
             f"{built}, and {called} now"
         )
+
+
+def check_share(argument):
+    """Raises for an array in one of several processes."""
+    raise ValueError(
+        f"`{argument}` must be a data set that yields this process's share of each batch, as "
+        "`keras_sagan.data.make_dataset` does: of an array each process would take every image, "
+        f"and each image would count {jax.process_count()} times. Received: an array on each of "
+        f"{jax.process_count()} processes"
+    )
+
+
+def check_batch(model, check, batch):
+    """As `whole_batch.check_batch`; each of several processes looks at its share of the batch."""
+    if jax.process_count() == 1:
+        whole_batch.check_batch(model, check, batch)
+        return
+    parts = batch if isinstance(batch, (tuple, list)) else (batch,)
+    shards = [[shard.data for shard in x.addressable_shards] for x in parts if x is not None]
+    parts, size, error = [*zip(*shards)], sum(x.shape[0] for x in shards[0]), None
+    if check.has_passed:  # Without asking the others, which would take time.
+        check(parts)
+        check.check_sizes([check.size, size], 1)
+        return
+    try:
+        check(parts)
+    except ValueError as refused:
+        size, error = check.REFUSED, refused
+    sizes = multihost_utils.process_allgather(np.int32(size))
+    if error is not None:
+        raise error
+    check.check_sizes(sizes.tolist(), 1)
+    check.size = size
+    model._see_first_batch(parts[0])
 
 
 # Inference
@@ -170,17 +213,51 @@ def compiled(function, network, latent_dim, num_classes):
         with Scope(zip(variables, values)):
             return function(*inputs)
 
+    def values():
+        # Those of one of several processes are its own copies: it computes without the others.
+        found = [variable.value for variable in variables]
+        return [x.addressable_data(0) for x in found] if jax.process_count() > 1 else found
+
     def padded(*inputs):
         # To a power of two, as each size is compiled anew.
         count = inputs[0].shape[0]
         missing = (1 << (count - 1).bit_length()) - count
         inputs = [ops.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in inputs]
-        return run([variable.value for variable in variables], *inputs)[:count]
+        return run(values(), *inputs)[:count]
 
     return padded
 
 
 # The loop
+
+
+def make_pure_step(model, step, is_training=True):
+    """Makes a step as a function of all variables, which JAX can compile.
+
+    Args:
+        model: A compiled `SAGAN`.
+        step: Its `train_step` or `test_step`.
+        is_training: Boolean, whether it is the first of them.
+
+    Returns:
+        Tuple of the function `(state, data) -> (logs, state)`, and of one that gives the groups of
+        variables that the state is the values of, in Keras's order.
+    """
+
+    def groups():
+        yield model.trainable_variables
+        yield model.non_trainable_variables
+        if is_training:
+            yield model.optimizer.variables
+        yield model.metrics_variables
+
+    def pure_step(state, data):
+        pairs = [pair for group, values in zip(groups(), state) for pair in zip(group, values)]
+        with Scope(pairs):
+            logs = step(data)
+            return logs, tuple([variable.value for variable in group] for group in groups())
+
+    return pure_step, groups
 
 
 def make_step_function(model, step, check, is_training):
@@ -201,25 +278,12 @@ def make_step_function(model, step, check, is_training):
         what is left.
     """
 
-    def groups():
-        """The variables of Keras's state, in its order."""
-        yield model.trainable_variables
-        yield model.non_trainable_variables
-        if is_training:
-            yield model.optimizer.variables
-        yield model.metrics_variables
-
-    def pure_step(state, data):
-        pairs = [pair for group, values in zip(groups(), state) for pair in zip(group, values)]
-        with Scope(pairs):
-            logs = step(data)
-            return logs, tuple([variable.value for variable in group] for group in groups())
-
+    pure_step, groups = make_pure_step(model, step, is_training)
+    shardings = None
     if model.jit_compile and not model.run_eagerly:
-        shardings = None
         if keras.distribution.distribution() is not None:
-            shardings = None, tuple([v.value.sharding for v in group] for group in groups())
-        pure_step = jax.jit(pure_step, donate_argnums=0, out_shardings=shardings)
+            shardings = tuple([v.value.sharding for v in group] for group in groups())
+        pure_step = jax.jit(pure_step, donate_argnums=0, out_shardings=(None, shardings))
 
     def next_batch(iterator):
         try:
@@ -244,6 +308,9 @@ def make_step_function(model, step, check, is_training):
                 raise
             check_batch(model, check, data)
             with model._step_lock:  # JAX takes the memory of the old values for the new ones.
+                if shardings and not all(x.committed for group in state for x in group):
+                    # Of one device, new values aren't: JAX would compile the step for them too.
+                    state = jax.device_put(state, shardings)
                 logs, state = pure_step(state, data)
                 for group, values in zip(groups(), state):
                     for variable, value in zip(group, values):

@@ -198,7 +198,7 @@ def support(strategy, workdir, folder):
 
 
 def follow(workdir, folder, script):
-    """Runs the script of `examples/multi_worker.md` as it stands, but for tiny networks."""
+    """Runs the script of `docs/guides/scaling.md` as it stands, but for tiny networks."""
     os.chdir(workdir)
     fit, short = SAGAN.fit, {"epochs": 1, "steps_per_epoch": 2}
     SAGAN.from_preset = lambda name, seed: build_model(seed=seed, size=32, num_classes=10)

@@ -22,6 +22,7 @@ from keras_sagan.callbacks import (
     StopOnNonFinite,
 )
 from keras_sagan.data import load_fashion_mnist, pad_to_32
+from keras_sagan.distribution import make_strategy
 from keras_sagan.models import export_generator
 from keras_sagan.training import backend
 from keras_sagan.training.step import Scope
@@ -358,6 +359,13 @@ def test_a_strategy_of_another_backend():
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         with pytest.raises(ValueError, match="belongs to the TensorFlow backend"):
             tiny.build_small_sagan()
+
+
+@on_torch
+def test_pytorch_has_no_strategies():
+    assert make_strategy() is None
+    with pytest.raises(ValueError, match="PyTorch trains on one device. Received: name='mirrored'"):
+        make_strategy("mirrored")
 
 
 @on_torch

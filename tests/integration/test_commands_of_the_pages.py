@@ -38,6 +38,7 @@ ELSEWHERE = {
     "python benchmarks/tpu_compile.py": "tests/integration/test_tpu_compile.py",
     "python examples/imagenet_tpu.py": "tests/integration/test_imagenet_tpu_example.py",
     "export TF_CONFIG": "tests/integration/test_multi_worker.py",
+    "export KERAS_BACKEND=jax": "tests/integration/test_jax_processes.py",
     "python train.py": "tests/integration/test_multi_worker.py",
     "until python": "tests/integration/test_multi_worker.py",
 }

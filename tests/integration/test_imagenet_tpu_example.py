@@ -5,8 +5,11 @@ import functools
 import importlib.util
 import io
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +98,49 @@ def test_resumed_equals_uninterrupted(example, smoke, tmp_path):
         np.testing.assert_array_equal(resumed[name], value, err_msg=name)
 
 
+ON_JAX = """
+import sys
+import keras, keras_sagan
+from keras_sagan import callbacks
+
+class WithoutCheckpoints(keras.callbacks.Callback):
+    directory = "nowhere"
+    restore_latest = lambda self, model: int(model.steps.numpy())
+
+callbacks.TrainingCheckpoint = lambda *args, **kwargs: WithoutCheckpoints()
+from example_scripts import load_example
+example = load_example("imagenet_tpu")
+small = {"dataset": "cifar10", "preset": "sagan_cifar10_32", "image_size": None}
+example.SMOKE.update(small, base_filters=4, fid_every=2)
+example.main(["--smoke", "--workdir", sys.argv[1]])
+"""
+
+
+@pytest.mark.slow
+def test_smoke_on_two_devices_of_jax(tmp_path):
+    pytest.importorskip("jax")
+    done = subprocess.run(
+        [sys.executable, "-c", ON_JAX, str(tmp_path)],
+        env={
+            **os.environ,
+            "KERAS_BACKEND": "jax",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs"),  # For the second start.
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+        },
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "steps 0 to 2, 8 images each over 2 replicas, float32" in done.stdout
+    assert (tmp_path / "samples_epoch_001.png").is_file()
+    fid = json.loads((tmp_path / "fid.json").read_text())
+    assert np.isfinite(fid["by_step"]["2"]["stand_in_distance"])
+
+
 @pytest.mark.slow
 def test_two_replicas_and_another_data_set(example, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(example, "make_strategy", lambda name, tpu: two_replicas())
@@ -115,8 +161,8 @@ def test_two_replicas_and_another_data_set(example, tmp_path, monkeypatch, capsy
 def test_help_says_where_the_commands_for_two_hosts_are(example, capsys):
     with pytest.raises(SystemExit):
         example.parse_arguments(["--help"])
-    assert "examples/multi_worker.md" in capsys.readouterr().out
-    page = (ROOT / "examples" / "multi_worker.md").read_text(encoding="utf-8")
+    assert "docs/guides/scaling.md" in capsys.readouterr().out
+    page = (ROOT / "docs" / "guides" / "scaling.md").read_text(encoding="utf-8")
     (config, command) = re.search(
         r"^export TF_CONFIG='(.*)'\npython examples/imagenet_tpu.py (.*)$", page, re.MULTILINE
     ).groups()

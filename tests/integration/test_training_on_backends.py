@@ -15,7 +15,6 @@ from keras_sagan.training import backend as backend_in_use
 
 pytestmark = pytest.mark.slow
 SHARES = {"mixed_bfloat16": 5e-2, "mixed_float16": 5e-2}  # Of the length of a change; or 1e-4.
-ROUNDING = 3e-7  # Of a variable's length: few steps in float32, where it hardly changes.
 
 
 @pytest.fixture(scope="module")
@@ -54,21 +53,6 @@ def run(backend, folder, *arguments, **environment):
     assert result.returncode == 0, result.stderr[-4000:]
 
 
-def assert_close(expected, found, share, moves=True):
-    """By the length of each variable's change; `moves` says whether each kernel must change."""
-    expected, found = dict(np.load(expected)), dict(np.load(found))
-    assert list(expected) == list(found)
-    for name, value in expected.items():
-        if name.startswith("before "):
-            continue
-        before = expected[f"before {name}"]
-        change, length = np.linalg.norm(value - before), np.linalg.norm(before)
-        if "kernel" in name and "optimizer" not in name:
-            assert change > 0.01 * length or not moves, name
-        error = np.linalg.norm(found[name] - value)
-        assert error <= share * change + ROUNDING * length, (name, error, change)
-
-
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_equals_tensorflow(backend, folder):
     if importlib.util.find_spec(backend) is None:
@@ -76,10 +60,12 @@ def test_equals_tensorflow(backend, folder):
     run(backend, folder)
     for setting in backend_target.SETTINGS:
         own = folder / f"{setting}-{backend}.npz"
-        assert_close(folder / f"{setting}-tensorflow.npz", own, SHARES.get(setting, 1e-4))
+        backend_target.assert_close(
+            folder / f"{setting}-tensorflow.npz", own, SHARES.get(setting, 1e-4)
+        )
     # A file of TensorFlow's goes on, with the optimizers' slots, and comes back as it was.
     own = folder / f"continued-{backend}.npz"
-    assert_close(folder / "continued-tensorflow.npz", own, 1e-3, moves=False)
+    backend_target.assert_close(folder / "continued-tensorflow.npz", own, 1e-3, moves=False)
     model = keras.saving.load_model(folder / f"saved-{backend}.keras")
     ended = dict(np.load(own))
     for name, value in backend_target.state(model).items():
@@ -88,13 +74,12 @@ def test_equals_tensorflow(backend, folder):
     backend_target.train(model, 6, 1)
 
 
-@pytest.mark.parametrize("devices", [2, 4])
-def test_devices_of_jax_equal_one(devices, folder):
+def test_devices_of_jax_equal_one(folder):
     pytest.importorskip("jax")
-    flags = f"--xla_force_host_platform_device_count={devices}"
     if not (folder / "conditional-jax.npz").exists():
         run("jax", folder)
-    run("jax", folder, str(devices), XLA_FLAGS=flags)
-    for setting in backend_target.SHARED[devices]:
-        own = folder / f"{setting}-jax-{devices}.npz"
-        assert_close(folder / f"{setting}-jax.npz", own, SHARES.get(setting, 1e-5))
+    run("jax", folder, "2", XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    for setting in backend_target.SHARED:
+        own = folder / f"{setting}-jax-2.npz"
+        share = SHARES.get(setting, 1e-5)
+        backend_target.assert_close(folder / f"{setting}-jax.npz", own, share)

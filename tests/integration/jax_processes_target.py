@@ -1,0 +1,98 @@
+"""One of several processes of JAX, or the only one, for `test_jax_processes.py`.
+
+    python jax_processes_target.py FOLDER [INDEX]
+
+Writes `state-INDEX.npz` and `told-INDEX.json`; then, as one of several, trains until it ends by an
+error, and says each step in its output.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import backend_target
+import keras
+import numpy as np
+import tiny_networks as tiny
+
+from keras_sagan import callbacks
+from keras_sagan.distribution import check_workers_agree, chief_decides, is_chief, make_strategy
+
+tiny.SHAPE = (8, 8, 3)  # Three channels, for pictures.
+STEPS, BATCH, PROCESSES = 6, 8, 2
+
+
+class Share(keras.utils.PyDataset):
+    """The images of a process, of each global batch."""
+
+    def __init__(self, index, count=STEPS, bad=None, short=None):
+        super().__init__()
+        size = BATCH if index is None else BATCH // PROCESSES
+        self.rows = slice((index or 0) * size, (index or 0) * size + size)
+        self.count, self.bad, self.short = count, bad, short
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, step):
+        images, labels = tiny.images(BATCH, seed=step), tiny.labels(BATCH, seed=step)
+        if step == self.bad:
+            images = images * np.float32(np.nan)
+        images, labels = (0.5 * images + 0.5)[self.rows], labels[self.rows]
+        return (images[:2], labels[:2]) if step == self.short else (images, labels)
+
+
+class Says(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        print("step", int(self.model.steps.numpy()), flush=True)
+
+
+def build():
+    model = tiny.build_small_sagan(d_steps=2, ema_momentum=0.9, seed=None)
+    model.compile(**tiny.sgd(backend_target.RATE))
+    return model
+
+
+def main(folder, index=None):
+    strategy = make_strategy()
+    told = {"chief": is_chief(), "replicas": int(np.prod(strategy.device_mesh.shape))}
+
+    def attempt(name, function):
+        try:
+            told[name] = str(function())
+        except Exception as error:
+            told[name] = f"{type(error).__name__}: {error}"
+
+    with strategy.scope():  # Without a seed: all have the first one's, or JAX would raise.
+        model = build()
+    told["seed"] = model.seed
+    backend_target.give_known_weights(model)
+    model.restart_average()
+    model.seed = 7
+    before = backend_target.state(model)
+    drawn = callbacks.SampleGrid(folder / f"drawn-{index}", images_per_class=1)
+    seen = [drawn, callbacks.RunHistory(folder / f"history-{index}.json")]
+    history = model.fit(Share(index), shuffle=False, verbose=0, callbacks=seen).history
+    told["history"] = {name: values[0] for name, values in history.items()}
+    told["evaluated"] = model.evaluate(Share(index), verbose=0, return_dict=True)
+    told["generated"] = model.generate(3, seed=0).tolist()
+    backend_target.write(folder / f"state-{index}.npz", before, backend_target.state(model))
+    if index is not None:
+        arrays = tiny.images(8), tiny.labels(8)
+        attempt("arrays", lambda: model.fit(*arrays))
+        attempt("validation", lambda: model.fit(Share(index), validation_data=arrays))
+        attempt("evaluate", lambda: model.evaluate(*arrays))
+        attempt("agree", lambda: check_workers_agree(strategy, seed=5 + index))
+        attempt("decides", lambda: chief_decides(strategy, index == 0))
+        attempt("nan", lambda: model.fit(Share(index, bad=0 if index else None), shuffle=False))
+        attempt("uneven", lambda: model.fit(Share(index, short=1), shuffle=False))
+        keras.distribution.set_distribution(keras.distribution.DataParallel())
+        attempt("cut by Keras", lambda: build().fit(Share(index)))
+        keras.distribution.set_distribution(strategy)
+    (folder / f"told-{index}.json").write_text(json.dumps(told))
+    if index is not None:
+        model.fit(Share(index, 10**6), shuffle=False, verbose=0, callbacks=[Says()])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

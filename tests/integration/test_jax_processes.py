@@ -1,0 +1,116 @@
+"""Two processes of JAX with two devices each: equal to one, told what they may not do, killed."""
+
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import backend_target
+import numpy as np
+import pytest
+
+if importlib.util.find_spec("jax") is None:
+    pytest.skip("JAX isn't installed.", allow_module_level=True)
+
+pytestmark = pytest.mark.slow
+TARGET = Path(__file__).parent / "jax_processes_target.py"
+PATIENCE = 240  # Seconds that nothing may take, however busy the machine is.
+
+
+def start(folder, *index, **environment):
+    """Starts a process; its output goes to a file, which a killed one leaves too."""
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "jax",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_PLATFORMS": "cpu",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(TARGET.parents[2]), *sys.path]),
+        **environment,
+    }
+    with open(folder / f"log-{index[0] if index else None}", "w") as log:
+        command = [sys.executable, str(TARGET), str(folder), *map(str, index)]
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+def log(folder, index):
+    return (folder / f"log-{index}").read_text()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What two processes wrote, one of which was killed, and one process alone."""
+    folder = tmp_path_factory.mktemp("processes")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    names = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    names |= {"KERAS_DISTRIBUTION_JOB_ADDRESSES": address, "KERAS_DISTRIBUTION_NUM_PROCESSES": "2"}
+    workers = [start(folder, i, **names, KERAS_DISTRIBUTION_PROCESS_ID=str(i)) for i in range(2)]
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while f"step {backend_target.STEPS}" not in log(folder, 1):
+            assert time.monotonic() < deadline, log(folder, 0) + log(folder, 1)
+            assert [x.poll() for x in workers] == [None, None], log(folder, 0) + log(folder, 1)
+            time.sleep(0.1)
+        workers[1].send_signal(signal.SIGKILL)
+        killed = time.monotonic()
+        code = workers[0].wait(PATIENCE)
+        (folder / "killed.json").write_text(json.dumps([code, time.monotonic() - killed]))
+        assert start(folder).wait(PATIENCE) == 0, log(folder, None)
+    finally:
+        for worker in workers:
+            worker.kill()
+    return folder
+
+
+def told(folder, index):
+    return json.loads((folder / f"told-{index}.json").read_text())
+
+
+def test_two_processes_equal_one(folder):
+    alone, first, second = (told(folder, index) for index in (None, 0, 1))
+    for index in (0, 1):
+        backend_target.assert_close(
+            folder / "state-None.npz", folder / f"state-{index}.npz", 1e-5, moves=False
+        )
+    for name in ("history", "evaluated"):
+        assert first[name] == second[name] == pytest.approx(alone[name], abs=1e-5)
+    assert first["seed"] == second["seed"]
+    assert first["generated"] == second["generated"]
+    assert np.abs(np.subtract(first["generated"], alone["generated"])).max() <= 1
+    assert [x["replicas"] for x in (alone, first, second)] == [1, 4, 4]
+
+
+def test_the_first_process_writes(folder):
+    for index, writes in ((None, True), (0, True), (1, False)):
+        assert told(folder, index)["chief"] is writes
+        assert (folder / f"drawn-{index}" / "samples_epoch_001.png").is_file() is writes
+        assert (folder / f"history-{index}.json").is_file() is writes
+
+
+def test_what_processes_may_not_do_is_told(folder):
+    first, second = told(folder, 0), told(folder, 1)
+    assert first["decides"] == second["decides"] == "True"
+    for name in ("arrays", "evaluate", "validation", "agree", "uneven", "cut by Keras"):
+        assert first[name] == second[name]
+    for name, argument in (("arrays", "x"), ("evaluate", "x"), ("validation", "validation_data")):
+        assert first[name].startswith(f"ValueError: `{argument}` must be a data set that yields")
+        assert "keras_sagan.data.make_dataset" in first[name]
+    assert "`seed` must be the same on all workers" in first["agree"]
+    assert "Received: seed=5 on worker 0, 6 on worker 1" in first["agree"]
+    assert first["nan"].endswith("Received: a bad batch on worker 1")
+    assert second["nan"].startswith("ValueError: `images` must be finite")
+    assert "must yield batches that the replicas divide: use drop_remainder" in first["uneven"]
+    assert "auto_shard_dataset=False" in first["cut by Keras"]
+
+
+def test_a_killed_process_is_noticed(folder):
+    code, seconds = json.loads((folder / "killed.json").read_text())
+    assert code != 0 and seconds <= 60, (code, seconds)
+    assert "peer" in log(folder, 0).splitlines()[-1]  # Of the connection.
