@@ -1,12 +1,17 @@
 """One of several processes of JAX, or the only one, for `test_jax_processes.py`.
 
-    python jax_processes_target.py FOLDER [INDEX]
+    python jax_processes_target.py FOLDER [INDEX [resume]]
 
-Writes `state-INDEX.npz` and `told-INDEX.json`; then, as one of several, trains until it ends by an
-error, and says each step in its output.
+Writes `state-INDEX.npz` and `told-INDEX.json`, then trains two epochs of `make_dataset`, whose end
+is `ended-INDEX.json`. As one of several it does so again with checkpoints, and the last process
+kills itself in the second epoch; the others end by an error. With `resume`, a model of other
+weights goes on from there, to `resumed-INDEX.json`.
 """
 
+import hashlib
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -16,10 +21,13 @@ import numpy as np
 import tiny_networks as tiny
 
 from keras_sagan import callbacks
+from keras_sagan.callbacks.model_state import assign_state, copy_state
+from keras_sagan.data import make_dataset
 from keras_sagan.distribution import check_workers_agree, chief_decides, is_chief, make_strategy
 
 tiny.SHAPE = (8, 8, 3)  # Three channels, for pictures.
 STEPS, BATCH, PROCESSES = 6, 8, 2
+KILLED_AT, EPOCH = 5, 3  # Steps.
 
 
 class Share(keras.utils.PyDataset):
@@ -42,9 +50,22 @@ class Share(keras.utils.PyDataset):
         return (images[:2], labels[:2]) if step == self.short else (images, labels)
 
 
-class Says(keras.callbacks.Callback):
+class Kill(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
-        print("step", int(self.model.steps.numpy()), flush=True)
+        if int(self.model.steps.numpy()) == KILLED_AT:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train(model, *used):
+    """Two epochs, and the bits that they end with."""
+    images = ((tiny.images(30) + 1.0) * 127.0).astype("uint8")
+    data = make_dataset(images, tiny.labels(30), BATCH, seed=2)
+    arguments = {"epochs": 2, "steps_per_epoch": EPOCH, "verbose": 0, "callbacks": used}
+    history = model.fit(data, **arguments).history
+    digest = hashlib.sha256()
+    for key, value in sorted(copy_state(model).items()):
+        digest.update(key.partition(":")[0].encode() + value.tobytes())
+    return {"history": {name: x[-1] for name, x in history.items()}, "digest": digest.hexdigest()}
 
 
 def build():
@@ -53,8 +74,16 @@ def build():
     return model
 
 
-def main(folder, index=None):
+def main(folder, index=None, resume=None):
     strategy = make_strategy()
+    index = None if index is None else int(index)
+    checkpoint = callbacks.TrainingCheckpoint(folder / "run", every_steps=1)
+    if resume:
+        with strategy.scope():
+            model = build()
+        ended = train(model, checkpoint)
+        (folder / f"resumed-{index}.json").write_text(json.dumps(ended))
+        return
     told = {"chief": is_chief(), "replicas": int(np.prod(strategy.device_mesh.shape))}
 
     def attempt(name, function):
@@ -77,6 +106,8 @@ def main(folder, index=None):
     told["evaluated"] = model.evaluate(Share(index), verbose=0, return_dict=True)
     told["generated"] = model.generate(3, seed=0).tolist()
     backend_target.write(folder / f"state-{index}.npz", before, backend_target.state(model))
+    model.steps.assign(0)
+    start = copy_state(model)
     if index is not None:
         arrays = tiny.images(8), tiny.labels(8)
         attempt("arrays", lambda: model.fit(*arrays))
@@ -90,9 +121,12 @@ def main(folder, index=None):
         attempt("cut by Keras", lambda: build().fit(Share(index)))
         keras.distribution.set_distribution(strategy)
     (folder / f"told-{index}.json").write_text(json.dumps(told))
+    assign_state(model, model.seed, start)
+    (folder / f"ended-{index}.json").write_text(json.dumps(train(model)))
     if index is not None:
-        model.fit(Share(index, 10**6), shuffle=False, verbose=0, callbacks=[Says()])
+        assign_state(model, model.seed, start)
+        train(model, checkpoint, *([Kill()] if index == PROCESSES - 1 else []))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

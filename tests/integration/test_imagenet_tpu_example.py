@@ -100,14 +100,6 @@ def test_resumed_equals_uninterrupted(example, smoke, tmp_path):
 
 ON_JAX = """
 import sys
-import keras, keras_sagan
-from keras_sagan import callbacks
-
-class WithoutCheckpoints(keras.callbacks.Callback):
-    directory = "nowhere"
-    restore_latest = lambda self, model: int(model.steps.numpy())
-
-callbacks.TrainingCheckpoint = lambda *args, **kwargs: WithoutCheckpoints()
 from example_scripts import load_example
 example = load_example("imagenet_tpu")
 small = {"dataset": "cifar10", "preset": "sagan_cifar10_32", "image_size": None}

@@ -33,7 +33,7 @@ def start(folder, *index, **environment):
         "PYTHONPATH": os.pathsep.join([str(TARGET.parents[2]), *sys.path]),
         **environment,
     }
-    with open(folder / f"log-{index[0] if index else None}", "w") as log:
+    with open(folder / f"log-{'-'.join(map(str, index)) or None}", "w") as log:
         command = [sys.executable, str(TARGET), str(folder), *map(str, index)]
         return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
@@ -46,22 +46,15 @@ def log(folder, index):
 def folder(tmp_path_factory):
     """What two processes wrote, one of which was killed, and one process alone."""
     folder = tmp_path_factory.mktemp("processes")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    names = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    names |= {"KERAS_DISTRIBUTION_JOB_ADDRESSES": address, "KERAS_DISTRIBUTION_NUM_PROCESSES": "2"}
-    workers = [start(folder, i, **names, KERAS_DISTRIBUTION_PROCESS_ID=str(i)) for i in range(2)]
+    workers = start_two(folder)
     try:
-        deadline = time.monotonic() + PATIENCE
-        while f"step {backend_target.STEPS}" not in log(folder, 1):
-            assert time.monotonic() < deadline, log(folder, 0) + log(folder, 1)
-            assert [x.poll() for x in workers] == [None, None], log(folder, 0) + log(folder, 1)
-            time.sleep(0.1)
-        workers[1].send_signal(signal.SIGKILL)
+        assert workers[1].wait(PATIENCE) == -signal.SIGKILL, log(folder, 0) + log(folder, 1)
         killed = time.monotonic()
         code = workers[0].wait(PATIENCE)
         (folder / "killed.json").write_text(json.dumps([code, time.monotonic() - killed]))
+        workers = start_two(folder, "resume")
+        codes = [worker.wait(PATIENCE) for worker in workers]
+        assert codes == [0, 0], log(folder, "0-resume") + log(folder, "1-resume")
         assert start(folder).wait(PATIENCE) == 0, log(folder, None)
     finally:
         for worker in workers:
@@ -69,8 +62,20 @@ def folder(tmp_path_factory):
     return folder
 
 
-def told(folder, index):
-    return json.loads((folder / f"told-{index}.json").read_text())
+def start_two(folder, *arguments):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    names = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    names |= {"KERAS_DISTRIBUTION_JOB_ADDRESSES": address, "KERAS_DISTRIBUTION_NUM_PROCESSES": "2"}
+    return [
+        start(folder, i, *arguments, **names, KERAS_DISTRIBUTION_PROCESS_ID=str(i))
+        for i in range(2)
+    ]
+
+
+def told(folder, index, name="told"):
+    return json.loads((folder / f"{name}-{index}.json").read_text())
 
 
 def test_two_processes_equal_one(folder):
@@ -114,3 +119,16 @@ def test_a_killed_process_is_noticed(folder):
     code, seconds = json.loads((folder / "killed.json").read_text())
     assert code != 0 and seconds <= 60, (code, seconds)
     assert "peer" in log(folder, 0).splitlines()[-1]  # Of the connection.
+
+
+def test_the_pair_resumes_to_the_bit(folder):
+    """From the checkpoint that the first one wrote, by a data set that each cuts."""
+    ended = [told(folder, index, "ended") for index in (0, 1)]
+    assert ended[0] == ended[1]
+    assert [told(folder, index, "resumed")["digest"] for index in (0, 1)] == 2 * [
+        ended[0]["digest"]
+    ]
+    assert "Restored step 5 (2 steps into epoch 2)" in log(folder, "0-resume")
+    assert "Restored" not in log(folder, "1-resume")
+    alone = told(folder, None, "ended")
+    assert ended[0]["history"] == pytest.approx(alone["history"], abs=1e-4)
