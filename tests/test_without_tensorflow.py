@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,8 +43,7 @@ for name, call in {
         distribution.make_strategy(),
     ),
     "devices": lambda: distribution.make_strategy(devices=["GPU:0"]),
-    "TrainingCheckpoint": lambda: callbacks.TrainingCheckpoint("run"),
-    "CollapseMonitor": lambda: callbacks.CollapseMonitor(directory="run"),
+    "old checkpoint": lambda: callbacks.TrainingCheckpoint(OLD).restore_best(None),
     "SampleGrid": lambda: callbacks.SampleGrid("run", log_dir="run"),
     "export_generator": lambda: models.export_generator(None, "run"),
     "TFGANInception": lambda: metrics.TFGANInception(".")(images / np.float32(255)),
@@ -78,6 +78,7 @@ works = {
 imported = [name for name in sys.modules if name.startswith("tensorflow")]
 print(json.dumps({"refused": refused, "works": works, "imported": imported}))
 """
+OLD = Path(__file__).parent / "callbacks" / "old_checkpoints"
 NEEDS = "needs TensorFlow. Run: pip install tensorflow"
 REFUSED = {
     "load_tfds": ("ImportError", 'Run: pip install "keras_sagan[data]"'),
@@ -88,8 +89,7 @@ REFUSED = {
         "ValueError",
         "different names among ['CPU:0', 'CPU:1']. Received: devices=['GPU:0']",
     ),
-    "TrainingCheckpoint": ("RuntimeError", "`keras.callbacks.ModelCheckpoint`, or `model.save`"),
-    "CollapseMonitor": ("RuntimeError", "`keras.callbacks.ModelCheckpoint`, or `model.save`"),
+    "old checkpoint": ("ImportError", NEEDS),
     "SampleGrid": ("ImportError", NEEDS),
     "export_generator": ("RuntimeError", "under KERAS_BACKEND=tensorflow"),
     "TFGANInception": ("ImportError", NEEDS),
@@ -104,7 +104,7 @@ def report(tmp_path_factory):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed")
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", SCRIPT.replace("OLD)", f"{str(OLD)!r})")],
         env={
             **os.environ,
             "KERAS_BACKEND": "jax",

@@ -11,9 +11,9 @@ from keras_sagan.callbacks.model_state import (
     architecture_of,
     check_model,
     configuration_of,
-    copy_state,
     learning_rates_of,
     metrics_of,
+    read_state,
     restore_state,
 )
 from keras_sagan.checks import check_boolean, check_integer
@@ -327,7 +327,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                 stacklevel=2,
             )
             return False
-        arrays = copy_state(self.model)  # On all workers, as some variables are sums over them.
+        # On all workers, as some variables are sums over them.
+        arrays = read_state(self.model, copy=self.use_background)
         manifest = {
             **self._position(),
             **architecture_of(self.model),

@@ -10,6 +10,7 @@ import os
 import re
 import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -133,12 +134,12 @@ class CheckpointFiles:
         self._write(f"{folder}/{name or MANIFEST}", lambda file: file.write(content.encode()))
 
     def _write(self, path, write):
-        """Has `write(file)` write a file, and returns the sha256 of what was stored."""
-        with self._disk.open(path, "wb") as file:
-            write(file)
+        """Has `write(file)` write a file, and returns its sha256."""
+        with self._disk.open(path, "wb") as file, ThreadPoolExecutor(1) as executor:
+            hashed = _Hashed(file, executor)
+            write(hashed)
             self._disk.sync(file)
-        with self._disk.open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return hashed.hexdigest()
 
     def _read(self, path):
         with self._disk.open(path, "rb") as file:
@@ -263,12 +264,30 @@ class LocalFiles:
             os.close(descriptor)
 
 
+class _Hashed:
+    """A file that only grows, whose sha256 a thread computes meanwhile."""
+
+    def __init__(self, file, executor):
+        self._file, self._executor, self._sha256 = file, executor, hashlib.sha256()
+        self._hashing = executor.submit(bool)
+        self.flush = self.read = file.flush  # To numpy, what can't `read` is a path.
+
+    def write(self, data):
+        self._hashing.result()
+        self._hashing = self._executor.submit(self._sha256.update, data)
+        return self._file.write(data)
+
+    def hexdigest(self):
+        self._hashing.result()
+        return self._sha256.hexdigest()
+
+
 @contextlib.contextmanager
 def damaged(path, *errors):
     """Turns the errors of reading a damaged file into DamagedCheckpoint."""
     try:
         yield
-    except PASSING:
+    except (*PASSING, ImportError):
         raise
     except (*MALFORMED, OSError, *errors) as error:
         raise DamagedCheckpoint(f"{path}: {str(error) or type(error).__name__}") from error

@@ -152,15 +152,20 @@ def architecture_of(model):
     return {"variables": variables, "optimizers": optimizer_names(model), "seed": model.seed}
 
 
-def copy_state(model):
-    """Returns copies of all variables, those of the metrics included, as arrays by `keyed`'s key.
+def read_state(model, copy=True):
+    """Returns the values of all variables, those of the metrics included, by `keyed`'s key.
 
-    The next step may reuse the memory of what it copies. Numpy can't store bfloat16: float32 can,
-    exactly.
+    Args:
+        model: A compiled `SAGAN`.
+        copy: Boolean. Without a copy, the next step may reuse the memory. Defaults to `True`.
+
+    Returns:
+        Dictionary of arrays; numpy can't store bfloat16, and float32 can, exactly.
     """
     values = {}
     for key, variable in keyed({**state_of(model), "metrics": metrics_of(model)}).items():
-        value = np.array(ops.convert_to_numpy(variable))
+        value = ops.convert_to_numpy(variable)
+        value = np.array(value) if copy else np.asarray(value)
         values[key] = value.astype("float32") if value.dtype.kind == "V" else value
     return values
 

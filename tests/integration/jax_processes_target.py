@@ -21,7 +21,7 @@ import numpy as np
 import tiny_networks as tiny
 
 from keras_sagan import callbacks
-from keras_sagan.callbacks.model_state import assign_state, copy_state
+from keras_sagan.callbacks.model_state import assign_state, read_state
 from keras_sagan.data import make_dataset
 from keras_sagan.distribution import check_workers_agree, chief_decides, is_chief, make_strategy
 
@@ -63,7 +63,7 @@ def train(model, *used):
     arguments = {"epochs": 2, "steps_per_epoch": EPOCH, "verbose": 0, "callbacks": used}
     history = model.fit(data, **arguments).history
     digest = hashlib.sha256()
-    for key, value in sorted(copy_state(model).items()):
+    for key, value in sorted(read_state(model).items()):
         digest.update(key.partition(":")[0].encode() + value.tobytes())
     return {"history": {name: x[-1] for name, x in history.items()}, "digest": digest.hexdigest()}
 
@@ -107,7 +107,7 @@ def main(folder, index=None, resume=None):
     told["generated"] = model.generate(3, seed=0).tolist()
     backend_target.write(folder / f"state-{index}.npz", before, backend_target.state(model))
     model.steps.assign(0)
-    start = copy_state(model)
+    start = read_state(model)
     if index is not None:
         arrays = tiny.images(8), tiny.labels(8)
         attempt("arrays", lambda: model.fit(*arrays))

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import support_matrix
-import tensorflow as tf
 
 ROOT = Path(__file__).parents[2]
 TARGET = Path(__file__).parent / "multi_worker_target.py"
@@ -162,7 +161,7 @@ def test_evaluate_generate_and_callbacks(alone, undisturbed):
     assert both[0]["evaluated"] == pytest.approx(expected["evaluated"], abs=1e-5)
     assert both[0]["fid"] == pytest.approx(expected["fid"], rel=1e-3)
     best = undisturbed / "checkpoints" / "best"  # By the figure that worker 0 alone has.
-    assert [path.name for path in best.glob("*.json")] in (["step-5.json"], ["step-10.json"])
+    assert [path.name for path in best.glob("*")] in (["step-5"], ["step-10"])
     differences = np.subtract(both[0]["generated"], expected["generated"])
     assert np.shape(differences) == (5, 8, 8, 1) and np.abs(differences).max() <= 1
     for index in range(2):
@@ -261,7 +260,7 @@ def test_the_commands_of_the_page(jobs, tmp_path):
     first, second = read(tmp_path)
     assert first == second and (first["replicas"], first["steps"]) == (2, 2)
     checkpoints = tmp_path / "runs" / "two_hosts" / "checkpoints"
-    assert tf.train.latest_checkpoint(checkpoints) == str(checkpoints / "step-2")
+    assert [path.name for path in checkpoints.glob("step-*")] == ["step-2"]
 
 
 @pytest.mark.slow

@@ -354,7 +354,7 @@ def test_evaluate_generate_and_all_callbacks(tmp_path):
     assert max(seen) == 10
     names = {path.name for path in tmp_path.glob("*_001*.png")}
     assert names == {"samples_epoch_001.png", "attention_epoch_001.png"}
-    assert (tmp_path / "run" / "best" / "step-5.json").is_file()
+    assert (tmp_path / "run" / "best" / "step-5").is_dir()
     figures = {"fid_20", "sample_diversity", "sigma/generator"}
     assert figures < set(history) and np.isfinite([x[-1] for x in history.values()]).all()
     for name, gamma in alone.attention_gammas().items():
