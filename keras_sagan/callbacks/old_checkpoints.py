@@ -31,13 +31,19 @@ def read_newest(directory, steps):
         path = os.path.join(directory, f"step-{step}")
         try:
             with damaged(path, Exception):  # TensorFlow's reader raises errors of many kinds.
-                manifest = _manifest(path)
-                return manifest, _values(directory, step)
+                manifest, values = _manifest(path), _values(directory, step)
         except DamagedCheckpoint as error:
             warnings.warn(
                 f"The checkpoint of step {step} is damaged and the one before it is used. {error}.",
                 stacklevel=5,
             )
+            continue
+        warnings.warn(
+            f"The run in {directory} is an older version's, which saw the images in another order: "
+            'give `make_dataset` or `load_tfds` order="index_shuffle" to continue to the bit.',
+            stacklevel=5,
+        )
+        return manifest, values
     raise OSError(
         f"Every checkpoint in {directory} is damaged; see the warnings. Move the folder away to "
         "train from the first step."

@@ -2,6 +2,7 @@
 
 import builtins
 import errno
+import os
 import subprocess
 import sys
 import threading
@@ -92,6 +93,15 @@ def test_without_fsspec_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec", None)
     with pytest.raises(ImportError, match=r"(?s)gs://bucket/run .*keras_sagan\[remote\]"):
         TrainingCheckpoint("gs://bucket/run")
+
+
+def test_a_file_system_that_cannot_sync(tmp_path, monkeypatch):
+    def fsync(file):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    fit(build(), [TrainingCheckpoint(tmp_path)])
+    assert TrainingCheckpoint(tmp_path).restore_latest(build()) == STEPS
 
 
 # In the background

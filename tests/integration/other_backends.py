@@ -20,8 +20,9 @@ from keras_sagan.callbacks import (
     SampleGrid,
     SpectralMonitor,
     StopOnNonFinite,
+    TrainingCheckpoint,
 )
-from keras_sagan.data import load_fashion_mnist, pad_to_32
+from keras_sagan.data import load_fashion_mnist, make_dataset, pad_to_32
 from keras_sagan.distribution import make_strategy
 from keras_sagan.models import export_generator
 from keras_sagan.training import backend
@@ -203,6 +204,39 @@ def test_ctrl_c_leaves_the_last_whole_step():
     steps = int(keras.ops.convert_to_numpy(model.steps))
     assert steps in (2, 3)  # On PyTorch it may come between two steps.
     assert_equal(model, fitted(IMAGES[: 8 * steps], LABELS[: 8 * steps], shuffle=False))
+
+
+class StopAt(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.steps.numpy()) == 4:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", ["made", "arrays", "restored"])
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_a_run_resumes_to_the_bit(policy, kind, tmp_path):
+    """Interrupted in the middle of its second epoch; a restart has other weights."""
+    keras.config.set_dtype_policy(policy)
+    images = ((IMAGES + 1.0) * 127.0).astype("uint8")
+
+    def fit(model, *used, step=0):
+        arguments = {"epochs": 2, "verbose": 0, "callbacks": used}
+        if kind == "arrays":
+            return model.fit(images, LABELS, batch_size=8, shuffle=False, **arguments)
+        data = make_dataset(images, LABELS, 8, seed=2, start_step=step)
+        return model.fit(data, steps_per_epoch=3, **arguments)
+
+    straight = compiled()
+    expected = fit(straight).history
+    with pytest.raises(KeyboardInterrupt):
+        fit(compiled(), TrainingCheckpoint(tmp_path, every_steps=1, use_background=True), StopAt())
+    checkpoint, resumed = TrainingCheckpoint(tmp_path), compiled()
+    for variable in resumed.generator.trainable_variables:
+        variable.assign(variable + 1.0)
+    step = checkpoint.restore_latest(resumed) if kind == "restored" else 0
+    history = fit(resumed, checkpoint, step=step).history
+    assert_equal(resumed, straight)
+    assert {name: values[-1:] for name, values in expected.items()} == history
 
 
 def test_callbacks_that_set_the_rate():
