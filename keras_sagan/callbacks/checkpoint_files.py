@@ -10,7 +10,6 @@ import os
 import re
 import warnings
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -135,11 +134,11 @@ class CheckpointFiles:
 
     def _write(self, path, write):
         """Has `write(file)` write a file, and returns its sha256."""
-        with self._disk.open(path, "wb") as file, ThreadPoolExecutor(1) as executor:
-            hashed = _Hashed(file, executor)
+        with self._disk.open(path, "wb") as file:
+            hashed = _Hashed(file)
             write(hashed)
             self._disk.sync(file)
-            return hashed.hexdigest()
+        return hashed.sha256.hexdigest()
 
     def _read(self, path):
         with self._disk.open(path, "rb") as file:
@@ -265,21 +264,15 @@ class LocalFiles:
 
 
 class _Hashed:
-    """A file that only grows, whose sha256 a thread computes meanwhile."""
+    """A file that only grows, and its sha256."""
 
-    def __init__(self, file, executor):
-        self._file, self._executor, self._sha256 = file, executor, hashlib.sha256()
-        self._hashing = executor.submit(bool)
+    def __init__(self, file):
+        self.file, self.sha256 = file, hashlib.sha256()
         self.flush = self.read = file.flush  # To numpy, what can't `read` is a path.
 
     def write(self, data):
-        self._hashing.result()
-        self._hashing = self._executor.submit(self._sha256.update, data)
-        return self._file.write(data)
-
-    def hexdigest(self):
-        self._hashing.result()
-        return self._sha256.hexdigest()
+        self.sha256.update(data)
+        return self.file.write(data)
 
 
 @contextlib.contextmanager
