@@ -65,7 +65,6 @@ USES_TENSORFLOW = (
     "metrics/extractors/resizing.py",
     "metrics/replicas.py",
     "callbacks/old_checkpoints.py",
-    "callbacks/data_position.py",
     "callbacks/model_state.py",
     "callbacks/tensorboard.py",
 )

@@ -5,7 +5,6 @@ import keras
 
 from keras_sagan.callbacks.best_checkpoint import BestCheckpoint
 from keras_sagan.callbacks.checkpoint_files import CheckpointFiles, check_directory
-from keras_sagan.callbacks.data_position import check_epoch, position_data
 from keras_sagan.callbacks.model_state import (
     FiniteCheck,
     architecture_of,
@@ -17,6 +16,7 @@ from keras_sagan.callbacks.model_state import (
     restore_state,
 )
 from keras_sagan.checks import check_boolean, check_integer
+from keras_sagan.data.position import check_epoch, position_data
 from keras_sagan.distribution import check_workers_agree, chief_decides, is_chief
 
 
