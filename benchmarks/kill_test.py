@@ -1,7 +1,7 @@
 """Kills a training process at random moments, and compares its end with an undisturbed run's.
 
 Command:   python benchmarks/kill_test.py --json
-Time:      3 minutes on two cores, longer where others use them too
+Time:      10 minutes on two cores, longer where others use them too
 Result:    benchmarks/results/kill_test.json and the table of docs/never_lost.md; the exit code says
            whether all was well
 
