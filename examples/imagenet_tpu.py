@@ -44,10 +44,6 @@ from keras_sagan import callbacks, data, metrics
 from keras_sagan.distribution import STRATEGIES, check_workers_agree, is_chief, make_strategy
 from keras_sagan.models import PRESETS
 
-if keras.backend.backend() == "jax":  # TensorFlow reads the images alone.
-    for kind in ("GPU", "TPU"):
-        tf.config.set_visible_devices([], kind)
-
 SMOKE = dict(base_filters=8, image_size=64, batch_size=8, log_every=2, grid_every=2)
 SMOKE.update(fid="stand_in", fid_every=4, fid_images=16)
 

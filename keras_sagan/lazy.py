@@ -1,6 +1,10 @@
 """TensorFlow, imported when it is first used: on other backends it needn't be installed."""
 
+import contextlib
+import functools
 import sys
+
+import keras
 
 __all__ = []  # For the package alone: nothing of it is in the reference.
 
@@ -16,7 +20,17 @@ class _TensorFlow:
                 f"This part of keras_sagan needs TensorFlow. Run: pip install tensorflow ({error})",
                 name="tensorflow",
             ) from error
+        _leave_devices(tensorflow)
         return getattr(tensorflow, name)
+
+
+@functools.lru_cache(None)
+def _leave_devices(tensorflow):
+    """Keeps TensorFlow off the GPUs and TPUs of another backend, whose memory it would take."""
+    if keras.backend.backend() != "tensorflow":
+        for kind in ("GPU", "TPU"):
+            with contextlib.suppress(RuntimeError):  # It uses them already.
+                tensorflow.config.set_visible_devices([], kind)
 
 
 tf = _TensorFlow()

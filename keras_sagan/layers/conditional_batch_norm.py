@@ -88,6 +88,11 @@ class ConditionalBatchNorm(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, images_shape, labels_shape=None):
+        if images_shape and isinstance(images_shape[0], (tuple, list)):
+            raise ValueError(
+                "`images` and `labels` must be two arguments: `layer(images, labels)`. "
+                f"Received: a list of tensors of shapes {images_shape}"
+            )
         self._check_axis(images_shape)
         channels = images_shape[self.axis]
         if channels is None:

@@ -337,3 +337,9 @@ def test_an_axis_that_they_have(axis):
     layer = ConditionalBatchNorm(2, axis=np.int64(axis))
     layer.build((2, 4, 5, 6))
     assert layer.gamma.shape == (2, (2, 4, 5, 6)[axis])
+
+
+def test_images_and_labels_in_one_list():
+    layer = ConditionalBatchNorm(3)
+    with pytest.raises(ValueError, match=r"two arguments: `layer\(images, labels\)`"):
+        layer([np.ones((2, 4, 4, 3), "float32"), np.array([0, 1])])
