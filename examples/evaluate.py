@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from keras_sagan.cli.log import Log
+from keras_sagan.cli.sources import load_run
 
 from keras_sagan import metrics, visualization
-from keras_sagan.cli.log import Log
 from keras_sagan.cli.main import evaluate, evaluate_arguments
-from keras_sagan.cli.sources import load_run
 from keras_sagan.metrics.images import GeneratedImages
 
 GRID_IMAGES = 60

@@ -7,10 +7,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from keras_sagan.cli.sources import open_source
 
 from keras_sagan import image_files
 from keras_sagan.cli.main import build_parser
-from keras_sagan.cli.sources import open_source
 from keras_sagan.data import load_image_folder
 from keras_sagan.metrics import FolderImages
 
