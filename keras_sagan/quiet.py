@@ -36,7 +36,10 @@ def import_quietly():
         return
     try:
         os.dup2(nowhere, 2)
-        import keras  # noqa: F401
+        import keras
+
+        # On every backend Keras imports TensorFlow where it is installed, when it saves or loads.
+        keras.saving.serialize_keras_object(keras.dtype_policies.get("float32"))
     finally:
         os.dup2(kept, 2)
         os.close(kept)

@@ -295,6 +295,7 @@ class RecordWriter(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if "seconds" not in self.content:
             self.save()
+            self.log.write("The folder holds a run from here on.")  # The log moves into it.
 
     def on_epoch_end(self, epoch, logs=None):
         values = ", ".join(f"{name} {value:.5g}" for name, value in (logs or {}).items())
