@@ -25,8 +25,6 @@ SMALL = {
     "keras-sagan evaluate": "--num-images 12",
     "keras-sagan export": "--formats onnx",
     "python examples/evaluate.py": "--num_images 24",
-    "python examples/image_folder.py": "--epochs 1 --fid_images 4 --batch_size 6 --base_filters 8"
-    " --image_size 16",
 }
 # Those that another test runs too, that need processes of their own, or are the tests.
 ELSEWHERE = {
