@@ -117,6 +117,6 @@ def select_backend(name):
 
     if name not in (None, keras.backend.backend()):
         raise ValueError(
-            "--backend must be that of this process, in which Keras is imported. "
-            f"Received: {name}, and Keras runs on {keras.backend.backend()}"
+            f"--backend must be {keras.backend.backend()}, which Keras runs on in this process: in "
+            f"a script, set KERAS_BACKEND={name} in the environment. Received: {name}"
         )
