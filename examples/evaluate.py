@@ -26,9 +26,7 @@ GRID_IMAGES = 60
 
 
 def parse_arguments(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     fill(parser, "evaluate")
     parser.set_defaults(output="runs/evaluation")
     return parser.parse_args(arguments)

@@ -6,11 +6,8 @@ Data:      all images below DIR, cropped to their central square and resized to 
 Result:    runs/image_folder/ with a sample grid per epoch, a GIF of them, attention figures of both
            networks, curves, the model, and run.json with all settings and scores
 
-It is `keras-sagan train --images DIR` with another folder for the results, and takes the same
-options; `--help` has all. Run the same command again to resume a run that was stopped. The FID of
-grey images of 32 pixels is in the features of the classifier that ships with the package; all
-others need TF-GAN's Inception network: with --inception from a local copy, or from TF-Hub with
---inception-sha256. --fid-images 0 leaves the FID out.
+It is `keras-sagan train --images DIR` with another folder for the results: `--help` has all
+options, and the same command again resumes a run that was stopped.
 """
 
 import sys

@@ -4,6 +4,7 @@ Nothing here imports Keras, so that `keras-sagan --help` is quick and `--backend
 """
 
 import argparse
+import collections
 import json
 import math
 import os
@@ -13,15 +14,8 @@ from typing import NamedTuple
 __all__ = []  # For the package alone: nothing of it is in the reference.
 
 
-class Kind(NamedTuple):
-    """What a value must be: its Python type, a test, and both in words."""
-
-    type: type
-    is_valid: object
-    expected: str
-    metavar: str | None = None
-
-
+# What a value must be: its Python type, a test, and both in words.
+Kind = collections.namedtuple("Kind", "type is_valid expected metavar", defaults=[None])
 NUMBER = Kind(int, lambda x: x >= 0, "an integer of at least 0", "N")
 COUNT = Kind(int, lambda x: x >= 1, "a positive integer", "N")
 RATE = Kind(float, lambda x: 0 < x < math.inf, "a positive number", "X")
@@ -155,18 +149,10 @@ EXPORT = {
 }
 
 
-class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Says defaults, where there are any."""
-
-    def _get_help_string(self, action):
-        if action.default is None or action.default is False or isinstance(action.default, list):
-            return action.help
-        return super()._get_help_string(action)
-
-
 def add_options(parser, options):
     """Adds a table of options to an `argparse` parser."""
     for name, (kind, text, default, choices, nargs) in options.items():
+        text += f" (default: {default})" if isinstance(default, (int, str)) and default else ""
         given = {"default": default, "help": text, "action": "store_true"}
         if kind is not FLAG:
             metavar = None if choices and not nargs else kind.metavar

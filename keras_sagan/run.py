@@ -12,22 +12,11 @@ from pathlib import Path
 
 import keras
 
-from keras_sagan.callbacks import (
-    AttentionFigure,
-    AttentionMonitor,
-    CollapseMonitor,
-    FIDEvaluator,
-    RunHistory,
-    SampleGrid,
-    StopOnNonFinite,
-    TrainingCheckpoint,
-)
+from keras_sagan import callbacks, metrics, models
 from keras_sagan.callbacks.checkpoint_files import CheckpointFiles
 from keras_sagan.distribution import is_chief
 from keras_sagan.log import Log
-from keras_sagan.metrics import FrechetInceptionDistance
 from keras_sagan.metrics.report import package_versions
-from keras_sagan.models import PRESETS, SAGAN, preset_settings
 from keras_sagan.options import TRAIN, check_options
 from keras_sagan.sources import extractor_for, open_source
 from keras_sagan.visualization import plot_curves
@@ -57,8 +46,7 @@ def train(log=None, **options):
         Dictionary, what `run.json` says.
 
     Raises:
-        ValueError: If there is no such option, its value is out of range, or the folder holds
-            another run.
+        ValueError: For an unknown option or value, or the folder of another run.
         RuntimeError: If another process trains in the folder.
         OSError: If the folder can't be written.
 
@@ -83,10 +71,7 @@ def train(log=None, **options):
     finished, newest = known.get("finished", {}), newest_step(output)
     is_whole = finished.get("step", 0) == newest > 0 and (output / "model.keras").exists()
     if is_whole and epochs <= finished["epochs"]:
-        log.say(
-            f"The run in {output}/ is finished, and nothing was changed. Give more --epochs "
-            "to train on, or another --output for a new run."
-        )
+        log.say(f"The run in {output}/ is finished, and nothing was changed. Give more --epochs.")
         return known
     model = build_model(settings, **kind)
     evaluator = evaluator_for(model, settings, source, log)
@@ -94,19 +79,9 @@ def train(log=None, **options):
     log.say(f"{source.name}: {steps} steps an epoch, {epochs} epochs, into {output}/")
     settings = {**settings, "backend": keras.backend.backend()}
     record = {"settings": settings, "data": source.name, "class_names": names, **kind}
-    return fit(
-        model,
-        source.batches(),
-        output,
-        epochs,
-        steps,
-        record,
-        evaluator,
-        real_images=source.head(4),
-        build_untrained=lambda: build_model(settings, **kind),
-        save_every=settings["save_every"],
-        log=log,
-    )
+    more = {"save_every": settings["save_every"], "real_images": source.head(4), "log": log}
+    more["build_untrained"] = lambda: build_model(settings, **kind)
+    return fit(model, source.batches(), output, epochs, steps, record, evaluator, **more)
 
 
 def with_defaults(settings):
@@ -114,11 +89,11 @@ def with_defaults(settings):
     is_shipped = not (settings["images"] or settings["dataset"])
     preset = "sagan_photos_64" if settings["images"] else "sagan_fashion_mnist_32"
     preset = settings["preset"] or preset
-    known = {"ema_momentum": None, **preset_settings(preset, settings["recipe"])}
+    known = {"ema_momentum": None, **models.preset_settings(preset, settings["recipe"])}
     epochs = settings["epochs"] or (6 if is_shipped else 100)
     defaults = {
         "preset": preset,
-        "batch_size": PRESETS[preset]["batch_size"],
+        "batch_size": models.PRESETS[preset]["batch_size"],
         "epochs": epochs,
         "fid_images": 5000 if is_shipped else 1000,
         "fid_every": -(-epochs // 5),
@@ -130,15 +105,15 @@ def with_defaults(settings):
 def build_model(settings, channels, num_classes):
     """Returns the compiled model of settings, always with the same weights."""
     changes = {name: settings[name] for name in (*NETWORKS, "seed")}
-    preset, size = preset_settings(settings["preset"], settings["recipe"]), settings["image_size"]
-    if size != preset["image_size"]:
+    preset, size = (settings["preset"], settings["recipe"]), settings["image_size"]
+    if size != models.preset_settings(*preset)["image_size"]:
         changes["attention_resolutions"] = (min(32, size // 2),)
     changes |= {"channels": channels, "num_classes": num_classes}
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(settings["precision"])
     try:
         keras.utils.set_random_seed(settings["seed"])
-        model = SAGAN.from_preset(settings["preset"], settings["recipe"], **changes)
+        model = models.SAGAN.from_preset(*preset, **changes)
         model.compile()
     finally:
         keras.config.set_dtype_policy(policy)
@@ -154,20 +129,13 @@ def evaluator_for(model, settings, source, log):
     if not is_asked_for and not getattr(extractor, "is_at_hand", True):
         log.say("No FID is measured: it needs --inception, or --inception-sha256.")
         return None
-    metric = FrechetInceptionDistance(extractor, batch_size=250)
+    metric = metrics.FrechetInceptionDistance(extractor, batch_size=250)
     # This loads the network, which may fail, before anything is trained.
     log.say(f"The FID looks through {metric.protocol['feature_extractor']}")
     real, _ = source.head(settings["fid_images"])
-    return FIDEvaluator(
-        metric,
-        real,
-        len(real),
-        settings["fid_every"],
-        batch_size=250,
-        seed=settings["seed"],
-        dataset=source.name,
-        split=f"{len(real)} images, {source.chosen}",
-    )
+    common = {"batch_size": 250, "seed": settings["seed"], "dataset": source.name}
+    common["split"] = f"{len(real)} images, {source.chosen}"
+    return callbacks.FIDEvaluator(metric, real, len(real), settings["fid_every"], **common)
 
 
 def fit(
@@ -181,17 +149,14 @@ def fit(
     real_images=(None, None),
     build_untrained=None,
     save_every=None,
-    callbacks=(),
+    others=(),
     log=None,
 ):
     """Trains any model on any data in a folder, as `train` does; the same call again resumes.
 
     Args:
-        model: A compiled `SAGAN`.
-        dataset: What `SAGAN.fit` takes, such as a data set of `keras_sagan.data`.
+        model, dataset, epochs, steps_per_epoch: A compiled `SAGAN`, and what its `fit` takes.
         output: String or path, the folder of the run.
-        epochs: Integer, in all.
-        steps_per_epoch: Integer.
         record: Dictionary, ready for JSON, that `run.json` begins with. Its `class_names`, a list
             of strings, are written beside samples. Defaults to `None`.
         evaluator: `FIDEvaluator`. Defaults to `None`.
@@ -200,7 +165,7 @@ def fit(
         build_untrained: Function that returns the model before training, for its FID.
             Defaults to `None`.
         save_every: Integer. Steps between checkpoints. Defaults to `None`: the end of an epoch.
-        callbacks: List of other callbacks. Defaults to `()`.
+        others: List of other callbacks. Defaults to `()`.
         log: As of `train`.
 
     Returns:
@@ -209,8 +174,7 @@ def fit(
     Raises:
         KeyboardInterrupt: After Ctrl-C, when the run is saved.
         ValueError: If training stopped at a loss or a weight that isn't finite.
-        RuntimeError: If another process trains in the folder.
-        OSError: If the folder can't be written.
+        RuntimeError, OSError: As of `train`.
     """
     output, log = Path(output), log or Log(["fit"])
     log.folder = output
@@ -219,29 +183,23 @@ def fit(
     place = locked(output) if is_first else tempfile.TemporaryDirectory()
     with place as folder:
         folder = Path(folder)
-        checkpoint = TrainingCheckpoint(output / "checkpoints", every_steps=save_every)
+        checkpoint = callbacks.TrainingCheckpoint(output / "checkpoints", every_steps=save_every)
         evaluators = [evaluator] if evaluator else []
-        history = RunHistory(output / "history.json", evaluators)
+        history = callbacks.RunHistory(output / "history.json", evaluators)
         writer = RecordWriter(folder, record or {}, log)
-        stop, names = StopOnNonFinite(), writer.content.get("class_names")
+        stop, names = callbacks.StopOnNonFinite(), writer.content.get("class_names")
         figures = []
         if model.attention_gammas():
-            images, labels = real_images
-            labels = labels if model.num_classes else None
-            figures = [AttentionFigure(folder, 4, 3, names, real_images=images, real_labels=labels)]
-        parts = [stop, AttentionMonitor(), CollapseMonitor()]
-        parts += [SampleGrid(folder, class_names=names, gif=True), *figures, *evaluators]
+            labels = real_images[1] if model.num_classes else None
+            real = {"real_images": real_images[0], "real_labels": labels}
+            figures = [callbacks.AttentionFigure(folder, class_names=names, **real)]
+        parts = [stop, callbacks.AttentionMonitor(), callbacks.CollapseMonitor()]
+        parts += [callbacks.SampleGrid(folder, class_names=names, gif=True), *figures, *evaluators]
         # The checkpoint comes last: all before it is done then.
-        parts += [*callbacks, writer, history, checkpoint]
-        verbose = "auto" if is_first else 0
+        parts += [*others, writer, history, checkpoint]
+        length = {"epochs": epochs, "steps_per_epoch": steps_per_epoch}
         try:
-            model.fit(
-                dataset,
-                epochs=epochs,
-                steps_per_epoch=steps_per_epoch,
-                callbacks=parts,
-                verbose=verbose,
-            )
+            model.fit(dataset, **length, callbacks=parts, verbose="auto" if is_first else 0)
         except KeyboardInterrupt as error:
             if not (step := int(model.steps.numpy())):
                 raise
@@ -330,26 +288,19 @@ def locked(folder):
                 f"--output must be a folder that no other process trains in. Received: {folder}"
             ) from None
         except (ImportError, OSError):
-            pass  # The system, or its file system, has no such locks.
+            pass  # There are no such locks here.
         yield folder
 
 
 def read_record(folder):
-    """Returns what a run's `run.json` says, or an empty dictionary where there is none.
-
-    Raises:
-        ValueError: If the file is damaged.
-    """
+    """Returns what a run's `run.json` says, or an empty dictionary where there is none."""
     path = Path(folder) / "run.json"
     if not path.exists():
         return {}
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return {**json.loads(path.read_text(encoding="utf-8"))}
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: remove it. ({error})") from error
-    if not isinstance(known, dict):
-        raise ValueError(f"{path} is damaged: remove it. It must hold a JSON object.")
-    return known
 
 
 def newest_step(output):

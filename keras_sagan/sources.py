@@ -5,22 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_sagan.data import (
-    FASHION_MNIST_CLASSES,
-    load_fashion_mnist,
-    load_image_folder,
-    load_tfds,
-    make_dataset,
-    pad_to_32,
-    spread_indices,
-    steps_per_epoch,
-)
-from keras_sagan.metrics import (
-    TFGAN_INCEPTION_HANDLE,
-    GreyClassifierFeatures,
-    KerasInceptionV3,
-    TFGANInception,
-)
+from keras_sagan import data, metrics
 
 __all__ = []  # For the package alone: nothing of it is in the reference.
 
@@ -40,14 +25,9 @@ class Source(NamedTuple):
 
 
 def open_source(settings, image_size, batch_size, say=print, trained_on=None):
-    """Returns the `Source` that options ask for, and says which files can't be read.
+    """Returns the `Source` that the options of `DATA` ask for, and says which files can't be read.
 
-    Args:
-        settings: Dictionary with the options of `keras_sagan.options.DATA` and `seed`.
-        image_size: Integer, pixels.
-        batch_size: Integer.
-        say: Function that prints a line.
-        trained_on: String, the name of the images that a run was trained on, where it is known.
+    `trained_on` is the name of the images that a run was trained on, where it is known.
     """
     images, dataset, data_dir = (settings[x] for x in ("images", "dataset", "data_dir"))
     for option in ("images", "dataset", "data_dir"):
@@ -66,7 +46,7 @@ def open_source(settings, image_size, batch_size, say=print, trained_on=None):
     if images:
         channels, by_folder = (1 if settings["grey"] else 3), settings["labels_from_folders"]
         with warnings.catch_warnings(record=True) as caught:
-            found = load_image_folder(images, image_size, channels, by_folder)
+            found = data.load_image_folder(images, image_size, channels, by_folder)
         for warning in caught:
             say(str(warning.message))
         if found.broken:
@@ -76,30 +56,31 @@ def open_source(settings, image_size, batch_size, say=print, trained_on=None):
     else:
         name = "Fashion-MNIST, test" if data_dir is None else "Fashion-MNIST, train"
         if trained_on not in (None, name):
-            text = f"The run was trained on {trained_on}: give its --images or --dataset."
-            raise ValueError(text)
+            raise ValueError(
+                f"The run was trained on {trained_on}: give its --images or --dataset."
+            )
         if image_size != 32:
             raise ValueError("The embedded images are of 32 pixels: give --images or --dataset.")
-        pixels, labels = load_fashion_mnist(data_dir, "test" if data_dir is None else "train")
-        pixels, names = pad_to_32(pixels), FASHION_MNIST_CLASSES
+        pixels, labels = data.load_fashion_mnist(data_dir, "test" if data_dir is None else "train")
+        pixels, names = data.pad_to_32(pixels), data.FASHION_MNIST_CLASSES
 
     def head(count):  # A folder stands class by class.
-        chosen = spread_indices(count, len(pixels))
+        chosen = data.spread_indices(count, len(pixels))
         return pixels[chosen], None if labels is None else labels[chosen]
 
     def batches():
-        return make_dataset(pixels, labels, batch_size, seed=settings["seed"])
+        return data.make_dataset(pixels, labels, batch_size, seed=settings["seed"])
 
-    steps = steps_per_epoch(len(pixels), batch_size)
+    steps = data.steps_per_epoch(len(pixels), batch_size)
     return Source(name, names, pixels.shape[-1], steps, batches, head, "evenly spread")
 
 
 def _tfds(name, split, batch_size, common):
-    dataset, info = load_tfds(name, split, batch_size=batch_size, **common)
+    dataset, info = data.load_tfds(name, split, batch_size=batch_size, **common)
 
     def head(count):
         count = min(count, info.num_images)
-        batches, _ = load_tfds(name, split, batch_size=count, shuffle=False, **common)
+        batches, _ = data.load_tfds(name, split, batch_size=count, shuffle=False, **common)
         batch = next(iter(batches))
         parts = (batch, None) if info.num_classes is None else batch
         return [None if part is None else np.asarray(part) for part in parts]
@@ -115,7 +96,9 @@ def extractor_for(image_shape, settings, name=None):
         is_small_and_grey = image_shape[-1] == 1 and image_shape[0] in (28, 32)
         name = "grey" if is_small_and_grey and inception is None else "tfgan"
     if name == "tfgan":
-        return TFGANInception(inception or TFGAN_INCEPTION_HANDLE, settings["inception_sha256"])
+        return metrics.TFGANInception(
+            inception or metrics.TFGAN_INCEPTION_HANDLE, settings["inception_sha256"]
+        )
     if inception is not None:
         raise ValueError(f"--inception goes with --extractor tfgan. Received: {name}")
-    return GreyClassifierFeatures() if name == "grey" else KerasInceptionV3()
+    return metrics.GreyClassifierFeatures() if name == "grey" else metrics.KerasInceptionV3()

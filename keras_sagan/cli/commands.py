@@ -6,22 +6,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_sagan import metrics, models
+from keras_sagan import run as runs
+from keras_sagan import visualization as draw
 from keras_sagan.checks import check_integer
 from keras_sagan.image_files import read_image
-from keras_sagan.metrics import FolderImages, evaluate_generator, evaluate_images
 from keras_sagan.metrics.report import package_versions
-from keras_sagan.models import SAGAN, export_generator
 from keras_sagan.options import TRAIN
-from keras_sagan.run import read_record
-from keras_sagan.run import train as train_run
 from keras_sagan.sources import extractor_for, open_source
-from keras_sagan.visualization import (
-    draw_attention,
-    draw_interpolation,
-    draw_truncation,
-    sample_grid,
-    save_image,
-)
 from keras_sagan.visualization.classes import names_of
 from keras_sagan.visualization.query_points import check_images_count, check_points_count
 
@@ -36,7 +28,7 @@ def run(log, settings):
 
 
 def train(log, settings):
-    train_run(log, **{name: settings[name] for name in TRAIN})
+    runs.train(log, **{name: settings[name] for name in TRAIN})
 
 
 def sample(log, settings):
@@ -59,20 +51,21 @@ def sample(log, settings):
         if settings["truncation"] is not None:
             raise ValueError("--kind truncation shows several: it doesn't go with --truncation.")
         if labels is not None and rows > columns:
-            raise ValueError(
-                f"--columns must be at least the {rows} of --classes. Received: {columns}"
-            )
+            text = f"--columns must be at least the {rows} of --classes. Received: {columns}"
+            raise ValueError(text)
         labels = labels and [labels[column * rows // columns] for column in range(columns)]
-        draw_truncation(model, path, columns=columns, labels=labels, seed=settings["seed"])
+        draw.draw_truncation(model, path, columns=columns, labels=labels, seed=settings["seed"])
     elif kind == "grid":
         ids = None if labels is None else np.repeat(labels, columns)
         images = model.generate(rows * columns, ids, **common)
         shown = None if labels is None else names_of(labels, names, model.num_classes)
-        save_image(path, sample_grid(images, shown, rows=rows, columns=columns))
+        draw.save_image(path, draw.sample_grid(images, shown, rows=rows, columns=columns))
     else:
         if kind == "classes" and ends is None:
             ends = [*labels[1:], labels[0]]
-        draw_interpolation(model, path, rows, columns, labels, ends, class_names=names, **common)
+        draw.draw_interpolation(
+            model, path, rows, columns, labels, ends, class_names=names, **common
+        )
     log.say(path)
 
 
@@ -99,11 +92,13 @@ def attention(log, settings):
         images, labels = source.head(count)
         labels = labels if model.num_classes else None
         name = "attention_discriminator"
-        paths = draw_attention(model, output, images, labels, name=name, **common)
+        paths = draw.draw_attention(model, output, images, labels, name=name, **common)
     elif settings["images"] or settings["dataset"]:
         raise ValueError("--images and --dataset go with --discriminator: G makes its own images.")
     else:
-        paths = draw_attention(model, output, num_images=count, seed=settings["seed"], **common)
+        paths = draw.draw_attention(
+            model, output, num_images=count, seed=settings["seed"], **common
+        )
     for path in paths.values():
         log.say(path)
 
@@ -116,22 +111,22 @@ def evaluate(log, settings):
     path = settings["output"] and Path(settings["output"])
     common = {name: settings[name] for name in ("metrics", "batch_size", "seed", "cache_dir")}
     held_out = settings["held_out"]
-    common["held_out"] = held_out and FolderImages(held_out, batch_size)
+    common["held_out"] = held_out and metrics.FolderImages(held_out, batch_size)
     if run is None:
         for option in ("raw_weights", "standing_passes", "truncation"):
             if settings[option]:
                 raise ValueError(f"--{option.replace('_', '-')} goes with a run alone.")
-        images = FolderImages(generated, batch_size)
+        images = metrics.FolderImages(generated, batch_size)
         shape, known, num_classes = read_image(images.paths[0]).shape, {}, None
-        measure, count = evaluate_images, settings["num_images"] or images.num_images
+        measure, count = metrics.evaluate_images, settings["num_images"] or images.num_images
         what = {"images": images, "num_images": settings["num_images"], "name": images.folder.name}
     else:
         model, known = load_run(run, is_any=True)
         path = path or beside(run) / "report.json"
-        is_sagan = isinstance(model, SAGAN)
+        is_sagan = isinstance(model, models.SAGAN)
         shape = model.image_shape if is_sagan else model.output_shape[1:]
         num_classes = model.num_classes if is_sagan else len(model.inputs) - 1
-        measure, count = evaluate_generator, settings["num_images"] or 5000
+        measure, count = metrics.evaluate_generator, settings["num_images"] or 5000
         what = {name: settings[name] for name in ("labels", "standing_passes", "truncation")}
         what |= {"model": model, "num_images": count, "use_ema": not settings["raw_weights"]}
     if path and path.is_dir():
@@ -145,7 +140,7 @@ def evaluate(log, settings):
     elif settings["images"] or settings["dataset"]:
         raise ValueError("--reference stands in place of --images and --dataset.")
     elif not reference.endswith(".npz"):
-        reference = FolderImages(reference, batch_size)
+        reference = metrics.FolderImages(reference, batch_size)
         common["dataset"] = reference.folder.name
     extractor = extractor_for(shape, settings, settings["extractor"])
     report = measure(reference=reference, feature_extractor=extractor, **what, **common)
@@ -160,7 +155,7 @@ def evaluate(log, settings):
 def export(log, settings):
     model, _ = load_run(settings["run"])
     output = settings["output"] or beside(settings["run"]) / "export"
-    files = export_generator(model, output, settings["formats"], seed=settings["seed"])
+    files = models.export_generator(model, output, settings["formats"], seed=settings["seed"])
     for name, (path, difference) in files.items():
         log.say(f"{name}: {path}, largest difference of a pixel {difference:.1e}")
 
@@ -171,34 +166,25 @@ def beside(run):
 
 
 def load_run(path, is_any=False):
-    """Loads a model from a run's folder or a `.keras` file; with `is_any`, one of any class.
-
-    Returns:
-        Tuple of the model and what `run.json` beside it says, or an empty dictionary.
-
-    Raises:
-        ValueError: If there is no model, or none that can be loaded here.
-    """
+    """Returns the model of a folder or a `.keras` file, and what `run.json` beside it says."""
     path = Path(path) / "model.keras" if os.path.isdir(path) else Path(path)
     if not path.exists():
         raise ValueError(f"There is no model at {path}; `keras-sagan train` makes one.")
-    known = read_record(path.parent)
+    known = runs.read_record(path.parent)
     try:
         model = keras.saving.load_model(path)
     except (MemoryError, PermissionError):
         raise
-    except TypeError as error:  # A class that this process doesn't know.
-        reason = str(error).rpartition("Exception encountered: ")[2].partition("\n")[0]
-        raise ValueError(
-            f"{path} can't be loaded from the command line: {reason} A model with classes of "
-            "its own is loaded in a script that imports them."
-        ) from error
     except Exception as error:  # Each kind of damage has an error class of its own.
-        raise ValueError(
-            f"{path} can't be loaded: it is damaged, or Keras didn't save it. Copy "
-            "it again, or remove it and give the run's `keras-sagan train` command again, which "
-            f"writes it from the newest checkpoint. ({type(error).__name__}: {error})"
-        ) from error
-    if not (is_any or isinstance(model, SAGAN)):
+        reason = (
+            "it is damaged, or Keras didn't save it. Copy it again, or remove it and give the "
+            "run's `keras-sagan train` command again, which writes it from the newest checkpoint. "
+            f"({type(error).__name__}: {error})"
+        )
+        if isinstance(error, TypeError):  # A class that this process doesn't know.
+            reason = str(error).rpartition("Exception encountered: ")[2].partition("\n")[0]
+            reason += " A model with classes of its own is loaded in a script that imports them."
+        raise ValueError(f"{path} can't be loaded: {reason}") from error
+    if not (is_any or isinstance(model, models.SAGAN)):
         raise ValueError(f"{path} holds a {type(model).__name__}, and not a SAGAN.")
     return model, known

@@ -12,7 +12,6 @@ import sys
 
 from keras_sagan import options, quiet
 from keras_sagan.log import Log
-from keras_sagan.options import Help
 from keras_sagan.version import __version__
 
 EPILOG = """A round on the images that ship with the package:
@@ -83,8 +82,7 @@ def build_parser(config=None):
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for name, (_, text) in COMMANDS.items():
         short = text[0].lower() + text[1:].rstrip(".")
-        command = commands.add_parser(name, help=short, description=text, formatter_class=Help)
-        fill(command, name)
+        fill(command := commands.add_parser(name, help=short, description=text), name)
         if name == "train":
             command.set_defaults(**config or {})
     return parser
@@ -102,12 +100,7 @@ def fill(parser, name):
 
 
 def select_backend(name):
-    """Imports Keras on a backend, without the log lines of TensorFlow.
-
-    Raises:
-        ValueError: If Keras runs on another backend already.
-        ImportError: If the backend isn't installed.
-    """
+    """Imports Keras on a backend, or raises where it isn't installed or Keras runs on another."""
     if name is not None and "keras" not in sys.modules:
         if importlib.util.find_spec(name) is None:
             raise ImportError(f"--backend {name} needs a package. Run: pip install {name}")
