@@ -101,7 +101,7 @@ def medians(runs):
 
 def run_example(form, arguments):
     with tempfile.TemporaryDirectory() as workdir:
-        arguments = ["--workdir", workdir, *arguments]
+        arguments = ["--output", workdir, *arguments]
         return common.in_new_process(__file__, "--first_step", form, repr(time.time()), *arguments)
 
 

@@ -17,19 +17,17 @@ from pathlib import Path
 import numpy as np
 
 from keras_sagan import metrics, visualization
-from keras_sagan.cli.log import Log
-from keras_sagan.cli.main import evaluate, evaluate_arguments
-from keras_sagan.cli.sources import load_run
+from keras_sagan.cli.commands import evaluate, load_run
+from keras_sagan.cli.main import fill
+from keras_sagan.log import Log
 from keras_sagan.metrics.images import GeneratedImages
 
 GRID_IMAGES = 60
 
 
 def parse_arguments(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    evaluate_arguments(parser)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    fill(parser, "evaluate")
     parser.set_defaults(output="runs/evaluation")
     return parser.parse_args(arguments)
 
@@ -137,13 +135,13 @@ def main(arguments=None):
     settings = parse_arguments(arguments)
     workdir = Path(settings.output)
     settings.output = str(workdir / "report.json")
-    settings.log = Log(None, ["examples/evaluate.py", *(arguments or sys.argv[1:])])
+    log = Log(["examples/evaluate.py", *(arguments or sys.argv[1:])])
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        text = page(evaluate(settings), some_images(settings))
+        text = page(evaluate(log, vars(settings)), some_images(settings))
         (workdir / "report.html").write_text(text, encoding="utf-8")
     except Exception as error:
-        sys.exit(f"evaluate.py: {settings.log.failed(error)}")
+        sys.exit(f"evaluate.py: {log.failed(error)}")
     print(f"report.html is in {workdir}/")
 
 

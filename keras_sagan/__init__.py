@@ -6,23 +6,23 @@ It has layers for any GAN, and a model that trains with `fit`.
 import os
 import sys
 
-from keras_sagan import quiet  # noqa: F401  # First of all, before Keras is imported.
+from keras_sagan import quiet
+from keras_sagan.version import __version__
 
 if "tensorflow" not in sys.modules:  # On some CPUs this halves the time of a training step.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-# isort: split
-from keras_sagan import callbacks, data, layers, losses, metrics, models, visualization
-from keras_sagan.layers import (
-    ConditionalBatchNorm,
-    SelfAttention2D,
-    SNConv2D,
-    SNDense,
-    SNEmbedding,
-)
-from keras_sagan.metrics import FrechetInceptionDistance
-from keras_sagan.models import SAGAN, build_discriminator, build_generator
-from keras_sagan.version import __version__
+if not quiet.IS_COMMAND:  # The command imports Keras when it knows which backend.
+    from keras_sagan import callbacks, data, layers, losses, metrics, models, visualization
+    from keras_sagan.layers import (
+        ConditionalBatchNorm,
+        SelfAttention2D,
+        SNConv2D,
+        SNDense,
+        SNEmbedding,
+    )
+    from keras_sagan.metrics import FrechetInceptionDistance
+    from keras_sagan.models import SAGAN, build_discriminator, build_generator
 
 __all__ = [
     "ConditionalBatchNorm",

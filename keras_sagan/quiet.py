@@ -1,7 +1,7 @@
 """Hides TensorFlow's log lines from users of the command line.
 
 TensorFlow ignores its own setting, `TF_CPP_MIN_LOG_LEVEL`, during import, so standard error is
-redirected to nowhere until Keras is imported. The setting then defaults to 3; 0 shows every line.
+redirected to nowhere while Keras is imported. The setting then defaults to 3; 0 shows every line.
 Nothing changes for programs that import the package.
 """
 
@@ -14,16 +14,19 @@ __all__ = []  # For the command alone: nothing of it is in the reference.
 NAMES = ("keras-sagan", "keras-sagan.exe")
 
 
-def is_command():
-    """Returns whether this is `keras-sagan` or `python -m keras_sagan`."""
+def _is_command():
     program = (getattr(sys, "argv", None) or [""])[0]
     is_module = program == "-m" and "keras_sagan" in sys.orig_argv
     return is_module or os.path.basename(program) in NAMES
 
 
+IS_COMMAND = _is_command()
+"""Whether this process is `keras-sagan` or `python -m keras_sagan`."""
+
+
 def import_quietly():
-    """Imports Keras and its backend without standard error."""
-    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
+    """Imports Keras and its backend, for the command without standard error."""
+    if not IS_COMMAND or os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         return
     for name in ("absl", "tensorflow"):  # Python's own, such as warnings of retracing.
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -33,12 +36,11 @@ def import_quietly():
         return
     try:
         os.dup2(nowhere, 2)
-        import keras  # noqa: F401
+        import keras
+
+        # On every backend Keras imports TensorFlow where it is installed, when it saves or loads.
+        keras.saving.serialize_keras_object(keras.dtype_policies.get("float32"))
     finally:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
-
-
-if is_command():
-    import_quietly()

@@ -79,6 +79,24 @@ PRESETS = {
         },
         "recipes": {"official": {}},
     },
+    "sagan_photos_64": {
+        "description": "Any images at 64 pixels, with or without classes: half the paper's width.",
+        "batch_size": 32,
+        "settings": {
+            "image_size": 64,
+            "base_filters": 32,
+            "latent_dim": 128,
+            "num_classes": None,
+            "attention_resolutions": (32,),
+            "batch_norm": {"momentum": 0.99},
+            "ema_momentum": 0.999,
+            "g_learning_rate": 1e-4,
+            "d_learning_rate": 4e-4,
+            "beta_1": 0.0,
+            "beta_2": 0.999,
+        },
+        "recipes": {"official": {}},
+    },
 }
 
 

@@ -9,7 +9,7 @@ import startup
 
 @pytest.mark.slow
 def test_every_part_of_a_start_is_seen_and_the_record_keeps_what_is_promised():
-    product = startup.run_example("SAGAN", ["--base_filters", "4", "--batch_size", "8"])
+    product = startup.run_example("SAGAN", ["--base-filters", "4", "--batch-size", "8"])
     record = json.loads((common.RESULTS / "startup.json").read_text())
     for form in startup.FORMS:
         assert product["seconds"].keys() == record["first_step_seconds"][form].keys()

@@ -74,7 +74,7 @@ def test_train_leaves_pictures_and_goes_on(run):
         assert picture.n_frames == 3
     known = json.loads((run / "run.json").read_text())
     assert known["class_names"][9] == "Ankle boot" and known["data"] == "Fashion-MNIST, test"
-    record = json.loads((run / "fid.json").read_text())
+    record = known["fid"]
     assert record["by_epoch"] and record["protocol"]["reference"] == "Fashion-MNIST, test"
     assert record["protocol"]["reference_split"].endswith(" images, evenly spread")
     assert "grey_classifier sha256:" in record["protocol"]["feature_extractor"]
@@ -86,7 +86,7 @@ def test_a_resumed_run_has_the_metrics_of_all_epochs(run):
     assert [epoch for epoch, _ in history["d_loss"]] == [1, 2]
     (fid,) = (name for name in history if name.startswith("fid"))
     assert [epoch for epoch, _ in history[fid]] == [0, 1, 2]
-    by_epoch = json.loads((run / "fid.json").read_text())["by_epoch"]
+    by_epoch = json.loads((run / "run.json").read_text())["fid"]["by_epoch"]
     assert by_epoch == history[fid]
 
 
@@ -95,7 +95,7 @@ def test_the_log_of_a_run_has_its_commands_epochs_and_end(run):
     text = (run / "keras_sagan.log").read_text()
     assert text.count("keras-sagan train --output") == 2
     assert "python 3." in text and "epoch 1: " in text and "epoch 2: " in text
-    assert "Stopped after step 3" in text and "Pictures and model.keras are in" in text
+    assert "Stopped after step 3" in text and "Pictures, model.keras and run.json are in" in text
 
 
 def files_of(folder):
@@ -119,9 +119,11 @@ def test_the_same_command_leaves_a_finished_run_alone(run, train_options, capsys
     [
         (["--base-filters", "8"], "of base_filters=4, and base_filters=8"),
         (["--seed", "3"], "of seed=0, and seed=3"),
-        (["--base-filters", "8", "--epochs", "3"], "must be of the same architecture"),
+        (["--base-filters", "8", "--epochs", "3"], "of base_filters=4, and base_filters=8"),
+        (["--precision", "mixed_bfloat16", "--epochs", "3"], "of precision='float32', and"),
+        (["--g-learning-rate", "0.1", "--epochs", "3"], "of g_learning_rate=0.0004, and"),
+        (["--ema-momentum", "0.9", "--epochs", "3"], "of ema_momentum=0.99, and"),
         (["--fid-images", "1", "--epochs", "3"], "`num_images` must be an integer of at least 2"),
-        (["--fid-images", "-3", "--epochs", "3"], "`fid_images` must be an integer of at least 0"),
         (["--images", "nowhere", "--epochs", "3"], "`directory` must be a folder"),
         (["--recipe", "none", "--epochs", "3"], "`recipe` must be one of"),
     ],
@@ -132,6 +134,21 @@ def test_what_is_refused_leaves_the_run_as_it_is(run, train_options, changes, me
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert files_of(run) == before
+
+
+@pytest.mark.slow
+def test_the_record_of_a_run_is_a_config(run, tmp_path, capsys):
+    before = files_of(run)
+    assert main(["train", "--config", str(run / "run.json")]) == 0
+    assert f"The run in {run}/ is finished" in capsys.readouterr().out
+    options = ["--config", str(run / "run.json"), "--output", str(tmp_path), "--epochs", "1"]
+    assert main(["train", *options, "--precision", "mixed_bfloat16", "--seed", "3"]) == 0
+    known, new = (json.loads((x / "run.json").read_text())["settings"] for x in (run, tmp_path))
+    changes = {"output": str(tmp_path), "epochs": 1, "precision": "mixed_bfloat16", "seed": 3}
+    assert new == {**known, **changes} and files_of(run) == before
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    assert model.dtype_policy.name == "mixed_bfloat16"
+    assert keras.config.dtype_policy().name == "float32"
 
 
 @pytest.mark.slow
@@ -291,7 +308,7 @@ def test_a_folder_of_images_without_classes(tmp_path, capsys):
         Image.fromarray(pixels).save(tmp_path / f"{index}.png")
     (tmp_path / "broken.png").write_bytes(b"")
     output = tmp_path / "run"
-    options = ["--base-filters", "4", "--batch-size", "4", "--epochs", "1", "--fid-images", "0"]
+    options = ["--base-filters", "8", "--batch-size", "4", "--epochs", "1", "--fid-images", "0"]
     options += ["--images", str(tmp_path), "--output", str(output)]
     assert main(["train", *options]) == 0
     assert f"{tmp_path}/broken.png" in capsys.readouterr().out
@@ -336,7 +353,7 @@ def test_errors_are_one_line(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err.startswith("keras-sagan: There is no model at ")
     assert main(["train", "--images", "a", "--dataset", "b"]) == 1
     assert "can't both be given" in capsys.readouterr().err
-    for option, needed in (("--grey", "images"), ("--data-dir=a", "dataset")):
+    for option, needed in (("--grey", "images"), ("--split=a", "dataset")):
         assert main(["train", option]) == 1
         assert f" goes with --{needed} alone." in capsys.readouterr().err
     assert main(["train", "--image-size", "64", "--output", str(tmp_path)]) == 1
@@ -420,7 +437,7 @@ def test_whatever_goes_wrong_is_one_line_and_a_log(error, line, tmp_path, capsys
     def fail(path):
         raise error
 
-    monkeypatch.setattr("keras_sagan.cli.pictures.load_run", fail)
+    monkeypatch.setattr("keras_sagan.cli.commands.load_run", fail)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert main(["sample", "any"]) == 1
@@ -526,7 +543,7 @@ def test_ctrl_c(monkeypatch, capsys):
     def stop(settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("keras_sagan.cli.pictures.load_run", stop)
+    monkeypatch.setattr("keras_sagan.cli.commands.load_run", stop)
     assert main(["sample", "any"]) == 130
     assert "Stopped." in capsys.readouterr().err
 
@@ -536,10 +553,11 @@ def test_ctrl_c(monkeypatch, capsys):
 def test_python_m_has_no_lines_of_tensorflow(level, is_quiet):
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     environment |= {} if level is None else {"TF_CPP_MIN_LOG_LEVEL": level}
-    command = [sys.executable, "-m", "keras_sagan", "--version"]
+    command = [sys.executable, "-m", "keras_sagan", "sample", "nowhere"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0 and done.stdout.startswith("keras_sagan 0.")
-    assert done.stderr == "" or not is_quiet
+    assert done.returncode == 1 and done.stdout == ""
+    assert "keras-sagan: There is no model at nowhere" in done.stderr.splitlines()[-1]
+    assert done.stderr.count("\n") == 1 or not is_quiet
     assert "oneDNN" in done.stderr or is_quiet
 
 

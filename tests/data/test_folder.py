@@ -10,9 +10,9 @@ import pytest
 
 from keras_sagan import image_files
 from keras_sagan.cli.main import build_parser
-from keras_sagan.cli.sources import open_source
 from keras_sagan.data import load_image_folder
 from keras_sagan.metrics import FolderImages
+from keras_sagan.sources import open_source
 
 Image = pytest.importorskip("PIL.Image")
 features = pytest.importorskip("PIL.features")
@@ -100,7 +100,8 @@ def test_transparency_orientation_and_animations(tmp_path):
 def command_line(folder, *options):
     """The images of a folder as a command opens it."""
     arguments = ["train", "--images", str(folder), "--output", "any", *options]
-    return open_source(build_parser().parse_args(arguments), image_size=4, batch_size=1)
+    settings = vars(build_parser().parse_args(arguments))
+    return open_source(settings, image_size=4, batch_size=1)
 
 
 HIDDEN = [".ipynb_checkpoints", "__MACOSX", "@eaDir", ".AppleDouble", ".git", "$RECYCLE.BIN"]

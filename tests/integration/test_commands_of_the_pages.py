@@ -24,9 +24,7 @@ SMALL = {
     "keras-sagan attention": "--num-images 1",
     "keras-sagan evaluate": "--num-images 12",
     "keras-sagan export": "--formats onnx",
-    "python examples/evaluate.py": "--num_images 24",
-    "python examples/image_folder.py": "--epochs 1 --fid_images 4 --batch_size 6 --base_filters 8"
-    " --image_size 16",
+    "python examples/evaluate.py": "--num-images 24",
 }
 # Those that another test runs too, that need processes of their own, or are the tests.
 ELSEWHERE = {
@@ -78,7 +76,7 @@ def folder(tmp_path_factory):
     save_stand_in(path / "models" / "tfgan_inception")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
-        patch.setattr(data, "load_fashion_mnist", lambda: (images, labels))
+        patch.setattr(data, "load_fashion_mnist", lambda *x: (images, labels))
         # Few steps are made here, and tracing takes longer than they.
         compiled = functools.partialmethod(SAGAN.compile, run_eagerly=True)
         patch.setattr(SAGAN, "compile", compiled)

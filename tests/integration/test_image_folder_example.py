@@ -9,7 +9,7 @@ import pytest
 from example_scripts import load_example
 from inception_stand_in import save_stand_in
 
-from keras_sagan import SAGAN
+from keras_sagan import SAGAN, cli
 from keras_sagan.data import load_fashion_mnist
 
 Image = pytest.importorskip("PIL.Image")
@@ -36,37 +36,38 @@ def eager(monkeypatch):
 @pytest.mark.slow
 def test_a_run_and_going_on(photos, tmp_path, capsys, eager):
     def run(*arguments):
-        load_example("image_folder").main([*map(str, arguments)])
+        assert load_example("image_folder").main([*map(str, arguments)]) == 0
         return capsys.readouterr().out
 
-    small = ["--image_size", 32, "--channels", 1, "--base_filters", 4, "--batch_size", 16]
-    common = ["--images", photos, "--labels_from_folders", "--fid_images", 40, *small]
-    output = run(*common, "--epochs", 1, "--workdir", tmp_path)
-    assert "48 images of 32 pixels" in output
+    small = ["--image-size", 32, "--grey", "--base-filters", 4, "--batch-size", 16]
+    common = ["--images", photos, "--labels-from-folders", "--fid-images", 40, *small]
+    common += ["--output", tmp_path]
+    output = run(*common, "--epochs", 1)
     assert "1 files can't be read" in output and f"{photos}/a/cut.jpg" in output
     names = "attention_epoch_001", "attention_epoch_001_discriminator", "curves"
     for name in ("samples_epoch_000", "samples_epoch_001", *names):
         assert (tmp_path / f"{name}.png").stat().st_size > 1000, name
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert results["steps"] == 3 and len(results["broken"]) == 1
+    results = json.loads((tmp_path / "run.json").read_text())
+    assert results["steps"] == 3
+    assert results["class_names"] == sorted(x.name for x in photos.iterdir())
+    assert "a/cut.jpg: " in (tmp_path / "keras_sagan.log").read_text()
     assert [epoch for epoch, _ in results["fid"]["by_epoch"]] == [0, 1]
     assert all(np.isfinite(value) for _, value in results["fid"]["by_epoch"])
     protocol = results["fid"]["protocol"]
-    assert protocol["reference"] == f"folder {photos}, 32 pixels"
+    assert protocol["reference"] == f"folder {photos}"
     assert protocol["weights"] == "averaged (EMA)" and protocol["num_reference"] == 40
 
-    run(*common, "--epochs", 2, "--workdir", tmp_path)
-    results = json.loads((tmp_path / "results.json").read_text())
+    run(*common, "--epochs", 2)
+    results = json.loads((tmp_path / "run.json").read_text())
     assert results["steps"] == 6
     assert [epoch for epoch, _ in results["fid"]["by_epoch"]] == [0, 1, 2]
-    assert len((tmp_path / "log.csv").read_text().splitlines()) == 3
     history = json.loads((tmp_path / "history.json").read_text())["history"]
     assert [epoch for epoch, _ in history["d_loss"]] == [1, 2]
 
-    paths = [path for path in tmp_path.rglob("*") if path.is_file()]
-    before = {path: path.read_bytes() for path in paths}
-    assert "is finished. Give more --epochs" in run(*common, "--epochs", 2, "--workdir", tmp_path)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    before = (tmp_path / "run.json").read_bytes()
+    assert cli.main(["train", *map(str, common), "--epochs", "2"]) == 0  # It is the same run.
+    assert "is finished, and nothing was changed" in capsys.readouterr().out
+    assert (tmp_path / "run.json").read_bytes() == before
 
 
 @pytest.mark.slow
@@ -75,16 +76,15 @@ def test_color_images_of_another_power_of_two(tmp_path, capsys, eager):
     for index in range(4):
         pixels = rng.integers(0, 256, (70, 50 + 10 * index, 3), "uint8")
         Image.fromarray(pixels).save(tmp_path / f"{index}.png")
-    options = ["--images", tmp_path, "--workdir", tmp_path / "run", "--image_size", 16]
-    options += ["--base_filters", 8, "--batch_size", 2, "--epochs", 1, "--fid_images", 4]
+    options = ["--images", tmp_path, "--output", tmp_path / "run", "--image-size", 16]
+    options += ["--base-filters", 8, "--batch-size", 2, "--epochs", 1, "--fid-images", 4]
     save_stand_in(tmp_path / "inception")  # of the signature of TF-GAN's
     options += ["--inception", tmp_path / "inception"]
-    load_example("image_folder").main([*map(str, options)])
-    assert "4 images of 16 pixels" in capsys.readouterr().out
+    assert load_example("image_folder").main([*map(str, options)]) == 0
     for name in ("samples_epoch_001", "attention_epoch_001", "attention_epoch_001_discriminator"):
         with Image.open(tmp_path / "run" / f"{name}.png") as picture:
             assert np.ptp(np.asarray(picture.convert("RGB")), axis=-1).any(), name
-    fid = json.loads((tmp_path / "run" / "results.json").read_text())["fid"]
+    fid = json.loads((tmp_path / "run" / "run.json").read_text())["fid"]
     assert str(tmp_path / "inception") in fid["protocol"]["feature_extractor"]
     assert all(np.isfinite(value) for _, value in fid["by_epoch"])
     model = keras.saving.load_model(tmp_path / "run" / "model.keras")
@@ -93,6 +93,11 @@ def test_color_images_of_another_power_of_two(tmp_path, capsys, eager):
 
 def test_a_size_that_is_not_offered(capsys):
     with pytest.raises(SystemExit):
-        load_example("image_folder").main(["--images", "any", "--image_size", "48"])
+        load_example("image_folder").main(["--images", "any", "--image-size", "48"])
     error = capsys.readouterr().err
-    assert "argument --image_size: invalid choice: 48 (choose from 8, 16, 32, 64, 128" in error
+    assert "argument --image-size: invalid choice: 48 (choose from 8, 16, 32, 64, 128" in error
+
+
+def test_a_folder_must_be_given():
+    with pytest.raises(SystemExit, match="Give --images DIR"):
+        load_example("image_folder").main(["--epochs", "3"])

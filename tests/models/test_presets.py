@@ -15,6 +15,7 @@ def test_names_and_recipes():
         "sagan_imagenet_128": ["official", "paper", "tfgan", "biggan"],
         "sagan_cifar10_32": ["official"],
         "sagan_fashion_mnist_32": ["official"],
+        "sagan_photos_64": ["official"],
     }
 
 

@@ -1,5 +1,6 @@
-"""The log of a command, and the one line that reports an error."""
+"""The log of a run or a command, and the one line that reports an error."""
 
+import contextlib
 import os
 import platform
 import shlex
@@ -7,41 +8,30 @@ import tempfile
 import time
 import traceback
 import warnings
-from contextlib import contextmanager
-from pathlib import Path
 
-import keras
+__all__ = []  # For the package alone: nothing of it is in the reference.
 
-from keras_sagan.metrics.report import package_versions
-
-NAME = "keras_sagan.log"
 # Classes whose messages are written for users; for others the line names the class too.
 EXPLAINED = (ValueError, OSError, ImportError, RuntimeError)
 LONGEST = 700  # Characters of a message in the line; the log has all of it.
 
 
 class Log:
-    """Keeps a record of a command in a file of the run's folder.
+    """Keeps a record of a command in `keras_sagan.log` in the folder of its run.
 
     Only a folder that holds a run gets the file: until then the lines are kept in memory. If a
     command fails without such a folder, they go to a file in the temporary folder.
-
-    Args:
-        folder: String or path. The folder of the run, or `None` without one.
-        arguments: List of strings. The arguments of the command.
     """
 
-    def __init__(self, folder, arguments):
-        self.folder = None if folder is None else Path(folder)
-        self._lines, self._path = [], None
-        versions = ", ".join(f"{name} {value}" for name, value in package_versions().items())
-        self.write(f"{shlex.join(arguments)}\n{versions}, {platform.platform()}")
+    def __init__(self, arguments):
+        self.folder, self._lines, self._path = None, [], None
+        self.write(f"{shlex.join(arguments)}\n{platform.platform()}")
 
     def write(self, text):
         """Adds a text to the log, after the time."""
         self._lines.append(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
-        if self.folder is not None and os.path.exists(self.folder / "run.json"):
-            self._append(self.folder / NAME)
+        if self.folder is not None and os.path.exists(os.path.join(self.folder, "run.json")):
+            self._append(os.path.join(self.folder, "keras_sagan.log"))
 
     def say(self, text):
         """Prints a text, and adds it to the log."""
@@ -52,15 +42,13 @@ class Log:
         """Adds an error with its traceback, and returns one line about it that names the log."""
         self.write("".join(traceback.format_exception(error)).rstrip())
         if self._lines:
-            try:
+            with contextlib.suppress(OSError):  # The line is printed anyway.
                 handle, path = tempfile.mkstemp(".log", "keras_sagan_")
                 os.close(handle)
                 self._append(path)
-            except OSError:
-                pass  # The line is printed anyway.
         return one_line(error) + ("" if self._path is None else f" (log: {self._path})")
 
-    @contextmanager
+    @contextlib.contextmanager
     def with_warnings(self):
         """Adds the warnings that are shown meanwhile."""
         with warnings.catch_warnings():
@@ -74,24 +62,10 @@ class Log:
             yield
 
     def _append(self, path):
-        try:
+        with contextlib.suppress(OSError):
             with open(path, "a", encoding="utf-8") as file:
                 file.writelines(self._lines)
-        except OSError:
-            return
-        self._lines, self._path = [], path
-
-
-class EpochLog(keras.callbacks.Callback):
-    """Adds the metrics of each epoch to a `Log`."""
-
-    def __init__(self, log):
-        super().__init__()
-        self.log = log
-
-    def on_epoch_end(self, epoch, logs=None):
-        values = ", ".join(f"{name} {value:.5g}" for name, value in (logs or {}).items())
-        self.log.write(f"epoch {epoch + 1}: {values}")
+            self._lines, self._path = [], path
 
 
 def one_line(error):

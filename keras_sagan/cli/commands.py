@@ -1,0 +1,190 @@
+"""The commands; each is a few calls of the package's functions."""
+
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_sagan import metrics, models
+from keras_sagan import run as runs
+from keras_sagan import visualization as draw
+from keras_sagan.checks import check_integer
+from keras_sagan.image_files import read_image
+from keras_sagan.metrics.report import package_versions
+from keras_sagan.options import TRAIN
+from keras_sagan.sources import extractor_for, open_source
+from keras_sagan.visualization.classes import names_of
+from keras_sagan.visualization.query_points import check_images_count, check_points_count
+
+MAX_COLUMNS = 100  # A wider picture takes minutes, and few programs show it.
+
+
+def run(log, settings):
+    """Runs the command that was parsed to `settings`, a dictionary."""
+    log.folder = beside(settings["run"]) if settings.get("run") else settings["output"]
+    log.write(", ".join(map(" ".join, package_versions().items())))
+    globals()[settings["command"]](log, settings)
+
+
+def train(log, settings):
+    runs.train(log, **{name: settings[name] for name in TRAIN})
+
+
+def sample(log, settings):
+    columns, kind = settings["columns"], settings["kind"]
+    check_integer("columns", columns, 1, MAX_COLUMNS, expected=f"at most {MAX_COLUMNS}")
+    model, known = load_run(settings["run"])
+    path = Path(settings["output"] or beside(settings["run"]) / f"{kind}.png")
+    names = known.get("class_names")
+    labels, ends = (class_ids(settings[x], names) for x in ("classes", "to_classes"))
+    if kind == "classes" and model.num_classes is None:
+        raise ValueError("`--kind classes` needs a model with classes. Received: a model without")
+    if ends is not None and kind != "classes":
+        raise ValueError("--to-classes goes with --kind classes alone.")
+    common = {"seed": settings["seed"], "truncation": settings["truncation"]}
+    if labels is None and model.num_classes is not None and kind != "truncation":
+        count = min(10, model.num_classes)
+        labels = [row * model.num_classes // count for row in range(count)]
+    rows = 8 if labels is None else len(labels)
+    if kind == "truncation":  # Classes stand in columns there.
+        if settings["truncation"] is not None:
+            raise ValueError("--kind truncation shows several: it doesn't go with --truncation.")
+        if labels is not None and rows > columns:
+            text = f"--columns must be at least the {rows} of --classes. Received: {columns}"
+            raise ValueError(text)
+        labels = labels and [labels[column * rows // columns] for column in range(columns)]
+        draw.draw_truncation(model, path, columns=columns, labels=labels, seed=settings["seed"])
+    elif kind == "grid":
+        ids = None if labels is None else np.repeat(labels, columns)
+        images = model.generate(rows * columns, ids, **common)
+        shown = None if labels is None else names_of(labels, names, model.num_classes)
+        draw.save_image(path, draw.sample_grid(images, shown, rows=rows, columns=columns))
+    else:
+        if kind == "classes" and ends is None:
+            ends = [*labels[1:], labels[0]]
+        draw.draw_interpolation(
+            model, path, rows, columns, labels, ends, class_names=names, **common
+        )
+    log.say(path)
+
+
+def class_ids(classes, names):
+    """Returns the numbers of classes that are given by name or by number; `None` for `None`."""
+    ids = {name: number for number, name in enumerate(names or ())}
+    for word in classes or ():
+        if word not in ids and not word.lstrip("-").isdecimal():
+            known = f"one of {list(ids)}, or a number" if ids else "a number"
+            raise ValueError(f"A class must be {known}. Received: {word!r}")
+    return classes and [ids[word] if word in ids else int(word) for word in classes]
+
+
+def attention(log, settings):
+    check_points_count(settings["num_points"])
+    count = check_images_count(settings["num_images"])
+    model, known = load_run(settings["run"])
+    output = settings["output"] or beside(settings["run"])
+    names = known.get("class_names") if model.num_classes else None
+    common = {"num_points": settings["num_points"], "class_names": names}
+    if settings["discriminator"]:
+        trained_on = known.get("data")
+        source = open_source(settings, model.image_shape[0], count, trained_on=trained_on)
+        images, labels = source.head(count)
+        labels = labels if model.num_classes else None
+        name = "attention_discriminator"
+        paths = draw.draw_attention(model, output, images, labels, name=name, **common)
+    elif settings["images"] or settings["dataset"]:
+        raise ValueError("--images and --dataset go with --discriminator: G makes its own images.")
+    else:
+        paths = draw.draw_attention(
+            model, output, num_images=count, seed=settings["seed"], **common
+        )
+    for path in paths.values():
+        log.say(path)
+
+
+def evaluate(log, settings):
+    """Returns the `EvaluationReport` of a model or of a folder of generated images."""
+    run, generated, batch_size = (settings[x] for x in ("run", "generated", "batch_size"))
+    if (run is None) == (generated is None):
+        raise ValueError("Give either a run or --generated with a folder of images.")
+    path = settings["output"] and Path(settings["output"])
+    common = {name: settings[name] for name in ("metrics", "batch_size", "seed", "cache_dir")}
+    held_out = settings["held_out"]
+    common["held_out"] = held_out and metrics.FolderImages(held_out, batch_size)
+    if run is None:
+        for option in ("raw_weights", "standing_passes", "truncation"):
+            if settings[option]:
+                raise ValueError(f"--{option.replace('_', '-')} goes with a run alone.")
+        images = metrics.FolderImages(generated, batch_size)
+        shape, known, num_classes = read_image(images.paths[0]).shape, {}, None
+        measure, count = metrics.evaluate_images, settings["num_images"] or images.num_images
+        what = {"images": images, "num_images": settings["num_images"], "name": images.folder.name}
+    else:
+        model, known = load_run(run, is_any=True)
+        path = path or beside(run) / "report.json"
+        is_sagan = isinstance(model, models.SAGAN)
+        shape = model.image_shape if is_sagan else model.output_shape[1:]
+        num_classes = model.num_classes if is_sagan else len(model.inputs) - 1
+        measure, count = metrics.evaluate_generator, settings["num_images"] or 5000
+        what = {name: settings[name] for name in ("labels", "standing_passes", "truncation")}
+        what |= {"model": model, "num_images": count, "use_ema": not settings["raw_weights"]}
+    if path and path.is_dir():
+        raise ValueError(f"--output must be a file, and not a folder. Received: {path}")
+    reference = settings["reference"]
+    if reference is None:
+        source = open_source(settings, shape[0], 1, trained_on=known.get("data"))
+        images, labels = source.head(count)
+        reference = (images, labels) if labels is not None and num_classes else images
+        common |= {"dataset": source.name, "split": f"{len(images)} images, {source.chosen}"}
+    elif settings["images"] or settings["dataset"]:
+        raise ValueError("--reference stands in place of --images and --dataset.")
+    elif not reference.endswith(".npz"):
+        reference = metrics.FolderImages(reference, batch_size)
+        common["dataset"] = reference.folder.name
+    extractor = extractor_for(shape, settings, settings["extractor"])
+    report = measure(reference=reference, feature_extractor=extractor, **what, **common)
+    log.say(report)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        report.save(path)
+        log.say(path)
+    return report
+
+
+def export(log, settings):
+    model, _ = load_run(settings["run"])
+    output = settings["output"] or beside(settings["run"]) / "export"
+    files = models.export_generator(model, output, settings["formats"], seed=settings["seed"])
+    for name, (path, difference) in files.items():
+        log.say(f"{name}: {path}, largest difference of a pixel {difference:.1e}")
+
+
+def beside(run):
+    """The folder that the results of a run go to."""
+    return Path(run) if os.path.isdir(run) else Path(run).parent
+
+
+def load_run(path, is_any=False):
+    """Returns the model of a folder or a `.keras` file, and what `run.json` beside it says."""
+    path = Path(path) / "model.keras" if os.path.isdir(path) else Path(path)
+    if not path.exists():
+        raise ValueError(f"There is no model at {path}; `keras-sagan train` makes one.")
+    known = runs.read_record(path.parent)
+    try:
+        model = keras.saving.load_model(path)
+    except (MemoryError, PermissionError):
+        raise
+    except Exception as error:  # Each kind of damage has an error class of its own.
+        reason = (
+            "it is damaged, or Keras didn't save it. Copy it again, or remove it and give the "
+            "run's `keras-sagan train` command again, which writes it from the newest checkpoint. "
+            f"({type(error).__name__}: {error})"
+        )
+        if isinstance(error, TypeError):  # A class that this process doesn't know.
+            reason = str(error).rpartition("Exception encountered: ")[2].partition("\n")[0]
+            reason += " A model with classes of its own is loaded in a script that imports them."
+        raise ValueError(f"{path} can't be loaded: {reason}") from error
+    if not (is_any or isinstance(model, models.SAGAN)):
+        raise ValueError(f"{path} holds a {type(model).__name__}, and not a SAGAN.")
+    return model, known

@@ -1,0 +1,182 @@
+"""The options of a run and of the command line, as data: checks, defaults and meanings.
+
+Nothing here imports Keras, so that `keras-sagan --help` is quick and `--backend` comes in time.
+"""
+
+import argparse
+import collections
+import json
+import math
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = []  # For the package alone: nothing of it is in the reference.
+
+
+# What a value must be: its Python type, a test, and both in words.
+Kind = collections.namedtuple("Kind", "type is_valid expected metavar", defaults=[None])
+NUMBER = Kind(int, lambda x: x >= 0, "an integer of at least 0", "N")
+COUNT = Kind(int, lambda x: x >= 1, "a positive integer", "N")
+RATE = Kind(float, lambda x: 0 < x < math.inf, "a positive number", "X")
+SHARE = Kind(float, lambda x: 0 <= x < 1, "a number in [0, 1)", "X")
+TEXT = Kind(str, lambda x: True, "a string", "NAME")
+PATH = Kind(str, lambda x: True, "a path", "PATH")
+FLAG = Kind(bool, lambda x: True, "true or false")
+
+
+class Option(NamedTuple):
+    """An option: `--a-name` on the command line, `a_name` in a config and in Python."""
+
+    kind: Kind
+    help: str
+    default: object = None
+    choices: tuple | None = None
+    nargs: str | None = None
+
+    def check(self, name, value):
+        """Returns the value; raises ValueError unless the option takes it."""
+        kind, choices, is_list = self.kind, self.choices, self.nargs == "+"
+        if value is None and self.default is None:
+            return None
+        for each in value if is_list and isinstance(value, list) else [value]:
+            right = type(each) is kind.type or (kind.type is float and type(each) is int)
+            if not right or not kind.is_valid(each) or (choices and each not in choices):
+                expected = f"one of {list(choices)}" if choices else kind.expected
+                expected = f"a list, each {expected}" if is_list else expected
+                raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
+        return value
+
+    def read(self, text):
+        """Returns the value that an argument of the command line stands for."""
+        try:
+            value = os.path.expanduser(text) if self.kind is PATH else self.kind.type(text)
+            return self._replace(choices=None).check("", value)
+        except ValueError:
+            message = f"must be {self.kind.expected}, not {text}"
+            raise argparse.ArgumentTypeError(message) from None
+
+
+# Names that other modules have too, which import Keras: `tests/cli` compares them.
+PRESETS = ("sagan_cifar10_32", "sagan_fashion_mnist_32", "sagan_imagenet_128", "sagan_photos_64")
+IMAGE_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
+METRICS = "density_coverage fid fid_infinity inception_score intra_fid kid precision_recall".split()
+EXTRACTORS = ("grey", "keras", "tfgan")
+FORMATS = ["saved_model", "onnx", "litert"]
+BACKENDS = ("tensorflow", "jax", "torch")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+INCEPTION = {
+    "inception": Option(PATH, "a copy of TF-GAN's Inception, for color or large images"),
+    "inception_sha256": Option(TEXT, "the digest of its files, to have it fetched from TF-Hub"),
+}
+DATA = {
+    "images": Option(PATH, "a folder of images, at any depth, in place of those that ship"),
+    "labels_from_folders": Option(FLAG, "with --images: subfolders are classes", False),
+    "grey": Option(FLAG, "with --images: read them as grey", False),
+    "dataset": Option(TEXT, "a data set of TensorFlow Datasets"),
+    "split": Option(TEXT, "with --dataset: default: train"),
+    "data_dir": Option(PATH, "the files of --dataset, or without it those of all Fashion-MNIST"),
+}
+TRUNCATION = Option(RATE, "latents beyond it are drawn again: less variety, more typical images")
+COMMON = {
+    "seed": Option(NUMBER, "the same number draws the same", 0),
+    "backend": Option(TEXT, "what Keras runs on; default: Keras's setting", choices=BACKENDS),
+}
+PRESET_HELP = "networks and training; default: sagan_photos_64 with --images, else of Fashion-MNIST"
+TRAIN = {
+    "output": Option(PATH, "the folder of the run", "runs/first"),
+    "preset": Option(TEXT, PRESET_HELP, choices=PRESETS),
+    "recipe": Option(TEXT, "settings of the preset by name, such as paper"),
+    "epochs": Option(COUNT, "in all; default: 6 of the images that ship, 100 of others"),
+    "steps_per_epoch": Option(COUNT, "default: once through the images"),
+    "batch_size": Option(COUNT, "default: the preset's"),
+    "base_filters": Option(COUNT, "the width of both networks; default: the preset's"),
+    "image_size": Option(COUNT, "in pixels; default: the preset's", choices=IMAGE_SIZES),
+    "g_learning_rate": Option(RATE, "of the generator; default: the preset's"),
+    "d_learning_rate": Option(RATE, "of the discriminator; default: the preset's"),
+    "ema_momentum": Option(SHARE, "of the averaged generator; default: the preset's"),
+    "precision": Option(TEXT, "of the computation", "float32", PRECISIONS),
+    "save_every": Option(COUNT, "steps between checkpoints; default: the end of each epoch"),
+    "fid_images": Option(NUMBER, "of a FID; 0: none; default: 5000 of those that ship, or 1000"),
+    "fid_every": Option(COUNT, "epochs between FIDs; default: a fifth of --epochs"),
+    **INCEPTION,
+    **DATA,
+    **COMMON,
+}
+KINDS = ("grid", "latents", "classes", "truncation")
+SAMPLE = {
+    "kind": Option(TEXT, "what the picture shows", "grid", KINDS),
+    "output": Option(PATH, "a .png, or a .gif of latents and classes; default: KIND.png"),
+    "columns": Option(COUNT, "images in a row", 8),
+    "classes": Option(TEXT, "of the rows, by name or number; default: all, up to 10", nargs="+"),
+    "to_classes": Option(TEXT, "with --kind classes: where rows end; default: the next", nargs="+"),
+    "truncation": TRUNCATION,
+    **COMMON,
+}
+ATTENTION = {
+    "output": Option(PATH, "a folder; default: the run's"),
+    "num_images": Option(COUNT, "how many, a row each", 4),
+    "num_points": Option(COUNT, "colored dots in each image", 3),
+    "discriminator": Option(FLAG, "show its attention, on real images", False),
+    **DATA,
+    **COMMON,
+}
+METRICS_HELP = f"one or several of {', '.join(METRICS)}; default: fid"
+LABELS_HELP = "classes in equal number, or as often as in the reference"
+EVALUATE = {
+    "generated": Option(PATH, "a folder of generated images, in place of a run"),
+    "num_images": Option(COUNT, "of each side; default: 5000, and all images of a folder"),
+    "metrics": Option(TEXT, METRICS_HELP, ["fid"], METRICS, "+"),
+    "reference": Option(PATH, "a folder of real images as they are, or a .npz of statistics"),
+    "cache_dir": Option(PATH, "a folder that keeps the statistics of real images for next time"),
+    "held_out": Option(PATH, "other real images, for the floor; default: halves of the reference"),
+    "extractor": Option(TEXT, "default: grey for small grey images, else tfgan", None, EXTRACTORS),
+    **INCEPTION,
+    "truncation": TRUNCATION,
+    "labels": Option(TEXT, LABELS_HELP, "uniform", ("uniform", "reference")),
+    "raw_weights": Option(FLAG, "of the last step, not their average", False),
+    "standing_passes": Option(NUMBER, "batches for new statistics of batch norm; 0: keep them", 0),
+    "batch_size": Option(COUNT, "images at a time", 64),
+    "output": Option(PATH, "a .json; default: report.json in the run, none of --generated"),
+    **DATA,
+    **COMMON,
+}
+EXPORT = {
+    "output": Option(PATH, "a folder; default: export/ in the run"),
+    "formats": Option(TEXT, f"of {', '.join(FORMATS)}; default: all", FORMATS, FORMATS, "+"),
+    **COMMON,
+}
+
+
+def add_options(parser, options):
+    """Adds a table of options to an `argparse` parser."""
+    for name, (kind, text, default, choices, nargs) in options.items():
+        text += f" (default: {default})" if isinstance(default, (int, str)) and default else ""
+        given = {"default": default, "help": text, "action": "store_true"}
+        if kind is not FLAG:
+            metavar = None if choices and not nargs else kind.metavar
+            given |= {"action": "store", "type": options[name].read, "metavar": metavar}
+            given |= {"choices": choices, "nargs": nargs}
+        parser.add_argument("--" + name.replace("_", "-"), **given)
+
+
+def check_options(options, values):
+    """Returns values by name; raises ValueError for an unknown name or a value of another kind."""
+    for name, value in values.items():
+        if name not in options:
+            raise ValueError(f"There is no option `{name}`. The options are {list(options)}")
+        options[name].check(name, value)
+    return values
+
+
+def read_config(path):
+    """Returns the options of a run that a JSON file holds, such as the `run.json` of a run."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = content.get("settings", content)
+        return check_options(TRAIN, {**content})
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"--config must be a file with a JSON object. Received: {path}") from error
+    except ValueError as error:
+        raise ValueError(f"--config {path}: {error}") from error

@@ -1,0 +1,154 @@
+"""What a run is refused for, what it leaves alone, and options that are read from files."""
+
+import errno
+import functools
+import json
+import os
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+from keras_sagan import SAGAN, metrics, models, options
+from keras_sagan.cli import main
+
+pytest.importorskip("PIL.Image")
+SMALL = ["--base-filters", "4", "--batch-size", "4", "--steps-per-epoch", "1", "--fid-images", "0"]
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch, capsys):
+    """A function that trains into `run` for some epochs, and returns the code and the error."""
+    monkeypatch.setattr(SAGAN, "compile", functools.partialmethod(SAGAN.compile, run_eagerly=True))
+
+    def train(epochs, *more):
+        folder = ["--output", str(tmp_path / "run"), "--epochs", str(epochs)]
+        code = main(["train", *SMALL, *folder, *more])
+        return code, capsys.readouterr().err.splitlines()
+
+    return train
+
+
+def refused(answer, message):
+    """Whether a command ended by one line with a message."""
+    code, lines = answer
+    return code == 1 and len(lines) == 1 and message in lines[0]
+
+
+def test_choices_are_those_of_the_package():
+    assert options.PRESETS == tuple(sorted(models.PRESETS))
+    assert options.IMAGE_SIZES == models.IMAGE_SIZES
+    assert options.METRICS == sorted(metrics.METRICS)
+    assert tuple(options.FORMATS) == models.FORMATS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
+def test_help_takes_no_second_and_says_nothing_else(arguments):
+    before = os.times()
+    command = [sys.executable, "-m", "keras_sagan", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    after = os.times()
+    assert done.returncode == 0 and done.stderr == "" and "keras" in done.stdout
+    seconds = sum(after[i] - before[i] for i in (2, 3))  # Processor time of children.
+    assert seconds <= 1.0
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({"epoch": 3}, "There is no option `epoch`. The options are ['output', "),
+        ({"epochs": "3"}, "`epochs` must be a positive integer. Received: epochs='3'"),
+        ({"epochs": True}, "`epochs` must be a positive integer."),
+        ({"seed": 1.5}, "`seed` must be an integer of at least 0."),
+        ({"grey": "yes"}, "`grey` must be true or false."),
+        ({"grey": None}, "`grey` must be true or false."),
+        ({"ema_momentum": 1}, "`ema_momentum` must be a number in [0, 1)."),
+        ({"g_learning_rate": -1}, "`g_learning_rate` must be a positive number."),
+        ({"precision": "float8"}, "`precision` must be one of ['float32', 'mixed_bfloat16', "),
+        ({"settings": {"image_size": 33}}, "`image_size` must be one of [8, 16, 32, "),
+        ([], "--config must be a file with a JSON object."),
+        ("{", "--config must be a file with a JSON object."),
+    ],
+)
+def test_a_config_is_refused_by_name(content, message, tmp_path, capsys):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(content))
+    assert main(["train", "--config", str(path), "--output", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err
+    assert message in error and str(path) in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("content", [None, "{"])
+def test_a_config_that_is_no_json_is_named(content, tmp_path, capsys):
+    path = tmp_path / "config.json"
+    if content:
+        path.write_text(content)
+    assert main(["train", "--config", str(path)]) == 1
+    error = capsys.readouterr().err
+    assert str(path) in error and error.count("\n") == 1
+
+
+def test_another_backend_than_that_of_the_process(capsys):
+    assert main(["sample", "any", "--backend", "jax"]) == 1
+    error = capsys.readouterr().err
+    assert "--backend must be tensorflow, which Keras runs on" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["model.keras", "history.json", "curves.png", "run.json"])
+def test_files_of_a_user_are_not_replaced(name, tmp_path, train):
+    path = tmp_path / "run" / name
+    path.parent.mkdir()
+    path.write_text('{"of": "a user"}')
+    assert refused(train(1), "--output must be a new folder, or that of the same run. Received: ")
+    assert path.read_text() == '{"of": "a user"}' and not (tmp_path / "run/checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_a_folder_that_cannot_be_written(tmp_path, train):
+    (tmp_path / "run").touch()
+    assert refused(train(1), f"--output must be a folder that can be written. Received: {tmp_path}")
+
+
+@pytest.mark.slow
+def test_a_run_among_the_files_of_a_user(tmp_path, train, monkeypatch):
+    """One run from its start: refused, full, damaged, resumed; nothing of a user's is touched."""
+    fcntl = pytest.importorskip("fcntl")
+    output = tmp_path / "run"
+    checkpoints = output / "checkpoints"
+    own = [output / "notes.txt", checkpoints / "notes.txt", checkpoints / "step-1" / "notes.txt"]
+    (checkpoints / "step-1").mkdir(parents=True)
+    for path in own:
+        path.write_text("a user's")
+    assert train(2)[0] == 0
+    assert (checkpoints / "step-2" / "manifest.json").exists()
+
+    with open(output / "run.lock", "ab") as file:  # As another process has it.
+        fcntl.flock(file, fcntl.LOCK_EX)
+        answer = train(3)
+    assert refused(answer, f"a folder that no other process trains in. Received: {output}")
+
+    def full(file, **arrays):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", full)
+        code, lines = train(3)
+    assert code == 1 and "The checkpoint of step 2 is complete; run the same again" in lines[-1]
+    assert not (checkpoints / "step-3").exists() and not (checkpoints / "step-3.new").exists()
+
+    state = checkpoints / "step-2" / "state.npz"
+    state.write_bytes(state.read_bytes()[:-9])
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        assert train(3)[0] == 0
+    assert "The checkpoint of step 2 is damaged" in (output / "keras_sagan.log").read_text()
+    record = json.loads((output / "run.json").read_text())
+    assert record["steps"] == 3 and record["finished"] == {"epochs": 3, "step": 3}
+    history = json.loads((output / "history.json").read_text())["history"]
+    assert [epoch for epoch, _ in history["g_loss"]] == [1, 2, 3]
+    assert all(path.read_text() == "a user's" for path in own)
