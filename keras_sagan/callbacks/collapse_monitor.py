@@ -33,7 +33,7 @@ class CollapseMonitor(keras.callbacks.Callback):
         directory: String or path. A folder for the last good checkpoint: it is written after each
             look without a sign, as `TrainingCheckpoint` writes it. Go back to it with
             `TrainingCheckpoint(directory).restore_latest(model)`, on a model that is newly
-            built. It needs the TensorFlow backend. Defaults to `None`.
+            built. Defaults to `None`.
         diversity_share: Float in (0, 1). Defaults to `0.3`.
         margin_share: Float in (0, 1). Defaults to `0.02`.
         logit_gap: Float, not negative. Defaults to `0.01`.

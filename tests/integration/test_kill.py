@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode, kills", [("xla", 1), ("mirrored", 2), ("jax", 2), ("torch", 2)])
+@pytest.mark.parametrize("mode, kills", [("xla", 1), ("mirrored", 2), ("jax", 1), ("torch", 1)])
 def test_killed_and_started_again_equals_undisturbed(mode, kills, tmp_path):
     if mode in ("jax", "torch"):
         pytest.importorskip(mode)
@@ -22,7 +22,14 @@ def test_killed_and_started_again_equals_undisturbed(mode, kills, tmp_path):
     counts = ["--kills", str(kills), "--other_kills", str(kills)]
     result = subprocess.run(
         [*script, *counts, "--json", str(output)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs"),  # For the lives that follow.
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "OMP_NUM_THREADS": "1",
+        },
         capture_output=True,
         text=True,
         timeout=900,
