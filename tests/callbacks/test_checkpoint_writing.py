@@ -185,6 +185,7 @@ test.fit(test.build(), [callback, test.At(2, lambda: sys.exit(3))])
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it is the same on each")
 def test_a_process_ends_when_it_is_written(tmp_path):
     script = SCRIPT.format(folder=__file__.rpartition("/")[0], run=str(tmp_path / "run"))
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=300)

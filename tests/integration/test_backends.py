@@ -28,7 +28,7 @@ WHAT = (
         TESTS / "metrics" / f"test_{name}.py"
         for name in ("every_backend", "extractors", "grey_classifier", "inception")
     ),
-    *(TESTS / "callbacks" / f"test_checkpoint_{x}.py" for x in ("crashes", "folders", "writing")),
+    *(TESTS / "callbacks" / f"test_checkpoint_{x}.py" for x in ("crashes", "writing")),
     TESTS / "integration" / "other_backends.py",
 )
 
