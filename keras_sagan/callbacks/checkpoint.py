@@ -263,7 +263,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             self.save()
         # Writing takes all workers: one of them decides.
         if self._best and self._decide(self._best.is_better(logs)):
-            value = float(logs[self._best.monitor])
+            value = (logs or {}).get(self._best.monitor)  # `None` on a worker that measures none.
+            value = None if value is None else float(value)
             if self._write(self._best.files, {"monitor": self._best.monitor, "value": value}):
                 self._best.value = value
 
