@@ -100,9 +100,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         if monitor is not None or mode != "auto":
             self._best = BestCheckpoint(self.directory, monitor, mode)
         self._writing = None  # What a thread is writing.
-        self._state = (
-            "new"  # Then "restored", by `restore_latest`, and from the first `fit` on "training".
-        )
+        self._state = "new"  # Then "restored" by `restore_latest`, and "training" by `fit`.
         self._manifest = self._model = None  # What was restored, and into which model.
         self._sums = []  # The values of the metrics in the interrupted epoch.
         self._step = self._epoch = self._epoch_start = 0
@@ -129,9 +127,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         if self._manifest is None:
             self._say(f"No checkpoint in {self.directory}: training starts at step 0.")
         else:
-            self._say(
-                f"Restored {self._files.describe(self._manifest)}; have the data start there."
-            )
+            restored = self._files.describe(self._manifest)
+            self._say(f"Restored {restored}; have the data start there.")
         return _steps(model)
 
     def restore_best(self, model):
@@ -186,6 +183,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         return data, manifest["epoch"], done, batches or 0
 
     def _set_up(self, model):
+        """Checks the model, and notes whether this process writes the files."""
         check_model(model)
         self._is_chief = not model._is_one_of_many or is_chief(model._strategy)
 
@@ -351,6 +349,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             writing.result()
 
     def _decide(self, decision):
+        """Returns what the chief has decided."""
         one_of_many = self.model._is_one_of_many
         return chief_decides(self.model._strategy, decision) if one_of_many else decision
 

@@ -92,7 +92,7 @@ class CheckpointFiles:
             self.remove(step)  # It is damaged, or a process ended while writing it.
             self._disk.make(new)
             digest = self._write(f"{new}/{STATE}", lambda file: np.savez(file, **arrays))
-            self._write_manifest(new, {**manifest, "files": {STATE: digest}})
+            self._write_manifest(f"{new}/{MANIFEST}", {**manifest, "files": {STATE: digest}})
             self._disk.publish(new, folder)
         except OSError as error:
             with contextlib.suppress(OSError):
@@ -103,23 +103,24 @@ class CheckpointFiles:
 
     def update(self, step, changes):
         """Replaces entries of a manifest. Raises OSError if it can't; it is then as it was."""
-        folder = self.path(step)
+        path = f"{self.path(step)}/{MANIFEST}"
+        new = f"{path}.new" if self._disk.can_rename else path
         try:
-            manifest = {**self.manifest(step), **changes}
-            self._write_manifest(folder, manifest, f"{MANIFEST}.new" * self._disk.can_rename)
-            self._disk.publish(f"{folder}/{MANIFEST}.new", f"{folder}/{MANIFEST}")
+            self._write_manifest(new, {**self.manifest(step), **changes})
+            self._disk.publish(new, path)
         except (DamagedCheckpoint, OSError) as error:
-            raise self._explained(error, folder) from error
+            raise self._explained(error, self.path(step)) from error
 
     def _explained(self, error, folder):
         """Returns an error that says which checkpoint is complete."""
         text = f"The checkpoint {folder} can't be written: {error}"
-        if getattr(error, "errno", None) == errno.ENOSPC:
+        number = getattr(error, "errno", None)
+        if number == errno.ENOSPC:
             text = f"No space left for the checkpoint {folder}"
         steps = self.steps()
         kept = f"The checkpoint of step {steps[-1]} is complete" if steps else "There is none"
         text = f"{text}. {kept}; run the same again when that is put right."
-        return OSError(error.errno, text) if getattr(error, "errno", None) else OSError(text)
+        return OSError(number, text) if number else OSError(text)
 
     def describe(self, manifest):
         """Says in words what a manifest belongs to."""
@@ -127,10 +128,10 @@ class CheckpointFiles:
         where = f"{done} steps into epoch {epoch}" if done else f"at the start of epoch {epoch}"
         return f"step {manifest['step']} ({where}) from {self.path(manifest['step'])}"
 
-    def _write_manifest(self, folder, manifest, name=""):
+    def _write_manifest(self, path, manifest):
         manifest = json.loads(json.dumps({**manifest, "format": FORMAT}))
         content = json.dumps({"sha256": _digest(manifest), "manifest": manifest}, sort_keys=True)
-        self._write(f"{folder}/{name or MANIFEST}", lambda file: file.write(content.encode()))
+        self._write(path, lambda file: file.write(content.encode()))
 
     def _write(self, path, write):
         """Has `write(file)` write a file, and returns its sha256."""
@@ -237,12 +238,9 @@ class LocalFiles:
         return os.path.isdir(path) and not os.path.islink(path)  # A link may lead to a user's.
 
     def sync(self, file):
-        """Has the system write to its disk, so that a power failure keeps it."""
-        try:
-            os.fsync(file if isinstance(file, int) else (file.flush(), file.fileno())[1])
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # Not every file system has it.
-                raise
+        """Has the system write a file to its disk, so that it survives a power failure."""
+        file.flush()
+        _sync(file.fileno())
 
     def publish(self, new, path):
         """Gives a file or folder its name; of a folder with a user's files, to each file."""
@@ -259,8 +257,16 @@ class LocalFiles:
     def _sync_folder(self, path):
         if os.name != "nt":
             descriptor = os.open(path, os.O_RDONLY)
-            self.sync(descriptor)
+            _sync(descriptor)
             os.close(descriptor)
+
+
+def _sync(descriptor):
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # Some file systems can't.
+            raise
 
 
 class _Hashed:

@@ -77,7 +77,7 @@ def fitted(data, **kwargs):
     keras.utils.set_random_seed(1)
     model = tiny.build_small_sagan()
     model.compile(**tiny.sgd())
-    history = model.fit(data, verbose=0, shuffle=False, **kwargs)
+    history = model.fit(data, verbose=0, **kwargs)
     return model, history.history
 
 
