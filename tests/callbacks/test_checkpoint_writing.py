@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import fsspec
 import keras
@@ -171,7 +172,7 @@ SCRIPT = """
 import sys, time
 import keras_sagan.callbacks.checkpoint_files as files
 from keras_sagan.callbacks import TrainingCheckpoint
-sys.path.insert(0, {folder!r})
+sys.path[:0] = {folders!r}
 import test_checkpoint_writing as test
 
 def slow_open(path, mode):
@@ -187,7 +188,9 @@ test.fit(test.build(), [callback, test.At(2, lambda: sys.exit(3))])
 @pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it is the same on each")
 def test_a_process_ends_when_it_is_written(tmp_path):
-    script = SCRIPT.format(folder=__file__.rpartition("/")[0], run=str(tmp_path / "run"))
+    here = Path(__file__).parent
+    folders = [str(here), str(here.parent / "reference")]
+    script = SCRIPT.format(folders=folders, run=str(tmp_path / "run"))
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=300)
     assert result.returncode == 3, result.stderr.decode()[-2000:]
     assert TrainingCheckpoint(tmp_path / "run").restore_latest(build()) == 2
