@@ -29,7 +29,7 @@ WHAT = (
         for name in ("every_backend", "extractors", "grey_classifier", "inception")
     ),
     *(TESTS / "callbacks" / f"test_checkpoint_{x}.py" for x in ("crashes", "writing")),
-    TESTS / "integration" / "other_backends.py",
+    *(TESTS / "integration" / f"{x}.py" for x in ("other_backends", "test_keras_io_example")),
 )
 
 
