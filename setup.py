@@ -32,11 +32,12 @@ METRICS = [
     "tensorflow-hub>=0.16.1",
     "tf_keras>=2.16",
 ]
-# Files for other runtimes, and these, which compare them.
+# Files for other runtimes, and the runtimes, which compare them.
 EXPORT = ["tf2onnx>=1.16", "onnxruntime>=1.20", "ai-edge-litert>=1.2"]
 PLOT = ["matplotlib>=3.8", "pillow>=10.1"]
 TENSORBOARD = ["tensorboard>=2.16"]  # TensorFlow doesn't bring it any more.
 REMOTE = ["fsspec>=2024.2"]  # Checkpoints in buckets; each kind needs its own, such as gcsfs.
+# Development alone: neither is part of `[all]`.
 DOCS = ["mkdocs-material>=9.5", "mkdocs-glightbox>=0.4", "mkdocstrings[python]>=0.26", "ruff"]
 TEST = ["pytest>=8.0", "pytest-xdist>=3.5", "scipy>=1.11", "jax", "prdc>=0.2"]
 
@@ -48,6 +49,19 @@ setup(
     long_description_content_type="text/markdown",
     author="The keras_sagan authors",
     license="Apache-2.0",
+    keywords=[
+        "keras",
+        "gan",
+        "sagan",
+        "self-attention",
+        "spectral normalization",
+        "fid",
+        "generative",
+        "tensorflow",
+        "jax",
+        "pytorch",
+        "tpu",
+    ],
     license_files=["LICENSE"],
     packages=find_packages(include=["keras_sagan", "keras_sagan.*"]),
     package_data={
@@ -71,8 +85,8 @@ setup(
         "export": EXPORT,
         "tensorboard": TENSORBOARD,
         "remote": REMOTE,
-        "test": TEST + DATA + METRICS + PLOT + DOCS + EXPORT + TENSORBOARD + REMOTE,
-        "all": DATA + METRICS + PLOT + TENSORBOARD + REMOTE,
+        "test": TEST + DOCS + DATA + METRICS + PLOT + EXPORT + TENSORBOARD + REMOTE,
+        "all": DATA + METRICS + PLOT + EXPORT + TENSORBOARD + REMOTE,
     },
     classifiers=[
         "Development Status :: 3 - Alpha",
