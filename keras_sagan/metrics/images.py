@@ -152,9 +152,7 @@ def peek(images):
     return itertools.chain(first, iterator), *peek(first[0])[1:]
 
 
-def noise_images(
-    count: int, image_shape: tuple[int, ...], seed: int, batch_size: int
-) -> Iterator[np.ndarray]:
+def noise_images(count: int, image_shape: tuple, seed: int, batch_size: int) -> Iterator:
     """Yields batches of uniform uint8 noise, the same images whatever the batch size."""
     for first in range(0, count, batch_size):
         rngs = (np.random.default_rng([seed, i]) for i in range(first, count)[:batch_size])

@@ -277,7 +277,8 @@ class DensityCoverage(PrecisionRecall):
     the authors' package `prdc`; see `manifold_scores` for the definition and the references.
 
     Args:
-        feature_extractor, value_range, name, batch_size: As for `PrecisionRecall`, as the errors.
+        feature_extractor, value_range, name, batch_size: As for `PrecisionRecall`, which
+            raises the same errors.
         nearest_k: The rank of the neighbor that a neighborhood reaches to. Defaults to `5`.
 
     Example:

@@ -169,7 +169,7 @@ class ReferenceStatistics:
         ]
 
     def check_extractor(self, feature_extractor: Callable, source: str):
-        """Raises if the statistics, which come from `source`, are known to be of another one."""
+        """Raises if the statistics, which `source` names, are known to be of another extractor."""
         for name, value in extractor_info(feature_extractor).items():
             if self.info[name] not in (None, value):
                 raise ValueError(

@@ -7,9 +7,7 @@ import numpy as np
 from keras_sagan.lazy import tf
 
 
-def share_among_replicas(
-    function: Callable, strategy, argument: str = "feature_extractor"
-) -> Callable:
+def share_among_replicas(function: Callable, strategy, argument="feature_extractor") -> Callable:
     """Returns a function of numpy arrays whose batches are split among the replicas.
 
     Without a strategy of several replicas the function is returned as it is. The first call runs on

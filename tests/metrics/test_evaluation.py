@@ -305,6 +305,7 @@ def test_two_replicas_share_the_work_and_the_answer_is_that_of_one(with_labels, 
     kwargs = {"num_images": 21, "batch_size": 6, "metrics": ("fid", "inception_score")}
     kwargs["reference"] = real_images(24)
     expected = measure(network, **kwargs)
+    made.clear()
     report = measure(shared, extractor=Shared(), strategy=strategy, **kwargs)
     assert report.values == pytest.approx(expected.values, rel=1e-5, abs=1e-7, nan_ok=True)
     for name, part in expected.baselines.items():
