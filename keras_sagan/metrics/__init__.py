@@ -1,16 +1,7 @@
-"""Measures of generated images, and the networks they look through."""
+"""Metrics of generated images, and the feature extractors they use."""
 
 import sys
 
-from keras_sagan.metrics import (
-    features,
-    frechet_inception_distance,
-    frechet_inception_distance_infinity,
-    inception_score,
-    kernel_inception_distance,
-    precision_recall,
-)
-from keras_sagan.metrics.density_coverage import DensityCoverage
 from keras_sagan.metrics.evaluation import METRICS, evaluate_generator, evaluate_images
 from keras_sagan.metrics.extractors.grey_classifier import (
     GreyClassifierFeatures,
@@ -29,7 +20,7 @@ from keras_sagan.metrics.intra_class_frechet_inception_distance import (
     IntraClassFrechetInceptionDistance,
 )
 from keras_sagan.metrics.kernel_inception_distance import KernelInceptionDistance
-from keras_sagan.metrics.precision_recall import PrecisionRecall
+from keras_sagan.metrics.precision_recall import DensityCoverage, PrecisionRecall
 from keras_sagan.metrics.reference_statistics import ReferenceStatistics
 from keras_sagan.metrics.report import EvaluationReport
 from keras_sagan.metrics.standing_statistics import standing_statistics
@@ -59,13 +50,13 @@ __all__ = [
     "standing_statistics",
 ]
 
-# Until the next release the mathematics can be imported from where they were, `keras_sagan.ops`.
-for _name, _module in (
-    ("frechet", frechet_inception_distance),
-    ("frechet_infinity", frechet_inception_distance_infinity),
-    ("inception_score", inception_score),
-    ("kernel_distance", kernel_inception_distance),
-    ("manifold", precision_recall),
-    ("samples", features),
-):
-    sys.modules[f"keras_sagan.ops.{_name}"] = _module
+# Until the next release the mathematics can be imported from its former place, `keras_sagan.ops`.
+for _old, _new in {
+    "frechet": "frechet_inception_distance",
+    "frechet_infinity": "frechet_inception_distance_infinity",
+    "inception_score": "inception_score",
+    "kernel_distance": "kernel_inception_distance",
+    "manifold": "precision_recall",
+    "samples": "features",
+}.items():
+    sys.modules[f"keras_sagan.ops.{_old}"] = sys.modules[f"{__name__}.{_new}"]

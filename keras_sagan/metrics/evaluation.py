@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -13,7 +14,6 @@ from keras_sagan.checks import (
     check_path,
     check_string,
 )
-from keras_sagan.metrics.density_coverage import DensityCoverage
 from keras_sagan.metrics.features import FeatureExtraction, FeatureMetric
 from keras_sagan.metrics.frechet_inception_distance import FrechetInceptionDistance
 from keras_sagan.metrics.frechet_inception_distance_infinity import FrechetInceptionDistanceInfinity
@@ -31,7 +31,7 @@ from keras_sagan.metrics.intra_class_frechet_inception_distance import (
     IntraClassFrechetInceptionDistance,
 )
 from keras_sagan.metrics.kernel_inception_distance import KernelInceptionDistance
-from keras_sagan.metrics.precision_recall import PrecisionRecall
+from keras_sagan.metrics.precision_recall import DensityCoverage, PrecisionRecall
 from keras_sagan.metrics.progress import Progress
 from keras_sagan.metrics.reference_statistics import ReferenceStatistics
 from keras_sagan.metrics.report import (
@@ -56,21 +56,21 @@ METRICS = {
 def evaluate_generator(
     model,
     reference,
-    metrics=("fid", "kid", "precision_recall", "density_coverage"),
-    feature_extractor=None,
-    num_images=50_000,
-    labels="uniform",
-    seed=0,
-    batch_size=64,
-    use_ema=True,
-    truncation=None,
-    standing_passes=0,
+    metrics: str | Sequence = ("fid", "kid", "precision_recall", "density_coverage"),
+    feature_extractor: Callable | None = None,
+    num_images: int = 50_000,
+    labels: str | np.ndarray = "uniform",
+    seed: int = 0,
+    batch_size: int = 64,
+    use_ema: bool = True,
+    truncation: float | None = None,
+    standing_passes: int = 0,
     **kwargs,
-):
+) -> EvaluationReport:
     """Measures a generator by several scores in one pass of features.
 
-    Exactly `num_images` images are made, from latents and labels that depend on the seed and on
-    nothing else. The batch size has no influence beyond 1e-6.
+    Exactly `num_images` images are generated, from latents and labels that depend only on the
+    seed. The batch size changes scores by less than 1e-6.
 
     Args:
         model: A `SAGAN`, or anything with its `generate()`, `latent_dim` and `num_classes`; or a
@@ -79,23 +79,19 @@ def evaluate_generator(
             iterable of batches of either; `ReferenceStatistics`; or the path of a `.npz` file of
             statistics, of this package, pytorch-fid, clean-fid or torch-fidelity.
         metrics: Names from `METRICS`, or metrics of this package that share one extractor.
-        feature_extractor: The extractor for metrics that are given by name, which need it.
-        num_images: Integer. Defaults to `50000`.
-        labels: `"uniform"`, all classes in turn and so in equal number, as `FIDEvaluator` has
-            them; `"reference"`, in the reference's frequencies; or an integer array of shape
+        feature_extractor: The extractor, required for metrics given by name.
+        num_images: How many images are generated. Defaults to `50000`.
+        labels: `"uniform"`, all classes in turn and so in equal number, as in `FIDEvaluator`;
+            `"reference"`, the reference's class frequencies; or an integer array of shape
             (num_images,). Defaults to `"uniform"`.
-        seed: Integer, the seed of latents, labels, noise. Defaults to `0`.
-        batch_size: Integer, how many images are made and measured at once. Defaults to `64`.
-        use_ema: Boolean, whether to use the averaged generator if there is one. Defaults to
-            `True`.
-        truncation: `None`, or the positive float that latents are truncated at.
-        standing_passes: Integer, the forward passes, of 64 images each, over which batch
-            statistics are estimated anew. Defaults to `0`: the moving statistics of training.
+        seed: The seed of latents, labels and noise. Defaults to `0`.
+        batch_size: How many images are generated and measured at once. Defaults to `64`.
+        use_ema: Whether to use the averaged generator if there is one. Defaults to `True`.
+        truncation: Positive float at which latents are truncated. Defaults to `None`: never.
+        standing_passes: The number of forward passes, of 64 images each, over which batch
+            statistics are estimated. Defaults to `0`: the moving statistics of training are used.
         **kwargs: `dataset`, `split`, `held_out`, `value_range`, `num_reference`, `cache_dir`,
             `strategy` and `verbose`, as in `evaluate_images`.
-
-    Returns:
-        `EvaluationReport`.
 
     Raises:
         ValueError: If an argument is invalid, the reference is of another extractor or doesn't
@@ -104,96 +100,74 @@ def evaluate_generator(
     Example:
 
     ```python
-    report = evaluate_generator(
-        model,
-        (test_images, test_labels),
-        metrics=("fid", "kid", "intra_fid"),
-        feature_extractor=GreyClassifierFeatures(),
-        num_images=10_000,
-        dataset="Fashion-MNIST",
-        split="test",
-    )
+    real, extractor = (test_images, test_labels), GreyClassifierFeatures()
+    report = evaluate_generator(model, real, ("fid", "kid"), extractor, 10_000, dataset="photos")
     print(report)
     report.save("report.json")
     ```
     """
-    # Before the reference is read, which may take long.
+    # These checks come before the reference is read, which may take long.
     num_images = check_integer("num_images", num_images, 2)
     use_ema = check_boolean("use_ema", use_ema)
     truncation = check_float("truncation", truncation, above=0, optional=True)
     standing_passes = check_integer("standing_passes", standing_passes, 0)
     evaluation = make_evaluation(reference, metrics, feature_extractor, batch_size, seed, **kwargs)
-    source = GeneratedImages(
-        model,
-        num_images,
-        labels,
-        evaluation.reference.class_counts,
-        seed,
-        batch_size,
-        use_ema,
-        truncation,
-        kwargs.get("strategy"),
+    counts, strategy = evaluation.reference.class_counts, kwargs.get("strategy")
+    images = GeneratedImages(
+        model, num_images, labels, counts, seed, batch_size, use_ema, truncation, strategy
     )
-    protocol, name, standing = source.protocol, source.name, contextlib.nullcontext()
+    protocol, name, standing = images.protocol, images.name, contextlib.nullcontext()
     if standing_passes:
         protocol["batch_statistics"] = f"standing, {standing_passes} passes of {STANDING_BATCH}"
         total = standing_passes * STANDING_BATCH
         progress = Progress("Standing statistics", total, evaluation.verbose)
-        batches = source.standing_batches(standing_passes, seed, progress)
-        standing = standing_statistics(source.network, batches)
+        batches = images.standing_batches(standing_passes, seed, progress)
+        standing = standing_statistics(images.network, batches)
     with standing:
-        return evaluation.report(source.batches(), num_images, protocol, name)
+        return evaluation.report(images.batches(), num_images, protocol, name)
 
 
 def evaluate_images(
     images,
     reference,
-    metrics=("fid", "kid", "precision_recall", "density_coverage"),
-    feature_extractor=None,
-    num_images=None,
-    name="images",
-    seed=0,
-    batch_size=64,
+    metrics: str | Sequence = ("fid", "kid", "precision_recall", "density_coverage"),
+    feature_extractor: Callable | None = None,
+    num_images: int | None = None,
+    name: str = "images",
+    seed: int = 0,
+    batch_size: int = 64,
     **kwargs,
-):
+) -> EvaluationReport:
     """Measures images that exist already, such as a folder of samples; see `evaluate_generator`.
 
     Args:
         images: uint8 images, or floats in `value_range`: an array, a pair of arrays (images,
             labels), or an iterable of batches of either.
-        reference: As in `evaluate_generator`.
-        metrics: As in `evaluate_generator`.
-        feature_extractor: As in `evaluate_generator`.
-        num_images: Integer, how many of the images to take. Defaults to all of them; an iterable
-            must have it said.
-        name: String, what the images are called in the report.
-        seed: Integer, the seed of the noise. Defaults to `0`.
-        batch_size: Integer, how many images are measured at once. Defaults to `64`.
+        reference, metrics, feature_extractor: As in `evaluate_generator`.
+        num_images: How many of the images to take; required for an iterable. Defaults to all.
+        name: What the images are called in the report.
+        seed: The seed of the noise. Defaults to `0`.
+        batch_size: How many images are measured at once. Defaults to `64`.
         **kwargs:
-            dataset: String, the name of the reference in the report.
-            split: String, the name of its split.
-            held_out: Other real images, as `reference`, for the floor. Defaults to one half of
-                the reference against the other.
-            value_range: `None`, or the pair `(low, high)` of float images.
-            num_reference: Integer, how many of the reference's images to take, from the first on;
-                an endless iterable, such as `load_tfds` gives, must have it said. Defaults to all.
-            cache_dir: A folder for the statistics of the reference, and for its features where a
-                metric needs them, by its `dataset`, `split`, size and extractor. An iterable needs
-                `num_reference` then, if it has no `num_images`. Defaults to `None`: computed each
+            dataset: The name of the reference in the report.
+            split: The name of its split.
+            held_out: Other real images, as `reference`, for the real baseline. Defaults to one
+                half of the reference against the other.
+            value_range: The pair `(low, high)` of float images. Defaults to `None`.
+            num_reference: How many of the reference's images to take, from the first on; required
+                for an endless iterable, such as `load_tfds` returns. Defaults to all.
+            cache_dir: A folder for the statistics of the reference, and for its features if a
+                metric needs them, by `dataset`, `split`, size and extractor. An iterable without
+                `num_images` then needs `num_reference`. Defaults to `None`: they are computed each
                 time.
             strategy: `tf.distribute.Strategy` whose replicas share the work of the extractor, and
                 of a generator that is a Keras network.
-            verbose: Boolean, whether to show a bar if it takes more than ten seconds. Defaults to
-                `True`.
-
-    Returns:
-        `EvaluationReport`.
+            verbose: Whether to show a bar if it takes more than ten seconds. Defaults to `True`.
 
     Raises:
         ValueError: As `evaluate_generator`, and if there are fewer than `num_images` images.
     """
-    if num_images is None:
-        num_images = length_of(images)
+    num_images = length_of(images) if num_images is None else num_images
     if num_images is None:
         raise ValueError(
             "`num_images` must be given for an iterable of batches. Received: num_images=None"
@@ -202,13 +176,8 @@ def evaluate_images(
     name = check_string("name", name)
     evaluation = make_evaluation(reference, metrics, feature_extractor, batch_size, seed, **kwargs)
     images = first_images(images, num_images, batch_size, "num_images")
-    protocol = {
-        "weights": "not stated",
-        "batch_statistics": "not stated",
-        "labels": "as given",
-        "truncation": "not stated",
-        "seed": evaluation.seed,
-    }
+    protocol = dict.fromkeys(("weights", "batch_statistics", "labels", "truncation"), "not stated")
+    protocol |= {"labels": "as given", "seed": evaluation.seed}
     return evaluation.report(batches_of(images, batch_size), num_images, protocol, name)
 
 
@@ -227,7 +196,7 @@ def make_evaluation(
     strategy=None,
     verbose=True,
 ):
-    """Returns an `Evaluation` that has seen its reference; the arguments of `evaluate_images`."""
+    """Returns an `Evaluation` that has its reference; the arguments of `evaluate_images`."""
     seed = check_integer("seed", seed, 0)
     verbose = check_boolean("verbose", verbose)
     dataset = check_string("dataset", dataset, optional=True)
@@ -252,7 +221,7 @@ def make_evaluation(
     check_ends(reference, "reference")
     if held_out is not None and length_of(held_out) is None:
         raise ValueError(
-            f"`held_out` must be arrays or say its length. Received: held_out={held_out!r}"
+            f"`held_out` must be arrays or have `num_images`. Received: held_out={held_out!r}"
         )
     evaluation = Evaluation(metrics, extraction, verbose, seed, held_out)
     evaluation.set_reference(reference, dataset or "unnamed", split, cache_dir)
@@ -263,12 +232,12 @@ class Evaluation:
     """What `FIDEvaluator`, `evaluate_generator` and `evaluate_images` share.
 
     Args:
-        metrics: List of metrics of this package that share one extractor, or with no `extraction`
-            of one object with `update_state(images, real=…)` and `reset_state(reset_real=…)`.
+        metrics: Metrics of this package that share one extractor; or, without an `extraction`, one
+            object with `update_state(images, real=…)` and `reset_state(reset_real=…)`.
         extraction: `FeatureExtraction` of their extractor, or `None`.
-        verbose: Boolean, whether what takes more than ten seconds shows a bar.
-        seed: Integer, the seed of the noise. Defaults to `0`.
-        held_out: Other real images, for the floor. Defaults to `None`.
+        verbose: Whether anything that takes more than ten seconds shows a bar.
+        seed: The seed of the noise. Defaults to `0`.
+        held_out: Other real images, for the real baseline. Defaults to `None`.
     """
 
     def __init__(self, metrics, extraction, verbose, seed=0, held_out=None):
@@ -276,33 +245,25 @@ class Evaluation:
         self.seed, self.held_out, self.reference = seed, held_out, None
         if extraction is not None:
             extraction.verbose = verbose
-            outputs = {metric.output for metric in metrics}
-            self.names = tuple(sorted(outputs))  # "features" before "logits"
+            self.names = tuple(sorted({x.output for x in metrics}))  # "features" before "logits"
             for metric in metrics:
                 metric.verbose = verbose
 
-    def set_reference(self, reference, dataset, split, cache_dir):
-        """Reads the real images, or takes their statistics; the metrics have them then."""
-        self.reference = self._reference(reference, dataset, split, cache_dir)
-        for metric in self.metrics:
-            metric.set_statistics(self.reference, real=True)
-
-    def _reference(self, reference, dataset, split, cache_dir):
-        extractor = self.extraction.feature_extractor
+    def set_reference(self, reference, dataset: str, split: str | None, cache_dir: str | None):
+        """Reads the real images or their statistics, and gives them to the metrics."""
         if isinstance(reference, (str, os.PathLike)):
-            return ReferenceStatistics.load(reference, extractor)
-        if isinstance(reference, ReferenceStatistics):
-            known = {name: reference.info[name] for name in ("feature_extractor", "resize")}
-            wanted = extractor_info(extractor)
-            if any(known[name] not in (None, wanted[name]) for name in wanted):
-                raise ValueError(
-                    f"`reference` must be of the metrics' extractor, {wanted}. Received: a "
-                    f"reference of {known}"
-                )
-            return reference
-        keep = {need for x in self.metrics for need in x.real_needs} - {"labels"}
-        if "logits" in self.names:
-            keep.add("logits")  # for the floor of the Inception Score
+            reference = ReferenceStatistics.load(reference, self.extraction.feature_extractor)
+        elif isinstance(reference, ReferenceStatistics):
+            reference.check_extractor(self.extraction.feature_extractor, "a reference")
+        else:
+            reference = self._computed(reference, dataset, split, cache_dir)
+        self.reference = reference
+        for metric in self.metrics:
+            metric.set_statistics(reference, real=True)
+
+    def _computed(self, reference, dataset, split, cache_dir):
+        keep = {x.output for x in self.metrics if x.keeps.get("real") == "samples"}
+        keep |= {"logits"} & set(self.names)  # for the real baseline of the Inception Score
         count = length_of(reference)
         options = {"names": self.names, "keep": sorted(keep)}
         options["progress"] = Progress("Reference images", count, self.verbose)
@@ -313,16 +274,15 @@ class Evaluation:
             )
         if dataset == "unnamed" or count is None:
             raise ValueError(
-                "`cache_dir` needs the `dataset`'s name, and `num_reference` for a reference that "
-                f"doesn't say its length. Received: dataset={dataset!r}, a reference of length "
-                f"{count}"
+                "`cache_dir` needs the `dataset`'s name, and `num_reference` for a reference of "
+                f"unknown length. Received: dataset={dataset!r}, a reference of length {count}"
             )
         return ReferenceStatistics.cached(
             reference, self.extraction, dataset, split, count, cache_dir, **options
         )
 
-    def update(self, images, labels, real, done):
-        """Feeds a batch, of which `done` images came before, to one side of all metrics."""
+    def update(self, images: np.ndarray, labels: np.ndarray | None, real: bool, done: int):
+        """Adds a batch, which follows `done` images, to one side of all metrics."""
         if self.extraction is None:
             self.metrics[0].update_state(images, real=real)
             return
@@ -332,15 +292,15 @@ class Evaluation:
         width = features[self.names[0]].shape[1]
         if self.reference is not None and width != len(self.reference.moments.mean):
             raise ValueError(
-                "`reference` must be of the extractor that the images are compared in, which "
-                f"gives features of width {width}. Received: {self.reference.info['dataset']} "
+                "`reference` must be measured with the same extractor as the images, which "
+                f"returns features of width {width}. Received: {self.reference.info['dataset']} "
                 f"of width {len(self.reference.moments.mean)}"
             )
         for metric in self.metrics:
             metric.update_features(features[metric.output], real, labels)
 
-    def measure(self, batches, num_images, title):
-        """Feeds the generated side of the metrics; returns the shape of an image."""
+    def measure(self, batches: Iterable, num_images: int, title: str) -> tuple[int, ...]:
+        """Replaces the generated side of the metrics; returns the shape of an image."""
         for metric in self.metrics:
             metric.reset_state(reset_real=False)
         progress = Progress(title, num_images, self.verbose)
@@ -357,14 +317,11 @@ class Evaluation:
             )
         return tuple(map(int, shape))
 
-    def protocol(self, num_images, made, info, name=None):
+    def protocol(self, num_images: int, made: dict, info: dict, name: str | None = None) -> dict:
         """Returns what a reader must know beside the scores, ready for JSON.
 
-        Args:
-            num_images: Integer, how many images are measured.
-            made: Dictionary, of how they were made.
-            info: Dictionary, of what the real images are, as `ReferenceStatistics` has it.
-            name: String, what the one metric is called. Defaults to the metrics' own names.
+        `made` says how the generated images were made, `info` what the real ones are, as in
+        `ReferenceStatistics.info`, and `name` what the only metric is called.
         """
         extractor = getattr(self.metrics[0], "feature_extractor", None)
         return {
@@ -382,17 +339,10 @@ class Evaluation:
             "versions": package_versions(),
         }
 
-    def report(self, batches, num_images, made, name):
-        """Measures images and the two baselines.
+    def report(self, batches: Iterable, num_images: int, made: dict, name: str) -> EvaluationReport:
+        """Measures batches, pairs (images, labels or `None`), and the two baselines.
 
-        Args:
-            batches: Iterable of pairs (images, labels or `None`).
-            num_images: Integer, how many they are.
-            made: Dictionary for the protocol, of how they were made.
-            name: String, what is measured.
-
-        Returns:
-            `EvaluationReport`.
+        `made` says how the images were made, for the protocol, and `name` what is measured.
         """
         protocol = self.protocol(num_images, made, self.reference.info)
         shape = self.measure(batches, num_images, "Generated images")
@@ -400,69 +350,68 @@ class Evaluation:
         notes = [note for metric in self.metrics for note in metric.notes()]
         kept = [metric.snapshot() for metric in self.metrics]
         noise = self._noise(num_images, shape)
-        baselines = {"real": self._floor(), "noise": noise}
+        baselines = {"real": self._real(), "noise": noise}
         for metric, state in zip(self.metrics, kept):
             metric.restore(state)
         return EvaluationReport(values, baselines, protocol, name, notes)
 
-    def _values(self, note=None):
-        """The values of all metrics; with a list of notes, failures go there."""
+    def _values(self, notes=None, halves=()):
+        """Returns the values of all metrics, of two halves of the reference if they are given.
+
+        Without a list of `notes`, which gets the failures, the first failure is raised.
+        """
         values = {}
         for metric in self.metrics:
             try:
+                for half, real in zip(halves, (True, False)):
+                    metric.set_statistics(half, real)
                 values.update(metric.values())
             except ValueError as error:
-                if note is None:
+                if notes is None:
                     raise
-                note.append(f"no {metric.name}: {error}")
+                notes.append(f"no {metric.name}: {error}")
         return values
 
+    def _baseline(self, num_images, notes=(), halves=()):
+        notes = list(notes)
+        values = self._values(notes, halves)
+        note = {"note": "; ".join(notes)} if notes else {}
+        return {**values, **note, "num_images": num_images}
+
     def _noise(self, num_images, shape):
-        """The scores of noise in place of generated images."""
+        """Returns the scores of noise in place of generated images."""
         labels, size = self.reference.arrays.get("labels"), self.extraction.batch_size
         parts = [None] * num_images
-        if labels is not None:  # Of all classes, also where they stand in order.
+        if labels is not None:  # Spread over all, since labels may be sorted by class.
             labels = labels[np.arange(num_images) * len(labels) // num_images]
             parts = np.split(labels, range(size, num_images, size))
         batches = zip(noise_images(num_images, shape, self.seed, size), parts)
         self.measure(batches, num_images, "Noise")
-        note = []
-        return {**self._values(note), **_notes(note), "num_images": num_images}
+        return self._baseline(num_images)
 
-    def _floor(self):
-        """The scores of other real images in place of generated ones."""
-        note = []
+    def _real(self):
+        """Returns the scores of other real images in place of generated ones."""
         if self.held_out is not None:
             count = length_of(self.held_out)
             batches = batches_of(self.held_out, self.extraction.batch_size)
             self.measure(batches, count, "Held-out images")
-            return {**self._values(note), "num_images": count, **_notes(note)}
+            return self._baseline(count)
         if self.reference.halves is None:
-            return _notes(["the file has `mu` and `sigma` alone: give `held_out` images"])
-        first, second = self.reference.split()
-        values = {}
-        for metric in self.metrics:
-            try:
-                metric.set_statistics(first, real=True)
-                metric.set_statistics(second, real=False)
-                values.update(metric.values())
-            except ValueError as error:
-                note.append(f"no {metric.name}: {error}")
-        note = [
-            f"one half of the reference, {second.num_images} images, against the other; a Fréchet "
-            "distance is larger for fewer images, so the generated images may have a lower one. "
-            "`held_out` images give a floor of their own number",
-            *note,
-        ]
-        return {**values, "num_images": second.num_images, **_notes(note)}
+            return {"note": "the file has only `mu` and `sigma`: give `held_out` images"}
+        halves = self.reference.split()
+        count = halves[1].num_images
+        note = (
+            f"one half of the reference, {count} images, against the other; a Fréchet distance is "
+            "larger for fewer images, so the generated images may have a lower one. With "
+            "`held_out` images this baseline has their number"
+        )
+        return self._baseline(count, [note], halves)
 
 
 def _make_metrics(metrics, feature_extractor, value_range, batch_size):
-    """Metric objects that share one extractor."""
-    if isinstance(metrics, (str, FeatureMetric)):
-        metrics = [metrics]
-    metrics = check_list("metrics", metrics)
-    result = []
+    """Returns metric objects that share one extractor."""
+    is_one = isinstance(metrics, (str, FeatureMetric))
+    metrics, result = [metrics] if is_one else check_list("metrics", metrics), []
     for metric in metrics:
         if isinstance(metric, str) and metric in METRICS:
             if feature_extractor is None:
@@ -470,9 +419,7 @@ def _make_metrics(metrics, feature_extractor, value_range, batch_size):
                     "`feature_extractor` must be given for metrics by name. "
                     f"Received: metrics={metrics}, feature_extractor=None"
                 )
-            metric = METRICS[metric](
-                feature_extractor, value_range=value_range, batch_size=batch_size
-            )
+            metric = METRICS[metric](feature_extractor, value_range, batch_size=batch_size)
         if not isinstance(metric, FeatureMetric):
             raise ValueError(
                 f"`metrics` must be names among {list(METRICS)} or metrics of this package. "
@@ -480,15 +427,10 @@ def _make_metrics(metrics, feature_extractor, value_range, batch_size):
             )
         result.append(metric)
     extractors = {id(metric.feature_extractor) for metric in result}
-    if len(extractors) != 1 or (
-        feature_extractor is not None and id(feature_extractor) not in extractors
-    ):
+    given = set() if feature_extractor is None else {id(feature_extractor)}
+    if len(extractors | given) != 1 or not result:
         raise ValueError(
-            "`metrics` must share one extractor, and be at least one. "
+            "`metrics` must share one extractor, and not be empty. "
             f"Received: {len(result)} metrics with {len(extractors)} extractors"
         )
     return result
-
-
-def _notes(notes):
-    return {"note": "; ".join(notes)} if notes else {}

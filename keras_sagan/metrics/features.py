@@ -1,33 +1,42 @@
-"""From images to finite features, and what the metrics over features have in common."""
+"""From images to finite features, and the base class of the metrics over features."""
+
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 
 from keras_sagan.checks import FilledRange, check_boolean, check_integer, check_string
 from keras_sagan.metrics.progress import Progress
+from keras_sagan.metrics.replicas import share_among_replicas
 from keras_sagan.metrics.report import extractor_info, package_versions
 
 SIDES = ("real", "generated")
 
 
 class FeatureExtraction:
-    """Checks images, scales them to [-1, 1] and takes them through an extractor in batches.
+    """Checks images, scales them to [-1, 1] and passes them through an extractor in batches.
 
     Args:
-        feature_extractor: Any Keras model or callable from float32 images in [-1, 1] of shape
-            (batch, height, width, channels) to one tensor of shape (batch, ...). One that
-            returns a dictionary with `"features"` and `"logits"`, or has a method
-            `named_outputs(images)` that does, serves metrics of both in one pass.
-        value_range: `None`, or the pair `(low, high)` of float images.
-        batch_size: Integer, how many images the extractor gets at once.
+        feature_extractor: A Keras model or callable from float32 images in [-1, 1] of shape
+            (batch, height, width, channels) to one tensor of shape (batch, ...). If it returns a
+            dictionary with `"features"` and `"logits"`, or has a method `named_outputs(images)`
+            that does, it serves metrics of both in one pass.
+        value_range: Pair `(low, high)`, the range of float images. Defaults to `None`: only uint8.
+        batch_size: How many images the extractor gets at once. Defaults to `64`.
         strategy: `tf.distribute.Strategy` whose replicas share each batch. Defaults to `None`.
 
     Raises:
-        ValueError: If an argument is invalid; when called, for images of the wrong rank, dtype or
+        ValueError: If an argument is invalid; on a call, for images of the wrong rank, dtype or
             range and for features that aren't finite.
     """
 
-    def __init__(self, feature_extractor, value_range=None, batch_size=64, strategy=None):
+    def __init__(
+        self,
+        feature_extractor: Callable,
+        value_range: Sequence[float] | None = None,
+        batch_size: int = 64,
+        strategy=None,
+    ):
         if not callable(feature_extractor):
             raise ValueError(
                 "`feature_extractor` must be a Keras model or a callable on images. "
@@ -42,43 +51,42 @@ class FeatureExtraction:
         self.batch_size = check_integer("batch_size", batch_size)
         self.verbose = True
         self.subject = "images"  # what they are, for messages
-        self._filled = FilledRange("`images`", "`value_range` must say so, or every score is wrong")
-        self._call = self._call_extractor
-        if strategy is not None and strategy.num_replicas_in_sync > 1:
-            from keras_sagan.metrics.replicas import share_among_replicas
+        self._filled = FilledRange("`images`", "set `value_range` to it, or every score is wrong")
+        self._call = share_among_replicas(self._call_extractor, strategy)
 
-            self._call = share_among_replicas(self._call_extractor, strategy)
-
-    def __call__(self, images, names=("features",), first=0):
-        """Returns `{name: array of shape (num_images, dim)}` for the outputs that are asked for.
+    def __call__(
+        self, images: np.ndarray, names: Sequence[str] = ("features",), first: int = 0
+    ) -> dict[str, np.ndarray]:
+        """Returns `{name: array of shape (batch, dim)}`; `{}` for no images.
 
         Args:
-            images: uint8 images in [0, 255] or floats in `value_range`, of shape
+            images: uint8 in [0, 255] or floats in `value_range`, of shape
                 (batch, height, width, channels).
-            names: Strings, `"features"`, `"logits"` or both.
-            first: Integer, the number of the first image, for messages. Defaults to `0`.
+            names: `"features"`, `"logits"` or both. Defaults to `("features",)`.
+            first: The number of the first image, for messages. Defaults to `0`.
         """
         if first == 0:
             self._filled.reset()
         images = self.to_model_space(images)
-        progress, parts = Progress("Images", len(images), self.verbose), []
+        progress, found = Progress("Images", len(images), self.verbose), {}
         for start in range(0, len(images), self.batch_size):
-            if start:  # One batch is part of a pass that has a bar of its own.
+            if start:  # A single batch is part of a pass that has a bar of its own.
                 progress(start)
             part = images[start : start + self.batch_size]
-            parts.append(self._extract(part, names, first + start))
-        if not parts:
-            return {}
-        widths = {name: {part[name].shape[1] for part in parts} for name in names}
-        for name, found in widths.items():
-            if len(found) > 1:
+            outputs = self._call(part, names)
+            for name in names:
+                features = self._checked(outputs[name], len(part), first + start)
+                found.setdefault(name, []).append(features)
+        for name, parts in found.items():
+            widths = sorted({x.shape[1] for x in parts})
+            if len(widths) > 1:
                 raise ValueError(
                     "`feature_extractor` must give features of one width for all images. "
-                    f"Received: {name} of width {sorted(found)}"
+                    f"Received: {name} of width {widths}"
                 )
-        return {name: np.concatenate([part[name] for part in parts]) for name in names}
+        return {name: np.concatenate(parts) for name, parts in found.items()}
 
-    def to_model_space(self, images):
+    def to_model_space(self, images: np.ndarray) -> np.ndarray:
         """Returns float32 images in [-1, 1] from uint8 or from floats in `value_range`."""
         images = to_numpy(images, "images")
         if images.ndim != 4:
@@ -100,8 +108,8 @@ class FeatureExtraction:
             )
         low, high = self.value_range
         images = images.astype(np.float32)
-        slack = 1e-5 * (high - low)  # rounding of half precision is in the values, not beyond
         if images.size:
+            slack = 1e-5 * (high - low)  # Half precision rounds values, but not beyond the bounds.
             least, most = images.min(), images.max()
             if not (least >= low - slack and most <= high + slack):
                 raise ValueError(
@@ -110,11 +118,6 @@ class FeatureExtraction:
                 )
             self._filled(images, low, high)
         return np.clip((images - low) * (2.0 / (high - low)) - 1.0, -1.0, 1.0)
-
-    def _extract(self, images, names, start):
-        """Finite features of shape (batch, dim) by name, for images that begin at `start`."""
-        outputs = self._call(images, names)
-        return {name: self._checked(outputs[name], images, start) for name in names}
 
     def _call_extractor(self, images, names):
         extractor = self.feature_extractor
@@ -133,27 +136,22 @@ class FeatureExtraction:
             )
         return {name: outputs[name] for name in names}
 
-    def _checked(self, features, images, start):
+    def _checked(self, features, count, first):
+        """Returns finite features of shape (count, dim), of images from number `first` on."""
         features = to_numpy(features, "feature_extractor")
-        if features.ndim < 1 or len(features) != len(images) or not features.size:
+        if features.ndim < 1 or len(features) != count or not features.size:
             raise ValueError(
-                f"`feature_extractor` must return features of shape ({len(images)}, ...) for "
-                f"{len(images)} images. Received: features.shape={features.shape}"
+                f"`feature_extractor` must return features of shape ({count}, ...) for {count} "
+                f"images. Received: features.shape={features.shape}"
             )
-        features = features.reshape(len(images), -1)
+        features = features.reshape(count, -1)
         features = features.astype(np.promote_types(features.dtype, np.float32), copy=False)
-        check_finite(features, start, self.subject)
+        check_finite(features, first, self.subject)
         return features
 
 
-def check_finite(features, first=0, subject="images"):
-    """Raises unless features are finite, with the number of the first image of which they aren't.
-
-    Args:
-        features: Array of shape (batch, dim).
-        first: Integer, how many images came before these in the same pass. Defaults to `0`.
-        subject: String, which images they are. Defaults to `"images"`.
-    """
+def check_finite(features: np.ndarray, first: int = 0, subject: str = "images"):
+    """Raises unless features are finite; `first` images came before them in the same pass."""
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if bad.size:
         raise ValueError(
@@ -163,8 +161,8 @@ def check_finite(features, first=0, subject="images"):
         )
 
 
-def to_numpy(value, name):
-    """A numpy array, or an error when the value is symbolic or no single tensor."""
+def to_numpy(value, name: str) -> np.ndarray:
+    """Returns a numpy array, or raises for a symbolic value and for what isn't one tensor."""
     if isinstance(value, (dict, list, tuple)):
         raise ValueError(
             f"`{name}` must be one array or tensor (for an extractor: what it returns). "
@@ -174,14 +172,12 @@ def to_numpy(value, name):
         return np.asarray(keras.ops.convert_to_numpy(value))
     except (NotImplementedError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
-            f"`{name}` must be (for an extractor: return) a concrete array or tensor; this metric "
-            "works in a callback or a script, not inside a compiled step. "
-            f"Received: {value!r}"
+            f"`{name}` must be (for an extractor: return) a concrete array or tensor; metrics "
+            f"work in a callback or a script, not inside a compiled step. Received: {value!r}"
         ) from error
 
 
 def _checked_range(value_range):
-    """`None` or a pair of floats, low < high."""
     if value_range is None:
         return None
     try:
@@ -196,18 +192,10 @@ def _checked_range(value_range):
     return (low, high)
 
 
-def check_features(keep=np.float64, **arrays):
-    """Float64 matrices of one width, or an error that names the argument.
+def check_features(keep=np.float64, **arrays: np.ndarray) -> list[np.ndarray]:
+    """Returns arrays of shape (num_samples, dim) in float64 or `keep`, finite and of one width.
 
-    Args:
-        keep: Another dtype that arrays may keep. Defaults to none.
-        **arrays: Arrays of shape (num_samples, dim), by name.
-
-    Returns:
-        List of the arrays, in float64 or `keep`.
-
-    Raises:
-        ValueError: For another rank, no sample, different widths, or values that aren't finite.
+    They are given by the names of their arguments, for messages.
     """
     result, width = [], None
     for name, value in arrays.items():
@@ -232,31 +220,16 @@ def check_features(keep=np.float64, **arrays):
 class FeatureMetric(keras.metrics.Metric):
     """Base of the metrics that compare features of real and of generated images.
 
-    A metric over data sets and not over a batch: it lives on the host, in a callback or a script,
-    and can't run inside a compiled train step. A subclass says what it keeps of the features
-    (`_merge`) and what it makes of that (`result`).
-
-    Args:
-        feature_extractor: What turns images into features: one of this package's extractors, any
-            Keras model, or any callable. It receives float32 in [-1, 1] of shape
-            (batch, height, width, channels) and returns one tensor of shape (batch, ...), which
-            is flattened to (batch, dim).
-        value_range: Pair of floats `(low, high)`, the values that black and white have in *float*
-            images, such as `(-1, 1)` or `(0, 255)`; there is no guessing. uint8 images are
-            always in [0, 255]. Defaults to `None`: only uint8 images are accepted.
-        name: String, the name of the metric.
-        batch_size: Integer, how many images the extractor gets at once. Defaults to `64`.
-
-    Raises:
-        ValueError: If an argument is invalid. `update_state` raises for images of the wrong rank,
-            dtype or range, and for features that aren't finite or change their width; `result`
-            if there are too few images of either kind.
+    The arguments are those of `FrechetInceptionDistance`. A subclass implements `result` and
+    `definition`, and says in `keeps` what it needs of each side: all `"samples"`, or their
+    `"moments"`, for which it implements `_merge`. A side that isn't in `keeps` is ignored.
     """
 
-    verbose = True  # whether `result` shows a bar where it takes more than ten seconds
+    verbose = True  # whether `result` shows a bar if it takes more than ten seconds
     output = "features"  # of the extractor
-    real_needs = ("features",)  # what must be kept of every real image; none where moments do
+    keeps = dict.fromkeys(SIDES, "samples")
     least = 2  # images of each side
+    settings = ()  # the arguments of a subclass, which are attributes too
 
     def __init__(self, feature_extractor, value_range=None, name=None, batch_size=64):
         super().__init__(name=check_string("name", name, optional=True))
@@ -266,69 +239,71 @@ class FeatureMetric(keras.metrics.Metric):
         self._width = None
 
     @property
-    def feature_extractor(self):
-        """What turns images into features."""
+    def feature_extractor(self) -> Callable:
+        """The model or callable that turns images into features."""
         return self._extraction.feature_extractor
 
     @property
-    def value_range(self):
-        """The pair (low, high) of float images, or `None`."""
+    def value_range(self) -> tuple[float, float] | None:
+        """The range (low, high) of float images, or `None`."""
         return self._extraction.value_range
 
     @property
-    def batch_size(self):
-        """Integer, how many images the extractor gets at once."""
+    def batch_size(self) -> int:
+        """How many images the extractor gets at once."""
         return self._extraction.batch_size
 
-    def update_state(self, images, real, labels=None):
-        """Adds images to the statistics of one side.
+    def update_state(self, images: np.ndarray, real: bool, labels: np.ndarray | None = None):
+        """Adds images to one side.
 
         Args:
             images: Array or tensor of shape (batch, height, width, channels), uint8 in [0, 255]
                 or floats in `value_range`. A batch of no images changes nothing.
-            real: Boolean, `True` for images of the data set, `False` for generated ones.
+            real: `True` for images of the data set, `False` for generated ones.
             labels: Integer array of shape (batch,), the classes of the images. Only the metrics
                 by class need it. Defaults to `None`.
         """
         side = side_of(real)
-        # Nothing is added before everything is checked: an error leaves the state as it was.
-        found = self._extraction(images, (self.output,), self._counts[side])
-        if found:
-            self.update_features(found[self.output], real, labels)
+        # Everything is checked before anything is added: an error leaves the state as it was.
+        if side in self.keeps:
+            found = self._extraction(images, (self.output,), self._counts[side])
+            if found:
+                self.update_features(found[self.output], real, labels)
 
-    def update_features(self, features, real, labels=None):
+    def update_features(self, features: np.ndarray, real: bool, labels: np.ndarray | None = None):
         """Adds features that were extracted before; otherwise as `update_state`.
 
-        Args:
-            features: Array of shape (batch, dim), the extractor's `"features"`, or its
-                `"logits"` for an Inception Score.
-            real: Boolean.
-            labels: Integer array of shape (batch,), or `None`.
+        They have shape (batch, dim): the extractor's `"features"`, or its `"logits"` for an
+        Inception Score.
         """
         side = side_of(real)
+        if side not in self.keeps:
+            return
         features = np.asarray(features)
         check_finite(features, self._counts[side])
-        # Where the other side alone has been reset, its images still bind the width.
+        # The width is also that of the other side, even after this side alone was reset.
         if self._width is not None and features.shape[1] != self._width:
             raise ValueError(
                 "`feature_extractor` must give features of one width for all images; the images "
                 f"before gave {self._width}. Received: features of width {features.shape[1]} for "
                 f"{side} images"
             )
-        self._state[side] = self._merge(self._state[side], features, labels)
+        self._state[side] = self._merge(side, features, labels)
         self._counts[side] += len(features)
         self._width = features.shape[1]
 
-    def set_statistics(self, statistics, real):
-        """Takes one side from `ReferenceStatistics` in place of images.
-
-        Args:
-            statistics: `ReferenceStatistics`, in the features of this metric's extractor.
-            real: Boolean.
-        """
+    def set_statistics(self, statistics, real: bool):
+        """Replaces one side by `ReferenceStatistics` in the features of this metric's extractor."""
         side = side_of(real)
-        self._state[side], self._counts[side] = None, 0
-        self._width = None
+        if side not in self.keeps:
+            return
+        self._state[side], self._counts[side], self._width = None, 0, None
+        if self.keeps[side] == "moments":
+            self._state[side] = statistics.moments
+            # A file may not say how many images it is of: assume that they are enough.
+            self._counts[side] = statistics.num_images or self.least
+            self._width = len(statistics.moments.mean)
+            return
         if self.output not in statistics.arrays:
             raise ValueError(
                 f"`reference` must hold the {self.output} of its images for "
@@ -336,57 +311,52 @@ class FeatureMetric(keras.metrics.Metric):
                 f"Received: a reference of {statistics.info['dataset']} with "
                 f"{sorted(statistics.arrays) or 'moments alone'}"
             )
-        labels = statistics.arrays.get("labels")
-        self.update_features(statistics.arrays[self.output], real, labels)
+        arrays = statistics.arrays
+        self.update_features(arrays[self.output], real, arrays.get("labels"))
 
-    def _set_moments(self, statistics, real):
-        side = side_of(real)
-        self._state[side] = statistics.moments
-        # A file may not say of how many images it is; of enough, then.
-        self._counts[side] = statistics.num_images or self.least
-        self._width = len(statistics.moments.mean)
+    def _merge(self, side, features, labels):
+        """Returns the state of a side with new features in it.
 
-    def _merge(self, state, features, labels):
-        """The state of a side (`None` at first) with new features in it."""
-        raise NotImplementedError(f"{type(self).__name__} must implement _merge()")
+        Batches are kept as they come, so metrics that get the same arrays share them.
+        """
+        return [*(self._state[side] or []), (features, labels)]
 
-    def values(self):
-        """Returns `{name: float}`: the result, under the metric's name if it is one number."""
+    def _samples(self, side):
+        """Returns all features of a side, in the order in which they came."""
+        return np.concatenate([features for features, _ in self._state[side]])
+
+    def values(self) -> dict[str, float]:
+        """Returns the result by name: the metric's own name if it is one number."""
         result = self.result()
         return result if isinstance(result, dict) else {self.name: result}
 
-    def notes(self):
-        """Returns what a reader must know of the result where there are too few images.
-
-        Returns:
-            List of strings, empty where there are enough.
-        """
+    def notes(self) -> list[str]:
+        """Returns warnings about a result of too few images; empty if there are enough."""
         return []
 
-    def reset_state(self, reset_real=False):
+    def reset_state(self, reset_real: bool = False):
         """Forgets the generated images and, if `reset_real`, the real ones too."""
         for side in SIDES if reset_real else ("generated",):
             self._state[side], self._counts[side] = None, 0
         if not any(self._counts.values()):
             self._width = None
 
-    def snapshot(self):
-        """Returns the statistics as they are now, for `restore`. Nothing is copied."""
+    def snapshot(self) -> tuple:
+        """Returns the current statistics, for `restore`. Nothing is copied."""
         return dict(self._state), dict(self._counts), self._width
 
-    def restore(self, state):
+    def restore(self, state: tuple):
         """Brings back the statistics of a `snapshot`."""
-        kept, counts, self._width = state
-        self._state, self._counts = dict(kept), dict(counts)
+        self._state, self._counts, self._width = state
 
     @property
-    def num_images(self):
-        """Dictionary of the number of images seen: `"real"` and `"generated"`."""
+    def num_images(self) -> dict[str, int]:
+        """The number of images seen: `"real"` and `"generated"`."""
         return dict(self._counts)
 
     @property
-    def protocol(self):
-        """Dictionary of what a reader must know beside the figure, ready for JSON."""
+    def protocol(self) -> dict:
+        """What a reader must know beside the score, ready for JSON."""
         return {
             "metric": self.definition,
             **extractor_info(self.feature_extractor),
@@ -396,11 +366,11 @@ class FeatureMetric(keras.metrics.Metric):
         }
 
     @property
-    def definition(self):
-        """String that defines the figure, with every setting that changes it."""
+    def definition(self) -> str:
+        """Defines the score, with every setting that changes it."""
         raise NotImplementedError(f"{type(self).__name__} must implement definition")
 
-    def get_config(self):
+    def get_config(self) -> dict:
         if not hasattr(self.feature_extractor, "get_config"):
             raise ValueError(
                 "`feature_extractor` must be a Keras model or a registered object with a "
@@ -410,17 +380,14 @@ class FeatureMetric(keras.metrics.Metric):
         return {
             **super().get_config(),
             "feature_extractor": keras.saving.serialize_keras_object(self.feature_extractor),
-            "value_range": self.value_range,
-            "batch_size": self.batch_size,
+            **{x: getattr(self, x) for x in ("value_range", "batch_size", *self.settings)},
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> "FeatureMetric":
         config = {name: value for name, value in config.items() if name != "dtype"}
-        config["feature_extractor"] = keras.saving.deserialize_keras_object(
-            config["feature_extractor"]
-        )
-        return cls(**config)
+        extractor = keras.saving.deserialize_keras_object(config["feature_extractor"])
+        return cls(**{**config, "feature_extractor": extractor})
 
     def _progress(self):
         return Progress(self.name, verbose=self.verbose)
@@ -435,30 +402,13 @@ class FeatureMetric(keras.metrics.Metric):
             )
 
 
-class SampleMetric(FeatureMetric):
-    """A `FeatureMetric` that keeps all features: O(num_images · dim) memory.
-
-    The batches are kept as they come: metrics that are given the same arrays share them.
-    """
-
-    def _merge(self, state, features, labels):
-        return [*(state or []), (features, labels)]
-
-    def _features(self, side):
-        """All features of a side, in the order in which they came."""
-        return np.concatenate([features for features, _ in self._state[side]])
-
-    def _labels(self, side):
-        return np.concatenate([labels for _, labels in self._state[side]])
-
-
-def shuffled(samples, seed):
-    """The samples in an order that the seed determines; as they are for `None`."""
+def shuffled(samples: np.ndarray, seed: int | None) -> np.ndarray:
+    """Returns the samples in an order that the seed determines; as they are for `None`."""
     return samples if seed is None else np.random.default_rng(seed).permutation(samples)
 
 
-def check_batch_labels(labels, count):
-    """Integer labels of shape (count,), or an error."""
+def check_batch_labels(labels: np.ndarray | None, count: int) -> np.ndarray:
+    """Returns integer labels of shape (count,), or raises."""
     labels = None if labels is None else np.asarray(keras.ops.convert_to_numpy(labels))
     if labels is None or labels.shape != (count,) or labels.dtype.kind not in "iu":
         shape = None if labels is None else f"{labels.dtype.name} of shape {labels.shape}"
@@ -469,5 +419,6 @@ def check_batch_labels(labels, count):
     return labels
 
 
-def side_of(real):
+def side_of(real: bool) -> str:
+    """Returns `"real"` or `"generated"`."""
     return "real" if check_boolean("real", real) else "generated"

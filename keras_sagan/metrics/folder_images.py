@@ -1,7 +1,8 @@
-"""A folder of images as a source for an evaluation: as they are, or not at all."""
+"""A folder of images as a source for an evaluation, unchanged."""
 
 import hashlib
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -12,15 +13,15 @@ from keras_sagan.image_files import describe_skipped, find_images, read_image
 class FolderImages:
     """The images of a folder, read in batches, unchanged.
 
-    Images are neither cropped nor resized, because that would change every score: a folder with
-    images of mixed size, or with an image that can't be read, is refused with the file's name. The
-    files, their order and how they are read are those of `load_image_folder`: hidden files and
-    folders are passed over, symbolic links are followed, transparency is laid on white, and 16-bit
-    gray is scaled to 8 bits. Files with other endings are counted in `skipped` and in a warning.
+    Nothing is cropped or resized, because that would change every score: images of mixed size and
+    images that can't be read are errors, which name the file. Files are found, ordered and read as
+    in `load_image_folder`: hidden files and folders are skipped, symbolic links are followed,
+    transparency is laid on white, and 16-bit gray is scaled to 8 bits. Files with other endings are
+    counted in `skipped` and in a warning.
 
     Args:
-        folder: String or `pathlib.Path`.
-        batch_size: Integer. Defaults to `64`.
+        folder: The path of the folder.
+        batch_size: The number of images in a batch. Defaults to `64`.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -35,28 +36,27 @@ class FolderImages:
     ```
     """
 
-    def __init__(self, folder, batch_size=64):
+    def __init__(self, folder: str | pathlib.Path, batch_size: int = 64):
         self.batch_size = check_integer("batch_size", batch_size)
-        folder = pathlib.Path(check_path("folder", folder))
-        if not folder.is_dir():
-            raise FileNotFoundError(f"`folder` must be a folder. Received: folder={folder}")
-        self.folder = folder
-        found = find_images(folder)
+        self.folder = pathlib.Path(check_path("folder", folder))
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"`folder` must be a folder. Received: folder={self.folder}")
+        found = find_images(self.folder)
         self.paths, self.skipped = found.paths, found.skipped
         if not self.paths:
             raise ValueError(
-                f"`folder` must hold images that Pillow reads. Received: folder={folder}, which "
-                f"holds none and {describe_skipped(self.skipped)}"
+                f"`folder` must hold images that Pillow reads. Received: folder={self.folder}, "
+                f"which holds none and {describe_skipped(self.skipped)}"
             )
 
     @property
-    def num_images(self):
-        """Integer, the number of files."""
+    def num_images(self) -> int:
+        """The number of files."""
         return len(self.paths)
 
     @property
-    def files_sha256(self):
-        """String that changes with the names, sizes and times of the files."""
+    def files_sha256(self) -> str:
+        """A digest of the names, sizes and times of the files."""
         digest = hashlib.sha256()
         for path in self.paths:
             found = path.stat()
@@ -64,25 +64,21 @@ class FolderImages:
             digest.update(f"{name}\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
         return digest.hexdigest()
 
-    def __iter__(self):
-        first = None
+    def __iter__(self) -> Iterator[np.ndarray]:
+        shape = None
         for start in range(0, len(self.paths), self.batch_size):
             images = []
             for path in self.paths[start : start + self.batch_size]:
-                images.append(_read(path))
-                first = images[0].shape if first is None else first
-                if images[-1].shape != first:
+                try:
+                    images.append(read_image(path))
+                except ValueError as error:
+                    raise ValueError(
+                        f"`folder` must hold images that can be read. Received: {path} ({error})"
+                    ) from error
+                shape = shape or images[0].shape
+                if images[-1].shape != shape:
                     raise ValueError(
                         "`folder` must hold images of one size and one number of channels: "
-                        f"{self.paths[0]} has {first}. Received: {path} with {images[-1].shape}"
+                        f"{self.paths[0]} has {shape}. Received: {path} with {images[-1].shape}"
                     )
             yield np.stack(images)
-
-
-def _read(path):
-    try:
-        return read_image(path)
-    except ValueError as error:
-        raise ValueError(
-            f"`folder` must hold images that can be read. Received: {path} ({error})"
-        ) from error

@@ -5,32 +5,28 @@ import inspect
 import itertools
 import operator
 import warnings
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
 
 from keras_sagan.checks import FilledRange, check_labels
-from keras_sagan.metrics.features import to_numpy
+from keras_sagan.metrics.features import check_batch_labels, to_numpy
+from keras_sagan.metrics.replicas import share_among_replicas
 from keras_sagan.metrics.report import weights_sha256
 from keras_sagan.ops.labels import apportion_labels
 from keras_sagan.ops.latent import sample_latents
 
-# What `tf.data.Dataset.cardinality` returns where it is no number of batches.
+# What `tf.data.Dataset.cardinality` returns instead of a number of batches.
 INFINITE_CARDINALITY, UNKNOWN_CARDINALITY = -1, -2
 STANDING_BATCH = 64  # images in a pass for standing statistics, whatever the batch size
 
 
-def batches_of(images, batch_size):
-    """Yields pairs of images and labels (or `None`) as numpy arrays.
+def batches_of(images, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Yields pairs of images and integer labels (or `None`) as numpy arrays.
 
-    Args:
-        images: An array of images, a pair of arrays (images, labels), or an iterable of batches of
-            either, such as a finite `tf.data.Dataset`.
-        batch_size: Integer, the images in a batch of an array.
-
-    Yields:
-        Array of shape (batch, height, width, channels), and integer array of shape (batch,) or
-        `None`.
+    `images` is an array, a pair of arrays (images, labels), which are cut into batches, or an
+    iterable of batches of either, such as a finite `tf.data.Dataset`.
     """
     if _is_pair(images) or hasattr(images, "shape"):
         images, labels = images if _is_pair(images) else (images, None)
@@ -42,25 +38,15 @@ def batches_of(images, batch_size):
         yield _checked(batch, labels, slice(None))
 
 
-def iterate(images):
-    """Returns an iterator over batches; that of Keras's old image generators would never end."""
+def iterate(images) -> Iterator:
+    """Returns an iterator over batches; that of Keras's old image generators never ends."""
     if isinstance(images, keras.utils.PyDataset) and not is_endless(images):
         return (images[index] for index in range(images.num_batches))
     return iter(images)
 
 
-def check_ends(images, argument, name="num_reference"):
-    """Raises for images without end, as far as that can be told without reading them.
-
-    Args:
-        images: As for `batches_of`.
-        argument: String, the argument of `images`, for messages.
-        name: String, the argument that says how many of them to take. Defaults to
-            `"num_reference"`.
-
-    Raises:
-        ValueError: For an endless iterable.
-    """
+def check_ends(images, argument: str, name: str = "num_reference"):
+    """Raises for endless images, and asks for the argument `name`, which limits their number."""
     if is_endless(images):
         raise ValueError(
             f"`{name}` must be given for endless images, such as those of `make_dataset`, "
@@ -68,8 +54,8 @@ def check_ends(images, argument, name="num_reference"):
         )
 
 
-def is_endless(images):
-    """Whether images never end, as far as that can be told without reading them."""
+def is_endless(images) -> bool:
+    """Whether images never end, as far as it is known without reading them."""
     if isinstance(images, (itertools.count, itertools.cycle)):
         return True
     if isinstance(images, itertools.repeat):
@@ -92,7 +78,7 @@ def is_endless(images):
     return (any if "Concatenate" in kind else all)(map(is_endless, images._inputs()))
 
 
-def once(images):
+def once(images) -> str:
     """Returns a note for messages about a generator that ended, and `""` for anything else."""
     if not inspect.isgenerator(images):
         return ""
@@ -102,27 +88,18 @@ def once(images):
     )
 
 
-def first_images(images, num_images, batch_size, name):
-    """Returns the first images of a source, which may be endless.
+def first_images(images, num_images: int, batch_size: int, name: str):
+    """Returns the first images of a source as for `batches_of`, which may be endless.
 
-    Args:
-        images: As for `batches_of`.
-        num_images: Integer.
-        batch_size: Integer, the images in a batch of an array.
-        name: String, the argument of `num_images`, for messages.
-
-    Returns:
-        An iterable of batches that knows its `num_images`, or arrays where `images` are.
-
-    Raises:
-        ValueError: If there are fewer, which an iterable says only at its end.
+    Of an iterable they are an iterable that knows its `num_images`, and raises `ValueError` at its
+    end if there are fewer. `name` is the argument of `num_images`, for messages.
     """
     if _is_pair(images):
         pair = images[0], np.asarray(images[1])
         return tuple(first_images(x, num_images, batch_size, name) for x in pair)
     if hasattr(images, "shape"):
         if len(images) < num_images:
-            raise ValueError(_too_few(name, num_images, len(images)))
+            raise _too_few(name, num_images, len(images))
         return images[:num_images]
     return _FirstImages(images, num_images, batch_size, name)
 
@@ -141,17 +118,18 @@ class _FirstImages:
             yield images[part] if labels is None else (images[part], labels[part])
             if done == self.num_images:
                 return
-        raise ValueError(_too_few(self.name, self.num_images, done) + once(self.images))
+        raise _too_few(self.name, self.num_images, done, once(self.images))
 
 
-def _too_few(name, num_images, count):
-    return f"`{name}` must be no more than there are images. Received: {name}={num_images}, " + (
-        f"{count} images"
+def _too_few(name, num_images, count, note=""):
+    return ValueError(
+        f"`{name}` must be at most the number of images. Received: {name}={num_images}, {count} "
+        f"images{note}"
     )
 
 
-def length_of(images):
-    """The number of images, or `None` where it can't be told without reading them."""
+def length_of(images) -> int | None:
+    """Returns the number of images, or `None` if it is unknown without reading them."""
     if hasattr(images, "num_images"):
         return images.num_images
     if isinstance(images, (tuple, list)) and len(images) and hasattr(images[0], "shape"):
@@ -160,51 +138,41 @@ def length_of(images):
 
 
 def peek(images):
-    """Looks at the first images of a source.
+    """Returns images, to be read once, the shape of one as a list, and whether they have labels.
 
-    Args:
-        images: As for `batches_of`; an iterable is begun.
-
-    Returns:
-        The same images, to be read once; the shape of one as a list; and whether labels come with
-        them.
+    The first batch of an iterable is read; it comes with the images that are returned.
     """
-    if not (_is_pair(images) or hasattr(images, "shape")):
-        iterator = iterate(images)
-        first = list(itertools.islice(iterator, 1))
-        if not first:
-            return images, None, False
-        return itertools.chain(first, iterator), *peek(first[0])[1:]
-    first = images[0] if _is_pair(images) else images
-    return images, [int(x) for x in first.shape[1:]], _is_pair(images)
+    if _is_pair(images) or hasattr(images, "shape"):
+        first = images[0] if _is_pair(images) else images
+        return images, [int(x) for x in first.shape[1:]], _is_pair(images)
+    iterator = iterate(images)
+    first = list(itertools.islice(iterator, 1))
+    if not first:
+        return images, None, False
+    return itertools.chain(first, iterator), *peek(first[0])[1:]
 
 
-def noise_images(count, image_shape, seed, batch_size):
+def noise_images(count: int, image_shape: tuple, seed: int, batch_size: int) -> Iterator:
     """Yields batches of uniform uint8 noise, the same images whatever the batch size."""
     for first in range(0, count, batch_size):
-        yield np.stack(
-            [
-                np.random.default_rng([seed, i]).integers(0, 256, image_shape, dtype="uint8")
-                for i in range(first, min(first + batch_size, count))
-            ]
-        )
+        rngs = (np.random.default_rng([seed, i]) for i in range(first, count)[:batch_size])
+        yield np.stack([rng.integers(0, 256, image_shape, dtype="uint8") for rng in rngs])
 
 
 class GeneratedImages:
     """A model's images, each determined by the seed and its number.
 
-    Latents and labels are made for all images at once, so that the batch size doesn't change them.
+    Latents and labels are drawn for all images at once: they don't depend on the batch size.
 
     Args:
         model: A `SAGAN`, or anything with its `generate()`, `latent_dim` and `num_classes`; or a
             Keras model from latents, or from [latents, labels], to images in [-1, 1].
-        num_images: Integer.
+        num_images: How many images.
         labels: `"uniform"`, `"reference"`, or an integer array of shape (num_images,).
         class_counts: Array of shape (num_classes,), the reference's images by class, or `None`.
-        seed: Integer.
-        batch_size: Integer.
-        use_ema: Boolean, whether to use the averaged generator if there is one.
-        truncation: `None`, or the positive float that latents are truncated at.
+        seed, batch_size: Integers.
+        use_ema: Whether to use the averaged generator if there is one.
+        truncation: `None`, or the positive float at which latents are truncated.
         strategy: `tf.distribute.Strategy` whose replicas share each batch of a Keras network.
 
     Raises:
@@ -214,60 +182,49 @@ class GeneratedImages:
     def __init__(
         self,
         model,
-        num_images,
-        labels="uniform",
-        class_counts=None,
-        seed=0,
-        batch_size=64,
-        use_ema=True,
-        truncation=None,
+        num_images: int,
+        labels: str | np.ndarray = "uniform",
+        class_counts: np.ndarray | None = None,
+        seed: int = 0,
+        batch_size: int = 64,
+        use_ema: bool = True,
+        truncation: float | None = None,
         strategy=None,
     ):
         self.model, self.batch_size, self.num_images = model, batch_size, num_images
-        self.is_averaged = use_ema and getattr(model, "ema_generator", None) is not None
-        self.network = model.ema_generator if self.is_averaged else model
-        if not self.is_averaged and isinstance(getattr(model, "generator", None), keras.Model):
+        self._is_averaged = use_ema and getattr(model, "ema_generator", None) is not None
+        self.network = model.ema_generator if self._is_averaged else model
+        if not self._is_averaged and isinstance(getattr(model, "generator", None), keras.Model):
             self.network = model.generator
         latent_dim, num_classes = _sizes(model, class_counts)
         rng = np.random.default_rng(seed)
         self.latents = sample_latents(num_images, latent_dim, rng, truncation)
-        self.labels, self.labels_are = None, "none"
+        self.labels, kind = None, "none"
         if num_classes is not None:
             rng = np.random.default_rng([seed, 1])
-            self.labels, self.labels_are = _labels(
-                labels, num_images, num_classes, class_counts, rng
-            )
-        self._filled = FilledRange(
-            "the images of `model`", "it must make them in [-1, 1], or every score is wrong"
-        )
-        self._shared = None
-        if strategy is not None and strategy.num_replicas_in_sync > 1 and self._has_network:
-            from keras_sagan.metrics.replicas import share_among_replicas
-
-            self._shared = share_among_replicas(self._call_packed, strategy, "model")
+            self.labels, kind = _labels(labels, num_images, num_classes, class_counts, rng)
+        advice = "the model must use all of [-1, 1], or every score is wrong"
+        self._filled = FilledRange("the images of `model`", advice)
+        # Replicas share a Keras network, even if the model has a `generate()` that calls it.
+        has_generate = hasattr(model, "generate")
+        has_network = isinstance(self.network, keras.Model)
+        if not has_network or (has_generate and self.network is model):
+            strategy = None
+        self._call = share_among_replicas(self._call_packed, strategy, "model")
+        self._calls_generate = has_generate and self._call == self._call_packed
         self.protocol = {
-            "weights": "averaged (EMA)" if self.is_averaged else "raw",
-            "labels": self.labels_are,
+            "weights": "averaged (EMA)" if self._is_averaged else "raw",
+            "labels": kind,
             "truncation": truncation,
             "seed": seed,
             "batch_statistics": "moving",
         }
 
     @property
-    def _has_network(self):
-        """Whether images come from calling `network`, also where `generate()` is there to do it."""
-        is_generate = hasattr(self.model, "generate") and self.network is self.model
-        return isinstance(self.network, keras.Model) and not is_generate
+    def name(self) -> str:
+        """The model's name, and a digest of the generator's weights and of its inputs.
 
-    @property
-    def name(self):
-        return f"{getattr(self.model, 'name', type(self.model).__name__)} sha256:{self.sha256}"
-
-    @property
-    def sha256(self):
-        """String, the digest of the generator's weights and of the inputs to it.
-
-        Of what isn't a Keras model the first images stand for the weights.
+        Without a Keras network, the first two images represent the weights.
         """
         digest = hashlib.sha256(self.latents.tobytes())
         if self.labels is not None:
@@ -275,19 +232,17 @@ class GeneratedImages:
         if isinstance(self.network, keras.Model):
             digest.update(weights_sha256(self.network).encode())
         else:
-            few = None if self.labels is None else self.labels[:2]
-            digest.update(self._generate(self.latents[:2], few).tobytes())
-        return digest.hexdigest()
+            digest.update(self._generate(slice(2))[0].tobytes())
+        own = getattr(self.model, "name", type(self.model).__name__)
+        return f"{own} sha256:{digest.hexdigest()}"
 
-    def batches(self):
+    def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """Yields (uint8 images, labels or `None`)."""
         for first in range(0, self.num_images, self.batch_size):
-            part = slice(first, min(first + self.batch_size, self.num_images))
-            labels = None if self.labels is None else self.labels[part]
-            yield self._generate(self.latents[part], labels), labels
+            yield self._generate(slice(first, first + self.batch_size))
 
-    def standing_batches(self, passes, seed, progress):
-        """Yields inputs to the generator for standing statistics, drawn apart from the images."""
+    def standing_batches(self, passes: int, seed: int, progress: Callable) -> Iterator:
+        """Yields the generator's inputs for standing statistics, drawn apart from the images."""
         rng = np.random.default_rng([seed, 2])
         for done in range(passes):
             progress(done * STANDING_BATCH)
@@ -300,41 +255,35 @@ class GeneratedImages:
                 yield [latents, keras.ops.convert_to_tensor(chosen)]
 
     def _call_packed(self, packed, names):
-        """The network's images by name, from latents with the label behind them, if any."""
+        """Returns images by name, from latents whose last column is the label, if there is one."""
         inputs = packed = keras.ops.convert_to_tensor(packed)
         if self.labels is not None:
             inputs = [packed[:, :-1], keras.ops.cast(packed[:, -1], "int32")]
         return {names[0]: self.network(inputs, training=False)}
 
-    def _generate(self, latents, labels):
-        if self._shared is not None:
-            packed = latents if labels is None else np.column_stack([latents, labels])
-            return self._to_user_space(self._shared(np.float32(packed), ("images",))["images"])
-        if hasattr(self.model, "generate"):
-            return self.model.generate(
-                len(latents),
-                labels=labels,
-                latents=latents,
-                batch_size=self.batch_size,
-                use_ema=self.is_averaged,
-            )
-        inputs = latents if labels is None else [latents, labels]
-        return self._to_user_space(to_numpy(self.model(inputs, training=False), "model"))
-
-    def _to_user_space(self, images):
-        images = images.astype("float32")
+    def _generate(self, part):
+        """Returns the uint8 images of a slice, and their labels or `None`."""
+        latents = self.latents[part]
+        labels = None if self.labels is None else self.labels[part]
+        if self._calls_generate:
+            settings = {"batch_size": self.batch_size, "use_ema": self._is_averaged}
+            images = self.model.generate(len(latents), labels=labels, latents=latents, **settings)
+            return images, labels
+        packed = latents if labels is None else np.column_stack([latents, labels])
+        images = self._call(np.float32(packed), ("images",))["images"]
+        images = to_numpy(images, "model").astype("float32")
         if not (np.isfinite(images).all() and np.abs(images).max() <= 1.001):
             raise ValueError(
-                "`model` must make finite images in [-1, 1]. Received: images in "
+                "`model` must generate finite images in [-1, 1]. Received: images in "
                 f"[{images.min():g}, {images.max():g}]"
             )
-        if not hasattr(self.model, "generate"):  # One in training may well begin with grey images.
+        if not hasattr(self.model, "generate"):  # One in training may begin with gray images.
             self._filled(images, -1.0, 1.0)
-        return np.clip(np.round((images + 1.0) * 127.5), 0, 255).astype("uint8")
+        return np.clip(np.round((images + 1.0) * 127.5), 0, 255).astype("uint8"), labels
 
 
 def _sizes(model, class_counts):
-    """The latent dimension and the number of classes of a model."""
+    """Returns the latent dimension and the number of classes of a model."""
     if hasattr(model, "generate") and hasattr(model, "latent_dim"):
         return model.latent_dim, model.num_classes
     inputs = getattr(model, "inputs", None) or []
@@ -352,8 +301,9 @@ def _sizes(model, class_counts):
 
 
 def _labels(labels, count, num_classes, class_counts, rng):
-    """Labels of shape (count,) and what they are called in a protocol."""
-    if isinstance(labels, str) and labels == "uniform":
+    """Returns labels of shape (count,), and what a protocol calls them."""
+    kind = labels if isinstance(labels, str) else None
+    if kind == "uniform":
         if class_counts is not None and np.count_nonzero(class_counts) < num_classes:
             warnings.warn(
                 f'`labels="uniform"` draws {num_classes} classes, and the reference has images of '
@@ -362,7 +312,7 @@ def _labels(labels, count, num_classes, class_counts, rng):
                 stacklevel=4,
             )
         return (np.arange(count) % num_classes).astype("int32"), "uniform, in turn"
-    if isinstance(labels, str) and labels == "reference":
+    if kind == "reference":
         if class_counts is None or len(class_counts) > num_classes:
             known = "no labels" if class_counts is None else f"{len(class_counts)} classes"
             raise ValueError(
@@ -371,11 +321,10 @@ def _labels(labels, count, num_classes, class_counts, rng):
             )
         weights = np.pad(class_counts, (0, num_classes - len(class_counts)))
         return apportion_labels(weights, count, rng), "the reference's frequencies"
-    if isinstance(labels, str) or np.shape(labels) != (count,):
-        shown = labels if isinstance(labels, str) else f"labels of shape {np.shape(labels)}"
+    if kind is not None or np.shape(labels) != (count,):
         raise ValueError(
             f'`labels` must be "uniform", "reference" or an array of shape ({count},). '
-            f"Received: {shown}"
+            f"Received: {kind or f'labels of shape {np.shape(labels)}'}"
         )
     check_labels(labels, num_classes)
     labels = np.asarray(labels, dtype="int32")
@@ -388,12 +337,4 @@ def _is_pair(value):
 
 def _checked(images, labels, part):
     images = to_numpy(images, "images")[part]
-    if labels is None:
-        return images, None
-    labels = to_numpy(labels, "labels")[part]
-    if len(labels) != len(images) or labels.dtype.kind not in "iu":
-        raise ValueError(
-            "`labels` must be integers, one for each image. Received: labels of shape "
-            f"{labels.shape} and dtype {labels.dtype.name} for {len(images)} images"
-        )
-    return images, labels
+    return images, labels if labels is None else check_batch_labels(labels[part], len(images))

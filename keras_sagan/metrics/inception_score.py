@@ -1,26 +1,30 @@
 """The Inception Score: its mathematics in float64 numpy, and the Keras metric."""
 
+from collections.abc import Callable, Sequence
+
 import keras
 import numpy as np
 
 from keras_sagan.checks import check_boolean, check_integer
-from keras_sagan.metrics.features import SampleMetric, check_features, shuffled, side_of
+from keras_sagan.metrics.features import FeatureMetric, check_features, shuffled, side_of
 
 _ENOUGH = 16  # images in a batch to tell probabilities from logits before all images are there
 _ROUNDING = 1e-2  # of the sum of 1,000 probabilities in half precision
 
 
-def inception_score(logits, num_splits=1, from_logits=True):
-    """Computes exp(E[KL(p(y|x) ‖ p(y))]), on the whole or on consecutive splits.
+def inception_score(
+    logits: np.ndarray, num_splits: int = 1, from_logits: bool = True
+) -> np.ndarray:
+    """Computes exp(E[KL(p(y|x) ‖ p(y))]), on all samples or on consecutive splits.
 
-    It rises where single images are classified with confidence and all classes appear. The score
-    of few images is too low, so a mean over splits is below the score of the whole.
+    It is high if each image is classified with confidence and all classes appear. The score of few
+    images is too low, so the mean over splits is below the score of all.
 
     Args:
         logits: Array of shape (num_samples, num_classes) with finite values.
-        num_splits: Integer, the number of consecutive parts. Defaults to `1`.
-        from_logits: Boolean. `False` for probabilities, such as a softmax returns, in place of
-            logits. Defaults to `True`.
+        num_splits: The number of consecutive parts. Defaults to `1`.
+        from_logits: `False` if `logits` are probabilities, such as a softmax returns. Defaults to
+            `True`.
 
     Returns:
         Float64 array of shape (num_splits,), each at least 1 and at most num_classes.
@@ -56,13 +60,8 @@ def inception_score(logits, num_splits=1, from_logits=True):
     return np.array([_score(log_p[i:j]) for i, j in zip(bounds, bounds[1:])])
 
 
-def check_from_logits(outputs, from_logits):
-    """Raises for a classifier's outputs that can't be what `from_logits` says they are.
-
-    Args:
-        outputs: Array of shape (num_samples, num_classes).
-        from_logits: Boolean.
-    """
+def check_from_logits(outputs: np.ndarray, from_logits: bool):
+    """Raises for outputs (num_samples, num_classes) that contradict `from_logits`."""
     sums = outputs.sum(axis=1)
     are_probabilities = bool((outputs >= 0).all() and (np.abs(sums - 1) <= _ROUNDING).all())
     if are_probabilities and from_logits:
@@ -89,30 +88,22 @@ def _score(log_p):
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
-class InceptionScore(SampleMetric):
-    """Inception Score of generated images: mean and deviation over splits, and in a single pass.
+class InceptionScore(FeatureMetric):
+    """Inception Score of generated images: mean and deviation over splits, and of all at once.
 
-    A score of one set: real images are accepted and ignored, so that all metrics can be fed alike.
-    Most papers give the mean over 10 splits of 50,000 images; TF-GAN's
-    `classifier_score_from_logits` is the single pass. All logits are kept.
-
-    The extractor is a classifier that returns logits, the values before its softmax. One that ends
-    in a softmax is refused, unless `from_logits` is `False`.
+    Real images are accepted and ignored, so that all metrics can be fed alike. Most papers report
+    the mean over 10 splits of 50,000 images; TF-GAN's `classifier_score_from_logits` is the score
+    of all at once. All logits are kept. See `inception_score` for the reference.
 
     Args:
         feature_extractor: A Keras model or callable from images in [-1, 1] to logits, or an
             extractor whose `named_outputs` have `"logits"`.
-        value_range: `None`, or the pair `(low, high)` of float images. Defaults to `None`.
-        num_splits: Integer. Defaults to `10`.
-        shuffle_seed: Integer, the seed of the order in which images go into splits, which must not
-            be sorted by class; `None` for the order in which they came. Defaults to `0`.
-        name: String. Defaults to `"inception_score"`.
-        batch_size: Integer, how many images the extractor gets at once. Defaults to `64`.
-        from_logits: Boolean. `False` for an extractor that returns probabilities. Defaults to
-            `True`.
-
-    State:
-        The logits of the generated images. They aren't saved with a model.
+        value_range, name, batch_size: As for `FrechetInceptionDistance`.
+        num_splits: The number of splits. Defaults to `10`.
+        shuffle_seed: The seed of the order in which images are split, because splits must not be
+            sorted by class; `None` keeps the order of arrival. Defaults to `0`.
+        from_logits: `False` for an extractor that returns probabilities, such as one that ends in
+            a softmax. Defaults to `True`.
 
     Raises:
         ValueError: As `FrechetInceptionDistance`; `result` for fewer images than splits. `result`,
@@ -126,25 +117,22 @@ class InceptionScore(SampleMetric):
     >>> score.update_state(255 * np.eye(2, dtype="uint8")[:, None, None], real=False)
     >>> score.result()["inception_score"]
     2.0
-
-    Reference:
-        Salimans et al. 2016, [Improved Techniques for Training
-        GANs](https://arxiv.org/abs/1606.03498).
     """
 
     _direction = "up"
     output = "logits"
-    real_needs = ()
+    keeps = {"generated": "samples"}
+    settings = ("num_splits", "shuffle_seed", "from_logits")
 
     def __init__(
         self,
-        feature_extractor,
-        value_range=None,
-        num_splits=10,
-        shuffle_seed=0,
-        name="inception_score",
-        batch_size=64,
-        from_logits=True,
+        feature_extractor: Callable,
+        value_range: Sequence[float] | None = None,
+        num_splits: int = 10,
+        shuffle_seed: int | None = 0,
+        name: str | None = "inception_score",
+        batch_size: int = 64,
+        from_logits: bool = True,
     ):
         super().__init__(feature_extractor, value_range, name, batch_size)
         self.num_splits = check_integer("num_splits", num_splits, 1)
@@ -152,31 +140,22 @@ class InceptionScore(SampleMetric):
         self.from_logits = check_boolean("from_logits", from_logits)
 
     @property
-    def definition(self):
+    def definition(self) -> str:
         return (
             f"Inception Score, mean and population deviation over {self.num_splits} splits, "
             f"shuffled by seed {self.shuffle_seed}"
         )
 
-    def set_statistics(self, statistics, real):
-        if not real:
-            super().set_statistics(statistics, real)
+    def update_features(self, features: np.ndarray, real: bool, labels: np.ndarray | None = None):
+        if side_of(real) == "generated" and len(features) >= _ENOUGH:
+            check_from_logits(np.asarray(features), self.from_logits)
+        super().update_features(features, real, labels)
 
-    def update_state(self, images, real, labels=None):
-        if side_of(real) == "generated":
-            super().update_state(images, real, labels)
-
-    def update_features(self, features, real, labels=None):
-        if side_of(real) == "generated":
-            if len(features) >= _ENOUGH:
-                check_from_logits(np.asarray(features), self.from_logits)
-            super().update_features(features, real, labels)
-
-    def result(self):
-        """Returns a dictionary of Python floats, named after the metric; higher is better.
+    def result(self) -> dict[str, float]:
+        """Returns a dictionary of floats, named after the metric; higher is better.
 
         `"inception_score"` is the mean over the splits, `"inception_score_std"` the deviation
-        over them, and `"inception_score_single"` the score of all images in one pass.
+        over them, and `"inception_score_single"` the score of all images at once.
         """
         count = self._counts["generated"]
         if count < self.num_splits:
@@ -184,18 +163,10 @@ class InceptionScore(SampleMetric):
                 f"`update_state` must have seen at least {self.num_splits} generated images, one "
                 f"for each split. Received: {count} generated"
             )
-        logits = shuffled(self._features("generated"), self.shuffle_seed)
+        logits = shuffled(self._samples("generated"), self.shuffle_seed)
         scores = inception_score(logits, self.num_splits, self.from_logits)
         return {
             self.name: float(scores.mean()),
             f"{self.name}_std": float(scores.std()),
             f"{self.name}_single": float(inception_score(logits, 1, self.from_logits)[0]),
-        }
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "num_splits": self.num_splits,
-            "shuffle_seed": self.shuffle_seed,
-            "from_logits": self.from_logits,
         }

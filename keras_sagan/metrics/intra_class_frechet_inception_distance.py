@@ -1,29 +1,25 @@
 """The Fréchet Inception Distance within classes, as a Keras metric."""
 
+from collections.abc import Callable, Sequence
+
 import keras
 import numpy as np
 
-from keras_sagan.metrics.features import SampleMetric, check_batch_labels
+from keras_sagan.metrics.features import FeatureMetric, check_batch_labels
 from keras_sagan.metrics.frechet_inception_distance import frechet_distance_of_samples
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
-class IntraClassFrechetInceptionDistance(SampleMetric):
+class IntraClassFrechetInceptionDistance(FeatureMetric):
     """Mean over classes of the Fréchet distance between real and generated images of a class.
 
-    It sees what the distance of the whole set hides: a class that is drawn for another, or always
-    in the same way. `update_state` needs the `labels` of the images, real and generated. Classes
-    have fewer images than a set, so it is larger than the distance of the whole, and values of
-    different numbers of images can't be compared. All features are kept.
+    It shows what the distance of the full set hides: a class that looks like another one, or always
+    the same. `update_state` needs the `labels` of real and generated images. A class has fewer
+    images than the set, so values are larger than the distance of the set, and values for different
+    numbers of images aren't comparable. All features and labels are kept.
 
     Args:
-        feature_extractor: As for `FrechetInceptionDistance`.
-        value_range: `None`, or the pair `(low, high)` of float images. Defaults to `None`.
-        name: String. Defaults to `"intra_fid"`.
-        batch_size: Integer, how many images the extractor gets at once. Defaults to `64`.
-
-    State:
-        The features and labels of both sides. They aren't saved with a model.
+        feature_extractor, value_range, name, batch_size: As for `FrechetInceptionDistance`.
 
     Raises:
         ValueError: As `FrechetInceptionDistance`; `update_state` for labels that aren't integers
@@ -46,34 +42,39 @@ class IntraClassFrechetInceptionDistance(SampleMetric):
     """
 
     _direction = "down"
-    real_needs = ("features", "labels")
     definition = "mean over classes of the Frechet distance within a class, ddof=1, float64"
 
-    def __init__(self, feature_extractor, value_range=None, name="intra_fid", batch_size=64):
+    def __init__(
+        self,
+        feature_extractor: Callable,
+        value_range: Sequence[float] | None = None,
+        name: str | None = "intra_fid",
+        batch_size: int = 64,
+    ):
         super().__init__(feature_extractor, value_range, name, batch_size)
 
-    def _merge(self, state, features, labels):
-        return super()._merge(state, features, check_batch_labels(labels, len(features)))
+    def _merge(self, side, features, labels):
+        return super()._merge(side, features, check_batch_labels(labels, len(features)))
 
-    def result(self):
-        """Returns the mean over the classes as a Python float; lower is better."""
+    def result(self) -> float:
+        """Returns the mean over the classes; lower is better."""
         return float(np.mean(list(self.per_class().values())))
 
-    def per_class(self):
+    def per_class(self) -> dict[int, float]:
         """Returns the distance of each class: `{class id: float}`."""
         self._check_counts()
-        features = {side: self._features(side) for side in self._state}
-        labels = {side: self._labels(side) for side in self._state}
+        features = {side: self._samples(side) for side in self._state}
+        labels = {side: np.concatenate([x for _, x in self._state[side]]) for side in features}
         distances, done, progress = {}, 0, self._progress()
         for class_id in np.union1d(labels["real"], labels["generated"]).tolist():
-            parts = {side: features[side][labels[side] == class_id] for side in features}
-            if min(map(len, parts.values())) < 2:
+            real, generated = (features[side][labels[side] == class_id] for side in features)
+            if min(len(real), len(generated)) < 2:
                 raise ValueError(
                     "`update_state` must have seen at least 2 real and 2 generated images of each "
-                    f"class. Received: {len(parts['real'])} real and {len(parts['generated'])} "
-                    f"generated images of class {class_id}"
+                    f"class. Received: {len(real)} real and {len(generated)} generated images of "
+                    f"class {class_id}"
                 )
-            distances[class_id] = frechet_distance_of_samples(parts["real"], parts["generated"])
-            done += len(parts["generated"])
+            distances[class_id] = frechet_distance_of_samples(real, generated)
+            done += len(generated)
             progress(done, len(labels["generated"]))
         return distances

@@ -1,29 +1,36 @@
 """The Kernel Inception Distance: the squared maximum mean discrepancy, and the Keras metric."""
 
+from collections.abc import Callable, Sequence
+
 import keras
 import numpy as np
 
 from keras_sagan.checks import check_integer
-from keras_sagan.metrics.features import SampleMetric, check_features, shuffled
+from keras_sagan.metrics.features import FeatureMetric, check_features, shuffled
 
 
-def kernel_distance(real, generated, max_block_size=1024, progress=None):
+def kernel_distance(
+    real: np.ndarray,
+    generated: np.ndarray,
+    max_block_size: int = 1024,
+    progress: Callable | None = None,
+) -> tuple[float, float]:
     """Estimates the kernel distance between two sets of feature vectors, without bias.
 
-    E[k(x, x')] + E[k(y, y')] - 2 E[k(x, y)] with k(x, y) = (xᵀy / dim + 1)³, x and x' drawn from
-    the real and y and y' from the generated samples. As in TF-GAN both sets are cut into the same
-    number of blocks, in their order, and the estimates of the blocks are averaged, so the samples
-    must not be sorted. Time is proportional to `num_samples * max_block_size * dim`.
+    E[k(x, x')] + E[k(y, y')] - 2 E[k(x, y)] with k(x, y) = (xᵀy / dim + 1)³, where x and x' are
+    real samples and y and y' generated ones. As in TF-GAN, both sets are cut into the same number
+    of consecutive blocks and the estimates of the blocks are averaged, so samples must not be
+    sorted. Time is proportional to `num_samples * max_block_size * dim`.
 
     Args:
-        real: Array of shape (num_samples, dim) with finite values.
-        generated: Array of shape (num_samples, dim); the number of samples may differ.
-        max_block_size: Integer, the most samples of one side in a block. Defaults to `1024`.
-        progress: Optional function, called with the numbers of samples done and to do.
+        real, generated: Arrays of shape (num_samples, dim) with finite values; the numbers of
+            samples may differ.
+        max_block_size: The largest number of samples of one side in a block. Defaults to `1024`.
+        progress: Function, called with the numbers of samples done and to do. Defaults to `None`.
 
     Returns:
-        Pair of Python floats: the estimate, which may be slightly negative, and its standard
-        error over the blocks, NaN where there is one block only.
+        The estimate, which may be slightly negative, and its standard error over the blocks, which
+        is NaN for a single block.
 
     Raises:
         ValueError: If the arrays don't fit together, or a block would hold fewer than 2 samples.
@@ -46,53 +53,43 @@ def kernel_distance(real, generated, max_block_size=1024, progress=None):
             f"of up to {max_block_size}. Received: {len(real)} real and {len(generated)} "
             "generated samples"
         )
-    estimates = []
-    for (r_start, r_stop), (g_start, g_stop) in zip(
-        _blocks(len(real), num_blocks), _blocks(len(generated), num_blocks)
-    ):
-        estimates.append(_block_estimate(real[r_start:r_stop], generated[g_start:g_stop]))
+    estimates, done = [], 0
+    for x, y in zip(_blocks(real, num_blocks), _blocks(generated, num_blocks)):
+        across = (x @ y.T / x.shape[1] + 1.0) ** 3
+        estimates.append(_within(x) + _within(y) - 2.0 * across.mean())
+        done += len(y)
         if progress:
-            progress(int(g_stop), len(generated))
+            progress(done, len(generated))
     error = np.std(estimates, ddof=1) / np.sqrt(num_blocks) if num_blocks > 1 else np.nan
     return float(np.mean(estimates)), float(error)
 
 
-def _blocks(count, num_blocks):
-    """Bounds of consecutive blocks; the larger ones last, as in TF-GAN."""
-    size, larger = divmod(count, num_blocks)
-    sizes = [size] * (num_blocks - larger) + [size + 1] * larger
-    stops = np.cumsum(sizes)
-    return list(zip(stops - sizes, stops))
+def _blocks(samples, num_blocks):
+    """Returns consecutive blocks; the larger ones last, as in TF-GAN."""
+    size, larger = divmod(len(samples), num_blocks)
+    sizes = np.repeat([size, size + 1], [num_blocks - larger, larger])
+    return np.split(samples, np.cumsum(sizes)[:-1])
 
 
-def _block_estimate(real, generated):
-    def within(x):
-        kernel = (x @ x.T / x.shape[1] + 1.0) ** 3
-        return (kernel.sum() - np.trace(kernel)) / (len(x) * (len(x) - 1))
-
-    across = (real @ generated.T / real.shape[1] + 1.0) ** 3
-    return within(real) + within(generated) - 2.0 * across.mean()
+def _within(x):
+    kernel = (x @ x.T / x.shape[1] + 1.0) ** 3
+    return (kernel.sum() - np.trace(kernel)) / (len(x) * (len(x) - 1))
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
-class KernelInceptionDistance(SampleMetric):
+class KernelInceptionDistance(FeatureMetric):
     """Kernel distance between the features of real and of generated images, with its interval.
 
-    An unbiased estimate, so that few images give a noisy value and not, as with the Fréchet
-    distance, a larger one. It equals TF-GAN's `kernel_classifier_distance_and_std_from_activations`
-    on the same features in the same order. All features are kept: O(num_images · dim) memory.
+    The estimate is unbiased: with few images it is noisy, where the Fréchet distance is too large.
+    It equals TF-GAN's `kernel_classifier_distance_and_std_from_activations` on the same features in
+    the same order. All features are kept: O(num_images · dim) memory. See `kernel_distance` for
+    the references.
 
     Args:
-        feature_extractor: As for `FrechetInceptionDistance`.
-        value_range: `None`, or the pair `(low, high)` of float images. Defaults to `None`.
-        max_block_size: Integer, the most images in a block. Defaults to `1024`, as in TF-GAN.
-        shuffle_seed: Integer, the seed of the order in which images go into blocks, which must not
-            be sorted by class; `None` for the order in which they came. Defaults to `0`.
-        name: String. Defaults to `"kid"`.
-        batch_size: Integer, how many images the extractor gets at once. Defaults to `64`.
-
-    State:
-        The features of both sides. They aren't saved with a model.
+        feature_extractor, value_range, name, batch_size: As for `FrechetInceptionDistance`.
+        max_block_size: The largest number of images in a block. Defaults to `1024`, as in TF-GAN.
+        shuffle_seed: The seed of the order in which images are cut into blocks, because blocks must
+            not be sorted by class; `None` keeps the order of arrival. Defaults to `0`.
 
     Raises:
         ValueError: As `FrechetInceptionDistance`; `result` for fewer than 2 images of either kind.
@@ -105,51 +102,49 @@ class KernelInceptionDistance(SampleMetric):
     >>> kid.update_state(np.array([1.0, 0.0]).reshape(2, 1, 1, 1), real=False)
     >>> kid.result()["kid"]
     -8.0
-
-    Reference:
-        Bińkowski et al. 2018, [Demystifying MMD GANs](https://arxiv.org/abs/1801.01401).
     """
 
     _direction = "down"
+    settings = ("max_block_size", "shuffle_seed")
 
     def __init__(
         self,
-        feature_extractor,
-        value_range=None,
-        max_block_size=1024,
-        shuffle_seed=0,
-        name="kid",
-        batch_size=64,
+        feature_extractor: Callable,
+        value_range: Sequence[float] | None = None,
+        max_block_size: int = 1024,
+        shuffle_seed: int | None = 0,
+        name: str | None = "kid",
+        batch_size: int = 64,
     ):
         super().__init__(feature_extractor, value_range, name, batch_size)
         self.max_block_size = check_integer("max_block_size", max_block_size, 2)
         self.shuffle_seed = check_integer("shuffle_seed", shuffle_seed, 0, optional=True)
 
     @property
-    def definition(self):
+    def definition(self) -> str:
         return (
             f"kernel distance, (xy/dim + 1)^3, unbiased, blocks of {self.max_block_size}, "
             f"shuffled by seed {self.shuffle_seed}, interval of 1.96 standard errors"
         )
 
-    def result(self):
-        """Returns a dictionary of Python floats, named after the metric; lower is better.
+    def result(self) -> dict[str, float]:
+        """Returns a dictionary of floats, named after the metric; lower is better.
 
         `"kid"` is the estimate, `"kid_std_error"` its standard error over the blocks, and
         `"kid_low"` and `"kid_high"` bound the 95 % interval. With one block the three are NaN,
         which `notes` explains.
         """
         self._check_counts()
-        sides = [shuffled(self._features(side), self.shuffle_seed) for side in self._state]
+        sides = [shuffled(self._samples(side), self.shuffle_seed) for side in self._state]
         distance, error = kernel_distance(*sides, self.max_block_size, self._progress())
         return {
             self.name: distance,
             f"{self.name}_std_error": error,
-            f"{self.name}_low": distance - 1.96 * error if np.isfinite(error) else np.nan,
-            f"{self.name}_high": distance + 1.96 * error if np.isfinite(error) else np.nan,
+            f"{self.name}_low": distance - 1.96 * error,
+            f"{self.name}_high": distance + 1.96 * error,
         }
 
-    def notes(self):
+    def notes(self) -> list[str]:
         if max(self._counts.values()) > self.max_block_size:
             return []
         return [
@@ -158,10 +153,3 @@ class KernelInceptionDistance(SampleMetric):
             f"Received: {self._counts['real']} real and {self._counts['generated']} generated "
             "images"
         ]
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "max_block_size": self.max_block_size,
-            "shuffle_seed": self.shuffle_seed,
-        }

@@ -1,4 +1,4 @@
-"""A progress bar for what takes longer than ten seconds."""
+"""A progress bar for anything that takes longer than ten seconds."""
 
 import time
 
@@ -6,27 +6,27 @@ import keras
 
 
 class Progress:
-    """Shows a bar as soon as the whole is expected to take more than ten seconds.
+    """Shows a bar as soon as the total time is expected to exceed ten seconds.
 
     Args:
-        title: String, printed before the bar.
-        total: Integer, the number of images, or `None` where it isn't known. Defaults to `None`.
-        verbose: Boolean, whether to show anything.
+        title: Printed before the bar.
+        total: The number of images. Defaults to `None`: unknown.
+        verbose: Whether to show anything. Defaults to `True`.
     """
 
     patience = 10.0  # seconds
 
-    def __init__(self, title, total=None, verbose=True):
+    def __init__(self, title: str, total: int | None = None, verbose: bool = True):
         self._total, self._title, self._is_shown = total, title, verbose
         self._started, self._first, self._bar = time.monotonic(), None, None
 
-    def __call__(self, done, total=None):
-        """Says how many images are done, and of how many where that is only known now."""
+    def __call__(self, done: int, total: int | None = None):
+        """Reports how many images are done, and the total where it is only known now."""
         if not self._is_shown:
             return
         self._total = self._total if total is None else total
         if self._first is None:
-            # What was done before the first batch, such as building a network, isn't typical.
+            # The time before the first batch, such as building a network, isn't typical.
             self._first = (done, time.monotonic())
         if self._bar is None and self._expected(done) > self.patience:
             print(self._title)

@@ -1,13 +1,14 @@
-"""What is kept of real images: computed once, cached in a file, read from other projects' files."""
+"""Statistics of real images: computed once, cached in a file, read from other projects' files."""
 
 import hashlib
 import json
 import pathlib
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from keras_sagan.checks import check_integer, check_path
-from keras_sagan.metrics.features import to_numpy
+from keras_sagan.metrics.features import FeatureExtraction, to_numpy
 from keras_sagan.metrics.frechet_inception_distance import (
     Moments,
     compute_moments,
@@ -32,19 +33,19 @@ from keras_sagan.whole_files import replace_file
 class ReferenceStatistics:
     """The statistics of a set of real images in the features of one extractor.
 
-    Made by `ReferenceStatistics.compute` or `ReferenceStatistics.load`. Images are streamed; the
-    moments take O(dim²) memory, and features are kept only where a metric needs them.
+    Use `ReferenceStatistics.compute` or `ReferenceStatistics.load`. Images are streamed; the
+    moments take O(dim²) memory, and features are kept only if a metric needs them.
 
-    A file is a `.npz` with `mu` and `sigma`, so that pytorch-fid, clean-fid and torch-fidelity's
-    functions read it, and this package reads theirs. Files of this package also describe their
-    images and extractor, and one of another extractor is refused.
+    A file is a `.npz` with `mu` and `sigma`, which pytorch-fid, clean-fid and torch-fidelity's
+    functions read, and this package reads theirs. Files of this package also describe their images
+    and their extractor, and can't be used with another extractor.
 
     Args:
         moments: `Moments` of the features.
-        info: Dictionary of what the statistics are of: `dataset`, `split`, `num_images` (`None`
-            where a file doesn't say), `sha256` of the images (or of such a file),
-            `feature_extractor`, `resize`, `image_shape`.
-        halves: Pair of `Moments`, of the images with even and with odd numbers; or `None`.
+        info: What the statistics are of: `dataset`, `split`, `num_images` (`None` if a file
+            doesn't say), `sha256` of the images (or of such a file), `feature_extractor`,
+            `resize`, `image_shape`.
+        halves: Pair of `Moments`, of the images with even and with odd numbers. Defaults to `None`.
         arrays: Dictionary with any of `features`, `logits` and `labels`, one row for each image.
 
     Example:
@@ -58,53 +59,54 @@ class ReferenceStatistics:
     (6, [3, 3])
     """
 
-    def __init__(self, moments, info, halves=None, arrays=None):
-        self.moments = moments
-        self.info = dict(info)
-        self.halves = halves
+    def __init__(
+        self,
+        moments: Moments,
+        info: dict,
+        halves: tuple[Moments, Moments] | None = None,
+        arrays: dict[str, np.ndarray] | None = None,
+    ):
+        self.moments, self.info, self.halves = moments, dict(info), halves
         self.arrays = dict(arrays or {})
 
     @classmethod
     def compute(
         cls,
         images,
-        extraction,
-        dataset,
-        split=None,
-        names=("features",),
-        keep=(),
-        progress=None,
-        num_reference=None,
-    ):
-        """Streams real images once.
+        extraction: FeatureExtraction,
+        dataset: str,
+        split: str | None = None,
+        names: Sequence[str] = ("features",),
+        keep: Sequence[str] = (),
+        progress: Callable | None = None,
+        num_reference: int | None = None,
+    ) -> "ReferenceStatistics":
+        """Computes the statistics in one pass over the images.
 
         Args:
             images: uint8 images in [0, 255] or floats in the extraction's range: an array, a pair
                 of arrays (images, labels), or an iterable of batches of either.
             extraction: A `FeatureExtraction`.
-            dataset: String, the name of the data set.
-            split: Optional string, the name of its split.
-            names: Strings, the outputs of the extractor to take.
-            keep: Strings, those of `names` to keep for every image. Defaults to none.
-            progress: Function, called with the number of images done. Defaults to a bar, if it
+            dataset: The name of the data set.
+            split: The name of its split. Defaults to `None`.
+            names: The outputs of the extractor to take.
+            keep: Those of `names` to keep for every image. Defaults to none.
+            progress: Function, called with the number of images done. Defaults to a bar if it
                 takes more than ten seconds.
-            num_reference: Integer, how many of the images to take, from the first on. Defaults to
-                `None`: all of them, and endless images are refused.
-
-        Returns:
-            `ReferenceStatistics`.
+            num_reference: How many of the images to take, from the first on. Defaults to `None`:
+                all of them, and endless images are refused.
 
         Raises:
-            ValueError: For no image, images without end, fewer than `num_reference`, images of
-                mixed shape, or what the extraction refuses.
+            ValueError: If there are fewer than 2 or `num_reference` images, if they never end or
+                have mixed shapes, or for images that the extraction refuses.
         """
         if num_reference is not None:
             num_reference = check_integer("num_reference", num_reference, 2)
             images = first_images(images, num_reference, extraction.batch_size, "num_reference")
         check_ends(images, "images")
         progress = progress or Progress("Reference images", length_of(images))
-        digest = hashlib.sha256()
-        halves, parts, count, shape = [None, None], {name: [] for name in ARRAYS}, 0, None
+        digest, halves, count, shape = hashlib.sha256(), [None, None], 0, None
+        parts = {name: [] for name in ARRAYS}
         for batch, labels in batches_of(images, extraction.batch_size):
             found = extraction(batch, names, count)
             if shape not in (None, batch.shape[1:]):
@@ -114,9 +116,8 @@ class ReferenceStatistics:
                 )
             shape = batch.shape[1:]
             digest.update(np.ascontiguousarray(batch).tobytes())
-            features = found[names[0]]
             for half in (0, 1):
-                part = features[(half + count) % 2 :: 2]
+                part = found[names[0]][(half + count) % 2 :: 2]
                 if len(part):
                     halves[half] = merge_moments(halves[half], compute_moments(part))
             for name in keep:
@@ -130,6 +131,12 @@ class ReferenceStatistics:
                 "`reference` must hold at least 2 images. "
                 f"Received: {count} from the data set {dataset}{once(images)}"
             )
+        arrays = {name: np.concatenate(part) for name, part in parts.items() if part}
+        if len(arrays.get("labels", ())) not in (0, count):
+            raise ValueError(
+                "`images` must come with labels in every batch or in none. Received: labels for "
+                f"{len(arrays['labels'])} of {count} images"
+            )
         info = {
             "dataset": dataset,
             "split": split,
@@ -138,25 +145,19 @@ class ReferenceStatistics:
             "image_shape": list(shape),
             **extractor_info(extraction.feature_extractor),
         }
-        arrays = {name: np.concatenate(part) for name, part in parts.items() if part}
-        if len(arrays.get("labels", ())) not in (0, count):
-            raise ValueError(
-                "`images` must come with labels in every batch or in none. Received: labels for "
-                f"{len(arrays['labels'])} of {count} images"
-            )
         return cls(merge_moments(*halves), info, tuple(halves), arrays)
 
     @property
-    def num_images(self):
-        """Integer, or `None` where a file of another project doesn't say."""
+    def num_images(self) -> int | None:
+        """The number of images, or `None` if a file of another project doesn't say."""
         return self.info["num_images"]
 
     @property
-    def class_counts(self):
+    def class_counts(self) -> np.ndarray | None:
         """Integer array of shape (num_classes,), or `None` without labels."""
         return np.bincount(self.arrays["labels"]) if "labels" in self.arrays else None
 
-    def split(self):
+    def split(self) -> list["ReferenceStatistics"]:
         """Returns the statistics of the images with even and with odd numbers."""
         return [
             ReferenceStatistics(
@@ -167,12 +168,17 @@ class ReferenceStatistics:
             for half, moments in enumerate(self.halves)
         ]
 
-    def save(self, path):
-        """Writes a `.npz` with `mu`, `sigma` and everything else that is known.
+    def check_extractor(self, feature_extractor: Callable, source: str):
+        """Raises if the statistics, which `source` names, are known to be of another extractor."""
+        for name, value in extractor_info(feature_extractor).items():
+            if self.info[name] not in (None, value):
+                raise ValueError(
+                    "`reference` must be measured with the same extractor as the images: "
+                    f"{name} {value}. Received: {source} with {name} {self.info[name]}"
+                )
 
-        Args:
-            path: String or `pathlib.Path`, ending in `.npz`. It is replaced whole or not at all.
-        """
+    def save(self, path: str | pathlib.Path):
+        """Writes a `.npz` file, completely or not at all: `mu`, `sigma` and all else."""
         path = _npz_path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays = {
@@ -186,21 +192,20 @@ class ReferenceStatistics:
         replace_file(path, lambda file: np.savez(file, **arrays))
 
     @classmethod
-    def load(cls, path, feature_extractor=None):
+    def load(
+        cls, path: str | pathlib.Path, feature_extractor: Callable | None = None
+    ) -> "ReferenceStatistics":
         """Reads a file of this package, or `mu` and `sigma` of another project's.
 
         Args:
-            path: String or `pathlib.Path` of a `.npz` file.
-            feature_extractor: The extractor of the images to compare with, to check that the file
-                is of the same one, as far as it says. Defaults to `None`: not checked.
-
-        Returns:
-            `ReferenceStatistics`.
+            path: The path of a `.npz` file.
+            feature_extractor: The extractor of the images to compare with. If the file says which
+                extractor it is of, it must be the same. Defaults to `None`: not checked.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is no such file, is damaged, or is of another extractor, or of one
-                that can't be told from others.
+            ValueError: If the file holds no statistics, is damaged, or is of another extractor or
+                of one that can't be identified.
         """
         path = _npz_path(path)
         if not path.is_file():
@@ -208,44 +213,51 @@ class ReferenceStatistics:
                 f"`reference` must be a file of statistics that exists. Received: {path}"
             )
         arrays, info = read_statistics(path)
-        mean, cov = arrays.pop("mu"), arrays.pop("sigma")
-        info = info or _foreign_info(path)
-        if feature_extractor is not None:
-            _check_extractor(path, info, feature_extractor)
-        # Of an unknown number of images only the covariance counts, and not its factor.
+        if info is None:
+            unknown = ("split", "num_images", "image_shape", "feature_extractor", "resize")
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            info = {"dataset": path.name, "sha256": digest, **dict.fromkeys(unknown)}
+        # If the number of images is unknown, any will do: only the covariance is used.
         count = info["num_images"] or 2
-        mean, cov = mean.astype(np.float64), cov.astype(np.float64)
+        mean, cov = (arrays.pop(name).astype(np.float64) for name in ("mu", "sigma"))
         halves = None
         if HALVES[0][0] in arrays:
-            parts = [[arrays.pop(name) for name in half] for half in HALVES]
-            halves = tuple(Moments(int(count), *rest) for count, *rest in parts)
-        return cls(Moments(count, mean, cov * (count - 1)), info, halves, arrays)
+            parts = ([arrays.pop(name) for name in names] for names in HALVES)
+            halves = tuple(Moments(int(number), *rest) for number, *rest in parts)
+        found = cls(Moments(count, mean, cov * (count - 1)), info, halves, arrays)
+        if feature_extractor is not None and info["feature_extractor"] is not None:
+            found.check_extractor(feature_extractor, str(path))
+            check_is_versioned(feature_extractor, "reference")
+        return found
 
     @classmethod
-    def cached(cls, images, extraction, dataset, split, num_images, cache_dir, **kwargs):
-        """Reads the statistics from a folder, or computes them and puts them there.
+    def cached(
+        cls,
+        images,
+        extraction: FeatureExtraction,
+        dataset: str,
+        split: str | None,
+        num_images: int,
+        cache_dir: str | pathlib.Path,
+        **kwargs,
+    ) -> "ReferenceStatistics":
+        """Reads the statistics from a folder, or computes them and saves them there.
 
-        A file is found by the names, the number and the size of the images, and the extractor.
-        Arrays are compared with what it was made of besides, and a `FolderImages` by the names,
-        sizes and times of its files; of other iterables the first batch is read in any case.
+        The key of a file is the names, the number and the size of the images, and the extractor;
+        for a `FolderImages` also the names, sizes and times of its files. Arrays must be the ones
+        that the file was computed from; of other iterables the first batch is always read.
 
         Args:
-            images: As in `compute`.
-            extraction: A `FeatureExtraction`.
-            dataset: String, the name of the data set.
-            split: String or `None`, the name of its split.
-            num_images: Integer, the number of images: a part of the file's key, and checked.
-            cache_dir: String or `pathlib.Path`, the folder.
+            images, extraction, dataset, split: As in `compute`.
+            num_images: The number of images.
+            cache_dir: The folder.
             **kwargs: As in `compute`.
-
-        Returns:
-            `ReferenceStatistics`.
 
         Raises:
             ValueError: As in `compute` and `load`, and if there aren't `num_images` images.
         """
         names, keep = tuple(kwargs.pop("names", ("features",))), set(kwargs.pop("keep", ()))
-        files, known = getattr(images, "files_sha256", None), None
+        files = getattr(images, "files_sha256", None)
         if is_endless(images):
             images = first_images(images, num_images, extraction.batch_size, "num_images")
         images, shape, has_labels = peek(images)
@@ -259,7 +271,7 @@ class ReferenceStatistics:
             known = cls.load(path, extraction.feature_extractor)
             if known._is_of(images, num_images, has_labels) and keep <= set(known.arrays):
                 return known
-            # What it has stays in it, so that two evaluations don't make it anew by turns.
+            # The new file keeps what this one has: two evaluations don't overwrite each other's.
             keep |= set(known.arrays) - {"labels"}
             names = tuple(dict.fromkeys([*names, *sorted(keep)]))
         computed = cls.compute(images, extraction, dataset, split, names, sorted(keep), **kwargs)
@@ -272,13 +284,7 @@ class ReferenceStatistics:
         return computed
 
     def _is_of(self, images, num_images, has_labels):
-        """Whether the statistics can be of these images, as far as that is told at once.
-
-        Args:
-            images: Array, pair of arrays, or an iterable, of which nothing is read.
-            num_images: Integer, how many they are.
-            has_labels: Boolean, whether labels come with the images.
-        """
+        """Whether the statistics can be of these images; iterables aren't read."""
         known = self.arrays.get("labels")
         if self.num_images != num_images or (has_labels and known is None):
             return False
@@ -289,32 +295,6 @@ class ReferenceStatistics:
             return False
         pixels = np.ascontiguousarray(to_numpy(images, "images"))
         return hashlib.sha256(pixels).hexdigest() == self.info["sha256"]
-
-
-def _foreign_info(path):
-    """What can be said of a file that says nothing of itself."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {
-        "dataset": path.name,
-        "split": None,
-        "num_images": None,
-        "sha256": digest,
-        "image_shape": None,
-        "feature_extractor": None,
-        "resize": None,
-    }
-
-
-def _check_extractor(path, info, feature_extractor):
-    if info["feature_extractor"] is None:
-        return
-    for name, value in extractor_info(feature_extractor).items():
-        if info[name] != value:
-            raise ValueError(
-                f"`reference` must be of the extractor that the images are compared in: {name} "
-                f"{value}. Received: {path} of {name} {info[name]}"
-            )
-    check_is_versioned(feature_extractor, "reference")
 
 
 def _npz_path(path):

@@ -1,4 +1,4 @@
-"""Scores with everything that a reader must know beside them."""
+"""The report of an evaluation: scores, and what a reader must know beside them."""
 
 import hashlib
 import importlib
@@ -7,6 +7,7 @@ import math
 import numbers
 import pathlib
 import platform
+from collections.abc import Callable, Iterable, Sequence
 
 import keras
 import numpy as np
@@ -15,25 +16,23 @@ from keras_sagan.checks import check_dict, check_list, check_path
 from keras_sagan.version import __version__
 
 _FORMAT = 1
-NO_VERSION = ", without a version"  # how an extractor is named that can't be told from others
+NO_VERSION = ", without a version"  # ends the name of an extractor that isn't identified
 
 
 class EvaluationReport:
     """The result of an evaluation: its scores, their protocol and two baselines.
 
-    A score can be compared with another only if both were measured alike. `compare` says what
-    differs and refuses, unless it is told to let that pass.
+    Two scores are comparable only if both were measured in the same way. `compare` raises if the
+    protocols differ, unless the differing fields are ignored.
 
     Args:
         values: Dictionary from the names of scores to floats.
-        baselines: Dictionary of two such dictionaries: `"real"`, other real images in place of
-            the generated (the floor: what a generator is compared with), and `"noise"`, uniform
-            noise in their place. Each also has `"num_images"`, and `"note"` where there is
-            something to say.
+        baselines: Dictionary of two such dictionaries, measured in place of the generated images:
+            `"real"`, other real images (the best that a generator can reach), and `"noise"`,
+            uniform noise. Each also has `"num_images"`, and `"note"` if there is something to say.
         protocol: Dictionary, ready for JSON.
-        model: String, what was measured.
-        notes: List of strings, what a reader must know of scores of too few images. Defaults to
-            `()`.
+        model: What was measured.
+        notes: Strings, warnings about scores of too few images. Defaults to `()`.
 
     Raises:
         ValueError: If a score isn't a number, or an argument isn't ready for JSON.
@@ -50,7 +49,14 @@ class EvaluationReport:
     {'fid': -2.5}
     """
 
-    def __init__(self, values, baselines, protocol, model, notes=()):
+    def __init__(
+        self,
+        values: dict[str, float],
+        baselines: dict[str, dict],
+        protocol: dict,
+        model: str,
+        notes: Sequence[str] = (),
+    ):
         values, baselines = check_dict("values", values), check_dict("baselines", baselines)
         self.values = {}
         for name, value in values.items():
@@ -67,25 +73,26 @@ class EvaluationReport:
         self.model = str(model)
         self.notes = [str(note) for note in check_list("notes", notes)]
 
-    def compare(self, other, ignore=()):
-        """Returns how much `other`'s scores are above this report's: `{name: float}`.
+    def compare(
+        self, other: "EvaluationReport", ignore: str | Iterable[str] = ()
+    ) -> dict[str, float]:
+        """Returns `{name: other's score - this report's score}`.
 
         Args:
             other: `EvaluationReport`.
-            ignore: Strings, the fields of the protocol that may differ; `"all"` for any.
+            ignore: The fields of the protocol that may differ; `"all"` for any.
 
         Raises:
             ValueError: If the protocols differ in another field, or their extractor has no
-                version, so that they may.
+                version, so that two extractors may differ.
         """
         ignore = (ignore,) if isinstance(ignore, str) else tuple(ignore)
-        differing = {} if "all" in ignore else self.differences(other)
-        differing = {name: pair for name, pair in differing.items() if name not in ignore}
+        differing = self.differences(other)
         extractor = str(self.protocol.get("feature_extractor"))
-        if extractor.endswith(NO_VERSION) and not {"all", "feature_extractor"} & set(ignore):
-            # Two functions of one name may compute anything.
+        if extractor.endswith(NO_VERSION):  # Two functions of one name may compute anything.
             differing["feature_extractor"] = extractor, other.protocol.get("feature_extractor")
-        if differing:
+        differing = {name: pair for name, pair in differing.items() if name not in ignore}
+        if differing and "all" not in ignore:
             shown = "; ".join(f"{name}: {a!r} and {b!r}" for name, (a, b) in differing.items())
             names = ", ".join(f'"{name}"' for name in (*ignore, *differing))
             raise ValueError(
@@ -95,13 +102,15 @@ class EvaluationReport:
         common = [name for name in self.values if name in other.values]
         return {name: other.values[name] - self.values[name] for name in common}
 
-    def differences(self, other):
+    def differences(self, other: "EvaluationReport") -> dict[str, tuple]:
         """Returns the fields that differ: `{name: (this report's, other's)}`."""
-        names = [*self.protocol, *(x for x in other.protocol if x not in self.protocol)]
-        pairs = {name: (self.protocol.get(name), other.protocol.get(name)) for name in names}
+        pairs = {
+            name: (self.protocol.get(name), other.protocol.get(name))
+            for name in {**self.protocol, **other.protocol}
+        }
         return {name: (a, b) for name, (a, b) in pairs.items() if a != b}
 
-    def to_json(self):
+    def to_json(self) -> str:
         """Returns the report as a JSON string; numbers that aren't finite become `null`."""
         content = {
             "format": _FORMAT,
@@ -114,23 +123,15 @@ class EvaluationReport:
         return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
     @classmethod
-    def from_json(cls, text):
-        """Reads what `to_json` wrote.
-
-        Args:
-            text: String.
-
-        Raises:
-            ValueError: If it isn't a report.
-        """
+    def from_json(cls, text: str) -> "EvaluationReport":
+        """Reads the result of `to_json`; raises `ValueError` for anything else."""
         try:
             content = json.loads(text)
             if content["format"] != _FORMAT:
                 raise ValueError(f"format={content['format']!r}")
-            baselines = {name: _numbers(part) for name, part in content["baselines"].items()}
             return cls(
                 _numbers(content["values"]),
-                baselines,
+                {name: _numbers(part) for name, part in content["baselines"].items()},
                 content["protocol"],
                 content["model"],
                 content.get("notes", ()),  # Older files have none.
@@ -141,19 +142,15 @@ class EvaluationReport:
                 f"{_FORMAT}. Received: {str(text)[:80]!r} ({type(error).__name__}: {error})"
             ) from error
 
-    def save(self, path):
+    def save(self, path: str | pathlib.Path):
         """Writes the JSON to a file."""
         path = pathlib.Path(check_path("path", path))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
-    def load(cls, path):
-        """Reads a file that `save` wrote.
-
-        Raises:
-            ValueError: If it isn't such a file.
-        """
+    def load(cls, path: str | pathlib.Path) -> "EvaluationReport":
+        """Reads a file that `save` wrote; raises `ValueError` for another one."""
         path = pathlib.Path(check_path("path", path))
         try:
             return cls.from_json(path.read_text(encoding="utf-8"))
@@ -164,18 +161,19 @@ class EvaluationReport:
             ) from error
 
     def __str__(self):
+        def row(name, *cells):
+            return " ".join([name.ljust(26), *(cell.rjust(14) for cell in cells)])
+
+        def number(value):
+            return "-" if math.isnan(value) else f"{value:.5g}"
+
         columns = {"generated": self.values, **self.baselines}
-        lines = [" ".join(["score".ljust(26), *(name.rjust(14) for name in columns)])]
+        lines = [row("score", *columns)]
         for name in self.values:
-            shown = [
-                "-".rjust(14) if math.isnan(part.get(name, math.nan)) else f"{part[name]:14.5g}"
-                for part in columns.values()
-            ]
-            lines.append(" ".join([name.ljust(26), *shown]))
+            lines.append(row(name, *(number(x.get(name, math.nan)) for x in columns.values())))
         counts = [self.protocol.get("num_generated")]
         counts += [part.get("num_images") for part in self.baselines.values()]
-        shown = [("-" if count is None else str(count)).rjust(14) for count in counts]
-        lines.append(" ".join(["images".ljust(26), *shown]))
+        lines.append(row("images", *("-" if count is None else str(count) for count in counts)))
         lines += [f"{name}: {x['note']}" for name, x in self.baselines.items() if "note" in x]
         lines += [f"note: {note}" for note in self.notes]
         lines += ["", f"model: {self.model}"]
@@ -198,10 +196,10 @@ def _finite(values):
 
 
 def _numbers(values):
-    return {name: float("nan") if value is None else value for name, value in values.items()}
+    return {name: math.nan if value is None else value for name, value in values.items()}
 
 
-def extractor_info(feature_extractor):
+def extractor_info(feature_extractor: Callable) -> dict[str, str]:
     """Returns `{"feature_extractor": …, "resize": …}`, as protocols have them."""
     return {
         "feature_extractor": describe_extractor(feature_extractor),
@@ -209,40 +207,33 @@ def extractor_info(feature_extractor):
     }
 
 
-def describe_extractor(feature_extractor):
-    """Returns the string that names an extractor in a protocol, with its hash if it has one.
+def describe_extractor(feature_extractor: Callable) -> str:
+    """Returns the name of an extractor in a protocol.
 
-    An extractor is named by its `version`, a Keras model by its name and the digest of its
-    weights. Anything else is named as what can't be told from others of the same name.
+    That is its `version`, or the name of a Keras model and the digest of its weights. The name of
+    any other extractor says that it has no version.
     """
-    described = getattr(feature_extractor, "version", None)
-    if described is None and isinstance(feature_extractor, keras.Model):
-        described = f"{feature_extractor.name} sha256:{weights_sha256(feature_extractor)}"
-    if not described:
-        own = getattr(feature_extractor, "name", None) or getattr(
-            feature_extractor, "__qualname__", type(feature_extractor).__qualname__
-        )
-        described = f"{own}{NO_VERSION}"
-    return str(described)
+    version = getattr(feature_extractor, "version", None)
+    if version is None and isinstance(feature_extractor, keras.Model):
+        version = f"{feature_extractor.name} sha256:{weights_sha256(feature_extractor)}"
+    if version:
+        return str(version)
+    kind = getattr(feature_extractor, "__qualname__", type(feature_extractor).__qualname__)
+    return f"{getattr(feature_extractor, 'name', None) or kind}{NO_VERSION}"
 
 
-def check_is_versioned(feature_extractor, argument):
-    """Raises for an extractor whose features couldn't be told from another's in a file.
-
-    Args:
-        feature_extractor: Any extractor.
-        argument: String, the argument that names such a file, or a folder for them.
-    """
+def check_is_versioned(feature_extractor: Callable, argument: str):
+    """Raises for an extractor whose features can't be identified in the files of an argument."""
     version = getattr(feature_extractor, "version", None)
     if not version and not isinstance(feature_extractor, keras.Model):
         raise ValueError(
-            f"`{argument}` needs an extractor that can be told from others: a Keras model, or an "
-            "object with a string `version`, which must change with its features. "
+            f"`{argument}` needs an extractor that can be identified: a Keras model, or an object "
+            "with a string `version`, which must change with its features. "
             f"Received: feature_extractor={feature_extractor!r}"
         )
 
 
-def weights_sha256(model):
+def weights_sha256(model: keras.Model) -> str:
     """Returns the SHA-256 over the shapes and values of all weights of a Keras model."""
     digest = hashlib.sha256()
     for variable in model.variables:
@@ -252,8 +243,8 @@ def weights_sha256(model):
     return digest.hexdigest()
 
 
-def package_versions():
-    """Returns the versions that a score may depend on: `{name: string}`."""
+def package_versions() -> dict[str, str]:
+    """Returns the versions that a score may depend on."""
     backend = keras.backend.backend()
     return {
         "python": platform.python_version(),

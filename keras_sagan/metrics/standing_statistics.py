@@ -1,19 +1,20 @@
-"""Batch statistics estimated anew over some forward passes, for sampling."""
+"""Batch statistics estimated over some forward passes, for sampling."""
 
 import contextlib
+from collections.abc import Iterable
 
 import keras
 import numpy as np
 
 
 @contextlib.contextmanager
-def standing_statistics(network, batches):
+def standing_statistics(network: keras.Model, batches: Iterable):
     """Gives a network's batch norms standing statistics for the duration of a `with` block.
 
-    The moving averages of training lag behind the weights, and behind averaged weights above all.
+    The moving averages of training lag behind the weights, and even more behind averaged weights.
     Here the network makes a forward pass in training mode over each batch, and the plain means of
-    the batches' means and variances take the place of the moving ones. Afterwards everything is as
-    it was: the moving statistics, the `vector_u` of spectral norms, what is trainable.
+    the batches' means and variances replace the moving ones. Afterwards everything is restored:
+    the moving statistics, the `vector_u` of spectral norms, and which layers are trainable.
 
     Args:
         network: Keras model with batch norm layers (anything with `moving_mean`,
@@ -44,32 +45,28 @@ def standing_statistics(network, batches):
             f"Received: {network.name} without one"
         )
     statistics = [x for layer in layers for x in (layer.moving_mean, layer.moving_variance)]
-    was_trainable = [(layer, layer.trainable) for layer in network._flatten_layers()]
-    momenta = [layer.momentum for layer in layers]
+    trainable = [(layer, layer.trainable) for layer in network._flatten_layers()]
+    momenta = [(layer, layer.momentum) for layer in layers]
     network.trainable = True  # A frozen batch norm would use its moving statistics.
     kept = [(x, _to_numpy(x)) for x in network.non_trainable_variables]
     try:
-        for layer in layers:
-            layer.momentum = 0.0  # The moving statistics become those of the last batch.
-        sums, passes = [0.0] * len(statistics), 0
-        for batch in batches:
-            network(batch, training=True)
-            sums = [total + _to_numpy(x).astype("float64") for total, x in zip(sums, statistics)]
-            passes += 1
-        if passes == 0:
-            raise ValueError("`batches` must hold at least one batch. Received: none")
-    except BaseException:
-        _restore(kept)
-        raise
-    finally:
-        for layer, momentum in zip(layers, momenta):
-            layer.momentum = momentum
-        for layer, value in was_trainable:
-            layer.trainable = value
-    _restore(kept)
-    try:
-        for variable, total in zip(statistics, sums):
-            variable.assign((total / passes).astype(variable.dtype))
+        try:
+            for layer in layers:
+                layer.momentum = 0.0  # The moving statistics become those of the last batch.
+            found = []
+            for batch in batches:
+                network(batch, training=True)
+                found.append([_to_numpy(x).astype("float64") for x in statistics])
+            if not found:
+                raise ValueError("`batches` must hold at least one batch. Received: none")
+        finally:
+            for layer, momentum in momenta:
+                layer.momentum = momentum
+            for layer, value in trainable:
+                layer.trainable = value
+            _restore(kept)
+        for variable, values in zip(statistics, zip(*found)):
+            variable.assign(np.mean(values, axis=0).astype(variable.dtype))
         yield network
     finally:
         _restore(kept)

@@ -172,7 +172,7 @@ def test_cached_statistics_of_endless_images(tmp_path):
 
 
 def test_too_few_images():
-    match = "`num_reference` must be no more than there are images. Received: num_reference=13, 12"
+    match = "`num_reference` must be at most the number of images. Received: num_reference=13, 12"
     for images in (IMAGES, finite()):
         with pytest.raises(ValueError, match=match) as error:
             compute(images, num_reference=13)
@@ -204,5 +204,5 @@ def test_held_out_images_without_a_length_are_refused_before_the_work():
         raise AssertionError("The reference was read.")
         yield
 
-    with pytest.raises(ValueError, match="`held_out` must be arrays or say its length"):
+    with pytest.raises(ValueError, match="`held_out` must be arrays or have `num_images`"):
         score(images(), held_out=finite())

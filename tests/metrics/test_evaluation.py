@@ -305,6 +305,7 @@ def test_two_replicas_share_the_work_and_the_answer_is_that_of_one(with_labels, 
     kwargs = {"num_images": 21, "batch_size": 6, "metrics": ("fid", "inception_score")}
     kwargs["reference"] = real_images(24)
     expected = measure(network, **kwargs)
+    made.clear()
     report = measure(shared, extractor=Shared(), strategy=strategy, **kwargs)
     assert report.values == pytest.approx(expected.values, rel=1e-5, abs=1e-7, nan_ok=True)
     for name, part in expected.baselines.items():
@@ -402,7 +403,7 @@ def test_a_bar_where_the_number_is_not_known(monkeypatch, capsys):
         ({"seed": -1}, "`seed` must be an integer"),
         ({"standing_passes": -1}, "`standing_passes` must be an integer"),
         ({"metrics": "lpips"}, "`metrics` must be names among .*Received: 'lpips'"),
-        ({"metrics": ()}, "`metrics` must share one extractor, and be at least one"),
+        ({"metrics": ()}, "`metrics` must share one extractor, and not be empty"),
         ({"labels": "random"}, '`labels` must be "uniform".*Received: random'),
         ({"labels": [0, 1]}, r"`labels` must be .*Received: labels of shape \(2,\)"),
         ({"labels": [2] * 50}, r"`labels` must lie in \[0, 2\)"),
@@ -414,7 +415,7 @@ def test_a_bar_where_the_number_is_not_known(monkeypatch, capsys):
         ({"reference": np.zeros((1, 4, 4, 1), "uint8")}, "`reference` must hold at least 2"),
         ({"num_reference": 1}, "`num_reference` must be an integer of at least 2"),
         ({"cache_dir": "x", "dataset": None}, "`cache_dir` needs the `dataset`'s name"),
-        ({"held_out": iter([])}, "`held_out` must be arrays or say its length"),
+        ({"held_out": iter([])}, "`held_out` must be arrays or have `num_images`"),
         ({"reference": real_images()[0], "metrics": "intra_fid"}, "`labels` must be integers"),
         (
             {"model": generator_network(True), "reference": real_images()[0], "metrics": "fid"},
@@ -447,7 +448,7 @@ def test_fewer_images_than_said_are_refused():
 def test_a_plain_generator_must_keep_to_its_range():
     latents = keras.Input((3,))
     network = keras.Model(latents, keras.layers.Reshape((1, 1, 3))(latents))
-    with pytest.raises(ValueError, match=r"`model` must make finite images in \[-1, 1\]"):
+    with pytest.raises(ValueError, match=r"`model` must generate finite images in \[-1, 1\]"):
         measure(network, metrics="fid", extractor=lambda x: x[:, 0, 0])
 
 

@@ -83,7 +83,7 @@ def test_fewer_references_and_no_more_than_there_are(tmp_path):
     assert report.values == pytest.approx(expected.values, rel=1e-9)
     assert report.protocol["num_reference"] == 100
     for reference in (images, iter([images])):
-        with pytest.raises(ValueError, match="`num_reference` must be no more.*121, 120 images"):
+        with pytest.raises(ValueError, match="`num_reference` must be at most.*121, 120 images"):
             measure(reference=reference, num_reference=121, metrics="fid")
     metrics.ReferenceStatistics.compute(images, metrics.FeatureExtraction(Pixels()), "digits").save(
         tmp_path / "x.npz"
@@ -93,7 +93,7 @@ def test_fewer_references_and_no_more_than_there_are(tmp_path):
 
 
 def test_files_need_an_extractor_that_can_be_told_from_others(tmp_path):
-    with pytest.raises(ValueError, match="`cache_dir` needs an extractor that can be told"):
+    with pytest.raises(ValueError, match="`cache_dir` needs an extractor that can be identified"):
         measure(extractor=lambda x: x[:, 0, 0], metrics="fid", cache_dir=tmp_path)
 
 

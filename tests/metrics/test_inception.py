@@ -104,7 +104,7 @@ def test_without_network_the_error_says_what_to_do(tmp_path, monkeypatch):
 def test_nothing_is_downloaded_without_a_digest(tmp_path, monkeypatch):
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(tfgan_inception, "_fetch", lambda handle: pytest.fail("fetched"))
-    with pytest.raises(RuntimeError, match="`sha256` must be given for https.*a program.*sha256=N"):
+    with pytest.raises(RuntimeError, match="`sha256` must be given for https.*run code.*sha256=N"):
         TFGANInception()(images_of((1, 8, 8, 3)))
 
 

@@ -157,7 +157,7 @@ def test_a_file_of_an_extractor_without_a_version_is_refused(tmp_path):
         return np.reshape(images, (len(images), -1))
 
     computed(extractor=features).save(tmp_path / "digits.npz")
-    with pytest.raises(ValueError, match="`reference` needs an extractor that can be told from"):
+    with pytest.raises(ValueError, match="`reference` needs an extractor that can be identified"):
         ReferenceStatistics.load(tmp_path / "digits.npz", features)
     features.version = "pixels, flat"
     computed(extractor=features).save(tmp_path / "digits.npz")
@@ -167,7 +167,7 @@ def test_a_file_of_an_extractor_without_a_version_is_refused(tmp_path):
 def test_statistics_of_another_extractor_are_refused():
     from keras_sagan.metrics import evaluate_images
 
-    with pytest.raises(ValueError, match="`reference` must be of the metrics' extractor.*pixels 1"):
+    with pytest.raises(ValueError, match="`reference` must be .* pixels 2.*pixels 1"):
         evaluate_images(images_of(), computed(), "fid", OtherPixels())
 
 
@@ -230,7 +230,7 @@ def test_labels_for_a_part_of_the_images_are_refused():
 
 @pytest.mark.parametrize("labels", [np.zeros(50), np.zeros(49, int)])
 def test_labels_must_be_integers_one_for_each_image(labels):
-    with pytest.raises(ValueError, match="`labels` must be integers, one for each image. Received"):
+    with pytest.raises(ValueError, match="`labels` must be integers .*for each image. Received"):
         computed((images_of(), labels))
 
 

@@ -1,1 +1,1 @@
-"""Networks that turn images into features; TF-GAN's Inception alone needs TensorFlow."""
+"""Networks that turn images into features; only TF-GAN's Inception needs TensorFlow."""

@@ -1,40 +1,40 @@
 """Keras's own InceptionV3 as a feature extractor."""
 
 import os
+from pathlib import Path
 
 import keras
 
-from keras_sagan.metrics.extractors.resizing import check_resize, resize_images, to_rgb
+from keras_sagan.checks import check_choice
+from keras_sagan.metrics.extractors.base import Extractor
+from keras_sagan.metrics.extractors.resizing import RESIZE_METHODS, resize_images, to_rgb
 from keras_sagan.metrics.report import weights_sha256
-
-_IMAGE_SIZE = 299
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
-class KerasInceptionV3:
-    """Feature extractor: the average pool of `keras.applications.InceptionV3`, 2048 numbers.
+class KerasInceptionV3(Extractor):
+    """Feature extractor: the 2048 average-pooled features of `keras.applications.InceptionV3`.
 
-    *Another protocol than TF-GAN's*: the network was trained anew and has 1000 classes, so its
-    distances and scores can't be compared with published ones. It is for where TF-Hub can't be
-    reached, and its name stands in every report. Nothing is downloaded or built before the first
-    call.
+    *This isn't TF-GAN's protocol*: the network was trained separately and has 1000 classes, so its
+    scores aren't comparable with published ones. Use it where TF-Hub can't be reached; every
+    report names it. Nothing is downloaded or built before the first call.
 
     Args:
-        weights: `"imagenet"`, the path of a weights file, or `None` for random weights, which is
-            for tests. Defaults to `"imagenet"`.
-        resize: String, `"antialiased"` or, on the TensorFlow backend alone, `"tfgan"`. Defaults to
+        weights: `"imagenet"`, the path of a weights file, or `None` for random weights, for tests.
+            Defaults to `"imagenet"`.
+        resize: `"antialiased"`, or `"tfgan"` on the TensorFlow backend. Defaults to
             `"antialiased"`.
 
     Call arguments:
         images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3), any size.
 
     Returns:
-        Float32 tensor of shape (batch, 2048). `named_outputs(images)` gives a dictionary of
+        Float32 tensor of shape (batch, 2048). `named_outputs(images)` returns a dictionary of
         `"features"` and `"logits"`.
 
     Raises:
         ValueError: If an argument is invalid, or on a call for images of another shape or dtype.
-        RuntimeError: On the first call, if the weights can't be had.
+        RuntimeError: On the first call, if the weights can't be loaded.
 
     Example:
 
@@ -47,43 +47,32 @@ class KerasInceptionV3:
         Architecture](https://arxiv.org/abs/1512.00567).
     """
 
-    def __init__(self, weights="imagenet", resize="antialiased"):
+    arguments = ("weights", "resize")
+
+    def __init__(self, weights: str | Path | None = "imagenet", resize: str = "antialiased"):
         if weights is not None and not isinstance(weights, (str, os.PathLike)):
             raise ValueError(
                 f'`weights` must be "imagenet", a path or None. Received: weights={weights!r}'
             )
-        check_resize(resize)
+        self.weights = None if weights is None else str(weights)
+        self.resize = check_choice("resize", resize, RESIZE_METHODS)
         backend = keras.backend.backend()
         if resize == "tfgan" and backend != "tensorflow":
             raise ValueError(
                 '`resize` must be "antialiased" on other backends than TensorFlow, which alone has '
                 f"TensorFlow 1's pixel grid. Received: resize='tfgan' on the {backend} backend"
             )
-        self.weights = None if weights is None else str(weights)
-        self.resize = resize
         self._network = None
 
     @property
-    def version(self):
-        """String naming the network, the resize method and the SHA-256 of its weights."""
+    def version(self) -> str:
+        """The network's name, the resize method and the SHA-256 of the weights."""
         digest = weights_sha256(self._load())
         return f"keras.applications.InceptionV3 resize={self.resize} avg_pool sha256:{digest}"
 
-    def get_config(self):
-        """Returns the arguments as a dictionary, for Keras to save."""
-        return {"weights": self.weights, "resize": self.resize}
-
-    @classmethod
-    def from_config(cls, config):
-        """Makes an extractor of what `get_config` returned."""
-        return cls(**config)
-
-    def __call__(self, images):
-        return self.named_outputs(images)["features"]
-
-    def named_outputs(self, images):
+    def named_outputs(self, images: keras.KerasTensor) -> dict:
         """Returns `{"features": (batch, 2048), "logits": (batch, 1000)}`."""
-        images = resize_images(to_rgb(images), _IMAGE_SIZE, self.resize)
+        images = resize_images(to_rgb(images), 299, self.resize)
         return self._load()(images, training=False)
 
     def _load(self):

@@ -1,6 +1,7 @@
-"""The one file that knows how to load TF-GAN and TensorFlow Hub on today's TensorFlow."""
+"""Loads TF-GAN and TensorFlow Hub on today's TensorFlow."""
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import io
@@ -9,18 +10,16 @@ import sys
 import types
 
 _PIP_LINE = 'pip install "keras_sagan[metrics]"'
-_EVAL = "tensorflow_gan.python.eval"
-_loaded = {}
 
 
-def load_tfgan_eval():
-    """Imports the evaluation modules of TF-GAN, also where `import tensorflow_gan` fails.
+@functools.cache
+def load_tfgan_eval() -> types.ModuleType:
+    """Imports the evaluation modules of TF-GAN, even where `import tensorflow_gan` fails.
 
     TF-GAN 2.1.0 needs `tf.estimator`, which TensorFlow 2.16 removed, but not for its metrics. The
-    ordinary import is tried first and a TF-GAN that works is used as it is. Otherwise
-    `tensorflow_gan.python.eval` is imported below two empty stand-ins for its parent packages.
-    Those leave `sys.modules` again, whether the import worked or not: for everybody else in the
-    process `import tensorflow_gan` behaves as if this function had never been called.
+    ordinary import is tried first. If it fails, `tensorflow_gan.python.eval` is imported below two
+    empty parent packages, which are then removed from `sys.modules`: elsewhere in the process,
+    `import tensorflow_gan` behaves as if this function had never been called.
 
     Returns:
         The module `tensorflow_gan.python.eval`, with for example
@@ -40,72 +39,36 @@ def load_tfgan_eval():
     Reference:
         [TF-GAN](https://github.com/tensorflow/gan).
     """
-    if _EVAL not in _loaded:
-        _loaded[_EVAL] = _import_ordinary() or _import_below_stubs()
-    return _loaded[_EVAL]
-
-
-def load_tensorflow_hub():
-    """Imports TensorFlow Hub, also beside a setuptools that has no `pkg_resources`.
-
-    tensorflow-hub 0.16.1 takes one function from `pkg_resources`, which setuptools 82 removed and
-    which isn't in a fresh environment of Python 3.12. A stand-in with that function is in
-    `sys.modules` during the import only.
-
-    Returns:
-        The module `tensorflow_hub`.
-
-    Raises:
-        ImportError: If TensorFlow Hub or a package it needs is missing, with the pip line.
-    """
-    try:
-        with _pkg_resources(), contextlib.redirect_stdout(io.StringIO()):
-            return importlib.import_module("tensorflow_hub")
-    except Exception as error:
-        raise _explained("TensorFlow Hub", error) from error
-
-
-def _import_ordinary():
-    """TF-GAN's evaluation modules by the ordinary import, or `None` if that fails."""
     before = _tfgan_modules()
     try:
-        with _pkg_resources(), contextlib.redirect_stdout(io.StringIO()):
-            return importlib.import_module("tensorflow_gan").eval
-    except Exception:  # whatever it was, the second way decides
-        _restore(before)
-        return None
-
-
-def _import_below_stubs():
-    """TF-GAN's evaluation modules without running `tensorflow_gan/__init__.py`."""
-    before = _tfgan_modules()
-    try:
+        return _import("tensorflow_gan").eval
+    except Exception:  # Whatever it was, the second way decides.
         _restore({})
+    try:
         spec = importlib.util.find_spec("tensorflow_gan")
         if spec is None:
             raise ModuleNotFoundError("No module named 'tensorflow_gan'", name="tensorflow_gan")
-        root = list(spec.submodule_search_locations or [])
-        for name, path in (
-            ("tensorflow_gan", root),
-            ("tensorflow_gan.python", [os.path.join(folder, "python") for folder in root]),
-        ):
+        roots = list(spec.submodule_search_locations or [])
+        for name, *below in (("tensorflow_gan",), ("tensorflow_gan.python", "python")):
             sys.modules[name] = types.ModuleType(name)
-            sys.modules[name].__path__ = path
-        with _pkg_resources(), contextlib.redirect_stdout(io.StringIO()):
-            return importlib.import_module(_EVAL)
+            sys.modules[name].__path__ = [os.path.join(root, *below) for root in roots]
+        return _import("tensorflow_gan.python.eval")
     except Exception as error:
         raise _explained("TF-GAN", error) from error
     finally:
         _restore(before)
 
 
+def load_tensorflow_hub() -> types.ModuleType:
+    """Imports TensorFlow Hub, or raises an `ImportError` that has the pip line."""
+    try:
+        return _import("tensorflow_hub")
+    except Exception as error:
+        raise _explained("TensorFlow Hub", error) from error
+
+
 def _tfgan_modules():
-    """What `sys.modules` holds of TF-GAN."""
-    return {
-        name: module
-        for name, module in sys.modules.items()
-        if name == "tensorflow_gan" or name.startswith("tensorflow_gan.")
-    }
+    return {name: x for name, x in sys.modules.items() if name.split(".")[0] == "tensorflow_gan"}
 
 
 def _restore(before):
@@ -115,25 +78,29 @@ def _restore(before):
     sys.modules.update(before)
 
 
-@contextlib.contextmanager
-def _pkg_resources():
-    """Lends `pkg_resources.parse_version` to an import, where setuptools has it no more."""
-    if "pkg_resources" in sys.modules or importlib.util.find_spec("pkg_resources"):
-        yield
-        return
-    from packaging.version import parse
+def _import(name):
+    """Imports a module silently, with a `pkg_resources` where setuptools no longer has one.
 
-    stub = types.ModuleType("pkg_resources")
-    stub.parse_version = parse
-    sys.modules["pkg_resources"] = stub
+    tensorflow-hub 0.16.1 takes one function from it, and setuptools 82 removed it.
+    """
+    is_missing = "pkg_resources" not in sys.modules and not importlib.util.find_spec(
+        "pkg_resources"
+    )
+    if is_missing:
+        from packaging.version import parse
+
+        sys.modules["pkg_resources"] = types.ModuleType("pkg_resources")
+        sys.modules["pkg_resources"].parse_version = parse
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()):
+            return importlib.import_module(name)
     finally:
-        sys.modules.pop("pkg_resources", None)
+        if is_missing:
+            sys.modules.pop("pkg_resources", None)
 
 
 def _explained(what, error):
-    """An ImportError that says what is missing and how to install it."""
+    """Returns an ImportError that says what is missing and how to install it."""
     name = getattr(error, "name", None)
     if isinstance(error, ModuleNotFoundError) and name and not name.startswith("tensorflow_gan."):
         return ImportError(

@@ -1,0 +1,24 @@
+"""The base class of the extractors."""
+
+import keras
+
+
+class Extractor:
+    """Turns images into named outputs; a call returns the features.
+
+    A subclass implements `named_outputs` and lists its arguments, which are attributes too.
+    """
+
+    arguments = ()
+
+    def __call__(self, images: keras.KerasTensor) -> keras.KerasTensor:
+        return self.named_outputs(images)["features"]
+
+    def get_config(self) -> dict:
+        """Returns the arguments as a dictionary, for Keras to save."""
+        return {name: getattr(self, name) for name in self.arguments}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Extractor":
+        """Makes an extractor from the result of `get_config`."""
+        return cls(**config)
