@@ -67,6 +67,7 @@ SMALL = {
     r"(?<=steps_per_epoch=)[\w.]+": "1",
     r"(?<=batch_size=)\d+": "4",
     r"\b1000\b|\b10_000\b": "40",
+    r"train\(output": "train(steps_per_epoch=1, batch_size=2, base_filters=8, fid_images=0, output",
 }
 
 
@@ -120,6 +121,12 @@ def surroundings(tmp_path_factory):
     return folder, {**names, "dataset": dataset, "model": model}
 
 
+def compile_eagerly(monkeypatch):
+    """Tracing would take longer than the few steps of an example."""
+    eager = functools.partialmethod(keras_sagan.SAGAN.compile, run_eagerly=True)
+    monkeypatch.setattr(keras_sagan.SAGAN, "compile", eager)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in MODULES if fenced(name)])
 def test_python_blocks(name, surroundings, tmp_path, monkeypatch):
@@ -127,6 +134,7 @@ def test_python_blocks(name, surroundings, tmp_path, monkeypatch):
     folder, names = surroundings
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    compile_eagerly(monkeypatch)
     around = contextlib.nullcontext()
     if name == "keras_sagan.data.tfds":
         tfds = pytest.importorskip("tensorflow_datasets")
@@ -151,8 +159,7 @@ def test_python_blocks(name, surroundings, tmp_path, monkeypatch):
 def test_readme(tmp_path, monkeypatch):
     """One after the other, as a reader would run them: names carry over."""
     monkeypatch.chdir(tmp_path)
-    eager = functools.partialmethod(keras_sagan.SAGAN.compile, run_eagerly=True)
-    monkeypatch.setattr(keras_sagan.SAGAN, "compile", eager)  # Tracing would take longer.
+    compile_eagerly(monkeypatch)
     names = {}
     for number, block in enumerate(BLOCKS, start=1):
         exec(compile(block, f"Python block {number} of README.md", "exec"), names)
