@@ -31,10 +31,6 @@ class CheckpointFiles:
     `state.npz` holds every variable and `manifest.json` holds the checksums. A folder is written
     as `step-N.new`, synced and renamed, so it is complete when it exists. A bucket can't rename:
     there the manifest is written last, and a folder without a manifest doesn't count.
-
-    Args:
-        directory: String, a folder on a disk, or a URL such as `gs://bucket/run`.
-        keep: Integer, the number of newest checkpoints to keep.
     """
 
     def __init__(self, directory: str, keep: int):
@@ -57,29 +53,28 @@ class CheckpointFiles:
         probe = f"{self.directory}/.writable-{os.getpid()}"
         try:
             self._disk.make(self.directory)
-            self._write(probe, b"?")
+            self._disk.write(probe, b"?")
             self._disk.remove(probe)
         except OSError as error:
-            raise OSError(
-                "`directory` must be a folder that can be written. "
-                f"Received: directory={self.directory!r} ({error})"
-            ) from error
+            received = f"directory={self.directory!r} ({error})"
+            text = f"`directory` must be a folder that can be written. Received: {received}"
+            raise OSError(text) from error
 
     def write(self, step: int, arrays: dict, manifest: dict):
         """Writes a checkpoint and removes the oldest beyond `keep`; an OSError leaves no part."""
-        folder, content = self.path(step), io.BytesIO()
-        new = self._disk.temporary(folder)
+        folder, content, disk = self.path(step), io.BytesIO(), self._disk
+        new = disk.temporary(folder)
         with self._explained(folder):
             try:
-                names = self._disk.names(self.directory)
-                if f"step-{step}" in names and not self._disk.is_folder(folder):
+                if f"step-{step}" in disk.names(self.directory) and not disk.is_folder(folder):
                     raise OSError("its name is taken; move what is there away")
                 self.remove(step)  # It is damaged, or a process ended while writing it.
-                self._disk.make(new)
+                disk.make(new)
                 np.savez(content, **arrays)
-                files = {STATE: self._write(f"{new}/{STATE}", content.getbuffer())}
+                files = {STATE: sha256(content.getbuffer())}
+                disk.write(f"{new}/{STATE}", content.getbuffer())
                 self._write_manifest(f"{new}/{MANIFEST}", {**manifest, "files": files})
-                self._disk.publish(new, folder)
+                disk.publish(new, folder)
             except OSError:
                 with contextlib.suppress(OSError):
                     self.remove(step)
@@ -104,52 +99,37 @@ class CheckpointFiles:
             number, steps = getattr(error, "errno", None), self.steps()
             reason = getattr(error, "strerror", None) or error
             kept = f"The checkpoint of step {steps[-1]} is complete" if steps else "There is none"
-            text = (
-                f"The checkpoint {folder} can't be written: {reason}. {kept}; run the same command "
-                "again after fixing this."
-            )
+            text = f"The checkpoint {folder} can't be written: {reason}. {kept}; run the same "
+            text += "command again after fixing this."
             raise (OSError(number, text) if number else OSError(text)) from error
 
     def _write_manifest(self, path, manifest):
         manifest = json.loads(json.dumps({**manifest, "format": FORMAT}))
         content = json.dumps({"sha256": digest_of(manifest), "manifest": manifest}, sort_keys=True)
-        self._write(path, content.encode())
-
-    def _write(self, path, data):
-        """Writes a file, and returns its sha256."""
-        with self._disk.open(path, "wb") as file:
-            file.write(data)
-            self._disk.sync(file)
-        return hashlib.sha256(data).hexdigest()
-
-    def _read(self, path):
-        with self._disk.open(path, "rb") as file:
-            return file.read()
+        self._disk.write(path, content.encode())
 
     def manifest(self, step: int) -> dict:
         """Returns the manifest of a checkpoint, or raises DamagedCheckpoint if it was changed."""
         folder = self.path(step)
         with reading(folder, MANIFEST):
-            content = json.loads(self._read(f"{folder}/{MANIFEST}"))
+            content = json.loads(self._disk.read(f"{folder}/{MANIFEST}"))
             manifest = content["manifest"]
             if digest_of(manifest) != content["sha256"]:
                 raise ValueError("its checksum is wrong")
             if manifest["step"] != step:
                 raise ValueError(f"it is the manifest of step {manifest['step']}")
-            written_as = int(manifest["format"])
-        if written_as > FORMAT:
-            raise ValueError(
-                f"{folder}/{MANIFEST} must be of format {FORMAT} or older: update keras_sagan to "
-                f"restore it. Received: format={written_as}"
-            )
+            number = int(manifest["format"])
+        if number > FORMAT:
+            expected = f"of format {FORMAT} or older: update keras_sagan to restore it"
+            raise ValueError(f"{folder}/{MANIFEST} must be {expected}. Received: format={number}")
         return manifest
 
     def read(self, step: int) -> tuple[dict, dict]:
         """Returns the manifest and the arrays, or raises DamagedCheckpoint if one was changed."""
         manifest, folder = self.manifest(step), self.path(step)
         with reading(folder, STATE):
-            data = self._read(f"{folder}/{STATE}")
-            if hashlib.sha256(data).hexdigest() != manifest["files"][STATE]:
+            data = self._disk.read(f"{folder}/{STATE}")
+            if sha256(data) != manifest["files"][STATE]:
                 raise ValueError("its checksum is wrong")
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 return manifest, dict(arrays)
@@ -166,16 +146,11 @@ class CheckpointFiles:
             try:
                 return read(step)
             except DamagedCheckpoint as error:
-                warnings.warn(
-                    f"The checkpoint of step {step} is damaged and the one before it is used. "
-                    f"{error}.",
-                    stacklevel=4,
-                )
+                text = f"The checkpoint of step {step} is damaged and the one before it is used. "
+                warnings.warn(f"{text}{error}.", stacklevel=4)
         if steps:
-            raise OSError(
-                f"Every checkpoint in {self.directory} is damaged; see the warnings. Move the "
-                "folder away to train from the first step."
-            )
+            text = f"Every checkpoint in {self.directory} is damaged; see the warnings. Move the "
+            raise OSError(f"{text}folder away to train from the first step.")
         return None, None
 
     def remove(self, step: int):
@@ -203,10 +178,8 @@ def reading(folder: str, name: str):
     except Exception as error:
         reason = str(error) or type(error).__name__
         if isinstance(error, PASSING):
-            raise OSError(
-                f"The checkpoint {folder} can't be read at the moment, which doesn't mean that it "
-                f"is damaged: {reason}. Try again."
-            ) from error
+            text = f"The checkpoint {folder} can't be read at the moment, which doesn't mean that "
+            raise OSError(f"{text}it is damaged: {reason}. Try again.") from error
         raise DamagedCheckpoint(f"{folder}/{name}: {reason}") from error
 
 
@@ -214,12 +187,14 @@ def check_directory(name: str, value) -> str:
     """Returns a folder's absolute path, so that a later `os.chdir` is harmless, or a URL."""
     path = check_path(name, value).removeprefix("file://")
     if "\0" in path:
-        raise ValueError(
-            f"`{name}` must be a path without the character NUL. Received: {name}={value!r}"
-        )
+        expected = "a path without the character NUL"
+        raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
     return path if "://" in path else os.path.join(os.getcwd(), path)
 
 
 def digest_of(manifest: dict) -> str:
-    """Returns the sha256 of a manifest."""
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    return sha256(json.dumps(manifest, sort_keys=True).encode())
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

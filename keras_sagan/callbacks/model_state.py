@@ -62,6 +62,10 @@ def metrics_of(model):
     return [variable for metric in model.metrics for variable in metric.variables]
 
 
+def steps_of(model):
+    return int(ops.convert_to_numpy(model.steps))
+
+
 class FiniteCheck:
     """Returns, when called, the parts and paths of the variables that aren't finite.
 

@@ -1,14 +1,13 @@
 """Reads checkpoints of formats 1 and 2, which `tf.train.Checkpoint` wrote."""
 
 import contextlib
-import hashlib
 import json
 import os
 import re
 import tempfile
 import warnings
 
-from keras_sagan.callbacks.checkpoint_files import digest_of, reading
+from keras_sagan.callbacks.checkpoint_files import digest_of, reading, sha256
 from keras_sagan.lazy import tf
 
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -36,7 +35,7 @@ def _manifest(path):
     with tf.io.gfile.GFile(f"{path}.json", "rb") as file:
         content = json.loads(file.read())
     with tf.io.gfile.GFile(f"{path}.index", "rb") as file:
-        index = hashlib.sha256(file.read()).hexdigest()
+        index = sha256(file.read())
     manifest = content["manifest"]
     if digest_of(manifest) != content["sha256"] or index != manifest["index"]:
         raise ValueError("its checksum is wrong")
@@ -50,11 +49,8 @@ def _values(directory, step):
             scratch = stack.enter_context(tempfile.TemporaryDirectory())
             os.symlink(os.path.realpath(directory), f"{scratch}/run")
             directory = f"{scratch}/run"
-        path = os.path.join(directory, f"step-{step}")
-        # `load_checkpoint` would look into a user's folder of the name `step-7`.
-        v1 = tf.compat.v1.train
-        load = v1.NewCheckpointReader if tf.io.gfile.isdir(path) else tf.train.load_checkpoint
-        reader = load(path)
+        # `tf.train.load_checkpoint` would look into a user's folder of the name `step-7`.
+        reader = tf.compat.v1.train.NewCheckpointReader(f"{directory}/step-{step}")
         # Reading everything verifies it.
         found = {x: reader.get_tensor(x) for x in reader.get_variable_to_shape_map()}
         return {x.removesuffix(VALUE): y for x, y in found.items() if x.endswith(VALUE)}

@@ -25,10 +25,16 @@ class LocalFiles:
         """Returns where a file or folder is written before `publish` renames it."""
         return f"{path}.new"
 
-    def sync(self, file):
-        """Has the system write a file to its disk, so that it survives a power failure."""
-        file.flush()
-        _sync(file.fileno())
+    def read(self, path):
+        with self.open(path, "rb") as file:
+            return file.read()
+
+    def write(self, path, data):
+        """Writes a file to the disk itself, so that it survives a power failure."""
+        with self.open(path, "wb") as file:
+            file.write(data)
+            file.flush()
+            _sync(file.fileno())
 
     def publish(self, new, path):
         """Renames a file or folder; into a folder with a user's files, it moves each file."""
@@ -64,8 +70,7 @@ class RemoteFiles:
     def __init__(self, url: str):
         fsspec = require("fsspec", f"A folder such as {url}", "remote")
         self._files = files = fsspec.core.url_to_fs(url, use_listings_cache=False)[0]
-        self.open, self.remove, self.remove_folder = files.open, files.rm_file, files.rmdir
-        self.is_folder = files.isdir
+        self.remove, self.remove_folder, self.is_folder = files.rm_file, files.rmdir, files.isdir
         self.make = functools.partial(files.makedirs, exist_ok=True)
 
     def names(self, folder):
@@ -75,8 +80,13 @@ class RemoteFiles:
     def temporary(self, path):
         return path
 
-    def sync(self, file):
-        """Does nothing: an object appears complete when it is closed."""
+    def read(self, path):
+        with self._files.open(path, "rb") as file:
+            return file.read()
+
+    def write(self, path, data):
+        with self._files.open(path, "wb") as file:  # The object appears when it is closed.
+            file.write(data)
 
     def publish(self, new, path):
         """Does nothing: the file was written under its name."""
