@@ -1,4 +1,4 @@
-"""Scores a saved model or a folder of images, and writes the report as a page.
+"""Measures a saved model or a folder of images, and writes an HTML report.
 
 Command:   python examples/evaluate.py runs/fashion_mnist --num-images 10000
            python examples/evaluate.py --generated samples --reference photos

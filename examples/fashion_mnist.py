@@ -1,14 +1,14 @@
-"""Trains a SAGAN on Fashion-MNIST and says how good it is.
+"""Trains a SAGAN on Fashion-MNIST and measures its FID.
 
 Command:   python examples/fashion_mnist.py
 Data:      the 10,000 images of Fashion-MNIST's test set, which ship with the package
 Result:    runs/fashion_mnist/ with a sample grid per epoch, attention figures, training curves, the
            model, and run.json with all settings and scores; the README shows a recorded run
 
-It is `keras-sagan train` with another folder, and takes the same options: `--help` has all. Ctrl-C
-saves the run where it stands, and the same command again resumes it, to the same result as if it
-had never stopped; after a kill it resumes from the newest checkpoint. `--data-dir` trains on the
-60,000 training images of the full IDX files, `--dataset NAME` on one of TensorFlow Datasets.
+This is `keras-sagan train` with another folder and the same options, which `--help` lists. Ctrl-C
+saves the run, and the same command again resumes it, with the same result as a run that never
+stopped; after a kill it resumes from the newest checkpoint. `--data-dir` trains on the 60,000
+training images of the full IDX files, `--dataset NAME` on a data set of TensorFlow Datasets.
 """
 
 import sys

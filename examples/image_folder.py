@@ -2,12 +2,12 @@
 
 Command:   python examples/image_folder.py --images DIR [--labels-from-folders]
 Data:      all images below DIR, cropped to their central square and resized to --image-size, a
-           power of two from 8 to 1024; images that can't be read are named, other files counted
+           power of two from 8 to 1024; unreadable images are named, other files are counted
 Result:    runs/image_folder/ with a sample grid per epoch, a GIF of them, attention figures of both
            networks, curves, the model, and run.json with all settings and scores
 
-It is `keras-sagan train --images DIR` with another folder for the results: `--help` has all
-options, and the same command again resumes a run that was stopped.
+This is `keras-sagan train --images DIR` with another folder for the results. `--help` lists all
+options, and the same command again resumes a stopped run.
 """
 
 import sys
@@ -18,7 +18,7 @@ from keras_sagan import cli
 def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else arguments
     if not any(str(x).split("=")[0] in ("--images", "--config", "-h", "--help") for x in arguments):
-        sys.exit("Give --images DIR, the folder of images; --help has all options.")
+        sys.exit("Give --images DIR, the folder of images; --help lists all options.")
     return cli.main(["train", "--output", "runs/image_folder", *arguments])
 
 

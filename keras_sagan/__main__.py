@@ -1,4 +1,4 @@
-"""`python -m keras_sagan` is the command line too."""
+"""Runs the command line by `python -m keras_sagan`."""
 
 import sys
 

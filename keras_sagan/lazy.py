@@ -1,4 +1,4 @@
-"""TensorFlow, imported when it is first used: on other backends it needn't be installed."""
+"""TensorFlow, imported when it is first used, since other backends work without it."""
 
 import contextlib
 import functools
@@ -6,12 +6,12 @@ import sys
 
 import keras
 
-__all__ = []  # For the package alone: nothing of it is in the reference.
+__all__ = []  # Private to the package.
 
 
 class _TensorFlow:
     def __getattr__(self, name):
-        if name.startswith("__"):  # What Python's own tools look for, such as `__wrapped__`.
+        if name.startswith("__"):  # Python's own tools look for such names, as `__wrapped__`.
             raise AttributeError(name)
         try:
             import tensorflow
@@ -36,7 +36,7 @@ def _leave_devices(tensorflow):
 tf = _TensorFlow()
 
 
-def is_tensorflow_dataset(value):
-    """Whether it is a `tf.data.Dataset`; TensorFlow isn't imported to tell."""
+def is_tensorflow_dataset(value) -> bool:
+    """Whether it is a `tf.data.Dataset`, without importing TensorFlow."""
     tensorflow = sys.modules.get("tensorflow")
     return tensorflow is not None and isinstance(value, tensorflow.data.Dataset)

@@ -9,36 +9,36 @@ import time
 import traceback
 import warnings
 
-__all__ = []  # For the package alone: nothing of it is in the reference.
+__all__ = []  # Private to the package.
 
-# Classes whose messages are written for users; for others the line names the class too.
+# Errors of these classes have messages for users. Others are reported with their class.
 EXPLAINED = (ValueError, OSError, ImportError, RuntimeError)
 LONGEST = 700  # Characters of a message in the line; the log has all of it.
 
 
 class Log:
-    """Keeps a record of a command in `keras_sagan.log` in the folder of its run.
+    """The record of a command, in `keras_sagan.log` in the folder of its run.
 
-    Only a folder that holds a run gets the file: until then the lines are kept in memory. If a
-    command fails without such a folder, they go to a file in the temporary folder.
+    Lines are kept in memory until the folder holds a run. If a command fails before that, they go
+    to a file in the temporary folder.
     """
 
-    def __init__(self, arguments):
+    def __init__(self, arguments: list[str]):
         self.folder, self._lines, self._path = None, [], None
         self.write(f"{shlex.join(arguments)}\n{platform.platform()}")
 
-    def write(self, text):
-        """Adds a text to the log, after the time."""
+    def write(self, text: str):
+        """Adds a text and the time to the log."""
         self._lines.append(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         if self.folder is not None and os.path.exists(os.path.join(self.folder, "run.json")):
             self._append(os.path.join(self.folder, "keras_sagan.log"))
 
-    def say(self, text):
+    def say(self, text: str):
         """Prints a text, and adds it to the log."""
         print(text)
         self.write(text)
 
-    def failed(self, error):
+    def failed(self, error: BaseException) -> str:
         """Adds an error with its traceback, and returns one line about it that names the log."""
         self.write("".join(traceback.format_exception(error)).rstrip())
         if self._lines:
@@ -68,10 +68,10 @@ class Log:
             self._lines, self._path = [], path
 
 
-def one_line(error):
-    """Returns what an error says, in one line of bounded length."""
+def one_line(error: BaseException) -> str:
+    """Returns the message of an error, in one line of bounded length."""
     text = str(error)
-    if hasattr(error, "node_def"):  # An error of TensorFlow, around whose reason there is a graph.
+    if hasattr(error, "node_def"):  # TensorFlow puts a graph around the reason.
         text = "\n".join(line for line in text.splitlines() if "[[" not in line)
         _, found, reason = text.rpartition("assertion failed: ")
         text = reason.strip().strip("[]").replace("] [", "") if found else text

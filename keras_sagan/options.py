@@ -1,6 +1,6 @@
 """The options of a run and of the command line, as data: checks, defaults and meanings.
 
-Nothing here imports Keras, so that `keras-sagan --help` is quick and `--backend` comes in time.
+It doesn't import Keras, so that `keras-sagan --help` is quick and `--backend` can choose a backend.
 """
 
 import argparse
@@ -11,8 +11,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = []  # For the package alone: nothing of it is in the reference.
-
+__all__ = []  # Private to the package.
 
 # What a value must be: its Python type, a test, and both in words.
 Kind = collections.namedtuple("Kind", "type is_valid expected metavar", defaults=[None])
@@ -35,7 +34,7 @@ class Option(NamedTuple):
     nargs: str | None = None
 
     def check(self, name, value):
-        """Returns the value; raises ValueError unless the option takes it."""
+        """Returns a value from a config or Python, or raises ValueError."""
         kind, choices, is_list = self.kind, self.choices, self.nargs == "+"
         if value is None and self.default is None:
             return None
@@ -48,7 +47,7 @@ class Option(NamedTuple):
         return value
 
     def read(self, text):
-        """Returns the value that an argument of the command line stands for."""
+        """Returns the value of an argument of the command line."""
         try:
             value = os.path.expanduser(text) if self.kind is PATH else self.kind.type(text)
             return self._replace(choices=None).check("", value)
@@ -57,7 +56,7 @@ class Option(NamedTuple):
             raise argparse.ArgumentTypeError(message) from None
 
 
-# Names that other modules have too, which import Keras: `tests/cli` compares them.
+# Copies of names in modules that import Keras; `tests/cli` compares them.
 PRESETS = ("sagan_cifar10_32", "sagan_fashion_mnist_32", "sagan_imagenet_128", "sagan_photos_64")
 IMAGE_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
 METRICS = "density_coverage fid fid_infinity inception_score intra_fid kid precision_recall".split()
@@ -71,24 +70,24 @@ INCEPTION = {
     "inception_sha256": Option(TEXT, "the digest of its files, to have it fetched from TF-Hub"),
 }
 DATA = {
-    "images": Option(PATH, "a folder of images, at any depth, in place of those that ship"),
+    "images": Option(PATH, "a folder of images, at any depth, instead of the embedded ones"),
     "labels_from_folders": Option(FLAG, "with --images: subfolders are classes", False),
     "grey": Option(FLAG, "with --images: read them as grey", False),
     "dataset": Option(TEXT, "a data set of TensorFlow Datasets"),
     "split": Option(TEXT, "with --dataset: default: train"),
-    "data_dir": Option(PATH, "the files of --dataset, or without it those of all Fashion-MNIST"),
+    "data_dir": Option(PATH, "the files of --dataset, or else the IDX files of Fashion-MNIST"),
 }
-TRUNCATION = Option(RATE, "latents beyond it are drawn again: less variety, more typical images")
+TRUNCATION = Option(RATE, "redraw latents beyond it: less variety, more typical images")
 COMMON = {
-    "seed": Option(NUMBER, "the same number draws the same", 0),
-    "backend": Option(TEXT, "what Keras runs on; default: Keras's setting", choices=BACKENDS),
+    "seed": Option(NUMBER, "of the random numbers", 0),
+    "backend": Option(TEXT, "of Keras; default: Keras's setting", choices=BACKENDS),
 }
 PRESET_HELP = "networks and training; default: sagan_photos_64 with --images, else of Fashion-MNIST"
 TRAIN = {
     "output": Option(PATH, "the folder of the run", "runs/first"),
     "preset": Option(TEXT, PRESET_HELP, choices=PRESETS),
     "recipe": Option(TEXT, "settings of the preset by name, such as paper"),
-    "epochs": Option(COUNT, "in all; default: 6 of the images that ship, 100 of others"),
+    "epochs": Option(COUNT, "in total; default: 6 for the embedded images, 100 for others"),
     "steps_per_epoch": Option(COUNT, "default: once through the images"),
     "batch_size": Option(COUNT, "default: the preset's"),
     "base_filters": Option(COUNT, "the width of both networks; default: the preset's"),
@@ -98,7 +97,7 @@ TRAIN = {
     "ema_momentum": Option(SHARE, "of the averaged generator; default: the preset's"),
     "precision": Option(TEXT, "of the computation", "float32", PRECISIONS),
     "save_every": Option(COUNT, "steps between checkpoints; default: the end of each epoch"),
-    "fid_images": Option(NUMBER, "of a FID; 0: none; default: 5000 of those that ship, or 1000"),
+    "fid_images": Option(NUMBER, "for the FID; 0: no FID; default: 5000 embedded images, or 1000"),
     "fid_every": Option(COUNT, "epochs between FIDs; default: a fifth of --epochs"),
     **INCEPTION,
     **DATA,
@@ -109,14 +108,16 @@ SAMPLE = {
     "kind": Option(TEXT, "what the picture shows", "grid", KINDS),
     "output": Option(PATH, "a .png, or a .gif of latents and classes; default: KIND.png"),
     "columns": Option(COUNT, "images in a row", 8),
-    "classes": Option(TEXT, "of the rows, by name or number; default: all, up to 10", nargs="+"),
-    "to_classes": Option(TEXT, "with --kind classes: where rows end; default: the next", nargs="+"),
+    "classes": Option(TEXT, "of the rows, by name or number; default: all, at most 10", nargs="+"),
+    "to_classes": Option(
+        TEXT, "with --kind classes: the last of each row; default: the next", nargs="+"
+    ),
     "truncation": TRUNCATION,
     **COMMON,
 }
 ATTENTION = {
     "output": Option(PATH, "a folder; default: the run's"),
-    "num_images": Option(COUNT, "how many, a row each", 4),
+    "num_images": Option(COUNT, "rows of the figure", 4),
     "num_points": Option(COUNT, "colored dots in each image", 3),
     "discriminator": Option(FLAG, "show its attention, on real images", False),
     **DATA,
@@ -125,20 +126,22 @@ ATTENTION = {
 METRICS_HELP = f"one or several of {', '.join(METRICS)}; default: fid"
 LABELS_HELP = "classes in equal number, or as often as in the reference"
 EVALUATE = {
-    "generated": Option(PATH, "a folder of generated images, in place of a run"),
-    "num_images": Option(COUNT, "of each side; default: 5000, and all images of a folder"),
+    "generated": Option(PATH, "a folder of generated images, instead of a run"),
+    "num_images": Option(COUNT, "real and generated ones; default: 5000, or all of a folder"),
     "metrics": Option(TEXT, METRICS_HELP, ["fid"], METRICS, "+"),
-    "reference": Option(PATH, "a folder of real images as they are, or a .npz of statistics"),
+    "reference": Option(PATH, "a folder of real images, used unchanged, or a .npz of statistics"),
     "cache_dir": Option(PATH, "a folder that keeps the statistics of real images for next time"),
     "held_out": Option(PATH, "other real images, for the floor; default: halves of the reference"),
     "extractor": Option(TEXT, "default: grey for small grey images, else tfgan", None, EXTRACTORS),
     **INCEPTION,
     "truncation": TRUNCATION,
     "labels": Option(TEXT, LABELS_HELP, "uniform", ("uniform", "reference")),
-    "raw_weights": Option(FLAG, "of the last step, not their average", False),
-    "standing_passes": Option(NUMBER, "batches for new statistics of batch norm; 0: keep them", 0),
+    "raw_weights": Option(FLAG, "use the last weights, not their average", False),
+    "standing_passes": Option(
+        NUMBER, "batches for new batch norm statistics; 0: keep the old ones", 0
+    ),
     "batch_size": Option(COUNT, "images at a time", 64),
-    "output": Option(PATH, "a .json; default: report.json in the run, none of --generated"),
+    "output": Option(PATH, "a .json; default: report.json in the run; with --generated: none"),
     **DATA,
     **COMMON,
 }

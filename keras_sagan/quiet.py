@@ -1,23 +1,20 @@
-"""Hides TensorFlow's log lines from users of the command line.
+"""Hides TensorFlow's log lines from users of the command line, but not from other programs.
 
 TensorFlow ignores its own setting, `TF_CPP_MIN_LOG_LEVEL`, during import, so standard error is
 redirected to nowhere while Keras is imported. The setting then defaults to 3; 0 shows every line.
-Nothing changes for programs that import the package.
 """
 
 import logging
 import os
 import sys
 
-__all__ = []  # For the command alone: nothing of it is in the reference.
-
-NAMES = ("keras-sagan", "keras-sagan.exe")
+__all__ = []  # Private to the command.
 
 
 def _is_command():
     program = (getattr(sys, "argv", None) or [""])[0]
     is_module = program == "-m" and "keras_sagan" in sys.orig_argv
-    return is_module or os.path.basename(program) in NAMES
+    return is_module or os.path.basename(program) in ("keras-sagan", "keras-sagan.exe")
 
 
 IS_COMMAND = _is_command()
@@ -28,7 +25,7 @@ def import_quietly():
     """Imports Keras and its backend, for the command without standard error."""
     if not IS_COMMAND or os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         return
-    for name in ("absl", "tensorflow"):  # Python's own, such as warnings of retracing.
+    for name in ("absl", "tensorflow"):  # Python's own lines, such as warnings of retracing.
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -38,7 +35,7 @@ def import_quietly():
         os.dup2(nowhere, 2)
         import keras
 
-        # On every backend Keras imports TensorFlow where it is installed, when it saves or loads.
+        # Keras imports TensorFlow, if installed, when it saves or loads on any backend.
         keras.saving.serialize_keras_object(keras.dtype_policies.get("float32"))
     finally:
         os.dup2(kept, 2)

@@ -8,7 +8,9 @@ import shlex
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -25,25 +27,25 @@ from keras_sagan.whole_files import replace_file
 __all__ = ["fit", "train"]
 
 NETWORKS = ("image_size", "base_filters", "g_learning_rate", "d_learning_rate", "ema_momentum")
+# A resumed run can't change these.
 FIXED = ("preset", "recipe", *NETWORKS, "precision", "seed", "channels", "num_classes")
-"""What a run can't change: the command must give it as before."""
 ELSEWHERE = "--output must be a new folder, or that of the same run. Received:"
 
 
-def train(log=None, **options):
+def train(log: Log | None = None, **options: Any) -> dict:
     """Trains a SAGAN on images, as `keras-sagan train` does; the same call again resumes.
 
     The folder gets `model.keras`, `run.json` with all settings and scores, `history.json` and
-    `curves.png` with the metrics of all epochs, samples by epoch, figures of the attention,
-    `checkpoints/` and `keras_sagan.log`. A run that is finished is left as it is.
+    `curves.png` with the metrics of all epochs, samples by epoch, attention figures,
+    `checkpoints/` and `keras_sagan.log`. A finished run isn't changed.
 
     Args:
-        log: A `keras_sagan.log.Log`. Defaults to `None`: a new one, in the folder of the run.
+        log: A `keras_sagan.log.Log`. Defaults to `None`: a new one in the folder of the run.
         **options: The options of `keras-sagan train`, with `_` for `-`, such as `output`,
             `images` and `epochs`. All have defaults.
 
     Returns:
-        Dictionary, what `run.json` says.
+        Dictionary, the content of `run.json`.
 
     Raises:
         ValueError: For an unknown option or value, or the folder of another run.
@@ -69,8 +71,8 @@ def train(log=None, **options):
     kind = {"channels": source.channels, "num_classes": names and len(names)}
     check_same_run(output, known, {**settings, **kind})
     finished, newest = known.get("finished", {}), newest_step(output)
-    is_whole = finished.get("step", 0) == newest > 0 and (output / "model.keras").exists()
-    if is_whole and epochs <= finished["epochs"]:
+    is_complete = finished.get("step", 0) == newest > 0 and (output / "model.keras").exists()
+    if is_complete and epochs <= finished["epochs"]:
         log.say(f"The run in {output}/ is finished, and nothing was changed. Give more --epochs.")
         return known
     model = build_model(settings, **kind)
@@ -79,13 +81,13 @@ def train(log=None, **options):
     log.say(f"{source.name}: {steps} steps an epoch, {epochs} epochs, into {output}/")
     settings = {**settings, "backend": keras.backend.backend()}
     record = {"settings": settings, "data": source.name, "class_names": names, **kind}
-    more = {"save_every": settings["save_every"], "real_images": source.head(4), "log": log}
-    more["build_untrained"] = lambda: build_model(settings, **kind)
+    more = {"real_images": source.head(4), "build_untrained": lambda: build_model(settings, **kind)}
+    more |= {"save_every": settings["save_every"], "log": log}
     return fit(model, source.batches(), output, epochs, steps, record, evaluator, **more)
 
 
 def with_defaults(settings):
-    """Returns settings with values for those that depend on others and weren't given."""
+    """Returns settings with the defaults that depend on other settings."""
     is_shipped = not (settings["images"] or settings["dataset"])
     preset = "sagan_photos_64" if settings["images"] else "sagan_fashion_mnist_32"
     preset = settings["preset"] or preset
@@ -105,10 +107,10 @@ def with_defaults(settings):
 def build_model(settings, channels, num_classes):
     """Returns the compiled model of settings, always with the same weights."""
     changes = {name: settings[name] for name in (*NETWORKS, "seed")}
+    changes |= {"channels": channels, "num_classes": num_classes}
     preset, size = (settings["preset"], settings["recipe"]), settings["image_size"]
     if size != models.preset_settings(*preset)["image_size"]:
         changes["attention_resolutions"] = (min(32, size // 2),)
-    changes |= {"channels": channels, "num_classes": num_classes}
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(settings["precision"])
     try:
@@ -121,17 +123,17 @@ def build_model(settings, channels, num_classes):
 
 
 def evaluator_for(model, settings, source, log):
-    """Returns the `FIDEvaluator` of settings, or `None` where none is wanted or can be had."""
+    """Returns the `FIDEvaluator` of settings, or `None` if none is wanted or possible."""
     extractor = extractor_for(model.image_shape, settings)
     is_asked_for = settings["inception"] or settings["inception_sha256"]
     if not settings["fid_images"]:
         return None
     if not is_asked_for and not getattr(extractor, "is_at_hand", True):
-        log.say("No FID is measured: it needs --inception, or --inception-sha256.")
+        log.say("No FID is measured: it needs --inception or --inception-sha256.")
         return None
     metric = metrics.FrechetInceptionDistance(extractor, batch_size=250)
-    # This loads the network, which may fail, before anything is trained.
-    log.say(f"The FID looks through {metric.protocol['feature_extractor']}")
+    # The protocol loads the network, which may fail, before training.
+    log.say(f"The FID uses the features of {metric.protocol['feature_extractor']}")
     real, _ = source.head(settings["fid_images"])
     common = {"batch_size": 250, "seed": settings["seed"], "dataset": source.name}
     common["split"] = f"{len(real)} images, {source.chosen}"
@@ -139,102 +141,98 @@ def evaluator_for(model, settings, source, log):
 
 
 def fit(
-    model,
-    dataset,
-    output,
-    epochs,
-    steps_per_epoch,
-    record=None,
-    evaluator=None,
-    real_images=(None, None),
-    build_untrained=None,
-    save_every=None,
-    others=(),
-    log=None,
-):
+    model: keras.Model,
+    dataset: Any,
+    output: str | Path,
+    epochs: int,
+    steps_per_epoch: int,
+    record: dict | None = None,
+    evaluator: callbacks.FIDEvaluator | None = None,
+    real_images: tuple = (None, None),
+    build_untrained: Callable[[], keras.Model] | None = None,
+    save_every: int | None = None,
+    others: Sequence[keras.callbacks.Callback] = (),
+    log: Log | None = None,
+) -> dict:
     """Trains any model on any data in a folder, as `train` does; the same call again resumes.
 
     Args:
-        model, dataset, epochs, steps_per_epoch: A compiled `SAGAN`, and what its `fit` takes.
+        model, dataset, epochs, steps_per_epoch: A compiled `SAGAN`, and the arguments of its `fit`.
         output: String or path, the folder of the run.
         record: Dictionary, ready for JSON, that `run.json` begins with. Its `class_names`, a list
             of strings, are written beside samples. Defaults to `None`.
         evaluator: `FIDEvaluator`. Defaults to `None`.
         real_images: Pair of images for the figure of the discriminator's attention, and of their
             labels or `None`. Defaults to `(None, None)`: no such figure.
-        build_untrained: Function that returns the model before training, for its FID.
-            Defaults to `None`.
+        build_untrained: Function that returns the untrained model, whose FID is measured at the
+            end. Defaults to `None`.
         save_every: Integer. Steps between checkpoints. Defaults to `None`: the end of an epoch.
         others: List of other callbacks. Defaults to `()`.
-        log: As of `train`.
+        log: As in `train`.
 
     Returns:
-        Dictionary, what `run.json` says.
+        Dictionary, the content of `run.json`.
 
     Raises:
         KeyboardInterrupt: After Ctrl-C, when the run is saved.
-        ValueError: If training stopped at a loss or a weight that isn't finite.
-        RuntimeError, OSError: As of `train`.
+        ValueError: If training stopped because a loss or a weight isn't finite.
+        RuntimeError, OSError: As in `train`.
     """
     output, log = Path(output), log or Log(["fit"])
     log.folder = output
     is_first = is_chief(getattr(model, "distribute_strategy", None))
-    # All processes draw and measure; the first one keeps the results.
-    place = locked(output) if is_first else tempfile.TemporaryDirectory()
-    with place as folder:
+    # All processes draw and measure, but only the first one keeps the results.
+    with locked(output) if is_first else tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         checkpoint = callbacks.TrainingCheckpoint(output / "checkpoints", every_steps=save_every)
         evaluators = [evaluator] if evaluator else []
         history = callbacks.RunHistory(output / "history.json", evaluators)
         writer = RecordWriter(folder, record or {}, log)
         stop, names = callbacks.StopOnNonFinite(), writer.content.get("class_names")
-        figures = []
+        parts = [stop, callbacks.AttentionMonitor(), callbacks.CollapseMonitor()]
+        parts.append(callbacks.SampleGrid(folder, class_names=names, gif=True))
         if model.attention_gammas():
             labels = real_images[1] if model.num_classes else None
             real = {"real_images": real_images[0], "real_labels": labels}
-            figures = [callbacks.AttentionFigure(folder, class_names=names, **real)]
-        parts = [stop, callbacks.AttentionMonitor(), callbacks.CollapseMonitor()]
-        parts += [callbacks.SampleGrid(folder, class_names=names, gif=True), *figures, *evaluators]
-        # The checkpoint comes last: all before it is done then.
-        parts += [*others, writer, history, checkpoint]
+            parts.append(callbacks.AttentionFigure(folder, class_names=names, **real))
+        # The checkpoint comes last, when all others are done.
+        parts += [*evaluators, *others, writer, history, checkpoint]
         length = {"epochs": epochs, "steps_per_epoch": steps_per_epoch}
         try:
             model.fit(dataset, **length, callbacks=parts, verbose="auto" if is_first else 0)
         except KeyboardInterrupt as error:
             if not (step := int(model.steps.numpy())):
                 raise
-            checkpoint.save()
-            history.save()
-            writer.save()
+            for part in (checkpoint, history, writer):
+                part.save()
             message = f" after step {step}; the same command again resumes the run"
             raise KeyboardInterrupt(message) from error
         if stop.reason:
             raise ValueError(f"{stop.reason} The newest of {checkpoint.directory} is from before.")
         model.save(folder / "model.keras")
-        step, results = int(model.steps.numpy()), {}
+        gammas = {name: float(value) for name, value in model.attention_gammas().items()}
+        results = {"steps": int(model.steps.numpy()), "attention_gamma": gammas}
         if evaluator:
             if build_untrained and 0 not in dict(evaluator.history):
-                # Before training it would keep a user waiting.
+                # Measured now, so that training begins sooner.
                 evaluator.set_model(build_untrained())
                 evaluator.record(0)
             history.save()
             by_epoch = sorted(evaluator.history)
-            results["fid"] = {"name": evaluator.name, "by_epoch": by_epoch}
-            results["fid"] |= {"start": by_epoch[0][1], "end": by_epoch[-1][1]} if by_epoch else {}
-            results["fid"]["protocol"] = evaluator.protocol
+            results["fid"] = fid = {"name": evaluator.name, "by_epoch": by_epoch}
+            fid |= {"start": by_epoch[0][1], "end": by_epoch[-1][1]} if by_epoch else {}
+            fid["protocol"] = evaluator.protocol
             for epoch, value in by_epoch:
                 log.say(f"{evaluator.name} after {epoch} epochs: {value:.1f}")
         if history.history:
             plot_curves(history.history, folder / "curves.png")
-        gammas = {name: float(value) for name, value in model.attention_gammas().items()}
-        results |= {"attention_gamma": gammas, "finished": {"epochs": epochs, "step": step}}
-        writer.save({"steps": step, **results})
+        writer.save({**results, "finished": {"epochs": epochs, "step": results["steps"]}})
         log.say(f"Pictures, model.keras and run.json are in {output}/")
         return writer.content
 
 
 class RecordWriter(keras.callbacks.Callback):
-    """Writes `run.json` from the first trained step on: what is refused before leaves nothing."""
+    """Writes `run.json` from the first step on, so that a refused run leaves nothing."""
 
     def __init__(self, folder, record, log):
         super().__init__()
@@ -253,7 +251,7 @@ class RecordWriter(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if "seconds" not in self.content:
             self.save()
-            self.log.write("The folder holds a run from here on.")  # The log moves into it.
+            self.log.write("The first step is done.")  # The log moves into the folder.
 
     def on_epoch_end(self, epoch, logs=None):
         values = ", ".join(f"{name} {value:.5g}" for name, value in (logs or {}).items())
@@ -261,7 +259,7 @@ class RecordWriter(keras.callbacks.Callback):
         self.save()
 
     def save(self, results=None):
-        """Writes the file; with the results of a finished run at its end, after all other files."""
+        """Writes the file, at the end of a run with its results."""
         self.content["seconds"] = round(time.perf_counter() - self._began, 1)
         self.content |= results or {}
         text = json.dumps(self.content, indent=2) + "\n"
@@ -270,30 +268,28 @@ class RecordWriter(keras.callbacks.Callback):
 
 @contextlib.contextmanager
 def locked(folder):
-    """Makes a folder and keeps it to this process; the lock ends with the process, however."""
-    with contextlib.ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(folder / "run.lock", "ab"))
-        except OSError as error:
-            raise OSError(
-                f"--output must be a folder that can be written. Received: {folder} ({error})"
-            ) from error
+    """Creates a folder and locks it until this process leaves or ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / "run.lock", "ab")
+    except OSError as error:
+        text = f"--output must be a folder that can be written. Received: {folder} ({error})"
+        raise OSError(text) from error
+    with file:
         try:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RuntimeError(
-                f"--output must be a folder that no other process trains in. Received: {folder}"
-            ) from None
+            text = f"--output must be a folder that no other process trains in. Received: {folder}"
+            raise RuntimeError(text) from None
         except (ImportError, OSError):
-            pass  # There are no such locks here.
+            pass  # The system or the file system has no such locks.
         yield folder
 
 
 def read_record(folder):
-    """Returns what a run's `run.json` says, or an empty dictionary where there is none."""
+    """Returns the content of a run's `run.json`, or an empty dictionary if there is none."""
     path = Path(folder) / "run.json"
     if not path.exists():
         return {}
@@ -312,10 +308,10 @@ def check_same_run(output, known, wanted):
     """Raises ValueError if a folder holds another run, or files that a run would replace."""
     if known and "class_names" not in known:
         raise ValueError(f"{ELSEWHERE} {output} with a run.json of another program")
-    files = ("model.keras", "history.json", "curves.png")
-    for name in () if known or newest_step(output) else files:
-        if (output / name).exists():
-            raise ValueError(f"{ELSEWHERE} {output} with {name} and without a run")
+    if not known and not newest_step(output):
+        for name in ("model.keras", "history.json", "curves.png"):
+            if (output / name).exists():
+                raise ValueError(f"{ELSEWHERE} {output} with {name} and without a run")
     known = known | known.get("settings", {})
     for name in FIXED:
         if name in known and known[name] != wanted[name]:

@@ -1,13 +1,14 @@
-"""Where a run gets its images from, and the network that its FID looks through."""
+"""The images of a run, and the network that its FID uses."""
 
 import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from keras_sagan import data, metrics
 
-__all__ = []  # For the package alone: nothing of it is in the reference.
+__all__ = []  # Private to the package.
 
 NEEDS = {"labels_from_folders": "images", "grey": "images", "split": "dataset"}
 
@@ -19,52 +20,54 @@ class Source(NamedTuple):
     class_names: tuple | None
     channels: int
     steps_per_epoch: int  # Full batches.
-    batches: object  # A function () -> data set, endless and shuffled.
-    head: object  # A function (count) -> (images, labels), always the same ones.
+    batches: Callable  # () -> data set, endless and shuffled.
+    head: Callable  # (count) -> (images, labels), always the same ones.
     chosen: str  # Which ones those are, for protocols.
 
 
-def open_source(settings, image_size, batch_size, say=print, trained_on=None):
-    """Returns the `Source` that the options of `DATA` ask for, and says which files can't be read.
+def open_source(settings, image_size, batch_size, say=print, trained_on=None) -> Source:
+    """Returns the `Source` that the options of `DATA` ask for, and says which files it can't read.
 
-    `trained_on` is the name of the images that a run was trained on, where it is known.
+    `trained_on` is the name of the images that a run was trained on, if known.
     """
     images, dataset, data_dir = (settings[x] for x in ("images", "dataset", "data_dir"))
     for option in ("images", "dataset", "data_dir"):
         if settings[option] == "":
             raise ValueError(f"--{option.replace('_', '-')} must not be empty.")
     if images and (dataset or data_dir):
-        raise ValueError(
-            f"--images and --{'dataset' if dataset else 'data-dir'} can't both be given."
-        )
+        other = "dataset" if dataset else "data-dir"
+        raise ValueError(f"--images and --{other} can't both be given.")
     for option, needed in NEEDS.items():
         if settings[option] and not settings[needed]:
-            raise ValueError(f"--{option.replace('_', '-')} goes with --{needed} alone.")
+            raise ValueError(f"--{option.replace('_', '-')} needs --{needed}.")
     if dataset:
         common = {"image_size": image_size, "data_dir": data_dir, "seed": settings["seed"]}
         return _tfds(dataset, settings["split"] or "train", batch_size, common)
     if images:
-        channels, by_folder = (1 if settings["grey"] else 3), settings["labels_from_folders"]
+        channels, name = (1 if settings["grey"] else 3), f"folder {images}"
         with warnings.catch_warnings(record=True) as caught:
-            found = data.load_image_folder(images, image_size, channels, by_folder)
+            found = data.load_image_folder(
+                images, image_size, channels, settings["labels_from_folders"]
+            )
         for warning in caught:
             say(str(warning.message))
         if found.broken:
             lines = [f"  {path}: {reason}" for path, reason in found.broken.items()]
             say("\n".join([f"{len(lines)} files can't be read and are skipped:", *lines]))
-        (pixels, labels, names), name = found[:3], f"folder {images}"
+        pixels, labels, names = found[:3]
     else:
-        name = "Fashion-MNIST, test" if data_dir is None else "Fashion-MNIST, train"
+        subset = "test" if data_dir is None else "train"
+        name = f"Fashion-MNIST, {subset}"
         if trained_on not in (None, name):
             raise ValueError(
                 f"The run was trained on {trained_on}: give its --images or --dataset."
             )
         if image_size != 32:
             raise ValueError("The embedded images are of 32 pixels: give --images or --dataset.")
-        pixels, labels = data.load_fashion_mnist(data_dir, "test" if data_dir is None else "train")
+        pixels, labels = data.load_fashion_mnist(data_dir, subset)
         pixels, names = data.pad_to_32(pixels), data.FASHION_MNIST_CLASSES
 
-    def head(count):  # A folder stands class by class.
+    def head(count):  # Evenly spread, as a folder is sorted by class.
         chosen = data.spread_indices(count, len(pixels))
         return pixels[chosen], None if labels is None else labels[chosen]
 
@@ -90,15 +93,14 @@ def _tfds(name, split, batch_size, common):
 
 
 def extractor_for(image_shape, settings, name=None):
-    """The network of a name; without one the shipped classifier where it fits, else Inception."""
+    """Returns the extractor of a name; by default the shipped one if it fits, or Inception."""
     inception = settings["inception"]
     if name is None:
         is_small_and_grey = image_shape[-1] == 1 and image_shape[0] in (28, 32)
         name = "grey" if is_small_and_grey and inception is None else "tfgan"
     if name == "tfgan":
-        return metrics.TFGANInception(
-            inception or metrics.TFGAN_INCEPTION_HANDLE, settings["inception_sha256"]
-        )
+        handle = inception or metrics.TFGAN_INCEPTION_HANDLE
+        return metrics.TFGANInception(handle, settings["inception_sha256"])
     if inception is not None:
-        raise ValueError(f"--inception goes with --extractor tfgan. Received: {name}")
+        raise ValueError(f"--inception needs --extractor tfgan. Received: {name}")
     return metrics.GreyClassifierFeatures() if name == "grey" else metrics.KerasInceptionV3()

@@ -1,17 +1,14 @@
 """Replaces local files in one step, so that an interrupted write leaves the old file intact."""
 
 import os
+from collections.abc import Callable
+from pathlib import Path
 
-__all__ = []  # For this package alone: nothing of it is in the reference.
+__all__ = []  # Private to the package.
 
 
-def replace_file(path, write):
-    """Writes a file beside the one at a path, flushes it to the disk and renames it.
-
-    Args:
-        path: `pathlib.Path` of the file, in a folder that exists.
-        write: Function that is called with the new file, open for writing bytes.
-    """
+def replace_file(path: Path, write: Callable):
+    """Has `write(file)` write bytes beside a path, syncs them to the disk and renames the file."""
     beside = path.with_name(f".{os.getpid()}_{path.name}")
     try:
         with beside.open("wb") as file:

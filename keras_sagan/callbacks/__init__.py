@@ -1,8 +1,8 @@
-"""What runs beside `fit`: pictures, figures and Fréchet distances by epoch, checkpoints, guards.
+"""Callbacks for `fit`: pictures, metrics and Fréchet distances by epoch, checkpoints and guards.
 
-A callback touches a model only through `generate()`, `attention_maps()`, `attention_gammas()`,
-`spectral_norms()`, `latent_dim` and `num_classes`, so that it works with any model that has them.
-The checkpoint and the guards take a model's variables too, through `model_state`.
+They use only `generate()`, `attention_maps()`, `attention_gammas()`, `spectral_norms()`,
+`latent_dim` and `num_classes`, so they work with any model that has these. The checkpoint and the
+guards also read its variables, through `model_state`.
 """
 
 from keras_sagan.callbacks.attention_figure import AttentionFigure

@@ -8,25 +8,25 @@ from keras_sagan.visualization.classes import spread_classes
 
 
 class AttentionMonitor(keras.callbacks.Callback):
-    """Adds γ and the entropy of each attention layer to the figures of an epoch.
+    """Adds γ and the entropy of each attention layer to the metrics of an epoch.
 
-    γ says how much of its attention a layer adds to what went in; it is 0 at first. The entropy is
-    the mean over images and query locations, as a share of that of uniform attention: 1 looks
-    everywhere alike, 0 at one place. The generator's is that of images from the same latents each
-    time, the discriminator's that of its look at these images.
+    γ is the weight of the attention in the layer's output; it starts at 0. The entropy is the mean
+    over images and query locations, divided by that of uniform attention: 1 is uniform, 0 is a
+    single location. The generator's images come from the same latents each time, and the
+    discriminator's entropy is measured on these images.
 
     The keys are `gamma/generator/<layer>`, `attention_entropy/generator/<layer>` and the same with
-    `discriminator`. `History` sees them always, and `CSVLogger` or `TensorBoard` where they stand
-    after this callback in the list. A model without attention gets no key.
+    `discriminator`. `History` always has them; `CSVLogger` and `TensorBoard` see them after this
+    callback in the list. A model without attention gets no keys.
 
     Args:
-        num_images: Integer. How many images the entropy is measured on. Defaults to `16`.
-        seed: Integer. Seed of their latents. Defaults to `0`.
-        every_epochs: Integer. Measure the entropy each time so many epochs are done, and after the
-            last one; γ costs nothing and is there after each. Defaults to `1`.
+        num_images: Integer. Images that the entropy is measured on. Defaults to `16`.
+        seed: Integer. The seed of their latents. Defaults to `0`.
+        every_epochs: Integer. Epochs between entropies. The last epoch has them too, and every
+            epoch has γ, which costs nothing. Defaults to `1`.
 
     Raises:
-        ValueError: If an argument isn't a positive integer.
+        ValueError: If an argument is out of range.
 
     Example:
 
@@ -40,7 +40,7 @@ class AttentionMonitor(keras.callbacks.Callback):
     - [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equation 3, for γ.
     """
 
-    def __init__(self, num_images=16, seed=0, every_epochs=1):
+    def __init__(self, num_images: int = 16, seed: int = 0, every_epochs: int = 1):
         super().__init__()
         self.num_images = check_integer("num_images", num_images, 1)
         self.seed = check_integer("seed", seed, 0)
@@ -55,17 +55,15 @@ class AttentionMonitor(keras.callbacks.Callback):
             for name, entropy in self.entropies().items():
                 logs[f"attention_entropy/{name}"] = entropy
 
-    def entropies(self):
-        """Returns the entropy of each attention layer as the model stands, by its name."""
+    def entropies(self) -> dict[str, float]:
+        """Returns the entropy of each attention layer of the model as it is, by its name."""
         networks = {name.split("/")[0] for name in self.model.attention_gammas()}
         num_classes = self.model.num_classes
         labels = None if num_classes is None else spread_classes(num_classes, self.num_images)
         shape = (self.num_images, self.model.latent_dim)
         inputs = np.random.default_rng(self.seed).standard_normal(shape).astype("float32")
         found = {}
-        for network in ("generator", "discriminator"):
-            if network not in networks:
-                continue
+        for network in sorted(networks, reverse=True):  # The generator first.
             if network == "discriminator":
                 inputs = self.model.generate(self.num_images, labels=labels, latents=inputs)
             _, maps = self.model.attention_maps(inputs, labels)

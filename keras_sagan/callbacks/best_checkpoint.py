@@ -12,25 +12,17 @@ HIGHER_IS_BETTER = ("accuracy", "inception_score", "precision", "recall")
 
 
 class BestCheckpoint:
-    """Knows the best value so far, and where its checkpoint is kept.
+    """The best value of `monitor` so far, and the folder `best` of its checkpoint.
 
-    Args:
-        directory: String, the folder of the run; the best checkpoint is in its folder `best`.
-        monitor: String, a key of an epoch's logs.
-        mode: `"min"`, `"max"`, or `"auto"` to tell from `monitor`.
-
-    Raises:
-        ValueError: For another mode, or where `"auto"` can't tell.
+    The arguments are those of `TrainingCheckpoint`.
     """
 
-    def __init__(self, directory, monitor, mode):
+    def __init__(self, directory: str, monitor: str, mode: str):
         mode = check_choice("mode", mode, ("auto", "min", "max"))
         self.monitor = check_string("monitor", monitor)
         if mode == "auto":
-            falls, rises = (
-                any(word in monitor for word in words)
-                for words in (LOWER_IS_BETTER, HIGHER_IS_BETTER)
-            )
+            falls = any(word in monitor for word in LOWER_IS_BETTER)
+            rises = any(word in monitor for word in HIGHER_IS_BETTER)
             if falls == rises:
                 raise ValueError(
                     '`mode` must be "min" or "max" where `monitor` doesn\'t tell which is better. '
@@ -38,12 +30,12 @@ class BestCheckpoint:
                 )
             mode = "min" if falls else "max"
         self.files = CheckpointFiles(f"{directory}/best", keep=1)
-        self.value = None
+        self.value = self.latest = None
         self._compare = np.less if mode == "min" else np.greater
         self._has_seen = False  # Whether an epoch had a value.
 
-    def begin(self, is_chief):
-        """Takes the value of the checkpoint that is there, if one is."""
+    def begin(self, is_chief: bool):
+        """Reads the value of an existing checkpoint."""
         if is_chief:
             self.files.remove_incomplete()
         self.value = None
@@ -51,21 +43,22 @@ class BestCheckpoint:
             try:
                 manifest = self.files.manifest(step)
             except DamagedCheckpoint as error:
-                warnings.warn(f"Damaged: {error}.", stacklevel=3)
+                warnings.warn(f"The best checkpoint is damaged: {error}.", stacklevel=3)
                 continue
             if manifest.get("monitor") == self.monitor:
                 self.value = manifest["value"]
                 return
 
-    def is_better(self, logs):
-        """Says whether the logs of an epoch have a value that is better than all before."""
+    def is_better(self, logs: dict | None) -> bool:
+        """Whether the logs of an epoch have a better value than all before."""
         value = (logs or {}).get(self.monitor)
+        self.latest = None if value is None else float(value)  # A worker may not measure it.
         self._has_seen |= value is not None
         if value is None or not np.isfinite(value):
             return False
         return self.value is None or bool(self._compare(value, self.value))
 
-    def warn_if_unseen(self, logs):
+    def warn_if_unseen(self, logs: dict | None):
         """Warns at the end of a training in which no epoch had a value."""
         if logs and not self._has_seen:
             warnings.warn(

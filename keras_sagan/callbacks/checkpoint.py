@@ -1,20 +1,13 @@
 import concurrent.futures
 import warnings
+from pathlib import Path
 
 import keras
 
+from keras_sagan.callbacks import model_state
 from keras_sagan.callbacks.best_checkpoint import BestCheckpoint
 from keras_sagan.callbacks.checkpoint_files import CheckpointFiles, check_directory
-from keras_sagan.callbacks.model_state import (
-    FiniteCheck,
-    architecture_of,
-    check_model,
-    configuration_of,
-    learning_rates_of,
-    metrics_of,
-    read_state,
-    restore_state,
-)
+from keras_sagan.callbacks.model_state import steps_of
 from keras_sagan.checks import check_boolean, check_integer
 from keras_sagan.data.position import check_epoch, position_data
 from keras_sagan.distribution import check_workers_agree, chief_decides, is_chief
@@ -23,45 +16,32 @@ from keras_sagan.distribution import check_workers_agree, chief_decides, is_chie
 class TrainingCheckpoint(keras.callbacks.Callback):
     """Saves all of a training run, and resumes it from the newest checkpoint.
 
-    A checkpoint holds both networks with their batch statistics and `vector_u`, the averaged
-    generator, both optimizers with their slots and loss scales, the seed and the states of seed
-    generators, the step, the position in the epoch, and the sums behind the epoch's metrics. On a
-    CPU, a run that was killed and started again ends with the same bits as one that wasn't. The
-    same script does both:
+    A checkpoint holds both networks with batch statistics and `vector_u`, the averaged generator,
+    both optimizers with slots and loss scales, the seed and the states of seed generators, the
+    step, the position in the epoch, and the sums behind the epoch's metrics. On a CPU, a run that
+    was killed and started again ends with the same bits as one that wasn't.
 
-    ```python
-    checkpoint = TrainingCheckpoint("runs/first", every_steps=500)
-    step = checkpoint.restore_latest(model)  # 0 if there is none
-    dataset = keras_sagan.data.make_dataset(images, labels, start_step=step)
-    model.fit(dataset, epochs=20, steps_per_epoch=156, callbacks=[checkpoint])
-    ```
+    `fit` begins with the interrupted epoch and skips its finished steps. Without `restore_latest`,
+    `SAGAN.fit` restores the model and positions data of `keras_sagan.data`. It reads other data up
+    to that step, which is exact if they give the same batches every time.
 
-    `fit` then begins with the epoch that was interrupted and skips the steps of it that are done.
-    Without the second and third line, `SAGAN.fit` restores the model too and positions data of
-    `keras_sagan.data` at its step; other data it reads up to there, which is as exact where they
-    give the same batches each time they are read.
-
-    A checkpoint counts once all of it is written. Damaged ones are named in a warning, and the
-    one before is used. States that aren't finite aren't saved. Other files in the folder are left
-    alone. Put the callback last, so that the metrics of the others are there, and use one folder
-    for each run. A run may be resumed on another backend. With several workers the folder must be
-    one that all see; the chief writes it.
+    An incomplete checkpoint doesn't count. A damaged one is named in a warning, and the one before
+    it is used. States that aren't finite aren't saved, and other files are left alone. Put this
+    callback last, so that the metrics of the others are there, and use one folder per run. Another
+    backend may resume a run. With several workers, all must see the folder.
 
     Args:
-        directory: String or path, a folder, which is made if it isn't there; or a URL such as
-            `gs://bucket/run`, for which fsspec must be installed.
-        every_steps: Integer. Save each time so many steps are done. Defaults to `None`: only by
-            epoch.
-        every_epochs: Integer. Save each time so many epochs are done, or `None`. The end of
-            training is saved too. Defaults to `1`.
-        keep: Integer. How many of the newest checkpoints to keep. Defaults to `3`.
+        directory: String or path, a folder, which is created if needed; or a URL such as
+            `gs://bucket/run`, which needs fsspec.
+        every_steps: Integer. Steps between saves. Defaults to `None`: only by epoch.
+        every_epochs: Integer or `None`. Epochs between saves; the end saves too. Defaults to `1`.
+        keep: Integer. The number of newest checkpoints to keep. Defaults to `3`.
         monitor: String, a key of an epoch's logs such as `"fid_5k"`. The checkpoint of its best
             value is kept in the folder `best`. Defaults to `None`.
-        mode: `"min"`, `"max"`, or `"auto"` to tell from `monitor`. Defaults to `"auto"`.
-        restore: Boolean. Whether `fit` begins with the newest checkpoint. Defaults to `True`.
-        use_background: Boolean. Whether files are written while training goes on. A save then
-            counts when the next one begins or training ends, and its error is raised there.
-            Defaults to `False`.
+        mode: `"min"`, `"max"`, or `"auto"` to infer it from `monitor`. Defaults to `"auto"`.
+        restore: Boolean. Whether `fit` restores the newest checkpoint. Defaults to `True`.
+        use_background: Boolean. Whether a thread writes while training continues. The next save
+            or the end of training waits for it and raises its error. Defaults to `False`.
 
     Raises:
         ValueError: If an argument is out of range or, when training begins, a checkpoint belongs
@@ -70,52 +50,51 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     Example:
 
-    See above; `docs/never_lost.md` says what is promised and how that was tested.
+    ```python
+    # The same script starts a run and resumes it.
+    checkpoint = TrainingCheckpoint("runs/first", every_steps=500)
+    step = checkpoint.restore_latest(model)  # 0 if there is none
+    dataset = keras_sagan.data.make_dataset(images, labels, start_step=step)
+    model.fit(dataset, epochs=20, steps_per_epoch=156, callbacks=[checkpoint])
+    ```
     """
 
     def __init__(
         self,
-        directory,
-        every_steps=None,
-        every_epochs=1,
-        keep=3,
-        monitor=None,
-        mode="auto",
-        restore=True,
-        use_background=False,
+        directory: str | Path,
+        every_steps: int | None = None,
+        every_epochs: int | None = 1,
+        keep: int = 3,
+        monitor: str | None = None,
+        mode: str = "auto",
+        restore: bool = True,
+        use_background: bool = False,
     ):
         super().__init__()
         self.every_steps = check_integer("every_steps", every_steps, 1, optional=True)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1, optional=True)
         if every_steps is None and every_epochs is None:
-            raise ValueError(
-                "`every_steps` or `every_epochs` must be given. Received: None for both"
-            )
-        keep = check_integer("keep", keep, 1)
+            raise ValueError("`every_steps` or `every_epochs` must be given. Received: two None")
         self.directory = check_directory("directory", directory)
         self.restore = check_boolean("restore", restore)
         self.use_background = check_boolean("use_background", use_background)
-        self._files = CheckpointFiles(self.directory, keep)
-        self._best = None
-        if monitor is not None or mode != "auto":
-            self._best = BestCheckpoint(self.directory, monitor, mode)
-        self._writing = None  # What a thread is writing.
+        self._files = CheckpointFiles(self.directory, check_integer("keep", keep, 1))
+        has_best = monitor is not None or mode != "auto"
+        self._best = BestCheckpoint(self.directory, monitor, mode) if has_best else None
+        self._writer = concurrent.futures.ThreadPoolExecutor(1)  # A process waits for its end.
+        self._writing = self._saved_step = None  # What the writer does, and what was saved.
         self._state = "new"  # Then "restored" by `restore_latest`, and "training" by `fit`.
         self._manifest = self._model = None  # What was restored, and into which model.
-        self._sums = []  # The values of the metrics in the interrupted epoch.
         self._step = self._epoch = self._epoch_start = 0
-        self._saved_step = self._finite_check = self._configuration = None
 
-    # Restoring
-
-    def restore_latest(self, model):
+    def restore_latest(self, model: keras.Model) -> int:
         """Restores the newest checkpoint that isn't damaged, and has `fit` resume from there.
 
         Args:
             model: A compiled `SAGAN`.
 
         Returns:
-            Integer, the training steps that the model has taken: where the data have to start.
+            Integer, the training steps that the model has taken, at which the data must start.
             0 if there is no checkpoint.
 
         Raises:
@@ -124,50 +103,36 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         """
         self._restore(model)
         self._state = "restored"
-        if self._manifest is None:
-            self._say(f"No checkpoint in {self.directory}: training starts at step 0.")
-        else:
-            restored = self._files.describe(self._manifest)
-            self._say(f"Restored {restored}; have the data start there.")
-        return _steps(model)
+        self._say("training starts at step 0", "have the data start there")
+        return steps_of(model)
 
-    def restore_best(self, model):
+    def restore_best(self, model: keras.Model) -> int:
         """Restores the best checkpoint by `monitor`; for use, not to resume training.
 
         Args:
-            model: A `SAGAN`; its optimizers are restored if it is compiled.
+            model: A `SAGAN`. Its optimizers are restored if it is compiled.
 
         Returns:
             Integer, the step of that checkpoint; 0 if there is none.
 
         Raises:
-            ValueError: If the checkpoint belongs to another architecture.
-            OSError: If it is damaged.
+            ValueError, OSError: As in `restore_latest`.
         """
         self._wait()
         files = CheckpointFiles(f"{self.directory}/best", keep=1)
         manifest, values = files.read_newest()
         if manifest is None:
             return 0
-        restore_state(model, manifest, values, files.path(manifest["step"]))
+        model_state.restore_state(model, manifest, values, files.path(manifest["step"]))
         return manifest["step"]
 
-    def start(self, model, data, steps_per_epoch=None):
-        """Restores the model and positions its data; `SAGAN.fit` calls it before all else.
+    def start(self, model: keras.Model, data, steps_per_epoch: int | None = None) -> tuple:
+        """Restores the model and positions its data; `SAGAN.fit` calls it with its arguments.
 
-        Args:
-            model: A compiled `SAGAN`.
-            data: What `fit` got as `x`.
-            steps_per_epoch: What `fit` got, an integer or `None`.
-
-        Returns:
-            Tuple of the data to train on; the epoch to begin with, or `None`; how many steps of it
-            were done before, which `fit` skips; and how many batches it reads meanwhile.
-
-        Raises:
-            ValueError: If the data start after the model's step.
+        Returns the data to train on; the epoch to begin with, or `None`; the number of its finished
+        steps, which `fit` skips; and the number of batches it reads meanwhile. Raises ValueError if
+        the data start after the model's step.
         """
-        self._set_up(model)
         if self._state == "training" or not self.restore:  # Only the first `fit` restores.
             return data, None, 0, 0
         is_given = self._state == "restored" and self._model is model  # By `restore_latest`.
@@ -175,45 +140,40 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             self._restore(model)
         manifest = self._manifest or {"epoch": None, "epoch_step": 0}
         done = manifest["epoch_step"]
-        promise, data, batches = position_data(data, steps_per_epoch, _steps(model), done, is_given)
-        if self._manifest is None:
-            self._say(f"No checkpoint in {self.directory}. If this is killed, {promise}.")
-        elif not is_given or batches is None:
-            self._say(f"Restored {self._files.describe(self._manifest)}; {promise}.")
+        promise, data, batches = position_data(
+            data, steps_per_epoch, steps_of(model), done, is_given
+        )
+        if not (is_given and self._manifest) or batches is None:
+            self._say(f"if this is killed, {promise}", promise)
         return data, manifest["epoch"], done, batches or 0
 
     def _set_up(self, model):
-        """Checks the model, and notes whether this process writes the files."""
-        check_model(model)
-        self._is_chief = not model._is_one_of_many or is_chief(model._strategy)
+        model_state.check_model(model)
+        self._is_chief = is_chief(model._strategy)
+        self._wait()
 
     def _restore(self, model):
-        """Restores the model, and notes the manifest or `None`."""
+        """Restores the model, and keeps the manifest or `None`."""
         self._set_up(model)
-        self._wait()
         manifest, values = self._files.read_newest()
         step = 0 if manifest is None else manifest["step"]
-        if model._is_one_of_many:
-            check_workers_agree(model._strategy, newest_checkpoint=step)
+        check_workers_agree(model._strategy, newest_checkpoint=step)
         if manifest is not None:
-            if _steps(model) > step:
+            if (taken := steps_of(model)) > step:
                 raise ValueError(
-                    "`directory` must not be behind the model. Give TrainingCheckpoint "
-                    "restore=False to start from the model. "
-                    f"Received: directory={self.directory!r} at step {step} for a model that has "
-                    f"taken {_steps(model)} steps"
+                    "`directory` must not be behind the model, unless restore=False. Received: "
+                    f"directory={self.directory!r} at step {step} and a model after {taken} steps"
                 )
-            restore_state(model, manifest, values, self._files.path(step))
-            self._sums = [values[key] for key in sorted(values) if key.startswith("metrics:")]
+            model_state.restore_state(model, manifest, values, self._files.path(step))
+            sums = [values[key] for key in sorted(values) if key.startswith("metrics:")]
+            manifest = {**manifest, "sums": sums}  # Of the metrics in the interrupted epoch.
         self._manifest, self._model = manifest, model
-
-    # During `fit`
 
     def on_train_begin(self, logs=None):
         self._set_up(self.model)
-        self._wait()
-        self._step = _steps(self.model)
-        self._finite_check = None
+        self._step = steps_of(self.model)
+        self._finite_check = model_state.FiniteCheck(self.model)
+        self._configuration = model_state.configuration_of(self.model)  # Longer than a step.
         if self._manifest is not None:
             self._saved_step = self._step
             check_epoch(self._manifest, self.params.get("steps"), self.model.steps_per_execution)
@@ -222,9 +182,9 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             newest = max(self._files.steps(), default=0)
             if self._state != "training" and newest > self._step:
                 raise ValueError(
-                    "`directory` must not hold a run that is ahead of the model: give another one, "
-                    f"or let it restore. Received: directory={self.directory!r} with step "
-                    f"{newest}, for a model that has taken {self._step} steps"
+                    "`directory` must not hold a run that is ahead of the model, unless it is "
+                    f"restored. Received: directory={self.directory!r} at step {newest} and a "
+                    f"model after {self._step} steps"
                 )
         if self._is_chief:
             self._files.check_writable()
@@ -235,61 +195,55 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._epoch_start = epoch, self._step
-        if self._manifest is None:
-            return
-        done = self._manifest["epoch_step"]
-        self._epoch_start -= done
-        variables = metrics_of(self.model)
-        if done and [tuple(v.shape) for v in variables] == [v.shape for v in self._sums]:
-            for variable, value in zip(variables, self._sums):
-                variable.assign(value)
-        self._manifest, self._sums = None, []
+        if self._manifest is not None:
+            done, sums = self._manifest["epoch_step"], self._manifest["sums"]
+            self._epoch_start -= done
+            variables = model_state.metrics_of(self.model)
+            if done and [tuple(v.shape) for v in variables] == [v.shape for v in sums]:
+                for variable, value in zip(variables, sums):
+                    variable.assign(value)
+            self._manifest = None
 
     def on_train_batch_end(self, batch, logs=None):
         before, step = self._step, self._epoch_start + batch + 1
-        if step <= before:  # It was done before.
-            return
-        self._step = step
-        if self.every_steps and step // self.every_steps > before // self.every_steps:
-            self.save()
+        if step > before:  # Otherwise `fit` has skipped it.
+            self._step = step
+            if self.every_steps and step // self.every_steps > before // self.every_steps:
+                self.save()
 
     def on_epoch_end(self, epoch, logs=None):
-        self._step = _steps(self.model)  # A data set may have ended within an execution.
+        self._step = steps_of(self.model)  # The data may have ended within an execution.
         self._epoch, self._epoch_start = epoch + 1, self._step
         is_due = self.every_epochs and (epoch + 1) % self.every_epochs == 0
-        if is_due or self._saved_step == self._step:  # Of a saved step, the position has changed.
+        if is_due or self._saved_step == self._step:  # The position of a saved step has changed.
             self.save()
-        # Writing takes all workers: one of them decides.
-        if self._best and self._decide(self._best.is_better(logs)):
-            value = (logs or {}).get(self._best.monitor)  # `None` on a worker that measures none.
-            value = None if value is None else float(value)
-            if self._write(self._best.files, {"monitor": self._best.monitor, "value": value}):
-                self._best.value = value
+        # All workers take part in writing, so one of them decides.
+        best = self._best
+        if best and chief_decides(self.model._strategy, best.is_better(logs)):
+            if self._write(best.files, monitor=best.monitor, value=best.latest):
+                best.value = best.latest
 
     def on_train_end(self, logs=None):
-        self._step = _steps(self.model)
-        if self._saved_step != self._step:
+        if self._saved_step != steps_of(self.model):
             self.save()
         self._wait()
         if self._best:
             self._best.warn_if_unseen(logs)
 
-    # Saving
-
-    def save(self):
-        """Saves the run as it is, unless it isn't finite.
+    def save(self) -> str | None:
+        """Saves the run as it is.
 
         Returns:
-            String, the folder of the checkpoint, or `None` where nothing was saved: training
-            hasn't begun, or the model isn't finite.
+            String, the folder of the checkpoint; `None` if training hasn't begun or the model
+            isn't finite.
 
         Raises:
-            OSError: If it can't be written; the checkpoints before it are complete.
+            OSError: If it can't be written. The checkpoints before it stay complete.
         """
         if self._state != "training":  # The model may be half restored.
             return None
-        self._step = _steps(self.model)  # A step may have ended without its callbacks.
-        if self._manifest is None:  # Else nothing was done since, and the epoch hasn't begun.
+        self._step = steps_of(self.model)  # A step may have ended without its callbacks.
+        if self._manifest is None:  # Otherwise the restored epoch hasn't begun.
             if self._saved_step == self._step:
                 self._wait()
                 if self._is_chief:
@@ -300,44 +254,31 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         return self._files.path(self._step)
 
     def _position(self):
-        """What may change after a step was saved."""
+        """Returns the entries of a manifest that may change after its step was saved."""
         return {
             "step": self._step,
             "epoch": self._epoch,
             "epoch_step": self._step - self._epoch_start,
             # `None` in the first epoch, whose length Keras may not know yet.
             "steps_per_epoch": self.params.get("steps"),
-            "learning_rates": learning_rates_of(self.model),
+            "learning_rates": model_state.learning_rates_of(self.model),
         }
 
-    def _write(self, files, entries=None):
+    def _write(self, files, **entries):
         """Writes a checkpoint, or has a thread write it; returns whether the state is finite."""
         self._wait()
-        if self._finite_check is None:
-            self._finite_check = FiniteCheck(self.model)
-            self._configuration = configuration_of(self.model)  # Takes longer than a step.
-        broken = self._finite_check()
-        if broken:
-            newest = max(self._files.steps(), default=None)
-            kept = f"the newest checkpoint is of step {newest}" if newest else "there is none yet"
-            warnings.warn(
-                f"Step {self._step} isn't saved, as `{broken[0]}` isn't finite; {kept}.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+        if broken := self._finite_check():
+            steps = self._files.steps()
+            kept = f"the newest checkpoint is of step {steps[-1]}" if steps else "there is none yet"
+            text = f"Step {self._step} isn't saved because `{broken[0]}` isn't finite; {kept}."
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
             return False
-        # On all workers, as some variables are sums over them.
-        arrays = read_state(self.model, copy=self.use_background)
-        manifest = {
-            **self._position(),
-            **architecture_of(self.model),
-            "configuration": self._configuration,
-            **(entries or {}),
-        }
+        # All workers read, as some variables are sums over them.
+        arrays = model_state.read_state(self.model, copy=self.use_background)
+        manifest = self._position() | model_state.architecture_of(self.model) | entries
+        manifest["configuration"] = self._configuration
         if self._is_chief:
-            executor = concurrent.futures.ThreadPoolExecutor(1)  # The process waits for its end.
-            self._writing = executor.submit(files.write, self._step, arrays, manifest)
-            executor.shutdown(wait=False)
+            self._writing = self._writer.submit(files.write, self._step, arrays, manifest)
             if not self.use_background:
                 self._wait()
         return True
@@ -348,15 +289,12 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         if writing is not None:
             writing.result()
 
-    def _decide(self, decision):
-        """Returns what the chief has decided."""
-        one_of_many = self.model._is_one_of_many
-        return chief_decides(self.model._strategy, decision) if one_of_many else decision
-
-    def _say(self, text):
+    def _say(self, promise_of_new, promise_of_restored):
+        text = f"No checkpoint in {self.directory}: {promise_of_new}"
+        if self._manifest is not None:
+            step, epoch, done = (self._manifest[x] for x in ("step", "epoch", "epoch_step"))
+            where = f"{done} steps into" if done else "at the start of"
+            where = f"step {step} ({where} epoch {epoch + 1}) from {self._files.path(step)}"
+            text = f"Restored {where}; {promise_of_restored}"
         if self._is_chief:
-            print(f"TrainingCheckpoint: {text}", flush=True)
-
-
-def _steps(model):
-    return int(keras.ops.convert_to_numpy(model.steps))
+            print(f"TrainingCheckpoint: {text}.", flush=True)

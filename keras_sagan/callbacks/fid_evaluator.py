@@ -1,5 +1,6 @@
 import hashlib
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,52 +22,47 @@ from keras_sagan.metrics.progress import Progress
 
 
 class FIDEvaluator(keras.callbacks.Callback):
-    """Measures the Fréchet distance of generated images as training goes on.
+    """Measures the Fréchet distance of generated images during training.
 
-    The real images are seen once, the generated ones come from the same latents each time, by the
-    averaged generator if there is one. The key carries their number, `fid_1k` or `fid_500`, because
-    the distance of few images is biased upward and can't be compared with that of many; `protocol`
-    says the rest. Images are made and measured batch by batch, so that beyond the model one batch
-    and what the metric keeps are in memory: O(dim²) for the Fréchet distance.
+    The metric sees the real images once. The generated ones come from the same latents each time,
+    by the averaged generator if there is one. The key, such as `fid_1k` or `fid_500`, contains
+    their number, because the distance of few images is biased upward and isn't comparable with
+    that of many. `protocol` says the rest. Images are made and measured batch by batch, so that
+    memory holds one batch and what the metric keeps: O(dim²) for the Fréchet distance.
 
-    `History` sees the figure always; `CSVLogger`, `ModelCheckpoint` (with `mode="min"`) and
-    `EarlyStopping` where they stand after this callback in the list. As with `validation_freq`,
-    the key is absent from epochs without an evaluation, unless `missing` is given.
-    `FIDEvaluator.history` has it all: pairs of epochs done and distance.
+    `History` always has the distance; `CSVLogger`, `ModelCheckpoint` (with `mode="min"`) and
+    `EarlyStopping` see it after this callback in the list. As with `validation_freq`, epochs
+    without an evaluation lack the key unless `missing` is given. `FIDEvaluator.history` holds
+    pairs of epochs done and distance.
 
     Args:
         metric: A `keras_sagan.metrics.FrechetInceptionDistance`, or any object with
             `update_state(images, real=…)`, `result()` and `reset_state(reset_real=…)`.
         real_images: uint8 images in [0, 255]: an array of shape
             `(num_images, height, width, channels)`, or an iterable of batches, such as a
-            `tf.data.Dataset`, of images or (images, labels). `None` where `metric` has seen its
-            real images already.
-        num_images: Integer. How many images to generate. Defaults to `1000`.
-        every_epochs: Integer. Evaluate each time so many epochs are done, and after the last one.
-            Defaults to `1`.
+            `tf.data.Dataset`, of images or (images, labels). `None` if `metric` has seen them.
+        num_images: Integer. The number of images to generate. Defaults to `1000`.
+        every_epochs: Integer. Epochs between evaluations; the last has one too. Defaults to `1`.
         batch_size: Integer. Images at a time, in generating and in the metric. Defaults to `64`.
-        labels: Integer array of shape `(num_images,)`: the classes to generate. Defaults to all
-            classes in equal number, which is right where the real images are balanced.
-        seed: Integer. Seed of the latents. Defaults to `0`.
-        at_start: Boolean. Whether to evaluate before training too. That value is in
-            `FIDEvaluator.history` alone. Defaults to `False`.
-        missing: Float. What epochs without an evaluation log, such as `float("inf")`, so that
-            `CSVLogger`, which takes its columns from the first epoch, has one for the distance.
-            Not NaN, which `ModelCheckpoint` keeps as the best. Defaults to `None`: nothing.
+        labels: Integer array of shape `(num_images,)`, the classes to generate. Defaults to all
+            classes in equal number, which suits balanced real images.
+        seed: Integer. The seed of the latents. Defaults to `0`.
+        at_start: Boolean. Whether to evaluate before training too, for `history` only. Defaults to
+            `False`.
         name: String. The key. Defaults to `"fid_"` and the number of images.
-        dataset: String, the name of the real images in the protocol. Defaults to `None`.
-        split: String, the name of their split. Defaults to `None`.
+        missing: Float. What epochs without an evaluation log, such as `float("inf")`, since
+            `CSVLogger` takes its columns from the first epoch. Not NaN, which `ModelCheckpoint`
+            keeps as the best. Defaults to `None`: nothing.
+        dataset, split: Strings, the real images in the protocol. Default to `None`.
         strategy: `tf.distribute.Strategy`, such as the model's, whose replicas share the work of
             the generator and of the metric's extractor. Defaults to `None`: one device.
-        verbose: Boolean, whether an evaluation of more than ten seconds shows a bar. Defaults to
-            `True`.
-        num_reference: Integer. How many of the real images to take, from the first on. Defaults to
-            `None`: all of them. Endless images, such as those of `make_dataset`, need it.
+        verbose: Boolean, whether evaluations of over ten seconds show progress. Defaults to `True`.
+        num_reference: Integer. The number of first real images to use. Endless images, such as
+            those of `make_dataset`, need it. Defaults to `None`: all.
 
     Raises:
-        ValueError: If an argument is out of range, there is no real image, there is no end of
-            them and no `num_reference`, or the replicas of a `strategy` can't run the metric's
-            extractor.
+        ValueError: If an argument is out of range, there are no real images, endless ones have no
+            `num_reference`, or the replicas of a `strategy` can't run the metric's extractor.
 
     Example:
 
@@ -83,21 +79,21 @@ class FIDEvaluator(keras.callbacks.Callback):
 
     def __init__(
         self,
-        metric,
-        real_images,
-        num_images=1000,
-        every_epochs=1,
-        batch_size=64,
-        labels=None,
-        seed=0,
-        at_start=False,
-        name=None,
-        missing=None,
-        dataset=None,
-        split=None,
-        strategy=None,
-        verbose=True,
-        num_reference=None,
+        metric: Any,
+        real_images: Any,
+        num_images: int = 1000,
+        every_epochs: int = 1,
+        batch_size: int = 64,
+        labels: np.ndarray | None = None,
+        seed: int = 0,
+        at_start: bool = False,
+        name: str | None = None,
+        missing: float | None = None,
+        dataset: str | None = None,
+        split: str | None = None,
+        strategy: Any = None,
+        verbose: bool = True,
+        num_reference: int | None = None,
     ):
         super().__init__()
         # A covariance needs two samples.
@@ -109,7 +105,9 @@ class FIDEvaluator(keras.callbacks.Callback):
         self.missing = missing
         if not isinstance(missing, float) or not math.isinf(missing):
             self.missing = check_float("missing", missing, optional=True)
-        self.name = check_string("name", name, optional=True) or default_name(num_images)
+        thousands, rest = divmod(num_images, 1000)
+        count = f"{thousands}k" if thousands and not rest else num_images
+        self.name = check_string("name", name, optional=True) or f"fid_{count}"
         self.dataset = check_string("dataset", dataset, optional=True)
         self.split = check_string("split", split, optional=True)
         self.verbose = check_boolean("verbose", verbose)
@@ -129,9 +127,7 @@ class FIDEvaluator(keras.callbacks.Callback):
         elif hasattr(real_images, "shape"):
             real_images = first_images(real_images, num_reference, batch_size, "num_reference")
         self.num_reference = num_reference
-        self.metric = metric
-        self.real_images = real_images
-        self.labels = labels
+        self.metric, self.real_images, self.labels = metric, real_images, labels
         self.strategy = strategy
         self.history = []
         extraction = None
@@ -145,7 +141,7 @@ class FIDEvaluator(keras.callbacks.Callback):
                 f"replicas run. Received: metric={metric!r}"
             )
         self._evaluation = Evaluation([metric], extraction, self.verbose)
-        self._images = None  # the generated ones; kept as it has what was traced
+        self._images = None  # The generated ones, kept with their traced functions.
         self._real_sha256 = None
         self._has_started = False
         self._has_real = real_images is None
@@ -154,35 +150,26 @@ class FIDEvaluator(keras.callbacks.Callback):
         self._has_started = False
 
     def on_epoch_begin(self, epoch, logs=None):
-        # Only here is it known which epoch a resumed training starts with.
+        # A resumed training says only here with which epoch it starts.
         if self.at_start and not self._has_started:
             self.record(epoch)
         self._has_started = True
 
     def on_epoch_end(self, epoch, logs=None):
+        logs = {} if logs is None else logs
         if is_due(epoch, self.every_epochs, self.params):
-            value = self.record(epoch + 1)
-            if logs is not None:
-                logs[self.name] = value
-        elif logs is not None and self.missing is not None:
+            logs[self.name] = self.record(epoch + 1)
+        elif self.missing is not None:
             logs[self.name] = self.missing
 
-    def record(self, epoch):
-        """Evaluates, and puts the value into `history` in place of one of the same epoch.
-
-        Args:
-            epoch: Integer. How many epochs are done.
-
-        Returns:
-            The distance as a float.
-        """
+    def record(self, epoch: int) -> float:
+        """Evaluates the model, and stores the distance in `history` for a number of epochs done."""
         value = self.evaluate()
-        self.history = [pair for pair in self.history if pair[0] != epoch]
-        self.history.append((epoch, value))
+        self.history = [pair for pair in self.history if pair[0] != epoch] + [(epoch, value)]
         return value
 
-    def evaluate(self):
-        """Returns the distance of the model as it stands, as a float."""
+    def evaluate(self) -> float:
+        """Returns the distance of the model as it is."""
         if not self._has_real:
             self.add_real_images()
         batches = self._generated().batches()
@@ -190,10 +177,10 @@ class FIDEvaluator(keras.callbacks.Callback):
         return float(self.metric.result())
 
     @property
-    def protocol(self):
-        """Dictionary of what a reader must know beside the distances, ready for JSON.
+    def protocol(self) -> dict:
+        """What a reader must know beside the distances, ready for JSON; see `EvaluationReport`.
 
-        The same as that of an `EvaluationReport`. It is whole once there was an evaluation.
+        It is complete after the first evaluation.
         """
         info = {
             "dataset": self.dataset or "unnamed",
@@ -205,7 +192,7 @@ class FIDEvaluator(keras.callbacks.Callback):
         return self._evaluation.protocol(self.num_images, made, info, self.name)
 
     def _generated(self):
-        """The images that the model makes, always from the same latents and labels."""
+        """Returns the images of the model, always from the same latents and labels."""
         if self._images is None or self._images.model is not self.model:
             self._images = GeneratedImages(
                 self.model,
@@ -219,18 +206,17 @@ class FIDEvaluator(keras.callbacks.Callback):
 
     def add_real_images(self):
         """Feeds the real images to the metric, once."""
-        count, digest = 0, hashlib.sha256()
-        real_images = without_labels(self.real_images)
+        images, count, digest = self.real_images, 0, hashlib.sha256()
+        if not hasattr(images, "shape"):  # Labels of any kind are dropped.
+            images = (x[0] if isinstance(x, (tuple, list)) else x for x in iterate(images))
         if self.num_reference is not None:
-            real_images = first_images(
-                real_images, self.num_reference, self.batch_size, "num_reference"
-            )
+            images = first_images(images, self.num_reference, self.batch_size, "num_reference")
         length = self.num_reference or length_of(self.real_images)
         progress = Progress("Real images", length, self.verbose)
-        for images, _ in batches_of(real_images, self.batch_size):
-            self._evaluation.update(images, None, True, count)
-            digest.update(np.ascontiguousarray(images).tobytes())
-            count += len(images)
+        for batch, _ in batches_of(images, self.batch_size):
+            self._evaluation.update(batch, None, True, count)
+            digest.update(np.ascontiguousarray(batch).tobytes())
+            count += len(batch)
             progress(count)
         if count == 0:
             raise ValueError(
@@ -239,16 +225,3 @@ class FIDEvaluator(keras.callbacks.Callback):
                 f"{once(self.real_images)}"
             )
         self._has_real, self._real_sha256 = True, digest.hexdigest()
-
-
-def default_name(num_images):
-    """Returns `fid_` and a count, thousands as `k`: `fid_500`, `fid_1k`, `fid_1500`."""
-    thousands, rest = divmod(num_images, 1000)
-    return f"fid_{thousands}k" if thousands and not rest else f"fid_{num_images}"
-
-
-def without_labels(images):
-    """Returns images as they are, and the images of batches (images, labels) of any kind."""
-    if hasattr(images, "shape"):
-        return images
-    return map(lambda x: x[0] if isinstance(x, (tuple, list)) else x, iterate(images))

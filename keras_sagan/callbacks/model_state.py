@@ -1,5 +1,6 @@
-"""What a training run consists of besides its data: variables by name, and the configuration."""
+"""The state of a training run except its data: variables by name, and the configuration."""
 
+import itertools
 import json
 import re
 import warnings
@@ -22,7 +23,7 @@ _MAY_CHANGE = ("policy", "rate", "stddev", "synchronized", "_regularizer", "_con
 
 
 def check_model(model):
-    """Raises unless a model has what a checkpoint of training holds."""
+    """Raises ValueError unless a model has what a checkpoint of training holds."""
     for name in ("generator", "discriminator", "d_optimizer", "steps", "seed"):
         if not hasattr(model, name):
             raise ValueError(
@@ -32,14 +33,10 @@ def check_model(model):
 
 
 def state_of(model):
-    """Returns all that training changes, except metrics: networks, the rest, optimisers.
+    """Returns the variables of any model that training changes, except metrics, by part.
 
-    Args:
-        model: A `SAGAN`, or another Keras model.
-
-    Returns:
-        Dictionary from a part's name, such as `"generator"`, to its list of variables, the states
-        of seed generators included. Parts that the model hasn't got are absent.
+    The parts are `"generator"` and so on, those that the model has. The states of seed generators
+    are included.
     """
     networks = {name: getattr(model, name, None) for name in NETWORKS}
     parts = {name: list(x.variables) for name, x in networks.items() if x is not None}
@@ -51,7 +48,7 @@ def state_of(model):
 
 def optimizers_of(model):
     """Returns the optimizers of a model by part; none if it isn't compiled."""
-    # A SAGAN's `optimizer` is over both networks; that of another model is its only one.
+    # A SAGAN's `optimizer` is over both networks. Another model has no other.
     single = getattr(model, "optimizer", None)
     found = {
         "optimizer": getattr(model, "g_optimizer", single),
@@ -65,20 +62,20 @@ def metrics_of(model):
     return [variable for metric in model.metrics for variable in metric.variables]
 
 
+def steps_of(model):
+    return int(ops.convert_to_numpy(model.steps))
+
+
 class FiniteCheck:
-    """Looks for NaN and infinity in all that `state_of` returns.
+    """Returns, when called, the parts and paths of the variables that aren't finite.
 
     Args:
         model: A compiled `SAGAN`, or another Keras model.
-        compiles: Boolean, whether to make one function of it, for use at every step.
-
-    Returns:
-        When called, a list of strings: the parts and paths of the variables that aren't finite,
-        networks before optimisers.
+        compiles: Boolean, whether to compile it, for use at every step.
     """
 
     def __init__(self, model, compiles=False):
-        found = [  # No dictionary: layers of two nested models may share a path.
+        found = [  # Not a dictionary: layers of two nested models may share a path.
             (f"{part}/{variable.path}", variable)
             for part, variables in state_of(model).items()
             for variable in variables
@@ -88,7 +85,7 @@ class FiniteCheck:
         self._names = [name for name, _ in found]
 
         def flags_of(values):
-            # One wait for the device, not one for each.
+            # Stacked, so that it waits for the device once.
             return ops.stack([ops.all(ops.isfinite(value)) for value in values])
 
         if compiles and backend.backend() == "jax":
@@ -110,20 +107,32 @@ class FiniteCheck:
 
 
 def learning_rates_of(model):
-    """Returns the learning rates of a model's optimisers that are variables, by `keyed`'s key."""
-    parts = {part: x.variables for part, x in optimizers_of(model).items()}
-    rates = {k: v for k, v in keyed(parts).items() if k.endswith(":learning_rate")}
-    return {k: float(ops.convert_to_numpy(v)) for k, v in rates.items()}
+    """Returns the learning rates of a model's optimizers that are variables, by `keyed`'s key."""
+    rates = keyed({part: x.variables for part, x in optimizers_of(model).items()})
+    return {
+        key: float(ops.convert_to_numpy(rate))
+        for key, rate in rates.items()
+        if key.endswith(":learning_rate")
+    }
 
 
-def describe(variables):
-    """Returns `[path, shape, dtype]` of each variable, as JSON holds them."""
-    return [[v.path, list(v.shape), backend.standardize_dtype(v.dtype)] for v in variables]
+def keyed(parts):
+    """Returns the variables of parts by keys that are unique and sort in their order."""
+    return {
+        f"{part}:{index:05d}:{variable.path.replace('/', ':')}": variable
+        for part, variables in parts.items()
+        for index, variable in enumerate(variables)
+    }
 
 
-def optimizer_names(model):
-    """Returns the classes of a model's optimisers, by part."""
-    return {part: _class_name(optimizer) for part, optimizer in optimizers_of(model).items()}
+def architecture_of(model):
+    """Returns the seed, the optimizers' classes, and each variable's path, shape and dtype."""
+    variables = {
+        part: [[v.path, list(v.shape), backend.standardize_dtype(v.dtype)] for v in found]
+        for part, found in state_of(model).items()
+    }
+    optimizers = {part: _class_name(x) for part, x in optimizers_of(model).items()}
+    return {"variables": variables, "optimizers": optimizers, "seed": model.seed}
 
 
 def _class_name(optimizer):
@@ -133,34 +142,13 @@ def _class_name(optimizer):
 
 
 def _without_fused(name):
-    """The name of an optimizer's class, where `FusedAdam` is what `Adam` was before."""
-    return name.replace("FusedAdam", "Adam")
-
-
-def keyed(parts):
-    """Returns the variables of parts under keys that are unique, and sort as they stand."""
-    return {
-        f"{part}:{index:05d}:{variable.path.replace('/', ':')}": variable
-        for part, variables in parts.items()
-        for index, variable in enumerate(variables)
-    }
-
-
-def architecture_of(model):
-    """Returns what a model consists of: its variables' names, shapes, dtypes; optimizers; seed."""
-    variables = {part: describe(x) for part, x in state_of(model).items()}
-    return {"variables": variables, "optimizers": optimizer_names(model), "seed": model.seed}
+    return name.replace("FusedAdam", "Adam")  # `Adam` reads the slots of `FusedAdam`.
 
 
 def read_state(model, copy=True):
-    """Returns the values of all variables, those of the metrics included, by `keyed`'s key.
+    """Returns the arrays of all variables, metrics included, by `keyed`'s key.
 
-    Args:
-        model: A compiled `SAGAN`.
-        copy: Boolean. Without a copy, the next step may reuse the memory. Defaults to `True`.
-
-    Returns:
-        Dictionary of arrays; numpy can't store bfloat16, and float32 can, exactly.
+    Without a copy, the next step may reuse the memory. bfloat16 becomes float32, which is exact.
     """
     values = {}
     for key, variable in keyed({**state_of(model), "metrics": metrics_of(model)}).items():
@@ -171,17 +159,7 @@ def read_state(model, copy=True):
 
 
 def restore_state(model, manifest, values, path):
-    """Gives a model what a checkpoint holds.
-
-    Args:
-        model: A `SAGAN`, compiled or not.
-        manifest: Dictionary, the checkpoint's.
-        values: Dictionary from keys to arrays.
-        path: String, the checkpoint, for errors.
-
-    Raises:
-        ValueError: If its architecture or configuration is another.
-    """
+    """Gives a model what the checkpoint at a path holds, or raises ValueError if it doesn't fit."""
     check_architecture(model, manifest, path)
     check_configuration(model, manifest.get("configuration"), path)
     # A rate may have been set at the end of the epoch, after the step was saved.
@@ -189,13 +167,10 @@ def restore_state(model, manifest, values, path):
 
 
 def assign_state(model, seed, values):
-    """Gives a model a state: the counterpart of `keyed(state_of(model))`.
+    """Assigns a seed, and arrays by `keyed`'s key, to a model of the same architecture.
 
-    Args:
-        model: A `SAGAN` of the same architecture.
-        seed: Integer, the seed of its latents.
-        values: Dictionary from keys to arrays. Parts that the model doesn't have are skipped, and
-            of two keys with the same part and position the later one counts.
+    Parts that the model doesn't have are skipped. Of two keys with the same part and position, the
+    later one counts.
     """
     by_part = {}
     for key, value in values.items():
@@ -205,44 +180,32 @@ def assign_state(model, seed, values):
     has_counts = any(map(_is_count, values))
     for part, variables in state_of(model).items():
         if not has_counts:
-            counts, variables = _apart(variables, lambda variable: variable.path)
-            for count in counts:
+            for count in [x for x in variables if _is_count(x.path)]:
                 count.assign(SETTLED)
+            variables = [x for x in variables if not _is_count(x.path)]
         for variable, (_, value) in zip(variables, sorted(by_part.get(part, {}).items())):
             variable.assign(value)
     if model.seed != seed:
-        # The seed is a constant in functions that were traced before.
         model.seed = seed
-        for make, function in (
-            (model.make_train_function, model.train_function),
-            (model.make_test_function, model.test_function),
-        ):
-            if function is not None:
-                make(force=True)
+        for kind in ("train", "test"):  # The seed is a constant in a traced function.
+            if getattr(model, f"{kind}_function") is not None:
+                getattr(model, f"make_{kind}_function")(force=True)
 
 
 def check_architecture(model, saved, path):
-    """Raises unless a checkpoint fits a model; one that isn't compiled needs no optimisers.
+    """Raises ValueError with the first difference unless `architecture_of` a model is `saved`.
 
-    Args:
-        model: A `SAGAN`.
-        saved: Dictionary, what `architecture_of` returned when the checkpoint was written.
-        path: String, the checkpoint, for the message.
-
-    Raises:
-        ValueError: If something differs; the message says what differs first.
+    A model that isn't compiled needs no optimizers.
     """
-    present = architecture_of(model)
-    saved = {key: saved[key] for key in ("variables", "optimizers")}
-    saved["optimizers"] = {k: _without_fused(name) for k, name in saved["optimizers"].items()}
+    present, variables = architecture_of(model), saved["variables"]
+    optimizers = {part: _without_fused(name) for part, name in saved["optimizers"].items()}
     if not present["optimizers"]:
-        optimizers = saved["optimizers"]
-        saved["variables"] = {k: v for k, v in saved["variables"].items() if k not in optimizers}
-        saved["optimizers"] = {}
-    if not any(_is_count(path) for part in saved["variables"].values() for path, *_ in part):
+        variables = {part: x for part, x in variables.items() if part not in optimizers}
+        optimizers = {}
+    if not any(_is_count(entry[0]) for entries in variables.values() for entry in entries):
         for part, entries in present["variables"].items():
-            present["variables"][part] = _apart(entries, lambda entry: entry[0])[1]
-    difference = first_difference(saved, present)
+            present["variables"][part] = [x for x in entries if not _is_count(x[0])]
+    difference = first_difference({"variables": variables, "optimizers": optimizers}, present)
     if difference is not None:
         raise ValueError(
             f"The checkpoint must be of the same architecture as the model: {difference}. "
@@ -251,38 +214,35 @@ def check_architecture(model, saved, path):
 
 
 def first_difference(saved, present):
-    """Says what differs first between two architectures.
-
-    Args:
-        saved: Dictionary with `"variables"`, from part to what `describe` returns, and
-            `"optimizers"`, what `optimizer_names` returns.
-        present: The same of the model at hand.
-
-    Returns:
-        String, or `None` where nothing differs. Numbers that Keras adds to names don't count.
-    """
-    # The networks come first: what differs there makes the optimisers differ too.
+    """Says how two results of `architecture_of` differ first; `None` if they don't."""
+    # The networks come first: a difference there makes the optimizers differ too.
     for part in [*present["variables"], *saved["variables"]]:
-        pair = [x["variables"].get(part) for x in (saved, present)]
-        if None in pair:
-            has, hasnt = ("model", "checkpoint") if pair[0] is None else ("checkpoint", "model")
-            return f"the {has} has a part `{part}` and the {hasnt} hasn't"
         classes = [x["optimizers"].get(part) for x in (saved, present)]
         if classes[0] != classes[1]:
             return f"`{part}` is {classes[0]} in the checkpoint and {classes[1]} in the model"
-        for one, other in zip(*pair):
-            names = [_plain(x[0], part) for x in (one, other)]
-            kinds = [[list(x[1]), _kind(x[2])] for x in (one, other)]
-            if names[0] != names[1] or kinds[0] != kinds[1]:
+        pair = [x["variables"].get(part, []) for x in (saved, present)]
+        for one, other in itertools.zip_longest(*pair):
+            if one is None or other is None:
+                owner = "model" if one is None else "checkpoint"
+                return f"in `{part}`, only the {owner} has {_in_words(*(one or other))}"
+            if _comparable(part, *one) != _comparable(part, *other):
                 return (
-                    f"in `{part}`, the checkpoint has {_in_words(one)} where the model has "
-                    f"{_in_words(other)}"
+                    f"in `{part}`, the checkpoint has {_in_words(*one)} where the model has "
+                    f"{_in_words(*other)}"
                 )
-        if len(pair[0]) != len(pair[1]):
-            has = "checkpoint" if len(pair[0]) > len(pair[1]) else "model"
-            extra = max(pair, key=len)[min(map(len, pair))]
-            return f"in `{part}`, only the {has} has {_in_words(extra)}"
     return None
+
+
+def _comparable(part, path, shape, dtype):
+    # Keras numbers layers within a process ("conv2d_3"), and paths of the variables of the model
+    # and the optimizers begin with the owner's name. Backends count in integers of other sizes.
+    name = path if part in NETWORKS else path.split("/", 1)[-1]
+    name = re.sub(r"_\d+(?=[/_]|$)", "", name)
+    return name, list(shape), "integer" if "int" in dtype else dtype
+
+
+def _in_words(path, shape, dtype):
+    return f"`{path}` of shape {tuple(shape)} and dtype {dtype}"
 
 
 def _is_count(path):
@@ -290,69 +250,30 @@ def _is_count(path):
     return path.endswith("num_updates")
 
 
-def _apart(items, path_of):
-    """Splits a list into the counts of batch norms and all else."""
-    lists = [], []
-    for item in items:
-        lists[not _is_count(path_of(item))].append(item)
-    return lists
-
-
-def _plain(path, part):
-    # Keras numbers layers within a process ("conv2d_3"), and the model's or the optimiser's own
-    # name leads the paths of its own variables: neither says that two models differ.
-    name = path if part in NETWORKS else path.split("/", 1)[-1]
-    return re.sub(r"_\d+(?=[/_]|$)", "", name)
-
-
-def _kind(dtype):
-    return "integer" if "int" in dtype else dtype  # Backends count in integers of other sizes.
-
-
-def _in_words(entry):
-    path, shape, dtype = entry
-    return f"`{path}` of shape {tuple(shape)} and dtype {dtype}"
-
-
 # The configuration
 
 
 def configuration_of(model):
-    """Returns the configuration of a model, ready for JSON.
-
-    Args:
-        model: A `SAGAN`. Of a layer or network without `get_config` its class alone is noted.
-
-    Returns:
-        Dictionary with `"networks"`, from a network's name to a list of its layers; `"settings"`
-        of the model; and the version of Keras.
-    """
+    """Returns the version of Keras, and a model's settings and layers, ready for JSON."""
     settings = {name: getattr(model, name, None) for name in SETTINGS}
     settings.update(getattr(model, "ttur", {}))
     losses = getattr(model, "loss_functions", None)
-    if losses is not None:  # Of a compiled model.
+    if losses is not None:  # The model is compiled.
         settings["loss"] = losses[:2]
     for part, optimizer in optimizers_of(model).items():
-        config = _config(getattr(optimizer, "inner_optimizer", optimizer))
-        config.pop("learning_rate", None)  # A variable, which schedules and callbacks move.
+        config = _plain(_config(getattr(optimizer, "inner_optimizer", optimizer)))
+        config.pop("learning_rate", None)  # A variable, which schedules and callbacks change.
         settings.update({f"{part}.{name}": value for name, value in config.items()})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras warns of lambdas, which aren't compared.
-        networks = {name: _layers(getattr(model, name)) for name in NETWORKS[:2]}
-    return {"keras": keras.__version__, "settings": _as_json(settings), "networks": networks}
+        networks = {name: list(_layers(getattr(model, name), set())) for name in NETWORKS[:2]}
+    return {"keras": keras.__version__, "settings": _plain(settings), "networks": networks}
 
 
 def check_configuration(model, saved, path):
-    """Raises for layers that compute something else, and warns of other settings of training.
+    """Raises ValueError for layers that compute something else, and warns of other settings.
 
-    Args:
-        model: A `SAGAN` whose variables fit the checkpoint.
-        saved: What `configuration_of` returned when the checkpoint was written, or `None` for a
-            checkpoint of an older version, which isn't checked.
-        path: String, the checkpoint, for the messages.
-
-    Raises:
-        ValueError: If layers differ in more than what is likely changed on purpose.
+    `saved` is what `configuration_of` returned then, or `None` in checkpoints of older versions.
     """
     if saved is None:
         return
@@ -375,101 +296,80 @@ def check_configuration(model, saved, path):
         )
 
 
-def _layers(network):
-    """Returns the layers and operations of a network in order, those inside others too."""
-    result, seen = [], set()
-
-    def add(owner):
-        operations = getattr(owner, "operations", None) if isinstance(owner, keras.Model) else None
-        if operations is None:
-            operations = owner._flatten_layers(include_self=False, recursive=False)
-        inputs = _inputs(owner)
-        for operation in operations:
-            if id(operation) in seen or not isinstance(operation, keras.Operation):
-                continue
-            seen.add(id(operation))
-            config = {k: v for k, v in _config(operation).items() if k not in _IGNORED}
-            if "batch_shape" in config:
-                config["batch_shape"] = config["batch_shape"][1:]
-            if isinstance(operation, keras.Layer):
-                config["policy"] = operation.dtype_policy.name
-            result.append(
-                {
-                    "class": type(operation).__name__,
-                    "name": operation.name,
-                    "config": config,
-                    "inputs": inputs.get(operation.name),
-                }
-            )
-            if isinstance(operation, keras.Layer):
-                add(operation)
-
-    add(network)
-    return result
+def _layers(owner, seen):
+    """Yields the entries of all layers and operations of a network in order, nested ones too."""
+    operations = getattr(owner, "operations", None) if isinstance(owner, keras.Model) else None
+    if operations is None:
+        operations = owner._flatten_layers(include_self=False, recursive=False)
+    inputs = _inputs(owner)
+    for operation in operations:
+        if id(operation) in seen or not isinstance(operation, keras.Operation):
+            continue
+        seen.add(id(operation))
+        is_layer, config = isinstance(operation, keras.Layer), _plain(_config(operation))
+        if "batch_shape" in config:
+            config["batch_shape"] = config["batch_shape"][1:]
+        if is_layer:
+            config["policy"] = operation.dtype_policy.name
+        yield {
+            "class": type(operation).__name__,
+            "name": operation.name,
+            "config": config,
+            "inputs": inputs.get(operation.name),
+        }
+        if is_layer:
+            yield from _layers(operation, seen)
 
 
 def _inputs(network):
     """Returns what each layer of a functional network is called on, by the layer's name."""
-    layers = _config(network, drop=False).get("layers", [])
+    layers = _config(network).get("layers", [])
     try:
         index = {layer["name"]: i for i, layer in enumerate(layers)}
-        return {x["name"]: _indexed(x["inbound_nodes"], index) for x in layers}
-    except (KeyError, TypeError):  # A user's own, or a Sequential.
+        # Keras lists `training` and `mask` for networks that were built in some ways only.
+        ignored = ("training", "mask")
+        return {x["name"]: _plain(x["inbound_nodes"], ignored, index) for x in layers}
+    except (KeyError, TypeError):  # A user's own configuration, or a Sequential's.
         return {}
 
 
-def _indexed(value, index):
-    """Replaces Keras's tensors by the position of the layer that they come from."""
-    if isinstance(value, list):
-        return [_indexed(x, index) for x in value]
-    if not isinstance(value, dict):
-        return value
-    config = value.get("config")
-    if isinstance(config, dict) and "keras_history" in config:
-        name, *rest = config["keras_history"]
-        return [index.get(name), *rest]
-    # Keras lists `training` for networks that were built in some ways, and not in others.
-    return {k: _indexed(x, index) for k, x in value.items() if k not in ("training", "mask")}
-
-
-def _config(thing, drop=True):
+def _config(thing):
     """Returns the configuration of a layer or optimizer, `{}` where it has none."""
     try:
-        config = _as_json(thing.get_config(), drop)
+        config = thing.get_config()
     except Exception:  # Whatever a user's own `get_config` raises.
         return {}
     return config if isinstance(config, dict) else {}
 
 
-def _as_json(value, drop=True):
-    """Returns a configuration as JSON has it, without what `_IGNORED` names."""
-    value = json.loads(json.dumps(value, default=_described))
-    return _dropped(value) if drop else value
+def _plain(value, ignored=_IGNORED, index=None):
+    """Returns a configuration as JSON holds it, without some keys.
 
-
-def _described(value):
+    With an `index` of layers, Keras's tensors become the positions of the layers they come from.
+    """
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_plain(x, ignored, index) for x in value]
     if hasattr(value, "tolist"):
         return value.tolist()
-    # `repr` may contain an address in memory.
-    return getattr(value, "__name__", type(value).__name__)
-
-
-def _dropped(value):
-    if isinstance(value, list):
-        return [_dropped(x) for x in value]
-    if not isinstance(value, dict):
-        return value
+    if not isinstance(value, dict):  # Its `repr` may contain an address in memory.
+        return getattr(value, "__name__", type(value).__name__)
     if value.get("class_name") == "__lambda__":  # Its code names files and lines.
         return "lambda"
+    config = value.get("config")
+    if index is not None and isinstance(config, dict) and "keras_history" in config:
+        name, *rest = config["keras_history"]
+        return [index.get(name), *rest]
     return {
-        key: _dropped(x)
+        str(key): _plain(x, ignored, index)
         for key, x in value.items()
-        if key not in _IGNORED and not key.endswith("_initializer")
+        if key not in ignored and not str(key).endswith("_initializer")
     }
 
 
 def _differing(name, saved, present):
-    """Yields the keys of two dictionaries whose values differ, and a text; both must have them."""
+    """Yields each key whose values differ in two dictionaries that both have it, and a text."""
     for key in present:
         one, other = (json.dumps(x.get(key), sort_keys=True) for x in (saved, present))
         if key in saved and one != other:
@@ -489,7 +389,5 @@ def _differing_layers(part, saved, layers, version):
         if saved["keras"] == version and None not in known and known[0] != known[1]:
             yield "inputs", f"{where} has other inputs in the checkpoint than in the model"
     if len(before) != len(layers):
-        yield (
-            "layers",
-            f"the {part} has {len(before)} layers in the checkpoint and {len(layers)} in the model",
-        )
+        text = f"{len(before)} layers in the checkpoint and {len(layers)} in the model"
+        yield "layers", f"the {part} has {text}"

@@ -1,63 +1,43 @@
 """Reads checkpoints of formats 1 and 2, which `tf.train.Checkpoint` wrote."""
 
 import contextlib
-import hashlib
 import json
 import os
+import re
 import tempfile
 import warnings
 
-from keras_sagan.callbacks.checkpoint_files import DamagedCheckpoint, damaged
+from keras_sagan.callbacks.checkpoint_files import digest_of, reading, sha256
 from keras_sagan.lazy import tf
 
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
-def read_newest(directory, steps):
-    """Reads the newest checkpoint that isn't damaged, and warns of those that are.
+def steps_of(names: list[str]) -> list[int]:
+    """Returns the steps of the checkpoints among the files of a folder, in ascending order."""
+    found = [name[1] for name in map(re.compile(r"step-([0-9]+)\.json").fullmatch, names) if name]
+    return sorted(int(step) for step in found if f"step-{step}.index" in names)
 
-    Args:
-        directory: String, the folder with files such as `step-500.index`.
-        steps: List of integers, those that have a manifest, ascending.
 
-    Returns:
-        Tuple of the manifest and a dictionary from keys to arrays.
-
-    Raises:
-        OSError: If every checkpoint is damaged.
-        ImportError: If TensorFlow isn't installed.
-    """
-    for step in reversed(steps):
-        path = os.path.join(directory, f"step-{step}")
-        try:
-            with damaged(path, Exception):  # TensorFlow's reader raises errors of many kinds.
-                manifest, values = _manifest(path), _values(directory, step)
-        except DamagedCheckpoint as error:
-            warnings.warn(
-                f"The checkpoint of step {step} is damaged and the one before it is used. {error}.",
-                stacklevel=5,
-            )
-            continue
-        warnings.warn(
-            f"The run in {directory} is an older version's, which saw the images in another order: "
-            'give `make_dataset` or `load_tfds` order="index_shuffle" to continue to the bit.',
-            stacklevel=5,
-        )
-        return manifest, values
-    raise OSError(
-        f"Every checkpoint in {directory} is damaged; see the warnings. Move the folder away to "
-        "train from the first step."
+def read(directory: str, step: int) -> tuple[dict, dict]:
+    """Returns the manifest and the arrays, or raises DamagedCheckpoint if one was changed."""
+    with reading(directory, f"step-{step}"):
+        manifest, values = _manifest(f"{directory}/step-{step}"), _values(directory, step)
+    warnings.warn(
+        f"The run in {directory} is an older version's, which saw the images in another order: "
+        'give `make_dataset` or `load_tfds` order="index_shuffle" to continue with the same bits.',
+        stacklevel=5,
     )
+    return manifest, values
 
 
 def _manifest(path):
     with tf.io.gfile.GFile(f"{path}.json", "rb") as file:
         content = json.loads(file.read())
-    manifest = content["manifest"]
-    body = json.dumps(manifest, sort_keys=True)
     with tf.io.gfile.GFile(f"{path}.index", "rb") as file:
-        index = hashlib.sha256(file.read()).hexdigest()
-    if hashlib.sha256(body.encode()).hexdigest() != content["sha256"] or index != manifest["index"]:
+        index = sha256(file.read())
+    manifest = content["manifest"]
+    if digest_of(manifest) != content["sha256"] or index != manifest["index"]:
         raise ValueError("its checksum is wrong")
     return manifest
 
@@ -65,15 +45,12 @@ def _manifest(path):
 def _values(directory, step):
     with contextlib.ExitStack() as stack:
         if any(sign in directory for sign in "*?[\\") and "://" not in directory:
-            # TensorFlow takes the path for a pattern: it is read through a link without the signs.
+            # TensorFlow takes the path for a pattern. Read through a link without these signs.
             scratch = stack.enter_context(tempfile.TemporaryDirectory())
             os.symlink(os.path.realpath(directory), f"{scratch}/run")
             directory = f"{scratch}/run"
-        path = os.path.join(directory, f"step-{step}")
-        # `load_checkpoint` would look into a user's folder of the name `step-7`.
-        v1 = tf.compat.v1.train
-        load = v1.NewCheckpointReader if tf.io.gfile.isdir(path) else tf.train.load_checkpoint
-        reader = load(path)
-        # Reading all of it is what checks it.
+        # `tf.train.load_checkpoint` would look into a user's folder of the name `step-7`.
+        reader = tf.compat.v1.train.NewCheckpointReader(f"{directory}/step-{step}")
+        # Reading everything verifies it.
         found = {x: reader.get_tensor(x) for x in reader.get_variable_to_shape_map()}
         return {x.removesuffix(VALUE): y for x, y in found.items() if x.endswith(VALUE)}

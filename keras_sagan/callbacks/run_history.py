@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -11,16 +12,15 @@ from keras_sagan.whole_files import replace_file
 class RunHistory(keras.callbacks.Callback):
     """Keeps the metrics of every epoch in a JSON file, across restarts of a run.
 
-    The `History` that `fit` returns starts again with each `fit`. This callback reads what an
-    earlier part of the run has left in the file, and adds to it. `RunHistory.history` is what
-    `plot_curves` takes. Put the callback after those that add to the logs and before
-    `TrainingCheckpoint`.
+    Unlike the `History` that `fit` returns, it also has the metrics of earlier parts of the run,
+    which it reads from the file. `RunHistory.history` is what `plot_curves` takes. Put the callback
+    after those that add to the logs and before `TrainingCheckpoint`.
 
     Args:
-        path: String or path. The JSON file; its folder is made if it isn't there.
+        path: String or path. The JSON file; its folder is created if needed.
         evaluators: List of callbacks with a `name` and a `history` of pairs (epochs done, value),
-            such as `FIDEvaluator`. Their values of epoch 0 aren't in any log. They get the values
-            that the file has. Defaults to `()`.
+            such as `FIDEvaluator`, whose values of epoch 0 aren't in any log. They get the values
+            in the file. Defaults to `()`.
 
     Raises:
         ValueError: If an argument is of the wrong type, or the file isn't one of this callback.
@@ -34,7 +34,7 @@ class RunHistory(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, path, evaluators=()):
+    def __init__(self, path: str | Path, evaluators: Sequence[keras.callbacks.Callback] = ()):
         super().__init__()
         self.path = Path(check_path("path", path))
         self.evaluators = check_list("evaluators", evaluators)
@@ -64,15 +64,11 @@ class RunHistory(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if self._has_started:
             return
-        # Only here is it known which epoch a resumed training starts with.
-        self._has_started = True
-        kept = {
-            name: [pair for pair in pairs if pair[0] <= epoch]
-            for name, pairs in self.history.items()
-        }
+        self._has_started = True  # A resumed training says only here with which epoch it starts.
+        kept = {name: _until(epoch, pairs) for name, pairs in self.history.items()}
         self.history = {name: pairs for name, pairs in kept.items() if pairs}
         for evaluator in self.evaluators:
-            evaluator.history = [pair for pair in evaluator.history if pair[0] <= epoch]
+            evaluator.history = _until(epoch, evaluator.history)
 
     def on_epoch_end(self, epoch, logs=None):
         for name, value in (logs or {}).items():
@@ -84,13 +80,16 @@ class RunHistory(keras.callbacks.Callback):
         for evaluator in self.evaluators:
             self._put(evaluator.name, evaluator.history)
         # Keras's models have a strategy on TensorFlow alone.
-        if not is_chief(getattr(self.model, "distribute_strategy", None)):
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"history": self.history}) + "\n"
-        replace_file(self.path, lambda file: file.write(text.encode()))
+        if is_chief(getattr(self.model, "distribute_strategy", None)):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            text = json.dumps({"history": self.history}) + "\n"
+            replace_file(self.path, lambda file: file.write(text.encode()))
 
     def _put(self, name, pairs):
         known = {**dict(self.history.get(name, [])), **{k: float(v) for k, v in pairs}}
         if known:
             self.history[name] = sorted(known.items())
+
+
+def _until(epoch, pairs):
+    return [pair for pair in pairs if pair[0] <= epoch]

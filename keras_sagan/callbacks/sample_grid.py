@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -19,33 +20,30 @@ from keras_sagan.visualization.classes import names_of, spread_classes
 from keras_sagan.visualization.fonts import drawable_names
 from keras_sagan.visualization.grid import read_image, sample_grid, save_image
 
-# Rows of a grid where the model has more classes than a page has room for.
-MAX_ROWS = 10
+MAX_ROWS = 10  # Of a model with more classes.
 
 
 class SampleGrid(keras.callbacks.Callback):
-    """Saves a grid of samples from the same latents as training goes on.
+    """Saves a grid of samples from the same latents during training.
 
     A conditional model gets one row for each class, an unconditional one a square. The first grid,
-    `samples_epoch_000.png`, is drawn before training; later ones are named by how many epochs are
-    done. A training that goes on at `initial_epoch` starts with the grid of that number.
+    `samples_epoch_000.png`, is drawn before training; later names have the number of epochs done.
+    A training that resumes at `initial_epoch` starts with the grid of that number.
 
     Args:
-        directory: String or path. Where the pictures go; it is made if it isn't there.
-        images_per_class: Integer. Columns of the grid, and for an unconditional model its rows
-            too. Defaults to `10`.
+        directory: String or path. The folder of the pictures, created if needed.
+        images_per_class: Integer. Columns, and rows of an unconditional model. Defaults to `10`.
         classes: List of integers, the classes that get a row. Defaults to every class, or to 10
-            spread evenly where the model has more.
+            evenly spread ones of a model with more.
         class_names: List of strings, one for each class of the model, written beside the rows.
-            Defaults to `None`: rows carry the class number.
-        seed: Integer. Seed of the latents. Defaults to `0`.
+            Defaults to `None`: the class number.
+        seed: Integer. The seed of the latents. Defaults to `0`.
         truncation: Float. Passed to `generate()`. Defaults to `None`.
-        every_epochs: Integer. Draw each time so many epochs are done, and after the last one.
-            Defaults to `1`.
-        gif: Boolean. Whether to put all grids of the directory into `samples.gif` when training
-            ends, those of an earlier part of the run too. Defaults to `False`.
-        log_dir: String or path. A folder of TensorBoard's, which gets the grids as `samples`; it
-            needs TensorFlow to be installed. Defaults to `None`.
+        every_epochs: Integer. Epochs between grids; the last has one too. Defaults to `1`.
+        gif: Boolean. Whether to put all grids of the directory, including those of an earlier part
+            of the run, into `samples.gif` when training ends. Defaults to `False`.
+        log_dir: String or path. A TensorBoard folder, which gets the grids as `samples`; it needs
+            TensorFlow. Defaults to `None`.
 
     Raises:
         ValueError: If an argument is out of range or, when training begins, doesn't fit the model.
@@ -60,18 +58,18 @@ class SampleGrid(keras.callbacks.Callback):
 
     def __init__(
         self,
-        directory,
-        images_per_class=10,
-        classes=None,
-        class_names=None,
-        seed=0,
-        truncation=None,
-        every_epochs=1,
-        gif=False,
-        log_dir=None,
+        directory: str | Path,
+        images_per_class: int = 10,
+        classes: Sequence[int] | None = None,
+        class_names: Sequence[str] | None = None,
+        seed: int = 0,
+        truncation: float | None = None,
+        every_epochs: int = 1,
+        gif: bool = False,
+        log_dir: str | Path | None = None,
     ):
         super().__init__()
-        require("PIL.Image")  # now rather than after an epoch
+        require("PIL.Image")  # Now rather than after an epoch.
         self.directory = Path(check_path("directory", directory))
         self.images_per_class = check_integer("images_per_class", images_per_class, 1)
         self.classes = check_list("classes", classes, optional=True)
@@ -88,10 +86,10 @@ class SampleGrid(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._has_started = False
-        self.row_classes()  # arguments that don't fit the model fail here
+        self.row_classes()  # Raises for arguments that don't fit the model.
 
     def on_epoch_begin(self, epoch, logs=None):
-        # Only here is it known which epoch a resumed training starts with.
+        # A resumed training says only here with which epoch it starts.
         if not self._has_started:
             self._has_started = True
             self.save(epoch)
@@ -104,34 +102,28 @@ class SampleGrid(keras.callbacks.Callback):
         if self.gif:
             self.save_gif()
 
-    def row_classes(self):
+    def row_classes(self) -> tuple:
         """Returns the class of each row and its name, or two `None` for an unconditional model."""
-        num_classes = self.model.num_classes
+        num_classes, classes = self.model.num_classes, self.classes
         if num_classes is None:
             for name in ("classes", "class_names"):
-                if getattr(self, name) is not None:
-                    raise ValueError(
-                        f"`{name}` must be None for an unconditional model. "
-                        f"Received: {name}={getattr(self, name)}"
-                    )
+                if (value := getattr(self, name)) is not None:
+                    expected = "None for an unconditional model"
+                    raise ValueError(f"`{name}` must be {expected}. Received: {name}={value}")
             return None, None
-        if self.classes is None:
+        if classes is None:
             classes = spread_classes(num_classes, min(num_classes, MAX_ROWS))
-        else:
-            classes = np.asarray(self.classes)
-            is_integer = np.issubdtype(classes.dtype, np.integer)
-            if not is_integer or classes.min() < 0 or classes.max() >= num_classes:
-                raise ValueError(
-                    f"`classes` must be integers from 0 to {num_classes - 1}. "
-                    f"Received: classes={self.classes}"
-                )
+        classes = np.asarray(classes)
+        is_integer = np.issubdtype(classes.dtype, np.integer)
+        if not is_integer or classes.min() < 0 or classes.max() >= num_classes:
+            raise ValueError(
+                f"`classes` must be integers from 0 to {num_classes - 1}. "
+                f"Received: classes={self.classes}"
+            )
         return classes.astype("int32"), names_of(classes, self.class_names, num_classes)
 
-    def save(self, epoch):
-        """Draws the grid as the model stands.
-
-        Args:
-            epoch: Integer. How many epochs are done, for the file's name.
+    def save(self, epoch: int) -> Path | None:
+        """Draws the grid of the model as it is, named by the number of epochs done.
 
         Returns:
             The picture's path; `None` in all processes but the first, which draws for all.
@@ -139,33 +131,32 @@ class SampleGrid(keras.callbacks.Callback):
         if not is_chief(getattr(self.model, "distribute_strategy", None)):
             return None
         classes, names = self.row_classes()
-        rows = self.images_per_class if classes is None else len(classes)
+        columns = self.images_per_class
+        rows = columns if classes is None else len(classes)
         images = self.model.generate(
-            rows * self.images_per_class,
-            labels=None if classes is None else classes.repeat(self.images_per_class),
+            rows * columns,
+            labels=None if classes is None else classes.repeat(columns),
             seed=self.seed,
             truncation=self.truncation,
         )
         path = self.directory / f"samples_epoch_{epoch:03d}.png"
-        grid = sample_grid(images, names, rows=rows, columns=self.images_per_class)
+        grid = sample_grid(images, names, rows=rows, columns=columns)
         save_image(path, grid)
         if self._log is not None:
             self._log.write("samples", grid, epoch)
         return path
 
-    def save_gif(self):
-        """Puts the grids that lie in the directory into `samples.gif`, in the order of epochs.
+    def save_gif(self) -> Path | None:
+        """Puts the grids of the directory into `samples.gif`, in the order of epochs.
 
         Returns:
-            The path, or `None` where this process has no grid. Grids of another size than the last
-            one, from a run with other settings, are skipped.
+            The path, or `None` where this process has no grid. Grids that differ from the last one
+            in size, from a run with other settings, are skipped.
         """
-        paths = {
-            int(path.stem.rpartition("_")[2]): path
-            for path in self.directory.glob("samples_epoch_*.png")
-            if path.stem.rpartition("_")[2].isdigit()
-        }
-        grids = [read_image(paths[epoch]) for epoch in sorted(paths)]
+        files = self.directory.glob("samples_epoch_*.png")
+        epochs = {x: x.stem.removeprefix("samples_epoch_") for x in files}
+        paths = [path for path, epoch in epochs.items() if epoch.isdigit()]
+        grids = [read_image(path) for path in sorted(paths, key=lambda x: int(epochs[x]))]
         grids = [grid for grid in grids if grid.shape == grids[-1].shape]
         path = self.directory / "samples.gif"
         if not grids or not is_chief(getattr(self.model, "distribute_strategy", None)):

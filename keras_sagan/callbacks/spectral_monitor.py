@@ -10,20 +10,19 @@ from keras_sagan.layers.spectral_norm import StaleNormWarning
 class SpectralMonitor(keras.callbacks.Callback):
     """Follows σ, the largest singular value, of every spectrally normalized kernel.
 
-    The layers divide by σ, so that it doesn't matter by itself; it drifts in a healthy run. A
-    jump from one look to the next is a sign of collapse. `SpectralMonitor.history` has every
-    kernel, ready for `plot_curves`. An epoch's figures get the largest of each network alone,
-    `sigma/generator` and `sigma/discriminator`: a network has dozens. Once per training a warning
-    names the layers that divide by a number more than 10 % off their σ.
+    The layers divide by σ, so its size doesn't matter. It drifts in a healthy run, and a sudden
+    jump is a sign of collapse. `SpectralMonitor.history` has every kernel, ready for
+    `plot_curves`. An epoch's metrics get only the largest σ of each network, `sigma/generator` and
+    `sigma/discriminator`. Once per training, a warning names the layers that divide by a number
+    more than 10 % off their σ.
 
     Args:
-        normalized_only: Boolean. `False` follows the kernels that aren't normalised too, which
-            takes an eigenvalue decomposition each. Defaults to `True`.
-        every_epochs: Integer. Look each time so many epochs are done, and after the last one.
-            Defaults to `1`.
+        normalized_only: Boolean. `False` also follows kernels that aren't normalized, which takes
+            an eigenvalue decomposition each. Defaults to `True`.
+        every_epochs: Integer. Epochs between measurements; the last has one too. Defaults to `1`.
 
     Raises:
-        ValueError: If `every_epochs` isn't a positive integer.
+        ValueError: If an argument is out of range.
 
     Example:
 
@@ -39,7 +38,7 @@ class SpectralMonitor(keras.callbacks.Callback):
       a collapse.
     """
 
-    def __init__(self, normalized_only=True, every_epochs=1):
+    def __init__(self, normalized_only: bool = True, every_epochs: int = 1):
         super().__init__()
         self.normalized_only = check_boolean("normalized_only", normalized_only)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1)
@@ -52,14 +51,13 @@ class SpectralMonitor(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if not is_due(epoch, self.every_epochs, self.params):
             return
-        largest = {}
+        logs, largest = {} if logs is None else logs, {}
         for name, sigma in self._spectral_norms().items():
             pairs = [pair for pair in self.history.get(f"sigma/{name}", []) if pair[0] <= epoch]
             self.history[f"sigma/{name}"] = [*pairs, (epoch + 1, sigma)]
-            network = name.split("/")[0]
+            network = f"sigma/{name.split('/')[0]}"
             largest[network] = max(largest.get(network, sigma), sigma)
-        if logs is not None:
-            logs.update({f"sigma/{network}": sigma for network, sigma in largest.items()})
+        logs.update(largest)
 
     def _spectral_norms(self):
         with warnings.catch_warnings(record=True) as caught:

@@ -6,25 +6,23 @@ import numpy as np
 from keras_sagan.callbacks.model_state import FiniteCheck
 from keras_sagan.checks import check_integer
 
-# A step computes the discriminator's loss before the generator's.
-ORDER = ("d_loss", "g_loss")
+ORDER = ("d_loss", "g_loss")  # In which a step computes them.
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
-    """Stops training at the step at which a loss or a weight is no longer finite.
+    """Stops training at the step at which a loss or a weight becomes NaN or infinite.
 
-    Keras's `TerminateOnNaN` looks only at `loss`, which a GAN hasn't got. This callback looks at
-    every logged figure and at every variable of the networks and the optimisers: a weight can be
-    NaN and no loss show it, as a ReLU may make 0 of a NaN. It warns with what went first, and
-    `fit` ends. `TrainingCheckpoint` never saves such a state, so that the newest checkpoint is
-    good.
+    Keras's `TerminateOnNaN` looks only at `loss`, which a GAN doesn't have. This callback checks
+    every logged metric and every variable of the networks and the optimizers: a ReLU may hide a
+    NaN weight from the losses. It warns with what became non-finite first, and `fit` ends.
+    `TrainingCheckpoint` never saves such a state, so the newest checkpoint is good.
 
-    Reading the figures waits for the step to end, as a progress bar does; a look at the variables
-    reads each of them once. With `steps_per_execution`, "a step" is one execution.
+    Reading the metrics waits for the step to end, as a progress bar does, and a check reads each
+    variable once. With `steps_per_execution`, "a step" is one execution.
 
     Args:
-        every_steps: Integer. A look at the variables each time so many steps are done; besides,
-            there is one at the end of an epoch and once a figure is bad. Defaults to `1`.
+        every_steps: Integer. Steps between checks of the variables. They are also checked at the
+            end of an epoch and when a metric isn't finite. Defaults to `1`.
 
     Raises:
         ValueError: If `every_steps` isn't a positive integer.
@@ -37,10 +35,10 @@ class StopOnNonFinite(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, every_steps=1):
+    def __init__(self, every_steps: int = 1):
         super().__init__()
         self.every_steps = check_integer("every_steps", every_steps, 1)
-        self.reason = None  # What the warning said, after training stopped.
+        self.reason = None  # The warning, after training was stopped.
 
     def on_train_begin(self, logs=None):
         self.reason = None
@@ -61,24 +59,21 @@ class StopOnNonFinite(keras.callbacks.Callback):
             self._look([])
 
     def _look(self, bad):
-        here = f"step {self._done} of epoch {self._epoch + 1}"
-        broken = self._check()
+        """Checks the variables, and stops training if one or a metric among `bad` isn't finite."""
+        here, broken = f"step {self._done} of epoch {self._epoch + 1}", self._check()
         if not bad and not broken:
             self._last_good = here
             return
         variables = f"the variable `{broken[0]}`" if broken else ""
         if len(broken) > 1:
             variables += f" and {len(broken) - 1} more"
-        if not bad:
-            reason = f"{variables} became NaN or infinite, while every loss was finite"
-        else:
+        if bad:
             first = next((name for name in ORDER if name in bad), bad[0])
             reason = f"`{first}` became NaN or infinite"
-            if broken:
-                reason += f", and so did {variables}"
-        good = (
-            f"All was finite at {self._last_good}." if self._last_good else "It was at the start."
-        )
-        self.reason = f"Training stopped at {here}: {reason}. {good}"
+            reason += f", and so did {variables}" if broken else ""
+        else:
+            reason = f"{variables} became NaN or infinite, while every loss was finite"
+        good = f"All was finite at {self._last_good}" if self._last_good else "It was at the start"
+        self.reason = f"Training stopped at {here}: {reason}. {good}."
         self.model.stop_training = True
         warnings.warn(self.reason, RuntimeWarning, stacklevel=2)

@@ -1,4 +1,4 @@
-"""The commands; each is a few calls of the package's functions."""
+"""The commands, which call the package's functions."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ from keras_sagan.sources import extractor_for, open_source
 from keras_sagan.visualization.classes import names_of
 from keras_sagan.visualization.query_points import check_images_count, check_points_count
 
-MAX_COLUMNS = 100  # A wider picture takes minutes, and few programs show it.
+MAX_COLUMNS = 100  # A wider picture takes minutes, and few programs can show it.
 
 
 def run(log, settings):
@@ -36,18 +36,18 @@ def sample(log, settings):
     check_integer("columns", columns, 1, MAX_COLUMNS, expected=f"at most {MAX_COLUMNS}")
     model, known = load_run(settings["run"])
     path = Path(settings["output"] or beside(settings["run"]) / f"{kind}.png")
-    names = known.get("class_names")
+    names, num_classes = known.get("class_names"), model.num_classes
     labels, ends = (class_ids(settings[x], names) for x in ("classes", "to_classes"))
-    if kind == "classes" and model.num_classes is None:
+    if kind == "classes" and num_classes is None:
         raise ValueError("`--kind classes` needs a model with classes. Received: a model without")
     if ends is not None and kind != "classes":
-        raise ValueError("--to-classes goes with --kind classes alone.")
+        raise ValueError("--to-classes needs --kind classes.")
     common = {"seed": settings["seed"], "truncation": settings["truncation"]}
-    if labels is None and model.num_classes is not None and kind != "truncation":
-        count = min(10, model.num_classes)
-        labels = [row * model.num_classes // count for row in range(count)]
+    if labels is None and num_classes is not None and kind != "truncation":
+        count = min(10, num_classes)
+        labels = [row * num_classes // count for row in range(count)]
     rows = 8 if labels is None else len(labels)
-    if kind == "truncation":  # Classes stand in columns there.
+    if kind == "truncation":  # The classes are in columns.
         if settings["truncation"] is not None:
             raise ValueError("--kind truncation shows several: it doesn't go with --truncation.")
         if labels is not None and rows > columns:
@@ -58,19 +58,18 @@ def sample(log, settings):
     elif kind == "grid":
         ids = None if labels is None else np.repeat(labels, columns)
         images = model.generate(rows * columns, ids, **common)
-        shown = None if labels is None else names_of(labels, names, model.num_classes)
+        shown = None if labels is None else names_of(labels, names, num_classes)
         draw.save_image(path, draw.sample_grid(images, shown, rows=rows, columns=columns))
     else:
         if kind == "classes" and ends is None:
             ends = [*labels[1:], labels[0]]
-        draw.draw_interpolation(
-            model, path, rows, columns, labels, ends, class_names=names, **common
-        )
+        common["class_names"] = names
+        draw.draw_interpolation(model, path, rows, columns, labels, ends, **common)
     log.say(path)
 
 
 def class_ids(classes, names):
-    """Returns the numbers of classes that are given by name or by number; `None` for `None`."""
+    """Returns the numbers of classes given by name or number; `None` for `None`."""
     ids = {name: number for number, name in enumerate(names or ())}
     for word in classes or ():
         if word not in ids and not word.lstrip("-").isdecimal():
@@ -94,11 +93,10 @@ def attention(log, settings):
         name = "attention_discriminator"
         paths = draw.draw_attention(model, output, images, labels, name=name, **common)
     elif settings["images"] or settings["dataset"]:
-        raise ValueError("--images and --dataset go with --discriminator: G makes its own images.")
+        raise ValueError("--images and --dataset need --discriminator: G makes its own images.")
     else:
-        paths = draw.draw_attention(
-            model, output, num_images=count, seed=settings["seed"], **common
-        )
+        common |= {"num_images": count, "seed": settings["seed"]}
+        paths = draw.draw_attention(model, output, **common)
     for path in paths.values():
         log.say(path)
 
@@ -115,7 +113,7 @@ def evaluate(log, settings):
     if run is None:
         for option in ("raw_weights", "standing_passes", "truncation"):
             if settings[option]:
-                raise ValueError(f"--{option.replace('_', '-')} goes with a run alone.")
+                raise ValueError(f"--{option.replace('_', '-')} needs a run.")
         images = metrics.FolderImages(generated, batch_size)
         shape, known, num_classes = read_image(images.paths[0]).shape, {}, None
         measure, count = metrics.evaluate_images, settings["num_images"] or images.num_images
@@ -130,7 +128,7 @@ def evaluate(log, settings):
         what = {name: settings[name] for name in ("labels", "standing_passes", "truncation")}
         what |= {"model": model, "num_images": count, "use_ema": not settings["raw_weights"]}
     if path and path.is_dir():
-        raise ValueError(f"--output must be a file, and not a folder. Received: {path}")
+        raise ValueError(f"--output must be a file, not a folder. Received: {path}")
     reference = settings["reference"]
     if reference is None:
         source = open_source(settings, shape[0], 1, trained_on=known.get("data"))
@@ -138,7 +136,7 @@ def evaluate(log, settings):
         reference = (images, labels) if labels is not None and num_classes else images
         common |= {"dataset": source.name, "split": f"{len(images)} images, {source.chosen}"}
     elif settings["images"] or settings["dataset"]:
-        raise ValueError("--reference stands in place of --images and --dataset.")
+        raise ValueError("--reference can't be combined with --images or --dataset.")
     elif not reference.endswith(".npz"):
         reference = metrics.FolderImages(reference, batch_size)
         common["dataset"] = reference.folder.name
@@ -157,16 +155,16 @@ def export(log, settings):
     output = settings["output"] or beside(settings["run"]) / "export"
     files = models.export_generator(model, output, settings["formats"], seed=settings["seed"])
     for name, (path, difference) in files.items():
-        log.say(f"{name}: {path}, largest difference of a pixel {difference:.1e}")
+        log.say(f"{name}: {path}, largest pixel difference {difference:.1e}")
 
 
 def beside(run):
-    """The folder that the results of a run go to."""
+    """Returns the folder of a run's results."""
     return Path(run) if os.path.isdir(run) else Path(run).parent
 
 
 def load_run(path, is_any=False):
-    """Returns the model of a folder or a `.keras` file, and what `run.json` beside it says."""
+    """Returns the model of a folder or a `.keras` file, and the content of `run.json` beside it."""
     path = Path(path) / "model.keras" if os.path.isdir(path) else Path(path)
     if not path.exists():
         raise ValueError(f"There is no model at {path}; `keras-sagan train` makes one.")
@@ -175,16 +173,16 @@ def load_run(path, is_any=False):
         model = keras.saving.load_model(path)
     except (MemoryError, PermissionError):
         raise
-    except Exception as error:  # Each kind of damage has an error class of its own.
+    except Exception as error:  # Each kind of damage raises its own class.
         reason = (
             "it is damaged, or Keras didn't save it. Copy it again, or remove it and give the "
             "run's `keras-sagan train` command again, which writes it from the newest checkpoint. "
             f"({type(error).__name__}: {error})"
         )
-        if isinstance(error, TypeError):  # A class that this process doesn't know.
+        if isinstance(error, TypeError):  # This process doesn't know one of its classes.
             reason = str(error).rpartition("Exception encountered: ")[2].partition("\n")[0]
-            reason += " A model with classes of its own is loaded in a script that imports them."
+            reason += " Load a model with custom classes in a script that imports them."
         raise ValueError(f"{path} can't be loaded: {reason}") from error
     if not (is_any or isinstance(model, models.SAGAN)):
-        raise ValueError(f"{path} holds a {type(model).__name__}, and not a SAGAN.")
+        raise ValueError(f"{path} must hold a SAGAN. Received: a {type(model).__name__}")
     return model, known

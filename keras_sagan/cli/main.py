@@ -1,6 +1,6 @@
-"""The parser of all commands, and what becomes of their errors.
+"""The parser of all commands, and the handling of their errors.
 
-Keras is imported after the options are read: `--help` is quick, and `--backend` comes in time.
+Keras is imported after the options are read, so that `--help` is quick and `--backend` can choose.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from keras_sagan import options, quiet
 from keras_sagan.log import Log
 from keras_sagan.version import __version__
 
-EPILOG = """A round on the images that ship with the package:
+EPILOG = """Example with the images that ship with the package:
 
   keras-sagan train --output runs/first
   keras-sagan sample runs/first
@@ -33,11 +33,11 @@ COMMANDS = {
 }
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     """Runs a command.
 
-    Whatever goes wrong is said in one line, which names a log with the traceback. The log is
-    `keras_sagan.log` in the folder of the run, or without a run a file in the temporary folder.
+    An error is reported in one line, which names a log with the traceback: `keras_sagan.log` in
+    the folder of the run, or without a run a file in the temporary folder.
 
     Args:
         arguments: List of strings. Defaults to `None`: those of the process.
@@ -74,7 +74,7 @@ def build_parser(config=None):
     """Returns the parser of all commands, with the options of a config as defaults of `train`."""
     parser = argparse.ArgumentParser(
         prog="keras-sagan",
-        description="Trains Self-Attention GANs, and looks at what they learned.",
+        description="Trains Self-Attention GANs, and shows and measures what they learned.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -100,7 +100,7 @@ def fill(parser, name):
 
 
 def select_backend(name):
-    """Imports Keras on a backend, or raises where it isn't installed or Keras runs on another."""
+    """Imports Keras on a backend, or raises if it isn't installed or Keras runs on another."""
     if name is not None and "keras" not in sys.modules:
         if importlib.util.find_spec(name) is None:
             raise ImportError(f"--backend {name} needs a package. Run: pip install {name}")

@@ -53,7 +53,7 @@ def looks(stub_gan):
         (
             {"real_logits": 0.011, "fake_logits": 0.0},
             {"real_logits": 0.009, "fake_logits": 0.0},
-            "logits .* are alike, 0.009 and 0 in the mean",
+            "mean logits .* are alike, 0.009 and 0",
         ),
         ({"sigma": 1.99}, {"sigma": 4.1}, "σ of generator/a grew 2.1 times, to 4.1"),
         ({}, {"diversity": np.nan}, "differ by nan"),

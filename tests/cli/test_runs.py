@@ -138,7 +138,7 @@ def test_a_run_among_the_files_of_a_user(tmp_path, train, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(np, "savez", full)
         code, lines = train(3)
-    assert code == 1 and "The checkpoint of step 2 is complete; run the same again" in lines[-1]
+    assert code == 1 and "checkpoint of step 2 is complete; run the same command" in lines[-1]
     assert not (checkpoints / "step-3").exists() and not (checkpoints / "step-3.new").exists()
 
     state = checkpoints / "step-2" / "state.npz"
