@@ -23,7 +23,7 @@ class Log:
     to a file in the temporary folder.
     """
 
-    def __init__(self, arguments: list[str]):
+    def __init__(self, arguments):
         self.folder, self._lines, self._path = None, [], None
         self.write(f"{shlex.join(arguments)}\n{platform.platform()}")
 

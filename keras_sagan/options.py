@@ -30,7 +30,7 @@ class Option(NamedTuple):
     kind: Kind
     help: str
     default: object = None
-    choices: tuple | None = None
+    choices: tuple | list | None = None
     nargs: str | None = None
 
     def check(self, name, value):

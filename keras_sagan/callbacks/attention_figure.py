@@ -76,7 +76,7 @@ class AttentionFigure(keras.callbacks.Callback):
         self.real_images, self.real_labels = real_images, real_labels
         self.query_points = query_points
         self._epochs_done = 0
-        self._epochs_drawn = None
+        self._epochs_drawn: int | None = None
 
     def on_train_begin(self, logs=None):
         self._epochs_drawn = None

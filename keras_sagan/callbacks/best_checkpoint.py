@@ -17,7 +17,7 @@ class BestCheckpoint:
     The arguments are those of `TrainingCheckpoint`.
     """
 
-    def __init__(self, directory: str, monitor: str, mode: str):
+    def __init__(self, directory, monitor, mode):
         mode = check_choice("mode", mode, ("auto", "min", "max"))
         self.monitor = check_string("monitor", monitor)
         if mode == "auto":

@@ -82,7 +82,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         has_best = monitor is not None or mode != "auto"
         self._best = BestCheckpoint(self.directory, monitor, mode) if has_best else None
         self._writer = concurrent.futures.ThreadPoolExecutor(1)  # A process waits for its end.
-        self._writing = self._saved_step = None  # What the writer does, and what was saved.
+        self._writing = None  # What the writer does.
+        self._saved_step: int | None = None
         self._state = "new"  # Then "restored" by `restore_latest`, and "training" by `fit`.
         self._manifest = self._model = None  # What was restored, and into which model.
         self._step = self._epoch = self._epoch_start = 0

@@ -196,5 +196,5 @@ def digest_of(manifest: dict) -> str:
     return sha256(json.dumps(manifest, sort_keys=True).encode())
 
 
-def sha256(data: bytes) -> str:
+def sha256(data) -> str:
     return hashlib.sha256(data).hexdigest()

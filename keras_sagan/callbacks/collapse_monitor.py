@@ -147,13 +147,13 @@ class CollapseMonitor(keras.callbacks.Callback):
             signs.append(
                 f"samples of a class differ by {diversity:.3g}, where it was {self._highest:.3g}"
             )
-        shares = [logs.get(f"{side}_in_margin") for side in ("real", "fake")]
+        shares: list = [logs.get(f"{side}_in_margin") for side in ("real", "fake")]
         if None not in shares and max(shares) < self.margin_share and not is_first:
             signs.append(
                 f"{100 * shares[0]:.1f} % of real and {100 * shares[1]:.1f} % of generated images "
                 "are inside the hinge margin"
             )
-        logits = [logs.get(f"{side}_logits") for side in ("real", "fake")]
+        logits: list = [logs.get(f"{side}_logits") for side in ("real", "fake")]
         if None not in logits and abs(logits[0] - logits[1]) < self.logit_gap and not is_first:
             signs.append(
                 "the mean logits of real and of generated images are alike, "
@@ -163,7 +163,7 @@ class CollapseMonitor(keras.callbacks.Callback):
         grown = {
             x: sigma / self._sigmas[x] for x, sigma in sigmas.items() if self._sigmas.get(x, 0) > 0
         }
-        name = max(grown, key=grown.get, default=None)
+        name = max(grown, key=grown.__getitem__, default=None)
         if name is not None and not grown[name] <= self.sigma_factor:
             signs.append(f"σ of {name} grew {grown[name]:.2g} times, to {sigmas[name]:.3g}")
         self._sigmas = sigmas

@@ -12,7 +12,8 @@ STATE, MANIFEST = "state.npz", "manifest.json"
 class LocalFiles:
     """Folders and files of this machine."""
 
-    open, remove, remove_folder = map(staticmethod, (open, os.remove, os.rmdir))
+    open, remove = staticmethod(open), staticmethod(os.remove)
+    remove_folder = staticmethod(os.rmdir)
     make = staticmethod(functools.partial(os.makedirs, exist_ok=True))
 
     def names(self, folder):

@@ -306,7 +306,7 @@ class Evaluation:
         progress = Progress(title, num_images, self.verbose)
         if self.extraction is not None:
             self.extraction.subject = title[0].lower() + title[1:]
-        done, shape = 0, None
+        done, shape = 0, ()
         for images, labels in batches:
             self.update(images, labels, False, done)
             done, shape = done + len(images), images.shape[1:]

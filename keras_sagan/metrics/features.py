@@ -229,7 +229,7 @@ class FeatureMetric(keras.metrics.Metric):
     output = "features"  # of the extractor
     keeps = dict.fromkeys(SIDES, "samples")
     least = 2  # images of each side
-    settings = ()  # the arguments of a subclass, which are attributes too
+    settings: tuple[str, ...] = ()  # the arguments of a subclass, which are attributes too
 
     def __init__(self, feature_extractor, value_range=None, name=None, batch_size=64):
         super().__init__(name=check_string("name", name, optional=True))

@@ -16,7 +16,7 @@ _ALLOWED = 1e-5  # bound on the relative error above which singular values are t
 class Moments(NamedTuple):
     """Sufficient statistics of a set of feature vectors, mergeable without loss."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # It hides the method of tuples.
     """The number of samples."""
     mean: np.ndarray
     """Float64 array of shape (dim,)."""

@@ -111,7 +111,7 @@ class FrechetInceptionDistanceInfinity(FrechetInceptionDistance):
         self.seed = check_integer("seed", seed, 0)
 
     @property
-    def definition(self) -> str:
+    def definition(self) -> str:  # type: ignore[override]
         return (
             f"Frechet distance, line in 1/N through {self.num_points} subsets of seed {self.seed} "
             "from a tenth of the generated images to all, at 1/N = 0"

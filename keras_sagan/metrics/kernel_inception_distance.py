@@ -135,8 +135,8 @@ class KernelInceptionDistance(FeatureMetric):
         which `notes` explains.
         """
         self._check_counts()
-        sides = [shuffled(self._samples(side), self.shuffle_seed) for side in self._state]
-        distance, error = kernel_distance(*sides, self.max_block_size, self._progress())
+        real, fake = (shuffled(self._samples(x), self.shuffle_seed) for x in self._state)
+        distance, error = kernel_distance(real, fake, self.max_block_size, self._progress())
         return {
             self.name: distance,
             f"{self.name}_std_error": error,

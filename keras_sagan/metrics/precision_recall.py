@@ -222,7 +222,7 @@ class PrecisionRecall(FeatureMetric):
     """
 
     _direction = "up"
-    kind = ("precision", "recall")
+    kind: tuple[str, ...] = ("precision", "recall")
     settings = ("nearest_k",)
 
     def __init__(
@@ -248,8 +248,8 @@ class PrecisionRecall(FeatureMetric):
         self._check_counts()
         for note in self.notes():
             warnings.warn(note, stacklevel=2)
-        sides = [self._samples(side) for side in self._state]
-        scores = manifold_scores(*sides, self.nearest_k, self._progress())
+        real, generated = (self._samples(side) for side in self._state)
+        scores = manifold_scores(real, generated, self.nearest_k, self._progress())
         return {self._prefix + name: getattr(scores, name) for name in self.kind}
 
     def notes(self) -> list[str]:

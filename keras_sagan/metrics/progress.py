@@ -16,7 +16,7 @@ class Progress:
 
     patience = 10.0  # seconds
 
-    def __init__(self, title: str, total: int | None = None, verbose: bool = True):
+    def __init__(self, title, total=None, verbose=True):
         self._total, self._title, self._is_shown = total, title, verbose
         self._started, self._first, self._bar = time.monotonic(), None, None
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -63,7 +64,7 @@ class ReferenceStatistics:
         self,
         moments: Moments,
         info: dict,
-        halves: tuple[Moments, Moments] | None = None,
+        halves: Sequence[Moments] | None = None,
         arrays: dict[str, np.ndarray] | None = None,
     ):
         self.moments, self.info, self.halves = moments, dict(info), halves
@@ -105,11 +106,12 @@ class ReferenceStatistics:
             images = first_images(images, num_reference, extraction.batch_size, "num_reference")
         check_ends(images, "images")
         progress = progress or Progress("Reference images", length_of(images))
-        digest, halves, count, shape = hashlib.sha256(), [None, None], 0, None
+        digest, count, shape = hashlib.sha256(), 0, ()
+        halves: list = [None, None]
         parts = {name: [] for name in ARRAYS}
         for batch, labels in batches_of(images, extraction.batch_size):
             found = extraction(batch, names, count)
-            if shape not in (None, batch.shape[1:]):
+            if shape not in ((), batch.shape[1:]):
                 raise ValueError(
                     f"`images` must have one shape; those before had {shape}. Received: images of "
                     f"shape {batch.shape[1:]} from number {count} on"
@@ -165,7 +167,7 @@ class ReferenceStatistics:
                 {**self.info, "num_images": moments.count},
                 arrays={name: value[half::2] for name, value in self.arrays.items()},
             )
-            for half, moments in enumerate(self.halves)
+            for half, moments in enumerate(self.halves)  # type: ignore[arg-type]  # May be None.
         ]
 
     def check_extractor(self, feature_extractor: Callable, source: str):
@@ -181,7 +183,7 @@ class ReferenceStatistics:
         """Writes a `.npz` file, completely or not at all: `mu`, `sigma` and all else."""
         path = _npz_path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {
+        arrays: dict = {
             "mu": self.moments.mean,
             "sigma": covariance(self.moments),
             "info": np.array(json.dumps(self.info)),
@@ -193,7 +195,7 @@ class ReferenceStatistics:
 
     @classmethod
     def load(
-        cls, path: str | pathlib.Path, feature_extractor: Callable | None = None
+        cls, path: str | os.PathLike, feature_extractor: Callable | None = None
     ) -> "ReferenceStatistics":
         """Reads a file of this package, or `mu` and `sigma` of another project's.
 

@@ -1,5 +1,7 @@
 """The base class of the extractors."""
 
+from collections.abc import Callable
+
 import keras
 
 
@@ -9,7 +11,8 @@ class Extractor:
     A subclass implements `named_outputs` and lists its arguments, which are attributes too.
     """
 
-    arguments = ()
+    arguments: tuple[str, ...] = ()
+    named_outputs: Callable[..., dict]
 
     def __call__(self, images: keras.KerasTensor) -> keras.KerasTensor:
         return self.named_outputs(images)["features"]

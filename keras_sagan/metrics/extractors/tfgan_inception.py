@@ -110,7 +110,7 @@ class TFGANInception(Extractor):
             return False
         return True
 
-    def __call__(self, images: keras.KerasTensor) -> "tf.Tensor":
+    def __call__(self, images: keras.KerasTensor) -> keras.KerasTensor:
         return self._named(images, {"features": self.output})["features"]
 
     def named_outputs(self, images: keras.KerasTensor) -> dict:
