@@ -10,13 +10,14 @@ import warnings
 
 import keras
 from keras import ops
+from keras.optimizers import Optimizer
 
 LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
 NAMES = ("g_optimizer", "d_optimizer")
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
-class GANOptimizer(keras.optimizers.Optimizer):
+class GANOptimizer(Optimizer):
     """The optimizers of both networks as one: `model.optimizer` of a `SAGAN`.
 
     It lets Keras's callbacks act on both networks. Its `learning_rate` is the generator's. Setting
@@ -42,12 +43,7 @@ class GANOptimizer(keras.optimizers.Optimizer):
     0.0040
     """
 
-    def __init__(
-        self,
-        g_optimizer: keras.optimizers.Optimizer,
-        d_optimizer: keras.optimizers.Optimizer,
-        name: str = "gan_optimizer",
-    ):
+    def __init__(self, g_optimizer: Optimizer, d_optimizer: Optimizer, name: str = "gan_optimizer"):
         super().__init__(learning_rate=0.0, name=name)
         self.g_optimizer = g_optimizer
         self.d_optimizer = d_optimizer
