@@ -217,10 +217,9 @@ def update_average(gan, is_updated=True):
     steps = ops.cast(gan.steps.value, "float32")
     ramp = ops.power(0.5, 1.0 / (RAMP_UP * ops.maximum(steps, 1e-3)))
     momentum = ops.where(steps < gan.ema_start, 0.0, ops.minimum(gan.ema_momentum, ramp))
-    momenta = {
-        key: matching_momentum(momentum, ramped_momentum(own, gan.steps.value))
-        for key, own in moving_statistics(gan.generator, ConditionalBatchNorm).items()
-    }
+    statistics = moving_statistics(gan.generator, ConditionalBatchNorm)
+    inner = {key: ramped_momentum(own, gan.steps.value) for key, own in statistics.items()}
+    momenta = {key: matching_momentum(momentum, own) for key, own in inner.items()}
     for mean, variable in zip(average.variables, gan.generator.variables):
         value = variable.value
         if keras.backend.is_float_dtype(variable.dtype):
