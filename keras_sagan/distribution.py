@@ -1,4 +1,4 @@
-"""Strategies of TensorFlow's and distributions of JAX's by name, for one process or several."""
+"""Strategies of TensorFlow and distributions of JAX by name, for one process or several."""
 
 import atexit
 import contextlib
@@ -7,6 +7,7 @@ import os
 import random
 import re
 import sys
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -18,32 +19,36 @@ STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
 """The names that `make_strategy` takes."""
 _TPU_PATIENCE = 60.0  # Seconds to wait for a TPU's address to answer.
 _EXIT_PATIENCE = 60.0  # Seconds that a worker that has ended waits for the others.
-# Seconds after which JAX takes a silent process for dead (its default is 100), and that it has a
-# process that is done wait for the others (its default is 300: the first one may write for longer).
+# Seconds after which JAX takes a silent process for dead (its default is 100), and that a process
+# that has ended waits for the others (its default is 300: the first one may write for longer).
 _JAX_PATIENCE = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 3600}
-# Arguments of JAX's, and the ends of the environment variables that Keras has for them.
+# Arguments of `jax.distributed.initialize`, and Keras's environment variables for them.
 _PROCESSES = {
-    "coordinator_address": "JOB_ADDRESSES",
-    "num_processes": "NUM_PROCESSES",
-    "process_id": "PROCESS_ID",
+    "coordinator_address": "KERAS_DISTRIBUTION_JOB_ADDRESSES",
+    "num_processes": "KERAS_DISTRIBUTION_NUM_PROCESSES",
+    "process_id": "KERAS_DISTRIBUTION_PROCESS_ID",
 }
+_TF_CONFIG = (
+    'TF_CONFIG must be JSON like {"cluster": {"worker": ["host:port", …]}, '
+    '"task": {"type": "worker", "index": 0}}, with ports from 1 to 65535'
+)
 
 
-def make_strategy(name="auto", devices=None, tpu=None):
-    """Makes what a model is built and trained under: by default on all devices that there are.
+def make_strategy(name: str = "auto", devices: Sequence[str] | None = None, tpu: str | None = None):
+    """Makes what a model is built and trained under: by default, on all devices.
 
     Build the networks and the model, and compile it, inside `with strategy.scope():`, then call
-    `fit` as ever. With several processes, call it before the backend computes anything.
+    `fit` as usual. With several processes, call this before the backend computes anything.
 
     TensorFlow takes its processes from the environment variable `TF_CONFIG`. JAX takes them from
-    those of `keras.distribution.initialize`, and finds them by itself in Slurm and on TPUs; there
-    the distribution is set for the whole program, the seeds of all processes become equal, and a
-    process that dies is noticed after half a minute. PyTorch trains on one device.
+    the variables of `keras.distribution.initialize`, or from Slurm and TPUs. It sets the
+    distribution for the whole program, gives all processes the same seed, and notices a process
+    that dies after half a minute. PyTorch trains on one device.
 
     Args:
         name: `"none"` for one device; `"mirrored"` for the devices of this machine (or
             `devices`); `"multi_worker"` for several processes; `"tpu"` for TensorFlow's
-            `TPUStrategy`, as JAX needs no name for a TPU; or `"auto"`: a TPU where `tpu` is given,
+            `TPUStrategy` (JAX needs no name for a TPU); or `"auto"`: a TPU if `tpu` is given,
             else the processes that the environment names, else `devices` or all GPUs (on JAX, all
             devices). Defaults to `"auto"`.
         devices: List of device names for `"mirrored"`, such as `["GPU:0", "GPU:1"]` on TensorFlow
@@ -55,9 +60,9 @@ def make_strategy(name="auto", devices=None, tpu=None):
         `None` on PyTorch.
 
     Raises:
-        ValueError: For an unknown name, devices that aren't there, a TPU that can't be found or
+        ValueError: For an unknown name, devices that don't exist, a TPU that can't be found or
             doesn't answer within a minute, a malformed `TF_CONFIG`, `devices` or `tpu` for a
-            strategy that has no use for them, or a strategy that the backend doesn't have.
+            strategy that doesn't use them, or a strategy that the backend doesn't have.
         RuntimeError: If the processes can't be joined.
 
     Example:
@@ -70,12 +75,6 @@ def make_strategy(name="auto", devices=None, tpu=None):
     devices = check_list("devices", devices, optional=True)
     tpu = check_string("tpu", tpu, optional=True)
     backend = keras.backend.backend()
-    if backend == "jax" and (tpu is not None or name == "tpu"):
-        raise ValueError(
-            "`make_strategy` needs no name for a TPU on JAX, which finds all of its chips: call it "
-            f'without arguments, or with "multi_worker" on several hosts. Received: name={name!r}, '
-            f"tpu={tpu!r}"
-        )
     if backend == "torch":
         if name in ("auto", "none") and devices is None and tpu is None:
             return None
@@ -83,16 +82,17 @@ def make_strategy(name="auto", devices=None, tpu=None):
             "`make_strategy` is for TensorFlow and JAX: PyTorch trains on one device. "
             f"Received: name={name!r}, devices={devices}, tpu={tpu!r}"
         )
-    if name == "auto" and backend == "jax":
-        is_told = any(f"KERAS_DISTRIBUTION_{key}" in os.environ for key in _PROCESSES.values())
-        are_several = devices is None and (is_told or _jax().distributed.is_initialized())
-        name = "multi_worker" if are_several else "mirrored"
-    elif name == "auto":
-        name = _resolve(devices, tpu)
+    if backend == "jax" and (tpu is not None or name == "tpu"):
+        raise ValueError(
+            "`make_strategy` needs no name for a TPU on JAX, which finds all of its chips: call it "
+            f'without arguments, or with "multi_worker" on several hosts. Received: name={name!r}, '
+            f"tpu={tpu!r}"
+        )
+    name = _resolve(devices, tpu) if name == "auto" else name
     for argument, value, user in (("devices", devices, "mirrored"), ("tpu", tpu, "tpu")):
         if value is not None and name != user:
             raise ValueError(
-                f'`{argument}` must be None but for the strategy "{user}". '
+                f'`{argument}` must be None except for the strategy "{user}". '
                 f"Received: {argument}={value!r} for the strategy {name!r}"
             )
     if backend == "jax":
@@ -107,65 +107,22 @@ def make_strategy(name="auto", devices=None, tpu=None):
     return tf.distribute.get_strategy()
 
 
-def _jax_distribution(name, devices):
-    """Sets and returns the `DataParallel` of a name, after joining the processes if it asks so."""
-    if name == "multi_worker":
-        _join_processes()
-        found = None
-    else:
-        found = [f"{device.platform}:{device.id}" for device in _jax().local_devices()]
-        _check_devices(devices, [device.upper() for device in found])
-        found = found[:1] if name == "none" else found
-        found = found if devices is None else [device.lower() for device in devices]
-    distribution = keras.distribution.DataParallel(devices=found, auto_shard_dataset=False)
-    keras.distribution.set_distribution(distribution)
-    return distribution
-
-
-def _join_processes():
-    jax = _jax()
-    given = {key: os.environ.get(f"KERAS_DISTRIBUTION_{x}") for key, x in _PROCESSES.items()}
-    given = {key: text for key, text in given.items() if text is not None}
-    if not jax.distributed.is_initialized():
-        try:
-            parsed = {key: text.split(",")[0] for key, text in given.items()}  # The first address.
-            for key in given.keys() - {"coordinator_address"}:
-                parsed[key] = int(given[key])
-            jax.distributed.initialize(**parsed, **_JAX_PATIENCE)
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise RuntimeError(
-                "The processes can't be joined. Set KERAS_DISTRIBUTION_JOB_ADDRESSES to "
-                "host:port of the first, KERAS_DISTRIBUTION_NUM_PROCESSES and "
-                "KERAS_DISTRIBUTION_PROCESS_ID, and call make_strategy before JAX computes "
-                f"anything. Received: {given}, for which JAX says: {error}"
-            ) from error
-        atexit.register(_leave)
-    # All begin with the weights, and draw the seeds, of the first.
-    seed = _multihost().broadcast_one_to_all(np.uint32(random.getrandbits(32)))
-    keras.utils.set_random_seed(int(seed))
-
-
-def _leave():
-    """Ends the process at once if an error ends it: JAX would wait for those that wait for it."""
-    if hasattr(sys, "last_type"):
-        sys.stdout.flush(), sys.stderr.flush()
-        os._exit(1)
-
-
-def _jax():
-    import jax  # On other backends it needn't be installed.
-
-    return jax
-
-
-def _multihost():
-    from jax.experimental import multihost_utils
-
-    return multihost_utils
+def _resolve(devices, tpu):
+    """The name that `"auto"` stands for."""
+    if _is_jax():
+        is_told = any(variable in os.environ for variable in _PROCESSES.values())
+        are_several = devices is None and (is_told or _jax().distributed.is_initialized())
+        return "multi_worker" if are_several else "mirrored"
+    if tpu is not None:
+        return "tpu"
+    if os.environ.get("TF_CONFIG") and check_tf_config(os.environ["TF_CONFIG"]) > 1:
+        return "multi_worker"
+    are_several = devices is not None or len(tf.config.list_logical_devices("GPU")) > 1
+    return "mirrored" if are_several else "none"
 
 
 def _check_devices(devices, found):
-    """Raises for devices that aren't there, which TensorFlow would replace in silence."""
+    """Raises for devices that don't exist, which TensorFlow would replace silently."""
     if devices is None:
         return
     names = [_plain(name) for name in devices if isinstance(name, str)]
@@ -182,13 +139,66 @@ def _plain(name):
     return name.upper().rpartition("/")[2].removeprefix("DEVICE:")
 
 
-def _resolve(devices, tpu):
-    if tpu is not None:
-        return "tpu"
-    if os.environ.get("TF_CONFIG") and check_tf_config(os.environ["TF_CONFIG"]) > 1:
-        return "multi_worker"
-    are_several = devices is not None or len(tf.config.list_logical_devices("GPU")) > 1
-    return "mirrored" if are_several else "none"
+# JAX
+
+
+def _is_jax():
+    return keras.backend.backend() == "jax"
+
+
+def _jax():
+    import jax  # On other backends it needn't be installed.
+    import jax.experimental.multihost_utils
+
+    return jax
+
+
+def _jax_distribution(name, devices):
+    """Sets and returns a `DataParallel`, after joining the processes for `"multi_worker"`."""
+    used = None
+    if name == "multi_worker":
+        _join_processes()
+    else:
+        found = [f"{device.platform}:{device.id}" for device in _jax().local_devices()]
+        _check_devices(devices, [device.upper() for device in found])
+        used = [device.lower() for device in devices or (found[:1] if name == "none" else found)]
+    distribution = keras.distribution.DataParallel(devices=used, auto_shard_dataset=False)
+    keras.distribution.set_distribution(distribution)
+    return distribution
+
+
+def _join_processes():
+    given = {key: os.environ[x] for key, x in _PROCESSES.items() if x in os.environ}
+    if not _jax().distributed.is_initialized():
+        try:
+            parsed = {key: text.split(",")[0] for key, text in given.items()}  # The first address.
+            for key in given.keys() - {"coordinator_address"}:
+                parsed[key] = int(given[key])
+            _jax().distributed.initialize(**parsed, **_JAX_PATIENCE)
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise RuntimeError(
+                "The processes can't be joined. Set KERAS_DISTRIBUTION_JOB_ADDRESSES to "
+                "host:port of the first, KERAS_DISTRIBUTION_NUM_PROCESSES and "
+                "KERAS_DISTRIBUTION_PROCESS_ID, and call make_strategy before JAX computes "
+                f"anything. Received: {given}, for which JAX says: {error}"
+            ) from error
+        atexit.register(_leave)
+    # All start from the weights of the first, and draw its seeds.
+    keras.utils.set_random_seed(int(_broadcast(np.uint32(random.getrandbits(32)))))
+
+
+def _leave():
+    """Ends the process at once after an error: JAX would wait for the others, which wait too."""
+    if hasattr(sys, "last_type"):
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(1)
+
+
+def _broadcast(value):
+    return _jax().experimental.multihost_utils.broadcast_one_to_all(value)
+
+
+# TensorFlow
 
 
 def _tpu_strategy(tpu):
@@ -203,6 +213,19 @@ def _tpu_strategy(tpu):
             f"VM. Received: tpu={tpu!r}, for which TensorFlow says: {error}"
         ) from error
     return tf.distribute.TPUStrategy(resolver)
+
+
+def _wait_for_answers(cluster_spec):
+    """Raises if an address doesn't speak gRPC: TensorFlow would wait for it forever."""
+    import grpc  # It comes with TensorFlow, which uses it for TPUs.
+
+    jobs = cluster_spec.jobs
+    for address in [address for job in jobs for address in cluster_spec.job_tasks(job)]:
+        with grpc.insecure_channel(address) as channel:
+            try:
+                grpc.channel_ready_future(channel).result(timeout=_TPU_PATIENCE)
+            except grpc.FutureTimeoutError as error:
+                raise TimeoutError(f"no answer from {address} in {_TPU_PATIENCE:g} s") from error
 
 
 def _multi_worker_strategy(tf_config):
@@ -220,7 +243,7 @@ def _multi_worker_strategy(tf_config):
 
 
 def _meet(strategy):
-    """Waits for the other workers when the process ends, unless an error ends it.
+    """Waits for the other workers when the process ends, unless it ends by an error.
 
     TensorFlow reports a worker that ends some seconds before the others as crashed.
     """
@@ -235,21 +258,7 @@ def _meet(strategy):
         strategy.run(count_workers)
 
 
-def _wait_for_answers(cluster_spec):
-    """Raises if an address doesn't speak gRPC: TensorFlow would wait for it without end."""
-    import grpc  # Comes with TensorFlow, which speaks it with TPUs; nobody else needs it.
-
-    for address in [
-        address for job in cluster_spec.jobs for address in cluster_spec.job_tasks(job)
-    ]:
-        with grpc.insecure_channel(address) as channel:
-            try:
-                grpc.channel_ready_future(channel).result(timeout=_TPU_PATIENCE)
-            except grpc.FutureTimeoutError as error:
-                raise TimeoutError(f"no answer from {address} in {_TPU_PATIENCE:g} s") from error
-
-
-def check_tf_config(text):
+def check_tf_config(text: str) -> int:
     """Checks the value of the environment variable `TF_CONFIG`.
 
     Args:
@@ -260,49 +269,43 @@ def check_tf_config(text):
         Integer, the number of workers (a chief counts as one).
 
     Raises:
-        ValueError: If it is missing, is not JSON, names no worker, an address twice, or a task
-            that isn't one of the workers.
+        ValueError: If it is missing or isn't JSON, or if it names no worker, an address twice, or
+            a task that isn't one of the workers.
     """
-    expected = (
-        'TF_CONFIG must be JSON like {"cluster": {"worker": ["host:port", …]}, '
-        '"task": {"type": "worker", "index": 0}}, with ports from 1 to 65535'
-    )
+    cause = None
     try:
         config = json.loads(text)
         cluster, task = config["cluster"], config["task"]
-        index = int(task["index"])
+        index, jobs = int(task["index"]), list(cluster.values())
         chiefs, workers = cluster.get("chief", []), cluster.get("worker", [])
         hosts = [*chiefs, *workers]
-        own = cluster[task["type"]][index]
-        is_valid = all(isinstance(job, list) for job in cluster.values()) and len(chiefs) < 2
-        is_valid = is_valid and all(_is_address(x) for job in cluster.values() for x in job)
-        is_valid = is_valid and str(task["index"]) == str(index) and index >= 0
-        is_valid = is_valid and own in hosts and len(set(hosts)) == len(hosts)
-    except (
-        TypeError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-    ) as error:
-        raise ValueError(
-            f"{expected}. Received: TF_CONFIG={text!r} ({type(error).__name__}: {error})"
-        ) from error
+        is_valid = (
+            all(isinstance(job, list) for job in jobs)
+            and all(_is_address(host) for job in jobs for host in job)
+            and len(chiefs) < 2
+            and len(set(hosts)) == len(hosts)
+            and str(task["index"]) == str(index)
+            and index >= 0
+            and cluster[task["type"]][index] in hosts
+        )
+    except Exception as error:  # JSON may hold anything instead of these.
+        is_valid, cause = False, error
     if not is_valid:
-        raise ValueError(f"{expected}. Received: TF_CONFIG={text!r}")
+        why = f" ({type(cause).__name__}: {cause})" if cause else ""
+        raise ValueError(f"{_TF_CONFIG}. Received: TF_CONFIG={text!r}{why}") from cause
     return len(hosts)
 
 
 def _is_address(host):
-    """Whether a string is `host:port`."""
-    match = re.fullmatch(r"[^\s:]+:([0-9]{1,5})|\[[^\s\]]+\]:([0-9]{1,5})", host)
-    return match is not None and 1 <= int(match[1] or match[2]) <= 65535
+    match = re.fullmatch(r"(?:[^\s:]+|\[[^\s\]]+\]):([0-9]{1,5})", host)
+    return match is not None and 1 <= int(match[1]) <= 65535
+
+
+# Several processes
 
 
 def _has_workers(strategy):
-    """Whether there are several processes: on TensorFlow its strategy tells."""
-    if keras.backend.backend() == "jax":
+    if _is_jax():
         return _jax().process_count() > 1
     # Only TensorFlow's strategies have `extended`, and TensorFlow may not be installed.
     return hasattr(strategy, "extended") and isinstance(
@@ -310,15 +313,12 @@ def _has_workers(strategy):
     )
 
 
-def is_chief(strategy=None):
-    """Says whether this process is the only one, or the one that writes for all workers.
+def is_chief(strategy=None) -> bool:
+    """Whether this process is the only one, or the one that writes for all workers.
 
     Args:
-        strategy: A `tf.distribute.Strategy`. Anything else counts as one process on TensorFlow;
+        strategy: A `tf.distribute.Strategy`. On TensorFlow, anything else counts as one process;
             JAX knows its processes without it.
-
-    Returns:
-        Boolean.
 
     Example:
 
@@ -327,20 +327,20 @@ def is_chief(strategy=None):
     """
     if not _has_workers(strategy):
         return True
-    if keras.backend.backend() == "jax":
+    if _is_jax():
         return _jax().process_index() == 0
     resolver = strategy.cluster_resolver
-    if resolver.task_type in (None, "chief"):
-        return True
-    has_chief = "chief" in resolver.cluster_spec().jobs
-    return resolver.task_type == "worker" and resolver.task_id == 0 and not has_chief
+    if resolver.task_type == "worker":
+        return resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
+    return resolver.task_type in (None, "chief")
 
 
 def check_workers_agree(strategy, **values):
     """Raises unless all workers of a strategy have the same values.
 
-    Workers that do different things wait for each other without end, or train on in silence with
-    what the first one has. Every worker must call this at the same point; with one it is nothing.
+    Workers that do different things would wait for each other forever, or train silently with what
+    the first one has. Every worker must call this at the same point. With one worker it does
+    nothing.
 
     Args:
         strategy: As in `is_chief`.
@@ -348,6 +348,7 @@ def check_workers_agree(strategy, **values):
 
     Raises:
         ValueError: On every worker, with the first name whose values differ.
+        RuntimeError: If a worker ended or did something else.
 
     Example:
 
@@ -355,60 +356,51 @@ def check_workers_agree(strategy, **values):
     """
     if not _has_workers(strategy):
         return
-    texts = {name: json.dumps(value, default=str) for name, value in values.items()}
-    gather = _jax_gather if keras.backend.backend() == "jax" else _tensorflow_gather
+    text = json.dumps({name: json.dumps(value, default=str) for name, value in values.items()})
+    lost_worker = _jax().errors.JaxRuntimeError if _is_jax() else tf.errors.OpError
     try:
-        workers = [json.loads(text) for text in gather(strategy, json.dumps(texts) + "\n")]
-    except _lost_worker() as error:
+        workers = [json.loads(text) for text in _gather(strategy, text)]
+    except lost_worker as error:
         raise RuntimeError(
             "The workers must do the same, each in its process: start them with the same command. "
-            f"Received: a worker that did something else or ended, of which it is said: {error}"
+            f"Received: a worker that did something else or ended; the error says: {error}"
         ) from error
     for name in values:
-        said = [worker.get(name) for worker in workers]
-        if len(set(said)) > 1:
-            each = ", ".join(f"{value} on worker {i}" for i, value in enumerate(said))
+        found = [worker.get(name) for worker in workers]
+        if len(set(found)) > 1:
+            each = ", ".join(f"{value} on worker {i}" for i, value in enumerate(found))
             raise ValueError(
                 f"`{name}` must be the same on all workers: start them with the same command and "
                 f"the same files. Received: {name}={each}"
             )
 
 
-def _tensorflow_gather(strategy, text):
-    """The lines of all workers."""
-    # float32 as gradients are: what the workers' devices can exchange for sure.
-    own = np.frombuffer(text.encode(), "uint8").astype("float32")
+def _gather(strategy, text):
+    """The texts of all workers."""
+    own = np.frombuffer(text.encode(), "uint8")
+    if _is_jax():
+        gather = _jax().experimental.multihost_utils.process_allgather
+        longest = int(gather(np.int32(len(own))).max())
+        rows = gather(np.pad(own, (0, longest - len(own)), constant_values=ord(" ")))
+        return [row.tobytes().decode() for row in rows]
+    # float32 like gradients, which the workers' devices can surely exchange.
+    own = np.append(own, ord("\n")).astype("float32")
     parts = strategy.experimental_distribute_values_from_function(lambda _: tf.constant(own))
-    gathered = strategy.experimental_local_results(strategy.gather(parts, axis=0))[0].numpy()
-    replicas = gathered.astype("uint8").tobytes().decode().splitlines()
-    return replicas[:: strategy.num_replicas_in_sync // _count_workers(strategy)]
+    local = strategy.experimental_local_results(strategy.gather(parts, axis=0))
+    # Each replica of a worker has said the same.
+    return local[0].numpy().astype("uint8").tobytes().decode().splitlines()[:: len(local)]
 
 
-def _jax_gather(strategy, text):
-    gather, own = _multihost().process_allgather, text.encode()
-    longest = int(gather(np.int32(len(own))).max())
-    rows = gather(np.frombuffer(own.ljust(longest), "uint8"))
-    return [row.tobytes().decode() for row in rows]
+def chief_decides(strategy, decision: bool) -> bool:
+    """Returns the chief's decision on all workers.
 
-
-def _lost_worker():
-    """What the backend raises for it."""
-    is_jax = keras.backend.backend() == "jax"
-    return _jax().errors.JaxRuntimeError if is_jax else tf.errors.OpError
-
-
-def chief_decides(strategy, decision):
-    """Returns on all workers what the chief has decided.
-
-    Workers that compare figures of their own, which may differ in their last digits, would else do
-    different things. Every worker must call this at the same point; with one it is nothing.
+    Workers that decide by numbers of their own, which may differ in their last digits, could do
+    different things. Every worker must call this at the same point. With one worker it returns
+    `decision`.
 
     Args:
         strategy: As in `is_chief`.
         decision: Boolean, this worker's.
-
-    Returns:
-        Boolean.
 
     Example:
 
@@ -417,13 +409,8 @@ def chief_decides(strategy, decision):
     """
     if not _has_workers(strategy):
         return decision
-    if keras.backend.backend() == "jax":
-        return bool(_multihost().broadcast_one_to_all(np.bool_(decision)))
+    if _is_jax():
+        return bool(_broadcast(np.bool_(decision)))
     own = tf.constant([float(decision and is_chief(strategy))])
     parts = strategy.experimental_distribute_values_from_function(lambda _: own)
     return bool(strategy.reduce("SUM", parts, axis=None).numpy()[0])
-
-
-def _count_workers(strategy):
-    spec = strategy.cluster_resolver.cluster_spec()
-    return max(1, sum(spec.num_tasks(job) for job in spec.jobs if job in ("chief", "worker")))

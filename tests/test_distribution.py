@@ -49,7 +49,7 @@ def test_devices_that_are_not_there(devices):
 )
 def test_arguments_of_another_strategy(name, arguments):
     (argument,) = arguments
-    message = f"`{argument}` must be None but for .*Received: {argument}=.*strategy '{name}'"
+    message = f"`{argument}` must be None except for .*Received: {argument}=.*strategy '{name}'"
     with pytest.raises(ValueError, match=message):
         make_strategy(name, **arguments)
 

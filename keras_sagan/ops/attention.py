@@ -6,7 +6,7 @@ from keras import ops
 from keras_sagan.ops.resampling import of_any_batch
 
 
-def spatial_attention(query, key, value):
+def spatial_attention(query, key, value) -> tuple:
     """Attends from every query location to every key location.
 
     The scores are `softmax(query @ key.T)` over the keys, without the `1 / sqrt(channels)` scale
@@ -27,43 +27,23 @@ def spatial_attention(query, key, value):
     Reference:
         [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equations 1 and 2.
     """
-    scores = _scores(query, key)
-    return _weighted(scores, value), scores
+    dtype = _score_dtype(query)
+    logits = ops.matmul(ops.cast(query, dtype), _transposed(ops.cast(key, dtype)))
+    scores = ops.softmax(logits, axis=-1)
+    return ops.matmul(ops.cast(scores, value.dtype), value), scores
 
 
-def _block_gradients(query, key, value, upstream):
-    """Of query, key and value. What the outputs were made of is computed anew."""
-    scores = _scores(query, key)
-    dtype = scores.dtype
-    d_scores = ops.cast(ops.matmul(upstream, _transposed(value)), dtype)
-    # The sum over keys of scores * d_scores, of fewer numbers.
-    outputs = ops.cast(_weighted(scores, value), dtype)
-    mean = ops.sum(ops.cast(upstream, dtype) * outputs, axis=-1, keepdims=True)
-    d_logits = scores * (d_scores - mean)
-    return (
-        ops.matmul(d_logits, ops.cast(key, dtype)),
-        ops.matmul(_transposed(d_logits), ops.cast(query, dtype)),
-        ops.matmul(_transposed(ops.cast(scores, value.dtype)), upstream),
-    )
-
-
-def _weighted(scores, value):
-    return ops.matmul(ops.cast(scores, value.dtype), value)
-
-
-def chunked_spatial_attention(query, key, value, query_chunk_size, training=False):
+def chunked_spatial_attention(query, key, value, query_chunk_size: int, training: bool = False):
     """The outputs of `spatial_attention`, from a block of queries at a time.
 
-    Each block has its softmax over all keys, so that nothing is approximated. The scores of a
-    block are computed anew for the gradient: forward and backward pass keep
+    Each block has its softmax over all keys, so nothing is approximated. The scores of a block are
+    computed again for the gradient: forward and backward pass keep
     `O(queries + query_chunk_size * keys)` numbers for each image.
 
     Args:
-        query: Float tensor of shape `(batch, queries, key_channels)`. The number of queries need
-            not be a multiple of the block's, and may be unknown while a graph is made.
-        key: Float tensor of shape `(batch, keys, key_channels)`.
-        value: Float tensor of shape `(batch, keys, value_channels)`.
-        query_chunk_size: Positive integer, the queries of a block.
+        query, key, value: As in `spatial_attention`. The number of queries may be unknown while a
+            graph is made.
+        query_chunk_size: Positive integer, the queries of a block; it need not divide their number.
         training: Boolean, whether a batch of unknown size may turn out to be empty. Defaults to
             `False`.
 
@@ -73,8 +53,8 @@ def chunked_spatial_attention(query, key, value, query_chunk_size, training=Fals
     Reference:
         [Rabe and Staats, 2021](https://arxiv.org/abs/2112.05682).
     """
-    count = _ceil_div(ops.shape(query)[1], query_chunk_size)
-    size = _ceil_div(ops.shape(query)[1], count)  # Blocks of one size.
+    count = -(-ops.shape(query)[1] // query_chunk_size)
+    size = -(-ops.shape(query)[1] // count)  # Blocks of one size.
 
     def blocks(x):
         """`(batch, queries, channels)` to `(count, batch, size, channels)`, zeros at the end."""
@@ -95,7 +75,20 @@ def chunked_spatial_attention(query, key, value, query_chunk_size, training=Fals
         def gradient(*received, upstream=None):
             # TensorFlow and JAX give the outputs' gradient by position, torch by name.
             upstream = received[0] if upstream is None else upstream
-            return _chunked_gradients(query, key, value, upstream, count, blocks, join)
+            queries, upstreams = blocks(query), blocks(upstream)
+
+            def add_block(index, sums):
+                d_queries, d_key, d_value = sums
+                inputs = queries[index], key, value, upstreams[index]
+                block, d_key_here, d_value_here = _block_gradients(*inputs)
+                d_queries = ops.scatter_update(d_queries, [[index]], block[None])
+                d_value += ops.cast(d_value_here, d_value.dtype)
+                return d_queries, d_key + d_key_here, d_value
+
+            zeros = [ops.zeros(ops.shape(x), _score_dtype(query)) for x in (queries, key, value)]
+            d_queries, d_key, d_value = ops.fori_loop(0, count, add_block, tuple(zeros))
+            found = (join(d_queries, query), query), (d_key, key), (d_value, value)
+            return tuple(ops.cast(gradient, x.dtype) for gradient, x in found)
 
         # No tape keeps the blocks.
         fixed_key, fixed_value = ops.stop_gradient(key), ops.stop_gradient(value)
@@ -105,57 +98,28 @@ def chunked_spatial_attention(query, key, value, query_chunk_size, training=Fals
         )
         return join(outputs, query), gradient
 
-    def attend_image(inputs):
-        return attend(*(x[None] for x in inputs))[0]
-
     def attend_images(inputs):
         if isinstance(ops.shape(inputs[0])[0], int):
             return attend(*inputs)
-        return ops.map(attend_image, inputs)  # LiteRT has no loop over parts of unknown size.
+        # LiteRT has no loop over parts of unknown size.
+        return ops.map(lambda image: attend(*(x[None] for x in image))[0], inputs)
 
     return of_any_batch(attend_images, (query, key, value), training)
 
 
-def _chunked_gradients(query, key, value, upstream, count, blocks, join):
-    queries, upstreams = blocks(query), blocks(upstream)
-
-    def add_block(index, sums):
-        d_queries, d_key, d_value = sums
-        inputs = queries[index], key, value, upstreams[index]
-        block, d_key_here, d_value_here = _block_gradients(*inputs)
-        d_queries = ops.scatter_update(d_queries, [[index]], block[None])
-        d_value += ops.cast(d_value_here, d_value.dtype)
-        return d_queries, d_key + d_key_here, d_value
-
-    sum_dtype = _score_dtype(query)
-    zeros = tuple(ops.zeros(ops.shape(x), sum_dtype) for x in (queries, key, value))
-    d_queries, d_key, d_value = ops.fori_loop(0, count, add_block, zeros)
+def _block_gradients(query, key, value, upstream):
+    """The gradients of query, key and value; what the outputs were made of is computed again."""
+    outputs, scores = spatial_attention(query, key, value)
+    dtype = scores.dtype
+    d_scores = ops.cast(ops.matmul(upstream, _transposed(value)), dtype)
+    # The sum over keys of scores * d_scores, of fewer numbers.
+    mean = ops.sum(ops.cast(upstream, dtype) * ops.cast(outputs, dtype), axis=-1, keepdims=True)
+    d_logits = scores * (d_scores - mean)
     return (
-        ops.cast(join(d_queries, query), query.dtype),
-        ops.cast(d_key, key.dtype),
-        ops.cast(d_value, value.dtype),
+        ops.matmul(d_logits, ops.cast(key, dtype)),
+        ops.matmul(_transposed(d_logits), ops.cast(query, dtype)),
+        ops.matmul(_transposed(ops.cast(scores, value.dtype)), upstream),
     )
-
-
-def automatic_chunk_size(queries, keys):
-    """The block of queries that `query_chunk_size="auto"` stands for.
-
-    Args:
-        queries, keys: Integers, or `None` where they aren't known.
-
-    Returns:
-        Integer; `None` for the whole form, where the scores of an image have fewer than 2^24
-        numbers (64 MB), or where their size isn't known.
-    """
-    if queries is None or keys is None or queries * keys < 2**24:
-        return None
-    return max(1, 2**20 // keys)  # Scores of 4 MB per image.
-
-
-def _scores(query, key):
-    dtype = _score_dtype(query)
-    logits = ops.matmul(ops.cast(query, dtype), _transposed(ops.cast(key, dtype)))
-    return ops.softmax(logits, axis=-1)
 
 
 def _score_dtype(x):
@@ -166,21 +130,28 @@ def _transposed(x):
     return ops.transpose(x, (0, 2, 1))
 
 
-def _ceil_div(x, y):
-    return -(-x // y)
+def automatic_chunk_size(queries: int | None, keys: int | None) -> int | None:
+    """The block of queries that `query_chunk_size="auto"` stands for.
+
+    It is `None`, for all queries at once, where the scores of an image have fewer than 2^24 numbers
+    (64 MB), or where `queries` or `keys` aren't known.
+    """
+    if queries is None or keys is None or queries * keys < 2**24:
+        return None
+    return max(1, 2**20 // keys)  # Scores of 4 MB per image.
 
 
 def attention_entropy(scores):
     """Entropy of attention as a share of that of uniform attention.
 
-    1 means that every key location counts alike, 0 that a query looks at a single one.
+    1 means that every key location counts alike, 0 that a query attends to a single one.
 
     Args:
         scores: Float array of shape `(…, key_height, key_width)` that sums to 1 over the last two
             axes, as `attention_maps()` and `record_attention_scores` give them.
 
     Returns:
-        Float tensor of shape `(…)`, in [0, 1]; 1 where there is one key alone.
+        Float tensor of shape `(…)`, in [0, 1]; 1 where there is only one key.
 
     Example:
 

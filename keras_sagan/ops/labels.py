@@ -3,10 +3,10 @@
 import numpy as np
 
 
-def apportion_labels(weights, count, rng):
+def apportion_labels(weights, count: int, rng: np.random.Generator) -> np.ndarray:
     """Makes labels whose numbers follow class weights as exactly as whole numbers can.
 
-    Each class gets the whole part of its share; what is left goes one by one to the largest
+    Each class gets the whole part of its share. The remaining labels go one by one to the largest
     remainders, the lower class first among equals. The order is shuffled.
 
     Args:
@@ -28,11 +28,8 @@ def apportion_labels(weights, count, rng):
     [8, 2, 0]
     """
     weights = np.asarray(weights, dtype=np.float64)
-    if (
-        weights.ndim != 1
-        or not (np.isfinite(weights).all() and weights.sum() > 0)
-        or (weights.min() < 0)
-    ):
+    is_valid = weights.ndim == 1 and np.isfinite(weights).all() and (weights >= 0).all()
+    if not (is_valid and weights.any()):
         raise ValueError(
             "`weights` must be of shape (num_classes,), not negative and not all 0. "
             f"Received: weights={weights}"

@@ -1,7 +1,6 @@
 """Drawing latents and labels on the host, for pictures and scores.
 
-The latents of training, and those of each replica, are drawn by the backend: `draw_noise` in
-`keras_sagan.training.{tensorflow,jax,torch}`.
+The backend draws those of training: `draw_noise` in `keras_sagan.training.{tensorflow,jax,torch}`.
 """
 
 import numpy as np
@@ -9,7 +8,9 @@ import numpy as np
 from keras_sagan.checks import check_float
 
 
-def sample_latents(count, latent_dim, rng, truncation=None):
+def sample_latents(
+    count: int, latent_dim: int, rng: np.random.Generator, truncation: float | None = None
+) -> np.ndarray:
     """Draws standard normal latents.
 
     Args:
@@ -45,16 +46,16 @@ def sample_latents(count, latent_dim, rng, truncation=None):
     return latents.reshape(count, latent_dim)
 
 
-def sample_labels(count, num_classes, rng):
+def sample_labels(count: int, num_classes: int, rng: np.random.Generator) -> np.ndarray:
     """Draws class ids evenly; returns an int32 array of shape `(count,)`."""
     return rng.integers(0, num_classes, count, dtype="int32")
 
 
-def slerp(start, end, fractions):
+def slerp(start, end, fractions) -> np.ndarray:
     """Goes from one latent to another along an arc.
 
     A straight line between two normal latents passes near the origin, where normal latents never
-    lie: on the arc the length goes evenly from that of `start` to that of `end`.
+    lie. On the arc the length goes evenly from that of `start` to that of `end`.
 
     Args:
         start, end: Float arrays of shape `(latent_dim,)`.
@@ -74,13 +75,14 @@ def slerp(start, end, fractions):
     """
     start, end = np.asarray(start, "float64"), np.asarray(end, "float64")
     fractions = np.asarray(fractions, "float64")[:, None]
-    lengths = [np.linalg.norm(vector) for vector in (start, end)]
+    lengths = np.linalg.norm(start), np.linalg.norm(end)
+    line = ((1 - fractions) * start + fractions * end).astype("float32")
     if min(lengths) == 0:
-        return ((1 - fractions) * start + fractions * end).astype("float32")
+        return line
     directions = start / lengths[0], end / lengths[1]
     angle = np.arccos(np.clip(directions[0] @ directions[1], -1.0, 1.0))
     if np.sin(angle) < 1e-6:  # Parallel, or opposite, where there is no one arc.
-        return ((1 - fractions) * start + fractions * end).astype("float32")
+        return line
     weights = [np.sin(share * angle) / np.sin(angle) for share in (1 - fractions, fractions)]
     arc = weights[0] * directions[0] + weights[1] * directions[1]
     return (arc * ((1 - fractions) * lengths[0] + fractions * lengths[1])).astype("float32")

@@ -6,7 +6,7 @@ import keras
 
 
 def current_program():
-    """Returns the graph being traced, the default graph in eager mode, or `None` elsewhere."""
+    """Returns TensorFlow's graph being traced (a default one in eager mode), or else `None`."""
     if keras.backend.backend() != "tensorflow":
         return None
     import tensorflow as tf
@@ -15,7 +15,7 @@ def current_program():
 
 
 def outside_programs():
-    """A scope in which values are known, even while a program is traced."""
+    """Returns a scope in which values are known, even while a program is traced."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

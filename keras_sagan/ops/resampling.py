@@ -2,7 +2,7 @@
 
 import contextlib
 import contextvars
-import functools
+from collections.abc import Callable
 
 import keras
 from keras import ops
@@ -18,7 +18,7 @@ _FAST_FORMS = contextvars.ContextVar("fast_forms", default=True)
 
 @contextlib.contextmanager
 def reference_forms():
-    """Uses the reference forms, without those for CPUs, for everything that is called inside."""
+    """Uses the reference forms instead of those for CPUs, for everything that is called inside."""
     token = _FAST_FORMS.set(False)
     try:
         yield
@@ -29,14 +29,14 @@ def reference_forms():
 def convolve(
     inputs,
     kernel,
-    resample=None,
-    strides=1,
-    padding="same",
-    data_format="channels_last",
-    dilation_rate=1,
-    training=False,
+    resample: str | None = None,
+    strides: int | tuple = 1,
+    padding: str = "same",
+    data_format: str = "channels_last",
+    dilation_rate: int | tuple = 1,
+    training: bool = False,
 ):
-    """Convolves a map, which may be doubled before or halved afterwards.
+    """Convolves a map, which may be doubled before or halved after it.
 
     Args:
         inputs: Float tensor of shape `(batch, height, width, channels)`, or
@@ -46,39 +46,33 @@ def convolve(
             `strides` and `dilation_rate` of 1.
         strides, padding, data_format, dilation_rate: As in `keras.ops.conv`.
         training: Boolean. In training, TensorFlow on CPUs computes wide 3 x 3 convolutions in
-            float32 by fewer products: the same to about 3e-6 of the largest output.
+            float32 with fewer products: the same to about 3e-6 of the largest output.
 
     Returns:
         Float tensor in the dtype of `inputs`.
     """
-    is_plain = max(*_pair(strides), *_pair(dilation_rate)) == 1 and padding == "same"
-    if training and is_plain and data_format == "channels_last" and _is_wide(inputs, kernel):
+    is_dense = strides in (1, (1, 1)) and dilation_rate in (1, (1, 1))
+    is_plain = is_dense and padding == "same" and data_format == "channels_last"
+    if training and is_plain and _is_wide(inputs, kernel):
         outputs = cpu.convolve(inputs, ops.cast(kernel, inputs.dtype), resample)
         if outputs is not None:
             return outputs
+    settings = {"padding": padding, "data_format": data_format}
     if resample is None:
-        kernel = ops.cast(kernel, inputs.dtype)
-        function = functools.partial(
-            ops.conv,
-            kernel=kernel,
-            strides=strides,
-            padding=padding,
-            data_format=data_format,
-            dilation_rate=dilation_rate,
-        )
+        form, kernel = ops.conv, ops.cast(kernel, inputs.dtype)
+        settings |= {"strides": strides, "dilation_rate": dilation_rate}
     else:
         form = {"up": upsample_convolve, "down": convolve_pool}[resample]
-        function = functools.partial(form, kernel=kernel, padding=padding, data_format=data_format)
-    return of_any_batch(function, inputs, training)
+    return of_any_batch(lambda x: form(x, kernel, **settings), inputs, training)
 
 
-def of_any_batch(function, images, training=False):
+def of_any_batch(function: Callable, images, training: bool = False):
     """Returns `function(images)`, also for an empty batch, for which TensorFlow fails on CPUs.
 
     Args:
         function: Function of a tensor `(batch, …)`, or a tuple of them, to another, image by image.
         images: Tensor of shape `(batch, …)`, or a tuple of them; the batch may be unknown.
-        training: Boolean. A program for inference takes for granted that there are images.
+        training: Boolean. A program for inference assumes that there are images.
     """
     batch = ops.shape(keras.tree.flatten(images)[0])[0]
     if cpu is None or (isinstance(batch, int) and batch):
@@ -94,29 +88,22 @@ def _is_wide(inputs, kernel):
     return is_3x3 and is_wide and cpu is not None and _FAST_FORMS.get()
 
 
-def _pair(sizes):
-    return (sizes, sizes) if isinstance(sizes, int) else sizes
+def upsample_convolve(inputs, kernel, padding: str = "same", data_format: str = "channels_last"):
+    """Doubles a map by nearest neighbors and convolves it, in one transposed convolution.
 
-
-def upsample_convolve(inputs, kernel, padding="same", data_format="channels_last"):
-    """Doubles a map by nearest neighbours and convolves it, in one transposed convolution.
-
-    Four neighbours of the doubled map are one value, so the products of the kernel with them are
+    Four neighbors of the doubled map are one value, so the products of the kernel with them are
     one product with a sum of the kernel. `kernel`, flipped and convolved with a 2 x 2 box of ones,
     is the kernel of a transposed convolution with stride 2 that gives the same outputs, at the
-    border too. A 3 x 3 kernel takes 16 products for a location of the small map in place of 36.
+    border too. A 3 x 3 kernel takes 16 products for a location of the small map instead of 36.
 
     Args:
-        inputs: Float tensor of shape `(batch, height, width, channels)`, or
-            `(batch, channels, height, width)` with `"channels_first"`.
+        inputs, data_format: As in `convolve`.
         kernel: Float tensor of shape `(rows, columns, channels, filters)`, rows and columns odd.
-            Its sums are taken in its own dtype and cast to that of `inputs` then.
+            It is summed in its own dtype, and the sums are cast to that of `inputs`.
         padding: `"same"` or `"valid"`, as of the convolution of the doubled map.
-        data_format: `"channels_last"` or `"channels_first"`.
 
     Returns:
-        Float tensor of the shape that the convolution of the doubled map has, for `"same"`
-        `(batch, 2 * height, 2 * width, filters)`.
+        Float tensor, for `"same"` of shape `(batch, 2 * height, 2 * width, filters)`.
     """
     if tuple(kernel.shape[:2]) == (1, 1):  # It commutes with the doubling.
         kernel = ops.cast(kernel, inputs.dtype)
@@ -126,34 +113,33 @@ def upsample_convolve(inputs, kernel, padding="same", data_format="channels_last
     outputs = ops.conv_transpose(inputs, fused, 2, "same", None, data_format)
     if padding == "same":
         return outputs
-    # What a "valid" convolution of the doubled map has less of.
+    # Cut off the border that a "valid" convolution of the doubled map doesn't have.
     window = [slice(None)] * 4
     for axis, size in enumerate(kernel.shape[:2], _first_axis(data_format)):
         window[axis] = slice(size // 2, ops.shape(outputs)[axis] - size // 2)
     return outputs[tuple(window)]
 
 
-def repeat_twice(inputs, data_format="channels_last"):
-    """Doubles height and width by nearest neighbours."""
+def repeat_twice(inputs, data_format: str = "channels_last"):
+    """Doubles height and width by nearest neighbors."""
     first = _first_axis(data_format)
     return ops.repeat(ops.repeat(inputs, 2, axis=first), 2, axis=first + 1)
 
 
-def convolve_pool(inputs, kernel, padding="same", data_format="channels_last"):
+def convolve_pool(inputs, kernel, padding: str = "same", data_format: str = "channels_last"):
     """Convolves a map and takes the means of 2 x 2 windows, in one convolution with stride 2.
 
     The mean of four convolutions with shifted kernels is the convolution with the mean of the
     kernels: `kernel` convolved with a 2 x 2 box of quarters. A 3 x 3 kernel takes 16 products for
-    a location of the outputs in place of 36. As with Keras's pooling an odd last row or column
-    is left out.
+    a location of the outputs instead of 36. As with Keras's pooling, an odd last row or column is
+    dropped.
 
     Args:
         inputs, kernel, data_format: As in `upsample_convolve`.
         padding: `"same"` or `"valid"`, as of the convolution; the pooling never pads.
 
     Returns:
-        Float tensor of the shape that the pooled convolution has, for `"same"`
-        `(batch, height // 2, width // 2, filters)`.
+        Float tensor, for `"same"` of shape `(batch, height // 2, width // 2, filters)`.
     """
     if tuple(kernel.shape[:2]) == (1, 1):  # It commutes with the mean.
         pooled = ops.average_pool(inputs, 2, 2, "valid", data_format)

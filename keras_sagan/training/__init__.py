@@ -1,4 +1,25 @@
-"""The training step, and what each backend adds to it."""
+"""The training step, and what each backend adds to it.
+
+`tensorflow.py`, `jax.py` and `torch.py` define the same names; `backend` is that of Keras's
+backend:
+
+- `gradients(function, variables)` differentiates `function() -> (scalar, others)`, and returns the
+  list of gradients and the others. `input_gradient(function, inputs)` is differentiable once more.
+- `draw_noise(seed, batch, latent_dim, num_classes)` returns normal float32 latents
+  `(batch, latent_dim)` and uniform int32 labels `(batch,)`, or `None` for these.
+  `draw_uniform(seed, batch, columns)` returns float32 numbers in [0, 1). A seed is a tuple of
+  integers or integer tensors, the model's seed first; different tuples give independent numbers.
+- `count_replicas`, `traced_once`, `apply_scaled` and, for several replicas, `share_overflow` are
+  what a step needs for replicas and loss scales.
+- `current_strategy`, and functions that take a strategy: on TensorFlow a `tf.distribute.Strategy`,
+  on JAX a `keras.distribution` or `None`. `ONLY` has the values of `compile`'s arguments that the
+  backend is limited to.
+- `compiled(function, network, latent_dim, num_classes)` compiles a function of latents and labels
+  that calls a network, for any batch.
+- `make_step_function(model, step, check, is_training)` makes what Keras's loop calls. `step` is the
+  `train_step` (`is_training`) or `test_step` of a compiled `SAGAN`, and the `BatchCheck` `check`
+  raises for batches before a compiled step, which can't.
+"""
 
 import importlib
 import sys
@@ -6,15 +27,16 @@ import sys
 import keras
 
 BACKENDS = ("tensorflow", "jax", "torch")
+_name = keras.backend.backend()
 
-if keras.backend.backend() not in BACKENDS:
+if _name not in BACKENDS:
     raise ImportError(
-        f"keras_sagan needs one of the backends {BACKENDS}: set KERAS_BACKEND before Keras is "
-        f"imported. Received: KERAS_BACKEND={keras.backend.backend()}"
+        f"keras_sagan needs one of the backends {BACKENDS}: set KERAS_BACKEND before importing "
+        f"Keras. Received: KERAS_BACKEND={_name}"
     )
-backend = importlib.import_module(f"keras_sagan.training.{keras.backend.backend()}")
+backend = importlib.import_module(f"keras_sagan.training.{_name}")
 
-from keras_sagan.training.step import LayerScope  # noqa: E402  # It looks up `backend`.
+from keras_sagan.training.step import Assignments  # noqa: E402  # It looks up `backend`.
 
 
 def input_gradient(function, inputs):
@@ -30,34 +52,26 @@ def input_gradient(function, inputs):
     """
 
     def total(inputs):
-        with LayerScope():
+        with Assignments():
             return keras.ops.sum(function(inputs))
 
     return backend.input_gradient(total, inputs)
 
 
 def check_owner_of_devices():
-    """Raises for a strategy of TensorFlow's or a distribution of Keras's on another backend.
-
-    It would be ignored in silence.
-    """
-    name = keras.backend.backend()
-    tf = sys.modules.get("tensorflow")
-    if name != "tensorflow" and hasattr(tf, "distribute") and tf.distribute.has_strategy():
-        advice = "use `keras.distribution`" if name == "jax" else "train on one device"
-        raise ValueError(
-            f"A tf.distribute strategy belongs to the TensorFlow backend: {advice} on {name}. "
-            f"Received: the scope of {type(tf.distribute.get_strategy()).__name__}"
-        )
-    distribution = keras.distribution.distribution()
-    if name != "jax" and distribution is not None:
-        advice = (
-            "`keras_sagan.distribution.make_strategy`" if name == "tensorflow" else "one device"
-        )
-        raise ValueError(
-            f"A `keras.distribution` belongs to the JAX backend: use {advice} on {name}. "
-            f"Received: {type(distribution).__name__}"
-        )
+    """Raises for a strategy or distribution of another backend, which would be ignored silently."""
+    tf, distribution = sys.modules.get("tensorflow"), keras.distribution.distribution()
+    if _name != "tensorflow" and hasattr(tf, "distribute") and tf.distribute.has_strategy():
+        kind, owner, found = "tf.distribute strategy", "TensorFlow", tf.distribute.get_strategy()
+    elif _name != "jax" and distribution is not None:
+        kind, owner, found = "`keras.distribution`", "JAX", distribution
+    else:
+        return
+    advice = "train on one device" if _name == "torch" else "use `make_strategy`"
+    raise ValueError(
+        f"A {kind} belongs to the {owner} backend: {advice} on {_name}. "
+        f"Received: {type(found).__name__}"
+    )
 
 
 __all__ = ["input_gradient"]

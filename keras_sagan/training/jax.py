@@ -1,8 +1,8 @@
 """JAX's part of a training step: gradients, random numbers, devices, and the loop.
 
-`keras_sagan.training.step` has the algorithm and calls what is here. On JAX a step is a pure
-function of all variables: here a scope collects what the step assigns. Under `keras.distribution`
-it is written for the global batch, which JAX shares among the devices.
+`keras_sagan.training` says what each function is. On JAX a step is a pure function of all
+variables: a scope collects what the step assigns. Under `keras.distribution` it is written for the
+global batch, which JAX shares among the devices.
 """
 
 import functools
@@ -18,23 +18,16 @@ from keras_sagan.training.step import Scope
 from keras_sagan.training.whole_batch import (  # noqa: F401
     check_compile,
     count_replicas,
-    share_overflow,
     traced_once,
 )
+
+ONLY = {}
 
 # Gradients
 
 
 def gradients(function, variables):
-    """Differentiates a function that returns a scalar and anything else.
-
-    Args:
-        function: Function without arguments, `() -> (scalar, others)`.
-        variables: List of `keras.Variable`.
-
-    Returns:
-        Tuple of the list of gradients, zeros for a variable that isn't used, and the others.
-    """
+    """The gradient of a variable that isn't used is 0."""
 
     def of_values(values):
         with Scope(zip(variables, values)):
@@ -44,15 +37,14 @@ def gradients(function, variables):
 
 
 def input_gradient(total, inputs):
-    """The gradient of a scalar function with respect to its inputs, differentiable once more."""
     return jax.grad(total)(inputs)
 
 
 def apply_scaled(optimizer, gradients, variables):
     """Updates variables, and those of a `LossScaleOptimizer`.
 
-    Keras's loss scale assigns inside of a condition, which JAX can't compile: here both outcomes
-    are computed.
+    Keras's loss scale assigns inside a condition, which JAX can't compile: here both outcomes are
+    computed.
     """
     is_finite = optimizer.check_finite(gradients)
     scale, count = optimizer.dynamic_scale, optimizer.step_counter
@@ -72,19 +64,6 @@ def apply_scaled(optimizer, gradients, variables):
 
 
 def draw_noise(seed, batch, latent_dim, num_classes=None):
-    """Draws latents and labels.
-
-    Args:
-        seed: Tuple of integers or integer tensors, first the model's seed. The draws of two
-            different tuples are independent.
-        batch: Integer, the images of the global batch.
-        latent_dim: Positive integer.
-        num_classes: Positive integer, or `None` for no labels.
-
-    Returns:
-        Tuple of standard normal latents, float32 of shape `(batch, latent_dim)`, and uniform
-        labels, int32 of shape `(batch,)`, or `None`.
-    """
     latent_key, label_key = jax.random.split(_key(seed))
     latents = _shared(jax.random.normal(latent_key, (batch, latent_dim)))
     if num_classes is None:
@@ -93,7 +72,6 @@ def draw_noise(seed, batch, latent_dim, num_classes=None):
 
 
 def draw_uniform(seed, batch, columns):
-    """Draws float32 numbers in [0, 1), of shape `(batch, columns)`; `seed` as in `draw_noise`."""
     return _shared(jax.random.uniform(_key(seed), (batch, columns)))
 
 
@@ -104,25 +82,20 @@ def _key(seed):
 
 def _shared(tensor):
     """Has the devices of a distribution share a tensor by images, as they share the data."""
-    distribution = keras.distribution.distribution()
+    distribution = current_strategy()
     if distribution is None:
         return tensor
     layout = distribution.get_data_layout(tensor.shape)
     return keras.distribution.distribute_tensor(tensor, layout)
 
 
-# Devices
+# Devices; a strategy is a distribution, or `None`
 
-ONLY = {}  # The values of arguments of `compile` that this backend can do, if not all.
-
-
-def current_strategy():
-    """The distribution that is active, or `None`."""
-    return keras.distribution.distribution()
+current_strategy = keras.distribution.distribution
 
 
 def count_devices(strategy):
-    """The devices that a batch is shared among."""
+    """Returns the number of devices that share a batch."""
     if strategy is None:
         return 1
     mesh = strategy.device_mesh
@@ -148,22 +121,18 @@ def check_built_under(strategy, **owners):
 
 def check_scope(strategy, method, or_outside=True):
     """Raises unless a method is called under the distribution that its model was built in."""
-    current = current_strategy()
-    if is_multi_worker(current) and getattr(current, "auto_shard_dataset", True):
+    current, processes = current_strategy(), jax.process_count()
+    if processes > 1 and getattr(current, "auto_shard_dataset", True):
         raise ValueError(
             f"`{method}` on several processes needs a distribution of all their devices with "
             "auto_shard_dataset=False, as `keras_sagan.distribution.make_strategy` sets it: each "
-            f"process gives its share of a batch. Received: {current} on {jax.process_count()} "
-            "processes"
+            f"process gives its share of a batch. Received: {current} on {processes} processes"
         )
     if current is not strategy:
-        built, called = (
-            "no distribution" if x is None else type(x).__name__ for x in (strategy, current)
-        )
+        built, called = (type(x).__name__ if x else "no distribution" for x in (strategy, current))
         raise ValueError(
-            f"`{method}` must be called under the distribution that the model was built in: set "
-            "it before the networks are built. Received: a model built under "
-            f"{built}, and {called} now"
+            f"`{method}` must be called under the distribution that the model was built in: set it "
+            f"before the networks are built. Received: a model built under {built}; now: {called}"
         )
 
 
@@ -171,41 +140,33 @@ def check_share(argument):
     """Raises for an array in one of several processes."""
     raise ValueError(
         f"`{argument}` must be a data set that yields this process's share of each batch, as "
-        "`keras_sagan.data.make_dataset` does: of an array each process would take every image, "
-        f"and each image would count {jax.process_count()} times. Received: an array on each of "
-        f"{jax.process_count()} processes"
+        "`keras_sagan.data.make_dataset` does: each process would train on every image of an "
+        f"array. Received: an array on each of {jax.process_count()} processes"
     )
 
 
 def check_batch(model, check, batch):
     """As `whole_batch.check_batch`; each of several processes looks at its share of the batch."""
+    batch = batch if isinstance(batch, (tuple, list)) else (batch,)
     if jax.process_count() == 1:
-        whole_batch.check_batch(model, check, batch)
+        whole_batch.check_batch(model, check, [batch])
         return
-    parts = batch if isinstance(batch, (tuple, list)) else (batch,)
-    shards = [[shard.data for shard in x.addressable_shards] for x in parts if x is not None]
-    parts, size, error = [*zip(*shards)], sum(x.shape[0] for x in shards[0]), None
-    if check.has_passed:  # Without asking the others, which would take time.
-        check(parts)
-        check.check_sizes([check.size, size], 1)
-        return
-    try:
-        check(parts)
-    except ValueError as refused:
-        size, error = check.REFUSED, refused
-    sizes = multihost_utils.process_allgather(np.int32(size))
-    if error is not None:
-        raise error
-    check.check_sizes(sizes.tolist(), 1)
-    check.size = size
-    model._see_first_batch(parts[0])
+
+    def gather(sizes):
+        if check.has_passed:  # Asking the others would take time.
+            return [*check.size, *sizes]
+        check.size = sizes
+        first = multihost_utils.process_allgather(np.int32(sizes[0]))  # A process has one size.
+        return np.repeat(first, len(sizes)).tolist()
+
+    shards = [[shard.data for shard in x.addressable_shards] for x in batch if x is not None]
+    whole_batch.check_batch(model, check, [*zip(*shards)], gather)
 
 
 # Inference
 
 
 def compiled(function, network, latent_dim, num_classes):
-    """Compiles a function of latents and labels that calls a network."""
     variables = network.variables
 
     @jax.jit
@@ -213,17 +174,15 @@ def compiled(function, network, latent_dim, num_classes):
         with Scope(zip(variables, values)):
             return function(*inputs)
 
-    def values():
-        # Those of one of several processes are its own copies: it computes without the others.
-        found = [variable.value for variable in variables]
-        return [x.addressable_data(0) for x in found] if jax.process_count() > 1 else found
-
     def padded(*inputs):
-        # To a power of two, as each size is compiled anew.
+        values = [variable.value for variable in variables]
+        if jax.process_count() > 1:  # Each computes without the others, from its own copies.
+            values = [x.addressable_data(0) for x in values]
+        # To a power of two, as each size is compiled separately.
         count = inputs[0].shape[0]
         missing = (1 << (count - 1).bit_length()) - count
         inputs = [ops.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in inputs]
-        return run(values(), *inputs)[:count]
+        return run(values, *inputs)[:count]
 
     return padded
 
@@ -233,11 +192,6 @@ def compiled(function, network, latent_dim, num_classes):
 
 def make_pure_step(model, step, is_training=True):
     """Makes a step as a function of all variables, which JAX can compile.
-
-    Args:
-        model: A compiled `SAGAN`.
-        step: Its `train_step` or `test_step`.
-        is_training: Boolean, whether it is the first of them.
 
     Returns:
         Tuple of the function `(state, data) -> (logs, state)`, and of one that gives the groups of
@@ -261,27 +215,17 @@ def make_pure_step(model, step, is_training=True):
 
 
 def make_step_function(model, step, check, is_training):
-    """Makes the function that Keras's `fit` and `evaluate` call with their state and an iterator.
+    """Keras calls the function with its state and an iterator.
 
-    Unlike Keras's own it gives each variable its new value after every step. Callbacks and other
-    threads then find them, and what a callback assigns counts, without a call of
-    `jax_state_sync`; and an interrupt leaves the last whole step.
-
-    Args:
-        model: A compiled `SAGAN`.
-        step: Its `train_step` or `test_step`.
-        check: `BatchCheck`, for errors that a compiled step can't raise.
-        is_training: Boolean, whether it is the first of them.
-
-    Returns:
-        Function `(state, iterator) -> (logs, state)` that takes `steps_per_execution` steps, or
-        what is left.
+    It takes `steps_per_execution` steps, or what is left. Unlike Keras's own, it gives each
+    variable its new value after every step. Callbacks and other threads then find them without a
+    call of `jax_state_sync`, what a callback assigns counts, and an interrupt leaves the last
+    complete step.
     """
-
     pure_step, groups = make_pure_step(model, step, is_training)
     shardings = None
     if model.jit_compile and not model.run_eagerly:
-        if keras.distribution.distribution() is not None:
+        if current_strategy() is not None:
             shardings = tuple([v.value.sharding for v in group] for group in groups())
         pure_step = jax.jit(pure_step, donate_argnums=0, out_shardings=(None, shardings))
 
@@ -309,7 +253,7 @@ def make_step_function(model, step, check, is_training):
             check_batch(model, check, data)
             with model._step_lock:  # JAX takes the memory of the old values for the new ones.
                 if shardings and not all(x.committed for group in state for x in group):
-                    # Of one device, new values aren't: JAX would compile the step for them too.
+                    # On one device, new values aren't: JAX would compile the step for them too.
                     state = jax.device_put(state, shardings)
                 logs, state = pure_step(state, data)
                 for group, values in zip(groups(), state):

@@ -1,4 +1,8 @@
-"""The optimizers: one over those of both networks, and schedules that follow its steps."""
+"""The optimizers: one over those of both networks, and schedules that follow its steps.
+
+Keras has no public access to an optimizer's schedule, nor a place to change how one is evaluated:
+`_learning_rate`, `_iterations` and `_get_current_learning_rate` are used here for that.
+"""
 
 import math
 import types
@@ -6,19 +10,20 @@ import warnings
 
 import keras
 from keras import ops
+from keras.optimizers import Optimizer
 
 LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
 NAMES = ("g_optimizer", "d_optimizer")
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
-class GANOptimizer(keras.optimizers.Optimizer):
+class GANOptimizer(Optimizer):
     """The optimizers of both networks as one: `model.optimizer` of a `SAGAN`.
 
-    It lets Keras's callbacks act on both networks. Its `learning_rate` is the generator's; setting
-    it, or assigning to it, sets the discriminator's too, so that their ratio stays. A rate that is
-    set on one of the two optimizers changes the ratio. This optimizer applies no gradients and
-    saves nothing: the networks are trained, and files are written, by the two optimizers.
+    It lets Keras's callbacks act on both networks. Its `learning_rate` is the generator's. Setting
+    it, or assigning to it, scales the discriminator's with it. Setting the rate of one of the two
+    optimizers changes the ratio. This optimizer applies no gradients and saves nothing: the two
+    optimizers train the networks and are saved.
 
     Args:
         g_optimizer: Keras optimizer of the generator.
@@ -38,7 +43,7 @@ class GANOptimizer(keras.optimizers.Optimizer):
     0.0040
     """
 
-    def __init__(self, g_optimizer, d_optimizer, name="gan_optimizer"):
+    def __init__(self, g_optimizer: Optimizer, d_optimizer: Optimizer, name: str = "gan_optimizer"):
         super().__init__(learning_rate=0.0, name=name)
         self.g_optimizer = g_optimizer
         self.d_optimizer = d_optimizer
@@ -63,33 +68,31 @@ class GANOptimizer(keras.optimizers.Optimizer):
 
     @learning_rate.setter
     def learning_rate(self, learning_rate):
+        received = f"Received: learning_rate={learning_rate}"
         if callable(learning_rate):
             raise TypeError(
                 "`learning_rate` of both networks must be a number: give `model.g_optimizer` and "
-                "`model.d_optimizer` a schedule each, when they are made. "
-                f"Received: learning_rate={learning_rate}"
+                f"`model.d_optimizer` a schedule each when you make them. {received}"
             )
         rates = self._rates()
         for name, rate in rates.items():
             if not isinstance(rate, keras.Variable):
                 raise TypeError(
-                    "The learning rate of both networks can't be set, since that of "
+                    "`learning_rate` of both networks can't be set, since that of "
                     f"`{name}` is a LearningRateSchedule or a function. Make both optimizers with "
-                    "a number, or leave out the callback that sets the rate. "
-                    f"Received: learning_rate={learning_rate}"
+                    f"a number, or remove the callback that sets the rate. {received}"
                 )
         ratio = self._find_ratio()
         if ratio is None:
             raise ValueError(
-                "The learning rate of both networks can't be set, since the generator's is 0 and "
+                "`learning_rate` of both networks can't be set, since the generator's is 0 and "
                 "has no ratio to the discriminator's. Set `model.g_optimizer.learning_rate` and "
-                "`model.d_optimizer.learning_rate` on their own. "
-                f"Received: learning_rate={learning_rate}"
+                f"`model.d_optimizer.learning_rate` on their own. {received}"
             )
         g_rate, d_rate = rates.values()
         before = ops.copy(g_rate)
         self.g_optimizer.learning_rate = learning_rate
-        # The same rate again moves neither: 0 times the ratio would stop the discriminator too.
+        # Setting the same rate changes neither: 0 times the ratio would stop the discriminator.
         is_same = ops.equal(g_rate, before)
         self.d_optimizer.learning_rate = ops.where(is_same, d_rate.value, learning_rate * ratio)
 
@@ -154,17 +157,15 @@ class GANOptimizer(keras.optimizers.Optimizer):
 
 
 class SharedLearningRate(keras.Variable):
-    """The generator's learning rate; an assignment goes through the `GANOptimizer`.
-
-    It is a view of the optimizer's variable and makes none.
+    """A view of the generator's learning rate; assigning to it goes through the `GANOptimizer`.
 
     Args:
         optimizer: `GANOptimizer`.
         rate: The generator's learning rate, a `keras.Variable`.
     """
 
-    def __init__(self, optimizer, rate):
-        vars(self).update(vars(rate))
+    def __init__(self, optimizer: GANOptimizer, rate: keras.Variable):
+        vars(self).update(vars(rate))  # It makes no variable.
         self._optimizer = optimizer
         self._rate = rate
 
@@ -177,55 +178,50 @@ class SharedLearningRate(keras.Variable):
         return self._rate.value
 
 
-def number(value):
-    """Returns a variable, a tensor or a number as a float, also a variable of several replicas."""
+def number(value) -> float:
+    """Returns a variable (also of several replicas), a tensor or a number as a float."""
     return float(value.numpy() if hasattr(value, "numpy") else value)
 
 
-def follow_steps(name, optimizer, steps, updates_per_step=1):
+def follow_steps(name: str, optimizer, steps: keras.Variable, updates_per_step: int = 1):
     """Has the schedule of an optimizer, if it has one, evaluated at the steps of the model.
 
     An optimizer counts its own updates, of which the discriminator has `d_steps` in a step. That
-    count stays, for bias correction and gradient accumulation. The schedule stays as it is too,
-    so that configurations and files hold what the user gave.
+    count stays, for bias correction and gradient accumulation. The schedule stays too, so that
+    configurations and files hold what the user gave.
 
     Args:
         name: String, `"g_optimizer"` or `"d_optimizer"`, for the warning.
         optimizer: Keras optimizer; those inside it follow too.
         steps: The model's `steps`, a `keras.Variable`.
         updates_per_step: Integer, the optimizer's updates in a step. They give the step where
-            `steps` stays 0, as in a `train_step` of the user's own that counts none.
+            `steps` stays 0, as in a custom `train_step` that doesn't count.
     """
-    taken = int(number(steps))
-    for each in _with_inner(optimizer):
+    taken, found = int(number(steps)), [optimizer]
+    for each in found:  # The list grows by those inside.
+        inner = [getattr(each, "inner_optimizer", None), *getattr(each, "optimizers", [])]
+        found += filter(None, inner)
         _evaluate_at(each, steps, updates_per_step)
         is_new = number(each.iterations) == 0
         if taken and is_new and isinstance(each._learning_rate, LearningRateSchedule):
             warnings.warn(
-                f"`{name}` is new, and its LearningRateSchedule begins at step {taken}: schedules "
+                f"`{name}` is new, and its LearningRateSchedule starts at step {taken}: schedules "
                 "follow `model.steps`. Make one that expects that step.",
                 stacklevel=4,
             )
 
 
-def follows_steps(optimizer):
+def follows_steps(optimizer) -> bool:
     """Whether `follow_steps` was called for an optimizer."""
     return "_get_current_learning_rate" in vars(optimizer)
 
 
-def _with_inner(optimizer):
-    yield optimizer
-    inner = [getattr(optimizer, "inner_optimizer", None), *getattr(optimizer, "optimizers", [])]
-    for each in filter(None, inner):
-        yield from _with_inner(each)
-
-
 def _evaluate_at(optimizer, steps, updates_per_step):
-    own = type(optimizer)._get_current_learning_rate
+    original = type(optimizer)._get_current_learning_rate
 
     def rate(self):
         if not isinstance(self._learning_rate, LearningRateSchedule):
-            return own(self)
+            return original(self)
         count = ops.cast(steps, self._iterations.dtype)
         updates = ops.floor_divide(self._iterations, updates_per_step)
         return self._learning_rate(ops.where(count > 0, count, updates))
@@ -236,7 +232,4 @@ def _evaluate_at(optimizer, steps, updates_per_step):
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class FusedAdam(keras.optimizers.Adam):
-    """`keras.optimizers.Adam`, under the name that it has in older files.
-
-    It once had a kernel of its own, which made a training step 1 % faster.
-    """
+    """`keras.optimizers.Adam`, under the name that it has in older files."""

@@ -5,8 +5,10 @@
     once:                           update_average
 
 `SAGAN.compile(loss=…, augmentation=…, penalty=…)` fills the slots. Everything is written in
-`keras.ops`. What differs between backends (gradients, random numbers, replicas) is in
-`keras_sagan.training.{tensorflow,jax,torch}`. A `gan` below is a compiled `SAGAN`.
+`keras.ops`; gradients, random numbers and replicas are those of the backend, in
+`keras_sagan.training.{tensorflow,jax,torch}`. Here `gan` is a compiled `SAGAN`, `real` and `fake`
+are pairs of float32 images `(batch, height, width, channels)` in [-1, 1] and integer labels
+`(batch,)` or `None`, and `index` is the number of the update within the step.
 """
 
 import collections
@@ -25,11 +27,6 @@ RAMP_UP = 0.05  # The half-life of the average is at most this share of the step
 def train_step(gan, images, labels):
     """Updates the discriminator `d_steps` times, the generator once, and its average.
 
-    Args:
-        gan: The model.
-        images: float32 real images `(batch, height, width, channels)` in [-1, 1].
-        labels: Integer labels `(batch,)`, or `None`.
-
     Returns:
         Tuple of a list with `(d_loss, real_logits, fake_logits)` of each update of the
         discriminator, and `g_loss`.
@@ -39,25 +36,24 @@ def train_step(gan, images, labels):
     find_gradients_of_g = training.backend.traced_once(gan, generator_gradients)
     for index in range(gan.d_steps):
         noise = draw_noise(gan, index, batch)
-        found = find_gradients_of_d(index, images, labels, *noise)
-        loss, logits, _ = update(gan.discriminator, gan.d_optimizer, *found)
-        results.append((loss, *logits))
+        *found, d_loss, logits = find_gradients_of_d(index, images, labels, *noise)
+        update(gan.discriminator, gan.d_optimizer, *found)
+        results.append((d_loss, *logits))
     noise = draw_noise(gan, gan.d_steps, batch)
-    found = find_gradients_of_g(gan.d_steps, images, labels, *noise)
-    g_loss, _, is_updated = update(gan.generator, gan.g_optimizer, *found)
+    *found, g_loss, _ = find_gradients_of_g(gan.d_steps, images, labels, *noise)
+    is_updated = update(gan.generator, gan.g_optimizer, *found)
     update_average(gan, is_updated)
     gan.steps.assign_add(1)
     return results, g_loss
 
 
 def test_step(gan, images, labels, seen):
-    """Both losses without an update; `seen` is the number of images evaluated before.
+    """Computes both losses without augmentation, penalty or update.
 
-    The latents differ from those of training and between batches, and are the same each time.
-    There is no augmentation and no penalty.
+    The latents are a function of `seen`, the number of images evaluated before.
 
     Returns:
-        Tuple `(d_loss, real_logits, fake_logits)`, and `g_loss`.
+        Tuple of `(d_loss, real_logits, fake_logits)`, and `g_loss`.
     """
     latents, fake_labels = draw_noise(gan, -1, ops.shape(images)[0], step=seen)
     fake_images = call(gan.generator, latents, fake_labels, training=False)
@@ -66,41 +62,20 @@ def test_step(gan, images, labels, seen):
     return (losses.discriminator(*logits), *logits), losses.of_generator(*logits)
 
 
-# The losses
-
-
 def discriminator_loss(gan, index, real, fake):
-    """The loss of D on real and fake images, with the penalty if there is one.
-
-    Args:
-        gan: The model.
-        index: Integer, the update within the step, for the augmentation's random numbers.
-        real, fake: Pairs of images and labels (or `None`).
-
-    Returns:
-        Tuple of the loss and the pair of real and fake logits.
-    """
+    """Returns D's loss with the penalty, and the pair of real and fake logits."""
     real, fake = augment(gan, index, 0, real), augment(gan, index, 1, fake)
     logits = judge_both(gan, real, fake, training=True)
     loss = gan.loss_functions.discriminator(*logits)
     if gan.penalty is not None:
-        with Assignments(gan.discriminator, 0):  # Dropped: D's state moves once in an update.
+        with Assignments():  # Dropped: D's state moves once in an update.
             judge_again = functools.partial(judge, gan.discriminator, training=True)
             loss = loss + gan.penalty(judge_again, real, fake)
     return loss, logits
 
 
 def generator_loss(gan, index, real, latents, labels):
-    """The loss of G, computed from D's logits for G's images.
-
-    Args:
-        gan, index, real: As in `discriminator_loss`.
-        latents, labels: Those of the fake images.
-
-    Returns:
-        Tuple of the loss and the pair of real and fake logits; the real ones are `None` unless the
-        loss takes them.
-    """
+    """Returns G's loss, and the logits; the real ones are `None` unless the loss takes them."""
     fake = call(gan.generator, latents, labels, training=True), labels
     fake = augment(gan, index, 1, fake)
     with Scope():  # The state of D, and its own losses, belong to its own update.
@@ -112,10 +87,10 @@ def generator_loss(gan, index, real, latents, labels):
 
 
 def judge_both(gan, real, fake, training):
-    """Logits of real and fake images, from one pass: both see the same normalized kernels.
+    """Returns real and fake logits from one pass, so that both see the same normalized kernels.
 
     A discriminator that uses statistics of its batch gets a pass for each (`gan.judges_apart`),
-    as the generator's update shows it fake images alone.
+    since the generator's update shows it fake images only.
     """
     if gan.judges_apart:
         return tuple(judge(gan.discriminator, *pair, training) for pair in (real, fake))
@@ -125,7 +100,7 @@ def judge_both(gan, real, fake, training):
 
 
 def judge(discriminator, images, labels, training):
-    """Logits in float32, as a vector whatever shape the discriminator gives them."""
+    """Returns logits in float32 as a vector, whatever shape the discriminator gives them."""
     return ops.reshape(ops.cast(call(discriminator, images, labels, training), "float32"), (-1,))
 
 
@@ -149,7 +124,7 @@ def augment(gan, index, part, pair):
 
 
 def draw_noise(gan, index, batch, step=None):
-    """Latents and labels for fake images: a pure function of the seed, the step and the index."""
+    """Draws latents and labels of fake images, as a function of the seed, the step and `index`."""
     step = gan.steps.value if step is None else step
     return training.backend.draw_noise(
         (gan.seed, step, index), batch, gan.latent_dim, gan.num_classes
@@ -160,7 +135,7 @@ def draw_noise(gan, index, batch, step=None):
 
 
 def discriminator_gradients(gan, index, images, labels, latents, fake_labels):
-    """What `update` needs for the discriminator. Nothing is assigned here."""
+    """Returns what `update` needs for the discriminator, and assigns nothing."""
     with Scope():  # The state of G moves in its own update only.
         fake_images = call(gan.generator, latents, fake_labels, training=True)
     real, fake = (images, labels), (ops.stop_gradient(fake_images), fake_labels)
@@ -170,7 +145,7 @@ def discriminator_gradients(gan, index, images, labels, latents, fake_labels):
 
 
 def generator_gradients(gan, index, images, labels, latents, fake_labels):
-    """What `update` needs for the generator. Nothing is assigned here."""
+    """Returns what `update` needs for the generator, and assigns nothing."""
     loss = functools.partial(generator_loss, gan, index, (images, labels), latents, fake_labels)
     return find_gradients(gan.generator, gan.g_optimizer, loss, gan.steps.value)
 
@@ -178,15 +153,9 @@ def generator_gradients(gan, index, images, labels, latents, fake_labels):
 def find_gradients(network, optimizer, loss_function, updates):
     """Differentiates a loss by the weights of a network, and collects the state that it moves.
 
-    Args:
-        network: Keras model.
-        optimizer: Its optimizer, which may scale the loss.
-        loss_function: Function that returns the loss and the logits.
-        updates: Integer tensor, how often the moving statistics moved before.
-
     Returns:
-        Tuple of the (scaled) gradients, the new values of all variables (`None` where a variable
-        is not assigned), the loss, and the logits.
+        Tuple of the gradients, scaled as the optimizer asks, the new values of all variables
+        (`None` where a variable is not assigned), the loss, and the logits.
     """
     variables = network.trainable_variables
 
@@ -203,28 +172,23 @@ def find_gradients(network, optimizer, loss_function, updates):
         total = sum((ops.cast(x, loss.dtype) for x in own), loss)
         states = scope.assigned(network.variables)
         # Gradients are summed over the replicas, whose batches are equally large.
-        return optimizer.scale_loss(total / training.backend.count_replicas()), (
-            loss,
-            logits,
-            states,
-        )
+        scaled = optimizer.scale_loss(total / training.backend.count_replicas())
+        return scaled, (loss, logits, states)
 
     gradients, (loss, logits, states) = training.backend.gradients(scaled_loss, variables)
     return gradients, states, loss, logits
 
 
-def update(network, optimizer, gradients, states, loss, logits):
-    """Applies what `find_gradients` found.
+def update(network, optimizer, gradients, states):
+    """Applies what `find_gradients` found, and returns whether it did.
 
     A loss scale skips the update if gradients overflow. The network's state stays too, as it may
     have overflowed with them.
-
-    Returns:
-        Tuple of the loss, the logits, and whether the weights were updated.
     """
     is_updated, apply = True, optimizer.apply
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        gradients = training.backend.share_overflow(gradients)
+        if training.backend.count_replicas() > 1:
+            gradients = training.backend.share_overflow(gradients)
         is_updated = optimizer.check_finite(gradients)
         apply = functools.partial(training.backend.apply_scaled, optimizer)
     for variable, state in zip(network.variables, states):
@@ -233,86 +197,19 @@ def update(network, optimizer, gradients, states, loss, logits):
                 state = ops.where(is_updated, ops.cast(state, variable.dtype), variable.value)
             variable.assign(state)
     apply(gradients, network.trainable_variables)
-    return loss, logits, is_updated
-
-
-# What is assigned
-
-
-class Scope(keras.StatelessScope):
-    """Keeps what is assigned inside from the variables, and sees what the scopes around it keep.
-
-    Keras's own scope sees its own values alone: inside of another one, as on JAX where a whole step
-    runs in a scope, a variable would have its value from before the step.
-    """
-
-    def __enter__(self):
-        super().__enter__()
-        around = {} if self.original_scope is None else self.original_scope.state_mapping
-        self._given = {**around, **self.state_mapping}
-        self.state_mapping = dict(self._given)
-        return self
-
-    def assigned(self, variables):
-        """Returns a list of what was assigned to variables here, `None` where nothing was."""
-        pairs = [(self._given.get(id(v)), self.state_mapping.get(id(v))) for v in variables]
-        return [None if value is given else value for given, value in pairs]
-
-
-class LayerScope(Scope):
-    """Keeps what layers assign, and the gradient of what they assign.
-
-    A layer that assigns a trainable variable in `call`, as Keras's `SpectralNormalization` does,
-    uses the new value from there on. The variable's gradient is then that of the new value, as in
-    a plain training loop.
-    """
-
-    def add_update(self, update):
-        variable, value = update
-        if variable.trainable:
-            # The new value, with the gradient of the variable.
-            old = ops.cast(variable.value, value.dtype)
-            value = ops.stop_gradient(value) + (old - ops.stop_gradient(old))
-        keras.StatelessScope.add_update(self, (variable, value))
-
-
-class Assignments(LayerScope):
-    """Collects what the layers of a network assign and add to the loss.
-
-    The moving statistics of Keras's batch norms forget their initial values, as those of
-    `ConditionalBatchNorm` do: with a momentum of 0.99 they would keep 13 % of them for 200 steps.
-    """
-
-    def __init__(self, network, updates):
-        super().__init__(collect_losses=True)
-        self._momenta = moving_statistics(network)
-        self._updates = updates
-        self._counts = collections.Counter()  # Assignments of each statistic.
-
-    def add_update(self, update):
-        variable, value = update
-        if id(variable) in self._momenta:
-            value = self._ramped(variable, value)
-        super().add_update((variable, value))
-
-    def _ramped(self, variable, value):
-        momentum, old = self._momenta[id(variable)], self.get_current_value(variable)
-        old = variable.value if old is None else old
-        kept = ramped_momentum(momentum, self._updates + self._counts[id(variable)])
-        self._counts[id(variable)] += 1
-        return old + (value - old) * ops.cast((1.0 - kept) / (1.0 - momentum), variable.dtype)
+    return is_updated
 
 
 # The averaged generator
 
 
 def update_average(gan, is_updated=True):
-    """Moves the exponential moving average of the generator by one step, if the model has one.
+    """Moves the exponential moving average of the generator, if there is one, by one step.
 
     The share that the average keeps is `ema_momentum`; early in training it is less
     ([Karras et al., 2020](https://arxiv.org/abs/1912.04958), as in the authors' code), and before
     step `ema_start` it is 0. Moving statistics keep less than weights, so that both are equally
-    old. Where `is_updated` is false the average stays as the generator did.
+    old. If the generator's update was skipped, so is the average's.
     """
     average = gan._average
     if average is None:
@@ -320,10 +217,8 @@ def update_average(gan, is_updated=True):
     steps = ops.cast(gan.steps.value, "float32")
     ramp = ops.power(0.5, 1.0 / (RAMP_UP * ops.maximum(steps, 1e-3)))
     momentum = ops.where(steps < gan.ema_start, 0.0, ops.minimum(gan.ema_momentum, ramp))
-    inner = {
-        key: ramped_momentum(own, gan.steps.value)
-        for key, own in moving_statistics(gan.generator, ConditionalBatchNorm).items()
-    }
+    statistics = moving_statistics(gan.generator, ConditionalBatchNorm)
+    inner = {key: ramped_momentum(own, gan.steps.value) for key, own in statistics.items()}
     momenta = {key: matching_momentum(momentum, own) for key, own in inner.items()}
     for mean, variable in zip(average.variables, gan.generator.variables):
         value = variable.value
@@ -337,18 +232,11 @@ def update_average(gan, is_updated=True):
 
 
 def matching_momentum(momentum, inner):
-    """The share to keep in an average of moving statistics that belongs to averaged weights.
+    """Returns the share that an average of moving statistics keeps, to fit the averaged weights.
 
-    A moving average with momentum `m` has a mean age of `m / (1 - m)` updates; averaging it again
-    adds both ages. With this share the statistics are as old as the averaged weights. If they
-    already lag more, it adds no further lag.
-
-    Args:
-        momentum: Float tensor, the share that the average of the weights keeps.
-        inner: Float tensor, the share that the moving statistics keep.
-
-    Returns:
-        float32 tensor of shape `()`.
+    A moving average with momentum `m` has a mean age of `m / (1 - m)` updates, and averaging it
+    again adds both ages. With this share the statistics, which keep `inner`, are as old as weights
+    that keep `momentum`. If they already lag more, it adds no further lag.
     """
     age, inner_age = (x / (1.0 - x) for x in (momentum, inner))
     missing = ops.maximum(age - inner_age, 0.0)
@@ -356,17 +244,13 @@ def matching_momentum(momentum, inner):
 
 
 def moving_statistics(network, *kinds):
-    """Returns the momentum of the moving statistics of a network's batch norms.
+    """Returns the momentum of each moving statistic of batch norms, by the id of its variable.
 
-    Args:
-        network: Keras model.
-        *kinds: Classes of layers to find besides `keras.layers.BatchNormalization`.
-
-    Returns:
-        Dictionary from the id of a variable to a float below 1. Statistics that never move
-        (`momentum=1`) are skipped.
+    `kinds` are classes of layers to find in addition to `keras.layers.BatchNormalization`.
+    Statistics that never move (`momentum=1`) are skipped.
     """
     norms = (keras.layers.BatchNormalization, *kinds)
+    # Keras has no public list of all layers inside a network.
     found = [x for x in network._flatten_layers() if isinstance(x, norms) and x.built]
     return {
         id(statistic): float(norm.momentum)
@@ -374,3 +258,60 @@ def moving_statistics(network, *kinds):
         for statistic in (norm.moving_mean, norm.moving_variance)
         if norm.momentum < 1
     }
+
+
+# What layers assign
+
+
+class Scope(keras.StatelessScope):
+    """Keeps what is assigned inside from the variables, and sees what outer scopes keep.
+
+    Keras's own scope sees only its own values: inside another one, as on JAX where the full step
+    runs in a scope, a variable would have its value from before the step.
+    """
+
+    def __enter__(self):
+        super().__enter__()
+        outer = {} if self.original_scope is None else self.original_scope.state_mapping
+        self._given = {**outer, **self.state_mapping}
+        self.state_mapping = dict(self._given)
+        return self
+
+    def assigned(self, variables):
+        """Returns a list of what was assigned to variables here, `None` where nothing was."""
+        pairs = [(self._given.get(id(v)), self.state_mapping.get(id(v))) for v in variables]
+        return [None if value is given else value for given, value in pairs]
+
+
+class Assignments(Scope):
+    """Collects what the layers of a network assign, with its gradient, and add to the loss.
+
+    A layer that assigns a trainable variable in `call`, as Keras's `SpectralNormalization` does,
+    uses the new value from there on. The gradient by the new value then becomes that of the
+    variable, as in a plain training loop.
+
+    The moving statistics of Keras's batch norms forget their initial values, as those of
+    `ConditionalBatchNorm` do: with a momentum of 0.99 they would keep 13 % of them for 200 steps.
+    `updates` is how often they moved before.
+    """
+
+    def __init__(self, network=None, updates=0):
+        super().__init__(collect_losses=True)
+        self._momenta = {} if network is None else moving_statistics(network)
+        self._updates = updates
+        self._counts = collections.Counter()  # Assignments of each statistic.
+
+    def add_update(self, update):
+        variable, value = update
+        key = id(variable)
+        if variable.trainable:
+            old = ops.cast(variable.value, value.dtype)
+            value = ops.stop_gradient(value) + (old - ops.stop_gradient(old))
+        elif key in self._momenta:
+            momentum, old = self._momenta[key], self.get_current_value(variable)
+            old = variable.value if old is None else old
+            kept = ramped_momentum(momentum, self._updates + self._counts[key])
+            share = ops.cast((1.0 - kept) / (1.0 - momentum), variable.dtype)
+            value = old + (value - old) * share
+            self._counts[key] += 1
+        super().add_update((variable, value))

@@ -1,8 +1,9 @@
 """TensorFlow's part of a training step: gradients, random numbers, replicas, and the loop.
 
-`keras_sagan.training.step` has the algorithm and calls what is here.
+`keras_sagan.training` says what each function is.
 """
 
+import contextlib
 import functools
 import itertools
 import os
@@ -13,19 +14,13 @@ from keras import tree
 
 from keras_sagan.checks import is_absent
 
+ONLY = {}
+
 # Gradients
 
 
 def gradients(function, variables):
-    """Differentiates a function that returns a scalar and anything else.
-
-    Args:
-        function: Function without arguments, `() -> (scalar, others)`.
-        variables: List of `keras.Variable`.
-
-    Returns:
-        Tuple of the list of gradients, `None` for a variable that isn't used, and the others.
-    """
+    """The gradient of a variable that isn't used is `None`."""
     values = [variable.value for variable in variables]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(values)
@@ -36,7 +31,6 @@ def gradients(function, variables):
 
 
 def input_gradient(total, inputs):
-    """The gradient of a scalar function with respect to its inputs, differentiable once more."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(inputs)
         result = total(inputs)
@@ -44,31 +38,16 @@ def input_gradient(total, inputs):
 
 
 def apply_scaled(optimizer, gradients, variables):
-    """Updates variables, and those of a `LossScaleOptimizer`."""
     optimizer.apply(gradients, variables)
 
 
-# Random numbers
+# Random numbers: those of a global batch, of which each replica takes its share
 
 
 def draw_noise(seed, batch, latent_dim, num_classes=None):
-    """Draws latents and labels for the global batch, and returns those of this replica.
-
-    Args:
-        seed: Tuple of integers or integer tensors, first the model's seed. The draws of two
-            different tuples are independent.
-        batch: Integer or integer tensor, the images of this replica.
-        latent_dim: Positive integer.
-        num_classes: Positive integer, or `None` for no labels.
-
-    Returns:
-        Tuple of standard normal latents, float32 of shape `(batch, latent_dim)`, and uniform
-        labels, int32 of shape `(batch,)`, or `None`.
-    """
-    seed = _folded(seed)
-    start, total = _share_of_batch(batch)
-    latents = _stateless_normal((total, latent_dim), seed)
-    latents = tf.slice(latents, (start, 0), (batch, latent_dim))
+    seed, (start, total) = _folded(seed), _share_of_batch(batch)
+    bits = tf.random.stateless_uniform((total, latent_dim), seed, 0, 2**23, tf.int32)
+    latents = tf.slice(normal_from_bits(bits), (start, 0), (batch, latent_dim))
     if num_classes is None:
         return latents, None
     labels = tf.random.stateless_uniform((total,), _fold_in(seed, 1), 0, num_classes, tf.int32)
@@ -76,15 +55,19 @@ def draw_noise(seed, batch, latent_dim, num_classes=None):
 
 
 def draw_uniform(seed, batch, columns):
-    """Draws float32 numbers in [0, 1), of shape `(batch, columns)`; `seed` as in `draw_noise`."""
     start, total = _share_of_batch(batch)
     # XLA draws other floats than TensorFlow, and the same integers.
     bits = tf.random.stateless_uniform((total, columns), _folded(seed), 0, 2**24, tf.int32)
     return tf.slice(tf.cast(bits, tf.float32) / 2.0**24, (start, 0), (batch, columns))
 
 
+def normal_from_bits(bits):
+    """Normal numbers from 23 random bits: with 24 the largest would round to infinity."""
+    return tf.math.ndtri((tf.cast(bits, tf.float32) + 0.5) / 2.0**23)
+
+
 def _share_of_batch(batch):
-    """Where this replica's part of the global batch starts, and the size of the global batch."""
+    """Where this replica's share of the global batch starts, and the size of the global batch."""
     context = tf.distribute.get_replica_context()
     return context.replica_id_in_sync_group * batch, context.num_replicas_in_sync * batch
 
@@ -99,30 +82,19 @@ def _fold_in(seed, data):
     return tf.bitwise.bitwise_and(tf.random.experimental.stateless_fold_in(seed, data), 2**31 - 1)
 
 
-def _stateless_normal(shape, seed):
-    """Normal numbers that are the same inside XLA as outside, unlike TensorFlow's own."""
-    return normal_from_bits(tf.random.stateless_uniform(shape, seed, 0, 2**23, tf.int32))
-
-
-def normal_from_bits(bits):
-    """Normal numbers from 23 random bits: with 24 the largest would round to infinity."""
-    return tf.math.ndtri((tf.cast(bits, tf.float32) + 0.5) / 2.0**23)
-
-
 # Replicas
 
 
 def count_replicas():
-    """The number of replicas that share the global batch."""
     return tf.distribute.get_replica_context().num_replicas_in_sync
 
 
 def traced_once(gan, function, count=1):
     """Wraps `function(gan, index, *tensors)`, which assigns nothing, for `count` calls in a step.
 
-    Several calls are traced once. Over several replicas XLA compiles the function if the model has
-    `jit_compile=True`, and the exchange of gradients stays outside; without XLA it isn't wrapped
-    there, as its batch norms may exchange statistics.
+    Several calls are traced once. Over several replicas, a model with `jit_compile=True` has XLA
+    compile the function only, and exchanges gradients outside. Without XLA it isn't wrapped there,
+    as its batch norms may exchange statistics.
     """
     function = functools.partial(function, gan)
     is_alone = count_replicas() == 1
@@ -135,35 +107,21 @@ def traced_once(gan, function, count=1):
 def share_overflow(gradients):
     """Makes gradients that overflowed on one replica infinite on all, which then skip the update.
 
-    Keras's `LossScaleOptimizer` looks at the first replica of each worker only: an infinity of
+    Keras's `LossScaleOptimizer` looks only at the first replica of each worker: an infinity of
     another replica would reach all weights, and two workers that differ would deadlock.
-
-    Args:
-        gradients: List of this replica's gradients, `None` where there is none.
-
-    Returns:
-        A list of the same.
     """
-    context = tf.distribute.get_replica_context()
-    if context.num_replicas_in_sync == 1:
-        return gradients
     each = [tf.reduce_all(tf.math.is_finite(x)) for x in gradients if x is not None]
     overflows = 1.0 - tf.cast(tf.reduce_all(each), tf.float32)
-    overflows = context.all_reduce(tf.distribute.ReduceOp.SUM, overflows)
+    overflows = tf.distribute.get_replica_context().all_reduce("SUM", overflows)
     added = tf.where(overflows > 0.0, float("inf"), 0.0)
     return [None if x is None else x + tf.cast(added, x.dtype) for x in gradients]
 
 
-ONLY = {}  # The values of arguments of `compile` that this backend can do, if not all.
-
-
-def current_strategy():
-    """The strategy that is active; TensorFlow has one for a single device too."""
-    return tf.distribute.get_strategy()
+current_strategy = tf.distribute.get_strategy  # There is one for a single device too.
 
 
 def count_devices(strategy):
-    """The devices that a batch is shared among."""
+    """Returns the number of devices that share a batch."""
     return strategy.num_replicas_in_sync
 
 
@@ -173,13 +131,13 @@ def is_multi_worker(strategy):
 
 
 def check_built_under(strategy, **owners):
-    """Raises for a network or optimizer that was built outside of the scope of a strategy."""
+    """Raises for a network or optimizer that was built outside the scope of a strategy."""
     for name, owner in owners.items():
         for variable in owner.variables:
             if not strategy.extended.variable_created_in_scope(variable.value):
                 raise ValueError(
                     f"`{name}` must be built inside the `strategy.scope()` that the model is "
-                    f"built in. Received: a {name} whose {variable.path} was made outside of "
+                    f"built in. Received: a {name} whose {variable.path} was made outside "
                     f"{type(strategy).__name__}"
                 )
 
@@ -197,22 +155,13 @@ def check_scope(strategy, method, or_outside=True):
 
 
 def check_compile(strategy, jit_compile, computes_in_float16):
-    """Raises for what a `TPUStrategy` can't do, before it fails obscurely or trains on in silence.
-
-    Args:
-        strategy: A `tf.distribute.Strategy`; anything goes with another one.
-        jit_compile: As given to `compile`.
-        computes_in_float16: Boolean, whether a layer does.
-
-    Raises:
-        ValueError: For `jit_compile=True`, or float16.
-    """
+    """Raises for `jit_compile=True` and float16 under a `TPUStrategy`, which it can't do."""
     if not isinstance(strategy, tf.distribute.TPUStrategy):
         return
     if jit_compile is True:
         raise ValueError(
-            '`jit_compile` must be False or "auto" under TPUStrategy, which has XLA compile the '
-            "whole step by itself. Received: jit_compile=True"
+            '`jit_compile` must be False or "auto" under TPUStrategy, which compiles the full step '
+            "by XLA in any case. Received: jit_compile=True"
         )
     if computes_in_float16:
         raise ValueError(
@@ -222,27 +171,26 @@ def check_compile(strategy, jit_compile, computes_in_float16):
 
 
 def check_replicated(model):
-    """Raises for what can't work over several replicas, before it hangs or fails obscurely."""
+    """Raises for what several replicas can't do, before it hangs or fails obscurely."""
     for name in ("g_optimizer", "d_optimizer"):
         optimizer = getattr(model, name)
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-        if optimizer.gradient_accumulation_steps:
+        steps = getattr(optimizer, "inner_optimizer", optimizer).gradient_accumulation_steps
+        if steps:
             raise ValueError(
-                f"`{name}` must not accumulate gradients over several replicas: Keras's optimisers "
-                "can't exchange gradients every so many steps only. Use a larger batch. Received: "
-                f"gradient_accumulation_steps={optimizer.gradient_accumulation_steps} over "
+                f"`{name}` must not accumulate gradients over several replicas: Keras's optimizers "
+                "can't exchange gradients once in several steps. Use a larger batch. Received: "
+                f"gradient_accumulation_steps={steps} over "
                 f"{model.distribute_strategy.num_replicas_in_sync} replicas"
             )
-    if not model.jit_compile:
-        return
-    for network in (model.generator, model.discriminator):
-        for layer in network._flatten_layers():
-            if getattr(layer, "synchronized", False):
-                raise ValueError(
-                    "`jit_compile=True` over several replicas needs synchronized=False: XLA can't "
-                    "compile the exchange of statistics inside a layer. Received: "
-                    f"jit_compile=True and layer {layer.name} with synchronized=True"
-                )
+    # Keras has no public list of all layers inside a network.
+    layers = [*model.generator._flatten_layers(), *model.discriminator._flatten_layers()]
+    synchronized = [x.name for x in layers if getattr(x, "synchronized", False)]
+    if model.jit_compile and synchronized:
+        raise ValueError(
+            "`jit_compile=True` over several replicas needs synchronized=False: XLA can't "
+            "compile the exchange of statistics inside a layer. Received: "
+            f"jit_compile=True and layer {synchronized[0]} with synchronized=True"
+        )
 
 
 def check_share(argument):
@@ -253,7 +201,6 @@ def check_share(argument):
 
 
 def compiled(function, network, latent_dim, num_classes):
-    """Compiles a function of latents and labels that calls a network, whatever the batch."""
     signature = [tf.TensorSpec((None, latent_dim), "float32")]
     if num_classes is not None:
         signature.append(tf.TensorSpec((None,), "int32"))
@@ -264,19 +211,10 @@ def compiled(function, network, latent_dim, num_classes):
 
 
 def make_step_function(model, step, check, is_training):
-    """Makes the function that Keras's `fit` and `evaluate` call with an iterator.
+    """Keras calls the function with an iterator.
 
-    Unlike Keras's own it reduces logs in a way that works for several workers, has no
-    `tf.experimental.Optional` in its loop, and shows each batch to `check` before it is used.
-
-    Args:
-        model: A compiled `SAGAN`.
-        step: Its `train_step` or `test_step`.
-        check: `BatchCheck`, for errors that a compiled step can't raise.
-        is_training: Boolean, whether it is the first of them.
-
-    Returns:
-        Function `(iterator) -> logs` that takes `steps_per_execution` steps, or what is left.
+    It takes `steps_per_execution` steps, or what is left. Unlike Keras's own, it reduces logs in a
+    way that works for several workers, and has no `tf.experimental.Optional` in its loop.
     """
     strategy = model.distribute_strategy
     if is_training and strategy.num_replicas_in_sync > 1:
@@ -287,16 +225,24 @@ def make_step_function(model, step, check, is_training):
         logs = strategy.run(function, args)
         return {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
 
-    def one_step(batch):
-        return run(step, batch)
+    one_step, compiled_step = functools.partial(run, step), step
+    if not model.run_eagerly:
+        # Over several replicas, the model compiles the inner part of its step (`traced_once`).
+        jit_compile = model.jit_compile and strategy.num_replicas_in_sync == 1
+        options = {"reduce_retracing": True, "autograph": False, "jit_compile": jit_compile}
+        one_step = tf.function(one_step, **options)
+        compiled_step = tf.function(step, **options) if jit_compile else step
 
     def step_of(stacked, index):
         return compiled_step(tree.map_structure(lambda x: None if x is None else x[index], stacked))
 
+    def stack(*batches):
+        return tree.map_structure(lambda *x: None if is_absent(x[0]) else tf.stack(x), *batches)
+
     @tf.function
     def many_steps(batches):
-        """All batches in one call, as turns of a loop whose body is traced once."""
-        stacked = strategy.run(lambda *parts: tree.map_structure(stack, *parts), batches)
+        """Takes all batches in one call, as turns of a loop whose body is traced once."""
+        stacked = strategy.run(stack, batches)
         logs = run(step_of, stacked, 0)
         for index in tf.range(1, len(batches)):
             logs = run(step_of, stacked, index)
@@ -306,41 +252,29 @@ def make_step_function(model, step, check, is_training):
     def summed(values):
         return strategy.reduce("SUM", values, axis=None)
 
+    def sizes_on_all(sizes):
+        """The sizes of all replicas from those of this worker's, in order."""
+        count, own = strategy.num_replicas_in_sync, iter(sizes)
+        rows = strategy.experimental_distribute_values_from_function(
+            lambda context: next(own) * tf.one_hot(context.replica_id_in_sync_group, count)
+        )
+        return [int(size) for size in summed(rows).numpy()]
+
     def check_on_all(parts, iterator):
         """Raises on every worker if one's first batch is bad, or a batch isn't shared equally."""
-        sizes, error = own_sizes(parts)
-        if is_multi_worker(strategy) and not (check.has_passed and has_static_batches(iterator)):
-            own = iter(sizes)  # One for each replica of this worker, in order.
-            rows = strategy.experimental_distribute_values_from_function(
-                lambda context: (
-                    next(own)
-                    * tf.one_hot(context.replica_id_in_sync_group, strategy.num_replicas_in_sync)
-                )
-            )
-            sizes = [int(size) for size in summed(rows).numpy()]
+        is_first, error = not check.has_passed, None
+        try:
+            check(parts)
+            sizes = [part[0].shape[0] for part in parts]
+        except ValueError as refused:
+            sizes, error = [check.REFUSED] * len(parts), refused
+        if is_multi_worker(strategy) and (is_first or not has_static_batches(iterator)):
+            sizes = sizes_on_all(sizes)
         if error is not None:
             raise error
-        is_first = not check.has_passed
         check.check_sizes(sizes, len(parts))
         if is_first:
             model._see_first_batch(parts[0])
-
-    def own_sizes(parts):
-        """Images of each replica of this process, and what is wrong with them, or `None`."""
-        try:
-            check(parts)
-        except ValueError as error:
-            return [check.REFUSED] * len(parts), error
-        return [part[0].shape[0] for part in parts], None
-
-    compiled_step = step
-    if not model.run_eagerly:
-        # Over several replicas the model compiles the inner part of its step by itself.
-        jit_compile = model.jit_compile and strategy.num_replicas_in_sync == 1
-        options = {"reduce_retracing": True, "autograph": False}
-        one_step = tf.function(one_step, jit_compile=jit_compile, **options)
-        if jit_compile:
-            compiled_step = tf.function(step, jit_compile=True, **options)
 
     def function(iterator):
         warn_of_slow_convolutions()
@@ -370,17 +304,16 @@ def make_step_function(model, step, check, is_training):
 def warn_of_slow_convolutions():
     """Warns if TensorFlow runs without oneDNN's convolutions, which take half the time.
 
-    On Linux, TensorFlow leaves them off on processors with AVX2 only, unless
-    `TF_ENABLE_ONEDNN_OPTS=1` is set when it is imported.
+    On Linux, it leaves them off on processors with AVX2 only, unless `TF_ENABLE_ONEDNN_OPTS=1` is
+    set when it is imported.
     """
     if "TF_ENABLE_ONEDNN_OPTS" in os.environ or tf.config.list_physical_devices("GPU"):
         return
     if needs_onednn_setting(processor_flags()):
         warnings.warn(
-            "TensorFlow was imported without oneDNN's convolutions, so that a training step takes "
-            "about twice as long on this processor. Import `keras_sagan` before TensorFlow and "
-            'Keras, or start the program with `import os; os.environ["TF_ENABLE_ONEDNN_OPTS"] = '
-            '"1"`.',
+            "TensorFlow was imported without oneDNN's convolutions: a training step takes about "
+            "twice as long on this processor. Import `keras_sagan` before TensorFlow and Keras, or "
+            'start the program with `import os; os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"`.',
             stacklevel=3,
         )
 
@@ -392,17 +325,16 @@ def needs_onednn_setting(flags):
 
 
 def processor_flags():
-    """The features of this processor as Linux names them; none elsewhere."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            lines = [line for line in file if line.startswith("flags")]
-    except OSError:
-        return set()
-    return set(lines[0].split(":")[1].split()) if lines else set()
+    """The features of this processor on Linux; none elsewhere."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("flags"):
+                return set(line.split(":")[1].split())
+    return set()
 
 
 def local_parts(strategy, batch):
-    """Returns a list with a tuple for each replica of this process: its parts of the batch."""
+    """Lists the images and labels of each replica of this process."""
     batch = batch if isinstance(batch, (tuple, list)) else (batch,)
     found = [strategy.experimental_local_results(part) for part in batch]
     count = max(map(len, found), default=1)
@@ -416,7 +348,3 @@ def has_static_batches(iterator):
     shapes = [getattr(spec, "shape", None) for spec in specs]  # Absent labels have none.
     is_known = bool(shapes) and shapes[0] is not None
     return is_known and all(x is None or x[:1].is_fully_defined() for x in shapes)
-
-
-def stack(*parts):
-    return None if is_absent(parts[0]) else tf.stack(parts)

@@ -1,7 +1,7 @@
 """PyTorch's part of a training step: gradients, random numbers, and the loop.
 
-`keras_sagan.training.step` has the algorithm and calls what is here. A step runs without autograd
-but for what is differentiated.
+`keras_sagan.training` says what each function is. A step runs without autograd except for what is
+differentiated.
 """
 
 import contextlib
@@ -14,66 +14,41 @@ from keras_sagan.training.whole_batch import (  # noqa: F401
     check_batch,
     check_compile,
     count_replicas,
-    share_overflow,
     traced_once,
 )
+
+ONLY = {"steps_per_execution": (1,), "jit_compile": (False, "auto")}
 
 # Gradients
 
 
 def gradients(function, variables):
-    """Differentiates a function that returns a scalar and anything else.
-
-    Args:
-        function: Function without arguments, `() -> (scalar, others)`.
-        variables: List of `keras.Variable`.
-
-    Returns:
-        Tuple of the list of gradients, `None` for a variable that isn't used, and the others.
-    """
+    """The gradient of a variable that isn't used is `None`."""
     values = [variable.value for variable in variables]
     if not values:  # Of a frozen network.
         return [], function()[1]
     with torch.enable_grad():
         scalar, others = function()
         found = torch.autograd.grad(scalar, values, allow_unused=True)
-    return list(found), keras.tree.map_structure(_constant, others)
-
-
-def _constant(x):
-    return x.detach() if isinstance(x, torch.Tensor) else x
+    others = keras.tree.map_structure(lambda x: x.detach() if torch.is_tensor(x) else x, others)
+    return list(found), others
 
 
 def input_gradient(total, inputs):
-    """The gradient of a scalar function with respect to its inputs, differentiable once more."""
     with torch.enable_grad():
         inputs = inputs if inputs.requires_grad else inputs.detach().requires_grad_(True)
         return torch.autograd.grad(total(inputs), inputs, create_graph=True)[0]
 
 
 def apply_scaled(optimizer, gradients, variables):
-    """Updates variables, and those of a `LossScaleOptimizer`."""
     optimizer.apply(gradients, variables)
 
 
-# Random numbers
+# Random numbers, drawn on the CPU, so that they are the same on every device
 
 
 def draw_noise(seed, batch, latent_dim, num_classes=None):
-    """Draws latents and labels, on the CPU, so that they are the same on every device.
-
-    Args:
-        seed: Tuple of integers or integer tensors, first the model's seed. The draws of two
-            different tuples are independent.
-        batch: Integer, the images of the batch.
-        latent_dim: Positive integer.
-        num_classes: Positive integer, or `None` for no labels.
-
-    Returns:
-        Tuple of standard normal latents, float32 of shape `(batch, latent_dim)`, and uniform
-        labels, int32 of shape `(batch,)`, or `None`.
-    """
-    generator = _generator(seed)
+    generator = torch.Generator().manual_seed(_number(seed))
     latents = keras.ops.convert_to_tensor(torch.randn(batch, latent_dim, generator=generator))
     if num_classes is None:
         return latents, None
@@ -82,12 +57,8 @@ def draw_noise(seed, batch, latent_dim, num_classes=None):
 
 
 def draw_uniform(seed, batch, columns):
-    """Draws float32 numbers in [0, 1), of shape `(batch, columns)`; `seed` as in `draw_noise`."""
-    return keras.ops.convert_to_tensor(torch.rand(batch, columns, generator=_generator(seed)))
-
-
-def _generator(seed):
-    return torch.Generator().manual_seed(_number(seed))
+    generator = torch.Generator().manual_seed(_number(seed))
+    return keras.ops.convert_to_tensor(torch.rand(batch, columns, generator=generator))
 
 
 def _number(seed):
@@ -97,69 +68,51 @@ def _number(seed):
 
 @contextlib.contextmanager
 def _seeded(*seed):
-    """Has layers that draw from PyTorch's global generator, as Keras's Dropout, draw by a seed."""
+    """Seeds PyTorch's global generator, from which layers such as Keras's Dropout draw."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(_number(seed))
         yield
 
 
-# Devices
-
-ONLY = {"steps_per_execution": (1,), "jit_compile": (False, "auto")}
-"""The values of arguments of `compile` that this backend can do."""
+# Devices: there is one, since Keras has no distribution on PyTorch
 
 
 def current_strategy():
-    """`None`: Keras has no distribution on PyTorch."""
+    return None
 
 
 def count_devices(strategy):
-    """The devices that a batch is shared among."""
     return 1
 
 
 def is_multi_worker(strategy):
-    """Whether every worker has its own share of the data."""
     return False
 
 
 def check_built_under(strategy, **owners):
-    """Nothing: there is one device."""
+    pass
 
 
 def check_scope(strategy, method, or_outside=True):
-    """Nothing: there is one device."""
+    pass
 
 
-# Inference
+# Inference and the loop
 
 
 def compiled(function, network, latent_dim, num_classes):
-    """Returns a function of latents and labels that is computed without autograd."""
+    """Returns the function without autograd: PyTorch compiles nothing."""
     return torch.no_grad()(function)
 
 
-# The loop
-
-
 def make_step_function(model, step, check, is_training):
-    """Makes the function that Keras's `fit` and `evaluate` call with a list of one batch.
-
-    Args:
-        model: A compiled `SAGAN`.
-        step: Its `train_step` or `test_step`.
-        check: `BatchCheck`, for errors that name what is wrong.
-        is_training: Boolean, whether it is the first of them.
-
-    Returns:
-        Function `(batches) -> logs`.
-    """
+    """Keras calls the function with a list of one batch."""
 
     @torch.no_grad()
     def function(batches):
         (data,) = batches
-        check_batch(model, check, data)
+        check_batch(model, check, [data if isinstance(data, (tuple, list)) else (data,)])
         with _seeded(model.seed, model.steps.value):
             return step(data)
 

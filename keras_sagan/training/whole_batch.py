@@ -9,30 +9,29 @@ def count_replicas():
 
 
 def traced_once(gan, function, count=1):
-    """Returns `function(gan, …)` without its first argument: there is nothing to trace apart."""
+    """Returns `function(gan, …)` without its first argument: nothing is traced separately."""
     return functools.partial(function, gan)
-
-
-def share_overflow(gradients):
-    """Returns the gradients, which are those of the whole batch."""
-    return gradients
 
 
 def check_compile(strategy, jit_compile, computes_in_float16):
     """Nothing beyond the backend's `ONLY`."""
 
 
-def check_batch(model, check, batch):
+def check_batch(model, check, parts, gather=lambda sizes: sizes):
     """Raises for a batch that doesn't fit the model, and shows it the first one.
 
-    Args:
-        model: A compiled `SAGAN`.
-        check: `BatchCheck`.
-        batch: Images, or a tuple of images and labels.
+    `parts` has a tuple of images and labels for each device. `gather` makes the list of the sizes
+    of all devices from those of this process.
     """
-    parts = batch if isinstance(batch, (tuple, list)) else (batch,)
-    is_first = not check.has_passed
-    check([parts])
-    check.check_sizes([parts[0].shape[0]], 1)
+    is_first, error = not check.has_passed, None
+    try:
+        check(parts)
+        sizes = [part[0].shape[0] for part in parts]
+    except ValueError as refused:
+        sizes, error = [check.REFUSED] * len(parts), refused
+    sizes = gather(sizes)  # The other processes wait for it, and learn of an error here.
+    if error is not None:
+        raise error
+    check.check_sizes(sizes, len(parts))
     if is_first:
-        model._see_first_batch(parts)
+        model._see_first_batch(parts[0])

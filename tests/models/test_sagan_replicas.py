@@ -152,7 +152,7 @@ def test_an_overflow_on_one_replica_skips_the_update_on_all(overflows):
     def step():
         number = tf.distribute.get_replica_context().replica_id_in_sync_group
         gradients = [tf.constant([0.0, 8.0]) * tf.gather(tf.constant(overflows), number)]
-        update(network, optimizer, gradients, [None], None, None)
+        update(network, optimizer, gradients, [None])
 
     strategy.run(tf.function(step))
     is_finite = np.isfinite(overflows).all()

@@ -4,6 +4,8 @@
 everything works the same, except for empty batches.
 """
 
+from collections.abc import Callable
+
 import keras
 from keras import ops
 
@@ -11,50 +13,39 @@ from keras_sagan.ops.cpu.winograd import (
     square_side,
     suits_winograd,
     winograd_convolve,
-    winograd_resample,
+    winograd_convolve_pool,
+    winograd_upsample_convolve,
 )
 
-WIDE = 64  # On small maps, as `keras_sagan.ops.resampling.WIDE` on others.
+WIDE = 64  # On small maps; see `keras_sagan.ops.resampling.WIDE` for others.
 
 
-def convolve(inputs, kernel, resample=None):
-    """Convolves with fewer products, by Winograd's method.
-
-    Args:
-        inputs: Tensor of shape `(batch, height, width, channels)`.
-        kernel: Tensor of shape `(3, 3, channels, filters)`.
-        resample: `"up"`, `"down"` or `None`, as in `keras_sagan.ops.resampling.convolve`.
+def convolve(inputs, kernel, resample: str | None = None):
+    """Convolves by Winograd's method; the arguments are as in `ops.resampling.convolve`.
 
     Returns:
-        The tensor that `keras_sagan.ops.resampling.convolve` returns, or `None` where the method
-        doesn't apply: on other devices, in half precision and float64, for maps of odd or unknown
-        size, and where it would be slower.
+        Tensor of shape `(batch, height, width, filters)`, or `None` where the method doesn't apply
+        or is slower: on other devices, in half precision and float64, for maps of odd or unknown
+        size, and for few channels.
     """
     if inputs.dtype != "float32" or not is_in_charge() or not suits_winograd(inputs, kernel):
         return None
-    if resample is None:
-        channels, filters = kernel.shape[2:]
-        is_small = square_side(*inputs.shape[1:3]) == 2
-        if is_small and channels * filters < WIDE * (channels + filters):
-            return None
-        return winograd_convolve(inputs, kernel)
-    return winograd_resample(inputs, kernel, resample)
+    if resample is not None:
+        form = winograd_upsample_convolve if resample == "up" else winograd_convolve_pool
+        return form(inputs, kernel)
+    channels, filters = kernel.shape[2:]
+    is_small = square_side(*inputs.shape[1:3]) == 2
+    if is_small and channels * filters < WIDE * (channels + filters):
+        return None
+    return winograd_convolve(inputs, kernel)
 
 
-def apply_to_any_batch(function, images, training):
-    """Returns `function(images)`, with the right shape for an empty batch too.
+def apply_to_any_batch(function: Callable, images, training: bool):
+    """As `ops.resampling.of_any_batch`, whose arguments it takes.
 
     With oneDNN, TensorFlow 2.21's convolution of no images has the shape of its inputs, and the
-    gradient of its pooling ends the process.
-
-    Args:
-        function: Function of a tensor `(batch, …)`, or a tuple of them, to another, image by image.
-        images: Tensor of shape `(batch, …)`, or a tuple of them; the batch may be unknown.
-        training: Boolean. A program for inference computes `function(images)` alone: with a
-            condition, TensorFlow's converter to LiteRT would lose the rank of the result.
-
-    Returns:
-        Tensor of shape `(batch, …)`.
+    gradient of its pooling ends the process. A program for inference computes `function(images)`
+    only: with a condition, TensorFlow's converter to LiteRT would lose the rank of the result.
     """
 
     def of_none():
@@ -68,6 +59,6 @@ def apply_to_any_batch(function, images, training):
     return ops.cond(batch > 0, lambda: function(images), of_none) if training else function(images)
 
 
-def is_in_charge():
+def is_in_charge() -> bool:
     """Whether the machine has no GPUs and TPUs."""
     return all("cpu" in device.lower() for device in keras.distribution.list_devices())

@@ -1,12 +1,14 @@
 """3 x 3 convolutions with fewer products, as matrix products of transformed maps and kernels.
 
-Outputs that lie side by side share sums of inputs and of kernel entries. Taken once, they leave
-36 products for a 4 x 4 square of outputs in place of 144, 16 for a 2 x 2 square in place of 36,
-and 9 in place of the 16 of `keras_sagan.ops.resampling` where the map is doubled before or halved
+Neighboring outputs share sums of inputs and of kernel entries. Computed once, they leave
+36 products for a 4 x 4 square of outputs instead of 144, 16 for a 2 x 2 square instead of 36,
+and 9 instead of the 16 of `keras_sagan.ops.resampling` where the map is doubled before or halved
 after the convolution. Results differ from the convolution's by float32's rounding, about 1e-6 and
 for squares of 4 x 4 about 3e-6 of the largest.
 
-`keras_sagan.ops.resampling.convolve` decides where it is used.
+`keras_sagan.ops.resampling.convolve` decides where it is used. Convolutions here have stride 1 and
+zeros around the map. Inputs are `(batch, height, width, channels)`, height and width even and
+known; kernels are `(3, 3, channels, filters)`.
 
 Reference:
     [Lavin and Gray, 2016](https://arxiv.org/abs/1509.09308), F(2 x 2, 3 x 3) and F(4 x 4, 3 x 3);
@@ -21,54 +23,22 @@ import tensorflow as tf
 from keras import ops
 from tensorflow.python.ops import control_flow_util  # TensorFlow has no public name for it.
 
-__all__ = []  # For `keras_sagan.ops.cpu` alone: nothing of it is in the reference.
+__all__ = []  # For `keras_sagan.ops.cpu` only: nothing of it is in the reference.
 
 # Where the polynomials are evaluated, by the side of a square of outputs; infinity is one more.
 POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 0.75, -0.75, 1.5, -1.5)}
 # By rows: what each product of a resampling convolution takes of a kernel's three entries.
 RESAMPLED = np.array([[1, 0, 0], [1, 1, 1], [0, 0, 1]])
-# The axis that is transformed, and the place of the axis of its parts, of rows and of columns.
+# The axis that is transformed, and the place of the axis of its parts, for rows and columns.
 IN_FRONT = ((1, 0), (3, 1))  # (parts, parts, batch, rows, columns, channels)
 INSIDE = ((1, 3), (2, 4))  # (batch, rows, columns, parts, parts, channels)
 
 
 def suits_winograd(inputs, kernel):
-    """Whether the functions here can compute a "same" convolution with stride 1.
-
-    Args:
-        inputs: Tensor of shape `(batch, height, width, channels)`.
-        kernel: Tensor of shape `(rows, columns, channels, filters)`.
-    """
+    """Whether the functions here can compute a "same" convolution with stride 1."""
     sizes = inputs.shape[1:3]
     is_even = all(isinstance(size, int) and size and size % 2 == 0 for size in sizes)
     return is_even and tuple(kernel.shape[:2]) == (3, 3)
-
-
-def winograd_resample(inputs, kernel, resample):
-    """`winograd_upsample_convolve` for `"up"`, `winograd_convolve_pool` for `"down"`."""
-    form = {"up": winograd_upsample_convolve, "down": winograd_convolve_pool}[resample]
-    return form(inputs, kernel)
-
-
-def winograd_convolve(inputs, kernel):
-    """Convolves with stride 1 and zeros around the map.
-
-    Args:
-        inputs: Float tensor of shape `(batch, height, width, channels)`, height and width even
-            and known.
-        kernel: Float tensor of shape `(3, 3, channels, filters)`.
-
-    Returns:
-        Float tensor of shape `(batch, height, width, filters)`.
-    """
-    _, height, width, channels = inputs.shape
-    filters = kernel.shape[-1]
-    side = square_side(height, width)
-    count = (side + 2) ** 2
-    tiles = ops.reshape(_analyze(inputs, ("tiles", side), IN_FRONT), (count, -1, channels))
-    products = ops.matmul(tiles, _transform(_minimal_form(side)[0], kernel))
-    shape = (side + 2, side + 2, -1, height // side, width // side, filters)
-    return _synthesize(ops.reshape(products, shape), ("squares", side), IN_FRONT)
 
 
 def square_side(height, width):
@@ -79,39 +49,38 @@ def square_side(height, width):
     return 4 if height % 4 == width % 4 == 0 and height * width > 16 else 2
 
 
-def winograd_convolve_pool(inputs, kernel):
-    """Convolves as `winograd_convolve`, and takes the means of 2 x 2 windows.
-
-    Args:
-        inputs, kernel: As in `winograd_convolve`.
-
-    Returns:
-        Float tensor of shape `(batch, height / 2, width / 2, filters)`.
-    """
+def winograd_convolve(inputs, kernel):
+    """Convolves to `(batch, height, width, filters)`."""
     _, height, width, channels = inputs.shape
-    parts = ops.reshape(_analyze(inputs, ("halves", 2), INSIDE), (-1, 9 * channels))
+    side = square_side(height, width)
+    count = (side + 2) ** 2
+    tiles = _linear(_to_parts, _from_parts, inputs, ("tiles", side), IN_FRONT)
+    tiles = ops.reshape(tiles, (count, -1, channels))
+    products = ops.matmul(tiles, _transform(_minimal_form(side)[0], kernel))
+    shape = (side + 2, side + 2, -1, height // side, width // side, kernel.shape[-1])
+    products = ops.reshape(products, shape)
+    return _linear(_from_parts, _to_parts, products, ("squares", side), IN_FRONT[::-1])
+
+
+def winograd_convolve_pool(inputs, kernel):
+    """Convolves, and takes means of 2 x 2 windows: `(batch, height / 2, width / 2, filters)`."""
+    _, height, width, channels = inputs.shape
+    parts = _linear(_to_parts, _from_parts, inputs, ("halves", 2), INSIDE)
     weights = ops.reshape(_transform(RESAMPLED / 2, kernel), (9 * channels, kernel.shape[-1]))
-    outputs = ops.matmul(parts, weights)
+    outputs = ops.matmul(ops.reshape(parts, (-1, 9 * channels)), weights)
     return ops.reshape(outputs, (-1, height // 2, width // 2, kernel.shape[-1]))
 
 
 def winograd_upsample_convolve(inputs, kernel):
-    """Doubles a map by nearest neighbours, and convolves it as `winograd_convolve`.
-
-    Args:
-        inputs, kernel: As in `winograd_convolve`.
-
-    Returns:
-        Float tensor of shape `(batch, 2 * height, 2 * width, filters)`.
-    """
+    """Doubles by nearest neighbors, and convolves: `(batch, 2 * height, 2 * width, filters)`."""
     _, height, width, channels = inputs.shape
     filters = kernel.shape[-1]
     # The transpose of a convolution and pooling, whose kernel is mirrored.
     weights = ops.transpose(_transform(RESAMPLED[::-1], kernel), (1, 0, 2))
     weights = ops.reshape(weights, (channels, 9 * filters))
     products = ops.matmul(ops.reshape(inputs, (-1, channels)), weights)
-    shape = (-1, height, width, 3, 3, filters)
-    return _synthesize(ops.reshape(products, shape), ("halves", 2), INSIDE)
+    products = ops.reshape(products, (-1, height, width, 3, 3, filters))
+    return _linear(_from_parts, _to_parts, products, ("halves", 2), INSIDE[::-1])
 
 
 def _transform(matrix, kernel):
@@ -143,16 +112,13 @@ def _minimal_form(side):
 
 @functools.cache
 def _table(kind, size):
-    """What each part takes of the `size` entries of a tile and of its neighbours.
+    """What each part takes of the `size` entries of a tile and of its neighbors.
 
     Array of shape `(parts, 3, size)`: of the tile before, of the tile, and of the tile after.
     """
     if kind == "halves":
-        table = np.zeros((3, 3, 2))
-        table[0, 0, 1], table[0, 1, 1] = 1.0, -1.0
-        table[1, 1] = 1.0
-        table[2, 1, 0], table[2, 2, 0] = -1.0, 1.0
-        return table
+        rows = [0, 1, 0, -1, 0, 0], [0, 0, 1, 1, 0, 0], [0, 0, -1, 0, 1, 0]
+        return np.reshape(rows, (3, 3, 2)).astype(float)
     _, inputs, outputs = _minimal_form(size)
     table = np.zeros((size + 2, 3, size))
     if kind == "squares":
@@ -162,22 +128,8 @@ def _table(kind, size):
     return table
 
 
-def _analyze(x, name, layout):
-    """Transforms rows and columns to parts."""
-    for axis, place in layout:
-        x = _linear(_to_parts, _from_parts, x, name=name, axis=axis, place=place)
-    return x
-
-
-def _synthesize(x, name, layout):
-    """The transpose of `_analyze`: from parts to rows and columns."""
-    for axis, place in reversed(layout):
-        x = _linear(_from_parts, _to_parts, x, name=name, axis=axis, place=place)
-    return x
-
-
-def _linear(function, transpose, x, **settings):
-    """A linear function. Its gradient is its transpose, and the other way round."""
+def _linear(function, transpose, x, name, layout):
+    """Applies a linear function to the axes of a layout; its gradient is its transpose."""
 
     @tf.custom_gradient
     def apply(x):
@@ -186,55 +138,13 @@ def _linear(function, transpose, x, **settings):
 
         def gradient(upstream):
             with tf.name_scope(scope):
-                return _linear(transpose, function, upstream, **settings)
+                return _linear(transpose, function, upstream, name, layout[::-1])
 
-        return function(x, **settings), gradient
+        for axis, place in layout:
+            x = function(x, name=name, axis=axis, place=place)
+        return x, gradient
 
     return apply(x)
-
-
-def _one_by_one(tensors, matrix, place):
-    """Applies a matrix to tensors: sums of their multiples, stacked at `place`."""
-    sums = (
-        functools.reduce(ops.add, (float(f) * x for f, x in zip(row, tensors) if f))
-        for row in matrix
-    )
-    return ops.stack(list(sums), axis=place)
-
-
-def _at_once(tensors, matrix, place):
-    """The same in one sum, zeros too: for XLA, which copies what is stacked."""
-    shape = [1] * (len(tensors[0].shape) + 1)
-    shape[place] = -1
-    terms = (
-        ops.convert_to_tensor(factors.reshape(shape), x.dtype) * ops.expand_dims(x, place)
-        for factors, x in zip(matrix.T, tensors)
-        if factors.any()
-    )
-    return functools.reduce(ops.add, terms)
-
-
-def _to_parts(x, name, axis, place, combine=_one_by_one):
-    """Transforms an axis of a map to parts, on a new axis at `place`."""
-    table = _table(*name)
-    size = table.shape[-1]
-    shape = _with_batch(x.shape)
-    shape[axis : axis + 1] = [x.shape[axis] // size, size]
-    entries = ops.unstack(ops.reshape(x, shape), axis=axis + 1)
-    near_entries = [_neighbour(entry, axis, near) for near in range(3) for entry in entries]
-    return combine(near_entries, table.reshape(len(table), -1), place)
-
-
-def _from_parts(parts, name, axis, place, combine=_one_by_one):
-    """The transpose of `_to_parts`."""
-    table = _table(*name)
-    size = table.shape[-1]
-    parts = ops.unstack(parts, axis=place)
-    near_parts = [_neighbour(part, axis, 2 - near) for part in parts for near in range(3)]
-    entries = combine(near_parts, table.reshape(-1, size).T, axis + 1)
-    shape = _with_batch(parts[0].shape)
-    shape[axis] *= size
-    return ops.reshape(entries, shape)
 
 
 def _compiled(function):
@@ -259,15 +169,58 @@ def _compiled(function):
     return call
 
 
-_to_parts, _from_parts = _compiled(_to_parts), _compiled(_from_parts)
+def _one_by_one(tensors, matrix, place):
+    """Applies a matrix to tensors: sums of their multiples, stacked on a new axis at `place`."""
+    sums = (
+        functools.reduce(ops.add, (float(f) * x for f, x in zip(row, tensors) if f))
+        for row in matrix
+    )
+    return ops.stack(list(sums), axis=place)
+
+
+def _at_once(tensors, matrix, place):
+    """The same in one sum with zeros, several times as slow inside a larger program of XLA's."""
+    shape = [1] * (len(tensors[0].shape) + 1)
+    shape[place] = -1
+    terms = (
+        ops.convert_to_tensor(factors.reshape(shape), x.dtype) * ops.expand_dims(x, place)
+        for factors, x in zip(matrix.T, tensors)
+        if factors.any()
+    )
+    return functools.reduce(ops.add, terms)
+
+
+@_compiled
+def _to_parts(x, name, axis, place, combine=_one_by_one):
+    """Transforms an axis of a map to parts, on a new axis at `place`."""
+    table = _table(*name)
+    size = table.shape[-1]
+    shape = _with_batch(x.shape)
+    shape[axis : axis + 1] = [x.shape[axis] // size, size]
+    entries = ops.unstack(ops.reshape(x, shape), axis=axis + 1)
+    near_entries = [_neighbor(entry, axis, near) for near in range(3) for entry in entries]
+    return combine(near_entries, table.reshape(len(table), -1), place)
+
+
+@_compiled
+def _from_parts(parts, name, axis, place, combine=_one_by_one):
+    """The transpose of `_to_parts`."""
+    table = _table(*name)
+    size = table.shape[-1]
+    parts = ops.unstack(parts, axis=place)
+    near_parts = [_neighbor(part, axis, 2 - near) for part in parts for near in range(3)]
+    entries = combine(near_parts, table.reshape(-1, size).T, axis + 1)
+    shape = _with_batch(parts[0].shape)
+    shape[axis] *= size
+    return ops.reshape(entries, shape)
 
 
 def _with_batch(shape):
     return [-1 if size is None else size for size in shape]
 
 
-def _neighbour(x, axis, near):
-    """Of each tile along an axis the one before (0), itself (1) or the one after (2)."""
+def _neighbor(x, axis, near):
+    """For each tile along an axis, the one before (0), the tile (1) or the one after (2)."""
     if near == 1:
         return x
     before, after = ops.split(x, [x.shape[axis] - 1 if near == 0 else 1], axis=axis)
