@@ -3,11 +3,12 @@
 import contextlib
 import contextvars
 from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import ops
 
-cpu = None
+cpu: Any = None
 if keras.backend.backend() == "tensorflow":
     with contextlib.suppress(ImportError):  # The folder may be missing.
         from keras_sagan.ops import cpu
@@ -57,7 +58,7 @@ def convolve(
         outputs = cpu.convolve(inputs, ops.cast(kernel, inputs.dtype), resample)
         if outputs is not None:
             return outputs
-    settings = {"padding": padding, "data_format": data_format}
+    settings: dict = {"padding": padding, "data_format": data_format}
     if resample is None:
         form, kernel = ops.conv, ops.cast(kernel, inputs.dtype)
         settings |= {"strides": strides, "dilation_rate": dilation_rate}

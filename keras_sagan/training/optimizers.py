@@ -164,7 +164,7 @@ class SharedLearningRate(keras.Variable):
         rate: The generator's learning rate, a `keras.Variable`.
     """
 
-    def __init__(self, optimizer: GANOptimizer, rate: keras.Variable):
+    def __init__(self, optimizer, rate):
         vars(self).update(vars(rate))  # It makes no variable.
         self._optimizer = optimizer
         self._rate = rate
