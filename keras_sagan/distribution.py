@@ -8,6 +8,7 @@ import random
 import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -34,7 +35,9 @@ _TF_CONFIG = (
 )
 
 
-def make_strategy(name: str = "auto", devices: Sequence[str] | None = None, tpu: str | None = None):
+def make_strategy(
+    name: str = "auto", devices: Sequence[str] | None = None, tpu: str | None = None
+) -> Any:
     """Makes what a model is built and trained under: by default, on all devices.
 
     Build the networks and the model, and compile it, inside `with strategy.scope():`, then call
@@ -313,7 +316,7 @@ def _has_workers(strategy):
     )
 
 
-def is_chief(strategy=None) -> bool:
+def is_chief(strategy: Any = None) -> bool:
     """Whether this process is the only one, or the one that writes for all workers.
 
     Args:
@@ -335,7 +338,7 @@ def is_chief(strategy=None) -> bool:
     return resolver.task_type in (None, "chief")
 
 
-def check_workers_agree(strategy, **values):
+def check_workers_agree(strategy: Any, **values) -> None:
     """Raises unless all workers of a strategy have the same values.
 
     Workers that do different things would wait for each other forever, or train silently with what
@@ -391,7 +394,7 @@ def _gather(strategy, text):
     return local[0].numpy().astype("uint8").tobytes().decode().splitlines()[:: len(local)]
 
 
-def chief_decides(strategy, decision: bool) -> bool:
+def chief_decides(strategy: Any, decision: bool) -> bool:
     """Returns the chief's decision on all workers.
 
     Workers that decide by numbers of their own, which may differ in their last digits, could do

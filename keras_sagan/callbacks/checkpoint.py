@@ -1,6 +1,7 @@
 import concurrent.futures
 import warnings
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -127,7 +128,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         model_state.restore_state(model, manifest, values, files.path(manifest["step"]))
         return manifest["step"]
 
-    def start(self, model: keras.Model, data, steps_per_epoch: int | None = None) -> tuple:
+    def start(self, model: keras.Model, data: Any, steps_per_epoch: int | None = None) -> tuple:
         """Restores the model and positions its data; `SAGAN.fit` calls it with its arguments.
 
         Returns the data to train on; the epoch to begin with, or `None`; the number of its finished

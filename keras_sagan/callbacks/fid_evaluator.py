@@ -142,7 +142,7 @@ class FIDEvaluator(keras.callbacks.Callback):
             )
         self._evaluation = Evaluation([metric], extraction, self.verbose)
         self._images = None  # The generated ones, kept with their traced functions.
-        self._real_sha256 = None
+        self._real_sha256: str | None = None
         self._has_started = False
         self._has_real = real_images is None
 
@@ -204,7 +204,7 @@ class FIDEvaluator(keras.callbacks.Callback):
             )
         return self._images
 
-    def add_real_images(self):
+    def add_real_images(self) -> None:
         """Feeds the real images to the metric, once."""
         images, count, digest = self.real_images, 0, hashlib.sha256()
         if not hasattr(images, "shape"):  # Labels of any kind are dropped.

@@ -75,7 +75,7 @@ class RunHistory(keras.callbacks.Callback):
             self._put(name, [(epoch + 1, value)])
         self.save()
 
-    def save(self):
+    def save(self) -> None:
         """Writes the file, with the values that the evaluators have by now."""
         for evaluator in self.evaluators:
             self._put(evaluator.name, evaluator.history)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -54,8 +55,8 @@ METRICS = {
 
 
 def evaluate_generator(
-    model,
-    reference,
+    model: Any,
+    reference: Any,
     metrics: str | Sequence = ("fid", "kid", "precision_recall", "density_coverage"),
     feature_extractor: Callable | None = None,
     num_images: int = 50_000,
@@ -128,8 +129,8 @@ def evaluate_generator(
 
 
 def evaluate_images(
-    images,
-    reference,
+    images: Iterable,
+    reference: Any,
     metrics: str | Sequence = ("fid", "kid", "precision_recall", "density_coverage"),
     feature_extractor: Callable | None = None,
     num_images: int | None = None,

@@ -1,6 +1,7 @@
 """From images to finite features, and the base class of the metrics over features."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -35,7 +36,7 @@ class FeatureExtraction:
         feature_extractor: Callable,
         value_range: Sequence[float] | None = None,
         batch_size: int = 64,
-        strategy=None,
+        strategy: Any = None,
     ):
         if not callable(feature_extractor):
             raise ValueError(
@@ -253,7 +254,9 @@ class FeatureMetric(keras.metrics.Metric):
         """How many images the extractor gets at once."""
         return self._extraction.batch_size
 
-    def update_state(self, images: np.ndarray, real: bool, labels: np.ndarray | None = None):
+    def update_state(
+        self, images: np.ndarray, real: bool, labels: np.ndarray | None = None
+    ) -> None:
         """Adds images to one side.
 
         Args:
@@ -270,7 +273,9 @@ class FeatureMetric(keras.metrics.Metric):
             if found:
                 self.update_features(found[self.output], real, labels)
 
-    def update_features(self, features: np.ndarray, real: bool, labels: np.ndarray | None = None):
+    def update_features(
+        self, features: np.ndarray, real: bool, labels: np.ndarray | None = None
+    ) -> None:
         """Adds features that were extracted before; otherwise as `update_state`.
 
         They have shape (batch, dim): the extractor's `"features"`, or its `"logits"` for an
@@ -292,7 +297,7 @@ class FeatureMetric(keras.metrics.Metric):
         self._counts[side] += len(features)
         self._width = features.shape[1]
 
-    def set_statistics(self, statistics, real: bool):
+    def set_statistics(self, statistics: Any, real: bool) -> None:
         """Replaces one side by `ReferenceStatistics` in the features of this metric's extractor."""
         side = side_of(real)
         if side not in self.keeps:
@@ -334,7 +339,7 @@ class FeatureMetric(keras.metrics.Metric):
         """Returns warnings about a result of too few images; empty if there are enough."""
         return []
 
-    def reset_state(self, reset_real: bool = False):
+    def reset_state(self, reset_real: bool = False) -> None:
         """Forgets the generated images and, if `reset_real`, the real ones too."""
         for side in SIDES if reset_real else ("generated",):
             self._state[side], self._counts[side] = None, 0
@@ -345,7 +350,7 @@ class FeatureMetric(keras.metrics.Metric):
         """Returns the current statistics, for `restore`. Nothing is copied."""
         return dict(self._state), dict(self._counts), self._width
 
-    def restore(self, state: tuple):
+    def restore(self, state: tuple) -> None:
         """Brings back the statistics of a `snapshot`."""
         self._state, self._counts, self._width = state
 

@@ -146,7 +146,9 @@ class InceptionScore(FeatureMetric):
             f"shuffled by seed {self.shuffle_seed}"
         )
 
-    def update_features(self, features: np.ndarray, real: bool, labels: np.ndarray | None = None):
+    def update_features(
+        self, features: np.ndarray, real: bool, labels: np.ndarray | None = None
+    ) -> None:
         if side_of(real) == "generated" and len(features) >= _ENOUGH:
             check_from_logits(np.asarray(features), self.from_logits)
         super().update_features(features, real, labels)

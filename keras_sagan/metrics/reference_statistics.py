@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -73,7 +73,7 @@ class ReferenceStatistics:
     @classmethod
     def compute(
         cls,
-        images,
+        images: Iterable,
         extraction: FeatureExtraction,
         dataset: str,
         split: str | None = None,
@@ -170,7 +170,7 @@ class ReferenceStatistics:
             for half, moments in enumerate(self.halves)  # type: ignore[arg-type]  # May be None.
         ]
 
-    def check_extractor(self, feature_extractor: Callable, source: str):
+    def check_extractor(self, feature_extractor: Callable, source: str) -> None:
         """Raises if the statistics, which `source` names, are known to be of another extractor."""
         for name, value in extractor_info(feature_extractor).items():
             if self.info[name] not in (None, value):
@@ -179,7 +179,7 @@ class ReferenceStatistics:
                     f"{name} {value}. Received: {source} with {name} {self.info[name]}"
                 )
 
-    def save(self, path: str | pathlib.Path):
+    def save(self, path: str | pathlib.Path) -> None:
         """Writes a `.npz` file, completely or not at all: `mu`, `sigma` and all else."""
         path = _npz_path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -235,7 +235,7 @@ class ReferenceStatistics:
     @classmethod
     def cached(
         cls,
-        images,
+        images: Iterable,
         extraction: FeatureExtraction,
         dataset: str,
         split: str | None,

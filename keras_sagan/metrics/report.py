@@ -142,7 +142,7 @@ class EvaluationReport:
                 f"{_FORMAT}. Received: {str(text)[:80]!r} ({type(error).__name__}: {error})"
             ) from error
 
-    def save(self, path: str | pathlib.Path):
+    def save(self, path: str | pathlib.Path) -> None:
         """Writes the JSON to a file."""
         path = pathlib.Path(check_path("path", path))
         path.parent.mkdir(parents=True, exist_ok=True)

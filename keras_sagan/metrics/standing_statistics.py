@@ -1,14 +1,14 @@
 """Batch statistics estimated over some forward passes, for sampling."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import keras
 import numpy as np
 
 
 @contextlib.contextmanager
-def standing_statistics(network: keras.Model, batches: Iterable):
+def standing_statistics(network: keras.Model, batches: Iterable) -> Iterator[keras.Model]:
     """Gives a network's batch norms standing statistics for the duration of a `with` block.
 
     The moving averages of training lag behind the weights, and even more behind averaged weights.
