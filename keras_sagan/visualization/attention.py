@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Okabe and Ito, "Color Universal Design", 2008: people with any color vision tell these apart.
 DOT_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#F0E442")
 COLOR_MAP = "inferno"
-PANEL_PIXELS = 224
+PANEL_PIXELS = 224  # The shorter side of a panel, about: captions are that wide.
 DPI = 200
 # The color scale ends at this multiple of uniform attention or above.
 LEAST_LIMIT = 4.0
@@ -239,7 +239,7 @@ class Layout:
 
     def __init__(self, images_shape, num_points, title, row_labels):
         num_images, image_height, image_width, _ = images_shape
-        self.scale = max(1, round(PANEL_PIXELS / image_height))
+        self.scale = max(1, round(PANEL_PIXELS / min(image_height, image_width)))
         self.panel_height = image_height * self.scale
         self.panel_width = image_width * self.scale
         self.column_step = self.panel_width + self.gap

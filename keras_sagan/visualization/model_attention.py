@@ -98,7 +98,7 @@ def draw_attention(
 
 
 def in_words(name):
-    """Returns the rest of a figure's name for its title: `", epoch 6"` for `attention_epoch_006`."""
+    """Returns the end of a title from a file name: `", epoch 6"` for `attention_epoch_006`."""
     words = name.removeprefix("attention").strip("_").split("_")
     words = " ".join(str(int(word)) if word.isdecimal() else word for word in words)
     return f", {words}" if words else ""
