@@ -151,25 +151,23 @@ def load_tfds(
     steps = steps_per_epoch(num_images, batch_size)
     shape = (image_size, image_size, features[image_key].shape[-1])
     num_classes = features[label_key].num_classes if label_key else None
+    block_size = shuffle_buffer if shuffle else 1
     skipped = collections.Counter()
 
     def epoch_of(epoch, start_step):
         first = tf.where(epoch == start_step // steps, start_step % steps, 0) * batch_size
         first = tf.cast(first, tf.int64)
+        block = first // block_size
+        dataset = stored_from(block * block_size)
         if shuffle:
-            block = first // shuffle_buffer
-            position = block * shuffle_buffer
-            blocks = stored_from(position).batch(shuffle_buffer).prefetch(1).enumerate(block)
+            blocks = dataset.batch(block_size).prefetch(1).enumerate(block)
             dataset = blocks.flat_map(lambda block, records: shuffled(epoch, block, records))
-        else:
-            position = first
-            dataset = stored_from(position)
-        return dataset.skip(first - position).take(steps * batch_size - first)
+        return dataset.skip(first - block * block_size).take(steps * batch_size - first)
 
     def shuffled(epoch, block, records):
         # `Dataset.shuffle` would mix TensorFlow's global seed into the order.
         count = tf.shape(records[0], tf.int64)[0]
-        number = epoch * -(-num_images // shuffle_buffer) + block
+        number = epoch * -(-num_images // block_size) + block
         indices = permutation_tensor(seed, number, count, order)
         records = tf.nest.map_structure(lambda values: tf.gather(values, indices), records)
         return tf.data.Dataset.from_tensor_slices(records)
@@ -188,10 +186,8 @@ def load_tfds(
         image = image.concatenate(tf.data.Dataset.from_tensors(blank)).take(1)
         return *image.get_single_element(), place
 
-    def repaired(images, labels, places):
-        images, labels = _without_damage(
-            images, labels, places, num_classes or 1, on_error, skipped
-        )
+    def repaired(*batch):
+        images, labels = _without_damage(*batch, num_classes or 1, on_error, skipped)
         return (images, labels) if label_key else images
 
     def make(start_step):

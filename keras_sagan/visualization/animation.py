@@ -18,7 +18,8 @@ def save_gif(
 ) -> None:
     """Writes frames as an animated GIF that repeats forever.
 
-    Gray frames keep their pixels; each color frame is reduced to its own palette of 256 colors.
+    The file begins with the last frame, which still previews show. Gray frames keep their pixels;
+    each color frame is reduced to its own palette of 256 colors.
 
     Args:
         path: String or path of the file. Its folder is created.
@@ -47,13 +48,13 @@ def save_gif(
         raise ValueError(f"`frames` must all have one shape. Received: shapes {sorted(shapes)}")
     frames = check_images(np.asarray(frames))
     new = require("PIL.Image").fromarray
-    first, *others = [new(x[..., 0] if x.shape[-1] == 1 else x) for x in frames]
-    first.save(
+    *others, last = [new(x[..., 0] if x.shape[-1] == 1 else x) for x in frames]
+    last.save(
         parent_made(path),
         format="GIF",
         save_all=True,
         append_images=others,
-        duration=[round(1000 * seconds)] * len(others) + [round(1000 * last_seconds)],
+        duration=[round(1000 * last_seconds)] + [round(1000 * seconds)] * len(others),
         loop=0,
         optimize=False,
     )

@@ -25,8 +25,6 @@ DOT_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", 
 COLOR_MAP = "inferno"
 PANEL_PIXELS = 224  # The shorter side of a panel, about: captions are that wide.
 DPI = 200
-# The color scale ends at this multiple of uniform attention or above.
-LEAST_LIMIT = 4.0
 
 
 def attention_overlay(scores_row: np.ndarray, image_size: int | Sequence[int]) -> np.ndarray:
@@ -127,7 +125,9 @@ def plot_attention(
             f"Received: row_labels={row_labels!r}"
         )
     row_labels = drawable_names(row_labels, "row_labels", "row")
-    rows = scores_under_points(scores, points, images.shape)
+    cells = points * scores.shape[1:3] // images.shape[1:3]
+    # Of each image and point: the scores of the query cell under the point.
+    rows = scores[np.arange(len(scores))[:, None], cells[..., 0], cells[..., 1]]
     limit = color_limit(rows)
     layout = Layout(images.shape, points.shape[1], title, row_labels)
     figure = new_figure(layout.width / DPI, layout.height / DPI, DPI)
@@ -186,17 +186,10 @@ def check_scores(scores, images):
     return scores
 
 
-def scores_under_points(scores, points, images_shape):
-    """Returns the scores of the query cell of each point, `(batch, points, key_h, key_w)`."""
-    rows = points[..., 0] * scores.shape[1] // images_shape[1]
-    columns = points[..., 1] * scores.shape[2] // images_shape[2]
-    return scores[np.arange(len(scores))[:, None], rows, columns]
-
-
 def color_limit(rows):
-    """Returns where the color scale ends, in multiples of uniform attention."""
+    """Returns where the color scale ends, in multiples of uniform attention, at least 4."""
     keys = rows.shape[-2] * rows.shape[-1]
-    return max(LEAST_LIMIT, float(np.median(rows.max(axis=(-2, -1)))) * keys)
+    return max(4.0, float(np.median(rows.max(axis=(-2, -1)))) * keys)
 
 
 def caption(scores_row):

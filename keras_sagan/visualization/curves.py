@@ -156,37 +156,34 @@ def is_second(name):
 
 def short_name(name):
     """Returns a name for the legend, without what the title of the panel already says."""
-    if name.startswith("fid_"):
-        return f"{name.removeprefix('fid_')} samples"
-    for start in ("gamma/", "attention_entropy/", "sigma/"):
+    for start in ("val_", "gamma/", "attention_entropy/", "sigma/"):
         name = name.removeprefix(start)
     for ending in ("_loss", "_logits", "_accuracy", "_in_margin", "_learning_rate"):
         name = name.removesuffix(ending)
+    if name.startswith("fid_"):
+        return f"{name.removeprefix('fid_')} samples"
     name = {"g": "G", "d": "D", "generator": "G", "discriminator": "D"}.get(name, name)
     return name.replace("generator/", "G · ").replace("discriminator/", "D · ").replace("_", " ")
 
 
-def legend_label(name, values):
-    """Returns the name of a curve with its last finite value."""
-    finite = values[np.isfinite(values)]
-    kind = "val. " if name.startswith("val_") else ""
-    last = f"  {finite[-1] + 0.0:.3g}".replace("-", "\N{MINUS SIGN}") if finite.size else ""
-    return f"{kind}{short_name(name.removeprefix('val_'))}{last}"
-
-
 def legend_labels(series):
     """Returns the lines of the legend, by the name of the curve that shows each."""
-    if len(series) <= MOST_NAMED:
-        return {name: legend_label(name, values) for name, (_, values) in series.items()}
-    groups = {}
-    for name in series:
-        groups.setdefault(group_of(name), []).append(name)
-    return {names[0]: f"{group}  {len(names)} curves" for group, names in groups.items()}
+    if len(series) > MOST_NAMED:
+        groups = {}
+        for name in series:
+            groups.setdefault(group_of(name), []).append(name)
+        return {names[0]: f"{group}  {len(names)} curves" for group, names in groups.items()}
+    labels = {}
+    for name, (_, values) in series.items():
+        finite = values[np.isfinite(values)]
+        last = f"  {finite[-1] + 0.0:.3g}".replace("-", "\N{MINUS SIGN}") if finite.size else ""
+        labels[name] = "val. " * name.startswith("val_") + short_name(name) + last
+    return labels
 
 
 def group_of(name):
     """Returns the network of a curve, for panels with too many curves to name."""
-    return short_name(name.removeprefix("val_")).partition(" · ")[0]
+    return short_name(name).partition(" · ")[0]
 
 
 def legend_shape(series):

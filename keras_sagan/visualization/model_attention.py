@@ -10,7 +10,7 @@ import numpy as np
 from keras_sagan.checks import check_integer, check_list, check_path, check_string
 from keras_sagan.visualization.attention import plot_attention
 from keras_sagan.visualization.classes import names_of, spread_classes
-from keras_sagan.visualization.query_points import check_images_count, check_points_count
+from keras_sagan.visualization.query_points import check_images_count
 
 
 def draw_attention(
@@ -66,7 +66,6 @@ def draw_attention(
     """
     directory = Path(check_path("directory", directory))
     num_images = check_images_count(num_images)
-    num_points = check_points_count(num_points)
     class_names = check_list("class_names", class_names, optional=True)
     seed = check_integer("seed", seed, 0, optional=True)
     name = check_string("name", name)

@@ -87,7 +87,8 @@ def draw_interpolation(
     else:
         columns = None if names is None else 1
         frames = [sample_grid(images[:, i], names, columns=columns) for i in range(steps)]
-        save_gif(path, frames + frames[-2:0:-1], seconds=0.08, last_seconds=0.08)
+        # `save_gif` moves the last frame, which is the start, to the front.
+        save_gif(path, frames[1:] + frames[-2::-1], seconds=0.08, last_seconds=0.08)
     return path
 
 
@@ -234,7 +235,6 @@ def draw_neighbours(
     ```
     """
     path = check_path("path", path)
-    num_neighbours = check_integer("num_neighbours", num_neighbours, 1)
     num_reference = check_integer("num_reference", num_reference, 1)
     images, real_images = check_images(images), check_images(real_images)
     if len(real_images) < 2:
