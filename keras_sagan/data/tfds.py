@@ -72,11 +72,11 @@ def load_tfds(
     at a time, and shuffled in every epoch within blocks of `shuffle_buffer` images. `start_step`
     doesn't open earlier files, and skips earlier images without decoding them.
 
-    A record is damaged if TensorFlow can't read or decode it, or its label isn't one of the set. It
-    raises an error with its file and number, or is replaced by another image of the same batch, so
-    that all other images keep their places. TensorFlow can't read a file beyond a damaged record,
-    so the rest of that file counts as damaged, and so do records missing at its end. JPEG data that
-    changed before they were stored can decode without an error.
+    A record is damaged if TensorFlow can't read or decode it, or the set doesn't have its label.
+    Such a record raises an error with its file and number, or is replaced by another image of the
+    same batch, so that all other images keep their places. TensorFlow can't read a file beyond a
+    damaged record, so the rest of that file counts as damaged, and so do records missing at its
+    end. JPEG data that changed before they were stored can decode without an error.
 
     Args:
         name: String, the name in TFDS such as `"cifar10"`, optionally with config and version.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Okabe and Ito, "Color Universal Design", 2008: people with any color vision tell these apart.
 DOT_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#F0E442")
 COLOR_MAP = "inferno"
-PANEL_PIXELS = 224  # The shorter side of a panel, about: captions are that wide.
+PANEL_PIXELS = 224  # About the shorter side of a panel, which must be as wide as its caption.
 DPI = 200
 
 
@@ -74,11 +74,11 @@ def plot_attention(
 ) -> "Figure":
     """Draws where attention looks from a few points of each image.
 
-    Each row shows one image with colored dots, then one map for each dot, framed in its color: the
+    Each row shows one image with colored dots and a map for each dot, framed in its color: the
     scores of the query under the dot, over the image in gray. All maps share one color scale, in
     multiples of uniform attention, `1 / (key_h * key_w)`. It ends at the median of the maps'
-    maxima, and at 4 or above, so that nearly uniform attention stays dark. Captions give the
-    maximum of each map, and its entropy as a share of `log(key_h * key_w)`.
+    maxima, at least at 4, so that nearly uniform attention stays dark. Captions give the maximum of
+    each map, and its entropy as a share of `log(key_h * key_w)`.
 
     Args:
         images: uint8 array in [0, 255] of shape `(batch, height, width, channels)` with 1 or 3
@@ -125,8 +125,7 @@ def plot_attention(
             f"Received: row_labels={row_labels!r}"
         )
     row_labels = drawable_names(row_labels, "row_labels", "row")
-    cells = points * scores.shape[1:3] // images.shape[1:3]
-    # Of each image and point: the scores of the query cell under the point.
+    cells = points * scores.shape[1:3] // images.shape[1:3]  # The query cells of the points.
     rows = scores[np.arange(len(scores))[:, None], cells[..., 0], cells[..., 1]]
     limit = color_limit(rows)
     layout = Layout(images.shape, points.shape[1], title, row_labels)

@@ -36,7 +36,7 @@ def draw_interpolation(
 ) -> Path:
     """Draws interpolations between latents, or between classes.
 
-    A PNG has one row for each interpolation. A GIF shows all of them at once, forth and back.
+    A PNG has one row for each interpolation. A GIF shows all of them at once, back and forth.
 
     Args:
         model: A `SAGAN`.
@@ -190,11 +190,11 @@ def nearest_neighbours(
     return np.stack(indices), np.stack(distances)
 
 
-def features_of(images, feature_extractor, batch_size=250):
+def features_of(images, feature_extractor):
     """Returns the features of uint8 images, float64 of shape `(batch, dim)`."""
     features = []
-    for start in range(0, len(images), batch_size):
-        x = images[start : start + batch_size].astype("float32") / 127.5 - 1.0
+    for start in range(0, len(images), 250):
+        x = images[start : start + 250].astype("float32") / 127.5 - 1.0
         if feature_extractor is not None:
             x = keras.ops.convert_to_numpy(feature_extractor(x))
         features.append(np.asarray(x, "float64").reshape(len(x), -1))

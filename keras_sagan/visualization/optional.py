@@ -1,4 +1,4 @@
-"""Figures without pyplot, and the folders of files."""
+"""Matplotlib figures without pyplot, and parent folders of files."""
 
 import functools
 import io
