@@ -115,11 +115,7 @@ def _walk(folder, parents):
 
 
 def load_pillow() -> tuple:
-    """Returns the modules `PIL.Image` and `PIL.ImageOps`.
-
-    Raises:
-        ImportError: If pillow isn't installed.
-    """
+    """Returns the modules `PIL.Image` and `PIL.ImageOps`, or raises an `ImportError`."""
     return tuple(require(x, "Reading image files") for x in ("PIL.Image", "PIL.ImageOps"))
 
 

@@ -13,16 +13,6 @@ def permutation(seed, epoch, count):
     Image `i` gets output `i` of the random generator SplitMix64, seeded with a hash of the seed
     and the epoch, and the images are sorted by these outputs, which are all different.
 
-    Args:
-        seed: Integer in [0, 2**31).
-        epoch: Integer of at least 0.
-        count: Integer, the number of images.
-
-    Returns:
-        int64 array of shape `(count,)`.
-
-    Example:
-
     For seed 0 and epoch 0 the generator starts at 0. Its first outputs are e220a839…, 6e789e6a…,
     06c45d18…, f88bb8a8… and 1b39896a…:
 

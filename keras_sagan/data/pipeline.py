@@ -34,17 +34,13 @@ def pad_to_32(images: np.ndarray) -> np.ndarray:
     array([0, 0, 1, 1], dtype=uint8)
     """
     images = np.asarray(images)
-    if images.ndim != 4 or images.shape[1:3] != (28, 28):
+    is_uint8, is_float = images.dtype == np.uint8, np.issubdtype(images.dtype, np.floating)
+    if images.ndim != 4 or images.shape[1:3] != (28, 28) or not (is_uint8 or is_float):
         raise ValueError(
-            "`images` must have shape (batch, 28, 28, channels). "
-            f"Received: images.shape={images.shape}"
+            "`images` must have shape (batch, 28, 28, channels), as uint8 in [0, 255] or floats in "
+            f"[-1, 1]. Received: images.shape={images.shape} of dtype {images.dtype}"
         )
-    if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(
-            "`images` must be uint8 in [0, 255] or floats in [-1, 1]. "
-            f"Received: images of dtype {images.dtype}"
-        )
-    black = 0 if images.dtype == np.uint8 else -1
+    black = 0 if is_uint8 else -1
     return np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), constant_values=black)
 
 

@@ -14,10 +14,7 @@ _KEEP_POSITION = ("map", "prefetch", "with_options")
 
 
 def start_step_of(data):
-    """Returns the step of the first batch of a data set, or `None` if `data` doesn't have it.
-
-    A warning names the method of `tf.data` that lost the position.
-    """
+    """Returns the step of the first batch of a data set, or `None` if `data` doesn't have it."""
     lost_in = getattr(data, "position_lost_in", None)
     if lost_in is not None:
         warnings.warn(
@@ -30,21 +27,11 @@ def start_step_of(data):
 
 
 def at_step(data, step):
-    """Returns the same data set from another step on.
-
-    Args:
-        data: A data set of this package, also after methods of `tf.data`, or an endless
-            `tf.data.Dataset`, which is assumed to begin at step 0.
-        step: Integer, the number of batches before the first one of the result. Where
-            `start_step_of(data)` is `None`, these are read and dropped.
-
-    Raises:
-        ValueError: If `data` is something else, or `step` is out of range.
-    """
+    """Returns the same data set from another step on; reads up to it if the data have no step."""
     if hasattr(data, "at_step"):
         return data.at_step(step)
     if is_tensorflow_dataset(data) and int(data.cardinality()) < 0:
-        return data.skip(check_step(step))
+        return data.skip(check_step(step))  # An endless data set begins at step 0.
     raise ValueError(
         "`data` must be a data set of keras_sagan or an endless tf.data.Dataset. "
         f"Received: data={data!r}"
@@ -55,8 +42,7 @@ def position_data(data, steps_per_epoch, step, done, is_given):
     """Positions the data of `fit` at the model's step.
 
     Args:
-        data: What `fit` got as `x`.
-        steps_per_epoch: What `fit` got, an integer or `None`.
+        data, steps_per_epoch: What `fit` got.
         step: Integer, the steps that the model has taken.
         done: Integer, how many of them were in the interrupted epoch. `fit` skips them; on
             PyTorch, Keras reads a batch for each.
@@ -65,9 +51,6 @@ def position_data(data, steps_per_epoch, step, done, is_given):
     Returns:
         Tuple of a description of what continues; the data; and the number of batches to read while
         steps are skipped, or `None` where the step of the data had to be guessed.
-
-    Raises:
-        ValueError: If the data start after `step`.
     """
     is_torch = keras.backend.backend() == "torch"
     target, batches = (step - done, 0) if is_torch else (step, done)
@@ -121,13 +104,9 @@ def check_step(step, name="step"):
 def positioned(make, start_step, dataset=None, lost_in=None):
     """Returns a `tf.data.Dataset` that has `at_step` and, if it is endless, `start_step`.
 
-    The methods of `tf.data` would lose both, so the result gets a class whose methods keep them.
-
-    Args:
-        make: Function from a step to the plain `tf.data.Dataset` from there on.
-        start_step: Integer.
-        dataset: What `make` returned for `start_step`. Defaults to a call of it.
-        lost_in: String. The method that lost the position. Defaults to `None`.
+    `make` is a function from a step to the plain data set from there on, and `dataset` its result
+    for `start_step`. The methods of `tf.data` would lose the position, so the result gets a class
+    whose methods keep it. `lost_in` names a method after which an element is no longer a batch.
     """
     dataset = make(start_step) if dataset is None else dataset
     dataset.__class__ = _positioned_class(type(dataset))

@@ -11,11 +11,7 @@ def spread_classes(num_classes, count):
 
 
 def names_of(labels, class_names, num_classes):
-    """Returns the class name of each label, or its number where `class_names` is `None`.
-
-    Raises:
-        ValueError: If there isn't one name for each class.
-    """
+    """Returns the class name of each label, or its number where `class_names` is `None`."""
     if class_names is None:
         return [str(int(label)) for label in labels]
     if len(class_names) != num_classes:

@@ -98,11 +98,7 @@ def plot_curves(
 
 
 def read_series(history):
-    """Returns a dictionary from names to float arrays `[epochs done, values]` of a history.
-
-    Raises:
-        ValueError: If there is nothing to draw, or a list doesn't fit the epochs.
-    """
+    """Returns a dictionary from names to float arrays `[epochs done, values]`."""
     table = getattr(history, "history", history)
     if not isinstance(table, dict):
         raise ValueError(

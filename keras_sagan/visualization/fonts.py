@@ -17,13 +17,7 @@ def font_for(texts, size):
 
 
 def drawable_names(names, argument="class_names", kind="class"):
-    """Returns names on one line each, with `"class 3"` for a name that no font can draw.
-
-    Args:
-        names: List, or `None`, which is returned.
-        argument: String. The argument's name, for the warning about replaced names.
-        kind: String. What each name belongs to.
-    """
+    """Returns names on one line each, with `"class 3"` for a name that no font can draw."""
     if names is None:
         return None
     names = [" ".join(str(name).split()) for name in names]

@@ -16,15 +16,7 @@ LABEL_GRAY = (60, 60, 60)
 
 
 def check_images(images):
-    """Returns uint8 images as `(batch, height, width, channels)`, or raises.
-
-    Args:
-        images: uint8 array in [0, 255] of shape `(batch, height, width)` or
-            `(batch, height, width, channels)` with 1 or 3 channels.
-
-    Raises:
-        ValueError: If there is no image, or the dtype or shape isn't as above.
-    """
+    """Returns uint8 images, gray or RGB, as `(batch, height, width, channels)`, or raises."""
     images = np.asarray(images)
     if images.dtype != np.uint8:
         raise ValueError(
@@ -47,11 +39,7 @@ def as_rgb(image):
 
 
 def grid_shape(num_images, rows=None, columns=None):
-    """Returns the rows and columns of a grid, nearly square where neither is given.
-
-    Raises:
-        ValueError: If the grid has too few cells.
-    """
+    """Returns the rows and columns of a grid, nearly square where neither is given."""
     rows = check_integer("rows", rows, 1, optional=True)
     columns = check_integer("columns", columns, 1, optional=True)
     if columns is None:

@@ -104,11 +104,7 @@ def in_words(name):
 
 
 def row_names(model, labels, class_names):
-    """Returns the class name of each label, or `None` for an unconditional model.
-
-    Raises:
-        ValueError: If an unconditional model has names, or there isn't one for each class.
-    """
+    """Returns the class name of each label, or `None` for an unconditional model."""
     if model.num_classes is not None:
         return None if labels is None else names_of(labels, class_names, model.num_classes)
     if class_names is not None:

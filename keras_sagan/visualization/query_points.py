@@ -64,11 +64,7 @@ def box_mean(values, side):
 
 
 def check_points(query_points, images, num_points):
-    """Returns query points of shape `(batch, points, 2)`, chosen where `query_points` is `None`.
-
-    Raises:
-        ValueError: If the points have another shape or dtype, or lie outside the image.
-    """
+    """Returns query points of shape `(batch, points, 2)`, chosen where `query_points` is `None`."""
     if query_points is None:
         return np.stack([choose_query_points(image, num_points) for image in images])
     points = np.asarray(query_points)
@@ -92,14 +88,12 @@ def check_points(query_points, images, num_points):
 
 
 def check_points_count(count, name="num_points"):
-    """Returns the number of points of each image, or raises for more than a figure can show."""
     few = f"from 1 to {MAX_POINTS}"
     expected = f"an integer {few}" if name == "num_points" else f"{few} points in each image"
     return check_integer(name, count, 1, MAX_POINTS, expected=expected)
 
 
 def check_images_count(count, name="num_images"):
-    """Returns the number of images, or raises for more than a figure can show."""
     few = f"from 1 to {MAX_IMAGES}"
     expected = f"an integer {few}" if name == "num_images" else f"{few} images"
     return check_integer(name, count, 1, MAX_IMAGES, expected=expected)
