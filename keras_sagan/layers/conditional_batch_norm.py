@@ -50,15 +50,13 @@ class ConditionalBatchNorm(keras.layers.Layer):
 
     State:
         `moving_mean` and `moving_variance`, of shape `(channels,)`, move with `training=True` and
-        are used otherwise. `num_updates`, int32 of shape `()`, counts their updates. An empty
-        batch changes none of them. In files without `num_updates` the statistics count as settled:
-        `momentum` alone rules.
+        are used otherwise; `num_updates`, int32 of shape `()`, counts their updates. An empty
+        batch changes none of them. Statistics from files without `num_updates` count as settled.
 
     Raises:
-        ValueError: For `num_classes < 1`, a `momentum` outside [0, 1], an `epsilon` that isn't
-            positive, an `axis` that the images don't have, missing labels with more than one
-            class, labels that aren't integers of shape `(batch,)` or, where their values are
-            known, out of range, or a mask of another rank.
+        ValueError: For an argument out of range, an `axis` that the images don't have, missing
+            labels with more than one class, labels that aren't integers of shape `(batch,)` or,
+            where their values are known, out of range, or a mask of another rank.
 
     Example:
 
@@ -124,14 +122,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
                 f"batch. Received: axis={self.axis} for images of shape {tuple(shape)}"
             )
 
-    def call(
-        self,
-        images: KerasTensor,
-        labels: KerasTensor | None = None,
-        training: bool = False,
-        mask: KerasTensor | None = None,
-        images_mask: KerasTensor | None = None,
-    ) -> KerasTensor:
+    def call(self, images, labels=None, training=False, mask=None, images_mask=None):
         labels = self._checked(labels, images)
         # Statistics overflow and round in half precision.
         x = ops.cast(images, keras.backend.result_type(images.dtype, "float32"))
@@ -223,7 +214,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
 
     def compute_output_spec(self, images, labels=None, training=False, mask=None, images_mask=None):
         self._checked(labels, images)
-        return keras.KerasTensor(images.shape, dtype=self.compute_dtype)
+        return KerasTensor(images.shape, dtype=self.compute_dtype)
 
     def load_own_variables(self, store):
         values = {key: store[key] for key in store.keys()}
@@ -232,14 +223,8 @@ class ConditionalBatchNorm(keras.layers.Layer):
         super().load_own_variables(values)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "axis": self.axis,
-            "momentum": self.momentum,
-            "epsilon": self.epsilon,
-            "synchronized": self.synchronized,
-        }
+        names = ("num_classes", "axis", "momentum", "epsilon", "synchronized")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 def ramped_momentum(momentum: float, updates: KerasTensor) -> KerasTensor:
@@ -247,7 +232,7 @@ def ramped_momentum(momentum: float, updates: KerasTensor) -> KerasTensor:
 
     The new value's share at the `n`-th update is `max(1 - momentum, 1 / min(n, max(10, n / 40)))`,
     so that the average forgets its initial value. Networks change fast at first: with a mean over
-    the last tenth in place of the last fortieth, inference was further from batch statistics.
+    the last tenth instead of the last fortieth, inference was further from batch statistics.
     `updates` is the number of updates made before; with a `momentum` of 1 nothing ever moves.
     """
     if momentum >= 1.0:

@@ -2,7 +2,6 @@
 
 import contextlib
 import contextvars
-import functools
 from collections.abc import Iterator
 
 import keras
@@ -76,10 +75,8 @@ class SelfAttention2D(keras.layers.Layer):
         `gamma`, trainable; the four kernels, and the `vector_u` of each.
 
     Raises:
-        ValueError: For a reduction, `pool_size` or `power_iterations` that isn't a positive
-            integer, an `epsilon` that isn't positive, an invalid `query_chunk_size`, fewer
-            channels than a reduction, inputs not of rank 4, or a height or width that `pool_size`
-            doesn't divide.
+        ValueError: For an argument out of range, fewer channels than a reduction, inputs not of
+            rank 4, or a height or width that `pool_size` doesn't divide.
 
     Example:
 
@@ -176,12 +173,7 @@ class SelfAttention2D(keras.layers.Layer):
         arguments.update(power_iterations=self.power_iterations, epsilon=self.epsilon)
         return SNConv2D(filters, 1, **arguments)
 
-    def call(
-        self,
-        inputs: KerasTensor,
-        training: bool = False,
-        return_attention_scores: bool = False,
-    ) -> KerasTensor | tuple[KerasTensor, KerasTensor]:
+    def call(self, inputs, training=False, return_attention_scores=False):
         self._check_shape(inputs.shape)
         inputs = ops.convert_to_tensor(inputs, self.compute_dtype)  # `stateless_call` doesn't.
         convs = (self.query_conv, self.key_conv, self.value_conv)
@@ -217,13 +209,12 @@ class SelfAttention2D(keras.layers.Layer):
         return (outputs, scores) if return_attention_scores else outputs
 
     def _pool(self, x, training):
-        if self.pool_size == 1:
+        size, data_format = self.pool_size, self.data_format
+        if size == 1:
             return x
-        size = self.pool_size
-        pool = functools.partial(
-            ops.max_pool, pool_size=size, strides=size, data_format=self.data_format
+        return of_any_batch(
+            lambda x: ops.max_pool(x, size, size, data_format=data_format), x, training
         )
-        return of_any_batch(pool, x, training)
 
     def _locations(self, x):
         """Image map to `(batch, height * width, channels)`."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import keras
-from keras import KerasTensor, ops
+from keras import ops
 
 from keras_sagan.checks import (
     MAX_SIDE,
@@ -158,21 +158,13 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
                 kernel_size=self.kernel_size,
             )
 
-    def call(self, inputs: KerasTensor, training: bool = False) -> KerasTensor:
+    def call(self, inputs, training=False):
         inputs = ops.convert_to_tensor(inputs, self.compute_dtype)  # `stateless_call` doesn't.
         dtype = keras.backend.result_type(self.compute_dtype, "float32")
         # A resampling kernel is a sum of kernels, which half precision would round.
         kernel = self.normalized_weight(training, dtype if self.resample else None)
-        outputs = convolve(
-            inputs,
-            kernel,
-            self.resample,
-            self.strides,
-            self.padding,
-            self.data_format,
-            self.dilation_rate,
-            training,
-        )
+        settings = (self.resample, self.strides, self.padding, self.data_format, self.dilation_rate)
+        outputs = convolve(inputs, kernel, *settings, training)
         if self.use_bias:
             # In float32, as the gradient of the bias is the sum over all locations.
             is_last = self.data_format == "channels_last"

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import keras
-from keras import KerasTensor, ops
+from keras import ops
 
 from keras_sagan.checks import check_boolean, check_integer, check_weight
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
@@ -14,9 +14,8 @@ class SNDense(SpectralNormMixin, keras.layers.Dense):
     """Densely connected layer whose kernel is divided by its spectral norm.
 
     Replaces `keras.layers.Dense`: `outputs = activation(inputs @ (kernel / sigma) + bias)`, where
-    `sigma` estimates the largest singular value of the kernel. In a custom training loop, call the
-    network with `training=True`: only then does `sigma` follow the kernel. See `SNConv2D` for the
-    differences from `keras.layers.SpectralNormalization`.
+    `sigma` estimates the largest singular value of the kernel. See `SNConv2D` for custom training
+    loops and for the differences from `keras.layers.SpectralNormalization`.
 
     Args:
         units, activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer,
@@ -84,7 +83,7 @@ class SNDense(SpectralNormMixin, keras.layers.Dense):
     def _check_build(self, input_shape):
         check_weight((input_shape[-1], self.units), units=self.units)
 
-    def call(self, inputs: KerasTensor, training: bool = False) -> KerasTensor:
+    def call(self, inputs, training=False):
         outputs = ops.matmul(inputs, self.normalized_weight(training))
         if self.use_bias:
             dtype = keras.backend.result_type(outputs.dtype, "float32")

@@ -13,9 +13,8 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
     """Embedding whose `(classes, dim)` table is divided by its spectral norm.
 
     Replaces `keras.layers.Embedding`. A projection discriminator adds the dot product of its rows
-    with the features to the logit. In a custom training loop, call the network with
-    `training=True`: only then does `sigma` follow the table. See `SNConv2D` for the differences
-    from `keras.layers.SpectralNormalization`.
+    with the features to the logit. See `SNConv2D` for custom training loops and for the
+    differences from `keras.layers.SpectralNormalization`.
 
     Args:
         input_dim, output_dim, embeddings_initializer, embeddings_regularizer,
@@ -35,8 +34,7 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
         `vector_u`, float32 of shape `(output_dim,)`, as in `SNConv2D`.
 
     Raises:
-        ValueError: For `power_iterations < 1`, an `epsilon` that isn't positive, or ids that
-            are out of range, where their values are known.
+        ValueError: For an argument out of range, or ids out of range where their values are known.
 
     Example:
 
@@ -89,7 +87,7 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
         sizes = {"input_dim": self.input_dim, "output_dim": self.output_dim}
         check_weight(tuple(sizes.values()), **sizes)
 
-    def call(self, inputs: KerasTensor, training: bool = False) -> KerasTensor:
+    def call(self, inputs, training=False):
         if "int" not in keras.backend.standardize_dtype(inputs.dtype):
             # As in Keras, 1.5 counts as 1; on some backends NaN would be row 0.
             inputs = ops.cast(ops.where(ops.isnan(inputs), -1, inputs), "int32")

@@ -20,9 +20,7 @@ class StaleNormWarning(UserWarning):
     """The `sigma` that a layer divides by is no longer the largest singular value of its kernel."""
 
 
-def power_iteration(
-    matrix: KerasTensor, u: KerasTensor, steps: int = 1, epsilon: float = 1e-12
-) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
+def power_iteration(matrix, u, steps=1, epsilon=1e-12):
     """Estimates the largest singular value of a matrix, starting from a unit vector `u`.
 
     One step is `v = matrix @ u / (|matrix @ u| + epsilon)` followed by
@@ -150,15 +148,11 @@ class SpectralNormMixin:
             self.vector_u.assign(store["vector_u"])
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "power_iterations": self.power_iterations,
-            "epsilon": self.epsilon,
-            "equality_constrained": self.equality_constrained,
-        }
+        names = ("power_iterations", "epsilon", "equality_constrained")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
-def leading_singular_vector(matrix: np.ndarray) -> np.ndarray:
+def leading_singular_vector(matrix):
     """Returns the right singular vector of the largest singular value; the same at every call.
 
     It is the best vector of the Krylov space `x, (matrix.T @ matrix) @ x, …` of a random `x`,
