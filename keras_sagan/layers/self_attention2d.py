@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import functools
 from collections.abc import Iterator
 
 import keras
@@ -209,12 +210,13 @@ class SelfAttention2D(keras.layers.Layer):
         return (outputs, scores) if return_attention_scores else outputs
 
     def _pool(self, x, training):
-        size, data_format = self.pool_size, self.data_format
-        if size == 1:
+        if self.pool_size == 1:
             return x
-        return of_any_batch(
-            lambda x: ops.max_pool(x, size, size, data_format=data_format), x, training
+        size = self.pool_size
+        pool = functools.partial(
+            ops.max_pool, pool_size=size, strides=size, data_format=self.data_format
         )
+        return of_any_batch(pool, x, training)
 
     def _locations(self, x):
         """Image map to `(batch, height * width, channels)`."""
