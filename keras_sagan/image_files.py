@@ -1,4 +1,4 @@
-"""Image files: which ones there are in a folder, and the one way to read them."""
+"""Image files: finding them in a folder, and reading them in the same way everywhere."""
 
 import collections
 import os
@@ -11,23 +11,23 @@ import numpy as np
 from keras_sagan.checks import require
 
 MAX_PIXELS = 2**26
-"""A picture beyond this is refused before it is decoded: 400 kB of PNG can hold gigabytes."""
+"""Larger images are refused before decoding: 400 kB of PNG can decode to gigabytes."""
 
-# Pillow registers these formats, but decodes them by a program or plugin of others, or not at all.
+# Pillow registers these formats, but needs other programs or plugins to decode them.
 _NOT_DECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
-# Folders of macOS, Synology, QNAP, Windows and Linux that hold copies and deleted files.
+# Folders of macOS, Synology, QNAP, Windows and Linux for copies and deleted files.
 _SYSTEM_FOLDERS = ("__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin", "lost+found")
-_BITS_PER_SAMPLE = 258  # a tag of TIFF
+_BITS_PER_SAMPLE = 258  # A TIFF tag.
 
 
 class FoundImages(NamedTuple):
-    """What a folder holds.
+    """The content of a folder.
 
     Attributes:
-        paths: List of `pathlib.Path`, the image files in their order.
-        folders: Tuple of strings, the names of the folders right below in their order.
-        skipped: Dictionary from an ending in lower case, such as `".txt"`, to the number of files
-            that aren't images, or `""` for names without one. Broken links count here too.
+        paths: List of `pathlib.Path`, the image files in order.
+        folders: Tuple of strings, the names of the folders directly below, in order.
+        skipped: Dictionary from a lower-case extension such as `".txt"`, or `""` for names without
+            one, to the number of other files and broken links.
     """
 
     paths: list
@@ -35,12 +35,12 @@ class FoundImages(NamedTuple):
     skipped: dict
 
 
-def find_images(folder):
+def find_images(folder: str | Path) -> FoundImages:
     """Finds the images below a folder, at any depth.
 
-    Hidden files and folders are passed over: names that begin with a dot, and folders such as
-    `__MACOSX` and `@eaDir` that systems keep copies in. Symbolic links are followed, except those
-    to a folder that they are in. A warning counts the files with other endings.
+    Names that begin with a dot and system folders such as `__MACOSX` and `@eaDir` are ignored.
+    Symbolic links are followed, except links to a folder that contains them. A warning counts the
+    skipped files.
 
     Args:
         folder: String or path of a folder.
@@ -55,34 +55,34 @@ def find_images(folder):
     folder, suffixes = Path(folder), image_suffixes()
     paths, folders, skipped = [], set(), collections.Counter()
     for path in _walk(folder, ()):
-        ending = path.suffix.lower()
+        suffix = path.suffix.lower()
         if path.is_dir():
             folders.add(path.relative_to(folder).parts[0])
-        elif ending in suffixes and path.is_file():
+        elif suffix in suffixes and path.is_file():
             paths.append(path)
         else:
-            skipped[ending] += 1
+            skipped[suffix] += 1
     skipped = dict(sorted(skipped.items()))
     if skipped:
         warnings.warn(
-            f"Skipped {describe_skipped(skipped)} in {folder}: Pillow reads no image with such an "
-            "ending, or the file is a broken link. Convert images among them, for example to PNG.",
+            f"Skipped {describe_skipped(skipped)} in {folder}: they are broken links, or have no "
+            "extension of an image that Pillow can read. Convert images to PNG, for example.",
             stacklevel=3,
         )
     return FoundImages(sorted(paths), tuple(sorted(folders)), skipped)
 
 
-def describe_skipped(skipped):
-    """Returns `skipped` of `FoundImages` in words, such as `"3 other files (1 .db, 2 .txt)"`."""
+def describe_skipped(skipped: dict) -> str:
+    """Describes `skipped` of `FoundImages`, as in `"3 other files (1 .db, 2 .txt)"`."""
     count = sum(skipped.values())
-    endings = ", ".join(f"{n} {ending or 'without an ending'}" for ending, n in skipped.items())
-    return f"{count or 'no'} other file{'s' * (count != 1)}" + (f" ({endings})" if count else "")
+    suffixes = ", ".join(f"{n} {suffix or 'without an extension'}" for suffix, n in skipped.items())
+    return f"{count or 'no'} other file{'s' * (count != 1)}" + (f" ({suffixes})" if count else "")
 
 
-def image_suffixes():
-    """Returns the endings of all image files that the installed Pillow reads.
+def image_suffixes() -> tuple[str, ...]:
+    """Returns the extensions of all image files that the installed Pillow can read.
 
-    Plugins count once they are registered: `pillow_heif.register_heif_opener()` adds `.heic`.
+    Registered plugins count: `pillow_heif.register_heif_opener()` adds `.heic`.
 
     Returns:
         Tuple of strings in lower case, with their dots.
@@ -91,9 +91,9 @@ def image_suffixes():
         ImportError: If pillow isn't installed.
     """
     image_module, _ = load_pillow()
-    formats = {*_formats(image_module), "MPO"}  # The plugin of JPEG opens MPO.
+    formats = {*_formats(image_module), "MPO"}  # The JPEG plugin opens MPO.
     known = image_module.registered_extensions()
-    return tuple(sorted(ending for ending, name in known.items() if name in formats))
+    return tuple(sorted(suffix for suffix, name in known.items() if name in formats))
 
 
 def _formats(image_module):
@@ -101,48 +101,40 @@ def _formats(image_module):
     return [name for name in image_module.ID if name not in _NOT_DECODED]
 
 
-def _walk(folder, above):
-    """Yields the paths of all folders and files below a folder that aren't hidden."""
-    above = (*above, os.path.realpath(folder))
+def _walk(folder, parents):
+    """Yields the paths of all visible folders and files below a folder."""
+    parents = (*parents, os.path.realpath(folder))
     for path in folder.iterdir():
         if path.name.startswith(".") or path.name.lower() in _SYSTEM_FOLDERS:
             continue
         if not path.is_dir():
             yield path
-        elif os.path.realpath(path) not in above:
+        elif os.path.realpath(path) not in parents:
             yield path
-            yield from _walk(path, above)
+            yield from _walk(path, parents)
 
 
-def load_pillow():
-    """Imports pillow.
-
-    Returns:
-        The modules `PIL.Image` and `PIL.ImageOps`.
-
-    Raises:
-        ImportError: If it isn't installed, with the line that installs it.
-    """
+def load_pillow() -> tuple:
+    """Returns the modules `PIL.Image` and `PIL.ImageOps`, or raises an `ImportError`."""
     return tuple(require(x, "Reading image files") for x in ("PIL.Image", "PIL.ImageOps"))
 
 
-def read_image(path, channels=None):
-    """Reads an image as it is seen.
+def read_image(path: str | Path, channels: int | None = None) -> np.ndarray:
+    """Reads an image as a viewer shows it.
 
-    Transparency is laid on white, the first picture of an animation is taken, and the camera's
-    orientation is followed. 16-bit gray is scaled to 8 bits.
+    A white background replaces transparency, the orientation of the camera is applied, and 16-bit
+    gray is scaled to 8 bits. Of an animation only the first frame is read.
 
     Args:
         path: String or path.
-        channels: 1 for gray, 3 for RGB, or `None` for what the file has. Defaults to `None`.
+        channels: 1 for gray, 3 for RGB. Defaults to `None`: as in the file.
 
     Returns:
-        uint8 array in [0, 255] of shape (height, width, channels).
+        uint8 array in [0, 255] of shape `(height, width, channels)`.
 
     Raises:
-        ValueError: If the file can't be read, is cut short, has floats or integers beyond 16 bits,
-            or would decode to more than `MAX_PIXELS`. The message says what is wrong, but doesn't
-            name the file.
+        ValueError: If the file can't be read, is truncated, has floats or integers beyond 16 bits,
+            or would decode to more than `MAX_PIXELS`. The message doesn't name the file.
         ImportError: If pillow isn't installed.
     """
     image_module, ops_module = load_pillow()
@@ -178,12 +170,12 @@ def _pixels(picture, channels, image_module, ops_module):
 
 
 def _to_8_bits(picture, opened):
-    """uint8 array of gray values from a picture of 16 bits, or of 12 as TIFF has them."""
+    """Returns uint8 gray values of a picture of 16 bits, or of 12 as in TIFF."""
     bits = 12 if getattr(opened, "tag_v2", {}).get(_BITS_PER_SAMPLE) == (12,) else 16
     white = 2**bits - 1
     values = np.asarray(picture).astype(np.int64)
     low, high = values.min(), values.max()
-    # Other formats use mode I for integers of 32 bits, whose white may as well be 255.
+    # In other formats, mode I means 32-bit integers, whose white may also be 255.
     is_known = picture.mode != "I" or opened.format in ("PNG", "PPM")
     if low < 0 or high > white or (high < 256 and not is_known):
         raise ValueError(f"its pixels are integers in [{low}, {high}], not of 8 or 16 bits")

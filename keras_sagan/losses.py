@@ -1,15 +1,14 @@
-"""Adversarial losses, each a pair: one for the generator, one for the discriminator.
+"""Adversarial losses: pairs of a generator loss and a discriminator loss.
 
-A discriminator loss takes `(real_logits, fake_logits)`; a generator loss takes `(fake_logits)`, or
-both like the discriminator's. They return the mean over the batch as a scalar, in the dtype of the
-logits.
+A discriminator loss takes `(real_logits, fake_logits)`; a generator loss takes `(fake_logits)` or
+both. Each returns the mean over the batch as a scalar, in the dtype of the logits.
 """
 
 import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
-from keras import ops
+from keras import KerasTensor, ops
 
 
 class AdversarialLoss(NamedTuple):
@@ -27,58 +26,64 @@ class AdversarialLoss(NamedTuple):
     threshold: float = 0.0
 
     @property
-    def uses_real_logits(self):
-        """Whether the generator's loss needs two arguments: the real logits before the fake."""
+    def uses_real_logits(self) -> bool:
+        """Whether the generator loss takes two arguments: the real and the fake logits."""
         try:
             inspect.signature(self.generator).bind(None)
         except TypeError:
             return True
-        except ValueError:  # A function of C has no signature.
-            return False
+        except ValueError:  # Functions written in C have no signature.
+            pass
         return False
 
-    def of_generator(self, real_logits, fake_logits):
-        """Returns the generator's loss from the logits that it takes."""
+    def of_generator(self, real_logits: KerasTensor, fake_logits: KerasTensor) -> KerasTensor:
+        """Returns the generator loss."""
         logits = (real_logits, fake_logits) if self.uses_real_logits else (fake_logits,)
         return self.generator(*logits)
 
 
-def hinge_generator_loss(fake_logits):
+def hinge_generator_loss(fake_logits: KerasTensor) -> KerasTensor:
     """`-mean(fake)`. Reference: Zhang et al., 2019, equation 4."""
     return -ops.mean(fake_logits)
 
 
-def hinge_discriminator_loss(real_logits, fake_logits):
+def hinge_discriminator_loss(real_logits: KerasTensor, fake_logits: KerasTensor) -> KerasTensor:
     """`mean(relu(1 - real)) + mean(relu(1 + fake))`. Reference: Zhang et al., 2019, equation 4."""
     return ops.mean(ops.relu(1.0 - real_logits)) + ops.mean(ops.relu(1.0 + fake_logits))
 
 
-def non_saturating_generator_loss(fake_logits):
+def non_saturating_generator_loss(fake_logits: KerasTensor) -> KerasTensor:
     """`mean(softplus(-fake))`. Reference: Goodfellow et al., 2014, section 3."""
     return ops.mean(ops.softplus(-fake_logits))
 
 
-def non_saturating_discriminator_loss(real_logits, fake_logits):
+def non_saturating_discriminator_loss(
+    real_logits: KerasTensor, fake_logits: KerasTensor
+) -> KerasTensor:
     """`mean(softplus(-real)) + mean(softplus(fake))`: the cross-entropy of the two classes."""
     return ops.mean(ops.softplus(-real_logits)) + ops.mean(ops.softplus(fake_logits))
 
 
-def wasserstein_generator_loss(fake_logits):
+def wasserstein_generator_loss(fake_logits: KerasTensor) -> KerasTensor:
     """`-mean(fake)`. Reference: Arjovsky et al., 2017."""
     return -ops.mean(fake_logits)
 
 
-def wasserstein_discriminator_loss(real_logits, fake_logits):
-    """`mean(fake) - mean(real)`; the spectral norms bound the critic's slope."""
+def wasserstein_discriminator_loss(
+    real_logits: KerasTensor, fake_logits: KerasTensor
+) -> KerasTensor:
+    """`mean(fake) - mean(real)`; spectral normalization bounds the slope of the critic."""
     return ops.mean(fake_logits) - ops.mean(real_logits)
 
 
-def least_squares_generator_loss(fake_logits):
+def least_squares_generator_loss(fake_logits: KerasTensor) -> KerasTensor:
     """`mean((fake - 1)^2) / 2`. Reference: Mao et al., 2017, equation 9."""
     return 0.5 * ops.mean(ops.square(fake_logits - 1.0))
 
 
-def least_squares_discriminator_loss(real_logits, fake_logits):
+def least_squares_discriminator_loss(
+    real_logits: KerasTensor, fake_logits: KerasTensor
+) -> KerasTensor:
     """`mean((real - 1)^2) / 2 + mean(fake^2) / 2`. Reference: Mao et al., 2017, equation 9."""
     return 0.5 * (ops.mean(ops.square(real_logits - 1.0)) + ops.mean(ops.square(fake_logits)))
 
@@ -93,27 +98,24 @@ LOSSES = {
         least_squares_generator_loss, least_squares_discriminator_loss, threshold=0.5
     ),
 }
-"""The losses that have a name, for `get` and `SAGAN.compile(loss=…)`."""
+"""The named losses of `get` and `SAGAN.compile(loss=…)`."""
 
 
-def get(loss):
-    """Returns the adversarial loss of a name, or of a pair of functions.
+def get(loss: str | tuple[Callable, Callable] | AdversarialLoss) -> AdversarialLoss:
+    """Returns an adversarial loss by name, or made of a pair of functions.
 
     Args:
         loss: `"hinge"`, `"non_saturating"`, `"wasserstein"`, `"least_squares"`, or a pair
-            `(generator_loss, discriminator_loss)` of functions as described on top of this file.
-            A generator loss that needs two arguments gets the real logits first.
-
-    Returns:
-        An `AdversarialLoss`.
+            `(generator_loss, discriminator_loss)` of functions as described at the top of this
+            module.
 
     Raises:
-        ValueError: For another name, or for something that is not a pair of functions.
+        ValueError: For an unknown name, or anything that isn't a pair of functions.
     """
     if isinstance(loss, str) and loss in LOSSES:
         return LOSSES[loss]
     is_pair = isinstance(loss, (tuple, list)) and len(loss) in (2, 3)
-    if (is_pair or isinstance(loss, AdversarialLoss)) and all(map(callable, loss[:2])):
+    if is_pair and all(map(callable, loss[:2])):
         return AdversarialLoss(*loss)
     raise ValueError(
         f"`loss` must be one of {sorted(LOSSES)} or a pair of functions "

@@ -1,6 +1,6 @@
-"""Fashion-MNIST: the 10,000 test images that ship with the package, or the full set."""
+"""Fashion-MNIST: the 10,000 test images in the package, or the full set from a folder."""
 
-import pathlib
+from pathlib import Path
 
 import numpy as np
 
@@ -20,32 +20,32 @@ FASHION_MNIST_CLASSES = (
     "Ankle boot",
 )
 
-_SHIPPED_DIR = pathlib.Path(__file__).parent / "fashion_mnist_t10k"
-_FILES = {
-    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-}
+_SHIPPED_DIR = Path(__file__).parent / "fashion_mnist_t10k"
+_PREFIXES = {"train": "train", "test": "t10k"}
 
 
-def load_fashion_mnist(data_dir=None, split="test"):
-    """Loads Fashion-MNIST from IDX files, without the network.
+def load_fashion_mnist(
+    data_dir: str | Path | None = None, split: str = "test"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Loads Fashion-MNIST from IDX files, without network access.
 
-    The 10,000 images of the test split lie in the package and are checked against their SHA-256
-    on every load. The 60,000 training images are too large to ship: give the folder of the
-    original IDX files (compressed or not) as `data_dir`; a file `SHA256SUMS` in it, as `sha256sum`
-    writes it, is checked too.
+    The package contains the 10,000 images of the test split. The 60,000 training images are too
+    large for it: pass the folder of the original IDX files as `data_dir`. If the folder has a file
+    `SHA256SUMS`, as `sha256sum` writes it, the files are checked against it; those of the package
+    always are.
 
     Args:
-        data_dir: String or `pathlib.Path`. Folder with the IDX files, named as Zalando names
-            them (`train-images-idx3-ubyte.gz`, ...). Defaults to `None`: the shipped test split.
-        split: String, `"test"` or `"train"`. Defaults to `"test"`.
+        data_dir: String or path of the folder of the IDX files, compressed or not, with their
+            original names (`train-images-idx3-ubyte.gz`, …). Defaults to `None`: the test split in
+            the package.
+        split: `"test"` or `"train"`. Defaults to `"test"`.
 
     Returns:
-        `(images, labels)`: uint8 in [0, 255] of shape (n, 28, 28, 1), and int32 in [0, 9] of
-        shape (n,). The names of the classes are in `FASHION_MNIST_CLASSES`.
+        `(images, labels)`: uint8 in [0, 255] of shape `(n, 28, 28, 1)`, and int32 in [0, 9] of
+        shape `(n,)`. `FASHION_MNIST_CLASSES` has the names of the classes.
 
     Raises:
-        ValueError: If `split` is unknown or not shipped, or a file is damaged.
+        ValueError: If `split` is unknown or not in the package, or a file is damaged.
         FileNotFoundError: If a file is missing from `data_dir`.
 
     Example:
@@ -57,45 +57,22 @@ def load_fashion_mnist(data_dir=None, split="test"):
     'Ankle boot'
 
     Reference:
-        Xiao et al. 2017, [Fashion-MNIST](https://arxiv.org/abs/1708.07747), MIT licence.
+        Xiao et al. 2017, [Fashion-MNIST](https://arxiv.org/abs/1708.07747), MIT license.
     """
-    split = check_choice("split", split, _FILES, f"one of {sorted(_FILES)}")
+    split = check_choice("split", split, _PREFIXES, f"one of {sorted(_PREFIXES)}")
     data_dir = check_path("data_dir", data_dir, optional=True)
-    if data_dir is None:
-        if split != "test":
-            raise ValueError(
-                "`data_dir` must be given for the training images, of which no copy ships with "
-                "the package; take the IDX files from "
-                "https://github.com/zalandoresearch/fashion-mnist or from the Debian package "
-                f"dataset-fashion-mnist. Received: data_dir=None, split={split!r}"
-            )
-    folder = _SHIPPED_DIR if data_dir is None else pathlib.Path(data_dir)
-    sums = _read_checksums(folder / "SHA256SUMS")
-    paths = [_find(folder, name) for name in _FILES[split]]
-    arrays = [read_idx(path, sha256=sums.get(path.name)) for path in paths]
-    return _check(*arrays, data_dir)
-
-
-def _read_checksums(path):
-    """`{file name: sha256}` from a file written by `sha256sum`, if there is one."""
-    if not path.is_file():
-        return {}
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return {name.strip(): digest for digest, name in (line.split(maxsplit=1) for line in lines)}
-
-
-def _find(data_dir, name):
-    """The path of an IDX file, compressed or not."""
-    for candidate in (data_dir / f"{name}.gz", data_dir / name):
-        if candidate.is_file():
-            return candidate
-    raise FileNotFoundError(
-        f"`data_dir` must be a folder holding {name}.gz or {name}. Received: data_dir={data_dir}"
-    )
-
-
-def _check(images, labels, data_dir):
-    """Images with a channel axis and int32 labels, or an error when the two don't fit."""
+    if data_dir is None and split != "test":
+        raise ValueError(
+            "`data_dir` must be given for the training images, which aren't in the package. Get "
+            "the IDX files from https://github.com/zalandoresearch/fashion-mnist or from the "
+            f"Debian package dataset-fashion-mnist. Received: data_dir=None, split={split!r}"
+        )
+    folder = _SHIPPED_DIR if data_dir is None else Path(data_dir)
+    sums = folder / "SHA256SUMS"
+    lines = sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []
+    digests = {name.strip(): digest for digest, name in (x.split(maxsplit=1) for x in lines)}
+    paths = [_find(folder, f"{_PREFIXES[split]}-{x}-ubyte") for x in ("images-idx3", "labels-idx1")]
+    images, labels = (read_idx(path, sha256=digests.get(path.name)) for path in paths)
     if images.dtype != np.uint8 or images.ndim != 3 or labels.shape != images.shape[:1]:
         raise ValueError(
             "`data_dir` must hold uint8 images of rank 3 and one label for each image. Received: "
@@ -108,3 +85,13 @@ def _check(images, labels, data_dir):
             f"data_dir={data_dir} with labels in [{labels.min()}, {labels.max()}]"
         )
     return images[..., np.newaxis], labels.astype(np.int32)
+
+
+def _find(data_dir, name):
+    """Returns the path of an IDX file, compressed or not."""
+    for path in (data_dir / f"{name}.gz", data_dir / name):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"`data_dir` must be a folder holding {name}.gz or {name}. Received: data_dir={data_dir}"
+    )

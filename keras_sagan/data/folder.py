@@ -1,4 +1,4 @@
-"""Any folder of images, read into memory or streamed from disk."""
+"""Folders of images, in memory or streamed from disk."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,20 +9,20 @@ import numpy as np
 from keras_sagan.checks import check_boolean, check_choice, check_integer, check_path
 from keras_sagan.image_files import describe_skipped, find_images, load_pillow, read_image
 
-_FILES_AT_ONCE = 32  # Threads decode so many images before these are copied into the array.
+_FILES_AT_ONCE = 32  # Threads decode this many images before these are copied into the array.
 
 
 class ImageFolder(NamedTuple):
-    """What was found in a folder.
+    """The images of a folder.
 
     Attributes:
         images: uint8 array in [0, 255] of shape `(num_images, size, size, channels)`, or
             `StreamedImages` of this shape.
-        labels: int32 array `(num_images,)`, or `None`.
+        labels: int32 array of shape `(num_images,)`, or `None`.
         class_names: Tuple of strings, the folders' names, or `None`.
-        broken: Dictionary from the path of each image that couldn't be read to what is wrong.
-        skipped: Dictionary from an ending in lower case, such as `".txt"`, to the number of files
-            that aren't images, or `""` for names without one. Broken links count here too.
+        broken: Dictionary from the path of each image that can't be read to the reason.
+        skipped: Dictionary from a lower-case extension such as `".txt"`, or `""` for names without
+            one, to the number of other files and broken links.
     """
 
     images: object
@@ -33,10 +33,10 @@ class ImageFolder(NamedTuple):
 
 
 class StreamedImages:
-    """Images that threads read from disk when they are indexed, in place of an array.
+    """Images that threads read from disk when they are indexed, for use in place of an array.
 
-    `load_image_folder(..., stream=True)` makes it, and `make_dataset` takes it. It is indexed as
-    the first axis of an array is: by an integer, a slice or an array.
+    `load_image_folder(..., stream=True)` returns it and `make_dataset` accepts it. The index is
+    an integer, a slice or an array, as for the first axis of an array.
 
     Args:
         paths: List of paths.
@@ -48,12 +48,12 @@ class StreamedImages:
         dtype: uint8.
 
     Raises:
-        ValueError: When indexed, for a file that can't be read any more.
+        ValueError: When indexed, for a file that can no longer be read.
     """
 
     dtype = np.dtype("uint8")
 
-    def __init__(self, paths, image_size, channels):
+    def __init__(self, paths: list, image_size: int, channels: int):
         self.shape = (len(paths), image_size, image_size, channels)
         self._paths = np.array(paths, "object")
         self._threads = ThreadPoolExecutor()
@@ -74,41 +74,46 @@ class StreamedImages:
         try:
             return _resized(read_image(path, self.shape[-1]), self.shape[1])
         except ValueError as error:
-            raise ValueError(f"{path} can't be read any more: {error}") from error
+            raise ValueError(f"{path} can no longer be read: {error}") from error
 
 
-def load_image_folder(directory, image_size=64, channels=3, use_labels=False, stream=False):
+def load_image_folder(
+    directory: str | Path,
+    image_size: int = 64,
+    channels: int = 3,
+    use_labels: bool = False,
+    stream: bool = False,
+) -> ImageFolder:
     """Reads all images below a folder, cropped to their central square and resized.
 
-    It reads every file with the ending of an image that Pillow decodes, in the order of their
-    paths. Symbolic links are followed; hidden files and folders are passed over, such as
-    `.ipynb_checkpoints`, `__MACOSX` and `@eaDir`. Transparency is laid on white, the first picture
-    of an animation is taken, the camera's orientation is followed, and 16-bit gray is scaled to 8
-    bits. A file that can't be read, is cut short, or would decode to more than 67 million pixels is
-    left out and named in `broken`; files with other endings are counted in `skipped` and in a
-    warning. The images are the same on every backend.
+    It reads every file with the extension of an image that Pillow can decode, in the order of the
+    paths. Symbolic links are followed. Hidden files and system folders, such as
+    `.ipynb_checkpoints`, `__MACOSX` and `@eaDir`, are ignored. A white background replaces
+    transparency, the orientation of the camera is applied, 16-bit gray is scaled to 8 bits, and of
+    an animation the first frame is read. Images that can't be read, are truncated, or would decode
+    to more than 67 million pixels are listed in `broken`. Other files are counted in `skipped` and
+    in a warning. The images are the same on every backend.
 
-    With `stream=True` the images stay on disk, and each batch is read when it is trained on. Each
-    file is still decoded once at the start, so that a broken one is named before the training and
-    not in the middle of it.
+    With `stream=True` the images stay on disk, and each batch is read when it is needed. Each file
+    is still decoded once at the start, to find broken ones before training.
 
     Args:
         directory: String or path.
         image_size: Positive integer. Height and width of the result. Defaults to `64`.
         channels: 3 for RGB or 1 for gray. Defaults to `3`.
-        use_labels: Boolean. Whether the folders right below `directory` are the classes, in the
+        use_labels: Boolean. Whether the folders directly below `directory` are the classes, in the
             order of their names. Defaults to `False`.
-        stream: Boolean. Whether to leave the images on disk, for folders that are larger than
-            the memory. Defaults to `False`.
+        stream: Boolean. Whether to leave the images on disk, for folders larger than the memory.
+            Defaults to `False`.
 
     Returns:
-        An `ImageFolder`. It takes `image_size² × channels` bytes of memory an image, or with
-        `stream=True` those of a few batches.
+        An `ImageFolder`. It takes `image_size² × channels` bytes of memory per image, or with
+        `stream=True` the memory of a few batches.
 
     Raises:
-        ValueError: If an argument is out of range, or there is no image that can be read. With
-            `use_labels` also if a folder right below `directory` has no such image, or an image
-            lies outside of these folders.
+        ValueError: If an argument is out of range, or no image can be read. With `use_labels`
+            also if a folder directly below `directory` has no readable image, or an image is
+            outside of these folders.
         FileNotFoundError: If there is no such folder.
         ImportError: If pillow isn't installed.
 
@@ -128,14 +133,12 @@ def load_image_folder(directory, image_size=64, channels=3, use_labels=False, st
     if not directory.is_dir():
         raise FileNotFoundError(f"`directory` must be a folder. Received: directory={directory}")
     found = find_images(directory)
-    names = found.folders if use_labels else None
-    if use_labels:
-        outside = [path for path in found.paths if path.parent == directory]
-        if outside:
-            raise ValueError(
-                "`use_labels=True` needs every image in the folder of its class. "
-                f"Received: directory={directory} with {outside[0]} outside of them"
-            )
+    outside = [path for path in found.paths if path.parent == directory]
+    if use_labels and outside:
+        raise ValueError(
+            "`use_labels=True` needs every image in the folder of its class. "
+            f"Received: directory={directory} with {outside[0]} outside of them"
+        )
 
     def read(path):
         try:
@@ -144,41 +147,42 @@ def load_image_folder(directory, image_size=64, channels=3, use_labels=False, st
         except ValueError as error:
             return str(error)
 
-    # One array from the start: a list and its stack would take the memory twice.
+    # One array from the start: a list and its stack would take twice the memory.
     shape = (0 if stream else len(found.paths), image_size, image_size, channels)
-    images, good, labels, broken = np.empty(shape, "uint8"), [], [], {}
+    images, good, broken = np.empty(shape, "uint8"), [], {}
     with ThreadPoolExecutor() as threads:
         for first in range(0, len(found.paths), _FILES_AT_ONCE):
             paths = found.paths[first : first + _FILES_AT_ONCE]
-            for path, pixels in zip(paths, threads.map(read, paths)):
-                if isinstance(pixels, str):
-                    broken[str(path)] = pixels
+            for path, result in zip(paths, threads.map(read, paths)):
+                if isinstance(result, str):
+                    broken[str(path)] = result
                     continue
                 if not stream:
-                    images[len(good)] = pixels
+                    images[len(good)] = result
                 good.append(path)
-                if use_labels:
-                    labels.append(names.index(path.relative_to(directory).parts[0]))
     if not good:
         raise ValueError(
             "`directory` must hold an image that can be read. Received: "
             f"directory={directory} with {len(broken)} broken images and "
             f"{describe_skipped(found.skipped)}"
         )
+    labels = None
     if use_labels:
-        empty = [name for i, name in enumerate(names) if i not in labels]
+        names = [path.relative_to(directory).parts[0] for path in good]
+        empty = sorted(set(found.folders) - set(names))
         if empty:
             raise ValueError(
                 "`use_labels=True` needs an image that can be read in every class. "
                 f"Received: directory={directory}, where {empty[0]} has none"
             )
-    ids = np.array(labels, "int32") if use_labels else None
+        ids = {name: i for i, name in enumerate(found.folders)}
+        labels = np.array([ids[name] for name in names], "int32")
     images = StreamedImages(good, image_size, channels) if stream else images[: len(good)]
-    return ImageFolder(images, ids, names, broken, found.skipped)
+    return ImageFolder(images, labels, found.folders if use_labels else None, broken, found.skipped)
 
 
 def _resized(pixels, size):
-    """What `square_resize` returns, but for rounding, on every backend."""
+    """Returns the same as `square_resize`, except for rounding, without TensorFlow."""
     image_module, _ = load_pillow()
     side = min(pixels.shape[:2])
     top, left = ((length - side) // 2 for length in pixels.shape[:2])

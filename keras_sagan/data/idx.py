@@ -4,8 +4,8 @@ import gzip
 import hashlib
 import io
 import math
-import pathlib
 import zlib
+from pathlib import Path
 
 import numpy as np
 
@@ -13,36 +13,32 @@ from keras_sagan.checks import check_path, check_string
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _DTYPES = {
-    0x08: np.dtype(">u1"),
-    0x09: np.dtype(">i1"),
-    0x0B: np.dtype(">i2"),
-    0x0C: np.dtype(">i4"),
-    0x0D: np.dtype(">f4"),
-    0x0E: np.dtype(">f8"),
+    code: np.dtype(name)
+    for code, name in {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}.items()
 }
-# The largest array an IDX header may announce: 60,000 MNIST images are 47 MB.
-# A damaged or hostile header must not be able to ask for all the memory.
+# The largest array that a header may announce, so that a damaged or hostile one can't fill the
+# memory. 60,000 MNIST images are 47 MB.
 _MAX_BYTES = 2**31
 
 
-def read_idx(path, sha256=None):
-    """Reads an IDX file, gzip-compressed or plain, into a numpy array.
+def read_idx(path: str | Path, sha256: str | None = None) -> np.ndarray:
+    """Reads an IDX file, compressed with gzip or not, into a numpy array.
 
-    The first four bytes are two zeros, the type code and the rank; then comes one big-endian
-    32-bit size per dimension, then the values. Compression is recognised by the content, not by
-    the name. With `sha256` the bytes of the file as stored are checked before anything is parsed.
+    The file consists of two zero bytes, the type code, the rank, one big-endian 32-bit size per
+    dimension, and the values. Compression is recognized by content, not by name. `sha256` is
+    compared with the bytes of the stored file before they are parsed.
 
     Args:
-        path: String or `pathlib.Path`. The file to read.
-        sha256: Optional string of 64 hexadecimal digits, the expected SHA-256 of the file.
-            Defaults to `None`: not checked.
+        path: String or path of the file.
+        sha256: String of 64 hexadecimal digits, the expected SHA-256 of the file. Defaults to
+            `None`: not checked.
 
     Returns:
-        A numpy array with the shape and type written in the file, in native byte order.
+        Array with the shape and type written in the file, in native byte order.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the checksum differs, the file is not IDX, is truncated, or is too long.
+        ValueError: If the checksum differs, or the file isn't IDX, is truncated, or is too long.
 
     Example:
 
@@ -55,17 +51,17 @@ def read_idx(path, sha256=None):
     Reference:
         [The IDX file format](http://yann.lecun.com/exdb/mnist/), foot of the page.
     """
-    path = pathlib.Path(check_path("path", path))
+    path = Path(check_path("path", path))
     sha256 = check_string("sha256", sha256, optional=True)
     if not path.is_file():
         raise FileNotFoundError(f"`path` must be an IDX file that exists. Received: path={path}")
     stored = path.read_bytes()
     if sha256 is not None:
         digest = hashlib.sha256(stored).hexdigest()
-        if digest != str(sha256).lower():
+        if digest != sha256.lower():
             raise ValueError(
-                f"`path` must hold the file with SHA-256 {sha256}; it is damaged or another "
-                f"file. Received: path={path} with SHA-256 {digest}"
+                f"`path` must hold the file with SHA-256 {sha256}; it is damaged or another file. "
+                f"Received: path={path} with SHA-256 {digest}"
             )
     stream = io.BytesIO(stored)
     if not stored.startswith(_GZIP_MAGIC):
@@ -81,7 +77,7 @@ def read_idx(path, sha256=None):
 
 
 def _read(stream, path):
-    """The array in a stream of plain IDX bytes; reads no more than its header announces."""
+    """Returns the array in a stream of IDX bytes; reads no more than its header announces."""
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\x00\x00" or magic[2] not in _DTYPES or magic[3] == 0:
         raise ValueError(
@@ -105,10 +101,10 @@ def _read(stream, path):
         )
     values = stream.read(expected + 1)
     if len(values) != expected:
-        state = "truncated" if len(values) < expected else "longer than its header says"
+        is_long = len(values) > expected
         raise ValueError(
-            f"`path` must hold {expected} bytes of values for shape {shape}; the file is {state}. "
-            f"Received: path={path} with {'at least ' if len(values) > expected else ''}"
-            f"{len(values)} bytes of values"
+            f"`path` must hold {expected} bytes of values for shape {shape}; the file is "
+            f"{'longer than its header says' if is_long else 'truncated'}. Received: "
+            f"path={path} with {'at least ' if is_long else ''}{len(values)} bytes of values"
         )
     return np.frombuffer(values, dtype).reshape(shape).astype(dtype.newbyteorder("="))

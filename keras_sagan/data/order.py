@@ -10,20 +10,10 @@ ORDERS = ("splitmix64", "index_shuffle")
 def permutation(seed, epoch, count):
     """Returns the order of images in an epoch, a pure function of its arguments.
 
-    Image number `i` gets output number `i` of the random generator SplitMix64, started at a hash
-    of the seed and the epoch, and the images are sorted by it. No two outputs are equal.
+    Image `i` gets output `i` of the random generator SplitMix64, seeded with a hash of the seed
+    and the epoch, and the images are sorted by these outputs, which are all different.
 
-    Args:
-        seed: Integer in [0, 2**31).
-        epoch: Integer of at least 0.
-        count: Integer, the number of images.
-
-    Returns:
-        int64 array of shape `(count,)`.
-
-    Example:
-
-    From seed 0 and epoch 0 the generator starts at 0. Its first outputs are e220a839…, 6e789e6a…,
+    For seed 0 and epoch 0 the generator starts at 0. Its first outputs are e220a839…, 6e789e6a…,
     06c45d18…, f88bb8a8… and 1b39896a…:
 
     >>> permutation(seed=0, epoch=0, count=5)
@@ -37,12 +27,7 @@ def permutation(seed, epoch, count):
 
 
 def permutation_tensor(seed, epoch, count, order="splitmix64"):
-    """The same as an int64 tensor, within a graph of TensorFlow.
-
-    Args:
-        seed, epoch, count: As for `permutation`; integer tensors too.
-        order: `"splitmix64"`, or `"index_shuffle"` for TensorFlow's function of this name.
-    """
+    """Returns the same as an int64 tensor, or the order of TensorFlow's `index_shuffle`."""
     numbers = tf.range(count, dtype=tf.int64)
     if order == "index_shuffle":
         key = tf.stack([tf.cast(seed, tf.uint32), tf.cast(epoch, tf.uint32)])
@@ -52,7 +37,7 @@ def permutation_tensor(seed, epoch, count, order="splitmix64"):
 
 
 def _outputs(seed, epoch, numbers):
-    """The outputs of SplitMix64 with some numbers, from uint64 arrays or tensors."""
+    """Returns the outputs of SplitMix64 at some positions, for uint64 arrays or tensors."""
     start = _mixed(_mixed(seed) ^ epoch)
     return _mixed(start + (numbers + 1) * 0x9E3779B97F4A7C15)
 

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import functools
+from collections.abc import Iterable
 
 import keras
 import numpy as np
@@ -13,16 +14,15 @@ from keras_sagan.data.position import check_step, positioned
 from keras_sagan.data.tensorflow_pipeline import make_tensorflow
 
 
-def pad_to_32(images):
-    """Frames 28 pixel images with 2 pixels of black on each side.
-
-    32 is a power of two, which the networks need. uint8 images are framed with 0, floats with -1.
+def pad_to_32(images: np.ndarray) -> np.ndarray:
+    """Pads 28 × 28 images with 2 black pixels on each side, as the networks need a power of two.
 
     Args:
-        images: Array of shape (batch, 28, 28, channels), uint8 in [0, 255] or floats in [-1, 1].
+        images: Array of shape `(batch, 28, 28, channels)`, uint8 in [0, 255], padded with 0, or
+            floats in [-1, 1], padded with -1.
 
     Returns:
-        Array of shape (batch, 32, 32, channels) and the same dtype.
+        Array of shape `(batch, 32, 32, channels)` and the same dtype.
 
     Raises:
         ValueError: If the images have another shape, or are neither uint8 nor floats.
@@ -34,32 +34,25 @@ def pad_to_32(images):
     array([0, 0, 1, 1], dtype=uint8)
     """
     images = np.asarray(images)
-    if images.ndim != 4 or images.shape[1:3] != (28, 28):
+    is_uint8, is_float = images.dtype == np.uint8, np.issubdtype(images.dtype, np.floating)
+    if images.ndim != 4 or images.shape[1:3] != (28, 28) or not (is_uint8 or is_float):
         raise ValueError(
-            "`images` must have shape (batch, 28, 28, channels). "
-            f"Received: images.shape={images.shape}"
+            "`images` must have shape (batch, 28, 28, channels), as uint8 in [0, 255] or floats in "
+            f"[-1, 1]. Received: images.shape={images.shape} of dtype {images.dtype}"
         )
-    if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(
-            "`images` must be uint8 in [0, 255] or floats in [-1, 1]. "
-            f"Received: images of dtype {images.dtype}"
-        )
-    black = 0 if images.dtype == np.uint8 else -1
+    black = 0 if is_uint8 else -1
     return np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), constant_values=black)
 
 
-def steps_per_epoch(num_images, batch_size):
-    """Returns the number of full batches in `num_images`; the rest waits for another epoch.
+def steps_per_epoch(num_images: int, batch_size: int) -> int:
+    """Returns the number of full batches in `num_images`, at least 1.
 
     Args:
         num_images: Integer, images in the set.
-        batch_size: Integer, images in a batch.
-
-    Returns:
-        Integer, at least 1.
+        batch_size: Integer, images in each batch.
 
     Raises:
-        ValueError: If `batch_size` isn't positive, or the set doesn't fill one batch.
+        ValueError: If `batch_size` isn't positive, or the images don't fill one batch.
 
     Example:
 
@@ -76,11 +69,11 @@ def steps_per_epoch(num_images, batch_size):
     return num_images // batch_size
 
 
-def spread_indices(count, num_images):
-    """Chooses images that lie evenly over a whole set, which may stand class by class.
+def spread_indices(count: int, num_images: int) -> np.ndarray:
+    """Chooses images spread evenly over a set, which may be sorted by class.
 
     Args:
-        count: Integer, how many to choose; of a smaller set all are.
+        count: Integer, how many to choose, at most all of the set.
         num_images: Integer, images in the set.
 
     Returns:
@@ -100,45 +93,44 @@ def spread_indices(count, num_images):
 
 
 def make_dataset(
-    images,
-    labels=None,
-    batch_size=64,
-    seed=0,
-    shuffle=True,
-    start_step=0,
-    repeat=True,
-    order="splitmix64",
-):
-    """Makes batches from arrays so that batch number `step` depends on `(seed, step)` alone.
+    images: np.ndarray | StreamedImages,
+    labels: np.ndarray | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    shuffle: bool = True,
+    start_step: int = 0,
+    repeat: bool = True,
+    order: str = "splitmix64",
+) -> Iterable:
+    """Makes batches from arrays, where each batch depends on `(seed, step)` alone.
 
     The data set is endless: give `fit` its `steps_per_epoch`. Each epoch is a new permutation of
-    all images, the same on every backend; what doesn't fill a batch is left out of that epoch. A
-    run that stopped after `n` steps goes on exactly with `start_step=n`, or with
-    `dataset.at_step(n)`, at no cost, which a shuffle buffer can't do. The images are read from the
-    array that you give, and never copied as a whole: don't change it while the data set is in use.
+    all images, the same on every backend; images that don't fill a batch are skipped in that
+    epoch. Unlike with a shuffle buffer, a run that stopped after `n` steps resumes exactly and at
+    no cost with `start_step=n` or `dataset.at_step(n)`. The array of the images is never copied as
+    a whole, so don't change it while the data set is in use.
 
-    On JAX and PyTorch TensorFlow isn't imported, even where it is installed: it would take the
-    memory of the GPU.
+    On JAX and PyTorch TensorFlow isn't imported, as it would take the memory of the GPU.
 
     Args:
-        images: uint8 array in [0, 255] of shape (num_images, height, width, channels), which may
+        images: uint8 array in [0, 255] of shape `(num_images, height, width, channels)`, which may
             be a `numpy.memmap`, or the `StreamedImages` of `load_image_folder`.
-        labels: Optional integer array of shape (num_images,). Defaults to `None`.
-        batch_size: Integer, images in every batch. Defaults to `64`.
-        seed: Integer in [0, 2**31), names the order. Defaults to `0`.
-        shuffle: Boolean. `False` gives the order of the arrays in every epoch. Defaults to `True`.
-        start_step: Integer, global number of the first batch. Defaults to `0`.
-        repeat: Boolean. `False` ends at the end of the epoch in which `start_step` lies; then
-            every iteration gives the same epoch again. Defaults to `True`.
-        order: `"splitmix64"`, or `"index_shuffle"` for runs that began before there was a choice,
-            on the TensorFlow backend only. Defaults to `"splitmix64"`.
+        labels: Integer array of shape `(num_images,)`. Defaults to `None`: images alone.
+        batch_size: Integer, images in each batch. Defaults to `64`.
+        seed: Integer in [0, 2**31), selects the order. Defaults to `0`.
+        shuffle: Boolean. `False` keeps the order of the arrays. Defaults to `True`.
+        start_step: Integer, the global number of the first batch. Defaults to `0`.
+        repeat: Boolean. `False` ends with the epoch that contains `start_step`, and each iteration
+            gives the same epoch again. Defaults to `True`.
+        order: `"splitmix64"`, or on TensorFlow `"index_shuffle"`, to resume runs of older
+            versions. Defaults to `"splitmix64"`.
 
     Returns:
         A `tf.data.Dataset` on the TensorFlow backend, and a `keras.utils.PyDataset` on JAX and
-        PyTorch. It gives uint8 (batch_size, height, width, channels), or pairs with int32 labels
-        (batch_size,). Its method `at_step(step)` returns the same data set from another step on.
-        An endless one has an attribute `start_step`, which `map`, `prefetch` and `with_options`
-        of `tf.data` keep.
+        PyTorch. Batches are uint8 of shape `(batch_size, height, width, channels)`, or pairs with
+        int32 labels of shape `(batch_size,)`. The method `at_step(step)` returns the same data set
+        from another step on. An endless data set has an attribute `start_step`, which `map`,
+        `prefetch` and `with_options` of `tf.data` keep.
 
     Raises:
         ValueError: If an array has the wrong rank, dtype or length, the images don't fill a batch,
@@ -152,25 +144,38 @@ def make_dataset(
     >>> next(iter(dataset))[1].numpy()
     array([2, 3], dtype=int32)
     """
-    images, labels = _checked_arrays(images, labels)
-    batch_size = check_integer("batch_size", batch_size)
-    steps_per_epoch(len(images), batch_size)  # Raises if they fill no batch.
-    seed, start_step = check_position(seed, start_step)
-    shuffle, repeat = check_boolean("shuffle", shuffle), check_boolean("repeat", repeat)
-    order = check_order(order)
-    if keras.backend.backend() != "tensorflow":
-        if order != ORDERS[0]:
+    if not isinstance(images, StreamedImages):
+        images = np.asarray(images)
+    if len(images.shape) != 4 or images.dtype != np.uint8:
+        raise ValueError(
+            "`images` must be uint8 in [0, 255] of shape (num_images, height, width, channels). "
+            f"Received: images.shape={images.shape} of dtype {images.dtype}"
+        )
+    if labels is not None:
+        labels = np.asarray(labels)
+        if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
             raise ValueError(
-                f'`order` must be "{ORDERS[0]}" on {keras.backend.backend()}. '
-                f"Received: order={order!r}"
+                f"`labels` must be integers of shape ({len(images)},), one for each image. "
+                f"Received: labels.shape={labels.shape} of dtype {labels.dtype}"
             )
-        return _Batches(images, labels, batch_size, seed, shuffle, start_step, repeat)
-    make = make_tensorflow(images, labels, batch_size, seed, shuffle, repeat, order)
-    return positioned(make, start_step)
+        labels = labels.astype(np.int32)
+    batch_size = check_integer("batch_size", batch_size)
+    steps_per_epoch(len(images), batch_size)  # Raises if the images don't fill a batch.
+    start_step = check_step(start_step, "start_step")
+    seed = check_integer("seed", seed, 0, 2**31 - 1)
+    shuffle, repeat = check_boolean("shuffle", shuffle), check_boolean("repeat", repeat)
+    order = check_choice("order", order, ORDERS)
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        make = make_tensorflow(images, labels, batch_size, seed, shuffle, repeat, order)
+        return positioned(make, start_step)
+    if order != ORDERS[0]:
+        raise ValueError(f'`order` must be "{ORDERS[0]}" on {backend}. Received: order={order!r}')
+    return _Batches(images, labels, batch_size, seed, shuffle, start_step, repeat)
 
 
 class _Batches(keras.utils.PyDataset):
-    """The batches of `make_dataset` for JAX and PyTorch; the arguments are checked there."""
+    """The data set of `make_dataset` for JAX and PyTorch."""
 
     def __init__(self, images, labels, batch_size, seed, shuffle, start_step, repeat):
         super().__init__()  # With one worker, Keras reads batch after batch in its own thread.
@@ -196,7 +201,7 @@ class _Batches(keras.utils.PyDataset):
         step = self._start + index
         if not isinstance(self._arguments[0], StreamedImages):
             return self._batch(step)
-        # The next batch is read from disk while this one is trained on.
+        # Read the next batch from disk during the training step on this one.
         batch = self._next.pop(step, None) or self._reader.submit(self._batch, step)
         self._next = {step + 1: self._reader.submit(self._batch, step + 1)}
         return batch.result()
@@ -211,16 +216,10 @@ class _Batches(keras.utils.PyDataset):
 
 
 def rows_of_process(batch_size):
-    """Returns the rows of a global batch that this process feeds to its devices.
+    """Returns the rows of a global batch that this process feeds to its devices, ascending.
 
-    All of them, except with several processes of JAX under `keras.distribution`, to which each
-    process gives the rows of its own devices.
-
-    Args:
-        batch_size: Integer, the images of the global batch.
-
-    Returns:
-        int64 array, ascending.
+    These are all rows, except with several processes of JAX under `keras.distribution`: there each
+    process feeds its own devices.
     """
     rows = np.arange(batch_size)
     distribution = keras.distribution.distribution()
@@ -231,34 +230,3 @@ def rows_of_process(batch_size):
         return rows
     shares = sharding.addressable_devices_indices_map(rows.shape).values()
     return np.unique(np.concatenate([rows[share] for share in shares]))
-
-
-def _checked_arrays(images, labels):
-    """uint8 images and int32 labels or `None`."""
-    if not isinstance(images, StreamedImages):
-        images = np.asarray(images)
-    if len(images.shape) != 4 or images.dtype != np.uint8:
-        raise ValueError(
-            "`images` must be uint8 in [0, 255] of shape (num_images, height, width, channels). "
-            f"Received: images.shape={images.shape} of dtype {images.dtype}"
-        )
-    if labels is None:
-        return images, None
-    labels = np.asarray(labels)
-    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            f"`labels` must be integers of shape ({len(images)},), one for each image. "
-            f"Received: labels.shape={labels.shape} of dtype {labels.dtype}"
-        )
-    return images, labels.astype(np.int32)
-
-
-def check_position(seed, start_step):
-    """Returns both, if they are integers that the pipeline can count with."""
-    start_step = check_integer("start_step", start_step, 0, 2**62 - 1)
-    return check_integer("seed", seed, 0, 2**31 - 1), start_step
-
-
-def check_order(order):
-    """Returns `order`, if there is such an order."""
-    return check_choice("order", order, ORDERS)

@@ -1,4 +1,4 @@
-"""Where a data set begins, the same data set from another step on, and what `fit` resumes with."""
+"""The position of a data set: its first step, and the same data set from another step on."""
 
 import functools
 import inspect
@@ -9,25 +9,17 @@ import keras
 from keras_sagan.checks import check_integer
 from keras_sagan.lazy import is_tensorflow_dataset, tf
 
-# After these one element is still one batch.
+# After these methods, one element is still one batch.
 _KEEP_POSITION = ("map", "prefetch", "with_options")
 
 
 def start_step_of(data):
-    """Returns the step of the first batch of a data set of this package.
-
-    Args:
-        data: Anything that `fit` takes.
-
-    Returns:
-        Integer, or `None` if `data` doesn't say. A warning names the method of `tf.data` in which
-        the position was lost.
-    """
+    """Returns the step of the first batch of a data set, or `None` if `data` doesn't have it."""
     lost_in = getattr(data, "position_lost_in", None)
     if lost_in is not None:
         warnings.warn(
-            f"`Dataset.{lost_in}` lost the position of a data set of keras_sagan. To go on at a "
-            "step, all batches before it are read and dropped. These methods keep the position: "
+            f"`Dataset.{lost_in}` lost the position of a data set of keras_sagan, so resuming at "
+            "a step reads and drops all batches before it. These methods keep the position: "
             f"{', '.join(_KEEP_POSITION)}.",
             stacklevel=2,
         )
@@ -35,24 +27,11 @@ def start_step_of(data):
 
 
 def at_step(data, step):
-    """Returns the same data set from another step on.
-
-    Args:
-        data: A data set of this package, also after methods of `tf.data`, or an endless
-            `tf.data.Dataset`, which is taken to begin at step 0.
-        step: Integer, the number of batches before the new one.
-
-    Returns:
-        The data set that begins there. This costs nothing where `start_step_of(data)` is an
-        integer; otherwise all batches before are read and dropped.
-
-    Raises:
-        ValueError: If `data` is something else, or `step` isn't such an integer.
-    """
+    """Returns the same data set from another step on; reads up to it if the data have no step."""
     if hasattr(data, "at_step"):
         return data.at_step(step)
     if is_tensorflow_dataset(data) and int(data.cardinality()) < 0:
-        return data.skip(check_step(step))
+        return data.skip(check_step(step))  # An endless data set begins at step 0.
     raise ValueError(
         "`data` must be a data set of keras_sagan or an endless tf.data.Dataset. "
         f"Received: data={data!r}"
@@ -60,25 +39,21 @@ def at_step(data, step):
 
 
 def position_data(data, steps_per_epoch, step, done, is_given):
-    """Positions data at a step.
+    """Positions the data of `fit` at the model's step.
 
     Args:
-        data: What `fit` got as `x`.
-        steps_per_epoch: What `fit` got, an integer or `None`.
+        data, steps_per_epoch: What `fit` got.
         step: Integer, the steps that the model has taken.
-        done: Integer, how many of them were in the interrupted epoch, which `fit` skips. On
+        done: Integer, how many of them were in the interrupted epoch. `fit` skips them; on
             PyTorch, Keras reads a batch for each.
         is_given: Boolean, whether the caller has positioned the data.
 
     Returns:
-        Tuple of what can be promised, in words; the data; and the number of batches to read while
+        Tuple of a description of what continues; the data; and the number of batches to read while
         steps are skipped, or `None` where the step of the data had to be guessed.
-
-    Raises:
-        ValueError: If the data start after `step`.
     """
-    is_read = keras.backend.backend() == "torch"
-    target, batches = (step - done, 0) if is_read else (step, done)
+    is_torch = keras.backend.backend() == "torch"
+    target, batches = (step - done, 0) if is_torch else (step, done)
     start = start_step_of(data)
     if start is not None:
         if start > step:
@@ -121,35 +96,30 @@ def check_epoch(manifest, size, steps_per_execution):
         )
 
 
-def check_step(step):
-    """Returns a step, if it is an integer that data can be counted with."""
-    return check_integer("step", step, 0, 2**62 - 1)
+def check_step(step, name="step"):
+    """Returns a step as an integer that pipelines can count with, or raises."""
+    return check_integer(name, step, 0, 2**62 - 1)
 
 
-def positioned(make, start_step):
-    """Returns a `tf.data.Dataset` that knows its position, also after methods that keep it.
+def positioned(make, start_step, dataset=None, lost_in=None):
+    """Returns a `tf.data.Dataset` that has `at_step` and, if it is endless, `start_step`.
 
-    Args:
-        make: Function from a step to the `tf.data.Dataset` from there on.
-        start_step: Integer.
+    `make` is a function from a step to the plain data set from there on, and `dataset` its result
+    for `start_step`. The methods of `tf.data` would lose the position, so the result gets a class
+    whose methods keep it. `lost_in` names a method after which an element is no longer a batch.
     """
-    return _follow(make(start_step), make, start_step)
-
-
-def _follow(dataset, make, start_step, lost_in=None):
-    """Gives a `tf.data.Dataset` its position, which each of its methods would lose."""
-    is_endless = int(dataset.cardinality()) < 0
+    dataset = make(start_step) if dataset is None else dataset
     dataset.__class__ = _positioned_class(type(dataset))
     dataset._made = make, start_step
     dataset.position_lost_in = lost_in
-    if is_endless and lost_in is None:
+    if lost_in is None and int(dataset.cardinality()) < 0:
         dataset.start_step = start_step
     return dataset
 
 
-@functools.lru_cache(None)
+@functools.cache
 def _positioned_class(kind):
-    """A subclass of a class of `tf.data` whose methods return data sets with their position."""
+    """Returns a subclass of a class of `tf.data` whose methods return positioned data sets."""
 
     def at_step(self, step):
         """Returns the same data set from another step on."""
@@ -165,15 +135,14 @@ def _positioned_class(kind):
             if not is_tensorflow_dataset(result) or hasattr(result, "position_lost_in"):
                 return result
             make, start_step = self._made
-            lost_in = None if name in _KEEP_POSITION else name
-            return _follow(
-                result,
-                lambda step: getattr(make(step), name)(*args, **kwargs),
-                start_step,
-                self.position_lost_in or lost_in,
-            )
+            lost_in = self.position_lost_in or (None if name in _KEEP_POSITION else name)
+
+            def remake(step):
+                return getattr(make(step), name)(*args, **kwargs)
+
+            return positioned(remake, start_step, result, lost_in)
 
         return method
 
-    names = (n for n, x in vars(tf.data.Dataset).items() if inspect.isfunction(x) and n[0] != "_")
+    names = [n for n, x in vars(tf.data.Dataset).items() if inspect.isfunction(x) and n[0] != "_"]
     return type(kind.__name__, (kind,), {"at_step": at_step, **{n: following(n) for n in names}})

@@ -13,15 +13,11 @@ from keras_sagan.data.folder import StreamedImages
 from keras_sagan.data.order import permutation_tensor
 from keras_sagan.lazy import tf
 
-_ALIGNMENT = 64  # bytes, of every tensor of TensorFlow's
+_ALIGNMENT = 64  # Bytes. TensorFlow aligns every tensor.
 
 
 def make_tensorflow(images, labels, batch_size, seed, shuffle, repeat, order):
-    """Returns a function from a step to the `tf.data.Dataset` from there on.
-
-    Args:
-        images, labels, batch_size, seed, shuffle, repeat, order: As for `make_dataset`, checked.
-    """
+    """Returns a function from a step to the `tf.data.Dataset` from there on."""
     steps = len(images) // batch_size
     labels = None if labels is None else tf.constant(labels)
     is_streamed = isinstance(images, StreamedImages)
@@ -43,7 +39,7 @@ def make_tensorflow(images, labels, batch_size, seed, shuffle, repeat, order):
         count, end = tf.data.INFINITE_CARDINALITY, 2**62
         if not repeat:
             count, end = steps - skipped, epoch + 1
-        # The order of the next epoch is made in the background.
+        # The order of the next epoch is computed in the background.
         dataset = tf.data.Dataset.range(epoch, end).map(indices_of).prefetch(1)
         dataset = dataset.flat_map(tf.data.Dataset.from_tensor_slices).skip(skipped)
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
@@ -55,9 +51,9 @@ def make_tensorflow(images, labels, batch_size, seed, shuffle, repeat, order):
 
 @functools.cache
 def _end_reading_at_exit():
-    # At exit the threads of `StreamedImages` end, and each read fails at once. The buffers of
-    # tf.data fill with errors, while the process waits here; a thread of TensorFlow that called
-    # Python later would block it forever.
+    # At exit the threads of `StreamedImages` end, and each read fails at once. While the process
+    # waits here, the buffers of tf.data fill with errors. Otherwise a thread of TensorFlow could
+    # call Python later and block the process forever.
     atexit.register(time.sleep, 0.2)
 
 
@@ -68,11 +64,11 @@ def _reader(images):
 
 
 def _gatherer(images):
-    """Returns a function from indices to the images at them, which needs no copy of all images.
+    """Returns a function from indices to the images at them, without a copy of all images.
 
-    `tf.constant` copies an array. A tensor that shares the memory of the array must begin at a
-    multiple of 64 bytes, where the first image may begin at none. So each row of the tensor
-    begins a few bytes into an image, and those bytes of each image are copied.
+    `tf.constant` would copy the array. A tensor that shares its memory must begin at a multiple of
+    64 bytes, and the first image may not. So each row of the tensor begins a few bytes into an
+    image, and only those first bytes of each image are copied.
     """
     images = np.ascontiguousarray(images)
     (count, *shape), size = images.shape, images[0].size
@@ -89,8 +85,7 @@ def _gatherer(images):
     def gather(indices):
         found = tf.gather(rows.read_value(), tf.minimum(indices, count - 2))
         found = tf.concat([tf.gather(first_bytes, indices), found], axis=1)[:, :size]
-        # The tensor has no row for the last image.
-        is_last = indices[:, None] == count - 1
+        is_last = indices[:, None] == count - 1  # The tensor has no row for the last image.
         found = tf.cond(
             tf.reduce_any(is_last), lambda: tf.where(is_last, last, found), lambda: found
         )
@@ -100,27 +95,27 @@ def _gatherer(images):
 
 
 def _shared(images, start, shape):
-    """Returns a variable of some shape that shares the memory of an array from a byte on."""
-    # Through ctypes, as numpy lends no memory that is read-only.
+    """Returns a variable that shares the memory of an array from a byte on."""
+    # Through ctypes, because numpy doesn't export read-only memory.
     memory = (ctypes.c_uint8 * math.prod(shape)).from_address(images.ctypes.data + start)
-    memory.owner = images  # Lives as long as what shares its memory.
+    memory.owner = images  # Lives as long as the memory is shared.
     tensor = tf.experimental.dlpack.from_dlpack(np.frombuffer(memory, "uint8").__dlpack__())
 
     def make():
-        # A tensor that a function of tf.data uses is copied into graphs, and a variable isn't.
+        # tf.data copies the tensors that its functions use into graphs, but not variables.
         with tf.device("CPU:0"):
             return tf.Variable(tf.reshape(tensor, shape), trainable=False)
 
-    # In a thread of its own, outside of the scope of any strategy, which would make copies.
+    # In another thread, outside the scope of any strategy, which would make copies.
     with concurrent.futures.ThreadPoolExecutor(1) as executor:
         return executor.submit(make).result()
 
 
 def finish(dataset):
-    """Prefetching, and the sharding that suits several workers."""
+    """Adds prefetching, and sharding for several workers."""
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    # In TensorFlow 2.21 the end of an iterator often waits for the thread that tunes it, which by
-    # then sleeps as long as the iterator has lived. Untuned, as many calls run as there are cores.
+    # In TensorFlow 2.21 the end of an iterator often waits for its tuning thread, which sleeps as
+    # long as the iterator has lived. Without tuning, one call runs per core.
     options.autotune.enabled = False
     return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)

@@ -1,10 +1,11 @@
-"""TensorFlow Datasets as endless batches for an image classification set."""
+"""TensorFlow Datasets as endless batches of images."""
 
 import collections
 import difflib
 import logging
 import os
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,30 +17,29 @@ from keras_sagan.checks import (
     check_path,
     check_string,
 )
-from keras_sagan.data.order import permutation_tensor
-from keras_sagan.data.pipeline import check_order, check_position, steps_per_epoch
-from keras_sagan.data.position import positioned
+from keras_sagan.data.order import ORDERS, permutation_tensor
+from keras_sagan.data.pipeline import steps_per_epoch
+from keras_sagan.data.position import check_step, positioned
 from keras_sagan.data.tensorflow_pipeline import finish
 from keras_sagan.lazy import tf
 
-_PIP_LINE = 'pip install "keras_sagan[data]"'
-_FILES_AT_ONCE = 16  # A part of the order: another number is another order.
-_BUFFER_BYTES = 8 << 20  # For each open file, as TFDS has it: buckets want large requests.
+_FILES_AT_ONCE = 16  # Another number gives another order of the images.
+_BUFFER_BYTES = 8 << 20  # For each open file, as in TFDS: buckets need large requests.
 _DAMAGED = -1  # The label of an image that can't be read.
 _log = logging.getLogger("keras_sagan")
 
 
 class DatasetInfo(NamedTuple):
-    """What a model and `fit` must know of a data set.
+    """What a model and `fit` need to know of a data set.
 
     Attributes:
         num_images: Integer, images in the split.
         steps_per_epoch: Integer, full batches in the split.
-        image_shape: Tuple (height, width, channels).
+        image_shape: Tuple `(height, width, channels)`.
         num_classes: Integer, or `None` where images have no class label.
         class_names: Tuple of strings, one for each class, or `None`.
-        skipped: `collections.Counter` of the damaged records that were passed over so far, by
-            file and number; empty with `on_error="raise"`. `None` for other data sets.
+        skipped: `collections.Counter` of the damaged records that were skipped so far, by file and
+            number; empty with `on_error="raise"`. `None` for other data sets.
     """
 
     num_images: int
@@ -51,64 +51,63 @@ class DatasetInfo(NamedTuple):
 
 
 def load_tfds(
-    name,
-    split="train",
-    image_size=32,
-    batch_size=64,
-    seed=0,
-    shuffle=True,
-    start_step=0,
-    data_dir=None,
-    shuffle_buffer=4096,
-    on_error="raise",
-    use_labels=True,
-    order="splitmix64",
-):
-    """Streams any image classification set of TensorFlow Datasets, in batches.
+    name: str,
+    split: str = "train",
+    image_size: int = 32,
+    batch_size: int = 64,
+    seed: int = 0,
+    shuffle: bool = True,
+    start_step: int = 0,
+    data_dir: str | Path | None = None,
+    shuffle_buffer: int = 4096,
+    on_error: str = "raise",
+    use_labels: bool = True,
+    order: str = "splitmix64",
+) -> "tuple[tf.data.Dataset, DatasetInfo]":
+    """Streams an image classification set of TensorFlow Datasets in batches.
 
-    Images are cropped to their central square, resized bilinearly with anti-aliasing, and stay
-    grey or RGB, as in the set. As with `make_dataset` the batches are endless and depend on the
-    seed and the step alone; but a streamed set is read in a fixed order, 16 of its files at a
-    time, which TFDS has mixed once, and shuffled anew in every epoch within blocks of
-    `shuffle_buffer` images. `start_step` doesn't open the files before its own, and passes over
-    images without decoding them.
+    Images are cropped to their central square and resized bilinearly with anti-aliasing; they stay
+    gray or RGB. As with `make_dataset`, the batches are endless and depend on the seed and the step
+    alone. The stored images, which TFDS has shuffled once, are read in a fixed order, from 16 files
+    at a time, and shuffled in every epoch within blocks of `shuffle_buffer` images. `start_step`
+    doesn't open earlier files, and skips earlier images without decoding them.
 
-    A damaged record or image is refused with an error that names its file and number, or skipped:
-    then another image of the same batch stands in for it, so that all others keep their places.
-    Damaged is what TensorFlow can't read or decode, or has no label of the set. TensorFlow can't
-    read a file beyond a damaged record, so the rest of that file counts as damaged too, and so do
-    records that are missing from its end. JPEG data that were altered before they were stored
-    decode without an error.
+    A record is damaged if TensorFlow can't read or decode it, or the set doesn't have its label.
+    Such a record raises an error with its file and number, or is replaced by another image of the
+    same batch, so that all other images keep their places. TensorFlow can't read a file beyond a
+    damaged record, so the rest of that file counts as damaged, and so do records missing at its
+    end. JPEG data that changed before they were stored can decode without an error.
 
     Args:
         name: String, the name in TFDS such as `"cifar10"`, optionally with config and version.
         split: String, a split or slice of TFDS. Defaults to `"train"`.
         image_size: Integer, height and width of the result in pixels. Defaults to `32`.
-        batch_size: Integer, images in every batch. Defaults to `64`.
-        seed: Integer in [0, 2**31), names the order. Defaults to `0`.
+        batch_size: Integer, images in each batch. Defaults to `64`.
+        seed: Integer in [0, 2**31), selects the order. Defaults to `0`.
         shuffle: Boolean. Defaults to `True`.
-        start_step: Integer, global number of the first batch. Defaults to `0`.
-        data_dir: Optional string, the folder of TFDS. Defaults to `None`: `~/tensorflow_datasets`.
-        shuffle_buffer: Integer, images in a block. Two blocks are held in memory, as encoded as
-            they are stored. Defaults to `4096`.
-        on_error: `"raise"`, or `"skip"` to go on without damaged images: each one is logged once,
-            and counted in the `skipped` of the `DatasetInfo`, whose `total()` is their number.
-            The pipeline runs a few batches ahead of what is trained on. Defaults to `"raise"`.
-        use_labels: Boolean. `False` reads images alone, also those of splits whose labels are
-            withheld, such as `unlabelled` of stl10. Defaults to `True`.
-        order: `"splitmix64"`, or `"index_shuffle"` for runs that began before there was a choice.
-            Defaults to `"splitmix64"`.
+        start_step: Integer, the global number of the first batch. Defaults to `0`.
+        data_dir: String or path of the folder of TFDS. Defaults to `None`:
+            `~/tensorflow_datasets`.
+        shuffle_buffer: Integer, images in each block. Two blocks of encoded images are in memory.
+            Defaults to `4096`.
+        on_error: `"raise"`, or `"skip"` to replace damaged images. Each is logged once and counted
+            in `skipped` of the `DatasetInfo`; `skipped.total()` is their number. The pipeline runs
+            a few batches ahead of training. Defaults to `"raise"`.
+        use_labels: Boolean. `False` reads images alone, also from splits without labels, such as
+            `unlabelled` of stl10. Defaults to `True`.
+        order: `"splitmix64"`, or `"index_shuffle"` to resume runs of older versions. Defaults to
+            `"splitmix64"`.
 
     Returns:
-        `(dataset, info)`: an endless `tf.data.Dataset` of pairs of uint8 [0, 255]
-        (batch_size, image_size, image_size, channels) and int32 (batch_size,), or of images
-        alone without class labels, and a `DatasetInfo`.
+        `(dataset, info)`: an endless `tf.data.Dataset` of pairs of uint8 images in [0, 255] of
+        shape `(batch_size, image_size, image_size, channels)` and int32 labels of shape
+        `(batch_size,)`, or of images alone, and a `DatasetInfo`.
 
     Raises:
         ImportError: If `tensorflow_datasets`, or a package it needs, is missing.
-        ValueError: If the set has no images, they aren't 8-bit grey or RGB, they don't fill a
+        ValueError: If the set has no images, they aren't 8-bit gray or RGB, they don't fill a
             batch, or an argument is out of range.
-        tf.errors.InvalidArgumentError: While iterating, for a damaged record or image, or with
+        tf.errors.InvalidArgumentError: While iterating, for a damaged record, or with
             `on_error="skip"` for a batch without a good one.
         tf.errors.OpError: While iterating, for a file that can't be opened.
 
@@ -122,93 +121,89 @@ def load_tfds(
     name = check_string("name", name)
     image_size = check_integer("image_size", image_size)
     batch_size = check_integer("batch_size", batch_size)
-    seed, start_step = check_position(seed, start_step)
+    start_step = check_step(start_step, "start_step")
+    seed = check_integer("seed", seed, 0, 2**31 - 1)
     shuffle = check_boolean("shuffle", shuffle)
     data_dir = check_path("data_dir", data_dir, optional=True)
     shuffle_buffer = check_integer("shuffle_buffer", shuffle_buffer)
     use_labels = check_boolean("use_labels", use_labels)
-    order = check_order(order)
+    order = check_choice("order", order, ORDERS)
     on_error = check_choice("on_error", on_error, ("raise", "skip"))
     try:
         import tensorflow_datasets as tfds
 
         builder = _builder(tfds, name, data_dir)
         image_key, label_key = _classification_keys(tfds, builder.info, name)
-        label_key = label_key if use_labels else None
-        # From where its makers have it, by the digests that TFDS knows, or not at all.
-        pinned = tfds.download.DownloadConfig(
+        # Only from the original source, and only with the checksums that TFDS knows.
+        config = tfds.download.DownloadConfig(
             try_download_gcs=False, force_checksums_validation=True
         )
-        builder.download_and_prepare(download_config=pinned)
+        builder.download_and_prepare(download_config=config)
     except ModuleNotFoundError as error:
         raise ImportError(
-            f"`load_tfds` needs the package `{error.name}` for name={name!r}. Run: {_PIP_LINE} "
-            "(a few data sets need a package of their own besides)",
+            f"`load_tfds` needs the package `{error.name}` for name={name!r}. Run: "
+            'pip install "keras_sagan[data]" (some data sets need another package too)',
             name=error.name,
         ) from error
-    image_feature = builder.info.features[image_key]
-    label_feature = builder.info.features[label_key] if label_key else None
+    features = builder.info.features
+    label_key = label_key if use_labels else None
     num_images, stored_from, read_example = _reader(tfds, builder, split, image_key, label_key)
     steps = steps_per_epoch(num_images, batch_size)
-    channels = image_feature.shape[-1]
+    shape = (image_size, image_size, features[image_key].shape[-1])
+    num_classes = features[label_key].num_classes if label_key else None
+    block_size = shuffle_buffer if shuffle else 1
+    skipped = collections.Counter()
 
     def epoch_of(epoch, start_step):
         first = tf.where(epoch == start_step // steps, start_step % steps, 0) * batch_size
         first = tf.cast(first, tf.int64)
+        block = first // block_size
+        dataset = stored_from(block * block_size)
         if shuffle:
-            block = first // shuffle_buffer
-            position = block * shuffle_buffer
-            blocks = stored_from(position).batch(shuffle_buffer).prefetch(1).enumerate(block)
+            blocks = dataset.batch(block_size).prefetch(1).enumerate(block)
             dataset = blocks.flat_map(lambda block, records: shuffled(epoch, block, records))
-        else:
-            position = first
-            dataset = stored_from(position)
-        return dataset.skip(first - position).take(steps * batch_size - first)
+        return dataset.skip(first - block * block_size).take(steps * batch_size - first)
 
     def shuffled(epoch, block, records):
         # `Dataset.shuffle` would mix TensorFlow's global seed into the order.
         count = tf.shape(records[0], tf.int64)[0]
-        number = epoch * -(-num_images // shuffle_buffer) + block
+        number = epoch * -(-num_images // block_size) + block
         indices = permutation_tensor(seed, number, count, order)
         records = tf.nest.map_structure(lambda values: tf.gather(values, indices), records)
         return tf.data.Dataset.from_tensor_slices(records)
 
     def image_of(record):
         example = read_example(record)
-        image = square_resize(image_feature.decode_example(example[image_key]), image_size)
+        image = features[image_key].decode_example(example[image_key])
         label = example[label_key] if label_key else 0
-        return tf.ensure_shape(image, shape), tf.cast(label, tf.int32)
+        image = tf.ensure_shape(square_resize(image, image_size), shape)
+        return image, tf.cast(label, tf.int32)
 
     def image_or_blank(place, record):
-        # One image at a time, so that an error in reading it ends up here.
+        # A data set of one image, because `ignore_errors` catches the errors of a data set.
         image = tf.data.Dataset.from_tensors(record).map(image_of).ignore_errors(log_warning=True)
         blank = (tf.zeros(shape, tf.uint8), tf.constant(_DAMAGED, tf.int32))
         image = image.concatenate(tf.data.Dataset.from_tensors(blank)).take(1)
         return *image.get_single_element(), place
 
-    shape = (image_size, image_size, channels)
-    classes = label_feature.num_classes if label_key else 1
-    skipped = collections.Counter()
+    def repaired(*batch):
+        images, labels = _without_damage(*batch, num_classes or 1, on_error, skipped)
+        return (images, labels) if label_key else images
 
     def make(start_step):
         dataset = tf.data.Dataset.counter(start=start_step // steps, dtype=tf.int64)
         dataset = dataset.flat_map(lambda epoch: epoch_of(epoch, start_step))
         calls = tf.data.AUTOTUNE
         dataset = dataset.map(image_or_blank, num_parallel_calls=calls, deterministic=True)
-        dataset = dataset.batch(batch_size, drop_remainder=True)
-        dataset = dataset.map(lambda *batch: _without_damage(*batch, classes, on_error, skipped))
-        if not label_key:
-            dataset = dataset.map(lambda images, labels: images)
-        return finish(dataset)
+        return finish(dataset.batch(batch_size, drop_remainder=True).map(repaired))
 
-    names = tuple(label_feature.names) if label_key else None
-    num_classes = classes if label_key else None
+    names = tuple(features[label_key].names) if label_key else None
     info = DatasetInfo(num_images, steps, shape, num_classes, names, skipped)
     return positioned(make, start_step), info
 
 
 def _builder(tfds, name, data_dir):
-    """Returns the builder of a data set, or says in one line which names there are."""
+    """Returns the builder of a data set, or raises an error that names similar ones."""
     try:
         return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
@@ -228,45 +223,37 @@ def _builder(tfds, name, data_dir):
 
 
 def _reader(tfds, builder, split, image_key, label_key):
-    """How a split is read.
+    """Returns how to read a split: `(num_images, stored_from, read_example)`.
 
-    Args:
-        tfds: The module.
-        builder: The `tfds.core.DatasetBuilder`.
-        split: String.
-        image_key, label_key: Strings, the features to read; the latter may be `None`.
-
-    Returns:
-        `(num_images, stored_from, read_example)`: a function from a position to the data set of
-        `(place, record)` from there on, always `num_images` long in all, where `place` is a
-        string to find the record by; and a function from a record to its features.
+    `stored_from` is a function from a position to the data set of the pairs `(place, record)` from
+    there on, where `place` is a string that identifies the record. In total there are always
+    `num_images` of them. `read_example` is a function from a record to its features.
     """
     decoders = {image_key: tfds.decode.SkipDecoding()}
     keys = {key: True for key in (image_key, label_key) if key}
     wanted = tfds.decode.PartialDecoding(keys, decoders=decoders)
     is_prepared = bool(builder.info.splits)
     if not is_prepared or builder.info.file_format != tfds.core.FileFormat.TFRECORD:
-        # No files to read, as with `tfds.testing.mock_data`, or files of another kind.
+        # There are no files, as with `tfds.testing.mock_data`, or files of another format.
         config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
         stored = builder.as_dataset(split=split, decoders=wanted, read_config=config)
 
         def stored_from(position):
             dataset = stored.enumerate().skip(position)
-            return dataset.map(lambda i, x: (f"{builder.info.name} {split} " + _text(i), x))
+            return dataset.map(lambda i, x: (_place(f"{builder.info.name} {split}", i), x))
 
         return int(stored.cardinality()), stored_from, lambda example: example
 
     files = builder.info.splits[split].file_instructions
     paths = [os.fspath(file.filename) for file in files]
-    skips, takes = (
-        np.array([getattr(file, name) for file in files], np.int64) for name in ("skip", "take")
-    )
+    skips = np.array([file.skip for file in files], np.int64)
+    takes = np.array([file.take for file in files], np.int64)
     ends = np.cumsum(np.add.reduceat(takes, np.arange(0, len(takes), _FILES_AT_ONCE)))
     starts = np.concatenate([[0], ends])
     features = wanted.extract_features(builder.info.features)
 
     def stored_from(position):
-        # Files that end before the position aren't opened.
+        # Groups of files that end before the position aren't opened.
         group = tf.searchsorted(ends, [position], side="right")[0]
         dataset = tf.data.Dataset.from_tensor_slices((paths, skips, takes)).batch(_FILES_AT_ONCE)
         dataset = dataset.skip(tf.cast(group, tf.int64)).flat_map(interleaved)
@@ -282,13 +269,13 @@ def _reader(tfds, builder, split, image_key, label_key):
         )
 
     def records_of(path, skip, take):
-        # One byte first: `ignore_errors` would try for ever to open what can't be opened.
+        # Read one byte first: `ignore_errors` would try forever to open a missing file.
         can_open = tf.data.FixedLengthRecordDataset(path, 1).take(1)
         stored = tf.data.TFRecordDataset(path, buffer_size=_BUFFER_BYTES)
         records = can_open.flat_map(lambda _: stored.ignore_errors(log_warning=True))
-        lost = tf.data.Dataset.from_tensors("").repeat()  # No example: its reading fails.
+        lost = tf.data.Dataset.from_tensors("").repeat()  # No valid example, so reading it fails.
         records = records.concatenate(lost).skip(skip).take(take)
-        places = tf.data.Dataset.range(skip, skip + take).map(lambda i: path + " " + _text(i))
+        places = tf.data.Dataset.range(skip, skip + take).map(lambda i: _place(path, i))
         return tf.data.Dataset.zip(places, records)
 
     def read_example(record):
@@ -297,12 +284,12 @@ def _reader(tfds, builder, split, image_key, label_key):
     return int(takes.sum()), stored_from, read_example
 
 
-def _text(index):
-    return "record " + tf.strings.as_string(index)
+def _place(file, index):
+    return file + " record " + tf.strings.as_string(index)
 
 
 def _without_damage(images, labels, places, num_classes, on_error, skipped):
-    """A batch in which good images stand in for damaged ones, or an error that names these."""
+    """Returns a batch in which good images replace damaged ones, or fails and names these."""
     is_good = (labels >= 0) & (labels < num_classes)
     bad = tf.boolean_mask(places, ~is_good)
 
@@ -316,11 +303,11 @@ def _without_damage(images, labels, places, num_classes, on_error, skipped):
 
     def repaired():
         is_hopeless = tf.equal(tf.size(bad), tf.size(labels)) | (on_error == "raise")
-        message = [  # Without quotation marks, before which Assert puts backslashes.
+        message = [  # Without quotation marks, as Assert would escape them.
             f"`load_tfds` read no image with a label in [0, {num_classes}) from these records: ",
             bad,
-            ". With on_error=skip others of the batch stand in for them; use_labels=False reads "
-            "images whose labels are withheld. "
+            ". With on_error=skip, other images of the batch replace them; with use_labels=False, "
+            "images need no labels. "
             f"Received: on_error={on_error}"
             + (" and a batch without a good image" if on_error == "skip" else ""),
         ]
@@ -335,16 +322,16 @@ def _without_damage(images, labels, places, num_classes, on_error, skipped):
     return tf.cond(tf.reduce_all(is_good), lambda: (images, labels), repaired)
 
 
-def square_resize(image, image_size):
-    """Crops one image to its central square and resizes it, with anti-aliasing, in TensorFlow.
+def square_resize(image: "tf.Tensor", image_size: int) -> "tf.Tensor":
+    """Crops one image to its central square and resizes it with anti-aliasing, in TensorFlow.
 
     Args:
-        image: uint8 tensor in [0, 255] of shape (height, width, channels).
+        image: uint8 tensor in [0, 255] of shape `(height, width, channels)`.
         image_size: Integer, height and width of the result in pixels.
 
     Returns:
-        uint8 tensor of shape (image_size, image_size, channels). An image that has this size
-        already comes back unchanged.
+        uint8 tensor of shape `(image_size, image_size, channels)`. An image of this size is
+        returned unchanged.
     """
     image_size = check_integer("image_size", image_size)
     height, width = tf.shape(image)[0], tf.shape(image)[1]
@@ -356,25 +343,24 @@ def square_resize(image, image_size):
 
 
 def _classification_keys(tfds, info, name):
-    """The keys of the image and of its class label, or `None` where it has none."""
+    """Returns the keys of the image and of its class label; `None` where it has no label."""
+    features = info.features
 
     def is_a(kind, key):
         return isinstance(key, str) and key in features and isinstance(features[key], kind)
 
-    features, keys = info.features, (*(info.supervised_keys or ("image", "label")), None)[:2]
-    if not is_a(tfds.features.Image, keys[0]):
-        keys = "image", "label"
-    if not is_a(tfds.features.Image, keys[0]):
+    image_key, label_key = (*(info.supervised_keys or ("image", "label")), None)[:2]
+    if not is_a(tfds.features.Image, image_key):
+        image_key, label_key = "image", "label"
+    if not is_a(tfds.features.Image, image_key):
         raise ValueError(
             "`name` must be a TFDS data set of images. "
             f"Received: name={name!r} with features {sorted(features)}"
         )
-    if not is_a(tfds.features.ClassLabel, keys[1]):
-        keys = keys[0], None
-    image = features[keys[0]]
+    image = features[image_key]
     if image.shape[-1] not in (1, 3) or np.dtype(image.np_dtype) != np.uint8:
         raise ValueError(
             "`name` must be a TFDS data set of 8-bit images with 1 or 3 channels. "
             f"Received: name={name!r} with images {image.shape} of {np.dtype(image.np_dtype)}"
         )
-    return keys
+    return image_key, label_key if is_a(tfds.features.ClassLabel, label_key) else None

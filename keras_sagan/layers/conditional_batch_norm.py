@@ -1,9 +1,9 @@
-"""Batch normalisation with a scale and an offset for each class."""
+"""Batch normalization with a scale and an offset for each class."""
 
 import math
 
 import keras
-from keras import ops
+from keras import KerasTensor, ops
 
 from keras_sagan.checks import (
     check_boolean,
@@ -13,53 +13,50 @@ from keras_sagan.checks import (
     check_weight,
 )
 
-SETTLED = 2**30  # So many updates that `momentum` alone rules.
+SETTLED = 2**30  # After this many updates `momentum` alone decides what the statistics keep.
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class ConditionalBatchNorm(keras.layers.Layer):
-    """Batch normalisation whose `gamma` and `beta` are looked up by class label.
+    """Batch normalization that looks up `gamma` and `beta` by class label.
 
-    `outputs = (images - mean) / sqrt(variance + epsilon) * gamma[labels] + beta[labels]`, with the
-    moments of the whole batch. Moments are taken in two passes in float32, whatever the policy,
-    so that a large mean costs little precision. With one class it is a `BatchNormalization`, and
-    the labels may be left out. The defaults are those of SAGAN, not of Keras. The moving
-    statistics forget where they start: they are plain means of the first ten batches, then means
-    over about the last fortieth of all updates (at least ten), until `momentum` keeps less.
+    `outputs = (images - mean) / sqrt(variance + epsilon) * gamma[labels] + beta[labels]`. The
+    moments are those of the whole batch, taken in two passes in float32 under every policy, so
+    that a large mean costs little precision. With one class the layer is a `BatchNormalization`
+    and needs no labels. The defaults are those of SAGAN, not of Keras. The moving statistics
+    forget their initial values: they are plain means of the first ten batches, then means over
+    about the last fortieth of all updates (at least ten), until `momentum` keeps less.
 
     Args:
         num_classes: Positive integer, the rows of the two tables.
         axis: Integer, the axis of the channels. Defaults to `-1`.
         momentum: Float in [0, 1], the largest share of the moving statistics that a training call
-            keeps; early calls keep less, and with `1` they never move. Defaults to `0.999`.
+            keeps. Early calls keep less; with `1` they never move. Defaults to `0.999`.
         epsilon: Positive float, added to the variance. Defaults to `1e-5`.
-        synchronized: Boolean, whether the moments are those of the global batch over all
-            replicas of a `tf.distribute` strategy. Defaults to `False`. It changes nothing on JAX
-            and PyTorch, where moments are those of the global batch in any case.
+        synchronized: Boolean, whether to take the moments over all replicas of a `tf.distribute`
+            strategy. JAX and PyTorch always take those of the global batch. Defaults to `False`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
         images: Float tensor of rank 2 or more, `(batch, …, channels)`.
         labels: Integer tensor of shape `(batch,)` in `[0, num_classes)`; optional with one class.
         training: Boolean, whether to use (and keep) the moments of the batch.
-        mask: Boolean tensor of the shape of `images` without the last axis: the positions whose
-            moments are taken, as in `keras.layers.BatchNormalization`. Defaults to all.
-        images_mask: The same; what Keras calls the mask of `images` where there are labels.
+        mask: Boolean tensor of the shape of `images` without the last axis: the positions to take
+            the moments of, as in `keras.layers.BatchNormalization`. Defaults to all.
+        images_mask: The same, under the name that Keras gives it in calls with labels.
 
     Returns:
         Float tensor of the shape of `images`, in the layer's compute dtype.
 
     State:
-        `moving_mean` and `moving_variance`, of shape `(channels,)`: move with `training=True`,
-        used otherwise. `num_updates`, int32 of shape `()`: how often they moved. An empty batch
-        leaves all three as they are. From files without `num_updates` the statistics are taken as
-        settled: `momentum` alone rules.
+        `moving_mean` and `moving_variance`, of shape `(channels,)`, move with `training=True` and
+        are used otherwise; `num_updates`, int32 of shape `()`, counts their updates. An empty
+        batch changes none of them. Statistics from files without `num_updates` count as settled.
 
     Raises:
-        ValueError: For `num_classes < 1`, a `momentum` outside [0, 1], an `epsilon` that isn't
-            positive, an `axis` that the images don't have, missing labels with more than one
-            class, labels that are not integers of shape `(batch,)` or, where their values are
-            known, out of range, or a mask of another rank.
+        ValueError: For an argument out of range, an `axis` that the images don't have, missing
+            labels with more than one class, labels that aren't integers of shape `(batch,)` or,
+            where their values are known, out of range, or a mask of another rank.
 
     Example:
 
@@ -76,7 +73,13 @@ class ConditionalBatchNorm(keras.layers.Layer):
     """
 
     def __init__(
-        self, num_classes, axis=-1, momentum=0.999, epsilon=1e-5, synchronized=False, **kwargs
+        self,
+        num_classes: int,
+        axis: int = -1,
+        momentum: float = 0.999,
+        epsilon: float = 1e-5,
+        synchronized: bool = False,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.num_classes = check_integer("num_classes", num_classes)
@@ -102,34 +105,21 @@ class ConditionalBatchNorm(keras.layers.Layer):
             )
         check_weight((self.num_classes, channels), num_classes=self.num_classes)
         table = {"shape": (self.num_classes, channels), "autocast": False}
-        statistic = {
-            "shape": (channels,),
-            "autocast": False,
-            "trainable": False,
-            "aggregation": "mean",
-        }
+        state = {"trainable": False, "autocast": False}
+        mean = {"shape": (channels,), "aggregation": "mean", **state}
         self.gamma = self.add_weight(name="gamma", initializer="ones", **table)
         self.beta = self.add_weight(name="beta", initializer="zeros", **table)
-        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **statistic)
-        self.moving_variance = self.add_weight(
-            name="moving_variance", initializer="ones", **statistic
-        )
-        self.num_updates = self.add_weight(
-            name="num_updates",
-            shape=(),
-            initializer="zeros",
-            dtype="int32",
-            trainable=False,
-            autocast=False,
-            aggregation="only_first_replica",
-        )
+        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **mean)
+        self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **mean)
+        count = {"shape": (), "dtype": "int32", "aggregation": "only_first_replica", **state}
+        self.num_updates = self.add_weight(name="num_updates", initializer="zeros", **count)
 
     def _check_axis(self, shape):
         rank = len(shape)
         if self.axis == 0 or not -rank < self.axis < rank:
             raise ValueError(
-                f"`axis` must be an axis of `images` after the batch's, which have rank {rank}. "
-                f"Received: axis={self.axis} for images of shape {tuple(shape)}"
+                f"`axis` must be an axis of `images`, which have rank {rank}, and not that of the "
+                f"batch. Received: axis={self.axis} for images of shape {tuple(shape)}"
             )
 
     def call(self, images, labels=None, training=False, mask=None, images_mask=None):
@@ -137,12 +127,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
         # Statistics overflow and round in half precision.
         x = ops.cast(images, keras.backend.result_type(images.dtype, "float32"))
         if training and self.trainable:
-            mask = images_mask if mask is None else mask
-            if mask is None:
-                mean, variance = self._moments(x)
-                is_any = ops.size(x) > 0
-            else:
-                mean, variance, is_any = self._masked_moments(x, mask)
+            mean, variance, is_any = self._moments(x, images_mask if mask is None else mask)
         else:
             mean = ops.cast(self.moving_mean, x.dtype)
             variance = ops.cast(self.moving_variance, x.dtype)
@@ -155,54 +140,52 @@ class ConditionalBatchNorm(keras.layers.Layer):
 
     def _checked(self, labels, images):
         self._check_axis(images.shape)
-        if labels is None and self.num_classes > 1:
-            raise ValueError(
-                f"`labels` must be given, as num_classes={self.num_classes}. Received: labels=None"
-            )
         if labels is None:
+            if self.num_classes > 1:
+                raise ValueError(
+                    f"`labels` must be given, as num_classes={self.num_classes}. "
+                    "Received: labels=None"
+                )
             return None
         labels = check_labels(labels, self.num_classes)
         counts = images.shape[0], labels.shape[0]
-        if None not in counts and counts[0] != counts[1]:  # One label would serve for all images.
+        if None not in counts and counts[0] != counts[1]:  # A single label would broadcast.
             raise ValueError(
                 f"`labels` must have shape ({counts[0]},): one integer class id per image. "
                 f"Received: labels of shape {tuple(labels.shape)}"
             )
         return labels
 
-    def _axes(self, x):
-        return [a for a in range(len(x.shape)) if a != self.axis % len(x.shape)]
-
-    def _moments(self, x):
-        axes = self._axes(x)
-        if not self._has_replicas:
-            # In two passes: Keras's moments are E[x^2] - E[x]^2 on torch, which cancels.
-            mean = ops.mean(x, axes)
-            return mean, ops.mean(ops.square(x - self._expand(mean, x)), axes)
-        # Synchronised moments are E[x^2] - E[x]^2, which cancels. Around the mean it doesn't.
-        shift = ops.stop_gradient(ops.moments(x, axes, synchronized=True)[0])
-        mean, variance = ops.moments(x - self._expand(shift, x), axes, synchronized=True)
-        return mean + shift, variance
-
-    def _masked_moments(self, x, mask):
+    def _moments(self, x, mask):
         """Mean and variance of the unmasked positions, and whether there are any."""
-        if len(mask.shape) != len(x.shape) - 1:
-            raise ValueError(
-                "`mask` must have the shape of `images` without the last axis. "
-                f"Received: mask of shape {tuple(mask.shape)}, images of shape {tuple(x.shape)}"
-            )
-        mask = ops.broadcast_to(ops.cast(ops.expand_dims(mask, -1), "bool"), ops.shape(x))
+        axes = [axis for axis in range(len(x.shape)) if axis != self.axis % len(x.shape)]
 
         def average(values):
             if self._has_replicas:
-                return ops.moments(values, self._axes(x), synchronized=True)[0]
-            return ops.mean(values, self._axes(x))
+                return ops.moments(values, axes, synchronized=True)[0]
+            return ops.mean(values, axes)
 
-        share = average(ops.cast(mask, x.dtype))
-        safe = ops.where(share > 0, share, ops.ones_like(share))
-        mean = average(ops.where(mask, x, 0.0)) / safe
-        deviation = ops.where(mask, x - self._expand(mean, x), 0.0)
-        return mean, average(ops.square(deviation)) / safe, ops.any(share > 0)
+        # In two passes, as E[x^2] - E[x]^2 cancels: Keras computes that when it synchronizes, and
+        # always on PyTorch.
+        if mask is not None:
+            if len(mask.shape) != len(x.shape) - 1:
+                raise ValueError(
+                    "`mask` must have the shape of `images` without the last axis. Received: mask "
+                    f"of shape {tuple(mask.shape)}, images of shape {tuple(x.shape)}"
+                )
+            mask = ops.broadcast_to(ops.cast(ops.expand_dims(mask, -1), "bool"), ops.shape(x))
+            share = average(ops.cast(mask, x.dtype))
+            safe = ops.where(share > 0, share, ops.ones_like(share))
+            mean = average(ops.where(mask, x, 0.0)) / safe
+            deviation = ops.where(mask, x - self._expand(mean, x), 0.0)
+            return mean, average(ops.square(deviation)) / safe, ops.any(share > 0)
+        is_any = ops.size(x) > 0
+        if not self._has_replicas:
+            mean = average(x)
+            return mean, average(ops.square(x - self._expand(mean, x))), is_any
+        shift = ops.stop_gradient(average(x))
+        mean, variance = ops.moments(x - self._expand(shift, x), axes, synchronized=True)
+        return mean + shift, variance, is_any
 
     def _update_statistics(self, mean, variance, is_any):
         if self.momentum == 1.0:
@@ -217,15 +200,13 @@ class ConditionalBatchNorm(keras.layers.Layer):
     def _lookup(self, labels, x):
         if labels is None:
             return (self._expand(ops.cast(t[0], x.dtype), x) for t in (self.gamma, self.beta))
-        shape = [1] * len(x.shape)
-        shape[0], shape[self.axis] = -1, x.shape[self.axis]
-        labels = ops.cast(labels, "int32")  # TensorFlow looks up no uint8.
+        labels = ops.cast(labels, "int32")  # TensorFlow can't look up uint8.
         tables = (ops.take(table, labels, axis=0) for table in (self.gamma, self.beta))
-        return (ops.reshape(ops.cast(rows, x.dtype), shape) for rows in tables)
+        return (self._expand(ops.cast(rows, x.dtype), x, batch=-1) for rows in tables)
 
-    def _expand(self, vector, x):
+    def _expand(self, vector, x, batch=1):
         shape = [1] * len(x.shape)
-        shape[self.axis] = x.shape[self.axis]
+        shape[0], shape[self.axis] = batch, x.shape[self.axis]
         return ops.reshape(vector, shape)
 
     def compute_output_shape(self, images_shape, labels_shape=None):
@@ -233,40 +214,26 @@ class ConditionalBatchNorm(keras.layers.Layer):
 
     def compute_output_spec(self, images, labels=None, training=False, mask=None, images_mask=None):
         self._checked(labels, images)
-        return keras.KerasTensor(images.shape, dtype=self.compute_dtype)
+        return KerasTensor(images.shape, dtype=self.compute_dtype)
 
     def load_own_variables(self, store):
         values = {key: store[key] for key in store.keys()}
-        if len(values) == 4:  # Written before there was `num_updates`, the last one.
+        if len(values) == 4:  # A file from before `num_updates`, the last weight.
             values["4"] = SETTLED
         super().load_own_variables(values)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "axis": self.axis,
-            "momentum": self.momentum,
-            "epsilon": self.epsilon,
-            "synchronized": self.synchronized,
-        }
+        names = ("num_classes", "axis", "momentum", "epsilon", "synchronized")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
-def ramped_momentum(momentum, updates):
-    """The share of a moving average that its next update keeps, so that its start is forgotten.
+def ramped_momentum(momentum: float, updates: KerasTensor) -> KerasTensor:
+    """Returns the share of a moving average that its next update keeps, a float32 scalar.
 
-    The first ten updates make it their plain mean, later ones the mean over about the last
-    fortieth of all, and over ten at least, until `momentum` keeps less than that. The new value's
-    share is `max(1 - momentum, 1 / min(n, max(10, n / 40)))` at the `n`-th update. Networks change
-    fast at first: with a mean over the last tenth, pictures in inference were further from those
-    by batch statistics.
-
-    Args:
-        momentum: Float in [0, 1]. With 1 the average never moves.
-        updates: Integer tensor of shape `()`, the updates made before.
-
-    Returns:
-        float32 tensor of shape `()`.
+    The new value's share at the `n`-th update is `max(1 - momentum, 1 / min(n, max(10, n / 40)))`,
+    so that the average forgets its initial value. Networks change fast at first: with a mean over
+    the last tenth instead of the last fortieth, inference was further from batch statistics.
+    `updates` is the number of updates made before; with a `momentum` of 1 nothing ever moves.
     """
     if momentum >= 1.0:
         return ops.ones((), "float32")

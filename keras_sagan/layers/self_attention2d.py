@@ -3,9 +3,10 @@
 import contextlib
 import contextvars
 import functools
+from collections.abc import Iterator
 
 import keras
-from keras import ops
+from keras import KerasTensor, ops
 
 from keras_sagan.checks import (
     MAX_COUNT,
@@ -34,12 +35,12 @@ class SelfAttention2D(keras.layers.Layer):
     """Self-attention block of SAGAN over an image map.
 
     `query`, `key` and `value` are 1x1 convolutions of the map without bias; key and value are
-    max-pooled. `scores = softmax(query @ key.T)` tells how much each key location matters where a
-    query location is drawn, and `outputs = inputs + gamma * conv1x1(scores @ value)`. `gamma` is
-    a learned scalar that starts at 0, so that a new layer is the identity: it can be put into a
-    trained network. The defaults are those of the authors' code; `pool_size=1,
-    value_reduction=8` gives the paper's text. The scores cost
-    `O((height * width)^2 / pool_size^2)` memory, or `O(height * width)` in blocks of queries.
+    max-pooled. `scores = softmax(query @ key.T)` tells how much each key location matters to each
+    query location, and `outputs = inputs + gamma * conv1x1(scores @ value)`. `gamma` is a learned
+    scalar that starts at 0, so that a new layer is the identity and can be put into a trained
+    network. The defaults are those of the authors' code; `pool_size=1, value_reduction=8` gives
+    the paper's text. The scores take `O((height * width)^2 / pool_size^2)` memory, or
+    `O(height * width)` in blocks of queries.
 
     Args:
         key_reduction: Positive integer; query and key have `channels // key_reduction` channels.
@@ -49,21 +50,20 @@ class SelfAttention2D(keras.layers.Layer):
         pool_size: Positive integer, the max-pooling of key and value; 1 for none. Defaults to `2`.
         use_spectral_norm: Boolean, whether the four convolutions are `SNConv2D`. Defaults to
             `True`.
-        query_chunk_size: Positive integer, the queries whose scores are in memory at a time: each
-            block has its softmax over all keys, and is computed anew for the gradient. `None` for
-            all at once, `"auto"` for blocks where the scores of an image have 2^24 numbers
-            (64 MB) or more. The outputs are the same. Defaults to `"auto"`.
         power_iterations, epsilon: As in `SNConv2D`.
         kernel_initializer: Initializer of the four kernels. Defaults to `"glorot_uniform"`.
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras's own.
+        query_chunk_size: Positive integer, the number of queries whose scores are in memory at a
+            time: each block has its softmax over all keys and is computed again for the gradient.
+            `None` for all at once, `"auto"` for blocks where the scores of an image have 2^24
+            numbers (64 MB) or more. The outputs are the same. Defaults to `"auto"`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Float tensor of shape `(batch, height, width, channels)`, or
             `(batch, channels, height, width)` with `"channels_first"`. Height and width may be
             unknown while a model is built.
-        training: Boolean, whether the spectral norms' `vector_u` move; those of a frozen layer
-            never do.
+        training: Boolean, whether each `vector_u` moves, unless the layer is frozen.
         return_attention_scores: Boolean; `True` needs all scores at once. Defaults to `False`.
 
     Returns:
@@ -73,13 +73,11 @@ class SelfAttention2D(keras.layers.Layer):
         the map; each row sums to 1.
 
     State:
-        `gamma`, trainable, and the four kernels; the convolutions' `vector_u`.
+        `gamma`, trainable; the four kernels, and the `vector_u` of each.
 
     Raises:
-        ValueError: For a reduction, `pool_size` or `power_iterations` that isn't a positive
-            integer, an `epsilon` that isn't positive, another `query_chunk_size` than above, fewer
-            channels than a reduction, inputs not of rank 4, or a height or width that `pool_size`
-            doesn't divide.
+        ValueError: For an argument out of range, fewer channels than a reduction, inputs not of
+            rank 4, or a height or width that `pool_size` doesn't divide.
 
     Example:
 
@@ -97,15 +95,15 @@ class SelfAttention2D(keras.layers.Layer):
 
     def __init__(
         self,
-        key_reduction=8,
-        value_reduction=2,
-        pool_size=2,
-        use_spectral_norm=True,
-        power_iterations=1,
-        epsilon=1e-12,
-        kernel_initializer="glorot_uniform",
-        data_format=None,
-        query_chunk_size="auto",
+        key_reduction: int = 8,
+        value_reduction: int = 2,
+        pool_size: int = 2,
+        use_spectral_norm: bool = True,
+        power_iterations: int = 1,
+        epsilon: float = 1e-12,
+        kernel_initializer: str | keras.Initializer = "glorot_uniform",
+        data_format: str | None = None,
+        query_chunk_size: int | str | None = "auto",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -121,20 +119,19 @@ class SelfAttention2D(keras.layers.Layer):
         formats = (None, "channels_last", "channels_first")
         data_format = check_choice("data_format", data_format, formats)
         self.data_format = data_format or keras.config.image_data_format()
-        self.query_chunk_size = query_chunk_size
+        # The axes of the channels, the height and the width.
+        self._axes = (1, 2, 3) if self.data_format == "channels_first" else (3, 1, 2)
         if not isinstance(query_chunk_size, str) or query_chunk_size != "auto":
-            self.query_chunk_size = check_integer(
-                "query_chunk_size",
-                query_chunk_size,
-                maximum=MAX_SIZE,
-                optional=True,
-                expected='a positive integer, None or "auto"',
+            expected = 'a positive integer, None or "auto"'
+            query_chunk_size = check_integer(
+                "query_chunk_size", query_chunk_size, None, MAX_SIZE, True, expected
             )
+        self.query_chunk_size = query_chunk_size
         self.supports_masking = True
 
     def build(self, input_shape):
         self._check_shape(input_shape)
-        channels = input_shape[self._channel_axis]
+        channels = input_shape[self._axes[0]]
         if channels is None:
             raise ValueError(
                 f"The channels of `inputs` must be known. Received: inputs of shape {input_shape}"
@@ -155,41 +152,18 @@ class SelfAttention2D(keras.layers.Layer):
         for conv in (self.query_conv, self.key_conv, self.value_conv):
             conv.build(input_shape)
         attended_shape = list(input_shape)
-        attended_shape[self._channel_axis] = value_channels
+        attended_shape[self._axes[0]] = value_channels
         self.output_conv.build(tuple(attended_shape))
         self.gamma = self.add_weight(name="gamma", shape=(), initializer="zeros", autocast=False)
 
-    def call(self, inputs, training=False, return_attention_scores=False):
-        self._check_shape(inputs.shape)
-        inputs = ops.convert_to_tensor(inputs, self.compute_dtype)  # `stateless_call` doesn't.
-        convs = (self.query_conv, self.key_conv, self.value_conv)
-        query, key, value = [conv(inputs, training=training) for conv in convs]
-        query = self._locations(query)
-        key = self._locations(self._pool(key, training))
-        value = self._locations(self._pool(value, training))
-        # What follows is linear, and larger. In float32, as the gradient of gamma is a sum of all.
-        wide = ops.cast(value, keras.backend.result_type(value.dtype, "float32"))
-        value = ops.cast(wide * self.gamma, value.dtype)
-        recordings = _recordings_of(self)
-        chunk_size = self.query_chunk_size
-        if chunk_size == "auto":
-            chunk_size = automatic_chunk_size(query.shape[1], key.shape[1])
-        if return_attention_scores or recordings:
-            attended, scores = spatial_attention(query, key, value)
-        elif chunk_size is None:
-            attended, _ = spatial_attention(query, key, value)
-        else:
-            attended = chunked_spatial_attention(query, key, value, chunk_size, training)
-        for records in recordings:
-            records[self.name] = self._by_location(scores, inputs)
-        attended = self._map(attended, inputs)
-        outputs = inputs + self.output_conv(attended, training=training)
-        return (outputs, scores) if return_attention_scores else outputs
-
     def _conv(self, filters, name):
+        initializer = self.kernel_initializer
+        if isinstance(initializer, keras.Initializer):
+            # An instance repeats its values; a copy without a seed draws its own.
+            initializer = initializer.__class__.from_config(initializer.get_config())
         arguments = {
             "use_bias": False,
-            "kernel_initializer": _clone(self.kernel_initializer),
+            "kernel_initializer": initializer,
             "data_format": self.data_format,
             "dtype": self.dtype_policy,
             "trainable": self.trainable,
@@ -199,6 +173,41 @@ class SelfAttention2D(keras.layers.Layer):
             return _Conv2D(filters, 1, **arguments)
         arguments.update(power_iterations=self.power_iterations, epsilon=self.epsilon)
         return SNConv2D(filters, 1, **arguments)
+
+    def call(self, inputs, training=False, return_attention_scores=False):
+        self._check_shape(inputs.shape)
+        inputs = ops.convert_to_tensor(inputs, self.compute_dtype)  # `stateless_call` doesn't.
+        convs = (self.query_conv, self.key_conv, self.value_conv)
+        query, key, value = [conv(inputs, training=training) for conv in convs]
+        query = self._locations(query)
+        key = self._locations(self._pool(key, training))
+        value = self._locations(self._pool(value, training))
+        # `gamma` goes here as the rest is linear and larger, in float32 as its gradient is a sum.
+        wide = ops.cast(value, keras.backend.result_type(value.dtype, "float32"))
+        value = ops.cast(wide * self.gamma, value.dtype)
+        recordings = [
+            records
+            for program, layers, records in _RECORDINGS.get()
+            if program is current_program() and any(layer is self for layer in layers)
+        ]
+        chunk_size = self.query_chunk_size
+        if return_attention_scores or recordings:
+            chunk_size = None
+        elif chunk_size == "auto":
+            chunk_size = automatic_chunk_size(query.shape[1], key.shape[1])
+        if chunk_size is None:
+            attended, scores = spatial_attention(query, key, value)
+        else:
+            attended = chunked_spatial_attention(query, key, value, chunk_size, training)
+        size = [ops.shape(inputs)[axis] for axis in self._axes[1:]]
+        for records in recordings:
+            key_size = [side // self.pool_size for side in size]
+            records[self.name] = ops.reshape(scores, (-1, *size, *key_size))
+        attended = ops.reshape(attended, (ops.shape(attended)[0], *size, attended.shape[-1]))
+        if self.data_format == "channels_first":
+            attended = ops.transpose(attended, (0, 3, 1, 2))
+        outputs = inputs + self.output_conv(attended, training=training)
+        return (outputs, scores) if return_attention_scores else outputs
 
     def _pool(self, x, training):
         if self.pool_size == 1:
@@ -216,32 +225,12 @@ class SelfAttention2D(keras.layers.Layer):
         batch, height, width, channels = ops.shape(x)
         return ops.reshape(x, (batch, height * width, channels))
 
-    def _map(self, x, like):
-        """`(batch, height * width, channels)` to an image map of the size of `like`."""
-        height, width = self._map_size(like)
-        x = ops.reshape(x, (ops.shape(x)[0], height, width, x.shape[-1]))
-        return ops.transpose(x, (0, 3, 1, 2)) if self.data_format == "channels_first" else x
-
-    def _by_location(self, scores, like):
-        """`(batch, queries, keys)` to `(batch, height, width, key_height, key_width)`."""
-        height, width = self._map_size(like)
-        key_size = (height // self.pool_size, width // self.pool_size)
-        return ops.reshape(scores, (-1, height, width, *key_size))
-
-    def _map_size(self, x):
-        first = 2 if self.data_format == "channels_first" else 1
-        return ops.shape(x)[first : first + 2]
-
-    @property
-    def _channel_axis(self):
-        return 1 if self.data_format == "channels_first" else 3
-
     def _check_shape(self, shape):
         if len(shape) != 4:
             raise ValueError(
                 f"`inputs` must be an image map of rank 4. Received: inputs of shape {tuple(shape)}"
             )
-        sizes = [shape[axis] for axis in range(1, 4) if axis != self._channel_axis]
+        sizes = [shape[axis] for axis in self._axes[1:]]
         if any(size is not None and size % self.pool_size for size in sizes):
             raise ValueError(
                 "`pool_size` must divide the height and width of `inputs`. "
@@ -253,45 +242,43 @@ class SelfAttention2D(keras.layers.Layer):
 
     def compute_output_spec(self, inputs, training=False, return_attention_scores=False):
         self._check_shape(inputs.shape)
-        outputs = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+        outputs = KerasTensor(inputs.shape, dtype=self.compute_dtype)
         if not return_attention_scores:
             return outputs
-        height, width = (inputs.shape[a] for a in range(1, 4) if a != self._channel_axis)
-        if height is None or width is None:
-            queries = keys = None
-        else:
-            queries = height * width
-            keys = queries // self.pool_size**2
+        height, width = (inputs.shape[axis] for axis in self._axes[1:])
+        queries = None if None in (height, width) else height * width
+        keys = None if queries is None else queries // self.pool_size**2
         score_dtype = keras.backend.result_type(self.compute_dtype, "float32")
-        scores = keras.KerasTensor((inputs.shape[0], queries, keys), dtype=score_dtype)
-        return outputs, scores
+        return outputs, KerasTensor((inputs.shape[0], queries, keys), dtype=score_dtype)
 
     def get_config(self):
+        names = ("key_reduction", "value_reduction", "pool_size", "use_spectral_norm")
+        names += ("power_iterations", "epsilon", "data_format", "query_chunk_size")
         return {
             **super().get_config(),
-            "key_reduction": self.key_reduction,
-            "value_reduction": self.value_reduction,
-            "pool_size": self.pool_size,
-            "use_spectral_norm": self.use_spectral_norm,
-            "power_iterations": self.power_iterations,
-            "epsilon": self.epsilon,
+            **{name: getattr(self, name) for name in names},
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "data_format": self.data_format,
-            "query_chunk_size": self.query_chunk_size,
         }
 
 
-def attention_layers(model):
-    """Returns the `SelfAttention2D` layers of a model, nested ones too, in order."""
+class _Conv2D(keras.layers.Conv2D):
+    """Keras's layer, also correct for an empty batch."""
+
+    def call(self, inputs, training=False):
+        return of_any_batch(super().call, inputs, training)
+
+
+def attention_layers(model: keras.Model) -> list[SelfAttention2D]:
+    """Returns the `SelfAttention2D` layers of a model in order, also those of nested models."""
     return [x for x in model._flatten_layers() if isinstance(x, SelfAttention2D)]
 
 
 @contextlib.contextmanager
-def record_attention_scores(model):
+def record_attention_scores(model: keras.Model) -> Iterator[dict[str, KerasTensor]]:
     """Collects the scores of every `SelfAttention2D` of a model that is called inside.
 
-    The model must be called eagerly, as in `model(inputs)`; any Keras model will do. Recordings
-    may overlap. Each has the calls of its own thread alone.
+    Call the model eagerly, as in `model(inputs)`; any Keras model will do. Recordings may overlap,
+    and each sees the calls of its own thread only.
 
     Args:
         model: A Keras model.
@@ -306,28 +293,5 @@ def record_attention_scores(model):
     try:
         yield records
     finally:
-        # Not by a token, as recordings that overlap needn't end in the order of their beginnings.
+        # A token wouldn't do: recordings that overlap may end in any order.
         _RECORDINGS.set(tuple(x for x in _RECORDINGS.get() if x is not recording))
-
-
-def _recordings_of(layer):
-    """Returns the dictionaries that want the scores of a layer in this call."""
-    return [
-        records
-        for program, layers, records in _RECORDINGS.get()
-        if program is current_program() and any(x is layer for x in layers)
-    ]
-
-
-class _Conv2D(keras.layers.Conv2D):
-    """Keras's own, and right for an empty batch too."""
-
-    def call(self, inputs, training=False):
-        return of_any_batch(super().call, inputs, training)
-
-
-def _clone(initializer):
-    # An initializer instance repeats its values; a copy without a seed draws its own.
-    if not isinstance(initializer, keras.initializers.Initializer):
-        return initializer  # A function, or `None` for Keras's default.
-    return initializer.__class__.from_config(initializer.get_config())

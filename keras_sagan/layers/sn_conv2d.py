@@ -1,5 +1,7 @@
 """2D convolution with a spectrally normalized kernel."""
 
+from collections.abc import Callable
+
 import keras
 from keras import ops
 
@@ -20,12 +22,11 @@ from keras_sagan.ops.resampling import convolve
 class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
     """2D convolution whose kernel is divided by its spectral norm.
 
-    Takes the place of `keras.layers.Conv2D`. In a training loop of your own, call the network with
-    `training=True`: only such calls keep `sigma` up to date while the kernel changes. The kernel,
-    reshaped to `(height * width * channels / groups, filters)`, is divided by an estimate `sigma`
-    of its largest singular value: `outputs = conv(inputs, kernel / sigma) + bias`. Unlike
-    `keras.layers.SpectralNormalization` it never overwrites the kernel, and the gradient flows
-    through `sigma`.
+    Replaces `keras.layers.Conv2D`: `outputs = conv(inputs, kernel / sigma) + bias`, where `sigma`
+    estimates the largest singular value of the kernel, reshaped to
+    `(height * width * channels / groups, filters)`. Unlike `keras.layers.SpectralNormalization`,
+    it never overwrites the stored kernel, and the gradient flows through `sigma`. In a custom
+    training loop, call the network with `training=True`: only then does `sigma` follow the kernel.
 
     Args:
         filters, kernel_size, strides, padding, data_format, dilation_rate, groups, activation,
@@ -33,14 +34,14 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             activity_regularizer, kernel_constraint, bias_constraint: As in
             `keras.layers.Conv2D`.
         power_iterations: Positive integer, the power iterations per call. Defaults to `1`.
-        epsilon: Float, added to norms before they divide. A kernel whose `sigma` is not larger
-            is left as it is. Defaults to `1e-12`.
+        epsilon: Positive float, added to norms before division. A kernel whose `sigma` is not
+            larger stays as it is. Defaults to `1e-12`.
         equality_constrained: Boolean. `True` divides by `sigma`, `False` by `max(1, sigma)`.
             Defaults to `True`.
-        resample: `"up"` to double the map by nearest neighbours before the convolution, `"down"`
-            to take the means of 2 x 2 windows after it, or `None`. Same outputs, weights and
-            `sigma` as with a layer of its own for that, in one strided convolution with at best
-            2.25 times fewer products. Defaults to `None`.
+        resample: `"up"` to double the map by nearest neighbors before the convolution, `"down"`
+            to average 2 x 2 windows after it, or `None`. Outputs, weights and `sigma` are those of
+            two separate layers, computed by one strided convolution with up to 2.25 times fewer
+            multiplications. Defaults to `None`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -73,26 +74,26 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
 
     def __init__(
         self,
-        filters,
-        kernel_size,
-        strides=(1, 1),
-        padding="valid",
-        data_format=None,
-        dilation_rate=(1, 1),
-        groups=1,
-        activation=None,
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        activity_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        power_iterations=1,
-        epsilon=1e-12,
-        equality_constrained=True,
-        resample=None,
+        filters: int,
+        kernel_size: int | tuple[int, int],
+        strides: int | tuple[int, int] = (1, 1),
+        padding: str = "valid",
+        data_format: str | None = None,
+        dilation_rate: int | tuple[int, int] = (1, 1),
+        groups: int = 1,
+        activation: str | Callable | None = None,
+        use_bias: bool = True,
+        kernel_initializer: str | keras.Initializer = "glorot_uniform",
+        bias_initializer: str | keras.Initializer = "zeros",
+        kernel_regularizer: keras.regularizers.Regularizer | None = None,
+        bias_regularizer: keras.regularizers.Regularizer | None = None,
+        activity_regularizer: keras.regularizers.Regularizer | None = None,
+        kernel_constraint: keras.constraints.Constraint | None = None,
+        bias_constraint: keras.constraints.Constraint | None = None,
+        power_iterations: int = 1,
+        epsilon: float = 1e-12,
+        equality_constrained: bool = True,
+        resample: str | None = None,
         **kwargs,
     ):
         filters, groups = check_integer("filters", filters), check_integer("groups", groups)
@@ -120,23 +121,20 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             **kwargs,
         )
         self._set_spectral_norm(power_iterations, epsilon, equality_constrained)
-        self._set_resample(resample)
-        self.supports_masking = True
-
-    def _set_resample(self, resample):
         self.resample = check_choice("resample", resample, (None, "up", "down"))
         is_plain = max(*self.strides, *self.dilation_rate, self.groups) == 1
         if resample and not (is_plain and all(size % 2 for size in self.kernel_size)):
             raise ValueError(
                 "`resample` needs `strides`, `dilation_rate` and `groups` of 1, and an odd "
-                "`kernel_size`. "
-                f"Received: resample={resample!r} with strides={self.strides}, dilation_rate="
-                f"{self.dilation_rate}, groups={self.groups}, kernel_size={self.kernel_size}"
+                f"`kernel_size`. Received: resample={resample!r} with strides={self.strides}, "
+                f"dilation_rate={self.dilation_rate}, groups={self.groups}, "
+                f"kernel_size={self.kernel_size}"
             )
+        self.supports_masking = True
 
     def _check_build(self, input_shape):
         if len(input_shape) != 4:
-            return  # Keras says so.
+            return  # Keras raises an error.
         is_last = self.data_format == "channels_last"
         channels = input_shape[-1 if is_last else 1]
         if channels is not None and channels % self.groups:
@@ -149,8 +147,8 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             extents = [(k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation_rate)]
             if any(x is not None and extent > x for x, extent in zip(sizes, extents)):
                 raise ValueError(
-                    "`kernel_size` with `dilation_rate` must fit into the map, or `padding` be "
-                    f'"same". Received: kernel_size={self.kernel_size}, '
+                    "`kernel_size` with `dilation_rate` must fit into the map, unless "
+                    f'`padding` is "same". Received: kernel_size={self.kernel_size}, '
                     f"dilation_rate={self.dilation_rate} for inputs of shape {tuple(input_shape)}"
                 )
         if channels is not None:
@@ -162,32 +160,18 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
 
     def call(self, inputs, training=False):
         inputs = ops.convert_to_tensor(inputs, self.compute_dtype)  # `stateless_call` doesn't.
-        kernel = self.normalized_weight(training, dtype=self._kernel_dtype())
-        outputs = convolve(
-            inputs,
-            kernel,
-            self.resample,
-            self.strides,
-            self.padding,
-            self.data_format,
-            self.dilation_rate,
-            training,
-        )
+        dtype = keras.backend.result_type(self.compute_dtype, "float32")
+        # A resampling kernel is a sum of kernels, which half precision would round.
+        kernel = self.normalized_weight(training, dtype if self.resample else None)
+        settings = (self.resample, self.strides, self.padding, self.data_format, self.dilation_rate)
+        outputs = convolve(inputs, kernel, *settings, training)
         if self.use_bias:
-            channel_axis = -1 if self.data_format == "channels_last" else 1
-            bias_shape = [1] * 4
-            bias_shape[channel_axis] = self.filters
             # In float32, as the gradient of the bias is the sum over all locations.
-            dtype = keras.backend.result_type(outputs.dtype, "float32")
-            bias = ops.cast(ops.reshape(self.bias, bias_shape), dtype)
+            is_last = self.data_format == "channels_last"
+            shape = (1, 1, 1, self.filters) if is_last else (1, self.filters, 1, 1)
+            bias = ops.cast(ops.reshape(self.bias, shape), dtype)
             outputs = ops.cast(ops.cast(outputs, dtype) + bias, outputs.dtype)
         return outputs if self.activation is None else self.activation(outputs)
-
-    def _kernel_dtype(self):
-        # A resampling kernel is a sum of kernels, which half precision would round.
-        if self.resample is None:
-            return self.compute_dtype
-        return keras.backend.result_type(self.compute_dtype, "float32")
 
     def compute_output_shape(self, input_shape):
         axes = (1, 2) if self.data_format == "channels_last" else (2, 3)
@@ -208,7 +192,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
 
     @classmethod
     def from_config(cls, config):
-        # Old files have an `algorithm` too, which changed nothing but the speed.
+        # Old files also have an `algorithm`, which changed the speed only.
         return super().from_config({k: v for k, v in config.items() if k != "algorithm"})
 
 

@@ -1,5 +1,7 @@
 """Dense layer with a spectrally normalized kernel."""
 
+from collections.abc import Callable
+
 import keras
 from keras import ops
 
@@ -11,20 +13,15 @@ from keras_sagan.layers.spectral_norm import SpectralNormMixin
 class SNDense(SpectralNormMixin, keras.layers.Dense):
     """Densely connected layer whose kernel is divided by its spectral norm.
 
-    Takes the place of `keras.layers.Dense`. In a training loop of your own, call the network with
-    `training=True`: only such calls keep `sigma` up to date while the kernel changes. It computes
-    `outputs = activation(inputs @ (kernel / sigma) + bias)`, where `sigma` is an estimate of the
-    largest singular value of the kernel. See `SNConv2D` for how it differs from
-    `keras.layers.SpectralNormalization`.
+    Replaces `keras.layers.Dense`: `outputs = activation(inputs @ (kernel / sigma) + bias)`, where
+    `sigma` estimates the largest singular value of the kernel. See `SNConv2D` for custom training
+    loops and for the differences from `keras.layers.SpectralNormalization`.
 
     Args:
         units, activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer,
             bias_regularizer, activity_regularizer, kernel_constraint, bias_constraint: As in
             `keras.layers.Dense`.
-        power_iterations: Positive integer, the power iterations per call. Defaults to `1`.
-        epsilon: Float, added to norms before they divide. Defaults to `1e-12`.
-        equality_constrained: Boolean. `True` divides by `sigma`, `False` by `max(1, sigma)`.
-            Defaults to `True`.
+        power_iterations, epsilon, equality_constrained: As in `SNConv2D`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -35,8 +32,7 @@ class SNDense(SpectralNormMixin, keras.layers.Dense):
         Float tensor of shape `(batch, …, units)`, in the layer's compute dtype.
 
     State:
-        `vector_u`, float32 of shape `(units,)`: starts converged, and moves with
-        `training=True`, unless the layer is frozen (`trainable=False`).
+        `vector_u`, float32 of shape `(units,)`, as in `SNConv2D`.
 
     Raises:
         ValueError: For `power_iterations < 1` or an `epsilon` that isn't positive.
@@ -54,19 +50,19 @@ class SNDense(SpectralNormMixin, keras.layers.Dense):
 
     def __init__(
         self,
-        units,
-        activation=None,
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        activity_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        power_iterations=1,
-        epsilon=1e-12,
-        equality_constrained=True,
+        units: int,
+        activation: str | Callable | None = None,
+        use_bias: bool = True,
+        kernel_initializer: str | keras.Initializer = "glorot_uniform",
+        bias_initializer: str | keras.Initializer = "zeros",
+        kernel_regularizer: keras.regularizers.Regularizer | None = None,
+        bias_regularizer: keras.regularizers.Regularizer | None = None,
+        activity_regularizer: keras.regularizers.Regularizer | None = None,
+        kernel_constraint: keras.constraints.Constraint | None = None,
+        bias_constraint: keras.constraints.Constraint | None = None,
+        power_iterations: int = 1,
+        epsilon: float = 1e-12,
+        equality_constrained: bool = True,
         **kwargs,
     ):
         super().__init__(

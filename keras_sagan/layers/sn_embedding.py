@@ -2,7 +2,7 @@
 
 import keras
 import numpy as np
-from keras import ops
+from keras import KerasTensor, ops
 
 from keras_sagan.checks import check_boolean, check_integer, check_labels, check_weight
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
@@ -12,19 +12,14 @@ from keras_sagan.layers.spectral_norm import SpectralNormMixin
 class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
     """Embedding whose `(classes, dim)` table is divided by its spectral norm.
 
-    Takes the place of `keras.layers.Embedding`. In a training loop of your own, call the network
-    with `training=True`: only such calls keep `sigma` up to date while the table changes. In a
-    projection discriminator it gives the class vectors whose dot product with the features is
-    added to the logit. See `SNConv2D` for how the normalization differs from
-    `keras.layers.SpectralNormalization`.
+    Replaces `keras.layers.Embedding`. A projection discriminator adds the dot product of its rows
+    with the features to the logit. See `SNConv2D` for custom training loops and for the
+    differences from `keras.layers.SpectralNormalization`.
 
     Args:
         input_dim, output_dim, embeddings_initializer, embeddings_regularizer,
             embeddings_constraint, mask_zero, weights: As in `keras.layers.Embedding`.
-        power_iterations: Positive integer, the power iterations per call. Defaults to `1`.
-        epsilon: Float, added to norms before they divide. Defaults to `1e-12`.
-        equality_constrained: Boolean. `True` divides by `sigma`, `False` by `max(1, sigma)`.
-            Defaults to `True`.
+        power_iterations, epsilon, equality_constrained: As in `SNConv2D`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -36,12 +31,10 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
         Float tensor of the shape of `inputs` with an axis of `output_dim` added at the end.
 
     State:
-        `vector_u`, float32 of shape `(output_dim,)`: starts converged, and moves with
-        `training=True`, unless the layer is frozen (`trainable=False`).
+        `vector_u`, float32 of shape `(output_dim,)`, as in `SNConv2D`.
 
     Raises:
-        ValueError: For `power_iterations < 1`, an `epsilon` that isn't positive, or ids that
-            are out of range, where their values are known.
+        ValueError: For an argument out of range, or ids out of range where their values are known.
 
     Example:
 
@@ -56,16 +49,16 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
 
     def __init__(
         self,
-        input_dim,
-        output_dim,
-        embeddings_initializer="uniform",
-        embeddings_regularizer=None,
-        embeddings_constraint=None,
-        mask_zero=False,
-        weights=None,
-        power_iterations=1,
-        epsilon=1e-12,
-        equality_constrained=True,
+        input_dim: int,
+        output_dim: int,
+        embeddings_initializer: str | keras.Initializer = "uniform",
+        embeddings_regularizer: keras.regularizers.Regularizer | None = None,
+        embeddings_constraint: keras.constraints.Constraint | None = None,
+        mask_zero: bool = False,
+        weights: np.ndarray | list | None = None,
+        power_iterations: int = 1,
+        epsilon: float = 1e-12,
+        equality_constrained: bool = True,
         **kwargs,
     ):
         super().__init__(
@@ -78,7 +71,7 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
             **kwargs,
         )
         self._set_spectral_norm(power_iterations, epsilon, equality_constrained)
-        if weights is not None:  # Keras's own way counts `vector_u` among the given weights.
+        if weights is not None:  # Keras would expect `vector_u` among the weights.
             is_wrapped = isinstance(weights, (list, tuple)) and len(weights) == 1
             weights = weights[0] if is_wrapped else weights
             if tuple(np.shape(weights)) != (self.input_dim, self.output_dim):
@@ -96,10 +89,10 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
 
     def call(self, inputs, training=False):
         if "int" not in keras.backend.standardize_dtype(inputs.dtype):
-            # As Keras's layer does: 1.5 counts as 1. NaN would be row 0 on some backends.
+            # As in Keras, 1.5 counts as 1; on some backends NaN would be row 0.
             inputs = ops.cast(ops.where(ops.isnan(inputs), -1, inputs), "int32")
         inputs = check_labels(inputs, self.input_dim, rank=None, argument="inputs")
         return ops.take(self.normalized_weight(training), ops.cast(inputs, "int32"), axis=0)
 
     def compute_output_spec(self, inputs, training=False):
-        return keras.KerasTensor((*inputs.shape, self.output_dim), dtype=self.compute_dtype)
+        return KerasTensor((*inputs.shape, self.output_dim), dtype=self.compute_dtype)

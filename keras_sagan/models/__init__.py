@@ -1,4 +1,4 @@
-"""The networks of a self-attention GAN, the model that trains them, and their way out."""
+"""The networks of a self-attention GAN, the model that trains them, presets and export."""
 
 from keras_sagan.models.baking import bake_spectral_norm
 from keras_sagan.models.blocks import IMAGE_SIZES

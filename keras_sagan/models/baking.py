@@ -1,4 +1,4 @@
-"""Networks for use without this package: its layers as plain Keras layers, for inference."""
+"""Copies of networks in plain Keras layers, for inference without this package."""
 
 import functools
 
@@ -14,30 +14,26 @@ from keras_sagan.layers.sn_embedding import SNEmbedding
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
 
 PLAIN = {SNConv2D: layers.Conv2D, SNDense: layers.Dense, SNEmbedding: layers.Embedding}
-SPECTRAL_SETTINGS = (
-    *("power_iterations", "epsilon", "equality_constrained"),
-    "resample",
-)
+OWN_SETTINGS = ("power_iterations", "epsilon", "equality_constrained", "resample")
 
 
-def bake_spectral_norm(model):
+def bake_spectral_norm(model: keras.Model) -> keras.Model:
     """Copies a network into plain Keras layers that compute the same at inference.
 
-    Kernels are divided by their spectral norms once and for all, `SelfAttention2D` becomes
-    convolutions, products and a softmax with `gamma` in its last kernel, and
-    `ConditionalBatchNorm` becomes tables of scales and offsets with the moving statistics in
-    them. The copy needs nothing of this package: not to be loaded, exported or converted. It isn't
-    for training.
+    Kernels are divided by their spectral norms once, `SelfAttention2D` becomes convolutions,
+    products and a softmax with `gamma` in its last kernel, and `ConditionalBatchNorm` becomes
+    tables of scales and offsets that contain the moving statistics. The copy is loaded, exported
+    and converted without this package. It isn't for training.
 
     Args:
         model: A functional or sequential Keras model that is built, such as `SAGAN.generator`.
-            Models nested in it are copied too.
+            Nested models are copied too.
 
     Returns:
         A functional `keras.Model` with the same inputs and outputs, up to rounding.
 
     Raises:
-        ValueError: If the model is of another kind, isn't built, or has spectrally normalised
+        ValueError: If the model is of another kind, isn't built, or has spectrally normalized
             layers inside a layer of another package.
 
     Example:
@@ -54,46 +50,41 @@ def bake_spectral_norm(model):
             "`model` must be a functional or sequential Keras model that is built. "
             f"Received: model={model!r} of type {type(model).__name__}"
         )
-    # A sequential model has a functional one inside; the copy is always functional.
+    # A sequential model contains a functional one; the copy is always functional.
     ends = (x if len(x) > 1 else x[0] for x in (model.inputs, model.outputs))
     functional = keras.Model(*ends, name=model.name)
-    new_values = []  # Pairs of a new layer and the function that gives its weights.
-    compounds = {}  # The functions that stand for layers with several parts.
+    new_values = []  # Pairs of a new layer and its weights.
+    replaced = {}  # The functions that replace layers with several parts.
 
     def clone(operation):
-        if isinstance(operation, (SelfAttention2D, ConditionalBatchNorm)) or _resamples(operation):
-            return operation  # Replaced where it is called.
+        if _replacement_of(operation)[0]:
+            return operation  # `call` replaces it.
         if _is_graph(operation):
             return bake_spectral_norm(operation)
         plain = PLAIN.get(type(operation), type(operation))
         config = operation.get_config()
         if plain is not type(operation):
-            config = {k: v for k, v in config.items() if k not in SPECTRAL_SETTINGS}
+            config = {k: v for k, v in config.items() if k not in OWN_SETTINGS}
         new = plain.from_config(config)
         if isinstance(operation, layers.Layer):
             new_values.append((new, _weights(operation)))
         return new
 
     def call(operation, *args, **kwargs):
-        if isinstance(operation, SelfAttention2D):
-            make, names = _plain_attention, ("inputs",)
-            if kwargs.get("return_attention_scores"):
-                raise ValueError(
-                    "`model` must not call SelfAttention2D with return_attention_scores=True. "
-                    f"Received: {model.name}, where {operation.name} does"
-                )
-        elif isinstance(operation, ConditionalBatchNorm):
-            make, names = _plain_norm, ("images", "labels")
-        elif _resamples(operation):
-            make, names = _plain_resampling, ("inputs",)
-        elif isinstance(operation, layers.UpSampling2D):
+        if isinstance(operation, layers.UpSampling2D):
             return _up(operation, *args, **kwargs)
-        else:
+        make, names = _replacement_of(operation)
+        if make is None:
             return operation(*args, **kwargs)
+        if kwargs.get("return_attention_scores"):
+            raise ValueError(
+                "`model` must not call SelfAttention2D with return_attention_scores=True. "
+                f"Received: {model.name}, where {operation.name} does"
+            )
         arguments = [*args, *(kwargs[name] for name in names[len(args) :] if name in kwargs)]
-        if id(operation) not in compounds:
-            compounds[id(operation)] = make(operation, arguments[0].shape, new_values)
-        return compounds[id(operation)](*arguments[: len(names)])
+        if id(operation) not in replaced:
+            replaced[id(operation)] = make(operation, arguments[0].shape, new_values)
+        return replaced[id(operation)](*arguments[: len(names)])
 
     baked = keras.models.clone_model(functional, clone_function=clone, call_function=call)
     for new, values in new_values:
@@ -102,7 +93,7 @@ def bake_spectral_norm(model):
     left = [x.name for x in baked._flatten_layers() if isinstance(x, SpectralNormMixin)]
     if left:
         raise ValueError(
-            "`model` must not have spectrally normalised layers inside a layer of its own. "
+            "`model` must not have spectrally normalized layers inside a layer of its own. "
             f"Received: {model.name} with {left[0]}"
         )
     return baked
@@ -113,27 +104,28 @@ def _is_graph(model):
     return is_functional or isinstance(model, keras.Sequential)
 
 
-def _resamples(operation):
-    return isinstance(operation, SNConv2D) and operation.resample is not None
+def _replacement_of(operation):
+    """The function that replaces a layer by several, or `None`, and the arguments that it takes."""
+    if isinstance(operation, SelfAttention2D):
+        return _plain_attention, ("inputs",)
+    if isinstance(operation, ConditionalBatchNorm):
+        return _plain_norm, ("images", "labels")
+    if isinstance(operation, SNConv2D) and operation.resample is not None:
+        return _plain_resampling, ("inputs",)
+    return None, ()
 
 
 def _weights(layer):
-    """The weights that the plain layer in a layer's place must have."""
+    """The weights of the plain layer that replaces a layer."""
     if not isinstance(layer, SpectralNormMixin):
         return layer.get_weights()
     rest = [w for w in layer.weights if w is not layer._raw_weight() and w is not layer.vector_u]
-    return [_kernel(layer), *map(ops.convert_to_numpy, rest)]
-
-
-def _kernel(layer):
-    """The kernel by which a layer multiplies, in the dtype in which it is stored."""
-    if not isinstance(layer, SpectralNormMixin):
-        return ops.convert_to_numpy(layer.kernel)
-    return ops.convert_to_numpy(ops.cast(layer.normalized_weight(), layer.variable_dtype))
+    kernel = ops.cast(layer.normalized_weight(), layer.variable_dtype)
+    return [ops.convert_to_numpy(x) for x in (kernel, *rest)]
 
 
 def _plain_attention(layer, shape, new_values):
-    """Returns a function from an image map to what the attention layer makes of it."""
+    """Returns a function of an image map."""
     first = layer.data_format == "channels_first"
     height, width = shape[2:4] if first else shape[1:3]
     if None in (height, width):
@@ -145,25 +137,17 @@ def _plain_attention(layer, shape, new_values):
     convs = {}
     for name in ("query", "key", "value", "output"):
         old = getattr(layer, f"{name}_conv")
-        new = layers.Conv2D(
-            old.filters,
-            1,
-            use_bias=False,
-            data_format="channels_last",
-            dtype=dtype,
-            name=f"{layer.name}_{name}",
-        )
+        settings = {"use_bias": False, "data_format": "channels_last", "dtype": dtype}
+        convs[name] = layers.Conv2D(old.filters, 1, name=f"{layer.name}_{name}", **settings)
         share = ops.convert_to_numpy(layer.gamma) if name == "output" else 1.0
-        new_values.append((new, [_kernel(old) * share]))
-        convs[name] = new
+        new_values.append((convs[name], [_weights(old)[0] * share]))
     keys = (height // pool) * (width // pool)
-    filters = {name: conv.filters for name, conv in convs.items()}
 
     def locations(x, name, count):
         x = convs[name](x)
         if name != "query" and pool > 1:
             x = layers.MaxPooling2D(pool, data_format="channels_last", dtype=dtype)(x)
-        return layers.Reshape((count, filters[name]), dtype=dtype)(x)
+        return layers.Reshape((count, convs[name].filters), dtype=dtype)(x)
 
     def call(inputs):
         x = layers.Permute((2, 3, 1), dtype=dtype)(inputs) if first else inputs
@@ -172,7 +156,7 @@ def _plain_attention(layer, shape, new_values):
         scores = layers.Dot(axes=2, dtype="float32")([query, key])
         scores = layers.Softmax(dtype="float32")(scores)
         x = layers.Dot(axes=(2, 1), dtype=dtype)([scores, value])
-        x = layers.Reshape((height, width, filters["value"]), dtype=dtype)(x)
+        x = layers.Reshape((height, width, convs["value"].filters), dtype=dtype)(x)
         x = convs["output"](x)
         x = layers.Permute((3, 1, 2), dtype=dtype)(x) if first else x
         return layers.Add(dtype=dtype)([inputs, x])
@@ -181,30 +165,30 @@ def _plain_attention(layer, shape, new_values):
 
 
 def _plain_resampling(layer, shape, new_values):
-    """Returns a function that resamples and convolves, in a layer for each."""
-    config = {k: v for k, v in layer.get_config().items() if k not in SPECTRAL_SETTINGS}
+    """Returns a function of an image map that resamples and convolves, in a layer for each."""
+    config = {k: v for k, v in layer.get_config().items() if k not in OWN_SETTINGS}
     conv = layers.Conv2D.from_config({**config, "activation": None})
     new_values.append((conv, _weights(layer)))
     settings = {"data_format": layer.data_format, "dtype": layer.dtype_policy}
-    up = functools.partial(_up, layers.UpSampling2D(2, **settings))
-    steps = [conv, layers.AveragePooling2D(2, **settings)]
     if layer.resample == "up":
-        steps = [up, conv]
-    if layer.kernel_size == (1, 1):  # The same on the smaller map.
+        steps = [functools.partial(_up, layers.UpSampling2D(2, **settings)), conv]
+    else:
+        steps = [conv, layers.AveragePooling2D(2, **settings)]
+    if layer.kernel_size == (1, 1):  # It gives the same on the smaller map.
         steps.reverse()
     steps.append(layers.Activation(layer.activation, dtype=layer.dtype_policy))
     return lambda x: functools.reduce(lambda x, step: step(x), steps, x)
 
 
 def _up(layer, x):
-    """Enlarges a map, and says its size: TensorFlow forgets it, and LiteRT's converter needs it."""
+    """Enlarges a map and sets its size, which TensorFlow forgets and LiteRT's converter needs."""
     x = layer(x)
     is_known = None not in x.shape[1:]
     return layers.Reshape(x.shape[1:], dtype=layer.dtype_policy)(x) if is_known else x
 
 
 def _plain_norm(layer, shape, new_values):
-    """Returns a function from images, and labels, to what the batch norm makes of them."""
+    """Returns a function of images and labels."""
     weights = (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance)
     gamma, beta, mean, variance = (ops.convert_to_numpy(x).astype("float64") for x in weights)
     if layer.num_classes == 1:

@@ -18,9 +18,9 @@ from keras_sagan.checks import (
 )
 from keras_sagan.training.step import call, judge
 
-FEW = 8  # Images, enough to find something out about a network.
+FEW = 8  # Images, enough to learn something about a network.
 FAR = 1e3  # Times larger than any input: a bounded output is at its bound there.
-# Endings of a network that pass on the range of what comes before them.
+# Endings of a network that keep the range of what comes before them.
 SHAPES = ("Reshape", "Flatten", "Permute", "Squeeze", "Transpose", "Cast", "Identity")
 SHAPES += ("Cropping2D", "UpSampling2D", "GlobalAveragePooling2D", "AveragePooling2D")
 FILLS_RANGE = ("tanh", "hardtanh", "softsign")
@@ -32,21 +32,12 @@ KNOWN = {name.replace("_", "").lower() for name in dir(keras.activations)} | {"p
 def unpack(data, num_classes):
     """Splits what a data set yields into images and labels, and checks what is static.
 
-    Args:
-        data: Images, `(images,)`, `(images, labels)`, or either with `None` behind.
-        num_classes: Integer, or `None` for a model without classes.
-
-    Returns:
-        Tuple of the images and the labels; `None` for the labels of a model without classes.
-
-    Raises:
-        ValueError: For images that aren't of rank 4 or of dtype uint8 or float, missing or
-            superfluous labels, or labels that aren't integers of shape `(batch,)`.
+    `data` is images, `(images,)`, `(images, labels)`, or either with `None` at the end. Raises for
+    images that aren't of rank 4 or of dtype uint8 or float, missing or superfluous labels, or
+    labels that aren't integers of shape `(batch,)`.
     """
-    if isinstance(data, (tuple, list)):
-        parts = [None if is_absent(part) else part for part in data]
-    else:
-        parts = [data]
+    parts = data if isinstance(data, (tuple, list)) else [data]
+    parts = [None if is_absent(part) else part for part in parts]
     images, labels, sample_weight = (parts + [None] * 3)[:3]
     if sample_weight is not None or len(parts) > 3:
         raise ValueError(
@@ -57,7 +48,7 @@ def unpack(data, num_classes):
         found = "nothing" if images is None else f"a {type(images).__name__}"
         raise ValueError(
             "A data set for SAGAN must yield images or (images, labels). "
-            f"Received: {found} in place of the images"
+            f"Received: {found} instead of images"
         )
     check_dense(images=images, labels=labels)
     check_images(images)
@@ -91,9 +82,7 @@ def check_given(x, y=None):
 def without_none(data):
     """Removes each `None` at the end of batches, which Keras can't always pass on.
 
-    Args:
-        data: What `fit` or `evaluate` was given. A generator or a `keras.utils.PyDataset` is
-            wrapped; anything else is returned as it is.
+    A generator or a `keras.utils.PyDataset` is wrapped; other data are returned as they are.
     """
     if isinstance(data, keras.utils.PyDataset):
         return _WithoutNone(data)
@@ -105,6 +94,7 @@ class _WithoutNone(keras.utils.PyDataset):
     def __init__(self, data):
         super().__init__(data.workers, data.use_multiprocessing, data.max_queue_size)
         self._data = data
+        self.on_epoch_begin, self.on_epoch_end = data.on_epoch_begin, data.on_epoch_end
 
     def __getitem__(self, index):
         return _shortened(self._data[index])
@@ -113,35 +103,20 @@ class _WithoutNone(keras.utils.PyDataset):
     def num_batches(self):
         return self._data.num_batches
 
-    def on_epoch_begin(self):
-        self._data.on_epoch_begin()
-
-    def on_epoch_end(self):
-        self._data.on_epoch_end()
-
 
 def _shortened(batch):
-    if not isinstance(batch, (tuple, list)):
-        return batch
-    batch = tuple(batch)
-    while len(batch) > 1 and batch[-1] is None:
-        batch = batch[:-1]
+    if isinstance(batch, (tuple, list)):
+        while len(batch) > 1 and batch[-1] is None:
+            batch = batch[:-1]
+        batch = tuple(batch)
     return batch
 
 
 def check_shares(argument, count, batch_size, replicas, steps=None, advice=None):
-    """Raises for an array whose batches the replicas couldn't share equally.
+    """Raises for an array of `count` images if `replicas` don't divide one of its batches.
 
-    Args:
-        argument: String, the argument that the array came in.
-        count: Integer, its images.
-        batch_size: Integer, as given to `fit`, or `None` for Keras's 32.
-        replicas: Integer.
-        steps: Integer, the batches that are taken in all, or `None` for all there are.
-        advice: String, what to do. Defaults to the slice to take.
-
-    Raises:
-        ValueError: If there is a batch that `replicas` doesn't divide.
+    `batch_size` is that of `fit`, `None` for Keras's 32; `steps` the number of batches taken in
+    all, `None` for all there are; `advice` what to do, by default which slice to take.
     """
     batch_size = min(batch_size or 32, count)
     if not batch_size:
@@ -174,44 +149,30 @@ def to_user_space(images):
 
 
 class BatchCheck:
-    """Checks the images and labels of batches as they pass.
+    """Checks the images and labels of batches as they pass; messages call them `argument`."""
 
-    Args:
-        argument: String, the name of the data in messages.
-        num_classes, image_shape: Those of the model.
-    """
-
-    REFUSED = -1  # In place of its size, for a batch that a worker found bad.
+    REFUSED = -1  # The size of a batch that a worker found bad.
 
     def __init__(self, argument, num_classes, image_shape):
         self.argument = argument
         self.num_classes = num_classes
         self.image_shape = image_shape
+        self.size = None  # Of the first batch, in one of several processes of JAX.
+        self.begin()
         self.has_passed = True  # Whether a batch has, since `begin`.
-        self.size = None  # Of that batch, in one of several processes of JAX.
-        self._seen, self._num_seen = set(), 0  # Classes and labels, since `begin`.
-        self._has_seen_all = True
-        self._warn_of_range = RangeWarning("images")
 
     def begin(self, is_new_data=True):
-        """Makes the next batch the first.
-
-        Args:
-            is_new_data: Boolean, whether a warning that was given may be given again.
-        """
+        """Makes the next batch the first; with new data a warning may be repeated."""
         if is_new_data:
             self._warn_of_range = RangeWarning("images")
         self.has_passed = False
-        self._seen, self._num_seen = set(), 0
+        self._seen, self._num_seen = set(), 0  # Classes and labels.
         self._has_seen_all = True
 
     def __call__(self, parts):
-        """Raises unless the images and labels of a batch fit the model.
+        """Raises unless a batch fits the model, given as images, labels, … for each replica here.
 
         Later batches are checked where that needs no copy from a device.
-
-        Args:
-            parts: List with a tuple of images, labels, … for each replica of this process.
         """
         for part in parts:
             if self.has_passed and not _is_on_host(part):
@@ -224,51 +185,19 @@ class BatchCheck:
                 self._seen.update(labels.tolist())
                 self._num_seen += len(labels)
 
-    def warn_of_missing_classes(self, is_whole):
-        """Warns of classes without an image in what was seen since `begin`.
-
-        Args:
-            is_whole: Boolean, whether all the data were seen. Of a part of them only classes that
-                would be in it almost surely, if all were equally frequent, are missing.
-
-        Returns:
-            Boolean, whether it warned.
-        """
-        if not self._seen:
-            return False
-        count = self.num_classes
-        is_whole = is_whole and self._has_seen_all
-        is_enough = is_whole or self._num_seen > count * np.log(1000 * count)
-        if len(self._seen) == count or not is_enough:
-            return False
-        missing = [*itertools.islice((x for x in range(count) if x not in self._seen), 11)]
-        names = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
-        among = "" if is_whole else f" in the first {self._num_seen}"
-        warnings.warn(
-            f"`{self.argument}` has no image{among} of {count - len(self._seen)} of "
-            f"num_classes={count} classes: {names}. They are trained as fakes alone, and "
-            "`generate(labels=None)` draws them too: build the networks and SAGAN for the classes "
-            "there are, numbered from 0.",
-            stacklevel=3,
-        )
-        return True
-
     def check_sizes(self, sizes, per_worker):
         """Raises unless the replicas share a batch equally; then it has passed.
 
-        Args:
-            sizes: List of the images that each replica has, `REFUSED` for those of another
-                worker that found its own bad.
-            per_worker: Integer, how many of them are one worker's.
+        `sizes` are the images of each replica, `REFUSED` for those of another worker that found
+        its own bad; `per_worker` is the number of replicas of a worker.
         """
         if self.REFUSED in sizes:
-            bad = [
-                worker for worker, size in enumerate(sizes[::per_worker]) if size == self.REFUSED
-            ]
+            workers = enumerate(sizes[::per_worker])
+            bad = ", ".join(str(worker) for worker, size in workers if size == self.REFUSED)
             raise ValueError(
                 f"`{self.argument}` must yield good batches on every worker: the message of the "
                 "worker that refused its own says what is wrong. "
-                f"Received: a bad batch on worker {', '.join(map(str, bad))}"
+                f"Received: a bad batch on worker {bad}"
             )
         if len(set(sizes)) > 1:
             raise ValueError(
@@ -287,6 +216,29 @@ class BatchCheck:
                 "Received: a data set that yields nothing"
             )
 
+    def warn_of_missing_classes(self, is_whole):
+        """Warns of classes without an image since `begin`; returns whether it warned.
+
+        Unless the data are seen whole, classes count as missing only if they would almost surely
+        have been seen, were all equally frequent.
+        """
+        count, is_whole = self.num_classes, is_whole and self._has_seen_all
+        if not self._seen or len(self._seen) == count:
+            return False
+        if not is_whole and self._num_seen <= count * np.log(1000 * count):
+            return False
+        missing = [*itertools.islice((x for x in range(count) if x not in self._seen), 11)]
+        names = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
+        among = "" if is_whole else f" in the first {self._num_seen}"
+        warnings.warn(
+            f"`{self.argument}` has no image{among} of {count - len(self._seen)} of "
+            f"num_classes={count} classes: {names}. They are trained on fake images only, and "
+            "`generate(labels=None)` draws them too: build the networks and SAGAN for the classes "
+            "that the data have, numbered from 0.",
+            stacklevel=3,
+        )
+        return True
+
 
 def _is_on_host(tensors):
     devices = [str(getattr(x, "device", "")) for x in tensors if not is_absent(x)]
@@ -294,98 +246,71 @@ def _is_on_host(tensors):
 
 
 def warn_of_outputs(model, images, labels):
-    """Warns of a generator or a discriminator that ends in the wrong activation.
+    """Warns of networks of a `SAGAN` that end in the wrong activation.
 
-    Where the graph of layers doesn't tell, values do.
-
-    Args:
-        model: The `SAGAN`.
-        images: float32 images in [-1, 1], a few of them.
-        labels: As many labels, or `None`.
+    Values tell where the graph of layers doesn't: those for a few float32 images in [-1, 1].
     """
     generator, discriminator = model.generator, model.discriminator
-    latents = np.random.default_rng(0).standard_normal((len(images), model.latent_dim), "float32")
     ending = last_activation(generator)
     if ending in (None, "add"):
-        ending = _ending_by_values(generator, latents, labels)
+        rng = np.random.default_rng(0)
+        latents = rng.standard_normal((len(images), model.latent_dim), "float32")
+        near = values_of(call, generator, latents, labels, training=True)
+        made = np.concatenate([near, values_of(call, generator, FAR * latents, labels)])
+        ending = "linear" if np.abs(made).max() > 1.001 else None
+        if made.min() >= 0 and made.max() > 0:
+            ending = "relu" if made.max() > 1.001 else "sigmoid"
+    message = None
     if ending in ONE_SIDED:
-        _warn(f"`generator` ends in {ending}: its images never fill [-1, 1], where the real ones "
-              "lie. End it in tanh.")  # fmt: skip
+        message = f"{ending}: its images never fill [-1, 1], where the real ones lie."
     elif ending is not None and ending not in FILLS_RANGE:
-        name = "no activation" if ending == "linear" else ending
-        _warn(f"`generator` ends in {name}: its images may leave [-1, 1], where the real ones lie "
-              "and `generate` clips. End it in tanh.")  # fmt: skip
+        ending = "no activation" if ending == "linear" else ending
+        message = (
+            f"{ending}: its images may leave [-1, 1], where the real ones lie and `generate` clips."
+        )
+    if message:
+        warnings.warn(f"`generator` ends in {message} End it in tanh.", stacklevel=3)
     ending = last_activation(discriminator)
     if ending is None:
         far = [values_of(judge, discriminator, sign * FAR * images, labels) for sign in (-1, 1)]
         bounds = np.abs(np.concatenate(far)[:, None] - [-1.0, 0.0, 1.0]).min(axis=1)
         ending = "sigmoid or tanh" if bounds.max() < 1e-3 and np.ptp(far) > 0 else None
     if ending not in (None, "add", "linear", "leakyrelu"):
-        _warn(f"`discriminator` ends in {ending}: the losses need logits, which may be any real "
-              "number. End it in a layer without an activation.")  # fmt: skip
+        warnings.warn(
+            f"`discriminator` ends in {ending}: the losses need logits, which may be any real "
+            "number. End it in a layer without an activation.",
+            stacklevel=3,
+        )
 
 
 def last_activation(network):
-    """Returns the name of the activation that a network ends in.
+    """Returns the name of the activation that a network ends in, without underscores.
 
-    Args:
-        network: Keras model.
-
-    Returns:
-        String without underscores, `"linear"` for none, `"add"` for a sum, or `None` where the
-        graph of layers doesn't tell.
+    `"linear"` is none, `"add"` a sum, and `None` what the graph of layers doesn't tell.
     """
     tensors = getattr(network, "outputs", None)
     while tensors:
         operation = tensors[0]._keras_history.operation
-        name = _activation_of(operation)
-        if name != "shape":
-            return name
+        if isinstance(operation, keras.Model):
+            return last_activation(operation)
+        kind, activation = type(operation).__name__, getattr(operation, "activation", None)
+        is_linear = isinstance(operation, keras.layers.Activation) and (
+            activation is keras.activations.linear
+        )
+        if kind not in SHAPES and not is_linear:
+            # Layers such as `ReLU` and the functions of `ops` have the name of what they do.
+            name = getattr(activation, "__name__", kind).replace("_", "").lower()
+            return name if name in KNOWN or kind == "Add" else None
         tensors = keras.tree.flatten(operation.input)
     return None
 
 
-def _activation_of(operation):
-    kind = type(operation).__name__
-    if isinstance(operation, keras.Model):
-        return last_activation(operation)
-    activation = getattr(operation, "activation", None)
-    is_only_activation = isinstance(operation, keras.layers.Activation)
-    if kind in SHAPES or (is_only_activation and activation is keras.activations.linear):
-        return "shape"
-    # Layers such as `ReLU` and the functions of `ops` are named as what they do.
-    name = getattr(activation, "__name__", kind).replace("_", "").lower()
-    return name if name in KNOWN or kind == "Add" else None
-
-
-def _ending_by_values(generator, latents, labels):
-    near = values_of(call, generator, latents, labels, training=True)
-    far = values_of(call, generator, FAR * latents, labels)
-    images = np.concatenate([near, far])
-    if images.min() >= 0 and images.max() > 0:
-        return "relu" if images.max() > 1.001 else "sigmoid"
-    return "linear" if np.abs(images).max() > 1.001 else None
-
-
-def _warn(message):
-    warnings.warn(message, stacklevel=4)
-
-
 def has_batch_statistics(discriminator, image_shape, has_labels):
-    """Whether the logits of an image depend on the other images of its batch.
+    """Returns whether the logits of an image depend on the other images of its batch.
 
-    Half of a batch of noise is judged twice, beside two other halves. Batch normalization and a
-    minibatch standard deviation are found by that; a draw of `Dropout` isn't taken for them, as it
-    is the same both times. The weights are noise too, so that the answer is the same before
-    training and after.
-
-    Args:
-        discriminator: Keras model.
-        image_shape: Tuple `(height, width, channels)`.
-        has_labels: Boolean, whether it takes labels.
-
-    Returns:
-        Boolean.
+    Half of a batch of noise gets its logits twice, beside two other halves. That finds batch
+    normalization and a minibatch standard deviation, but not `Dropout`, which draws the same both
+    times. The weights are noise too, so that training doesn't change the answer.
     """
     for layer in discriminator._flatten_layers():
         if hasattr(layer, "moving_mean") and layer.trainable:

@@ -1,4 +1,4 @@
-"""Residual blocks, and the choice of layers they are made of."""
+"""Residual blocks and their layers."""
 
 import functools
 
@@ -15,7 +15,7 @@ from keras_sagan.checks import (
 from keras_sagan.layers import ConditionalBatchNorm, SelfAttention2D, SNConv2D, SNDense, SNEmbedding
 
 # Channels of each block as a multiple of `base_filters`, by image size: the field's usual tables
-# from 32 to 512, and their pattern beyond. The generator's first entry is that of its 4 x 4 start.
+# from 32 to 512, continued beyond. The generator's first entry is for its 4 x 4 start.
 GENERATOR_WIDTHS = {
     8: (4, 4),
     16: (4, 4, 4),
@@ -36,33 +36,19 @@ DISCRIMINATOR_WIDTHS = {
     512: (1, 1, 2, 4, 8, 8, 16, 16),
     1024: (1, 1, 1, 2, 4, 8, 8, 16, 16),
 }
-# Whether each block of the discriminator halves the map.
-DOWNSAMPLES = {
-    8: (True, False, False),
-    16: (True, False, False),
-    32: (True, True, False, False),
-    64: (True,) * 4 + (False,),
-    128: (True,) * 5 + (False,),
-    256: (True,) * 6 + (False,),
-    512: (True,) * 7 + (False,),
-    1024: (True,) * 8 + (False,),
-}
+# The number of blocks of the discriminator, from the first on, that halve the map.
+NUM_DOWNSAMPLES = {8: 1, 16: 1, 32: 2, 64: 4, 128: 5, 256: 6, 512: 7, 1024: 8}
 IMAGE_SIZES = tuple(GENERATOR_WIDTHS)
 
 
 def check_image_size(image_size):
-    """Checks that there are networks for images of a size, and returns it."""
+    """Returns an image size that there are networks for, or raises."""
     expected = f"one of {IMAGE_SIZES} pixels"
     return check_choice("image_size", image_size, IMAGE_SIZES, expected)
 
 
 def check_widths(widths, channels, base_filters, num_classes, latent_dim=1):
-    """Raises for a network whose largest weights would not fit into memory.
-
-    Args:
-        widths: List of integers, the channels of its blocks.
-        channels, base_filters, num_classes, latent_dim: As in `build_generator`.
-    """
+    """Raises for a network whose largest weights would not fit into memory."""
     widest = max(widths)
     check_weight((3, 3, widest, widest), base_filters=base_filters)
     check_weight((3, 3, channels, widest), channels=channels, base_filters=base_filters)
@@ -71,7 +57,7 @@ def check_widths(widths, channels, base_filters, num_classes, latent_dim=1):
 
 
 def check_resolutions(attention_resolutions, available):
-    """Checks that a network has a map of each size that should get attention; returns these."""
+    """Returns the sizes of the maps that get attention; raises if a network has no such map."""
     if not isinstance(attention_resolutions, (list, tuple, set)):
         raise ValueError(
             "`attention_resolutions` must be a list or tuple of map sizes in pixels, () for none. "
@@ -83,15 +69,7 @@ def check_resolutions(attention_resolutions, available):
 
 
 def normalized_layers(use_spectral_norm, spectral_norm):
-    """Returns the convolution, dense and embedding layers to build a network from.
-
-    Args:
-        use_spectral_norm: Boolean, whether they are spectrally normalized.
-        spectral_norm: Dictionary of arguments of `SNConv2D` and its relatives, or `None`.
-
-    Returns:
-        Tuple of three callables that take the arguments of the Keras layers.
-    """
+    """Returns the convolution, dense and embedding layers to build a network of."""
     use_spectral_norm = check_boolean("use_spectral_norm", use_spectral_norm)
     spectral_norm = check_dict("spectral_norm", spectral_norm)
     if use_spectral_norm:
@@ -105,9 +83,9 @@ def normalized_layers(use_spectral_norm, spectral_norm):
 
 
 def _resampling_conv(filters, kernel_size, resample=None, name=None, **arguments):
-    """`keras.layers.Conv2D` with the `resample` of `SNConv2D`, as layers in a row."""
+    """`keras.layers.Conv2D` with the `resample` of `SNConv2D`, in a layer for each."""
     steps = [layers.Conv2D(filters, kernel_size, name=name, **arguments)]
-    # A 1x1 convolution commutes with both: it is done on the smaller map.
+    # A 1x1 convolution commutes with both: compute it on the smaller map.
     if resample == "up":
         steps.insert(kernel_size == 1, layers.UpSampling2D(name=f"{name}_up"))
     if resample == "down":
@@ -116,53 +94,29 @@ def _resampling_conv(filters, kernel_size, resample=None, name=None, **arguments
 
 
 def self_attention(size, use_spectral_norm, attention):
-    """Returns the attention layer for a map of `size` x `size`, named after it."""
+    """Returns the attention layer for a map of `size` x `size`."""
     settings = {"use_spectral_norm": use_spectral_norm, **attention}
     return SelfAttention2D(name=f"attention_{size}", **settings)
 
 
 def up_block(x, labels, filters, conv, norm, name):
-    """Residual block that doubles the map: CBN, ReLU, up-sampling, convolution, twice.
+    """Residual block that doubles the map: CBN, ReLU, up-sampling, convolution, twice."""
 
-    Args:
-        x: `KerasTensor` of shape `(batch, height, width, channels)`.
-        labels: `KerasTensor` of shape `(batch,)`, or `None`.
-        filters: Integer, the channels of the outputs.
-        conv: Callable like `SNConv2D`.
-        norm: Callable `(name) -> layer` like `ConditionalBatchNorm`.
-        name: String, the prefix of the layers' names.
+    def normalized(x, layer):
+        return layer(x) if labels is None else layer(x, labels)
 
-    Returns:
-        `KerasTensor` of shape `(batch, 2 * height, 2 * width, filters)`.
-    """
     shortcut = conv(filters, 1, resample="up", name=f"{name}_shortcut")(x)
-    x = _normalize(x, labels, norm(name=f"{name}_norm_1"))
+    x = normalized(x, norm(name=f"{name}_norm_1"))
     x = layers.ReLU(name=f"{name}_relu_1")(x)
     x = conv(filters, 3, resample="up", name=f"{name}_conv_1")(x)
-    x = _normalize(x, labels, norm(name=f"{name}_norm_2"))
+    x = normalized(x, norm(name=f"{name}_norm_2"))
     x = layers.ReLU(name=f"{name}_relu_2")(x)
     x = conv(filters, 3, name=f"{name}_conv_2")(x)
     return layers.Add(name=f"{name}_sum")([x, shortcut])
 
 
-def _normalize(x, labels, layer):
-    return layer(x) if labels is None else layer(x, labels)
-
-
 def down_block(x, filters, conv, downsample, first, name):
-    """Residual block of the discriminator, without batch norm.
-
-    Args:
-        x: `KerasTensor` of shape `(batch, height, width, channels)`.
-        filters: Integer, the channels of the outputs and of the hidden map.
-        conv: Callable like `SNConv2D`.
-        downsample: Boolean, whether to halve the map by average pooling.
-        first: Boolean, whether `x` is the image: no ReLU on it.
-        name: String, the prefix of the layers' names.
-
-    Returns:
-        `KerasTensor` of shape `(batch, height / 2, width / 2, filters)`, or of the size of `x`.
-    """
+    """Residual block of the discriminator: no batch norm, and no ReLU on the image (`first`)."""
     resample = "down" if downsample else None
     shortcut = x
     if downsample or x.shape[-1] != filters:
@@ -176,11 +130,11 @@ def down_block(x, filters, conv, downsample, first, name):
 
 
 def batch_norm(num_classes, settings, **defaults):
-    """Returns a callable `(name) -> ConditionalBatchNorm`, plain where there are no classes."""
+    """Returns a function `(name) -> ConditionalBatchNorm`, of one class if there are none."""
     settings = {**defaults, **check_dict("batch_norm", settings)}
     return functools.partial(ConditionalBatchNorm, num_classes or 1, **settings)
 
 
 def at_least_float32():
-    """The dtype for sums, logits and pixels: float32 where the policy computes in half."""
+    """Returns the dtype of sums, logits and pixels: float32 where the policy computes in half."""
     return keras.backend.result_type(keras.config.dtype_policy().compute_dtype, "float32")

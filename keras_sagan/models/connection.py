@@ -1,4 +1,4 @@
-"""Whether two networks make a GAN, found out before anything is trained."""
+"""Checks before training that two networks make a GAN."""
 
 import warnings
 
@@ -6,43 +6,32 @@ import keras
 
 from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
 
-# What looks up labels, by the name of its class, and the attribute that says of how many classes.
+# The layers that look up labels, and the attribute with their number of classes.
 LABEL_TABLES = {
     "ConditionalBatchNorm": "num_classes",
     "Embedding": "input_dim",
     "CategoryEncoding": "num_tokens",
     "OneHot": "num_classes",
 }
-
-
-# What changes the shape or the dtype of labels alone.
+# The operations that change only the shape or the dtype of labels.
 KEEP_LABELS = ("Reshape", "Flatten", "ExpandDims", "Squeeze", "Cast", "Identity", "GetItem")
 
 
 def connect(generator, discriminator, latent_dim, num_classes):
-    """Builds both networks by calling one after the other.
+    """Builds both networks by calling one after the other, and returns the shape of an image.
 
-    Args:
-        generator, discriminator: Keras models.
-        latent_dim: Positive integer.
-        num_classes: Positive integer, or `None` for networks without labels.
-
-    Returns:
-        Tuple `(height, width, channels)`, the shape of an image.
-
-    Raises:
-        ValueError: For networks that don't take what they should, or don't fit each other.
+    Raises a ValueError for networks that don't take what they should, or don't fit each other.
     """
     labels = [] if num_classes is None else [keras.Input((), dtype="int32")]
     latents = keras.Input((latent_dim,))
+    others = " together with labels" if labels else " alone, as num_classes=None"
     try:
         _check_first_input(generator, latents.shape)
         images = generator([latents, *labels] if labels else latents)
     except Exception as error:
         raise ValueError(
-            f"`generator` must take latents of shape (batch, {latent_dim})"
-            + (" together with labels" if labels else " alone, as num_classes=None")
-            + f". Received: a generator that says: {error}"
+            f"`generator` must take latents of shape (batch, {latent_dim}){others}. "
+            f"Received: a generator that says: {error}"
         ) from error
     shape = tuple(getattr(images, "shape", ()))
     if len(shape) != 4:
@@ -56,15 +45,25 @@ def connect(generator, discriminator, latent_dim, num_classes):
         logits = discriminator([images, *labels] if labels else images)
     except Exception as error:
         raise ValueError(
-            "`discriminator` must take what `generator` makes"
-            + (" together with labels" if labels else " alone, as num_classes=None")
-            + f". Received: a generator with images of shape {shape}, and a discriminator "
-            f"that says: {error}"
+            f"`discriminator` must take what `generator` makes{others}. Received: a generator "
+            f"with images of shape {shape}, and a discriminator that says: {error}"
         ) from error
     _check_logits(logits)
-    for name, network in (("generator", generator), ("discriminator", discriminator)):
-        _check_tables(name, network, num_classes)
+    if num_classes is not None:
+        _check_tables("generator", generator, num_classes)
+        _check_tables("discriminator", discriminator, num_classes)
     return shape[1:]
+
+
+def _check_first_input(network, shape):
+    """Raises where Keras doesn't: it passes maps of one channel where more are expected."""
+    inputs = getattr(network, "inputs", None)
+    expected = tuple(inputs[0].shape) if inputs else shape
+    fits = len(expected) == len(shape) and all(
+        None in pair or pair[0] == pair[1] for pair in zip(expected, shape)
+    )
+    if not fits:
+        raise ValueError(f"it takes inputs of shape {expected}")
 
 
 def _check_logits(logits):
@@ -87,34 +86,27 @@ def _check_logits(logits):
 def _check_tables(name, network, num_classes):
     """Raises for layers that look labels up in a table of fewer classes than the model has.
 
-    An id beyond a table is an error on CPUs alone: on GPUs, TPUs and JAX it gives zeros or the
-    last row.
+    Only CPUs raise for an id beyond a table: GPUs, TPUs and JAX give zeros or the last row.
     """
-    for layer, size in _label_tables(network):
-        if num_classes is not None and size < num_classes:
-            message = (
-                f"`num_classes` must be at most {size}, the classes that `{layer.name}` of the "
-                f"{name} has a row for. Received: num_classes={num_classes}"
-            )
-            if hasattr(network, "operations") or isinstance(layer, ConditionalBatchNorm):
-                raise ValueError(message)
-            # In a subclassed network it may be a table of something else.
-            warnings.warn(f"{message}. If it takes no labels, ignore this.", stacklevel=5)
-
-
-def _label_tables(network):
-    """Yields the operations of a network that look labels up, and how many classes each knows."""
     layers = network._flatten_layers()
     steps = [x for layer in layers for x in [layer, *getattr(layer, "operations", [])]]
     for step in {id(step): step for step in steps}.values():
-        for kind in type(step).__mro__:
-            size = getattr(step, LABEL_TABLES.get(kind.__name__, ""), None)
-            if size is not None and _may_take_labels(step):
-                yield step, size
+        kinds = [kind.__name__ for kind in type(step).__mro__ if kind.__name__ in LABEL_TABLES]
+        size = getattr(step, LABEL_TABLES[kinds[0]]) if kinds else None
+        if size is None or size >= num_classes or not _may_take_labels(step):
+            continue
+        message = (
+            f"`num_classes` must be at most {size}, the classes that `{step.name}` of the "
+            f"{name} has a row for. Received: num_classes={num_classes}"
+        )
+        if hasattr(network, "operations") or isinstance(step, ConditionalBatchNorm):
+            raise ValueError(message)
+        # In a subclassed network it may be a table of something else.
+        warnings.warn(f"{message}. If it takes no labels, ignore this.", stacklevel=5)
 
 
 def _may_take_labels(step):
-    """Whether an operation may look up labels, as far as can be told."""
+    """Whether an operation looks up labels, or the graph of layers doesn't tell."""
     if isinstance(step, ConditionalBatchNorm):
         return step.num_classes > 1  # One with a single class ignores them.
     while True:
@@ -128,20 +120,8 @@ def _may_take_labels(step):
             return False
 
 
-def _check_first_input(network, shape):
-    # Keras lets maps of one channel through where more are expected.
-    for expected in getattr(network, "inputs", None) or []:
-        expected = tuple(expected.shape)
-        fits = len(expected) == len(shape) and all(
-            None in pair or pair[0] == pair[1] for pair in zip(expected, shape)
-        )
-        if not fits:
-            raise ValueError(f"it takes inputs of shape {expected}")
-        return
-
-
 def copy_network(network):
-    """A network of the same configuration, with variables of its own."""
+    """Returns a network of the same configuration with its own variables."""
     if isinstance(network, keras.Sequential) or hasattr(network, "operations"):
         return keras.models.clone_model(network)
     return network.__class__.from_config(network.get_config())

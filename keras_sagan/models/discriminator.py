@@ -1,5 +1,7 @@
 """The discriminator of a self-attention GAN."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers, ops
 
@@ -8,16 +10,16 @@ from keras_sagan.models import blocks
 
 
 def build_discriminator(
-    image_size=128,
-    base_filters=64,
-    num_classes=None,
-    attention_resolutions=(32,),
-    channels=3,
-    use_spectral_norm=True,
-    spectral_norm=None,
-    attention=None,
-    name="discriminator",
-):
+    image_size: int = 128,
+    base_filters: int = 64,
+    num_classes: int | None = None,
+    attention_resolutions: Sequence[int] = (32,),
+    channels: int = 3,
+    use_spectral_norm: bool = True,
+    spectral_norm: dict | None = None,
+    attention: dict | None = None,
+    name: str = "discriminator",
+) -> keras.Model:
     """Builds the residual projection discriminator of SAGAN as a functional Keras model.
 
     Residual blocks halve the image down to 4 x 4 (8 x 8 at 16 and 32 pixels), with a
@@ -31,12 +33,11 @@ def build_discriminator(
 
     Returns:
         A `keras.Model` from images `(batch, size, size, channels)` in [-1, 1], or from
-        `[images, labels]` with labels `(batch,)` where there are classes, to raw logits
-        `(batch, 1)`, float32 under every mixed policy.
+        `[images, labels]` with labels `(batch,)`, to logits `(batch, 1)`, float32 under every
+        mixed policy.
 
     Raises:
-        ValueError: For an image size that isn't offered, a resolution the network doesn't have,
-            or a number that isn't a positive integer.
+        ValueError: For an argument out of range, or a resolution that the network doesn't have.
 
     Example:
 
@@ -50,22 +51,21 @@ def build_discriminator(
     """
     image_size = blocks.check_image_size(image_size)
     base_filters = check_integer("base_filters", base_filters)
-    if num_classes is not None:
-        num_classes = check_integer("num_classes", num_classes)
+    num_classes = check_integer("num_classes", num_classes, optional=True)
     channels = check_integer("channels", channels)
     attention = check_dict("attention", attention)
     widths = [base_filters * width for width in blocks.DISCRIMINATOR_WIDTHS[image_size]]
     blocks.check_widths(widths, channels, base_filters, num_classes)
-    downsamples = blocks.DOWNSAMPLES[image_size]
-    sizes = [image_size // 2 ** sum(downsamples[: i + 1]) for i in range(len(widths))]
+    num_downsamples = blocks.NUM_DOWNSAMPLES[image_size]
+    sizes = [image_size // 2 ** min(i + 1, num_downsamples) for i in range(len(widths))]
     attention_resolutions = blocks.check_resolutions(attention_resolutions, sizes)
     conv, dense, embedding = blocks.normalized_layers(use_spectral_norm, spectral_norm)
 
     images = keras.Input((image_size, image_size, channels), name="images")
     labels = None if num_classes is None else keras.Input((), dtype="int32", name="labels")
     x = images
-    for i, (size, filters, downsample) in enumerate(zip(sizes, widths, downsamples)):
-        x = blocks.down_block(x, filters, conv, downsample, first=i == 0, name=f"block_{i + 1}")
+    for i, (size, filters) in enumerate(zip(sizes, widths)):
+        x = blocks.down_block(x, filters, conv, i < num_downsamples, i == 0, f"block_{i + 1}")
         if size in attention_resolutions and size not in sizes[:i]:
             x = blocks.self_attention(size, use_spectral_norm, attention)(x)
     dtype = blocks.at_least_float32()

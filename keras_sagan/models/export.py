@@ -1,5 +1,6 @@
-"""Files of a generator for other runtimes, each compared with the model by its own runtime."""
+"""Files of a generator for other runtimes, each of which is compared with the model."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -14,22 +15,29 @@ FORMATS = ("saved_model", "onnx", "litert")
 NEEDED = {"onnx": ("tf2onnx", "onnxruntime"), "litert": ("ai_edge_litert.interpreter",)}
 
 
-def export_generator(model, directory, formats=FORMATS, num_images=4, seed=0, use_ema=True):
+def export_generator(
+    model: keras.Model,
+    directory: str | Path,
+    formats: Sequence[str] = FORMATS,
+    num_images: int = 4,
+    seed: int | None = 0,
+    use_ema: bool = True,
+) -> dict[str, tuple[Path, float]]:
     """Writes the generator as SavedModel, ONNX and LiteRT files, and compares each with it.
 
     The networks are baked first (`bake_spectral_norm`). The files take float32 latents `(batch,
     latent_dim)` and, for a model with classes, int32 labels `(batch,)`; they give float32 images
-    in [-1, 1]. All take any batch: a LiteRT interpreter begins with one image, and
-    `resize_tensor_input` tells it of more.
+    in [-1, 1]. Any batch size works: a LiteRT interpreter starts with one image, and
+    `resize_tensor_input` changes that.
 
     Args:
         model: A `SAGAN`.
         directory: String or path. It gets `saved_model/`, `generator.onnx` and
             `generator.tflite`.
         formats: Sequence of names among `"saved_model"`, `"onnx"` and `"litert"`. Defaults to all.
-        num_images: Positive integer. Images to compare on. Defaults to `4`.
-        seed: Integer. Seed of their latents and labels. Defaults to `0`.
-        use_ema: Boolean. Whether to export the averaged generator if there is one. Defaults to
+        num_images: Positive integer, the images to compare on. Defaults to `4`.
+        seed: Integer, the seed of their latents and labels. Defaults to `0`.
+        use_ema: Boolean, whether to export the averaged generator if there is one. Defaults to
             `True`.
 
     Returns:
@@ -51,8 +59,8 @@ def export_generator(model, directory, formats=FORMATS, num_images=4, seed=0, us
     backend = keras.backend.backend()
     if backend != "tensorflow":
         raise RuntimeError(
-            "`export_generator` needs the TensorFlow backend: save the model, and export the "
-            ".keras file under KERAS_BACKEND=tensorflow, as with `keras-sagan export`. "
+            "`export_generator` needs the TensorFlow backend: save the model and export the "
+            ".keras file under KERAS_BACKEND=tensorflow, for example by `keras-sagan export`. "
             f"Received: the {backend} backend"
         )
     directory = Path(check_path("directory", directory))
@@ -63,14 +71,14 @@ def export_generator(model, directory, formats=FORMATS, num_images=4, seed=0, us
     for name in formats:  # Before anything is written.
         for module in NEEDED.get(name, ()):
             require(module, f"The {name} format", "export")
-    generator = model.ema_generator if use_ema and model.ema_generator else model.generator
+    generator = model._generator_in_use(use_ema)
     baked = bake_spectral_norm(generator)
     rng = np.random.default_rng(seed)
     inputs = [sample_latents(num_images, model.latent_dim, rng)]
     if model.num_classes is not None:
         inputs.append(sample_labels(num_images, model.num_classes, rng))
     given = inputs if len(inputs) > 1 else inputs[0]
-    baked(given)  # Keras exports what was called once.
+    baked(given)  # Keras exports only models that were called.
     expected = keras.ops.convert_to_numpy(generator(given, training=False))
     directory.mkdir(parents=True, exist_ok=True)
     writers = {"saved_model": _saved_model, "onnx": _onnx, "litert": _litert}
@@ -84,7 +92,7 @@ def export_generator(model, directory, formats=FORMATS, num_images=4, seed=0, us
 def _saved_model(baked, directory, inputs):
     path = directory / "saved_model"
     baked.export(path, format="tf_saved_model", verbose=False)
-    loaded = tf.saved_model.load(str(path))  # Its variables live as long as it does.
+    loaded = tf.saved_model.load(str(path))  # It keeps the variables alive.
     return path, loaded.serve(inputs if len(inputs) > 1 else inputs[0]).numpy()
 
 
@@ -107,16 +115,8 @@ def _litert(baked, directory, inputs):
     return path, run_litert(path, inputs)
 
 
-def run_litert(path, inputs):
-    """Runs a LiteRT file by its own interpreter.
-
-    Args:
-        path: `pathlib.Path` of the file.
-        inputs: List of arrays, each of another dtype.
-
-    Returns:
-        Array, the first output.
-    """
+def run_litert(path: Path, inputs: list[np.ndarray]) -> np.ndarray:
+    """Returns the first output of a LiteRT file for arrays that each have another dtype."""
     runtime = require("ai_edge_litert.interpreter", "The litert format", "export")
     interpreter = runtime.Interpreter(str(path))
     slots = {slot["dtype"]: slot["index"] for slot in interpreter.get_input_details()}

@@ -1,5 +1,7 @@
 """The generator of a self-attention GAN."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
@@ -8,23 +10,23 @@ from keras_sagan.models import blocks
 
 
 def build_generator(
-    image_size=128,
-    base_filters=64,
-    latent_dim=128,
-    num_classes=None,
-    attention_resolutions=(32,),
-    channels=3,
-    use_spectral_norm=True,
-    spectral_norm=None,
-    attention=None,
-    batch_norm=None,
-    name="generator",
-):
+    image_size: int = 128,
+    base_filters: int = 64,
+    latent_dim: int = 128,
+    num_classes: int | None = None,
+    attention_resolutions: Sequence[int] = (32,),
+    channels: int = 3,
+    use_spectral_norm: bool = True,
+    spectral_norm: dict | None = None,
+    attention: dict | None = None,
+    batch_norm: dict | None = None,
+    name: str = "generator",
+) -> keras.Model:
     """Builds the residual generator of SAGAN as a functional Keras model.
 
-    A dense layer makes a 4 x 4 map of the latents, residual blocks double it up to the image
-    size, and a `SelfAttention2D` follows wherever the map has one of `attention_resolutions`. At
-    128 pixels with the defaults it is the generator of the authors' code, to the parameter.
+    A dense layer turns the latents into a 4 x 4 map, residual blocks double it up to the image
+    size, and a `SelfAttention2D` follows each map that has one of `attention_resolutions`. With
+    the defaults it is the generator of the authors' code, to the parameter.
 
     Args:
         image_size: A power of two from 8 to 1024, in pixels. Defaults to `128`.
@@ -32,10 +34,10 @@ def build_generator(
             Defaults to `64`.
         latent_dim: Positive integer. Defaults to `128`.
         num_classes: Positive integer, or `None` for an unconditional generator.
-        attention_resolutions: Map sizes in pixels after which attention is put; `()` for none.
+        attention_resolutions: Sizes in pixels of the maps that get attention; `()` for none.
             Defaults to `(32,)`.
-        channels: Positive integer, 3 for RGB and 1 for grey. Defaults to `3`.
-        use_spectral_norm: Boolean, whether kernels are spectrally normalised.
+        channels: Positive integer, 3 for RGB and 1 for gray. Defaults to `3`.
+        use_spectral_norm: Boolean, whether kernels are spectrally normalized. Defaults to `True`.
         spectral_norm: Dictionary of arguments of `SNConv2D`, such as `{"epsilon": 1e-8}`.
         attention: Dictionary of arguments of `SelfAttention2D`, such as `{"pool_size": 1}`.
         batch_norm: Dictionary of arguments of `ConditionalBatchNorm`, such as
@@ -44,12 +46,11 @@ def build_generator(
 
     Returns:
         A `keras.Model` from latents `(batch, latent_dim)`, or from `[latents, labels]` with
-        labels `(batch,)` where there are classes, to images `(batch, size, size, channels)` in
-        [-1, 1], float32 under every mixed policy.
+        labels `(batch,)`, to images `(batch, size, size, channels)` in [-1, 1], float32 under
+        every mixed policy.
 
     Raises:
-        ValueError: For an image size that isn't offered, a resolution the network doesn't have,
-            or a number that isn't a positive integer.
+        ValueError: For an argument out of range, or a resolution that the network doesn't have.
 
     Example:
 
@@ -59,13 +60,12 @@ def build_generator(
 
     Reference:
         [Zhang et al., 2019](https://arxiv.org/abs/1805.08318); widths of the other sizes from
-        SNGAN (32) and BigGAN (64, 256, 512); 8, 16 and 1024 go on with their pattern.
+        SNGAN (32) and BigGAN (64, 256, 512), continued for 8, 16 and 1024.
     """
     image_size = blocks.check_image_size(image_size)
     base_filters = check_integer("base_filters", base_filters)
     latent_dim = check_integer("latent_dim", latent_dim)
-    if num_classes is not None:
-        num_classes = check_integer("num_classes", num_classes)
+    num_classes = check_integer("num_classes", num_classes, optional=True)
     channels = check_integer("channels", channels)
     attention = check_dict("attention", attention)
     widths = [base_filters * width for width in blocks.GENERATOR_WIDTHS[image_size]]

@@ -4,6 +4,7 @@ import copy
 
 from keras_sagan.checks import check_choice
 
+TTUR = {"g_learning_rate": 1e-4, "d_learning_rate": 4e-4, "beta_1": 0.0, "beta_2": 0.999}
 # Each preset has the settings that all its recipes share; a recipe holds what it changes, and
 # the first one is the default. `batch_size` is the recommended global batch.
 # Sources: the SAGAN authors' code (official), the paper's text (paper), TF-GAN's example (tfgan),
@@ -18,10 +19,7 @@ PRESETS = {
             "latent_dim": 128,
             "num_classes": 1000,
             "attention_resolutions": (32,),
-            "g_learning_rate": 1e-4,
-            "d_learning_rate": 4e-4,
-            "beta_1": 0.0,
-            "beta_2": 0.999,
+            **TTUR,
         },
         "recipes": {
             "official": {},
@@ -52,10 +50,7 @@ PRESETS = {
             "latent_dim": 128,
             "num_classes": 10,
             "attention_resolutions": (16,),
-            "g_learning_rate": 1e-4,
-            "d_learning_rate": 4e-4,
-            "beta_1": 0.0,
-            "beta_2": 0.999,
+            **TTUR,
         },
         "recipes": {"official": {}},
     },
@@ -90,17 +85,14 @@ PRESETS = {
             "attention_resolutions": (32,),
             "batch_norm": {"momentum": 0.99},
             "ema_momentum": 0.999,
-            "g_learning_rate": 1e-4,
-            "d_learning_rate": 4e-4,
-            "beta_1": 0.0,
-            "beta_2": 0.999,
+            **TTUR,
         },
         "recipes": {"official": {}},
     },
 }
 
 
-def preset_settings(name, recipe=None):
+def preset_settings(name: str, recipe: str | None = None) -> dict:
     """Returns the settings of a preset with one of its recipes.
 
     Args:
@@ -109,7 +101,7 @@ def preset_settings(name, recipe=None):
 
     Returns:
         A new dictionary of arguments of `build_generator`, `build_discriminator` and `SAGAN`, and
-        of the optimisers' `g_learning_rate`, `d_learning_rate`, `beta_1` and `beta_2`.
+        of the optimizers' `g_learning_rate`, `d_learning_rate`, `beta_1` and `beta_2`.
 
     Raises:
         ValueError: For an unknown name or recipe.

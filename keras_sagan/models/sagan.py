@@ -6,9 +6,13 @@ import random
 import signal
 import threading
 import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
 
 import keras
-from keras import ops
+import numpy as np
+from keras import KerasTensor, ops
 
 from keras_sagan import losses
 from keras_sagan.checks import (
@@ -20,6 +24,7 @@ from keras_sagan.checks import (
     check_float,
     check_function,
     check_integer,
+    check_labels,
     check_shape,
     known_values,
 )
@@ -28,16 +33,15 @@ from keras_sagan.models import batches
 from keras_sagan.models.connection import connect, copy_network
 from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.generator import build_generator
-from keras_sagan.models.interpolation import InterpolationMixin
-from keras_sagan.models.presets import preset_settings
-from keras_sagan.models.sampling import SamplingMixin
+from keras_sagan.models.presets import TTUR, preset_settings
+from keras_sagan.models.sampling import SamplingMixin, check_latents
+from keras_sagan.ops.latent import sample_labels, sample_latents
 from keras_sagan.ops.programs import outside_programs
 from keras_sagan.ops.resampling import reference_forms
 from keras_sagan.training import backend, check_owner_of_devices, step
 from keras_sagan.training.optimizers import GANOptimizer, follow_steps, follows_steps
 
-TTUR = {"g_learning_rate": 1e-4, "d_learning_rate": 4e-4, "beta_1": 0.0, "beta_2": 0.999}
-SPLIT = "give `validation_data` that they divide in place of `validation_split`"
+SETTINGS = ("latent_dim", "num_classes", "d_steps", "ema_momentum", "ema_start", "seed", "ttur")
 METRICS = (
     *("g_loss", "d_loss", "real_logits", "fake_logits", "real_accuracy", "fake_accuracy"),
     *("real_in_margin", "fake_in_margin"),
@@ -45,15 +49,15 @@ METRICS = (
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
-class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
+class SAGAN(SamplingMixin, keras.Model):
     """Self-attention GAN that trains with `fit`.
 
     Each step updates the discriminator `d_steps` times and then the generator once, with the
-    hinge loss and an optimizer for each (TTUR); `keras_sagan.training.step` is the algorithm. Real
-    and fake images are judged in one pass, or in one pass each where the discriminator uses
-    statistics of the batch. The state of a network (batch statistics, the spectral norms'
-    `vector_u`) moves only in its own update, and only its own gradients are computed. Latents and
-    fake labels are a pure function of the seed and the step.
+    hinge loss and an optimizer for each (TTUR); `keras_sagan.training.step` is the algorithm. The
+    discriminator gets real and fake images in one pass, or in a pass each if it uses statistics of
+    the batch. The state of a network (batch statistics, `vector_u` of the spectral norms) moves in
+    its own update only, which computes its own gradients only. Latents and fake labels are a pure
+    function of the seed and the step.
 
     Args:
         generator: Keras model from latents `(batch, latent_dim)`, or from `[latents, labels]`,
@@ -61,16 +65,16 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         discriminator: Keras model from images, or from `[images, labels]`, to logits.
         latent_dim: Positive integer.
         num_classes: Positive integer, or `None` for networks without labels.
-        d_steps: Positive integer, the discriminator updates per step, each with latents of its
-            own and the real images of the step. Defaults to `1`.
+        d_steps: Positive integer, the discriminator updates per step, each with its own latents
+            and the real images of the step. Defaults to `1`.
         ema_momentum: Float in [0, 1), the share that the averaged generator keeps at a step, or
-            `None` for no averaging. It is less at first, so that the half-life of the average is
+            `None` for no averaging. Early steps keep less, so that the half-life of the average is
             at most a twentieth of the steps taken.
-        ema_start: Integer, the step before which the averaged generator is a copy.
-        seed: Integer, of the latents and fake labels, or `None` to draw one. The initial weights
-            are those of the networks: call `keras.utils.set_random_seed` before they are built.
-        ttur: Dictionary with `g_learning_rate`, `d_learning_rate`, `beta_1` and `beta_2`: what
-            `"auto"` stands for in `compile`. Defaults to 1e-4, 4e-4, 0 and 0.999.
+        ema_start: Integer, the averaged generator is a copy before this step. Defaults to `0`.
+        seed: Integer, the seed of latents and fake labels, or `None` to draw one. The initial
+            weights are those of the networks: call `keras.utils.set_random_seed` before building.
+        ttur: Dictionary with `g_learning_rate`, `d_learning_rate`, `beta_1` and `beta_2`, the
+            settings of `"auto"` in `compile`. Defaults to 1e-4, 4e-4, 0 and 0.999.
         **kwargs: Base model arguments, such as `name`.
 
     Call arguments:
@@ -80,9 +84,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         Float images `(batch, height, width, channels)` in [-1, 1].
 
     State:
-        The networks; `ema_generator`, the averaged generator, if there is one; `steps`, the
-        training steps taken. `judges_apart` says, from the first batch on, whether real and fake
-        images are judged in a pass each.
+        The networks; `ema_generator`, the averaged generator or `None`; `steps`, the number of
+        training steps taken; `judges_apart`, whether real and fake images get a pass each.
 
     Raises:
         ValueError: For networks that don't fit each other, an argument out of range, or a
@@ -100,36 +103,29 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
 
     def __init__(
         self,
-        generator,
-        discriminator,
-        latent_dim,
-        num_classes=None,
-        d_steps=1,
-        ema_momentum=None,
-        ema_start=0,
-        seed=None,
-        ttur=None,
+        generator: keras.Model,
+        discriminator: keras.Model,
+        latent_dim: int,
+        num_classes: int | None = None,
+        d_steps: int = 1,
+        ema_momentum: float | None = None,
+        ema_start: int = 0,
+        seed: int | None = None,
+        ttur: dict | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         latent_dim = check_integer("latent_dim", latent_dim, maximum=MAX_SIZE)
-        if num_classes is not None:
-            num_classes = check_integer("num_classes", num_classes, maximum=MAX_SIZE)
-        d_steps = check_integer("d_steps", d_steps, maximum=MAX_COUNT)
-        ema_momentum = check_float("ema_momentum", ema_momentum, 0, below=1, optional=True)
+        num_classes = check_integer("num_classes", num_classes, maximum=MAX_SIZE, optional=True)
+        self.latent_dim, self.num_classes = latent_dim, num_classes
+        self.d_steps = check_integer("d_steps", d_steps, maximum=MAX_COUNT)
+        self.ema_momentum = check_float("ema_momentum", ema_momentum, 0, below=1, optional=True)
         expected = "a non-negative integer below 2**31"
-        ema_start = check_integer("ema_start", ema_start, 0, MAX_SIZE, expected=expected)
-        seed = check_integer("seed", seed, 0, 2**31 - 1, optional=True)
-        ttur = _checked_ttur(ttur)
-        self.generator = generator
-        self.discriminator = discriminator
-        self.latent_dim = latent_dim
-        self.num_classes = num_classes
-        self.d_steps = d_steps
-        self.ema_momentum = ema_momentum
-        self.ema_start = ema_start
-        self.seed = random.randint(0, 2**31 - 1) if seed is None else seed
-        self.ttur = {**TTUR, **ttur}
+        self.ema_start = check_integer("ema_start", ema_start, 0, MAX_SIZE, expected=expected)
+        seed = check_integer("seed", seed, 0, MAX_SIZE, optional=True)
+        self.seed = random.randint(0, MAX_SIZE) if seed is None else seed
+        self.ttur = _checked_ttur(ttur)
+        self.generator, self.discriminator = generator, discriminator
         self.image_shape = connect(generator, discriminator, latent_dim, num_classes)
         check_owner_of_devices()
         self._strategy = backend.current_strategy()
@@ -138,13 +134,12 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         backend.check_built_under(self._strategy, generator=generator, discriminator=discriminator)
         self._step_lock = threading.RLock()  # Held while other threads must not read variables.
         self._skipped_steps = self._skipped_batches = 0  # Of an epoch that `fit` resumes.
-        self._average = None
+        self._average = self._averaged_from = None
         if ema_momentum is not None:
             self._average = copy_network(generator)
             connect(self._average, discriminator, latent_dim, num_classes)
             self._average.set_weights(generator.get_weights())
             self._average.trainable = False
-        self._averaged_from = None
         self.steps = self.add_weight(
             name="steps",
             shape=(),
@@ -154,18 +149,16 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             aggregation="only_first_replica",
         )
         self._trackers = {name: keras.metrics.Mean(name=name) for name in METRICS}
+        names = {"fit": "x", "evaluate": "validation_data` or the `x` of `evaluate"}
         self._checks = {
-            name: batches.BatchCheck(argument, num_classes, self.image_shape)
-            for name, argument in (
-                ("fit", "x"),
-                ("evaluate", "validation_data` or the `x` of `evaluate"),
-            )
+            method: batches.BatchCheck(name, num_classes, self.image_shape)
+            for method, name in names.items()
         }
         self._generate_functions = {}
         self.built = True
 
     @classmethod
-    def from_preset(cls, name, recipe=None, **overrides):
+    def from_preset(cls, name: str, recipe: str | None = None, **overrides) -> "SAGAN":
         """Builds the networks and the model of a preset.
 
         Args:
@@ -176,13 +169,13 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 `beta_1` and `beta_2` that `compile()` uses.
 
         Returns:
-            A `SAGAN`, not compiled yet: `compile()` uses the recipe's optimizers.
+            A `SAGAN` to compile: `compile()` uses the recipe's optimizers.
 
         Raises:
             ValueError: For an unknown preset, recipe or setting.
         """
         settings = {**preset_settings(name, recipe), **overrides}
-        # Before there are variables, at which workers that differ would wait for each other.
+        # Check before creating variables: creation is collective, and workers that differ deadlock.
         check_workers_agree(
             backend.current_strategy(),
             preset=name,
@@ -190,32 +183,32 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             overrides=overrides,
             dtype_policy=keras.config.dtype_policy().name,
         )
-
-        def pick(*functions):
-            names = {name for f in functions for name in inspect.signature(f).parameters}
-            names -= {"generator", "discriminator", "self", "args", "kwargs", "name"}
-            return {k: v for k, v in settings.items() if k in names}
-
         constructors = []
-        for each in cls.__mro__:  # A subclass may hand on `*args, **kwargs`.
-            constructors.append(each.__init__)
-            kinds = [x.kind for x in inspect.signature(each.__init__).parameters.values()]
+        for each in cls.__mro__:  # A subclass may pass on `*args, **kwargs`.
+            constructors.append(inspect.signature(each.__init__).parameters)
+            kinds = [parameter.kind for parameter in constructors[-1].values()]
             if each is SAGAN or inspect.Parameter.VAR_KEYWORD not in kinds:
                 break
-        arguments = [pick(build_generator), pick(build_discriminator), pick(*constructors)]
-        ttur = {key: settings[key] for key in TTUR if key in settings}
-        known = set(ttur).union(*arguments)
-        unknown = sorted(set(settings) - known)
-        if unknown:
-            raise ValueError(
-                "`overrides` must be settings of build_generator, build_discriminator, SAGAN or "
-                f"its optimizers. Received: {', '.join(unknown)}"
-            )
-        for_generator, for_discriminator, for_model = arguments
-        if not any("ttur" in inspect.signature(f).parameters for f in constructors):
+        if not any("ttur" in parameters for parameters in constructors):
             raise ValueError(
                 f"`from_preset` needs a constructor of {cls.__name__} that takes `ttur`, or "
                 f"`**kwargs` for `SAGAN`. Received: {cls.__name__}{inspect.signature(cls)}"
+            )
+
+        def pick(*signatures):
+            names = {name for parameters in signatures for name in parameters}
+            names -= {"generator", "discriminator", "self", "args", "kwargs", "name"}
+            return {name: value for name, value in settings.items() if name in names}
+
+        for_generator = pick(inspect.signature(build_generator).parameters)
+        for_discriminator = pick(inspect.signature(build_discriminator).parameters)
+        for_model = pick(*constructors)
+        ttur = {name: settings[name] for name in TTUR if name in settings}
+        unknown = set(settings).difference(for_generator, for_discriminator, for_model, ttur)
+        if unknown:
+            raise ValueError(
+                "`overrides` must be settings of build_generator, build_discriminator, SAGAN or "
+                f"its optimizers. Received: {', '.join(sorted(unknown))}"
             )
         return cls(
             build_generator(**for_generator),
@@ -223,79 +216,86 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             **{"ttur": ttur, **for_model},
         )
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: KerasTensor, training: bool = False) -> KerasTensor:
         return self.generator(inputs, training=training)
 
-    # Training
+    # Compile
 
     def compile(
         self,
-        g_optimizer="auto",
-        d_optimizer=None,
-        loss="hinge",
-        run_eagerly=False,
-        steps_per_execution=1,
-        jit_compile="auto",
-        auto_scale_loss=True,
-        augmentation=None,
-        penalty=None,
-    ):
-        """Configures the model for training; with no argument, as in its recipe.
+        g_optimizer: str | dict | keras.Optimizer = "auto",
+        d_optimizer: str | dict | keras.Optimizer | None = None,
+        loss: str | tuple[Callable, Callable] | losses.AdversarialLoss = "hinge",
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: bool | str = "auto",
+        auto_scale_loss: bool = True,
+        augmentation: Callable | None = None,
+        penalty: Callable | None = None,
+    ) -> None:
+        """Configures the model for training; without arguments, as in its recipe.
 
         Args:
             g_optimizer, d_optimizer: Keras optimizers, their names or configurations, or `"auto"`
-                for `keras.optimizers.Adam` with the model's `ttur`. Without any, both are
-                `"auto"`; a `g_optimizer` needs a `d_optimizer`. A `LearningRateSchedule` of either
-                follows `model.steps`. `model.optimizer` is over both: a callback that sets its
+                for `keras.optimizers.Adam` with the model's `ttur`. Both are `"auto"` by default;
+                a `g_optimizer` needs a `d_optimizer`. A `LearningRateSchedule` of either follows
+                `model.steps`. `model.optimizer` combines the two: a callback that sets its
                 `learning_rate` sets the generator's and scales the discriminator's with it.
             loss: `"hinge"`, `"non_saturating"`, `"wasserstein"`, `"least_squares"`, or a pair of
                 functions `(generator_loss, discriminator_loss)`; see `keras_sagan.losses`. A
                 generator loss of two arguments gets the real and the fake logits.
             run_eagerly, steps_per_execution: As in `keras.Model.compile`; PyTorch takes one step
                 per execution.
-            jit_compile: `True` to have XLA compile the whole step; `False` to compile
-                nothing by XLA, and on JAX only single operations;
-                `"auto"` for Keras's choice: on JAX the whole step, on TensorFlow the whole step on
-                one GPU, and on CPUs the sums of wide 3 x 3 convolutions. PyTorch compiles nothing.
-                Defaults to `"auto"`.
-            auto_scale_loss: Boolean, whether each optimizer gets a loss scale of its own where
-                the networks compute in float16. Defaults to `True`.
-            augmentation: Function `(images, uniform) -> images` that changes what the
-                discriminator sees of real and fake images, or `None`. Images are float32
+            jit_compile: `True` compiles the whole step with XLA; `False` uses no XLA, except for
+                single operations on JAX; `"auto"` leaves the choice to Keras: the whole step on
+                JAX and on TensorFlow with one GPU, the sums of wide 3 x 3 convolutions on CPUs.
+                PyTorch compiles nothing. Defaults to `"auto"`.
+            auto_scale_loss: Boolean, whether each optimizer gets its own loss scale where the
+                networks compute in float16. Defaults to `True`.
+            augmentation: Function `(images, uniform) -> images` that changes the real and fake
+                images that the discriminator sees, or `None`. Images are float32
                 `(batch, height, width, channels)` in [-1, 1]; `uniform(columns)` draws float32
-                numbers in [0, 1) of shape `(batch, columns)` from the seed and the step. Draw by
-                nothing else: Keras's seed generators stand still here. The generator learns
-                through it.
+                numbers in [0, 1) of shape `(batch, columns)` from the seed and the step. Use no
+                other random numbers: Keras's seed generators stand still here. The generator
+                learns through it.
             penalty: Function `(judge, real, fake) -> scalar` to add to the discriminator's loss,
                 or `None`. `judge(images, labels)` gives the logits; `real` and `fake` are pairs of
                 images and labels. `keras_sagan.training.input_gradient` differentiates `judge`.
 
         Raises:
             ValueError: Outside of the scope that the model was built in, for a `g_optimizer`
-                alone, one optimizer under both names, one with `use_ema=True` (give the model an
-                `ema_momentum`), an unknown loss, or what PyTorch or `TPUStrategy` can't do:
-                `jit_compile=True`, several steps per execution, float16.
+                alone, one optimizer for both networks or with `use_ema=True`, an unknown loss, or
+                what PyTorch or `TPUStrategy` can't do: `jit_compile=True`, several steps per
+                execution, float16.
         """
         backend.check_scope(self._strategy, "compile", or_outside=False)
-        run_eagerly = check_boolean("run_eagerly", run_eagerly)
-        steps_per_execution = check_integer("steps_per_execution", steps_per_execution)
-        jit_compile = check_choice("jit_compile", jit_compile, (True, False, "auto"))
-        auto_scale_loss = check_boolean("auto_scale_loss", auto_scale_loss)
-        given = {"steps_per_execution": steps_per_execution, "jit_compile": jit_compile}
+        arguments = {
+            "loss": loss,
+            "run_eagerly": check_boolean("run_eagerly", run_eagerly),
+            "steps_per_execution": check_integer("steps_per_execution", steps_per_execution),
+            "jit_compile": check_choice("jit_compile", jit_compile, (True, False, "auto")),
+            "auto_scale_loss": check_boolean("auto_scale_loss", auto_scale_loss),
+            "augmentation": check_function("augmentation", augmentation, optional=True),
+            "penalty": check_function("penalty", penalty, optional=True),
+        }
         for name, supported in backend.ONLY.items():
-            supported_here = f"{' or '.join(map(repr, supported))} on {keras.backend.backend()}"
-            check_choice(name, given[name], supported, supported_here)
+            expected = f"{' or '.join(map(repr, supported))} on {keras.backend.backend()}"
+            check_choice(name, arguments[name], supported, expected)
         if d_optimizer is None:
             if not (isinstance(g_optimizer, str) and g_optimizer == "auto"):
                 raise ValueError(
-                    "`d_optimizer` must be given too: the discriminator has an optimizer of its "
-                    'own. `d_optimizer="auto"` is that of the model\'s `ttur`. '
+                    "`d_optimizer` must be given too, as each network has its own optimizer; "
+                    '`d_optimizer="auto"` uses the model\'s `ttur`. '
                     f"Received: g_optimizer={g_optimizer!r} alone"
                 )
             d_optimizer = "auto"
-        augmentation = check_function("augmentation", augmentation, optional=True)
-        penalty = check_function("penalty", penalty, optional=True)
-        _warn_of_unused_methods(self)
+        for name in ("compute_loss", "compute_metrics"):
+            if getattr(type(self), name) is not getattr(keras.Model, name):
+                warnings.warn(
+                    f"`{name}` of {type(self).__name__} is never called by SAGAN, as a GAN has two "
+                    "losses: give `compile` a pair of functions as `loss`, or extend `train_step`.",
+                    stacklevel=2,
+                )
         inner = [getattr(x, "inner_optimizer", x) for x in (g_optimizer, d_optimizer)]
         if inner[0] is inner[1] and not isinstance(g_optimizer, (str, dict)):
             raise ValueError(
@@ -303,7 +303,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 f"moments of both networks. Received: {g_optimizer} for both"
             )
         is_float16 = any(map(_computes_in_float16, (self.generator, self.discriminator)))
-        backend.check_compile(self._strategy, jit_compile, is_float16)
+        backend.check_compile(self._strategy, arguments["jit_compile"], is_float16)
         self.loss_functions = losses.get(loss)
         self.uses_real_logits = self.loss_functions.uses_real_logits
         self.augmentation, self.penalty = augmentation, penalty
@@ -313,28 +313,17 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         self._follow_steps()
         super().compile(
             optimizer=GANOptimizer(self.g_optimizer, self.d_optimizer),
-            run_eagerly=run_eagerly,
-            steps_per_execution=steps_per_execution,
-            jit_compile=jit_compile,
+            run_eagerly=arguments["run_eagerly"],
+            steps_per_execution=arguments["steps_per_execution"],
+            jit_compile=arguments["jit_compile"],
             auto_scale_loss=False,
         )
-        self._compile_arguments = {
-            "loss": loss,
-            "run_eagerly": run_eagerly,
-            "steps_per_execution": steps_per_execution,
-            "jit_compile": jit_compile,
-            "auto_scale_loss": auto_scale_loss,
-            "augmentation": augmentation,
-            "penalty": penalty,
-        }
+        self._compile_arguments = arguments
 
     def _optimizer(self, side, optimizer, network, auto_scale_loss):
         if isinstance(optimizer, str) and optimizer == "auto":
-            optimizer = keras.optimizers.Adam(
-                self.ttur[f"{side}_learning_rate"],
-                beta_1=self.ttur["beta_1"],
-                beta_2=self.ttur["beta_2"],
-            )
+            betas = {name: self.ttur[name] for name in ("beta_1", "beta_2")}
+            optimizer = keras.optimizers.Adam(self.ttur[f"{side}_learning_rate"], **betas)
         optimizer = keras.optimizers.get(optimizer)
         if optimizer is None:
             raise ValueError(
@@ -347,28 +336,24 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 "one network into the other. Give SAGAN an `ema_momentum`. "
                 f"Received: {side}_optimizer={optimizer.name} with use_ema=True"
             )
-        is_scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         backend.check_built_under(self._strategy, **{f"{side}_optimizer": optimizer})
+        is_scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         if auto_scale_loss and not is_scaled and _computes_in_float16(network):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         optimizer.build(network.trainable_variables)
         return optimizer
 
     def _follow_steps(self, only_new=False):
-        """Has schedules of the optimizers evaluated at `steps`, also those set after `compile`."""
+        """Evaluates schedules of the optimizers at `steps`, also those set after `compile`."""
         for side, updates in (("g", 1), ("d", self.d_steps)):
             optimizer = getattr(self, f"{side}_optimizer")
             is_constant = isinstance(getattr(optimizer, "learning_rate", None), keras.Variable)
             if not is_constant and not (only_new and follows_steps(optimizer)):
                 follow_steps(f"{side}_optimizer", optimizer, self.steps, updates)
 
-    @property
-    def metrics(self):
-        own = list(self._trackers.values())
-        known = {id(metric) for metric in own}
-        return own + [x for x in self._metrics if id(x) not in known]  # Those of a subclass.
+    # Steps
 
-    def train_step(self, data):
+    def train_step(self, data: tuple) -> dict:
         images, labels = self._unpack(data)
         found, g_loss = step.train_step(self, images, labels)
         for d_loss, real_logits, fake_logits in found:
@@ -376,7 +361,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         self._trackers["g_loss"].update_state(g_loss, sample_weight=ops.shape(images)[0])
         return self.get_metrics_result()
 
-    def test_step(self, data):
+    def test_step(self, data: tuple) -> dict:
         images, labels = self._unpack(data)
         # Each replica has seen its share of the images.
         seen = ops.cast(self._trackers["d_loss"].count, "int32")
@@ -391,13 +376,30 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         labels = None if labels is None else ops.convert_to_tensor(labels)
         return batches.to_model_space(images), labels
 
-    @reference_forms()  # Nothing is worth compiling here.
-    def _see_first_batch(self, batch):
-        """Warns, once for each `compile`, of networks that end in the wrong activation.
+    def _record(self, values, real_logits, fake_logits):
+        threshold = self.loss_functions.threshold
+        values = {
+            **values,
+            "real_logits": ops.mean(real_logits),
+            "fake_logits": ops.mean(fake_logits),
+            "real_accuracy": ops.mean(ops.cast(real_logits > threshold, "float32")),
+            "fake_accuracy": ops.mean(ops.cast(fake_logits <= threshold, "float32")),
+            # The discriminator still learns from these under the hinge loss.
+            "real_in_margin": ops.mean(ops.cast(real_logits < 1.0, "float32")),
+            "fake_in_margin": ops.mean(ops.cast(fake_logits > -1.0, "float32")),
+        }
+        for name, value in values.items():
+            self._trackers[name].update_state(value, sample_weight=ops.shape(real_logits)[0])
 
-        Args:
-            batch: Tuple of images and, for a model with classes, labels.
-        """
+    @property
+    def metrics(self) -> list[keras.Metric]:
+        own = list(self._trackers.values())
+        known = {id(metric) for metric in own}
+        return own + [x for x in self._metrics if id(x) not in known]  # Those of a subclass.
+
+    @reference_forms()  # A few images aren't worth compiling for.
+    def _see_first_batch(self, batch):
+        """Warns, once for each `compile`, of networks that end in the wrong activation."""
         images, labels = batches.unpack(batch, self.num_classes)
         if self._judges_apart is None and len(images):
             images = ops.convert_to_numpy(batches.to_model_space(images[: batches.FEW]))
@@ -406,8 +408,8 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             self._find_out_whether_apart(images.shape[1:])
 
     @property
-    def judges_apart(self):
-        """Whether the discriminator uses statistics of its batch, and gets real and fake apart."""
+    def judges_apart(self) -> bool:
+        """Whether the discriminator uses batch statistics, so that it gets real and fake apart."""
         if self._judges_apart is None:
             with outside_programs(), reference_forms():
                 self._find_out_whether_apart(self.image_shape)
@@ -420,27 +422,12 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             apart = chief_decides(self._strategy, apart)
         self._judges_apart = apart
 
-    def _record(self, values, real_logits, fake_logits):
-        threshold = self.loss_functions.threshold
-        values = {
-            **values,
-            "real_logits": ops.mean(real_logits),
-            "fake_logits": ops.mean(fake_logits),
-            "real_accuracy": ops.mean(ops.cast(real_logits > threshold, "float32")),
-            "fake_accuracy": ops.mean(ops.cast(fake_logits <= threshold, "float32")),
-            # From which the discriminator still learns under the hinge loss.
-            "real_in_margin": ops.mean(ops.cast(real_logits < 1.0, "float32")),
-            "fake_in_margin": ops.mean(ops.cast(fake_logits > -1.0, "float32")),
-        }
-        for name, value in values.items():
-            self._trackers[name].update_state(value, sample_weight=ops.shape(real_logits)[0])
-
     @property
-    def ema_generator(self):
+    def ema_generator(self) -> keras.Model | None:
         """The averaged generator, or `None`. While `steps` is 0 it follows the generator."""
         steps = known_values(self.steps) if self._average is not None else None
         if steps is not None and steps == 0:
-            # Only where the generator changed: standing statistics are the average's alone.
+            # Copy after changes of the generator only: the average may have its own statistics.
             values = map(ops.convert_to_numpy, self.generator.variables)
             weights = hash(tuple(value.tobytes() for value in values))
             if weights != self._averaged_from:
@@ -448,14 +435,11 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 self._averaged_from = weights
         return self._average
 
-    def restart_average(self):
+    def restart_average(self) -> None:
         """Makes the averaged generator a copy of the generator, from which averaging continues.
 
-        Call it after putting other weights into `generator` of a model that has trained. While
-        `steps` is 0 that isn't needed.
-
-        Raises:
-            ValueError: For a model without averaging.
+        Call it after putting other weights into the `generator` of a model that has trained; while
+        `steps` is 0 that isn't needed. A model without averaging raises a ValueError.
         """
         if self._average is None:
             raise ValueError(
@@ -465,9 +449,11 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
         for mean, variable in zip(self._average.variables, self.generator.variables):
             mean.assign(ops.copy(variable))  # On the device: one of several processes may do it.
 
-    # Keras's entry points
+    # Fit and evaluate
 
-    def fit(self, x=None, y=None, *args, class_weight=None, sample_weight=None, **kwargs):
+    def fit(
+        self, x=None, y=None, *args, class_weight=None, sample_weight=None, **kwargs
+    ) -> keras.callbacks.History:
         """Trains the model; arguments and callbacks are those of `keras.Model.fit`.
 
         A callback with a method `start(model, data, steps_per_epoch)`, such as
@@ -481,12 +467,12 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             y: With an array of images, the array of integer labels.
 
         Returns:
-            A `keras.callbacks.History`, with `g_learning_rate` and `d_learning_rate` as they
-            were at the end of each epoch.
+            A `keras.callbacks.History`, with both learning rates at the end of each epoch under
+            `g_learning_rate` and `d_learning_rate`.
 
         Raises:
-            ValueError: For `class_weight` or `sample_weight`, which a GAN has no use for, or for
-                data that don't fit; their range is checked on the first batch.
+            ValueError: For `class_weight` or `sample_weight`, which have no meaning for a GAN, or
+                for data that don't fit; the first batch shows their range.
         """
         _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
         batches.check_given(x, y)
@@ -506,111 +492,105 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
                 given.update({} if epoch is None else {"initial_epoch": epoch})
         for check in self._checks.values():
             check.begin()
-        # A worker has its share of the data alone, and a resumed epoch what is left of it.
-        is_whole = given.get("steps_per_epoch") is None and not backend.is_multi_worker(
-            self._strategy
-        )
-        is_whole = is_whole and x is given.get("x")
-        callbacks = _with_epoch_end(self, given.get("callbacks"), is_whole)
+        # A worker has its share of the data only, and a resumed epoch what is left of it.
+        is_whole = given.get("steps_per_epoch") is None and x is given.get("x")
+        is_whole = is_whole and not self._is_one_of_many
+        callbacks = _with_epoch_end(self, callbacks, is_whole)
         given.update(x=batches.without_none(x), callbacks=callbacks)
         if "validation_data" in given:
             given["validation_data"] = batches.without_none(given["validation_data"])
         history = super().fit(**given)
         if history.epoch and int(self.steps.numpy()) == steps_before:
-            self._checks["fit"].at_end()  # On PyTorch, Keras says nothing of empty data.
+            self._checks["fit"].at_end()  # On PyTorch, Keras accepts empty data.
         return history
 
-    def evaluate(self, *args, **kwargs):
-        """Reports the losses on other data; the same for the same data, at the same weights.
+    def evaluate(self, *args, **kwargs) -> list[float] | dict[str, float]:
+        """Returns the losses on other data, the same for the same data and weights.
 
-        Args:
-            *args, **kwargs: As in `keras.Model.evaluate`; data as in `fit`.
-
-        Returns:
-            The values of `metrics` in order, or a dictionary of them with `return_dict=True`.
-
-        Raises:
-            ValueError: For data that don't fit; their range is checked on the first batch.
+        Arguments and results are those of `keras.Model.evaluate`, data and errors those of `fit`.
         """
         backend.check_scope(self._strategy, "evaluate")
         bound = inspect.signature(super().evaluate).bind(*args, **kwargs)
         given = bound.arguments
         batches.check_given(given.get("x"), given.get("y"))
-        self._check_shares("x", given.get("x"), given.get("batch_size"), given.get("steps"))
-        if not kwargs.get("_use_cached_eval_dataset"):  # Keras's own, in `fit`.
+        self._check_shares("x", given["x"], given.get("batch_size"), given.get("steps"))
+        if not kwargs.get("_use_cached_eval_dataset"):  # Keras passes it in `fit`.
             self._checks["evaluate"].begin()
         given["x"] = batches.without_none(given["x"])
         results = super().evaluate(*bound.args, **bound.kwargs)
         self._checks["evaluate"].at_end()
         return results
 
-    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
+    def train_on_batch(
+        self, x, y=None, sample_weight=None, class_weight=None, return_dict: bool = False
+    ) -> list[float] | dict[str, float]:
         """Trains on one batch, as `keras.Model.train_on_batch` does; data as in `fit`."""
         _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
-        batches.check_given(x, y)
-        backend.check_scope(self._strategy, "train_on_batch")
-        self._checks["fit"].begin(is_new_data=False)
+        self._begin_batch("train_on_batch", "fit", x, y)
         return super().train_on_batch(x, y, return_dict=return_dict)
 
-    def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
-        """Reports the losses on one batch, as `keras.Model.test_on_batch` does."""
+    def test_on_batch(
+        self, x, y=None, sample_weight=None, return_dict: bool = False
+    ) -> list[float] | dict[str, float]:
+        """Returns the losses on one batch, as `keras.Model.test_on_batch` does."""
         _refuse_weights(sample_weight=sample_weight)
-        batches.check_given(x, y)
-        backend.check_scope(self._strategy, "test_on_batch")
-        self._checks["evaluate"].begin(is_new_data=False)
+        self._begin_batch("test_on_batch", "evaluate", x, y)
         return super().test_on_batch(x, y, return_dict=return_dict)
+
+    def _begin_batch(self, method, check, x, y):
+        batches.check_given(x, y)
+        backend.check_scope(self._strategy, method)
+        self._checks[check].begin(is_new_data=False)
 
     def _check_shares_of_arrays(self, x, batch_size=None, validation_split=0.0, **given):
         """Raises before training for arrays in batches that the replicas can't share equally."""
         steps = given.get("steps_per_epoch")
         if steps is not None:
             steps *= given.get("epochs", 1) - given.get("initial_epoch", 0)
-        validation = given.get("validation_data"), given.get("validation_steps")
+        validation_data, validation_steps = map(given.get, ("validation_data", "validation_steps"))
         validation_size = given.get("validation_batch_size") or batch_size
-        if isinstance(validation[0], (tuple, list)):
-            self._check_shares("validation_data", validation[0][0], validation_size, validation[1])
+        if isinstance(validation_data, (tuple, list)):
+            first = validation_data[0]
+            self._check_shares("validation_data", first, validation_size, validation_steps)
         if not validation_split or not hasattr(x, "shape"):
             self._check_shares("x", x, batch_size, steps)
             return
         count = int(x.shape[0] * (1.0 - validation_split))  # As Keras splits it.
-        self._check_shares("x", x[:count], batch_size, steps, SPLIT)
-        self._check_shares("x", x[count:], validation_size, validation[1], SPLIT)
+        advice = "give `validation_data` that they divide instead of `validation_split`"
+        self._check_shares("x", x[:count], batch_size, steps, advice)
+        self._check_shares("x", x[count:], validation_size, validation_steps, advice)
 
     def _check_shares(self, argument, x, batch_size, steps, advice=None):
-        replicas = self._num_devices
         if not hasattr(x, "shape"):
             return
         if self._is_one_of_many:
             backend.check_share(argument)
-        elif replicas > 1:
-            batches.check_shares(argument, x.shape[0], batch_size, replicas, steps, advice)
+        elif self._num_devices > 1:
+            count = x.shape[0]
+            batches.check_shares(argument, count, batch_size, self._num_devices, steps, advice)
 
     def make_train_function(self, force=False):
         self._follow_steps(only_new=True)
-        if self.train_function is None or force:
-            if self._is_one_of_many:
-                names = ("seed", "d_steps", "ema_momentum", "ema_start")
-                check_workers_agree(
-                    self._strategy,
-                    **{name: getattr(self, name) for name in names},
-                    **self.get_compile_config(),
-                    parameters=[self.generator.count_params(), self.discriminator.count_params()],
-                )
-            train_step = self.train_step
-            if self._compile_arguments["jit_compile"] is False:
-                train_step = reference_forms()(train_step)
-            function = backend.make_step_function(
-                self, train_step, self._checks["fit"], is_training=True
+        if self.train_function is not None and not force:
+            return
+        if self._is_one_of_many:
+            names = ("seed", "d_steps", "ema_momentum", "ema_start")
+            check_workers_agree(
+                self._strategy,
+                **{name: getattr(self, name) for name in names},
+                **self.get_compile_config(),
+                parameters=[self.generator.count_params(), self.discriminator.count_params()],
             )
-            self.train_function = interrupted_at_end(self._skipping(function))
+        train_step, check = self.train_step, self._checks["fit"]
+        if self._compile_arguments["jit_compile"] is False:
+            train_step = reference_forms()(train_step)
+        function = backend.make_step_function(self, train_step, check, is_training=True)
 
-    def _skipping(self, function):
-        """Has a train function skip the steps of an interrupted epoch that were done before."""
-
-        def skipping(*arguments):
+        def resuming(*arguments):
+            """Skips the steps that were done in an epoch before it was interrupted."""
             if not self._skipped_steps:
                 return function(*arguments)
-            *state, iterator = arguments  # Keras's state, on JAX.
+            *state, iterator = arguments  # JAX passes a state.
             for _ in range(min(self._skipped_batches, self.steps_per_execution)):
                 next(iterator)
                 self._skipped_batches -= 1
@@ -618,31 +598,128 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             logs = self.get_metrics_result()
             return (logs, *state) if state else logs
 
-        return skipping
+        self.train_function = interrupted_at_end(resuming)
 
     def make_test_function(self, force=False):
         if self.test_function is None or force:
             check = self._checks["evaluate"]
-            self.test_function = interrupted_at_end(
-                backend.make_step_function(self, self.test_step, check, is_training=False)
-            )
+            function = backend.make_step_function(self, self.test_step, check, is_training=False)
+            self.test_function = interrupted_at_end(function)
 
     def _symbolic_build(self, iterator=None, data_batch=None):
-        """Nothing: the networks are built already, and Keras would use up a batch."""
+        """Nothing: the networks are built, and Keras would take a batch."""
 
     _maybe_symbolic_build = _symbolic_build
 
     def _purge_model_variables(self, **kinds):
         """Nothing: on JAX, Keras would leave the variables empty during an epoch."""
 
-    # Saving
+    # Generate
 
-    def export(self, filepath, *args, **kwargs):
-        """Raises: a GAN has two networks, and `export_generator` writes the one that is used.
+    def generate(
+        self,
+        num_images: int,
+        labels: int | np.ndarray | None = None,
+        seed: int | None = None,
+        truncation: float | None = None,
+        batch_size: int = 64,
+        latents: np.ndarray | None = None,
+        use_ema: bool = True,
+    ) -> np.ndarray:
+        """Generates images.
+
+        Args:
+            num_images: Positive integer.
+            labels: Class id for all images, or array of `num_images` of them; `None` draws them
+                evenly. Only for a model with classes.
+            seed: Integer that determines latents and labels for every batch size, or `None` for
+                new ones at each call.
+            truncation: Positive float: latents beyond it are drawn again (the truncation trick:
+                better images, less variety). `None` for none.
+            batch_size: Positive integer, the images computed at a time. Defaults to `64`.
+            latents: Float array `(num_images, latent_dim)` to use instead of drawn ones.
+            use_ema: Boolean, whether to use the averaged generator if there is one. Defaults to
+                `True`.
+
+        Returns:
+            uint8 array of shape `(num_images, height, width, channels)` in [0, 255].
 
         Raises:
-            ValueError: Always, with the call to make.
+            ValueError: For arguments out of range, labels or latents that don't fit, NaN in
+                latents, or a `truncation` together with `latents`.
         """
+        num_images = check_integer("num_images", num_images)
+        expected = "a non-negative integer or None"
+        seed = check_integer("seed", seed, 0, optional=True, expected=expected)
+        truncation = check_float("truncation", truncation, above=0, optional=True)
+        batch_size = check_integer("batch_size", batch_size)
+        use_ema = check_boolean("use_ema", use_ema)
+        rng = np.random.default_rng(seed)
+        if latents is None:
+            latents = sample_latents(num_images, self.latent_dim, rng, truncation)
+        elif truncation is not None:
+            raise ValueError(
+                "`truncation` must be None if `latents` are given, which are used as they are. "
+                f"Received: truncation={truncation}"
+            )
+        inputs = [check_latents("latents", latents, num_images, self.latent_dim)]
+        if self.num_classes is not None and labels is None:
+            labels = sample_labels(num_images, self.num_classes, rng)
+        labels = self._labels(labels, num_images)
+        inputs += [] if labels is None else [labels]
+        generator = self._generator_in_use(use_ema)
+        function = self._generate_function(generator)
+        images = []
+        for start in range(0, num_images, batch_size):
+            parts = [ops.convert_to_tensor(x[start : start + batch_size]) for x in inputs]
+            with self._step_lock:
+                images.append(function(*parts))
+        return np.concatenate([ops.convert_to_numpy(x) for x in images])
+
+    def _labels(self, labels, count, name="labels"):
+        """Class ids as an int32 array of `count`; `None` for a model without classes."""
+        if self.num_classes is None:
+            if labels is not None:
+                raise ValueError(
+                    f"`{name}` must not be given, as the model has num_classes=None. "
+                    f"Received: {name}={labels}"
+                )
+            return None
+        if labels is None:
+            raise ValueError(
+                f"`{name}` must be given, as the model has num_classes={self.num_classes}. "
+                f"Received: {name}=None"
+            )
+        labels = np.asarray(labels)
+        if labels.ndim == 0:
+            labels = np.full(count, labels)
+        check_labels(labels, self.num_classes, argument=name)
+        if len(labels) != count:
+            raise ValueError(
+                f"`{name}` must be one class id or {count} of them. Received: {len(labels)} labels"
+            )
+        return labels.astype("int32")
+
+    def _generator_in_use(self, use_ema):
+        average = self.ema_generator if use_ema else None
+        return self.generator if average is None else average
+
+    def _generate_function(self, generator):
+        is_average = generator is self._average
+        if is_average not in self._generate_functions:
+
+            def function(latents, labels=None):
+                return batches.to_user_space(step.call(generator, latents, labels, training=False))
+
+            self._generate_functions[is_average] = backend.compiled(
+                function, generator, self.latent_dim, self.num_classes
+            )
+        return self._generate_functions[is_average]
+
+    # Saving
+
+    def export(self, filepath: str | Path, *args, **kwargs) -> NoReturn:
+        """Raises a ValueError: use `keras_sagan.models.export_generator`."""
         raise ValueError(
             "`export` must not be called on a SAGAN: "
             "`keras_sagan.models.export_generator(model, directory)` writes its generator as "
@@ -656,13 +733,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             "dtype": serialize(self.dtype_policy),
             "generator": serialize(self.generator),
             "discriminator": serialize(self.discriminator),
-            "latent_dim": self.latent_dim,
-            "num_classes": self.num_classes,
-            "d_steps": self.d_steps,
-            "ema_momentum": self.ema_momentum,
-            "ema_start": self.ema_start,
-            "seed": self.seed,
-            "ttur": self.ttur,
+            **{name: getattr(self, name) for name in SETTINGS},
         }
 
     @classmethod
@@ -674,7 +745,7 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
-        # Keras leaves the seeds of Dropout and its kin out of its files.
+        # Keras's files lack the seeds of layers such as Dropout.
         for i, state in enumerate(self._seed_states()):
             store[f"seed_{i}"] = state
 
@@ -705,24 +776,18 @@ class SAGAN(SamplingMixin, InterpolationMixin, keras.Model):
             if config.get(name, supported[-1]) not in supported:
                 warnings.warn(
                     f"The model was saved with {name}={config[name]}, which "
-                    f"{keras.backend.backend()} can't do: it goes on with {supported[-1]!r}.",
+                    f"{keras.backend.backend()} can't do; it continues with {supported[-1]!r}.",
                     stacklevel=2,
                 )
                 config[name] = supported[-1]
         self.compile(**config)
 
 
-def interrupted_at_end(function):
+def interrupted_at_end(function: Callable) -> Callable:
     """Delays Ctrl-C until a call of the function ends; a second one doesn't wait.
 
     A KeyboardInterrupt in the middle of a step leaves variables half updated, and may crash the
     backend. Handlers that the user has set stay in charge.
-
-    Args:
-        function: Any callable.
-
-    Returns:
-        The same as a callable that raises KeyboardInterrupt at its end, if one came meanwhile.
     """
 
     @functools.wraps(function)
@@ -758,21 +823,11 @@ def _checked_ttur(ttur):
                 ttur[name] = check_float(name, value, minimum=0)
     except ValueError as error:
         raise ValueError(f"`ttur` must hold settings of Adam: {error}") from error
-    return ttur
-
-
-def _warn_of_unused_methods(model):
-    for name in ("compute_loss", "compute_metrics"):
-        if getattr(type(model), name) is not getattr(keras.Model, name):
-            warnings.warn(
-                f"`{name}` of {type(model).__name__} is never called by SAGAN, as a GAN has two "
-                "losses: give `compile` a pair of functions as `loss`, or extend `train_step`.",
-                stacklevel=3,
-            )
+    return {**TTUR, **ttur}
 
 
 def _of_any_backend(config):
-    """Names Keras's optimizers as every backend does: PyTorch has classes of its own for them."""
+    """Names Keras's optimizers as on every backend: PyTorch has its own classes of them."""
     if not isinstance(config, dict):
         return config
     config = {key: _of_any_backend(value) for key, value in config.items()}
@@ -791,12 +846,7 @@ def _refuse_weights(**weights):
 
 
 class _EpochEnd(keras.callbacks.Callback):
-    """Adds both learning rates to the logs, and warns once of classes without images.
-
-    Args:
-        check: The `BatchCheck` that saw the data.
-        is_whole: Boolean, whether an epoch is all of the data.
-    """
+    """Adds both learning rates to the logs, and warns once of classes without images."""
 
     def __init__(self, check, is_whole):
         super().__init__()
@@ -806,8 +856,8 @@ class _EpochEnd(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if self.model._skipped_steps:
             raise ValueError(
-                "The data set must give as many batches as before in an epoch. Received: one that "
-                f"ended {self.model._skipped_steps} steps before where the data were"
+                "The data set must give as many batches as before in each epoch. Received: one "
+                f"that ended {self.model._skipped_steps} steps before the checkpoint's position"
             )
         for name in ("g_optimizer", "d_optimizer"):
             # Keras's `MultiOptimizer` has several rates, and none of its own.
@@ -819,17 +869,7 @@ class _EpochEnd(keras.callbacks.Callback):
 
 
 def _with_epoch_end(model, callbacks, is_whole):
-    """Puts an `_EpochEnd` before the callbacks, which then find the rates in the logs.
-
-    Args:
-        model: A compiled `SAGAN`.
-        callbacks: The `callbacks` of `fit`: `None`, a callback, a nest of them, or a
-            `keras.callbacks.CallbackList`, which is changed.
-        is_whole: Boolean, whether an epoch is all of the data.
-
-    Returns:
-        The callbacks for Keras's `fit`.
-    """
+    """Puts an `_EpochEnd` first, so that the callbacks of `fit` find the rates in the logs."""
     own = _EpochEnd(model._checks["fit"], is_whole)
     if not isinstance(callbacks, keras.callbacks.CallbackList):
         return [own, *keras.tree.flatten(callbacks or [])]

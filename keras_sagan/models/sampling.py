@@ -1,5 +1,8 @@
-"""What a trained model is used for: images, and where the attention looks."""
+"""What a trained model is used for after `generate`: images in between, attention, norms."""
 
+import contextlib
+
+import keras
 import numpy as np
 from keras import ops
 
@@ -9,118 +12,113 @@ from keras_sagan.checks import (
     check_float,
     check_images,
     check_integer,
-    check_labels,
     check_values,
 )
+from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
 from keras_sagan.layers.self_attention2d import attention_layers, record_attention_scores
+from keras_sagan.layers.sn_embedding import SNEmbedding
 from keras_sagan.layers.spectral_norm import spectral_norms
 from keras_sagan.models import batches
-from keras_sagan.ops.latent import sample_labels, sample_latents
-from keras_sagan.training import backend
+from keras_sagan.ops.latent import sample_latents, slerp
 from keras_sagan.training.step import call
+
+NETWORKS = ("generator", "discriminator")
 
 
 class SamplingMixin:
-    """The part of `SAGAN` that makes images and attention maps."""
+    """The part of `SAGAN` that needs neither training nor its state."""
 
-    def generate(
+    def interpolate(
         self,
-        num_images,
-        labels=None,
-        seed=None,
-        truncation=None,
-        batch_size=64,
-        latents=None,
-        use_ema=True,
-    ):
-        """Generates images.
+        rows: int = 4,
+        steps: int = 8,
+        labels: int | np.ndarray | None = None,
+        to_labels: int | np.ndarray | None = None,
+        latents: np.ndarray | None = None,
+        to_latents: np.ndarray | None = None,
+        seed: int | None = None,
+        truncation: float | None = None,
+        use_ema: bool = True,
+    ) -> np.ndarray:
+        """Generates images on the way from one latent to another, or from one class to another.
+
+        Latents move along an arc (`keras_sagan.ops.latent.slerp`). Between classes, the rows of
+        conditional batch norms and of plain embeddings are mixed linearly, and the latents stay
+        unless `to_latents` is given. The model is unchanged afterwards.
 
         Args:
-            num_images: Positive integer.
-            labels: Class id for all images, or array of `num_images` of them; `None` draws them
-                evenly. Only for a model with classes.
-            seed: Integer that determines latents and labels, whatever the batch size, or `None`
-                for new ones at each call.
-            truncation: Positive float: latents beyond it are drawn again (the truncation trick:
-                better images, less variety). `None` for none.
-            batch_size: Positive integer, the images computed at a time. Defaults to `64`.
-            latents: Float array `(num_images, latent_dim)` to use in place of drawn ones.
-            use_ema: Boolean, whether to use the averaged generator if there is one. Defaults to
-                `True`.
+            rows: Positive integer, the number of ways. Defaults to `4`.
+            steps: Integer of at least 2, the images of each way with both ends. Defaults to `8`.
+            labels: Class id for all rows, or an array of `rows` of them. Defaults to classes
+                spread over all there are.
+            to_labels: The same, where each row ends. Defaults to `None`: the class stays.
+            latents, to_latents: Float arrays `(rows, latent_dim)`. Drawn by default.
+            seed: Integer that determines what is drawn, or `None` for new draws at each call.
+            truncation: Positive float, as in `generate`.
+            use_ema: Boolean, as in `generate`. Defaults to `True`.
 
         Returns:
-            uint8 array of shape `(num_images, height, width, channels)` in [0, 255].
+            uint8 array of shape `(rows, steps, height, width, channels)` in [0, 255].
 
         Raises:
-            ValueError: For labels or latents that don't fit, NaN in latents, counts that aren't
-                positive integers, a `seed` or `truncation` out of range, or a `truncation` beside
-                `latents`.
+            ValueError: For arguments that don't fit, or a generator whose classes can't be mixed.
+
+        Example:
+
+        >>> from keras_sagan import SAGAN
+        >>> model = SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=4)
+        >>> model.interpolate(rows=2, steps=3, labels=0, to_labels=[1, 2]).shape
+        (2, 3, 32, 32, 1)
         """
-        num_images = check_integer("num_images", num_images)
-        expected = "a non-negative integer or None"
-        seed = check_integer("seed", seed, 0, optional=True, expected=expected)
+        rows = check_integer("rows", rows, 1)
+        steps = check_integer("steps", steps, 2)
+        seed = check_integer("seed", seed, 0, optional=True)
         truncation = check_float("truncation", truncation, above=0, optional=True)
-        batch_size = check_integer("batch_size", batch_size)
         use_ema = check_boolean("use_ema", use_ema)
+        if truncation is not None and latents is not None and to_latents is not None:
+            raise ValueError(
+                "`truncation` must be None if `latents` and `to_latents` are given, which are "
+                f"used as they are. Received: truncation={truncation}"
+            )
+        if labels is None and self.num_classes is not None:
+            labels = np.arange(rows) * self.num_classes // rows
+        is_mixed = to_labels is not None
+        labels = self._labels(labels, rows)
+        to_labels = self._labels(to_labels if is_mixed else labels, rows, "to_labels")
         rng = np.random.default_rng(seed)
-        if latents is None:
-            latents = sample_latents(num_images, self.latent_dim, rng, truncation)
-        elif truncation is not None:
-            raise ValueError(
-                "`truncation` must be None beside `latents`, which are used as they are. "
-                f"Received: truncation={truncation}"
-            )
-        latents = check_latents("latents", latents, num_images, self.latent_dim)
-        labels = self._labels(labels, num_images, rng)
-        use_ema = use_ema and self.ema_generator is not None
-        inputs = [latents] if labels is None else [latents, labels]
-        function = self._generate_function(use_ema)
-        images = []
-        for start in range(0, num_images, batch_size):
-            parts = [ops.convert_to_tensor(x[start : start + batch_size]) for x in inputs]
-            with self._step_lock:
-                images.append(function(*parts))
-        return np.concatenate([ops.convert_to_numpy(x) for x in images])
 
-    def _labels(self, labels, count, rng):
-        if self.num_classes is None:
-            if labels is not None:
-                raise ValueError(
-                    "`labels` must not be given, as the model has num_classes=None. "
-                    f"Received: labels={labels}"
-                )
-            return None
-        if labels is None:
-            return sample_labels(count, self.num_classes, rng)
-        labels = np.asarray(labels)
-        if labels.ndim == 0:
-            labels = np.full(count, labels)
-        check_labels(labels, self.num_classes)
-        if len(labels) != count:
-            raise ValueError(
-                f"`labels` must be one class id or {count} of them. Received: {len(labels)} labels"
-            )
-        return labels.astype("int32")
+        def ends(name, given):
+            if given is None:
+                return sample_latents(rows, self.latent_dim, rng, truncation)
+            return check_latents(name, given, rows, self.latent_dim)
 
-    def _generate_function(self, use_ema):
-        if use_ema not in self._generate_functions:
-            generator = self.ema_generator if use_ema else self.generator
+        latents = ends("latents", latents)
+        if to_latents is None and is_mixed:
+            to_latents = latents
+        to_latents = ends("to_latents", to_latents)
+        fractions = np.linspace(0.0, 1.0, steps)
+        paths = np.stack([slerp(a, b, fractions) for a, b in zip(latents, to_latents)])
+        if not is_mixed:
+            ids = None if labels is None else labels.repeat(steps)
+            flat = paths.reshape(rows * steps, -1)
+            images = self.generate(len(flat), ids, latents=flat, use_ema=use_ema)
+            return images.reshape(rows, steps, *images.shape[1:])
+        network, images = self._generator_in_use(use_ema), []
+        for start, end, path in zip(labels, to_labels, paths):
+            for share, latent in zip(fractions, path):
+                with mixed_class(network, start, end, share):
+                    images.append(self.generate(1, start, latents=latent[None], use_ema=use_ema)[0])
+        return np.stack(images).reshape(rows, steps, *images[0].shape)
 
-            def function(latents, labels=None):
-                return batches.to_user_space(call(generator, latents, labels, training=False))
-
-            self._generate_functions[use_ema] = backend.compiled(
-                function, generator, self.latent_dim, self.num_classes
-            )
-        return self._generate_functions[use_ema]
-
-    def attention_maps(self, inputs, labels=None, use_ema=True):
+    def attention_maps(
+        self, inputs: np.ndarray, labels: np.ndarray | None = None, use_ema: bool = True
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Returns the attention scores of every `SelfAttention2D` of a network.
 
         Args:
-            inputs: Latents `(batch, latent_dim)` to see the generator's, or images
-                `(batch, height, width, channels)`, uint8 or float in [-1, 1], to see the
-                discriminator's.
+            inputs: Latents `(batch, latent_dim)` for the scores of the generator, or images
+                `(batch, height, width, channels)`, uint8 or float in [-1, 1], for those of the
+                discriminator.
             labels: Array of integer class ids `(batch,)`, for a model with classes.
             use_ema: Boolean, whether to use the averaged generator if there is one. Defaults to
                 `True`.
@@ -135,34 +133,22 @@ class SamplingMixin:
         """
         use_ema = check_boolean("use_ema", use_ema)
         inputs = np.asarray(ops.convert_to_numpy(inputs))
+        is_latents = inputs.ndim == 2
         if inputs.ndim not in (2, 4) or not len(inputs):
             raise ValueError(
                 "`inputs` must be latents of rank 2 or images of rank 4, at least one. "
                 f"Received: inputs of shape {inputs.shape}"
             )
-        is_latents = inputs.ndim == 2
-        if is_latents and inputs.shape[1] != self.latent_dim:
-            raise ValueError(
-                f"`inputs` must be latents of shape (batch, {self.latent_dim}), or images. "
-                f"Received: inputs of shape {inputs.shape}"
-            )
-        if not is_latents:
-            check_images(inputs, "inputs")
-            RangeWarning("inputs")(check_values(inputs, self.image_shape, "inputs"))
-        if self.num_classes is not None and labels is None:
-            raise ValueError(
-                f"`labels` must be given, as the model has num_classes={self.num_classes}. "
-                "Received: labels=None"
-            )
-        labels = self._labels(labels, len(inputs), None)
+        labels = self._labels(labels, len(inputs))
         labels = None if labels is None else ops.convert_to_tensor(labels)
         if is_latents:
-            averaged = use_ema and self.ema_generator is not None
-            network = self.ema_generator if averaged else self.generator
+            network = self._generator_in_use(use_ema)
             inputs = check_latents("inputs", inputs, len(inputs), self.latent_dim)
             inputs = ops.convert_to_tensor(inputs)
         else:
             network = self.discriminator
+            check_images(inputs, "inputs")
+            RangeWarning("inputs")(check_values(inputs, self.image_shape, "inputs"))
             inputs = batches.to_model_space(inputs)
         if not attention_layers(network):
             raise ValueError(
@@ -175,44 +161,33 @@ class SamplingMixin:
         scores = {name: ops.convert_to_numpy(value) for name, value in scores.items()}
         return ops.convert_to_numpy(images), scores
 
-    def attention_gammas(self):
+    def attention_gammas(self) -> dict[str, float]:
         """Returns the `gamma` of every attention layer: `{"generator/attention_32": 0.1, …}`."""
-        networks = {"generator": self.generator, "discriminator": self.discriminator}
         return {
             f"{name}/{layer.name}": float(ops.convert_to_numpy(layer.gamma))
-            for name, network in networks.items()
-            for layer in attention_layers(network)
+            for name in NETWORKS
+            for layer in attention_layers(getattr(self, name))
         }
 
-    def spectral_norms(self, normalized_only=True):
+    def spectral_norms(self, normalized_only: bool = True) -> dict[str, float]:
         """Returns the largest singular value of every kernel: `{"generator/start": 2.1, …}`.
 
         Args:
-            normalized_only: Boolean. `False` adds kernels that aren't spectrally normalised.
+            normalized_only: Boolean. `False` adds kernels that aren't spectrally normalized.
                 Defaults to `True`.
 
         Returns:
             Dictionary from a kernel's path to a float; see `keras_sagan.layers.spectral_norms`.
         """
-        networks = {"generator": self.generator, "discriminator": self.discriminator}
         return {
             f"{name}/{path}": value
-            for name, network in networks.items()
-            for path, value in spectral_norms(network, normalized_only).items()
+            for name in NETWORKS
+            for path, value in spectral_norms(getattr(self, name), normalized_only).items()
         }
 
 
 def check_latents(name, latents, count, latent_dim):
-    """Returns latents as a float32 array, or raises unless they are finite and of the right shape.
-
-    Args:
-        name: String, the argument's name.
-        latents: Array-like.
-        count, latent_dim: Integers, the expected shape.
-
-    Raises:
-        ValueError: For another shape, or NaN or infinite values.
-    """
+    """Returns finite latents of shape `(count, latent_dim)` as a float32 array, or raises."""
     try:
         latents = np.asarray(latents, "float32")
     except (TypeError, ValueError) as error:
@@ -229,3 +204,32 @@ def check_latents(name, latents, count, latent_dim):
             f"`{name}` must be finite. Received: {name} with {latents[~np.isfinite(latents)][0]}"
         )
     return latents
+
+
+@contextlib.contextmanager
+def mixed_class(generator, label, other, share):
+    """Moves the rows of class `label` towards those of class `other` by `share`, inside."""
+    tables = []
+    for layer in generator._flatten_layers():
+        if isinstance(layer, ConditionalBatchNorm) and layer.num_classes > 1:
+            tables += [layer.gamma, layer.beta]
+        elif isinstance(layer, SNEmbedding):
+            tables = []  # A mixed row would change the normalization of all rows.
+            break
+        elif isinstance(layer, keras.layers.Embedding):
+            tables.append(layer.embeddings)
+    if not tables:
+        raise ValueError(
+            "`to_labels` needs a generator that keeps its classes in ConditionalBatchNorm or "
+            f"Embedding layers only. Received: {generator.name}, which doesn't"
+        )
+    values = [ops.convert_to_numpy(table) for table in tables]
+    try:
+        for table, value in zip(tables, values):
+            mixed = value.copy()
+            mixed[label] = (1.0 - share) * value[label] + share * value[other]
+            table.assign(mixed)
+        yield
+    finally:
+        for table, value in zip(tables, values):
+            table.assign(value)

@@ -1,8 +1,8 @@
-"""Pictures: grids, attention overlays, walks, neighbours, training curves and animations.
+"""Pictures: grids, attention maps, interpolations, neighbors, training curves and animations.
 
-Images are numpy arrays in user space, uint8 in [0, 255]. What takes a `model` touches it only
-through `generate()`, `interpolate()` and `attention_maps()`, so that it works with any model that
-has them. Drawing needs the `plot` extra: `pip install "keras_sagan[plot]"`.
+Images are numpy arrays, uint8 in [0, 255]. Functions with a `model` call only its `generate()`,
+`interpolate()` and `attention_maps()`, so any model with these methods works. Drawing needs the
+`plot` extra: `pip install "keras_sagan[plot]"`.
 """
 
 from keras_sagan.visualization.animation import save_gif

@@ -1,4 +1,7 @@
-"""Moving pictures."""
+"""Animations."""
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -7,21 +10,26 @@ from keras_sagan.visualization.grid import check_images
 from keras_sagan.visualization.optional import parent_made
 
 
-def save_gif(path, frames, seconds=0.1, last_seconds=1.5):
-    """Writes frames as an animated GIF that repeats for ever.
+def save_gif(
+    path: str | Path,
+    frames: np.ndarray | Sequence[np.ndarray],
+    seconds: float = 0.1,
+    last_seconds: float = 1.5,
+) -> None:
+    """Writes frames as an animated GIF that repeats forever.
 
-    Grey frames keep every pixel as it is; colour ones are reduced to 256 colours, one palette for
-    each frame.
+    The file begins with the last frame, which still previews show. Gray frames keep their pixels;
+    each color frame is reduced to its own palette of 256 colors.
 
     Args:
-        path: String or path. Where to write; the folder is made if it isn't there.
+        path: String or path of the file. Its folder is created.
         frames: uint8 array in [0, 255] of shape `(frames, height, width)` or
             `(frames, height, width, channels)` with 1 or 3 channels, or a list of such images.
-        seconds: Float. How long a frame stands. Defaults to `0.1`.
-        last_seconds: Float. How long the last one stands. Defaults to `1.5`.
+        seconds: Float. The duration of each frame but the last. Defaults to `0.1`.
+        last_seconds: Float. The duration of the last frame. Defaults to `1.5`.
 
     Raises:
-        ValueError: If the frames have another dtype or shape, or a time isn't positive.
+        ValueError: If the frames have another dtype or shape, or a duration isn't positive.
         ImportError: If pillow isn't installed.
 
     Example:
@@ -39,15 +47,14 @@ def save_gif(path, frames, seconds=0.1, last_seconds=1.5):
     if len(shapes) > 1:
         raise ValueError(f"`frames` must all have one shape. Received: shapes {sorted(shapes)}")
     frames = check_images(np.asarray(frames))
-    image_module = require("PIL.Image")
-    pictures = [image_module.fromarray(x[..., 0] if x.shape[-1] == 1 else x) for x in frames]
-    durations = [round(1000 * seconds)] * (len(pictures) - 1) + [round(1000 * last_seconds)]
-    pictures[0].save(
+    new = require("PIL.Image").fromarray
+    *others, last = [new(x[..., 0] if x.shape[-1] == 1 else x) for x in frames]
+    last.save(
         parent_made(path),
         format="GIF",
         save_all=True,
-        append_images=pictures[1:],
-        duration=durations,
+        append_images=others,
+        duration=[round(1000 * last_seconds)] + [round(1000 * seconds)] * len(others),
         loop=0,
         optimize=False,
     )

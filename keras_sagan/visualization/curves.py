@@ -1,45 +1,67 @@
 """Training curves as small multiples."""
 
 import math
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
 
 from keras_sagan.checks import check_path, check_string, require
 from keras_sagan.visualization.optional import new_figure, parent_made
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 # Blue, vermilion, bluish green, orange, reddish purple, sky blue: Okabe and Ito, 2008.
 LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
-GREY = "#555555"
-MOST_NAMED = 6  # Curves of a panel that get a name each.
+GRAY = "#555555"
+MOST_NAMED = 6  # A panel with more curves counts them in its legend.
 RATES = ("g_learning_rate", "d_learning_rate")
-LEGEND_LINE = 7.5  # points from one line of a legend to the next
+LEGEND_LINE = 7.5  # Points from one line of a legend to the next.
 DPI = 200
+# The panels in reading order, and which names belong to each.
+PANELS = {
+    "Loss": lambda name: "loss" in name,
+    "Logits": lambda name: name.endswith("logits") and "/" not in name,
+    "Discriminator accuracy": lambda name: "accuracy" in name,
+    "Inside the hinge margin": lambda name: "in_margin" in name,
+    "Attention γ": lambda name: "gamma" in name,
+    "Attention entropy": lambda name: "entropy" in name,
+    "Largest singular value σ": lambda name: name.startswith("sigma"),
+    "FID": lambda name: name.startswith("fid"),
+    "Learning rate": lambda name: name.endswith("learning_rate"),
+}
+SHARES = ("Discriminator accuracy", "Inside the hinge margin", "Attention entropy")
 
 
-def plot_curves(history, path=None, title=None):
-    """Draws how a training went: losses, logits, accuracy, γ and Fréchet distances by epoch.
+def plot_curves(
+    history: keras.callbacks.History | dict,
+    path: str | Path | None = None,
+    title: str | None = None,
+) -> "Figure":
+    """Draws losses, logits, accuracy, γ, FIDs and other logged values by epoch.
 
-    Each kind of figure has its own panel and its own scale. Validation figures (`val_…`) are
-    dashed, in the color of what they validate. The learning rates that `fit` logs are drawn if
-    they change. Values that aren't finite leave a gap. Legends stand above the curves and give the
-    last value of each; more than 6 curves in a panel are thin, in one color for each network, and
-    the legend counts them.
+    Each kind of value has its own panel and scale. Validation values (`val_…`) are dashed, in the
+    color of the training values. The learning rates that `fit` logs are drawn only if they change.
+    Values that aren't finite leave a gap. Legends are above the curves and give the last value of
+    each. A panel of more than 6 curves has thin lines in one color for each network, and its
+    legend counts them.
 
     Args:
-        history: What `fit` returned, its `history` dictionary, or any dictionary from names to
+        history: The result of `fit`, its `history` dictionary, or any dictionary from names to
             values. Values are a list with one number for each epoch, or a list of pairs
-            (epochs done, value) for what isn't measured each epoch, such as
-            `FIDEvaluator.history`. A key `"epoch"`, counted from 0 as Keras counts, says which
-            epochs the lists belong to.
-        path: String or path. Where to write the figure, as PNG, PDF or SVG. Defaults to `None`:
-            not written.
-        title: String. Written above the figure. Defaults to `None`.
+            (epochs done, value) for what isn't measured in each epoch, such as
+            `FIDEvaluator.history`. The optional key `"epoch"` holds the epochs of the lists,
+            counted from 0 as in Keras.
+        path: String or path of the PNG, PDF or SVG to write. Defaults to `None`: no file.
+        title: String. The title of the figure. Defaults to `None`.
 
     Returns:
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: If there is nothing to draw, or a list has another length than the epochs.
+        ValueError: If there is nothing to draw, or the length of a list isn't the number of epochs.
         ImportError: If matplotlib isn't installed.
 
     Example:
@@ -76,53 +98,32 @@ def plot_curves(history, path=None, title=None):
 
 
 def read_series(history):
-    """Brings every form of history to arrays of epochs and values.
-
-    Args:
-        history: As for `plot_curves`.
-
-    Returns:
-        Dictionary from names to pairs of float arrays: epochs done, and values.
-
-    Raises:
-        ValueError: If there is nothing to draw, or a list doesn't fit the epochs.
-    """
+    """Returns a dictionary from names to float arrays `[epochs done, values]`."""
     table = getattr(history, "history", history)
     if not isinstance(table, dict):
         raise ValueError(
-            "`history` must be what `fit` returned, or a dictionary of lists. "
+            "`history` must be the result of `fit`, or a dictionary of lists. "
             f"Received: history of type {type(history).__name__}"
         )
     table = {name: list(values) for name, values in table.items() if len(values)}
     epochs = table.pop("epoch", None) or list(getattr(history, "epoch", None) or [])
-    plain = {name: values for name, values in table.items() if np.ndim(values[0]) == 0}
     if not table:
         raise ValueError("`history` must hold at least one value. Received: an empty history.")
-    count = len(epochs) or max((len(values) for values in plain.values()), default=0)
-    numbers = np.asarray(epochs or range(count), "float64") + 1  # epochs done, not begun
-
-    series = {}
-    for name, values in table.items():
-        if name in plain and len(values) != count:
+    lengths = {name: len(values) for name, values in table.items() if np.ndim(values[0]) == 0}
+    count = len(epochs) or max(lengths.values(), default=0)
+    numbers = np.asarray(epochs or range(count), "float64") + 1  # `fit` counts epochs from 0.
+    for name, length in lengths.items():
+        if length != count:
             raise ValueError(
                 f"`history[{name!r}]` must have a value for each of the {count} epochs, or be "
-                f"(epoch, value) pairs. Received: history[{name!r}] of length {len(values)}"
+                f"(epoch, value) pairs. Received: history[{name!r}] of length {length}"
             )
-        pairs = np.column_stack([numbers, values]) if name in plain else np.asarray(values)
-        series[name] = pairs.astype("float64").T
-    return series
+        table[name] = np.column_stack([numbers, table[name]])
+    return {name: np.asarray(pairs, "float64").T for name, pairs in table.items()}
 
 
 def without_constant_rates(series):
-    """Leaves out the learning rates that `fit` logs if they never change.
-
-    Args:
-        series: What `read_series` returns.
-
-    Returns:
-        Dictionary of the other series. Beside the two rates it has no `learning_rate` of a
-        callback, which is the generator's.
-    """
+    """Drops learning rates that never change, and the duplicate that Keras's callbacks log."""
     rates = [series[name][1] for name in RATES if name in series]
     is_constant = all((values == values[0]).all() for values in rates)
     unwanted = {"learning_rate", *(RATES if is_constant else ())} if rates else set()
@@ -130,126 +131,87 @@ def without_constant_rates(series):
 
 
 def group_panels(series):
-    """Sorts series into panels by what their names say.
-
-    Args:
-        series: Dictionary from names to anything.
-
-    Returns:
-        Dictionary from panel titles to dictionaries of series, in reading order.
-    """
-    kinds = {
-        "Loss": lambda name: "loss" in name,
-        "Logits": lambda name: name.endswith("logits") and "/" not in name,
-        "Discriminator accuracy": lambda name: "accuracy" in name,
-        "Inside the hinge margin": lambda name: "in_margin" in name,
-        "Attention γ": lambda name: "gamma" in name,
-        "Attention entropy": lambda name: "entropy" in name,
-        "Largest singular value σ": lambda name: name.startswith("sigma"),
-        "FID": lambda name: name.startswith("fid"),
-        "Learning rate": lambda name: name.endswith("learning_rate"),
-    }
-    panels = {kind: {} for kind in kinds}
-    for name, values in sorted(series.items(), key=lambda item: is_second(item[0])):
+    """Returns a dictionary from panel titles to dictionaries of series, in reading order."""
+    panels = {title: {} for title in PANELS}
+    for name in sorted(series, key=is_second):
         base = name.removeprefix("val_")
-        kind = next(
-            (kind for kind, fits in kinds.items() if fits(base)),
-            base.replace("_", " ").capitalize(),
-        )
-        panels.setdefault(kind, {})[name] = values
-    return {kind: members for kind, members in panels.items() if members}
+        other = base.replace("_", " ").capitalize()
+        title = next((title for title, fits in PANELS.items() if fits(base)), other)
+        panels.setdefault(title, {})[name] = series[name]
+    return {title: members for title, members in panels.items() if members}
 
 
 def is_second(name):
-    """Whether a curve comes after its partner: D after G, fake after real, validation last.
+    """Returns a sort key: D after G, fake after real, validation last.
 
-    Logs are sorted by name, and a colour should mean the same in every panel.
+    Logs come sorted by name, and a color should mean the same in every panel.
     """
     base = name.removeprefix("val_")
-    is_partner = base.startswith(("d_", "fake_")) or "discriminator" in base
-    return (name != base, is_partner)
+    return name != base, base.startswith(("d_", "fake_")) or "discriminator" in base
 
 
 def short_name(name):
-    """Names a curve for a legend, without what its panel's title says already."""
-    if name.startswith("fid_"):
-        return f"{name.removeprefix('fid_')} samples"
-    for start in ("gamma/", "attention_entropy/", "sigma/"):
+    """Returns a name for the legend, without what the title of the panel already says."""
+    for start in ("val_", "gamma/", "attention_entropy/", "sigma/"):
         name = name.removeprefix(start)
     for ending in ("_loss", "_logits", "_accuracy", "_in_margin", "_learning_rate"):
         name = name.removesuffix(ending)
-    name = {"g": "G", "d": "D"}.get(name, name)
-    name = {"generator": "G", "discriminator": "D"}.get(name, name)
+    if name.startswith("fid_"):
+        return f"{name.removeprefix('fid_')} samples"
+    name = {"g": "G", "d": "D", "generator": "G", "discriminator": "D"}.get(name, name)
     return name.replace("generator/", "G · ").replace("discriminator/", "D · ").replace("_", " ")
 
 
-def legend_label(name, values):
-    """A curve's name with its last finite value."""
-    finite = values[np.isfinite(values)]
-    kind = "val. " if name.startswith("val_") else ""
-    last = f"  {finite[-1] + 0.0:.3g}".replace("-", "\N{MINUS SIGN}") if finite.size else ""
-    return f"{kind}{short_name(name.removeprefix('val_'))}{last}"
-
-
 def legend_labels(series):
-    """The legend's lines, by the curve that each belongs to."""
-    if len(series) <= MOST_NAMED:
-        return {name: legend_label(name, values) for name, (_, values) in series.items()}
-    groups = {}
-    for name in series:
-        groups.setdefault(group_of(name), []).append(name)
-    return {names[0]: f"{group}  {len(names)} curves" for group, names in groups.items()}
+    """Returns the lines of the legend, by the name of the curve that shows each."""
+    if len(series) > MOST_NAMED:
+        groups = {}
+        for name in series:
+            groups.setdefault(group_of(name), []).append(name)
+        return {names[0]: f"{group}  {len(names)} curves" for group, names in groups.items()}
+    labels = {}
+    for name, (_, values) in series.items():
+        finite = values[np.isfinite(values)]
+        last = f"  {finite[-1] + 0.0:.3g}".replace("-", "\N{MINUS SIGN}") if finite.size else ""
+        labels[name] = "val. " * name.startswith("val_") + short_name(name) + last
+    return labels
 
 
 def group_of(name):
-    """The network that a curve is of, for panels with too many curves to name."""
-    return short_name(name.removeprefix("val_")).partition(" · ")[0]
+    """Returns the network of a curve, for panels with too many curves to name."""
+    return short_name(name).partition(" · ")[0]
 
 
 def legend_shape(series):
-    """Rows and columns of a panel's legend: two columns where the labels are short."""
+    """Returns the rows and columns of a legend: two columns where all labels are short."""
     labels = legend_labels(series)
     columns = min(2 if max(map(len, labels.values())) <= 16 else 1, len(labels))
     return math.ceil(len(labels) / columns), columns
 
 
 def draw_panel(axes, title, series, legend_height):
-    """Draws one panel, with its legend between title and axes, where it can't hide a curve.
-
-    Args:
-        axes: Where to draw.
-        title: String.
-        series: Dictionary from names to pairs of arrays, epochs and values.
-        legend_height: Float. Points kept free above the axes for the legend.
-    """
+    """Draws one panel, with its legend of so many points between title and axes."""
     colors, labels = {}, legend_labels(series)
     has_many = len(series) > MOST_NAMED
     for name, (epochs, values) in series.items():
         base = name.removeprefix("val_")
         key = group_of(name) if has_many else base
-        color = colors.setdefault(key, LINE_COLORS[len(colors) % len(LINE_COLORS)])
         values = np.where(np.isfinite(values), values, np.nan)
         is_short = np.isfinite(values).sum() <= 12
         axes.plot(
             epochs,
             values,
-            color=color,
+            color=colors.setdefault(key, LINE_COLORS[len(colors) % len(LINE_COLORS)]),
             linestyle="-" if name == base else "--",
             linewidth=0.6 if has_many else 1.2,
             marker="o" if is_short and not has_many else None,
             markersize=2.4,
             label=labels.get(name, "_"),
         )
-    axes.set_title(
-        title,
-        fontsize=7.5,
-        fontweight="bold",
-        loc="left",
-        pad=legend_height + 6,
-        parse_math=False,
-    )
-    axes.set_xlabel("epoch", fontsize=6.5, color=GREY, labelpad=2)
-    style_axes(axes, title, series)
+    style = {"fontsize": 7.5, "fontweight": "bold", "parse_math": False}
+    axes.set_title(title, loc="left", pad=legend_height + 6, **style)
+    axes.set_xlabel("epoch", fontsize=6.5, color=GRAY, labelpad=2)
+    style_axes(axes, title, np.concatenate([values for _, values in series.values()]))
     shift = require("matplotlib.transforms").ScaledTranslation(
         0, (legend_height + 1.5) / 72, axes.figure.dpi_scale_trans
     )
@@ -271,34 +233,25 @@ def draw_panel(axes, title, series, legend_height):
         text.set_parse_math(False)
 
 
-def style_axes(axes, title, series):
-    """Sets scales and ticks so that they are read at column width.
-
-    Args:
-        axes: Where to draw.
-        title: String. The panel's title, which decides its scale.
-        series: Dictionary from names to pairs of arrays.
-    """
-    ticker = require("matplotlib.ticker")
-    values = np.concatenate([values for _, values in series.values()])
-    values = values[np.isfinite(values)]
-    axes.xaxis.set_major_locator(
-        ticker.MaxNLocator(nbins=6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
-    )
-    axes.yaxis.set_major_locator(ticker.MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+def style_axes(axes, title, values):
+    """Sets scales and ticks that are legible at column width."""
+    locator = require("matplotlib.ticker").MaxNLocator
+    axes.xaxis.set_major_locator(locator(nbins=6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(locator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
     axes.ticklabel_format(axis="y", scilimits=(-3, 5))
-    axes.yaxis.get_offset_text().set(fontsize=5.5, color=GREY)
+    axes.yaxis.get_offset_text().set(fontsize=5.5, color=GRAY)
+    values = values[np.isfinite(values)]
     if not values.size:
         axes.set_yticks([])
         axes.text(0.5, 0.5, "no finite value", transform=axes.transAxes, ha="center", fontsize=6.5)
-    elif title in ("Discriminator accuracy", "Inside the hinge margin", "Attention entropy"):
+    elif title in SHARES:
         axes.set_ylim(-0.03, 1.03)
     elif title == "FID":
         axes.set_ylim(0, max(1.08 * values.max(), 1e-6))
     elif values.min() < 0 < values.max() or title == "Attention γ":
         axes.axhline(0, color="#BBBBBB", linewidth=0.6, zorder=0)
-    axes.tick_params(labelsize=6, length=2, width=0.5, color=GREY, labelcolor=GREY, pad=2)
+    axes.tick_params(labelsize=6, length=2, width=0.5, color=GRAY, labelcolor=GRAY, pad=2)
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.5)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set(linewidth=0.5, color=GREY)
+    axes.spines[["left", "bottom"]].set(linewidth=0.5, color=GRAY)

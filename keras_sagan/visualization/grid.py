@@ -1,6 +1,8 @@
-"""Grids of images as plain arrays, pixel for pixel."""
+"""Grids of images as plain arrays, without blending."""
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -8,24 +10,13 @@ from keras_sagan.checks import check_integer, check_list, check_path, require
 from keras_sagan.visualization.fonts import drawable_names, font_for
 from keras_sagan.visualization.optional import parent_made
 
-# The shortest side, in pixels, that an image of a sample grid is enlarged to.
+# `sample_grid` enlarges images to this height.
 LEGIBLE_PIXELS = 64
-LABEL_GREY = (60, 60, 60)
+LABEL_GRAY = (60, 60, 60)
 
 
 def check_images(images):
-    """Returns uint8 images as (batch, height, width, channels), or says what is wrong.
-
-    Args:
-        images: uint8 array in [0, 255] of shape `(batch, height, width)` or
-            `(batch, height, width, channels)` with 1 or 3 channels.
-
-    Returns:
-        uint8 array of shape `(batch, height, width, channels)`.
-
-    Raises:
-        ValueError: If there is no image, or the dtype or shape isn't as above.
-    """
+    """Returns uint8 images, gray or RGB, as `(batch, height, width, channels)`, or raises."""
     images = np.asarray(images)
     if images.dtype != np.uint8:
         raise ValueError(
@@ -42,24 +33,17 @@ def check_images(images):
     return images
 
 
+def as_rgb(image):
+    """Returns an image of 1 or 3 channels as one of 3."""
+    return image if image.shape[-1] == 3 else image.repeat(3, axis=-1)
+
+
 def grid_shape(num_images, rows=None, columns=None):
-    """Chooses how many rows and columns a grid has.
-
-    Args:
-        num_images: Integer. How many images it holds.
-        rows: Integer or `None`.
-        columns: Integer or `None`. With neither, the grid is as square as it can be.
-
-    Returns:
-        A pair of integers, rows and columns.
-
-    Raises:
-        ValueError: If the grid has too few cells.
-    """
+    """Returns the rows and columns of a grid, nearly square where neither is given."""
     rows = check_integer("rows", rows, 1, optional=True)
     columns = check_integer("columns", columns, 1, optional=True)
     if columns is None:
-        columns = math.ceil(num_images / rows) if rows else math.ceil(math.sqrt(num_images))
+        columns = math.ceil(num_images / rows if rows else math.sqrt(num_images))
     if rows is None:
         rows = math.ceil(num_images / columns)
     if rows * columns < num_images:
@@ -70,20 +54,25 @@ def grid_shape(num_images, rows=None, columns=None):
     return rows, columns
 
 
-def image_grid(images, rows=None, columns=None, padding=2, scale=1):
-    """Lays images out in a grid.
+def image_grid(
+    images: np.ndarray,
+    rows: int | None = None,
+    columns: int | None = None,
+    padding: int = 2,
+    scale: int = 1,
+) -> np.ndarray:
+    """Arranges images in a white grid, row by row from left to right.
 
-    The images go row by row, left to right, on white. Enlarging repeats pixels and never blends
-    them, so what is seen is what the generator made.
+    Enlarging repeats pixels and never blends them, so the grid shows what the generator made.
 
     Args:
         images: uint8 array in [0, 255] of shape `(batch, height, width)` or
             `(batch, height, width, channels)` with 1 or 3 channels.
         rows: Integer. Rows of the grid. Defaults to as many as the columns need.
-        columns: Integer. Columns of the grid. Defaults to a grid that is nearly square.
+        columns: Integer. Columns of the grid. Defaults to a nearly square grid.
         padding: Integer. White pixels between the images and around them, not enlarged.
             Defaults to `2`.
-        scale: Integer. How many pixels wide each pixel is drawn. Defaults to `1`.
+        scale: Integer. The width and height of each enlarged pixel. Defaults to `1`.
 
     Returns:
         uint8 array of shape `(grid_height, grid_width, channels)`.
@@ -114,26 +103,34 @@ def image_grid(images, rows=None, columns=None, padding=2, scale=1):
     return grid
 
 
-def sample_grid(images, row_labels=None, rows=None, columns=None, padding=2, scale=None):
-    """Lays samples out in a grid whose rows may be named, enlarged until they can be seen.
+def sample_grid(
+    images: np.ndarray,
+    row_labels: Sequence[str] | None = None,
+    rows: int | None = None,
+    columns: int | None = None,
+    padding: int = 2,
+    scale: int | None = None,
+) -> np.ndarray:
+    """Arranges samples in a grid, enlarged for viewing, with optional names of the rows.
 
-    Text is drawn beside the pixels and never over them. Without `row_labels` this is
-    `image_grid` with a scale chosen for the eye.
+    Names are drawn beside the images and never over them. Without `row_labels` this is
+    `image_grid` with another default of `scale`.
 
     Args:
         images: uint8 array in [0, 255] of shape `(batch, height, width)` or
             `(batch, height, width, channels)` with 1 or 3 channels.
-        row_labels: List of strings, one for each row, written to its left. `row 3` is written for
-            one that no font has the signs for. Defaults to `None`.
-        rows: Integer. Rows of the grid. Defaults to `len(row_labels)` where there are labels, and
-            to as many as the columns need otherwise.
-        columns: Integer. Columns of the grid. Defaults to a grid that is nearly square.
-        padding: Integer. White pixels between the images. Defaults to `2`.
-        scale: Integer. How many pixels wide each pixel is drawn. Defaults to the smallest number
-            that makes an image 64 pixels high.
+        row_labels: List of strings, one for each row, drawn on its left. A name that no font can
+            draw is replaced by `row 3`. Defaults to `None`.
+        rows: Integer. Rows of the grid. Defaults to `len(row_labels)`, or without labels to as
+            many as the columns need.
+        columns: Integer. Columns of the grid. Defaults to a nearly square grid.
+        padding: Integer. White pixels between the images and around them. Defaults to `2`.
+        scale: Integer. The width and height of each enlarged pixel. Defaults to the smallest
+            number that makes images at least 64 pixels high.
 
     Returns:
-        uint8 array of shape `(grid_height, grid_width, channels)`; with labels it has 3 channels.
+        uint8 array of shape `(grid_height, grid_width, channels)`, with 3 channels if there are
+        labels.
 
     Raises:
         ValueError: As `image_grid`, or if there isn't one label for each row.
@@ -159,52 +156,35 @@ def sample_grid(images, row_labels=None, rows=None, columns=None, padding=2, sca
         raise ValueError(
             f"`row_labels` must name each of the {rows} rows. Received: row_labels={row_labels!r}"
         )
-    grid = image_grid(images, rows, columns, padding, scale)
-    if grid.shape[-1] == 1:
-        grid = grid.repeat(3, axis=-1)
-    step = images.shape[1] * scale + padding
+    grid = as_rgb(image_grid(images, rows, columns, padding, scale))
     row_labels = drawable_names(row_labels, "row_labels", "row")
-    margin = label_margin(row_labels, step, padding, grid.shape[0])
+    margin = label_margin(row_labels, images.shape[1] * scale + padding, padding, len(grid))
     return np.concatenate([margin, grid], axis=1)
 
 
 def legible_scale(images):
-    """Returns the smallest number that makes images 64 pixels high."""
-    return max(1, math.ceil(LEGIBLE_PIXELS / images.shape[1]))
+    """Returns the smallest scale that makes images at least 64 pixels high."""
+    return math.ceil(LEGIBLE_PIXELS / images.shape[1])
 
 
 def label_margin(row_labels, step, padding, height):
-    """Draws the names of rows, set right against the grid that follows them.
-
-    Args:
-        row_labels: List of strings.
-        step: Integer. Pixels from one row to the next.
-        padding: Integer. Pixels above the first row.
-        height: Integer. Height of the grid in pixels.
-
-    Returns:
-        uint8 array of shape `(height, width, 3)`, as wide as the longest name needs.
-    """
-    image_module, draw_module = require("PIL.Image"), require("PIL.ImageDraw")
+    """Draws the names of rows, `step` pixels apart, aligned with the grid on their right."""
     font = font_for(row_labels, size=min(max(step * 0.24, 11), 28))
     space = round(font.size * 0.6)
     width = math.ceil(max(font.getlength(label) for label in row_labels)) + 2 * space
-    margin = image_module.new("RGB", (width, height), "white")
-    draw = draw_module.Draw(margin)
+    margin = require("PIL.Image").new("RGB", (width, height), "white")
+    draw = require("PIL.ImageDraw").Draw(margin)
     for row, label in enumerate(row_labels):
         middle = padding + row * step + (step - padding) / 2
-        draw.text((width - space, middle), label, fill=LABEL_GREY, font=font, anchor="rm")
+        draw.text((width - space, middle), label, fill=LABEL_GRAY, font=font, anchor="rm")
     return np.asarray(margin)
 
 
-def save_image(path, image):
-    """Writes one image to a file.
-
-    The folder is made if it isn't there. The format follows the file's ending; PNG keeps every
-    pixel as it is.
+def save_image(path: str | Path, image: np.ndarray) -> None:
+    """Writes one image to a file in the format of its extension; PNG is lossless.
 
     Args:
-        path: String or path. Where to write.
+        path: String or path of the file. Its folder is created.
         image: uint8 array in [0, 255] of shape `(height, width)` or `(height, width, channels)`
             with 1 or 3 channels.
 
@@ -228,20 +208,11 @@ def save_image(path, image):
         )
     if image.ndim == 3 and image.shape[-1] == 1:
         image = image[..., 0]
-    picture = require("PIL.Image").fromarray(np.ascontiguousarray(image))
-    picture.save(parent_made(path))
+    require("PIL.Image").fromarray(np.ascontiguousarray(image)).save(parent_made(path))
 
 
 def read_image(path):
-    """Reads one image from a file.
-
-    Args:
-        path: String or path.
-
-    Returns:
-        uint8 array in [0, 255] of shape `(height, width, channels)` with 1 or 3 channels.
-    """
-    with require("PIL.Image").open(check_path("path", path)) as picture:
-        is_grey = picture.mode in ("1", "L", "I", "I;16", "F")
-        pixels = np.asarray(picture.convert("L" if is_grey else "RGB"))
-    return pixels if pixels.ndim == 3 else pixels[..., None]
+    """Reads an image that `save_image` wrote: uint8, `(height, width, 1 or 3)`."""
+    with require("PIL.Image").open(path) as picture:
+        pixels = np.asarray(picture.convert("L" if picture.mode == "L" else "RGB"))
+    return pixels.reshape(*pixels.shape[:2], -1)

@@ -1,6 +1,7 @@
-"""The attention figures of a whole model, at hand or in a file."""
+"""Attention figures of a model."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -9,42 +10,41 @@ import numpy as np
 from keras_sagan.checks import check_integer, check_list, check_path, check_string
 from keras_sagan.visualization.attention import plot_attention
 from keras_sagan.visualization.classes import names_of, spread_classes
-from keras_sagan.visualization.query_points import check_images_count, check_points_count
+from keras_sagan.visualization.query_points import check_images_count
 
 
 def draw_attention(
-    model,
-    directory,
-    images=None,
-    labels=None,
-    num_images=4,
-    num_points=3,
-    query_points=None,
-    class_names=None,
-    seed=0,
-    name="attention",
-):
-    """Draws where the attention of a network looks, one figure for each attention layer.
+    model: keras.Model | str | Path,
+    directory: str | Path,
+    images: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+    num_images: int = 4,
+    num_points: int = 3,
+    query_points: np.ndarray | None = None,
+    class_names: Sequence[str] | None = None,
+    seed: int | None = 0,
+    name: str = "attention",
+) -> dict[str, Path]:
+    """Draws where a network attends, one figure for each attention layer.
 
-    Without `images` it is the generator's, on images from known latents with classes spread over
-    all there are. With `images` it is the discriminator's, on these. A single layer's file is
-    `<name>.png`; several ones' are `<name>_<layer>.png`.
+    Without `images` it draws the generator's attention, with `images` the discriminator's. The
+    file is `<name>.png`, or `<name>_<layer>.png` if the network has several attention layers.
 
     Args:
         model: A `SAGAN`, or the path of a `.keras` file of one.
-        directory: String or path. Where the figures go; it is made if it isn't there.
-        images: Array `(batch, height, width, channels)`, uint8 or float in [-1, 1], to show the
-            discriminator. Defaults to `None`: the generator's attention.
-        labels: Integer array, the class of each image, given or generated. Defaults to classes
-            spread over all for the generator; a discriminator with classes needs them.
-        num_images: Integer. Generated images. At most 50. Defaults to `4`.
-        num_points: Integer. Query points chosen in each image. At most 32. Defaults to `3`.
+        directory: String or path of the folder of the figures. It is created.
+        images: Array of shape `(batch, height, width, channels)`, uint8 or float in [-1, 1], for
+            the discriminator. Defaults to `None`: generated images.
+        labels: Integer array, the class of each given or generated image. A conditional
+            discriminator needs them. Defaults for the generator to classes spread over all.
+        num_images: Integer in [1, 50]. How many images to generate. Defaults to `4`.
+        num_points: Integer in [1, 32]. How many points to choose in each image. Defaults to `3`.
         query_points: Integer array of shape `(points, 2)` or `(batch, points, 2)`, (row, column)
             in image pixels. Defaults to `None`: points of high contrast.
         class_names: List of strings, one for each class of the model. Defaults to `None`: rows
-            carry the class number.
+            are named by class id.
         seed: Integer. Seed of the latents. Defaults to `0`.
-        name: String. What the files' names begin with. Defaults to `"attention"`.
+        name: String. The start of the file names. Defaults to `"attention"`.
 
     Returns:
         Dictionary from layer name to the path of its figure.
@@ -66,7 +66,6 @@ def draw_attention(
     """
     directory = Path(check_path("directory", directory))
     num_images = check_images_count(num_images)
-    num_points = check_points_count(num_points)
     class_names = check_list("class_names", class_names, optional=True)
     seed = check_integer("seed", seed, 0, optional=True)
     name = check_string("name", name)
@@ -98,18 +97,14 @@ def draw_attention(
 
 
 def in_words(name):
-    """Returns what a name says besides: `", epoch 6"` for `attention_epoch_006`."""
+    """Returns the end of a title from a file name: `", epoch 6"` for `attention_epoch_006`."""
     words = name.removeprefix("attention").strip("_").split("_")
     words = " ".join(str(int(word)) if word.isdecimal() else word for word in words)
     return f", {words}" if words else ""
 
 
 def row_names(model, labels, class_names):
-    """Returns the name of each label's class, or `None` for an unconditional model.
-
-    Raises:
-        ValueError: If there are names for a model without classes, or not one for each.
-    """
+    """Returns the class name of each label, or `None` for an unconditional model."""
     if model.num_classes is not None:
         return None if labels is None else names_of(labels, class_names, model.num_classes)
     if class_names is not None:

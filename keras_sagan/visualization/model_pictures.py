@@ -1,6 +1,7 @@
-"""Pictures of what lies between images, and beside them: walks, truncation, nearest neighbours."""
+"""Interpolations, truncation and nearest neighbors."""
 
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -10,7 +11,8 @@ from keras_sagan.checks import check_integer, check_list, check_path, require
 from keras_sagan.visualization.animation import save_gif
 from keras_sagan.visualization.classes import names_of, spread_classes
 from keras_sagan.visualization.grid import (
-    LABEL_GREY,
+    LABEL_GRAY,
+    as_rgb,
     check_images,
     image_grid,
     legible_scale,
@@ -18,33 +20,33 @@ from keras_sagan.visualization.grid import (
     save_image,
 )
 
-HEADER_PIXELS, HEADER_FONT = 26, 12
+HEADER_PIXELS, HEADER_FONT, GAP_PIXELS = 26, 12, 16
 
 
 def draw_interpolation(
-    model,
-    path,
-    rows=4,
-    steps=8,
-    labels=None,
-    to_labels=None,
-    class_names=None,
-    seed=0,
-    truncation=None,
-):
-    """Draws ways from one image to another, through latents or through classes.
+    model: keras.Model,
+    path: str | Path,
+    rows: int = 4,
+    steps: int = 8,
+    labels: int | Sequence[int] | None = None,
+    to_labels: int | Sequence[int] | None = None,
+    class_names: Sequence[str] | None = None,
+    seed: int | None = 0,
+    truncation: float | None = None,
+) -> Path:
+    """Draws interpolations between latents, or between classes.
 
-    A PNG has one row for each way. A GIF shows all ways at once, there and back.
+    A PNG has one row for each interpolation. A GIF shows all of them at once, back and forth.
 
     Args:
         model: A `SAGAN`.
         path: String or path, ending in `.png` or `.gif`.
-        rows: Integer. How many ways. Defaults to `4`.
-        steps: Integer. Images of a way, both ends included. Defaults to `8`.
-        labels, to_labels: Class id, or `rows` of them: where a way starts and ends. Without
-            `to_labels` the class stays and the latents go; with it the latents stay.
+        rows: Integer. How many interpolations. Defaults to `4`.
+        steps: Integer. Images of each, both ends included. Defaults to `8`.
+        labels, to_labels: Class id, or `rows` of them: the first and last class. Without
+            `to_labels` the class stays and the latents change; with it the latents stay.
         class_names: List of strings, one for each class of the model. Defaults to `None`: rows
-            carry class numbers.
+            are named by class id.
         seed: Integer. Seed of the latents. Defaults to `0`.
         truncation: Float. As in `generate()`. Defaults to `None`.
 
@@ -81,34 +83,34 @@ def draw_interpolation(
         ]
         names = [a if a == b else f"{a} to {b}" for a, b in zip(*ends)]
     if path.suffix == ".png":
-        flat = images.reshape(rows * steps, *images.shape[2:])
-        save_image(path, sample_grid(flat, names, rows=rows, columns=steps))
-        return path
-    columns = None if names is None else 1
-    frames = [sample_grid(images[:, i], names, columns=columns) for i in range(steps)]
-    save_gif(path, frames + frames[-2:0:-1], seconds=0.08, last_seconds=0.08)
+        save_image(path, sample_grid(np.concatenate(images), names, rows, steps))
+    else:
+        columns = None if names is None else 1
+        frames = [sample_grid(images[:, i], names, columns=columns) for i in range(steps)]
+        # `save_gif` moves the last frame, which is the start, to the front.
+        save_gif(path, frames[1:] + frames[-2::-1], seconds=0.08, last_seconds=0.08)
     return path
 
 
 def draw_truncation(
-    model,
-    path,
-    truncations=(0.1, 0.5, 1.0, 2.0, None),
-    columns=10,
-    labels=None,
-    seed=0,
-):
-    """Draws samples at several truncations of the latents, a row each.
+    model: keras.Model,
+    path: str | Path,
+    truncations: Sequence[float | None] = (0.1, 0.5, 1.0, 2.0, None),
+    columns: int = 10,
+    labels: int | Sequence[int] | None = None,
+    seed: int | None = 0,
+) -> Path:
+    """Draws samples at several truncations of the latents, one row for each.
 
-    Truncation trades variety for typical images; `None` is what the model was trained on.
+    Truncation trades variety for typical images. With `None` the latents are those of training.
 
     Args:
         model: A `SAGAN`.
-        path: String or path, of the PNG.
+        path: String or path of the PNG.
         truncations: Sequence of positive floats or `None`. Latents beyond a value are drawn
             again. Defaults to `(0.1, 0.5, 1.0, 2.0, None)`.
-        columns: Integer. Samples in a row. Defaults to `10`.
-        labels: Class id, or `columns` of them. Defaults to classes spread over all there are.
+        columns: Integer. Samples in each row. Defaults to `10`.
+        labels: Class id, or `columns` of them. Defaults to classes spread over all.
         seed: Integer. Seed of the latents. Defaults to `0`.
 
     Returns:
@@ -131,8 +133,10 @@ def draw_truncation(
     path = check_path("path", path)
     truncations = check_list("truncations", truncations)
     columns = check_integer("columns", columns, 1)
-    if len(truncations) == 0:
-        raise ValueError(f"`truncations` must hold at least one. Received: {truncations!r}")
+    if not truncations:
+        raise ValueError(
+            f"`truncations` must hold at least one value. Received: truncations={truncations!r}"
+        )
     if labels is None and model.num_classes is not None:
         labels = spread_classes(model.num_classes, columns)
     images = [model.generate(columns, labels, seed, truncation=t) for t in truncations]
@@ -141,8 +145,13 @@ def draw_truncation(
     return Path(path)
 
 
-def nearest_neighbours(images, real_images, feature_extractor=None, num_neighbours=5):
-    """Finds the real images that are nearest to others, in the space of features.
+def nearest_neighbours(
+    images: np.ndarray,
+    real_images: np.ndarray,
+    feature_extractor: Callable | None = None,
+    num_neighbours: int = 5,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the nearest real images of each image, in the space of features.
 
     Args:
         images, real_images: uint8 arrays in [0, 255] of shape `(batch, height, width, channels)`.
@@ -155,7 +164,7 @@ def nearest_neighbours(images, real_images, feature_extractor=None, num_neighbou
         `(len(images), num_neighbours)` each, nearest first.
 
     Raises:
-        ValueError: If images aren't uint8 or `num_neighbours` doesn't fit.
+        ValueError: If images aren't uint8 or `num_neighbours` is out of range.
 
     Example:
 
@@ -181,11 +190,11 @@ def nearest_neighbours(images, real_images, feature_extractor=None, num_neighbou
     return np.stack(indices), np.stack(distances)
 
 
-def features_of(images, feature_extractor, batch_size=250):
+def features_of(images, feature_extractor):
     """Returns the features of uint8 images, float64 of shape `(batch, dim)`."""
     features = []
-    for start in range(0, len(images), batch_size):
-        x = images[start : start + batch_size].astype("float32") / 127.5 - 1.0
+    for start in range(0, len(images), 250):
+        x = images[start : start + 250].astype("float32") / 127.5 - 1.0
         if feature_extractor is not None:
             x = keras.ops.convert_to_numpy(feature_extractor(x))
         features.append(np.asarray(x, "float64").reshape(len(x), -1))
@@ -193,24 +202,29 @@ def features_of(images, feature_extractor, batch_size=250):
 
 
 def draw_neighbours(
-    images, real_images, path, feature_extractor=None, num_neighbours=5, num_reference=1000
-):
-    """Draws generated images beside the real ones nearest to them, to see what was memorised.
+    images: np.ndarray,
+    real_images: np.ndarray,
+    path: str | Path,
+    feature_extractor: Callable | None = None,
+    num_neighbours: int = 5,
+    num_reference: int = 1000,
+) -> tuple[Path, np.ndarray]:
+    """Draws generated images beside their nearest real images, to show memorization.
 
-    The number beside a row is the distance to the nearest real image, as a multiple of the median
-    distance of a real image to the nearest other one: about 1 where an image is as far from the
-    data as real ones are from one another, 0 for a copy.
+    The number beside each row is the distance to the nearest real image, divided by the median
+    distance of a real image to the nearest other one. It is 0 for a copy, and about 1 for an image
+    that is as far from the data as real images are from one another.
 
     Args:
         images, real_images, feature_extractor, num_neighbours: As for `nearest_neighbours`.
-        path: String or path, of the PNG.
-        num_reference: Integer. Real images whose distances give the median. Defaults to `1000`.
+        path: String or path of the PNG.
+        num_reference: Integer. How many real images give the median. Defaults to `1000`.
 
     Returns:
-        Tuple of the path and the multiples, a float array of shape `(len(images),)`.
+        Tuple of the path and the numbers, a float array of shape `(len(images),)`.
 
     Raises:
-        ValueError: As `nearest_neighbours`, or if there are less than 2 real images.
+        ValueError: As `nearest_neighbours`, or if there are fewer than 2 real images.
         ImportError: If pillow isn't installed.
 
     Example:
@@ -221,7 +235,6 @@ def draw_neighbours(
     ```
     """
     path = check_path("path", path)
-    num_neighbours = check_integer("num_neighbours", num_neighbours, 1)
     num_reference = check_integer("num_reference", num_reference, 1)
     images, real_images = check_images(images), check_images(real_images)
     if len(real_images) < 2:
@@ -229,45 +242,26 @@ def draw_neighbours(
             f"`real_images` must hold at least 2 images. Received: {len(real_images)} images"
         )
     found, distances = nearest_neighbours(images, real_images, feature_extractor, num_neighbours)
-    step = -(-len(real_images) // num_reference)
+    step = math.ceil(len(real_images) / num_reference)
     # The nearest of all is the image itself.
     _, among_real = nearest_neighbours(real_images[::step], real_images, feature_extractor, 2)
     multiples = distances[:, 0] / max(float(np.median(among_real[:, 1])), 1e-12)
+
     scale = legible_scale(images)
     left = sample_grid(images, [f"{x:.2f}" for x in multiples], columns=1)
+    right = as_rgb(image_grid(real_images[found.ravel()], columns=num_neighbours, scale=scale))
     margin = left.shape[1] - images.shape[2] * scale
-    room = np.full((len(left), max(0, header_width("distance") - margin), 3), 255, "uint8")
-    left = np.concatenate([room, left], axis=1)
-    neighbours = real_images[found.reshape(-1)]
-    right = image_grid(neighbours, columns=num_neighbours, scale=scale)
-    if right.shape[-1] == 1:
-        right = right.repeat(3, axis=-1)
-    gap = np.full((len(left), 16, 3), 255, "uint8")
-    picture = np.concatenate([left, gap, right], axis=1)
-    names = {0: "distance", left.shape[1] - images.shape[2] * scale: "generated"}
-    names[left.shape[1] + gap.shape[1]] = "nearest real images"
-    save_image(path, np.concatenate([header(picture.shape[1], names), picture]))
-    return Path(path), multiples
-
-
-def header(width, names):
-    """Draws column names on white.
-
-    Args:
-        width: Integer. Pixels.
-        names: Dictionary from a name's left edge in pixels to the name.
-
-    Returns:
-        uint8 array of shape `(HEADER_PIXELS, width, 3)`.
-    """
-    strip = require("PIL.Image").new("RGB", (width, HEADER_PIXELS), "white")
-    draw = require("PIL.ImageDraw").Draw(strip)
     font = require("PIL.ImageFont").load_default(size=HEADER_FONT)
-    for left, name in names.items():
-        draw.text((left + 2, HEADER_PIXELS - 6), name, fill=LABEL_GREY, font=font, anchor="ls")
-    return np.asarray(strip)
-
-
-def header_width(name):
-    """Returns how many pixels a column must have for its name in `header`."""
-    return math.ceil(require("PIL.ImageFont").load_default(size=HEADER_FONT).getlength(name)) + 10
+    x_images = max(margin, math.ceil(font.getlength("distance")) + 10)
+    end = x_images + left.shape[1] - margin
+    x_real = end + GAP_PIXELS
+    shape = (HEADER_PIXELS + len(left), x_real + right.shape[1], 3)
+    picture = np.full(shape, 255, "uint8")
+    picture[HEADER_PIXELS:, end - left.shape[1] : end] = left
+    picture[HEADER_PIXELS:, x_real:] = right
+    picture = require("PIL.Image").fromarray(picture)
+    draw = require("PIL.ImageDraw").Draw(picture)
+    for x, name in ((0, "distance"), (x_images, "generated"), (x_real, "nearest real images")):
+        draw.text((x + 2, HEADER_PIXELS - 6), name, fill=LABEL_GRAY, font=font, anchor="ls")
+    save_image(path, np.asarray(picture))
+    return Path(path), multiples

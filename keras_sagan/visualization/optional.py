@@ -1,4 +1,4 @@
-"""Lazy access to the optional drawing packages."""
+"""Matplotlib figures without pyplot, and parent folders of files."""
 
 import functools
 import io
@@ -8,41 +8,22 @@ from keras_sagan.checks import require
 
 
 def new_figure(width, height, dpi):
-    """Makes a matplotlib figure on an Agg canvas, without pyplot and its global state.
-
-    Args:
-        width: Float. Width in inches.
-        height: Float. Height in inches.
-        dpi: Integer. Pixels per inch.
-
-    Returns:
-        A `matplotlib.figure.Figure` with a white background.
-    """
-    figure = require("matplotlib.figure").Figure(
-        figsize=(width, height), dpi=dpi, facecolor="white"
-    )
+    """Makes a white matplotlib figure, in inches, without pyplot and its global state."""
+    figure = require("matplotlib.figure").Figure((width, height), dpi, facecolor="white")
     require("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
-    # Notebooks show what has this. Of themselves they know the figures of pyplot alone.
-    figure._repr_png_ = functools.partial(png_of, figure)
+    # Notebooks display objects that have this method; on their own they know pyplot's figures only.
+    figure._repr_png_ = functools.partial(_png_of, figure)
     return figure
 
 
-def png_of(figure):
-    """Returns a figure as the bytes of a PNG file."""
+def _png_of(figure):
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=figure.dpi)
     return buffer.getvalue()
 
 
 def parent_made(path):
-    """Makes the folder that a file will lie in.
-
-    Args:
-        path: String or path. The file to be written.
-
-    Returns:
-        The file's path as a `pathlib.Path`.
-    """
+    """Makes the folder of a file and returns the file's path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

@@ -1,23 +1,23 @@
-"""The points of an image whose attention is shown."""
+"""The query points of an attention figure."""
 
 import numpy as np
 
 from keras_sagan.checks import check_integer
 from keras_sagan.visualization.grid import check_images
 
-# A figure has a panel for each point of each image. Beyond these it takes minutes and gigabytes.
+# A figure has a panel for each point of each image. More would take minutes and gigabytes.
 MAX_POINTS, MAX_IMAGES = 32, 50
 
 
-def choose_query_points(image, num_points=3):
-    """Chooses points worth asking about: high local contrast, far from one another.
+def choose_query_points(image: np.ndarray, num_points: int = 3) -> np.ndarray:
+    """Chooses points of high local contrast that are far from one another.
 
-    Contrast is the standard deviation of the grey image around each pixel. Each choice lowers the
-    contrast near it, so that the points spread out; a flat image gives points all the same.
+    Contrast is the standard deviation of the gray image around each pixel. Each chosen point lowers
+    the contrast near it, so that the points spread out. A flat image has points too.
 
     Args:
         image: uint8 array in [0, 255] of shape `(height, width, channels)`.
-        num_points: Integer. How many points. Defaults to `3`.
+        num_points: Integer. Defaults to `3`.
 
     Returns:
         Integer array of shape `(num_points, 2)`: (row, column) in image pixels.
@@ -34,18 +34,18 @@ def choose_query_points(image, num_points=3):
     (2, 2)
     """
     num_points = check_integer("num_points", num_points, 1)
-    grey = check_images(np.asarray(image)[None])[0].mean(axis=-1) / 255.0
-    height, width = grey.shape
+    gray = check_images(np.asarray(image)[None])[0].mean(axis=-1) / 255.0
+    height, width = gray.shape
     side = max(3, min(height, width) // 8 | 1)
-    contrast = np.sqrt(np.maximum(box_mean(grey**2, side) - box_mean(grey, side) ** 2, 0.0))
-    contrast += 0.02 * (1.0 - grey.std())
+    variance = box_mean(gray**2, side) - box_mean(gray, side) ** 2
+    contrast = np.sqrt(np.maximum(variance, 0.0)) + 0.02 * (1.0 - gray.std())
 
     rows, columns = np.mgrid[:height, :width]
     spread = min(height, width) / 3.5
-    # The outermost pixels are padding more often than picture.
+    # The outermost pixels are often padding.
     edge = max(1, min(height, width) // 16)
-    inside = (rows >= edge) & (rows < height - edge) & (columns >= edge) & (columns < width - edge)
-    weight = contrast * np.where(inside, 1.0, 0.5)
+    weight = contrast * 0.5
+    weight[edge:-edge, edge:-edge] *= 2
     points = []
     for _ in range(num_points):
         # Rounded, so that ties are broken alike on every machine.
@@ -57,34 +57,14 @@ def choose_query_points(image, num_points=3):
 
 
 def box_mean(values, side):
-    """Mean over a square around each pixel, the border repeated.
-
-    Args:
-        values: Float array of shape `(height, width)`.
-        side: Odd integer. Side of the square in pixels.
-
-    Returns:
-        Float array of shape `(height, width)`.
-    """
+    """Returns the mean over a square of odd side around each pixel, with the border repeated."""
     padded = np.pad(values, side // 2, mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side))
     return windows.mean(axis=(-2, -1))
 
 
 def check_points(query_points, images, num_points):
-    """Returns query points for every image, chosen where none are given.
-
-    Args:
-        query_points: Array of shape `(points, 2)` or `(batch, points, 2)`, or `None`.
-        images: uint8 array of shape `(batch, height, width, channels)`.
-        num_points: Integer. How many to choose.
-
-    Returns:
-        Integer array of shape `(batch, points, 2)`.
-
-    Raises:
-        ValueError: If the points have another shape or dtype, or lie outside the image.
-    """
+    """Returns query points of shape `(batch, points, 2)`, chosen where `query_points` is `None`."""
     if query_points is None:
         return np.stack([choose_query_points(image, num_points) for image in images])
     points = np.asarray(query_points)
@@ -108,14 +88,12 @@ def check_points(query_points, images, num_points):
 
 
 def check_points_count(count, name="num_points"):
-    """Returns how many points an attention figure has, or raises for more than it can show."""
     few = f"from 1 to {MAX_POINTS}"
     expected = f"an integer {few}" if name == "num_points" else f"{few} points in each image"
     return check_integer(name, count, 1, MAX_POINTS, expected=expected)
 
 
 def check_images_count(count, name="num_images"):
-    """Returns how many images an attention figure has, or raises for more than it can show."""
     few = f"from 1 to {MAX_IMAGES}"
     expected = f"an integer {few}" if name == "num_images" else f"{few} images"
     return check_integer(name, count, 1, MAX_IMAGES, expected=expected)

@@ -125,7 +125,7 @@ def test_a_streamed_folder_gives_the_same_batches(tmp_path):
                 np.testing.assert_array_equal(value, other)
     for path in tmp_path.iterdir():
         path.unlink()
-    with pytest.raises(Exception, match="png can't be read any more"):
+    with pytest.raises(Exception, match="png can no longer be read"):
         list(itertools.islice(make_dataset(streamed.images, batch_size=2), 9))
 
 

@@ -143,7 +143,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     }
     for name, target in links.items():
         (root / name if "else" not in name else tmp_path / name).symlink_to(target)
-    with pytest.warns(UserWarning, match=r"\(1 without an ending\)"):
+    with pytest.warns(UserWarning, match=r"\(1 without an extension\)"):
         found = load_image_folder(root, 4, use_labels=True)
     assert found.class_names == ("birds", "cats") and found.labels.tolist() == [0, 1, 1]
     assert found.images[:, 0, 0, 0].tolist() == [20, 10, 30]
@@ -176,14 +176,14 @@ def test_other_files_are_counted_by_their_endings(tmp_path, capsys):
     for name in names:
         (tmp_path / "cats" / name).write_bytes(b"anything")
     expected = {"": 1, ".db": 1, ".eps": 1, ".h5": 1, ".pdf": 1, ".txt": 2}
-    said = r"Skipped 7 other files \(1 without an ending, 1 .db, .*, 2 .txt\) in .*to PNG"
+    said = r"Skipped 7 other files \(1 without an extension, 1 .db, .*, 2 .txt\) in .*to PNG"
     with pytest.warns(UserWarning, match=said):
         found = load_image_folder(tmp_path, 4, use_labels=True)
     assert found.skipped == expected and found.class_names == ("cats",) and found.broken == {}
     with pytest.warns(UserWarning, match=said):
         assert FolderImages(tmp_path).skipped == expected
     command_line(tmp_path)
-    assert "Skipped 7 other files (1 without an ending" in capsys.readouterr().out
+    assert "Skipped 7 other files (1 without an extension" in capsys.readouterr().out
     (tmp_path / "cats" / "0.png").unlink()
     with pytest.warns(UserWarning), pytest.raises(ValueError, match="0 broken .* 7 other files"):
         load_image_folder(tmp_path)

@@ -177,7 +177,7 @@ def test_pad_to_32():
     [
         (np.zeros((28, 28, 1), "uint8"), r"`images` must have shape .*images.shape=\(28, 28, 1\)"),
         (np.zeros((1, 32, 32, 1), "uint8"), "`images` must have shape"),
-        (np.zeros((1, 28, 28, 1), "int64"), "`images` must be uint8 .*Received: .*int64"),
+        (np.zeros((1, 28, 28, 1), "int64"), "`images` must have .*uint8 .*Received: .*int64"),
     ],
 )
 def test_pad_to_32_refuses_other_images(images, message):

@@ -182,11 +182,11 @@ def test_validation_data(validation_data):
 
 
 WRONG = {
-    "nothing": (lambda x, y: (None, y), "Received: nothing in place of the images"),
+    "nothing": (lambda x, y: (None, y), "Received: nothing instead of images"),
     "weights": (lambda x, y: (x, y, y), "`sample_weight` has no meaning here. Received: 3 parts"),
     "weights without labels": (lambda x, y: (x, None, y), "Received: 3 parts"),
-    "a pair in the place of images": (lambda x, y: ((x, x), y), "Received: a tuple in place"),
-    "a dictionary": (lambda x, y: {"images": x}, "Received: a dict in place of the images"),
+    "a pair in the place of images": (lambda x, y: ((x, x), y), "Received: a tuple instead"),
+    "a dictionary": (lambda x, y: {"images": x}, "Received: a dict instead of images"),
 }
 
 

@@ -7,7 +7,7 @@ import tiny_networks as tiny
 from keras import layers
 
 from keras_sagan import SAGAN, SNEmbedding
-from keras_sagan.models.interpolation import mixed_class
+from keras_sagan.models.sampling import mixed_class
 from keras_sagan.ops.latent import slerp
 
 LATENTS = np.random.default_rng(3).standard_normal((4, tiny.LATENT_DIM)).astype("float32")

@@ -225,7 +225,7 @@ LATENTS = np.zeros((2, 3), "float32")
         (LATENTS, [[0, 1]], r"`labels` must have shape \(batch,\).*Received"),
         (LATENTS[0], [0, 1], "`inputs` must be latents of rank 2 or images of rank 4.*Received"),
         (LATENTS[:0], 0, r"`inputs` must be .*at least one.*Received: .*\(0, 3\)"),
-        (np.zeros((2, 4)), 0, r"`inputs` must be latents of shape \(batch, 3\).*Received: .*2, 4"),
+        (np.zeros((2, 4)), 0, r"`inputs` must have shape \(2, 3\).*Received: .*2, 4"),
         (IMAGES[..., :1], 0, r"`inputs` must have shape \(batch, 8, 8, 2\).*Received: .*8, 1\)"),
         (IMAGES * 100, 0, r"Float `inputs` must lie in \[-1, 1\].*Received: inputs between"),
         (IMAGES * np.nan, 0, "`inputs` must be finite. Received"),

