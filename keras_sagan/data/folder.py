@@ -25,7 +25,7 @@ class ImageFolder(NamedTuple):
             one, to the number of other files and broken links.
     """
 
-    images: object
+    images: "np.ndarray | StreamedImages"
     labels: np.ndarray | None
     class_names: tuple | None
     broken: dict

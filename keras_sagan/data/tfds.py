@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -63,7 +63,7 @@ def load_tfds(
     on_error: str = "raise",
     use_labels: bool = True,
     order: str = "splitmix64",
-) -> "tuple[tf.data.Dataset, DatasetInfo]":
+) -> tuple[Any, "DatasetInfo"]:
     """Streams an image classification set of TensorFlow Datasets in batches.
 
     Images are cropped to their central square and resized bilinearly with anti-aliasing; they stay
@@ -322,7 +322,7 @@ def _without_damage(images, labels, places, num_classes, on_error, skipped):
     return tf.cond(tf.reduce_all(is_good), lambda: (images, labels), repaired)
 
 
-def square_resize(image: "tf.Tensor", image_size: int) -> "tf.Tensor":
+def square_resize(image: Any, image_size: int) -> Any:
     """Crops one image to its central square and resizes it with anti-aliasing, in TensorFlow.
 
     Args:

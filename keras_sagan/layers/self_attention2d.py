@@ -27,7 +27,7 @@ from keras_sagan.ops.programs import current_program
 from keras_sagan.ops.resampling import of_any_batch
 
 # Of this thread: tuples of a program, the layers to record in it, and the dictionary to fill.
-_RECORDINGS = contextvars.ContextVar("attention_recordings", default=())
+_RECORDINGS: contextvars.ContextVar[tuple] = contextvars.ContextVar("recordings", default=())
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")

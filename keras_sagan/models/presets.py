@@ -9,7 +9,7 @@ TTUR = {"g_learning_rate": 1e-4, "d_learning_rate": 4e-4, "beta_1": 0.0, "beta_2
 # the first one is the default. `batch_size` is the recommended global batch.
 # Sources: the SAGAN authors' code (official), the paper's text (paper), TF-GAN's example (tfgan),
 # and the BigGAN schedule that the best open reproduction used (biggan).
-PRESETS = {
+PRESETS: dict[str, dict] = {
     "sagan_imagenet_128": {
         "description": "ImageNet at 128 pixels, 1000 classes: the networks of the paper.",
         "batch_size": 256,

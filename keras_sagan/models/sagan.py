@@ -134,7 +134,8 @@ class SAGAN(SamplingMixin, keras.Model):
         backend.check_built_under(self._strategy, generator=generator, discriminator=discriminator)
         self._step_lock = threading.RLock()  # Held while other threads must not read variables.
         self._skipped_steps = self._skipped_batches = 0  # Of an epoch that `fit` resumes.
-        self._average = self._averaged_from = None
+        self._average = None
+        self._averaged_from: int | None = None
         if ema_momentum is not None:
             self._average = copy_network(generator)
             connect(self._average, discriminator, latent_dim, num_classes)
@@ -185,7 +186,7 @@ class SAGAN(SamplingMixin, keras.Model):
         )
         constructors = []
         for each in cls.__mro__:  # A subclass may pass on `*args, **kwargs`.
-            constructors.append(inspect.signature(each.__init__).parameters)
+            constructors.append(inspect.signature(each.__init__).parameters)  # type: ignore[misc]
             kinds = [parameter.kind for parameter in constructors[-1].values()]
             if each is SAGAN or inspect.Parameter.VAR_KEYWORD not in kinds:
                 break
@@ -413,7 +414,7 @@ class SAGAN(SamplingMixin, keras.Model):
         if self._judges_apart is None:
             with outside_programs(), reference_forms():
                 self._find_out_whether_apart(self.image_shape)
-        return self._judges_apart
+        return bool(self._judges_apart)
 
     def _find_out_whether_apart(self, image_shape):
         has_labels = self.num_classes is not None

@@ -78,7 +78,7 @@ def draw_interpolation(
     names = None
     if model.num_classes is not None:
         ends = [
-            names_of(np.broadcast_to(ids, rows), class_names, model.num_classes)
+            names_of(np.full(rows, ids), class_names, model.num_classes)
             for ids in (labels, labels if to_labels is None else to_labels)
         ]
         names = [a if a == b else f"{a} to {b}" for a, b in zip(*ends)]
