@@ -9,6 +9,7 @@ import keras
 import pytest
 
 import keras_sagan
+from keras_sagan import distribution, run
 
 PACKAGE = Path(keras_sagan.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -26,6 +27,29 @@ OPTIONAL = [
     "onnxruntime",
     "ai_edge_litert",
 ]
+SUBMODULES = ["callbacks", "data", "layers", "losses", "metrics", "models", "visualization"]
+# Methods that override Keras's, with its arguments; those of callbacks begin with `on_`.
+OF_KERAS = {
+    "add_weight",
+    "build",
+    "call",
+    "compile_from_config",
+    "compute_mask",
+    "compute_output_shape",
+    "compute_output_spec",
+    "enable_lora",
+    "fit",
+    "from_config",
+    "get_compile_config",
+    "get_config",
+    "load_own_variables",
+    "make_test_function",
+    "make_train_function",
+    "quantize",
+    "save_own_variables",
+    "test_on_batch",
+    "train_on_batch",
+}
 
 
 def test_public_names_are_frozen():
@@ -115,4 +139,53 @@ def test_only_classes_are_registered_with_keras():
 
 
 def _is_ours(value):
-    return getattr(value, "__module__", "").startswith("keras_sagan.")
+    return _module_of(value).startswith("keras_sagan.")
+
+
+def _module_of(value):
+    return getattr(value, "__module__", "")
+
+
+@pytest.mark.parametrize(
+    "module",
+    [keras_sagan, distribution, run]
+    + [value for name, value in vars(keras_sagan).items() if name in SUBMODULES],
+    ids=lambda module: module.__name__,
+)
+def test_public_functions_have_type_hints(module):
+    own = [name for name, x in vars(module).items() if _module_of(x) == module.__name__]
+    names = getattr(module, "__all__", [name for name in own if not name.startswith("_")])
+    functions = {x.__qualname__: x for name in names for x in _functions(vars(module)[name])}
+    assert functions
+    lacking = {name: _without_hint(x) for name, x in functions.items()}
+    assert not {name: arguments for name, arguments in lacking.items() if arguments}
+
+
+def _functions(value):
+    """Returns a function, or the `__init__`, public methods and properties of a class."""
+    if not inspect.isclass(value):
+        return [value] if inspect.isfunction(value) else []
+    members = {
+        name: getattr(x, "fget", getattr(x, "__func__", x))
+        for name, x in inspect.getmembers_static(value)
+        if name == "__init__" or not name.startswith(("_", "on_"))
+    }
+    return [
+        x
+        for name, x in members.items()
+        if inspect.isfunction(x) and _is_ours(x) and name not in OF_KERAS
+    ]
+
+
+def _without_hint(function):
+    """Returns the arguments that have no type hint, and "return" if the result has none."""
+    signature = inspect.signature(function)
+    names = [
+        x.name
+        for x in signature.parameters.values()
+        if x.annotation is x.empty and x.name not in ("self", "cls")
+        if x.kind not in (x.VAR_POSITIONAL, x.VAR_KEYWORD)
+    ]
+    if function.__name__ != "__init__" and signature.return_annotation is signature.empty:
+        names.append("return")
+    return names
