@@ -28,20 +28,16 @@ OPTIONAL = [
     "ai_edge_litert",
 ]
 SUBMODULES = ["callbacks", "data", "layers", "losses", "metrics", "models", "visualization"]
-# Methods that override Keras's, with its arguments; those of callbacks begin with `on_`.
+# Methods that override Keras's, with its arguments.
 OF_KERAS = {
     "add_weight",
-    "build",
     "call",
     "compile_from_config",
     "compute_mask",
-    "compute_output_shape",
     "compute_output_spec",
     "enable_lora",
     "fit",
     "from_config",
-    "get_compile_config",
-    "get_config",
     "load_own_variables",
     "make_test_function",
     "make_train_function",
@@ -168,7 +164,7 @@ def _functions(value):
     members = {
         name: getattr(x, "fget", getattr(x, "__func__", x))
         for name, x in inspect.getmembers_static(value)
-        if name == "__init__" or not name.startswith(("_", "on_"))
+        if name == "__init__" or not name.startswith("_")
     }
     return [
         x

@@ -78,7 +78,7 @@ class AttentionFigure(keras.callbacks.Callback):
         self._epochs_done = 0
         self._epochs_drawn: int | None = None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         self._epochs_drawn = None
         num_classes = self.model.num_classes
         labels = None if num_classes is None else spread_classes(num_classes, self.num_images)
@@ -122,15 +122,15 @@ class AttentionFigure(keras.callbacks.Callback):
                 f"Received: real_labels of shape {labels}"
             )
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._epochs_done = epoch
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self._epochs_done = epoch + 1
         if self.every_epochs is not None and is_due(epoch, self.every_epochs, self.params):
             self.save(self._epochs_done)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None) -> None:
         if self._epochs_drawn != self._epochs_done:
             self.save(self._epochs_done)
 

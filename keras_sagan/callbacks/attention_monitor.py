@@ -46,7 +46,7 @@ class AttentionMonitor(keras.callbacks.Callback):
         self.seed = check_integer("seed", seed, 0)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if logs is None:
             return
         for name, gamma in self.model.attention_gammas().items():

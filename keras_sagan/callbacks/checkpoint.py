@@ -171,7 +171,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             manifest = {**manifest, "sums": sums}  # Of the metrics in the interrupted epoch.
         self._manifest, self._model = manifest, model
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         self._set_up(self.model)
         self._step = steps_of(self.model)
         self._finite_check = model_state.FiniteCheck(self.model)
@@ -195,7 +195,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             self._best.begin(self._is_chief)
         self._state = "training"
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._epoch, self._epoch_start = epoch, self._step
         if self._manifest is not None:
             done, sums = self._manifest["epoch_step"], self._manifest["sums"]
@@ -206,14 +206,14 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                     variable.assign(value)
             self._manifest = None
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         before, step = self._step, self._epoch_start + batch + 1
         if step > before:  # Otherwise `fit` has skipped it.
             self._step = step
             if self.every_steps and step // self.every_steps > before // self.every_steps:
                 self.save()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self._step = steps_of(self.model)  # The data may have ended within an execution.
         self._epoch, self._epoch_start = epoch + 1, self._step
         is_due = self.every_epochs and (epoch + 1) % self.every_epochs == 0
@@ -225,7 +225,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             if self._write(best.files, monitor=best.monitor, value=best.latest):
                 best.value = best.latest
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None) -> None:
         if self._saved_step != steps_of(self.model):
             self.save()
         self._wait()

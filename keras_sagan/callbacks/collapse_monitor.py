@@ -82,24 +82,25 @@ class CollapseMonitor(keras.callbacks.Callback):
         self.images_per_class = check_integer("images_per_class", images_per_class, 2)
         self.seed = check_integer("seed", seed, 0)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1)
-        self.reason = None  # The warning.
+        self.reason: str | None = None  # The warning.
         self._good = None
         if directory is not None:  # It only saves when `save` is called.
             self._good = TrainingCheckpoint(directory, 2**62, None, keep=1, restore=False)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         self.reason = None
-        self._highest, self._sigmas, self._count = None, {}, 0
+        self._highest: float | None = None
+        self._sigmas, self._count = {}, 0
         if self._good is not None:
             self._good.set_model(self.model)
             self._good.set_params(self.params)
             self._good.on_train_begin()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         if self._good is not None:
             self._good.on_epoch_begin(epoch)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if self._good is not None:
             self._good.on_epoch_end(epoch)
         if not is_due(epoch, self.every_epochs, self.params):
@@ -142,7 +143,7 @@ class CollapseMonitor(keras.callbacks.Callback):
         """
         signs = []
         is_first = self._highest is None
-        self._highest = max(diversity, 0.0 if is_first else self._highest)
+        self._highest = max(diversity, self._highest or 0.0)
         if not diversity >= self.diversity_share * self._highest:  # Also if it is NaN.
             signs.append(
                 f"samples of a class differ by {diversity:.3g}, where it was {self._highest:.3g}"

@@ -146,16 +146,16 @@ class FIDEvaluator(keras.callbacks.Callback):
         self._has_started = False
         self._has_real = real_images is None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         self._has_started = False
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         # A resumed training says only here with which epoch it starts.
         if self.at_start and not self._has_started:
             self.record(epoch)
         self._has_started = True
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         logs = {} if logs is None else logs
         if is_due(epoch, self.every_epochs, self.params):
             logs[self.name] = self.record(epoch + 1)

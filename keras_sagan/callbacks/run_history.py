@@ -58,10 +58,10 @@ class RunHistory(keras.callbacks.Callback):
                 f"Received: path={str(self.path)!r} ({type(error).__name__}: {error})"
             ) from error
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         self._has_started = False
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         if self._has_started:
             return
         self._has_started = True  # A resumed training says only here with which epoch it starts.
@@ -70,7 +70,7 @@ class RunHistory(keras.callbacks.Callback):
         for evaluator in self.evaluators:
             evaluator.history = _until(epoch, evaluator.history)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         for name, value in (logs or {}).items():
             self._put(name, [(epoch + 1, value)])
         self.save()

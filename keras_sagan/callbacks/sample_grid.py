@@ -84,21 +84,21 @@ class SampleGrid(keras.callbacks.Callback):
         self._log = None if log_dir is None else ImageLog(log_dir)
         self._has_started = False
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         self._has_started = False
         self.row_classes()  # Raises for arguments that don't fit the model.
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         # A resumed training says only here with which epoch it starts.
         if not self._has_started:
             self._has_started = True
             self.save(epoch)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if is_due(epoch, self.every_epochs, self.params):
             self.save(epoch + 1)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None) -> None:
         if self.gif:
             self.save_gif()
 

@@ -45,10 +45,10 @@ class SpectralMonitor(keras.callbacks.Callback):
         self._has_warned = False
         self.history = {}  # From `sigma/<network>/<kernel>` to pairs of epochs done and σ.
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         self._has_warned = False
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if not is_due(epoch, self.every_epochs, self.params):
             return
         logs, largest = {} if logs is None else logs, {}

@@ -40,21 +40,21 @@ class StopOnNonFinite(keras.callbacks.Callback):
         self.every_steps = check_integer("every_steps", every_steps, 1)
         self.reason = None  # The warning, after training was stopped.
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         self.reason = None
         self._check = FiniteCheck(self.model, compiles=True)
         self._last_good = "the start" if not self._check() else None
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._epoch, self._done = epoch, 0
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         before, self._done = self._done, batch + 1
         bad = [name for name, value in (logs or {}).items() if not np.all(np.isfinite(value))]
         if bad or self._done // self.every_steps > before // self.every_steps:
             self._look(bad)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if self.reason is None:
             self._look([])
 

@@ -90,7 +90,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
         self._has_replicas = self.synchronized and keras.backend.backend() == "tensorflow"
         self.supports_masking = True
 
-    def build(self, images_shape, labels_shape=None):
+    def build(self, images_shape: tuple, labels_shape: tuple | None = None) -> None:
         if images_shape and isinstance(images_shape[0], (tuple, list)):
             raise ValueError(
                 "`images` and `labels` must be two arguments: `layer(images, labels)`. "
@@ -209,7 +209,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
         shape[0], shape[self.axis] = batch, x.shape[self.axis]
         return ops.reshape(vector, shape)
 
-    def compute_output_shape(self, images_shape, labels_shape=None):
+    def compute_output_shape(self, images_shape: tuple, labels_shape: tuple | None = None) -> tuple:
         return images_shape
 
     def compute_output_spec(self, images, labels=None, training=False, mask=None, images_mask=None):
@@ -222,7 +222,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
             values["4"] = SETTLED
         super().load_own_variables(values)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         names = ("num_classes", "axis", "momentum", "epsilon", "synchronized")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 

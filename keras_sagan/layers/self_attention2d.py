@@ -129,7 +129,7 @@ class SelfAttention2D(keras.layers.Layer):
         self.query_chunk_size = query_chunk_size
         self.supports_masking = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         self._check_shape(input_shape)
         channels = input_shape[self._axes[0]]
         if channels is None:
@@ -237,7 +237,7 @@ class SelfAttention2D(keras.layers.Layer):
                 f"Received: pool_size={self.pool_size} for inputs of shape {tuple(shape)}"
             )
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return input_shape
 
     def compute_output_spec(self, inputs, training=False, return_attention_scores=False):
@@ -251,7 +251,7 @@ class SelfAttention2D(keras.layers.Layer):
         score_dtype = keras.backend.result_type(self.compute_dtype, "float32")
         return outputs, KerasTensor((inputs.shape[0], queries, keys), dtype=score_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         names = ("key_reduction", "value_reduction", "pool_size", "use_spectral_norm")
         names += ("power_iterations", "epsilon", "data_format", "query_chunk_size")
         return {
@@ -264,7 +264,7 @@ class SelfAttention2D(keras.layers.Layer):
 class _Conv2D(keras.layers.Conv2D):
     """Keras's layer, also correct for an empty batch."""
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         return of_any_batch(super().call, inputs, training)
 
 

@@ -158,7 +158,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
                 kernel_size=self.kernel_size,
             )
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         inputs = ops.convert_to_tensor(inputs, self.compute_dtype)  # `stateless_call` doesn't.
         dtype = keras.backend.result_type(self.compute_dtype, "float32")
         # A resampling kernel is a sum of kernels, which half precision would round.
@@ -173,7 +173,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             outputs = ops.cast(ops.cast(outputs, dtype) + bias, outputs.dtype)
         return outputs if self.activation is None else self.activation(outputs)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         axes = (1, 2) if self.data_format == "channels_last" else (2, 3)
         if self.resample == "up":
             input_shape = _scaled(input_shape, axes, lambda size: 2 * size)
@@ -187,7 +187,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
         keeps_size = self.padding == "same" and max(self.strides) == 1
         return mask if keeps_size or max(self.kernel_size + self.strides) == 1 else None
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "resample": self.resample}
 
     @classmethod

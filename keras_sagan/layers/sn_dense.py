@@ -83,7 +83,7 @@ class SNDense(SpectralNormMixin, keras.layers.Dense):
     def _check_build(self, input_shape):
         check_weight((input_shape[-1], self.units), units=self.units)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         outputs = ops.matmul(inputs, self.normalized_weight(training))
         if self.use_bias:
             dtype = keras.backend.result_type(outputs.dtype, "float32")

@@ -87,7 +87,7 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
         sizes = {"input_dim": self.input_dim, "output_dim": self.output_dim}
         check_weight(tuple(sizes.values()), **sizes)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         if "int" not in keras.backend.standardize_dtype(inputs.dtype):
             # As in Keras, 1.5 counts as 1; on some backends NaN would be row 0.
             inputs = ops.cast(ops.where(ops.isnan(inputs), -1, inputs), "int32")

@@ -67,7 +67,7 @@ class SpectralNormMixin:
             kwargs["autocast"] = False  # Divide and add in the precision of the weight.
         return super().add_weight(*args, name=name, **kwargs)
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: tuple | None = None) -> None:
         if self.built:
             return
         self._check_build(input_shape)
@@ -147,7 +147,7 @@ class SpectralNormMixin:
         if self.built:
             self.vector_u.assign(store["vector_u"])
 
-    def get_config(self):
+    def get_config(self) -> dict:
         names = ("power_iterations", "epsilon", "equality_constrained")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 

@@ -727,7 +727,7 @@ class SAGAN(SamplingMixin, keras.Model):
             f"SavedModel, ONNX and LiteRT. Received: filepath={filepath!r}"
         )
 
-    def get_config(self):
+    def get_config(self) -> dict:
         serialize = keras.saving.serialize_keras_object
         return {
             "name": self.name,
@@ -760,7 +760,7 @@ class SAGAN(SamplingMixin, keras.Model):
     def _seed_states(self):
         return [seed.state for x in self._flatten_layers() for seed in x._seed_generators]
 
-    def get_compile_config(self):
+    def get_compile_config(self) -> dict | None:
         if not self.compiled:
             return None
         serialize = keras.saving.serialize_keras_object
