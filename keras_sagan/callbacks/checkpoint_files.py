@@ -137,10 +137,11 @@ class CheckpointFiles:
     def read_newest(self) -> tuple[dict | None, dict | None]:
         """Returns what `read` does for the newest undamaged checkpoint; two `None` without any."""
         steps, read = self.steps(), self.read
-        if not steps:
+        names = self._disk.names(self.directory)
+        if not steps and any(name.endswith(".index") for name in names):
             from keras_sagan.callbacks import old_checkpoints
 
-            steps = old_checkpoints.steps_of(self._disk.names(self.directory))
+            steps = old_checkpoints.steps_of(names)
             read = functools.partial(old_checkpoints.read, self.directory)
         for step in reversed(steps):
             try:
