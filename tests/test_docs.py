@@ -221,7 +221,12 @@ def test_the_site_builds_strictly(tmp_path):
 
 
 def thing_of(name):
-    return pkgutil.resolve_name(":".join(name.rsplit(".", 1)))
+    *path, last = name.split(".")
+    owner = ".".join(path)
+    try:
+        return pkgutil.resolve_name(f"{owner}:{last}")
+    except ModuleNotFoundError:  # A member of a class.
+        return getattr(thing_of(owner), last)
 
 
 def path_of(thing):
