@@ -70,7 +70,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     Example:
 
-    See above; `docs/guides/checkpoints.md` says what is promised and how that was tested.
+    See above; `docs/never_lost.md` says what is promised and how that was tested.
     """
 
     def __init__(
