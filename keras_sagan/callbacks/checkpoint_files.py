@@ -56,9 +56,8 @@ class CheckpointFiles:
             self._disk.write(probe, b"?")
             self._disk.remove(probe)
         except OSError as error:
-            received = f"directory={self.directory!r} ({error})"
-            text = f"`directory` must be a folder that can be written. Received: {received}"
-            raise OSError(text) from error
+            text = "`directory` must be a folder that can be written. Received: "
+            raise OSError(f"{text}directory={self.directory!r} ({error})") from error
 
     def write(self, step: int, arrays: dict, manifest: dict):
         """Writes a checkpoint and removes the oldest beyond `keep`; an OSError leaves no part."""
@@ -188,8 +187,7 @@ def check_directory(name: str, value) -> str:
     """Returns a folder's absolute path, so that a later `os.chdir` is harmless, or a URL."""
     path = check_path(name, value).removeprefix("file://")
     if "\0" in path:
-        expected = "a path without the character NUL"
-        raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
+        raise ValueError(f"`{name}` must have no character NUL. Received: {name}={value!r}")
     return path if "://" in path else os.path.join(os.getcwd(), path)
 
 
