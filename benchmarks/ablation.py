@@ -4,8 +4,8 @@ Command:   python benchmarks/ablation.py --json
 Measures   the FID after equally many steps of all eight combinations of attention on and off,
            spectral norm in the discriminator only and in both networks, and one or two learning
            rates, each with three seeds; CPU only
-Result:    a file for each run in --workdir, benchmarks/results/ablation.json, docs/ablation.md and
-           docs/images/ablation.png
+Result:    a file for each run in --workdir, benchmarks/results/ablation.json, docs/ablation.md,
+           benchmarks/logs/ablation.md and docs/images/ablation.png
 
 Each run is a process of its own with one thread, --jobs at a time. A run that has its file is not
 made again: the same command goes on after an interruption. Files of other settings are refused.
@@ -23,9 +23,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import common
-from ablation_page import FACTORS, RATES, by_setting, draw, mean_and_spread, page
+from ablation_page import FACTORS, RATES, by_setting, draw, log, mean_and_spread, page
 
 TABLE = common.ROOT / "docs" / "ablation.md"
+LOG = common.ROOT / "benchmarks" / "logs" / "ablation.md"
 FIGURE = common.ROOT / "docs" / "images" / "ablation.png"
 PACKAGES = ("keras", "tensorflow", "numpy")
 DEFAULTS = {
@@ -243,6 +244,7 @@ def main(arguments=None):
     result = common.record(__file__, options.json, arguments, PACKAGES, **collect(records))
     if options.json == common.RESULTS / "ablation.json":
         TABLE.write_text(page(result), encoding="utf-8")
+        LOG.write_text(log(result), encoding="utf-8")
         draw(result, FIGURE)
     rows = [
         {**factors, "fid": mean_and_spread(values)[0], "spread": mean_and_spread(values)[1]}

@@ -56,45 +56,22 @@ def verdict(values):
     """What can be said of a mean difference: its sign only beyond two standard errors."""
     mean, spread = mean_and_spread(values)
     if not abs(mean) > 2.0 * spread / math.sqrt(max(len(values), 1)):
-        return "can't be told from chance here"
+        return "not significant"
     return "agrees" if mean < 0 else "**doesn't agree**"
 
 
 def page(result):
     """The Markdown of docs/ablation.md."""
     runs, settings = result["runs"], result["settings"]
-    cpu = sum(run["cpu_seconds"] for run in runs.values())
-    failed = {name: run for name, run in runs.items() if run["not_finite"] or run["collapsed"]}
     lines = [
-        "# The paper's claims, at a small size",
+        "# Ablation: the paper's claims in small networks",
         "",
-        "What attention, spectral norm in both networks and two learning rates (TTUR) do for small",
-        "networks on Fashion-MNIST after few steps. It reports what came out, also where that",
-        "doesn't agree with the paper, whose ImageNet networks are hundreds of times as large and",
-        "were trained a thousand times as long.",
+        "The paper claims that attention, spectral normalization in both networks and two",
+        "learning rates (TTUR) improve a GAN. This page tests the three claims with small",
+        "networks on Fashion-MNIST. The paper's ImageNet networks are hundreds of times larger,",
+        "and were trained a thousand times longer.",
         "",
-        "![FID of each setting, a point for each seed](images/ablation.png)",
-        "",
-        "| attention | spectral norm | learning rates | FID, mean | spread | each seed |",
-        "|---|---|---|---:|---:|---|",
-    ]
-    for factors, values in by_setting(runs):
-        mean, spread = mean_and_spread(values)
-        cells = [LABELS[factor][factors[factor]] for factor in FACTORS]
-        seeds = ", ".join(f"{value:.1f}" for value in values)
-        lines.append(f"| {' | '.join(cells)} | {mean:.1f} | {spread:.1f} | {seeds} |")
-    floor, noise = (result["baselines"][name]["fid"] for name in ("real", "noise"))
-    lines += [
-        "",
-        f"Spread is the standard deviation over seeds. Real against real images have {floor:.1f},",
-        f"noise has {noise:.0f}.",
-        "",
-        "## Against the paper",
-        "",
-        "Differences between runs that are equal in all else, the seed included; below 0 the",
-        "paper's choice is better. A sign counts beyond two standard errors.",
-        "",
-        "| the paper says | difference of FID, mean | spread | pairs | lower in | |",
+        "| the paper says | FID difference, mean | deviation | pairs | lower in | result |",
         "|---|---:|---:|---:|---:|---|",
     ]
     for factor, claim in CLAIMS.items():
@@ -105,37 +82,76 @@ def page(result):
         lines.append(f"| {claim} | {figures} | {verdict(values)} |")
     lines += [
         "",
-        "The paper's attention is compared with residual blocks of as many parameters; here it is",
-        "left out. What the paper shows of spectral norm and of the rates it shows over 10,000 to",
-        "1,000,000 steps, as stability; these runs end long before.",
+        "The differences are between pairs of runs with the same seed that differ only in this",
+        "setting, with their mean and standard deviation. Below 0 the paper's choice is better.",
+        "A difference counts as significant if its mean is more than two standard errors from 0.",
+        "",
+        "## FID of each setting",
+        "",
+        "![FID of each setting, one point per seed](images/ablation.png)",
+        "",
+        "| attention | spectral norm | learning rates | FID, mean | deviation | each seed |",
+        "|---|---|---|---:|---:|---|",
+    ]
+    for factors, values in by_setting(runs):
+        mean, spread = mean_and_spread(values)
+        cells = [LABELS[factor][factors[factor]] for factor in FACTORS]
+        seeds = ", ".join(f"{value:.1f}" for value in values)
+        lines.append(f"| {' | '.join(cells)} | {mean:.1f} | {spread:.1f} | {seeds} |")
+    floor, noise = (result["baselines"][name]["fid"] for name in ("real", "noise"))
+    lines += [
+        "",
+        f"The standard deviation is that over seeds. Real images have a FID of {floor:.1f} against",
+        f"other real images, and noise has {noise:.0f}.",
+        "",
+        "The paper compares attention with residual blocks of the same number of parameters; here",
+        "the runs without attention simply omit it. The paper shows the effect of spectral",
+        "normalization and of the learning rates as stability over 10,000 to 1,000,000 steps;",
+        "these runs are much shorter.",
         "",
         "## Protocol",
         "",
-        "- Networks of the preset `sagan_fashion_mnist_32` with "
-        f"`base_filters={settings['base_filters']}`, {settings['steps']} steps of",
-        f"  {settings['batch_size']} images, one discriminator step each, the averaged generator, "
-        "Adam with the preset's β₁ and β₂.",
-        f"- Equal rates are {RATES['equal'][0]:g} for both networks. The two rates are "
-        f"{RATES['ttur'][0]:g} for the generator and",
-        f"  {RATES['ttur'][1]:g} for the discriminator: the paper's ratio of 4 around the same "
-        "geometric mean, so that",
-        "  neither setting has the larger rates on the whole. All are above the paper's 1e-4 and",
-        "  4e-4, with which training would hardly have begun after so few steps.",
-        "- A seed determines initial weights, the order of the images, latents and labels; each",
-        "  seed is used for all settings.",
-        f"- FID: {settings['num_images']:,} generated images, labels in equal number, against the "
-        f"{settings['num_real']:,} images of",
-        "  the data set's test split, which were trained on; features of `GreyClassifierFeatures`;",
-        "  averaged weights, moving statistics. It compares with no Inception FID. The whole",
-        "  protocol is in `benchmarks/results/ablation.json`.",
+        "- Networks: the preset `sagan_fashion_mnist_32` with "
+        f"`base_filters={settings['base_filters']}`.",
+        f"- Training: {settings['steps']} steps of {settings['batch_size']} images, one "
+        "discriminator step each, an averaged generator, and Adam",
+        "  with the preset's β₁ and β₂.",
+        f"- Equal learning rates are {RATES['equal'][0]:g} for both networks. The two learning "
+        "rates are",
+        f"  {RATES['ttur'][0]:g} for the generator and {RATES['ttur'][1]:g} for the "
+        "discriminator. They have the paper's ratio of 4",
+        "  and the same geometric mean. All are higher than the paper's 1e-4 and 4e-4, which would",
+        "  be too low for so few steps.",
+        "- The seed determines the initial weights, the order of the images, the latents and the",
+        "  labels. Every setting is trained with the same seeds.",
+        f"- FID: {settings['num_images']:,} generated images with equal numbers of each label, "
+        f"against the {settings['num_real']:,}",
+        "  test images, which were also the training images; features of `GreyClassifierFeatures`,",
+        "  averaged weights, moving statistics. It isn't comparable with Inception-based FIDs.",
         "",
-        "## Every run",
+        f"*Recorded by `{result['command']}` in `benchmarks/results/ablation.json`.",
+        "`benchmarks/logs/ablation.md` lists all runs.*",
+        "",
+        "Next: [Implementation of the paper](paper.md).",
+    ]
+    return "\n".join([*lines, ""])
+
+
+def log(result):
+    """The Markdown of benchmarks/logs/ablation.md: every run."""
+    runs = result["runs"]
+    cpu = sum(run["cpu_seconds"] for run in runs.values())
+    failed = {name: run for name, run in runs.items() if run["not_finite"] or run["collapsed"]}
+    lines = [
+        "# All runs of the ablation",
+        "",
+        "`docs/ablation.md` has the summary and the protocol.",
         "",
         f"Made by `{result['command']}`, {len(runs)} runs; {result['hardware']['cpu']}, "
         f"{result['hardware']['cores']} cores;",
         ", ".join(f"{name} {version}" for name, version in result["versions"].items()) + ".",
-        f"In all {cpu / 60:.0f} minutes of processor time. Seconds are those of the clock, on a",
-        "machine that had other work to do meanwhile; one run by itself is",
+        f'All runs took {cpu / 60:.0f} minutes of processor time. "Seconds" is wall time, on a',
+        "machine that ran other work at the same time. To repeat one run:",
         "`python benchmarks/ablation.py --jobs 1 --only NAME`.",
         "",
         "| run | FID | seconds | processor seconds | γ of G, D |",
@@ -148,7 +164,7 @@ def page(result):
         lines.append(f"| `{name}` | {fid} | {seconds} | {gammas} |")
     lines += ["", "No run became NaN or infinite, and `CollapseMonitor` gave no warning."]
     if failed:
-        lines[-1] = "What `StopOnNonFinite` and `CollapseMonitor` said:"
+        lines[-1] = "`StopOnNonFinite` and `CollapseMonitor` reported:"
         lines += ["", *(f"- `{k}`: {v['not_finite'] or v['collapsed']}" for k, v in failed.items())]
     return "\n".join([*lines, ""])
 

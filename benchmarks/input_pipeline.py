@@ -5,8 +5,8 @@ Measures   `load_tfds` on stored JPEGs like ImageNet's, in turn with plain `tf.d
            the same images, against the training step of sagan_imagenet_128 on the same machine in
            the same run, and against the most that a TPU core and a GPU could ask for by their
            specifications
-Result:    benchmarks/results/input_pipeline.json and the tables of docs/performance.md; about 5
-           minutes on 2 CPU cores
+Result:    benchmarks/results/input_pipeline.json and the tables of
+           benchmarks/logs/performance.md; about 5 minutes on 2 CPU cores
 
 The images are synthetic: 500 x 375 pixels with the 1/f spectrum of photographs and sensor noise,
 106 kB each as JPEG (quality 90, chroma at half resolution), in TFDS's own files. The
@@ -198,7 +198,7 @@ def demand(images_per_core_second):
 
 
 def speed_table(record):
-    """What was measured, as it stands in docs/performance.md."""
+    """What was measured, as it stands in benchmarks/logs/performance.md."""
     lines = [
         "| | images a second | images a second of one core | peak, MB |",
         "|---|---:|---:|---:|",
@@ -216,7 +216,7 @@ def speed_table(record):
 
 
 def demand_table(chips):
-    """What `demand` returned, as it stands in docs/performance.md."""
+    """What `demand` returned, as it stands in benchmarks/logs/performance.md."""
     lines = ["| one chip | images a second at most | cores that keep up |", "|---|---:|---:|"]
     for row in chips:
         figures = row["images_per_second_at_most"], row["cores_that_keep_up"]

@@ -2,8 +2,8 @@
 
 Command:   python benchmarks/kill_test.py --json
 Time:      10 minutes on two cores, longer where others use them too
-Result:    benchmarks/results/kill_test.json and the table of docs/never_lost.md; the exit code says
-           whether all was well
+Result:    benchmarks/results/kill_test.json and the table of benchmarks/logs/checkpoints.md; the
+           exit code says whether all was well
 
 A checkpoint is written after every step. Of five kills, three come at a random moment, one at a
 random moment of the start (building, restoring, tracing), and one as soon as the files of a
@@ -187,7 +187,7 @@ def run_mode(mode, kills, seed):
 
 
 def table(runs):
-    """The table of docs/never_lost.md."""
+    """The table of benchmarks/logs/checkpoints.md."""
     columns = (
         "kills",
         "within writing or removing a checkpoint",

@@ -97,7 +97,7 @@ def compare(runs):
 
 
 def line(row):
-    """A row of `compare` as one of the table in docs/support.md."""
+    """A row of `compare` as one of the table in docs/compatibility.md."""
     cells = [row["policy"], "yes" if row["finite"] else "no", f"{row['fid_before']:.1f}"]
     for name in ("fid", "fid_averaged"):
         cells.append(f"{row[name]:.1f} ± {row[f'{name}_deviation']:.1f}")

@@ -4,7 +4,8 @@ Command:   pip install pytorch-fid torch-fidelity && python benchmarks/precision
 Measures   relative errors of moments, matrix root, distance, KID, Inception Score, precision,
            recall, density and coverage, against numpy, scipy, TF-GAN, pytorch-fid, torch-fidelity
            and prdc
-Result:    benchmarks/results/precision.json and docs/precision.md; about 4 minutes on 2 CPU cores
+Result:    benchmarks/results/precision.json and benchmarks/logs/precision.md; about 4 minutes on
+           2 CPU cores. docs/precision.md shows a part of them.
 
 The features are synthetic, 2048 wide as Inception's, and in four kinds: many samples, fewer
 samples than dimensions, variances that fall steeply, and scales that spread over nine decades. A
@@ -37,7 +38,7 @@ from keras_sagan.metrics.kernel_inception_distance import kernel_distance
 from keras_sagan.metrics.precision_recall import manifold_scores
 
 RESULTS = common.RESULTS / "precision.json"
-TABLE = common.ROOT / "docs" / "precision.md"
+TABLE = common.ROOT / "benchmarks" / "logs" / "precision.md"
 PACKAGES = "tensorflow tensorflow-gan scipy numpy prdc pytorch-fid torch-fidelity".split()
 ALLOWED = {  # by stage; TF-GAN's own error has no limit
     "mean": 1e-12,
@@ -244,14 +245,14 @@ def measure(dim, count):
 
 
 def page(result):
-    """The Markdown of docs/precision.md."""
+    """The Markdown of benchmarks/logs/precision.md."""
     lines = [
         "# Precision of the scores",
         "",
-        "How far each stage is from what others compute from the same features. Errors are",
-        "relative: to the value, for means to the standard deviation of a feature, for covariances",
-        "to the product of two of them. The tests measure the same on smaller features and hold",
-        "each error to the limit in the last column.",
+        "The difference between each stage and other implementations on the same features. Errors",
+        "are relative to the value, for means to the standard deviation of the feature, and for",
+        "covariances to the product of the two standard deviations. The tests measure the same on",
+        "smaller features, and hold each error to the limit in the last column.",
         "",
         f"Made by `{result['command']}` on {result['date']}; {result['hardware']['cpu']}, "
         f"{result['hardware']['cores']} cores; "
@@ -277,21 +278,42 @@ def page(result):
         lines.append("")
     lines += [
         '"SVD of the samples" needs neither a covariance nor a matrix root: the trace of the root',
-        "is the sum of the singular values of one centred set times the transpose of the other.",
+        "is the sum of the singular values of one centered set times the transpose of the other.",
         "",
-        "**TF-GAN's own distance is not always exact.** Its matrix root leaves values below 1e-10",
-        "as they are, whatever the scale of the features: singular values below 1e-5 count as",
-        "their squares. The rows of TF-GAN's distance against the SVD of the samples show what",
-        "that costs: nothing where the spectrum is flat, and the more, the more steeply it falls.",
-        "With that threshold put into it, the distance of this package is TF-GAN's. The package",
-        "itself has no threshold, and agrees with the SVD of the samples everywhere.",
+        "**TF-GAN's own distance is not always exact.** Its matrix root doesn't take the root of",
+        "values below 1e-10, so singular values below 1e-5 count as their squares. The rows of",
+        "TF-GAN's distance against the SVD of the samples show the effect: none for equal",
+        "variances, and a large one where the variances fall steeply. With this threshold added,",
+        "the distance of this package equals TF-GAN's. Without it, it agrees with the SVD of the",
+        "samples in all cases.",
         "",
-        "scipy's general matrix root, which pytorch-fid takes, and the general eigenvalues that",
-        "torch-fidelity takes are compared",
-        "where the covariances have full rank and one scale.",
+        "pytorch-fid uses scipy's general matrix root, and torch-fidelity general eigenvalues.",
+        "Both are compared where the covariances have full rank and one scale.",
         "",
     ]
     return "\n".join(lines)
+
+
+SHORT = {  # by kind, in docs/precision.md
+    "many samples": "3000 samples, equal variances",
+    "fewer samples than dimensions": "1024 samples of 2048 dimensions",
+    "variances that fall as 1/k²": "3000 samples, variances fall as 1/k²",
+    "scales over nine decades": "3000 samples of 512 dimensions, scales over nine decades",
+}
+
+
+def tfgan_table(result):
+    """The table of docs/precision.md that compares TF-GAN's error with this package's."""
+    errors = {(stage, kind, against): error for stage, kind, against, error in result["rows"]}
+    lines = [
+        "| features | error of TF-GAN, float64 | error of this package |",
+        "|---|---:|---:|",
+    ]
+    for kind, short in SHORT.items():
+        tfgan = errors["TF-GAN's distance, float64", kind, "SVD of the samples"]
+        own = errors["Fréchet distance", kind, "SVD of the samples; from moments"]
+        lines.append(f"| {short} | {tfgan:.1e} | {own:.1e} |")
+    return "\n".join(lines) + "\n"
 
 
 def main():

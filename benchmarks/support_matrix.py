@@ -6,8 +6,8 @@ Measures   every combination that needs no GPU or TPU: tiny networks with every 
            must stay finite and move, every replica must have the same bits, and the losses must be
            those of float32 without XLA, on one device where batch statistics are synchronised, to
            1e-4 or, in a mixed policy, to 5e-2; or the combination must be refused
-Result:    benchmarks/results/support_matrix.json and the table of docs/support.md; about 2 minutes
-           on 2 CPU cores. The exit code is 1 if a combination neither works nor is refused
+Result:    benchmarks/results/support_matrix.json and the table of docs/compatibility.md; about 2
+           minutes on 2 CPU cores. The exit code is 1 if a combination neither works nor is refused
 """
 
 import argparse
@@ -204,7 +204,7 @@ def attempt_workers(expected):
 
 
 def table(found):
-    """The table of docs/support.md: a row for each device, strategy and use of XLA.
+    """The table of docs/compatibility.md: a row for each device, strategy and use of XLA.
 
     Args:
         found: Dictionary from `"one"`, `"mirrored"`, `"multi_worker"` and `"tpu"` to what the
@@ -217,7 +217,7 @@ def table(found):
             for policy in POLICIES:
                 said = found.get(row, {}).get(f"{jit_compile} {policy}", UNKNOWN).split(":")[0]
                 is_apart = jit_compile and said == WORKS and "XLA, synchronized" in found[row]
-                cells.append(f"{said}, unsynchronised" if is_apart else said)
+                cells.append(f"{said}, unsynchronized" if is_apart else said)
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -1,7 +1,7 @@
-"""Has mkdocstrings show the docstrings of this package as they are meant.
+"""Prepares the docstrings of this package for mkdocstrings.
 
 Examples are doctests below a line `Example:`, and `Call arguments`, `State` and `Reference` are
-sections that Google's style hasn't got.
+sections that Google's style doesn't have.
 """
 
 import re

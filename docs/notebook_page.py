@@ -1,6 +1,7 @@
-"""Has mkdocs show the tutorial notebook as a page, with what its cells gave when they were run.
+"""Shows the tutorial notebook as a page of the site, with the outputs of its cells.
 
-After a change of the notebook, run it, and then this, which leaves out what no page shows:
+After a change, run the notebook, and then this script, which removes outputs that the page
+doesn't show:
 
     jupyter nbconvert --to notebook --execute --inplace docs/tutorial.ipynb
     python docs/notebook_page.py
@@ -53,7 +54,7 @@ def page_of(notebook):
             else:
                 shown = "".join(output.get("text", data.get("text/plain", ""))).rstrip()
                 parts.append(f"```text\n{shown}\n```")
-    parts.insert(1, f"[The notebook itself]({NOTEBOOK}){{ download }}")
+    parts.insert(1, f"[Download the notebook]({NOTEBOOK}){{ download }}")
     return "\n\n".join(parts) + "\n", pictures
 
 

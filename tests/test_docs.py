@@ -35,17 +35,26 @@ def blocks(text, languages):
     return re.findall(rf"^```(?:{languages})\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
+def run_few_steps(monkeypatch):
+    """Has `fit` run at most two epochs of one step, eagerly, because tracing would take longer."""
+    eager = functools.partialmethod(SAGAN.compile, run_eagerly=True)
+    fit = SAGAN.fit
+
+    def short_fit(self, *arguments, **given):
+        epochs = min(given.get("epochs", 1), 2)
+        return fit(self, *arguments, **{**given, "epochs": epochs, "steps_per_epoch": 1})
+
+    monkeypatch.setattr(SAGAN, "fit", short_fit)
+    monkeypatch.setattr(SAGAN, "compile", eager)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in NAMES if "```python" in (DOCS / n).read_text()])
 def test_python_blocks(name, tmp_path, monkeypatch):
     """One after the other, as a reader would run them, after what the page's setup prepares."""
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
-    # Of a step an epoch: tracing would take longer.
-    eager = functools.partialmethod(SAGAN.compile, run_eagerly=True)
-    fit, one = SAGAN.fit, {"steps_per_epoch": 1}
-    monkeypatch.setattr(SAGAN, "fit", lambda self, *x, **given: fit(self, *x, **{**given, **one}))
-    monkeypatch.setattr(SAGAN, "compile", eager)
+    run_few_steps(monkeypatch)
     text = (DOCS / name).read_text(encoding="utf-8")
     setup = re.findall(r"^<!--setup\n(.*?)^-->", text, re.DOTALL | re.MULTILINE)
     names = {}
@@ -106,6 +115,12 @@ def test_blocks_with_a_title_are_run(name):
     assert set(found) <= {f'title="{title}"' for title in TITLES.get(name, ())}
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("api/")])
+def test_a_page_ends_with_where_to_go(name):
+    last = (DOCS / name).read_text(encoding="utf-8").rstrip().split("\n\n")[-1]
+    assert last.startswith("Next: ") and "](" in last
+
+
 @pytest.mark.parametrize("path", [*PAGES, ROOT / "README.md"], ids=lambda path: path.name)
 def test_nothing_is_left_to_fill_in(path):
     assert not re.findall(r"\b\w*(?:PLACE|TODO|FIXME|XXX)\w*\b", path.read_text(encoding="utf-8"))
@@ -156,7 +171,7 @@ def test_the_table_of_the_paper_names_files_and_tests_that_are_there():
 
 
 def test_tests_of_the_table_of_backends_are_there():
-    text = (DOCS / "support.md").read_text(encoding="utf-8").split("## On JAX and PyTorch")[1]
+    text = (DOCS / "compatibility.md").read_text(encoding="utf-8").split("## On JAX and PyTorch")[1]
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")]
     for line in text.splitlines():
         names = re.findall(r"`(test_\w+)`", line)
@@ -177,6 +192,11 @@ def test_every_page_is_in_the_navigation():
     assert sorted(navigation) == sorted([*NAMES, "tutorial.md"])
 
 
+def test_the_citation_has_the_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {keras_sagan.__version__}\n" in text
+
+
 @pytest.mark.slow
 def test_the_site_builds_strictly(tmp_path):
     for package in ("mkdocs", "material", "mkdocstrings"):
@@ -188,26 +208,41 @@ def test_the_site_builds_strictly(tmp_path):
     # The tutorial comes with its pictures, and with links that lead to pages.
     tutorial = (tmp_path / "tutorial" / "index.html").read_text(encoding="utf-8")
     pictures = re.findall(r'src="(\.\./tutorial_\d\.png)"', tutorial)
-    assert len(pictures) == 6 and 'href="../guides/your_own_gan/"' in tutorial
+    assert len(pictures) == 6 and 'href="../guides/add_attention/"' in tutorial
     assert all((tmp_path / "tutorial" / name).resolve().exists() for name in pictures)
     inventory = (tmp_path / "objects.inv").read_bytes().split(b"\n", 4)[4]
     listed = {line.split()[0] for line in zlib.decompress(inventory).decode().splitlines()}
     names = public_names()
     assert len(names) > 100
     missing = {name: thing_of(name) for name in sorted(names - listed)}
-    # Where a function has the name of its module, its whole path is listed.
-    found = {n for n, x in missing.items() if f"{x.__module__}.{x.__qualname__}" in listed}
+    # Listed by their path: functions with the name of their module, and members of a base class.
+    found = {n for n, x in missing.items() if path_of(x) in listed}
     assert missing.keys() - found == set()
 
 
 def thing_of(name):
-    return pkgutil.resolve_name(":".join(name.rsplit(".", 1)))
+    *path, last = name.split(".")
+    owner = ".".join(path)
+    try:
+        return pkgutil.resolve_name(f"{owner}:{last}")
+    except ModuleNotFoundError:  # A member of a class.
+        return getattr(thing_of(owner), last)
+
+
+def path_of(thing):
+    function = thing.fget if isinstance(thing, property) else thing
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+# Members that are the same in every Keras layer or metric.
+FROM_KERAS = ("get_config", "from_config", "reset_state")
 
 
 def public_names():
     """Each name of an `__all__`, and in modules without one each that has no underscore.
 
     With the methods and properties of classes that have a docstring, of their bases here too.
+    Modules of `keras_sagan.ops` and `keras_sagan.training` are internal: their pages show a part.
     """
     names = set()
     for found in pkgutil.walk_packages(keras_sagan.__path__, "keras_sagan."):
@@ -222,9 +257,6 @@ def public_names():
         ]
         if found.name.count(".") == 1:
             names |= {f"{found.name}.{name}" for name in getattr(module, "__all__", own)}
-        elif found.name.startswith("keras_sagan.ops."):
-            listed = getattr(module, "__all__", own)
-            names |= {f"{found.name}.{name}" for name in listed if not name.isupper()}
     for name in sorted(names):
         thing = thing_of(name)
         if inspect.isclass(thing):
@@ -234,7 +266,9 @@ def public_names():
             names |= {
                 f"{name}.{key}"
                 for key, value in members.items()
-                if key[0] != "_" and isinstance(value, property | classmethod | types.FunctionType)
+                if key[0] != "_"
+                and key not in FROM_KERAS
+                and isinstance(value, property | classmethod | types.FunctionType)
                 # What overrides a base's is told there.
                 if value.__doc__ or not any(hasattr(x, key) for x in thing.__mro__[1:])
             }

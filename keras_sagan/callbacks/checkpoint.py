@@ -142,24 +142,26 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             self._restore(model)
         manifest = self._manifest or {"epoch": None, "epoch_step": 0}
         done = manifest["epoch_step"]
-        promise, data, batches = position_data(
-            data, steps_per_epoch, steps_of(model), done, is_given
-        )
+        promise = "the run continues exactly only with shuffle=False"
+        batches = 0 if keras.backend.backend() == "torch" else done
+        if not hasattr(data, "shape") or steps_per_epoch is not None or is_given:
+            step = steps_of(model)
+            promise, data, batches = position_data(data, steps_per_epoch, step, done, is_given)
         if not (is_given and self._manifest) or batches is None:
             self._say(f"if this is killed, {promise}", promise)
         return data, manifest["epoch"], done, batches or 0
 
     def _set_up(self, model):
         model_state.check_model(model)
-        self._is_chief = is_chief(model._strategy)
+        self._is_chief = not model._is_one_of_many or is_chief(model._strategy)
         self._wait()
 
     def _restore(self, model):
-        """Restores the model, and keeps the manifest or `None`."""
         self._set_up(model)
         manifest, values = self._files.read_newest()
         step = 0 if manifest is None else manifest["step"]
-        check_workers_agree(model._strategy, newest_checkpoint=step)
+        if model._is_one_of_many:
+            check_workers_agree(model._strategy, newest_checkpoint=step)
         if manifest is not None:
             if (taken := steps_of(model)) > step:
                 raise ValueError(
@@ -220,10 +222,9 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         if is_due or self._saved_step == self._step:  # The position of a saved step has changed.
             self.save()
         # All workers take part in writing, so one of them decides.
-        best = self._best
-        if best and chief_decides(self.model._strategy, best.is_better(logs)):
-            if self._write(best.files, monitor=best.monitor, value=best.latest):
-                best.value = best.latest
+        if (best := self._best) and chief_decides(self.model._strategy, best.is_better(logs)):
+            entries = {"monitor": best.monitor, "value": best.latest}
+            best.value = best.latest if self._write(best.files, **entries) else best.value
 
     def on_train_end(self, logs: dict | None = None) -> None:
         if self._saved_step != steps_of(self.model):
@@ -296,7 +297,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         if self._manifest is not None:
             step, epoch, done = (self._manifest[x] for x in ("step", "epoch", "epoch_step"))
             where = f"{done} steps into" if done else "at the start of"
-            where = f"step {step} ({where} epoch {epoch + 1}) from {self._files.path(step)}"
-            text = f"Restored {where}; {promise_of_restored}"
+            text = f"Restored step {step} ({where} epoch {epoch + 1}) "
+            text += f"from {self._files.path(step)}; {promise_of_restored}"
         if self._is_chief:
             print(f"TrainingCheckpoint: {text}.", flush=True)

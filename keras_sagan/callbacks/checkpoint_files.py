@@ -56,9 +56,8 @@ class CheckpointFiles:
             self._disk.write(probe, b"?")
             self._disk.remove(probe)
         except OSError as error:
-            received = f"directory={self.directory!r} ({error})"
-            text = f"`directory` must be a folder that can be written. Received: {received}"
-            raise OSError(text) from error
+            text = "`directory` must be a folder that can be written. Received: "
+            raise OSError(f"{text}directory={self.directory!r} ({error})") from error
 
     def write(self, step: int, arrays: dict, manifest: dict):
         """Writes a checkpoint and removes the oldest beyond `keep`; an OSError leaves no part."""
@@ -137,10 +136,11 @@ class CheckpointFiles:
     def read_newest(self) -> tuple[dict | None, dict | None]:
         """Returns what `read` does for the newest undamaged checkpoint; two `None` without any."""
         steps, read = self.steps(), self.read
-        if not steps:
+        names = self._disk.names(self.directory)
+        if not steps and any(name.endswith(".index") for name in names):
             from keras_sagan.callbacks import old_checkpoints
 
-            steps = old_checkpoints.steps_of(self._disk.names(self.directory))
+            steps = old_checkpoints.steps_of(names)
             read = functools.partial(old_checkpoints.read, self.directory)
         for step in reversed(steps):
             try:
@@ -187,8 +187,7 @@ def check_directory(name: str, value) -> str:
     """Returns a folder's absolute path, so that a later `os.chdir` is harmless, or a URL."""
     path = check_path(name, value).removeprefix("file://")
     if "\0" in path:
-        expected = "a path without the character NUL"
-        raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
+        raise ValueError(f"`{name}` must have no character NUL. Received: {name}={value!r}")
     return path if "://" in path else os.path.join(os.getcwd(), path)
 
 

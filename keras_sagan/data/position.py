@@ -74,10 +74,7 @@ def position_data(data, steps_per_epoch, step, done, is_given):
         "the data are read from the start to where they were, and the run continues exactly if "
         "they give the same batches in the same order whenever they are read"
     )
-    if hasattr(data, "shape"):
-        if steps_per_epoch is None:
-            return "the run continues exactly only with shuffle=False", data, batches
-    elif is_tensorflow_dataset(data):
+    if is_tensorflow_dataset(data):
         size = int(data.cardinality())
         if size == tf.data.INFINITE_CARDINALITY or (size < 0 and steps_per_epoch):
             return exact, at_step(data, target), 0

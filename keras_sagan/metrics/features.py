@@ -53,7 +53,9 @@ class FeatureExtraction:
         self.verbose = True
         self.subject = "images"  # what they are, for messages
         self._filled = FilledRange("`images`", "set `value_range` to it, or every score is wrong")
-        self._call = share_among_replicas(self._call_extractor, strategy)
+        self._call = self._call_extractor
+        if strategy is not None:
+            self._call = share_among_replicas(self._call, strategy)
 
     def __call__(
         self, images: np.ndarray, names: Sequence[str] = ("features",), first: int = 0

@@ -210,7 +210,9 @@ class GeneratedImages:
         has_network = isinstance(self.network, keras.Model)
         if not has_network or (has_generate and self.network is model):
             strategy = None
-        self._call = share_among_replicas(self._call_packed, strategy, "model")
+        self._call = self._call_packed
+        if strategy is not None:
+            self._call = share_among_replicas(self._call, strategy, "model")
         self._calls_generate = has_generate and self._call == self._call_packed
         self.protocol = {
             "weights": "averaged (EMA)" if self._is_averaged else "raw",

@@ -76,8 +76,10 @@ def test_all_combinations_have_all_seeds_and_the_papers_comes_with_the_first():
 def test_a_sign_counts_beyond_two_standard_errors():
     assert ablation_page.verdict([-3.0, -2.0, -4.0]) == "agrees"
     assert ablation_page.verdict([3.0, 2.0, 4.0]) == "**doesn't agree**"
-    assert "chance" in ablation_page.verdict([-3.0, 4.0, 1.0])
-    assert "chance" in ablation_page.verdict([-3.0]) and "chance" in ablation_page.verdict([])
+    assert "not significant" in ablation_page.verdict([-3.0, 4.0, 1.0])
+    assert "not significant" in ablation_page.verdict(
+        [-3.0]
+    ) and "not significant" in ablation_page.verdict([])
 
 
 def test_the_page_is_what_the_record_says():
@@ -85,3 +87,4 @@ def test_the_page_is_what_the_record_says():
     assert record["settings"] == ablation.DEFAULTS
     assert record["runs"].keys() == ablation.all_runs(3).keys()
     assert ablation.TABLE.read_text(encoding="utf-8") == ablation_page.page(record)
+    assert ablation.LOG.read_text(encoding="utf-8") == ablation_page.log(record)

@@ -19,7 +19,7 @@ def test_the_textbook_generator_agrees_and_the_record_keeps_what_is_promised(tmp
     assert record["largest_difference_in_grey_levels"] <= 1
     assert small["rows"][0].keys() == record["rows"][0].keys()
     assert [row["form"] for row in small["rows"]] == [row["form"] for row in record["rows"][:2]]
-    page = (common.ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    page = (common.ROOT / "benchmarks" / "logs" / "performance.md").read_text(encoding="utf-8")
     for row in record["rows"]:
         ratios = (row["times_the_textbook"], row["times_the_peer"])
         numbers = [f"{row['images_per_second']:.0f}", *(f"{ratio:.2f}" for ratio in ratios)]

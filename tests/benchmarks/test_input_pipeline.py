@@ -6,7 +6,7 @@ import common
 import input_pipeline
 import pytest
 
-PAGE = (common.ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+PAGE = (common.ROOT / "benchmarks" / "logs" / "performance.md").read_text(encoding="utf-8")
 RECORD = json.loads((common.RESULTS / "input_pipeline.json").read_text())
 
 

@@ -15,7 +15,7 @@ def test_layers_agree_and_the_record_keeps_what_is_promised(tmp_path, monkeypatc
     layers.main([*arguments, str(path)])  # Raises where two disagree.
     small = json.loads(path.read_text())
     record = json.loads((common.RESULTS / "layers.json").read_text())
-    page = (common.ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    page = (common.ROOT / "benchmarks" / "logs" / "performance.md").read_text(encoding="utf-8")
     assert small.keys() == record.keys()
     assert [row["layer"].split(",")[0] for row in small["rows"]] == [
         row["layer"].split(",")[0] for row in record["rows"]

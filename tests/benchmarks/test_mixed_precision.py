@@ -30,7 +30,7 @@ def test_the_benchmark_runs_and_the_record_keeps_what_is_promised(tmp_path, monk
         )
     assert all(row["steps"] == 3 for row in small["runs"])
     assert all(row["steps"] == 200 for row in record["runs"])
-    page = (common.ROOT / "docs" / "support.md").read_text(encoding="utf-8")
+    page = (common.ROOT / "docs" / "compatibility.md").read_text(encoding="utf-8")
     for row in record["policies"]:
         assert abs(row["fid_change"]) <= mixed_precision.LIMIT
         assert mixed_precision.line(row) in page

@@ -1,4 +1,4 @@
-"""The table of docs/precision.md: its limits hold here, and it is what the record says."""
+"""The table of benchmarks/logs/precision.md keeps its limits, and is what the record says."""
 
 import json
 
@@ -24,3 +24,5 @@ def test_the_recorded_table_keeps_them_too_and_is_what_the_page_shows():
     for package in ("TF-GAN", "scipy", "pytorch-fid", "torch-fidelity", "prdc"):
         assert any(package in row[2] for row in result["rows"]), package
     assert precision.TABLE.read_text(encoding="utf-8") == precision.page(result)
+    page = (precision.common.ROOT / "docs" / "precision.md").read_text(encoding="utf-8")
+    assert precision.tfgan_table(result) in page

@@ -58,7 +58,7 @@ def test_shares_sum_to_one():
 
 def test_the_page_has_the_record():
     record = json.loads((common.RESULTS / "profile_step.json").read_text())
-    page = (common.ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    page = (common.ROOT / "benchmarks" / "logs" / "performance.md").read_text(encoding="utf-8")
     assert 0.97 < sum(row["share"] for row in record["kinds"]) < 1.03
     for row in record["kinds"][:8]:
         assert f"| {row['of']} | {row['ms']:.0f} |" in page

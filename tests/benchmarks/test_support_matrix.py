@@ -8,7 +8,7 @@ import support_matrix
 import tensorflow as tf
 from replicas import two_replicas
 
-PAGE = (common.ROOT / "docs" / "support.md").read_text(encoding="utf-8")
+PAGE = (common.ROOT / "docs" / "compatibility.md").read_text(encoding="utf-8")
 RECORD = json.loads((common.RESULTS / "support_matrix.json").read_text())["found"]
 
 

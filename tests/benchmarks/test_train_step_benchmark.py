@@ -34,7 +34,7 @@ def test_at_most_0_65_of_the_textbooks_operations():
 def test_the_record_keeps_what_the_page_says():
     record = json.loads((common.RESULTS / "train_step.json").read_text())
     assert record["error"] < train_step.TOLERANCE
-    page = (common.ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    page = (common.ROOT / "benchmarks" / "logs" / "performance.md").read_text(encoding="utf-8")
     for row in record["rows"]:
         numbers = [row["seconds"], row["times_the_textbook"], row["times_the_peer"]]
         name = row["form"].split(",")[0]

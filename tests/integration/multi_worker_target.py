@@ -188,7 +188,7 @@ def differ(strategy, workdir, folder, checkpoints):
 
 
 def support(strategy, workdir, folder):
-    """Finds the cells of `docs/support.md` again."""
+    """Finds the cells of `docs/compatibility.md` again."""
     alone = support_matrix.train(strategy, False, "float32", synchronized=False)[2]
     found = {
         "True mixed_bfloat16": support_matrix.attempt(strategy, True, "mixed_bfloat16", alone),

@@ -56,7 +56,7 @@ def test_what_is_counted():
 
 def test_the_page_has_what_was_recorded():
     record = json.loads((ROOT / "benchmarks" / "results" / "kill_test.json").read_text())
-    page = (ROOT / "docs" / "never_lost.md").read_text(encoding="utf-8")
+    page = (ROOT / "benchmarks" / "logs" / "checkpoints.md").read_text(encoding="utf-8")
     assert kill_test.table(record["runs"]) in page
     assert record["all_well"] and all(run["same_bits"] for run in record["runs"])
     runs = {run["mode"]: run for run in record["runs"]}

@@ -58,7 +58,7 @@ def test_the_page_has_the_recorded_distances_of_the_dcgan():
     path = ROOT / "benchmarks" / "results" / "add_attention_to_dcgan.json"
     record = json.loads(path.read_text(encoding="utf-8"))
     assert record["command"] == "python examples/add_attention_to_dcgan.py"
-    text = (ROOT / "docs" / "guides" / "your_own_gan.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "guides" / "add_attention.md").read_text(encoding="utf-8")
     for name, word in (("plain", "plain"), ("changed", "with the layers")):
         assert f"| {word} | {record['fid'][name]:.1f} |" in text
     settings, versions = record["settings"], record["versions"]
