@@ -1,7 +1,7 @@
 """Exports a trained generator for other runtimes, and compares each file by its own runtime.
 
 Command:   python examples/export_generator.py --model runs/fashion_mnist/model.keras
-Needs:     pip install "keras_sagan[export]" for ONNX and LiteRT; SavedModel needs nothing more
+Needs:     pip install ".[export]" for ONNX and LiteRT; SavedModel needs nothing more
 Result:    runs/export/ with saved_model/, generator.onnx, generator.tflite and generator.keras,
            which holds plain Keras layers alone, and the largest difference of a pixel for each
 

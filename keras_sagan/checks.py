@@ -168,7 +168,7 @@ def require(module, purpose="Drawing pictures", extra="plot"):
         top = module.split(".")[0]
         raise ImportError(
             f"{purpose} needs {_PACKAGES.get(top, top)}, which could not be imported ({error}). "
-            f'Install it with:\npip install "keras_sagan[{extra}]"'
+            f'In a clone of keras_sagan, run:\npip install ".[{extra}]"'
         ) from error
 
 

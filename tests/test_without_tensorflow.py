@@ -81,7 +81,7 @@ print(json.dumps({"refused": refused, "works": works, "imported": imported}))
 OLD = Path(__file__).parent / "callbacks" / "old_checkpoints"
 NEEDS = "needs TensorFlow. Run: pip install tensorflow"
 REFUSED = {
-    "load_tfds": ("ImportError", 'Run: pip install "keras_sagan[data]"'),
+    "load_tfds": ("ImportError", 'run: pip install ".[data]"'),
     "tpu": ("ValueError", "needs no name for a TPU on JAX"),
     "processes": ("RuntimeError", "KERAS_DISTRIBUTION_JOB_ADDRESSES to host:port of the first"),
     "number": ("RuntimeError", "Received: {'process_id': 'first'}, for which JAX says:"),
@@ -94,7 +94,7 @@ REFUSED = {
     "export_generator": ("RuntimeError", "under KERAS_BACKEND=tensorflow"),
     "TFGANInception": ("ImportError", NEEDS),
     "KerasInceptionV3": ("ValueError", '`resize` must be "antialiased"'),
-    "load_tfgan_eval": ("ImportError", 'Run: pip install "keras_sagan[metrics]"'),
+    "load_tfgan_eval": ("ImportError", 'run: pip install ".[metrics]"'),
 }
 
 

@@ -141,8 +141,8 @@ def load_tfds(
         builder.download_and_prepare(download_config=config)
     except ModuleNotFoundError as error:
         raise ImportError(
-            f"`load_tfds` needs the package `{error.name}` for name={name!r}. Run: "
-            'pip install "keras_sagan[data]" (some data sets need another package too)',
+            f"`load_tfds` needs the package `{error.name}` for name={name!r}. In a clone of "
+            'keras_sagan, run: pip install ".[data]" (some data sets need another package too)',
             name=error.name,
         ) from error
     features = builder.info.features

@@ -2,7 +2,7 @@
 
 Images are numpy arrays, uint8 in [0, 255]. Functions with a `model` call only its `generate()`,
 `interpolate()` and `attention_maps()`, so any model with these methods works. Drawing needs the
-`plot` extra: `pip install "keras_sagan[plot]"`.
+`plot` extra: `pip install ".[plot]"`.
 """
 
 from keras_sagan.visualization.animation import save_gif

@@ -89,7 +89,7 @@ def test_names_must_fit_the_classes(tmp_path, stub_gan, run_fit):
 
 def test_without_matplotlib_it_fails_before_training(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match='\npip install "keras_sagan\\[plot\\]"$'):
+    with pytest.raises(ImportError, match='\npip install "\\.\\[plot\\]"$'):
         AttentionFigure(tmp_path)
 
 

@@ -92,7 +92,7 @@ def test_the_manifest_is_written_last(bucket, monkeypatch):
 
 def test_without_fsspec_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(ImportError, match=r"(?s)gs://bucket/run .*keras_sagan\[remote\]"):
+    with pytest.raises(ImportError, match=r'(?s)gs://bucket/run .*"\.\[remote\]"'):
         TrainingCheckpoint("gs://bucket/run")
 
 

@@ -90,7 +90,7 @@ def test_classes_of_an_unconditional_model_are_refused(tmp_path, stub_gan, run_f
 
 def test_without_pillow_it_fails_before_training(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(ImportError, match='\npip install "keras_sagan\\[plot\\]"$'):
+    with pytest.raises(ImportError, match='\npip install "\\.\\[plot\\]"$'):
         SampleGrid(tmp_path)
 
 

@@ -275,5 +275,5 @@ def test_what_is_refused(tmp_path):
 
 def test_without_pillow_the_pip_line_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(ImportError, match='\npip install "keras_sagan\\[plot\\]"$'):
+    with pytest.raises(ImportError, match='\npip install "\\.\\[plot\\]"$'):
         load_image_folder(tmp_path)

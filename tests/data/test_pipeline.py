@@ -399,5 +399,5 @@ def test_load_tfds_without_its_packages_gives_the_pip_line(monkeypatch, tmp_path
             raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 
         monkeypatch.setattr(tfds, "builder", builder)
-    with pytest.raises(ImportError, match=rf'`{package}` .*pip install "keras_sagan\[data\]"'):
+    with pytest.raises(ImportError, match=rf'`{package}` .*pip install "\.\[data\]"'):
         load_tfds("cifar10", data_dir=str(tmp_path))

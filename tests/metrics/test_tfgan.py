@@ -9,7 +9,7 @@ import pytest
 
 from keras_sagan.metrics import TFGAN_INCEPTION_HANDLE
 
-PIP_LINE = 'pip install "keras_sagan[metrics]"'
+RUN = 'In a clone of keras_sagan, run: pip install ".[metrics]"'
 ROOT = pathlib.Path(__file__).parents[2]
 PRELUDE = """
 import importlib.util
@@ -99,7 +99,7 @@ print(tfgan.load_tensorflow_hub().__name__)
     ]
     for index, (what, package) in enumerate(packages):
         first, second, left = output[3 * index : 3 * index + 3]
-        expected = f"{what} needs the package `{package}`, which isn't installed. Run: {PIP_LINE}"
+        expected = f"{what} needs the package `{package}`, which isn't installed. {RUN}"
         assert (first, second, left) == (expected, expected, "[]")
     distance, compiled, handle, same, hub = output[12:]
     assert float(distance) == pytest.approx(3.0, rel=1e-5)
@@ -135,7 +135,6 @@ print(tensorflow_gan.eval is tfgan.load_tfgan_eval(), bool(tensorflow_gan.__file
 """
     ).splitlines()
     assert output[0] == (
-        "TF-GAN is installed but can't be imported here (RuntimeError: second). "
-        f"Update it with: {PIP_LINE}"
+        f"TF-GAN is installed but can't be imported here (RuntimeError: second). {RUN} --upgrade"
     )
     assert output[1:] == ["[]", "1", "True True"]

@@ -73,6 +73,6 @@ def test_bad_arguments(model, tmp_path):
 )
 def test_what_is_missing_is_said_first(model, tmp_path, monkeypatch, module, name):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=r'\npip install "keras_sagan\[export\]"$'):
+    with pytest.raises(ImportError, match=r'\npip install "\.\[export\]"$'):
         export_generator(model, tmp_path / "new", FORMATS if name == "onnx" else [name])
     assert not (tmp_path / "new").exists()

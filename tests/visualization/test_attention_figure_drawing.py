@@ -212,9 +212,7 @@ def test_each_image_needs_its_label():
 
 def test_without_matplotlib_the_pip_line_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(
-        ImportError, match='matplotlib(.|\n)*\npip install "keras_sagan\\[plot\\]"$'
-    ):
+    with pytest.raises(ImportError, match='matplotlib(.|\n)*\npip install "\\.\\[plot\\]"$'):
         plot_attention(random_images(1), uniform_scores(1, 8, 4))
 
 

@@ -119,5 +119,5 @@ def test_images_that_cannot_be_saved_are_refused(tmp_path, image):
 
 def test_without_pillow_the_pip_line_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(ImportError, match='pillow(.|\n)*\npip install "keras_sagan\\[plot\\]"$'):
+    with pytest.raises(ImportError, match='pillow(.|\n)*\npip install "\\.\\[plot\\]"$'):
         save_image(tmp_path / "image.png", np.zeros((4, 4), "uint8"))

@@ -9,7 +9,7 @@ import os
 import sys
 import types
 
-_PIP_LINE = 'pip install "keras_sagan[metrics]"'
+_RUN = 'In a clone of keras_sagan, run: pip install ".[metrics]"'
 
 
 @functools.cache
@@ -104,9 +104,9 @@ def _explained(what, error):
     name = getattr(error, "name", None)
     if isinstance(error, ModuleNotFoundError) and name and not name.startswith("tensorflow_gan."):
         return ImportError(
-            f"{what} needs the package `{name}`, which isn't installed. Run: {_PIP_LINE}", name=name
+            f"{what} needs the package `{name}`, which isn't installed. {_RUN}", name=name
         )
     return ImportError(
         f"{what} is installed but can't be imported here ({type(error).__name__}: {error}). "
-        f"Update it with: {_PIP_LINE}"
+        f"{_RUN} --upgrade"
     )
