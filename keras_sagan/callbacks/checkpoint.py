@@ -1,7 +1,6 @@
 import concurrent.futures
 import warnings
 from pathlib import Path
-from typing import Any
 
 import keras
 
@@ -83,10 +82,9 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         has_best = monitor is not None or mode != "auto"
         self._best = BestCheckpoint(self.directory, monitor, mode) if has_best else None
         self._writer = concurrent.futures.ThreadPoolExecutor(1)  # A process waits for its end.
-        self._writing = None  # What the writer does.
         self._saved_step: int | None = None
         self._state = "new"  # Then "restored" by `restore_latest`, and "training" by `fit`.
-        self._manifest = self._model = None  # What was restored, and into which model.
+        self._manifest = self._model = self._writing = None  # The last is what the writer does.
         self._step = self._epoch = self._epoch_start = 0
 
     def restore_latest(self, model: keras.Model) -> int:
@@ -128,7 +126,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         model_state.restore_state(model, manifest, values, files.path(manifest["step"]))
         return manifest["step"]
 
-    def start(self, model: keras.Model, data: Any, steps_per_epoch: int | None = None) -> tuple:
+    def start(self, model: keras.Model, data: object, steps_per_epoch: int | None = None) -> tuple:
         """Restores the model and positions its data; `SAGAN.fit` calls it with its arguments.
 
         Returns the data to train on; the epoch to begin with, or `None`; the number of its finished
