@@ -24,7 +24,7 @@ def test_combinations_are_found_as_recorded(row, expected):
     # The rest takes a minute; `python benchmarks/support_matrix.py` tries it. A cell of
     # mixed_bfloat16 is among those of `test_multi_worker.py`.
     found = support_matrix.attempt_all(strategy, expected, ("mixed_float16",))
-    assert found == {key: RECORD[row][key] for key in found} and len(found) >= 3
+    assert found == {key: RECORD[row][key] for key in found} and len(found) >= 2
 
 
 @pytest.mark.slow
