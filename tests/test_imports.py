@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "data": {"data", "ops", "image_files", "lazy"},
     "image_files": set(),
     "lazy": set(),
+    "private_keras": set(),
     "quiet": set(),
     "whole_files": set(),
     "callbacks": {
@@ -83,7 +84,7 @@ USES_TENSORFLOW = (
     "callbacks/model_state.py",
     "callbacks/tensorboard.py",
 )
-FOR_ALL = {"version", "checks", "whole_files"}
+FOR_ALL = {"version", "checks", "whole_files", "private_keras"}
 OPS_MAY_USE = {"keras", "numpy"}
 FILES = {p.relative_to(PACKAGE).as_posix(): p for p in sorted(PACKAGE.rglob("*.py"))}
 

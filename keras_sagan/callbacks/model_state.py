@@ -11,6 +11,7 @@ from keras import backend, ops
 
 from keras_sagan.layers.conditional_batch_norm import SETTLED
 from keras_sagan.lazy import tf
+from keras_sagan.private_keras import layers_of
 
 NETWORKS = ("generator", "discriminator", "ema_generator")
 SETTINGS = ("d_steps", "ema_momentum", "ema_start")
@@ -300,7 +301,7 @@ def _layers(owner, seen):
     """Yields the entries of all layers and operations of a network in order, nested ones too."""
     operations = getattr(owner, "operations", None) if isinstance(owner, keras.Model) else None
     if operations is None:
-        operations = owner._flatten_layers(include_self=False, recursive=False)
+        operations = layers_of(owner, include_self=False, recursive=False)
     inputs = _inputs(owner)
     for operation in operations:
         if id(operation) in seen or not isinstance(operation, keras.Operation):

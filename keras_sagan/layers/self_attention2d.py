@@ -25,6 +25,7 @@ from keras_sagan.ops.attention import (
 )
 from keras_sagan.ops.programs import current_program
 from keras_sagan.ops.resampling import of_any_batch
+from keras_sagan.private_keras import layers_of
 
 # Of this thread: tuples of a program, the layers to record in it, and the dictionary to fill.
 _RECORDINGS: contextvars.ContextVar[tuple] = contextvars.ContextVar("recordings", default=())
@@ -270,7 +271,7 @@ class _Conv2D(keras.layers.Conv2D):
 
 def attention_layers(model: keras.Model) -> list[SelfAttention2D]:
     """Returns the `SelfAttention2D` layers of a model in order, also those of nested models."""
-    return [x for x in model._flatten_layers() if isinstance(x, SelfAttention2D)]
+    return [x for x in layers_of(model) if isinstance(x, SelfAttention2D)]
 
 
 @contextlib.contextmanager

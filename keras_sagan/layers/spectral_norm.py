@@ -14,6 +14,7 @@ from keras_sagan.checks import (
     known_values,
 )
 from keras_sagan.ops.programs import outside_programs
+from keras_sagan.private_keras import layers_of
 
 
 class StaleNormWarning(UserWarning):
@@ -203,7 +204,7 @@ def spectral_norms(model: keras.Model, normalized_only: bool = True) -> dict[str
     """
     normalized_only = check_boolean("normalized_only", normalized_only)
     norms, stale = {}, []
-    for layer in model._flatten_layers():
+    for layer in layers_of(model):
         if isinstance(layer, SpectralNormMixin):
             weights = [layer._raw_weight()] if layer.built else []
         elif normalized_only:

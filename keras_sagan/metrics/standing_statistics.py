@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 import keras
 import numpy as np
 
+from keras_sagan.private_keras import layers_of
+
 
 @contextlib.contextmanager
 def standing_statistics(network: keras.Model, batches: Iterable) -> Iterator[keras.Model]:
@@ -38,14 +40,14 @@ def standing_statistics(network: keras.Model, batches: Iterable) -> Iterator[ker
     Reference:
         Brock et al. 2019, [Large Scale GAN Training](https://arxiv.org/abs/1809.11096), section 3.
     """
-    layers = [x for x in network._flatten_layers() if hasattr(x, "moving_variance")]
+    layers = [x for x in layers_of(network) if hasattr(x, "moving_variance")]
     if not layers:
         raise ValueError(
             "`network` must have batch norm layers for standing statistics. "
             f"Received: {network.name} without one"
         )
     statistics = [x for layer in layers for x in (layer.moving_mean, layer.moving_variance)]
-    trainable = [(layer, layer.trainable) for layer in network._flatten_layers()]
+    trainable = [(layer, layer.trainable) for layer in layers_of(network)]
     momenta = [(layer, layer.momentum) for layer in layers]
     network.trainable = True  # A frozen batch norm would use its moving statistics.
     kept = [(x, _to_numpy(x)) for x in network.non_trainable_variables]

@@ -12,6 +12,7 @@ from keras_sagan.layers.sn_conv2d import SNConv2D
 from keras_sagan.layers.sn_dense import SNDense
 from keras_sagan.layers.sn_embedding import SNEmbedding
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
+from keras_sagan.private_keras import layers_of
 
 PLAIN = {SNConv2D: layers.Conv2D, SNDense: layers.Dense, SNEmbedding: layers.Embedding}
 OWN_SETTINGS = ("power_iterations", "epsilon", "equality_constrained", "resample")
@@ -90,7 +91,7 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
     for new, values in new_values:
         if values:
             new.set_weights(values)
-    left = [x.name for x in baked._flatten_layers() if isinstance(x, SpectralNormMixin)]
+    left = [x.name for x in layers_of(baked) if isinstance(x, SpectralNormMixin)]
     if left:
         raise ValueError(
             "`model` must not have spectrally normalized layers inside a layer of its own. "

@@ -16,6 +16,7 @@ from keras_sagan.checks import (
     check_values,
     is_absent,
 )
+from keras_sagan.private_keras import layers_of
 from keras_sagan.training.step import call, judge
 
 FEW = 8  # Images, enough to learn something about a network.
@@ -312,7 +313,7 @@ def has_batch_statistics(discriminator, image_shape, has_labels):
     normalization and a minibatch standard deviation, but not `Dropout`, which draws the same both
     times. The weights are noise too, so that training doesn't change the answer.
     """
-    for layer in discriminator._flatten_layers():
+    for layer in layers_of(discriminator):
         if hasattr(layer, "moving_mean") and layer.trainable:
             return True
     rng = np.random.default_rng(0)

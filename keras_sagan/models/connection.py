@@ -5,6 +5,7 @@ import warnings
 import keras
 
 from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
+from keras_sagan.private_keras import layers_of
 
 # The layers that look up labels, and the attribute with their number of classes.
 LABEL_TABLES = {
@@ -88,7 +89,7 @@ def _check_tables(name, network, num_classes):
 
     Only CPUs raise for an id beyond a table: GPUs, TPUs and JAX give zeros or the last row.
     """
-    layers = network._flatten_layers()
+    layers = layers_of(network)
     steps = [x for layer in layers for x in [layer, *getattr(layer, "operations", [])]]
     for step in {id(step): step for step in steps}.values():
         kinds = [kind.__name__ for kind in type(step).__mro__ if kind.__name__ in LABEL_TABLES]

@@ -38,6 +38,7 @@ from keras_sagan.models.sampling import SamplingMixin, check_latents
 from keras_sagan.ops.latent import sample_labels, sample_latents
 from keras_sagan.ops.programs import outside_programs
 from keras_sagan.ops.resampling import reference_forms
+from keras_sagan.private_keras import layers_of
 from keras_sagan.training import backend, check_owner_of_devices, step
 from keras_sagan.training.optimizers import GANOptimizer, follow_steps, follows_steps
 
@@ -758,7 +759,7 @@ class SAGAN(SamplingMixin, keras.Model):
                 state.assign(store[f"seed_{i}"])
 
     def _seed_states(self):
-        return [seed.state for x in self._flatten_layers() for seed in x._seed_generators]
+        return [seed.state for x in layers_of(self) for seed in x._seed_generators]
 
     def get_compile_config(self) -> dict | None:
         if not self.compiled:
@@ -881,4 +882,4 @@ def _with_epoch_end(model, callbacks, is_whole):
 
 
 def _computes_in_float16(network):
-    return any(x.dtype_policy.compute_dtype == "float16" for x in network._flatten_layers())
+    return any(x.dtype_policy.compute_dtype == "float16" for x in layers_of(network))

@@ -20,6 +20,7 @@ from keras_sagan.layers.sn_embedding import SNEmbedding
 from keras_sagan.layers.spectral_norm import spectral_norms
 from keras_sagan.models import batches
 from keras_sagan.ops.latent import sample_latents, slerp
+from keras_sagan.private_keras import layers_of
 from keras_sagan.training.step import call
 
 NETWORKS = ("generator", "discriminator")
@@ -210,7 +211,7 @@ def check_latents(name, latents, count, latent_dim):
 def mixed_class(generator, label, other, share):
     """Moves the rows of class `label` towards those of class `other` by `share`, inside."""
     tables = []
-    for layer in generator._flatten_layers():
+    for layer in layers_of(generator):
         if isinstance(layer, ConditionalBatchNorm) and layer.num_classes > 1:
             tables += [layer.gamma, layer.beta]
         elif isinstance(layer, SNEmbedding):

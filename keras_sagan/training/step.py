@@ -20,6 +20,7 @@ from keras import ops
 
 from keras_sagan import training
 from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm, ramped_momentum
+from keras_sagan.private_keras import layers_of
 
 RAMP_UP = 0.05  # The half-life of the average is at most this share of the steps taken.
 
@@ -251,7 +252,7 @@ def moving_statistics(network, *kinds):
     """
     norms = (keras.layers.BatchNormalization, *kinds)
     # Keras has no public list of all layers inside a network.
-    found = [x for x in network._flatten_layers() if isinstance(x, norms) and x.built]
+    found = [x for x in layers_of(network) if isinstance(x, norms) and x.built]
     return {
         id(statistic): float(norm.momentum)
         for norm in found

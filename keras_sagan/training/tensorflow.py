@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras import tree
 
 from keras_sagan.checks import is_absent
+from keras_sagan.private_keras import layers_of
 
 ONLY = {}
 
@@ -183,7 +184,7 @@ def check_replicated(model):
                 f"{model.distribute_strategy.num_replicas_in_sync} replicas"
             )
     # Keras has no public list of all layers inside a network.
-    layers = [*model.generator._flatten_layers(), *model.discriminator._flatten_layers()]
+    layers = [*layers_of(model.generator), *layers_of(model.discriminator)]
     synchronized = [x.name for x in layers if getattr(x, "synchronized", False)]
     if model.jit_compile and synchronized:
         raise ValueError(

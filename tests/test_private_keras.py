@@ -1,0 +1,90 @@
+"""Fails first, and by name, when Keras changes a private part that the package uses."""
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+
+import keras
+import pytest
+
+from keras_sagan import private_keras
+
+PACKAGE = Path(private_keras.__file__).parent
+TREES = {p: ast.parse(p.read_text(encoding="utf-8")) for p in sorted(PACKAGE.rglob("*.py"))}
+OTHERS = {
+    "_exit",
+    "_replace",
+    "_inputs",
+    "_made",
+}  # Python's, tf.data's, and our own on a data set.
+
+
+def model():
+    inputs = keras.Input((2,))
+    made = keras.Sequential([inputs, keras.layers.Dense(1), keras.layers.Dropout(0.5)])
+    made.compile(keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.5, 4)), "mse")
+    made.optimizer.build(made.trainable_variables)
+    return made
+
+
+def trainer(backend):
+    source = importlib.util.find_spec(f"keras.src.backend.{backend}.trainer").origin
+    return Path(source).read_text(encoding="utf-8")
+
+
+def maker_is_known():
+    layer = keras.layers.Dense(1)
+    return layer(keras.Input((2,)))._keras_history.operation is layer
+
+
+CHECKS = {
+    "_seed_generators": lambda: len(model().layers[-1]._seed_generators) == 1,
+    "_metrics": lambda: isinstance(model()._metrics, list),
+    "_keras_history": maker_is_known,
+    "_symbolic_build": lambda: (
+        {"iterator", "data_batch"}
+        <= inspect.signature(keras.Model._symbolic_build).parameters.keys()
+    ),
+    "_maybe_symbolic_build": lambda: "_maybe_symbolic_build(iterator=" in trainer("tensorflow"),
+    "_purge_model_variables": lambda: "self._purge_model_variables(" in trainer("jax"),
+    "_use_cached_eval_dataset": lambda: all(
+        "_use_cached_eval_dataset=True" in trainer(x) for x in ("tensorflow", "jax", "torch")
+    ),
+    "_learning_rate": lambda: callable(model().optimizer._learning_rate),
+    "_iterations": lambda: int(model().optimizer._iterations) == 0,
+    "_get_current_learning_rate": lambda: (
+        float(model().optimizer._get_current_learning_rate()) == 0.5
+    ),
+    "_value": lambda: model().weights[0]._value is not None,
+    "_jax_state_synced": lambda: "if self._jax_state_synced" in trainer("jax"),
+}
+
+
+def test_layers_of_a_network():
+    network = keras.Sequential([keras.Input((2,)), model()])
+    names = [type(layer).__name__ for layer in private_keras.layers_of(network)]
+    assert names.count("Sequential") == 2 and {"Dense", "Dropout"} <= set(names)
+
+
+@pytest.mark.parametrize("name", private_keras.USED)
+def test_keras_has_it(name):
+    assert CHECKS[name](), f"Keras {keras.__version__}: {name} of {private_keras.USED[name]}"
+
+
+def test_no_other_is_used():
+    own, used = set(), {}
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                own.add(node.name)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                own.add(node.id)
+            if isinstance(node, ast.Attribute):
+                of_self = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+                if isinstance(node.ctx, ast.Store) and of_self:
+                    own.add(node.attr)
+                elif node.attr.startswith("_") and not node.attr.endswith("_"):
+                    used[node.attr] = path.relative_to(PACKAGE).as_posix()
+    foreign = {name: path for name, path in used.items() if name not in own | OTHERS}
+    assert foreign.keys() <= private_keras.USED.keys() | {"_flatten_layers"}, foreign
