@@ -8,12 +8,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # As the examples and benchmarks set it on import: or processes started after that round otherwise.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 TESTS = Path(__file__).parent
-sys.path.insert(0, str(TESTS / "reference"))
+CHILDREN = str(TESTS / "reference" / "children")
+if CHILDREN not in os.environ.get("PYTHONPATH", ""):
+    os.environ["PYTHONPATH"] = os.pathsep.join([CHILDREN, os.environ.get("PYTHONPATH", "")])
+sys.path[:0] = [str(TESTS / "reference"), CHILDREN]
 sys.path.append(str(TESTS.parent / "benchmarks"))
 
 import keras
 import pytest
 from pipelines import untuned
+
+if "sklearn" in sys.modules and sys.modules["sklearn"] is None:
+    del sys.modules["sklearn"]  # A worker of pytest is such a process, and has the oracle.
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf

@@ -309,7 +309,7 @@ def test_a_folder_of_images_without_classes(tmp_path, capsys):
     (tmp_path / "broken.png").write_bytes(b"")
     output = tmp_path / "run"
     options = ["--base-filters", "8", "--batch-size", "4", "--epochs", "1", "--fid-images", "0"]
-    options += ["--images", str(tmp_path), "--output", str(output)]
+    options += ["--images", str(tmp_path), "--output", str(output), "--image-size", "32"]
     assert main(["train", *options]) == 0
     assert f"{tmp_path}/broken.png" in capsys.readouterr().out
     assert main(["sample", str(output), "--columns", "2", "--kind", "latents"]) == 0

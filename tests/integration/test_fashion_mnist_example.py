@@ -22,7 +22,8 @@ SMALL = ["--base-filters", "4", "--batch-size", "8"]
 
 
 def start(*arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    path = os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
         [sys.executable, str(ROOT / "examples" / "fashion_mnist.py"), *arguments],
         env=environment,

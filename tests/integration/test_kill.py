@@ -24,7 +24,7 @@ def test_killed_and_started_again_equals_undisturbed(mode, kills, tmp_path):
         [*script, *counts, "--json", str(output)],
         env={
             **os.environ,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]]),
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
             "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs"),  # For the lives that follow.
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

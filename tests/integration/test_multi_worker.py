@@ -108,7 +108,8 @@ def ending():
     for index, seconds in enumerate((15, 0)):  # Beyond TensorFlow's heartbeat of 10 seconds.
         cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
         config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CONFIG": config}
+        path = os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])
+        environment = {**os.environ, "PYTHONPATH": path, "TF_CONFIG": config}
         command = [sys.executable, "-c", ENDS_LATE, str(seconds)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         workers.append(subprocess.Popen(command, env=environment, **pipes))
