@@ -63,6 +63,7 @@ METRICS = "density_coverage fid fid_infinity inception_score intra_fid kid preci
 EXTRACTORS = ("grey", "keras", "tfgan")
 FORMATS = ["saved_model", "onnx", "litert"]
 BACKENDS = ("tensorflow", "jax", "torch")
+STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 INCEPTION = {
@@ -75,6 +76,7 @@ DATA = {
     "grey": Option(FLAG, "with --images: read them as grey", False),
     "dataset": Option(TEXT, "a data set of TensorFlow Datasets"),
     "split": Option(TEXT, "with --dataset: default: train"),
+    "skip_damaged": Option(FLAG, "with --dataset: replace damaged images, don't stop", False),
     "data_dir": Option(PATH, "the files of --dataset, or else the IDX files of Fashion-MNIST"),
 }
 TRUNCATION = Option(RATE, "redraw latents beyond it: less variety, more typical images")
@@ -84,7 +86,10 @@ COMMON = {
 }
 PRESET_HELP = "networks and training; default: sagan_photos_64 with --images, else of Fashion-MNIST"
 TRAIN = {
-    "output": Option(PATH, "the folder of the run", "runs/first"),
+    "output": Option(PATH, "the local folder of the run", "runs/first"),
+    "checkpoints": Option(PATH, "their folder, also gs://…; default: checkpoints/ in --output"),
+    "keep_best": Option(FLAG, "keep the checkpoint of the best FID in best/ as well", False),
+    "tensorboard": Option(FLAG, "also write the metrics to tensorboard/ in --output", False),
     "preset": Option(TEXT, PRESET_HELP, choices=PRESETS),
     "recipe": Option(TEXT, "settings of the preset by name, such as paper"),
     "epochs": Option(COUNT, "in total; default: 6 for the embedded images, 100 for others"),
@@ -96,6 +101,9 @@ TRAIN = {
     "d_learning_rate": Option(RATE, "of the discriminator; default: the preset's"),
     "ema_momentum": Option(SHARE, "of the averaged generator; default: the preset's"),
     "precision": Option(TEXT, "of the computation", "float32", PRECISIONS),
+    "strategy": Option(TEXT, "of the devices; auto: all; default: one device", None, STRATEGIES),
+    "tpu": Option(TEXT, "the name of a TPU for TensorFlow; local on a TPU VM"),
+    "steps_per_execution": Option(COUNT, "steps in one call of the device, such as 50 on TPUs", 1),
     "save_every": Option(COUNT, "steps between checkpoints; default: the end of each epoch"),
     "fid_images": Option(NUMBER, "for the FID; 0: no FID; default: 5000 embedded images, or 1000"),
     "fid_every": Option(COUNT, "epochs between FIDs; default: a fifth of --epochs"),

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_sagan import callbacks, metrics, models
 from keras_sagan.callbacks.checkpoint_files import CheckpointFiles
-from keras_sagan.distribution import is_chief
+from keras_sagan.checks import require
+from keras_sagan.distribution import check_workers_agree, is_chief, make_strategy
 from keras_sagan.log import Log
 from keras_sagan.metrics.report import package_versions
 from keras_sagan.options import TRAIN, check_options
@@ -27,8 +29,8 @@ from keras_sagan.whole_files import replace_file
 __all__ = ["fit", "train"]
 
 NETWORKS = ("image_size", "base_filters", "g_learning_rate", "d_learning_rate", "ema_momentum")
-# A resumed run can't change these.
-FIXED = ("preset", "recipe", *NETWORKS, "precision", "seed", "channels", "num_classes")
+# A resumed run can't change these settings, nor `channels` and `num_classes` of its images.
+FIXED = ("preset", "recipe", *NETWORKS, "precision", "seed", "checkpoints")
 ELSEWHERE = "--output must be a new folder, or that of the same run. Received:"
 
 
@@ -37,7 +39,8 @@ def train(log: Log | None = None, **options: Any) -> dict:
 
     The folder gets `model.keras`, `run.json` with all settings and scores, `history.json` and
     `curves.png` with the metrics of all epochs, samples by epoch, attention figures,
-    `checkpoints/` and `keras_sagan.log`. A finished run isn't changed.
+    `checkpoints/` and `keras_sagan.log`. A finished run isn't changed. With `strategy`, several
+    devices or processes train together, and the first process writes the folder.
 
     Args:
         log: A `keras_sagan.log.Log`. Defaults to `None`: a new one in the folder of the run.
@@ -49,7 +52,8 @@ def train(log: Log | None = None, **options: Any) -> dict:
 
     Raises:
         ValueError: For an unknown option or value, or the folder of another run.
-        RuntimeError: If another process trains in the folder.
+        RuntimeError: If another process trains in the folder, or processes can't be joined.
+        ImportError: If an option needs a package that isn't installed.
         OSError: If the folder can't be written.
 
     Example:
@@ -63,26 +67,47 @@ def train(log: Log | None = None, **options: Any) -> dict:
     defaults = {name: option.default for name, option in TRAIN.items()}
     settings = with_defaults({**defaults, **check_options(TRAIN, options)})
     output, epochs = Path(settings["output"]), settings["epochs"]
+    checkpoints = settings["checkpoints"] or f"{output}/checkpoints"
+    if "://" in settings["output"]:
+        text = "--output must be a local folder; --checkpoints takes a URL."
+        raise ValueError(f"{text} Received: {settings['output']}")
+    if settings["tensorboard"]:
+        require("tensorboard", "--tensorboard", "tensorboard")
     log = log or Log([f"{name}={value}" for name, value in options.items()])
-    log.folder = output
+    strategy = None
+    if settings["strategy"] or settings["tpu"]:
+        strategy = make_strategy(settings["strategy"] or "auto", tpu=settings["tpu"])
+    log.folder = output if is_chief(strategy) else None
     known = read_record(output)
     source = open_source(settings, settings["image_size"], settings["batch_size"], log.say)
     names = source.class_names and list(source.class_names)
     kind = {"channels": source.channels, "num_classes": names and len(names)}
-    check_same_run(output, known, {**settings, **kind})
-    finished, newest = known.get("finished", {}), newest_step(output)
+    finished, newest = known.get("finished", {}), newest_step(checkpoints)
+    check_same_run(output, known, {**settings, **kind}, newest)
+    # All processes read the folder before the first one writes to it.
+    check_workers_agree(strategy, output=[newest, finished])
     is_complete = finished.get("step", 0) == newest > 0 and (output / "model.keras").exists()
     if is_complete and epochs <= finished["epochs"]:
         log.say(f"The run in {output}/ is finished, and nothing was changed. Give more --epochs.")
         return known
-    model = build_model(settings, **kind)
-    evaluator = evaluator_for(model, settings, source, log)
     steps = settings["steps_per_epoch"] or source.steps_per_epoch
-    log.say(f"{source.name}: {steps} steps an epoch, {epochs} epochs, into {output}/")
+    if steps % settings["steps_per_execution"]:
+        text = f"--steps-per-execution must divide the {steps} steps of an epoch."
+        raise ValueError(f"{text} Received: {settings['steps_per_execution']}")
+    model = build_model(settings, **kind, strategy=strategy)
+    evaluator = evaluator_for(model, settings, source, log, strategy)
+    # All processes take part in measuring.
+    check_workers_agree(strategy, fid=evaluator and evaluator.name)
+    on = f", on {replicas} replicas" if (replicas := replicas_of(strategy)) > 1 else ""
+    log.say(f"{source.name}: {steps} steps an epoch, {epochs} epochs{on}, into {output}/")
     settings = {**settings, "backend": keras.backend.backend()}
     record = {"settings": settings, "data": source.name, "class_names": names, **kind}
-    more = {"real_images": source.head(4), "build_untrained": lambda: build_model(settings, **kind)}
-    more |= {"save_every": settings["save_every"], "log": log}
+    monitor = evaluator.name if evaluator and settings["keep_best"] else None
+    checkpoint = callbacks.TrainingCheckpoint(checkpoints, settings["save_every"], monitor=monitor)
+    more = {"real_images": source.head(4), "checkpoint": checkpoint, "log": log}
+    more["build_untrained"] = lambda: build_model(settings, **kind, strategy=strategy)
+    if settings["tensorboard"] and is_chief(strategy):
+        more["others"] = [keras.callbacks.TensorBoard(output / "tensorboard")]
     return fit(model, source.batches(), output, epochs, steps, record, evaluator, **more)
 
 
@@ -104,7 +129,13 @@ def with_defaults(settings):
     return settings | {name: x for name, x in defaults.items() if settings[name] is None}
 
 
-def build_model(settings, channels, num_classes):
+def replicas_of(strategy):
+    """Returns how many devices share each batch."""
+    names = ("num_replicas_in_sync", "num_model_replicas")  # On TensorFlow and on JAX.
+    return next((getattr(strategy, name) for name in names if hasattr(strategy, name)), 1)
+
+
+def build_model(settings, channels, num_classes, strategy=None):
     """Returns the compiled model of settings, always with the same weights."""
     changes = {name: settings[name] for name in (*NETWORKS, "seed")}
     changes |= {"channels": channels, "num_classes": num_classes}
@@ -115,14 +146,15 @@ def build_model(settings, channels, num_classes):
     keras.config.set_dtype_policy(settings["precision"])
     try:
         keras.utils.set_random_seed(settings["seed"])
-        model = models.SAGAN.from_preset(*preset, **changes)
-        model.compile()
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            model = models.SAGAN.from_preset(*preset, **changes)
+            model.compile(steps_per_execution=settings["steps_per_execution"])
     finally:
         keras.config.set_dtype_policy(policy)
     return model
 
 
-def evaluator_for(model, settings, source, log):
+def evaluator_for(model, settings, source, log, strategy=None):
     """Returns the `FIDEvaluator` of settings, or `None` if none is wanted or possible."""
     extractor = extractor_for(model.image_shape, settings)
     is_asked_for = settings["inception"] or settings["inception_sha256"]
@@ -132,11 +164,16 @@ def evaluator_for(model, settings, source, log):
         log.say("No FID is measured: it needs --inception or --inception-sha256.")
         return None
     metric = metrics.FrechetInceptionDistance(extractor, batch_size=250)
+    # On a TPU the host measures, and each of several processes measures everything.
+    shared = strategy if type(strategy).__name__ == "MirroredStrategy" else None
     # The protocol loads the network, which may fail, before training.
     log.say(f"The FID uses the features of {metric.protocol['feature_extractor']}")
+    if shared:  # A SavedModel whose first call is in a scope of replicas can't run on them.
+        extractor(np.zeros((1, *model.image_shape), "float32"))
     real, _ = source.head(settings["fid_images"])
     common = {"batch_size": 250, "seed": settings["seed"], "dataset": source.name}
     common["split"] = f"{len(real)} images, {source.chosen}"
+    common["strategy"] = shared
     return callbacks.FIDEvaluator(metric, real, len(real), settings["fid_every"], **common)
 
 
@@ -153,6 +190,7 @@ def fit(
     save_every: int | None = None,
     others: Sequence[keras.callbacks.Callback] = (),
     log: Log | None = None,
+    checkpoint: callbacks.TrainingCheckpoint | None = None,
 ) -> dict:
     """Trains any model on any data in a folder, as `train` does; the same call again resumes.
 
@@ -169,6 +207,8 @@ def fit(
         save_every: Integer. Steps between checkpoints. Defaults to `None`: the end of an epoch.
         others: List of other callbacks. Defaults to `()`.
         log: As in `train`.
+        checkpoint: `TrainingCheckpoint`. Defaults to `None`: one in `output/checkpoints` that saves
+            by `save_every`.
 
     Returns:
         Dictionary, the content of `run.json`.
@@ -179,12 +219,13 @@ def fit(
         RuntimeError, OSError: As in `train`.
     """
     output, log = Path(output), log or Log(["fit"])
-    log.folder = output
     is_first = is_chief(getattr(model, "distribute_strategy", None))
+    log.folder = output if is_first else None
     # All processes draw and measure, but only the first one keeps the results.
     with locked(output) if is_first else tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        checkpoint = callbacks.TrainingCheckpoint(output / "checkpoints", every_steps=save_every)
+        if checkpoint is None:
+            checkpoint = callbacks.TrainingCheckpoint(output / "checkpoints", save_every)
         evaluators = [evaluator] if evaluator else []
         history = callbacks.RunHistory(output / "history.json", evaluators)
         writer = RecordWriter(folder, record or {}, log)
@@ -299,21 +340,21 @@ def read_record(folder):
         raise ValueError(f"{path} is damaged: remove it. ({error})") from error
 
 
-def newest_step(output):
-    """Returns the step of the newest complete checkpoint of a run, or 0."""
-    return max(CheckpointFiles(f"{output}/checkpoints", 1).steps(), default=0)
+def newest_step(checkpoints):
+    """Returns the step of the newest complete checkpoint in a folder or URL, or 0."""
+    return max(CheckpointFiles(checkpoints, 1).steps(), default=0)
 
 
-def check_same_run(output, known, wanted):
+def check_same_run(output, known, wanted, newest):
     """Raises ValueError if a folder holds another run, or files that a run would replace."""
     if known and "class_names" not in known:
         raise ValueError(f"{ELSEWHERE} {output} with a run.json of another program")
-    if not known and not newest_step(output):
+    if not known and not newest:
         for name in ("model.keras", "history.json", "curves.png"):
             if (output / name).exists():
                 raise ValueError(f"{ELSEWHERE} {output} with {name} and without a run")
     known = known | known.get("settings", {})
-    for name in FIXED:
+    for name in (*FIXED, "channels", "num_classes"):
         if name in known and known[name] != wanted[name]:
             pair = f"a run of {name}={known[name]!r}, and {name}={wanted[name]!r}"
             raise ValueError(f"{ELSEWHERE} {output} with {pair}")

@@ -10,7 +10,12 @@ from keras_sagan import data, metrics
 
 __all__ = []  # Private to the package.
 
-NEEDS = {"labels_from_folders": "images", "grey": "images", "split": "dataset"}
+NEEDS = {
+    "labels_from_folders": "images",
+    "grey": "images",
+    "split": "dataset",
+    "skip_damaged": "dataset",
+}
 
 
 class Source(NamedTuple):
@@ -42,6 +47,7 @@ def open_source(settings, image_size, batch_size, say=print, trained_on=None) ->
             raise ValueError(f"--{option.replace('_', '-')} needs --{needed}.")
     if dataset:
         common = {"image_size": image_size, "data_dir": data_dir, "seed": settings["seed"]}
+        common["on_error"] = "skip" if settings["skip_damaged"] else "raise"
         return _tfds(dataset, settings["split"] or "train", batch_size, common)
     if images:
         channels, name = (1 if settings["grey"] else 3), f"folder {images}"

@@ -8,10 +8,11 @@ import subprocess
 import sys
 import warnings
 
+import keras
 import numpy as np
 import pytest
 
-from keras_sagan import SAGAN, metrics, models, options
+from keras_sagan import SAGAN, distribution, metrics, models, options
 from keras_sagan.cli import main
 
 pytest.importorskip("PIL.Image")
@@ -40,6 +41,7 @@ def refused(answer, message):
 def test_choices_are_those_of_the_package():
     assert options.PRESETS == tuple(sorted(models.PRESETS))
     assert options.IMAGE_SIZES == models.IMAGE_SIZES
+    assert options.STRATEGIES == distribution.STRATEGIES
     assert options.METRICS == sorted(metrics.METRICS)
     assert tuple(options.FORMATS) == models.FORMATS
 
@@ -152,3 +154,19 @@ def test_a_run_among_the_files_of_a_user(tmp_path, train, monkeypatch):
     history = json.loads((output / "history.json").read_text())["history"]
     assert [epoch for epoch, _ in history["g_loss"]] == [1, 2, 3]
     assert all(path.read_text() == "a user's" for path in own)
+
+
+@pytest.mark.slow
+def test_a_strategy_and_remote_checkpoints(tmp_path, train, request, monkeypatch):
+    pytest.importorskip("fsspec")
+    request.addfinalizer(lambda: keras.distribution.set_distribution(None))  # JAX's strategy.
+    options = ["--strategy", "none", "--checkpoints", f"memory://{tmp_path.name}"]
+    assert train(1, *options)[0] == train(2, *options)[0] == 0
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["steps"] == 2 and record["settings"]["strategy"] == "none"
+    history = json.loads((tmp_path / "run" / "history.json").read_text())["history"]
+    assert [epoch for epoch, _ in history["g_loss"]] == [1, 2]
+    assert refused(train(3), f"a run of checkpoints='memory://{tmp_path.name}', and checkpoints=No")
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    assert refused(train(3, *options, "--tensorboard"), "--tensorboard needs tensorboard")

@@ -20,13 +20,13 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import example_scripts
 import keras
 import numpy as np
 import support_matrix
 from keras import layers
 
 from keras_sagan import SAGAN, ConditionalBatchNorm, SelfAttention2D, SNConv2D, SNDense
+from keras_sagan import run as runs
 from keras_sagan.callbacks import (
     AttentionFigure,
     AttentionMonitor,
@@ -165,11 +165,12 @@ def differ(strategy, workdir, folder, checkpoints):
         model.seed = 5
         checkpoint = TrainingCheckpoint(checkpoints[index])
         attempt("checkpoint", lambda: checkpoint.restore_latest(model))
-        # One that can't have the network of the FID, where `--fid auto` goes on without it.
-        example = example_scripts.load_example("imagenet_tpu")
+        # A host that has no network for the FID.
         found = types.SimpleNamespace(name="fid_50k"), None
-        example.fid_callback = lambda *arguments: found[index]
-        attempt("fid", lambda: example.agreed_fid(strategy, None, None))
+        runs.make_strategy = lambda *arguments, **kwargs: strategy
+        runs.evaluator_for = lambda *arguments: found[index]
+        small = {"output": str(workdir / "fid"), "base_filters": 4, "strategy": "multi_worker"}
+        attempt("fid", lambda: runs.train(**small))
     for name, count in (("uneven", 13), ("empty", 9)):
         data = IMAGES[:count], LABELS[:count], 8
         attempt(name, functools.partial(model.fit, *data, shuffle=False, verbose=0))

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import importlib.util
 import io
 import json
 import os
@@ -20,8 +19,9 @@ from replicas import two_replicas
 
 tf = pytest.importorskip("tensorflow")
 tfds = pytest.importorskip("tensorflow_datasets")
+pytest.importorskip("tensorboard")
 
-from keras_sagan import SAGAN
+from keras_sagan import SAGAN, run
 from keras_sagan.distribution import check_tf_config
 
 ROOT = Path(__file__).parents[2]
@@ -30,14 +30,6 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def example():
     return load_example("imagenet_tpu")
-
-
-def run_smoke(example, workdir, **changes):
-    """Runs the script with its settings for `--smoke`, but for some, in one start, not two."""
-    settings = example.parse_arguments(["--smoke", "--workdir", str(workdir)])
-    vars(settings).update({"steps": 4, **changes})
-    with tfds.testing.mock_data(num_examples=64):
-        example.run(settings)
 
 
 @contextlib.contextmanager
@@ -51,69 +43,82 @@ def eager():
 
 
 @pytest.fixture(scope="module")
-def smoke(example, tmp_path_factory):
+def inception(tmp_path_factory):
+    """Options for a SavedModel of the signature of TF-GAN's Inception."""
+    folder = tmp_path_factory.mktemp("inception")
+    save_stand_in(folder)
+    return ["--inception", str(folder)]
+
+
+@pytest.fixture(scope="module")
+def smoke(example, inception, tmp_path_factory):
     """The folder of `--smoke`, which starts twice, and its output."""
-    workdir = tmp_path_factory.mktemp("smoke") / "run"
-    with eager(), contextlib.redirect_stdout(io.StringIO()) as output:
-        example.main(["--smoke", "--workdir", str(workdir)])
-    return workdir, output.getvalue()
+    output = tmp_path_factory.mktemp("smoke") / "run"
+    options = ["--output", str(output), "--tensorboard", *inception]
+    with eager(), contextlib.redirect_stdout(io.StringIO()) as said:
+        assert example.main(["--smoke", *options]) == 0
+    return output, said.getvalue()
 
 
-def newest_state(workdir):
-    """All variables of the newest checkpoint."""
-    newest = max((workdir / "checkpoints").glob("step-*"), key=lambda x: int(x.name[5:]))
-    with np.load(newest / "state.npz") as state:
-        return dict(state)
+def newest_state(output):
+    """Names and values of all variables of the newest checkpoint."""
+    newest = max((output / "checkpoints").glob("step-*"), key=lambda x: int(x.name[5:]))
+    with np.load(newest / "state.npz") as state:  # Keras counts the models of a process.
+        return [(re.sub(r":(sagan|adam)_\d+:", r":\1:", name), state[name]) for name in state]
+
+
+def fid_of(output):
+    """The FIDs of a run by epoch, and their protocol."""
+    fid = json.loads((output / "run.json").read_text())["fid"]
+    assert fid["name"] == "fid_16"
+    return dict(fid["by_epoch"]), fid["protocol"]
 
 
 @pytest.mark.slow
-def test_smoke_trains_resumes_and_leaves_its_results(smoke):
+def test_smoke_trains_resumes_and_leaves_its_results(smoke, inception):
     from PIL import Image
 
-    workdir, output = smoke
-    assert "steps 0 to 2, 8 images each over 1 replicas, float32" in output
-    assert "Restored step 2" in output and "steps 2 to 4" in output
-    checkpoints = sorted(path.name for path in (workdir / "checkpoints").glob("step-*"))
+    output, said = smoke
+    assert "2 steps an epoch, 1 epochs, into" in said and "Restored step 2" in said
+    checkpoints = sorted(path.name for path in (output / "checkpoints").glob("step-*"))
     assert checkpoints == ["step-2", "step-4"]
-    assert len(list((workdir / "checkpoints" / "best").glob("step-*"))) == 1
+    assert len(list((output / "checkpoints" / "best").glob("step-*"))) == 1
     for epoch in (0, 1, 2):
-        with Image.open(workdir / f"samples_epoch_{epoch:03d}.png") as picture:
+        with Image.open(output / f"samples_epoch_{epoch:03d}.png") as picture:
             assert min(picture.size) > 200
-    fid = json.loads((workdir / "fid.json").read_text())
-    assert fid["protocol"]["feature_extractor"].startswith("mean_colours_no_fid")
-    assert list(fid["by_step"]) == ["2", "4"]
-    assert all(np.isfinite(x["stand_in_distance"]) for x in fid["by_step"].values())
-    if importlib.util.find_spec("tensorboard"):
-        assert list((workdir / "tensorboard").rglob("events.out.tfevents.*"))
-    else:
-        assert "pip install tensorboard" in output
+    values, protocol = fid_of(output)
+    assert inception[1] in protocol["feature_extractor"]
+    assert list(values) == [0, 1, 2] and all(map(np.isfinite, values.values()))
+    assert list((output / "tensorboard").rglob("events.out.tfevents.*"))
+    assert (output / "model.keras").is_file() and (output / "history.json").is_file()
 
 
 @pytest.mark.slow
 def test_resumed_equals_uninterrupted(example, smoke, tmp_path):
-    with eager():
-        run_smoke(example, tmp_path)
+    with eager(), tfds.testing.mock_data(num_examples=64):
+        options = [*example.SMOKE, "--epochs", "2", "--fid-images", "0"]
+        assert example.main([*options, "--output", str(tmp_path)]) == 0
     resumed, straight = newest_state(smoke[0]), newest_state(tmp_path)
-    assert list(resumed) == list(straight)
-    for name, value in straight.items():
-        np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+    assert len(resumed) == len(straight) > 100
+    for (name, value), (expected_name, expected) in zip(resumed, straight):
+        assert name == expected_name
+        np.testing.assert_array_equal(value, expected, err_msg=name)
 
 
+SMALL = "--dataset cifar10 --preset sagan_cifar10_32 --image-size 32 --base-filters 4".split()
 ON_JAX = """
 import sys
 from example_scripts import load_example
-example = load_example("imagenet_tpu")
-small = {"dataset": "cifar10", "preset": "sagan_cifar10_32", "image_size": None}
-example.SMOKE.update(small, base_filters=4, fid_every=2)
-example.main(["--smoke", "--workdir", sys.argv[1]])
+sys.exit(load_example("imagenet_tpu").main(sys.argv[1:]))
 """
 
 
 @pytest.mark.slow
-def test_smoke_on_two_devices_of_jax(tmp_path):
+def test_smoke_on_two_devices_of_jax(tmp_path, inception):
     pytest.importorskip("jax")
+    options = ["--smoke", *SMALL, *inception, "--output", str(tmp_path)]
     done = subprocess.run(
-        [sys.executable, "-c", ON_JAX, str(tmp_path)],
+        [sys.executable, "-c", ON_JAX, *options],
         env={
             **os.environ,
             "KERAS_BACKEND": "jax",
@@ -128,99 +133,68 @@ def test_smoke_on_two_devices_of_jax(tmp_path):
         timeout=600,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    assert "steps 0 to 2, 8 images each over 2 replicas, float32" in done.stdout
+    assert "1 epochs, on 2 replicas" in done.stdout and "Restored step 2" in done.stdout
     assert (tmp_path / "samples_epoch_001.png").is_file()
-    fid = json.loads((tmp_path / "fid.json").read_text())
-    assert np.isfinite(fid["by_step"]["2"]["stand_in_distance"])
+    assert np.isfinite(fid_of(tmp_path)[0][2])
 
 
 @pytest.mark.slow
-def test_two_replicas_and_another_data_set(example, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(example, "make_strategy", lambda name, tpu: two_replicas())
-    changes = {"steps": 2, "on_error": "skip"}
-    changes.update(dataset="cifar10", preset="sagan_cifar10_32", image_size=None, base_filters=4)
+def test_two_replicas_and_another_data_set(example, inception, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run, "make_strategy", lambda name, tpu: two_replicas())
     monkeypatch.setattr(SAGAN, "compile", functools.partialmethod(SAGAN.compile, run_eagerly=True))
-    save_stand_in(tmp_path / "inception")  # of the signature of TF-GAN's
-    changes.update(fid="required", fid_every=2, inception=str(tmp_path / "inception"))
-    run_smoke(example, tmp_path, **changes)
-    assert "steps 0 to 2, 8 images each over 2 replicas" in capsys.readouterr().out
+    options = [*example.SMOKE, *SMALL, *inception, "--skip-damaged", "--epochs", "1"]
+    with tfds.testing.mock_data(num_examples=64):
+        assert example.main([*options, "--output", str(tmp_path)]) == 0
+    assert "2 steps an epoch, 1 epochs, on 2 replicas" in capsys.readouterr().out
     assert (tmp_path / "samples_epoch_001.png").is_file()
     assert (tmp_path / "checkpoints" / "step-2").is_dir()
-    fid = json.loads((tmp_path / "fid.json").read_text())
-    assert np.isfinite(fid["by_step"]["2"]["fid_16"])
-    assert str(tmp_path / "inception") in fid["protocol"]["feature_extractor"]
+    values, protocol = fid_of(tmp_path)
+    assert np.isfinite(values[1]) and inception[1] in protocol["feature_extractor"]
 
 
-def test_help_says_where_the_commands_for_two_hosts_are(example, capsys):
-    with pytest.raises(SystemExit):
-        example.parse_arguments(["--help"])
-    assert "docs/guides/scaling.md" in capsys.readouterr().out
+@pytest.fixture
+def settings_of(example, monkeypatch):
+    """A function from options of the example to the settings of its run, which isn't started."""
+    found = {}
+    monkeypatch.setattr(run, "train", lambda log, **settings: found.update(settings))
+
+    def settings_of(*arguments):
+        assert example.main(arguments) == 0
+        return found
+
+    return settings_of
+
+
+def test_help_says_where_the_commands_for_two_hosts_are(example, settings_of):
+    assert "docs/guides/scaling.md" in example.__doc__
     page = (ROOT / "docs" / "guides" / "scaling.md").read_text(encoding="utf-8")
     (config, command) = re.search(
         r"^export TF_CONFIG='(.*)'\npython examples/imagenet_tpu.py (.*)$", page, re.MULTILINE
     ).groups()
     assert check_tf_config(config) == 2
-    settings = example.parse_arguments(shlex.split(command))
-    assert settings.strategy == "multi_worker" and settings.workdir.startswith("/shared/")
+    settings = settings_of(*shlex.split(command))
+    assert settings["strategy"] == "multi_worker" and settings["output"].startswith("/shared/")
 
 
-def test_the_defaults_are_the_headline(example):
-    settings = example.parse_arguments([])
-    assert settings.dataset == "imagenet2012" and settings.batch_size == 256
-    assert (settings.preset, settings.recipe) == ("sagan_imagenet_128", "official")
-    assert settings.fid_images == 50_000 and settings.strategy == "auto"
+def test_the_defaults_are_the_headline(settings_of):
+    settings = settings_of()
+    assert settings["dataset"] == "imagenet2012" and settings["batch_size"] == 256
+    assert (settings["preset"], settings["recipe"]) == ("sagan_imagenet_128", "official")
+    assert settings["epochs"] * settings["steps_per_epoch"] == 1_000_000
+    assert settings["fid_images"] == 50_000 and settings["strategy"] == "auto"
 
 
-@pytest.mark.parametrize("name", ["grid_every", "fid_every", "steps"])
-def test_steps_that_are_no_epochs_are_refused(example, capsys, name):
-    with pytest.raises(SystemExit):
-        example.parse_arguments([f"--{name}", "1500"])
-    assert f"--{name} must be a multiple of --log_every=1000" in capsys.readouterr().err
-
-
-def test_a_workdir_that_cannot_be_written(example, tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    settings = example.parse_arguments(["--workdir", str(tmp_path / "file" / "run")])
-    with pytest.raises(SystemExit, match="--workdir must be a folder .*Received: .*file/run"):
-        example.run(settings)
-    example.check_workdir(str(tmp_path / "new"))
-    assert not any((tmp_path / "new").iterdir())
-
-
-def without_network(*args):
-    raise RuntimeError("`handle` can't be fetched (no network)")
-
-
-def test_without_the_inception_network(example, monkeypatch, capsys):
-    from keras_sagan.data import DatasetInfo
-
-    asked = []
-
-    def inception(*arguments):
-        asked.append(arguments)
-        return without_network
-
-    monkeypatch.setattr(example.metrics, "TFGANInception", inception)
-    info = DatasetInfo(640, 10, (128, 128, 3), 10, ())
-    assert example.fid_callback(example.parse_arguments([]), info) is None
-    said = capsys.readouterr().out
-    assert said == "Training goes on without a FID: `handle` can't be fetched (no network)\n"
-    assert example.fid_callback(example.parse_arguments(["--fid", "off"]), info) is None
-    assert not capsys.readouterr().out
-    with pytest.raises(SystemExit, match="--fid required, but: .*can't be fetched"):
-        own = ["--inception", "folder", "--inception_sha256", "12ab"]
-        example.fid_callback(example.parse_arguments(["--fid", "required", *own]), info)
-    assert asked[-1] == ("folder", "12ab")
-
-
-@pytest.mark.slow
-def test_grey_images_are_measured_by_the_small_classifier(example):
-    settings = ["--dataset", "fashion_mnist", "--preset", "sagan_fashion_mnist_32"]
-    settings = example.parse_arguments([*settings, "--fid_images", "10"])
-    with tfds.testing.mock_data(num_examples=20):
-        _, info = example.load(settings, batch_size=4)
-        fid = example.fid_callback(settings, info)
-    assert fid.num_images == 10 and fid.every_epochs == 10 and fid.name == "fid_10"
-    assert "grey_classifier" in fid.metric.protocol["feature_extractor"]
-    fid.add_real_images()
-    assert fid.metric.num_images["real"] == 10
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--steps-per-execution", "3"], "--steps-per-execution must divide the 2 steps of an"),
+        (["--output", "gs://bucket/run"], "--output must be a local folder; --checkpoints takes"),
+        (["--output", "file/run"], "--output must be a folder that can be written. Received: file"),
+    ],
+)
+def test_bad_options(example, options, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("in the way")
+    assert example.main(["--smoke", *SMALL, *options]) == 1
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
