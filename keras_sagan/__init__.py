@@ -13,7 +13,16 @@ if "tensorflow" not in sys.modules:  # On some CPUs this halves the time of a tr
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 if not quiet.IS_COMMAND:  # The command imports Keras when it knows which backend.
-    from keras_sagan import callbacks, data, layers, losses, metrics, models, visualization
+    from keras_sagan import (
+        callbacks,
+        data,
+        layers,
+        losses,
+        metrics,
+        models,
+        penalties,
+        visualization,
+    )
     from keras_sagan.layers import (
         ConditionalBatchNorm,
         SelfAttention2D,
@@ -41,5 +50,6 @@ __all__ = [
     "losses",
     "metrics",
     "models",
+    "penalties",
     "visualization",
 ]

@@ -7,6 +7,7 @@ it also takes `None`, and returns it.
 
 import contextlib
 import importlib
+import inspect
 import math
 import numbers
 import operator
@@ -155,6 +156,17 @@ def check_weight(shape, **sizes):
             f"{names} must make a weight of at most 2**30 numbers. "
             f"Received: {received} for a weight of shape {tuple(shape)}"
         )
+
+
+def accepts(function, count):
+    """Whether a function can be called with that many arguments by position."""
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:  # Functions written in C have no signature.
+        pass
+    return True
 
 
 def require(module, purpose="Drawing pictures", extra="plot"):

@@ -4,11 +4,12 @@ A discriminator loss takes `(real_logits, fake_logits)`; a generator loss takes 
 both. Each returns the mean over the batch as a scalar, in the dtype of the logits.
 """
 
-import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
 from keras import KerasTensor, ops
+
+from keras_sagan.checks import accepts
 
 
 class AdversarialLoss(NamedTuple):
@@ -18,23 +19,18 @@ class AdversarialLoss(NamedTuple):
         generator: Function `(fake_logits) -> scalar`, or `(real_logits, fake_logits) -> scalar`
             for a relativistic loss.
         discriminator: Function `(real_logits, fake_logits) -> scalar`.
-        threshold: Float, the logit above which the discriminator says "real", for its accuracy.
+        threshold: Float, the logit above which the discriminator says "real", for its accuracy;
+            `None` compares each logit with the mean of those of the other kind in the batch.
     """
 
     generator: Callable
     discriminator: Callable
-    threshold: float = 0.0
+    threshold: float | None = 0.0
 
     @property
     def uses_real_logits(self) -> bool:
         """Whether the generator loss takes two arguments: the real and the fake logits."""
-        try:
-            inspect.signature(self.generator).bind(None)
-        except TypeError:
-            return True
-        except ValueError:  # Functions written in C have no signature.
-            pass
-        return False
+        return not accepts(self.generator, 1)
 
     def of_generator(self, real_logits: KerasTensor, fake_logits: KerasTensor) -> KerasTensor:
         """Returns the generator loss."""
@@ -88,6 +84,41 @@ def least_squares_discriminator_loss(
     return 0.5 * (ops.mean(ops.square(real_logits - 1.0)) + ops.mean(ops.square(fake_logits)))
 
 
+def relativistic_generator_loss(real_logits: KerasTensor, fake_logits: KerasTensor) -> KerasTensor:
+    """`mean(softplus(real - fake))`, with real and fake images in pairs.
+
+    Reference: Jolicoeur-Martineau, 2018, section 3.2 (RSGAN); Huang et al., 2024 (R3GAN).
+    """
+    return ops.mean(ops.softplus(real_logits - fake_logits))
+
+
+def relativistic_discriminator_loss(
+    real_logits: KerasTensor, fake_logits: KerasTensor
+) -> KerasTensor:
+    """`mean(softplus(fake - real))`, with real and fake images in pairs."""
+    return ops.mean(ops.softplus(fake_logits - real_logits))
+
+
+def relativistic_average_generator_loss(
+    real_logits: KerasTensor, fake_logits: KerasTensor
+) -> KerasTensor:
+    """`mean(softplus(real - mean(fake))) + mean(softplus(mean(real) - fake))`.
+
+    The means are over the batch of a replica. Reference: Jolicoeur-Martineau, 2018, section 3.3
+    (RaSGAN), in the non-saturating form.
+    """
+    return relativistic_average_discriminator_loss(fake_logits, real_logits)
+
+
+def relativistic_average_discriminator_loss(
+    real_logits: KerasTensor, fake_logits: KerasTensor
+) -> KerasTensor:
+    """`mean(softplus(mean(fake) - real)) + mean(softplus(fake - mean(real)))`."""
+    real_mean, fake_mean = ops.mean(real_logits), ops.mean(fake_logits)
+    real_loss = ops.mean(ops.softplus(fake_mean - real_logits))
+    return real_loss + ops.mean(ops.softplus(fake_logits - real_mean))
+
+
 LOSSES = {
     "hinge": AdversarialLoss(hinge_generator_loss, hinge_discriminator_loss),
     "non_saturating": AdversarialLoss(
@@ -97,6 +128,14 @@ LOSSES = {
     "least_squares": AdversarialLoss(
         least_squares_generator_loss, least_squares_discriminator_loss, threshold=0.5
     ),
+    "relativistic": AdversarialLoss(
+        relativistic_generator_loss, relativistic_discriminator_loss, threshold=None
+    ),
+    "relativistic_average": AdversarialLoss(
+        relativistic_average_generator_loss,
+        relativistic_average_discriminator_loss,
+        threshold=None,
+    ),
 }
 """The named losses of `get` and `SAGAN.compile(loss=…)`."""
 
@@ -105,7 +144,8 @@ def get(loss: str | tuple[Callable, Callable] | AdversarialLoss) -> AdversarialL
     """Returns an adversarial loss by name, or made of a pair of functions.
 
     Args:
-        loss: `"hinge"`, `"non_saturating"`, `"wasserstein"`, `"least_squares"`, or a pair
+        loss: `"hinge"`, `"non_saturating"`, `"wasserstein"`, `"least_squares"`,
+            `"relativistic"`, `"relativistic_average"`, or a pair
             `(generator_loss, discriminator_loss)` of functions as described at the top of this
             module.
 

@@ -21,6 +21,12 @@ EXPECTED = {
     "wasserstein": (2.0 / 3.0, -2.0 / 3.0 - 0.5),
     # G = ((-4)^2 + 1 + 0) / 6; D = (1 + 0.25 + 4) / 6 + (9 + 0 + 1) / 6.
     "least_squares": (17.0 / 6.0, (5.25 + 10.0) / 6.0),
+    "relativistic": (softplus(REAL - FAKE).mean(), softplus(FAKE - REAL).mean()),
+    # The means are 0.5 and -2 / 3.
+    "relativistic_average": (
+        softplus(REAL + 2.0 / 3.0).mean() + softplus(0.5 - FAKE).mean(),
+        softplus(-2.0 / 3.0 - REAL).mean() + softplus(FAKE - 0.5).mean(),
+    ),
     "non_saturating": (softplus(-FAKE).mean(), softplus(-REAL).mean() + softplus(FAKE).mean()),
 }
 
@@ -28,7 +34,7 @@ EXPECTED = {
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_values(name):
     pair = losses.get(name)
-    received = pair.generator(FAKE), pair.discriminator(REAL, FAKE)
+    received = pair.of_generator(REAL, FAKE), pair.discriminator(REAL, FAKE)
     assert [float(x) for x in received] == pytest.approx(EXPECTED[name], rel=1e-6)
     assert [tuple(x.shape) for x in received] == [(), ()]
 
@@ -58,6 +64,8 @@ def test_thresholds():
         "non_saturating": 0.0,
         "wasserstein": 0.0,
         "least_squares": 0.5,
+        "relativistic": None,
+        "relativistic_average": None,
     }
 
 
@@ -66,7 +74,7 @@ def test_dtype_is_that_of_the_logits(name):
     pair = losses.get(name)
     for dtype in ("float16", "float32"):
         fake, real = ops.cast(FAKE, dtype), ops.cast(REAL, dtype)
-        for value in (pair.generator(fake), pair.discriminator(real, fake)):
+        for value in (pair.of_generator(real, fake), pair.discriminator(real, fake)):
             assert keras.backend.standardize_dtype(value.dtype) == dtype
 
 
@@ -96,3 +104,16 @@ def test_pair_with_a_threshold_and_an_adversarial_loss():
 def test_unknown_loss(loss):
     with pytest.raises(ValueError, match="`loss` must be one of .*'hinge'.*Received: loss="):
         losses.get(loss)
+
+
+@pytest.mark.parametrize("name", ["relativistic", "relativistic_average"])
+def test_relativistic_losses_depend_on_differences_only(name):
+    """Adding a constant to all logits changes nothing; swapping the kinds swaps the losses."""
+    pair = losses.get(name)
+    assert pair.uses_real_logits
+    for loss in (pair.generator, pair.discriminator):
+        assert float(loss(REAL + 4.0, FAKE + 4.0)) == pytest.approx(float(loss(REAL, FAKE)))
+    swapped = float(pair.discriminator(FAKE, REAL))
+    assert float(pair.generator(REAL, FAKE)) == pytest.approx(swapped)
+    assert float(pair.discriminator(REAL, FAKE - 1e4)) == pytest.approx(0.0)
+    assert np.isfinite(float(pair.generator(REAL, FAKE - 1e4)))

@@ -27,7 +27,9 @@ OPTIONAL = [
     "onnxruntime",
     "ai_edge_litert",
 ]
-SUBMODULES = ["callbacks", "data", "layers", "losses", "metrics", "models", "visualization"]
+SUBMODULES = [
+    *("callbacks", "data", "layers", "losses", "metrics", "models", "penalties", "visualization")
+]
 # Methods that override Keras's, with its arguments.
 OF_KERAS = {
     "add_weight",
@@ -66,13 +68,14 @@ def test_public_names_are_frozen():
         "losses",
         "metrics",
         "models",
+        "penalties",
         "visualization",
     ]
     assert all(hasattr(keras_sagan, name) for name in keras_sagan.__all__)
 
 
 @pytest.mark.parametrize(
-    "name", ["callbacks", "data", "layers", "metrics", "models", "visualization"]
+    "name", ["callbacks", "data", "layers", "metrics", "models", "penalties", "visualization"]
 )
 def test_names_of_subpackages_exist(name):
     module = getattr(keras_sagan, name)

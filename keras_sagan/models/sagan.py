@@ -6,7 +6,7 @@ import random
 import signal
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import KerasTensor, ops
 
-from keras_sagan import losses
+from keras_sagan import losses, penalties
 from keras_sagan.checks import (
     MAX_COUNT,
     MAX_SIZE,
@@ -233,7 +233,7 @@ class SAGAN(SamplingMixin, keras.Model):
         jit_compile: bool | str = "auto",
         auto_scale_loss: bool = True,
         augmentation: Callable | None = None,
-        penalty: Callable | None = None,
+        penalty: Callable | Sequence[Callable] | None = None,
     ) -> None:
         """Configures the model for training; without arguments, as in its recipe.
 
@@ -243,9 +243,10 @@ class SAGAN(SamplingMixin, keras.Model):
                 a `g_optimizer` needs a `d_optimizer`. A `LearningRateSchedule` of either follows
                 `model.steps`. `model.optimizer` combines the two: a callback that sets its
                 `learning_rate` sets the generator's and scales the discriminator's with it.
-            loss: `"hinge"`, `"non_saturating"`, `"wasserstein"`, `"least_squares"`, or a pair of
-                functions `(generator_loss, discriminator_loss)`; see `keras_sagan.losses`. A
-                generator loss of two arguments gets the real and the fake logits.
+            loss: `"hinge"`, `"non_saturating"`, `"wasserstein"`, `"least_squares"`,
+                `"relativistic"`, `"relativistic_average"`, or a pair of functions
+                `(generator_loss, discriminator_loss)`; see `keras_sagan.losses`. A generator loss
+                of two arguments gets the real and the fake logits.
             run_eagerly, steps_per_execution: As in `keras.Model.compile`; PyTorch takes one step
                 per execution.
             jit_compile: `True` compiles the whole step with XLA; `False` uses no XLA, except for
@@ -260,9 +261,11 @@ class SAGAN(SamplingMixin, keras.Model):
                 numbers in [0, 1) of shape `(batch, columns)` from the seed and the step. Use no
                 other random numbers: Keras's seed generators stand still here. The generator
                 learns through it.
-            penalty: Function `(judge, real, fake) -> scalar` to add to the discriminator's loss,
-                or `None`. `judge(images, labels)` gives the logits; `real` and `fake` are pairs of
-                images and labels. `keras_sagan.training.input_gradient` differentiates `judge`.
+            penalty: Penalty of `keras_sagan.penalties`, such as `R1(10.0)`, or another function
+                `(judge, real, fake) -> scalar` to add to the discriminator's loss, a list of
+                these, or `None`. `judge(images, labels)` gives the logits; `real` and `fake` are
+                pairs of images and labels. A function of four arguments gets the `uniform` of an
+                augmentation too. `keras_sagan.training.input_gradient` differentiates `judge`.
 
         Raises:
             ValueError: Outside of the scope that the model was built in, for a `g_optimizer`
@@ -278,7 +281,7 @@ class SAGAN(SamplingMixin, keras.Model):
             "jit_compile": check_choice("jit_compile", jit_compile, (True, False, "auto")),
             "auto_scale_loss": check_boolean("auto_scale_loss", auto_scale_loss),
             "augmentation": check_function("augmentation", augmentation, optional=True),
-            "penalty": check_function("penalty", penalty, optional=True),
+            "penalty": penalty,
         }
         for name, supported in backend.ONLY.items():
             expected = f"{' or '.join(map(repr, supported))} on {keras.backend.backend()}"
@@ -309,6 +312,7 @@ class SAGAN(SamplingMixin, keras.Model):
         self.loss_functions = losses.get(loss)
         self.uses_real_logits = self.loss_functions.uses_real_logits
         self.augmentation, self.penalty = augmentation, penalty
+        self.penalty_functions = penalties.get(penalty)
         self._judges_apart = None  # Known from the first batch on.
         self.g_optimizer = self._optimizer("g", g_optimizer, self.generator, auto_scale_loss)
         self.d_optimizer = self._optimizer("d", d_optimizer, self.discriminator, auto_scale_loss)
@@ -379,13 +383,15 @@ class SAGAN(SamplingMixin, keras.Model):
         return batches.to_model_space(images), labels
 
     def _record(self, values, real_logits, fake_logits):
+        real_mean, fake_mean = ops.mean(real_logits), ops.mean(fake_logits)
         threshold = self.loss_functions.threshold
+        least, most = (fake_mean, real_mean) if threshold is None else (threshold, threshold)
         values = {
             **values,
-            "real_logits": ops.mean(real_logits),
-            "fake_logits": ops.mean(fake_logits),
-            "real_accuracy": ops.mean(ops.cast(real_logits > threshold, "float32")),
-            "fake_accuracy": ops.mean(ops.cast(fake_logits <= threshold, "float32")),
+            "real_logits": real_mean,
+            "fake_logits": fake_mean,
+            "real_accuracy": ops.mean(ops.cast(real_logits > least, "float32")),
+            "fake_accuracy": ops.mean(ops.cast(fake_logits <= most, "float32")),
             # The discriminator still learns from these under the hinge loss.
             "real_in_margin": ops.mean(ops.cast(real_logits < 1.0, "float32")),
             "fake_in_margin": ops.mean(ops.cast(fake_logits > -1.0, "float32")),

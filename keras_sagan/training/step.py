@@ -19,6 +19,7 @@ import keras
 from keras import ops
 
 from keras_sagan import training
+from keras_sagan.checks import accepts
 from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm, ramped_momentum
 from keras_sagan.private_keras import layers_of
 
@@ -68,11 +69,26 @@ def discriminator_loss(gan, index, real, fake):
     real, fake = augment(gan, index, 0, real), augment(gan, index, 1, fake)
     logits = judge_both(gan, real, fake, training=True)
     loss = gan.loss_functions.discriminator(*logits)
-    if gan.penalty is not None:
-        with Assignments():  # Dropped: D's state moves once in an update.
-            judge_again = functools.partial(judge, gan.discriminator, training=True)
-            loss = loss + gan.penalty(judge_again, real, fake)
+    for part, penalty in enumerate(gan.penalty_functions):
+        loss = loss + penalize(gan, index, part, penalty, real, fake)
     return loss, logits
+
+
+def penalize(gan, index, part, penalty, real, fake):
+    """Returns a penalty, scaled by its `every` and 0 between the updates that it is due in."""
+    arguments = [functools.partial(judge, gan.discriminator, training=True), real, fake]
+    if not accepts(penalty, 3):
+        arguments.append(draw_uniform(gan, index, 4 + part, ops.shape(real[0])[0]))
+
+    def value():
+        with Assignments():  # Dropped: D's state moves once in an update.
+            return penalty(*arguments)
+
+    every = getattr(penalty, "every", 1)
+    if every == 1:
+        return value()
+    is_due = (gan.steps.value * gan.d_steps + index) % every == 0
+    return every * ops.cond(is_due, value, lambda: ops.zeros((), "float32"))
 
 
 def generator_loss(gan, index, real, latents, labels):
@@ -115,13 +131,19 @@ def augment(gan, index, part, pair):
     if gan.augmentation is None:
         return pair
     images, labels = pair
-    calls, batch = itertools.count(), ops.shape(images)[0]
+    uniform = draw_uniform(gan, index, 2 + part, ops.shape(images)[0])
+    return gan.augmentation(images, uniform), labels
+
+
+def draw_uniform(gan, index, part, batch):
+    """Returns the function `uniform(columns)` of one part of an update."""
+    calls = itertools.count()
 
     def uniform(columns):
-        seed = (gan.seed, gan.steps.value, index, 2 + part, next(calls))
+        seed = (gan.seed, gan.steps.value, index, part, next(calls))
         return training.backend.draw_uniform(seed, batch, columns)
 
-    return gan.augmentation(images, uniform), labels
+    return uniform
 
 
 def draw_noise(gan, index, batch, step=None):

@@ -19,6 +19,7 @@ WHAT = (
     *sorted(OPS),
     TESTS / "layers",
     TESTS / "test_checks.py",
+    TESTS / "test_penalties.py",
     *(TESTS / "data" / f"test_{name}.py" for name in ("batches", "folder")),
     *(
         TESTS / "callbacks" / f"test_{name}.py"

@@ -1,0 +1,130 @@
+"""Gradient penalties of the discriminator, for `SAGAN.compile(penalty=…)`.
+
+    model.compile(loss="relativistic", penalty=R1(10.0) + R2(10.0))  # As R3GAN.
+
+The gradient is that of the logits by the images that the discriminator sees, after augmentation.
+It is squared and summed in float32. A function of your own works as well, and a subclass of
+`Penalty` with a `__call__` adds `every` and `+` to it.
+"""
+
+from collections.abc import Callable, Sequence
+
+import keras
+from keras import KerasTensor, ops
+
+from keras_sagan.checks import MAX_SIZE, check_float, check_integer
+from keras_sagan.training import input_gradient
+
+__all__ = ["GradientPenalty", "Penalty", "R1", "R2", "get"]
+
+
+class Penalty:
+    """The base class of penalties. Adding two penalties gives a list of them.
+
+    Args:
+        weight: Non-negative float that scales the penalty.
+        every: Positive integer `k`: lazy regularization. The penalty is computed in each `k`-th
+            update of the discriminator only, where it counts `k` times; `d_loss` then contains it
+            in these updates only. The step takes less time, and as much memory. Defaults to `1`.
+
+    Raises:
+        ValueError: For a negative `weight`, or an `every` below 1.
+
+    Reference:
+        [Karras et al., 2020](https://arxiv.org/abs/1912.04958), section 3.1, on `every`.
+    """
+
+    def __init__(self, weight: float, every: int = 1):
+        self.weight = check_float("weight", weight, minimum=0)
+        self.every = check_integer("every", every, maximum=MAX_SIZE)
+
+    def __add__(self, other) -> list[Callable]:
+        return [self, *get(other)]
+
+    def __radd__(self, other) -> list[Callable]:
+        return [*get(other), self]
+
+    def __repr__(self):
+        return f"{type(self).__name__}(weight={self.weight}, every={self.every})"
+
+    def get_config(self) -> dict:
+        return {"weight": self.weight, "every": self.every}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="keras_sagan")
+class R1(Penalty):
+    """`weight / 2 * mean(|gradient of D(real)|^2)`, with the mean over the images.
+
+    The arguments are those of `Penalty`.
+
+    Example:
+
+    >>> R1(10.0, every=16) + R2(10.0)
+    [R1(weight=10.0, every=16), R2(weight=10.0, every=1)]
+
+    Reference:
+        [Mescheder et al., 2018](https://arxiv.org/abs/1801.04406), equation 9; `weight` is their
+        gamma.
+    """
+
+    def __call__(self, judge: Callable, real: tuple, fake: tuple) -> KerasTensor:
+        return 0.5 * self.weight * ops.mean(_squared_norms(judge, *real))
+
+
+@keras.saving.register_keras_serializable(package="keras_sagan")
+class R2(Penalty):
+    """`weight / 2 * mean(|gradient of D(fake)|^2)`, with the mean over the images.
+
+    The arguments are those of `Penalty`.
+
+    Reference:
+        [Mescheder et al., 2018](https://arxiv.org/abs/1801.04406), equation 10.
+    """
+
+    def __call__(self, judge: Callable, real: tuple, fake: tuple) -> KerasTensor:
+        return 0.5 * self.weight * ops.mean(_squared_norms(judge, *fake))
+
+
+@keras.saving.register_keras_serializable(package="keras_sagan")
+class GradientPenalty(Penalty):
+    """`weight * mean((|gradient of D(x)| - 1)^2)`, the penalty of WGAN-GP.
+
+    Each `x` lies at a random place between a real and a fake image, and has the label of the real
+    one. The arguments are those of `Penalty`.
+
+    Reference:
+        [Gulrajani et al., 2017](https://arxiv.org/abs/1704.00028), equation 3, with `weight=10`.
+    """
+
+    def __call__(self, judge: Callable, real: tuple, fake: tuple, uniform: Callable) -> KerasTensor:
+        (images, labels), others = real, ops.cast(fake[0], real[0].dtype)
+        between = images + uniform(1)[:, :, None, None] * (others - images)
+        # The root of 0 has no gradient.
+        norms = ops.sqrt(_squared_norms(judge, between, labels) + 1e-12)
+        return self.weight * ops.mean(ops.square(norms - 1.0))
+
+
+def get(penalty: Callable | Sequence[Callable] | None) -> list[Callable]:
+    """Returns a list of what `SAGAN.compile(penalty=…)` takes: no penalty, one or several.
+
+    Raises:
+        ValueError: For an empty list, or what isn't a function.
+    """
+    if penalty is None:
+        return []
+    found = list(penalty) if isinstance(penalty, (list, tuple)) else [penalty]
+    if not found or any(isinstance(x, type) or not callable(x) for x in found):
+        raise ValueError(
+            "`penalty` must be a function, such as `R1(10.0)`, a list of functions, or None. "
+            f"Received: penalty={penalty!r}"
+        )
+    return found
+
+
+def _squared_norms(judge, images, labels):
+    gradient = input_gradient(lambda x: judge(x, labels), images)
+    return ops.sum(ops.square(ops.cast(gradient, "float32")), axis=(1, 2, 3))
