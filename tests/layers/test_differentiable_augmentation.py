@@ -216,9 +216,9 @@ def test_bad_images(images):
 # In SAGAN
 
 
-def build_sagan(in_discriminator):
+def build_sagan(policy="cutout", in_discriminator=False):
     keras.utils.set_random_seed(1)
-    layer = DifferentiableAugmentation("color,translation,cutout", flip=True)
+    layer = DifferentiableAugmentation(policy)
     model = tiny.build_small_sagan(num_classes=None)
     if in_discriminator:
         inner, images = model.discriminator, keras.Input(tiny.SHAPE)
@@ -230,7 +230,7 @@ def build_sagan(in_discriminator):
 
 @pytest.mark.parametrize("in_discriminator", [False, True])
 def test_a_saved_run_ends_as_one_that_was_not_saved(tmp_path, in_discriminator):
-    model, images = build_sagan(in_discriminator), tiny.images(8)
+    model, images = build_sagan(in_discriminator=in_discriminator), tiny.images(8)
     count = len(model.variables)
     model.train_on_batch(images)
     assert len(model.variables) == count  # `SAGAN.compile` adds no state.
@@ -246,8 +246,8 @@ def test_a_saved_run_ends_as_one_that_was_not_saved(tmp_path, in_discriminator):
 
 
 def test_each_pass_has_its_own_draws():
-    """In two updates, of real (0) and fake (1) images; again, they are the same."""
-    model, images = build_sagan(in_discriminator=False), ops.ones((8, *tiny.SHAPE))
+    """Real (0) and fake (1) images of two updates, in two steps; a step always has the same."""
+    model, images = build_sagan("color"), ops.ones((8, *tiny.SHAPE))
     labels = ops.arange(8)
 
     def augmented(step):
