@@ -36,6 +36,28 @@ def permutation_tensor(seed, epoch, count, order="splitmix64"):
     return tf.cast(tf.argsort(_outputs(seed, epoch, numbers)), tf.int64)
 
 
+def is_flipped(seed, epoch, indices):
+    """Returns which images are mirrored in an epoch, about half of them.
+
+    It is the first bit of the image's output of SplitMix64, with a seed that no permutation has:
+    theirs are below 2^31.
+
+    >>> is_flipped(seed=0, epoch=0, indices=np.arange(5)).tolist()
+    [True, True, True, False, False]
+    """
+    seed, epoch = (np.array([number], "uint64") for number in (seed, epoch))
+    return _first_bits(seed, epoch, indices.astype("uint64"))
+
+
+def is_flipped_tensor(seed, epoch, indices):
+    """Returns the same as a boolean tensor."""
+    return _first_bits(*(tf.cast(number, tf.uint64) for number in (seed, epoch, indices)))
+
+
+def _first_bits(seed, epoch, indices):
+    return _outputs(seed + 2**31, epoch, indices) // 2**63 == 1
+
+
 def _outputs(seed, epoch, numbers):
     """Returns the outputs of SplitMix64 at some positions, for uint64 arrays or tensors."""
     start = _mixed(_mixed(seed) ^ epoch)

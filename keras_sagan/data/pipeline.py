@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_sagan.checks import check_boolean, check_choice, check_integer
 from keras_sagan.data.folder import StreamedImages
-from keras_sagan.data.order import ORDERS, permutation
+from keras_sagan.data.order import ORDERS, is_flipped, permutation
 from keras_sagan.data.position import check_step, positioned
 from keras_sagan.data.tensorflow_pipeline import make_tensorflow
 
@@ -101,6 +101,7 @@ def make_dataset(
     start_step: int = 0,
     repeat: bool = True,
     order: str = "splitmix64",
+    flip: bool = False,
 ) -> Iterable:
     """Makes batches from arrays, where each batch depends on `(seed, step)` alone.
 
@@ -124,6 +125,8 @@ def make_dataset(
             gives the same epoch again. Defaults to `True`.
         order: `"splitmix64"`, or on TensorFlow `"index_shuffle"`, to resume runs of older
             versions. Defaults to `"splitmix64"`.
+        flip: Boolean, whether to mirror about half of the images of an epoch horizontally, chosen
+            by the seed, the epoch and the position in `images`. Defaults to `False`.
 
     Returns:
         A `tf.data.Dataset` on the TensorFlow backend, and a `keras.utils.PyDataset` on JAX and
@@ -164,22 +167,22 @@ def make_dataset(
     start_step = check_step(start_step, "start_step")
     seed = check_integer("seed", seed, 0, 2**31 - 1)
     shuffle, repeat = check_boolean("shuffle", shuffle), check_boolean("repeat", repeat)
-    order = check_choice("order", order, ORDERS)
+    order, flip = check_choice("order", order, ORDERS), check_boolean("flip", flip)
     backend = keras.backend.backend()
     if backend == "tensorflow":
-        make = make_tensorflow(images, labels, batch_size, seed, shuffle, repeat, order)
+        make = make_tensorflow(images, labels, batch_size, seed, shuffle, repeat, order, flip)
         return positioned(make, start_step)
     if order != ORDERS[0]:
         raise ValueError(f'`order` must be "{ORDERS[0]}" on {backend}. Received: order={order!r}')
-    return _Batches(images, labels, batch_size, seed, shuffle, start_step, repeat)
+    return _Batches(images, labels, batch_size, seed, shuffle, flip, start_step, repeat)
 
 
 class _Batches(keras.utils.PyDataset):
     """The data set of `make_dataset` for JAX and PyTorch."""
 
-    def __init__(self, images, labels, batch_size, seed, shuffle, start_step, repeat):
+    def __init__(self, images, labels, batch_size, seed, shuffle, flip, start_step, repeat):
         super().__init__()  # With one worker, Keras reads batch after batch in its own thread.
-        self._arguments = images, labels, batch_size, seed, shuffle
+        self._arguments = images, labels, batch_size, seed, shuffle, flip
         self._start, self._repeat = start_step, repeat
         if repeat:
             self.start_step = start_step
@@ -207,12 +210,16 @@ class _Batches(keras.utils.PyDataset):
         return batch.result()
 
     def _batch(self, step):
-        images, labels, batch_size, seed, shuffle = self._arguments
+        images, labels, batch_size, seed, shuffle, flip = self._arguments
         epoch, position = divmod(step, self._steps)
         indices = position * batch_size + rows_of_process(batch_size)
         if shuffle:
             indices = self._permutation(seed, epoch, len(images))[indices]
-        return images[indices] if labels is None else (images[indices], labels[indices])
+        batch = images[indices]
+        if flip:
+            chosen = is_flipped(seed, epoch, indices)
+            batch[chosen] = batch[chosen, :, ::-1]
+        return batch if labels is None else (batch, labels[indices])
 
 
 def rows_of_process(batch_size):

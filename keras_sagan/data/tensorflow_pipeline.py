@@ -10,13 +10,13 @@ import time
 import numpy as np
 
 from keras_sagan.data.folder import StreamedImages
-from keras_sagan.data.order import permutation_tensor
+from keras_sagan.data.order import is_flipped_tensor, permutation_tensor
 from keras_sagan.lazy import tf
 
 _ALIGNMENT = 64  # Bytes. TensorFlow aligns every tensor.
 
 
-def make_tensorflow(images, labels, batch_size, seed, shuffle, repeat, order):
+def make_tensorflow(images, labels, batch_size, seed, shuffle, repeat, order, flip):
     """Returns a function from a step to the `tf.data.Dataset` from there on."""
     steps = len(images) // batch_size
     labels = None if labels is None else tf.constant(labels)
@@ -24,14 +24,18 @@ def make_tensorflow(images, labels, batch_size, seed, shuffle, repeat, order):
     gather = _reader(images) if is_streamed else _gatherer(images)
     shape = (batch_size, *images.shape[1:])
 
-    def indices_of(epoch):
+    def elements_of(epoch):
         indices = tf.range(len(images), dtype=tf.int64)
         if shuffle:
             indices = permutation_tensor(seed, epoch, len(images), order)
-        return tf.reshape(indices[: steps * batch_size], (steps, batch_size))
+        indices = tf.reshape(indices[: steps * batch_size], (steps, batch_size))
+        return (indices, is_flipped_tensor(seed, epoch, indices)) if flip else (indices,)
 
-    def batch_of(indices):
+    def batch_of(indices, is_flipped=None):
         batch = tf.ensure_shape(gather(indices), shape)
+        if flip:
+            is_flipped = is_flipped[:, None, None, None]
+            batch = tf.where(is_flipped, tf.reverse(batch, [2]), batch)
         return batch if labels is None else (batch, tf.gather(labels, indices))
 
     def make(start_step):
@@ -40,8 +44,8 @@ def make_tensorflow(images, labels, batch_size, seed, shuffle, repeat, order):
         if not repeat:
             count, end = steps - skipped, epoch + 1
         # The order of the next epoch is computed in the background.
-        dataset = tf.data.Dataset.range(epoch, end).map(indices_of).prefetch(1)
-        dataset = dataset.flat_map(tf.data.Dataset.from_tensor_slices).skip(skipped)
+        dataset = tf.data.Dataset.range(epoch, end).map(elements_of).prefetch(1)
+        dataset = dataset.flat_map(lambda *x: tf.data.Dataset.from_tensor_slices(x)).skip(skipped)
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
         calls = 1 if is_streamed else tf.data.AUTOTUNE
         return finish(dataset.map(batch_of, num_parallel_calls=calls, deterministic=True))

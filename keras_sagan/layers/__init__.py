@@ -1,6 +1,7 @@
 """Keras layers of a self-attention GAN, each usable in any Keras model."""
 
 from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
+from keras_sagan.layers.differentiable_augmentation import DifferentiableAugmentation
 from keras_sagan.layers.self_attention2d import SelfAttention2D, record_attention_scores
 from keras_sagan.layers.sn_conv2d import SNConv2D
 from keras_sagan.layers.sn_dense import SNDense
@@ -9,6 +10,7 @@ from keras_sagan.layers.spectral_norm import spectral_norms
 
 __all__ = [
     "ConditionalBatchNorm",
+    "DifferentiableAugmentation",
     "SNConv2D",
     "SNDense",
     "SNEmbedding",

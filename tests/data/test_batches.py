@@ -8,7 +8,7 @@ import pytest
 import tiny_networks as tiny
 
 from keras_sagan.data import load_image_folder, make_dataset
-from keras_sagan.data.order import permutation
+from keras_sagan.data.order import is_flipped, permutation
 from keras_sagan.data.position import at_step, start_step_of
 
 BACKEND = keras.backend.backend()
@@ -47,6 +47,27 @@ def test_the_batches_are_the_same_on_every_backend():
 def test_images_alone():
     (batch,) = itertools.islice(make_dataset(IMAGES, batch_size=5, shuffle=False), 1)
     np.testing.assert_array_equal(batch, IMAGES[:5])
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_flips_depend_on_the_seed_the_epoch_and_the_image(shuffle):
+    dataset = numbered(flip=True, shuffle=shuffle)
+    for step, (images, numbers) in enumerate(itertools.islice(dataset, 3 * STEPS)):
+        numbers = np.asarray(numbers)
+        mirrored = is_flipped(3, step // STEPS, numbers)
+        expected = [IMAGES[n][:, ::-1] if m else IMAGES[n] for n, m in zip(numbers, mirrored)]
+        np.testing.assert_array_equal(images, expected)
+        if step in (3, 6):
+            (again,) = itertools.islice(dataset.at_step(step), 1)
+            np.testing.assert_array_equal(again[0], images)
+
+
+def test_flips_are_even_and_differ():
+    """Each of 100 epochs, and each of 1,000 images, has about as many of either kind."""
+    found = np.stack([is_flipped(5, epoch, np.arange(1000)) for epoch in range(100)])
+    assert np.abs(found.mean(axis=1) - 0.5).max() < 5 * 0.5 / np.sqrt(1000)
+    assert np.abs(found.mean(axis=0) - 0.5).max() < 5 * 0.5 / np.sqrt(100)
+    assert abs(np.mean(found == is_flipped(6, 0, np.arange(1000))) - 0.5) < 0.02
 
 
 def test_a_data_set_from_another_step():

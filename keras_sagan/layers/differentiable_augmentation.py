@@ -1,0 +1,155 @@
+"""Differentiable augmentation of the images that a discriminator sees."""
+
+from collections.abc import Callable
+
+import keras
+from keras import KerasTensor, ops
+
+from keras_sagan.checks import check_boolean, check_string
+
+
+@keras.saving.register_keras_serializable(package="keras_sagan")
+class DifferentiableAugmentation(keras.layers.Layer):
+    """Random changes of images that keep a discriminator from overfitting (DiffAugment).
+
+    A discriminator memorizes a small training set. It can't if it sees all images, real and fake,
+    through random changes. The generator learns through them too, so that it doesn't imitate them.
+    Give the layer to `SAGAN.compile` as `augmentation`, or make it the first layer of any
+    discriminator. Each image gets its own draws:
+
+    - `color`: brightness `x + U(-0.5, 0.5)`, then saturation `mean + (x - mean) * U(0, 2)` around
+      the mean of the channels, then contrast `mean + (x - mean) * U(0.5, 1.5)` around the mean of
+      the image;
+    - `translation`: a move by up to 1/8 of height and width, in whole pixels;
+    - `cutout`: a box of half the height and width, whose center lies anywhere in the image.
+
+    As in the authors' code, 0 fills what a move leaves empty or a box cuts out, which is gray for
+    images in [-1, 1], and colors may leave that range.
+
+    Args:
+        policy: String of changes in their order, separated by commas. Defaults to
+            `"color,translation,cutout"`.
+        flip: Boolean, whether half of the images are mirrored horizontally at first, which the
+            authors' code leaves to the data set. Defaults to `False`.
+        **kwargs: Base layer arguments, such as `name`.
+
+    Call arguments:
+        images: Float tensor of shape `(batch, height, width, channels)`, with any number of
+            channels. Height and width must be known.
+        uniform: Function from a number of columns to float32 draws in [0, 1) of shape
+            `(batch, columns)`, as `SAGAN` gives it. By default Keras draws them.
+        training: Boolean. Without `uniform`, images are changed only if it is `True`.
+
+    Returns:
+        Tensor of the shape and dtype of `images`, computed in at least float32. Pixels that no
+        change touches are equal to the bit.
+
+    State:
+        `seed_generator`, unless `uniform` is given.
+
+    Raises:
+        ValueError: For a policy that is unknown or empty, or images of another rank or dtype.
+
+    Example:
+
+    >>> import numpy as np
+    >>> layer = DifferentiableAugmentation("translation,cutout")
+    >>> images = np.ones((2, 8, 8, 3), "float32")
+    >>> np.unique(layer(images, training=True)).tolist()
+    [0.0, 1.0]
+
+    Reference:
+        [Zhao et al., 2020](https://arxiv.org/abs/2006.10738).
+    """
+
+    def __init__(self, policy: str = "color,translation,cutout", flip: bool = False, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.policy = check_string("policy", policy)
+        self.flip = check_boolean("flip", flip)
+        names = [name.strip() for name in policy.split(",")] if policy else []
+        if not set(names) <= set(POLICIES) or not (names or flip):
+            raise ValueError(
+                f"`policy` must be names among {', '.join(POLICIES)}, separated by commas; it may "
+                f'be "" with flip=True. Received: policy={policy!r}, flip={flip}'
+            )
+        self._changes = [_flip] * self.flip + [POLICIES[name] for name in names]
+
+    def build(self, input_shape: tuple) -> None:
+        self.seed_generator = keras.random.SeedGenerator()
+
+    def __call__(self, images: KerasTensor, uniform: Callable | None = None, **kwargs):
+        if uniform is None:
+            return super().__call__(images, **kwargs)
+        return self._change(images, uniform)  # A step that is being compiled can't build a layer.
+
+    def call(self, images: KerasTensor, training: bool = False) -> KerasTensor:
+        def uniform(columns):
+            shape = ops.shape(images)[0], columns
+            return keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
+
+        return self._change(images, uniform) if training else images
+
+    def _change(self, images, uniform):
+        shape, dtype = tuple(images.shape), keras.backend.standardize_dtype(images.dtype)
+        if len(shape) != 4 or None in shape[1:] or "float" not in dtype:
+            raise ValueError(
+                "`images` must be floats of shape (batch, height, width, channels). "
+                f"Received: images of shape {shape} and dtype {dtype}"
+            )
+        wide = keras.backend.result_type(dtype, "float32")
+        images = ops.cast(images, wide)
+        for change in self._changes:
+            images = change(images, lambda columns: ops.cast(uniform(columns), wide))
+        return ops.cast(images, dtype)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "policy": self.policy, "flip": self.flip}
+
+
+def _flip(images, uniform):
+    is_flipped = uniform(1)[:, :, None, None] < 0.5
+    return ops.where(is_flipped, ops.flip(images, axis=2), images)
+
+
+def _color(images, uniform):
+    brightness, saturation, contrast = ops.split(uniform(3)[:, :, None, None], 3, axis=1)
+    images = images + (brightness - 0.5)
+    mean = ops.mean(images, axis=3, keepdims=True)
+    images = (images - mean) * (2.0 * saturation) + mean
+    mean = ops.mean(images, axis=(1, 2, 3), keepdims=True)
+    return (images - mean) * (contrast + 0.5) + mean
+
+
+def _translation(images, uniform):
+    """Pads, and then cuts out from row `start` on, which is the sum of some powers of two.
+
+    For each power all images are moved, and those that need it take the result: unlike a gather
+    of rows, it and its gradient are fast on every device, also on those that share a batch.
+    """
+    draws = uniform(2)
+    for column in (0, 1):
+        most = images.shape[1] // 8
+        start = ops.floor(draws[:, column] * (2 * most + 1))[:, None, None, None]
+        powers = [2**bit for bit in reversed(range((2 * most).bit_length()))]
+        images = ops.pad(images, ((0, 0), (most, sum(powers) - most), (0, 0), (0, 0)))
+        for power in powers:
+            is_moved = start >= power
+            images = ops.where(is_moved, images[:, power:], images[:, :-power])
+            start = ops.where(is_moved, start - power, start)
+        images = ops.transpose(images, (0, 2, 1, 3))  # Rows first, then columns.
+    return images
+
+
+def _cutout(images, uniform):
+    draws, inside = uniform(2), []
+    for column, size in enumerate(images.shape[1:3]):
+        side = size // 2
+        # With an even side the center lies between two pixels, and may lie on each border.
+        center = ops.floor(draws[:, column] * (size + 1 - side % 2))[:, None]
+        row = ops.arange(size, dtype=images.dtype) - (center - side // 2)
+        inside.append(ops.logical_and(row >= 0, row < side))
+    is_cut = ops.logical_and(inside[0][:, :, None, None], inside[1][:, None, :, None])
+    return ops.where(is_cut, 0.0, images)
+
+
+POLICIES = {"color": _color, "translation": _translation, "cutout": _cutout}
