@@ -38,10 +38,10 @@ class Penalty:
         self.weight = check_float("weight", weight, minimum=0)
         self.every = check_integer("every", every, maximum=MAX_SIZE)
 
-    def __add__(self, other) -> list[Callable]:
+    def __add__(self, other) -> list:
         return [self, *get(other)]
 
-    def __radd__(self, other) -> list[Callable]:
+    def __radd__(self, other) -> list:
         return [*get(other), self]
 
     def __repr__(self):
@@ -108,7 +108,7 @@ class GradientPenalty(Penalty):
         return self.weight * ops.mean(ops.square(norms - 1.0))
 
 
-def get(penalty: Callable | Sequence[Callable] | None) -> list[Callable]:
+def get(penalty: Callable | Sequence[Callable] | None) -> list:
     """Returns a list of what `SAGAN.compile(penalty=…)` takes: no penalty, one or several.
 
     Raises:
