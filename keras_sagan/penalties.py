@@ -4,7 +4,7 @@
 
 The gradient is that of the logits by the images that the discriminator sees, after augmentation.
 It is squared and summed in float32. A function of your own works as well, and a subclass of
-`Penalty` with a `__call__` adds `every` and `+` to it.
+`Penalty` with a `__call__` adds `+` and a configuration to it.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import keras
 from keras import KerasTensor, ops
 
-from keras_sagan.checks import MAX_SIZE, check_float, check_integer
+from keras_sagan.checks import check_float
 from keras_sagan.training import input_gradient
 
 __all__ = ["GradientPenalty", "Penalty", "R1", "R2", "get"]
@@ -23,20 +23,13 @@ class Penalty:
 
     Args:
         weight: Non-negative float that scales the penalty.
-        every: Positive integer `k`: lazy regularization. The penalty is computed in each `k`-th
-            update of the discriminator only, where it counts `k` times; `d_loss` then contains it
-            in these updates only. The step takes less time, and as much memory. Defaults to `1`.
 
     Raises:
-        ValueError: For a negative `weight`, or an `every` below 1.
-
-    Reference:
-        [Karras et al., 2020](https://arxiv.org/abs/1912.04958), section 3.1, on `every`.
+        ValueError: For a negative `weight`.
     """
 
-    def __init__(self, weight: float, every: int = 1):
+    def __init__(self, weight: float):
         self.weight = check_float("weight", weight, minimum=0)
-        self.every = check_integer("every", every, maximum=MAX_SIZE)
 
     def __add__(self, other) -> list:
         return [self, *get(other)]
@@ -45,10 +38,10 @@ class Penalty:
         return [*get(other), self]
 
     def __repr__(self):
-        return f"{type(self).__name__}(weight={self.weight}, every={self.every})"
+        return f"{type(self).__name__}(weight={self.weight})"
 
     def get_config(self) -> dict:
-        return {"weight": self.weight, "every": self.every}
+        return {"weight": self.weight}
 
     @classmethod
     def from_config(cls, config):
@@ -63,8 +56,8 @@ class R1(Penalty):
 
     Example:
 
-    >>> R1(10.0, every=16) + R2(10.0)
-    [R1(weight=10.0, every=16), R2(weight=10.0, every=1)]
+    >>> R1(10.0) + R2(10.0)
+    [R1(weight=10.0), R2(weight=10.0)]
 
     Reference:
         [Mescheder et al., 2018](https://arxiv.org/abs/1801.04406), equation 9; `weight` is their

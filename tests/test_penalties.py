@@ -8,7 +8,7 @@ from gradients import gradients_of
 from keras import layers, ops
 
 from keras_sagan import SAGAN
-from keras_sagan.penalties import R1, R2, GradientPenalty, Penalty, get
+from keras_sagan.penalties import R1, R2, GradientPenalty, get
 
 BACKEND = keras.backend.backend()
 KINDS = (R1, R2, GradientPenalty)
@@ -136,52 +136,6 @@ def test_one_step_by_hand(kind, factor, compiled):
     np.testing.assert_allclose(slope(model), 0.5 * (1.0 - 0.3 * factor), rtol=1e-5)
 
 
-@pytest.mark.parametrize("compiled", COMPILED)
-def test_lazy_penalties(compiled):
-    """With `d_steps=2`, each third update of D is the first, the fourth, and so on."""
-    model = linear_sagan(penalty=R1(1.0, every=3), d_steps=2, **compiled)
-    expected = 0.5
-    for step in range(4):
-        before = expected
-        is_due = [(2 * step + index) % 3 == 0 for index in range(2)]
-        expected *= (1.0 - 0.1 * 3.0) ** sum(is_due)
-        logs = model.train_on_batch(REAL, return_dict=True)
-        np.testing.assert_allclose(slope(model), expected, rtol=1e-5)
-        value = 3.0 * 0.5 * 4.0 * before**2 if any(is_due) else 0.0
-        model.reset_metrics()
-        assert logs["d_loss"] == pytest.approx(value / 2.0, rel=1e-5)  # The mean of two updates.
-
-
-CALLS = []
-
-
-class Counted(Penalty):
-    """Notes each time that it is computed, not only traced."""
-
-    def __call__(self, judge, real, fake):
-        logits = judge(*real)
-        if BACKEND == "jax":
-            import jax
-
-            jax.debug.callback(lambda: CALLS.append(None), ordered=False)
-        elif BACKEND == "tensorflow":
-            import tensorflow as tf
-
-            tf.py_function(lambda: CALLS.append(None), [], [])
-        else:
-            CALLS.append(None)
-        return ops.mean(logits)
-
-
-@pytest.mark.parametrize("compiled", COMPILED[:2])
-def test_lazy_penalties_are_not_computed_in_between(compiled):
-    model = linear_sagan(penalty=Counted(1.0, every=4), **compiled)
-    CALLS.clear()
-    for _ in range(9):
-        model.train_on_batch(REAL)
-    assert len(CALLS) == 3
-
-
 def test_several_penalties():
     both = [R1(1.0) + R2(2.0), [R1(1.0), R2(2.0)], (lambda *x: R1(1.0)(*x)) + R2(2.0)]
     slopes = []
@@ -225,8 +179,8 @@ def test_squares_beyond_float16():
 @pytest.mark.parametrize("compiled", COMPILED)
 def test_a_few_steps_in_mixed_float16(compiled):
     keras.config.set_dtype_policy("mixed_float16")
-    model = tiny.build_sagan()
-    penalty = R1(10.0, every=2) + R2(10.0) + GradientPenalty(10.0, every=2)
+    model = tiny.build_sagan(smooth=True)  # XLA lacks a second gradient of max pooling there.
+    penalty = R1(10.0) + R2(10.0) + GradientPenalty(10.0)
     # Keras's initial scale of 2**15 takes steps to come down, with and without a penalty.
     sgd, scaled = keras.optimizers.SGD, keras.optimizers.LossScaleOptimizer
     optimizers = [scaled(sgd(1e-3), initial_scale=64.0) for _ in range(2)]
@@ -241,12 +195,12 @@ def test_a_few_steps_in_mixed_float16(compiled):
 
 @pytest.mark.slow
 def test_compiled_steps_equal_eager_ones():
-    """Through spectral norm, attention and labels, with lazy penalties and drawn points."""
+    """Through spectral norm, attention and labels, with drawn points."""
     models = []
     for compiled in COMPILED:
         keras.utils.set_random_seed(0)
         model = tiny.build_sagan(smooth=True, d_steps=2)
-        penalty = R1(2.0, every=3) + R2(2.0) + GradientPenalty(5.0, every=2)
+        penalty = R1(2.0) + R2(2.0) + GradientPenalty(5.0)
         model.compile(**tiny.sgd(0.01), loss="relativistic_average", penalty=penalty, **compiled)
         for step in range(3):
             model.train_on_batch(tiny.images(4, step), tiny.labels(4, step))
@@ -265,7 +219,7 @@ def test_two_replicas_equal_one():
     slopes = []
     for strategy in (tf.distribute.get_strategy(), two_replicas()):
         with strategy.scope():
-            penalty = R1(1.0, every=2) + GradientPenalty(1.0, every=3)
+            penalty = R1(1.0) + GradientPenalty(1.0)
             keras.utils.set_random_seed(0)
             model = linear_sagan(loss="relativistic", penalty=penalty, slope=0.8)
         dataset = tf.data.Dataset.from_tensors(np.concatenate([REAL, FAKE[:1]])).repeat(4)
@@ -294,15 +248,15 @@ def test_accuracy_compares_with_the_other_kind(name):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_configuration(kind):
-    penalty = kind(np.float32(0.5), every=np.int64(4))
-    assert penalty.get_config() == {"weight": 0.5, "every": 4}
+    penalty = kind(np.float32(0.5))
+    assert penalty.get_config() == {"weight": 0.5}
     config = keras.saving.serialize_keras_object(penalty)
     again = keras.saving.deserialize_keras_object(config)
     assert type(again) is kind and again.get_config() == penalty.get_config()
-    assert repr(again) == f"{kind.__name__}(weight=0.5, every=4)"
+    assert repr(again) == f"{kind.__name__}(weight=0.5)"
 
 
-@pytest.mark.parametrize("penalty", [R1(5.0), R1(5.0, every=2) + GradientPenalty(1.0)])
+@pytest.mark.parametrize("penalty", [R1(5.0), R1(5.0) + GradientPenalty(1.0)])
 def test_a_saved_model_keeps_its_penalty(penalty, tmp_path):
     model = linear_sagan("hinge", penalty)
     model.save(tmp_path / "model.keras")
@@ -318,9 +272,6 @@ def test_bad_arguments(kind):
     for weight in (-1.0, "1", None, float("nan"), float("inf"), True):
         with pytest.raises(ValueError, match="`weight` must .*Received: weight="):
             kind(weight)
-    for every in (0, -2, 1.5, "2", None, True, 2**31):
-        with pytest.raises(ValueError, match="`every` must .*Received: every="):
-            kind(1.0, every=every)
 
 
 @pytest.mark.parametrize("penalty", [3, "R1", [], [R1(1.0), 2], R1, [None], {}])

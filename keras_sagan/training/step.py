@@ -75,20 +75,12 @@ def discriminator_loss(gan, index, real, fake):
 
 
 def penalize(gan, index, part, penalty, real, fake):
-    """Returns a penalty, scaled by its `every` and 0 between the updates that it is due in."""
+    """Returns the value of a penalty."""
     arguments = [functools.partial(judge, gan.discriminator, training=True), real, fake]
     if not accepts(penalty, 3):
         arguments.append(draw_uniform(gan, index, 4 + part, ops.shape(real[0])[0]))
-
-    def value():
-        with Assignments():  # Dropped: D's state moves once in an update.
-            return penalty(*arguments)
-
-    every = getattr(penalty, "every", 1)
-    if every == 1:
-        return value()
-    is_due = (gan.steps.value * gan.d_steps + index) % every == 0
-    return every * ops.cond(is_due, value, lambda: ops.zeros((), "float32"))
+    with Assignments():  # Dropped: D's state moves once in an update.
+        return penalty(*arguments)
 
 
 def generator_loss(gan, index, real, latents, labels):
