@@ -123,8 +123,7 @@ def _color(images, uniform):
 def _translation(images, uniform):
     """Pads, and then cuts out from row `start` on, which is the sum of some powers of two.
 
-    For each power all images are moved, and those that need it take the result: unlike a gather
-    of rows, it and its gradient are fast on every device, also on those that share a batch.
+    For each power all images are moved, and those that need it take the result.
     """
     draws = uniform(2)
     for column in (0, 1):
