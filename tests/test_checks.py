@@ -63,7 +63,8 @@ KINDS = {
     "integer": "units filters input_dim output_dim num_classes latent_dim seed rows columns scale "
     "count num_images batch_size every_steps every_epochs image_size num_reference",
     "number": "ema_momentum truncation",
-    "choice": "data_format resample recipe resize on_error order mode jit_compile name:preset",
+    "choice": "data_format resample recipe resize on_error order mode jit_compile policy "
+    "name:preset",
     "dictionary": "spectral_norm attention batch_norm values baselines",
     "list": "class_names row_labels classes truncations devices formats evaluators notes",
     "path": "directory path folder log_dir data_dir handle checkpoint cache_dir",
@@ -510,5 +511,5 @@ def test_values_are_plain():
 
 
 def test_a_missing_package_comes_with_its_pip_line():
-    with pytest.raises(ImportError, match=r"The onnx format needs no_such.*\n.*sagan\[export\]"):
+    with pytest.raises(ImportError, match=r"The onnx format needs no_such.*\n.*\.\[export\]"):
         checks.require("no_such.module", "The onnx format", "export")
