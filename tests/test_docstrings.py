@@ -67,7 +67,8 @@ SMALL = {
     r"(?<=steps_per_epoch=)[\w.]+": "1",
     r"(?<=batch_size=)\d+": "4",
     r"\b1000\b|\b10_000\b": "40",
-    r"train\(output": "train(steps_per_epoch=1, batch_size=2, base_filters=8, fid_images=0, output",
+    r"train\(output": "train(steps_per_epoch=1, batch_size=2, base_filters=8, image_size=32, "
+    "fid_images=0, output",
 }
 
 

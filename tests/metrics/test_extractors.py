@@ -58,6 +58,7 @@ def test_other_methods_are_refused():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a network of Keras's own")
 def test_keras_inception_gives_both_outputs_of_the_network(network):
     images = images_of((2, 40, 40, 1))
     outputs = to_numpy(network.named_outputs(images))
