@@ -186,6 +186,25 @@ class BatchCheck:
                 self._seen.update(labels.tolist())
                 self._num_seen += len(labels)
 
+    def check_first(self, model, parts, gather=list):
+        """Raises for a batch that doesn't fit the model, and shows the model its first one.
+
+        `parts` has a tuple of images and labels for each device of this process, and `gather` makes
+        the list of the sizes on all devices from those.
+        """
+        is_first, error = not self.has_passed, None
+        try:
+            self(parts)
+            sizes = [part[0].shape[0] for part in parts]
+        except ValueError as refused:
+            sizes, error = [self.REFUSED] * len(parts), refused
+        sizes = gather(sizes)  # The other processes wait for it, and learn of an error here.
+        if error is not None:
+            raise error
+        self.check_sizes(sizes, len(parts))
+        if is_first:
+            model._see_first_batch(parts[0])
+
     def check_sizes(self, sizes, per_worker):
         """Raises unless the replicas share a batch equally; then it has passed.
 

@@ -13,7 +13,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 from keras import ops
 
-from keras_sagan.training import whole_batch
 from keras_sagan.training.step import Scope
 from keras_sagan.training.whole_batch import (  # noqa: F401
     check_compile,
@@ -146,10 +145,10 @@ def check_share(argument):
 
 
 def check_batch(model, check, batch):
-    """As `whole_batch.check_batch`; each of several processes looks at its share of the batch."""
+    """As `BatchCheck.check_first`; each of several processes looks at its share of the batch."""
     batch = batch if isinstance(batch, (tuple, list)) else (batch,)
     if jax.process_count() == 1:
-        whole_batch.check_batch(model, check, [batch])
+        check.check_first(model, [batch])
         return
 
     def gather(sizes):
@@ -160,7 +159,7 @@ def check_batch(model, check, batch):
         return np.repeat(first, len(sizes)).tolist()
 
     shards = [[shard.data for shard in x.addressable_shards] for x in batch if x is not None]
-    whole_batch.check_batch(model, check, [*zip(*shards)], gather)
+    check.check_first(model, [*zip(*shards)], gather)
 
 
 # Inference

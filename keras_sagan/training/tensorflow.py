@@ -263,19 +263,9 @@ def make_step_function(model, step, check, is_training):
 
     def check_on_all(parts, iterator):
         """Raises on every worker if one's first batch is bad, or a batch isn't shared equally."""
-        is_first, error = not check.has_passed, None
-        try:
-            check(parts)
-            sizes = [part[0].shape[0] for part in parts]
-        except ValueError as refused:
-            sizes, error = [check.REFUSED] * len(parts), refused
-        if is_multi_worker(strategy) and (is_first or not has_static_batches(iterator)):
-            sizes = sizes_on_all(sizes)
-        if error is not None:
-            raise error
-        check.check_sizes(sizes, len(parts))
-        if is_first:
-            model._see_first_batch(parts[0])
+        is_known = check.has_passed and has_static_batches(iterator)
+        gather = sizes_on_all if is_multi_worker(strategy) and not is_known else list
+        check.check_first(model, parts, gather)
 
     def function(iterator):
         warn_of_slow_convolutions()

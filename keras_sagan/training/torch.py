@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from keras_sagan.training.whole_batch import (  # noqa: F401
-    check_batch,
     check_compile,
     count_replicas,
     traced_once,
@@ -112,7 +111,7 @@ def make_step_function(model, step, check, is_training):
     @torch.no_grad()
     def function(batches):
         (data,) = batches
-        check_batch(model, check, [data if isinstance(data, (tuple, list)) else (data,)])
+        check.check_first(model, [data if isinstance(data, (tuple, list)) else (data,)])
         with _seeded(model.seed, model.steps.value):
             return step(data)
 
