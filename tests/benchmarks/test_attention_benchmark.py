@@ -12,7 +12,7 @@ SCRIPT = attention.__file__
 @pytest.mark.slow
 def test_the_forms_agree_and_blocks_take_an_eighth_of_the_memory_or_less():
     whole, chunked = (
-        common.peak_in_new_process(SCRIPT, form=form, size=128, batch=2)
+        common.peak_in_new_process(SCRIPT, form=form, size=160, batch=1)
         for form in ("whole", "auto")
     )
     assert whole > 1000 and chunked <= whole / 8
