@@ -53,7 +53,7 @@ class CheckpointFiles:
         probe = f"{self.directory}/.writable-{os.getpid()}"
         try:
             self._disk.make(self.directory)
-            self._disk.write(probe, b"?")
+            self._disk.write(probe, lambda file: file.write(b"?"))
             self._disk.remove(probe)
         except OSError as error:
             text = "`directory` must be a folder that can be written. Received: "
@@ -61,7 +61,7 @@ class CheckpointFiles:
 
     def write(self, step: int, arrays: dict, manifest: dict):
         """Writes a checkpoint and removes the oldest beyond `keep`; an OSError leaves no part."""
-        folder, content, disk = self.path(step), io.BytesIO(), self._disk
+        folder, disk = self.path(step), self._disk
         new = disk.temporary(folder)
         with self._explained(folder):
             try:
@@ -69,9 +69,7 @@ class CheckpointFiles:
                     raise OSError("its name is taken; move what is there away")
                 self.remove(step)  # It is damaged, or a process ended while writing it.
                 disk.make(new)
-                np.savez(content, **arrays)
-                files = {STATE: sha256(content.getbuffer())}
-                disk.write(f"{new}/{STATE}", content.getbuffer())
+                files = {STATE: disk.write(f"{new}/{STATE}", lambda x: np.savez(x, **arrays))}
                 self._write_manifest(f"{new}/{MANIFEST}", {**manifest, "files": files})
                 disk.publish(new, folder)
             except OSError:
@@ -105,7 +103,7 @@ class CheckpointFiles:
     def _write_manifest(self, path, manifest):
         manifest = json.loads(json.dumps({**manifest, "format": FORMAT}))
         content = json.dumps({"sha256": digest_of(manifest), "manifest": manifest}, sort_keys=True)
-        self._disk.write(path, content.encode())
+        self._disk.write(path, lambda file: file.write(content.encode()))
 
     def manifest(self, step: int) -> dict:
         """Returns the manifest of a checkpoint, or raises DamagedCheckpoint if it was changed."""

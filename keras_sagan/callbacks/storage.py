@@ -2,11 +2,28 @@
 
 import errno
 import functools
+import hashlib
 import os
 
 from keras_sagan.checks import require
 
 STATE, MANIFEST = "state.npz", "manifest.json"
+
+
+class HashedFile:
+    """A file that can only be written onward, so that its hash is known when its last byte is."""
+
+    read = None  # `numpy.savez` takes an object without it for a path.
+
+    def __init__(self, file):
+        self.file, self.sha256 = file, hashlib.sha256()
+
+    def write(self, data):
+        self.sha256.update(data)
+        return self.file.write(data)
+
+    def flush(self):
+        self.file.flush()
 
 
 class LocalFiles:
@@ -30,12 +47,14 @@ class LocalFiles:
         with self.open(path, "rb") as file:
             return file.read()
 
-    def write(self, path, data):
-        """Writes a file to the disk itself, so that it survives a power failure."""
+    def write(self, path, save):
+        """Has `save(file)` write a file to the disk itself, and returns the file's SHA-256."""
         with self.open(path, "wb") as file:
-            file.write(data)
+            hashed = HashedFile(file)
+            save(hashed)
             file.flush()
-            _sync(file.fileno())
+            _sync(file.fileno())  # It survives a power failure.
+        return hashed.sha256.hexdigest()
 
     def publish(self, new, path):
         """Renames a file or folder; into a folder with a user's files, it moves each file."""
@@ -85,9 +104,11 @@ class RemoteFiles:
         with self._files.open(path, "rb") as file:
             return file.read()
 
-    def write(self, path, data):
+    def write(self, path, save):
         with self._files.open(path, "wb") as file:  # The object appears when it is closed.
-            file.write(data)
+            hashed = HashedFile(file)
+            save(hashed)
+        return hashed.sha256.hexdigest()
 
     def publish(self, new, path):
         """Does nothing: the file was written under its name."""
