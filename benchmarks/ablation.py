@@ -11,24 +11,18 @@ Each run is a process of its own with one thread, --jobs at a time. A run that h
 made again: the same command goes on after an interruption. Files of other settings are refused.
 """
 
-import argparse
 import itertools
-import json
 import os
-import subprocess
-import sys
 import time
 import warnings
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import common
+import study
 from ablation_page import FACTORS, RATES, by_setting, draw, log, mean_and_spread, page
 
 TABLE = common.ROOT / "docs" / "ablation.md"
 LOG = common.ROOT / "benchmarks" / "logs" / "ablation.md"
 FIGURE = common.ROOT / "docs" / "images" / "ablation.png"
-PACKAGES = ("keras", "tensorflow", "numpy")
 DEFAULTS = {
     "base_filters": 8,
     "batch_size": 16,
@@ -47,7 +41,14 @@ def all_runs(seeds):
     settings = [dict(zip(FACTORS, levels)) for levels in itertools.product(*FACTORS.values())]
     runs = [(factors, seed) for seed in range(seeds) for factors in settings]
     runs.sort(key=lambda run: departures(run[0]) > 1)
-    return {f"{name_of(factors)}_seed-{seed}": {**factors, "seed": seed} for factors, seed in runs}
+    return {
+        f"{name_of(factors)}_seed-{seed}": {
+            **factors,
+            "seed": seed,
+            "learning_rates": dict(zip(("generator", "discriminator"), RATES[factors["rates"]])),
+        }
+        for factors, seed in runs
+    }
 
 
 def departures(factors):
@@ -98,7 +99,7 @@ def build(run, settings):
     return model
 
 
-def train_and_measure(run, settings, cache_dir):
+def train_and_measure(run, settings, workdir, options):
     """Trains one model; returns what became of it."""
     from keras_sagan import callbacks, data, metrics
 
@@ -130,7 +131,7 @@ def train_and_measure(run, settings, cache_dir):
             batch_size=250,
             dataset="Fashion-MNIST",
             split=f"test, its first {settings['num_real']} images, which were trained on",
-            cache_dir=cache_dir,
+            cache_dir=workdir / "reference",
             verbose=False,
         )
         values, protocol, baselines = report.values, report.protocol, report.baselines
@@ -141,7 +142,6 @@ def train_and_measure(run, settings, cache_dir):
         "parameters": {n.name: n.count_params() for n in (model.generator, model.discriminator)},
         "attention_gamma": model.attention_gammas(),
         "threads": os.environ.get("TF_NUM_INTRAOP_THREADS", "all"),
-        "learning_rates": dict(zip(("generator", "discriminator"), RATES[run["rates"]])),
         "seconds": round(time.perf_counter() - started, 1),
         "training_seconds": round(trained - started, 1),
         "cpu_seconds": round(time.process_time(), 1),
@@ -151,97 +151,15 @@ def train_and_measure(run, settings, cache_dir):
     }
 
 
-def command_of(name, settings):
-    arguments = ["--only", name, "--jobs", "1"]
-    for key, value in settings.items():
-        if value != DEFAULTS[key]:
-            arguments += [f"--{key}", str(value)]
-    return arguments
-
-
-def perform(name, run, settings, workdir):
-    """Makes one run in this process, and its file."""
-    result = train_and_measure(run, settings, workdir / "reference")
-    path = workdir / f"{name}.json"
-    arguments = command_of(name, settings)
-    beside = path.with_suffix(".part")
-    common.record(__file__, beside, arguments, **run, settings=settings, **result)
-    os.replace(beside, path)
-
-
-def perform_elsewhere(name, settings, workdir):
-    """Makes one run in a process of its own, with one thread."""
-    command = [sys.executable, __file__, *command_of(name, settings), "--workdir", str(workdir)]
-    threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, check=True, env={**os.environ, **threads})
-
-
-def read(name, settings, workdir):
-    """The record of a run, or `None`; an error if it is of other settings."""
-    path = workdir / f"{name}.json"
-    if not path.exists():
-        return None
-    record = json.loads(path.read_text(encoding="utf-8"))
-    rates = dict(zip(("generator", "discriminator"), RATES[record["rates"]]))
-    if record["settings"] != settings or record["learning_rates"] != rates:
-        raise ValueError(
-            "--workdir must hold runs of the same settings. Received: "
-            f"{path} of {record['settings']} and {record['learning_rates']}, and now {settings} "
-            f"and {rates}"
-        )
-    return record
-
-
-def collect(records):
-    """One record of all runs; what they have in common, the protocol first of all, stands once."""
-    first = max(records.values(), key=lambda record: record["fid"] is not None)
-    shared = ("settings", "protocol", "baselines", "versions", "hardware")
-    for name, record in records.items():
-        for key in ("protocol", "versions"):
-            if record["fid"] is not None and record[key] != first[key]:
-                raise ValueError(
-                    f"Runs must have one `{key}` to be compared. Received: {name} with "
-                    f"{record[key]}, and {first[key]}"
-                )
-    left_out = (*shared, "history", "date")
-    return {
-        **{key: first[key] for key in shared[:3]},
-        "learning_rates": dict(RATES),
-        "runs": {
-            name: {key: value for key, value in record.items() if key not in left_out}
-            for name, record in records.items()
-        },
-    }
-
-
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    options, _, records = study.main(
+        __file__, __doc__, DEFAULTS, all_runs, train_and_measure, arguments
     )
-    for name, default in DEFAULTS.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", help="names of runs; default: all")
-    parser.add_argument("--jobs", type=int, default=2, help="processes at once; 1: this one alone")
-    parser.add_argument("--workdir", type=Path, default=Path("runs/ablation"))
-    common.add_json_argument(parser, "ablation")
-    options = parser.parse_args(arguments)
-    settings = {name: getattr(options, name) for name in DEFAULTS}
-    runs = all_runs(options.seeds)
-    unknown = sorted(set(options.only or ()) - set(runs))
-    if unknown:
-        parser.error(f"--only must name runs among {list(runs)}. Received: {unknown}")
-    runs = {name: runs[name] for name in options.only or runs}
-    missing = [name for name in runs if read(name, settings, options.workdir) is None]
-    if options.jobs == 1:
-        for name in missing:
-            perform(name, runs[name], settings, options.workdir)
-    else:
-        with ThreadPoolExecutor(options.jobs) as pool:
-            list(pool.map(lambda name: perform_elsewhere(name, settings, options.workdir), missing))
-    records = {name: read(name, settings, options.workdir) for name in runs}
-    result = common.record(__file__, options.json, arguments, PACKAGES, **collect(records))
+    found = study.collect(
+        records, ("settings", "protocol", "baselines"), comparable=("protocol", "versions")
+    )
+    found["learning_rates"] = dict(RATES)
+    result = common.record(__file__, options.json, arguments, study.PACKAGES, **found)
     if options.json == common.RESULTS / "ablation.json":
         TABLE.write_text(page(result), encoding="utf-8")
         LOG.write_text(log(result), encoding="utf-8")

@@ -22,7 +22,8 @@ MAX_COLUMNS = 100  # A wider picture takes minutes, and few programs can show it
 
 def run(log, settings):
     """Runs the command that was parsed to `settings`, a dictionary."""
-    log.folder = beside(settings["run"]) if settings.get("run") else settings["output"]
+    # `runs.train` sets the folder of its log when it knows whether this process writes it.
+    log.folder = beside(settings["run"]) if settings.get("run") else None
     log.write(", ".join(map(" ".join, package_versions().items())))
     globals()[settings["command"]](log, settings)
 
