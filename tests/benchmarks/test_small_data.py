@@ -1,0 +1,61 @@
+"""The study of small data in miniature."""
+
+import functools
+import gzip
+import json
+
+import numpy as np
+import pytest
+import small_data
+
+from keras_sagan import SAGAN, data
+
+TINY = (
+    "--base_filters 4 --batch_size 4 --steps 2 --num_images 20 --num_real 40 --num_stacked 30 "
+    "--num_triples 8"
+)
+NAMES = ["garments_1000_relativistic_with_0", "stacked_hinge_with_0"]
+
+
+def write_idx(path, array):
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    path.write_bytes(gzip.compress(header + array.astype("uint8").tobytes()))
+
+
+@pytest.mark.slow
+def test_a_run_of_each_kind_in_miniature(tmp_path, capsys, monkeypatch):
+    # Two steps are made, and tracing takes longer than they.
+    monkeypatch.setattr(SAGAN, "compile", functools.partialmethod(SAGAN.compile, run_eagerly=True))
+    images, labels = data.load_fashion_mnist()
+    write_idx(tmp_path / "train-images-idx3-ubyte.gz", images[:1000, ..., 0])
+    write_idx(tmp_path / "train-labels-idx1-ubyte.gz", labels[:1000])
+    record = tmp_path / "record.json"
+    arguments = [*TINY.split(), "--jobs", "1", "--workdir", str(tmp_path / "runs")]
+    arguments += ["--data_dir", str(tmp_path), "--only", *NAMES, "--json", str(record)]
+    small_data.main(arguments)
+    found = json.loads(record.read_text())
+    garments, stacked = (found["runs"][name] for name in NAMES)
+    assert garments["steps"] == stacked["steps"] == 2 and garments["not_finite"] is None
+    assert garments["scores"].keys() >= {"fid", "kid", "precision", "recall"}
+    # The images that it trained on are the first of the reference.
+    assert garments["distance_to_training"] == garments["distance_to_test"] > 0
+    assert 1 <= stacked["modes"] <= 30 and stacked["reverse_kl"] > 0
+    assert found["protocol"]["num_generated"] == 20
+    assert "--data_dir DATA_DIR" in found["command"]
+    assert [len(found["rows"][task]) for task in ("garments", "stacked")] == [1, 1]
+    assert "nearer to training" in capsys.readouterr().out
+
+
+def test_modes_are_counted_and_distances_are_euclidean():
+    classes = np.indices((10, 10, 10)).reshape(3, -1)
+    assert small_data.modes_of(*classes) == (1000, pytest.approx(0))
+    assert small_data.modes_of(*classes[:, :10]) == (10, pytest.approx(np.log(100)))
+    generator = np.random.default_rng(0)
+    queries, points = generator.normal(size=(30, 4)), generator.normal(size=(50, 4))
+    expected = np.linalg.norm(queries[:, None] - points, axis=-1).min(axis=1)
+    np.testing.assert_allclose(small_data.nearest(queries, points), expected, rtol=1e-6)
+
+
+def test_every_setting_has_its_seeds_and_first_seeds_come_first():
+    runs = small_data.all_runs(3)
+    assert len(runs) == 24 + 8 and [run["seed"] for run in list(runs.values())[:12]] == [0] * 12
