@@ -1,4 +1,4 @@
-"""Keras layers of a self-attention GAN, each usable in any Keras model."""
+"""The layers of a self-attention GAN, which work in any Keras model."""
 
 from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
 from keras_sagan.layers.differentiable_augmentation import DifferentiableAugmentation

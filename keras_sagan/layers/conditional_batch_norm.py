@@ -13,7 +13,7 @@ from keras_sagan.checks import (
     check_weight,
 )
 
-SETTLED = 2**30  # After this many updates `momentum` alone decides what the statistics keep.
+SETTLED = 2**30  # After this many updates, the warm-up of the statistics is over.
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
@@ -21,42 +21,45 @@ class ConditionalBatchNorm(keras.layers.Layer):
     """Batch normalization that looks up `gamma` and `beta` by class label.
 
     `outputs = (images - mean) / sqrt(variance + epsilon) * gamma[labels] + beta[labels]`. The
-    moments are those of the whole batch, taken in two passes in float32 under every policy, so
-    that a large mean costs little precision. With one class the layer is a `BatchNormalization`
-    and needs no labels. The defaults are those of SAGAN, not of Keras. The moving statistics
-    forget their initial values: they are plain means of the first ten batches, then means over
-    about the last fortieth of all updates (at least ten), until `momentum` keeps less.
+    moments are computed over the whole batch, whatever the labels, in two passes and in float32
+    under every policy, so that a large mean costs little precision. With one class the layer is a
+    `BatchNormalization` and needs no labels. The defaults follow SAGAN, not Keras. The moving
+    statistics don't depend on their initial values: they start as plain means of the first ten
+    batches, and then average the last fortieth of all updates (at least ten), up to `momentum`.
 
     Args:
-        num_classes: Positive integer, the rows of the two tables.
+        num_classes: Positive integer, the number of rows in the tables `gamma` and `beta`.
         axis: Integer, the axis of the channels. Defaults to `-1`.
-        momentum: Float in [0, 1], the largest share of the moving statistics that a training call
-            keeps. Early calls keep less; with `1` they never move. Defaults to `0.999`.
+        momentum: Float in [0, 1], the largest momentum of the moving statistics. Early updates
+            use less; with `1` the statistics never change. Defaults to `0.999`.
         epsilon: Positive float, added to the variance. Defaults to `1e-5`.
-        synchronized: Boolean, whether to take the moments over all replicas of a `tf.distribute`
-            strategy. JAX and PyTorch always take those of the global batch. Defaults to `False`.
+        synchronized: Boolean, whether to compute the moments over all replicas of a
+            `tf.distribute` strategy. JAX and PyTorch always use the global batch. Defaults to
+            `False`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
         images: Float tensor of rank 2 or more, `(batch, …, channels)`.
         labels: Integer tensor of shape `(batch,)` in `[0, num_classes)`; optional with one class.
-        training: Boolean, whether to use (and keep) the moments of the batch.
-        mask: Boolean tensor of the shape of `images` without the last axis: the positions to take
-            the moments of, as in `keras.layers.BatchNormalization`. Defaults to all.
-        images_mask: The same, under the name that Keras gives it in calls with labels.
+        training: Boolean, whether to use the moments of the batch and update the moving
+            statistics.
+        mask: Boolean tensor of the shape of `images` without the last axis: the positions that
+            the moments include, as in `keras.layers.BatchNormalization`. Defaults to all.
+        images_mask: The same mask, under the name that Keras uses in calls with labels.
 
     Returns:
         Float tensor of the shape of `images`, in the layer's compute dtype.
 
     State:
-        `moving_mean` and `moving_variance`, of shape `(channels,)`, move with `training=True` and
-        are used otherwise; `num_updates`, int32 of shape `()`, counts their updates. An empty
-        batch changes none of them. Statistics from files without `num_updates` count as settled.
+        `moving_mean` and `moving_variance`, of shape `(channels,)`, are updated with
+        `training=True` and used otherwise; `num_updates`, int32 of shape `()`, counts their
+        updates. An empty batch changes none of them. For files without `num_updates`, the warm-up
+        counts as over.
 
     Raises:
-        ValueError: For an argument out of range, an `axis` that the images don't have, missing
-            labels with more than one class, labels that aren't integers of shape `(batch,)` or,
-            where their values are known, out of range, or a mask of another rank.
+        ValueError: If an argument is out of range, `axis` isn't an axis of the images, labels are
+            missing with more than one class, labels aren't integers of shape `(batch,)` in
+            `[0, num_classes)` (as far as their values are known), or the mask has the wrong rank.
 
     Example:
 
@@ -68,8 +71,8 @@ class ConditionalBatchNorm(keras.layers.Layer):
     True
 
     Reference:
-        [Dumoulin et al., 2017](https://arxiv.org/abs/1610.07629); tables, momentum and epsilon
-        from the SAGAN authors' code.
+        [Dumoulin et al., 2017](https://arxiv.org/abs/1610.07629). The tables, `momentum` and
+        `epsilon` follow the SAGAN authors' code.
     """
 
     def __init__(
@@ -124,7 +127,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
 
     def call(self, images, labels=None, training=False, mask=None, images_mask=None):
         labels = self._checked(labels, images)
-        # Statistics overflow and round in half precision.
+        # In half precision, the statistics would overflow or lose precision.
         x = ops.cast(images, keras.backend.result_type(images.dtype, "float32"))
         if training and self.trainable:
             mean, variance, is_any = self._moments(x, images_mask if mask is None else mask)
@@ -149,7 +152,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
             return None
         labels = check_labels(labels, self.num_classes)
         counts = images.shape[0], labels.shape[0]
-        if None not in counts and counts[0] != counts[1]:  # A single label would broadcast.
+        if None not in counts and counts[0] != counts[1]:  # One label would silently broadcast.
             raise ValueError(
                 f"`labels` must have shape ({counts[0]},): one integer class id per image. "
                 f"Received: labels of shape {tuple(labels.shape)}"
@@ -157,7 +160,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
         return labels
 
     def _moments(self, x, mask):
-        """Mean and variance of the unmasked positions, and whether there are any."""
+        """Returns mean and variance of the unmasked positions, and whether there are any."""
         axes = [axis for axis in range(len(x.shape)) if axis != self.axis % len(x.shape)]
 
         def average(values):
@@ -165,8 +168,8 @@ class ConditionalBatchNorm(keras.layers.Layer):
                 return ops.moments(values, axes, synchronized=True)[0]
             return ops.mean(values, axes)
 
-        # In two passes, as E[x^2] - E[x]^2 cancels: Keras computes that when it synchronizes, and
-        # always on PyTorch.
+        # Use two passes: E[x^2] - E[x]^2, which Keras computes on PyTorch and with
+        # `synchronized=True`, suffers from cancellation.
         if mask is not None:
             if len(mask.shape) != len(x.shape) - 1:
                 raise ValueError(
@@ -193,7 +196,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
         kept = ops.cast(ramped_momentum(self.momentum, self.num_updates), mean.dtype)
         for statistic, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             old = ops.cast(statistic, value.dtype)
-            # The moments of an empty batch are NaN.
+            # The moments of an empty batch are NaN: keep the old values.
             statistic.assign(ops.where(is_any, old * kept + value * (1.0 - kept), old))
         self.num_updates.assign(self.num_updates + ops.cast(is_any, "int32"))
 
@@ -218,7 +221,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
 
     def load_own_variables(self, store):
         values = {key: store[key] for key in store.keys()}
-        if len(values) == 4:  # A file from before `num_updates`, the last weight.
+        if len(values) == 4:  # Older files lack the last weight, `num_updates`.
             values["4"] = SETTLED
         super().load_own_variables(values)
 
@@ -228,12 +231,12 @@ class ConditionalBatchNorm(keras.layers.Layer):
 
 
 def ramped_momentum(momentum: float, updates: KerasTensor) -> KerasTensor:
-    """Returns the share of a moving average that its next update keeps, a float32 scalar.
+    """Returns the momentum of the next update of a moving average, a float32 scalar.
 
-    The new value's share at the `n`-th update is `max(1 - momentum, 1 / min(n, max(10, n / 40)))`,
-    so that the average forgets its initial value. Networks change fast at first: with a mean over
-    the last tenth instead of the last fortieth, inference was further from batch statistics.
-    `updates` is the number of updates made before; with a `momentum` of 1 nothing ever moves.
+    The new value's weight at the `n`-th update is `max(1 - momentum, 1 / min(n, max(10, n / 40)))`,
+    so that the average forgets its initial value. Networks change fast at first: averaging over
+    the last tenth instead of the last fortieth made inference differ more from batch statistics.
+    `updates` is the number of previous updates. With a `momentum` of 1, the average never changes.
     """
     if momentum >= 1.0:
         return ops.ones((), "float32")

@@ -10,45 +10,45 @@ from keras_sagan.checks import check_boolean, check_string
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class DifferentiableAugmentation(keras.layers.Layer):
-    """Random changes of images that keep a discriminator from overfitting (DiffAugment).
+    """Random changes to images that keep a discriminator from overfitting (DiffAugment).
 
-    A discriminator memorizes a small training set. It can't if it sees all images, real and fake,
-    through random changes. The generator learns through them too, so that it doesn't imitate them.
-    Give the layer to `SAGAN.compile` as `augmentation`, or make it the first layer of any
-    discriminator. Each image gets its own draws:
+    A discriminator can memorize a small training set. Random changes to all images that it sees,
+    real and fake, prevent that. Gradients flow through the changes to the generator, which
+    therefore doesn't learn to imitate them. Pass the layer to `SAGAN.compile` as `augmentation`,
+    or make it the first layer of any discriminator. The random numbers differ for each image:
 
     - `color`: brightness `x + U(-0.5, 0.5)`, then saturation `mean + (x - mean) * U(0, 2)` around
       the mean of the channels, then contrast `mean + (x - mean) * U(0.5, 1.5)` around the mean of
       the image;
-    - `translation`: a move by up to 1/8 of height and width, in whole pixels;
+    - `translation`: a shift by up to 1/8 of height and width, in whole pixels;
     - `cutout`: a box of half the height and width, whose center lies anywhere in the image.
 
-    As in the authors' code, 0 fills what a move leaves empty or a box cuts out, which is gray for
-    images in [-1, 1], and colors may leave that range.
+    As in the authors' code, pixels that are shifted in or cut out are 0, which is gray for images
+    in [-1, 1], and colors may leave that range.
 
     Args:
-        policy: String of changes in their order, separated by commas. Defaults to
+        policy: String, the changes in order, separated by commas. Defaults to
             `"color,translation,cutout"`.
-        flip: Boolean, whether half of the images are mirrored horizontally at first, which the
-            authors' code leaves to the data set. Defaults to `False`.
+        flip: Boolean, whether to first mirror half of the images horizontally, which the authors'
+            code does in the dataset. Defaults to `False`.
         **kwargs: Base layer arguments, such as `name`.
 
     Call arguments:
         images: Float tensor of shape `(batch, height, width, channels)`, with any number of
             channels. Height and width must be known.
-        uniform: Function from a number of columns to float32 draws in [0, 1) of shape
-            `(batch, columns)`, as `SAGAN` gives it. By default Keras draws them.
+        uniform: Function from a number of columns to random float32 numbers in [0, 1) of shape
+            `(batch, columns)`, as `SAGAN` passes it. By default, Keras draws them.
         training: Boolean. Without `uniform`, images are changed only if it is `True`.
 
     Returns:
         Tensor of the shape and dtype of `images`, computed in at least float32. Pixels that no
-        change touches are equal to the bit.
+        change affects keep exactly their value.
 
     State:
         `seed_generator`, unless `uniform` is given.
 
     Raises:
-        ValueError: For a policy that is unknown or empty, or images of another rank or dtype.
+        ValueError: If the policy is unknown or empty, or images aren't floats of rank 4.
 
     Example:
 
@@ -80,7 +80,7 @@ class DifferentiableAugmentation(keras.layers.Layer):
     def __call__(self, images: KerasTensor, uniform: Callable | None = None, **kwargs):
         if uniform is None:
             return super().__call__(images, **kwargs)
-        return self._change(images, uniform)  # A step that is being compiled can't build a layer.
+        return self._change(images, uniform)  # A layer can't be built while a step is compiled.
 
     def call(self, images: KerasTensor, training: bool = False) -> KerasTensor:
         def uniform(columns):
@@ -121,9 +121,9 @@ def _color(images, uniform):
 
 
 def _translation(images, uniform):
-    """Pads, and then cuts out from row `start` on, which is the sum of some powers of two.
+    """Pads images, and crops each at its row `start`, which is a sum of powers of two.
 
-    For each power all images are moved, and those that need it take the result.
+    For each power, all images are shifted, and only those whose sum contains it take the result.
     """
     draws = uniform(2)
     for column in (0, 1):
@@ -135,7 +135,7 @@ def _translation(images, uniform):
             is_moved = start >= power
             images = ops.where(is_moved, images[:, power:], images[:, :-power])
             start = ops.where(is_moved, start - power, start)
-        images = ops.transpose(images, (0, 2, 1, 3))  # Rows first, then columns.
+        images = ops.transpose(images, (0, 2, 1, 3))  # The first turn shifts rows, then columns.
     return images
 
 
@@ -143,7 +143,7 @@ def _cutout(images, uniform):
     draws, inside = uniform(2), []
     for column, size in enumerate(images.shape[1:3]):
         side = size // 2
-        # With an even side the center lies between two pixels, and may lie on each border.
+        # If the side is even, the center lies between two pixels or on the image's border.
         center = ops.floor(draws[:, column] * (size + 1 - side % 2))[:, None]
         row = ops.arange(size, dtype=images.dtype) - (center - side // 2)
         inside.append(ops.logical_and(row >= 0, row < side))

@@ -1,4 +1,4 @@
-"""Self-attention over the locations of an image map."""
+"""Self-attention over the locations of a feature map."""
 
 import contextlib
 import contextvars
@@ -27,21 +27,21 @@ from keras_sagan.ops.programs import current_program
 from keras_sagan.ops.resampling import of_any_batch
 from keras_sagan.private_keras import layers_of
 
-# Of this thread: tuples of a program, the layers to record in it, and the dictionary to fill.
+# This thread's recordings: tuples of a program, the layers to record, and the dictionary to fill.
 _RECORDINGS: contextvars.ContextVar[tuple] = contextvars.ContextVar("recordings", default=())
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class SelfAttention2D(keras.layers.Layer):
-    """Self-attention block of SAGAN over an image map.
+    """SAGAN's self-attention block over a feature map.
 
     `query`, `key` and `value` are 1x1 convolutions of the map without bias; key and value are
-    max-pooled. `scores = softmax(query @ key.T)` tells how much each key location matters to each
+    max-pooled. `scores = softmax(query @ key.T)` is how much each key location matters to each
     query location, and `outputs = inputs + gamma * conv1x1(scores @ value)`. `gamma` is a learned
-    scalar that starts at 0, so that a new layer is the identity and can be put into a trained
-    network. The defaults are those of the authors' code; `pool_size=1, value_reduction=8` gives
-    the paper's text. The scores take `O((height * width)^2 / pool_size^2)` memory, or
-    `O(height * width)` in blocks of queries.
+    scalar that starts at 0, so that a new layer is the identity and can be added to a trained
+    network. The defaults match the authors' code; `pool_size=1, value_reduction=8` matches the
+    paper's text. The scores take `O((height * width)^2 / pool_size^2)` memory, or
+    `O(height * width)` if they are computed in chunks of queries.
 
     Args:
         key_reduction: Positive integer; query and key have `channels // key_reduction` channels.
@@ -53,23 +53,24 @@ class SelfAttention2D(keras.layers.Layer):
             `True`.
         power_iterations, epsilon: As in `SNConv2D`.
         kernel_initializer: Initializer of the four kernels. Defaults to `"glorot_uniform"`.
-        data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras's own.
+        data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras's setting.
         query_chunk_size: Positive integer, the number of queries whose scores are in memory at a
-            time: each block has its softmax over all keys and is computed again for the gradient.
-            `None` for all at once, `"auto"` for blocks where the scores of an image have 2^24
-            numbers (64 MB) or more. The outputs are the same. Defaults to `"auto"`.
+            time. Each chunk attends to all keys, and the gradient recomputes its scores. `None`
+            computes all scores together; `"auto"` uses chunks if an image has 2^24 scores (64 MB)
+            or more. The outputs are the same. Defaults to `"auto"`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Float tensor of shape `(batch, height, width, channels)`, or
             `(batch, channels, height, width)` with `"channels_first"`. Height and width may be
             unknown while a model is built.
-        training: Boolean, whether each `vector_u` moves, unless the layer is frozen.
-        return_attention_scores: Boolean; `True` needs all scores at once. Defaults to `False`.
+        training: Boolean, whether to update each `vector_u`, unless the layer is frozen.
+        return_attention_scores: Boolean, whether to return the scores too, which then must all
+            fit into memory. Defaults to `False`.
 
     Returns:
-        Float tensor of the shape of `inputs`. With `return_attention_scores=True` a tuple of it
-        and the scores, float32 of shape
+        Float tensor of the shape of `inputs`. With `return_attention_scores=True`, a tuple of
+        this tensor and the scores, float32 of shape
         `(batch, height * width, (height // pool_size) * (width // pool_size))`, row-major over
         the map; each row sums to 1.
 
@@ -77,8 +78,8 @@ class SelfAttention2D(keras.layers.Layer):
         `gamma`, trainable; the four kernels, and the `vector_u` of each.
 
     Raises:
-        ValueError: For an argument out of range, fewer channels than a reduction, inputs not of
-            rank 4, or a height or width that `pool_size` doesn't divide.
+        ValueError: If an argument is out of range, the inputs aren't of rank 4 or have fewer
+            channels than a reduction, or `pool_size` doesn't divide the height or width.
 
     Example:
 
@@ -90,8 +91,8 @@ class SelfAttention2D(keras.layers.Layer):
     (True, (2, 64, 16))
 
     Reference:
-        [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equations 1 to 3; pooling and the
-        reductions from the authors' code.
+        [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equations 1 to 3. The pooling and
+        the reductions follow the authors' code.
     """
 
     def __init__(
@@ -160,7 +161,7 @@ class SelfAttention2D(keras.layers.Layer):
     def _conv(self, filters, name):
         initializer = self.kernel_initializer
         if isinstance(initializer, keras.Initializer):
-            # An instance repeats its values; a copy without a seed draws its own.
+            # An initializer returns the same values each time; a copy without a seed draws its own.
             initializer = initializer.__class__.from_config(initializer.get_config())
         arguments = {
             "use_bias": False,
@@ -183,7 +184,8 @@ class SelfAttention2D(keras.layers.Layer):
         query = self._locations(query)
         key = self._locations(self._pool(key, training))
         value = self._locations(self._pool(value, training))
-        # `gamma` goes here as the rest is linear and larger, in float32 as its gradient is a sum.
+        # Apply `gamma` here, where the tensor is smaller: everything after it is linear in `value`.
+        # Multiply in float32, because the gradient of `gamma` is a sum.
         wide = ops.cast(value, keras.backend.result_type(value.dtype, "float32"))
         value = ops.cast(wide * self.gamma, value.dtype)
         recordings = [
@@ -220,7 +222,7 @@ class SelfAttention2D(keras.layers.Layer):
         return of_any_batch(pool, x, training)
 
     def _locations(self, x):
-        """Image map to `(batch, height * width, channels)`."""
+        """Reshapes a feature map to `(batch, height * width, channels)`."""
         if self.data_format == "channels_first":
             x = ops.transpose(x, (0, 2, 3, 1))
         batch, height, width, channels = ops.shape(x)
@@ -229,7 +231,7 @@ class SelfAttention2D(keras.layers.Layer):
     def _check_shape(self, shape):
         if len(shape) != 4:
             raise ValueError(
-                f"`inputs` must be an image map of rank 4. Received: inputs of shape {tuple(shape)}"
+                f"`inputs` must be feature maps of rank 4. Received: inputs of shape {tuple(shape)}"
             )
         sizes = [shape[axis] for axis in self._axes[1:]]
         if any(size is not None and size % self.pool_size for size in sizes):
@@ -263,23 +265,23 @@ class SelfAttention2D(keras.layers.Layer):
 
 
 class _Conv2D(keras.layers.Conv2D):
-    """Keras's layer, also correct for an empty batch."""
+    """Keras's layer, which here accepts an empty batch too."""
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         return of_any_batch(super().call, inputs, training)
 
 
 def attention_layers(model: keras.Model) -> list[SelfAttention2D]:
-    """Returns the `SelfAttention2D` layers of a model in order, also those of nested models."""
+    """Returns the `SelfAttention2D` layers of a model in order, including nested models."""
     return [x for x in layers_of(model) if isinstance(x, SelfAttention2D)]
 
 
 @contextlib.contextmanager
 def record_attention_scores(model: keras.Model) -> Iterator[dict[str, KerasTensor]]:
-    """Collects the scores of every `SelfAttention2D` of a model that is called inside.
+    """Records the scores of every `SelfAttention2D` when a model is called in the `with` block.
 
-    Call the model eagerly, as in `model(inputs)`; any Keras model will do. Recordings may overlap,
-    and each sees the calls of its own thread only.
+    Call the model eagerly, as in `model(inputs)`. Recordings may overlap, and each records only
+    the calls of its own thread.
 
     Args:
         model: A Keras model.
@@ -294,5 +296,5 @@ def record_attention_scores(model: keras.Model) -> Iterator[dict[str, KerasTenso
     try:
         yield records
     finally:
-        # A token wouldn't do: recordings that overlap may end in any order.
+        # Don't reset to a token: recordings that overlap may end in any order.
         _RECORDINGS.set(tuple(x for x in _RECORDINGS.get() if x is not recording))

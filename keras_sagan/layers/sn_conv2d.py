@@ -22,8 +22,8 @@ from keras_sagan.ops.resampling import convolve
 class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
     """2D convolution whose kernel is divided by its spectral norm.
 
-    Replaces `keras.layers.Conv2D`: `outputs = conv(inputs, kernel / sigma) + bias`, where `sigma`
-    estimates the largest singular value of the kernel, reshaped to
+    It replaces `keras.layers.Conv2D`: `outputs = conv(inputs, kernel / sigma) + bias`, where
+    `sigma` estimates the largest singular value of the kernel, reshaped to
     `(height * width * channels / groups, filters)`. Unlike `keras.layers.SpectralNormalization`,
     it never overwrites the stored kernel, and the gradient flows through `sigma`. In a custom
     training loop, call the network with `training=True`: only then does `sigma` follow the kernel.
@@ -34,32 +34,33 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             activity_regularizer, kernel_constraint, bias_constraint: As in
             `keras.layers.Conv2D`.
         power_iterations: Positive integer, the power iterations per call. Defaults to `1`.
-        epsilon: Positive float, added to norms before division. A kernel whose `sigma` is not
-            larger stays as it is. Defaults to `1e-12`.
+        epsilon: Positive float, added to norms before division. A kernel is unchanged if its
+            `sigma` is at most `epsilon`. Defaults to `1e-12`.
         equality_constrained: Boolean. `True` divides by `sigma`, `False` by `max(1, sigma)`.
             Defaults to `True`.
         resample: `"up"` to double the map by nearest neighbors before the convolution, `"down"`
-            to average 2 x 2 windows after it, or `None`. Outputs, weights and `sigma` are those of
-            two separate layers, computed by one strided convolution with up to 2.25 times fewer
-            multiplications. Defaults to `None`.
+            to average 2 x 2 windows after it, or `None`. Outputs, weights and `sigma` are the same
+            as with two separate layers, but a single strided convolution computes them with up to
+            2.25 times fewer multiplications. Defaults to `None`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Float tensor of shape `(batch, height, width, channels)`, or
             `(batch, channels, height, width)` with `data_format="channels_first"`.
-        training: Boolean, whether `vector_u`, and `sigma` with it, follows the kernel.
+        training: Boolean, whether to update `vector_u`, so that `sigma` follows the kernel.
 
     Returns:
-        Float tensor of shape `(batch, new_height, new_width, filters)` (channels second with
-        `"channels_first"`), in the layer's compute dtype.
+        Float tensor of shape `(batch, new_height, new_width, filters)`, or
+        `(batch, filters, new_height, new_width)` with `"channels_first"`, in the layer's compute
+        dtype.
 
     State:
-        `vector_u`, float32 of shape `(filters,)`: starts converged, and moves with
+        `vector_u`, float32 of shape `(filters,)`. It starts converged and is updated with
         `training=True`, unless the layer is frozen (`trainable=False`).
 
     Raises:
-        ValueError: For `power_iterations < 1`, an `epsilon` that isn't positive, an unknown
-            `resample`, or one with strides, dilation, groups or an even kernel size.
+        ValueError: If `power_iterations < 1`, `epsilon` isn't positive, `resample` is unknown, or
+            `resample` is combined with strides, dilation, groups or an even kernel size.
 
     Example:
 
@@ -134,7 +135,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
 
     def _check_build(self, input_shape):
         if len(input_shape) != 4:
-            return  # Keras raises an error.
+            return  # Keras raises an error itself.
         is_last = self.data_format == "channels_last"
         channels = input_shape[-1 if is_last else 1]
         if channels is not None and channels % self.groups:
@@ -161,12 +162,12 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         inputs = ops.convert_to_tensor(inputs, self.compute_dtype)  # `stateless_call` doesn't.
         dtype = keras.backend.result_type(self.compute_dtype, "float32")
-        # A resampling kernel is a sum of kernels, which half precision would round.
+        # A resampling kernel is a sum of kernel entries, which half precision would round.
         kernel = self.normalized_weight(training, dtype if self.resample else None)
         settings = (self.resample, self.strides, self.padding, self.data_format, self.dilation_rate)
         outputs = convolve(inputs, kernel, *settings, training)
         if self.use_bias:
-            # In float32, as the gradient of the bias is the sum over all locations.
+            # Add in float32, because the gradient of the bias is a sum over all locations.
             is_last = self.data_format == "channels_last"
             shape = (1, 1, 1, self.filters) if is_last else (1, self.filters, 1, 1)
             bias = ops.cast(ops.reshape(self.bias, shape), dtype)
@@ -181,7 +182,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
         return _scaled(shape, axes, lambda size: size // 2) if self.resample == "down" else shape
 
     def compute_mask(self, inputs, mask=None):
-        # A mask fits the outputs only where the convolution keeps the size of the map.
+        # A mask fits the outputs only if the convolution preserves the size of the map.
         if self.resample is not None:
             return None
         keeps_size = self.padding == "same" and max(self.strides) == 1
@@ -192,7 +193,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
 
     @classmethod
     def from_config(cls, config):
-        # Old files also have an `algorithm`, which changed the speed only.
+        # Older files contain an `algorithm`, which affected only the speed.
         return super().from_config({k: v for k, v in config.items() if k != "algorithm"})
 
 

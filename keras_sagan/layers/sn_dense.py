@@ -13,9 +13,9 @@ from keras_sagan.layers.spectral_norm import SpectralNormMixin
 class SNDense(SpectralNormMixin, keras.layers.Dense):
     """Densely connected layer whose kernel is divided by its spectral norm.
 
-    Replaces `keras.layers.Dense`: `outputs = activation(inputs @ (kernel / sigma) + bias)`, where
-    `sigma` estimates the largest singular value of the kernel. See `SNConv2D` for custom training
-    loops and for the differences from `keras.layers.SpectralNormalization`.
+    It replaces `keras.layers.Dense`: `outputs = activation(inputs @ (kernel / sigma) + bias)`,
+    where `sigma` estimates the largest singular value of the kernel. See `SNConv2D` for custom
+    training loops and for the differences from `keras.layers.SpectralNormalization`.
 
     Args:
         units, activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer,
@@ -26,7 +26,7 @@ class SNDense(SpectralNormMixin, keras.layers.Dense):
 
     Call arguments:
         inputs: Float tensor of shape `(batch, …, channels)`.
-        training: Boolean, whether `vector_u`, and `sigma` with it, follows the kernel.
+        training: Boolean, whether to update `vector_u`, so that `sigma` follows the kernel.
 
     Returns:
         Float tensor of shape `(batch, …, units)`, in the layer's compute dtype.
@@ -35,7 +35,7 @@ class SNDense(SpectralNormMixin, keras.layers.Dense):
         `vector_u`, float32 of shape `(units,)`, as in `SNConv2D`.
 
     Raises:
-        ValueError: For `power_iterations < 1` or an `epsilon` that isn't positive.
+        ValueError: If `power_iterations < 1` or `epsilon` isn't positive.
 
     Example:
 

@@ -12,9 +12,9 @@ from keras_sagan.layers.spectral_norm import SpectralNormMixin
 class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
     """Embedding whose `(classes, dim)` table is divided by its spectral norm.
 
-    Replaces `keras.layers.Embedding`. A projection discriminator adds the dot product of its rows
-    with the features to the logit. See `SNConv2D` for custom training loops and for the
-    differences from `keras.layers.SpectralNormalization`.
+    It replaces `keras.layers.Embedding`. A projection discriminator adds the dot product of the
+    label's row and the features to the logit. See `SNConv2D` for custom training loops and for
+    the differences from `keras.layers.SpectralNormalization`.
 
     Args:
         input_dim, output_dim, embeddings_initializer, embeddings_regularizer,
@@ -23,18 +23,18 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
-        inputs: Tensor of ids of any shape, in `[0, input_dim)`; floats are cut to integers, as
-            `keras.layers.Embedding` does.
-        training: Boolean, whether `vector_u`, and `sigma` with it, follows the table.
+        inputs: Tensor of ids of any shape, in `[0, input_dim)`; floats are truncated to integers,
+            as in `keras.layers.Embedding`.
+        training: Boolean, whether to update `vector_u`, so that `sigma` follows the table.
 
     Returns:
-        Float tensor of the shape of `inputs` with an axis of `output_dim` added at the end.
+        Float tensor of the shape of `inputs`, with a last axis of size `output_dim` added.
 
     State:
         `vector_u`, float32 of shape `(output_dim,)`, as in `SNConv2D`.
 
     Raises:
-        ValueError: For an argument out of range, or ids out of range where their values are known.
+        ValueError: If an argument is out of range, or ids whose values are known are out of range.
 
     Example:
 
@@ -44,7 +44,7 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
     [[0.5, 0.5]]
 
     Reference:
-        [Miyato & Koyama, 2018](https://arxiv.org/abs/1802.05637), projection discriminator.
+        [Miyato & Koyama, 2018](https://arxiv.org/abs/1802.05637), for projection discriminators.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
             **kwargs,
         )
         self._set_spectral_norm(power_iterations, epsilon, equality_constrained)
-        if weights is not None:  # Keras would expect `vector_u` among the weights.
+        if weights is not None:  # Keras would expect `weights` to contain `vector_u`.
             is_wrapped = isinstance(weights, (list, tuple)) and len(weights) == 1
             weights = weights[0] if is_wrapped else weights
             if tuple(np.shape(weights)) != (self.input_dim, self.output_dim):
@@ -89,7 +89,7 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         if "int" not in keras.backend.standardize_dtype(inputs.dtype):
-            # As in Keras, 1.5 counts as 1; on some backends NaN would be row 0.
+            # As in Keras, 1.5 becomes 1. Some backends would turn NaN into row 0.
             inputs = ops.cast(ops.where(ops.isnan(inputs), -1, inputs), "int32")
         inputs = check_labels(inputs, self.input_dim, rank=None, argument="inputs")
         return ops.take(self.normalized_weight(training), ops.cast(inputs, "int32"), axis=0)

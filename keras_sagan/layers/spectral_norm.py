@@ -1,4 +1,4 @@
-"""Spectral normalization: `sigma`, the mixin of the layers, and the norms of a model."""
+"""Spectral normalization: power iteration, a mixin for layers, and the norms of a model."""
 
 import warnings
 
@@ -18,16 +18,16 @@ from keras_sagan.private_keras import layers_of
 
 
 class StaleNormWarning(UserWarning):
-    """The `sigma` that a layer divides by is no longer the largest singular value of its kernel."""
+    """A layer's `sigma` has fallen behind the largest singular value of its kernel."""
 
 
 def power_iteration(matrix, u, steps=1, epsilon=1e-12):
     """Estimates the largest singular value of a matrix, starting from a unit vector `u`.
 
     One step is `v = matrix @ u / (|matrix @ u| + epsilon)` followed by
-    `u = v @ matrix / (|v @ matrix| + epsilon)`; then `sigma = v @ matrix @ u`. `u` and `v` are
-    constants to the gradient, which is exact once the iteration has converged. Where the matrix is
-    zero `u` keeps its value, since it could never recover from a zero vector.
+    `u = v @ matrix / (|v @ matrix| + epsilon)`; then `sigma = v @ matrix @ u`. The gradient treats
+    `u` and `v` as constants, which is exact once the iteration has converged. If the matrix is
+    zero, `u` keeps its value, since it could never recover from a zero vector.
 
     Returns `sigma`, `u` and `v`. Reference: [Miyato et al., 2018](https://arxiv.org/abs/1802.05957),
     algorithm 1, with the `epsilon` of the SAGAN authors' code.
@@ -38,7 +38,7 @@ def power_iteration(matrix, u, steps=1, epsilon=1e-12):
         v = v / (_norm(v) + epsilon)
         product = ops.matmul(v, matrix)
         candidate = ops.stop_gradient(product)
-        norm = _norm(candidate)  # It is 0 if either product underflows.
+        norm = _norm(candidate)  # This is 0 if either product underflows.
         u = ops.where(norm > epsilon, candidate / (norm + epsilon), u)
     return ops.sum(product * u), u, v
 
@@ -50,10 +50,10 @@ def _norm(x):
 class SpectralNormMixin:
     """Divides the kernel of a Keras layer by its largest singular value in the forward pass.
 
-    For layers whose weight is called `kernel` or `embeddings` and has the outputs on its last
-    axis. A forward pass never writes that weight. `vector_u`, the state of the power iteration,
-    starts converged and moves in calls with `training=True` only, unless the layer is frozen.
-    Inference runs the same iteration from `vector_u` and drops the result.
+    The layer's weight must be called `kernel` or `embeddings`, with the outputs on the last axis.
+    The forward pass never changes it. `vector_u`, the state of the power iteration, starts
+    converged. Only calls with `training=True` update it, and only if the layer isn't frozen.
+    Inference runs the same iteration from `vector_u`, but doesn't store the new vector.
     """
 
     def _set_spectral_norm(self, power_iterations, epsilon, equality_constrained):
@@ -65,7 +65,7 @@ class SpectralNormMixin:
 
     def add_weight(self, *args, name=None, **kwargs):
         if name in ("kernel", "embeddings", "bias"):
-            kwargs["autocast"] = False  # Divide and add in the precision of the weight.
+            kwargs["autocast"] = False  # Divide and add in the weight's own precision.
         return super().add_weight(*args, name=name, **kwargs)
 
     def build(self, input_shape: tuple | None = None) -> None:
@@ -86,7 +86,7 @@ class SpectralNormMixin:
 
     def _initial_vector_u(self, shape, dtype=None):
         weight = known_values(self._wide_weight())
-        if weight is None:  # Keras traces a program to learn shapes.
+        if weight is None:  # The weight has no value while Keras traces to infer shapes.
             return ops.full(shape, shape[0] ** -0.5, dtype)
         return ops.convert_to_tensor(leading_singular_vector(_as_matrix(weight)), dtype)
 
@@ -104,22 +104,22 @@ class SpectralNormMixin:
 
     @property
     def sigma(self) -> KerasTensor:
-        """Scalar tensor, the current estimate of the largest singular value."""
+        """Scalar tensor, the current estimate of the kernel's largest singular value."""
         return self._sigma_and_u(self._wide_weight())[0]
 
     def normalized_weight(self, training: bool = False, dtype: str | None = None) -> KerasTensor:
-        """Returns the weight divided by its spectral norm; a weight of zeros stays as it is.
+        """Returns the weight divided by its spectral norm; a weight of zeros is unchanged.
 
         Args:
-            training: Boolean, whether `vector_u` moves, unless the layer is frozen. Defaults to
-                `False`.
+            training: Boolean, whether to update `vector_u`, unless the layer is frozen. Defaults
+                to `False`.
             dtype: String, the dtype of the result. Defaults to the layer's compute dtype.
         """
         weight = self._wide_weight()
         sigma, u = self._sigma_and_u(weight)
         divides = sigma > (self.epsilon if self.equality_constrained else 1.0)
         divisor = ops.where(divides, sigma, ops.ones_like(sigma))
-        # The gradient of a quotient would read the weight three more times.
+        # With a division instead, the gradient would read the weight three more times.
         weight = weight * (1.0 / divisor)
         if training and self.trainable:
             self.vector_u.assign(u)
@@ -154,12 +154,13 @@ class SpectralNormMixin:
 
 
 def leading_singular_vector(matrix):
-    """Returns the right singular vector of the largest singular value; the same at every call.
+    """Returns the right singular vector of the largest singular value, deterministically.
 
-    It is the best vector of the Krylov space `x, (matrix.T @ matrix) @ x, …` of a random `x`,
+    It is the best vector in the Krylov space `x, (matrix.T @ matrix) @ x, …` of a random `x`,
     which takes far fewer products than power iteration: `|matrix @ u|` is within 1 % of the
-    largest singular value (0.1 % for small matrices). If the matrix is zero or not finite, it is
-    any unit vector. Reference: Golub & Van Loan, Matrix Computations, section 10.1 (Lanczos).
+    largest singular value (0.1 % for small matrices). If the matrix is zero or not finite, the
+    result is an arbitrary unit vector. Reference: Golub & Van Loan, Matrix Computations, section
+    10.1 (Lanczos).
     """
     start = np.random.default_rng(0).normal(size=(1, matrix.shape[1]))
     basis = (start / np.linalg.norm(start)).astype(matrix.dtype)
@@ -182,12 +183,12 @@ def leading_singular_vector(matrix):
 def spectral_norms(model: keras.Model, normalized_only: bool = True) -> dict[str, float]:
     """Returns the largest singular value of each stored kernel of a model.
 
-    For a spectrally normalized kernel this is `sigma`, the estimate that the layer divides by; a
+    For a spectrally normalized kernel, this is `sigma`, the estimate that the layer divides by; a
     warning names the layers whose estimate is more than 10 % off. Other values are exact.
 
     Args:
         model: A Keras model. Nested models are searched too.
-        normalized_only: Boolean. `False` adds the kernels and embeddings of all other layers.
+        normalized_only: Boolean. `False` includes the kernels and embeddings of all other layers.
             Defaults to `True`.
 
     Returns:
@@ -239,7 +240,7 @@ def _as_matrix(weight):
 
 
 def _largest_singular_value(weight, is_exact=True):
-    """NaN for weights that aren't finite; `is_exact=False` is within 1 % and saves seconds."""
+    """Returns NaN if the weight isn't finite; `is_exact=False` is within 1 % and saves seconds."""
     matrix = _as_matrix(ops.convert_to_numpy(ops.cast(weight, "float32")))
     if not np.isfinite(matrix).all():
         return float("nan")

@@ -21,10 +21,10 @@ OWN_SETTINGS = ("power_iterations", "epsilon", "equality_constrained", "resample
 def bake_spectral_norm(model: keras.Model) -> keras.Model:
     """Copies a network into plain Keras layers that compute the same at inference.
 
-    Kernels are divided by their spectral norms once, `SelfAttention2D` becomes convolutions,
-    products and a softmax with `gamma` in its last kernel, and `ConditionalBatchNorm` becomes
-    tables of scales and offsets that contain the moving statistics. The copy is loaded, exported
-    and converted without this package. It isn't for training.
+    Kernels are divided by their spectral norms once. `SelfAttention2D` becomes convolutions,
+    products and a softmax, with `gamma` folded into the last kernel. `ConditionalBatchNorm`
+    becomes tables of scales and offsets that include the moving statistics. You can load, export
+    and convert the copy without this package. Don't train it.
 
     Args:
         model: A functional or sequential Keras model that is built, such as `SAGAN.generator`.
@@ -34,8 +34,8 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
         A functional `keras.Model` with the same inputs and outputs, up to rounding.
 
     Raises:
-        ValueError: If the model is of another kind, isn't built, or has spectrally normalized
-            layers inside a layer of another package.
+        ValueError: If the model is subclassed or isn't built, or a custom layer contains
+            spectrally normalized layers.
 
     Example:
 
@@ -55,11 +55,11 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
     ends = (x if len(x) > 1 else x[0] for x in (model.inputs, model.outputs))
     functional = keras.Model(*ends, name=model.name)
     new_values = []  # Pairs of a new layer and its weights.
-    replaced = {}  # The functions that replace layers with several parts.
+    replaced = {}  # From the id of a layer to the function that replaces it.
 
     def clone(operation):
         if _replacement_of(operation)[0]:
-            return operation  # `call` replaces it.
+            return operation  # `call` replaces it later.
         if _is_graph(operation):
             return bake_spectral_norm(operation)
         plain = PLAIN.get(type(operation), type(operation))
@@ -106,7 +106,7 @@ def _is_graph(model):
 
 
 def _replacement_of(operation):
-    """The function that replaces a layer by several, or `None`, and the arguments that it takes."""
+    """Returns the function that replaces a layer by several (or `None`), and its argument names."""
     if isinstance(operation, SelfAttention2D):
         return _plain_attention, ("inputs",)
     if isinstance(operation, ConditionalBatchNorm):
@@ -117,7 +117,7 @@ def _replacement_of(operation):
 
 
 def _weights(layer):
-    """The weights of the plain layer that replaces a layer."""
+    """Returns the weights for the plain layer that replaces a layer."""
     if not isinstance(layer, SpectralNormMixin):
         return layer.get_weights()
     rest = [w for w in layer.weights if w is not layer._raw_weight() and w is not layer.vector_u]
@@ -126,12 +126,12 @@ def _weights(layer):
 
 
 def _plain_attention(layer, shape, new_values):
-    """Returns a function of an image map."""
+    """Returns the replacement of a `SelfAttention2D`, a function of a feature map."""
     first = layer.data_format == "channels_first"
     height, width = shape[2:4] if first else shape[1:3]
     if None in (height, width):
         raise ValueError(
-            "`model` must have image maps of known size where attention is. "
+            "`model` must have feature maps of known size before attention layers. "
             f"Received: {layer.name} on a map of shape {tuple(shape)}"
         )
     pool, dtype = layer.pool_size, layer.dtype_policy
@@ -166,7 +166,7 @@ def _plain_attention(layer, shape, new_values):
 
 
 def _plain_resampling(layer, shape, new_values):
-    """Returns a function of an image map that resamples and convolves, in a layer for each."""
+    """Returns a function of a feature map that resamples and convolves in separate layers."""
     config = {k: v for k, v in layer.get_config().items() if k not in OWN_SETTINGS}
     conv = layers.Conv2D.from_config({**config, "activation": None})
     new_values.append((conv, _weights(layer)))
@@ -175,21 +175,21 @@ def _plain_resampling(layer, shape, new_values):
         steps = [functools.partial(_up, layers.UpSampling2D(2, **settings)), conv]
     else:
         steps = [conv, layers.AveragePooling2D(2, **settings)]
-    if layer.kernel_size == (1, 1):  # It gives the same on the smaller map.
+    if layer.kernel_size == (1, 1):  # It commutes with resampling: compute it on the smaller map.
         steps.reverse()
     steps.append(layers.Activation(layer.activation, dtype=layer.dtype_policy))
     return lambda x: functools.reduce(lambda x, step: step(x), steps, x)
 
 
 def _up(layer, x):
-    """Enlarges a map and sets its size, which TensorFlow forgets and LiteRT's converter needs."""
+    """Upsamples and keeps the static size, which TensorFlow loses and LiteRT's converter needs."""
     x = layer(x)
     is_known = None not in x.shape[1:]
     return layers.Reshape(x.shape[1:], dtype=layer.dtype_policy)(x) if is_known else x
 
 
 def _plain_norm(layer, shape, new_values):
-    """Returns a function of images and labels."""
+    """Returns the replacement of a `ConditionalBatchNorm`, a function of images and labels."""
     weights = (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance)
     gamma, beta, mean, variance = (ops.convert_to_numpy(x).astype("float64") for x in weights)
     if layer.num_classes == 1:

@@ -1,4 +1,4 @@
-"""What a batch may look like, its conversion to model space, and what the first one reveals."""
+"""Checks and conversion of batches, and warnings about networks from the first batch."""
 
 import itertools
 import types
@@ -19,9 +19,9 @@ from keras_sagan.checks import (
 from keras_sagan.private_keras import layers_of
 from keras_sagan.training.step import call, judge
 
-FEW = 8  # Images, enough to learn something about a network.
-FAR = 1e3  # Times larger than any input: a bounded output is at its bound there.
-# Endings of a network that keep the range of what comes before them.
+FEW = 8  # The number of images to test a network with.
+FAR = 1e3  # The factor for inputs that drive a bounded output to its bound.
+# Operations at the end of a network that don't extend the range of values.
 SHAPES = ("Reshape", "Flatten", "Permute", "Squeeze", "Transpose", "Cast", "Identity")
 SHAPES += ("Cropping2D", "UpSampling2D", "GlobalAveragePooling2D", "AveragePooling2D")
 FILLS_RANGE = ("tanh", "hardtanh", "softsign")
@@ -31,24 +31,24 @@ KNOWN = {name.replace("_", "").lower() for name in dir(keras.activations)} | {"p
 
 
 def unpack(data, num_classes):
-    """Splits what a data set yields into images and labels, and checks what is static.
+    """Splits a batch into images and labels, and checks their dtypes and static shapes.
 
-    `data` is images, `(images,)`, `(images, labels)`, or either with `None` at the end. Raises for
-    images that aren't of rank 4 or of dtype uint8 or float, missing or superfluous labels, or
-    labels that aren't integers of shape `(batch,)`.
+    `data` is images, `(images,)`, `(images, labels)`, or either with `None` at the end. Images
+    must be uint8 or float of rank 4. Labels must be integers of shape `(batch,)`, and given if
+    and only if the model has classes.
     """
     parts = data if isinstance(data, (tuple, list)) else [data]
     parts = [None if is_absent(part) else part for part in parts]
     images, labels, sample_weight = (parts + [None] * 3)[:3]
     if sample_weight is not None or len(parts) > 3:
         raise ValueError(
-            "A data set for SAGAN must yield images or (images, labels); `sample_weight` has no "
+            "A dataset for SAGAN must yield images or (images, labels); `sample_weight` has no "
             f"meaning here. Received: {len(parts)} parts"
         )
     if images is None or isinstance(images, (dict, tuple, list)):
         found = "nothing" if images is None else f"a {type(images).__name__}"
         raise ValueError(
-            "A data set for SAGAN must yield images or (images, labels). "
+            "A dataset for SAGAN must yield images or (images, labels). "
             f"Received: {found} instead of images"
         )
     check_dense(images=images, labels=labels)
@@ -62,28 +62,28 @@ def unpack(data, num_classes):
         if labels is None:
             raise ValueError(
                 f"`labels` must be given, as the model has num_classes={num_classes}: make the "
-                "data set yield (images, labels). Received: images alone"
+                "dataset yield (images, labels). Received: images alone"
             )
         check_labels(labels, num_classes)
     return images, labels
 
 
 def check_given(x, y=None):
-    """Raises for an `x` or `y` of `fit` or `evaluate` that Keras can't make batches of."""
+    """Raises an error if Keras can't make batches from `x` and `y` of `fit` or `evaluate`."""
     if x is None:
-        raise ValueError("`x` must be given: images, or a data set of them. Received: x=None")
+        raise ValueError("`x` must be given: images, or a dataset of images. Received: x=None")
     if isinstance(x, dict):
         raise ValueError(
-            "`x` must be images, and `y` their labels; a data set for SAGAN must yield images or "
+            "`x` must be images, and `y` their labels; a dataset for SAGAN must yield images or "
             f"(images, labels). Received: x=a dict with the keys {list(x)}"
         )
     check_dense(x=x, y=y)
 
 
 def without_none(data):
-    """Removes each `None` at the end of batches, which Keras can't always pass on.
+    """Removes trailing `None`s from each batch, because Keras doesn't always accept them.
 
-    A generator or a `keras.utils.PyDataset` is wrapped; other data are returned as they are.
+    A generator or a `keras.utils.PyDataset` is wrapped; other data are returned unchanged.
     """
     if isinstance(data, keras.utils.PyDataset):
         return _WithoutNone(data)
@@ -114,10 +114,10 @@ def _shortened(batch):
 
 
 def check_shares(argument, count, batch_size, replicas, steps=None, advice=None):
-    """Raises for an array of `count` images if `replicas` don't divide one of its batches.
+    """Raises an error if a batch of an array of `count` images isn't divisible by `replicas`.
 
-    `batch_size` is that of `fit`, `None` for Keras's 32; `steps` the number of batches taken in
-    all, `None` for all there are; `advice` what to do, by default which slice to take.
+    `batch_size` is the argument of `fit` (`None` means 32, as in Keras). `steps` is the total
+    number of batches, `None` for the whole array. By default, `advice` suggests a slice.
     """
     batch_size = min(batch_size or 32, count)
     if not batch_size:
@@ -137,7 +137,7 @@ def check_shares(argument, count, batch_size, replicas, steps=None, advice=None)
 
 
 def to_model_space(images):
-    """Converts uint8 images in [0, 255] to float32 in [-1, 1]; floats are taken as they are."""
+    """Converts uint8 images in [0, 255] to float32 in [-1, 1]; float images keep their values."""
     if backend.standardize_dtype(images.dtype) == "uint8":
         return ops.cast(images, "float32") / 127.5 - 1.0
     return ops.cast(images, "float32")
@@ -150,30 +150,30 @@ def to_user_space(images):
 
 
 class BatchCheck:
-    """Checks the images and labels of batches as they pass; messages call them `argument`."""
+    """Checks the images and labels of each batch; error messages call them `argument`."""
 
-    REFUSED = -1  # The size of a batch that a worker found bad.
+    REFUSED = -1  # A worker reports this size if its batch is bad.
 
     def __init__(self, argument, num_classes, image_shape):
         self.argument = argument
         self.num_classes = num_classes
         self.image_shape = image_shape
-        self.size = None  # Of the first batch, in one of several processes of JAX.
+        self.size = None  # The size of the first batch, if JAX has several processes.
         self.begin()
-        self.has_passed = True  # Whether a batch has, since `begin`.
+        self.has_passed = True  # Whether a batch has passed since `begin`.
 
     def begin(self, is_new_data=True):
-        """Makes the next batch the first; with new data a warning may be repeated."""
+        """Makes the next batch the first; with new data, the range warning may be repeated."""
         if is_new_data:
             self._warn_of_range = RangeWarning("images")
         self.has_passed = False
-        self._seen, self._num_seen = set(), 0  # Classes and labels.
+        self._seen, self._num_seen = set(), 0  # The classes and the number of labels.
         self._has_seen_all = True
 
     def __call__(self, parts):
-        """Raises unless a batch fits the model, given as images, labels, … for each replica here.
+        """Raises unless a batch fits the model; `parts` has images, labels, … for each replica.
 
-        Later batches are checked where that needs no copy from a device.
+        After the first batch, only batches on the host are checked, so that nothing is copied.
         """
         for part in parts:
             if self.has_passed and not _is_on_host(part):
@@ -187,10 +187,10 @@ class BatchCheck:
                 self._num_seen += len(labels)
 
     def check_first(self, model, parts, gather=list):
-        """Raises for a batch that doesn't fit the model, and shows the model its first one.
+        """Raises unless a batch fits the model, and passes the first batch to the model.
 
-        `parts` has a tuple of images and labels for each device of this process, and `gather` makes
-        the list of the sizes on all devices from those.
+        `parts` has a tuple of images and labels for each device of this process. `gather` turns
+        the list of their sizes into the list of the sizes on all devices.
         """
         is_first, error = not self.has_passed, None
         try:
@@ -198,7 +198,7 @@ class BatchCheck:
             sizes = [part[0].shape[0] for part in parts]
         except ValueError as refused:
             sizes, error = [self.REFUSED] * len(parts), refused
-        sizes = gather(sizes)  # The other processes wait for it, and learn of an error here.
+        sizes = gather(sizes)  # The other processes wait for this call, and see an error here.
         if error is not None:
             raise error
         self.check_sizes(sizes, len(parts))
@@ -206,17 +206,17 @@ class BatchCheck:
             model._see_first_batch(parts[0])
 
     def check_sizes(self, sizes, per_worker):
-        """Raises unless the replicas share a batch equally; then it has passed.
+        """Raises unless all replicas have equally many images; if they do, the batch has passed.
 
-        `sizes` are the images of each replica, `REFUSED` for those of another worker that found
-        its own bad; `per_worker` is the number of replicas of a worker.
+        `sizes` has the number of images of each replica, or `REFUSED` if its worker has found a
+        bad batch; `per_worker` is the number of replicas per worker.
         """
         if self.REFUSED in sizes:
             workers = enumerate(sizes[::per_worker])
             bad = ", ".join(str(worker) for worker, size in workers if size == self.REFUSED)
             raise ValueError(
-                f"`{self.argument}` must yield good batches on every worker: the message of the "
-                "worker that refused its own says what is wrong. "
+                f"`{self.argument}` must yield good batches on every worker: the error message of "
+                "the worker with the bad batch says what is wrong. "
                 f"Received: a bad batch on worker {bad}"
             )
         if len(set(sizes)) > 1:
@@ -233,14 +233,14 @@ class BatchCheck:
         if not self.has_passed:
             raise ValueError(
                 f"`{self.argument}` must yield at least one batch. "
-                "Received: a data set that yields nothing"
+                "Received: a dataset that yields nothing"
             )
 
     def warn_of_missing_classes(self, is_whole):
-        """Warns of classes without an image since `begin`; returns whether it warned.
+        """Warns about classes without an image since `begin`; returns whether it warned.
 
-        Unless the data are seen whole, classes count as missing only if they would almost surely
-        have been seen, were all equally frequent.
+        If only part of the data has been seen, it warns only after so many images that, with
+        equally frequent classes, every class would almost surely have been among them.
         """
         count, is_whole = self.num_classes, is_whole and self._has_seen_all
         if not self._seen or len(self._seen) == count:
@@ -266,9 +266,9 @@ def _is_on_host(tensors):
 
 
 def warn_of_outputs(model, images, labels):
-    """Warns of networks of a `SAGAN` that end in the wrong activation.
+    """Warns if a network of a `SAGAN` ends in the wrong activation.
 
-    Values tell where the graph of layers doesn't: those for a few float32 images in [-1, 1].
+    If the layers don't show the activation, the outputs for a few float32 images in [-1, 1] do.
     """
     generator, discriminator = model.generator, model.discriminator
     ending = last_activation(generator)
@@ -306,7 +306,7 @@ def warn_of_outputs(model, images, labels):
 def last_activation(network):
     """Returns the name of the activation that a network ends in, without underscores.
 
-    `"linear"` is none, `"add"` a sum, and `None` what the graph of layers doesn't tell.
+    `"linear"` means no activation, `"add"` a sum, and `None` that the layers don't show it.
     """
     tensors = getattr(network, "outputs", None)
     while tensors:
@@ -318,7 +318,7 @@ def last_activation(network):
             activation is keras.activations.linear
         )
         if kind not in SHAPES and not is_linear:
-            # Layers such as `ReLU` and the functions of `ops` have the name of what they do.
+            # Layers such as `ReLU` and the functions of `ops` are named after their activation.
             name = getattr(activation, "__name__", kind).replace("_", "").lower()
             return name if name in KNOWN or kind == "Add" else None
         tensors = keras.tree.flatten(operation.input)
@@ -328,9 +328,9 @@ def last_activation(network):
 def has_batch_statistics(discriminator, image_shape, has_labels):
     """Returns whether the logits of an image depend on the other images of its batch.
 
-    Half of a batch of noise gets its logits twice, beside two other halves. That finds batch
-    normalization and a minibatch standard deviation, but not `Dropout`, which draws the same both
-    times. The weights are noise too, so that training doesn't change the answer.
+    The logits of half a batch of noise are computed twice, each time with a different other half.
+    This detects batch normalization and minibatch standard deviation, but not `Dropout`, which
+    drops the same both times. Weights are random, so that training doesn't change the answer.
     """
     for layer in layers_of(discriminator):
         if hasattr(layer, "moving_mean") and layer.trainable:
@@ -353,8 +353,8 @@ def has_batch_statistics(discriminator, image_shape, has_labels):
 
 
 def values_of(function, network, inputs, labels, training=False, weights=None):
-    """Returns what `call` or `judge` returns, as an array, and assigns nothing."""
+    """Returns the result of `call` or `judge` as an array, without assigning any variable."""
     labels = None if labels is None else ops.convert_to_tensor(labels, "int32")
-    with keras.StatelessScope(weights):  # Not a `Scope`: a step that is traced has no values.
+    with keras.StatelessScope(weights):  # `Scope` would see a traced step, which has no values.
         outputs = function(network, ops.convert_to_tensor(inputs), labels, training)
     return ops.convert_to_numpy(ops.cast(outputs, "float32"))

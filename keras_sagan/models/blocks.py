@@ -14,8 +14,8 @@ from keras_sagan.checks import (
 )
 from keras_sagan.layers import ConditionalBatchNorm, SelfAttention2D, SNConv2D, SNDense, SNEmbedding
 
-# Channels of each block as a multiple of `base_filters`, by image size: the field's usual tables
-# from 32 to 512, continued beyond. The generator's first entry is for its 4 x 4 start.
+# Channels of each block as a multiple of `base_filters`, by image size. Sizes from 32 to 512 are
+# the usual ones, and the others extrapolate. The generator's first entry is for its 4 x 4 start.
 GENERATOR_WIDTHS = {
     8: (4, 4),
     16: (4, 4, 4),
@@ -36,19 +36,19 @@ DISCRIMINATOR_WIDTHS = {
     512: (1, 1, 2, 4, 8, 8, 16, 16),
     1024: (1, 1, 1, 2, 4, 8, 8, 16, 16),
 }
-# The number of blocks of the discriminator, from the first on, that halve the map.
+# By image size, how many of the discriminator's blocks, starting at the first, halve the map.
 NUM_DOWNSAMPLES = {8: 1, 16: 1, 32: 2, 64: 4, 128: 5, 256: 6, 512: 7, 1024: 8}
 IMAGE_SIZES = tuple(GENERATOR_WIDTHS)
 
 
 def check_image_size(image_size):
-    """Returns an image size that there are networks for, or raises."""
+    """Returns the image size if there are networks for it, and raises an error otherwise."""
     expected = f"one of {IMAGE_SIZES} pixels"
     return check_choice("image_size", image_size, IMAGE_SIZES, expected)
 
 
 def check_widths(widths, channels, base_filters, num_classes, latent_dim=1):
-    """Raises for a network whose largest weights would not fit into memory."""
+    """Raises an error if a network's largest weights would not fit into memory."""
     widest = max(widths)
     check_weight((3, 3, widest, widest), base_filters=base_filters)
     check_weight((3, 3, channels, widest), channels=channels, base_filters=base_filters)
@@ -57,7 +57,7 @@ def check_widths(widths, channels, base_filters, num_classes, latent_dim=1):
 
 
 def check_resolutions(attention_resolutions, available):
-    """Returns the sizes of the maps that get attention; raises if a network has no such map."""
+    """Returns the sizes of the maps with attention; raises if the network lacks such a map."""
     if not isinstance(attention_resolutions, (list, tuple, set)):
         raise ValueError(
             "`attention_resolutions` must be a list or tuple of map sizes in pixels, () for none. "
@@ -69,7 +69,7 @@ def check_resolutions(attention_resolutions, available):
 
 
 def normalized_layers(use_spectral_norm, spectral_norm):
-    """Returns the convolution, dense and embedding layers to build a network of."""
+    """Returns the convolution, dense and embedding layers to build a network from."""
     use_spectral_norm = check_boolean("use_spectral_norm", use_spectral_norm)
     spectral_norm = check_dict("spectral_norm", spectral_norm)
     if use_spectral_norm:
@@ -83,9 +83,9 @@ def normalized_layers(use_spectral_norm, spectral_norm):
 
 
 def _resampling_conv(filters, kernel_size, resample=None, name=None, **arguments):
-    """`keras.layers.Conv2D` with the `resample` of `SNConv2D`, in a layer for each."""
+    """`keras.layers.Conv2D` with the `resample` of `SNConv2D`, as separate layers."""
     steps = [layers.Conv2D(filters, kernel_size, name=name, **arguments)]
-    # A 1x1 convolution commutes with both: compute it on the smaller map.
+    # A 1x1 convolution commutes with resampling: compute it on the smaller map.
     if resample == "up":
         steps.insert(kernel_size == 1, layers.UpSampling2D(name=f"{name}_up"))
     if resample == "down":
@@ -130,11 +130,11 @@ def down_block(x, filters, conv, downsample, first, name):
 
 
 def batch_norm(num_classes, settings, **defaults):
-    """Returns a function `(name) -> ConditionalBatchNorm`, of one class if there are none."""
+    """Returns a function `(name) -> ConditionalBatchNorm`, with one class if `num_classes=None`."""
     settings = {**defaults, **check_dict("batch_norm", settings)}
     return functools.partial(ConditionalBatchNorm, num_classes or 1, **settings)
 
 
 def at_least_float32():
-    """Returns the dtype of sums, logits and pixels: float32 where the policy computes in half."""
+    """Returns the dtype for sums, logits and pixels: float32 if the policy uses half precision."""
     return keras.backend.result_type(keras.config.dtype_policy().compute_dtype, "float32")

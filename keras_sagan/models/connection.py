@@ -1,4 +1,4 @@
-"""Checks before training that two networks make a GAN."""
+"""Checks that a generator and a discriminator fit together, before training."""
 
 import warnings
 
@@ -7,21 +7,21 @@ import keras
 from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
 from keras_sagan.private_keras import layers_of
 
-# The layers that look up labels, and the attribute with their number of classes.
+# Layers that look up labels, and their attribute with the number of classes.
 LABEL_TABLES = {
     "ConditionalBatchNorm": "num_classes",
     "Embedding": "input_dim",
     "CategoryEncoding": "num_tokens",
     "OneHot": "num_classes",
 }
-# The operations that change only the shape or the dtype of labels.
+# Operations that change only the shape or the dtype of labels.
 KEEP_LABELS = ("Reshape", "Flatten", "ExpandDims", "Squeeze", "Cast", "Identity", "GetItem")
 
 
 def connect(generator, discriminator, latent_dim, num_classes):
     """Builds both networks by calling one after the other, and returns the shape of an image.
 
-    Raises a ValueError for networks that don't take what they should, or don't fit each other.
+    Raises a ValueError if the networks don't take the expected inputs or don't fit each other.
     """
     labels = [] if num_classes is None else [keras.Input((), dtype="int32")]
     latents = keras.Input((latent_dim,))
@@ -57,7 +57,7 @@ def connect(generator, discriminator, latent_dim, num_classes):
 
 
 def _check_first_input(network, shape):
-    """Raises where Keras doesn't: it passes maps of one channel where more are expected."""
+    """Raises where Keras doesn't: Keras accepts one-channel images where three are expected."""
     inputs = getattr(network, "inputs", None)
     expected = tuple(inputs[0].shape) if inputs else shape
     fits = len(expected) == len(shape) and all(
@@ -68,7 +68,7 @@ def _check_first_input(network, shape):
 
 
 def _check_logits(logits):
-    """Raises unless a discriminator gives one logit an image, or one for each place of a map."""
+    """Raises unless a discriminator returns one logit per image, or a map of logits per image."""
     shape = tuple(getattr(logits, "shape", ()))
     is_patch_map = len(shape) == 4 and shape[1] == 1 and shape[2] != 1  # Channels first.
     is_one_for_all = not shape or shape[0] == 1
@@ -78,16 +78,16 @@ def _check_logits(logits):
             shapes = keras.tree.map_structure(lambda x: tuple(x.shape), logits)
             received = f"a {type(logits).__name__} of outputs of shape {shapes}"
         raise ValueError(
-            "`discriminator` must give one logit for each image, of shape (batch,) or (batch, 1), "
-            "or one for each place of a map, such as (batch, height, width, 1). "
+            "`discriminator` must return one logit per image, of shape (batch,) or (batch, 1), "
+            "or a map of logits per image, of shape (batch, height, width, 1). "
             f"Received: a discriminator with {received}"
         )
 
 
 def _check_tables(name, network, num_classes):
-    """Raises for layers that look labels up in a table of fewer classes than the model has.
+    """Raises an error if a layer looks up labels in a table with too few classes.
 
-    Only CPUs raise for an id beyond a table: GPUs, TPUs and JAX give zeros or the last row.
+    Only CPUs raise an error if an id is too large: GPUs, TPUs and JAX return zeros or the last row.
     """
     layers = layers_of(network)
     steps = [x for layer in layers for x in [layer, *getattr(layer, "operations", [])]]
@@ -102,16 +102,16 @@ def _check_tables(name, network, num_classes):
         )
         if hasattr(network, "operations") or isinstance(step, ConditionalBatchNorm):
             raise ValueError(message)
-        # In a subclassed network it may be a table of something else.
+        # In a subclassed network, the layer may look up something other than labels.
         warnings.warn(f"{message}. If it takes no labels, ignore this.", stacklevel=5)
 
 
 def _may_take_labels(step):
-    """Whether an operation looks up labels, or the graph of layers doesn't tell."""
+    """Whether an operation looks up labels, or may do so in a network that isn't functional."""
     if isinstance(step, ConditionalBatchNorm):
-        return step.num_classes > 1  # One with a single class ignores them.
+        return step.num_classes > 1  # With a single class, the layer ignores labels.
     while True:
-        inputs = keras.tree.flatten(getattr(step, "input", None))  # Known in a graph of layers.
+        inputs = keras.tree.flatten(getattr(step, "input", None))  # Only functional models know it.
         if not inputs or inputs[0] is None:
             return True
         step = inputs[0]._keras_history.operation

@@ -22,10 +22,10 @@ def build_discriminator(
 ) -> keras.Model:
     """Builds the residual projection discriminator of SAGAN as a functional Keras model.
 
-    Residual blocks halve the image down to 4 x 4 (8 x 8 at 16 and 32 pixels), with a
-    `SelfAttention2D` after the first block whose map has one of `attention_resolutions`. The
+    Residual blocks halve the image down to 4 x 4 (8 x 8 at 16 and 32 pixels). For each size in
+    `attention_resolutions`, a `SelfAttention2D` follows the first block with such a map. The
     features are summed over the map, not averaged, and go through a dense layer; with classes,
-    their dot product with the label's embedding is added. No batch norm.
+    their dot product with the label's embedding is added. There is no batch norm.
 
     Args:
         image_size, base_filters, num_classes, attention_resolutions, channels,
@@ -37,7 +37,7 @@ def build_discriminator(
         mixed policy.
 
     Raises:
-        ValueError: For an argument out of range, or a resolution that the network doesn't have.
+        ValueError: If an argument is out of range, or no map has a size that should get attention.
 
     Example:
 
@@ -46,8 +46,8 @@ def build_discriminator(
     (None, 1)
 
     Reference:
-        [Zhang et al., 2019](https://arxiv.org/abs/1805.08318);
-        [Miyato & Koyama, 2018](https://arxiv.org/abs/1802.05637) for the projection.
+        [Zhang et al., 2019](https://arxiv.org/abs/1805.08318). The projection is from
+        [Miyato & Koyama, 2018](https://arxiv.org/abs/1802.05637).
     """
     image_size = blocks.check_image_size(image_size)
     base_filters = check_integer("base_filters", base_filters)

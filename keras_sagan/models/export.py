@@ -1,4 +1,4 @@
-"""Files of a generator for other runtimes, each of which is compared with the model."""
+"""Exports a generator for other runtimes, and compares each file with the model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,19 +23,19 @@ def export_generator(
     seed: int | None = 0,
     use_ema: bool = True,
 ) -> dict[str, tuple[Path, float]]:
-    """Writes the generator as SavedModel, ONNX and LiteRT files, and compares each with it.
+    """Writes the generator as SavedModel, ONNX and LiteRT files, and compares each with the model.
 
-    The networks are baked first (`bake_spectral_norm`). The files take float32 latents `(batch,
-    latent_dim)` and, for a model with classes, int32 labels `(batch,)`; they give float32 images
-    in [-1, 1]. Any batch size works: a LiteRT interpreter starts with one image, and
+    The generator is baked first (`bake_spectral_norm`). The files take float32 latents `(batch,
+    latent_dim)` and, for a model with classes, int32 labels `(batch,)`; they return float32
+    images in [-1, 1]. Any batch size works: a LiteRT interpreter starts with a batch of one, and
     `resize_tensor_input` changes that.
 
     Args:
         model: A `SAGAN`.
-        directory: String or path. It gets `saved_model/`, `generator.onnx` and
-            `generator.tflite`.
-        formats: Sequence of names among `"saved_model"`, `"onnx"` and `"litert"`. Defaults to all.
-        num_images: Positive integer, the images to compare on. Defaults to `4`.
+        directory: String or path of the folder in which `saved_model/`, `generator.onnx` and
+            `generator.tflite` are written.
+        formats: Sequence of `"saved_model"`, `"onnx"` and `"litert"`. Defaults to all three.
+        num_images: Positive integer, the number of images to compare. Defaults to `4`.
         seed: Integer, the seed of their latents and labels. Defaults to `0`.
         use_ema: Boolean, whether to export the averaged generator if there is one. Defaults to
             `True`.
@@ -45,9 +45,9 @@ def export_generator(
         where black is -1 and white 1.
 
     Raises:
-        ValueError: For an unknown format, or `num_images` that isn't positive.
+        ValueError: If a format is unknown, or `num_images` isn't positive.
         ImportError: If a converter or a runtime isn't installed.
-        RuntimeError: On another backend than TensorFlow.
+        RuntimeError: If the backend isn't TensorFlow.
 
     Example:
 
@@ -68,7 +68,7 @@ def export_generator(
     num_images = check_integer("num_images", num_images)
     seed = check_integer("seed", seed, 0, optional=True)
     use_ema = check_boolean("use_ema", use_ema)
-    for name in formats:  # Before anything is written.
+    for name in formats:  # Check before anything is written.
         for module in NEEDED.get(name, ()):
             require(module, f"The {name} format", "export")
     generator = model._generator_in_use(use_ema)
@@ -78,7 +78,7 @@ def export_generator(
     if model.num_classes is not None:
         inputs.append(sample_labels(num_images, model.num_classes, rng))
     given = inputs if len(inputs) > 1 else inputs[0]
-    baked(given)  # Keras exports only models that were called.
+    baked(given)  # Keras exports only models that have been called.
     expected = keras.ops.convert_to_numpy(generator(given, training=False))
     directory.mkdir(parents=True, exist_ok=True)
     writers = {"saved_model": _saved_model, "onnx": _onnx, "litert": _litert}
@@ -92,7 +92,7 @@ def export_generator(
 def _saved_model(baked, directory, inputs):
     path = directory / "saved_model"
     baked.export(path, format="tf_saved_model", verbose=False)
-    loaded = tf.saved_model.load(str(path))  # It keeps the variables alive.
+    loaded = tf.saved_model.load(str(path))  # Without this reference, the variables are deleted.
     return path, loaded.serve(inputs if len(inputs) > 1 else inputs[0]).numpy()
 
 
@@ -116,7 +116,7 @@ def _litert(baked, directory, inputs):
 
 
 def run_litert(path: Path, inputs: list[np.ndarray]) -> np.ndarray:
-    """Returns the first output of a LiteRT file for arrays that each have another dtype."""
+    """Returns the first output of a LiteRT file; each input must have a different dtype."""
     runtime = require("ai_edge_litert.interpreter", "The litert format", "export")
     interpreter = runtime.Interpreter(str(path))
     slots = {slot["dtype"]: slot["index"] for slot in interpreter.get_input_details()}

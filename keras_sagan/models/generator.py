@@ -25,16 +25,16 @@ def build_generator(
     """Builds the residual generator of SAGAN as a functional Keras model.
 
     A dense layer turns the latents into a 4 x 4 map, residual blocks double it up to the image
-    size, and a `SelfAttention2D` follows each map that has one of `attention_resolutions`. With
-    the defaults it is the generator of the authors' code, to the parameter.
+    size, and a `SelfAttention2D` follows each map whose size is in `attention_resolutions`. With
+    the defaults, it matches the authors' code, down to the number of parameters.
 
     Args:
         image_size: A power of two from 8 to 1024, in pixels. Defaults to `128`.
-        base_filters: Positive integer, the unit of width of the blocks; `ch` in the sources.
-            Defaults to `64`.
+        base_filters: Positive integer, the width that all blocks are a multiple of; `ch` in the
+            papers' code. Defaults to `64`.
         latent_dim: Positive integer. Defaults to `128`.
         num_classes: Positive integer, or `None` for an unconditional generator.
-        attention_resolutions: Sizes in pixels of the maps that get attention; `()` for none.
+        attention_resolutions: Sizes in pixels of the maps that attention follows; `()` for none.
             Defaults to `(32,)`.
         channels: Positive integer, 3 for RGB and 1 for gray. Defaults to `3`.
         use_spectral_norm: Boolean, whether kernels are spectrally normalized. Defaults to `True`.
@@ -50,7 +50,7 @@ def build_generator(
         every mixed policy.
 
     Raises:
-        ValueError: For an argument out of range, or a resolution that the network doesn't have.
+        ValueError: If an argument is out of range, or no map has a size that should get attention.
 
     Example:
 
@@ -59,8 +59,8 @@ def build_generator(
     (None, 32, 32, 3)
 
     Reference:
-        [Zhang et al., 2019](https://arxiv.org/abs/1805.08318); widths of the other sizes from
-        SNGAN (32) and BigGAN (64, 256, 512), continued for 8, 16 and 1024.
+        [Zhang et al., 2019](https://arxiv.org/abs/1805.08318). The widths for other sizes are from
+        SNGAN (32) and BigGAN (64, 256, 512), and extrapolated for 8, 16 and 1024.
     """
     image_size = blocks.check_image_size(image_size)
     base_filters = check_integer("base_filters", base_filters)

@@ -5,8 +5,8 @@ import copy
 from keras_sagan.checks import check_choice
 
 TTUR = {"g_learning_rate": 1e-4, "d_learning_rate": 4e-4, "beta_1": 0.0, "beta_2": 0.999}
-# Each preset has the settings that all its recipes share; a recipe holds what it changes, and
-# the first one is the default. `batch_size` is the recommended global batch.
+# A preset's `settings` are shared by all its recipes. A recipe contains only its changes, and the
+# first recipe is the default. `batch_size` is the recommended global batch size.
 # Sources: the SAGAN authors' code (official), the paper's text (paper), TF-GAN's example (tfgan),
 # and the BigGAN schedule that the best open reproduction used (biggan).
 PRESETS: dict[str, dict] = {
@@ -97,14 +97,14 @@ def preset_settings(name: str, recipe: str | None = None) -> dict:
 
     Args:
         name: String, a key of `PRESETS`.
-        recipe: String, a recipe of that preset, or `None` for its first one.
+        recipe: String, a recipe of the preset, or `None` for its first one.
 
     Returns:
-        A new dictionary of arguments of `build_generator`, `build_discriminator` and `SAGAN`, and
-        of the optimizers' `g_learning_rate`, `d_learning_rate`, `beta_1` and `beta_2`.
+        A new dictionary with arguments of `build_generator`, `build_discriminator` and `SAGAN`,
+        and the optimizers' `g_learning_rate`, `d_learning_rate`, `beta_1` and `beta_2`.
 
     Raises:
-        ValueError: For an unknown name or recipe.
+        ValueError: If the preset or recipe is unknown.
 
     Example:
 

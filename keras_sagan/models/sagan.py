@@ -54,10 +54,10 @@ class SAGAN(SamplingMixin, keras.Model):
     """Self-attention GAN that trains with `fit`.
 
     Each step updates the discriminator `d_steps` times and then the generator once, with the
-    hinge loss and an optimizer for each (TTUR); `keras_sagan.training.step` is the algorithm. The
-    discriminator gets real and fake images in one pass, or in a pass each if it uses statistics of
-    the batch. The state of a network (batch statistics, `vector_u` of the spectral norms) moves in
-    its own update only, which computes its own gradients only. Latents and fake labels are a pure
+    hinge loss and separate optimizers (TTUR); `keras_sagan.training.step` has the algorithm. The
+    discriminator sees real and fake images in one pass, or in two passes if it uses batch
+    statistics. An update of one network changes neither the weights nor the state (batch
+    statistics, `vector_u` of the spectral norms) of the other. Latents and fake labels are a pure
     function of the seed and the step.
 
     Args:
@@ -68,12 +68,12 @@ class SAGAN(SamplingMixin, keras.Model):
         num_classes: Positive integer, or `None` for networks without labels.
         d_steps: Positive integer, the discriminator updates per step, each with its own latents
             and the real images of the step. Defaults to `1`.
-        ema_momentum: Float in [0, 1), the share that the averaged generator keeps at a step, or
-            `None` for no averaging. Early steps keep less, so that the half-life of the average is
-            at most a twentieth of the steps taken.
-        ema_start: Integer, the averaged generator is a copy before this step. Defaults to `0`.
-        seed: Integer, the seed of latents and fake labels, or `None` to draw one. The initial
-            weights are those of the networks: call `keras.utils.set_random_seed` before building.
+        ema_momentum: Float in [0, 1), the momentum of the averaged generator, or `None` for no
+            averaging. It is lower in early steps, so that the half-life of the average is at most
+            a twentieth of the steps taken.
+        ema_start: Integer. Before this step, the averaged generator is a copy. Defaults to `0`.
+        seed: Integer, the seed of latents and fake labels, or `None` to draw one. To reproduce
+            initial weights, call `keras.utils.set_random_seed` before you build the networks.
         ttur: Dictionary with `g_learning_rate`, `d_learning_rate`, `beta_1` and `beta_2`, the
             settings of `"auto"` in `compile`. Defaults to 1e-4, 4e-4, 0 and 0.999.
         **kwargs: Base model arguments, such as `name`.
@@ -86,11 +86,11 @@ class SAGAN(SamplingMixin, keras.Model):
 
     State:
         The networks; `ema_generator`, the averaged generator or `None`; `steps`, the number of
-        training steps taken; `judges_apart`, whether real and fake images get a pass each.
+        training steps taken; `judges_apart`, whether real and fake images take separate passes.
 
     Raises:
-        ValueError: For networks that don't fit each other, an argument out of range, or a
-            strategy or distribution of another backend or from after the networks were built.
+        ValueError: If the networks don't fit each other, an argument is out of range, or the
+            strategy is of a different backend or was set after the networks were built.
 
     Example:
 
@@ -134,7 +134,7 @@ class SAGAN(SamplingMixin, keras.Model):
         self._is_one_of_many = backend.is_multi_worker(self._strategy)
         backend.check_built_under(self._strategy, generator=generator, discriminator=discriminator)
         self._step_lock = threading.RLock()  # Held while other threads must not read variables.
-        self._skipped_steps = self._skipped_batches = 0  # Of an epoch that `fit` resumes.
+        self._skipped_steps = self._skipped_batches = 0  # `fit` skips these in a resumed epoch.
         self._average = None
         self._averaged_from: int | None = None
         if ema_momentum is not None:
@@ -165,7 +165,7 @@ class SAGAN(SamplingMixin, keras.Model):
 
         Args:
             name: String, a key of `keras_sagan.models.PRESETS`.
-            recipe: String, one of that preset's recipes, or `None` for its first one.
+            recipe: String, a recipe of the preset, or `None` for its first one.
             **overrides: Settings to change: arguments of `build_generator`,
                 `build_discriminator` and `SAGAN`, and the `g_learning_rate`, `d_learning_rate`,
                 `beta_1` and `beta_2` that `compile()` uses.
@@ -235,43 +235,44 @@ class SAGAN(SamplingMixin, keras.Model):
         augmentation: Callable | None = None,
         penalty: Callable | Sequence[Callable] | None = None,
     ) -> None:
-        """Configures the model for training; without arguments, as in its recipe.
+        """Configures the model for training; without arguments, it uses the model's recipe.
 
         Args:
             g_optimizer, d_optimizer: Keras optimizers, their names or configurations, or `"auto"`
                 for `keras.optimizers.Adam` with the model's `ttur`. Both are `"auto"` by default;
-                a `g_optimizer` needs a `d_optimizer`. A `LearningRateSchedule` of either follows
+                a `g_optimizer` needs a `d_optimizer`. Each `LearningRateSchedule` follows
                 `model.steps`. `model.optimizer` combines the two: a callback that sets its
-                `learning_rate` sets the generator's and scales the discriminator's with it.
+                `learning_rate` sets the generator's and scales the discriminator's by the same
+                factor.
             loss: `"hinge"`, `"non_saturating"`, `"wasserstein"`, `"least_squares"`,
                 `"relativistic"`, `"relativistic_average"`, or a pair of functions
                 `(generator_loss, discriminator_loss)`; see `keras_sagan.losses`. A generator loss
-                of two arguments gets the real and the fake logits.
+                that takes two arguments receives the real and the fake logits.
             run_eagerly, steps_per_execution: As in `keras.Model.compile`; PyTorch takes one step
                 per execution.
             jit_compile: `True` compiles the whole step with XLA; `False` uses no XLA, except for
-                single operations on JAX; `"auto"` leaves the choice to Keras: the whole step on
-                JAX and on TensorFlow with one GPU, the sums of wide 3 x 3 convolutions on CPUs.
-                PyTorch compiles nothing. Defaults to `"auto"`.
-            auto_scale_loss: Boolean, whether each optimizer gets its own loss scale where the
-                networks compute in float16. Defaults to `True`.
+                single operations on JAX; `"auto"` leaves the choice to Keras: XLA compiles the
+                whole step on JAX and on TensorFlow with one GPU, and only the sums of wide 3 x 3
+                convolutions on CPUs. PyTorch compiles nothing. Defaults to `"auto"`.
+            auto_scale_loss: Boolean, whether to add a loss scale to the optimizer of each network
+                that computes in float16. Defaults to `True`.
             augmentation: Function `(images, uniform) -> images` that changes the real and fake
                 images that the discriminator sees, or `None`. Images are float32
                 `(batch, height, width, channels)` in [-1, 1]; `uniform(columns)` draws float32
                 numbers in [0, 1) of shape `(batch, columns)` from the seed and the step. Use no
-                other random numbers: Keras's seed generators stand still here. The generator
-                learns through it.
+                other random numbers: Keras's seed generators don't advance here. The generator's
+                gradient flows through the augmentation.
             penalty: Penalty of `keras_sagan.penalties`, such as `R1(10.0)`, or another function
                 `(judge, real, fake) -> scalar` to add to the discriminator's loss, a list of
-                these, or `None`. `judge(images, labels)` gives the logits; `real` and `fake` are
-                pairs of images and labels. A function of four arguments gets the `uniform` of an
-                augmentation too. `keras_sagan.training.input_gradient` differentiates `judge`.
+                these, or `None`. `judge(images, labels)` returns logits; `real` and `fake` are
+                pairs of images and labels. A function that takes four arguments also receives
+                `uniform`. `keras_sagan.training.input_gradient` differentiates `judge`.
 
         Raises:
-            ValueError: Outside of the scope that the model was built in, for a `g_optimizer`
-                alone, one optimizer for both networks or with `use_ema=True`, an unknown loss, or
-                what PyTorch or `TPUStrategy` can't do: `jit_compile=True`, several steps per
-                execution, float16.
+            ValueError: If it is called outside the scope that the model was built in, for a
+                `g_optimizer` alone, one optimizer for both networks or with `use_ema=True`, an
+                unknown loss, or what PyTorch or `TPUStrategy` doesn't support:
+                `jit_compile=True`, several steps per execution, float16.
         """
         backend.check_scope(self._strategy, "compile", or_outside=False)
         arguments = {
@@ -313,7 +314,7 @@ class SAGAN(SamplingMixin, keras.Model):
         self.uses_real_logits = self.loss_functions.uses_real_logits
         self.augmentation, self.penalty = augmentation, penalty
         self.penalty_functions = penalties.get(penalty)
-        self._judges_apart = None  # Known from the first batch on.
+        self._judges_apart = None  # The first batch determines it.
         self.g_optimizer = self._optimizer("g", g_optimizer, self.generator, auto_scale_loss)
         self.d_optimizer = self._optimizer("d", d_optimizer, self.discriminator, auto_scale_loss)
         self._follow_steps()
@@ -350,7 +351,7 @@ class SAGAN(SamplingMixin, keras.Model):
         return optimizer
 
     def _follow_steps(self, only_new=False):
-        """Evaluates schedules of the optimizers at `steps`, also those set after `compile`."""
+        """Evaluates the optimizers' schedules at `steps`, even schedules set after `compile`."""
         for side, updates in (("g", 1), ("d", self.d_steps)):
             optimizer = getattr(self, f"{side}_optimizer")
             is_constant = isinstance(getattr(optimizer, "learning_rate", None), keras.Variable)
@@ -369,7 +370,7 @@ class SAGAN(SamplingMixin, keras.Model):
 
     def test_step(self, data: tuple) -> dict:
         images, labels = self._unpack(data)
-        # Each replica has seen its share of the images.
+        # The metric counts only this replica's share of the images.
         seen = ops.cast(self._trackers["d_loss"].count, "int32")
         seen *= backend.count_replicas()
         (d_loss, *logits), g_loss = step.test_step(self, images, labels, seen)
@@ -392,7 +393,7 @@ class SAGAN(SamplingMixin, keras.Model):
             "fake_logits": fake_mean,
             "real_accuracy": ops.mean(ops.cast(real_logits > least, "float32")),
             "fake_accuracy": ops.mean(ops.cast(fake_logits <= most, "float32")),
-            # The discriminator still learns from these under the hinge loss.
+            # Under the hinge loss, the discriminator learns only from images inside the margin.
             "real_in_margin": ops.mean(ops.cast(real_logits < 1.0, "float32")),
             "fake_in_margin": ops.mean(ops.cast(fake_logits > -1.0, "float32")),
         }
@@ -403,11 +404,11 @@ class SAGAN(SamplingMixin, keras.Model):
     def metrics(self) -> list[keras.Metric]:
         own = list(self._trackers.values())
         known = {id(metric) for metric in own}
-        return own + [x for x in self._metrics if id(x) not in known]  # Those of a subclass.
+        return own + [x for x in self._metrics if id(x) not in known]  # A subclass may add some.
 
-    @reference_forms()  # A few images aren't worth compiling for.
+    @reference_forms()  # Compiling isn't worth it for a few images.
     def _see_first_batch(self, batch):
-        """Warns, once for each `compile`, of networks that end in the wrong activation."""
+        """Warns once per `compile` if a network ends in the wrong activation."""
         images, labels = batches.unpack(batch, self.num_classes)
         if self._judges_apart is None and len(images):
             images = ops.convert_to_numpy(batches.to_model_space(images[: batches.FEW]))
@@ -417,7 +418,7 @@ class SAGAN(SamplingMixin, keras.Model):
 
     @property
     def judges_apart(self) -> bool:
-        """Whether the discriminator uses batch statistics, so that it gets real and fake apart."""
+        """Whether real and fake images take separate passes, as batch statistics require."""
         if self._judges_apart is None:
             with outside_programs(), reference_forms():
                 self._find_out_whether_apart(self.image_shape)
@@ -432,10 +433,10 @@ class SAGAN(SamplingMixin, keras.Model):
 
     @property
     def ema_generator(self) -> keras.Model | None:
-        """The averaged generator, or `None`. While `steps` is 0 it follows the generator."""
+        """The averaged generator, or `None`. It equals the generator while `steps` is 0."""
         steps = known_values(self.steps) if self._average is not None else None
         if steps is not None and steps == 0:
-            # Copy after changes of the generator only: the average may have its own statistics.
+            # Copy only if the generator has changed: the average may have its own statistics.
             values = map(ops.convert_to_numpy, self.generator.variables)
             weights = hash(tuple(value.tobytes() for value in values))
             if weights != self._averaged_from:
@@ -444,10 +445,10 @@ class SAGAN(SamplingMixin, keras.Model):
         return self._average
 
     def restart_average(self) -> None:
-        """Makes the averaged generator a copy of the generator, from which averaging continues.
+        """Copies the generator to the averaged generator; averaging continues from there.
 
-        Call it after putting other weights into the `generator` of a model that has trained; while
-        `steps` is 0 that isn't needed. A model without averaging raises a ValueError.
+        Call it after you load new weights into the `generator` of a trained model. Before the
+        first step it isn't needed. Raises a ValueError if the model has no averaged generator.
         """
         if self._average is None:
             raise ValueError(
@@ -455,24 +456,24 @@ class SAGAN(SamplingMixin, keras.Model):
                 "Received: ema_momentum=None"
             )
         for mean, variable in zip(self._average.variables, self.generator.variables):
-            mean.assign(ops.copy(variable))  # On the device: one of several processes may do it.
+            mean.assign(ops.copy(variable))  # On the device, so a process needs no other one.
 
     # Fit and evaluate
 
     def fit(
         self, x=None, y=None, *args, class_weight=None, sample_weight=None, **kwargs
     ) -> keras.callbacks.History:
-        """Trains the model; arguments and callbacks are those of `keras.Model.fit`.
+        """Trains the model, with the arguments and callbacks of `keras.Model.fit`.
 
         A callback with a method `start(model, data, steps_per_epoch)`, such as
-        `TrainingCheckpoint`, first restores the model and says where the data and `fit` begin.
+        `TrainingCheckpoint`, can restore the model and choose where the data and `fit` start.
 
         Args:
-            x: A data set of images or `(images, labels)`, such as a `tf.data.Dataset`, a
+            x: A dataset of images or `(images, labels)`, such as a `tf.data.Dataset`, a
                 `keras.utils.PyDataset` or a `torch.utils.data.DataLoader`, an array of images, or
                 anything else that Keras takes. Images are uint8 in [0, 255] or float in [-1, 1] of
                 shape `(batch, height, width, channels)`.
-            y: With an array of images, the array of integer labels.
+            y: Array of integer labels, if `x` is an array of images.
 
         Returns:
             A `keras.callbacks.History`, with both learning rates at the end of each epoch under
@@ -480,14 +481,14 @@ class SAGAN(SamplingMixin, keras.Model):
 
         Raises:
             ValueError: For `class_weight` or `sample_weight`, which have no meaning for a GAN, or
-                for data that don't fit; the first batch shows their range.
+                for data that don't fit the model. Pixel values are checked in the first batch.
         """
         _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
         batches.check_given(x, y)
         steps_before = int(self.steps.numpy())
         is_ordered = hasattr(x, "shape") or isinstance(x, keras.utils.PyDataset)
         if hasattr(x, "at_step") or not is_ordered:
-            kwargs.setdefault("shuffle", False)  # Keras warns of its default, or shuffles batches.
+            kwargs.setdefault("shuffle", False)  # Keras's default warns, or shuffles batches.
         backend.check_scope(self._strategy, "fit")
         given = inspect.signature(super().fit).bind_partial(x, y, *args, **kwargs).arguments
         self._check_shares_of_arrays(**given)
@@ -500,7 +501,7 @@ class SAGAN(SamplingMixin, keras.Model):
                 given.update({} if epoch is None else {"initial_epoch": epoch})
         for check in self._checks.values():
             check.begin()
-        # A worker has its share of the data only, and a resumed epoch what is left of it.
+        # A worker sees only its share of the data, and a resumed epoch only the remaining batches.
         is_whole = given.get("steps_per_epoch") is None and x is given.get("x")
         is_whole = is_whole and not self._is_one_of_many
         callbacks = _with_epoch_end(self, callbacks, is_whole)
@@ -513,16 +514,17 @@ class SAGAN(SamplingMixin, keras.Model):
         return history
 
     def evaluate(self, *args, **kwargs) -> list[float] | dict[str, float]:
-        """Returns the losses on other data, the same for the same data and weights.
+        """Returns the losses on held-out data; the same data and weights give the same losses.
 
-        Arguments and results are those of `keras.Model.evaluate`, data and errors those of `fit`.
+        It takes the arguments of `keras.Model.evaluate` and returns the same; for the data and
+        errors, see `fit`.
         """
         backend.check_scope(self._strategy, "evaluate")
         bound = inspect.signature(super().evaluate).bind(*args, **kwargs)
         given = bound.arguments
         batches.check_given(given.get("x"), given.get("y"))
         self._check_shares("x", given["x"], given.get("batch_size"), given.get("steps"))
-        if not kwargs.get("_use_cached_eval_dataset"):  # Keras passes it in `fit`.
+        if not kwargs.get("_use_cached_eval_dataset"):  # `fit` of Keras passes this argument.
             self._checks["evaluate"].begin()
         given["x"] = batches.without_none(given["x"])
         results = super().evaluate(*bound.args, **bound.kwargs)
@@ -532,7 +534,7 @@ class SAGAN(SamplingMixin, keras.Model):
     def train_on_batch(
         self, x, y=None, sample_weight=None, class_weight=None, return_dict: bool = False
     ) -> list[float] | dict[str, float]:
-        """Trains on one batch, as `keras.Model.train_on_batch` does; data as in `fit`."""
+        """Trains on one batch, as `keras.Model.train_on_batch` does; see `fit` for the data."""
         _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
         self._begin_batch("train_on_batch", "fit", x, y)
         return super().train_on_batch(x, y, return_dict=return_dict)
@@ -551,7 +553,7 @@ class SAGAN(SamplingMixin, keras.Model):
         self._checks[check].begin(is_new_data=False)
 
     def _check_shares_of_arrays(self, x, batch_size=None, validation_split=0.0, **given):
-        """Raises before training for arrays in batches that the replicas can't share equally."""
+        """Raises an error before training if the replicas can't share each batch equally."""
         steps = given.get("steps_per_epoch")
         if steps is not None:
             steps *= given.get("epochs", 1) - given.get("initial_epoch", 0)
@@ -595,10 +597,10 @@ class SAGAN(SamplingMixin, keras.Model):
         function = backend.make_step_function(self, train_step, check, is_training=True)
 
         def resuming(*arguments):
-            """Skips the steps that were done in an epoch before it was interrupted."""
+            """Skips the steps that the epoch had taken before it was interrupted."""
             if not self._skipped_steps:
                 return function(*arguments)
-            *state, iterator = arguments  # JAX passes a state.
+            *state, iterator = arguments  # Only JAX passes a state.
             for _ in range(min(self._skipped_batches, self.steps_per_execution)):
                 next(iterator)
                 self._skipped_batches -= 1
@@ -615,12 +617,12 @@ class SAGAN(SamplingMixin, keras.Model):
             self.test_function = interrupted_at_end(function)
 
     def _symbolic_build(self, iterator=None, data_batch=None):
-        """Nothing: the networks are built, and Keras would take a batch."""
+        """Does nothing: the networks are built, and Keras would consume a batch."""
 
     _maybe_symbolic_build = _symbolic_build
 
     def _purge_model_variables(self, **kinds):
-        """Nothing: on JAX, Keras would leave the variables empty during an epoch."""
+        """Does nothing: on JAX, Keras would leave the variables empty during an epoch."""
 
     # Generate
 
@@ -638,14 +640,14 @@ class SAGAN(SamplingMixin, keras.Model):
 
         Args:
             num_images: Positive integer.
-            labels: Class id for all images, or array of `num_images` of them; `None` draws them
-                evenly. Only for a model with classes.
-            seed: Integer that determines latents and labels for every batch size, or `None` for
-                new ones at each call.
-            truncation: Positive float: latents beyond it are drawn again (the truncation trick:
-                better images, less variety). `None` for none.
-            batch_size: Positive integer, the images computed at a time. Defaults to `64`.
-            latents: Float array `(num_images, latent_dim)` to use instead of drawn ones.
+            labels: Class id for all images, or an array of `num_images` class ids; `None` draws
+                them uniformly at random. Only for a model with classes.
+            seed: Integer that determines latents and labels, whatever the batch size, or `None`
+                for new ones in each call.
+            truncation: Positive float. Latent values of larger magnitude are drawn again (the
+                truncation trick: better images, less variety). `None` for no truncation.
+            batch_size: Positive integer, the batch size for generating. Defaults to `64`.
+            latents: Float array `(num_images, latent_dim)` to use instead of random latents.
             use_ema: Boolean, whether to use the averaged generator if there is one. Defaults to
                 `True`.
 
@@ -727,7 +729,7 @@ class SAGAN(SamplingMixin, keras.Model):
     # Saving
 
     def export(self, filepath: str | Path, *args, **kwargs) -> NoReturn:
-        """Raises a ValueError: use `keras_sagan.models.export_generator`."""
+        """Always raises a ValueError: use `keras_sagan.models.export_generator`."""
         raise ValueError(
             "`export` must not be called on a SAGAN: "
             "`keras_sagan.models.export_generator(model, directory)` writes its generator as "
@@ -753,7 +755,7 @@ class SAGAN(SamplingMixin, keras.Model):
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
-        # Keras's files lack the seeds of layers such as Dropout.
+        # Keras doesn't save the seeds of layers such as Dropout.
         for i, state in enumerate(self._seed_states()):
             store[f"seed_{i}"] = state
 
@@ -792,10 +794,10 @@ class SAGAN(SamplingMixin, keras.Model):
 
 
 def interrupted_at_end(function: Callable) -> Callable:
-    """Delays Ctrl-C until a call of the function ends; a second one doesn't wait.
+    """Delays Ctrl-C until a call of the function ends; a second Ctrl-C interrupts at once.
 
     A KeyboardInterrupt in the middle of a step leaves variables half updated, and may crash the
-    backend. Handlers that the user has set stay in charge.
+    backend. If the user has set a signal handler, nothing is delayed.
     """
 
     @functools.wraps(function)
@@ -827,7 +829,7 @@ def _checked_ttur(ttur):
         for name, value in ttur.items():
             if name.startswith("beta"):
                 ttur[name] = check_float(name, value, minimum=0, below=1)
-            elif not callable(value):  # A schedule is.
+            elif not callable(value):  # A schedule is callable.
                 ttur[name] = check_float(name, value, minimum=0)
     except ValueError as error:
         raise ValueError(f"`ttur` must hold settings of Adam: {error}") from error
@@ -835,7 +837,7 @@ def _checked_ttur(ttur):
 
 
 def _of_any_backend(config):
-    """Names Keras's optimizers as on every backend: PyTorch has its own classes of them."""
+    """Replaces the names of PyTorch's optimizer classes by those that every backend has."""
     if not isinstance(config, dict):
         return config
     config = {key: _of_any_backend(value) for key, value in config.items()}
@@ -848,13 +850,13 @@ def _refuse_weights(**weights):
     for name, value in weights.items():
         if value is not None:
             raise ValueError(
-                f"`{name}` has no meaning for a GAN; choose what the data set yields instead. "
+                f"`{name}` has no meaning for a GAN; choose what the dataset yields instead. "
                 f"Received: {name}={value}"
             )
 
 
 class _EpochEnd(keras.callbacks.Callback):
-    """Adds both learning rates to the logs, and warns once of classes without images."""
+    """Adds both learning rates to the logs, and warns once about classes without images."""
 
     def __init__(self, check, is_whole):
         super().__init__()
@@ -864,11 +866,11 @@ class _EpochEnd(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if self.model._skipped_steps:
             raise ValueError(
-                "The data set must give as many batches as before in each epoch. Received: one "
+                "The dataset must yield as many batches as before in each epoch. Received: one "
                 f"that ended {self.model._skipped_steps} steps before the checkpoint's position"
             )
         for name in ("g_optimizer", "d_optimizer"):
-            # Keras's `MultiOptimizer` has several rates, and none of its own.
+            # Keras's `MultiOptimizer` contains several rates, but has no single one.
             rate = getattr(getattr(self.model, name), "learning_rate", None)
             if rate is not None:
                 logs[f"{name[0]}_learning_rate"] = float(ops.convert_to_numpy(rate))

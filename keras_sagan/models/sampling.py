@@ -1,4 +1,4 @@
-"""What a trained model is used for after `generate`: images in between, attention, norms."""
+"""Methods of a trained model: interpolation, attention maps, gammas and spectral norms."""
 
 import contextlib
 
@@ -27,7 +27,7 @@ NETWORKS = ("generator", "discriminator")
 
 
 class SamplingMixin:
-    """The part of `SAGAN` that needs neither training nor its state."""
+    """The methods of `SAGAN` that don't depend on training."""
 
     def interpolate(
         self,
@@ -41,20 +41,20 @@ class SamplingMixin:
         truncation: float | None = None,
         use_ema: bool = True,
     ) -> np.ndarray:
-        """Generates images on the way from one latent to another, or from one class to another.
+        """Generates images that interpolate between latents, or between classes.
 
-        Latents move along an arc (`keras_sagan.ops.latent.slerp`). Between classes, the rows of
-        conditional batch norms and of plain embeddings are mixed linearly, and the latents stay
-        unless `to_latents` is given. The model is unchanged afterwards.
+        Latents are interpolated spherically (`keras_sagan.ops.latent.slerp`). Between classes,
+        the class's rows in conditional batch norms and embeddings are interpolated linearly, and
+        the latents are fixed unless `to_latents` is given. The model is unchanged afterwards.
 
         Args:
-            rows: Positive integer, the number of ways. Defaults to `4`.
-            steps: Integer of at least 2, the images of each way with both ends. Defaults to `8`.
-            labels: Class id for all rows, or an array of `rows` of them. Defaults to classes
-                spread over all there are.
-            to_labels: The same, where each row ends. Defaults to `None`: the class stays.
-            latents, to_latents: Float arrays `(rows, latent_dim)`. Drawn by default.
-            seed: Integer that determines what is drawn, or `None` for new draws at each call.
+            rows: Positive integer, the number of interpolations. Defaults to `4`.
+            steps: Integer of at least 2, the images in a row, including both ends. Defaults to `8`.
+            labels: Class id for all rows, or an array of `rows` class ids. By default, the rows
+                are spread over all classes.
+            to_labels: The class ids at the end of the rows. Defaults to `None`: the class stays.
+            latents, to_latents: Float arrays `(rows, latent_dim)`. By default, they are random.
+            seed: Integer that determines the latents, or `None` for new ones in each call.
             truncation: Positive float, as in `generate`.
             use_ema: Boolean, as in `generate`. Defaults to `True`.
 
@@ -62,7 +62,7 @@ class SamplingMixin:
             uint8 array of shape `(rows, steps, height, width, channels)` in [0, 255].
 
         Raises:
-            ValueError: For arguments that don't fit, or a generator whose classes can't be mixed.
+            ValueError: If an argument is invalid, or the generator's classes can't be mixed.
 
         Example:
 
@@ -117,9 +117,9 @@ class SamplingMixin:
         """Returns the attention scores of every `SelfAttention2D` of a network.
 
         Args:
-            inputs: Latents `(batch, latent_dim)` for the scores of the generator, or images
-                `(batch, height, width, channels)`, uint8 or float in [-1, 1], for those of the
-                discriminator.
+            inputs: Latents `(batch, latent_dim)` for the generator's scores, or images
+                `(batch, height, width, channels)`, uint8 or float in [-1, 1], for the
+                discriminator's.
             labels: Array of integer class ids `(batch,)`, for a model with classes.
             use_ema: Boolean, whether to use the averaged generator if there is one. Defaults to
                 `True`.
@@ -127,10 +127,10 @@ class SamplingMixin:
         Returns:
             Tuple of the images, uint8 `(batch, height, width, channels)`, and a dictionary from
             layer name to scores, float32 `(batch, h, w, key_h, key_w)`. Each `[i, y, x]` sums to
-            1: how much each key location matters where location `(y, x)` is drawn.
+            1: how much each key location matters to the location `(y, x)`.
 
         Raises:
-            ValueError: For inputs of another rank, or a network without attention.
+            ValueError: If `inputs` has neither rank, or the network has no attention layer.
         """
         use_ema = check_boolean("use_ema", use_ema)
         inputs = np.asarray(ops.convert_to_numpy(inputs))
@@ -174,7 +174,7 @@ class SamplingMixin:
         """Returns the largest singular value of every kernel: `{"generator/start": 2.1, …}`.
 
         Args:
-            normalized_only: Boolean. `False` adds kernels that aren't spectrally normalized.
+            normalized_only: Boolean. `False` includes kernels that aren't spectrally normalized.
                 Defaults to `True`.
 
         Returns:
@@ -188,7 +188,7 @@ class SamplingMixin:
 
 
 def check_latents(name, latents, count, latent_dim):
-    """Returns finite latents of shape `(count, latent_dim)` as a float32 array, or raises."""
+    """Returns latents as a float32 array, if they are finite and of the right shape."""
     try:
         latents = np.asarray(latents, "float32")
     except (TypeError, ValueError) as error:
@@ -209,13 +209,13 @@ def check_latents(name, latents, count, latent_dim):
 
 @contextlib.contextmanager
 def mixed_class(generator, label, other, share):
-    """Moves the rows of class `label` towards those of class `other` by `share`, inside."""
+    """Inside the `with` block, class `label` is interpolated towards class `other` by `share`."""
     tables = []
     for layer in layers_of(generator):
         if isinstance(layer, ConditionalBatchNorm) and layer.num_classes > 1:
             tables += [layer.gamma, layer.beta]
         elif isinstance(layer, SNEmbedding):
-            tables = []  # A mixed row would change the normalization of all rows.
+            tables = []  # Changing one row would change the normalization of all rows.
             break
         elif isinstance(layer, keras.layers.Embedding):
             tables.append(layer.embeddings)

@@ -1,24 +1,24 @@
 """The training step, and what each backend adds to it.
 
-`tensorflow.py`, `jax.py` and `torch.py` define the same names; `backend` is that of Keras's
-backend:
+`tensorflow.py`, `jax.py` and `torch.py` define the same names; `backend` is the module for Keras's
+current backend:
 
 - `gradients(function, variables)` differentiates `function() -> (scalar, others)`, and returns the
-  list of gradients and the others. `input_gradient(function, inputs)` is differentiable once more.
+  list of gradients and `others`. `input_gradient(function, inputs)` is differentiable once more.
 - `draw_noise(seed, batch, latent_dim, num_classes)` returns normal float32 latents
   `(batch, latent_dim)` and uniform int32 labels `(batch,)`, or `None` for these.
   `draw_uniform(seed, batch, columns)` returns float32 numbers in [0, 1). A seed is a tuple of
   integers or integer tensors, the model's seed first; different tuples give independent numbers.
 - `count_replicas`, `traced_once`, `apply_scaled` and, for several replicas, `share_overflow` are
   what a step needs for replicas and loss scales.
-- `current_strategy`, and functions that take a strategy: on TensorFlow a `tf.distribute.Strategy`,
-  on JAX a `keras.distribution` or `None`. `ONLY` has the values of `compile`'s arguments that the
-  backend is limited to.
+- `current_strategy` returns the strategy that other functions take: on TensorFlow a
+  `tf.distribute.Strategy`, on JAX a `keras.distribution` or `None`. `ONLY` holds the only values
+  of `compile`'s arguments that the backend supports.
 - `compiled(function, network, latent_dim, num_classes)` compiles a function of latents and labels
   that calls a network, for any batch.
-- `make_step_function(model, step, check, is_training)` makes what Keras's loop calls. `step` is the
-  `train_step` (`is_training`) or `test_step` of a compiled `SAGAN`, and the `BatchCheck` `check`
-  raises for batches before a compiled step, which can't.
+- `make_step_function(model, step, check, is_training)` returns the function that Keras's loop
+  calls. `step` is the `train_step` (`is_training`) or `test_step` of a compiled `SAGAN`. The
+  `BatchCheck` `check` sees each batch first, because a compiled step can't raise errors.
 """
 
 import importlib
@@ -40,11 +40,11 @@ from keras_sagan.training.step import Assignments  # noqa: E402  # It looks up `
 
 
 def input_gradient(function, inputs):
-    """The gradient of the sum of a function with respect to its inputs, differentiable once more.
+    """Returns the gradient of a function's sum by its inputs, which is differentiable once more.
 
     Args:
-        function: Function of one tensor, such as a discriminator that already has its labels. What
-            its layers assign is dropped.
+        function: Function of one tensor, such as a discriminator that already has its labels.
+            Variables that its layers assign keep their values.
         inputs: Float tensor.
 
     Returns:
@@ -59,7 +59,7 @@ def input_gradient(function, inputs):
 
 
 def check_owner_of_devices():
-    """Raises for a strategy or distribution of another backend, which would be ignored silently."""
+    """Raises an error if a different backend's strategy is set, which would be silently ignored."""
     tf, distribution = sys.modules.get("tensorflow"), keras.distribution.distribution()
     if _name != "tensorflow" and hasattr(tf, "distribute") and tf.distribute.has_strategy():
         kind, owner, found = "tf.distribute strategy", "TensorFlow", tf.distribute.get_strategy()

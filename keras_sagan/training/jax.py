@@ -1,8 +1,8 @@
 """JAX's part of a training step: gradients, random numbers, devices, and the loop.
 
-`keras_sagan.training` says what each function is. On JAX a step is a pure function of all
-variables: a scope collects what the step assigns. Under `keras.distribution` it is written for the
-global batch, which JAX shares among the devices.
+See `keras_sagan.training` for what each function does. On JAX, a step is a pure function of all
+variables: a scope collects what the step assigns. Under `keras.distribution`, the step sees the
+global batch, and JAX divides the work among the devices.
 """
 
 import functools
@@ -26,7 +26,7 @@ ONLY = {}
 
 
 def gradients(function, variables):
-    """The gradient of a variable that isn't used is 0."""
+    """Returns 0 as the gradient of a variable that isn't used."""
 
     def of_values(values):
         with Scope(zip(variables, values)):
@@ -40,10 +40,10 @@ def input_gradient(total, inputs):
 
 
 def apply_scaled(optimizer, gradients, variables):
-    """Updates variables, and those of a `LossScaleOptimizer`.
+    """Updates the variables, and the state of a `LossScaleOptimizer`.
 
-    Keras's loss scale assigns inside a condition, which JAX can't compile: here both outcomes are
-    computed.
+    Keras's loss scale assigns inside a condition, which JAX can't compile. Here both branches are
+    computed instead.
     """
     is_finite = optimizer.check_finite(gradients)
     scale, count = optimizer.dynamic_scale, optimizer.step_counter
@@ -80,7 +80,7 @@ def _key(seed):
 
 
 def _shared(tensor):
-    """Has the devices of a distribution share a tensor by images, as they share the data."""
+    """Splits a tensor by images across the devices of a distribution, as the data are split."""
     distribution = current_strategy()
     if distribution is None:
         return tensor
@@ -88,7 +88,7 @@ def _shared(tensor):
     return keras.distribution.distribute_tensor(tensor, layout)
 
 
-# Devices; a strategy is a distribution, or `None`
+# Devices. Here a strategy is a `keras.distribution`, or `None`.
 
 current_strategy = keras.distribution.distribution
 
@@ -102,12 +102,12 @@ def count_devices(strategy):
 
 
 def is_multi_worker(strategy):
-    """Whether every worker has its own share of the data."""
+    """Whether each worker reads its own share of the data."""
     return jax.process_count() > 1
 
 
 def check_built_under(strategy, **owners):
-    """Raises for a network or optimizer that was built before the distribution was set."""
+    """Raises an error if a network or optimizer was built before the distribution was set."""
     for name, owner in owners.items():
         for variable in owner.variables if strategy is not None else ():
             if len(variable.value.devices()) < strategy.device_mesh.devices.size:
@@ -136,26 +136,26 @@ def check_scope(strategy, method, or_outside=True):
 
 
 def check_share(argument):
-    """Raises for an array in one of several processes."""
+    """Raises an error: several processes can't train on an array."""
     raise ValueError(
-        f"`{argument}` must be a data set that yields this process's share of each batch, as "
+        f"`{argument}` must be a dataset that yields this process's share of each batch, as "
         "`keras_sagan.data.make_dataset` does: each process would train on every image of an "
         f"array. Received: an array on each of {jax.process_count()} processes"
     )
 
 
 def check_batch(model, check, batch):
-    """As `BatchCheck.check_first`; each of several processes looks at its share of the batch."""
+    """Calls `BatchCheck.check_first`; each of several processes checks its share of the batch."""
     batch = batch if isinstance(batch, (tuple, list)) else (batch,)
     if jax.process_count() == 1:
         check.check_first(model, [batch])
         return
 
     def gather(sizes):
-        if check.has_passed:  # Asking the others would take time.
+        if check.has_passed:  # Asking the other processes would take time.
             return [*check.size, *sizes]
         check.size = sizes
-        first = multihost_utils.process_allgather(np.int32(sizes[0]))  # A process has one size.
+        first = multihost_utils.process_allgather(np.int32(sizes[0]))  # All sizes here are equal.
         return np.repeat(first, len(sizes)).tolist()
 
     shards = [[shard.data for shard in x.addressable_shards] for x in batch if x is not None]
@@ -175,9 +175,9 @@ def compiled(function, network, latent_dim, num_classes):
 
     def padded(*inputs):
         values = [variable.value for variable in variables]
-        if jax.process_count() > 1:  # Each computes without the others, from its own copies.
+        if jax.process_count() > 1:  # Each process computes alone, with its copy of the variables.
             values = [x.addressable_data(0) for x in values]
-        # To a power of two, as each size is compiled separately.
+        # Pad the batch to a power of two, because each size is compiled separately.
         count = inputs[0].shape[0]
         missing = (1 << (count - 1).bit_length()) - count
         inputs = [ops.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in inputs]
@@ -190,11 +190,11 @@ def compiled(function, network, latent_dim, num_classes):
 
 
 def make_pure_step(model, step, is_training=True):
-    """Makes a step as a function of all variables, which JAX can compile.
+    """Turns a step into a pure function of all variables, which JAX can compile.
 
     Returns:
-        Tuple of the function `(state, data) -> (logs, state)`, and of one that gives the groups of
-        variables that the state is the values of, in Keras's order.
+        Tuple of the function `(state, data) -> (logs, state)`, and of a function that yields the
+        groups of variables whose values are the state, in Keras's order.
     """
 
     def groups():
@@ -214,12 +214,12 @@ def make_pure_step(model, step, is_training=True):
 
 
 def make_step_function(model, step, check, is_training):
-    """Keras calls the function with its state and an iterator.
+    """Returns the function that Keras calls with the model's state and an iterator.
 
-    It takes `steps_per_execution` steps, or what is left. Unlike Keras's own, it gives each
-    variable its new value after every step. Callbacks and other threads then find them without a
-    call of `jax_state_sync`, what a callback assigns counts, and an interrupt leaves the last
-    complete step.
+    It takes `steps_per_execution` steps, or as many as there are batches. Unlike Keras's own
+    function, it writes the new values to the variables after every step. Callbacks and other
+    threads therefore read current values without `jax_state_sync`, callbacks can assign to
+    variables, and an interrupt leaves the values of the last complete step.
     """
     pure_step, groups = make_pure_step(model, step, is_training)
     shardings = None
@@ -250,14 +250,14 @@ def make_step_function(model, step, check, is_training):
                 check.at_end()
                 raise
             check_batch(model, check, data)
-            with model._step_lock:  # JAX takes the memory of the old values for the new ones.
+            with model._step_lock:  # JAX reuses the memory of the old values for the new values.
                 if shardings and not all(x.committed for group in state for x in group):
-                    # On one device, new values aren't: JAX would compile the step for them too.
+                    # On one device, new values aren't committed, and JAX would compile again.
                     state = jax.device_put(state, shardings)
                 logs, state = pure_step(state, data)
                 for group, values in zip(groups(), state):
                     for variable, value in zip(group, values):
-                        variable._value = value  # `assign` would copy each between devices.
+                        variable._value = value  # `assign` would copy the value between devices.
                 model._jax_state_synced = True  # Keras reads the variables before the next step.
         return logs, state
 

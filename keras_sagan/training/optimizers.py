@@ -1,7 +1,7 @@
-"""The optimizers: one over those of both networks, and schedules that follow its steps.
+"""An optimizer that combines both networks' optimizers, and schedules that follow `model.steps`.
 
-Keras has no public access to an optimizer's schedule, nor a place to change how one is evaluated:
-`_learning_rate`, `_iterations` and `_get_current_learning_rate` are used here for that.
+Keras has no public access to an optimizer's schedule, and no public way to change how a schedule is
+evaluated. This module uses `_learning_rate`, `_iterations` and `_get_current_learning_rate`.
 """
 
 import math
@@ -21,9 +21,9 @@ class GANOptimizer(Optimizer):
     """The optimizers of both networks as one: `model.optimizer` of a `SAGAN`.
 
     It lets Keras's callbacks act on both networks. Its `learning_rate` is the generator's. Setting
-    it, or assigning to it, scales the discriminator's with it. Setting the rate of one of the two
-    optimizers changes the ratio. This optimizer applies no gradients and saves nothing: the two
-    optimizers train the networks and are saved.
+    it also scales the discriminator's rate by the same factor. Setting the rate of only one of the
+    two optimizers changes their ratio. This optimizer applies no gradients and saves nothing: the
+    two optimizers train the networks and are saved.
 
     Args:
         g_optimizer: Keras optimizer of the generator.
@@ -31,8 +31,8 @@ class GANOptimizer(Optimizer):
         name: String. Defaults to `"gan_optimizer"`.
 
     Raises:
-        TypeError: When `learning_rate` is set and one of the rates is a schedule or a function.
-        ValueError: When `learning_rate` is set and the generator's rate has always been 0.
+        TypeError: If `learning_rate` is set while one of the rates is a schedule or a function.
+        ValueError: If `learning_rate` is set and the generator's rate has always been 0.
 
     Example:
 
@@ -50,7 +50,7 @@ class GANOptimizer(Optimizer):
         self._ratio = None  # The discriminator's rate over the generator's.
         if all(isinstance(x, keras.Variable) for x in self._rates().values()):
             self._find_ratio()
-        self.built = True  # From here on, attributes are those of the two optimizers.
+        self.built = True  # From now on, `__setattr__` refuses to set attributes for both at once.
 
     def __setattr__(self, name, value):
         is_own = name in ("learning_rate", "built") or name.startswith("_")
@@ -92,7 +92,7 @@ class GANOptimizer(Optimizer):
         g_rate, d_rate = rates.values()
         before = ops.copy(g_rate)
         self.g_optimizer.learning_rate = learning_rate
-        # Setting the same rate changes neither: 0 times the ratio would stop the discriminator.
+        # Setting the current rate again changes nothing: from 0, it would stop the discriminator.
         is_same = ops.equal(g_rate, before)
         self.d_optimizer.learning_rate = ops.where(is_same, d_rate.value, learning_rate * ratio)
 
@@ -100,20 +100,20 @@ class GANOptimizer(Optimizer):
         return {name: getattr(getattr(self, name), "learning_rate", None) for name in NAMES}
 
     def _find_ratio(self):
-        """Returns the discriminator's rate over the generator's; `None` if it was never known.
+        """Returns the discriminator's rate over the generator's, or `None` if it was never known.
 
-        It is remembered, since the ratio of rounded rates isn't exact, and that of rates near 0 is
-        lost. A rate that was set on its own makes a new one.
+        The ratio is stored, because rounded rates don't determine it exactly, and rates near 0
+        don't determine it at all. It changes if the rate of one optimizer is set separately.
         """
         try:
             g_rate, d_rate = map(number, self._rates().values())
-        except NotImplementedError:  # Inside a compiled function there are no numbers.
+        except NotImplementedError:  # Variables have no values inside a compiled function.
             return self._ratio
         if abs(g_rate) > 1e-30 and math.isfinite(d_rate):
-            if d_rate == 0:  # The discriminator was stopped, and stays so.
+            if d_rate == 0:  # The discriminator was stopped, and stays stopped.
                 return 0.0
             ratio = d_rate / g_rate
-            short = float(f"{ratio:.6g}")  # Such as 2.5, where rates in float32 give 2.4999998.
+            short = float(f"{ratio:.6g}")  # For example 2.5, if float32 rates yield 2.4999998.
             if math.isclose(short, ratio, rel_tol=2e-7):
                 ratio = short
             if self._ratio is None or not math.isclose(ratio, self._ratio, rel_tol=1e-4):
@@ -140,7 +140,7 @@ class GANOptimizer(Optimizer):
 
     @property
     def save_own_variables(self):
-        """Absent, as is `load_own_variables`: a file would have an empty group of this name."""
+        """Hidden, like `load_own_variables`, so that Keras saves no empty group for it."""
         raise AttributeError("The optimizers of the two networks are saved, not the one over both.")
 
     load_own_variables = save_own_variables
@@ -165,7 +165,7 @@ class SharedLearningRate(keras.Variable):
     """
 
     def __init__(self, optimizer, rate):
-        vars(self).update(vars(rate))  # It makes no variable.
+        vars(self).update(vars(rate))  # Share the attributes instead of making a new variable.
         self._optimizer = optimizer
         self._rate = rate
 
@@ -179,26 +179,26 @@ class SharedLearningRate(keras.Variable):
 
 
 def number(value) -> float:
-    """Returns a variable (also of several replicas), a tensor or a number as a float."""
+    """Converts a tensor, a number or a variable (even one with replicas) to a float."""
     return float(value.numpy() if hasattr(value, "numpy") else value)
 
 
 def follow_steps(name: str, optimizer, steps: keras.Variable, updates_per_step: int = 1):
-    """Has the schedule of an optimizer, if it has one, evaluated at the steps of the model.
+    """Evaluates an optimizer's schedule, if it has one, at the model's `steps`.
 
-    An optimizer counts its own updates, of which the discriminator has `d_steps` in a step. That
-    count stays, for bias correction and gradient accumulation. The schedule stays too, so that
-    configurations and files hold what the user gave.
+    An optimizer counts its own updates, and the discriminator has `d_steps` updates per step. That
+    count is unchanged, for bias correction and gradient accumulation. The schedule itself is
+    unchanged too, so that configurations and files contain the user's schedule.
 
     Args:
         name: String, `"g_optimizer"` or `"d_optimizer"`, for the warning.
-        optimizer: Keras optimizer; those inside it follow too.
+        optimizer: Keras optimizer; optimizers inside it are included.
         steps: The model's `steps`, a `keras.Variable`.
-        updates_per_step: Integer, the optimizer's updates in a step. They give the step where
-            `steps` stays 0, as in a custom `train_step` that doesn't count.
+        updates_per_step: Integer, the optimizer's updates per step. If `steps` stays 0, as with a
+            custom `train_step` that doesn't count steps, the step is computed from the updates.
     """
     taken, found = int(number(steps)), [optimizer]
-    for each in found:  # The list grows by those inside.
+    for each in found:  # The loop appends inner optimizers to the list.
         inner = [getattr(each, "inner_optimizer", None), *getattr(each, "optimizers", [])]
         found += filter(None, inner)
         _evaluate_at(each, steps, updates_per_step)
@@ -226,10 +226,10 @@ def _evaluate_at(optimizer, steps, updates_per_step):
         updates = ops.floor_divide(self._iterations, updates_per_step)
         return self._learning_rate(ops.where(count > 0, count, updates))
 
-    # On the instance, as its class is Keras's or the user's.
+    # Set it on the instance, because the class belongs to Keras or the user.
     optimizer._get_current_learning_rate = types.MethodType(rate, optimizer)
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class FusedAdam(keras.optimizers.Adam):
-    """`keras.optimizers.Adam`, under the name that it has in older files."""
+    """`keras.optimizers.Adam` under its name in older files."""

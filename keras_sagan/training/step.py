@@ -1,14 +1,14 @@
-"""One training step of a SAGAN: both losses, the order of the updates, and the average.
+"""One training step of a SAGAN: both losses, the order of updates, and the averaged generator.
 
     for index in range(d_steps):    discriminator_loss, then an update of the discriminator
     once:                           generator_loss, then an update of the generator
     once:                           update_average
 
-`SAGAN.compile(loss=…, augmentation=…, penalty=…)` fills the slots. Everything is written in
-`keras.ops`; gradients, random numbers and replicas are those of the backend, in
-`keras_sagan.training.{tensorflow,jax,torch}`. Here `gan` is a compiled `SAGAN`, `real` and `fake`
-are pairs of float32 images `(batch, height, width, channels)` in [-1, 1] and integer labels
-`(batch,)` or `None`, and `index` is the number of the update within the step.
+`SAGAN.compile(loss=…, augmentation=…, penalty=…)` sets the loss and adds an augmentation and
+penalties. Everything is written in `keras.ops`, except gradients, random numbers and replicas,
+which are in `keras_sagan.training.{tensorflow,jax,torch}`. Here `gan` is a compiled `SAGAN`, `real`
+and `fake` are pairs of float32 images `(batch, height, width, channels)` in [-1, 1] and integer
+labels `(batch,)` or `None`, and `index` counts the updates within the step from 0.
 """
 
 import collections
@@ -27,7 +27,7 @@ RAMP_UP = 0.05  # The half-life of the average is at most this share of the step
 
 
 def train_step(gan, images, labels):
-    """Updates the discriminator `d_steps` times, the generator once, and its average.
+    """Updates the discriminator `d_steps` times, and the generator and its average once.
 
     Returns:
         Tuple of a list with `(d_loss, real_logits, fake_logits)` of each update of the
@@ -52,7 +52,7 @@ def train_step(gan, images, labels):
 def test_step(gan, images, labels, seen):
     """Computes both losses without augmentation, penalty or update.
 
-    The latents are a function of `seen`, the number of images evaluated before.
+    The latents are a function of `seen`, the number of images that were evaluated before.
 
     Returns:
         Tuple of `(d_loss, real_logits, fake_logits)`, and `g_loss`.
@@ -79,15 +79,15 @@ def penalize(gan, index, part, penalty, real, fake):
     arguments = [functools.partial(judge, gan.discriminator, training=True), real, fake]
     if not accepts(penalty, 3):
         arguments.append(draw_uniform(gan, index, 4 + part, ops.shape(real[0])[0]))
-    with Assignments():  # Dropped: D's state moves once in an update.
+    with Assignments():  # Drop what is assigned: D's state is updated only once per update.
         return penalty(*arguments)
 
 
 def generator_loss(gan, index, real, latents, labels):
-    """Returns G's loss, and the logits; the real ones are `None` unless the loss takes them."""
+    """Returns G's loss and the logits; real logits are `None` unless the loss takes them."""
     fake = call(gan.generator, latents, labels, training=True), labels
     fake = augment(gan, index, 1, fake)
-    with Scope():  # The state of D, and its own losses, belong to its own update.
+    with Scope():  # D's state changes, and its own losses count, only in D's update.
         if gan.uses_real_logits:
             logits = judge_both(gan, augment(gan, index, 0, real), fake, training=True)
         else:
@@ -98,8 +98,8 @@ def generator_loss(gan, index, real, latents, labels):
 def judge_both(gan, real, fake, training):
     """Returns real and fake logits from one pass, so that both see the same normalized kernels.
 
-    A discriminator that uses statistics of its batch gets a pass for each (`gan.judges_apart`),
-    since the generator's update shows it fake images only.
+    If the discriminator uses batch statistics (`gan.judges_apart`), real and fake images take
+    separate passes, because in the generator's update the batch has only fake images.
     """
     if gan.judges_apart:
         return tuple(judge(gan.discriminator, *pair, training) for pair in (real, fake))
@@ -109,7 +109,7 @@ def judge_both(gan, real, fake, training):
 
 
 def judge(discriminator, images, labels, training):
-    """Returns logits in float32 as a vector, whatever shape the discriminator gives them."""
+    """Returns logits as a float32 vector, whatever shape the discriminator returns."""
     return ops.reshape(ops.cast(call(discriminator, images, labels, training), "float32"), (-1,))
 
 
@@ -128,7 +128,7 @@ def augment(gan, index, part, pair):
 
 
 def draw_uniform(gan, index, part, batch):
-    """Returns the function `uniform(columns)` of one part of an update."""
+    """Returns the function `uniform(columns)` for one part of an update."""
     calls = itertools.count()
 
     def uniform(columns):
@@ -139,7 +139,7 @@ def draw_uniform(gan, index, part, batch):
 
 
 def draw_noise(gan, index, batch, step=None):
-    """Draws latents and labels of fake images, as a function of the seed, the step and `index`."""
+    """Draws latents and labels for fake images, as a function of the seed, the step and `index`."""
     step = gan.steps.value if step is None else step
     return training.backend.draw_noise(
         (gan.seed, step, index), batch, gan.latent_dim, gan.num_classes
@@ -151,7 +151,7 @@ def draw_noise(gan, index, batch, step=None):
 
 def discriminator_gradients(gan, index, images, labels, latents, fake_labels):
     """Returns what `update` needs for the discriminator, and assigns nothing."""
-    with Scope():  # The state of G moves in its own update only.
+    with Scope():  # G's state changes only in G's update.
         fake_images = call(gan.generator, latents, fake_labels, training=True)
     real, fake = (images, labels), (ops.stop_gradient(fake_images), fake_labels)
     loss = functools.partial(discriminator_loss, gan, index, real, fake)
@@ -166,10 +166,10 @@ def generator_gradients(gan, index, images, labels, latents, fake_labels):
 
 
 def find_gradients(network, optimizer, loss_function, updates):
-    """Differentiates a loss by the weights of a network, and collects the state that it moves.
+    """Differentiates a loss by a network's weights, and collects the network's new state.
 
     Returns:
-        Tuple of the gradients, scaled as the optimizer asks, the new values of all variables
+        Tuple of the gradients, multiplied by the loss scale, the new values of all variables
         (`None` where a variable is not assigned), the loss, and the logits.
     """
     variables = network.trainable_variables
@@ -186,7 +186,7 @@ def find_gradients(network, optimizer, loss_function, updates):
         own += scope.losses
         total = sum((ops.cast(x, loss.dtype) for x in own), loss)
         states = scope.assigned(network.variables)
-        # Gradients are summed over the replicas, whose batches are equally large.
+        # The optimizer sums gradients over the replicas, whose batches have the same size.
         scaled = optimizer.scale_loss(total / training.backend.count_replicas())
         return scaled, (loss, logits, states)
 
@@ -195,10 +195,10 @@ def find_gradients(network, optimizer, loss_function, updates):
 
 
 def update(network, optimizer, gradients, states):
-    """Applies what `find_gradients` found, and returns whether it did.
+    """Applies gradients and new state from `find_gradients`, and returns whether it did.
 
-    A loss scale skips the update if gradients overflow. The network's state stays too, as it may
-    have overflowed with them.
+    A loss scale skips the update if gradients overflow. Then the state isn't updated either,
+    because it may have overflowed too.
     """
     is_updated, apply = True, optimizer.apply
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
@@ -219,12 +219,12 @@ def update(network, optimizer, gradients, states):
 
 
 def update_average(gan, is_updated=True):
-    """Moves the exponential moving average of the generator, if there is one, by one step.
+    """Updates the exponential moving average of the generator, if there is one.
 
-    The share that the average keeps is `ema_momentum`; early in training it is less
-    ([Karras et al., 2020](https://arxiv.org/abs/1912.04958), as in the authors' code), and before
-    step `ema_start` it is 0. Moving statistics keep less than weights, so that both are equally
-    old. If the generator's update was skipped, so is the average's.
+    The momentum is `ema_momentum`, but less early in training
+    ([Karras et al., 2020](https://arxiv.org/abs/1912.04958), as in the authors' code) and 0 before
+    step `ema_start`. Moving statistics have a lower momentum than weights, so that both averages
+    lag equally. If the generator's update was skipped, so is the average's.
     """
     average = gan._average
     if average is None:
@@ -247,11 +247,12 @@ def update_average(gan, is_updated=True):
 
 
 def matching_momentum(momentum, inner):
-    """Returns the share that an average of moving statistics keeps, to fit the averaged weights.
+    """Returns the momentum for averaging moving statistics, so that they match averaged weights.
 
     A moving average with momentum `m` has a mean age of `m / (1 - m)` updates, and averaging it
-    again adds both ages. With this share the statistics, which keep `inner`, are as old as weights
-    that keep `momentum`. If they already lag more, it adds no further lag.
+    again adds the two ages. With the returned momentum, the average of statistics whose own
+    momentum is `inner` is as old as weights averaged with `momentum`. If the statistics are older
+    already, the result is 0.
     """
     age, inner_age = (x / (1.0 - x) for x in (momentum, inner))
     missing = ops.maximum(age - inner_age, 0.0)
@@ -265,7 +266,6 @@ def moving_statistics(network, *kinds):
     Statistics that never move (`momentum=1`) are skipped.
     """
     norms = (keras.layers.BatchNormalization, *kinds)
-    # Keras has no public list of all layers inside a network.
     found = [x for x in layers_of(network) if isinstance(x, norms) and x.built]
     return {
         id(statistic): float(norm.momentum)
@@ -275,14 +275,14 @@ def moving_statistics(network, *kinds):
     }
 
 
-# What layers assign
+# Scopes for what layers assign
 
 
 class Scope(keras.StatelessScope):
-    """Keeps what is assigned inside from the variables, and sees what outer scopes keep.
+    """Holds what is assigned inside, without changing variables; also sees outer scopes' values.
 
-    Keras's own scope sees only its own values: inside another one, as on JAX where the full step
-    runs in a scope, a variable would have its value from before the step.
+    Keras's own scope sees only its own values. Inside a different scope, as on JAX where the full
+    step runs in a scope, a variable would have its value from before the step.
     """
 
     def __enter__(self):
@@ -293,28 +293,28 @@ class Scope(keras.StatelessScope):
         return self
 
     def assigned(self, variables):
-        """Returns a list of what was assigned to variables here, `None` where nothing was."""
+        """Returns a list of the values assigned to variables here, with `None` for no value."""
         pairs = [(self._given.get(id(v)), self.state_mapping.get(id(v))) for v in variables]
         return [None if value is given else value for given, value in pairs]
 
 
 class Assignments(Scope):
-    """Collects what the layers of a network assign, with its gradient, and add to the loss.
+    """Collects the values that a network's layers assign, and the losses that they add.
 
     A layer that assigns a trainable variable in `call`, as Keras's `SpectralNormalization` does,
-    uses the new value from there on. The gradient by the new value then becomes that of the
+    uses the new value afterwards. The gradient by the new value then becomes the gradient of the
     variable, as in a plain training loop.
 
-    The moving statistics of Keras's batch norms forget their initial values, as those of
-    `ConditionalBatchNorm` do: with a momentum of 0.99 they would keep 13 % of them for 200 steps.
-    `updates` is how often they moved before.
+    The moving statistics of Keras's batch norms forget their initial values, as in
+    `ConditionalBatchNorm`: with a momentum of 0.99, these would still have a weight of 13 % after
+    200 steps. `updates` is the number of previous updates.
     """
 
     def __init__(self, network=None, updates=0):
         super().__init__(collect_losses=True)
         self._momenta = {} if network is None else moving_statistics(network)
         self._updates = updates
-        self._counts = collections.Counter()  # Assignments of each statistic.
+        self._counts = collections.Counter()  # How often each statistic was assigned.
 
     def add_update(self, update):
         variable, value = update

@@ -1,6 +1,6 @@
 """TensorFlow's part of a training step: gradients, random numbers, replicas, and the loop.
 
-`keras_sagan.training` says what each function is.
+See `keras_sagan.training` for what each function does.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ ONLY = {}
 
 
 def gradients(function, variables):
-    """The gradient of a variable that isn't used is `None`."""
+    """Returns `None` as the gradient of a variable that isn't used."""
     values = [variable.value for variable in variables]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(values)
@@ -42,7 +42,7 @@ def apply_scaled(optimizer, gradients, variables):
     optimizer.apply(gradients, variables)
 
 
-# Random numbers: those of a global batch, of which each replica takes its share
+# Random numbers, drawn for the global batch, of which each replica takes its share
 
 
 def draw_noise(seed, batch, latent_dim, num_classes=None):
@@ -57,18 +57,18 @@ def draw_noise(seed, batch, latent_dim, num_classes=None):
 
 def draw_uniform(seed, batch, columns):
     start, total = _share_of_batch(batch)
-    # XLA draws other floats than TensorFlow, and the same integers.
+    # XLA draws different floats from TensorFlow, but the same integers.
     bits = tf.random.stateless_uniform((total, columns), _folded(seed), 0, 2**24, tf.int32)
     return tf.slice(tf.cast(bits, tf.float32) / 2.0**24, (start, 0), (batch, columns))
 
 
 def normal_from_bits(bits):
-    """Normal numbers from 23 random bits: with 24 the largest would round to infinity."""
+    """Returns normal numbers from 23 random bits: with 24, the largest would be infinite."""
     return tf.math.ndtri((tf.cast(bits, tf.float32) + 0.5) / 2.0**23)
 
 
 def _share_of_batch(batch):
-    """Where this replica's share of the global batch starts, and the size of the global batch."""
+    """Returns the start of this replica's share of the global batch, and the global batch size."""
     context = tf.distribute.get_replica_context()
     return context.replica_id_in_sync_group * batch, context.num_replicas_in_sync * batch
 
@@ -93,9 +93,9 @@ def count_replicas():
 def traced_once(gan, function, count=1):
     """Wraps `function(gan, index, *tensors)`, which assigns nothing, for `count` calls in a step.
 
-    Several calls are traced once. Over several replicas, a model with `jit_compile=True` has XLA
-    compile the function only, and exchanges gradients outside. Without XLA it isn't wrapped there,
-    as its batch norms may exchange statistics.
+    Several calls are traced only once. Over several replicas with `jit_compile=True`, XLA compiles
+    only this function, and gradients are exchanged outside. Over several replicas without XLA, the
+    function isn't wrapped, because batch norms may exchange statistics inside.
     """
     function = functools.partial(function, gan)
     is_alone = count_replicas() == 1
@@ -106,10 +106,10 @@ def traced_once(gan, function, count=1):
 
 
 def share_overflow(gradients):
-    """Makes gradients that overflowed on one replica infinite on all, which then skip the update.
+    """Makes all gradients infinite if any replica's overflowed, so that all skip the update.
 
-    Keras's `LossScaleOptimizer` looks only at the first replica of each worker: an infinity of
-    another replica would reach all weights, and two workers that differ would deadlock.
+    Keras's `LossScaleOptimizer` checks only the first replica of each worker: an overflow on a
+    different replica would reach all weights, and workers that disagree would deadlock.
     """
     each = [tf.reduce_all(tf.math.is_finite(x)) for x in gradients if x is not None]
     overflows = 1.0 - tf.cast(tf.reduce_all(each), tf.float32)
@@ -118,7 +118,7 @@ def share_overflow(gradients):
     return [None if x is None else x + tf.cast(added, x.dtype) for x in gradients]
 
 
-current_strategy = tf.distribute.get_strategy  # There is one for a single device too.
+current_strategy = tf.distribute.get_strategy  # A single device has a strategy too.
 
 
 def count_devices(strategy):
@@ -127,12 +127,12 @@ def count_devices(strategy):
 
 
 def is_multi_worker(strategy):
-    """Whether every worker has its own share of the data."""
+    """Whether each worker reads its own share of the data."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def check_built_under(strategy, **owners):
-    """Raises for a network or optimizer that was built outside the scope of a strategy."""
+    """Raises an error if a network or optimizer was built outside the strategy's scope."""
     for name, owner in owners.items():
         for variable in owner.variables:
             if not strategy.extended.variable_created_in_scope(variable.value):
@@ -156,13 +156,13 @@ def check_scope(strategy, method, or_outside=True):
 
 
 def check_compile(strategy, jit_compile, computes_in_float16):
-    """Raises for `jit_compile=True` and float16 under a `TPUStrategy`, which it can't do."""
+    """Raises an error for `jit_compile=True` or float16 under a `TPUStrategy`."""
     if not isinstance(strategy, tf.distribute.TPUStrategy):
         return
     if jit_compile is True:
         raise ValueError(
-            '`jit_compile` must be False or "auto" under TPUStrategy, which compiles the full step '
-            "by XLA in any case. Received: jit_compile=True"
+            '`jit_compile` must be False or "auto" under TPUStrategy, which always compiles the '
+            "full step with XLA. Received: jit_compile=True"
         )
     if computes_in_float16:
         raise ValueError(
@@ -172,7 +172,7 @@ def check_compile(strategy, jit_compile, computes_in_float16):
 
 
 def check_replicated(model):
-    """Raises for what several replicas can't do, before it hangs or fails obscurely."""
+    """Raises an error for features that would hang or fail obscurely on several replicas."""
     for name in ("g_optimizer", "d_optimizer"):
         optimizer = getattr(model, name)
         steps = getattr(optimizer, "inner_optimizer", optimizer).gradient_accumulation_steps
@@ -183,7 +183,6 @@ def check_replicated(model):
                 f"gradient_accumulation_steps={steps} over "
                 f"{model.distribute_strategy.num_replicas_in_sync} replicas"
             )
-    # Keras has no public list of all layers inside a network.
     layers = [*layers_of(model.generator), *layers_of(model.discriminator)]
     synchronized = [x.name for x in layers if getattr(x, "synchronized", False)]
     if model.jit_compile and synchronized:
@@ -195,7 +194,7 @@ def check_replicated(model):
 
 
 def check_share(argument):
-    """Nothing: TensorFlow gives each worker its share of an array."""
+    """Checks nothing: TensorFlow gives each worker its share of an array."""
 
 
 # Inference
@@ -212,16 +211,17 @@ def compiled(function, network, latent_dim, num_classes):
 
 
 def make_step_function(model, step, check, is_training):
-    """Keras calls the function with an iterator.
+    """Returns the function that Keras calls with an iterator.
 
-    It takes `steps_per_execution` steps, or what is left. Unlike Keras's own, it reduces logs in a
-    way that works for several workers, and has no `tf.experimental.Optional` in its loop.
+    It takes `steps_per_execution` steps, or as many as there are batches. Unlike Keras's own
+    function, it reduces logs in a way that works for several workers, and has no
+    `tf.experimental.Optional` in its loop.
     """
     strategy = model.distribute_strategy
     if is_training and strategy.num_replicas_in_sync > 1:
         check_replicated(model)
 
-    @tf.autograph.experimental.do_not_convert  # As in Keras, whose steps aren't converted either.
+    @tf.autograph.experimental.do_not_convert  # Keras doesn't convert its steps either.
     def run(function, *args):
         logs = strategy.run(function, args)
         return {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
@@ -242,7 +242,7 @@ def make_step_function(model, step, check, is_training):
 
     @tf.function
     def many_steps(batches):
-        """Takes all batches in one call, as turns of a loop whose body is traced once."""
+        """Takes all batches in one call, in a loop whose body is traced once."""
         stacked = strategy.run(stack, batches)
         logs = run(step_of, stacked, 0)
         for index in tf.range(1, len(batches)):
@@ -254,7 +254,7 @@ def make_step_function(model, step, check, is_training):
         return strategy.reduce("SUM", values, axis=None)
 
     def sizes_on_all(sizes):
-        """The sizes of all replicas from those of this worker's, in order."""
+        """Returns all replicas' batch sizes in order, given the sizes of this worker's replicas."""
         count, own = strategy.num_replicas_in_sync, iter(sizes)
         rows = strategy.experimental_distribute_values_from_function(
             lambda context: next(own) * tf.one_hot(context.replica_id_in_sync_group, count)
@@ -262,7 +262,7 @@ def make_step_function(model, step, check, is_training):
         return [int(size) for size in summed(rows).numpy()]
 
     def check_on_all(parts, iterator):
-        """Raises on every worker if one's first batch is bad, or a batch isn't shared equally."""
+        """Raises on all workers if one's first batch is bad, or a batch isn't divided equally."""
         is_known = check.has_passed and has_static_batches(iterator)
         gather = sizes_on_all if is_multi_worker(strategy) and not is_known else list
         check.check_first(model, parts, gather)
@@ -281,7 +281,7 @@ def make_step_function(model, step, check, is_training):
         if not batches:
             check.at_end()
             raise StopIteration
-        # The last batch of a data set may be smaller, and can't be stacked with others.
+        # The last batch of a dataset may be smaller, and then can't be stacked with the others.
         if len(batches) > 1 and len(shapes) == 1 and not model.run_eagerly:
             return many_steps(tuple(batches))
         for batch in batches:
@@ -291,12 +291,12 @@ def make_step_function(model, step, check, is_training):
     return function
 
 
-@functools.cache  # Once in a process.
+@functools.cache  # Warn once per process.
 def warn_of_slow_convolutions():
     """Warns if TensorFlow runs without oneDNN's convolutions, which take half the time.
 
-    On Linux, it leaves them off on processors with AVX2 only, unless `TF_ENABLE_ONEDNN_OPTS=1` is
-    set when it is imported.
+    On Linux, TensorFlow disables them on processors that have AVX2 but no newer features, unless
+    `TF_ENABLE_ONEDNN_OPTS=1` is set when it is imported.
     """
     if "TF_ENABLE_ONEDNN_OPTS" in os.environ or tf.config.list_physical_devices("GPU"):
         return
@@ -310,13 +310,13 @@ def warn_of_slow_convolutions():
 
 
 def needs_onednn_setting(flags):
-    """Whether TensorFlow leaves oneDNN off on a processor with these features."""
+    """Whether TensorFlow disables oneDNN on a processor with these features."""
     enabling = ("avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16")
     return "avx2" in flags and not flags.intersection(enabling)
 
 
 def processor_flags():
-    """The features of this processor on Linux; none elsewhere."""
+    """Returns the set of this processor's features on Linux, and an empty set elsewhere."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
         for line in file:
             if line.startswith("flags"):
@@ -325,17 +325,17 @@ def processor_flags():
 
 
 def local_parts(strategy, batch):
-    """Lists the images and labels of each replica of this process."""
+    """Returns a list with the images and labels of each replica of this process."""
     batch = batch if isinstance(batch, (tuple, list)) else (batch,)
     found = [strategy.experimental_local_results(part) for part in batch]
     count = max(map(len, found), default=1)
-    # A part that is `None` is `None` on every replica.
+    # Labels that are `None` are `None` on every replica.
     return [tuple(part[i if len(part) > 1 else 0] for part in found) for i in range(count)]
 
 
 def has_static_batches(iterator):
-    """Whether all batches of an iterator are known to be as large as the first."""
+    """Whether all batches of an iterator are known to have the same size."""
     specs = tf.nest.flatten(getattr(iterator, "element_spec", None), expand_composites=True)
-    shapes = [getattr(spec, "shape", None) for spec in specs]  # Absent labels have none.
+    shapes = [getattr(spec, "shape", None) for spec in specs]  # Missing labels have no shape.
     is_known = bool(shapes) and shapes[0] is not None
     return is_known and all(x is None or x[:1].is_fully_defined() for x in shapes)

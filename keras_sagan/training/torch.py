@@ -1,7 +1,7 @@
 """PyTorch's part of a training step: gradients, random numbers, and the loop.
 
-`keras_sagan.training` says what each function is. A step runs without autograd except for what is
-differentiated.
+See `keras_sagan.training` for what each function does. A step runs without autograd, except for the
+parts that are differentiated.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ ONLY = {"steps_per_execution": (1,), "jit_compile": (False, "auto")}
 
 
 def gradients(function, variables):
-    """The gradient of a variable that isn't used is `None`."""
+    """Returns `None` as the gradient of a variable that isn't used."""
     values = [variable.value for variable in variables]
-    if not values:  # Of a frozen network.
+    if not values:  # The network is frozen.
         return [], function()[1]
     with torch.enable_grad():
         scalar, others = function()
@@ -43,7 +43,7 @@ def apply_scaled(optimizer, gradients, variables):
     optimizer.apply(gradients, variables)
 
 
-# Random numbers, drawn on the CPU, so that they are the same on every device
+# Random numbers, drawn on the CPU so that they are the same on every device
 
 
 def draw_noise(seed, batch, latent_dim, num_classes=None):
@@ -101,12 +101,12 @@ def check_scope(strategy, method, or_outside=True):
 
 
 def compiled(function, network, latent_dim, num_classes):
-    """Returns the function without autograd: PyTorch compiles nothing."""
+    """Disables autograd in the function; nothing is compiled."""
     return torch.no_grad()(function)
 
 
 def make_step_function(model, step, check, is_training):
-    """Keras calls the function with a list of one batch."""
+    """Returns the function that Keras calls with a list of one batch."""
 
     @torch.no_grad()
     def function(batches):

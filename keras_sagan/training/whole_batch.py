@@ -1,17 +1,17 @@
-"""What JAX and PyTorch have in common: a step sees the whole batch, with no replicas to agree."""
+"""What JAX and PyTorch have in common: a step sees the whole batch, and there are no replicas."""
 
 import functools
 
 
 def count_replicas():
-    """The parts of a batch that have a step each."""
+    """Returns the number of replicas, which is always 1."""
     return 1
 
 
 def traced_once(gan, function, count=1):
-    """Returns `function(gan, …)` without its first argument: nothing is traced separately."""
+    """Binds the first argument of `function(gan, …)`; nothing is traced separately."""
     return functools.partial(function, gan)
 
 
 def check_compile(strategy, jit_compile, computes_in_float16):
-    """Nothing beyond the backend's `ONLY`."""
+    """Checks nothing: `ONLY` has all that the backend doesn't support."""

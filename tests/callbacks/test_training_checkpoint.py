@@ -712,7 +712,7 @@ def test_data_that_end_too_early(model, traced, tmp_path):
     unknown = finite_dataset().take(4).filter(lambda *batch: True)
     restart(traced)
     checkpoint = TrainingCheckpoint(tmp_path)
-    with pytest.raises(ValueError, match="must give as many batches as before"):
+    with pytest.raises(ValueError, match="must yield as many batches as before"):
         fit(model, unknown, [checkpoint], steps_per_epoch=None)
     assert model.train_function is train_function
 

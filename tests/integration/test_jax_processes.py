@@ -105,7 +105,7 @@ def test_what_processes_may_not_do_is_told(folder):
     for name in ("arrays", "evaluate", "validation", "agree", "uneven", "cut by Keras"):
         assert first[name] == second[name]
     for name, argument in (("arrays", "x"), ("evaluate", "x"), ("validation", "validation_data")):
-        assert first[name].startswith(f"ValueError: `{argument}` must be a data set that yields")
+        assert first[name].startswith(f"ValueError: `{argument}` must be a dataset that yields")
         assert "keras_sagan.data.make_dataset" in first[name]
     assert "`seed` must be the same on all workers" in first["agree"]
     assert "Received: seed=5 on worker 0, 6 on worker 1" in first["agree"]

@@ -377,7 +377,7 @@ def test_odd_maps_with_pooling(shape):
 
 
 def test_rank_and_unknown_channels():
-    with pytest.raises(ValueError, match="`inputs` must be an image map of rank 4"):
+    with pytest.raises(ValueError, match="`inputs` must be feature maps of rank 4"):
         SelfAttention2D()(np.zeros((2, 8, 16), "float32"))
     with pytest.raises(ValueError, match="channels of `inputs` must be known"):
         SelfAttention2D()(keras.Input((4, 4, None)))

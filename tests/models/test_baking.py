@@ -161,7 +161,7 @@ def test_what_cannot_be_baked():
     with pytest.raises(ValueError, match="inside a layer of its own"):
         bake_spectral_norm(keras.Model(inputs, Wrapped()(inputs)))
     images = keras.Input((None, None, 16))
-    with pytest.raises(ValueError, match="image maps of known size where attention is"):
+    with pytest.raises(ValueError, match="feature maps of known size before attention"):
         bake_spectral_norm(keras.Model(images, SelfAttention2D()(images)))
     images = keras.Input((4, 4, 16))
     outputs, _ = SelfAttention2D()(images, return_attention_scores=True)

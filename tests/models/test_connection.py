@@ -58,12 +58,12 @@ class TwoHeads(keras.Model):
     ],
 )
 def test_outputs_that_are_not_one_logit(outputs_of, received):
-    with pytest.raises(ValueError, match=f"(?s)`discriminator` must give one logit.*{received}"):
+    with pytest.raises(ValueError, match=f"(?s)`discriminator` must return one logit.*{received}"):
         sagan_with(outputs_of)
 
 
 def test_subclassed_discriminator_with_two_heads():
-    with pytest.raises(ValueError, match="`discriminator` must give one logit.*a tuple of outputs"):
+    with pytest.raises(ValueError, match="must return one logit.*a tuple of outputs"):
         SAGAN(tiny.build_generator(None), TwoHeads(), tiny.LATENT_DIM)
 
 
