@@ -1,8 +1,8 @@
 """Checks of arguments, and imports of optional packages.
 
-A check returns the plain Python value, which a configuration in JSON can hold, or raises a
-`ValueError` that names the argument, what was expected and what was received. With `optional=True`
-it also takes `None`, and returns it.
+A check returns a plain Python value, which a configuration in JSON can contain, or raises a
+`ValueError` with the argument's name, the expected value and the received value. With
+`optional=True`, `None` is allowed too.
 """
 
 import contextlib
@@ -17,19 +17,19 @@ import warnings
 import keras
 import numpy as np
 
-__all__ = []  # For this package only: nothing of it is in the reference.
+__all__ = []  # Private to the package.
 
-MAX_COUNT = 1000  # Of repetitions within a step: each becomes a part of the program.
-MAX_SIDE = 2**16  # Of a step over a map: beyond 2^31 TensorFlow ends the process.
-MAX_SIZE = 2**31 - 1  # Of the integers that TensorFlow and XLA index with.
-_PACKAGES = {"PIL": "pillow", "ai_edge_litert": "ai-edge-litert"}  # Module names that PyPI lacks.
+MAX_COUNT = 1000  # The maximum of repetitions per step, which a compiled step unrolls.
+MAX_SIDE = 2**16  # The maximum of kernel sizes and strides: TensorFlow crashes at 2^31.
+MAX_SIZE = 2**31 - 1  # The largest int32, which TensorFlow and XLA use as an index.
+_PACKAGES = {"PIL": "pillow", "ai_edge_litert": "ai-edge-litert"}  # Modules and their PyPI names.
 
 
 def check_integer(name, value, minimum=None, maximum=None, optional=False, expected=None):
     """Checks an integer, or an integer array without axes; by default it must be positive.
 
     `minimum=-math.inf` allows any integer. `expected` replaces the bounds in the message. Booleans
-    and floats aren't integers.
+    and floats are refused.
     """
     if value is None and optional:
         return None
@@ -44,7 +44,7 @@ def check_integer(name, value, minimum=None, maximum=None, optional=False, expec
 def check_float(
     name, value, minimum=-math.inf, maximum=math.inf, above=None, below=None, optional=False
 ):
-    """Checks a finite number; `above` and `below` are open bounds, used instead of closed ones."""
+    """Checks a finite number; `above` and `below` are exclusive bounds, the others inclusive."""
     if value is None and optional:
         return None
     found = _real(value)
@@ -64,14 +64,14 @@ def check_float(
 
 
 def check_boolean(name, value):
-    """Checks for `True` or `False`, of Python or numpy."""
+    """Checks a Python or numpy boolean."""
     if not isinstance(value, (bool, np.bool_)):
         raise _wrong(name, value, "be True or False")
     return bool(value)
 
 
 def check_pair(name, value, expected="a positive integer or a pair of them", maximum=math.inf):
-    """Checks a positive integer, which is doubled, or a list, tuple or array of two."""
+    """Checks a positive integer, which is repeated, or a list, tuple or array of two."""
     is_pair = isinstance(value, (list, tuple)) or isinstance(value, np.ndarray) and value.ndim
     found = tuple(_integer(x) for x in (value if is_pair else (value, value)))
     if len(found) != 2 or any(x is None or not 1 <= x <= maximum for x in found):
@@ -81,7 +81,7 @@ def check_pair(name, value, expected="a positive integer or a pair of them", max
 
 
 def check_choice(name, value, choices, expected=None):
-    """Checks for one of several strings, integers, booleans or `None`; `True` isn't 1, nor 1.0."""
+    """Checks that `value` is one of `choices`, of the same type: `True` and 1.0 don't match 1."""
     choices = list(choices)
     is_scalar = isinstance(value, (np.generic, np.ndarray)) and not value.shape
     plain = value.item() if is_scalar else value
@@ -96,7 +96,7 @@ def check_choice(name, value, choices, expected=None):
 
 
 def check_choices(name, value, choices, expected=None):
-    """Checks a list, tuple or set of choices, and returns them in the order of `value`."""
+    """Checks a list, tuple or set of choices, and returns a tuple in the same order."""
     choices = tuple(choices)
     if isinstance(value, (list, tuple, set, frozenset)):
         with contextlib.suppress(ValueError):
@@ -105,7 +105,7 @@ def check_choices(name, value, choices, expected=None):
 
 
 def check_dict(name, value, keys=None):
-    """Checks a dictionary with strings (or `keys`) as keys, and copies it; `None` is empty."""
+    """Checks a dictionary with strings (or `keys`) as keys; returns a copy, `{}` for `None`."""
     if value is None:
         return {}
     if not hasattr(value, "keys") or not hasattr(value, "__getitem__"):
@@ -119,7 +119,7 @@ def check_dict(name, value, keys=None):
 
 
 def check_function(name, value, optional=False):
-    """Checks that something can be called."""
+    """Checks that a value is callable."""
     return _checked(name, value, callable(value), "a function", optional)
 
 
@@ -144,10 +144,10 @@ def check_string(name, value, optional=False):
 
 
 def check_weight(shape, **sizes):
-    """Raises for a weight of more than 2^30 numbers (4 GB), before memory is allocated for it.
+    """Raises an error if a weight has more than 2^30 numbers (4 GB), before it is allocated.
 
-    `sizes` are the arguments, by name, that the shape follows from. A shape that isn't all
-    integers is skipped.
+    `sizes` are the arguments, by name, that determine the shape. A shape with unknown sizes isn't
+    checked.
     """
     if all(isinstance(size, int) for size in shape) and math.prod(shape) > 2**30:
         names = " and ".join(f"`{name}`" for name in sizes)
@@ -159,20 +159,20 @@ def check_weight(shape, **sizes):
 
 
 def accepts(function, count):
-    """Whether a function can be called with that many arguments by position."""
+    """Whether a function can be called with `count` positional arguments."""
     try:
         inspect.signature(function).bind(*[None] * count)
     except TypeError:
         return False
-    except ValueError:  # Functions written in C have no signature.
+    except ValueError:  # Some functions written in C have no signature.
         pass
     return True
 
 
 def require(module, purpose="Drawing pictures", extra="plot"):
-    """Imports a module such as `"PIL.Image"`; an `ImportError` says how to install its package.
+    """Imports a module such as `"PIL.Image"`; the `ImportError` says how to install its package.
 
-    `purpose` says what needs the module, and `extra` is the extra of this package that has it.
+    `purpose` is what needs the module, and `extra` is this package's extra that includes it.
     """
     try:
         return importlib.import_module(module)
@@ -185,11 +185,11 @@ def require(module, purpose="Drawing pictures", extra="plot"):
 
 
 def check_labels(labels, num_classes, rank=1, argument="labels"):
-    """Checks integer class ids, and returns them as a tensor (or the `KerasTensor` they are).
+    """Checks integer class ids, and returns them as a tensor (or an unchanged `KerasTensor`).
 
-    Rank (`None` for any) and dtype are always checked. The range is checked where the values can be
-    read, which isn't so while a graph is traced: an id out of range wraps around or is clamped
-    silently.
+    Rank (`None` for any) and dtype are always checked. The range is checked only if the values are
+    known. While a graph is traced, they aren't, and then ids out of range silently wrap around or
+    are clamped.
     """
     if not isinstance(labels, keras.KerasTensor):
         labels = keras.ops.convert_to_tensor(labels)
@@ -220,12 +220,12 @@ def known_values(x):
 
 def is_absent(part):
     """Whether a part of a batch is missing, such as the labels in `(images, None)`."""
-    # Keras passes on a None that a generator yields as a tf.experimental.Optional.
+    # Keras turns a None that a generator yields into a tf.experimental.Optional.
     return part is None or type(part).__name__.startswith(("Optional", "_Optional"))
 
 
 def check_dense(**values):
-    """Raises for an argument that isn't one dense array."""
+    """Raises an error if an argument isn't a single dense array."""
     for name, value in values.items():
         kind = type(value).__name__
         if isinstance(value, (list, tuple)):
@@ -256,7 +256,7 @@ def check_images(images, argument="images"):
 
 
 def check_values(images, image_shape, argument="images"):
-    """Returns images as a numpy array; their shape must fit, and floats must lie in [-1, 1]."""
+    """Checks the shape of images, and that floats lie in [-1, 1]; returns a numpy array."""
     images = np.asarray(keras.ops.convert_to_numpy(images))
     check_shape(images.shape, image_shape, argument)
     if images.dtype == np.uint8 or not images.size:
@@ -276,16 +276,16 @@ def check_values(images, image_shape, argument="images"):
 
 
 def check_shape(shape, image_shape, argument="images"):
-    """Raises unless a batch of images has `image_shape`; `None` entries of either fit anything."""
+    """Raises unless a batch of images has `image_shape`; `None` in either shape fits any size."""
     if not all(a is None or b is None or a == b for a, b in zip(shape[1:], image_shape)):
         expected = f"have shape (batch, {', '.join(map(str, image_shape))})"
         raise _error(argument, expected, f" of shape {tuple(shape)}")
 
 
 class FilledRange:
-    """Warns once if many images lie in one half of their range, however they come in batches.
+    """Warns once if many images fill only half of their range, whatever the batch size.
 
-    `name` says what the images are, and `advice` what to do.
+    The warning names the images by `name`, and recommends `advice`.
     """
 
     def __init__(self, name, advice):
@@ -293,17 +293,17 @@ class FilledRange:
         self.reset()
 
     def reset(self):
-        """Forgets the images so far."""
+        """Forgets all images that it has seen."""
         self._count, self._least, self._most = 0, math.inf, -math.inf
 
     def __call__(self, images, low, high, many=16):
-        """Looks at images that should fill `[low, high]`; fewer than `many` may well be dark."""
+        """Checks that images fill `[low, high]`; fewer than `many` may all be dark."""
         if not images.size or self._count >= many:
             return
         self._count += len(images)
         self._least = min(self._least, images.min())
         self._most = max(self._most, images.max())
-        if self._least == self._most:  # Images of one value say nothing.
+        if self._least == self._most:  # Constant images don't show the range.
             self._count = 0
         is_narrow = self._least < self._most <= self._least + 0.5001 * (high - low)
         if self._count >= many and is_narrow:
@@ -316,7 +316,7 @@ class FilledRange:
 
 
 class RangeWarning(FilledRange):
-    """Warns once if images fill no more than half of their range, such as floats in [0, 1]."""
+    """Warns once if images fill only half of their range, such as floats in [0, 1]."""
 
     def __init__(self, argument):
         super().__init__(f"`{argument}`", "rescale floats to [-1, 1] and uint8 to [0, 255]")
@@ -325,7 +325,7 @@ class RangeWarning(FilledRange):
         if images.dtype == np.uint8:
             super().__call__(images, 0, 255)
         else:
-            # Floats without a negative number are hardly ever in [-1, 1]; a few may be dark.
+            # Floats without negative values are rarely meant for [-1, 1]; others may be dark.
             super().__call__(images, -1, 1, many=1 if images.size and images.min() >= 0 else 4)
 
 
@@ -344,7 +344,7 @@ def _checked(name, value, is_right, expected, optional):
 
 
 def _integer(value):
-    """The value as a Python integer, or `None` if it isn't one."""
+    """Returns the value as a Python integer, or `None` if it isn't an integer."""
     if isinstance(value, bool) or "bool" in str(getattr(value, "dtype", "")):
         return None
     try:
@@ -354,22 +354,22 @@ def _integer(value):
 
 
 def _real(value):
-    """The value as a finite Python float, or `None` if it isn't one."""
+    """Returns the value as a Python float, or `None` if it isn't a finite number."""
     dtype = str(getattr(value, "dtype", ""))
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     is_scalar = getattr(value, "shape", None) == () and ("float" in dtype or "int" in dtype)
     if is_number or is_scalar:
-        with contextlib.suppress(Exception):  # Too large an integer, or a tensor without a value.
+        with contextlib.suppress(Exception):  # The integer is too large, or the tensor is traced.
             return float(value) if math.isfinite(value) else None
     return None
 
 
 def _integers(minimum, maximum):
-    """Words for the integers within bounds."""
+    """Describes the integers within bounds in words."""
     kind = "a positive integer" if minimum is None else "an integer"
     if maximum is not None:
         end = maximum + 1
-        if end > 2**16 and end.bit_count() == 1:  # 2**31 says more than 2147483648.
+        if end > 2**16 and end.bit_count() == 1:  # 2**31 is easier to read than 2147483648.
             end = f"2**{end.bit_length() - 1}"
         return f"{kind} below {end}" if minimum is None else f"{kind} in [{minimum}, {end})"
     return kind if minimum in (None, -math.inf) else f"{kind} of at least {minimum}"

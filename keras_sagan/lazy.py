@@ -1,4 +1,4 @@
-"""TensorFlow, imported when it is first used, since other backends work without it."""
+"""Imports TensorFlow when it is first used, because other backends work without it."""
 
 import contextlib
 import functools
@@ -11,7 +11,7 @@ __all__ = []  # Private to the package.
 
 class _TensorFlow:
     def __getattr__(self, name):
-        if name.startswith("__"):  # Python's own tools look for such names, as `__wrapped__`.
+        if name.startswith("__"):  # Python's tools look for names such as `__wrapped__`.
             raise AttributeError(name)
         try:
             import tensorflow
@@ -26,10 +26,10 @@ class _TensorFlow:
 
 @functools.lru_cache(None)
 def _leave_devices(tensorflow):
-    """Keeps TensorFlow off the GPUs and TPUs of another backend, whose memory it would take."""
+    """Hides GPUs and TPUs from TensorFlow on other backends, so that it leaves them the memory."""
     if keras.backend.backend() != "tensorflow":
         for kind in ("GPU", "TPU"):
-            with contextlib.suppress(RuntimeError):  # It uses them already.
+            with contextlib.suppress(RuntimeError):  # TensorFlow already uses them.
                 tensorflow.config.set_visible_devices([], kind)
 
 
@@ -37,6 +37,6 @@ tf = _TensorFlow()
 
 
 def is_tensorflow_dataset(value) -> bool:
-    """Whether it is a `tf.data.Dataset`, without importing TensorFlow."""
+    """Whether a value is a `tf.data.Dataset`; doesn't import TensorFlow."""
     tensorflow = sys.modules.get("tensorflow")
     return tensorflow is not None and isinstance(value, tensorflow.data.Dataset)

@@ -1,4 +1,4 @@
-"""The log of a run or a command, and the one line that reports an error."""
+"""The log of a run or a command, and error reports in one line."""
 
 import contextlib
 import os
@@ -11,16 +11,16 @@ import warnings
 
 __all__ = []  # Private to the package.
 
-# Errors of these classes have messages for users. Others are reported with their class.
+# Errors of these classes have messages for users. For other errors, the report names the class.
 EXPLAINED = (ValueError, OSError, ImportError, RuntimeError)
-LONGEST = 700  # Characters of a message in the line; the log has all of it.
+LONGEST = 700  # The maximum length of a report in characters; the log has the full message.
 
 
 class Log:
-    """The record of a command, in `keras_sagan.log` in the folder of its run.
+    """The log of a command, in the file `keras_sagan.log` in the folder of its run.
 
-    Lines are kept in memory until the folder holds a run. If a command fails before that, they go
-    to a file in the temporary folder.
+    Lines are kept in memory until the folder contains a run. If a command fails before that, they
+    are written to a file in the temporary folder.
     """
 
     def __init__(self, arguments):
@@ -28,7 +28,7 @@ class Log:
         self.write(f"{shlex.join(arguments)}\n{platform.platform()}")
 
     def write(self, text: str):
-        """Adds a text and the time to the log."""
+        """Adds a text to the log, with the time."""
         self._lines.append(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         if self.folder is not None and os.path.exists(os.path.join(self.folder, "run.json")):
             self._append(os.path.join(self.folder, "keras_sagan.log"))
@@ -39,10 +39,10 @@ class Log:
         self.write(text)
 
     def failed(self, error: BaseException) -> str:
-        """Adds an error with its traceback, and returns one line about it that names the log."""
+        """Logs an error with its traceback, and returns a one-line report that names the log."""
         self.write("".join(traceback.format_exception(error)).rstrip())
         if self._lines:
-            with contextlib.suppress(OSError):  # The line is printed anyway.
+            with contextlib.suppress(OSError):  # The report is printed anyway.
                 handle, path = tempfile.mkstemp(".log", "keras_sagan_")
                 os.close(handle)
                 self._append(path)
@@ -50,7 +50,7 @@ class Log:
 
     @contextlib.contextmanager
     def with_warnings(self):
-        """Adds the warnings that are shown meanwhile."""
+        """Also logs the warnings that are shown inside the `with` block."""
         with warnings.catch_warnings():
             show = warnings.showwarning
 
@@ -69,9 +69,9 @@ class Log:
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the message of an error, in one line of bounded length."""
+    """Returns the message of an error in one line of bounded length."""
     text = str(error)
-    if hasattr(error, "node_def"):  # TensorFlow puts a graph around the reason.
+    if hasattr(error, "node_def"):  # TensorFlow surrounds the reason with lines about its graph.
         text = "\n".join(line for line in text.splitlines() if "[[" not in line)
         _, found, reason = text.rpartition("assertion failed: ")
         text = reason.strip().strip("[]").replace("] [", "") if found else text

@@ -1,7 +1,7 @@
 """Adversarial losses: pairs of a generator loss and a discriminator loss.
 
-A discriminator loss takes `(real_logits, fake_logits)`; a generator loss takes `(fake_logits)` or
-both. Each returns the mean over the batch as a scalar, in the dtype of the logits.
+A discriminator loss takes `(real_logits, fake_logits)`; a generator loss takes either these two or
+only `(fake_logits)`. Each returns the mean over the batch as a scalar, in the dtype of the logits.
 """
 
 from collections.abc import Callable
@@ -13,14 +13,15 @@ from keras_sagan.checks import accepts
 
 
 class AdversarialLoss(NamedTuple):
-    """A generator loss and a discriminator loss that belong together.
+    """A pair of a generator loss and a discriminator loss.
 
     Attributes:
         generator: Function `(fake_logits) -> scalar`, or `(real_logits, fake_logits) -> scalar`
             for a relativistic loss.
         discriminator: Function `(real_logits, fake_logits) -> scalar`.
-        threshold: Float, the logit above which the discriminator says "real", for its accuracy;
-            `None` compares each logit with the mean of those of the other kind in the batch.
+        threshold: Float, the logit above which an image counts as real, for the accuracy. `None`
+            compares each logit of a real image with the mean logit of the fake images in the
+            batch, and vice versa.
     """
 
     generator: Callable
@@ -68,7 +69,7 @@ def wasserstein_generator_loss(fake_logits: KerasTensor) -> KerasTensor:
 def wasserstein_discriminator_loss(
     real_logits: KerasTensor, fake_logits: KerasTensor
 ) -> KerasTensor:
-    """`mean(fake) - mean(real)`; spectral normalization bounds the slope of the critic."""
+    """`mean(fake) - mean(real)`; spectral normalization bounds the critic's Lipschitz constant."""
     return ops.mean(fake_logits) - ops.mean(real_logits)
 
 
@@ -85,7 +86,7 @@ def least_squares_discriminator_loss(
 
 
 def relativistic_generator_loss(real_logits: KerasTensor, fake_logits: KerasTensor) -> KerasTensor:
-    """`mean(softplus(real - fake))`, with real and fake images in pairs.
+    """`mean(softplus(real - fake))`, where each real image is paired with a fake image.
 
     Reference: Jolicoeur-Martineau, 2018, section 3.2 (RSGAN); Huang et al., 2024 (R3GAN).
     """
@@ -95,7 +96,7 @@ def relativistic_generator_loss(real_logits: KerasTensor, fake_logits: KerasTens
 def relativistic_discriminator_loss(
     real_logits: KerasTensor, fake_logits: KerasTensor
 ) -> KerasTensor:
-    """`mean(softplus(fake - real))`, with real and fake images in pairs."""
+    """`mean(softplus(fake - real))`, where each real image is paired with a fake image."""
     return ops.mean(ops.softplus(fake_logits - real_logits))
 
 
@@ -104,8 +105,8 @@ def relativistic_average_generator_loss(
 ) -> KerasTensor:
     """`mean(softplus(real - mean(fake))) + mean(softplus(mean(real) - fake))`.
 
-    The means are over the batch of a replica. Reference: Jolicoeur-Martineau, 2018, section 3.3
-    (RaSGAN), in the non-saturating form.
+    The inner means are over one replica's batch. Reference: Jolicoeur-Martineau, 2018, section 3.3
+    (RaSGAN), as a non-saturating loss.
     """
     return relativistic_average_discriminator_loss(fake_logits, real_logits)
 
@@ -141,16 +142,15 @@ LOSSES = {
 
 
 def get(loss: str | tuple[Callable, Callable] | AdversarialLoss) -> AdversarialLoss:
-    """Returns an adversarial loss by name, or made of a pair of functions.
+    """Returns an adversarial loss by name, or from a pair of functions.
 
     Args:
         loss: `"hinge"`, `"non_saturating"`, `"wasserstein"`, `"least_squares"`,
-            `"relativistic"`, `"relativistic_average"`, or a pair
-            `(generator_loss, discriminator_loss)` of functions as described at the top of this
-            module.
+            `"relativistic"`, `"relativistic_average"`, or a pair of functions
+            `(generator_loss, discriminator_loss)`, as described at the top of this module.
 
     Raises:
-        ValueError: For an unknown name, or anything that isn't a pair of functions.
+        ValueError: If `loss` is neither a known name nor a pair of functions.
     """
     if isinstance(loss, str) and loss in LOSSES:
         return LOSSES[loss]

@@ -1,6 +1,6 @@
-"""The options of a run and of the command line, as data: checks, defaults and meanings.
+"""The options of runs and of the command line, as data: checks, defaults and help texts.
 
-It doesn't import Keras, so that `keras-sagan --help` is quick and `--backend` can choose a backend.
+This module doesn't import Keras, so that `keras-sagan --help` is fast and `--backend` works.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 __all__ = []  # Private to the package.
 
-# What a value must be: its Python type, a test, and both in words.
+# A kind of value: its Python type, a test, a description of both, and the name in help texts.
 Kind = collections.namedtuple("Kind", "type is_valid expected metavar", defaults=[None])
 NUMBER = Kind(int, lambda x: x >= 0, "an integer of at least 0", "N")
 COUNT = Kind(int, lambda x: x >= 1, "a positive integer", "N")
@@ -34,7 +34,7 @@ class Option(NamedTuple):
     nargs: str | None = None
 
     def check(self, name, value):
-        """Returns a value from a config or Python, or raises ValueError."""
+        """Checks a value from a config or from Python, and returns it."""
         kind, choices, is_list = self.kind, self.choices, self.nargs == "+"
         if value is None and self.default is None:
             return None
@@ -47,7 +47,7 @@ class Option(NamedTuple):
         return value
 
     def read(self, text):
-        """Returns the value of an argument of the command line."""
+        """Parses a command-line argument, and returns its value."""
         try:
             value = os.path.expanduser(text) if self.kind is PATH else self.kind.type(text)
             return self._replace(choices=None).check("", value)
@@ -56,7 +56,7 @@ class Option(NamedTuple):
             raise argparse.ArgumentTypeError(message) from None
 
 
-# Copies of names in modules that import Keras; `tests/cli` compares them.
+# Copies of names from modules that import Keras; `tests/cli` checks that they are equal.
 PRESETS = ("sagan_cifar10_32", "sagan_fashion_mnist_32", "sagan_imagenet_128", "sagan_photos_64")
 IMAGE_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
 METRICS = "density_coverage fid fid_infinity inception_score intra_fid kid precision_recall".split()
@@ -68,42 +68,42 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 INCEPTION = {
     "inception": Option(PATH, "a copy of TF-GAN's Inception, for color or large images"),
-    "inception_sha256": Option(TEXT, "the digest of its files, to have it fetched from TF-Hub"),
+    "inception_sha256": Option(TEXT, "the digest of its files; downloads it from TF-Hub"),
 }
 DATA = {
     "images": Option(PATH, "a folder of images, at any depth, instead of the embedded ones"),
     "labels_from_folders": Option(FLAG, "with --images: subfolders are classes", False),
     "grey": Option(FLAG, "with --images: read them as grey", False),
-    "dataset": Option(TEXT, "a data set of TensorFlow Datasets"),
-    "split": Option(TEXT, "with --dataset: default: train"),
-    "skip_damaged": Option(FLAG, "with --dataset: replace damaged images, don't stop", False),
+    "dataset": Option(TEXT, "the name of a dataset in TensorFlow Datasets"),
+    "split": Option(TEXT, "with --dataset: its split; default: train"),
+    "skip_damaged": Option(FLAG, "with --dataset: replace damaged images, and continue", False),
     "data_dir": Option(PATH, "the files of --dataset, or else the IDX files of Fashion-MNIST"),
 }
-TRUNCATION = Option(RATE, "redraw latents beyond it: less variety, more typical images")
+TRUNCATION = Option(RATE, "redraw larger latent values: less variety, more typical images")
 COMMON = {
-    "seed": Option(NUMBER, "of the random numbers", 0),
-    "backend": Option(TEXT, "of Keras; default: Keras's setting", choices=BACKENDS),
+    "seed": Option(NUMBER, "the seed of the random numbers", 0),
+    "backend": Option(TEXT, "Keras's backend; default: Keras's setting", choices=BACKENDS),
 }
-PRESET_HELP = "networks and training; default: sagan_photos_64 with --images, else of Fashion-MNIST"
+PRESET_HELP = "networks and training; default: sagan_photos_64 with --images, else Fashion-MNIST's"
 TRAIN = {
     "output": Option(PATH, "the local folder of the run", "runs/first"),
-    "checkpoints": Option(PATH, "their folder, also gs://…; default: checkpoints/ in --output"),
+    "checkpoints": Option(PATH, "their folder or gs://… URL; default: checkpoints/ in --output"),
     "keep_best": Option(FLAG, "keep the checkpoint of the best FID in best/ as well", False),
     "tensorboard": Option(FLAG, "also write the metrics to tensorboard/ in --output", False),
     "preset": Option(TEXT, PRESET_HELP, choices=PRESETS),
     "recipe": Option(TEXT, "settings of the preset by name, such as paper"),
-    "epochs": Option(COUNT, "in total; default: 6 for the embedded images, 100 for others"),
-    "steps_per_epoch": Option(COUNT, "default: once through the images"),
+    "epochs": Option(COUNT, "in total; default: 6 for the embedded images, else 100"),
+    "steps_per_epoch": Option(COUNT, "default: one pass over the images"),
     "batch_size": Option(COUNT, "default: the preset's"),
     "base_filters": Option(COUNT, "the width of both networks; default: the preset's"),
     "image_size": Option(COUNT, "in pixels; default: the preset's", choices=IMAGE_SIZES),
-    "g_learning_rate": Option(RATE, "of the generator; default: the preset's"),
-    "d_learning_rate": Option(RATE, "of the discriminator; default: the preset's"),
+    "g_learning_rate": Option(RATE, "the generator's; default: the preset's"),
+    "d_learning_rate": Option(RATE, "the discriminator's; default: the preset's"),
     "ema_momentum": Option(SHARE, "of the averaged generator; default: the preset's"),
-    "precision": Option(TEXT, "of the computation", "float32", PRECISIONS),
-    "strategy": Option(TEXT, "of the devices; auto: all; default: one device", None, STRATEGIES),
+    "precision": Option(TEXT, "Keras's dtype policy", "float32", PRECISIONS),
+    "strategy": Option(TEXT, "which devices; auto: all; default: one device", None, STRATEGIES),
     "tpu": Option(TEXT, "the name of a TPU for TensorFlow; local on a TPU VM"),
-    "steps_per_execution": Option(COUNT, "steps in one call of the device, such as 50 on TPUs", 1),
+    "steps_per_execution": Option(COUNT, "steps per call of the device, such as 50 on TPUs", 1),
     "save_every": Option(COUNT, "steps between checkpoints; default: the end of each epoch"),
     "fid_images": Option(NUMBER, "for the FID; 0: no FID; default: 5000 embedded images, or 1000"),
     "fid_every": Option(COUNT, "epochs between FIDs; default: a fifth of --epochs"),
@@ -116,9 +116,9 @@ SAMPLE = {
     "kind": Option(TEXT, "what the picture shows", "grid", KINDS),
     "output": Option(PATH, "a .png, or a .gif of latents and classes; default: KIND.png"),
     "columns": Option(COUNT, "images in a row", 8),
-    "classes": Option(TEXT, "of the rows, by name or number; default: all, at most 10", nargs="+"),
+    "classes": Option(TEXT, "of the rows, by name or id; default: all, at most 10", nargs="+"),
     "to_classes": Option(
-        TEXT, "with --kind classes: the last of each row; default: the next", nargs="+"
+        TEXT, "with --kind classes: the last class in each row; default: the next one", nargs="+"
     ),
     "truncation": TRUNCATION,
     **COMMON,
@@ -132,21 +132,21 @@ ATTENTION = {
     **COMMON,
 }
 METRICS_HELP = f"one or several of {', '.join(METRICS)}; default: fid"
-LABELS_HELP = "classes in equal number, or as often as in the reference"
+LABELS_HELP = "classes equally often, or as often as in the reference"
 EVALUATE = {
     "generated": Option(PATH, "a folder of generated images, instead of a run"),
-    "num_images": Option(COUNT, "real and generated ones; default: 5000, or all of a folder"),
+    "num_images": Option(COUNT, "real and generated images each; default: 5000, or the folder's"),
     "metrics": Option(TEXT, METRICS_HELP, ["fid"], METRICS, "+"),
     "reference": Option(PATH, "a folder of real images, used unchanged, or a .npz of statistics"),
-    "cache_dir": Option(PATH, "a folder that keeps the statistics of real images for next time"),
+    "cache_dir": Option(PATH, "a folder that stores the statistics of real images for next time"),
     "held_out": Option(PATH, "other real images, for the floor; default: halves of the reference"),
     "extractor": Option(TEXT, "default: grey for small grey images, else tfgan", None, EXTRACTORS),
     **INCEPTION,
     "truncation": TRUNCATION,
     "labels": Option(TEXT, LABELS_HELP, "uniform", ("uniform", "reference")),
-    "raw_weights": Option(FLAG, "use the last weights, not their average", False),
+    "raw_weights": Option(FLAG, "use the current weights instead of their average", False),
     "standing_passes": Option(
-        NUMBER, "batches for new batch norm statistics; 0: keep the old ones", 0
+        NUMBER, "batches for new batch norm statistics; 0: keep the current statistics", 0
     ),
     "batch_size": Option(COUNT, "images at a time", 64),
     "output": Option(PATH, "a .json; default: report.json in the run; with --generated: none"),
@@ -173,7 +173,7 @@ def add_options(parser, options):
 
 
 def check_options(options, values):
-    """Returns values by name; raises ValueError for an unknown name or a value of another kind."""
+    """Returns the values by name; raises a ValueError for an unknown name or an invalid value."""
     for name, value in values.items():
         if name not in options:
             raise ValueError(f"There is no option `{name}`. The options are {list(options)}")
@@ -182,7 +182,7 @@ def check_options(options, values):
 
 
 def read_config(path):
-    """Returns the options of a run that a JSON file holds, such as the `run.json` of a run."""
+    """Returns the options of a run from a JSON file, such as the `run.json` of a run."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         content = content.get("settings", content)

@@ -1,10 +1,10 @@
 """Gradient penalties of the discriminator, for `SAGAN.compile(penalty=…)`.
 
-    model.compile(loss="relativistic", penalty=R1(10.0) + R2(10.0))  # As R3GAN.
+    model.compile(loss="relativistic", penalty=R1(10.0) + R2(10.0))  # As in R3GAN.
 
-The gradient is that of the logits by the images that the discriminator sees, after augmentation.
-It is squared and summed in float32. A function of your own works as well, and a subclass of
-`Penalty` with a `__call__` adds `+` and a configuration to it.
+The penalties use the gradient of the logits with respect to the images after augmentation, squared
+and summed in float32. Your own penalty can be any function. As the `__call__` of a subclass of
+`Penalty`, it also supports `+` and has a configuration.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,13 +19,13 @@ __all__ = ["GradientPenalty", "Penalty", "R1", "R2", "get"]
 
 
 class Penalty:
-    """The base class of penalties. Adding two penalties gives a list of them.
+    """The base class of penalties. The sum of two penalties is a list of both.
 
     Args:
         weight: Non-negative float that scales the penalty.
 
     Raises:
-        ValueError: For a negative `weight`.
+        ValueError: If `weight` is negative.
     """
 
     def __init__(self, weight: float):
@@ -52,7 +52,7 @@ class Penalty:
 class R1(Penalty):
     """`weight / 2 * mean(|gradient of D(real)|^2)`, with the mean over the images.
 
-    The arguments are those of `Penalty`.
+    It takes the arguments of `Penalty`.
 
     Example:
 
@@ -72,7 +72,7 @@ class R1(Penalty):
 class R2(Penalty):
     """`weight / 2 * mean(|gradient of D(fake)|^2)`, with the mean over the images.
 
-    The arguments are those of `Penalty`.
+    It takes the arguments of `Penalty`.
 
     Reference:
         [Mescheder et al., 2018](https://arxiv.org/abs/1801.04406), equation 10.
@@ -86,8 +86,8 @@ class R2(Penalty):
 class GradientPenalty(Penalty):
     """`weight * mean((|gradient of D(x)| - 1)^2)`, the penalty of WGAN-GP.
 
-    Each `x` lies at a random place between a real and a fake image, and has the label of the real
-    one. The arguments are those of `Penalty`.
+    Each `x` is a random interpolation between a real and a fake image, with the real image's
+    label. It takes the arguments of `Penalty`.
 
     Reference:
         [Gulrajani et al., 2017](https://arxiv.org/abs/1704.00028), equation 3, with `weight=10`.
@@ -96,16 +96,16 @@ class GradientPenalty(Penalty):
     def __call__(self, judge: Callable, real: tuple, fake: tuple, uniform: Callable) -> KerasTensor:
         (images, labels), others = real, ops.cast(fake[0], real[0].dtype)
         between = images + uniform(1)[:, :, None, None] * (others - images)
-        # The root of 0 has no gradient.
+        # The gradient of the square root is infinite at 0.
         norms = ops.sqrt(_squared_norms(judge, between, labels) + 1e-12)
         return self.weight * ops.mean(ops.square(norms - 1.0))
 
 
 def get(penalty: Callable | Sequence[Callable] | None) -> list:
-    """Returns a list of what `SAGAN.compile(penalty=…)` takes: no penalty, one or several.
+    """Returns the argument `penalty` of `SAGAN.compile` as a list of functions.
 
     Raises:
-        ValueError: For an empty list, or what isn't a function.
+        ValueError: If the list is empty, or a penalty isn't a function.
     """
     if penalty is None:
         return []

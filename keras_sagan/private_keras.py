@@ -1,26 +1,26 @@
-"""The private parts of Keras that the package uses: Keras may change them without notice.
+"""The private parts of Keras that the package uses. Keras may change them without notice.
 
-`layers_of` is called as it is. The others are attributes and methods of objects, used where they
-are named here; `tests/test_private_keras.py` fails first when Keras changes one.
+`layers_of` is a private method. `USED` lists other private attributes and methods, and where they
+are used. `tests/test_private_keras.py` fails first when Keras changes one of them.
 """
 
 import keras
 
 __all__ = []  # Private to the package.
 
-layers_of = keras.Layer._flatten_layers  # A network and all layers in it, at any depth.
+layers_of = keras.Layer._flatten_layers  # Returns a network and all layers in it, at any depth.
 
 USED = {
     "_seed_generators": "models/sagan.py: to save the states of random numbers",
     "_metrics": "models/sagan.py: the metrics that a subclass adds",
     "_keras_history": "models/connection.py, models/batches.py: which layer made a tensor",
-    "_symbolic_build": "models/sagan.py: replaced, as it would read a batch",
+    "_symbolic_build": "models/sagan.py: replaced, because it would consume a batch",
     "_maybe_symbolic_build": "models/sagan.py: the same on TensorFlow",
-    "_purge_model_variables": "models/sagan.py: replaced, as it would empty variables on JAX",
-    "_use_cached_eval_dataset": "models/sagan.py: tells the evaluation in `fit` from another",
-    "_learning_rate": "training/optimizers.py: a schedule, not its value",
-    "_iterations": "training/optimizers.py: the counter of updates",
-    "_get_current_learning_rate": "training/optimizers.py: replaced, to count steps of the model",
+    "_purge_model_variables": "models/sagan.py: replaced, because it would empty JAX's variables",
+    "_use_cached_eval_dataset": "models/sagan.py: whether `fit` called `evaluate`",
+    "_learning_rate": "training/optimizers.py: the schedule instead of its current value",
+    "_iterations": "training/optimizers.py: the number of updates",
+    "_get_current_learning_rate": "training/optimizers.py: replaced, to use the model's steps",
     "_value": "training/jax.py: a variable's array, set without a copy between devices",
-    "_jax_state_synced": "training/jax.py: has Keras read the variables again",
+    "_jax_state_synced": "training/jax.py: makes Keras read the variables again",
 }

@@ -1,7 +1,7 @@
-"""Hides TensorFlow's log lines from users of the command line, but not from other programs.
+"""Hides TensorFlow's log messages on the command line, but not in other programs.
 
 TensorFlow ignores its own setting, `TF_CPP_MIN_LOG_LEVEL`, during import, so standard error is
-redirected to nowhere while Keras is imported. The setting then defaults to 3; 0 shows every line.
+discarded while Keras is imported. Afterwards, the setting defaults to 3; 0 shows every message.
 """
 
 import logging
@@ -22,20 +22,20 @@ IS_COMMAND = _is_command()
 
 
 def import_quietly():
-    """Imports Keras and its backend, for the command without standard error."""
+    """Imports Keras and its backend; the command line discards what they print."""
     if not IS_COMMAND or os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         return
-    for name in ("absl", "tensorflow"):  # Python's own lines, such as warnings of retracing.
+    for name in ("absl", "tensorflow"):  # Python loggers, which warn about retracing, for example.
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    except OSError:  # There is no standard error.
+    except OSError:  # Standard error is closed.
         return
     try:
         os.dup2(nowhere, 2)
         import keras
 
-        # Keras imports TensorFlow, if installed, when it saves or loads on any backend.
+        # On every backend, saving or loading imports TensorFlow if it is installed.
         keras.saving.serialize_keras_object(keras.dtype_policies.get("float32"))
     finally:
         os.dup2(kept, 2)

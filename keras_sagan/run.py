@@ -1,4 +1,4 @@
-"""One training run: its folder and lock, checkpoints, pictures, scores, curves, log and JSON."""
+"""Training runs and what they write: checkpoints, pictures, scores, curves, log and JSON."""
 
 import contextlib
 import json
@@ -29,21 +29,22 @@ from keras_sagan.whole_files import replace_file
 __all__ = ["fit", "train"]
 
 NETWORKS = ("image_size", "base_filters", "g_learning_rate", "d_learning_rate", "ema_momentum")
-# A resumed run can't change these settings, nor `channels` and `num_classes` of its images.
+# A resumed run can't change these settings, or the `channels` and `num_classes` of its images.
 FIXED = ("preset", "recipe", *NETWORKS, "precision", "seed", "checkpoints")
 ELSEWHERE = "--output must be a new folder, or that of the same run. Received:"
 
 
 def train(log: Log | None = None, **options: Any) -> dict:
-    """Trains a SAGAN on images, as `keras-sagan train` does; the same call again resumes.
+    """Trains a SAGAN on images, as `keras-sagan train` does; the same call again resumes the run.
 
-    The folder gets `model.keras`, `run.json` with all settings and scores, `history.json` and
-    `curves.png` with the metrics of all epochs, samples by epoch, attention figures,
-    `checkpoints/` and `keras_sagan.log`. A finished run isn't changed. With `strategy`, several
-    devices or processes train together, and the first process writes the folder.
+    The output folder contains `model.keras`, `run.json` with all settings and scores,
+    `history.json` and `curves.png` with the metrics of all epochs, samples of each epoch,
+    attention figures, `checkpoints/` and `keras_sagan.log`. A finished run isn't changed. With
+    `strategy`, several devices or processes train together, and the first process writes the
+    folder.
 
     Args:
-        log: A `keras_sagan.log.Log`. Defaults to `None`: a new one in the folder of the run.
+        log: A `keras_sagan.log.Log`. Defaults to `None`: a new log in the folder of the run.
         **options: The options of `keras-sagan train`, with `_` for `-`, such as `output`,
             `images` and `epochs`. All have defaults.
 
@@ -51,8 +52,8 @@ def train(log: Log | None = None, **options: Any) -> dict:
         Dictionary, the content of `run.json`.
 
     Raises:
-        ValueError: For an unknown option or value, or the folder of another run.
-        RuntimeError: If another process trains in the folder, or processes can't be joined.
+        ValueError: If an option or value is unknown, or the folder belongs to a different run.
+        RuntimeError: If another process trains in the folder, or processes can't connect.
         ImportError: If an option needs a package that isn't installed.
         OSError: If the folder can't be written.
 
@@ -96,7 +97,7 @@ def train(log: Log | None = None, **options: Any) -> dict:
         raise ValueError(f"{text} Received: {settings['steps_per_execution']}")
     model = build_model(settings, **kind, strategy=strategy)
     evaluator = evaluator_for(model, settings, source, log, strategy)
-    # All processes take part in measuring.
+    # All processes take part in the evaluation.
     check_workers_agree(strategy, fid=evaluator and evaluator.name)
     on = f", on {replicas} replicas" if (replicas := replicas_of(strategy)) > 1 else ""
     log.say(f"{source.name}: {steps} steps an epoch, {epochs} epochs{on}, into {output}/")
@@ -112,7 +113,7 @@ def train(log: Log | None = None, **options: Any) -> dict:
 
 
 def with_defaults(settings):
-    """Returns settings with the defaults that depend on other settings."""
+    """Fills in the defaults that depend on other settings."""
     is_shipped = not (settings["images"] or settings["dataset"])
     preset = "sagan_photos_64" if settings["images"] else "sagan_fashion_mnist_32"
     preset = settings["preset"] or preset
@@ -130,13 +131,13 @@ def with_defaults(settings):
 
 
 def replicas_of(strategy):
-    """Returns how many devices share each batch."""
-    names = ("num_replicas_in_sync", "num_model_replicas")  # On TensorFlow and on JAX.
+    """Returns the number of devices that share each batch."""
+    names = ("num_replicas_in_sync", "num_model_replicas")  # TensorFlow's and JAX's attributes.
     return next((getattr(strategy, name) for name in names if hasattr(strategy, name)), 1)
 
 
 def build_model(settings, channels, num_classes, strategy=None):
-    """Returns the compiled model of settings, always with the same weights."""
+    """Returns the compiled model for the settings, with the same initial weights in every call."""
     changes = {name: settings[name] for name in (*NETWORKS, "seed")}
     changes |= {"channels": channels, "num_classes": num_classes}
     preset, size = (settings["preset"], settings["recipe"]), settings["image_size"]
@@ -155,7 +156,7 @@ def build_model(settings, channels, num_classes, strategy=None):
 
 
 def evaluator_for(model, settings, source, log, strategy=None):
-    """Returns the `FIDEvaluator` of settings, or `None` if none is wanted or possible."""
+    """Returns the `FIDEvaluator` for the settings, or `None` if no FID is wanted or possible."""
     extractor = extractor_for(model.image_shape, settings)
     is_asked_for = settings["inception"] or settings["inception_sha256"]
     if not settings["fid_images"]:
@@ -164,11 +165,11 @@ def evaluator_for(model, settings, source, log, strategy=None):
         log.say("No FID is measured: it needs --inception or --inception-sha256.")
         return None
     metric = metrics.FrechetInceptionDistance(extractor, batch_size=250)
-    # On a TPU the host measures, and each of several processes measures everything.
+    # With TPUs, the host computes the FID. With several processes, each one computes all of it.
     shared = strategy if type(strategy).__name__ == "MirroredStrategy" else None
-    # The protocol loads the network, which may fail, before training.
+    # `protocol` loads the network, so that this fails before training if it can't be loaded.
     log.say(f"The FID uses the features of {metric.protocol['feature_extractor']}")
-    if shared:  # A SavedModel whose first call is in a scope of replicas can't run on them.
+    if shared:  # A SavedModel that is first called inside the strategy can't run on its replicas.
         extractor(np.zeros((1, *model.image_shape), "float32"))
     real, _ = source.head(settings["fid_images"])
     common = {"batch_size": 250, "seed": settings["seed"], "dataset": source.name}
@@ -192,23 +193,23 @@ def fit(
     log: Log | None = None,
     checkpoint: callbacks.TrainingCheckpoint | None = None,
 ) -> dict:
-    """Trains any model on any data in a folder, as `train` does; the same call again resumes.
+    """Trains your model on your dataset in a folder, like `train`; the same call again resumes.
 
     Args:
         model, dataset, epochs, steps_per_epoch: A compiled `SAGAN`, and the arguments of its `fit`.
         output: String or path, the folder of the run.
-        record: Dictionary, ready for JSON, that `run.json` begins with. Its `class_names`, a list
-            of strings, are written beside samples. Defaults to `None`.
+        record: Dictionary, ready for JSON, with the first entries of `run.json`. If it has
+            `class_names`, a list of strings, pictures show them. Defaults to `None`.
         evaluator: `FIDEvaluator`. Defaults to `None`.
         real_images: Pair of images for the figure of the discriminator's attention, and of their
             labels or `None`. Defaults to `(None, None)`: no such figure.
-        build_untrained: Function that returns the untrained model, whose FID is measured at the
-            end. Defaults to `None`.
-        save_every: Integer. Steps between checkpoints. Defaults to `None`: the end of an epoch.
+        build_untrained: Function that returns the untrained model, for its FID, which is measured
+            after training. Defaults to `None`.
+        save_every: Integer, the steps between checkpoints. Defaults to `None`: once per epoch.
         others: List of other callbacks. Defaults to `()`.
         log: As in `train`.
-        checkpoint: `TrainingCheckpoint`. Defaults to `None`: one in `output/checkpoints` that saves
-            by `save_every`.
+        checkpoint: `TrainingCheckpoint`. Defaults to `None`: a checkpoint every `save_every` steps
+            in `output/checkpoints`.
 
     Returns:
         Dictionary, the content of `run.json`.
@@ -221,7 +222,7 @@ def fit(
     output, log = Path(output), log or Log(["fit"])
     is_first = is_chief(getattr(model, "distribute_strategy", None))
     log.folder = output if is_first else None
-    # All processes draw and measure, but only the first one keeps the results.
+    # All processes draw and evaluate, but only the first one keeps the results.
     with locked(output) if is_first else tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         if checkpoint is None:
@@ -236,7 +237,7 @@ def fit(
             labels = real_images[1] if model.num_classes else None
             real = {"real_images": real_images[0], "real_labels": labels}
             parts.append(callbacks.AttentionFigure(folder, class_names=names, **real))
-        # The checkpoint comes last, when all others are done.
+        # The checkpoint comes last, so that all other callbacks are done when it saves.
         parts += [*evaluators, *others, writer, history, checkpoint]
         length = {"epochs": epochs, "steps_per_epoch": steps_per_epoch}
         try:
@@ -255,7 +256,7 @@ def fit(
         results = {"steps": int(model.steps.numpy()), "attention_gamma": gammas}
         if evaluator:
             if build_untrained and 0 not in dict(evaluator.history):
-                # Measured now, so that training begins sooner.
+                # Evaluate the untrained model only now, so that training starts sooner.
                 evaluator.set_model(build_untrained())
                 evaluator.record(0)
             history.save()
@@ -273,7 +274,7 @@ def fit(
 
 
 class RecordWriter(keras.callbacks.Callback):
-    """Writes `run.json` from the first step on, so that a refused run leaves nothing."""
+    """Writes `run.json`, but not before the first step, so that a failed start leaves no file."""
 
     def __init__(self, folder, record, log):
         super().__init__()
@@ -292,7 +293,7 @@ class RecordWriter(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if "seconds" not in self.content:
             self.save()
-            self.log.write("The first step is done.")  # The log moves into the folder.
+            self.log.write("The first step is done.")  # This moves the log into the folder.
 
     def on_epoch_end(self, epoch, logs=None):
         values = ", ".join(f"{name} {value:.5g}" for name, value in (logs or {}).items())
@@ -300,7 +301,7 @@ class RecordWriter(keras.callbacks.Callback):
         self.save()
 
     def save(self, results=None):
-        """Writes the file, at the end of a run with its results."""
+        """Writes the file; at the end of a run, `results` are added."""
         self.content["seconds"] = round(time.perf_counter() - self._began, 1)
         self.content |= results or {}
         text = json.dumps(self.content, indent=2) + "\n"
@@ -309,7 +310,7 @@ class RecordWriter(keras.callbacks.Callback):
 
 @contextlib.contextmanager
 def locked(folder):
-    """Creates a folder and locks it until this process leaves or ends."""
+    """Creates a folder and locks it until the `with` block or the process ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / "run.lock", "ab")
@@ -325,7 +326,7 @@ def locked(folder):
             text = f"--output must be a folder that no other process trains in. Received: {folder}"
             raise RuntimeError(text) from None
         except (ImportError, OSError):
-            pass  # The system or the file system has no such locks.
+            pass  # The operating system or the file system doesn't support locks.
         yield folder
 
 
@@ -346,9 +347,9 @@ def newest_step(checkpoints):
 
 
 def check_same_run(output, known, wanted, newest):
-    """Raises ValueError if a folder holds another run, or files that a run would replace."""
+    """Raises a ValueError if a folder has a different run, or files that a run would replace."""
     if known and "class_names" not in known:
-        raise ValueError(f"{ELSEWHERE} {output} with a run.json of another program")
+        raise ValueError(f"{ELSEWHERE} {output} with a run.json from a different program")
     if not known and not newest:
         for name in ("model.keras", "history.json", "curves.png"):
             if (output / name).exists():

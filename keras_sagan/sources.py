@@ -1,4 +1,4 @@
-"""The images of a run, and the network that its FID uses."""
+"""The images of a run, and the feature extractor for its FID."""
 
 import warnings
 from collections.abc import Callable
@@ -19,21 +19,21 @@ NEEDS = {
 
 
 class Source(NamedTuple):
-    """A set of images that a run or a command works on."""
+    """The images that a run or a command uses."""
 
-    name: str  # For protocols.
+    name: str  # Reports show it.
     class_names: tuple | None
     channels: int
-    steps_per_epoch: int  # Full batches.
-    batches: Callable  # () -> data set, endless and shuffled.
-    head: Callable  # (count) -> (images, labels), always the same ones.
-    chosen: str  # Which ones those are, for protocols.
+    steps_per_epoch: int  # The number of full batches.
+    batches: Callable  # () -> dataset, endless and shuffled.
+    head: Callable  # (count) -> (images, labels), the same in every call.
+    chosen: str  # How `head` chooses its images; reports show it.
 
 
 def open_source(settings, image_size, batch_size, say=print, trained_on=None) -> Source:
-    """Returns the `Source` that the options of `DATA` ask for, and says which files it can't read.
+    """Returns the `Source` for the options in `DATA`, and reports files that can't be read.
 
-    `trained_on` is the name of the images that a run was trained on, if known.
+    `trained_on` is the name of the images that the run was trained on, if known.
     """
     images, dataset, data_dir = (settings[x] for x in ("images", "dataset", "data_dir"))
     for option in ("images", "dataset", "data_dir"):
@@ -73,7 +73,7 @@ def open_source(settings, image_size, batch_size, say=print, trained_on=None) ->
         pixels, labels = data.load_fashion_mnist(data_dir, subset)
         pixels, names = data.pad_to_32(pixels), data.FASHION_MNIST_CLASSES
 
-    def head(count):  # Evenly spread, as a folder is sorted by class.
+    def head(count):  # The images are evenly spread, because a folder is sorted by class.
         chosen = data.spread_indices(count, len(pixels))
         return pixels[chosen], None if labels is None else labels[chosen]
 
@@ -99,7 +99,7 @@ def _tfds(name, split, batch_size, common):
 
 
 def extractor_for(image_shape, settings, name=None):
-    """Returns the extractor of a name; by default the shipped one if it fits, or Inception."""
+    """Returns an extractor by name; by default, the shipped classifier if it fits, or Inception."""
     inception = settings["inception"]
     if name is None:
         is_small_and_grey = image_shape[-1] == 1 and image_shape[0] in (28, 32)

@@ -1,4 +1,4 @@
-"""Replaces local files in one step, so that an interrupted write leaves the old file intact."""
+"""Replaces local files atomically, so that an interrupted write leaves the old file intact."""
 
 import os
 from collections.abc import Callable
@@ -8,7 +8,7 @@ __all__ = []  # Private to the package.
 
 
 def replace_file(path: Path, write: Callable):
-    """Has `write(file)` write bytes beside a path, syncs them to the disk and renames the file."""
+    """Calls `write(file)` on a temporary file, syncs it to the disk and renames it to the path."""
     beside = path.with_name(f".{os.getpid()}_{path.name}")
     try:
         with beside.open("wb") as file:

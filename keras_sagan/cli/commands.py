@@ -1,4 +1,4 @@
-"""The commands, which call the package's functions."""
+"""The commands of `keras-sagan`."""
 
 import os
 from pathlib import Path
@@ -17,12 +17,12 @@ from keras_sagan.sources import extractor_for, open_source
 from keras_sagan.visualization.classes import names_of
 from keras_sagan.visualization.query_points import check_images_count, check_points_count
 
-MAX_COLUMNS = 100  # A wider picture takes minutes, and few programs can show it.
+MAX_COLUMNS = 100  # A wider picture would take minutes, and few programs could show it.
 
 
 def run(log, settings):
-    """Runs the command that was parsed to `settings`, a dictionary."""
-    # `runs.train` sets the folder of its log when it knows whether this process writes it.
+    """Runs the command that is described by the dictionary `settings`."""
+    # `runs.train` sets the folder of its log once it knows whether this process writes it.
     log.folder = beside(settings["run"]) if settings.get("run") else None
     log.write(", ".join(map(" ".join, package_versions().items())))
     globals()[settings["command"]](log, settings)
@@ -48,9 +48,9 @@ def sample(log, settings):
         count = min(10, num_classes)
         labels = [row * num_classes // count for row in range(count)]
     rows = 8 if labels is None else len(labels)
-    if kind == "truncation":  # The classes are in columns.
+    if kind == "truncation":  # Here each class is a column, not a row.
         if settings["truncation"] is not None:
-            raise ValueError("--kind truncation shows several: it doesn't go with --truncation.")
+            raise ValueError("--kind truncation can't be combined with --truncation.")
         if labels is not None and rows > columns:
             text = f"--columns must be at least the {rows} of --classes. Received: {columns}"
             raise ValueError(text)
@@ -70,7 +70,7 @@ def sample(log, settings):
 
 
 def class_ids(classes, names):
-    """Returns the numbers of classes given by name or number; `None` for `None`."""
+    """Converts class names or ids to ids; returns `None` for `None`."""
     ids = {name: number for number, name in enumerate(names or ())}
     for word in classes or ():
         if word not in ids and not word.lstrip("-").isdecimal():
@@ -94,7 +94,7 @@ def attention(log, settings):
         name = "attention_discriminator"
         paths = draw.draw_attention(model, output, images, labels, name=name, **common)
     elif settings["images"] or settings["dataset"]:
-        raise ValueError("--images and --dataset need --discriminator: G makes its own images.")
+        raise ValueError("--images and --dataset need --discriminator.")
     else:
         common |= {"num_images": count, "seed": settings["seed"]}
         paths = draw.draw_attention(model, output, **common)
@@ -174,13 +174,13 @@ def load_run(path, is_any=False):
         model = keras.saving.load_model(path)
     except (MemoryError, PermissionError):
         raise
-    except Exception as error:  # Each kind of damage raises its own class.
+    except Exception as error:  # The class of the error depends on the kind of damage.
         reason = (
-            "it is damaged, or Keras didn't save it. Copy it again, or remove it and give the "
-            "run's `keras-sagan train` command again, which writes it from the newest checkpoint. "
+            "it is damaged, or Keras didn't save it. Copy it again, or remove it and repeat the "
+            "run's `keras-sagan train` command, which writes it from the newest checkpoint. "
             f"({type(error).__name__}: {error})"
         )
-        if isinstance(error, TypeError):  # This process doesn't know one of its classes.
+        if isinstance(error, TypeError):  # A class of the model isn't registered here.
             reason = str(error).rpartition("Exception encountered: ")[2].partition("\n")[0]
             reason += " Load a model with custom classes in a script that imports them."
         raise ValueError(f"{path} can't be loaded: {reason}") from error

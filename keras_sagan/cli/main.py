@@ -1,6 +1,6 @@
-"""The parser of all commands, and the handling of their errors.
+"""The command-line parser, and the handling of errors.
 
-Keras is imported after the options are read, so that `--help` is quick and `--backend` can choose.
+Keras is imported after the options are parsed, so that `--help` is fast and `--backend` works.
 """
 
 import argparse
@@ -22,14 +22,14 @@ EPILOG = """Example with the images that ship with the package:
   keras-sagan evaluate runs/first --num-images 5000
   keras-sagan export runs/first --formats saved_model
 
-`keras-sagan COMMAND --help` tells more about each."""
-# The options of each command, and what it does.
+Run `keras-sagan COMMAND --help` for the options of a command."""
+# The options of each command, and a description.
 COMMANDS = {
     "train": (options.TRAIN, "Trains a model; the same command again resumes a stopped run."),
-    "sample": (options.SAMPLE, "Draws samples, or walks between them, from a trained model."),
+    "sample": (options.SAMPLE, "Draws samples of a trained model, or interpolates between them."),
     "attention": (options.ATTENTION, "Draws where the generator or the discriminator looks."),
     "evaluate": (options.EVALUATE, "Measures a model, or a folder of images, against real images."),
-    "export": (options.EXPORT, "Writes the generator for other runtimes, and compares each file."),
+    "export": (options.EXPORT, "Exports the generator for other runtimes, and checks each file."),
 }
 
 
@@ -37,16 +37,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command.
 
     An error is reported in one line, which names a log with the traceback: `keras_sagan.log` in
-    the folder of the run, or without a run a file in the temporary folder.
+    the folder of the run, or a file in the temporary folder if there is no run.
 
     Args:
-        arguments: List of strings. Defaults to `None`: those of the process.
+        arguments: List of strings. Defaults to `None`: the command-line arguments.
 
     Returns:
         Integer, the exit code: 0, 1 after an error, or 130 after Ctrl-C.
     """
     arguments = map(str, sys.argv[1:] if arguments is None else arguments)
-    # `--base_filters` is `--base-filters`, as Python spells it.
+    # Accept Python's spelling too: `--base_filters` means `--base-filters`.
     arguments = [re.sub(r"^--\w+", lambda x: x[0].replace("_", "-"), word) for word in arguments]
     settings = vars(build_parser().parse_args(arguments))
     log = Log(["keras-sagan", *arguments])
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def build_parser(config=None):
-    """Returns the parser of all commands, with the options of a config as defaults of `train`."""
+    """Returns the parser of all commands; the options in `config` become defaults of `train`."""
     parser = argparse.ArgumentParser(
         prog="keras-sagan",
         description="Trains Self-Attention GANs, and shows and measures what they learned.",
@@ -100,7 +100,7 @@ def fill(parser, name):
 
 
 def select_backend(name):
-    """Imports Keras on a backend, or raises if it isn't installed or Keras runs on another."""
+    """Imports Keras with a backend; raises if it isn't installed or Keras uses a different one."""
     if name is not None and "keras" not in sys.modules:
         if importlib.util.find_spec(name) is None:
             raise ImportError(f"--backend {name} needs a package. Run: pip install {name}")
@@ -110,6 +110,6 @@ def select_backend(name):
 
     if name not in (None, keras.backend.backend()):
         raise ValueError(
-            f"--backend must be {keras.backend.backend()}, which Keras runs on in this process: in "
-            f"a script, set KERAS_BACKEND={name} in the environment. Received: {name}"
+            f"--backend must be {keras.backend.backend()}, which Keras already uses here: in a "
+            f"script, set KERAS_BACKEND={name} in the environment. Received: {name}"
         )

@@ -1,4 +1,4 @@
-"""Attention between the locations of image maps."""
+"""Attention between the locations of feature maps."""
 
 import numpy as np
 from keras import ops
@@ -9,10 +9,10 @@ from keras_sagan.ops.resampling import of_any_batch
 def spatial_attention(query, key, value) -> tuple:
     """Attends from every query location to every key location.
 
-    The scores are `softmax(query @ key.T)` over the keys, without the `1 / sqrt(channels)` scale
-    of the transformer, as in SAGAN. Products and softmax of the scores run in at least float32.
-    The scores take `O(queries * keys)` memory: at a 128 x 128 map with 2 x 2 pooling that is
-    268 MB per image; `chunked_spatial_attention` gives the same outputs without.
+    The scores are `softmax(query @ key.T)` over the keys, without the transformer's
+    `1 / sqrt(channels)` scale, as in SAGAN. They are computed in at least float32 and take
+    `O(queries * keys)` memory: for a 128 x 128 map with 2 x 2 pooling, 268 MB per image.
+    `chunked_spatial_attention` computes the same outputs with less memory.
 
     Args:
         query: Float tensor of shape `(batch, queries, key_channels)`.
@@ -21,8 +21,8 @@ def spatial_attention(query, key, value) -> tuple:
 
     Returns:
         Tuple of the outputs `(batch, queries, value_channels)`, in the dtype of `value`, and the
-        scores `(batch, queries, keys)`, in float32 (float64 for float64 inputs), each row of
-        which sums to 1.
+        scores `(batch, queries, keys)`, in float32 (float64 for float64 inputs). Each row of
+        scores sums to 1.
 
     Reference:
         [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equations 1 and 2.
@@ -34,18 +34,17 @@ def spatial_attention(query, key, value) -> tuple:
 
 
 def chunked_spatial_attention(query, key, value, query_chunk_size: int, training: bool = False):
-    """The outputs of `spatial_attention`, from a block of queries at a time.
+    """Computes the outputs of `spatial_attention` for one block of queries at a time.
 
-    Each block has its softmax over all keys, so nothing is approximated. The scores of a block are
-    computed again for the gradient: forward and backward pass keep
-    `O(queries + query_chunk_size * keys)` numbers for each image.
+    The softmax of each block is over all keys, so the result is exact. The gradient computes the
+    scores of each block again, so that the forward and backward pass keep
+    `O(queries + query_chunk_size * keys)` numbers per image.
 
     Args:
         query, key, value: As in `spatial_attention`. The number of queries may be unknown while a
-            graph is made.
-        query_chunk_size: Positive integer, the queries of a block; it need not divide their number.
-        training: Boolean, whether a batch of unknown size may turn out to be empty. Defaults to
-            `False`.
+            graph is traced.
+        query_chunk_size: Positive integer, the queries per block. It need not divide `queries`.
+        training: Boolean, whether a batch of unknown size may be empty. Defaults to `False`.
 
     Returns:
         Float tensor of shape `(batch, queries, value_channels)`, in the dtype of `value`.
@@ -54,10 +53,10 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
         [Rabe and Staats, 2021](https://arxiv.org/abs/2112.05682).
     """
     count = -(-ops.shape(query)[1] // query_chunk_size)
-    size = -(-ops.shape(query)[1] // count)  # Blocks of one size.
+    size = -(-ops.shape(query)[1] // count)  # All blocks have this size.
 
     def blocks(x):
-        """`(batch, queries, channels)` to `(count, batch, size, channels)`, zeros at the end."""
+        """Pads `(batch, queries, channels)` and splits it to `(count, batch, size, channels)`."""
         batch, length, channels = ops.shape(x)
         if not isinstance(length, int) or count * size != length:
             zeros = ops.zeros((batch, count * size - length, channels), x.dtype)
@@ -73,7 +72,7 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
     @ops.custom_gradient
     def attend(query, key, value):
         def gradient(*received, upstream=None):
-            # TensorFlow and JAX give the outputs' gradient by position, torch by name.
+            # TensorFlow and JAX pass the outputs' gradient by position, PyTorch by name.
             upstream = received[0] if upstream is None else upstream
             queries, upstreams = blocks(query), blocks(upstream)
 
@@ -90,7 +89,7 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
             found = (join(d_queries, query), query), (d_key, key), (d_value, value)
             return tuple(ops.cast(gradient, x.dtype) for gradient, x in found)
 
-        # No tape keeps the blocks.
+        # Stop gradients, so that no tape keeps the blocks.
         fixed_key, fixed_value = ops.stop_gradient(key), ops.stop_gradient(value)
         outputs = ops.map(
             lambda block: spatial_attention(block, fixed_key, fixed_value)[0],
@@ -101,18 +100,18 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
     def attend_images(inputs):
         if isinstance(ops.shape(inputs[0])[0], int):
             return attend(*inputs)
-        # LiteRT has no loop over parts of unknown size.
+        # LiteRT can't loop over blocks of unknown size: loop over single images.
         return ops.map(lambda image: attend(*(x[None] for x in image))[0], inputs)
 
     return of_any_batch(attend_images, (query, key, value), training)
 
 
 def _block_gradients(query, key, value, upstream):
-    """The gradients of query, key and value; what the outputs were made of is computed again."""
+    """Returns the gradients of query, key and value, and computes the scores again for them."""
     outputs, scores = spatial_attention(query, key, value)
     dtype = scores.dtype
     d_scores = ops.cast(ops.matmul(upstream, _transposed(value)), dtype)
-    # The sum over keys of scores * d_scores, of fewer numbers.
+    # This equals the sum of scores * d_scores over the keys, but sums fewer numbers.
     mean = ops.sum(ops.cast(upstream, dtype) * ops.cast(outputs, dtype), axis=-1, keepdims=True)
     d_logits = scores * (d_scores - mean)
     return (
@@ -131,10 +130,10 @@ def _transposed(x):
 
 
 def automatic_chunk_size(queries: int | None, keys: int | None) -> int | None:
-    """The block of queries that `query_chunk_size="auto"` stands for.
+    """Returns the number of queries per block for `query_chunk_size="auto"`.
 
-    It is `None`, for all queries at once, where the scores of an image have fewer than 2^24 numbers
-    (64 MB), or where `queries` or `keys` aren't known.
+    It is `None`, which means no blocks, if an image has fewer than 2^24 scores (64 MB), or if
+    `queries` or `keys` is unknown.
     """
     if queries is None or keys is None or queries * keys < 2**24:
         return None
@@ -142,16 +141,16 @@ def automatic_chunk_size(queries: int | None, keys: int | None) -> int | None:
 
 
 def attention_entropy(scores):
-    """Entropy of attention as a share of that of uniform attention.
+    """Returns the entropy of attention, relative to the entropy of uniform attention.
 
-    1 means that every key location counts alike, 0 that a query attends to a single one.
+    1 means that a query attends equally to every key location, 0 that it attends to only one.
 
     Args:
         scores: Float array of shape `(…, key_height, key_width)` that sums to 1 over the last two
-            axes, as `attention_maps()` and `record_attention_scores` give them.
+            axes, such as the results of `attention_maps()` and `record_attention_scores`.
 
     Returns:
-        Float tensor of shape `(…)`, in [0, 1]; 1 where there is only one key.
+        Float tensor of shape `(…)`, in [0, 1]; 1 if there is only one key.
 
     Example:
 

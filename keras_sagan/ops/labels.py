@@ -4,10 +4,10 @@ import numpy as np
 
 
 def apportion_labels(weights, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Makes labels whose numbers follow class weights as exactly as whole numbers can.
+    """Returns labels whose class counts are as close to proportional as integers allow.
 
-    Each class gets the whole part of its share. The remaining labels go one by one to the largest
-    remainders, the lower class first among equals. The order is shuffled.
+    The share of each class is rounded down. The remaining labels go one each to the classes with
+    the largest remainders, the lower class id first if two are equal. The labels are shuffled.
 
     Args:
         weights: Array of shape (num_classes,), not negative and not all 0: counts or frequencies.
@@ -18,7 +18,7 @@ def apportion_labels(weights, count: int, rng: np.random.Generator) -> np.ndarra
         int32 array of shape (count,).
 
     Raises:
-        ValueError: For weights that are negative, not finite, or all 0.
+        ValueError: If weights are negative or not finite, or all are 0.
 
     Example:
 

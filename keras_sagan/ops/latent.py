@@ -1,6 +1,6 @@
-"""Drawing latents and labels on the host, for pictures and scores.
+"""Draws latents and labels on the host, for pictures and scores.
 
-The backend draws those of training: `draw_noise` in `keras_sagan.training.{tensorflow,jax,torch}`.
+In training, the backend draws them: `draw_noise` in `keras_sagan.training.{tensorflow,jax,torch}`.
 """
 
 import numpy as np
@@ -17,14 +17,14 @@ def sample_latents(
         count: Positive integer.
         latent_dim: Positive integer.
         rng: `numpy.random.Generator`.
-        truncation: Positive float: values beyond it are drawn again, as in BigGAN's truncation
-            trick. `None` for none.
+        truncation: Positive float. Values of larger magnitude are drawn again, as in BigGAN's
+            truncation trick. `None` for no truncation.
 
     Returns:
         float32 array of shape `(count, latent_dim)`.
 
     Raises:
-        ValueError: For a `truncation` that isn't positive.
+        ValueError: If `truncation` isn't positive.
 
     Reference:
         [Brock et al., 2019](https://arxiv.org/abs/1809.11096), section 3.1.
@@ -35,7 +35,7 @@ def sample_latents(
     latents = np.empty(count * latent_dim, "float32")
     missing = np.arange(latents.size)
     while missing.size:
-        if truncation < 1:  # Rejection from the uniform density, which hardly ever rejects here.
+        if truncation < 1:  # Rejection sampling from a uniform density rarely rejects here.
             proposed = rng.uniform(-truncation, truncation, missing.size)
             is_accepted = rng.random(missing.size) < np.exp(-0.5 * proposed**2)
         else:
@@ -47,15 +47,15 @@ def sample_latents(
 
 
 def sample_labels(count: int, num_classes: int, rng: np.random.Generator) -> np.ndarray:
-    """Draws class ids evenly; returns an int32 array of shape `(count,)`."""
+    """Draws class ids uniformly at random; returns an int32 array of shape `(count,)`."""
     return rng.integers(0, num_classes, count, dtype="int32")
 
 
 def slerp(start, end, fractions) -> np.ndarray:
-    """Goes from one latent to another along an arc.
+    """Interpolates between two latents along an arc (spherical linear interpolation).
 
     A straight line between two normal latents passes near the origin, where normal latents never
-    lie. On the arc the length goes evenly from that of `start` to that of `end`.
+    lie. Along the arc, the norm is interpolated linearly from the norm of `start` to that of `end`.
 
     Args:
         start, end: Float arrays of shape `(latent_dim,)`.
@@ -81,7 +81,7 @@ def slerp(start, end, fractions) -> np.ndarray:
         return line
     directions = start / lengths[0], end / lengths[1]
     angle = np.arccos(np.clip(directions[0] @ directions[1], -1.0, 1.0))
-    if np.sin(angle) < 1e-6:  # Parallel, or opposite, where there is no one arc.
+    if np.sin(angle) < 1e-6:  # The directions are parallel, or opposite without a unique arc.
         return line
     weights = [np.sin(share * angle) / np.sin(angle) for share in (1 - fractions, fractions)]
     arc = weights[0] * directions[0] + weights[1] * directions[1]

@@ -6,7 +6,7 @@ import keras
 
 
 def current_program():
-    """Returns TensorFlow's graph being traced (a default one in eager mode), or else `None`."""
+    """Returns TensorFlow's current graph (the default graph in eager mode), or `None` elsewhere."""
     if keras.backend.backend() != "tensorflow":
         return None
     import tensorflow as tf
@@ -15,7 +15,7 @@ def current_program():
 
 
 def outside_programs():
-    """Returns a scope in which values are known, even while a program is traced."""
+    """Returns a context in which tensors have values, even while a program is traced."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

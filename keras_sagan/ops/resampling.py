@@ -1,4 +1,4 @@
-"""Convolution, with up-sampling before it or pooling after it in the same strided convolution."""
+"""Convolution that can include upsampling or pooling, as one strided convolution."""
 
 import contextlib
 import contextvars
@@ -13,13 +13,13 @@ if keras.backend.backend() == "tensorflow":
     with contextlib.suppress(ImportError):  # The folder may be missing.
         from keras_sagan.ops import cpu
 
-WIDE = 28  # From channels * filters / (channels + filters) on, Winograd's method pays.
+WIDE = 28  # Winograd is faster if channels * filters / (channels + filters) is at least this.
 _FAST_FORMS = contextvars.ContextVar("fast_forms", default=True)
 
 
 @contextlib.contextmanager
 def reference_forms():
-    """Uses the reference forms instead of those for CPUs, for everything that is called inside."""
+    """Disables the implementations for CPUs in the `with` block, in favor of the reference."""
     token = _FAST_FORMS.set(False)
     try:
         yield
@@ -37,7 +37,7 @@ def convolve(
     dilation_rate: int | tuple = 1,
     training: bool = False,
 ):
-    """Convolves a map, which may be doubled before or halved after it.
+    """Convolves a map, and can double it before the convolution or halve it afterwards.
 
     Args:
         inputs: Float tensor of shape `(batch, height, width, channels)`, or
@@ -47,7 +47,7 @@ def convolve(
             `strides` and `dilation_rate` of 1.
         strides, padding, data_format, dilation_rate: As in `keras.ops.conv`.
         training: Boolean. In training, TensorFlow on CPUs computes wide 3 x 3 convolutions in
-            float32 with fewer products: the same to about 3e-6 of the largest output.
+            float32 with fewer products, with differences of about 3e-6 of the largest output.
 
     Returns:
         Float tensor in the dtype of `inputs`.
@@ -68,12 +68,13 @@ def convolve(
 
 
 def of_any_batch(function: Callable, images, training: bool = False):
-    """Returns `function(images)`, also for an empty batch, for which TensorFlow fails on CPUs.
+    """Returns `function(images)`, even for an empty batch, where TensorFlow fails on CPUs.
 
     Args:
-        function: Function of a tensor `(batch, …)`, or a tuple of them, to another, image by image.
-        images: Tensor of shape `(batch, …)`, or a tuple of them; the batch may be unknown.
-        training: Boolean. A program for inference assumes that there are images.
+        function: Function from a tensor `(batch, …)` or a tuple of tensors to a tensor. It must
+            treat each image independently.
+        images: Tensor of shape `(batch, …)`, or a tuple of tensors. The batch size may be unknown.
+        training: Boolean. A program for inference assumes that the batch isn't empty.
     """
     batch = ops.shape(keras.tree.flatten(images)[0])[0]
     if cpu is None or (isinstance(batch, int) and batch):
@@ -82,7 +83,7 @@ def of_any_batch(function: Callable, images, training: bool = False):
 
 
 def _is_wide(inputs, kernel):
-    """Whether the products that Winograd's method saves outweigh its sums, by measurement."""
+    """Whether Winograd's method saves more on products than its sums cost, as measured."""
     rows, columns, channels, filters = kernel.shape
     is_3x3 = rows == columns == 3 and channels == inputs.shape[-1]
     is_wide = channels * filters >= WIDE * (channels + filters)
@@ -92,21 +93,22 @@ def _is_wide(inputs, kernel):
 def upsample_convolve(inputs, kernel, padding: str = "same", data_format: str = "channels_last"):
     """Doubles a map by nearest neighbors and convolves it, in one transposed convolution.
 
-    Four neighbors of the doubled map are one value, so the products of the kernel with them are
-    one product with a sum of the kernel. `kernel`, flipped and convolved with a 2 x 2 box of ones,
-    is the kernel of a transposed convolution with stride 2 that gives the same outputs, at the
-    border too. A 3 x 3 kernel takes 16 products for a location of the small map instead of 36.
+    Each 2 x 2 block of the doubled map has a single value, so the products of this value with
+    several kernel entries are one product with their sum. A transposed convolution with stride 2,
+    whose kernel is `kernel` flipped and convolved with a 2 x 2 box of ones, has the same outputs,
+    even at the border. For a 3 x 3 kernel, it takes 16 products per location of the small map
+    instead of 36.
 
     Args:
         inputs, data_format: As in `convolve`.
         kernel: Float tensor of shape `(rows, columns, channels, filters)`, rows and columns odd.
-            It is summed in its own dtype, and the sums are cast to that of `inputs`.
-        padding: `"same"` or `"valid"`, as of the convolution of the doubled map.
+            It is summed in its own dtype, and the sums are cast to the dtype of `inputs`.
+        padding: `"same"` or `"valid"`, the padding of the convolution of the doubled map.
 
     Returns:
-        Float tensor, for `"same"` of shape `(batch, 2 * height, 2 * width, filters)`.
+        Float tensor, of shape `(batch, 2 * height, 2 * width, filters)` with `"same"`.
     """
-    if tuple(kernel.shape[:2]) == (1, 1):  # It commutes with the doubling.
+    if tuple(kernel.shape[:2]) == (1, 1):  # The convolution commutes with doubling.
         kernel = ops.cast(kernel, inputs.dtype)
         return repeat_twice(ops.conv(inputs, kernel, 1, "valid", data_format), data_format)
     flipped = ops.transpose(ops.flip(kernel, axis=(0, 1)), (0, 1, 3, 2))
@@ -114,7 +116,7 @@ def upsample_convolve(inputs, kernel, padding: str = "same", data_format: str = 
     outputs = ops.conv_transpose(inputs, fused, 2, "same", None, data_format)
     if padding == "same":
         return outputs
-    # Cut off the border that a "valid" convolution of the doubled map doesn't have.
+    # Crop to the outputs of a "valid" convolution of the doubled map.
     window = [slice(None)] * 4
     for axis, size in enumerate(kernel.shape[:2], _first_axis(data_format)):
         window[axis] = slice(size // 2, ops.shape(outputs)[axis] - size // 2)
@@ -128,21 +130,21 @@ def repeat_twice(inputs, data_format: str = "channels_last"):
 
 
 def convolve_pool(inputs, kernel, padding: str = "same", data_format: str = "channels_last"):
-    """Convolves a map and takes the means of 2 x 2 windows, in one convolution with stride 2.
+    """Convolves a map and averages 2 x 2 windows, in one convolution with stride 2.
 
-    The mean of four convolutions with shifted kernels is the convolution with the mean of the
-    kernels: `kernel` convolved with a 2 x 2 box of quarters. A 3 x 3 kernel takes 16 products for
-    a location of the outputs instead of 36. As with Keras's pooling, an odd last row or column is
-    dropped.
+    The mean of four convolutions with shifted kernels is a convolution with the mean of these
+    kernels, which is `kernel` convolved with a 2 x 2 box of quarters. For a 3 x 3 kernel, it takes
+    16 products per output location instead of 36. As with Keras's pooling, an odd last row or
+    column is dropped.
 
     Args:
         inputs, kernel, data_format: As in `upsample_convolve`.
-        padding: `"same"` or `"valid"`, as of the convolution; the pooling never pads.
+        padding: `"same"` or `"valid"`, the padding of the convolution; the pooling never pads.
 
     Returns:
-        Float tensor, for `"same"` of shape `(batch, height // 2, width // 2, filters)`.
+        Float tensor, of shape `(batch, height // 2, width // 2, filters)` with `"same"`.
     """
-    if tuple(kernel.shape[:2]) == (1, 1):  # It commutes with the mean.
+    if tuple(kernel.shape[:2]) == (1, 1):  # The convolution commutes with averaging.
         pooled = ops.average_pool(inputs, 2, 2, "valid", data_format)
         return ops.conv(pooled, ops.cast(kernel, inputs.dtype), 1, "valid", data_format)
     kernel = ops.cast(sum_of_shifts(kernel) / 4, inputs.dtype)
@@ -157,7 +159,7 @@ def convolve_pool(inputs, kernel, padding: str = "same", data_format: str = "cha
 
 
 def sum_of_shifts(kernel):
-    """Convolves a kernel with a 2 x 2 box of ones: it gets one row and one column more."""
+    """Convolves a kernel with a 2 x 2 box of ones, which adds one row and one column."""
     none, before, after = (0, 0), (1, 0), (0, 1)
     rows = sum(ops.pad(kernel, [side, none, none, none]) for side in (before, after))
     return sum(ops.pad(rows, [none, side, none, none]) for side in (before, after))

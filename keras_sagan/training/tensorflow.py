@@ -161,8 +161,8 @@ def check_compile(strategy, jit_compile, computes_in_float16):
         return
     if jit_compile is True:
         raise ValueError(
-            '`jit_compile` must be False or "auto" under TPUStrategy, which always compiles the '
-            "full step with XLA. Received: jit_compile=True"
+            '`jit_compile` must be False or "auto" under TPUStrategy, which compiles the full step '
+            "by XLA in any case. Received: jit_compile=True"
         )
     if computes_in_float16:
         raise ValueError(

@@ -1,7 +1,7 @@
 """Code that exists only for TensorFlow on CPUs.
 
-`keras_sagan.ops.resampling` has the reference forms and calls this folder if it exists. Without it
-everything works the same, except for empty batches.
+`keras_sagan.ops.resampling` has the reference implementations, and calls this folder if it exists.
+Without the folder, everything except empty batches still works.
 """
 
 from collections.abc import Callable
@@ -17,16 +17,16 @@ from keras_sagan.ops.cpu.winograd import (
     winograd_upsample_convolve,
 )
 
-WIDE = 64  # On small maps; see `keras_sagan.ops.resampling.WIDE` for others.
+WIDE = 64  # The threshold for small maps; `keras_sagan.ops.resampling.WIDE` is for larger maps.
 
 
 def convolve(inputs, kernel, resample: str | None = None):
-    """Convolves by Winograd's method; the arguments are as in `ops.resampling.convolve`.
+    """Convolves with Winograd's method; see `ops.resampling.convolve` for the arguments.
 
     Returns:
-        Tensor of shape `(batch, height, width, filters)`, or `None` where the method doesn't apply
-        or is slower: on other devices, in half precision and float64, for maps of odd or unknown
-        size, and for few channels.
+        Tensor of shape `(batch, height, width, filters)`, or `None` if the method doesn't apply or
+        is slower: with GPUs or TPUs, in dtypes other than float32, for maps of odd or unknown size,
+        and for few channels.
     """
     if inputs.dtype != "float32" or not is_in_charge() or not suits_winograd(inputs, kernel):
         return None
@@ -41,11 +41,11 @@ def convolve(inputs, kernel, resample: str | None = None):
 
 
 def apply_to_any_batch(function: Callable, images, training: bool):
-    """As `ops.resampling.of_any_batch`, whose arguments it takes.
+    """Does what `ops.resampling.of_any_batch` documents, for TensorFlow.
 
-    With oneDNN, TensorFlow 2.21's convolution of no images has the shape of its inputs, and the
-    gradient of its pooling ends the process. A program for inference computes `function(images)`
-    only: with a condition, TensorFlow's converter to LiteRT would lose the rank of the result.
+    For an empty batch, TensorFlow 2.21's convolution with oneDNN returns the shape of its inputs,
+    and the gradient of its pooling ends the process. A program for inference always calls
+    `function(images)`: with a condition, the LiteRT converter would lose the result's rank.
     """
 
     def of_none():
@@ -60,5 +60,5 @@ def apply_to_any_batch(function: Callable, images, training: bool):
 
 
 def is_in_charge() -> bool:
-    """Whether the machine has no GPUs and TPUs."""
+    """Whether the machine has only CPUs."""
     return all("cpu" in device.lower() for device in keras.distribution.list_devices())

@@ -1,19 +1,19 @@
 """3 x 3 convolutions with fewer products, as matrix products of transformed maps and kernels.
 
-Neighboring outputs share sums of inputs and of kernel entries. Computed once, they leave
-36 products for a 4 x 4 square of outputs instead of 144, 16 for a 2 x 2 square instead of 36,
-and 9 instead of the 16 of `keras_sagan.ops.resampling` where the map is doubled before or halved
-after the convolution. Results differ from the convolution's by float32's rounding, about 1e-6 and
-for squares of 4 x 4 about 3e-6 of the largest.
+Neighboring outputs share sums of inputs and of kernel entries. With these sums computed only once,
+a 4 x 4 square of outputs takes 36 products instead of 144, and a 2 x 2 square 16 instead of 36. If
+the map is doubled before or halved after the convolution, 9 products remain of the 16 in
+`keras_sagan.ops.resampling`. Results differ from the convolution's by float32's rounding, which is
+about 1e-6 of the largest result, or 3e-6 with 4 x 4 squares.
 
 `keras_sagan.ops.resampling.convolve` decides where it is used. Convolutions here have stride 1 and
 zeros around the map. Inputs are `(batch, height, width, channels)`, height and width even and
 known; kernels are `(3, 3, channels, filters)`.
 
 Reference:
-    [Lavin and Gray, 2016](https://arxiv.org/abs/1509.09308), F(2 x 2, 3 x 3) and F(4 x 4, 3 x 3);
-    for the points [Barabasz et al., 2018](https://arxiv.org/abs/1803.10986). The other two follow
-    from `w0 a + (w1 + w2) b = w0 (a - b) + (w0 + w1 + w2) b`.
+    [Lavin and Gray, 2016](https://arxiv.org/abs/1509.09308), F(2 x 2, 3 x 3) and F(4 x 4, 3 x 3).
+    [Barabasz et al., 2018](https://arxiv.org/abs/1803.10986) for the points. The resampling
+    convolutions follow from `w0 a + (w1 + w2) b = w0 (a - b) + (w0 + w1 + w2) b`.
 """
 
 import functools
@@ -21,15 +21,15 @@ import functools
 import numpy as np
 import tensorflow as tf
 from keras import ops
-from tensorflow.python.ops import control_flow_util  # TensorFlow has no public name for it.
+from tensorflow.python.ops import control_flow_util  # TensorFlow has no public API for this.
 
-__all__ = []  # For `keras_sagan.ops.cpu` only: nothing of it is in the reference.
+__all__ = []  # Private to `keras_sagan.ops.cpu`.
 
-# Where the polynomials are evaluated, by the side of a square of outputs; infinity is one more.
+# Points at which polynomials are evaluated, by the side of an output square; infinity is added.
 POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 0.75, -0.75, 1.5, -1.5)}
-# By rows: what each product of a resampling convolution takes of a kernel's three entries.
+# One row per product of a resampling convolution: the weights of the kernel's three entries.
 RESAMPLED = np.array([[1, 0, 0], [1, 1, 1], [0, 0, 1]])
-# The axis that is transformed, and the place of the axis of its parts, for rows and columns.
+# For rows and for columns: the axis to transform, and the position of the new axis of its parts.
 IN_FRONT = ((1, 0), (3, 1))  # (parts, parts, batch, rows, columns, channels)
 INSIDE = ((1, 3), (2, 4))  # (batch, rows, columns, parts, parts, channels)
 
@@ -42,15 +42,16 @@ def suits_winograd(inputs, kernel):
 
 
 def square_side(height, width):
-    """The side of the squares of outputs that `winograd_convolve` computes at a time.
+    """Returns the side of the output squares that `winograd_convolve` computes at a time.
 
-    A map of 4 x 4 is one square, whose 36 transformed kernels cost more than the products saved.
+    A 4 x 4 map would be one square, where transforming the kernel to 36 parts costs more than it
+    saves.
     """
     return 4 if height % 4 == width % 4 == 0 and height * width > 16 else 2
 
 
 def winograd_convolve(inputs, kernel):
-    """Convolves to `(batch, height, width, filters)`."""
+    """Convolves; returns a tensor `(batch, height, width, filters)`."""
     _, height, width, channels = inputs.shape
     side = square_side(height, width)
     count = (side + 2) ** 2
@@ -63,7 +64,7 @@ def winograd_convolve(inputs, kernel):
 
 
 def winograd_convolve_pool(inputs, kernel):
-    """Convolves, and takes means of 2 x 2 windows: `(batch, height / 2, width / 2, filters)`."""
+    """Convolves and averages 2 x 2 windows; returns `(batch, height / 2, width / 2, filters)`."""
     _, height, width, channels = inputs.shape
     parts = _linear(_to_parts, _from_parts, inputs, ("halves", 2), INSIDE)
     weights = ops.reshape(_transform(RESAMPLED / 2, kernel), (9 * channels, kernel.shape[-1]))
@@ -72,10 +73,10 @@ def winograd_convolve_pool(inputs, kernel):
 
 
 def winograd_upsample_convolve(inputs, kernel):
-    """Doubles by nearest neighbors, and convolves: `(batch, 2 * height, 2 * width, filters)`."""
+    """Doubles a map and convolves it; returns `(batch, 2 * height, 2 * width, filters)`."""
     _, height, width, channels = inputs.shape
     filters = kernel.shape[-1]
-    # The transpose of a convolution and pooling, whose kernel is mirrored.
+    # This is the transpose of `winograd_convolve_pool` with a mirrored kernel.
     weights = ops.transpose(_transform(RESAMPLED[::-1], kernel), (1, 0, 2))
     weights = ops.reshape(weights, (channels, 9 * filters))
     products = ops.matmul(ops.reshape(inputs, (-1, channels)), weights)
@@ -84,7 +85,7 @@ def winograd_upsample_convolve(inputs, kernel):
 
 
 def _transform(matrix, kernel):
-    """Applies a matrix to the rows and the columns of a kernel: `(n * n, channels, filters)`."""
+    """Applies a matrix to a kernel's rows and columns; returns `(n * n, channels, filters)`."""
     matrix = ops.convert_to_tensor(np.kron(matrix, matrix), kernel.dtype)
     flat = ops.reshape(kernel, (9, kernel.shape[2] * kernel.shape[3]))
     return ops.reshape(ops.matmul(matrix, flat), (-1, kernel.shape[2], kernel.shape[3]))
@@ -92,10 +93,10 @@ def _transform(matrix, kernel):
 
 @functools.cache
 def _minimal_form(side):
-    """Matrices of the kernel's entries, of the inputs and of the outputs, one row a product.
+    """Returns matrices for the kernel's entries, the inputs and the outputs; a row is a product.
 
-    `side` outputs of a kernel of three are `outputs.T @ ((kernel @ w) * (inputs @ x))`, of the
-    `side + 2` inputs `x`: Toom and Cook's product of polynomials, transposed.
+    For a kernel `w` with three entries and `side + 2` inputs `x`, the `side` outputs are
+    `outputs.T @ ((kernel @ w) * (inputs @ x))`. This is the transposed Toom-Cook algorithm.
     """
     points = POINTS[side]
     count = len(points) + 1
@@ -112,9 +113,9 @@ def _minimal_form(side):
 
 @functools.cache
 def _table(kind, size):
-    """What each part takes of the `size` entries of a tile and of its neighbors.
+    """Returns each part's weights for the `size` entries of a tile and of its two neighbors.
 
-    Array of shape `(parts, 3, size)`: of the tile before, of the tile, and of the tile after.
+    The array has shape `(parts, 3, size)`, for the tile before, the tile, and the tile after.
     """
     if kind == "halves":
         rows = [0, 1, 0, -1, 0, 0], [0, 0, 1, 1, 0, 0], [0, 0, -1, 0, 1, 0]
@@ -129,11 +130,11 @@ def _table(kind, size):
 
 
 def _linear(function, transpose, x, name, layout):
-    """Applies a linear function to the axes of a layout; its gradient is its transpose."""
+    """Applies a linear function along the axes of a layout; the gradient is its transpose."""
 
     @tf.custom_gradient
     def apply(x):
-        # The scope that TensorFlow's profiler gives to the gradients of operations called here.
+        # TensorFlow's profiler uses this scope for the gradients of operations called here.
         scope = f"gradient_tape/{tf.get_current_name_scope()}/".replace("//", "/")
 
         def gradient(upstream):
@@ -148,10 +149,10 @@ def _linear(function, transpose, x, name, layout):
 
 
 def _compiled(function):
-    """Has XLA compile a function, except in a program that XLA compiles in any case.
+    """Compiles a function with XLA, unless XLA already compiles the program around it.
 
-    TensorFlow writes the result of every operation to memory; XLA computes sums and products of
-    the same size in one loop. Each shape is compiled once, in about a tenth of a second.
+    TensorFlow writes the result of every operation to memory, while XLA fuses elementwise sums and
+    products into one loop. Each shape is compiled once, in about a tenth of a second.
     """
 
     @functools.cache
@@ -170,7 +171,7 @@ def _compiled(function):
 
 
 def _one_by_one(tensors, matrix, place):
-    """Applies a matrix to tensors: sums of their multiples, stacked on a new axis at `place`."""
+    """Stacks linear combinations of tensors, one per row of a matrix, on a new axis at `place`."""
     sums = (
         functools.reduce(ops.add, (float(f) * x for f, x in zip(row, tensors) if f))
         for row in matrix
@@ -179,7 +180,7 @@ def _one_by_one(tensors, matrix, place):
 
 
 def _at_once(tensors, matrix, place):
-    """The same in one sum with zeros, several times as slow inside a larger program of XLA's."""
+    """Does the same in one sum, including zeros; several times slower in a larger XLA program."""
     shape = [1] * (len(tensors[0].shape) + 1)
     shape[place] = -1
     terms = (
@@ -192,7 +193,7 @@ def _at_once(tensors, matrix, place):
 
 @_compiled
 def _to_parts(x, name, axis, place, combine=_one_by_one):
-    """Transforms an axis of a map to parts, on a new axis at `place`."""
+    """Transforms an axis of a map into parts, on a new axis at `place`."""
     table = _table(*name)
     size = table.shape[-1]
     shape = _with_batch(x.shape)
@@ -204,7 +205,7 @@ def _to_parts(x, name, axis, place, combine=_one_by_one):
 
 @_compiled
 def _from_parts(parts, name, axis, place, combine=_one_by_one):
-    """The transpose of `_to_parts`."""
+    """Applies the transpose of `_to_parts`."""
     table = _table(*name)
     size = table.shape[-1]
     parts = ops.unstack(parts, axis=place)
@@ -220,7 +221,7 @@ def _with_batch(shape):
 
 
 def _neighbor(x, axis, near):
-    """For each tile along an axis, the one before (0), the tile (1) or the one after (2)."""
+    """Returns, for each tile along an axis, the tile before (0), itself (1) or the next (2)."""
     if near == 1:
         return x
     before, after = ops.split(x, [x.shape[axis] - 1 if near == 0 else 1], axis=axis)
