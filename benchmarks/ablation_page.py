@@ -83,7 +83,7 @@ def page(result):
     lines += [
         "",
         "The differences are between pairs of runs with the same seed that differ only in this",
-        "setting, with their mean and standard deviation. Below 0 the paper's choice is better.",
+        "setting, with their mean and standard deviation. Below 0, the paper's choice is better.",
         "A difference counts as significant if its mean is more than two standard errors from 0.",
         "",
         "## FID of each setting",
@@ -101,8 +101,8 @@ def page(result):
     floor, noise = (result["baselines"][name]["fid"] for name in ("real", "noise"))
     lines += [
         "",
-        f"The standard deviation is that over seeds. Real images have a FID of {floor:.1f} against",
-        f"other real images, and noise has {noise:.0f}.",
+        f"The standard deviation is over the seeds. Real images score a FID of {floor:.1f} against",
+        f"other real images, and noise scores {noise:.0f}.",
         "",
         "The paper compares attention with residual blocks of the same number of parameters; here",
         "the runs without attention simply omit it. The paper shows the effect of spectral",

@@ -168,7 +168,7 @@ def test_sample(run, tmp_path, kind, capsys):
     "options, message",
     [
         ("--kind latents --to-classes 1", "--to-classes needs --kind classes."),
-        ("--kind truncation --truncation 1", "it doesn't go with --truncation."),
+        ("--kind truncation --truncation 1", "can't be combined with --truncation."),
         ("--kind truncation --columns 2 --classes 1 2 3", "at least the 3 of --classes. Received"),
         ("--classes 1 10", "`labels` must lie in [0, 10)"),
         ("--classes bag boat", "A class must be one of ['T-shirt/top', "),
