@@ -19,8 +19,8 @@ import numpy as np
 
 __all__ = []  # Private to the package.
 
-MAX_COUNT = 1000  # The maximum of repetitions per step, which a compiled step unrolls.
-MAX_SIDE = 2**16  # The maximum of kernel sizes and strides: TensorFlow crashes at 2^31.
+MAX_COUNT = 1000  # The maximum number of repetitions in a step, which compilation unrolls.
+MAX_SIDE = 2**16  # The maximum of kernel sizes and strides: TensorFlow crashes beyond 2^31.
 MAX_SIZE = 2**31 - 1  # The largest int32, which TensorFlow and XLA use as an index.
 _PACKAGES = {"PIL": "pillow", "ai_edge_litert": "ai-edge-litert"}  # Modules and their PyPI names.
 
@@ -124,7 +124,7 @@ def check_function(name, value, optional=False):
 
 
 def check_list(name, value, optional=False):
-    """Checks a list, an array or another sequence except a string, and copies it to a list."""
+    """Checks a list, an array or any other sequence except a string, and returns a list."""
     is_list = hasattr(value, "__len__") and not isinstance(value, (str, bytes, dict))
     is_list = is_list and getattr(value, "shape", None) != ()
     value = _checked(name, value, is_list, "a list", optional)
@@ -325,7 +325,7 @@ class RangeWarning(FilledRange):
         if images.dtype == np.uint8:
             super().__call__(images, 0, 255)
         else:
-            # Floats without negative values are rarely meant for [-1, 1]; others may be dark.
+            # Floats without negative values are rarely in [-1, 1]. Otherwise, a few may be dark.
             super().__call__(images, -1, 1, many=1 if images.size and images.min() >= 0 else 4)
 
 

@@ -31,7 +31,7 @@ __all__ = ["fit", "train"]
 NETWORKS = ("image_size", "base_filters", "g_learning_rate", "d_learning_rate", "ema_momentum")
 # A resumed run can't change these settings, or the `channels` and `num_classes` of its images.
 FIXED = ("preset", "recipe", *NETWORKS, "precision", "seed", "checkpoints")
-ELSEWHERE = "--output must be a new folder, or that of the same run. Received:"
+ELSEWHERE = "--output must be a new folder, or the folder of the same run. Received:"
 
 
 def train(log: Log | None = None, **options: Any) -> dict:
@@ -165,7 +165,7 @@ def evaluator_for(model, settings, source, log, strategy=None):
         log.say("No FID is measured: it needs --inception or --inception-sha256.")
         return None
     metric = metrics.FrechetInceptionDistance(extractor, batch_size=250)
-    # With TPUs, the host computes the FID. With several processes, each one computes all of it.
+    # With TPUs, the host computes the FID. With several processes, each process computes it.
     shared = strategy if type(strategy).__name__ == "MirroredStrategy" else None
     # `protocol` loads the network, so that this fails before training if it can't be loaded.
     log.say(f"The FID uses the features of {metric.protocol['feature_extractor']}")

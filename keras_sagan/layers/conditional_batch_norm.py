@@ -121,8 +121,8 @@ class ConditionalBatchNorm(keras.layers.Layer):
         rank = len(shape)
         if self.axis == 0 or not -rank < self.axis < rank:
             raise ValueError(
-                f"`axis` must be an axis of `images`, which have rank {rank}, and not that of the "
-                f"batch. Received: axis={self.axis} for images of shape {tuple(shape)}"
+                f"`axis` must be an axis of `images`, which have rank {rank}, other than the batch "
+                f"axis. Received: axis={self.axis} for images of shape {tuple(shape)}"
             )
 
     def call(self, images, labels=None, training=False, mask=None, images_mask=None):

@@ -178,7 +178,7 @@ class SelfAttention2D(keras.layers.Layer):
 
     def call(self, inputs, training=False, return_attention_scores=False):
         self._check_shape(inputs.shape)
-        inputs = ops.convert_to_tensor(inputs, self.compute_dtype)  # `stateless_call` doesn't.
+        inputs = ops.convert_to_tensor(inputs, self.compute_dtype)  # `stateless_call` doesn't cast.
         convs = (self.query_conv, self.key_conv, self.value_conv)
         query, key, value = [conv(inputs, training=training) for conv in convs]
         query = self._locations(query)

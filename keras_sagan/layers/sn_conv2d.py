@@ -160,7 +160,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             )
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
-        inputs = ops.convert_to_tensor(inputs, self.compute_dtype)  # `stateless_call` doesn't.
+        inputs = ops.convert_to_tensor(inputs, self.compute_dtype)  # `stateless_call` doesn't cast.
         dtype = keras.backend.result_type(self.compute_dtype, "float32")
         # A resampling kernel is a sum of kernel entries, which half precision would round.
         kernel = self.normalized_weight(training, dtype if self.resample else None)

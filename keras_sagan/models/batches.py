@@ -282,11 +282,12 @@ def warn_of_outputs(model, images, labels):
             ending = "relu" if made.max() > 1.001 else "sigmoid"
     message = None
     if ending in ONE_SIDED:
-        message = f"{ending}: its images never fill [-1, 1], where the real ones lie."
+        message = f"{ending}: its images never fill [-1, 1], the range of real images."
     elif ending is not None and ending not in FILLS_RANGE:
         ending = "no activation" if ending == "linear" else ending
         message = (
-            f"{ending}: its images may leave [-1, 1], where the real ones lie and `generate` clips."
+            f"{ending}: its images may leave [-1, 1], the range of real images, and `generate` "
+            "clips them."
         )
     if message:
         warnings.warn(f"`generator` ends in {message} End it in tanh.", stacklevel=3)

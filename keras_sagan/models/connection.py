@@ -32,7 +32,7 @@ def connect(generator, discriminator, latent_dim, num_classes):
     except Exception as error:
         raise ValueError(
             f"`generator` must take latents of shape (batch, {latent_dim}){others}. "
-            f"Received: a generator that says: {error}"
+            f"Received: a generator that raises: {error}"
         ) from error
     shape = tuple(getattr(images, "shape", ()))
     if len(shape) != 4:
@@ -47,7 +47,7 @@ def connect(generator, discriminator, latent_dim, num_classes):
     except Exception as error:
         raise ValueError(
             f"`discriminator` must take what `generator` makes{others}. Received: a generator "
-            f"with images of shape {shape}, and a discriminator that says: {error}"
+            f"with images of shape {shape}, and a discriminator that raises: {error}"
         ) from error
     _check_logits(logits)
     if num_classes is not None:
@@ -70,7 +70,7 @@ def _check_first_input(network, shape):
 def _check_logits(logits):
     """Raises unless a discriminator returns one logit per image, or a map of logits per image."""
     shape = tuple(getattr(logits, "shape", ()))
-    is_patch_map = len(shape) == 4 and shape[1] == 1 and shape[2] != 1  # Channels first.
+    is_patch_map = len(shape) == 4 and shape[1] == 1 and shape[2] != 1  # "channels_first"
     is_one_for_all = not shape or shape[0] == 1
     if is_one_for_all or (len(shape) > 1 and shape[-1] != 1 and not is_patch_map):
         received = f"outputs of shape {shape}"
@@ -97,13 +97,13 @@ def _check_tables(name, network, num_classes):
         if size is None or size >= num_classes or not _may_take_labels(step):
             continue
         message = (
-            f"`num_classes` must be at most {size}, the classes that `{step.name}` of the "
-            f"{name} has a row for. Received: num_classes={num_classes}"
+            f"`num_classes` must be at most {size}, the number of rows in `{step.name}` of the "
+            f"{name}. Received: num_classes={num_classes}"
         )
         if hasattr(network, "operations") or isinstance(step, ConditionalBatchNorm):
             raise ValueError(message)
         # In a subclassed network, the layer may look up something other than labels.
-        warnings.warn(f"{message}. If it takes no labels, ignore this.", stacklevel=5)
+        warnings.warn(f"{message}. If the layer takes no labels, ignore this.", stacklevel=5)
 
 
 def _may_take_labels(step):

@@ -133,7 +133,7 @@ class SAGAN(SamplingMixin, keras.Model):
         self._num_devices = backend.count_devices(self._strategy)
         self._is_one_of_many = backend.is_multi_worker(self._strategy)
         backend.check_built_under(self._strategy, generator=generator, discriminator=discriminator)
-        self._step_lock = threading.RLock()  # Held while other threads must not read variables.
+        self._step_lock = threading.RLock()  # While it is held, other threads can't read variables.
         self._skipped_steps = self._skipped_batches = 0  # `fit` skips these in a resumed epoch.
         self._average = None
         self._averaged_from: int | None = None
@@ -186,7 +186,7 @@ class SAGAN(SamplingMixin, keras.Model):
             dtype_policy=keras.config.dtype_policy().name,
         )
         constructors = []
-        for each in cls.__mro__:  # A subclass may pass on `*args, **kwargs`.
+        for each in cls.__mro__:  # A subclass may pass `*args, **kwargs` to its base class.
             constructors.append(inspect.signature(each.__init__).parameters)  # type: ignore[misc]
             kinds = [parameter.kind for parameter in constructors[-1].values()]
             if each is SAGAN or inspect.Parameter.VAR_KEYWORD not in kinds:
@@ -262,7 +262,7 @@ class SAGAN(SamplingMixin, keras.Model):
                 numbers in [0, 1) of shape `(batch, columns)` from the seed and the step. Use no
                 other random numbers: Keras's seed generators don't advance here. The generator's
                 gradient flows through the augmentation.
-            penalty: Penalty of `keras_sagan.penalties`, such as `R1(10.0)`, or another function
+            penalty: Penalty of `keras_sagan.penalties`, such as `R1(10.0)`, or your own function
                 `(judge, real, fake) -> scalar` to add to the discriminator's loss, a list of
                 these, or `None`. `judge(images, labels)` returns logits; `real` and `fake` are
                 pairs of images and labels. A function that takes four arguments also receives
@@ -456,7 +456,7 @@ class SAGAN(SamplingMixin, keras.Model):
                 "Received: ema_momentum=None"
             )
         for mean, variable in zip(self._average.variables, self.generator.variables):
-            mean.assign(ops.copy(variable))  # On the device, so a process needs no other one.
+            mean.assign(ops.copy(variable))  # Copying on the device involves no other process.
 
     # Fit and evaluate
 
@@ -488,7 +488,7 @@ class SAGAN(SamplingMixin, keras.Model):
         steps_before = int(self.steps.numpy())
         is_ordered = hasattr(x, "shape") or isinstance(x, keras.utils.PyDataset)
         if hasattr(x, "at_step") or not is_ordered:
-            kwargs.setdefault("shuffle", False)  # Keras's default warns, or shuffles batches.
+            kwargs.setdefault("shuffle", False)  # By default, Keras warns, or shuffles batches.
         backend.check_scope(self._strategy, "fit")
         given = inspect.signature(super().fit).bind_partial(x, y, *args, **kwargs).arguments
         self._check_shares_of_arrays(**given)
@@ -565,7 +565,7 @@ class SAGAN(SamplingMixin, keras.Model):
         if not validation_split or not hasattr(x, "shape"):
             self._check_shares("x", x, batch_size, steps)
             return
-        count = int(x.shape[0] * (1.0 - validation_split))  # As Keras splits it.
+        count = int(x.shape[0] * (1.0 - validation_split))  # Keras splits in the same place.
         advice = "give `validation_data` that they divide instead of `validation_split`"
         self._check_shares("x", x[:count], batch_size, steps, advice)
         self._check_shares("x", x[count:], validation_size, validation_steps, advice)

@@ -36,7 +36,7 @@ if _name not in BACKENDS:
     )
 backend = importlib.import_module(f"keras_sagan.training.{_name}")
 
-from keras_sagan.training.step import Assignments  # noqa: E402  # It looks up `backend`.
+from keras_sagan.training.step import Assignments  # noqa: E402  # It needs `backend`.
 
 
 def input_gradient(function, inputs):

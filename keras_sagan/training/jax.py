@@ -237,7 +237,7 @@ def make_step_function(model, step, check, is_training):
             raise ValueError(
                 f"`{check.argument}` must yield batches that the devices divide: use "
                 "drop_remainder=True and a batch that is a multiple of "
-                f"{count_devices(current_strategy())}. Received: a batch of which JAX says: {error}"
+                f"{count_devices(current_strategy())}. Received: a batch that JAX refuses: {error}"
             ) from error
 
     def function(state, iterator):

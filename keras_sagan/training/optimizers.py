@@ -78,7 +78,7 @@ class GANOptimizer(Optimizer):
         for name, rate in rates.items():
             if not isinstance(rate, keras.Variable):
                 raise TypeError(
-                    "`learning_rate` of both networks can't be set, since that of "
+                    "`learning_rate` of both networks can't be set, since the rate of "
                     f"`{name}` is a LearningRateSchedule or a function. Make both optimizers with "
                     f"a number, or remove the callback that sets the rate. {received}"
                 )

@@ -79,7 +79,7 @@ def penalize(gan, index, part, penalty, real, fake):
     arguments = [functools.partial(judge, gan.discriminator, training=True), real, fake]
     if not accepts(penalty, 3):
         arguments.append(draw_uniform(gan, index, 4 + part, ops.shape(real[0])[0]))
-    with Assignments():  # Drop what is assigned: D's state is updated only once per update.
+    with Assignments():  # Discard new state: in each update, D's state changes only once.
         return penalty(*arguments)
 
 
@@ -178,7 +178,7 @@ def find_gradients(network, optimizer, loss_function, updates):
         with Assignments(network, updates) as scope:
             loss, logits = loss_function()
             own = [v.regularizer(v) for v in variables if v.regularizer is not None]
-        if ops.ndim(loss):  # `None` where TensorFlow doesn't know.
+        if ops.ndim(loss):  # This is `None` if TensorFlow doesn't know the rank.
             raise ValueError(
                 "`loss` and `penalty` must return scalars, such as the mean over the images. "
                 f"Received: a loss of shape {tuple(loss.shape)}"

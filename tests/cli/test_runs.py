@@ -105,7 +105,9 @@ def test_files_of_a_user_are_not_replaced(name, tmp_path, train):
     path = tmp_path / "run" / name
     path.parent.mkdir()
     path.write_text('{"of": "a user"}')
-    assert refused(train(1), "--output must be a new folder, or that of the same run. Received: ")
+    assert refused(
+        train(1), "--output must be a new folder, or the folder of the same run. Received: "
+    )
     assert path.read_text() == '{"of": "a user"}' and not (tmp_path / "run/checkpoints").exists()
 
 
