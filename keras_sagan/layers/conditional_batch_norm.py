@@ -13,7 +13,7 @@ from keras_sagan.checks import (
     check_weight,
 )
 
-SETTLED = 2**30  # After this many updates, the warm-up of the statistics is over.
+SETTLED = 2**30  # After this many updates, only `momentum` determines how fast statistics change.
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
@@ -33,16 +33,14 @@ class ConditionalBatchNorm(keras.layers.Layer):
         momentum: Float in [0, 1], the largest momentum of the moving statistics. Early updates
             use less; with `1` the statistics never change. Defaults to `0.999`.
         epsilon: Positive float, added to the variance. Defaults to `1e-5`.
-        synchronized: Boolean, whether to compute the moments over all replicas of a
-            `tf.distribute` strategy. JAX and PyTorch always use the global batch. Defaults to
-            `False`.
+        synchronized: Boolean, whether the moments are over all replicas of a `tf.distribute`
+            strategy. JAX and PyTorch always use the global batch. Defaults to `False`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
         images: Float tensor of rank 2 or more, `(batch, …, channels)`.
         labels: Integer tensor of shape `(batch,)` in `[0, num_classes)`; optional with one class.
-        training: Boolean, whether to use the moments of the batch and update the moving
-            statistics.
+        training: Boolean, whether to use the batch's moments and update the moving statistics.
         mask: Boolean tensor of the shape of `images` without the last axis: the positions that
             the moments include, as in `keras.layers.BatchNormalization`. Defaults to all.
         images_mask: The same mask, under the name that Keras uses in calls with labels.
@@ -53,8 +51,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
     State:
         `moving_mean` and `moving_variance`, of shape `(channels,)`, are updated with
         `training=True` and used otherwise; `num_updates`, int32 of shape `()`, counts their
-        updates. An empty batch changes none of them. For files without `num_updates`, the warm-up
-        counts as over.
+        updates. An empty batch changes none of them. Older files load with a large `num_updates`.
 
     Raises:
         ValueError: If an argument is out of range, `axis` isn't an axis of the images, labels are

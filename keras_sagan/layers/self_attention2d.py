@@ -65,8 +65,7 @@ class SelfAttention2D(keras.layers.Layer):
             `(batch, channels, height, width)` with `"channels_first"`. Height and width may be
             unknown while a model is built.
         training: Boolean, whether to update each `vector_u`, unless the layer is frozen.
-        return_attention_scores: Boolean, whether to return the scores too, which then must all
-            fit into memory. Defaults to `False`.
+        return_attention_scores: Boolean; `True` computes all scores together. Defaults to `False`.
 
     Returns:
         Float tensor of the shape of `inputs`. With `return_attention_scores=True`, a tuple of
@@ -184,8 +183,7 @@ class SelfAttention2D(keras.layers.Layer):
         query = self._locations(query)
         key = self._locations(self._pool(key, training))
         value = self._locations(self._pool(value, training))
-        # Apply `gamma` here, where the tensor is smaller: everything after it is linear in `value`.
-        # Multiply in float32, because the gradient of `gamma` is a sum.
+        # `gamma` scales the small `value`, as the rest is linear; in float32, as its gradient sums.
         wide = ops.cast(value, keras.backend.result_type(value.dtype, "float32"))
         value = ops.cast(wide * self.gamma, value.dtype)
         recordings = [

@@ -50,9 +50,8 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
         training: Boolean, whether to update `vector_u`, so that `sigma` follows the kernel.
 
     Returns:
-        Float tensor of shape `(batch, new_height, new_width, filters)`, or
-        `(batch, filters, new_height, new_width)` with `"channels_first"`, in the layer's compute
-        dtype.
+        Float tensor of shape `(batch, new_height, new_width, filters)`, or with the filters second
+        for `"channels_first"`, in the layer's compute dtype.
 
     State:
         `vector_u`, float32 of shape `(filters,)`. It starts converged and is updated with

@@ -158,9 +158,8 @@ def leading_singular_vector(matrix):
 
     It is the best vector in the Krylov space `x, (matrix.T @ matrix) @ x, …` of a random `x`,
     which takes far fewer products than power iteration: `|matrix @ u|` is within 1 % of the
-    largest singular value (0.1 % for small matrices). If the matrix is zero or not finite, the
-    result is an arbitrary unit vector. Reference: Golub & Van Loan, Matrix Computations, section
-    10.1 (Lanczos).
+    largest singular value (0.1 % for small matrices). For a matrix that is zero or not finite, it
+    is any unit vector. Reference: Golub & Van Loan, Matrix Computations, section 10.1 (Lanczos).
     """
     start = np.random.default_rng(0).normal(size=(1, matrix.shape[1]))
     basis = (start / np.linalg.norm(start)).astype(matrix.dtype)

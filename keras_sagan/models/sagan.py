@@ -242,8 +242,7 @@ class SAGAN(SamplingMixin, keras.Model):
                 for `keras.optimizers.Adam` with the model's `ttur`. Both are `"auto"` by default;
                 a `g_optimizer` needs a `d_optimizer`. Each `LearningRateSchedule` follows
                 `model.steps`. `model.optimizer` combines the two: a callback that sets its
-                `learning_rate` sets the generator's and scales the discriminator's by the same
-                factor.
+                `learning_rate` scales both learning rates by the same factor.
             loss: `"hinge"`, `"non_saturating"`, `"wasserstein"`, `"least_squares"`,
                 `"relativistic"`, `"relativistic_average"`, or a pair of functions
                 `(generator_loss, discriminator_loss)`; see `keras_sagan.losses`. A generator loss
@@ -514,10 +513,9 @@ class SAGAN(SamplingMixin, keras.Model):
         return history
 
     def evaluate(self, *args, **kwargs) -> list[float] | dict[str, float]:
-        """Returns the losses on held-out data; the same data and weights give the same losses.
+        """Returns the losses on held-out data, which depend only on the data and the weights.
 
-        It takes the arguments of `keras.Model.evaluate` and returns the same; for the data and
-        errors, see `fit`.
+        Arguments and results are as in `keras.Model.evaluate`, data and errors as in `fit`.
         """
         backend.check_scope(self._strategy, "evaluate")
         bound = inspect.signature(super().evaluate).bind(*args, **kwargs)

@@ -93,11 +93,10 @@ def _is_wide(inputs, kernel):
 def upsample_convolve(inputs, kernel, padding: str = "same", data_format: str = "channels_last"):
     """Doubles a map by nearest neighbors and convolves it, in one transposed convolution.
 
-    Each 2 x 2 block of the doubled map has a single value, so the products of this value with
-    several kernel entries are one product with their sum. A transposed convolution with stride 2,
-    whose kernel is `kernel` flipped and convolved with a 2 x 2 box of ones, has the same outputs,
-    even at the border. For a 3 x 3 kernel, it takes 16 products per location of the small map
-    instead of 36.
+    Each 2 x 2 block of the doubled map has a single value, so its products with several kernel
+    entries are one product with their sum. A transposed convolution with stride 2, whose kernel is
+    `kernel` flipped and convolved with a 2 x 2 box of ones, has the same outputs, even at the
+    border. For a 3 x 3 kernel, it takes 16 products per location of the small map instead of 36.
 
     Args:
         inputs, data_format: As in `convolve`.
@@ -132,10 +131,9 @@ def repeat_twice(inputs, data_format: str = "channels_last"):
 def convolve_pool(inputs, kernel, padding: str = "same", data_format: str = "channels_last"):
     """Convolves a map and averages 2 x 2 windows, in one convolution with stride 2.
 
-    The mean of four convolutions with shifted kernels is a convolution with the mean of these
-    kernels, which is `kernel` convolved with a 2 x 2 box of quarters. For a 3 x 3 kernel, it takes
-    16 products per output location instead of 36. As with Keras's pooling, an odd last row or
-    column is dropped.
+    The mean of four convolutions with shifted kernels is a convolution with their mean, which is
+    `kernel` convolved with a 2 x 2 box of quarters. For a 3 x 3 kernel, it takes 16 products per
+    output location instead of 36. As in Keras's pooling, an odd last row or column is dropped.
 
     Args:
         inputs, kernel, data_format: As in `upsample_convolve`.

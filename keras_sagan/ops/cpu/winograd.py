@@ -44,8 +44,7 @@ def suits_winograd(inputs, kernel):
 def square_side(height, width):
     """Returns the side of the output squares that `winograd_convolve` computes at a time.
 
-    A 4 x 4 map would be one square, where transforming the kernel to 36 parts costs more than it
-    saves.
+    For a single 4 x 4 square, transforming the kernel into 36 parts costs more than it saves.
     """
     return 4 if height % 4 == width % 4 == 0 and height * width > 16 else 2
 
