@@ -57,7 +57,7 @@ def non_saturating_generator_loss(fake_logits: KerasTensor) -> KerasTensor:
 def non_saturating_discriminator_loss(
     real_logits: KerasTensor, fake_logits: KerasTensor
 ) -> KerasTensor:
-    """`mean(softplus(-real)) + mean(softplus(fake))`: the cross-entropy of the two classes."""
+    """`mean(softplus(-real)) + mean(softplus(fake))`, the binary cross-entropy."""
     return ops.mean(ops.softplus(-real_logits)) + ops.mean(ops.softplus(fake_logits))
 
 

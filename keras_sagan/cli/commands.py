@@ -165,7 +165,7 @@ def beside(run):
 
 
 def load_run(path, is_any=False):
-    """Returns the model of a folder or a `.keras` file, and the content of `run.json` beside it."""
+    """Returns the model in a folder or `.keras` file, and the content of `run.json` beside it."""
     path = Path(path) / "model.keras" if os.path.isdir(path) else Path(path)
     if not path.exists():
         raise ValueError(f"There is no model at {path}; `keras-sagan train` makes one.")

@@ -685,7 +685,7 @@ class SAGAN(SamplingMixin, keras.Model):
         return np.concatenate([ops.convert_to_numpy(x) for x in images])
 
     def _labels(self, labels, count, name="labels"):
-        """Class ids as an int32 array of `count`; `None` for a model without classes."""
+        """Returns `count` class ids as an int32 array, or `None` for a model without classes."""
         if self.num_classes is None:
             if labels is not None:
                 raise ValueError(

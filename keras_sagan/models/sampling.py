@@ -130,7 +130,7 @@ class SamplingMixin:
             1: how much each key location matters to the location `(y, x)`.
 
         Raises:
-            ValueError: If `inputs` has neither rank, or the network has no attention layer.
+            ValueError: If `inputs` isn't of rank 2 or 4, or the network has no attention layer.
         """
         use_ema = check_boolean("use_ema", use_ema)
         inputs = np.asarray(ops.convert_to_numpy(inputs))

@@ -1,4 +1,4 @@
-"""Labels in the proportions of class weights."""
+"""Labels in proportion to class weights."""
 
 import numpy as np
 
