@@ -223,14 +223,7 @@ class Evaluation:
             reference = self._read(reference, dataset, split, num_reference, cache_dir)
         self.reference = reference
         for metric in self.metrics:
-            missing = set(metric.needs["real"]) - {"moments", *reference.arrays}
-            if missing:
-                raise ValueError(
-                    f"`reference` must hold the {' and '.join(sorted(missing))} of its images for "
-                    f"{metric.name}: give images (with labels), not a file of `mu` and `sigma`. "
-                    f"Received: a reference of {reference.info['dataset']} with "
-                    f"{sorted(reference.arrays) or 'moments alone'}"
-                )
+            metric.check_holds(reference, "real")
 
     def _read(self, images, dataset, split, num_reference, cache_dir):
         """Returns the statistics of real images, and what the metrics keep of them."""
@@ -294,9 +287,10 @@ class Evaluation:
         """Returns the scores of other real images in place of generated ones."""
         if self.held_out is not None:
             return self._baseline(self.reference, self.measure(self.held_out, "Held-out images")[0])
-        if self.reference.halves is None:
+        halves = self.reference.split()
+        if not halves:
             return {"note": "the file has only `mu` and `sigma`: give `held_out` images"}
-        even, odd = self.reference.split()
+        even, odd = halves
         return self._baseline(
             even,
             odd,

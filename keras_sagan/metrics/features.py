@@ -63,8 +63,7 @@ class FeatureExtraction:
             images: uint8 in [0, 255] or floats in `value_range`, of shape
                 (batch, height, width, channels).
             names: `"features"`, `"logits"` or both. Defaults to `("features",)`.
-            first, subject: The number of the first image and what the images are, for messages.
-                Default to `0` and `"images"`.
+            first, subject: The number of the first image, and what they are, for messages.
         """
         if first == 0:
             self._filled.reset()
@@ -236,12 +235,11 @@ class FeatureMetric(keras.metrics.Metric):
         batch_size: int = 64,
     ):
         super().__init__(name=check_string("name", name, optional=True) or self.default_name)
-        self._extraction = FeatureExtraction(feature_extractor, value_range, batch_size)
-        self.feature_extractor = feature_extractor
-        self.value_range, self.batch_size = (
-            self._extraction.value_range,
-            self._extraction.batch_size,
+        extraction = self._extraction = FeatureExtraction(
+            feature_extractor, value_range, batch_size
         )
+        self.feature_extractor, self.batch_size = feature_extractor, extraction.batch_size
+        self.value_range = extraction.value_range
         self.output = "logits" if "logits" in self.needs["generated"] else "features"
         self._sets = {side: FeatureSet(self.needs[side]) for side in SIDES}
 
@@ -302,8 +300,20 @@ class FeatureMetric(keras.metrics.Metric):
                 f"{type(self).__name__}. Received: "
                 f"{', '.join(f'{count} {side}' for side, count in counts.items())}"
             )
+        for side, features in sets.items():
+            self.check_holds(features, side)
         result = self.compare(*sets.values())
         return result if isinstance(result, dict) else {self.name: result}
+
+    def check_holds(self, features: Any, side: str) -> None:
+        """Raises if a set doesn't hold what the metric needs of a side, such as one of a file."""
+        missing = sorted(set(self.needs[side]) - {"moments", *features.arrays})
+        if missing:
+            raise ValueError(
+                f"`reference` must hold the {' and '.join(missing)} of its images for {self.name}: "
+                "give images (with labels), not a file of `mu` and `sigma`. Received: a reference "
+                f"with {sorted(features.arrays) or 'moments alone'}"
+            )
 
     def compare(self, real: Any, generated: Any) -> float | dict[str, float]:
         """Returns the score of two sets of features, as `values` gets them."""

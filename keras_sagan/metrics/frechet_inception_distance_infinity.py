@@ -83,7 +83,8 @@ class FrechetInceptionDistanceInfinity(FeatureMetric):
     Example:
 
     ```python
-    report = evaluate_generator(model, test_images, "fid_infinity", GreyClassifierFeatures())
+    extractor = GreyClassifierFeatures()
+    report = evaluate_generator(model, test_images, "fid_infinity", extractor, 10_000)
     ```
     """
 

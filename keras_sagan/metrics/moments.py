@@ -22,9 +22,8 @@ def compute_moments(features: np.ndarray) -> Moments:
     The mean is subtracted before squaring: E[x²] - E[x]² loses all digits if the mean is large
     compared with the deviation.
 
-    Args:
-        features: Array of shape (num_samples, dim), finite and not empty, or `ValueError` is
-            raised.
+    `features` is an array of shape (num_samples, dim), finite and not empty, or `ValueError` is
+    raised.
 
     Example:
 
@@ -44,9 +43,7 @@ def merge_moments(first: Moments | None, second: Moments) -> Moments:
     scatter = scatter₁ + scatter₂ + delta deltaᵀ · n₁ n₂ / count. Nothing is subtracted from the
     scatters, so the order and the size of the pieces hardly matter.
 
-    Args:
-        first: `Moments`, or `None` for the empty set.
-        second: `Moments`. Another width raises `ValueError`.
+    `first` may be `None`, the empty set. Another width of `second` raises `ValueError`.
 
     Reference:
         Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance", equation 1.5.

@@ -124,7 +124,7 @@ class PrecisionRecall(FeatureMetric):
         feature_extractor, value_range, batch_size: As for `FrechetInceptionDistance`.
         nearest_k: The rank of the neighbor that a neighborhood reaches to. Defaults to `3`, as in
             the paper; `prdc`'s example has 5.
-        name: Prefix of the two names in the result. Defaults to `None`.
+        name: A prefix of the two names in the result. Defaults to `None`: no prefix.
 
     Raises:
         ValueError: As `FrechetInceptionDistance`; `result` for no more than `nearest_k` images of

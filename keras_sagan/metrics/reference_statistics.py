@@ -117,20 +117,14 @@ class ReferenceStatistics:
         return np.bincount(self.arrays["labels"]) if "labels" in self.arrays else None
 
     def split(self) -> list["ReferenceStatistics"]:
-        """Returns the statistics of the images with even and with odd numbers.
-
-        Raises:
-            ValueError: If there are none, as in a file of another project.
-        """
-        if self.halves is None:
-            raise ValueError("The statistics must have `halves`. Received: halves=None")
+        """Returns the statistics of the images with even and with odd numbers, if `halves` are."""
         return [
             ReferenceStatistics(
                 moments,
                 {**self.info, "num_images": int(moments.count)},
                 arrays={name: value[half::2] for name, value in self.arrays.items()},
             )
-            for half, moments in enumerate(self.halves)
+            for half, moments in enumerate(self.halves or ())
         ]
 
     def check_extractor(self, feature_extractor: Callable, source: str) -> None:

@@ -18,15 +18,7 @@ _ARRAYS: dict[str, tuple[tuple, str]] = {
     "half_means": (("halves", "dim"), "f"),
     "half_scatters": (("halves", "dim", "dim"), "f"),
 }
-_INFO = {
-    "dataset": str | None,
-    "split": str | None,
-    "num_images": int | None,
-    "sha256": str,
-    "image_shape": list | None,
-    "feature_extractor": str | None,
-    "resize": str | None,
-}
+_INFO = "dataset split num_images sha256 image_shape feature_extractor resize".split()
 # Statistics of 2048 features take 32 MB, and real ones never compress further than this.
 _ALWAYS_ALLOWED, _COMPRESSION = 2**26, 20
 _MOST_CLASSES = 10**6
@@ -54,8 +46,15 @@ def read_statistics(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict | N
             raise ValueError(f"it would unpack to {size} bytes")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in _ARRAYS if name in sizes}
-        info = _info(str(arrays.pop("info"))) if "info" in arrays else None
-        _check_arrays(arrays, {} if info is None else {"num_images": info["num_images"]})
+        info, sizes = None, {"halves": 2}
+        if "info" in arrays:
+            info = json.loads(str(arrays.pop("info")))
+            info = {name: info[name] for name in _INFO}
+            if info["num_images"] is not None:
+                sizes["num_images"] = info["num_images"]
+                if not info["num_images"] >= 2:
+                    raise ValueError(f"it is of {info['num_images']} images")
+        _check_arrays(arrays, sizes)
         return arrays, info
     # `zipfile` and numpy raise a dozen kinds, down to NotImplementedError for an unknown method.
     except Exception as error:
@@ -66,18 +65,8 @@ def read_statistics(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict | N
         ) from error
 
 
-def _info(text):
-    """Returns the `info` that `ReferenceStatistics.save` wrote."""
-    info = json.loads(text)
-    wrong = [name for name, kind in _INFO.items() if not isinstance(info[name], kind)]
-    if wrong or info["num_images"] is not None and not info["num_images"] >= 2:
-        raise ValueError(f"its info has other {wrong or 'num_images'}")
-    return info
-
-
 def _check_arrays(arrays, sizes):
     """Checks arrays against `_ARRAYS`, with the sizes that are known."""
-    sizes = {"halves": 2, **{name: size for name, size in sizes.items() if size is not None}}
     for name, array in arrays.items():
         shape, kinds = _ARRAYS[name]
         known = [sizes.setdefault(size, found) for size, found in zip(shape, array.shape)]
@@ -89,7 +78,7 @@ def _check_arrays(arrays, sizes):
     labels, counts = arrays.get("labels", np.zeros(0)), arrays.get("half_counts")
     if labels.size and not 0 <= labels.min() <= labels.max() < _MOST_CLASSES:
         raise ValueError(f"`labels` must lie in [0, {_MOST_CLASSES})")
-    has_halves = [name in arrays for name in ("half_counts", "half_means", "half_scatters")]
-    is_whole = all(has_halves) and counts.min() > 0 and counts.sum() == sizes.get("num_images")
-    if any(has_halves) and not is_whole:
+    halves = [name for name in arrays if name.startswith("half_")]
+    is_whole = len(halves) == 3 and counts.min() > 0 and counts.sum() == sizes.get("num_images")
+    if halves and not is_whole:
         raise ValueError("the halves don't make up its images")

@@ -155,6 +155,11 @@ def test_a_score_that_the_halves_are_too_small_for_is_missing_with_a_note():
     assert "no density_coverage: " in report.baselines["real"]["note"]
 
 
+def test_halves_without_features_have_no_extrapolated_distance():
+    real = measure(metrics="fid_infinity").baselines["real"]
+    assert "fid_infinity" not in real and "no fid_infinity: `reference` must hold" in real["note"]
+
+
 def test_the_protocol_says_how_it_was_measured():
     protocol = measure(split="train", seed=3, truncation=0.7).protocol
     expected = {

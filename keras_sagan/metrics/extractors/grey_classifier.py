@@ -23,15 +23,12 @@ def build_grey_classifier(image_size: int = 32) -> keras.Model:
     in that frame counts against it. All layers compute in float32 under every dtype policy.
 
     Args:
-        image_size: 28 or 32, the height and width of the images. Defaults to `32`.
+        image_size: 28 or 32, or `ValueError` is raised: the size of the images. Defaults to `32`.
 
     Returns:
         An untrained functional model from float images in [-1, 1] of shape
         (batch, image_size, image_size, 1) to float32 logits of shape (batch, 10). The layer
         named `"features"` is the penultimate one.
-
-    Raises:
-        ValueError: If `image_size` isn't 28 or 32.
 
     Example:
 

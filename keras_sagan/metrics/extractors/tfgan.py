@@ -39,13 +39,14 @@ def load_tfgan_eval() -> types.ModuleType:
         [TF-GAN](https://github.com/tensorflow/gan).
     """
     before = _tfgan_modules()
-    spec = importlib.util.find_spec("tensorflow_gan")
-    for root in spec.submodule_search_locations or [] if spec else []:
-        for name, *below in (("tensorflow_gan",), ("tensorflow_gan.python", "python")):
-            sys.modules[name] = types.ModuleType(name)
-            sys.modules[name].__path__ = [os.path.join(root, *below)]
     try:
-        return _import("tensorflow_gan.python.eval", "TF-GAN")
+        with _explained("TF-GAN"):
+            spec = importlib.util.find_spec("tensorflow_gan")
+            for root in spec.submodule_search_locations or [] if spec else []:
+                for name, *below in (("tensorflow_gan",), ("tensorflow_gan.python", "python")):
+                    sys.modules[name] = types.ModuleType(name)
+                    sys.modules[name].__path__ = [os.path.join(root, *below)]
+            return _import("tensorflow_gan.python.eval")
     finally:
         for name in _tfgan_modules():
             del sys.modules[name]
@@ -54,27 +55,38 @@ def load_tfgan_eval() -> types.ModuleType:
 
 def load_tensorflow_hub() -> types.ModuleType:
     """Imports TensorFlow Hub, or raises an `ImportError` that has the pip line."""
-    return _import("tensorflow_hub", "TensorFlow Hub")
+    with _explained("TensorFlow Hub"):
+        return _import("tensorflow_hub")
 
 
 def _tfgan_modules():
     return {name: x for name, x in sys.modules.items() if name.split(".")[0] == "tensorflow_gan"}
 
 
-def _import(name, what):
+def _import(name):
     """Imports a module silently, with a `pkg_resources` where setuptools no longer has one.
 
     tensorflow-hub 0.16.1 takes one function from it, and setuptools 82 removed it.
     """
     is_there = "pkg_resources" in sys.modules or importlib.util.find_spec("pkg_resources")
-    try:
-        if not is_there:
-            from packaging.version import parse
+    if not is_there:
+        from packaging.version import parse
 
-            sys.modules["pkg_resources"] = types.ModuleType("pkg_resources")
-            sys.modules["pkg_resources"].parse_version = parse
+        sys.modules["pkg_resources"] = types.ModuleType("pkg_resources")
+        sys.modules["pkg_resources"].parse_version = parse
+    try:
         with contextlib.redirect_stdout(io.StringIO()):
             return importlib.import_module(name)
+    finally:
+        if not is_there:
+            sys.modules.pop("pkg_resources", None)
+
+
+@contextlib.contextmanager
+def _explained(what):
+    """Raises an ImportError that says what is missing and how to install it."""
+    try:
+        yield
     except Exception as error:
         package = getattr(error, "name", None)
         is_missing = isinstance(error, ModuleNotFoundError) and package
@@ -84,6 +96,3 @@ def _import(name, what):
             reason = f"{type(error).__name__}: {error}"
             text = f"{what} is installed but can't be imported here ({reason}). {_RUN} --upgrade"
         raise ImportError(text, name=package) from error
-    finally:
-        if not is_there:
-            sys.modules.pop("pkg_resources", None)

@@ -126,7 +126,10 @@ class TFGANInception(Extractor):
                 f"`output` must be an output of the network at {self.handle}, which gives "
                 f"{sorted(found) or type(outputs).__name__}. Received: output={missing[0]!r}"
             )
-        return {name: found[output] for name, output in names.items()}
+        return {
+            name: tf.reshape(found[output], (tf.shape(found[output])[0], -1))
+            for name, output in names.items()
+        }
 
     def _load(self):
         if self._network is None:
