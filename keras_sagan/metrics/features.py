@@ -423,11 +423,11 @@ def shuffled(samples: np.ndarray, seed: int | None) -> np.ndarray:
 
 def check_batch_labels(labels: np.ndarray | None, count: int) -> np.ndarray:
     """Returns integer labels of shape (count,), or raises."""
-    labels = None if labels is None else np.asarray(keras.ops.convert_to_numpy(labels))
-    if labels is None or labels.shape != (count,) or labels.dtype.kind not in "iu":
-        shape = None if labels is None else f"{labels.dtype.name} of shape {labels.shape}"
+    found = np.asarray(None if labels is None else keras.ops.convert_to_numpy(labels))
+    if found.shape != (count,) or found.dtype.kind not in "iu":
+        received = None if labels is None else f"{found.dtype.name} of shape {found.shape}"
         raise ValueError(
             f"`labels` must be integers of shape ({count},), one for each image. "
-            f"Received: labels={shape}"
+            f"Received: labels={received}"
         )
-    return labels
+    return found

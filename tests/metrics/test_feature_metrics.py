@@ -358,7 +358,7 @@ def test_widths_that_change_between_batches_are_refused():
 
 def test_a_subclass_must_compare_two_sets():
     class Nothing(FeatureMetric):
-        least = 0
+        needs = {"real": (), "generated": ()}
 
     with pytest.raises(NotImplementedError, match="Nothing must implement compare"):
         Nothing(flat, name="nothing").result()
