@@ -82,8 +82,10 @@ class FeatureExtraction:
                     )
                 features = features.reshape(len(part), -1)
                 features = features.astype(np.promote_types(features.dtype, np.float32), copy=False)
-                check_features_of_images(features, first + start, subject, found.get(name))
-                found.setdefault(name, []).append(features)
+                parts = found.setdefault(name, [])
+                widths = [x.shape[1] for x in parts]
+                check_features_of_images(features, first + start, subject, widths)
+                parts.append(features)
         return {name: np.concatenate(parts) for name, parts in found.items()}
 
     def measure(
@@ -181,7 +183,7 @@ class FeatureSet:
             return
         # Everything is checked before anything is added: an error leaves the state as it was.
         features = next(iter(outputs.values()))
-        check_features_of_images(features, self.num_images, before=[self.width])
+        check_features_of_images(features, self.num_images, widths=[self.width])
         if "labels" in self.keep:
             outputs = {**outputs, "labels": check_batch_labels(labels, len(features))}
         if "moments" in self.keep:
@@ -370,8 +372,8 @@ class FeatureMetric(keras.metrics.Metric):
         return Progress(self.name, verbose=self.verbose)
 
 
-def check_features_of_images(features, first=0, subject="images", before=None):
-    """Raises unless features are finite, and of the width of arrays or widths `before` them."""
+def check_features_of_images(features, first=0, subject="images", widths=()):
+    """Raises unless features are finite, and as wide as those before them."""
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if bad.size:
         raise ValueError(
@@ -379,8 +381,7 @@ def check_features_of_images(features, first=0, subject="images", before=None):
             f"infinity for {bad.size} of {len(features)} {subject}, the first one for image "
             f"number {first + bad[0]} of them, counted from 0"
         )
-    for x in before or ():
-        width = x.shape[1] if hasattr(x, "shape") else x
+    for width in widths:
         if width not in (None, features.shape[1]):
             raise ValueError(
                 "`feature_extractor` must give features of one width for all images; the images or "
