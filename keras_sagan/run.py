@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_sagan import callbacks, metrics, models
 from keras_sagan.callbacks.checkpoint_files import CheckpointFiles
@@ -96,7 +95,7 @@ def train(log: Log | None = None, **options: Any) -> dict:
         text = f"--steps-per-execution must divide the {steps} steps of an epoch."
         raise ValueError(f"{text} Received: {settings['steps_per_execution']}")
     model = build_model(settings, **kind, strategy=strategy)
-    evaluator = evaluator_for(model, settings, source, log, strategy)
+    evaluator = evaluator_for(model, settings, source, log)
     # All processes take part in the evaluation.
     check_workers_agree(strategy, fid=evaluator and evaluator.name)
     on = f", on {replicas} replicas" if (replicas := replicas_of(strategy)) > 1 else ""
@@ -155,7 +154,7 @@ def build_model(settings, channels, num_classes, strategy=None):
     return model
 
 
-def evaluator_for(model, settings, source, log, strategy=None):
+def evaluator_for(model, settings, source, log):
     """Returns the `FIDEvaluator` for the settings, or `None` if no FID is wanted or possible."""
     extractor = extractor_for(model.image_shape, settings)
     is_asked_for = settings["inception"] or settings["inception_sha256"]
@@ -165,16 +164,11 @@ def evaluator_for(model, settings, source, log, strategy=None):
         log.say("No FID is measured: it needs --inception or --inception-sha256.")
         return None
     metric = metrics.FrechetInceptionDistance(extractor, batch_size=250)
-    # With TPUs, the host computes the FID. With several processes, each process computes it.
-    shared = strategy if type(strategy).__name__ == "MirroredStrategy" else None
     # `protocol` loads the network, so that this fails before training if it can't be loaded.
     log.say(f"The FID uses the features of {metric.protocol['feature_extractor']}")
-    if shared:  # A SavedModel that is first called inside the strategy can't run on its replicas.
-        extractor(np.zeros((1, *model.image_shape), "float32"))
     real, _ = source.head(settings["fid_images"])
     common = {"batch_size": 250, "seed": settings["seed"], "dataset": source.name}
     common["split"] = f"{len(real)} images, {source.chosen}"
-    common["strategy"] = shared
     return callbacks.FIDEvaluator(metric, real, len(real), settings["fid_every"], **common)
 
 

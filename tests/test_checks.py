@@ -25,7 +25,7 @@ from keras_sagan import (
     models,
     visualization,
 )
-from keras_sagan.metrics.evaluation import make_evaluation
+from keras_sagan.metrics.evaluation import Evaluation
 
 NOT_NUMBERS = ["0.5", None, math.nan, math.inf, -math.inf, [], {}, 1 + 2j, True, object()]
 WRONG = {
@@ -166,7 +166,7 @@ ARGUMENTS = {
     "EvaluationReport": {"values": {}, "baselines": {}, "protocol": {}, "model": "a"},
     "evaluate_generator": lambda: {"model": model(), **RUN},
     "evaluate_images": {"images": U8, **RUN},
-    "make_evaluation": {**RUN, "batch_size": 2, "seed": 0},
+    "Evaluation": {**RUN, "batch_size": 2, "seed": 0},
     "load_image_folder": {"directory": "x"},
     "load_tfds": {"name": "cifar10"},
     "make_dataset": {"images": U8, "batch_size": 2},
@@ -198,7 +198,7 @@ PUBLIC = {
     if callable(getattr(package, name)) and name not in UNCHECKED
 }
 if IS_TENSORFLOW:
-    PUBLIC |= {"make_strategy": distribution.make_strategy, "make_evaluation": make_evaluation}
+    PUBLIC |= {"make_strategy": distribution.make_strategy, "Evaluation": Evaluation}
 NAMES = [*PUBLIC, *sorted(METHODS if IS_TENSORFLOW else ())]
 with_tensorflow = pytest.mark.skipif(not IS_TENSORFLOW, reason="Models train with TensorFlow.")
 
@@ -360,7 +360,7 @@ def test_damaged_sizes_in_the_file_of_a_model(value):
 # Calls that need files, or take long.
 NOT_CALLED = {
     *("from_preset", "FolderImages", "load_image_folder", "load_tfds", "evaluate_generator"),
-    *("make_evaluation", "draw_attention", "draw_interpolation", "draw_truncation"),
+    *("Evaluation", "draw_attention", "draw_interpolation", "draw_truncation"),
     *("draw_neighbours", "export_generator", "read_idx"),
 }
 

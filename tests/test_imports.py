@@ -89,7 +89,6 @@ USES_TENSORFLOW = (
     "distribution.py",
     "metrics/extractors/tfgan_inception.py",
     "metrics/extractors/resizing.py",
-    "metrics/replicas.py",
     "callbacks/old_checkpoints.py",
     "callbacks/model_state.py",
     "callbacks/tensorboard.py",

@@ -7,18 +7,9 @@ import numpy as np
 
 from keras_sagan.callbacks.schedule import is_due
 from keras_sagan.checks import check_boolean, check_float, check_integer, check_string
-from keras_sagan.metrics.evaluation import Evaluation
-from keras_sagan.metrics.features import FeatureExtraction, FeatureMetric
-from keras_sagan.metrics.images import (
-    GeneratedImages,
-    batches_of,
-    check_ends,
-    first_images,
-    iterate,
-    length_of,
-    once,
-)
+from keras_sagan.metrics.images import GeneratedImages, batches_of, length_of, once
 from keras_sagan.metrics.progress import Progress
+from keras_sagan.metrics.report import make_protocol
 
 
 class FIDEvaluator(keras.callbacks.Callback):
@@ -54,15 +45,13 @@ class FIDEvaluator(keras.callbacks.Callback):
             `CSVLogger` takes its columns from the first epoch. Not NaN, which `ModelCheckpoint`
             keeps as the best. Defaults to `None`: nothing.
         dataset, split: Strings, the real images in the protocol. Default to `None`.
-        strategy: `tf.distribute.Strategy`, such as the model's, whose replicas share the work of
-            the generator and of the metric's extractor. Defaults to `None`: one device.
         verbose: Boolean, whether evaluations of over ten seconds show progress. Defaults to `True`.
         num_reference: Integer. The number of first real images to use. Endless images, such as
             those of `make_dataset`, need it. Defaults to `None`: all.
 
     Raises:
-        ValueError: If an argument is out of range, there are no real images, endless ones have no
-            `num_reference`, or the replicas of a `strategy` can't run the metric's extractor.
+        ValueError: If an argument is out of range, there are no real images, or endless ones have
+            no `num_reference`.
 
     Example:
 
@@ -91,7 +80,6 @@ class FIDEvaluator(keras.callbacks.Callback):
         missing: float | None = None,
         dataset: str | None = None,
         split: str | None = None,
-        strategy: Any = None,
         verbose: bool = True,
         num_reference: int | None = None,
     ):
@@ -121,30 +109,17 @@ class FIDEvaluator(keras.callbacks.Callback):
                 f"`labels` must have shape ({num_images},), one for each generated image. "
                 f"Received: labels of shape={np.shape(labels)}"
             )
-        num_reference = check_integer("num_reference", num_reference, 2, optional=True)
-        if num_reference is None:
-            check_ends(real_images, "real_images")
-        elif hasattr(real_images, "shape"):
-            real_images = first_images(real_images, num_reference, batch_size, "num_reference")
-        self.num_reference = num_reference
+        self.num_reference = check_integer("num_reference", num_reference, 2, optional=True)
         self.metric, self.real_images, self.labels = metric, real_images, labels
-        self.strategy = strategy
+        if hasattr(metric, "verbose"):
+            metric.verbose = self.verbose
         self.history = []
-        extraction = None
-        if isinstance(metric, FeatureMetric):
-            extraction = FeatureExtraction(
-                metric.feature_extractor, metric.value_range, metric.batch_size, strategy
-            )
-        elif strategy is not None:
-            raise ValueError(
-                "`strategy` needs a metric of this package, which says what extractor the "
-                f"replicas run. Received: metric={metric!r}"
-            )
-        self._evaluation = Evaluation([metric], extraction, self.verbose)
-        self._images = None  # The generated ones, kept with their traced functions.
+        self._images: GeneratedImages | None = None  # kept with their traced functions
+        self._real_batches = None
+        if real_images is not None:
+            self._real_batches = batches_of(real_images, self.batch_size, self.num_reference)
         self._real_sha256: str | None = None
         self._has_started = False
-        self._has_real = real_images is None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._has_started = False
@@ -170,10 +145,11 @@ class FIDEvaluator(keras.callbacks.Callback):
 
     def evaluate(self) -> float:
         """Returns the distance of the model as it is."""
-        if not self._has_real:
+        if self._real_batches is not None:
             self.add_real_images()
-        batches = self._generated().batches()
-        self._evaluation.measure(batches, self.num_images, f"Images for {self.name}")
+        self.metric.reset_state(reset_real=False)
+        title = f"Images for {self.name}"
+        self._add(self._generated().batches(), False, title, self.num_images)
         return float(self.metric.result())
 
     @property
@@ -188,8 +164,9 @@ class FIDEvaluator(keras.callbacks.Callback):
             "num_images": getattr(self.metric, "num_images", {}).get("real"),
             "sha256": self._real_sha256,
         }
-        made = self._generated().protocol
-        return self._evaluation.protocol(self.num_images, made, info, self.name)
+        return make_protocol(
+            [self.metric], self.num_images, info, self._generated().protocol, self.name
+        )
 
     def _generated(self):
         """Returns the images of the model, always from the same latents and labels."""
@@ -200,28 +177,27 @@ class FIDEvaluator(keras.callbacks.Callback):
                 "uniform" if self.labels is None else self.labels,
                 seed=self.seed,
                 batch_size=self.batch_size,
-                strategy=self.strategy,
             )
         return self._images
 
     def add_real_images(self) -> None:
         """Feeds the real images to the metric, once."""
-        images, count, digest = self.real_images, 0, hashlib.sha256()
-        if not hasattr(images, "shape"):  # Labels of any kind are dropped.
-            images = (x[0] if isinstance(x, (tuple, list)) else x for x in iterate(images))
-        if self.num_reference is not None:
-            images = first_images(images, self.num_reference, self.batch_size, "num_reference")
         length = self.num_reference or length_of(self.real_images)
-        progress = Progress("Real images", length, self.verbose)
-        for batch, _ in batches_of(images, self.batch_size):
-            self._evaluation.update(batch, None, True, count)
-            digest.update(np.ascontiguousarray(batch).tobytes())
-            count += len(batch)
-            progress(count)
+        batches, self._real_batches = self._real_batches, None
+        count, self._real_sha256 = self._add(batches, True, "Real images", length)
         if count == 0:
             raise ValueError(
                 "`real_images` must hold at least one image. "
                 f"Received: real_images={self.real_images!r}, which holds none"
                 f"{once(self.real_images)}"
             )
-        self._has_real, self._real_sha256 = True, digest.hexdigest()
+
+    def _add(self, batches, real, title, total):
+        """Feeds batches of images to the metric; returns their number and digest."""
+        count, digest, progress = 0, hashlib.sha256(), Progress(title, total, self.verbose)
+        for images, _ in batches:
+            self.metric.update_state(images, real=real)
+            digest.update(np.ascontiguousarray(images))
+            count += len(images)
+            progress(count)
+        return count, digest.hexdigest()

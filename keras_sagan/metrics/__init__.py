@@ -1,7 +1,5 @@
 """Metrics of generated images, and the feature extractors they use."""
 
-import sys
-
 from keras_sagan.metrics.evaluation import METRICS, evaluate_generator, evaluate_images
 from keras_sagan.metrics.extractors.grey_classifier import (
     GreyClassifierFeatures,
@@ -49,14 +47,3 @@ __all__ = [
     "load_tfgan_eval",
     "standing_statistics",
 ]
-
-# Until the next release the mathematics can be imported from its former place, `keras_sagan.ops`.
-for _old, _new in {
-    "frechet": "frechet_inception_distance",
-    "frechet_infinity": "frechet_inception_distance_infinity",
-    "inception_score": "inception_score",
-    "kernel_distance": "kernel_inception_distance",
-    "manifold": "precision_recall",
-    "samples": "features",
-}.items():
-    sys.modules[f"keras_sagan.ops.{_old}"] = sys.modules[f"{__name__}.{_new}"]

@@ -1,87 +1,17 @@
 """The Fréchet Inception Distance: its mathematics in float64 numpy, and the Keras metric."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 from numpy.linalg import norm
 
-from keras_sagan.metrics.features import SIDES, FeatureMetric, check_features
+from keras_sagan.metrics.features import SIDES, FeatureMetric
+from keras_sagan.metrics.moments import Moments as Moments
+from keras_sagan.metrics.moments import check_features, compute_moments, covariance
+from keras_sagan.metrics.moments import merge_moments as merge_moments
 
 _ROUNDING = np.finfo(np.float64).eps  # of an eigenvalue, relative to the largest
-_ALLOWED = 1e-5  # bound on the relative error above which singular values are taken
-
-
-class Moments(NamedTuple):
-    """Sufficient statistics of a set of feature vectors, mergeable without loss."""
-
-    count: int  # type: ignore[assignment]  # It hides the method of tuples.
-    """The number of samples."""
-    mean: np.ndarray
-    """Float64 array of shape (dim,)."""
-    scatter: np.ndarray
-    """Float64 array of shape (dim, dim), the sum of (x - mean)(x - mean)ᵀ."""
-
-
-def compute_moments(features: np.ndarray) -> Moments:
-    """Computes the float64 moments of a batch of feature vectors in two passes.
-
-    The mean is subtracted before squaring: E[x²] - E[x]² loses all digits if the mean is large
-    compared with the deviation.
-
-    Args:
-        features: Array of shape (num_samples, dim), finite and not empty, or `ValueError` is
-            raised.
-
-    Example:
-
-    >>> compute_moments([[0.0], [2.0], [4.0]])
-    Moments(count=3, mean=array([2.]), scatter=array([[8.]]))
-    """
-    (features,) = check_features(features=features)
-    mean = features.mean(axis=0)
-    centered = features - mean
-    return Moments(len(features), mean, centered.T @ centered)
-
-
-def merge_moments(first: Moments | None, second: Moments) -> Moments:
-    """Merges the moments of two disjoint sets into the moments of their union.
-
-    count = n₁ + n₂, delta = mean₂ - mean₁, mean = mean₁ + delta · n₂ / count,
-    scatter = scatter₁ + scatter₂ + delta deltaᵀ · n₁ n₂ / count. Nothing is subtracted from the
-    scatters, so the order and the size of the pieces hardly matter.
-
-    Args:
-        first: `Moments`, or `None` for the empty set.
-        second: `Moments`. Another width raises `ValueError`.
-
-    Reference:
-        Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance", equation 1.5.
-    """
-    if first is None:
-        return second
-    if first.mean.shape != second.mean.shape:
-        raise ValueError(
-            "`first` and `second` must have features of the same width. Received: "
-            f"first.mean.shape={first.mean.shape}, second.mean.shape={second.mean.shape}"
-        )
-    count = first.count + second.count
-    delta = second.mean - first.mean
-    mean = first.mean + delta * (second.count / count)
-    scatter = first.scatter + second.scatter
-    scatter += np.outer(delta * (first.count * second.count / count), delta)
-    return Moments(count, mean, scatter)
-
-
-def covariance(moments: Moments) -> np.ndarray:
-    """Returns the unbiased (ddof = 1) covariance matrix of at least 2 samples."""
-    if moments.count < 2:
-        raise ValueError(
-            "`moments` must be of at least 2 samples for a covariance. "
-            f"Received: moments.count={moments.count}"
-        )
-    return moments.scatter / (moments.count - 1)
 
 
 def frechet_distance(
@@ -114,14 +44,13 @@ def frechet_distance(
         [GANs Trained by a Two Time-Scale Update Rule](https://arxiv.org/abs/1706.08500), eq. 6.
     """
     arrays = {"mean_1": mean_1, "cov_1": cov_1, "mean_2": mean_2, "cov_2": cov_2}
-    arrays = {name: np.asarray(value, dtype=np.float64) for name, value in arrays.items()}
-    dim = len(arrays["mean_1"]) if arrays["mean_1"].ndim == 1 else 0
+    dim = np.size(mean_1)
     for name, value in arrays.items():
-        expected, shown = ((dim,), "(dim,)") if "mean" in name else ((dim, dim), "(dim, dim)")
-        if value.shape != expected or dim == 0:
+        arrays[name] = value = np.asarray(value, dtype=np.float64)
+        if value.shape != ((dim,) if "mean" in name else (dim, dim)) or dim == 0:
             raise ValueError(
-                f"`{name}` must have shape {shown} with the dim of `mean_1`, at least 1. Received: "
-                f"{name}.shape={value.shape}, mean_1.shape={arrays['mean_1'].shape}"
+                f"`{name}` must have shape (dim{',' if 'mean' in name else ', dim'}) with the dim "
+                f"of `mean_1`, {dim}, at least 1. Received: {name}.shape={value.shape}"
             )
         if not np.isfinite(value).all():
             raise ValueError(f"`{name}` must be finite. Received: {name} with NaN or infinity")
@@ -176,15 +105,13 @@ def covariance_factor(cov):
 def _distance_from_factor(mean_1, factor_1, mean_2, cov_2):
     """Returns the squared Fréchet distance, from a factor of the first covariance."""
     traces = np.sum((mean_1 - mean_2) ** 2) + np.sum(factor_1**2) + np.trace(cov_2)
-    values = np.maximum(np.linalg.eigvalsh(factor_1.T @ cov_2 @ factor_1), 0.0)
-    distance = traces - 2.0 * np.sqrt(values).sum()
-    # First-order errors are independent; those of second order have one sign, as roots are concave.
-    largest = np.max(np.sum(factor_1**2, axis=0), initial=0.0) * norm(cov_2)
-    rounding = _ROUNDING * largest
-    roots = np.maximum(np.sqrt(values), 0.5 * np.sqrt(rounding) + 1e-300)
-    errors = rounding / (2.0 * roots)
-    error = 2.0 * (norm(errors) + np.sum(errors**2 / (2.0 * roots)))
-    if error > _ALLOWED * distance:
+    roots = np.sqrt(np.maximum(np.linalg.eigvalsh(factor_1.T @ cov_2 @ factor_1), 0.0))
+    distance = traces - 2.0 * roots.sum()
+    # Errors of the roots: of first order they are independent; of second order they have one sign.
+    rounding = _ROUNDING * np.max(np.sum(factor_1**2, axis=0), initial=0.0) * norm(cov_2)
+    roots = np.maximum(roots, 0.5 * np.sqrt(rounding) + 1e-300)
+    errors = rounding / roots
+    if norm(errors) + np.sum(errors**2 / roots) / 4.0 > 1e-5 * distance:
         cross = factor_1.T @ covariance_factor(cov_2)
         distance = traces - 2.0 * np.linalg.svd(cross, compute_uv=False).sum()
     return max(float(distance), 0.0)
@@ -232,25 +159,13 @@ class FrechetInceptionDistance(FeatureMetric):
     """
 
     _direction = "down"  # `ModelCheckpoint(mode="auto")` and similar callbacks read it
-    keeps = dict.fromkeys(SIDES, "moments")
-    definition = "Frechet distance of features, covariances with ddof=1, float64"
+    default_name = "fid"
+    needs = dict.fromkeys(SIDES, ("moments",))
+    formula = "Frechet distance of features, covariances with ddof=1, float64"
 
-    def __init__(
-        self,
-        feature_extractor: Callable,
-        value_range: Sequence[float] | None = None,
-        name: str | None = "fid",
-        batch_size: int = 64,
-    ):
-        super().__init__(feature_extractor, value_range, name, batch_size)
-
-    def _merge(self, side, features, labels):
-        if self.keeps[side] == "moments":
-            return merge_moments(self._state[side], compute_moments(features))
-        return super()._merge(side, features, labels)
-
-    def result(self) -> float:
+    def compare(self, real: Any, generated: Any) -> float:
         """Returns the distance, at least 0; lower is better."""
-        self._check_counts()
-        real, generated = self._state["real"], self._state["generated"]
-        return frechet_distance(real.mean, covariance(real), generated.mean, covariance(generated))
+        (mean_1, cov_1), (mean_2, cov_2) = (
+            (x.mean, covariance(x)) for x in (real.moments, generated.moments)
+        )
+        return frechet_distance(mean_1, cov_1, mean_2, cov_2)

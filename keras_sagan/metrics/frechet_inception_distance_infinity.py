@@ -1,18 +1,15 @@
 """The Fréchet Inception Distance of infinitely many images: its mathematics and the metric."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_sagan.checks import check_integer
-from keras_sagan.metrics.features import check_features
-from keras_sagan.metrics.frechet_inception_distance import (
-    FrechetInceptionDistance,
-    compute_moments,
-    covariance,
-    frechet_distance,
-)
+from keras_sagan.metrics.features import FeatureMetric
+from keras_sagan.metrics.frechet_inception_distance import frechet_distance
+from keras_sagan.metrics.moments import check_features, compute_moments, covariance
 
 
 def frechet_distance_infinity(
@@ -68,7 +65,7 @@ def frechet_distance_infinity(
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
-class FrechetInceptionDistanceInfinity(FrechetInceptionDistance):
+class FrechetInceptionDistanceInfinity(FeatureMetric):
     """Fréchet distance extrapolated to infinitely many generated images.
 
     See `frechet_distance_infinity` for the method and its reference. The moments of the real and
@@ -86,16 +83,20 @@ class FrechetInceptionDistanceInfinity(FrechetInceptionDistance):
     Example:
 
     ```python
-    metric = FrechetInceptionDistanceInfinity(GreyClassifierFeatures())
-    metric.update_state(test_images, real=True)
-    metric.update_state(model.generate(10_000), real=False)
-    metric.result()
+    extractor = GreyClassifierFeatures()
+    report = evaluate_generator(model, test_images, "fid_infinity", extractor, 10_000)
     ```
     """
 
-    keeps = {"real": "moments", "generated": "samples"}
+    _direction = "down"
+    default_name = "fid_infinity"
+    needs = {"real": ("moments",), "generated": ("features",)}
     least = 20
     settings = ("num_points", "seed")
+    formula = (
+        "Frechet distance, line in 1/N through {num_points} subsets of seed {seed} "
+        "from a tenth of the generated images to all, at 1/N = 0"
+    )
 
     def __init__(
         self,
@@ -110,17 +111,13 @@ class FrechetInceptionDistanceInfinity(FrechetInceptionDistance):
         self.num_points = check_integer("num_points", num_points, 2)
         self.seed = check_integer("seed", seed, 0)
 
-    @property
-    def definition(self) -> str:  # type: ignore[override]
-        return (
-            f"Frechet distance, line in 1/N through {self.num_points} subsets of seed {self.seed} "
-            "from a tenth of the generated images to all, at 1/N = 0"
-        )
-
-    def result(self) -> float:
+    def compare(self, real: Any, generated: Any) -> float:
         """Returns the distance, possibly below 0; lower is better."""
-        self._check_counts()
-        real, generated = self._state["real"], self._samples("generated")
         return frechet_distance_infinity(
-            real.mean, covariance(real), generated, self.num_points, self.seed, self._progress()
+            real.moments.mean,
+            covariance(real.moments),
+            generated.arrays["features"],
+            self.num_points,
+            self.seed,
+            self._progress(),
         )[0]

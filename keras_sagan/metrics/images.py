@@ -3,7 +3,6 @@
 import hashlib
 import inspect
 import itertools
-import operator
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -11,8 +10,7 @@ import keras
 import numpy as np
 
 from keras_sagan.checks import FilledRange, check_labels
-from keras_sagan.metrics.features import check_batch_labels, to_numpy
-from keras_sagan.metrics.replicas import share_among_replicas
+from keras_sagan.metrics.features import to_numpy
 from keras_sagan.metrics.report import weights_sha256
 from keras_sagan.ops.labels import apportion_labels
 from keras_sagan.ops.latent import sample_latents
@@ -22,44 +20,61 @@ INFINITE_CARDINALITY, UNKNOWN_CARDINALITY = -1, -2
 STANDING_BATCH = 64  # images in a pass for standing statistics, whatever the batch size
 
 
-def batches_of(images, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Yields pairs of images and integer labels (or `None`) as numpy arrays.
+def batches_of(
+    images, batch_size: int, limit: int | None = None, argument: str = "num_reference"
+) -> Iterator[tuple]:
+    """Returns an iterator of pairs of numpy arrays (images, labels or `None`).
 
     `images` is an array, a pair of arrays (images, labels), which are cut into batches, or an
-    iterable of batches of either, such as a finite `tf.data.Dataset`.
+    iterable of batches of either. `limit` is how many to take, and `argument` its name in messages.
+    Endless images without a limit, and too few ones, are refused at once if that is known.
     """
-    if _is_pair(images) or hasattr(images, "shape"):
-        images, labels = images if _is_pair(images) else (images, None)
-        for first in range(0, len(images), batch_size):
-            yield _checked(images, labels, slice(first, first + batch_size))
-        return
-    for batch in iterate(images):
-        batch, labels = batch if _is_pair(batch) else (batch, None)
-        yield _checked(batch, labels, slice(None))
-
-
-def iterate(images) -> Iterator:
-    """Returns an iterator over batches; that of Keras's old image generators never ends."""
-    if isinstance(images, keras.utils.PyDataset) and not is_endless(images):
-        return (images[index] for index in range(images.num_batches))
-    return iter(images)
-
-
-def check_ends(images, argument: str, name: str = "num_reference"):
-    """Raises for endless images, and asks for the argument `name`, which limits their number."""
-    if is_endless(images):
+    if limit is None and is_endless(images):
         raise ValueError(
-            f"`{name}` must be given for endless images, such as those of `make_dataset`, "
-            f"`load_tfds` and `Dataset.repeat()`. Received: {name}=None and {argument}={images!r}"
+            f"`{argument}` must be given for endless images, such as those of `make_dataset`, "
+            f"`load_tfds` and `Dataset.repeat()`. Received: {argument}=None and {images!r}"
         )
+    length = length_of(images)
+    if limit is not None and length is not None and length < limit:
+        raise _too_few(argument, limit, length)
+    return _batches(images, batch_size, limit, argument)
+
+
+def _batches(images, batch_size, limit, argument):
+    done, batches = 0, images
+    if is_pair(images) or hasattr(images, "shape"):
+        arrays = images if is_pair(images) else (images, None)
+        parts = [slice(i, i + batch_size) for i in range(0, len(arrays[0]), batch_size)]
+        batches = ([None if x is None else x[part] for x in arrays] for part in parts)
+    elif isinstance(images, keras.utils.PyDataset) and not is_endless(images):
+        # The iterator of Keras's old image generators never ends.
+        batches = (images[index] for index in range(images.num_batches))
+    for batch in batches:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            batch = batch, None
+        batch, labels = batch
+        left = slice(None if limit is None else limit - done)
+        batch = to_numpy(batch, "images")[left]
+        done += len(batch)
+        yield (
+            batch,
+            None if labels is None else np.asarray(keras.ops.convert_to_numpy(labels))[left],
+        )
+        if done == limit:
+            return
+    if limit is not None:
+        raise _too_few(argument, limit, done, once(images))
+
+
+def _too_few(argument, limit, count, note=""):
+    return ValueError(
+        f"`{argument}` must be at most the number of images. Received: {argument}={limit}, {count} "
+        f"images{note}"
+    )
 
 
 def is_endless(images) -> bool:
     """Whether images never end, as far as it is known without reading them."""
-    if isinstance(images, (itertools.count, itertools.cycle)):
-        return True
-    if isinstance(images, itertools.repeat):
-        return operator.length_hint(images, -1) == -1
     if isinstance(images, keras.utils.PyDataset):
         try:
             return images.num_batches is None
@@ -68,7 +83,8 @@ def is_endless(images) -> bool:
     # An iterator of a `tf.data.Dataset` is as long as the data set.
     images = getattr(images, "_iterator", images)
     images = getattr(images, "_dataset", images)
-    if hasattr(images, "start_step"):  # Only the endless pipelines of this package have it.
+    # Only the endless pipelines of this package have a `start_step`.
+    if isinstance(images, itertools.cycle) or hasattr(images, "start_step"):
         return True
     if not callable(getattr(images, "cardinality", None)):
         return False
@@ -80,76 +96,20 @@ def is_endless(images) -> bool:
 
 def once(images) -> str:
     """Returns a note for messages about a generator that ended, and `""` for anything else."""
-    if not inspect.isgenerator(images):
-        return ""
-    return (
-        ". A Python generator gives its images only once: give an array, a list of batches or a "
-        "tf.data.Dataset"
-    )
-
-
-def first_images(images, num_images: int, batch_size: int, name: str):
-    """Returns the first images of a source as for `batches_of`, which may be endless.
-
-    Of an iterable they are an iterable that knows its `num_images`, and raises `ValueError` at its
-    end if there are fewer. `name` is the argument of `num_images`, for messages.
-    """
-    if _is_pair(images):
-        pair = images[0], np.asarray(images[1])
-        return tuple(first_images(x, num_images, batch_size, name) for x in pair)
-    if hasattr(images, "shape"):
-        if len(images) < num_images:
-            raise _too_few(name, num_images, len(images))
-        return images[:num_images]
-    return _FirstImages(images, num_images, batch_size, name)
-
-
-class _FirstImages:
-    def __init__(self, images, num_images, batch_size, name):
-        self.images, self.num_images = images, num_images
-        self.batch_size, self.name = batch_size, name
-        self.files_sha256 = getattr(images, "files_sha256", None)
-
-    def __iter__(self):
-        done = 0
-        for images, labels in batches_of(self.images, self.batch_size):
-            part = slice(self.num_images - done)
-            done += len(images[part])
-            yield images[part] if labels is None else (images[part], labels[part])
-            if done == self.num_images:
-                return
-        raise _too_few(self.name, self.num_images, done, once(self.images))
-
-
-def _too_few(name, num_images, count, note=""):
-    return ValueError(
-        f"`{name}` must be at most the number of images. Received: {name}={num_images}, {count} "
-        f"images{note}"
-    )
+    note = ". A Python generator gives its images only once: give an array or a list of batches"
+    return note if inspect.isgenerator(images) else ""
 
 
 def length_of(images) -> int | None:
     """Returns the number of images, or `None` if it is unknown without reading them."""
-    if hasattr(images, "num_images"):
-        return images.num_images
-    if isinstance(images, (tuple, list)) and len(images) and hasattr(images[0], "shape"):
-        return len(images[0]) if np.ndim(images[-1]) == 1 else sum(len(x) for x in images)
-    return len(images) if hasattr(images, "shape") else None
+    if is_pair(images):
+        return len(images[0])
+    return len(images) if hasattr(images, "shape") else getattr(images, "num_images", None)
 
 
-def peek(images):
-    """Returns images, to be read once, the shape of one as a list, and whether they have labels.
-
-    The first batch of an iterable is read; it comes with the images that are returned.
-    """
-    if _is_pair(images) or hasattr(images, "shape"):
-        first = images[0] if _is_pair(images) else images
-        return images, [int(x) for x in first.shape[1:]], _is_pair(images)
-    iterator = iterate(images)
-    first = list(itertools.islice(iterator, 1))
-    if not first:
-        return images, None, False
-    return itertools.chain(first, iterator), *peek(first[0])[1:]
+def is_pair(value) -> bool:
+    """Whether a value is a pair (images, labels) and not a list of batches."""
+    return isinstance(value, (tuple, list)) and len(value) == 2 and np.ndim(value[1]) == 1
 
 
 def noise_images(count: int, image_shape: tuple, seed: int, batch_size: int) -> Iterator:
@@ -165,15 +125,9 @@ class GeneratedImages:
     Latents and labels are drawn for all images at once: they don't depend on the batch size.
 
     Args:
-        model: A `SAGAN`, or anything with its `generate()`, `latent_dim` and `num_classes`; or a
-            Keras model from latents, or from [latents, labels], to images in [-1, 1].
-        num_images: How many images.
-        labels: `"uniform"`, `"reference"`, or an integer array of shape (num_images,).
         class_counts: Array of shape (num_classes,), the reference's images by class, or `None`.
-        seed, batch_size: Integers.
-        use_ema: Whether to use the averaged generator if there is one.
-        truncation: `None`, or the positive float at which latents are truncated.
-        strategy: `tf.distribute.Strategy` whose replicas share each batch of a Keras network.
+        model, num_images, labels, seed, batch_size, use_ema, truncation: As in
+            `evaluate_generator`.
 
     Raises:
         ValueError: If an argument is invalid, or the class frequencies aren't known.
@@ -189,13 +143,11 @@ class GeneratedImages:
         batch_size: int = 64,
         use_ema: bool = True,
         truncation: float | None = None,
-        strategy=None,
     ):
         self.model, self.batch_size, self.num_images = model, batch_size, num_images
         self._is_averaged = use_ema and getattr(model, "ema_generator", None) is not None
-        self.network = model.ema_generator if self._is_averaged else model
-        if not self._is_averaged and isinstance(getattr(model, "generator", None), keras.Model):
-            self.network = model.generator
+        network = getattr(model, "ema_generator" if self._is_averaged else "generator", model)
+        self.network = network if isinstance(network, keras.Model) else model
         latent_dim, num_classes = _sizes(model, class_counts)
         rng = np.random.default_rng(seed)
         self.latents = sample_latents(num_images, latent_dim, rng, truncation)
@@ -205,15 +157,6 @@ class GeneratedImages:
             self.labels, kind = _labels(labels, num_images, num_classes, class_counts, rng)
         advice = "the model must use all of [-1, 1], or every score is wrong"
         self._filled = FilledRange("the images of `model`", advice)
-        # Replicas share a Keras network, even if the model has a `generate()` that calls it.
-        has_generate = hasattr(model, "generate")
-        has_network = isinstance(self.network, keras.Model)
-        if not has_network or (has_generate and self.network is model):
-            strategy = None
-        self._call = self._call_packed
-        if strategy is not None:
-            self._call = share_among_replicas(self._call, strategy, "model")
-        self._calls_generate = has_generate and self._call == self._call_packed
         self.protocol = {
             "weights": "averaged (EMA)" if self._is_averaged else "raw",
             "labels": kind,
@@ -249,39 +192,31 @@ class GeneratedImages:
         for done in range(passes):
             progress(done * STANDING_BATCH)
             latents = sample_latents(STANDING_BATCH, self.latents.shape[1], rng)
-            latents = keras.ops.convert_to_tensor(latents)
-            if self.labels is None:
-                yield latents
-            else:
-                chosen = rng.choice(self.labels, STANDING_BATCH).astype("int32")
-                yield [latents, keras.ops.convert_to_tensor(chosen)]
-
-    def _call_packed(self, packed, names):
-        """Returns images by name, from latents whose last column is the label, if there is one."""
-        inputs = packed = keras.ops.convert_to_tensor(packed)
-        if self.labels is not None:
-            inputs = [packed[:, :-1], keras.ops.cast(packed[:, -1], "int32")]
-        return {names[0]: self.network(inputs, training=False)}
+            chosen = None if self.labels is None else rng.choice(self.labels, STANDING_BATCH)
+            yield _inputs(latents, chosen)
 
     def _generate(self, part):
         """Returns the uint8 images of a slice, and their labels or `None`."""
         latents = self.latents[part]
         labels = None if self.labels is None else self.labels[part]
-        if self._calls_generate:
+        if hasattr(self.model, "generate"):
             settings = {"batch_size": self.batch_size, "use_ema": self._is_averaged}
             images = self.model.generate(len(latents), labels=labels, latents=latents, **settings)
             return images, labels
-        packed = latents if labels is None else np.column_stack([latents, labels])
-        images = self._call(np.float32(packed), ("images",))["images"]
-        images = to_numpy(images, "model").astype("float32")
+        images = to_numpy(self.network(_inputs(latents, labels), training=False), "model")
+        images = images.astype("float32")
         if not (np.isfinite(images).all() and np.abs(images).max() <= 1.001):
             raise ValueError(
                 "`model` must generate finite images in [-1, 1]. Received: images in "
                 f"[{images.min():g}, {images.max():g}]"
             )
-        if not hasattr(self.model, "generate"):  # One in training may begin with gray images.
-            self._filled(images, -1.0, 1.0)
+        self._filled(images, -1.0, 1.0)
         return np.clip(np.round((images + 1.0) * 127.5), 0, 255).astype("uint8"), labels
+
+
+def _inputs(latents, labels):
+    latents = keras.ops.convert_to_tensor(latents)
+    return latents if labels is None else [latents, keras.ops.convert_to_tensor(labels)]
 
 
 def _sizes(model, class_counts):
@@ -331,12 +266,3 @@ def _labels(labels, count, num_classes, class_counts, rng):
     check_labels(labels, num_classes)
     labels = np.asarray(labels, dtype="int32")
     return labels, f"given, sha256:{hashlib.sha256(labels.tobytes()).hexdigest()}"
-
-
-def _is_pair(value):
-    return isinstance(value, (tuple, list)) and len(value) == 2 and np.ndim(value[1]) == 1
-
-
-def _checked(images, labels, part):
-    images = to_numpy(images, "images")[part]
-    return images, labels if labels is None else check_batch_labels(labels[part], len(images))

@@ -1,14 +1,15 @@
 """The Inception Score: its mathematics in float64 numpy, and the Keras metric."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_sagan.checks import check_boolean, check_integer
-from keras_sagan.metrics.features import FeatureMetric, check_features, shuffled, side_of
+from keras_sagan.metrics.features import FeatureMetric, shuffled
+from keras_sagan.metrics.moments import check_features
 
-_ENOUGH = 16  # images in a batch to tell probabilities from logits before all images are there
 _ROUNDING = 1e-2  # of the sum of 1,000 probabilities in half precision
 
 
@@ -49,7 +50,7 @@ def inception_score(
             f"`logits` must have at least one sample in each of {num_splits} splits. "
             f"Received: {len(logits)} samples"
         )
-    check_from_logits(logits, from_logits)
+    _check_from_logits(logits, from_logits)
     if from_logits:
         shifted = logits - logits.max(axis=1, keepdims=True)
         log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
@@ -60,7 +61,15 @@ def inception_score(
     return np.array([_score(log_p[i:j]) for i, j in zip(bounds, bounds[1:])])
 
 
-def check_from_logits(outputs: np.ndarray, from_logits: bool):
+def _score(log_p):
+    p = np.exp(log_p)
+    marginal = p.mean(axis=0)
+    # A class of probability 0 everywhere adds nothing: 0 · log 0 = 0.
+    log_marginal = np.log(np.where(marginal > 0, marginal, 1.0))
+    return np.exp((p * (log_p - log_marginal)).sum(axis=1).mean())
+
+
+def _check_from_logits(outputs: np.ndarray, from_logits: bool):
     """Raises for outputs (num_samples, num_classes) that contradict `from_logits`."""
     sums = outputs.sum(axis=1)
     are_probabilities = bool((outputs >= 0).all() and (np.abs(sums - 1) <= _ROUNDING).all())
@@ -77,14 +86,6 @@ def check_from_logits(outputs: np.ndarray, from_logits: bool):
             f"negative, and each row must sum to 1. Received: values in [{outputs.min():g}, "
             f"{outputs.max():g}] and sums in [{sums.min():g}, {sums.max():g}]"
         )
-
-
-def _score(log_p):
-    p = np.exp(log_p)
-    marginal = p.mean(axis=0)
-    # A class of probability 0 everywhere adds nothing: 0 · log 0 = 0.
-    log_marginal = np.log(np.where(marginal > 0, marginal, 1.0))
-    return np.exp((p * (log_p - log_marginal)).sum(axis=1).mean())
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
@@ -106,9 +107,8 @@ class InceptionScore(FeatureMetric):
             a softmax. Defaults to `True`.
 
     Raises:
-        ValueError: As `FrechetInceptionDistance`; `result` for fewer images than splits. `result`,
-            and `update_state` for many images at once, if the extractor doesn't return what
-            `from_logits` says.
+        ValueError: As `FrechetInceptionDistance`; `result` for fewer images than splits, and if the
+            extractor doesn't return what `from_logits` says.
 
     Example:
 
@@ -120,9 +120,13 @@ class InceptionScore(FeatureMetric):
     """
 
     _direction = "up"
-    output = "logits"
-    keeps = {"generated": "samples"}
+    default_name = "inception_score"
+    needs = {"real": (), "generated": ("logits",)}
     settings = ("num_splits", "shuffle_seed", "from_logits")
+    formula = (
+        "Inception Score, mean and population deviation over {num_splits} splits, "
+        "shuffled by seed {shuffle_seed}"
+    )
 
     def __init__(
         self,
@@ -135,37 +139,17 @@ class InceptionScore(FeatureMetric):
         from_logits: bool = True,
     ):
         super().__init__(feature_extractor, value_range, name, batch_size)
-        self.num_splits = check_integer("num_splits", num_splits, 1)
+        self.num_splits = self.least = check_integer("num_splits", num_splits, 1)
         self.shuffle_seed = check_integer("shuffle_seed", shuffle_seed, 0, optional=True)
         self.from_logits = check_boolean("from_logits", from_logits)
 
-    @property
-    def definition(self) -> str:
-        return (
-            f"Inception Score, mean and population deviation over {self.num_splits} splits, "
-            f"shuffled by seed {self.shuffle_seed}"
-        )
-
-    def update_features(
-        self, features: np.ndarray, real: bool, labels: np.ndarray | None = None
-    ) -> None:
-        if side_of(real) == "generated" and len(features) >= _ENOUGH:
-            check_from_logits(np.asarray(features), self.from_logits)
-        super().update_features(features, real, labels)
-
-    def result(self) -> dict[str, float]:
+    def compare(self, real: Any, generated: Any) -> dict[str, float]:
         """Returns a dictionary of floats, named after the metric; higher is better.
 
         `"inception_score"` is the mean over the splits, `"inception_score_std"` the deviation
         over them, and `"inception_score_single"` the score of all images at once.
         """
-        count = self._counts["generated"]
-        if count < self.num_splits:
-            raise ValueError(
-                f"`update_state` must have seen at least {self.num_splits} generated images, one "
-                f"for each split. Received: {count} generated"
-            )
-        logits = shuffled(self._samples("generated"), self.shuffle_seed)
+        logits = shuffled(generated.arrays["logits"], self.shuffle_seed)
         scores = inception_score(logits, self.num_splits, self.from_logits)
         return {
             self.name: float(scores.mean()),

@@ -1,11 +1,11 @@
 """The Fréchet Inception Distance within classes, as a Keras metric."""
 
-from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
-from keras_sagan.metrics.features import FeatureMetric, check_batch_labels
+from keras_sagan.metrics.features import SIDES, FeatureMetric
 from keras_sagan.metrics.frechet_inception_distance import frechet_distance_of_samples
 
 
@@ -42,39 +42,27 @@ class IntraClassFrechetInceptionDistance(FeatureMetric):
     """
 
     _direction = "down"
-    definition = "mean over classes of the Frechet distance within a class, ddof=1, float64"
+    default_name = "intra_fid"
+    needs = dict.fromkeys(SIDES, ("features", "labels"))
+    formula = "mean over classes of the Frechet distance within a class, ddof=1, float64"
 
-    def __init__(
-        self,
-        feature_extractor: Callable,
-        value_range: Sequence[float] | None = None,
-        name: str | None = "intra_fid",
-        batch_size: int = 64,
-    ):
-        super().__init__(feature_extractor, value_range, name, batch_size)
-
-    def _merge(self, side, features, labels):
-        return super()._merge(side, features, check_batch_labels(labels, len(features)))
-
-    def result(self) -> float:
+    def compare(self, real: Any, generated: Any) -> float:
         """Returns the mean over the classes; lower is better."""
-        return float(np.mean(list(self.per_class().values())))
+        return float(np.mean(list(self.per_class(real, generated).values())))
 
-    def per_class(self) -> dict[int, float]:
-        """Returns the distance of each class: `{class id: float}`."""
-        self._check_counts()
-        features = {side: self._samples(side) for side in self._state}
-        labels = {side: np.concatenate([x for _, x in self._state[side]]) for side in features}
+    def per_class(self, real: Any = None, generated: Any = None) -> dict[int, float]:
+        """Returns the distance of each class: `{class id: float}`; arguments as of `values`."""
+        sets = [(real or self._sets["real"]).arrays, (generated or self._sets["generated"]).arrays]
         distances, done, progress = {}, 0, self._progress()
-        for class_id in np.union1d(labels["real"], labels["generated"]).tolist():
-            real, generated = (features[side][labels[side] == class_id] for side in features)
-            if min(len(real), len(generated)) < 2:
+        for class_id in np.unique(np.concatenate([x["labels"] for x in sets])).tolist():
+            first, second = (x["features"][x["labels"] == class_id] for x in sets)
+            if min(len(first), len(second)) < 2:
                 raise ValueError(
                     "`update_state` must have seen at least 2 real and 2 generated images of each "
-                    f"class. Received: {len(real)} real and {len(generated)} generated images of "
+                    f"class. Received: {len(first)} real and {len(second)} generated images of "
                     f"class {class_id}"
                 )
-            distances[class_id] = frechet_distance_of_samples(real, generated)
-            done += len(generated)
-            progress(done, len(labels["generated"]))
+            distances[class_id] = frechet_distance_of_samples(first, second)
+            done += len(second)
+            progress(done, len(sets[1]["labels"]))
         return distances

@@ -1,12 +1,14 @@
 """The Kernel Inception Distance: the squared maximum mean discrepancy, and the Keras metric."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_sagan.checks import check_integer
-from keras_sagan.metrics.features import FeatureMetric, check_features, shuffled
+from keras_sagan.metrics.features import FeatureMetric, shuffled
+from keras_sagan.metrics.moments import check_features
 
 
 def kernel_distance(
@@ -82,8 +84,7 @@ class KernelInceptionDistance(FeatureMetric):
 
     The estimate is unbiased: with few images it is noisy, where the Fréchet distance is too large.
     It equals TF-GAN's `kernel_classifier_distance_and_std_from_activations` on the same features in
-    the same order. All features are kept: O(num_images · dim) memory. See `kernel_distance` for
-    the references.
+    the same order. All features are kept. See `kernel_distance` for the references.
 
     Args:
         feature_extractor, value_range, name, batch_size: As for `FrechetInceptionDistance`.
@@ -105,7 +106,12 @@ class KernelInceptionDistance(FeatureMetric):
     """
 
     _direction = "down"
+    default_name = "kid"
     settings = ("max_block_size", "shuffle_seed")
+    formula = (
+        "kernel distance, (xy/dim + 1)^3, unbiased, blocks of {max_block_size}, "
+        "shuffled by seed {shuffle_seed}, interval of 1.96 standard errors"
+    )
 
     def __init__(
         self,
@@ -120,23 +126,16 @@ class KernelInceptionDistance(FeatureMetric):
         self.max_block_size = check_integer("max_block_size", max_block_size, 2)
         self.shuffle_seed = check_integer("shuffle_seed", shuffle_seed, 0, optional=True)
 
-    @property
-    def definition(self) -> str:
-        return (
-            f"kernel distance, (xy/dim + 1)^3, unbiased, blocks of {self.max_block_size}, "
-            f"shuffled by seed {self.shuffle_seed}, interval of 1.96 standard errors"
-        )
-
-    def result(self) -> dict[str, float]:
+    def compare(self, real: Any, generated: Any) -> dict[str, float]:
         """Returns a dictionary of floats, named after the metric; lower is better.
 
         `"kid"` is the estimate, `"kid_std_error"` its standard error over the blocks, and
-        `"kid_low"` and `"kid_high"` bound the 95 % interval. With one block the three are NaN,
-        which `notes` explains.
+        `"kid_low"` and `"kid_high"` bound the 95 % interval. With one block the three are NaN.
         """
-        self._check_counts()
-        real, fake = (shuffled(self._samples(x), self.shuffle_seed) for x in self._state)
-        distance, error = kernel_distance(real, fake, self.max_block_size, self._progress())
+        first, second = (
+            shuffled(x.arrays["features"], self.shuffle_seed) for x in (real, generated)
+        )
+        distance, error = kernel_distance(first, second, self.max_block_size, self._progress())
         return {
             self.name: distance,
             f"{self.name}_std_error": error,
@@ -144,12 +143,11 @@ class KernelInceptionDistance(FeatureMetric):
             f"{self.name}_high": distance + 1.96 * error,
         }
 
-    def notes(self) -> list[str]:
-        if max(self._counts.values()) > self.max_block_size:
+    def notes(self, real: Any, generated: Any) -> list[str]:
+        if max(real.num_images, generated.num_images) > self.max_block_size:
             return []
         return [
             f"{self.name}_std_error, {self.name}_low and {self.name}_high need more than "
             f"max_block_size={self.max_block_size} images on one side: one block has no spread. "
-            f"Received: {self._counts['real']} real and {self._counts['generated']} generated "
-            "images"
+            f"Received: {real.num_images} real and {generated.num_images} generated images"
         ]

@@ -57,19 +57,18 @@ class EvaluationReport:
         model: str,
         notes: Sequence[str] = (),
     ):
-        values, baselines = check_dict("values", values), check_dict("baselines", baselines)
-        self.values = {}
-        for name, value in values.items():
+        self.values = check_dict("values", values)
+        for name, value in self.values.items():
             if isinstance(value, bool) or not isinstance(value, numbers.Real):
                 raise ValueError(f"`values` must be numbers. Received: {name}={value!r}")
             self.values[name] = float(value)
+        self.baselines = {k: dict(v) for k, v in check_dict("baselines", baselines).items()}
         try:
             self.protocol = json.loads(json.dumps(protocol, allow_nan=False))
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"`protocol` must be ready for JSON. Received: protocol={protocol!r} ({error})"
             ) from error
-        self.baselines = {name: dict(part) for name, part in baselines.items()}
         self.model = str(model)
         self.notes = [str(note) for note in check_list("notes", notes)]
 
@@ -99,43 +98,46 @@ class EvaluationReport:
                 "Reports can be compared if they have one protocol. Received: reports that differ "
                 f"in {shown}. `ignore=({names},)` compares them all the same"
             )
-        common = [name for name in self.values if name in other.values]
-        return {name: other.values[name] - self.values[name] for name in common}
+        return {
+            name: other.values[name] - value
+            for name, value in self.values.items()
+            if name in other.values
+        }
 
     def differences(self, other: "EvaluationReport") -> dict[str, tuple]:
         """Returns the fields that differ: `{name: (this report's, other's)}`."""
-        pairs = {
-            name: (self.protocol.get(name), other.protocol.get(name))
-            for name in {**self.protocol, **other.protocol}
-        }
+        fields = {**self.protocol, **other.protocol}
+        pairs = {name: (self.protocol.get(name), other.protocol.get(name)) for name in fields}
         return {name: (a, b) for name, (a, b) in pairs.items() if a != b}
 
     def to_json(self) -> str:
         """Returns the report as a JSON string; numbers that aren't finite become `null`."""
-        content = {
-            "format": _FORMAT,
-            "model": self.model,
-            "values": _finite(self.values),
-            "baselines": {name: _finite(part) for name, part in self.baselines.items()},
-            "protocol": self.protocol,
-            "notes": self.notes,
-        }
+
+        def finite(part):
+            return {
+                name: None if isinstance(value, float) and not math.isfinite(value) else value
+                for name, value in part.items()
+            }
+
+        content = {"format": _FORMAT, "model": self.model, "values": finite(self.values)}
+        content["baselines"] = {name: finite(part) for name, part in self.baselines.items()}
+        content |= {"protocol": self.protocol, "notes": self.notes}
         return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "EvaluationReport":
         """Reads the result of `to_json`; raises `ValueError` for anything else."""
+
+        def numbers_of(part):
+            return {name: math.nan if value is None else value for name, value in part.items()}
+
         try:
             content = json.loads(text)
             if content["format"] != _FORMAT:
                 raise ValueError(f"format={content['format']!r}")
-            return cls(
-                _numbers(content["values"]),
-                {name: _numbers(part) for name, part in content["baselines"].items()},
-                content["protocol"],
-                content["model"],
-                content.get("notes", ()),  # Older files have none.
-            )
+            baselines = {name: numbers_of(part) for name, part in content["baselines"].items()}
+            values, notes = numbers_of(content["values"]), content.get("notes", ())
+            return cls(values, baselines, content["protocol"], content["model"], notes)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ValueError(
                 "`text` must be the JSON of an EvaluationReport of format "
@@ -188,15 +190,27 @@ class EvaluationReport:
         return f"<EvaluationReport {self.values} of {self.model}>"
 
 
-def _finite(values):
+def make_protocol(
+    metrics: Sequence, num_images: int, info: dict, made: dict, name: str | None = None
+) -> dict:
+    """Returns what a reader must know beside the scores, ready for JSON.
+
+    `info` says what the real images are, as in `ReferenceStatistics.info`, `made` how the generated
+    ones were made, and `name` what the only metric is called.
+    """
+    extractor = getattr(metrics[0], "feature_extractor", None)
     return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
+        "num_generated": num_images,
+        "reference": info["dataset"],
+        "reference_split": info["split"],
+        "num_reference": info["num_images"],
+        "reference_sha256": info["sha256"],
+        "reference_extractor_is_known": info.get("feature_extractor", extractor) is not None,
+        **({} if extractor is None else extractor_info(extractor)),
+        "metrics": {name or x.name: getattr(x, "definition", type(x).__name__) for x in metrics},
+        **made,
+        "versions": package_versions(),
     }
-
-
-def _numbers(values):
-    return {name: math.nan if value is None else value for name, value in values.items()}
 
 
 def extractor_info(feature_extractor: Callable) -> dict[str, str]:
@@ -208,24 +222,22 @@ def extractor_info(feature_extractor: Callable) -> dict[str, str]:
 
 
 def describe_extractor(feature_extractor: Callable) -> str:
-    """Returns the name of an extractor in a protocol.
+    """Returns an extractor's `version`, or its name and the digest of a Keras model's weights.
 
-    That is its `version`, or the name of a Keras model and the digest of its weights. The name of
-    any other extractor says that it has no version.
+    The name of any other extractor says that it has no version.
     """
     version = getattr(feature_extractor, "version", None)
-    if version is None and isinstance(feature_extractor, keras.Model):
-        version = f"{feature_extractor.name} sha256:{weights_sha256(feature_extractor)}"
     if version:
         return str(version)
     kind = getattr(feature_extractor, "__qualname__", type(feature_extractor).__qualname__)
-    return f"{getattr(feature_extractor, 'name', None) or kind}{NO_VERSION}"
+    name = getattr(feature_extractor, "name", None) or kind
+    is_model = isinstance(feature_extractor, keras.Model)
+    return name + (f" sha256:{weights_sha256(feature_extractor)}" if is_model else NO_VERSION)
 
 
 def check_is_versioned(feature_extractor: Callable, argument: str):
     """Raises for an extractor whose features can't be identified in the files of an argument."""
-    version = getattr(feature_extractor, "version", None)
-    if not version and not isinstance(feature_extractor, keras.Model):
+    if describe_extractor(feature_extractor).endswith(NO_VERSION):
         raise ValueError(
             f"`{argument}` needs an extractor that can be identified: a Keras model, or an object "
             "with a string `version`, which must change with its features. "

@@ -77,7 +77,6 @@ ENDLESS = {
     "iterator": lambda: iter(finite().repeat()),
     "numpy iterator": lambda: finite().repeat().as_numpy_iterator(),
     "cycle": lambda: itertools.cycle(BATCHES),
-    "itertools.repeat": lambda: itertools.repeat(BATCHES[0]),
     "PyDataset": lambda: Batches(None),
     "PyDataset without a length": WithoutLength,
 }
@@ -197,12 +196,3 @@ def test_a_generator_that_was_read_before_is_named():
         score(images)
     with pytest.raises(ValueError, match=note):
         evaluator(images).add_real_images()
-
-
-def test_held_out_images_without_a_length_are_refused_before_the_work():
-    def images():
-        raise AssertionError("The reference was read.")
-        yield
-
-    with pytest.raises(ValueError, match="`held_out` must be arrays or have `num_images`"):
-        score(images(), held_out=finite())

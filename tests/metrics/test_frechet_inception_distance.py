@@ -191,8 +191,11 @@ def test_features_of_another_width_are_refused(sides):
     [
         (np.zeros((4, 4, 1), "uint8"), r"`images` must have shape .*Received: images.shape=\(4"),
         (np.zeros((2, 4, 4, 1), "int32"), "`images` must be uint8 .*Received: .*int32"),
-        (np.zeros((2, 4, 4, 1), "float32"), "`value_range` must be given .*value_range=None"),
-        ([1, 2], "`images` must be one array or tensor.*Received: list"),
+        (
+            np.zeros((2, 4, 4, 1), "float32"),
+            "`value_range` is given.*float32 images and value_range=None",
+        ),
+        ([1, 2], "`images` must be .*one concrete array or tensor.*Received: list"),
         ("x.png", "`images` must have shape"),
     ],
 )

@@ -133,7 +133,7 @@ def test_a_damaged_folder_is_named(folder, tmp_path, name):
     shutil.copytree(folder, tmp_path / "copy")
     path = tmp_path / "copy" / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ValueError, match="`handle` must be a whole SavedModel.*copy, which is dam"):
+    with pytest.raises(ValueError, match="`handle` must be a whole SavedModel.*copy "):
         TFGANInception(tmp_path / "copy")(images_of((1, 8, 8, 3)))
     path.unlink()
     with pytest.raises(ValueError, match="`handle` must be .*copy"):
@@ -148,7 +148,7 @@ def test_a_folder_without_saved_model_is_refused(tmp_path):
 
 def test_a_saved_model_that_is_not_callable_is_refused(tmp_path):
     tf.saved_model.save(NotCallable(), str(tmp_path / "module"))
-    with pytest.raises(ValueError, match="`handle` must be a SavedModel that can be called"):
+    with pytest.raises(ValueError, match="`handle` must be .* SavedModel that can be called"):
         TFGANInception(tmp_path / "module")(images_of((1, 8, 8, 3)))
 
 

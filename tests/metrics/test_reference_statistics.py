@@ -143,8 +143,7 @@ def test_files_of_other_projects_are_read(tmp_path, dtype):
     reference = ReferenceStatistics.load(tmp_path / "cifar10.npz", Pixels())
     np.testing.assert_array_equal(covariance(reference.moments), cov)
     assert reference.num_images is None and reference.halves is None
-    with pytest.raises(ValueError, match="must have `halves`"):
-        reference.split()
+    assert reference.split() == []
     assert reference.info["dataset"] == "cifar10.npz" and len(reference.info["sha256"]) == 64
 
 
@@ -177,17 +176,19 @@ def test_features_of_another_width_than_the_file_are_refused(tmp_path):
     from keras_sagan.metrics import evaluate_images
 
     np.savez(tmp_path / "other.npz", mu=np.zeros(5), sigma=np.eye(5))
-    with pytest.raises(ValueError, match="`reference` .*width 4. Received: other.npz of width 5"):
+    with pytest.raises(
+        ValueError, match="the reference before gave 5. Received: features of width 4"
+    ):
         evaluate_images(images_of(), tmp_path / "other.npz", "fid", Pixels(), verbose=False)
 
 
 @pytest.mark.parametrize(
     "arrays, message",
     [
-        ({"mu": np.zeros(3)}, r"`mu` of shape \(dim,\) and `sigma`.*sigma \(\)"),
-        ({"mu": np.zeros(3), "sigma": np.eye(2)}, r"sigma \(2, 2\)"),
-        ({"feats": np.zeros((5, 3))}, r"'feats': \(5, 3\)"),
-        ({"mu": np.full(2, np.nan), "sigma": np.eye(2)}, "be finite.*NaN or infinity"),
+        ({"mu": np.zeros(3)}, "`mu` of shape.*no `mu` and `sigma`, only .'mu'"),
+        ({"mu": np.zeros(3), "sigma": np.eye(2)}, r"`sigma` has shape \(2, 2\)"),
+        ({"feats": np.zeros((5, 3))}, "only .'feats'"),
+        ({"mu": np.full(2, np.nan), "sigma": np.eye(2)}, "`mu` has NaN or infinity"),
     ],
 )
 def test_files_without_statistics_are_refused(tmp_path, arrays, message):
@@ -226,7 +227,9 @@ def test_images_of_mixed_shape_are_refused():
 
 def test_labels_for_a_part_of_the_images_are_refused():
     batches = [(images_of(5), np.zeros(5, int)), images_of(5)]
-    with pytest.raises(ValueError, match="labels in every batch or in none.*5 of 10 images"):
+    with pytest.raises(
+        ValueError, match=r"`labels` must be integers of shape \(5,\), one for each.*labels=None"
+    ):
         computed(batches)
 
 
@@ -236,7 +239,9 @@ def test_labels_must_be_integers_one_for_each_image(labels):
         computed((images_of(), labels))
 
 
-def test_another_number_of_images_than_said_is_refused(tmp_path):
+def test_fewer_images_than_said_are_refused(tmp_path):
     extraction = FeatureExtraction(Pixels())
-    with pytest.raises(ValueError, match="`num_images` must be the number of images of digits"):
+    with pytest.raises(
+        ValueError, match="`num_images` must be at most the number of images.*60, 50 images"
+    ):
         ReferenceStatistics.cached(images_of(), extraction, "digits", "train", 60, tmp_path)

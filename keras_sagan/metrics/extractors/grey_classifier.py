@@ -23,15 +23,12 @@ def build_grey_classifier(image_size: int = 32) -> keras.Model:
     in that frame counts against it. All layers compute in float32 under every dtype policy.
 
     Args:
-        image_size: 28 or 32, the height and width of the images. Defaults to `32`.
+        image_size: 28 or 32, or `ValueError` is raised: the size of the images. Defaults to `32`.
 
     Returns:
         An untrained functional model from float images in [-1, 1] of shape
         (batch, image_size, image_size, 1) to float32 logits of shape (batch, 10). The layer
         named `"features"` is the penultimate one.
-
-    Raises:
-        ValueError: If `image_size` isn't 28 or 32.
 
     Example:
 
@@ -39,22 +36,21 @@ def build_grey_classifier(image_size: int = 32) -> keras.Model:
     (None, 10)
     """
     image_size = check_choice("image_size", image_size, _SIZES)
-    float32 = {"dtype": "float32"}
-    images = keras.Input((image_size, image_size, 1), name="images", **float32)
+    kind = {"dtype": "float32"}
+    images = keras.Input((image_size, image_size, 1), name="images", **kind)
     # Black becomes 0 before the frame is added, so that zero padding is black.
-    x = layers.Rescaling(0.5, offset=0.5, name="unit_range", **float32)(images)
+    x = layers.Rescaling(0.5, offset=0.5, name="unit_range", **kind)(images)
     if image_size == 28:
-        x = layers.ZeroPadding2D(2, name="frame", **float32)(x)
+        x = layers.ZeroPadding2D(2, name="frame", **kind)(x)
     for i, filters in enumerate((32, 64, 64), start=1):
-        x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"conv_{i}", **float32)(
-            x
-        )
-        x = layers.BatchNormalization(momentum=0.95, name=f"bn_{i}", **float32)(x)
-        x = layers.ReLU(name=f"relu_{i}", **float32)(x)
-        x = layers.MaxPooling2D(2, name=f"pool_{i}", **float32)(x)
-    x = layers.Flatten(name="flatten", **float32)(x)
-    x = layers.Dense(128, activation="relu", name="features", **float32)(x)
-    logits = layers.Dense(10, name="logits", **float32)(x)
+        conv = {"padding": "same", "use_bias": False, "name": f"conv_{i}", **kind}
+        x = layers.Conv2D(filters, 3, **conv)(x)
+        x = layers.BatchNormalization(momentum=0.95, name=f"bn_{i}", **kind)(x)
+        x = layers.ReLU(name=f"relu_{i}", **kind)(x)
+        x = layers.MaxPooling2D(2, name=f"pool_{i}", **kind)(x)
+    x = layers.Flatten(name="flatten", **kind)(x)
+    x = layers.Dense(128, activation="relu", name="features", **kind)(x)
+    logits = layers.Dense(10, name="logits", **kind)(x)
     return keras.Model(images, logits, name="grey_classifier")
 
 

@@ -1,11 +1,10 @@
 """Keras's own InceptionV3 as a feature extractor."""
 
-import os
 from pathlib import Path
 
 import keras
 
-from keras_sagan.checks import check_choice
+from keras_sagan.checks import check_choice, check_path
 from keras_sagan.metrics.extractors.base import Extractor
 from keras_sagan.metrics.extractors.resizing import RESIZE_METHODS, resize_images, to_rgb
 from keras_sagan.metrics.report import weights_sha256
@@ -50,11 +49,7 @@ class KerasInceptionV3(Extractor):
     arguments = ("weights", "resize")
 
     def __init__(self, weights: str | Path | None = "imagenet", resize: str = "antialiased"):
-        if weights is not None and not isinstance(weights, (str, os.PathLike)):
-            raise ValueError(
-                f'`weights` must be "imagenet", a path or None. Received: weights={weights!r}'
-            )
-        self.weights = None if weights is None else str(weights)
+        self.weights = check_path("weights", weights, optional=True)
         self.resize = check_choice("resize", resize, RESIZE_METHODS)
         backend = keras.backend.backend()
         if resize == "tfgan" and backend != "tensorflow":
@@ -79,8 +74,7 @@ class KerasInceptionV3(Extractor):
         if self._network is None:
             try:
                 network = keras.applications.InceptionV3(
-                    weights=self.weights and os.path.expanduser(self.weights),
-                    classifier_activation=None,
+                    weights=self.weights, classifier_activation=None
                 )
             except Exception as error:
                 raise RuntimeError(

@@ -16,10 +16,9 @@ _RUN = 'In a clone of keras_sagan, run: pip install ".[metrics]"'
 def load_tfgan_eval() -> types.ModuleType:
     """Imports the evaluation modules of TF-GAN, even where `import tensorflow_gan` fails.
 
-    TF-GAN 2.1.0 needs `tf.estimator`, which TensorFlow 2.16 removed, but not for its metrics. The
-    ordinary import is tried first. If it fails, `tensorflow_gan.python.eval` is imported below two
-    empty parent packages, which are then removed from `sys.modules`: elsewhere in the process,
-    `import tensorflow_gan` behaves as if this function had never been called.
+    TF-GAN 2.1.0 needs `tf.estimator`, which TensorFlow 2.16 removed, but not for its metrics. So
+    `tensorflow_gan.python.eval` is imported below two empty parent packages, which are then removed
+    from `sys.modules`: elsewhere, `import tensorflow_gan` behaves as if this was never called.
 
     Returns:
         The module `tensorflow_gan.python.eval`, with for example
@@ -41,41 +40,27 @@ def load_tfgan_eval() -> types.ModuleType:
     """
     before = _tfgan_modules()
     try:
-        return _import("tensorflow_gan").eval
-    except Exception:  # Whatever it was, the second way decides.
-        _restore({})
-    try:
-        spec = importlib.util.find_spec("tensorflow_gan")
-        if spec is None:
-            raise ModuleNotFoundError("No module named 'tensorflow_gan'", name="tensorflow_gan")
-        roots = list(spec.submodule_search_locations or [])
-        for name, *below in (("tensorflow_gan",), ("tensorflow_gan.python", "python")):
-            sys.modules[name] = types.ModuleType(name)
-            sys.modules[name].__path__ = [os.path.join(root, *below) for root in roots]
-        return _import("tensorflow_gan.python.eval")
-    except Exception as error:
-        raise _explained("TF-GAN", error) from error
+        with _explained("TF-GAN"):
+            spec = importlib.util.find_spec("tensorflow_gan")
+            for root in spec.submodule_search_locations or [] if spec else []:
+                for name, *below in (("tensorflow_gan",), ("tensorflow_gan.python", "python")):
+                    sys.modules[name] = types.ModuleType(name)
+                    sys.modules[name].__path__ = [os.path.join(root, *below)]
+            return _import("tensorflow_gan.python.eval")
     finally:
-        _restore(before)
+        for name in _tfgan_modules():
+            del sys.modules[name]
+        sys.modules.update(before)
 
 
 def load_tensorflow_hub() -> types.ModuleType:
     """Imports TensorFlow Hub, or raises an `ImportError` that has the pip line."""
-    try:
+    with _explained("TensorFlow Hub"):
         return _import("tensorflow_hub")
-    except Exception as error:
-        raise _explained("TensorFlow Hub", error) from error
 
 
 def _tfgan_modules():
     return {name: x for name, x in sys.modules.items() if name.split(".")[0] == "tensorflow_gan"}
-
-
-def _restore(before):
-    """Makes `sys.modules` hold of TF-GAN exactly what it held before."""
-    for name in _tfgan_modules():
-        del sys.modules[name]
-    sys.modules.update(before)
 
 
 def _import(name):
@@ -83,10 +68,8 @@ def _import(name):
 
     tensorflow-hub 0.16.1 takes one function from it, and setuptools 82 removed it.
     """
-    is_missing = "pkg_resources" not in sys.modules and not importlib.util.find_spec(
-        "pkg_resources"
-    )
-    if is_missing:
+    is_there = "pkg_resources" in sys.modules or importlib.util.find_spec("pkg_resources")
+    if not is_there:
         from packaging.version import parse
 
         sys.modules["pkg_resources"] = types.ModuleType("pkg_resources")
@@ -95,18 +78,21 @@ def _import(name):
         with contextlib.redirect_stdout(io.StringIO()):
             return importlib.import_module(name)
     finally:
-        if is_missing:
+        if not is_there:
             sys.modules.pop("pkg_resources", None)
 
 
-def _explained(what, error):
-    """Returns an ImportError that says what is missing and how to install it."""
-    name = getattr(error, "name", None)
-    if isinstance(error, ModuleNotFoundError) and name and not name.startswith("tensorflow_gan."):
-        return ImportError(
-            f"{what} needs the package `{name}`, which isn't installed. {_RUN}", name=name
-        )
-    return ImportError(
-        f"{what} is installed but can't be imported here ({type(error).__name__}: {error}). "
-        f"{_RUN} --upgrade"
-    )
+@contextlib.contextmanager
+def _explained(what):
+    """Raises an ImportError that says what is missing and how to install it."""
+    try:
+        yield
+    except Exception as error:
+        package = getattr(error, "name", None)
+        is_missing = isinstance(error, ModuleNotFoundError) and package
+        if is_missing and not package.startswith("tensorflow_gan."):
+            text = f"{what} needs the package `{package}`, which isn't installed. {_RUN}"
+        else:
+            reason = f"{type(error).__name__}: {error}"
+            text = f"{what} is installed but can't be imported here ({reason}). {_RUN} --upgrade"
+        raise ImportError(text, name=package) from error

@@ -53,8 +53,7 @@ class TFGANInception(Extractor):
 
     Raises:
         ValueError: If an argument is invalid. On a call, for images of another rank, dtype or
-            number of channels, another digest, or a folder that is damaged or holds no such
-            SavedModel or output.
+            number of channels, another digest, or a folder that holds no such SavedModel or output.
         RuntimeError: On the first call, if the handle can't be fetched, or would have to be
             without a `sha256`. The message says what to download and where to put it.
         ImportError: On the first call, if TensorFlow isn't installed, which is needed on every
@@ -111,46 +110,41 @@ class TFGANInception(Extractor):
         return True
 
     def __call__(self, images: keras.KerasTensor) -> keras.KerasTensor:
-        return self._named(images, {"features": self.output})["features"]
+        return self._outputs(images, features=self.output)["features"]
 
     def named_outputs(self, images: keras.KerasTensor) -> dict:
         """Returns `{"features": (batch, dim), "logits": (batch, 1008)}`."""
-        return self._named(images, {"features": self.output, "logits": "logits"})
+        return self._outputs(images, features=self.output, logits="logits")
 
-    def _named(self, images, names):
-        images = to_rgb(images)
-        network = self._load()
-        outputs = network(as_tensorflow(resize_images(images, 299, self.resize)))
+    def _outputs(self, images, **names):
+        images = resize_images(to_rgb(images), 299, self.resize)
+        outputs = self._load()(as_tensorflow(images))
         found = outputs if isinstance(outputs, dict) else {}
-        for output in names.values():
-            if output not in found:
-                raise ValueError(
-                    f"`output` must be an output of the network at {self.handle}, which gives "
-                    f"{sorted(found) or type(outputs).__name__}. Received: output={output!r}"
-                )
+        missing = [output for output in names.values() if output not in found]
+        if missing:
+            raise ValueError(
+                f"`output` must be an output of the network at {self.handle}, which gives "
+                f"{sorted(found) or type(outputs).__name__}. Received: output={missing[0]!r}"
+            )
         return {
             name: tf.reshape(found[output], (tf.shape(found[output])[0], -1))
             for name, output in names.items()
         }
 
     def _load(self):
-        """Returns the callable network, loaded on the first call."""
         if self._network is None:
             folder = self._resolve()
             self._check_digest(folder)
             load = tf.saved_model.load  # Its ImportError says enough.
             try:
                 network = load(str(folder))
+                if not callable(network):
+                    raise TypeError("it can't be called on images")
             except Exception as error:
                 raise ValueError(
-                    f"`handle` must be a whole SavedModel. Received: the folder {folder}, which is "
-                    f"damaged ({type(error).__name__}: {error})"
+                    "`handle` must be a whole SavedModel that can be called on images. Received: "
+                    f"the folder {folder} ({type(error).__name__}: {error})"
                 ) from error
-            if not callable(network):
-                raise ValueError(
-                    "`handle` must be a SavedModel that can be called on images. "
-                    f"Received: handle={self.handle}"
-                )
             self._network = network
         return self._network
 
@@ -172,19 +166,32 @@ class TFGANInception(Extractor):
 
     def _download(self, cached):
         """Returns the downloaded folder; one with the wrong digest is removed from the cache."""
+        by_hand = (
+            f"Download {self.handle}?tf-hub-format=compressed (a .tar.gz) and unpack it, so that "
+            "saved_model.pb is directly in the folder. Unpack it into any folder and pass "
+            f"`handle=<that folder>`, or into $TFHUB_CACHE_DIR/{cached.name} with the environment "
+            "variable TFHUB_CACHE_DIR set."
+        )
         if self.sha256 is None:
             raise RuntimeError(
                 f"`sha256` must be given for {self.handle} to be downloaded: the download is a "
-                f"SavedModel, which can run code. Or download it yourself. {_by_hand(self.handle)} "
+                f"SavedModel, which can run code. Or download it yourself. {by_hand} "
                 "`TFGANInception(<that folder>).version` ends in its `sha256`. "
                 "Received: sha256=None"
             )
-        folder = pathlib.Path(_fetch(self.handle))
+        try:
+            folder = pathlib.Path(_fetch(self.handle))
+        except ImportError:
+            raise
+        except Exception as error:
+            raise RuntimeError(
+                f"`handle` can't be fetched ({type(error).__name__}: {error}). Without a network: "
+                f"{by_hand} Received: handle={self.handle}"
+            ) from error
         try:
             self._check_digest(folder)
         except ValueError:
-            if folder == cached:
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(cached, ignore_errors=True)
             raise
         return folder
 
@@ -204,24 +211,7 @@ def _cached_folder(handle):
 
 
 def _fetch(handle):
-    """Returns TF-Hub's local folder for a handle, or says how to do without a network."""
-    tensorflow_hub = load_tensorflow_hub()
-    try:
-        return tensorflow_hub.resolve(handle)
-    except Exception as error:
-        raise RuntimeError(
-            f"`handle` can't be fetched ({type(error).__name__}: {error}). Without a network: "
-            f"{_by_hand(handle)} Received: handle={handle}"
-        ) from error
-
-
-def _by_hand(handle):
-    return (
-        f"Download {handle}?tf-hub-format=compressed (a .tar.gz) and unpack it, so that "
-        "saved_model.pb is directly in the folder. Unpack it into any folder and pass "
-        f"`handle=<that folder>`, or into $TFHUB_CACHE_DIR/{_cached_folder(handle).name} with the "
-        "environment variable TFHUB_CACHE_DIR set."
-    )
+    return load_tensorflow_hub().resolve(handle)
 
 
 def _folder_sha256(folder):
