@@ -97,7 +97,7 @@ def test_a_config_that_is_no_json_is_named(content, tmp_path, capsys):
 def test_another_backend_than_that_of_the_process(capsys):
     assert main(["sample", "any", "--backend", "jax"]) == 1
     error = capsys.readouterr().err
-    assert "--backend must be tensorflow, which Keras runs on" in error and error.count("\n") == 1
+    assert "--backend must be tensorflow, which Keras already" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["model.keras", "history.json", "curves.png", "run.json"])
