@@ -1,4 +1,4 @@
-"""All scores of a generator, or of images, from one pass of features."""
+"""Measures all scores of a generator or of images in one pass through the feature extractor."""
 
 import contextlib
 import os
@@ -61,35 +61,35 @@ def evaluate_generator(
     standing_passes: int = 0,
     **kwargs,
 ) -> EvaluationReport:
-    """Measures a generator by several scores in one pass of features.
+    """Measures several scores of a generator in one pass through the feature extractor.
 
     Exactly `num_images` images are generated, from latents and labels that depend only on the
-    seed. The batch size changes scores by less than 1e-6.
+    seed. The batch size changes the scores by less than 1e-6.
 
     Args:
-        model: A `SAGAN`, or anything with its `generate()`, `latent_dim` and `num_classes`; or a
-            Keras model from latents, or from [latents, labels], to images in [-1, 1].
-        reference: The real images: uint8 arrays, a pair of arrays (images, labels), a finite
-            iterable of batches of either; `ReferenceStatistics`; or the path of a `.npz` file of
-            statistics, of this package, pytorch-fid, clean-fid or torch-fidelity.
+        model: A `SAGAN`, or an object with the same `generate()`, `latent_dim` and `num_classes`;
+            or a Keras model that maps latents or [latents, labels] to images in [-1, 1].
+        reference: The real images: a uint8 array, a pair of arrays (images, labels) or a finite
+            iterable of batches of either; or `ReferenceStatistics`; or the path of a `.npz` file of
+            statistics from this package, pytorch-fid, clean-fid or torch-fidelity.
         metrics: Names from `METRICS`, or metrics of this package that share one extractor.
-        feature_extractor: The extractor, required for metrics given by name.
-        num_images: How many images are generated. Defaults to `50000`.
-        labels: `"uniform"`, all classes in turn and so in equal number, as in `FIDEvaluator`;
-            `"reference"`, the reference's class frequencies; or an integer array of shape
-            (num_images,). Defaults to `"uniform"`.
+        feature_extractor: The extractor. It is required for metrics given by name.
+        num_images: The number of images to generate. Defaults to `50000`.
+        labels: `"uniform"` cycles through the classes, so that all have the same number of images,
+            as in `FIDEvaluator`; `"reference"` uses the reference's class frequencies; or an
+            integer array of shape (num_images,). Defaults to `"uniform"`.
         seed: The seed of latents, labels and noise. Defaults to `0`.
-        batch_size: How many images are generated and measured at once. Defaults to `64`.
+        batch_size: The batch size, for generating and for measuring. Defaults to `64`.
         use_ema: Whether to use the averaged generator if there is one. Defaults to `True`.
         truncation: Positive float at which latents are truncated. Defaults to `None`: never.
-        standing_passes: The number of forward passes, of 64 images each, over which batch
-            statistics are estimated. Defaults to `0`: the moving statistics of training are used.
+        standing_passes: The number of forward passes, of 64 images each, that estimate the batch
+            statistics. Defaults to `0`: the moving statistics from training are used.
         **kwargs: `dataset`, `split`, `held_out`, `value_range`, `num_reference`, `cache_dir` and
             `verbose`, as in `evaluate_images`.
 
     Raises:
-        ValueError: If an argument is invalid, the reference is of another extractor or doesn't
-            hold what a metric needs, or images or features are of the wrong kind.
+        ValueError: If an argument is invalid, the reference was measured with a different extractor
+            or lacks what a metric needs, or images or features are invalid.
 
     Example:
 
@@ -100,7 +100,7 @@ def evaluate_generator(
     report.save("report.json")
     ```
     """
-    # These checks come before the reference is read, which may take long.
+    # Check these arguments before reading the reference, which may take long.
     num_images = check_integer("num_images", num_images, 2)
     use_ema = check_boolean("use_ema", use_ema)
     truncation = check_float("truncation", truncation, above=0, optional=True)
@@ -132,32 +132,32 @@ def evaluate_images(
     batch_size: int = 64,
     **kwargs,
 ) -> EvaluationReport:
-    """Measures images that exist already, such as a folder of samples; see `evaluate_generator`.
+    """Measures existing images, such as a folder of samples; see `evaluate_generator`.
 
     Args:
         images: uint8 images, or floats in `value_range`: an array, a pair of arrays (images,
             labels), or an iterable of batches of either.
         reference, metrics, feature_extractor: As in `evaluate_generator`.
-        num_images: How many of the images to take; required for an iterable. Defaults to all.
-        name: What the images are called in the report.
+        num_images: The number of images to use; required for an iterable. Defaults to all.
+        name: The name of the images in the report.
         seed: The seed of the noise. Defaults to `0`.
-        batch_size: How many images are measured at once. Defaults to `64`.
+        batch_size: The batch size of the extractor. Defaults to `64`.
         **kwargs:
             dataset: The name of the reference in the report.
             split: The name of its split.
-            held_out: Other real images, as `reference`, for the real baseline. Defaults to one
-                half of the reference against the other.
-            value_range: The pair `(low, high)` of float images. Defaults to `None`.
-            num_reference: How many of the reference's images to take, from the first on; required
+            held_out: More real images, for the real baseline. By default, one half of the
+                reference is compared with the other half.
+            value_range: Pair `(low, high)`, the range of float images. Defaults to `None`.
+            num_reference: The number of images to use, from the start of the reference; required
                 for an endless iterable, such as `load_tfds` returns. Defaults to all.
-            cache_dir: A folder for the statistics of the reference, and for its features if a
-                metric needs them, by `dataset`, `split`, size and extractor. An iterable without
-                `num_images` then needs `num_reference`. Defaults to `None`: they are computed each
-                time.
-            verbose: Whether to show a bar if it takes more than ten seconds. Defaults to `True`.
+            cache_dir: A folder in which the statistics of the reference are cached, and its
+                features if a metric needs them, by `dataset`, `split`, size and extractor. An
+                iterable without `num_images` then needs `num_reference`. Defaults to `None`.
+            verbose: Whether to show a progress bar for anything that takes more than ten seconds.
+                Defaults to `True`.
 
     Raises:
-        ValueError: As `evaluate_generator`, and if there are fewer than `num_images` images.
+        ValueError: As in `evaluate_generator`, and if there are fewer than `num_images` images.
     """
     num_images = length_of(images) if num_images is None else num_images
     if num_images is None:
@@ -176,7 +176,7 @@ def evaluate_images(
 class Evaluation:
     """The metrics of an evaluation, their extractor and the reference.
 
-    The arguments are those of `evaluate_images`.
+    It takes the arguments of `evaluate_images`.
     """
 
     def __init__(
@@ -200,7 +200,7 @@ class Evaluation:
         cache_dir = check_path("cache_dir", cache_dir, optional=True)
         num_reference = check_integer("num_reference", num_reference, 2, optional=True)
         self.metrics = _make_metrics(metrics, feature_extractor, value_range, batch_size)
-        # The range of metric objects is that of all images, unless another one is given.
+        # Without a `value_range`, all images have the one of a metric object.
         ranges = [value_range, *(x.value_range for x in self.metrics)]
         value_range = next((x for x in ranges if x is not None), None)
         extractor = self.metrics[0].feature_extractor
@@ -226,9 +226,9 @@ class Evaluation:
             metric.check_holds(reference, "real")
 
     def _read(self, images, dataset, split, num_reference, cache_dir):
-        """Returns the statistics of real images, and what the metrics keep of them."""
+        """Returns the statistics of the real images, with the features that the metrics need."""
         keep = {"features"} & {name for x in self.metrics for name in x.needs["real"]}
-        keep |= {"logits"} & set(self.names)  # for the real baseline of the Inception Score
+        keep |= {"logits"} & set(self.names)  # for the Inception Score of the real baseline
         options = {"names": self.names, "keep": sorted(keep)}
         if cache_dir is None:
             options["num_reference"] = num_reference
@@ -245,16 +245,16 @@ class Evaluation:
         )
 
     def measure(self, batches: Iterable, title: str, total: int | None = None) -> tuple:
-        """Returns the `FeatureSet` of batches in place of generated images, and what they are."""
+        """Measures batches as generated images; returns their `FeatureSet` and description."""
         features = FeatureSet(
             {name for x in self.metrics for name in x.needs["generated"]}, self.reference.width
         )
         return features, self.extraction.measure(batches, features, self.names, title, total)
 
     def report(self, batches: Iterable, num_images: int, made: dict, name: str) -> EvaluationReport:
-        """Measures batches, pairs (images, labels or `None`), and the two baselines.
+        """Measures batches, each a pair (images, labels or `None`), and the two baselines.
 
-        `made` says how the images were made, for the protocol, and `name` what is measured.
+        `made` describes how the images were made, for the protocol; `name` names the images.
         """
         protocol = make_protocol(self.metrics, num_images, self.reference.info, made)
         features, info = self.measure(batches, "Generated images", num_images)
@@ -264,7 +264,7 @@ class Evaluation:
             notes += metric.notes(self.reference, features)
         size, labels = self.extraction.batch_size, self.reference.arrays.get("labels")
         parts = [None] * num_images
-        if labels is not None:  # Spread over all, since labels may be sorted by class.
+        if labels is not None:  # Labels may be sorted by class: take evenly spaced ones.
             labels = labels[np.arange(num_images) * len(labels) // num_images]
             parts = np.split(labels, range(size, num_images, size))
         noise = zip(noise_images(num_images, info["image_shape"], self.seed, size), parts)
@@ -273,7 +273,7 @@ class Evaluation:
         return EvaluationReport(values, baselines, protocol, name, notes)
 
     def _baseline(self, real, generated, *notes):
-        """Returns all scores that two sets have, and a note on the others."""
+        """Returns the scores of two sets, and a note on those that can't be computed."""
         values, notes = {}, list(notes)
         for metric in self.metrics:
             try:
@@ -284,7 +284,7 @@ class Evaluation:
         return {**values, **note, "num_images": generated.num_images}
 
     def _real(self):
-        """Returns the scores of other real images in place of generated ones."""
+        """Returns the scores of real images that take the place of the generated ones."""
         if self.held_out is not None:
             return self._baseline(self.reference, self.measure(self.held_out, "Held-out images")[0])
         halves = self.reference.split()
@@ -296,7 +296,7 @@ class Evaluation:
             odd,
             f"one half of the reference, {odd.num_images} images, against the other; a Fréchet "
             "distance is larger for fewer images, so the generated images may have a lower one. "
-            "With `held_out` images this baseline has their number",
+            "If you give `held_out` images, this baseline uses all of them",
         )
 
 

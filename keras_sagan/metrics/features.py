@@ -1,4 +1,4 @@
-"""From images to features, and the base class of the metrics over features."""
+"""Extracts features from images, and the base class of the metrics that compare features."""
 
 import hashlib
 import warnings
@@ -23,16 +23,16 @@ class FeatureExtraction:
         feature_extractor: A Keras model or callable from float32 images in [-1, 1] of shape
             (batch, height, width, channels) to one tensor of shape (batch, ...). If it returns a
             dictionary with `"features"` and `"logits"`, or has a method `named_outputs(images)`
-            that does, it serves metrics of both in one pass.
+            that does, one pass computes both.
         value_range: Pair `(low, high)`, the range of float images. Defaults to `None`: only uint8.
-        batch_size: How many images the extractor gets at once. Defaults to `64`.
+        batch_size: The batch size of the extractor. Defaults to `64`.
 
     Raises:
-        ValueError: If an argument is invalid; on a call, for images of the wrong rank, dtype or
-            range and for features that aren't finite.
+        ValueError: If an argument is invalid; on a call, if images have the wrong rank, dtype or
+            range, or features aren't finite.
     """
 
-    verbose = True  # whether anything that takes more than ten seconds shows a bar
+    verbose = True  # whether to show a bar for anything that takes more than ten seconds
 
     def __init__(
         self,
@@ -63,14 +63,14 @@ class FeatureExtraction:
             images: uint8 in [0, 255] or floats in `value_range`, of shape
                 (batch, height, width, channels).
             names: `"features"`, `"logits"` or both. Defaults to `("features",)`.
-            first, subject: The number of the first image, and what they are, for messages.
+            first, subject: The index of the first image and the name of the images, for messages.
         """
         if first == 0:
             self._filled.reset()
         images, size = self.to_model_space(images), self.batch_size
         progress, found = Progress("Images", len(images), self.verbose), {}
         for start in range(0, len(images), size):
-            if start:  # A single batch is part of a pass that has a bar of its own.
+            if start:  # The pass that a single batch belongs to has its own bar.
                 progress(start)
             part = images[start : start + size]
             for name, features in self._outputs(part, names).items():
@@ -96,7 +96,7 @@ class FeatureExtraction:
         title: str = "Images",
         total: int | None = None,
     ) -> dict:
-        """Adds the features of batches, pairs (images, labels or `None`), to a `FeatureSet`.
+        """Adds the features of batches, each a pair (images, labels or `None`), to a `FeatureSet`.
 
         Returns `num_images`, `image_shape` and `sha256` of the images.
         """
@@ -105,8 +105,8 @@ class FeatureExtraction:
             first, shape = features.num_images, shape or images.shape[1:]
             if images.shape[1:] != shape:
                 raise ValueError(
-                    f"`images` must have one shape; those before had {shape}. Received: images of "
-                    f"shape {images.shape[1:]} from number {first} on"
+                    f"`images` must have the same shape. Received: images of shape {shape}, and of "
+                    f"shape {images.shape[1:]} at index {first}"
                 )
             features.add(self(images, names, first, title[0].lower() + title[1:]), labels)
             digest.update(np.ascontiguousarray(images).data)
@@ -115,7 +115,7 @@ class FeatureExtraction:
         return {**info, "image_shape": [int(size) for size in shape or ()]}
 
     def to_model_space(self, images: np.ndarray) -> np.ndarray:
-        """Returns float32 images in [-1, 1] from uint8 or from floats in `value_range`."""
+        """Converts uint8 images, or floats in `value_range`, to float32 in [-1, 1]."""
         images = to_numpy(images, "images")
         if images.ndim != 4:
             raise ValueError(
@@ -133,7 +133,7 @@ class FeatureExtraction:
         low, high = self.value_range
         images = images.astype(np.float32)
         if images.size:
-            slack = 1e-5 * (high - low)  # Half precision rounds values, but not beyond the bounds.
+            slack = 1e-5 * (high - low)  # Half precision needs no more: it keeps the bounds.
             least, most = images.min(), images.max()
             if not (least >= low - slack and most <= high + slack):
                 raise ValueError(
@@ -155,21 +155,21 @@ class FeatureExtraction:
         if any(name not in outputs for name in names):
             raise ValueError(
                 "`feature_extractor` must return a dictionary, or have a method "
-                f"named_outputs(images) that does, to give {' and '.join(names)} at once. "
+                f"named_outputs(images) that does, to return both {' and '.join(names)}. "
                 f"Received: feature_extractor={extractor!r} with the outputs {sorted(outputs)}"
             )
         return {name: outputs[name] for name in names}
 
 
 class FeatureSet:
-    """What scores need of a set of images, which come in batches.
+    """Collects what scores need from a set of images that arrive in batches.
 
     Args:
-        keep: What is kept: `"moments"`, of the first output, which take O(dim²) memory; and of
-            every image `"features"`, `"logits"` or `"labels"`.
-        width: The width of the first output. Defaults to that of the first batch.
-        num_parts: The number of parts whose moments are kept apart; image number i belongs to
-            part i % `num_parts`. Defaults to `1`.
+        keep: What to keep: the `"moments"` of the first output, in O(dim²) memory; and the
+            `"features"`, `"logits"` or `"labels"` of every image.
+        width: The width of the first output. Defaults to its width in the first batch.
+        num_parts: The number of parts with separate moments; image i belongs to part
+            i % `num_parts`. Defaults to `1`.
     """
 
     def __init__(self, keep: Iterable[str], width: int | None = None, num_parts: int = 1):
@@ -181,7 +181,7 @@ class FeatureSet:
         """Adds the outputs of a batch, arrays of shape (batch, dim), and its labels."""
         if not outputs:
             return
-        # Everything is checked before anything is added: an error leaves the state as it was.
+        # Check everything before adding anything, so that an error leaves the state unchanged.
         features = next(iter(outputs.values()))
         check_features_of_images(features, self.num_images, widths=[self.width])
         if "labels" in self.keep:
@@ -205,7 +205,7 @@ class FeatureSet:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """What is kept of every image, one row for each."""
+        """The arrays that are kept, with one row for each image."""
         for name, batches in self._batches.items():
             self._batches[name] = [np.concatenate(batches)] if len(batches) > 1 else batches
         return {name: batches[0] for name, batches in self._batches.items() if batches}
@@ -214,8 +214,8 @@ class FeatureSet:
 class FeatureMetric(keras.metrics.Metric):
     """Base of the metrics that compare features of real and of generated images.
 
-    A subclass implements `compare`, has a `formula`, and says in `needs` what it needs of each
-    side, as `FeatureSet` keeps it. A side of which it needs nothing is ignored.
+    A subclass implements `compare`, sets `formula`, and lists in `needs` what a `FeatureSet` must
+    keep for each side. A side without needs is ignored.
 
     Args:
         feature_extractor, value_range, batch_size: As for `FrechetInceptionDistance`.
@@ -224,9 +224,9 @@ class FeatureMetric(keras.metrics.Metric):
 
     verbose = True  # whether `result` shows a bar if it takes more than ten seconds
     default_name: str | None = None
-    formula = ""  # the `definition`, with the names of settings in braces
+    formula = ""  # the format string of `definition`, with the names of settings in braces
     needs: dict[str, tuple[str, ...]] = dict.fromkeys(SIDES, ("features",))
-    least = 2  # images of each side
+    least = 2  # the smallest number of images on each side
     settings: tuple[str, ...] = ()  # the arguments of a subclass, which are attributes too
 
     def __init__(
@@ -253,9 +253,9 @@ class FeatureMetric(keras.metrics.Metric):
         Args:
             images: Array or tensor of shape (batch, height, width, channels), uint8 in [0, 255]
                 or floats in `value_range`. A batch of no images changes nothing.
-            real: `True` for images of the data set, `False` for generated ones.
-            labels: Integer array of shape (batch,), the classes of the images. Only the metrics
-                by class need it. Defaults to `None`.
+            real: `True` for images of the dataset, `False` for generated ones.
+            labels: Integer array of shape (batch,), the classes of the images. Only class-wise
+                metrics need it. Defaults to `None`.
         """
         side = SIDES[not check_boolean("real", real)]
         if self.needs[side]:
@@ -266,9 +266,9 @@ class FeatureMetric(keras.metrics.Metric):
     def update_features(
         self, features: np.ndarray, real: bool, labels: np.ndarray | None = None
     ) -> None:
-        """Adds features that were extracted before; otherwise as `update_state`.
+        """Adds precomputed features; otherwise works like `update_state`.
 
-        They have shape (batch, dim): the extractor's `"features"`, or its `"logits"` for an
+        `features` have shape (batch, dim): the extractor's `"features"`, or its `"logits"` for an
         Inception Score.
         """
         real = check_boolean("real", real)
@@ -279,22 +279,22 @@ class FeatureMetric(keras.metrics.Metric):
             own.add({self.output: np.asarray(features)}, labels)
 
     def result(self) -> float | dict[str, float]:
-        """Returns the score of the images so far, or several by name; warns of too few images."""
+        """Returns the score, or a dictionary of scores; warns if there are too few images."""
         values = self.values()
         for note in self.notes(*self._sets.values()):
             warnings.warn(note, stacklevel=2)
         return values[self.name] if list(values) == [self.name] else values
 
     def values(self, real: Any = None, generated: Any = None) -> dict[str, float]:
-        """Returns the scores by name; the metric's own name if it is one number.
+        """Returns a dictionary of scores; a single score has the name of the metric.
 
         Args:
             real, generated: A `FeatureSet` or `ReferenceStatistics` with what the metric needs.
-                Defaults to the images so far.
+                Defaults to the images that `update_state` has seen.
         """
         sets = dict(zip(SIDES, (real or self._sets["real"], generated or self._sets["generated"])))
         counts = {side: sets[side].num_images for side in SIDES if self.needs[side]}
-        # A file may not say how many images it is of: assume that they are enough.
+        # A file may not record its number of images: assume that there are enough.
         if any(count is not None and count < self.least for count in counts.values()):
             raise ValueError(
                 f"`update_state` must have seen at least "
@@ -308,17 +308,17 @@ class FeatureMetric(keras.metrics.Metric):
         return result if isinstance(result, dict) else {self.name: result}
 
     def check_holds(self, features: Any, side: str) -> None:
-        """Raises if a set doesn't hold what the metric needs of a side, such as one of a file."""
+        """Raises an error if a set, such as one from a file, lacks what the metric needs."""
         missing = sorted(set(self.needs[side]) - {"moments", *features.arrays})
         if missing:
             raise ValueError(
                 f"`reference` must hold the {' and '.join(missing)} of its images for {self.name}: "
                 "give images (with labels), not a file of `mu` and `sigma`. Received: a reference "
-                f"with {sorted(features.arrays) or 'moments alone'}"
+                f"with {sorted(features.arrays) or 'moments only'}"
             )
 
     def compare(self, real: Any, generated: Any) -> float | dict[str, float]:
-        """Returns the score of two sets of features, as `values` gets them."""
+        """Returns the score, or a dictionary of scores, of two sets of features; see `values`."""
         raise NotImplementedError(f"{type(self).__name__} must implement compare")
 
     def notes(self, real: Any, generated: Any) -> list[str]:
@@ -337,7 +337,7 @@ class FeatureMetric(keras.metrics.Metric):
 
     @property
     def protocol(self) -> dict:
-        """What a reader must know beside the score, ready for JSON."""
+        """How the score was measured, as a JSON-serializable dictionary."""
         return {
             "metric": self.definition,
             **extractor_info(self.feature_extractor),
@@ -373,25 +373,25 @@ class FeatureMetric(keras.metrics.Metric):
 
 
 def check_features_of_images(features, first=0, subject="images", widths=()):
-    """Raises unless features are finite, and as wide as those before them."""
+    """Raises an error unless features are finite and as wide as all earlier features."""
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if bad.size:
         raise ValueError(
             "`feature_extractor` must return finite features. Received: features with NaN or "
-            f"infinity for {bad.size} of {len(features)} {subject}, the first one for image "
-            f"number {first + bad[0]} of them, counted from 0"
+            f"infinity for {bad.size} of {len(features)} {subject}, the first one at index "
+            f"{first + bad[0]} of all images"
         )
     for width in widths:
         if width not in (None, features.shape[1]):
             raise ValueError(
-                "`feature_extractor` must give features of one width for all images; the images or "
-                f"the reference before gave {width}. Received: features of width "
+                "`feature_extractor` must return features of the same width for all images; "
+                f"earlier images or the reference have width {width}. Received: features of width "
                 f"{features.shape[1]}"
             )
 
 
 def to_numpy(value, name: str) -> np.ndarray:
-    """Returns a numpy array, or raises for a symbolic value and for what isn't one tensor."""
+    """Converts a tensor to a numpy array; raises an error for any other value."""
     try:
         if isinstance(value, (dict, list, tuple)):
             raise TypeError("several values")
@@ -418,12 +418,12 @@ def _range(value_range):
 
 
 def shuffled(samples: np.ndarray, seed: int | None) -> np.ndarray:
-    """Returns the samples in an order that the seed determines; as they are for `None`."""
+    """Returns the samples, shuffled by the seed; `None` keeps their order."""
     return samples if seed is None else np.random.default_rng(seed).permutation(samples)
 
 
 def check_batch_labels(labels: np.ndarray | None, count: int) -> np.ndarray:
-    """Returns integer labels of shape (count,), or raises."""
+    """Returns integer labels of shape (count,), or raises an error."""
     found = np.asarray(None if labels is None else keras.ops.convert_to_numpy(labels))
     if found.shape != (count,) or found.dtype.kind not in "iu":
         received = None if labels is None else f"{found.dtype.name} of shape {found.shape}"

@@ -1,4 +1,4 @@
-"""A folder of images as a source for an evaluation, unchanged."""
+"""Reads the images of a folder for an evaluation."""
 
 import hashlib
 import pathlib
@@ -11,13 +11,13 @@ from keras_sagan.image_files import describe_skipped, find_images, read_image
 
 
 class FolderImages:
-    """The images of a folder, read in batches, unchanged.
+    """Yields the images of a folder in batches, without changing them.
 
-    Nothing is cropped or resized, because that would change every score: images of mixed size and
-    images that can't be read are errors, which name the file. Files are found, ordered and read as
-    in `load_image_folder`: hidden files and folders are skipped, symbolic links are followed,
-    transparency is laid on white, and 16-bit gray is scaled to 8 bits. Files with other endings are
-    counted in `skipped` and in a warning.
+    Nothing is cropped or resized, because that would change every score: if sizes differ or an
+    image can't be read, an error names the file. Files are found, ordered and read as in
+    `load_image_folder`: hidden files and folders are skipped, symbolic links are followed,
+    transparency is blended with white, and 16-bit gray is scaled to 8 bits. Files with other
+    extensions are counted in `skipped`, and a warning reports them.
 
     Args:
         folder: The path of the folder.
@@ -25,8 +25,8 @@ class FolderImages:
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If it holds no image; while iterating, for a file that can't be read and for
-            an image of another size or mode than the first.
+        ValueError: If the folder holds no images; while iterating, if an image can't be read, or
+            differs from the first one in size or number of channels.
         ImportError: If pillow isn't installed.
 
     Example:
@@ -78,7 +78,7 @@ class FolderImages:
                 shape = shape or images[0].shape
                 if images[-1].shape != shape:
                     raise ValueError(
-                        "`folder` must hold images of one size and one number of channels: "
+                        "`folder` must hold images of the same size and number of channels: "
                         f"{self.paths[0]} has {shape}. Received: {path} with {images[-1].shape}"
                     )
             yield np.stack(images)

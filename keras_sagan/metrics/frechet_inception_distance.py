@@ -1,4 +1,4 @@
-"""The Fréchet Inception Distance: its mathematics in float64 numpy, and the Keras metric."""
+"""The Fréchet Inception Distance: a function in float64 numpy, and the Keras metric."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from keras_sagan.metrics.moments import Moments as Moments
 from keras_sagan.metrics.moments import check_features, compute_moments, covariance
 from keras_sagan.metrics.moments import merge_moments as merge_moments
 
-_ROUNDING = np.finfo(np.float64).eps  # of an eigenvalue, relative to the largest
+_ROUNDING = np.finfo(np.float64).eps  # The error of an eigenvalue, relative to the largest one.
 
 
 def frechet_distance(
@@ -22,17 +22,17 @@ def frechet_distance(
     d² = |mean₁ - mean₂|² + tr(cov₁) + tr(cov₂) - 2 tr((cov₁ cov₂)^½).
 
     With cov₁ = F Fᵀ, the last trace is the sum of the square roots of the eigenvalues of Fᵀ cov₂ F.
-    F is the Cholesky factor or, for singular covariances, made of eigenvectors. A root has half the
-    digits of its eigenvalue: if that could change the distance by more than 1e-5, the sum of the
-    singular values of F₁ᵀF₂ is used, which takes 3 times as long and keeps all digits. There is no
-    general matrix square root, so nothing is ever complex, NaN or negative.
+    F is the Cholesky factor or, for singular covariances, built from eigenvectors. A root has half
+    the digits of its eigenvalue: if that could change the distance by more than 1e-5, the sum of
+    the singular values of F₁ᵀF₂ is used, which takes 3 times as long and keeps all digits. Without
+    a general matrix square root, the result is never complex, NaN or negative.
 
     Args:
         mean_1, mean_2: Arrays of shape (dim,).
         cov_1, cov_2: Symmetric positive semi-definite arrays of shape (dim, dim).
 
     Raises:
-        ValueError: If the shapes don't fit together, or a value isn't finite.
+        ValueError: If the shapes don't match, or a value isn't finite.
 
     Example:
 
@@ -55,7 +55,7 @@ def frechet_distance(
         if not np.isfinite(value).all():
             raise ValueError(f"`{name}` must be finite. Received: {name} with NaN or infinity")
     mean_1, cov_1, mean_2, cov_2 = arrays.values()
-    # The covariance of the lower effective rank leaves fewer eigenvalues that are only rounding.
+    # Factor the covariance of lower effective rank: fewer eigenvalues are then rounding errors.
     thin, other = sorted((cov_1, cov_2), key=lambda cov: np.trace(cov) / (norm(cov) + 1e-300))
     return _distance_from_factor(mean_1, covariance_factor(thin), mean_2, other)
 
@@ -63,15 +63,15 @@ def frechet_distance(
 def frechet_distance_of_samples(first: np.ndarray, second: np.ndarray) -> float:
     """Returns the squared Fréchet distance between the Gaussians fitted to two sets of samples.
 
-    It equals `frechet_distance` of their means and covariances. Where a set has no more samples
-    than dimensions, its centered samples serve as the factor.
+    It equals `frechet_distance` of their means and covariances. If a set has no more samples than
+    dimensions, its centered samples are the factor F.
 
     Args:
         first, second: Arrays of shape (num_samples, dim) with finite values, at least 2 samples.
 
     Raises:
-        ValueError: If the shapes don't fit together, a value isn't finite, or a set has fewer
-            than 2 samples.
+        ValueError: If the shapes don't match, a value isn't finite, or a set has fewer than 2
+            samples.
 
     Example:
 
@@ -96,7 +96,7 @@ def covariance_factor(cov):
             return factor
     except np.linalg.LinAlgError:
         pass
-    # Eigenvectors take 8 times as long. The smallest eigenvalues are rounding.
+    # Eigenvectors take 8 times as long. The smallest eigenvalues are only rounding errors.
     values, vectors = np.linalg.eigh(cov)
     kept = values > max(values[-1], 0.0) * len(values) * _ROUNDING
     return vectors[:, kept] * np.sqrt(values[kept])
@@ -107,7 +107,7 @@ def _distance_from_factor(mean_1, factor_1, mean_2, cov_2):
     traces = np.sum((mean_1 - mean_2) ** 2) + np.sum(factor_1**2) + np.trace(cov_2)
     roots = np.sqrt(np.maximum(np.linalg.eigvalsh(factor_1.T @ cov_2 @ factor_1), 0.0))
     distance = traces - 2.0 * roots.sum()
-    # Errors of the roots: of first order they are independent; of second order they have one sign.
+    # First-order errors of the roots are independent; second-order errors have the same sign.
     rounding = _ROUNDING * np.max(np.sum(factor_1**2, axis=0), initial=0.0) * norm(cov_2)
     roots = np.maximum(roots, 0.5 * np.sqrt(rounding) + 1e-300)
     errors = rounding / roots
@@ -121,12 +121,12 @@ def _distance_from_factor(mean_1, factor_1, mean_2, cov_2):
 class FrechetInceptionDistance(FeatureMetric):
     """Fréchet distance between the features of real and of generated images.
 
-    It measures data sets, not batches: images stream through `update_state`, and only the float64
-    moments of their features are kept, on the host; they aren't saved with a model. Use it in a
-    callback or a script; it can't run inside a compiled train step. The value depends on the
-    extractor, on the number of images and on the choice of real ones, so print `protocol` beside
-    it. On the same images it equals TF-GAN's to 1e-5 relative, except that TF-GAN takes no root of
-    values below 1e-10.
+    It measures datasets, not batches: `update_state` takes the images batch by batch and keeps only
+    the float64 moments of their features, in host memory; they aren't saved with a model. Use it in
+    a callback or a script; it can't run inside a compiled train step. The value depends on the
+    extractor, the number of images and the choice of real images, so print `protocol` with it. On
+    the same images it equals TF-GAN's FID to a relative error of 1e-5, except that TF-GAN takes no
+    root of values below 1e-10.
 
     Args:
         feature_extractor: A `TFGANInception`, a `GreyClassifierFeatures`, any Keras model or
@@ -137,12 +137,12 @@ class FrechetInceptionDistance(FeatureMetric):
             `(-1, 1)` or `(0, 255)`; it is never guessed. uint8 images are always in [0, 255].
             Defaults to `None`: only uint8 images are accepted.
         name: The name of the metric. Defaults to `"fid"`.
-        batch_size: How many images the extractor gets at once. Defaults to `64`.
+        batch_size: The batch size of the extractor. Defaults to `64`.
 
     Raises:
-        ValueError: If an argument is invalid. `update_state` raises for images of the wrong rank,
-            dtype or range, and for features that aren't finite or change their width; `result`
-            if there are fewer than 2 images of either kind.
+        ValueError: If an argument is invalid; in `update_state`, if images have the wrong rank,
+            dtype or range, or features aren't finite or change their width; in `result`, if there
+            are fewer than 2 images of either kind.
 
     Example:
 
@@ -158,7 +158,7 @@ class FrechetInceptionDistance(FeatureMetric):
         [GANs Trained by a Two Time-Scale Update Rule](https://arxiv.org/abs/1706.08500), eq. 6.
     """
 
-    _direction = "down"  # `ModelCheckpoint(mode="auto")` and similar callbacks read it
+    _direction = "down"  # for callbacks such as `ModelCheckpoint(mode="auto")`
     default_name = "fid"
     needs = dict.fromkeys(SIDES, ("moments",))
     formula = "Frechet distance of features, covariances with ddof=1, float64"

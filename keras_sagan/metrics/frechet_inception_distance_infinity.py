@@ -1,4 +1,4 @@
-"""The Fréchet Inception Distance of infinitely many images: its mathematics and the metric."""
+"""The Fréchet Inception Distance for infinitely many images: a function and the Keras metric."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,14 +33,14 @@ def frechet_distance_infinity(
             a good fit, the smallest subset should have more samples than dimensions.
         num_points: The number of subsets, at least 2. Defaults to `15`.
         seed: The seed of the subsets. Defaults to `0`.
-        progress: Function, called with the numbers of samples done and to do. Defaults to `None`.
+        progress: Function of the number of samples done and of their total. Defaults to `None`.
 
     Returns:
         `(intercept, slope, counts, distances)`: two floats, and the arrays that the line was fitted
-        to. The intercept can be below 0, as any unbiased estimate near 0.
+        to. The intercept can be negative, like any unbiased estimate of a value near 0.
 
     Raises:
-        ValueError: For fewer than 20 samples, or values that aren't finite.
+        ValueError: If there are fewer than 20 samples, or a value isn't finite.
 
     Reference:
         Chong & Forsyth 2020, [Effectively Unbiased FID and Inception
@@ -49,7 +49,7 @@ def frechet_distance_infinity(
     (generated,) = check_features(generated=generated)
     if len(generated) < 20:
         raise ValueError(
-            "`generated` must have at least 20 samples, 2 in a tenth of them. "
+            "`generated` must have at least 20 samples, so that a tenth of them has 2. "
             f"Received: {len(generated)} samples"
         )
     rng = np.random.default_rng(seed)
@@ -68,8 +68,8 @@ def frechet_distance_infinity(
 class FrechetInceptionDistanceInfinity(FeatureMetric):
     """Fréchet distance extrapolated to infinitely many generated images.
 
-    See `frechet_distance_infinity` for the method and its reference. The moments of the real and
-    all features of the generated images are kept.
+    See `frechet_distance_infinity` for the method and its reference. The metric keeps the moments
+    of the real images and all features of the generated images.
 
     Args:
         feature_extractor, value_range, name, batch_size: As for `FrechetInceptionDistance`.
@@ -77,8 +77,8 @@ class FrechetInceptionDistanceInfinity(FeatureMetric):
         seed: The seed of the subsets. Defaults to `0`.
 
     Raises:
-        ValueError: As `FrechetInceptionDistance`; `result` for fewer than 20 images of either
-            kind.
+        ValueError: As in `FrechetInceptionDistance`; in `result`, if there are fewer than 20 images
+            of either kind.
 
     Example:
 

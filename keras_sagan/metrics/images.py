@@ -1,4 +1,4 @@
-"""Where the images of an evaluation come from: a model, arrays, batches."""
+"""Provides the images of an evaluation, from a model, arrays or batches."""
 
 import hashlib
 import inspect
@@ -17,7 +17,7 @@ from keras_sagan.ops.latent import sample_latents
 
 # What `tf.data.Dataset.cardinality` returns instead of a number of batches.
 INFINITE_CARDINALITY, UNKNOWN_CARDINALITY = -1, -2
-STANDING_BATCH = 64  # images in a pass for standing statistics, whatever the batch size
+STANDING_BATCH = 64  # images per forward pass for standing statistics
 
 
 def batches_of(
@@ -25,9 +25,9 @@ def batches_of(
 ) -> Iterator[tuple]:
     """Returns an iterator of pairs of numpy arrays (images, labels or `None`).
 
-    `images` is an array, a pair of arrays (images, labels), which are cut into batches, or an
-    iterable of batches of either. `limit` is how many to take, and `argument` its name in messages.
-    Endless images without a limit, and too few ones, are refused at once if that is known.
+    `images` is an array or a pair of arrays (images, labels), which are split into batches, or an
+    iterable of batches of either. `limit` is the number of images to use, and `argument` its name
+    in messages. Endless images without a limit and too few images raise an error early if possible.
     """
     if limit is None and is_endless(images):
         raise ValueError(
@@ -74,13 +74,13 @@ def _too_few(argument, limit, count, note=""):
 
 
 def is_endless(images) -> bool:
-    """Whether images never end, as far as it is known without reading them."""
+    """Whether images never end, as far as is known without reading them."""
     if isinstance(images, keras.utils.PyDataset):
         try:
             return images.num_batches is None
         except NotImplementedError:
             return True
-    # An iterator of a `tf.data.Dataset` is as long as the data set.
+    # An iterator of a `tf.data.Dataset` is as long as the dataset.
     images = getattr(images, "_iterator", images)
     images = getattr(images, "_dataset", images)
     # Only the endless pipelines of this package have a `start_step`.
@@ -95,8 +95,8 @@ def is_endless(images) -> bool:
 
 
 def once(images) -> str:
-    """Returns a note for messages about a generator that ended, and `""` for anything else."""
-    note = ". A Python generator gives its images only once: give an array or a list of batches"
+    """Returns a note for error messages if images are a Python generator, and `""` otherwise."""
+    note = ". A Python generator yields its images only once: pass an array or a list of batches"
     return note if inspect.isgenerator(images) else ""
 
 
@@ -113,19 +113,19 @@ def is_pair(value) -> bool:
 
 
 def noise_images(count: int, image_shape: tuple, seed: int, batch_size: int) -> Iterator:
-    """Yields batches of uniform uint8 noise, the same images whatever the batch size."""
+    """Yields batches of uniform uint8 noise; the images don't depend on the batch size."""
     for first in range(0, count, batch_size):
         rngs = (np.random.default_rng([seed, i]) for i in range(first, count)[:batch_size])
         yield np.stack([rng.integers(0, 256, image_shape, dtype="uint8") for rng in rngs])
 
 
 class GeneratedImages:
-    """A model's images, each determined by the seed and its number.
+    """Generates the images of a model from a seed.
 
     Latents and labels are drawn for all images at once: they don't depend on the batch size.
 
     Args:
-        class_counts: Array of shape (num_classes,), the reference's images by class, or `None`.
+        class_counts: Array of shape (num_classes,), the reference images per class, or `None`.
         model, num_images, labels, seed, batch_size, use_ema, truncation: As in
             `evaluate_generator`.
 
@@ -167,9 +167,9 @@ class GeneratedImages:
 
     @property
     def name(self) -> str:
-        """The model's name, and a digest of the generator's weights and of its inputs.
+        """The model's name, and a digest of the generator's weights and inputs.
 
-        Without a Keras network, the first two images represent the weights.
+        If the generator isn't a Keras model, the digest has its first two images, not its weights.
         """
         digest = hashlib.sha256(self.latents.tobytes())
         if self.labels is not None:
@@ -187,7 +187,7 @@ class GeneratedImages:
             yield self._generate(slice(first, first + self.batch_size))
 
     def standing_batches(self, passes: int, seed: int, progress: Callable) -> Iterator:
-        """Yields the generator's inputs for standing statistics, drawn apart from the images."""
+        """Yields inputs for standing statistics, drawn independently of those for the images."""
         rng = np.random.default_rng([seed, 2])
         for done in range(passes):
             progress(done * STANDING_BATCH)
@@ -232,13 +232,13 @@ def _sizes(model, class_counts):
     if len(inputs) == 2 and class_counts is None:
         raise ValueError(
             "`reference` must come with labels for a Keras model on [latents, labels], which "
-            "doesn't say how many classes it has. Received: a reference without labels"
+            "doesn't store its number of classes. Received: a reference without labels"
         )
     return inputs[0].shape[1], None if len(inputs) == 1 else len(class_counts)
 
 
 def _labels(labels, count, num_classes, class_counts, rng):
-    """Returns labels of shape (count,), and what a protocol calls them."""
+    """Returns labels of shape (count,), and their description for the protocol."""
     kind = labels if isinstance(labels, str) else None
     if kind == "uniform":
         if class_counts is not None and np.count_nonzero(class_counts) < num_classes:

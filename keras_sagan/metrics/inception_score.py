@@ -1,4 +1,4 @@
-"""The Inception Score: its mathematics in float64 numpy, and the Keras metric."""
+"""The Inception Score: a function in float64 numpy, and the Keras metric."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from keras_sagan.checks import check_boolean, check_integer
 from keras_sagan.metrics.features import FeatureMetric, shuffled
 from keras_sagan.metrics.moments import check_features
 
-_ROUNDING = 1e-2  # of the sum of 1,000 probabilities in half precision
+_ROUNDING = 1e-2  # The error of a sum of 1,000 probabilities in half precision.
 
 
 def inception_score(
@@ -18,8 +18,8 @@ def inception_score(
 ) -> np.ndarray:
     """Computes exp(E[KL(p(y|x) ‖ p(y))]), on all samples or on consecutive splits.
 
-    It is high if each image is classified with confidence and all classes appear. The score of few
-    images is too low, so the mean over splits is below the score of all.
+    The score is high if each image is classified with confidence and all classes appear. It is too
+    low for few images, so the mean over splits is lower than the score of all images.
 
     Args:
         logits: Array of shape (num_samples, num_classes) with finite values.
@@ -28,12 +28,11 @@ def inception_score(
             `True`.
 
     Returns:
-        Float64 array of shape (num_splits,), each at least 1 and at most num_classes.
+        Float64 array of shape (num_splits,), with values between 1 and num_classes.
 
     Raises:
-        ValueError: If `logits` isn't of rank 2 and finite, there are fewer samples than splits, or
-            `logits` are probabilities (rows without negative values that sum to 1) although
-            `from_logits` is `True`, or aren't although it is `False`.
+        ValueError: If `logits` aren't finite and of rank 2, there are fewer samples than splits, or
+            `from_logits` is wrong: rows without negative values that sum to 1 are probabilities.
 
     Example:
 
@@ -64,13 +63,13 @@ def inception_score(
 def _score(log_p):
     p = np.exp(log_p)
     marginal = p.mean(axis=0)
-    # A class of probability 0 everywhere adds nothing: 0 · log 0 = 0.
+    # A class whose probability is always 0 adds nothing: 0 · log 0 = 0.
     log_marginal = np.log(np.where(marginal > 0, marginal, 1.0))
     return np.exp((p * (log_p - log_marginal)).sum(axis=1).mean())
 
 
 def _check_from_logits(outputs: np.ndarray, from_logits: bool):
-    """Raises for outputs (num_samples, num_classes) that contradict `from_logits`."""
+    """Raises an error if outputs (num_samples, num_classes) contradict `from_logits`."""
     sums = outputs.sum(axis=1)
     are_probabilities = bool((outputs >= 0).all() and (np.abs(sums - 1) <= _ROUNDING).all())
     if are_probabilities and from_logits:
@@ -90,25 +89,25 @@ def _check_from_logits(outputs: np.ndarray, from_logits: bool):
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class InceptionScore(FeatureMetric):
-    """Inception Score of generated images: mean and deviation over splits, and of all at once.
+    """Inception Score of generated images: over splits (mean, deviation) and over all images.
 
-    Real images are accepted and ignored, so that all metrics can be fed alike. Most papers report
-    the mean over 10 splits of 50,000 images; TF-GAN's `classifier_score_from_logits` is the score
-    of all at once. All logits are kept. See `inception_score` for the reference.
+    Real images are accepted and ignored, so that you can update all metrics in the same way. Most
+    papers report the mean over 10 splits of 50,000 images; TF-GAN's `classifier_score_from_logits`
+    uses all images at once. The metric keeps all logits. See `inception_score` for the reference.
 
     Args:
-        feature_extractor: A Keras model or callable from images in [-1, 1] to logits, or an
-            extractor whose `named_outputs` have `"logits"`.
+        feature_extractor: A Keras model or callable that maps images in [-1, 1] to logits, or an
+            extractor whose `named_outputs` include `"logits"`.
         value_range, name, batch_size: As for `FrechetInceptionDistance`.
         num_splits: The number of splits. Defaults to `10`.
-        shuffle_seed: The seed of the order in which images are split, because splits must not be
-            sorted by class; `None` keeps the order of arrival. Defaults to `0`.
+        shuffle_seed: The seed for shuffling the images before the split, because splits must not
+            be sorted by class; `None` keeps the order of arrival. Defaults to `0`.
         from_logits: `False` for an extractor that returns probabilities, such as one that ends in
             a softmax. Defaults to `True`.
 
     Raises:
-        ValueError: As `FrechetInceptionDistance`; `result` for fewer images than splits, and if the
-            extractor doesn't return what `from_logits` says.
+        ValueError: As in `FrechetInceptionDistance`; in `result`, if there are fewer images than
+            splits, or the extractor's outputs contradict `from_logits`.
 
     Example:
 
@@ -146,8 +145,8 @@ class InceptionScore(FeatureMetric):
     def compare(self, real: Any, generated: Any) -> dict[str, float]:
         """Returns a dictionary of floats, named after the metric; higher is better.
 
-        `"inception_score"` is the mean over the splits, `"inception_score_std"` the deviation
-        over them, and `"inception_score_single"` the score of all images at once.
+        `"inception_score"` is the mean over the splits, `"inception_score_std"` is their standard
+        deviation, and `"inception_score_single"` is the score of all images at once.
         """
         logits = shuffled(generated.arrays["logits"], self.shuffle_seed)
         scores = inception_score(logits, self.num_splits, self.from_logits)

@@ -13,17 +13,17 @@ from keras_sagan.metrics.frechet_inception_distance import frechet_distance_of_s
 class IntraClassFrechetInceptionDistance(FeatureMetric):
     """Mean over classes of the Fréchet distance between real and generated images of a class.
 
-    It shows what the distance of the full set hides: a class that looks like another one, or always
-    the same. `update_state` needs the `labels` of real and generated images. A class has fewer
-    images than the set, so values are larger than the distance of the set, and values for different
-    numbers of images aren't comparable. All features and labels are kept.
+    It shows what the FID of all images hides: a class that looks like a different class, or whose
+    images all look the same. `update_state` needs the `labels` of real and generated images. A
+    class has fewer images than the dataset, so values are higher than the FID; values for different
+    numbers of images aren't comparable. The metric keeps all features and labels.
 
     Args:
         feature_extractor, value_range, name, batch_size: As for `FrechetInceptionDistance`.
 
     Raises:
-        ValueError: As `FrechetInceptionDistance`; `update_state` for labels that aren't integers
-            of shape (batch,); `result` if a class has fewer than 2 images on one side.
+        ValueError: As in `FrechetInceptionDistance`; in `update_state`, if labels aren't integers
+            of shape (batch,); in `result`, if a class has fewer than 2 images on one side.
 
     Example:
 
@@ -51,7 +51,7 @@ class IntraClassFrechetInceptionDistance(FeatureMetric):
         return float(np.mean(list(self.per_class(real, generated).values())))
 
     def per_class(self, real: Any = None, generated: Any = None) -> dict[int, float]:
-        """Returns the distance of each class: `{class id: float}`; arguments as of `values`."""
+        """Returns the distance of each class: `{class id: float}`; arguments as in `values`."""
         sets = [(real or self._sets["real"]).arrays, (generated or self._sets["generated"]).arrays]
         distances, done, progress = {}, 0, self._progress()
         for class_id in np.unique(np.concatenate([x["labels"] for x in sets])).tolist():

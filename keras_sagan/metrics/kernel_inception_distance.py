@@ -20,7 +20,7 @@ def kernel_distance(
     """Estimates the kernel distance between two sets of feature vectors, without bias.
 
     E[k(x, x')] + E[k(y, y')] - 2 E[k(x, y)] with k(x, y) = (xᵀy / dim + 1)³, where x and x' are
-    real samples and y and y' generated ones. As in TF-GAN, both sets are cut into the same number
+    real samples and y and y' generated ones. As in TF-GAN, both sets are split into the same number
     of consecutive blocks and the estimates of the blocks are averaged, so samples must not be
     sorted. Time is proportional to `num_samples * max_block_size * dim`.
 
@@ -28,14 +28,14 @@ def kernel_distance(
         real, generated: Arrays of shape (num_samples, dim) with finite values; the numbers of
             samples may differ.
         max_block_size: The largest number of samples of one side in a block. Defaults to `1024`.
-        progress: Function, called with the numbers of samples done and to do. Defaults to `None`.
+        progress: Function of the number of samples done and of their total. Defaults to `None`.
 
     Returns:
         The estimate, which may be slightly negative, and its standard error over the blocks, which
         is NaN for a single block.
 
     Raises:
-        ValueError: If the arrays don't fit together, or a block would hold fewer than 2 samples.
+        ValueError: If the shapes don't match, or a block would hold fewer than 2 samples.
 
     Example:
 
@@ -67,7 +67,7 @@ def kernel_distance(
 
 
 def _blocks(samples, num_blocks):
-    """Returns consecutive blocks; the larger ones last, as in TF-GAN."""
+    """Splits samples into consecutive blocks, the larger ones last, as in TF-GAN."""
     size, larger = divmod(len(samples), num_blocks)
     sizes = np.repeat([size, size + 1], [num_blocks - larger, larger])
     return np.split(samples, np.cumsum(sizes)[:-1])
@@ -80,20 +80,20 @@ def _within(x):
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class KernelInceptionDistance(FeatureMetric):
-    """Kernel distance between the features of real and of generated images, with its interval.
+    """Kernel distance between features of real and generated images, with a confidence interval.
 
-    The estimate is unbiased: with few images it is noisy, where the Fréchet distance is too large.
-    It equals TF-GAN's `kernel_classifier_distance_and_std_from_activations` on the same features in
-    the same order. All features are kept. See `kernel_distance` for the references.
+    The estimate is unbiased: for few images it is noisy, but the Fréchet distance is too large. It
+    equals TF-GAN's `kernel_classifier_distance_and_std_from_activations` on the same features in
+    the same order. The metric keeps all features. See `kernel_distance` for the references.
 
     Args:
         feature_extractor, value_range, name, batch_size: As for `FrechetInceptionDistance`.
         max_block_size: The largest number of images in a block. Defaults to `1024`, as in TF-GAN.
-        shuffle_seed: The seed of the order in which images are cut into blocks, because blocks must
-            not be sorted by class; `None` keeps the order of arrival. Defaults to `0`.
+        shuffle_seed: The seed for shuffling the images before the split, because blocks must not
+            be sorted by class; `None` keeps the order of arrival. Defaults to `0`.
 
     Raises:
-        ValueError: As `FrechetInceptionDistance`; `result` for fewer than 2 images of either kind.
+        ValueError: As in `FrechetInceptionDistance`.
 
     Example:
 
@@ -129,8 +129,8 @@ class KernelInceptionDistance(FeatureMetric):
     def compare(self, real: Any, generated: Any) -> dict[str, float]:
         """Returns a dictionary of floats, named after the metric; lower is better.
 
-        `"kid"` is the estimate, `"kid_std_error"` its standard error over the blocks, and
-        `"kid_low"` and `"kid_high"` bound the 95 % interval. With one block the three are NaN.
+        `"kid"` is the estimate, `"kid_std_error"` is its standard error over the blocks, and
+        `"kid_low"` and `"kid_high"` bound the 95 % interval. With one block, these three are NaN.
         """
         first, second = (
             shuffled(x.arrays["features"], self.shuffle_seed) for x in (real, generated)

@@ -8,7 +8,7 @@ import numpy as np
 class Moments(NamedTuple):
     """Sufficient statistics of a set of feature vectors, mergeable without loss."""
 
-    count: int  # type: ignore[assignment]  # It hides the method of tuples.
+    count: int  # type: ignore[assignment]  # It hides `tuple.count`.
     """The number of samples."""
     mean: np.ndarray
     """Float64 array of shape (dim,)."""
@@ -22,8 +22,8 @@ def compute_moments(features: np.ndarray) -> Moments:
     The mean is subtracted before squaring: E[x²] - E[x]² loses all digits if the mean is large
     compared with the deviation.
 
-    `features` is an array of shape (num_samples, dim), finite and not empty, or `ValueError` is
-    raised.
+    `features` must be a finite array of shape (num_samples, dim) that isn't empty; otherwise,
+    `ValueError` is raised.
 
     Example:
 
@@ -43,7 +43,7 @@ def merge_moments(first: Moments | None, second: Moments) -> Moments:
     scatter = scatter₁ + scatter₂ + delta deltaᵀ · n₁ n₂ / count. Nothing is subtracted from the
     scatters, so the order and the size of the pieces hardly matter.
 
-    `first` may be `None`, the empty set. Another width of `second` raises `ValueError`.
+    `first` may be `None`, the empty set. Sets of different widths raise `ValueError`.
 
     Reference:
         Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance", equation 1.5.
@@ -74,9 +74,9 @@ def covariance(moments: Moments) -> np.ndarray:
 
 
 def check_features(**arrays: np.ndarray) -> list[np.ndarray]:
-    """Returns float64 arrays of shape (num_samples, dim), finite and of one width.
+    """Converts arrays to float64; they must be finite, of shape (num_samples, dim).
 
-    They are given by the names of their arguments, for messages.
+    Each keyword is the name of the argument in error messages.
     """
     result, width = [], None
     for name, value in arrays.items():

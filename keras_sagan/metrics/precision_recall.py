@@ -10,10 +10,10 @@ from keras_sagan.checks import check_integer
 from keras_sagan.metrics.features import FeatureMetric
 from keras_sagan.metrics.moments import check_features
 
-# With GreyClassifierFeatures on Fashion-MNIST, noise has precision 0.97 with 500 images of each
-# side, 0.84 with 1,000 and 0.05 with 2,000.
+# With GreyClassifierFeatures on Fashion-MNIST, noise has a precision of 0.97 for 500 images on each
+# side, of 0.84 for 1,000 and of 0.05 for 2,000.
 ENOUGH_IMAGES = 2000
-_ROWS = 256  # of a distance matrix at a time
+_ROWS = 256  # the number of rows of a distance matrix in memory
 
 
 class ManifoldScores(NamedTuple):
@@ -24,7 +24,7 @@ class ManifoldScores(NamedTuple):
     recall: float
     """The share of real samples inside the generated manifold."""
     density: float
-    """The mean number of real neighborhoods around a generated sample, over `nearest_k`."""
+    """The mean number of real neighborhoods around a generated sample, divided by `nearest_k`."""
     coverage: float
     """The share of real neighborhoods that hold a generated sample."""
 
@@ -40,18 +40,17 @@ def manifold_scores(
     The neighborhood of a sample is the open ball that reaches to its `nearest_k`-th neighbor in its
     own set; the manifold of a set is the union of its neighborhoods. As in the package `prdc`, the
     border is excluded (`<`); the code of Kynkäänniemi et al. includes it (`<=`). The two differ if
-    samples repeat. Distances are computed in float64, for some samples at a time: O(N² · dim) time
-    and O(N) memory for N samples.
+    samples repeat. Distances are computed in float64, in chunks of samples: N samples take
+    O(N² · dim) time and O(N) memory.
 
     Args:
         real, generated: Arrays of shape (num_samples, dim) with finite values. The numbers of
             samples may differ, but the scores of sets of different size aren't comparable.
-        nearest_k: The rank of the neighbor. Defaults to `5`.
-        progress: Function, called with the numbers of samples done and to do. Defaults to `None`.
+        nearest_k: The rank of the neighbor that a neighborhood reaches to. Defaults to `5`.
+        progress: Function of the number of samples done and of their total. Defaults to `None`.
 
     Raises:
-        ValueError: If the arrays don't fit together, or a set has no more than `nearest_k`
-            samples.
+        ValueError: If the shapes don't match, or a set has no more than `nearest_k` samples.
 
     Example:
 
@@ -104,7 +103,7 @@ def _squared_distances(x, y):
 
 
 def _radii(part, samples, nearest_k):
-    """Returns the squared distances to the neighbors; number 0 is the sample itself."""
+    """Returns squared distances to the `nearest_k`-th neighbors; index 0 is the sample itself."""
     return np.partition(_squared_distances(part, samples), nearest_k, axis=1)[:, nearest_k]
 
 
@@ -112,10 +111,10 @@ def _radii(part, samples, nearest_k):
 class PrecisionRecall(FeatureMetric):
     """Share of generated images in the real manifold, and of real ones in the generated manifold.
 
-    Low precision means bad images and low recall means missing ones: the Fréchet distance adds up
-    the two. Both depend on the number of images, which should be the same on both sides. Below
-    2,000 images, where neighborhoods reach far, a warning says that they mean little. All features
-    are kept, and time is O(num_images² · dim).
+    Low precision means that images look wrong, and low recall that some kinds are missing; the
+    Fréchet distance mixes the two. Both depend on the number of images, which should be the same on
+    both sides. A warning is shown for fewer than 2,000 images, because their neighborhoods reach
+    too far. The metric keeps all features and takes O(num_images² · dim) time.
 
     See `manifold_scores` for the definition and the references. The scores equal those of the
     package `prdc` on the same features.
@@ -123,12 +122,12 @@ class PrecisionRecall(FeatureMetric):
     Args:
         feature_extractor, value_range, batch_size: As for `FrechetInceptionDistance`.
         nearest_k: The rank of the neighbor that a neighborhood reaches to. Defaults to `3`, as in
-            the paper; `prdc`'s example has 5.
-        name: A prefix of the two names in the result. Defaults to `None`: no prefix.
+            the paper; the example of `prdc` uses 5.
+        name: A prefix for the two names in the result. Defaults to `None`: no prefix.
 
     Raises:
-        ValueError: As `FrechetInceptionDistance`; `result` for no more than `nearest_k` images of
-            either kind.
+        ValueError: As in `FrechetInceptionDistance`; in `result`, if there are no more than
+            `nearest_k` images of either kind.
 
     Example:
 
@@ -178,12 +177,12 @@ class PrecisionRecall(FeatureMetric):
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class DensityCoverage(PrecisionRecall):
-    """How densely generated images surround real ones, and how many real ones they reach.
+    """Density and coverage of generated images, which are more robust than precision and recall.
 
-    They measure the same as precision and recall, but a single outlier can't enlarge a manifold
-    much. Density counts the real neighborhoods around a generated image, and can exceed 1.
-    Coverage is the share of real neighborhoods that hold a generated image. Both equal those of
-    the authors' package `prdc`; see `manifold_scores` for the definition and the references.
+    They measure the same properties as precision and recall, but a single outlier can't enlarge a
+    manifold much. Density counts the real neighborhoods around a generated image, and can exceed 1.
+    Coverage is the share of real neighborhoods that hold a generated image. The authors' package
+    `prdc` returns the same values; see `manifold_scores` for the definition and the references.
 
     Args:
         feature_extractor, value_range, name, batch_size: As for `PrecisionRecall`, which

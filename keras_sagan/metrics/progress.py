@@ -21,12 +21,12 @@ class Progress:
         self._started, self._first, self._bar = time.monotonic(), None, None
 
     def __call__(self, done: int, total: int | None = None):
-        """Reports how many images are done, and the total where it is only known now."""
+        """Reports how many images are done, and the total if the constructor didn't receive it."""
         if not self._is_shown:
             return
         self._total = self._total if total is None else total
         if self._first is None:
-            # The time before the first batch, such as building a network, isn't typical.
+            # The time of the first batch isn't typical: it may include building a network.
             self._first = (done, time.monotonic())
         if self._bar is None and self._expected(done) > self.patience:
             print(self._title)

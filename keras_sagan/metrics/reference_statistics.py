@@ -1,4 +1,4 @@
-"""Statistics of real images: computed once, cached in a file, read from other projects' files."""
+"""Statistics of real images: computed, cached in a file, or read from files of other projects."""
 
 import hashlib
 import itertools
@@ -17,7 +17,7 @@ from keras_sagan.metrics.report import check_is_versioned, extractor_info
 from keras_sagan.metrics.statistics_file import read_statistics
 from keras_sagan.whole_files import replace_file
 
-_HALVES = ("half_counts", "half_means", "half_scatters")  # of the `Moments` in a file
+_HALVES = ("half_counts", "half_means", "half_scatters")  # the `Moments` of both halves in a file
 
 
 class ReferenceStatistics:
@@ -26,16 +26,16 @@ class ReferenceStatistics:
     Use `ReferenceStatistics.compute` or `ReferenceStatistics.load`. Images are streamed; the
     moments take O(dim²) memory, and features are kept only if a metric needs them.
 
-    A file is a `.npz` with `mu` and `sigma`, which pytorch-fid, clean-fid and torch-fidelity's
-    functions read, and this package reads theirs. Files of this package also describe their images
-    and their extractor, and can't be used with another extractor.
+    Statistics are saved as a `.npz` file with `mu` and `sigma`, which pytorch-fid, clean-fid and
+    functions of torch-fidelity can read; this package also reads their files. Files of this package
+    describe their images and their extractor, and can't be used with a different extractor.
 
     Args:
         moments: `Moments` of the features.
-        info: What the statistics are of: `dataset`, `split`, `num_images` (`None` if a file
-            doesn't say), `sha256` of the images (or of such a file), `feature_extractor`,
-            `resize`, `image_shape`.
-        halves: Pair of `Moments`, of the images with even and with odd numbers. Defaults to `None`.
+        info: Description of the images: `dataset`, `split`, `num_images` (`None` if a file lacks
+            it), `sha256` of the images (or of such a file), `feature_extractor`, `resize`,
+            `image_shape`.
+        halves: Pair of `Moments`: of the even- and the odd-indexed images. Defaults to `None`.
         arrays: Dictionary with any of `features`, `logits` and `labels`, one row for each image.
 
     Example:
@@ -76,15 +76,15 @@ class ReferenceStatistics:
             images: uint8 images in [0, 255] or floats in the extraction's range: an array, a pair
                 of arrays (images, labels), or an iterable of batches of either.
             extraction: A `FeatureExtraction`.
-            dataset, split: The names of the data set and of its split, which is optional.
-            names: The outputs of the extractor to take.
-            keep: Those of `names` to keep for every image. Defaults to none.
-            num_reference: How many of the images to take, from the first on. Defaults to `None`:
-                all of them, and endless images are refused.
+            dataset, split: The names of the dataset and of its split, which is optional.
+            names: The outputs of the extractor to use.
+            keep: The outputs among `names` to keep for every image. Defaults to none.
+            num_reference: The number of images to use, from the start. Defaults to `None`: all of
+                them, if they aren't endless.
 
         Raises:
             ValueError: If there are fewer than 2 or `num_reference` images, if they never end or
-                have mixed shapes, or for images that the extraction refuses.
+                have different shapes, or if the extraction rejects them.
         """
         limit = check_integer("num_reference", num_reference, 2, optional=True)
         batches = batches_of(images, extraction.batch_size, limit)
@@ -101,14 +101,14 @@ class ReferenceStatistics:
         if features.num_images < 2:
             raise ValueError(
                 "`reference` must hold at least 2 images. "
-                f"Received: {features.num_images} from the data set {dataset}{once(images)}"
+                f"Received: {features.num_images} from the dataset {dataset}{once(images)}"
             )
         info |= {"dataset": dataset, "split": split, **extractor_info(extraction.feature_extractor)}
         return cls(features.moments, info, tuple(features.parts), features.arrays)
 
     @property
     def num_images(self) -> int | None:
-        """The number of images, or `None` if a file of another project doesn't say."""
+        """The number of images, or `None` for a file of another project, which lacks it."""
         return self.info["num_images"]
 
     @property
@@ -117,7 +117,7 @@ class ReferenceStatistics:
         return np.bincount(self.arrays["labels"]) if "labels" in self.arrays else None
 
     def split(self) -> list["ReferenceStatistics"]:
-        """Returns the statistics of the images with even and with odd numbers, if `halves` are."""
+        """Returns the statistics of the even- and the odd-indexed images; none without `halves`."""
         return [
             ReferenceStatistics(
                 moments,
@@ -128,7 +128,7 @@ class ReferenceStatistics:
         ]
 
     def check_extractor(self, feature_extractor: Callable, source: str) -> None:
-        """Raises if the statistics, which `source` names, are known to be of another extractor."""
+        """Raises an error, which names `source`, if the statistics are of a different extractor."""
         for name, value in extractor_info(feature_extractor).items():
             if self.info[name] not in (None, value):
                 raise ValueError(
@@ -137,7 +137,7 @@ class ReferenceStatistics:
                 )
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Writes a `.npz` file, completely or not at all: `mu`, `sigma` and all else."""
+        """Writes everything to a `.npz` file, completely or not at all."""
         path = _npz_path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict = {
@@ -154,17 +154,17 @@ class ReferenceStatistics:
     def load(
         cls, path: str | os.PathLike, feature_extractor: Callable | None = None
     ) -> "ReferenceStatistics":
-        """Reads a file of this package, or `mu` and `sigma` of another project's.
+        """Reads a file of this package, or `mu` and `sigma` from a file of another project.
 
         Args:
             path: The path of a `.npz` file.
-            feature_extractor: The extractor of the images to compare with. If the file says which
-                extractor it is of, it must be the same. Defaults to `None`: not checked.
+            feature_extractor: The extractor of the images to compare with. If the file names its
+                extractor, the two must be the same. Defaults to `None`: no check.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file holds no statistics, is damaged, or is of another extractor or
-                of one that can't be identified.
+            ValueError: If the file holds no statistics or is damaged, or if its extractor is
+                a different one or can't be identified.
         """
         path = _npz_path(path)
         if not path.is_file():
@@ -176,7 +176,7 @@ class ReferenceStatistics:
             unknown = ("split", "num_images", "image_shape", "feature_extractor", "resize")
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             info = {"dataset": path.name, "sha256": digest, **dict.fromkeys(unknown)}
-        # If the number of images is unknown, any will do: only the covariance is used.
+        # An unknown number of images may be replaced by any: only the covariance is used.
         count = info["num_images"] or 2
         mean, cov = (arrays.pop(name).astype(np.float64) for name in ("mu", "sigma"))
         halves = None
@@ -202,9 +202,9 @@ class ReferenceStatistics:
     ) -> "ReferenceStatistics":
         """Reads the statistics from a folder, or computes them and saves them there.
 
-        The key of a file is the names, the number and the size of the images, the extractor and
-        what is kept; for arrays also their content, and for `FolderImages` the names, sizes and
-        times of the files. Of other iterables the first batch is always read.
+        The names, the number and size of the images, the extractor and what is kept identify a
+        file; for arrays, also their content, and for `FolderImages`, the names, sizes and times of
+        the image files. The first batch of any other iterable is always read.
 
         Args:
             images, extraction, dataset, split, names, keep: As in `compute`.

@@ -1,4 +1,4 @@
-"""The report of an evaluation: scores, and what a reader must know beside them."""
+"""The report of an evaluation: its scores, and how they were measured."""
 
 import hashlib
 import importlib
@@ -16,7 +16,7 @@ from keras_sagan.checks import check_dict, check_list, check_path
 from keras_sagan.version import __version__
 
 _FORMAT = 1
-NO_VERSION = ", without a version"  # ends the name of an extractor that isn't identified
+NO_VERSION = ", without a version"  # the end of the name of an extractor that has no version
 
 
 class EvaluationReport:
@@ -29,13 +29,13 @@ class EvaluationReport:
         values: Dictionary from the names of scores to floats.
         baselines: Dictionary of two such dictionaries, measured in place of the generated images:
             `"real"`, other real images (the best that a generator can reach), and `"noise"`,
-            uniform noise. Each also has `"num_images"`, and `"note"` if there is something to say.
-        protocol: Dictionary, ready for JSON.
-        model: What was measured.
+            uniform noise. Each also has `"num_images"`, and some have a `"note"`.
+        protocol: JSON-serializable dictionary that describes how the scores were measured.
+        model: The name of the model or images.
         notes: Strings, warnings about scores of too few images. Defaults to `()`.
 
     Raises:
-        ValueError: If a score isn't a number, or an argument isn't ready for JSON.
+        ValueError: If a score isn't a number, or an argument isn't JSON-serializable.
 
     Example:
 
@@ -43,8 +43,8 @@ class EvaluationReport:
     >>> second = EvaluationReport({"fid": 10.0}, {}, {"num_generated": 5000, "seed": 1}, "b")
     >>> first.compare(second)
     Traceback (most recent call last):
-    ValueError: Reports can be compared if they have one protocol. Received: reports that differ in
-    seed: 0 and 1. `ignore=("seed",)` compares them all the same
+    ValueError: Reports can be compared if their protocols are equal. Received: reports that differ
+    in seed: 0 and 1. Pass `ignore=("seed",)` to compare them anyway
     >>> first.compare(second, ignore=("seed",))
     {'fid': -2.5}
     """
@@ -67,7 +67,7 @@ class EvaluationReport:
             self.protocol = json.loads(json.dumps(protocol, allow_nan=False))
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"`protocol` must be ready for JSON. Received: protocol={protocol!r} ({error})"
+                f"`protocol` must be JSON-serializable. Received: protocol={protocol!r} ({error})"
             ) from error
         self.model = str(model)
         self.notes = [str(note) for note in check_list("notes", notes)]
@@ -82,21 +82,21 @@ class EvaluationReport:
             ignore: The fields of the protocol that may differ; `"all"` for any.
 
         Raises:
-            ValueError: If the protocols differ in another field, or their extractor has no
-                version, so that two extractors may differ.
+            ValueError: If the protocols differ in any other field, or the extractor has no version,
+                so that the two extractors may differ.
         """
         ignore = (ignore,) if isinstance(ignore, str) else tuple(ignore)
         differing = self.differences(other)
         extractor = str(self.protocol.get("feature_extractor"))
-        if extractor.endswith(NO_VERSION):  # Two functions of one name may compute anything.
+        if extractor.endswith(NO_VERSION):  # Two functions with the same name may differ.
             differing["feature_extractor"] = extractor, other.protocol.get("feature_extractor")
         differing = {name: pair for name, pair in differing.items() if name not in ignore}
         if differing and "all" not in ignore:
             shown = "; ".join(f"{name}: {a!r} and {b!r}" for name, (a, b) in differing.items())
             names = ", ".join(f'"{name}"' for name in (*ignore, *differing))
             raise ValueError(
-                "Reports can be compared if they have one protocol. Received: reports that differ "
-                f"in {shown}. `ignore=({names},)` compares them all the same"
+                "Reports can be compared if their protocols are equal. Received: reports that "
+                f"differ in {shown}. Pass `ignore=({names},)` to compare them anyway"
             )
         return {
             name: other.values[name] - value
@@ -152,7 +152,7 @@ class EvaluationReport:
 
     @classmethod
     def load(cls, path: str | pathlib.Path) -> "EvaluationReport":
-        """Reads a file that `save` wrote; raises `ValueError` for another one."""
+        """Reads a file that `save` wrote; raises `ValueError` for any other file."""
         path = pathlib.Path(check_path("path", path))
         try:
             return cls.from_json(path.read_text(encoding="utf-8"))
@@ -193,10 +193,10 @@ class EvaluationReport:
 def make_protocol(
     metrics: Sequence, num_images: int, info: dict, made: dict, name: str | None = None
 ) -> dict:
-    """Returns what a reader must know beside the scores, ready for JSON.
+    """Returns a JSON-serializable description of how scores were measured.
 
-    `info` says what the real images are, as in `ReferenceStatistics.info`, `made` how the generated
-    ones were made, and `name` what the only metric is called.
+    `info` describes the real images, as in `ReferenceStatistics.info`; `made` describes how the
+    generated images were made; `name` replaces the name of a single metric.
     """
     extractor = getattr(metrics[0], "feature_extractor", None)
     return {
@@ -214,7 +214,7 @@ def make_protocol(
 
 
 def extractor_info(feature_extractor: Callable) -> dict[str, str]:
-    """Returns `{"feature_extractor": …, "resize": …}`, as protocols have them."""
+    """Returns `{"feature_extractor": …, "resize": …}`, for protocols."""
     return {
         "feature_extractor": describe_extractor(feature_extractor),
         "resize": getattr(feature_extractor, "resize", "the extractor's own"),
@@ -224,7 +224,7 @@ def extractor_info(feature_extractor: Callable) -> dict[str, str]:
 def describe_extractor(feature_extractor: Callable) -> str:
     """Returns an extractor's `version`, or its name and the digest of a Keras model's weights.
 
-    The name of any other extractor says that it has no version.
+    For any other extractor, the name ends in `NO_VERSION`.
     """
     version = getattr(feature_extractor, "version", None)
     if version:
@@ -236,7 +236,7 @@ def describe_extractor(feature_extractor: Callable) -> str:
 
 
 def check_is_versioned(feature_extractor: Callable, argument: str):
-    """Raises for an extractor whose features can't be identified in the files of an argument."""
+    """Raises an error for an extractor without a version, which `argument` needs."""
     if describe_extractor(feature_extractor).endswith(NO_VERSION):
         raise ValueError(
             f"`{argument}` needs an extractor that can be identified: a Keras model, or an object "
@@ -256,7 +256,7 @@ def weights_sha256(model: keras.Model) -> str:
 
 
 def package_versions() -> dict[str, str]:
-    """Returns the versions that a score may depend on."""
+    """Returns the versions of the software that a score may depend on."""
     backend = keras.backend.backend()
     return {
         "python": platform.python_version(),

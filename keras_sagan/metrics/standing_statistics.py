@@ -1,4 +1,4 @@
-"""Batch statistics estimated over some forward passes, for sampling."""
+"""Estimates batch statistics for sampling, over several forward passes."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -11,11 +11,11 @@ from keras_sagan.private_keras import layers_of
 
 @contextlib.contextmanager
 def standing_statistics(network: keras.Model, batches: Iterable) -> Iterator[keras.Model]:
-    """Gives a network's batch norms standing statistics for the duration of a `with` block.
+    """Uses standing statistics in the batch norms of a network for the duration of a `with` block.
 
-    The moving averages of training lag behind the weights, and even more behind averaged weights.
-    Here the network makes a forward pass in training mode over each batch, and the plain means of
-    the batches' means and variances replace the moving ones. Afterwards everything is restored:
+    The moving averages from training lag behind the weights, and even more behind averaged weights.
+    Here the network runs a forward pass in training mode on each batch, and the averages of the
+    batches' means and variances replace the moving ones. After the block, everything is restored:
     the moving statistics, the `vector_u` of spectral norms, and which layers are trainable.
 
     Args:
@@ -54,7 +54,7 @@ def standing_statistics(network: keras.Model, batches: Iterable) -> Iterator[ker
     try:
         try:
             for layer in layers:
-                layer.momentum = 0.0  # The moving statistics become those of the last batch.
+                layer.momentum = 0.0  # The moving statistics then describe only the last batch.
             found = []
             for batch in batches:
                 network(batch, training=True)

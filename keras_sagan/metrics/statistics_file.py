@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 
-# The shapes of the arrays and the kinds of their dtypes. `dim` and the others are the same in all.
+# The shapes of the arrays and the kinds of their dtypes. All arrays share each size, such as `dim`.
 _ARRAYS: dict[str, tuple[tuple, str]] = {
     "mu": (("dim",), "fiu"),
     "sigma": (("dim", "dim"), "fiu"),
@@ -19,22 +19,22 @@ _ARRAYS: dict[str, tuple[tuple, str]] = {
     "half_scatters": (("halves", "dim", "dim"), "f"),
 }
 _INFO = "dataset split num_images sha256 image_shape feature_extractor resize".split()
-# Statistics of 2048 features take 32 MB, and real ones never compress further than this.
+# Statistics of 2048 features take 32 MB, and genuine files never compress by a larger factor.
 _ALWAYS_ALLOWED, _COMPRESSION = 2**26, 20
 _MOST_CLASSES = 10**6
 
 
 def read_statistics(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict | None]:
-    """Reads a `.npz` of statistics, of this package or of another project.
+    """Reads a `.npz` file of statistics from this package or another project.
 
-    Arrays of other names aren't unpacked, and nothing is if it would take much more memory than
-    the file takes.
+    Arrays with other names aren't unpacked.
 
     Returns:
-        Dictionary of arrays, and the `info` that a file of this package has, or `None`.
+        Dictionary of arrays, and the `info` of a file of this package, or `None`.
 
     Raises:
-        ValueError: For a file that is damaged or holds no statistics; it names the file.
+        ValueError: If the file is damaged, holds no statistics, or would unpack to much more than
+            its size. The message names the file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -56,17 +56,17 @@ def read_statistics(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict | N
                     raise ValueError(f"it is of {info['num_images']} images")
         _check_arrays(arrays, sizes)
         return arrays, info
-    # `zipfile` and numpy raise a dozen kinds, down to NotImplementedError for an unknown method.
+    # `zipfile` and numpy raise errors of a dozen classes, even NotImplementedError.
     except Exception as error:
         raise ValueError(
-            "`reference` must be a whole .npz file of plain arrays: `mu` of shape (dim,), `sigma` "
-            f"of shape (dim, dim), and what fits them. Received: {path} "
+            "`reference` must be an intact .npz file of plain arrays: `mu` of shape (dim,), "
+            f"`sigma` of shape (dim, dim), and arrays that match. Received: {path} "
             f"({type(error).__name__}: {error}). Remove it, and compute or download it again"
         ) from error
 
 
 def _check_arrays(arrays, sizes):
-    """Checks arrays against `_ARRAYS`, with the sizes that are known."""
+    """Checks arrays against `_ARRAYS` and the sizes that are already known."""
     for name, array in arrays.items():
         shape, kinds = _ARRAYS[name]
         known = [sizes.setdefault(size, found) for size, found in zip(shape, array.shape)]
@@ -81,4 +81,4 @@ def _check_arrays(arrays, sizes):
     halves = [name for name in arrays if name.startswith("half_")]
     is_whole = len(halves) == 3 and counts.min() > 0 and counts.sum() == sizes.get("num_images")
     if halves and not is_whole:
-        raise ValueError("the halves don't make up its images")
+        raise ValueError("the halves don't add up to its number of images")

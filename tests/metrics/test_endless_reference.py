@@ -187,7 +187,7 @@ def test_too_few_images():
 def test_a_generator_that_was_read_before_is_named():
     images = (x for x in BATCHES)
     assert compute(images).num_images == 12
-    note = "A Python generator gives its images only once: give an array"
+    note = "A Python generator yields its images only once: pass an array"
     with pytest.raises(ValueError, match=note):
         compute(images)
     with pytest.raises(ValueError, match=note):

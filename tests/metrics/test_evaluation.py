@@ -191,7 +191,7 @@ def test_statistics_from_a_file_and_its_missing_images(tmp_path):
     assert "held_out" in report.baselines["real"]["note"]
     assert report.protocol["num_reference"] is None
     assert report.protocol["reference"].startswith("other.npz")
-    with pytest.raises(ValueError, match="`reference` must hold the features .*moments alone"):
+    with pytest.raises(ValueError, match="`reference` must hold the features .*moments only"):
         measure(reference=path, metrics="kid")
 
 

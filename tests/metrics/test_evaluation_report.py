@@ -80,5 +80,5 @@ def test_scores_must_be_numbers(value):
 
 @pytest.mark.parametrize("value", [np.zeros(2), float("nan")])
 def test_the_protocol_must_be_ready_for_json(value):
-    with pytest.raises(ValueError, match="`protocol` must be ready for JSON"):
+    with pytest.raises(ValueError, match="`protocol` must be JSON-serializable"):
         report(seed=value)

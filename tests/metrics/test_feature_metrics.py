@@ -316,7 +316,7 @@ def test_the_image_with_bad_features_is_named(cls):
 
     images, labels = pixels(0, 0, 200, 200), np.zeros(200, int)
     images[137, 0, 0, 0] = 255
-    message = "for 1 of {} images, the first one for image number 137 of them, counted from 0"
+    message = "for 1 of {} images, the first one at index 137 of all images"
     metric = cls(bad, batch_size=30)
     metric.update_state(images[:100], real=False, labels=labels[:100])
     with pytest.raises(ValueError, match=message.format(30)):
@@ -352,7 +352,7 @@ def test_widths_that_change_between_batches_are_refused():
     def narrower_at_the_end(images):
         return flat(images)[:, : len(images)]
 
-    with pytest.raises(ValueError, match="features of one width for all.*gave 4. .*width 3"):
+    with pytest.raises(ValueError, match="the same width for all.*width 4. .*width 3"):
         FeatureExtraction(narrower_at_the_end, batch_size=4)(REAL[:7])
 
 

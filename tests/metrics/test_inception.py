@@ -133,7 +133,7 @@ def test_a_damaged_folder_is_named(folder, tmp_path, name):
     shutil.copytree(folder, tmp_path / "copy")
     path = tmp_path / "copy" / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ValueError, match="`handle` must be a whole SavedModel.*copy "):
+    with pytest.raises(ValueError, match="`handle` must be a complete SavedModel.*copy "):
         TFGANInception(tmp_path / "copy")(images_of((1, 8, 8, 3)))
     path.unlink()
     with pytest.raises(ValueError, match="`handle` must be .*copy"):

@@ -177,7 +177,7 @@ def test_features_of_another_width_than_the_file_are_refused(tmp_path):
 
     np.savez(tmp_path / "other.npz", mu=np.zeros(5), sigma=np.eye(5))
     with pytest.raises(
-        ValueError, match="the reference before gave 5. Received: features of width 4"
+        ValueError, match="the reference have width 5. Received: features of width 4"
     ):
         evaluate_images(images_of(), tmp_path / "other.npz", "fid", Pixels(), verbose=False)
 
@@ -202,13 +202,13 @@ def test_a_damaged_file_is_refused(tmp_path, part):
     computed().save(tmp_path / "x.npz")
     data = (tmp_path / "x.npz").read_bytes()
     (tmp_path / "x.npz").write_bytes(data[:part])
-    with pytest.raises(ValueError, match="`reference` must be a whole .npz file.*x.npz"):
+    with pytest.raises(ValueError, match="`reference` must be an intact .npz file.*x.npz"):
         ReferenceStatistics.load(tmp_path / "x.npz")
 
 
 def test_a_pickle_in_the_file_is_not_run(tmp_path):
     np.savez(tmp_path / "x.npz", mu=np.array([{}], dtype=object), sigma=np.eye(1))
-    with pytest.raises(ValueError, match="`reference` must be a whole .npz file of plain arrays"):
+    with pytest.raises(ValueError, match="`reference` must be an intact .npz file of plain arrays"):
         ReferenceStatistics.load(tmp_path / "x.npz")
 
 
@@ -221,7 +221,7 @@ def test_a_file_that_is_not_there_or_not_npz(tmp_path):
 
 def test_images_of_mixed_shape_are_refused():
     mixed = [images_of(5), np.zeros((5, 3, 2, 1), "uint8")]
-    with pytest.raises(ValueError, match=r"one shape.*\(2, 2, 1\).*\(3, 2, 1\) from number 5 on"):
+    with pytest.raises(ValueError, match=r"same shape.*\(2, 2, 1\).*\(3, 2, 1\) at index 5"):
         computed(mixed)
 
 

@@ -6,9 +6,9 @@ import keras
 
 
 class Extractor:
-    """Turns images into named outputs; a call returns the features.
+    """Maps images to named outputs; a call returns the features.
 
-    A subclass implements `named_outputs` and lists its arguments, which are attributes too.
+    A subclass implements `named_outputs`, and keeps each of its `arguments` as an attribute.
     """
 
     arguments: tuple[str, ...] = ()
@@ -23,5 +23,5 @@ class Extractor:
 
     @classmethod
     def from_config(cls, config: dict) -> "Extractor":
-        """Makes an extractor from the result of `get_config`."""
+        """Creates an extractor from the result of `get_config`."""
         return cls(**config)

@@ -1,4 +1,4 @@
-"""The classifier that measures 28 and 32 pixel gray images, with its shipped weights."""
+"""The classifier for evaluating gray images of 28 or 32 pixels, with its shipped weights."""
 
 import hashlib
 import json
@@ -15,20 +15,20 @@ _WEIGHTS = pathlib.Path(__file__).parent / "weights" / "grey_classifier.weights.
 
 
 def build_grey_classifier(image_size: int = 32) -> keras.Model:
-    """Builds the small convolutional network whose features measure gray images.
+    """Builds the small convolutional network whose features are used to evaluate gray images.
 
     Three convolutions, each with batch normalization and a max-pool, are followed by a dense layer
-    of 128 features and one of 10 logits: 188,714 parameters. A 28-pixel input gets a frame of 2
-    black pixels, so both sizes of a picture have the same features, and whatever a generator leaves
-    in that frame counts against it. All layers compute in float32 under every dtype policy.
+    of 128 features and one of 10 logits: 188,714 parameters. A 28-pixel input is padded with 2
+    black pixels, so an image has the same features in both sizes, and anything that a generator
+    draws in this frame affects its score. All layers compute in float32 under every dtype policy.
 
     Args:
-        image_size: 28 or 32, or `ValueError` is raised: the size of the images. Defaults to `32`.
+        image_size: Size of the images, 28 or 32, or `ValueError` is raised. Defaults to `32`.
 
     Returns:
         An untrained functional model from float images in [-1, 1] of shape
-        (batch, image_size, image_size, 1) to float32 logits of shape (batch, 10). The layer
-        named `"features"` is the penultimate one.
+        (batch, image_size, image_size, 1) to float32 logits of shape (batch, 10). The
+        penultimate layer is named `"features"`.
 
     Example:
 
@@ -58,8 +58,8 @@ def load_grey_classifier(image_size: int = 32) -> keras.Model:
     """Returns a model of `build_grey_classifier` with the weights that ship with the package.
 
     `examples/train_grey_classifier.py` trained them on the 60,000 training images of Fashion-MNIST
-    alone. The record beside the weights gives the accuracy on the 10,000 test images, the command,
-    the seed and the versions. The file is checked against its SHA-256.
+    alone. A JSON file beside the weights records the accuracy on the 10,000 test images, the
+    command, the seed, the versions and the SHA-256, which is checked.
 
     Args:
         image_size: 28 or 32, the height and width of the images. Defaults to `32`.
@@ -81,21 +81,21 @@ def load_grey_classifier(image_size: int = 32) -> keras.Model:
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class GreyClassifierFeatures(Extractor):
-    """Feature extractor for 28 and 32 pixel gray images, ready for the Fréchet distance.
+    """Feature extractor for gray images of 28 or 32 pixels.
 
     It returns the 128 penultimate activations of `load_grey_classifier`, whose weights are read on
-    the first call. These distances *aren't* comparable with Inception-based ones: state `version`
-    beside every score.
+    the first call. Its distances *aren't* comparable with Inception-based ones: report `version`
+    with every score.
 
     Call arguments:
         images: Float tensor in [-1, 1] of shape (batch, 28, 28, 1) or (batch, 32, 32, 1).
 
     Returns:
-        Float32 tensor of shape (batch, 128), not negative. `named_outputs(images)` returns a
-        dictionary of those `"features"` and of `"logits"` of shape (batch, 10).
+        Non-negative float32 tensor of shape (batch, 128). `named_outputs(images)` returns a
+        dictionary of these `"features"` and of `"logits"` of shape (batch, 10).
 
     Raises:
-        ValueError: On the first call, if the images have another shape or the weights are damaged.
+        ValueError: On a call, if the images have a different shape or the weights are damaged.
 
     Example:
 
@@ -131,7 +131,7 @@ class GreyClassifierFeatures(Extractor):
 
 
 def _verified_sha256():
-    """Returns the SHA-256 of the shipped weights, or raises if it isn't the recorded one."""
+    """Returns the SHA-256 of the shipped weights; raises an error if it isn't the recorded one."""
     record = json.loads(_WEIGHTS.with_name("grey_classifier.json").read_text(encoding="utf-8"))
     digest = hashlib.sha256(_WEIGHTS.read_bytes()).hexdigest()
     if digest != record["sha256"]:

@@ -16,7 +16,7 @@ class KerasInceptionV3(Extractor):
 
     *This isn't TF-GAN's protocol*: the network was trained separately and has 1000 classes, so its
     scores aren't comparable with published ones. Use it where TF-Hub can't be reached; every
-    report names it. Nothing is downloaded or built before the first call.
+    report states its name. Nothing is downloaded or built before the first call.
 
     Args:
         weights: `"imagenet"`, the path of a weights file, or `None` for random weights, for tests.
@@ -32,7 +32,7 @@ class KerasInceptionV3(Extractor):
         `"features"` and `"logits"`.
 
     Raises:
-        ValueError: If an argument is invalid, or on a call for images of another shape or dtype.
+        ValueError: If an argument is invalid; on a call, if images have the wrong shape or dtype.
         RuntimeError: On the first call, if the weights can't be loaded.
 
     Example:
@@ -54,8 +54,8 @@ class KerasInceptionV3(Extractor):
         backend = keras.backend.backend()
         if resize == "tfgan" and backend != "tensorflow":
             raise ValueError(
-                '`resize` must be "antialiased" on other backends than TensorFlow, which alone has '
-                f"TensorFlow 1's pixel grid. Received: resize='tfgan' on the {backend} backend"
+                '`resize` must be "antialiased" on backends other than TensorFlow: only TensorFlow '
+                f"has TensorFlow 1's pixel grid. Received: resize='tfgan' on the {backend} backend"
             )
         self._network = None
 
@@ -78,11 +78,11 @@ class KerasInceptionV3(Extractor):
                 )
             except Exception as error:
                 raise RuntimeError(
-                    f"`weights` can't be loaded ({type(error).__name__}: {error}). Without a "
-                    "network: download Keras's inception_v3_weights_tf_dim_ordering_tf_kernels.h5 "
-                    f"elsewhere and pass its path. Received: weights={self.weights!r}"
+                    f"`weights` can't be loaded ({type(error).__name__}: {error}). If this machine "
+                    "is offline, download inception_v3_weights_tf_dim_ordering_tf_kernels.h5 of "
+                    f"Keras elsewhere and pass its path. Received: weights={self.weights!r}"
                 ) from error
             outputs = {"features": network.get_layer("avg_pool").output, "logits": network.output}
             self._network = keras.Model(network.input, outputs, name="inception_v3")
-            self._network.trainable = False  # PyTorch keeps nothing for gradients then.
+            self._network.trainable = False  # PyTorch then keeps no activations for gradients.
         return self._network

@@ -1,4 +1,4 @@
-"""Resizing to an extractor's size, by name: the choice changes every score."""
+"""Resizes images for an extractor by a named method, which affects every score."""
 
 import keras
 from keras import ops
@@ -12,9 +12,9 @@ RESIZE_METHODS = ("tfgan", "antialiased")
 def resize_images(images: keras.KerasTensor, size: int, method: str) -> keras.KerasTensor:
     """Resizes float images to a square bilinearly, by one of `RESIZE_METHODS`.
 
-    `"tfgan"` uses TensorFlow 1's pixel grid, as TF-GAN does: no half-pixel centers, and pixels are
-    skipped where an image shrinks. `"antialiased"` has half-pixel centers and averages over all
-    pixels where an image shrinks ([Parmar et al. 2022](https://arxiv.org/abs/2104.11222)).
+    `"tfgan"` uses TensorFlow 1's pixel grid, as TF-GAN does: it has no half-pixel centers, and
+    skips pixels when an image shrinks. `"antialiased"` has half-pixel centers, and averages over
+    all pixels when an image shrinks ([Parmar et al. 2022](https://arxiv.org/abs/2104.11222)).
     """
     if check_choice("resize", method, RESIZE_METHODS) == "tfgan":
         return tf.compat.v1.image.resize_bilinear(as_tensorflow(images), (size, size))
@@ -22,7 +22,7 @@ def resize_images(images: keras.KerasTensor, size: int, method: str) -> keras.Ke
 
 
 def as_tensorflow(images: keras.KerasTensor):
-    """Converts images of any backend to what TensorFlow's functions take."""
+    """Converts images of any backend to a tensor of TensorFlow."""
     is_own = keras.backend.backend() == "tensorflow"
     return images if is_own else tf.constant(ops.convert_to_numpy(images))
 

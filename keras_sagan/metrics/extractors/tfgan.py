@@ -1,4 +1,4 @@
-"""Loads TF-GAN and TensorFlow Hub on today's TensorFlow."""
+"""Loads TF-GAN and TensorFlow Hub on current versions of TensorFlow."""
 
 import contextlib
 import functools
@@ -18,15 +18,15 @@ def load_tfgan_eval() -> types.ModuleType:
 
     TF-GAN 2.1.0 needs `tf.estimator`, which TensorFlow 2.16 removed, but not for its metrics. So
     `tensorflow_gan.python.eval` is imported below two empty parent packages, which are then removed
-    from `sys.modules`: elsewhere, `import tensorflow_gan` behaves as if this was never called.
+    from `sys.modules`: afterwards, `import tensorflow_gan` behaves as if this was never called.
 
     Returns:
-        The module `tensorflow_gan.python.eval`, with for example
+        The module `tensorflow_gan.python.eval`, which has for example
         `frechet_classifier_distance_from_activations` and `INCEPTION_TFHUB`.
 
     Raises:
-        ImportError: If TF-GAN or a package it needs is missing, with the pip line; or if the
-            modules can't be imported for another reason, with that reason.
+        ImportError: If TF-GAN or a package it needs is missing or can't be imported. The message
+            has the reason and the pip command.
 
     Example:
 
@@ -54,7 +54,7 @@ def load_tfgan_eval() -> types.ModuleType:
 
 
 def load_tensorflow_hub() -> types.ModuleType:
-    """Imports TensorFlow Hub, or raises an `ImportError` that has the pip line."""
+    """Imports TensorFlow Hub, or raises an `ImportError` with the pip command."""
     with _explained("TensorFlow Hub"):
         return _import("tensorflow_hub")
 
@@ -64,9 +64,9 @@ def _tfgan_modules():
 
 
 def _import(name):
-    """Imports a module silently, with a `pkg_resources` where setuptools no longer has one.
+    """Imports a module silently, with a substitute for `pkg_resources` if it is missing.
 
-    tensorflow-hub 0.16.1 takes one function from it, and setuptools 82 removed it.
+    tensorflow-hub 0.16.1 uses one function of `pkg_resources`, which setuptools 82 removed.
     """
     is_there = "pkg_resources" in sys.modules or importlib.util.find_spec("pkg_resources")
     if not is_there:

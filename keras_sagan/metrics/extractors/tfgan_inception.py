@@ -27,19 +27,19 @@ TFGAN_INCEPTION_HANDLE = "https://tfhub.dev/tensorflow/tfgan/eval/inception/1"
 class TFGANInception(Extractor):
     """Feature extractor: the 2048 pool_3 activations of TF-GAN's Inception.
 
-    According to TF-GAN it has the weights of the original Inception Score. Images are resized to
+    According to TF-GAN, it has the weights of the original Inception Score. Images are resized to
     299 pixels bilinearly, either on TensorFlow 1's pixel grid (no half-pixel centers, no
     anti-aliasing), as in TF-GAN's CIFAR example, or anti-aliased; a gray image is repeated over
     three channels. Nothing is downloaded or loaded before the first call.
 
-    A SavedModel can run code, so pin the one you trust: the digest of the folder is compared with
-    `sha256` before loading, and `version` gives it for a protocol. Without `sha256` nothing is
-    downloaded, and only what is on the disk already is loaded, TF-Hub's cache included.
+    A SavedModel can run code, so pin the one that you trust: the digest of the folder is compared
+    with `sha256` before loading, and `version` contains it. Without `sha256`, nothing is
+    downloaded: only a folder that is already on disk or in TF-Hub's cache is loaded.
 
     Args:
         handle: A TF-Hub handle, or the folder of a SavedModel. Defaults to
             `TFGAN_INCEPTION_HANDLE`.
-        sha256: The expected digest of the folder, as `version` gives it. Defaults to `None`: the
+        sha256: The expected digest of the folder, as in `version`. Defaults to `None`: the
             folder isn't checked, and nothing is downloaded.
         output: The output to take from the network's dictionary. Defaults to `"pool_3"`.
         resize: `"tfgan"` or `"antialiased"`. Defaults to `"tfgan"`.
@@ -52,12 +52,12 @@ class TFGANInception(Extractor):
         `named_outputs(images)` returns a dictionary of `"features"` and `"logits"`.
 
     Raises:
-        ValueError: If an argument is invalid. On a call, for images of another rank, dtype or
-            number of channels, another digest, or a folder that holds no such SavedModel or output.
-        RuntimeError: On the first call, if the handle can't be fetched, or would have to be
-            without a `sha256`. The message says what to download and where to put it.
-        ImportError: On the first call, if TensorFlow isn't installed, which is needed on every
-            backend; with a TF-Hub handle also if `tensorflow_hub` is missing.
+        ValueError: If an argument is invalid; on a call, if images have the wrong rank, dtype or
+            number of channels, the digest differs, or the SavedModel or the output doesn't exist.
+        RuntimeError: On the first call, if the handle can't be downloaded, or `sha256` is missing
+            for a download. The message says what to download and where to put it.
+        ImportError: On the first call, if TensorFlow isn't installed (it is needed on every
+            backend) or, for a TF-Hub handle, if `tensorflow_hub` is missing.
 
     Example:
 
@@ -102,7 +102,7 @@ class TFGANInception(Extractor):
 
     @property
     def is_at_hand(self) -> bool:
-        """Whether it is on the disk, or can be fetched by its digest."""
+        """Whether the network is on disk; if `sha256` is given, it is downloaded first."""
         try:
             self._resolve()
         except RuntimeError:
@@ -123,7 +123,7 @@ class TFGANInception(Extractor):
         missing = [output for output in names.values() if output not in found]
         if missing:
             raise ValueError(
-                f"`output` must be an output of the network at {self.handle}, which gives "
+                f"`output` must be an output of the network at {self.handle}, which returns "
                 f"{sorted(found) or type(outputs).__name__}. Received: output={missing[0]!r}"
             )
         return {
@@ -135,21 +135,21 @@ class TFGANInception(Extractor):
         if self._network is None:
             folder = self._resolve()
             self._check_digest(folder)
-            load = tf.saved_model.load  # Its ImportError says enough.
+            load = tf.saved_model.load  # Outside `try`: an ImportError is clear as it is.
             try:
                 network = load(str(folder))
                 if not callable(network):
                     raise TypeError("it can't be called on images")
             except Exception as error:
                 raise ValueError(
-                    "`handle` must be a whole SavedModel that can be called on images. Received: "
-                    f"the folder {folder} ({type(error).__name__}: {error})"
+                    "`handle` must be a complete SavedModel that can be called on images. "
+                    f"Received: the folder {folder} ({type(error).__name__}: {error})"
                 ) from error
             self._network = network
         return self._network
 
     def _resolve(self):
-        """Returns the folder of the SavedModel; a TF-Hub handle is fetched into TF-Hub's cache."""
+        """Returns the folder of the SavedModel; downloads a TF-Hub handle to TF-Hub's cache."""
         if self._folder is None:
             folder = pathlib.Path(os.path.expanduser(self.handle))
             if "://" in self.handle:
@@ -185,7 +185,7 @@ class TFGANInception(Extractor):
             raise
         except Exception as error:
             raise RuntimeError(
-                f"`handle` can't be fetched ({type(error).__name__}: {error}). Without a network: "
+                f"`handle` can't be fetched ({type(error).__name__}: {error}). If you are offline: "
                 f"{by_hand} Received: handle={self.handle}"
             ) from error
         try:
@@ -205,7 +205,7 @@ class TFGANInception(Extractor):
 
 
 def _cached_folder(handle):
-    """Returns the folder where TF-Hub keeps a handle, or will keep it."""
+    """Returns the folder in which TF-Hub caches a handle."""
     cache = os.environ.get("TFHUB_CACHE_DIR") or f"{tempfile.gettempdir()}/tfhub_modules"
     return pathlib.Path(cache) / hashlib.sha1(handle.encode()).hexdigest()
 
