@@ -14,8 +14,8 @@ from keras_sagan.image_files import read_image
 from keras_sagan.metrics.report import package_versions
 from keras_sagan.options import TRAIN
 from keras_sagan.sources import extractor_for, open_source
-from keras_sagan.visualization.classes import names_of
-from keras_sagan.visualization.query_points import check_images_count, check_points_count
+from keras_sagan.visualization.names import names_of
+from keras_sagan.visualization.query_points import MAX_IMAGES, MAX_POINTS, check_count
 
 MAX_COLUMNS = 100  # A wider picture takes minutes, and few programs can show it.
 
@@ -79,8 +79,8 @@ def class_ids(classes, names):
 
 
 def attention(log, settings):
-    check_points_count(settings["num_points"])
-    count = check_images_count(settings["num_images"])
+    check_count("num_points", settings["num_points"], MAX_POINTS)
+    count = check_count("num_images", settings["num_images"], MAX_IMAGES)
     model, known = load_run(settings["run"])
     output = settings["output"] or beside(settings["run"])
     names = known.get("class_names") if model.num_classes else None

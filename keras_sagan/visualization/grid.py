@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_sagan.checks import check_integer, check_list, check_path, require
-from keras_sagan.visualization.fonts import drawable_names, font_for
+from keras_sagan.visualization.names import drawable_names, font_for
 from keras_sagan.visualization.optional import parent_made
 
 # `sample_grid` enlarges images to this height.

@@ -9,7 +9,6 @@ import numpy as np
 
 from keras_sagan.checks import check_integer, check_list, check_path, require
 from keras_sagan.visualization.animation import save_gif
-from keras_sagan.visualization.classes import names_of, spread_classes
 from keras_sagan.visualization.grid import (
     LABEL_GRAY,
     as_rgb,
@@ -19,6 +18,7 @@ from keras_sagan.visualization.grid import (
     sample_grid,
     save_image,
 )
+from keras_sagan.visualization.names import names_of, spread_classes
 
 HEADER_PIXELS, HEADER_FONT, GAP_PIXELS = 26, 12, 16
 
