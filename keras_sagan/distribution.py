@@ -7,13 +7,12 @@ import os
 import random
 import re
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_sagan.checks import check_choice, check_list, check_string
+from keras_sagan.checks import check_choice, check_string
 from keras_sagan.lazy import tf
 
 STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
@@ -35,9 +34,7 @@ _TF_CONFIG = (
 )
 
 
-def make_strategy(
-    name: str = "auto", devices: Sequence[str] | None = None, tpu: str | None = None
-) -> Any:
+def make_strategy(name: str = "auto", tpu: str | None = None) -> Any:
     """Makes what a model is built and trained under: by default, on all devices.
 
     Build the networks and the model, and compile it, inside `with strategy.scope():`, then call
@@ -49,13 +46,10 @@ def make_strategy(
     that dies after half a minute. PyTorch trains on one device.
 
     Args:
-        name: `"none"` for one device; `"mirrored"` for the devices of this machine (or
-            `devices`); `"multi_worker"` for several processes; `"tpu"` for TensorFlow's
-            `TPUStrategy` (JAX needs no name for a TPU); or `"auto"`: a TPU if `tpu` is given,
-            else the processes that the environment names, else `devices` or all GPUs (on JAX, all
-            devices). Defaults to `"auto"`.
-        devices: List of device names for `"mirrored"`, such as `["GPU:0", "GPU:1"]` on TensorFlow
-            and `["gpu:0", "gpu:1"]` on JAX. Defaults to all of this machine.
+        name: `"none"` for one device; `"mirrored"` for the devices of this machine;
+            `"multi_worker"` for several processes; `"tpu"` for TensorFlow's `TPUStrategy` (JAX
+            needs no name for a TPU); or `"auto"`: a TPU if `tpu` is given, else the processes that
+            the environment names, else all GPUs (on JAX, all devices). Defaults to `"auto"`.
         tpu: String, the TPU's name or address, `"local"` on a TPU VM. TensorFlow only.
 
     Returns:
@@ -63,9 +57,9 @@ def make_strategy(
         `None` on PyTorch.
 
     Raises:
-        ValueError: For an unknown name, devices that don't exist, a TPU that can't be found or
-            doesn't answer within a minute, a malformed `TF_CONFIG`, `devices` or `tpu` for a
-            strategy that doesn't use them, or a strategy that the backend doesn't have.
+        ValueError: For an unknown name, a TPU that can't be found or doesn't answer within a
+            minute, a malformed `TF_CONFIG`, `tpu` for a strategy that doesn't use it, or a strategy
+            that the backend doesn't have.
         RuntimeError: If the processes can't be joined.
 
     Example:
@@ -75,15 +69,14 @@ def make_strategy(
     1
     """
     name = check_choice("name", name, STRATEGIES, f"one of {STRATEGIES}")
-    devices = check_list("devices", devices, optional=True)
     tpu = check_string("tpu", tpu, optional=True)
     backend = keras.backend.backend()
     if backend == "torch":
-        if name in ("auto", "none") and devices is None and tpu is None:
+        if name in ("auto", "none") and tpu is None:
             return None
         raise ValueError(
             "`make_strategy` is for TensorFlow and JAX: PyTorch trains on one device. "
-            f"Received: name={name!r}, devices={devices}, tpu={tpu!r}"
+            f"Received: name={name!r}, tpu={tpu!r}"
         )
     if backend == "jax" and (tpu is not None or name == "tpu"):
         raise ValueError(
@@ -91,55 +84,32 @@ def make_strategy(
             f'without arguments, or with "multi_worker" on several hosts. Received: name={name!r}, '
             f"tpu={tpu!r}"
         )
-    name = _resolve(devices, tpu) if name == "auto" else name
-    for argument, value, user in (("devices", devices, "mirrored"), ("tpu", tpu, "tpu")):
-        if value is not None and name != user:
-            raise ValueError(
-                f'`{argument}` must be None except for the strategy "{user}". '
-                f"Received: {argument}={value!r} for the strategy {name!r}"
-            )
+    name = _resolve(tpu) if name == "auto" else name
+    if tpu is not None and name != "tpu":
+        raise ValueError(
+            '`tpu` must be None except for the strategy "tpu". '
+            f"Received: tpu={tpu!r} for the strategy {name!r}"
+        )
     if backend == "jax":
-        return _jax_distribution(name, devices)
+        return _jax_distribution(name)
     if name == "tpu":
         return _tpu_strategy(tpu)
     if name == "multi_worker":
         return _multi_worker_strategy(os.environ.get("TF_CONFIG"))
-    if name == "mirrored":
-        _check_devices(devices, [_plain(x.name) for x in tf.config.list_logical_devices()])
-        return tf.distribute.MirroredStrategy(devices)
-    return tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy() if name == "mirrored" else tf.distribute.get_strategy()
 
 
-def _resolve(devices, tpu):
+def _resolve(tpu):
     """The name that `"auto"` stands for."""
     if _is_jax():
         is_told = any(variable in os.environ for variable in _PROCESSES.values())
-        are_several = devices is None and (is_told or _jax().distributed.is_initialized())
-        return "multi_worker" if are_several else "mirrored"
+        is_told = is_told or _jax().distributed.is_initialized()
+        return "multi_worker" if is_told else "mirrored"
     if tpu is not None:
         return "tpu"
     if os.environ.get("TF_CONFIG") and check_tf_config(os.environ["TF_CONFIG"]) > 1:
         return "multi_worker"
-    are_several = devices is not None or len(tf.config.list_logical_devices("GPU")) > 1
-    return "mirrored" if are_several else "none"
-
-
-def _check_devices(devices, found):
-    """Raises for devices that don't exist, which TensorFlow would replace silently."""
-    if devices is None:
-        return
-    names = [_plain(name) for name in devices if isinstance(name, str)]
-    is_known = len(names) == len(devices) and set(names) <= set(found)
-    if not names or not is_known or len(set(names)) < len(names):
-        raise ValueError(
-            f"`devices` must be a list of different names among {found}. "
-            f"Received: devices={devices}"
-        )
-
-
-def _plain(name):
-    """A device's name without the parts before its kind: `GPU:0`."""
-    return name.upper().rpartition("/")[2].removeprefix("DEVICE:")
+    return "mirrored" if len(tf.config.list_logical_devices("GPU")) > 1 else "none"
 
 
 # JAX
@@ -156,15 +126,14 @@ def _jax():
     return jax
 
 
-def _jax_distribution(name, devices):
+def _jax_distribution(name):
     """Sets and returns a `DataParallel`, after joining the processes for `"multi_worker"`."""
     used = None
     if name == "multi_worker":
         _join_processes()
     else:
-        found = [f"{device.platform}:{device.id}" for device in _jax().local_devices()]
-        _check_devices(devices, [device.upper() for device in found])
-        used = [device.lower() for device in devices or (found[:1] if name == "none" else found)]
+        used = [f"{device.platform}:{device.id}".lower() for device in _jax().local_devices()]
+        used = used[:1] if name == "none" else used
     distribution = keras.distribution.DataParallel(devices=used, auto_shard_dataset=False)
     keras.distribution.set_distribution(distribution)
     return distribution
@@ -187,7 +156,7 @@ def _join_processes():
             ) from error
         atexit.register(_leave)
     # All start from the weights of the first, and draw its seeds.
-    keras.utils.set_random_seed(int(_broadcast(np.uint32(random.getrandbits(32)))))
+    keras.utils.set_random_seed(int(_gather(None, np.uint32([random.getrandbits(32)]))[0, 0]))
 
 
 def _leave():
@@ -195,10 +164,6 @@ def _leave():
     if hasattr(sys, "last_type"):
         sys.stdout.flush(), sys.stderr.flush()
         os._exit(1)
-
-
-def _broadcast(value):
-    return _jax().experimental.multihost_utils.broadcast_one_to_all(value)
 
 
 # TensorFlow
@@ -360,14 +325,17 @@ def check_workers_agree(strategy: Any, **values) -> None:
     if not _has_workers(strategy):
         return
     text = json.dumps({name: json.dumps(value, default=str) for name, value in values.items()})
+    own = np.frombuffer(text.encode(), "uint8")
     lost_worker = _jax().errors.JaxRuntimeError if _is_jax() else tf.errors.OpError
     try:
-        workers = [json.loads(text) for text in _gather(strategy, text)]
+        longest = int(_gather(strategy, np.int32([len(own)])).max())
+        rows = _gather(strategy, np.pad(own, (0, longest - len(own)), constant_values=ord(" ")))
     except lost_worker as error:
         raise RuntimeError(
             "The workers must do the same, each in its process: start them with the same command. "
             f"Received: a worker that did something else or ended; the error says: {error}"
         ) from error
+    workers = [json.loads(row.astype("uint8").tobytes()) for row in rows]
     for name in values:
         found = [worker.get(name) for worker in workers]
         if len(set(found)) > 1:
@@ -378,20 +346,16 @@ def check_workers_agree(strategy: Any, **values) -> None:
             )
 
 
-def _gather(strategy, text):
-    """The texts of all workers."""
-    own = np.frombuffer(text.encode(), "uint8")
+def _gather(strategy, values):
+    """Returns the numbers of all workers, `(workers, count)`; the chief's come first."""
     if _is_jax():
-        gather = _jax().experimental.multihost_utils.process_allgather
-        longest = int(gather(np.int32(len(own))).max())
-        rows = gather(np.pad(own, (0, longest - len(own)), constant_values=ord(" ")))
-        return [row.tobytes().decode() for row in rows]
+        rows = _jax().experimental.multihost_utils.process_allgather(values)
+        return np.reshape(rows, (-1, len(values)))
     # float32 like gradients, which the workers' devices can surely exchange.
-    own = np.append(own, ord("\n")).astype("float32")
-    parts = strategy.experimental_distribute_values_from_function(lambda _: tf.constant(own))
+    own = tf.constant(values[None], "float32")
+    parts = strategy.experimental_distribute_values_from_function(lambda _: own)
     local = strategy.experimental_local_results(strategy.gather(parts, axis=0))
-    # Each replica of a worker has said the same.
-    return local[0].numpy().astype("uint8").tobytes().decode().splitlines()[:: len(local)]
+    return local[0].numpy()[:: len(local)]  # Each replica of a worker has said the same.
 
 
 def chief_decides(strategy: Any, decision: bool) -> bool:
@@ -412,8 +376,4 @@ def chief_decides(strategy: Any, decision: bool) -> bool:
     """
     if not _has_workers(strategy):
         return decision
-    if _is_jax():
-        return bool(_broadcast(np.bool_(decision)))
-    own = tf.constant([float(decision and is_chief(strategy))])
-    parts = strategy.experimental_distribute_values_from_function(lambda _: own)
-    return bool(strategy.reduce("SUM", parts, axis=None).numpy()[0])
+    return bool(_gather(strategy, np.int32([decision]))[0, 0])

@@ -51,8 +51,9 @@ def drawable_names(names, argument="class_names", kind="class"):
     if missing:
         shown = ", ".join(f"{names[i]!r} as {kind} {i}" for i in missing[:5])
         warnings.warn(
-            f"`{argument}` has characters that neither Pillow's font nor matplotlib's has. Pictures "
-            f"show {shown}{', …' * (len(missing) > 5)}. Use names in Latin, Greek or Cyrillic letters.",
+            f"`{argument}` has characters that neither Pillow's font nor matplotlib's has. "
+            f"Pictures show {shown}{', …' * (len(missing) > 5)}. "
+            "Use names in Latin, Greek or Cyrillic letters.",
             stacklevel=4,
         )
     return [f"{kind} {i}" if i in missing else name for i, name in enumerate(names)]
