@@ -71,10 +71,9 @@ class Log:
 def one_line(error: BaseException) -> str:
     """Returns the message of an error, in one line of bounded length."""
     text = str(error)
-    if hasattr(error, "node_def"):  # TensorFlow puts a graph around the reason.
+    if hasattr(error, "node_def"):  # TensorFlow puts a graph and a traceback around the reason.
         text = "\n".join(line for line in text.splitlines() if "[[" not in line)
-        _, found, reason = text.rpartition("assertion failed: ")
-        text = reason.strip().strip("[]").replace("] [", "") if found else text
+        text = text.partition("\nTraceback")[0].rpartition("ValueError: ")[2]
     text = " ".join(text.split())
     if not isinstance(error, EXPLAINED) or not text:
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
