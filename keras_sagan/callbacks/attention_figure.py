@@ -77,8 +77,7 @@ class AttentionFigure(keras.callbacks.Callback):
         self._epochs_drawn = None
         names_of([], self.class_names, self.model.num_classes)  # Raises for names that don't fit.
         names = list(self.model.attention_gammas())
-        wanted = ["generator"] if self.real_images is None else ["generator", "discriminator"]
-        for network in wanted:
+        for network in ("generator", "discriminator")[: 1 if self.real_images is None else 2]:
             if not any(name.startswith(f"{network}/") for name in names):
                 raise ValueError(
                     f"`AttentionFigure` must be given a model whose {network} has an attention "

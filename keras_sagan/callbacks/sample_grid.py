@@ -8,7 +8,8 @@ from keras_sagan.callbacks.tensorboard import ImageLog
 from keras_sagan.checks import check_boolean, check_integer, check_list, check_path, require
 from keras_sagan.distribution import is_chief
 from keras_sagan.visualization.animation import save_gif
-from keras_sagan.visualization.grid import read_image, sample_grid, save_image
+from keras_sagan.visualization.grid import read_image, save_image
+from keras_sagan.visualization.model_pictures import rows_of_samples
 from keras_sagan.visualization.names import drawable_names, names_of, spread_classes
 
 MAX_ROWS = 10  # Of a model with more classes.
@@ -69,7 +70,7 @@ class SampleGrid(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._has_started = False
-        self.row_classes()  # Raises for names that don't fit the model.
+        names_of([], self.class_names, self.model.num_classes)  # Raises for names that don't fit.
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         # A resumed training says only here with which epoch it starts.
@@ -85,12 +86,6 @@ class SampleGrid(keras.callbacks.Callback):
         if self.gif:
             self.save_gif()
 
-    def row_classes(self) -> tuple:
-        """Returns the class of each row and its name, or two `None` for an unconditional model."""
-        count = self.model.num_classes
-        classes = spread_classes(count, min(count or 1, MAX_ROWS))
-        return classes, names_of(classes, self.class_names, count)
-
     def save(self, epoch: int) -> Path | None:
         """Draws the grid of the model as it is, named by the number of epochs done.
 
@@ -99,13 +94,11 @@ class SampleGrid(keras.callbacks.Callback):
         """
         if not is_chief(getattr(self.model, "distribute_strategy", None)):
             return None
-        classes, names = self.row_classes()
-        columns = self.images_per_class
-        rows = columns if classes is None else len(classes)
-        labels = None if classes is None else classes.repeat(columns)
-        images = self.model.generate(rows * columns, labels=labels, seed=self.seed)
+        count, columns = self.model.num_classes, self.images_per_class
+        labels = spread_classes(count, min(count or 1, MAX_ROWS))
+        named = {"class_names": self.class_names, "seed": self.seed}
+        grid = rows_of_samples(self.model, columns, labels, rows=columns, **named)
         path = self.directory / f"samples_epoch_{epoch:03d}.png"
-        grid = sample_grid(images, names, rows=rows, columns=columns)
         save_image(path, grid)
         if self._log is not None:
             self._log.write("samples", grid, epoch)

@@ -24,6 +24,18 @@ HEADER_PIXELS, HEADER_FONT, GAP_PIXELS = 26, 12, 16
 NUM_REFERENCE = 1000  # Real images whose distances give the unit of `draw_neighbours`.
 
 
+def rows_of_samples(model, columns, labels=None, rows=1, class_names=None, **common):
+    """Returns a grid of samples, with a named row for each label, or `rows` without labels.
+
+    `common` are the seed and the truncation of `generate()`.
+    """
+    names = names_of(labels, class_names, model.num_classes)
+    rows = rows if labels is None else len(labels)
+    labels = None if labels is None else np.repeat(labels, columns)
+    images = model.generate(rows * columns, labels=labels, **common)
+    return sample_grid(images, names, rows=rows, columns=columns)
+
+
 def draw_interpolation(
     model: keras.Model,
     path: str | Path,

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from keras_sagan.callbacks import SampleGrid
+from keras_sagan.visualization import sample_grid
+from keras_sagan.visualization.grid import read_image
 
 
 def files(directory):
@@ -36,11 +38,13 @@ def test_many_classes_are_spread(tmp_path, stub_gan, run_fit):
 
 
 def test_rows_have_the_names_of_their_classes(tmp_path, stub_gan, run_fit):
-    names = [f"class {chr(97 + i)}" for i in range(20)]
-    callback = SampleGrid(tmp_path, 2, class_names=names)
-    run_fit(stub_gan(num_classes=20), [callback], epochs=1)
-    assert callback.row_classes()[0].tolist() == list(range(0, 20, 2))
-    assert callback.row_classes()[1] == names[::2]
+    names, model = [f"class {chr(97 + i)}" for i in range(20)], stub_gan(num_classes=20)
+    run_fit(model, [SampleGrid(tmp_path, 2, class_names=names)], epochs=1)
+    assert model.calls[0]["labels"].tolist() == [i for i in range(0, 20, 2) for _ in range(2)]
+    images = np.broadcast_to(np.uint8(0), (20, 8, 8, 1))
+    margin = sample_grid(images, names[::2], rows=10).shape[1] - 2 * 66 - 2
+    found = read_image(tmp_path / "samples_epoch_000.png")[:, :margin]
+    np.testing.assert_array_equal(found, sample_grid(images, names[::2], rows=10)[:, :margin])
 
 
 def test_every_epochs_and_always_the_last(tmp_path, stub_gan, run_fit):
