@@ -156,7 +156,8 @@ def _join_processes():
             ) from error
         atexit.register(_leave)
     # All start from the weights of the first, and draw its seeds.
-    keras.utils.set_random_seed(int(_gather(None, np.uint32([random.getrandbits(32)]))[0, 0]))
+    seeds = _gather(None, np.array([random.getrandbits(32)], "uint32"))
+    keras.utils.set_random_seed(int(seeds[0, 0]))
 
 
 def _leave():
@@ -328,7 +329,7 @@ def check_workers_agree(strategy: Any, **values) -> None:
     own = np.frombuffer(text.encode(), "uint8")
     lost_worker = _jax().errors.JaxRuntimeError if _is_jax() else tf.errors.OpError
     try:
-        longest = int(_gather(strategy, np.int32([len(own)])).max())
+        longest = int(_gather(strategy, np.array([len(own)], "int32")).max())
         rows = _gather(strategy, np.pad(own, (0, longest - len(own)), constant_values=ord(" ")))
     except lost_worker as error:
         raise RuntimeError(
@@ -376,4 +377,4 @@ def chief_decides(strategy: Any, decision: bool) -> bool:
     """
     if not _has_workers(strategy):
         return decision
-    return bool(_gather(strategy, np.int32([decision]))[0, 0])
+    return bool(_gather(strategy, np.array([decision], "int32"))[0, 0])
