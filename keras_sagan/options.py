@@ -117,9 +117,7 @@ SAMPLE = {
     "output": Option(PATH, "a .png, or a .gif of latents and classes; default: KIND.png"),
     "columns": Option(COUNT, "images in a row", 8),
     "classes": Option(TEXT, "of the rows, by name or number; default: all, at most 10", nargs="+"),
-    "to_classes": Option(
-        TEXT, "with --kind classes: the last of each row; default: the next", nargs="+"
-    ),
+    "to_classes": Option(TEXT, "with --kind classes: the last ones; default: the next", nargs="+"),
     "truncation": TRUNCATION,
     **COMMON,
 }
@@ -145,9 +143,7 @@ EVALUATE = {
     "truncation": TRUNCATION,
     "labels": Option(TEXT, LABELS_HELP, "uniform", ("uniform", "reference")),
     "raw_weights": Option(FLAG, "use the last weights, not their average", False),
-    "standing_passes": Option(
-        NUMBER, "batches for new batch norm statistics; 0: keep the old ones", 0
-    ),
+    "standing_passes": Option(NUMBER, "batches for new batch norm statistics; 0: keep the old", 0),
     "batch_size": Option(COUNT, "images at a time", 64),
     "output": Option(PATH, "a .json; default: report.json in the run; with --generated: none"),
     **DATA,

@@ -102,7 +102,7 @@ class AttentionFigure(keras.callbacks.Callback):
                 f"`real_images` must have shape (batch, {expected}). Received: real_images of "
                 f"shape {found}"
             )
-        check_count("real_images", found[0], MAX_IMAGES)
+        check_count("len(real_images)", found[0], MAX_IMAGES)
         if self.real_labels is None and self.model.num_classes is not None:
             raise ValueError(
                 "`real_labels` must be given, as the model has "

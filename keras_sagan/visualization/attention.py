@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 DOT_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#F0E442")
 COLOR_MAP = "inferno"
 PANEL_PIXELS = 224  # About the shorter side of a panel, which must be as wide as its caption.
-MARGIN, GAP, CAPTION = 28, 22, 66  # Pixels: around all, between panels, and below each row.
+# Pixels around all, between panels, below each row, and for the color bar with its gap and labels.
+MARGIN, GAP, CAPTION, BAR = 28, 22, 66, 138
 
 
 def attention_overlay(scores_row: np.ndarray, image_size: int | Sequence[int]) -> np.ndarray:
@@ -113,7 +114,7 @@ def plot_attention(
     row_labels = check_list("row_labels", row_labels, optional=True)
     images = check_images(images)
     scores = check_scores(scores, images)
-    check_count("images", len(images), MAX_IMAGES)
+    check_count("len(images)", len(images), MAX_IMAGES)
     points = check_points(query_points, images, num_points)
     if row_labels is not None and len(row_labels) != len(images):
         raise ValueError(
@@ -126,7 +127,7 @@ def plot_attention(
     limit = color_limit(rows)
     left, top, panel_height, panel_width = layout(images.shape, title, row_labels)
     right = left + panel_width + points.shape[1] * (panel_width + GAP)
-    width, height = right + 138, top + len(images) * (panel_height + CAPTION) + 10
+    width, height = right + BAR, top + len(images) * (panel_height + CAPTION) + 10
     figure = new_figure(width / DPI, height / DPI)
     grid = {"left": left / width, "right": right / width, "top": 1 - top / height}
     grid |= {"bottom": (CAPTION + 10) / height, "wspace": GAP / panel_width}

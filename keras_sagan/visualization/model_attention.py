@@ -75,7 +75,7 @@ def draw_attention(
         shape = (num_images, model.latent_dim)
         images = np.random.default_rng(seed).standard_normal(shape).astype("float32")
         labels = spread_classes(model.num_classes, num_images) if labels is None else labels
-    check_count("images", len(images), MAX_IMAGES)
+    check_count("len(images)", len(images), MAX_IMAGES)
     rows = names_of(labels, class_names, model.num_classes)
     images, maps = model.attention_maps(images, labels)
     paths = {}

@@ -78,7 +78,7 @@ def check_points(query_points, images, num_points):
             f"batch of `images`: {batch}. Received: query_points of dtype={points.dtype}, "
             f"shape={np.shape(query_points)}"
         )
-    check_count("points", points.shape[1], MAX_POINTS)
+    check_count("query_points.shape[-2]", points.shape[1], MAX_POINTS)
     if points.min() < 0 or np.any(points >= (height, width)):
         raise ValueError(
             f"`query_points` must be (row, column) inside the image, {height} × {width} pixels. "
