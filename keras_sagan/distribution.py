@@ -156,8 +156,7 @@ def _join_processes():
             ) from error
         atexit.register(_leave)
     # All start from the weights of the first, and draw its seeds.
-    seeds = _gather(None, np.array([random.getrandbits(32)], "uint32"))
-    keras.utils.set_random_seed(int(seeds[0, 0]))
+    keras.utils.set_random_seed(int(_broadcast(np.uint32(random.getrandbits(32)))))
 
 
 def _leave():
@@ -165,6 +164,10 @@ def _leave():
     if hasattr(sys, "last_type"):
         sys.stdout.flush(), sys.stderr.flush()
         os._exit(1)
+
+
+def _broadcast(value):
+    return _jax().experimental.multihost_utils.broadcast_one_to_all(value)
 
 
 # TensorFlow
@@ -326,17 +329,14 @@ def check_workers_agree(strategy: Any, **values) -> None:
     if not _has_workers(strategy):
         return
     text = json.dumps({name: json.dumps(value, default=str) for name, value in values.items()})
-    own = np.frombuffer(text.encode(), "uint8")
     lost_worker = _jax().errors.JaxRuntimeError if _is_jax() else tf.errors.OpError
     try:
-        longest = int(_gather(strategy, np.array([len(own)], "int32")).max())
-        rows = _gather(strategy, np.pad(own, (0, longest - len(own)), constant_values=ord(" ")))
+        workers = [json.loads(text) for text in _gather(strategy, text)]
     except lost_worker as error:
         raise RuntimeError(
             "The workers must do the same, each in its process: start them with the same command. "
             f"Received: a worker that did something else or ended; the error says: {error}"
         ) from error
-    workers = [json.loads(row.astype("uint8").tobytes()) for row in rows]
     for name in values:
         found = [worker.get(name) for worker in workers]
         if len(set(found)) > 1:
@@ -347,16 +347,20 @@ def check_workers_agree(strategy: Any, **values) -> None:
             )
 
 
-def _gather(strategy, values):
-    """Returns the numbers of all workers, `(workers, count)`; the chief's come first."""
+def _gather(strategy, text):
+    """The texts of all workers."""
+    own = np.frombuffer(text.encode(), "uint8")
     if _is_jax():
-        rows = _jax().experimental.multihost_utils.process_allgather(values)
-        return np.reshape(rows, (-1, len(values)))
+        gather = _jax().experimental.multihost_utils.process_allgather
+        longest = int(gather(np.int32(len(own))).max())
+        rows = gather(np.pad(own, (0, longest - len(own)), constant_values=ord(" ")))
+        return [row.tobytes().decode() for row in rows]
     # float32 like gradients, which the workers' devices can surely exchange.
-    own = tf.constant(values[None], "float32")
-    parts = strategy.experimental_distribute_values_from_function(lambda _: own)
+    own = np.append(own, ord("\n")).astype("float32")
+    parts = strategy.experimental_distribute_values_from_function(lambda _: tf.constant(own))
     local = strategy.experimental_local_results(strategy.gather(parts, axis=0))
-    return local[0].numpy()[:: len(local)]  # Each replica of a worker has said the same.
+    # Each replica of a worker has said the same.
+    return local[0].numpy().astype("uint8").tobytes().decode().splitlines()[:: len(local)]
 
 
 def chief_decides(strategy: Any, decision: bool) -> bool:
@@ -377,4 +381,8 @@ def chief_decides(strategy: Any, decision: bool) -> bool:
     """
     if not _has_workers(strategy):
         return decision
-    return bool(_gather(strategy, np.array([decision], "int32"))[0, 0])
+    if _is_jax():
+        return bool(_broadcast(np.bool_(decision)))
+    own = tf.constant([float(decision and is_chief(strategy))])
+    parts = strategy.experimental_distribute_values_from_function(lambda _: own)
+    return bool(strategy.reduce("SUM", parts, axis=None).numpy()[0])
