@@ -29,10 +29,10 @@ def rows_of_samples(model, columns, labels=None, rows=1, class_names=None, **com
 
     `common` are the seed and the truncation of `generate()`.
     """
-    names = names_of(labels, class_names, model.num_classes)
     rows = rows if labels is None else len(labels)
-    labels = None if labels is None else np.repeat(labels, columns)
-    images = model.generate(rows * columns, labels=labels, **common)
+    repeated = None if labels is None else np.repeat(labels, columns)
+    images = model.generate(rows * columns, labels=repeated, **common)
+    names = names_of(labels, class_names, model.num_classes)
     return sample_grid(images, names, rows=rows, columns=columns)
 
 
