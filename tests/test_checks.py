@@ -66,7 +66,7 @@ KINDS = {
     "choice": "data_format resample recipe resize on_error order mode jit_compile policy "
     "name:preset",
     "dictionary": "spectral_norm attention batch_norm values baselines",
-    "list": "class_names row_labels classes truncations devices formats evaluators notes",
+    "list": "class_names row_labels truncations devices formats evaluators notes",
     "path": "directory path folder log_dir data_dir handle checkpoint cache_dir",
     "text": "padding name dataset split monitor title tpu sha256 output",
     "pair": "kernel_size strides dilation_rate",
