@@ -14,8 +14,11 @@ backend:
 - `current_strategy`, and functions that take a strategy: on TensorFlow a `tf.distribute.Strategy`,
   on JAX a `keras.distribution` or `None`. `ONLY` has the values of `compile`'s arguments that the
   backend is limited to.
-- `compiled(function, network, latent_dim, num_classes)` compiles a function of latents and labels
-  that calls a network, for any batch.
+- `compiled(function, variables, latent_dim, num_classes)` compiles a function of latents and labels
+  that uses variables, for any batch.
+- `compiled_gradient(function, variables)` compiles `function(inputs, *others)`, which returns a
+  loss for each input and uses the variables, as a function that returns the gradient of their sum
+  by the inputs, and the losses.
 - `make_step_function(model, step, check, is_training)` makes what Keras's loop calls. `step` is the
   `train_step` (`is_training`) or `test_step` of a compiled `SAGAN`, and the `BatchCheck` `check`
   raises for batches before a compiled step, which can't.
