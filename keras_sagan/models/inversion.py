@@ -16,10 +16,11 @@ from keras_sagan.checks import (
     check_values,
 )
 from keras_sagan.models import batches
+from keras_sagan.ops.latent import sample_latents
 from keras_sagan.training import backend
 from keras_sagan.training.step import call
 
-EXPLORING = 5  # Starts of every class get a fifth of the steps; the best go on.
+EXPLORING = 5  # Starts of every class get a fifth of the steps.
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Of Adam.
 
 
@@ -60,7 +61,7 @@ class InversionMixin:
 
         Adam moves latents so that the mean squared error of the pixels in [-1, 1] falls; weights
         stay. `restarts` random latents of each class get a fifth of the steps, the best `restarts`
-        of an image get all of them, and the best one is returned.
+        of an image get all of them, and the best one twice as many again.
 
         Args:
             images: uint8 array in [0, 255] or float array in [-1, 1], of shape
@@ -118,10 +119,10 @@ class InversionMixin:
         labels = None if labels is None else labels.repeat(restarts)
         owners = np.arange(count).repeat(tried * restarts)
         rng = np.random.default_rng(seed)
-        latents = rng.standard_normal((len(owners), self.latent_dim), dtype="float32")
+        latents = sample_latents(len(owners), self.latent_dim, rng)
         features = _features_of(self.discriminator, feature_layer)
         search = _Search(self, generator, features, feature_weight, learning_rate, batch_size)
-        for turn, kept in ((-(-steps // EXPLORING), restarts), (steps, 1)):
+        for turn, kept in ((-(-steps // EXPLORING), restarts), (steps, 1), (2 * steps, 1)):
             latents, losses = search(latents, labels, targets, owners, turn)
             order = np.lexsort((losses, owners)).reshape(count, -1)[:, :kept].ravel()
             latents, owners = latents[order], owners[order]

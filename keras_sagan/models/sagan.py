@@ -295,7 +295,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         num_classes = before if num_classes == "same" else num_classes
         allowed = {name for parameters in cls._constructors() for name in parameters}
         transfer.check_overrides(overrides, allowed | {"name"})
-        settings = {name: getattr(source, name) for name in SETTINGS}
+        settings = {name: getattr(source, name) for name in SETTINGS if name in allowed}
         settings = {**_without_other_average(settings, overrides), "num_classes": num_classes}
         networks = {}
         for name in ("generator", "discriminator"):

@@ -123,8 +123,9 @@ def _copied(operation, before, after, is_discriminator):
         return operation
     config, kinds = operation.get_config(), {kind.__name__ for kind in type(operation).__mro__}
     for kind in kinds.intersection(LABEL_TABLES):
-        is_table = kind == "ConditionalBatchNorm" and operation.name != "last_norm"
-        if config[LABEL_TABLES[kind]] == (before or 1) and (before or is_table):
+        is_norm, size = kind == "ConditionalBatchNorm", config[LABEL_TABLES[kind]]
+        gets_none = is_norm and size == 1 and operation.name == "last_norm"
+        if size == (before or 1) and (before or is_norm) and not gets_none:
             config[LABEL_TABLES[kind]] = after or 1
     return type(operation).from_config(config)
 
