@@ -87,13 +87,17 @@ def test_the_best_are_the_best_of_their_class(model):
     np.testing.assert_allclose(found["logits"][labels == 3], best, atol=1e-6)
 
 
-def test_rejection_prefers_what_the_discriminator_takes_for_real(model):
+def test_a_larger_percentile_rejects_more():
     means = []
     for percentile in (0.0, 80.0, 98.0):
-        arguments = {"method": "rejection", "percentile": percentile, "return_details": True}
-        _, found = model.generate(100, 2, 7, **arguments)
-        means.append((found["logits"].mean(), -found["acceptance_rate"]))
-    assert means == sorted(means)
+        rng = np.random.default_rng(0)
+
+        def candidates(count, rng=rng):
+            return np.zeros((count, 1)), rng.normal(0.0, 3.0, count)
+
+        _, logits, drawn = accepted(candidates, 500, rng, percentile=percentile)
+        means.append((np.mean(logits), drawn))
+    assert means == sorted(means) and means[0][1] < means[1][1] < means[2][1]
 
 
 def test_truncation_holds_for_candidates(model):
