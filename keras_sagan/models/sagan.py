@@ -302,7 +302,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             own, is_judge = getattr(source, name), name == "discriminator"
             networks[name] = transfer.with_classes(own, before, num_classes, is_judge)
         if "freeze_discriminator" in overrides:
-            networks["discriminator"].trainable = True
+            for layer in layers_of(networks["discriminator"]):
+                layer.trainable = True
         new = cls(**networks, **settings)
         new.new_weights = []
         for name, network in networks.items():
