@@ -14,7 +14,9 @@ from keras_sagan.lazy import tf
 from keras_sagan.private_keras import layers_of
 
 NETWORKS = ("generator", "discriminator", "ema_generator")
-SETTINGS = ("d_steps", "ema_momentum", "ema_start")
+SETTINGS = (
+    *("d_steps", "ema_momentum", "ema_half_life", "ema_start", "top_k", "freeze_discriminator"),
+)
 # These don't change the function of the weights, or are listed by the layers inside.
 _IGNORED = {
     *("name", "trainable", "seed", "module", "registered_name", "build_config", "dtype"),
