@@ -243,7 +243,7 @@ def main(arguments=None):
     expected = train(one, False, "float32")[2]
     found = {
         "one": attempt_all(one, expected),
-        "mirrored": attempt_all(make_strategy("mirrored", ["CPU:0", "CPU:1"]), expected),
+        "mirrored": attempt_all(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), expected),
         "multi_worker": attempt_workers(expected),
         "tpu": attempt_tpu(),
     }

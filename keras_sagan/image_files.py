@@ -53,17 +53,12 @@ def find_images(folder: str | Path) -> FoundImages:
         OSError: If a folder can't be listed.
     """
     folder, suffixes = Path(folder), image_suffixes()
-    paths, folders, skipped = [], set(), collections.Counter()
-    for path in _walk(folder, ()):
-        suffix = path.suffix.lower()
-        if path.is_dir():
-            folders.add(path.relative_to(folder).parts[0])
-        elif suffix in suffixes and path.is_file():
-            paths.append(path)
-        else:
-            skipped[suffix] += 1
-    skipped = dict(sorted(skipped.items()))
-    if skipped:
+    visible = [*_walk(folder, ())]
+    folders = {path.relative_to(folder).parts[0] for path in visible if path.is_dir()}
+    files = [path for path in visible if not path.is_dir()]
+    paths = [path for path in files if path.suffix.lower() in suffixes and path.is_file()]
+    skipped = collections.Counter(path.suffix.lower() for path in set(files) - set(paths))
+    if skipped := dict(sorted(skipped.items())):
         warnings.warn(
             f"Skipped {describe_skipped(skipped)} in {folder}: they are broken links, or have no "
             "extension of an image that Pillow can read. Convert images to PNG, for example.",
@@ -92,8 +87,8 @@ def image_suffixes() -> tuple[str, ...]:
     """
     image_module, _ = load_pillow()
     formats = {*_formats(image_module), "MPO"}  # The JPEG plugin opens MPO.
-    known = image_module.registered_extensions()
-    return tuple(sorted(suffix for suffix, name in known.items() if name in formats))
+    found = image_module.registered_extensions().items()
+    return tuple(sorted(suffix for suffix, name in found if name in formats))
 
 
 def _formats(image_module):

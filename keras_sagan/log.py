@@ -73,8 +73,7 @@ def one_line(error: BaseException) -> str:
     text = str(error)
     if hasattr(error, "node_def"):  # TensorFlow surrounds the reason with lines about its graph.
         text = "\n".join(line for line in text.splitlines() if "[[" not in line)
-        _, found, reason = text.rpartition("assertion failed: ")
-        text = reason.strip().strip("[]").replace("] [", "") if found else text
+        text = text.partition("\nTraceback")[0].rpartition("ValueError: ")[2]
     text = " ".join(text.split())
     if not isinstance(error, EXPLAINED) or not text:
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__

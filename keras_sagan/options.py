@@ -57,7 +57,10 @@ class Option(NamedTuple):
 
 
 # Copies of names from modules that import Keras; `tests/cli` checks that they are equal.
-PRESETS = ("sagan_cifar10_32", "sagan_fashion_mnist_32", "sagan_imagenet_128", "sagan_photos_64")
+PRESETS = (
+    *("sagan_cifar10_32", "sagan_fashion_mnist_32", "sagan_imagenet_128", "sagan_photos_64"),
+    *("sagan_small_data_128", "sagan_small_data_32", "sagan_small_data_64"),
+)
 IMAGE_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
 METRICS = "density_coverage fid fid_infinity inception_score intra_fid kid precision_recall".split()
 EXTRACTORS = ("grey", "keras", "tfgan")

@@ -14,6 +14,7 @@ USED = {
     "_seed_generators": "models/sagan.py: to save the states of random numbers",
     "_metrics": "models/sagan.py: the metrics that a subclass adds",
     "_keras_history": "models/connection.py, models/batches.py: which layer made a tensor",
+    "_run_through_graph": "models/transfer.py: to rebuild a functional model with other labels",
     "_symbolic_build": "models/sagan.py: replaced, because it would consume a batch",
     "_maybe_symbolic_build": "models/sagan.py: the same on TensorFlow",
     "_purge_model_variables": "models/sagan.py: replaced, because it would empty JAX's variables",

@@ -82,7 +82,8 @@ def train(log: Log | None = None, **options: Any) -> dict:
     source = open_source(settings, settings["image_size"], settings["batch_size"], log.say)
     names = source.class_names and list(source.class_names)
     kind = {"channels": source.channels, "num_classes": names and len(names)}
-    finished, newest = known.get("finished", {}), newest_step(checkpoints)
+    finished = known.get("finished", {})
+    newest = max(CheckpointFiles(checkpoints, 1).steps(), default=0)
     check_same_run(output, known, {**settings, **kind}, newest)
     # All processes read the folder before the first one writes to it.
     check_workers_agree(strategy, output=[newest, finished])
@@ -98,7 +99,9 @@ def train(log: Log | None = None, **options: Any) -> dict:
     evaluator = evaluator_for(model, settings, source, log)
     # All processes take part in the evaluation.
     check_workers_agree(strategy, fid=evaluator and evaluator.name)
-    on = f", on {replicas} replicas" if (replicas := replicas_of(strategy)) > 1 else ""
+    names_of_count = ("num_replicas_in_sync", "num_model_replicas")  # On TensorFlow and on JAX.
+    replicas = max(getattr(strategy, name, 1) for name in names_of_count)
+    on = f", on {replicas} replicas" if replicas > 1 else ""
     log.say(f"{source.name}: {steps} steps an epoch, {epochs} epochs{on}, into {output}/")
     settings = {**settings, "backend": keras.backend.backend()}
     record = {"settings": settings, "data": source.name, "class_names": names, **kind}
@@ -127,12 +130,6 @@ def with_defaults(settings):
         **{name: known[name] for name in NETWORKS},
     }
     return settings | {name: x for name, x in defaults.items() if settings[name] is None}
-
-
-def replicas_of(strategy):
-    """Returns the number of devices that share each batch."""
-    names = ("num_replicas_in_sync", "num_model_replicas")  # TensorFlow's and JAX's attributes.
-    return next((getattr(strategy, name) for name in names if hasattr(strategy, name)), 1)
 
 
 def build_model(settings, channels, num_classes, strategy=None):
@@ -182,7 +179,6 @@ def fit(
     evaluator: callbacks.FIDEvaluator | None = None,
     real_images: tuple = (None, None),
     build_untrained: Callable[[], keras.Model] | None = None,
-    save_every: int | None = None,
     others: Sequence[keras.callbacks.Callback] = (),
     log: Log | None = None,
     checkpoint: callbacks.TrainingCheckpoint | None = None,
@@ -199,11 +195,9 @@ def fit(
             labels or `None`. Defaults to `(None, None)`: no such figure.
         build_untrained: Function that returns the untrained model, for its FID, which is measured
             after training. Defaults to `None`.
-        save_every: Integer, the steps between checkpoints. Defaults to `None`: once per epoch.
         others: List of other callbacks. Defaults to `()`.
         log: As in `train`.
-        checkpoint: `TrainingCheckpoint`. Defaults to `None`: a checkpoint every `save_every` steps
-            in `output/checkpoints`.
+        checkpoint: `TrainingCheckpoint`. Defaults to `None`: one in `output/checkpoints`.
 
     Returns:
         Dictionary, the content of `run.json`.
@@ -219,8 +213,7 @@ def fit(
     # All processes draw and evaluate, but only the first one keeps the results.
     with locked(output) if is_first else tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        if checkpoint is None:
-            checkpoint = callbacks.TrainingCheckpoint(output / "checkpoints", save_every)
+        checkpoint = checkpoint or callbacks.TrainingCheckpoint(output / "checkpoints")
         evaluators = [evaluator] if evaluator else []
         history = callbacks.RunHistory(output / "history.json", evaluators)
         writer = RecordWriter(folder, record or {}, log)
@@ -333,11 +326,6 @@ def read_record(folder):
         return {**json.loads(path.read_text(encoding="utf-8"))}
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: remove it. ({error})") from error
-
-
-def newest_step(checkpoints):
-    """Returns the step of the newest complete checkpoint in a folder or URL, or 0."""
-    return max(CheckpointFiles(checkpoints, 1).steps(), default=0)
 
 
 def check_same_run(output, known, wanted, newest):

@@ -61,14 +61,14 @@ OTHER = {
 }
 KINDS = {
     "integer": "units filters input_dim output_dim num_classes latent_dim seed rows columns scale "
-    "count num_images batch_size every_steps every_epochs image_size num_reference",
-    "number": "ema_momentum truncation",
-    "choice": "data_format resample recipe resize on_error order mode jit_compile policy "
+    "count num_images batch_size every_steps every_epochs image_size num_reference top_k",
+    "number": "ema_momentum ema_half_life truncation gamma",
+    "choice": "data_format resample recipe resize on_error order mode jit_compile policy method "
     "name:preset",
-    "dictionary": "spectral_norm attention batch_norm values baselines",
-    "list": "class_names row_labels classes truncations devices formats evaluators notes",
+    "dictionary": "spectral_norm attention batch_norm values baselines objective",
+    "list": "class_names row_labels truncations devices formats evaluators notes",
     "path": "directory path folder log_dir data_dir handle checkpoint cache_dir",
-    "text": "padding name dataset split monitor title tpu sha256 output",
+    "text": "padding name dataset split monitor title tpu sha256 output feature_layer",
     "pair": "kernel_size strides dilation_rate",
     "integer or word": "query_chunk_size",
     "number or infinity": "missing",
@@ -91,6 +91,7 @@ SPECIAL = {
     ("load_fashion_mnist", "split"): "choice",
     ("preset_settings", "name"): "choice",
     ("from_preset", "name"): "choice",
+    ("from_model", "num_classes"): "integer or word",
     ("make_strategy", "name"): "choice",
     ("KerasInceptionV3", "weights"): "path",
     ("EvaluationReport", "model"): None,
@@ -111,7 +112,7 @@ MAY_BE_NONE = {
 UNCHECKED = {
     *("bake_spectral_norm", "record_attention_scores", "standing_statistics", "pad_to_32"),
     *("GreyClassifierFeatures", "load_tfgan_eval", "FusedAdam", "DatasetInfo", "ImageFolder"),
-    *("ReferenceStatistics", "StreamedImages"),
+    *("ReferenceStatistics", "StreamedImages", "Inversion"),
 }
 
 
@@ -146,7 +147,9 @@ ARGUMENTS = {
     "export_generator": lambda: {"model": model(), "directory": "x", "formats": ()},
     "preset_settings": {"name": "sagan_imagenet_128"},
     "from_preset": {"name": "sagan_imagenet_128"},
+    "from_model": lambda: {"model": model()},
     "generate": {"num_images": 1},
+    "invert": {"images": np.zeros((1, *tiny.SHAPE), "uint8"), "restarts": 1, "steps": 1},
     "interpolate": {"rows": 1, "steps": 2},
     "attention_maps": {"inputs": np.zeros((1, 3), "float32"), "labels": 0},
     "AttentionFigure": {"directory": "x"},
@@ -188,7 +191,8 @@ ARGUMENTS = {
     "save_gif": {"path": "x.gif", "frames": U8},
     "save_image": {"path": "x.png", "image": U8[0]},
 }
-METHODS = {"generate", "interpolate", "attention_maps", "compile", "from_preset"}
+METHODS = {"generate", "interpolate", "attention_maps", "compile", "from_preset", "from_model"}
+METHODS |= {"invert"}
 IS_TENSORFLOW = keras.backend.backend() == "tensorflow"
 PACKAGES = (layers, models, callbacks, metrics, data, visualization) if IS_TENSORFLOW else (layers,)
 PUBLIC = {

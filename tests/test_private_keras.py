@@ -38,10 +38,19 @@ def maker_is_known():
     return layer(keras.Input((2,)))._keras_history.operation is layer
 
 
+def graph():
+    inputs = keras.Input((2,))
+    return keras.Model(inputs, keras.layers.Dense(1)(inputs))
+
+
 CHECKS = {
     "_seed_generators": lambda: len(model().layers[-1]._seed_generators) == 1,
     "_metrics": lambda: isinstance(model()._metrics, list),
     "_keras_history": maker_is_known,
+    "_run_through_graph": lambda: (
+        {"inputs", "operation_fn", "call_fn"}
+        <= inspect.signature(graph()._run_through_graph).parameters.keys()
+    ),
     "_symbolic_build": lambda: (
         {"iterator", "data_batch"}
         <= inspect.signature(keras.Model._symbolic_build).parameters.keys()

@@ -7,14 +7,9 @@ import numpy as np
 from keras_sagan.callbacks.schedule import is_due
 from keras_sagan.checks import check_integer, check_list, check_path, require
 from keras_sagan.distribution import is_chief
-from keras_sagan.visualization.classes import spread_classes
-from keras_sagan.visualization.fonts import drawable_names
-from keras_sagan.visualization.model_attention import draw_attention, row_names
-from keras_sagan.visualization.query_points import (
-    check_images_count,
-    check_points,
-    check_points_count,
-)
+from keras_sagan.visualization.model_attention import draw_attention
+from keras_sagan.visualization.names import drawable_names, names_of
+from keras_sagan.visualization.query_points import MAX_IMAGES, MAX_POINTS, check_count, check_points
 
 
 class AttentionFigure(keras.callbacks.Callback):
@@ -68,8 +63,8 @@ class AttentionFigure(keras.callbacks.Callback):
         super().__init__()
         require("matplotlib.figure")  # Now rather than when training ends.
         self.directory = Path(check_path("directory", directory))
-        self.num_images = check_images_count(num_images)
-        self.num_points = check_points_count(num_points)
+        self.num_images = check_count("num_images", num_images, MAX_IMAGES)
+        self.num_points = check_count("num_points", num_points, MAX_POINTS)
         self.class_names = drawable_names(check_list("class_names", class_names, optional=True))
         self.seed = check_integer("seed", seed, 0)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1, optional=True)
@@ -80,12 +75,9 @@ class AttentionFigure(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._epochs_drawn = None
-        num_classes = self.model.num_classes
-        labels = None if num_classes is None else spread_classes(num_classes, self.num_images)
-        row_names(self.model, labels, self.class_names)  # Raises for names that don't fit.
+        names_of([], self.class_names, self.model.num_classes)  # Raises for names that don't fit.
         names = list(self.model.attention_gammas())
-        wanted = ["generator"] if self.real_images is None else ["generator", "discriminator"]
-        for network in wanted:
+        for network in ("generator", "discriminator")[: 1 if self.real_images is None else 2]:
             if not any(name.startswith(f"{network}/") for name in names):
                 raise ValueError(
                     f"`AttentionFigure` must be given a model whose {network} has an attention "
@@ -110,7 +102,7 @@ class AttentionFigure(keras.callbacks.Callback):
                 f"`real_images` must have shape (batch, {expected}). Received: real_images of "
                 f"shape {found}"
             )
-        check_images_count(found[0], "real_images")
+        check_count("len(real_images)", found[0], MAX_IMAGES)
         if self.real_labels is None and self.model.num_classes is not None:
             raise ValueError(
                 "`real_labels` must be given, as the model has "
@@ -144,20 +136,13 @@ class AttentionFigure(keras.callbacks.Callback):
         if not is_chief(getattr(self.model, "distribute_strategy", None)):
             return []
         name = f"attention_epoch_{epoch:03d}"
-        sources = [{"num_images": self.num_images, "seed": self.seed, "name": name}]
+        common = {
+            name: getattr(self, name) for name in ("num_points", "query_points", "class_names")
+        }
+        made = {"num_images": self.num_images, "seed": self.seed, "name": name}
+        paths = [*draw_attention(self.model, self.directory, **made, **common).values()]
         if self.real_images is not None:
-            real = {"images": self.real_images, "labels": self.real_labels}
-            sources.append({**real, "name": f"{name}_discriminator"})
-        paths = []
-        for source in sources:
-            drawn = draw_attention(
-                self.model,
-                self.directory,
-                num_points=self.num_points,
-                query_points=self.query_points,
-                class_names=self.class_names,
-                **source,
-            )
-            paths += drawn.values()
+            real = {"labels": self.real_labels, "name": f"{name}_discriminator", **common}
+            paths += draw_attention(self.model, self.directory, self.real_images, **real).values()
         self._epochs_drawn = epoch
         return paths

@@ -4,7 +4,9 @@ import numpy as np
 from keras_sagan.callbacks.schedule import is_due
 from keras_sagan.checks import check_integer
 from keras_sagan.ops.attention import attention_entropy
-from keras_sagan.visualization.classes import spread_classes
+from keras_sagan.visualization.names import spread_classes
+
+NUM_IMAGES = 16  # That the entropy is measured on.
 
 
 class AttentionMonitor(keras.callbacks.Callback):
@@ -12,16 +14,14 @@ class AttentionMonitor(keras.callbacks.Callback):
 
     γ is the weight of the attention in the layer's output; it starts at 0. The entropy is the mean
     over images and query locations, divided by that of uniform attention: 1 is uniform, 0 is a
-    single location. The generator's images come from the same latents each time, and the
-    discriminator's entropy is measured on these images.
+    single location. It is measured on 16 images of the generator, from the same latents each time,
+    for the discriminator too.
 
     The keys are `gamma/generator/<layer>`, `attention_entropy/generator/<layer>` and the same with
     `discriminator`. `History` always has them; `CSVLogger` and `TensorBoard` see them after this
     callback in the list. A model without attention gets no keys.
 
     Args:
-        num_images: Integer. Images that the entropy is measured on. Defaults to `16`.
-        seed: Integer. The seed of their latents. Defaults to `0`.
         every_epochs: Integer. Epochs between entropies. The last epoch has them too, and every
             epoch has γ, which costs nothing. Defaults to `1`.
 
@@ -40,10 +40,8 @@ class AttentionMonitor(keras.callbacks.Callback):
     - [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equation 3, for γ.
     """
 
-    def __init__(self, num_images: int = 16, seed: int = 0, every_epochs: int = 1):
+    def __init__(self, every_epochs: int = 1):
         super().__init__()
-        self.num_images = check_integer("num_images", num_images, 1)
-        self.seed = check_integer("seed", seed, 0)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -58,14 +56,13 @@ class AttentionMonitor(keras.callbacks.Callback):
     def entropies(self) -> dict[str, float]:
         """Returns the entropy of each attention layer of the model as it is, by its name."""
         networks = {name.split("/")[0] for name in self.model.attention_gammas()}
-        num_classes = self.model.num_classes
-        labels = None if num_classes is None else spread_classes(num_classes, self.num_images)
-        shape = (self.num_images, self.model.latent_dim)
-        inputs = np.random.default_rng(self.seed).standard_normal(shape).astype("float32")
+        labels = spread_classes(self.model.num_classes, NUM_IMAGES)
+        shape = (NUM_IMAGES, self.model.latent_dim)
+        inputs = np.random.default_rng(0).standard_normal(shape).astype("float32")
         found = {}
         for network in sorted(networks, reverse=True):  # The generator first.
             if network == "discriminator":
-                inputs = self.model.generate(self.num_images, labels=labels, latents=inputs)
+                inputs = self.model.generate(NUM_IMAGES, labels=labels, latents=inputs)
             _, maps = self.model.attention_maps(inputs, labels)
             for layer, scores in maps.items():
                 entropy = keras.ops.convert_to_numpy(attention_entropy(scores))

@@ -6,10 +6,12 @@ import numpy as np
 
 from keras_sagan.callbacks.checkpoint import TrainingCheckpoint
 from keras_sagan.callbacks.schedule import is_due
-from keras_sagan.checks import check_boolean, check_float, check_integer
-from keras_sagan.visualization.classes import spread_classes
+from keras_sagan.checks import check_boolean, check_integer
+from keras_sagan.visualization.names import spread_classes
 
-MAX_CLASSES = 10  # Of a model with more, whose samples are compared.
+MAX_CLASSES, IMAGES_PER_CLASS = 10, 8  # Whose samples are compared.
+# The signs of collapse; the class says what they are.
+DIVERSITY_SHARE, MARGIN_SHARE, LOGIT_GAP, SIGMA_FACTOR = 0.3, 0.02, 0.01, 2.0
 
 
 class CollapseMonitor(keras.callbacks.Callback):
@@ -17,13 +19,14 @@ class CollapseMonitor(keras.callbacks.Callback):
 
     It measures three things after an epoch:
 
-    - **diversity**: the root mean square difference between two samples of a class, from the same
-      latents each time. A sign of collapse is a value below `diversity_share` of its maximum;
+    - **diversity**: the root mean square difference between two samples of a class, for 8 samples
+      of at most 10 classes, from the same latents each time. A sign of collapse is a value below
+      0.3 of its maximum;
     - **logits**: a sign is that the shares of real *and* of generated images inside the hinge
-      margin are below `margin_share`, so the discriminator separates them without effort; or that
-      the mean logits of both differ by less than `logit_gap`, so it doesn't separate them at all;
-    - **σ**: a sign is that the largest singular value of a kernel, normalized or not, has grown by
-      more than `sigma_factor` since the last measurement.
+      margin are below 0.02, so the discriminator separates them without effort; or that the mean
+      logits of both differ by less than 0.01, so it doesn't separate them at all;
+    - **σ**: a sign is that the largest singular value of a kernel, normalized or not, has more
+      than doubled since the last measurement.
 
     After `patience` measurements in a row with a sign, it warns with all signs of the last one.
     The first measurement gives no sign. An epoch's metrics get `sample_diversity`.
@@ -33,14 +36,7 @@ class CollapseMonitor(keras.callbacks.Callback):
         directory: String or path. A folder for the last good checkpoint, written after each
             measurement without a sign. To go back, build a new model and call
             `TrainingCheckpoint(directory).restore_latest(model)`. Defaults to `None`.
-        diversity_share: Float in (0, 1). Defaults to `0.3`.
-        margin_share: Float in (0, 1). Defaults to `0.02`.
-        logit_gap: Float, not negative. Defaults to `0.01`.
-        sigma_factor: Float above 1. Defaults to `2.0`.
         patience: Integer. Measurements with a sign before it acts. Defaults to `2`.
-        images_per_class: Integer, at least 2. Samples of each class, for the diversity; at most 10
-            evenly spread classes are measured. Defaults to `8`.
-        seed: Integer. The seed of the latents. Defaults to `0`.
         every_epochs: Integer. Epochs between measurements; the last has one too. Defaults to `1`.
 
     Raises:
@@ -63,24 +59,12 @@ class CollapseMonitor(keras.callbacks.Callback):
         self,
         stop: bool = False,
         directory: str | Path | None = None,
-        diversity_share: float = 0.3,
-        margin_share: float = 0.02,
-        logit_gap: float = 0.01,
-        sigma_factor: float = 2.0,
         patience: int = 2,
-        images_per_class: int = 8,
-        seed: int = 0,
         every_epochs: int = 1,
     ):
         super().__init__()
         self.stop = check_boolean("stop", stop)
-        self.diversity_share = check_float("diversity_share", diversity_share, above=0, below=1)
-        self.margin_share = check_float("margin_share", margin_share, above=0, below=1)
-        self.logit_gap = check_float("logit_gap", logit_gap, minimum=0)
-        self.sigma_factor = check_float("sigma_factor", sigma_factor, above=1)
         self.patience = check_integer("patience", patience, 1)
-        self.images_per_class = check_integer("images_per_class", images_per_class, 2)
-        self.seed = check_integer("seed", seed, 0)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1)
         self.reason: str | None = None  # The warning.
         self._good = None
@@ -123,13 +107,12 @@ class CollapseMonitor(keras.callbacks.Callback):
 
     def diversity(self) -> float:
         """Returns how much samples of a class differ in the model as it is, from 0 to 1."""
-        num_classes, per_class = self.model.num_classes, self.images_per_class
-        count = 1 if num_classes is None else min(num_classes, MAX_CLASSES)
-        labels = None
-        if num_classes is not None:
-            labels = spread_classes(num_classes, count).repeat(per_class)
-        images = self.model.generate(count * per_class, labels=labels, seed=self.seed)
-        images = images.reshape(count, per_class, -1) / 255.0
+        num_classes = self.model.num_classes
+        count = min(num_classes or 1, MAX_CLASSES)
+        labels = spread_classes(num_classes, count)
+        labels = None if labels is None else labels.repeat(IMAGES_PER_CLASS)
+        images = self.model.generate(count * IMAGES_PER_CLASS, labels=labels, seed=0)
+        images = images.reshape(count, IMAGES_PER_CLASS, -1) / 255.0
         # The mean square difference of two draws from a distribution is twice its variance.
         variance = images.var(axis=1, ddof=1).mean(axis=1)
         return float(np.sqrt(2.0 * variance).mean())
@@ -141,31 +124,27 @@ class CollapseMonitor(keras.callbacks.Callback):
             diversity: Float, the result of `diversity()`.
             logs: Dictionary, the metrics of the epoch.
         """
-        signs = []
-        is_first = self._highest is None
+        signs, is_first = [], self._highest is None
         self._highest = max(diversity, self._highest or 0.0)
-        if not diversity >= self.diversity_share * self._highest:  # Also if it is NaN.
+        if not diversity >= DIVERSITY_SHARE * self._highest:  # Also if it is NaN.
             signs.append(
                 f"samples of a class differ by {diversity:.3g}, where it was {self._highest:.3g}"
             )
-        shares: list = [logs.get(f"{side}_in_margin") for side in ("real", "fake")]
-        if None not in shares and max(shares) < self.margin_share and not is_first:
+        names = ("real_in_margin", "fake_in_margin", "real_logits", "fake_logits")
+        *shares, real, fake = [np.nan if (x := logs.get(name)) is None else x for name in names]
+        if all(share < MARGIN_SHARE for share in shares) and not is_first:
             signs.append(
                 f"{100 * shares[0]:.1f} % of real and {100 * shares[1]:.1f} % of generated images "
                 "are inside the hinge margin"
             )
-        logits: list = [logs.get(f"{side}_logits") for side in ("real", "fake")]
-        if None not in logits and abs(logits[0] - logits[1]) < self.logit_gap and not is_first:
+        if abs(real - fake) < LOGIT_GAP and not is_first:
             signs.append(
                 "the mean logits of real and of generated images are alike, "
-                f"{logits[0]:.3g} and {logits[1]:.3g}"
+                f"{real:.3g} and {fake:.3g}"
             )
-        sigmas = self.model.spectral_norms(normalized_only=False)
-        grown = {
-            x: sigma / self._sigmas[x] for x, sigma in sigmas.items() if self._sigmas.get(x, 0) > 0
-        }
+        before, self._sigmas = self._sigmas, self.model.spectral_norms(normalized_only=False)
+        grown = {x: y / before[x] for x, y in self._sigmas.items() if before.get(x, 0) > 0}
         name = max(grown, key=grown.__getitem__, default=None)
-        if name is not None and not grown[name] <= self.sigma_factor:
-            signs.append(f"σ of {name} grew {grown[name]:.2g} times, to {sigmas[name]:.3g}")
-        self._sigmas = sigmas
+        if name is not None and not grown[name] <= SIGMA_FACTOR:
+            signs.append(f"σ of {name} grew {grown[name]:.2g} times, to {self._sigmas[name]:.3g}")
         return signs

@@ -14,7 +14,9 @@ from keras_sagan.lazy import tf
 from keras_sagan.private_keras import layers_of
 
 NETWORKS = ("generator", "discriminator", "ema_generator")
-SETTINGS = ("d_steps", "ema_momentum", "ema_start")
+SETTINGS = (
+    *("d_steps", "ema_momentum", "ema_half_life", "ema_start", "top_k", "freeze_discriminator"),
+)
 # These don't change the function of the weights, or are listed by the layers inside.
 _IGNORED = {
     *("name", "trainable", "seed", "module", "registered_name", "build_config", "dtype"),
@@ -76,14 +78,10 @@ class FiniteCheck:
     """
 
     def __init__(self, model, compiles=False):
-        found = [  # Not a dictionary: layers of two nested models may share a path.
-            (f"{part}/{variable.path}", variable)
-            for part, variables in state_of(model).items()
-            for variable in variables
-            if backend.is_float_dtype(variable.dtype)
-        ]
-        self._model = model
-        self._names = [name for name, _ in found]
+        found = [(part, x) for part, variables in state_of(model).items() for x in variables]
+        found = [(part, x) for part, x in found if backend.is_float_dtype(x.dtype)]
+        # Not a dictionary: layers of two nested models may share a path.
+        self._model, self._names = model, [f"{part}/{x.path}" for part, x in found]
 
         def flags_of(values):
             # Stacked, so that it waits for the device once.
@@ -95,7 +93,7 @@ class FiniteCheck:
             flags_of = jax.jit(flags_of)
 
         def flags():
-            return flags_of([variable.value for _, variable in found])
+            return flags_of([x.value for _, x in found])
 
         is_graph = compiles and backend.backend() == "tensorflow"
         self._flags = tf.function(flags) if is_graph else flags
@@ -137,13 +135,8 @@ def architecture_of(model):
 
 
 def _class_name(optimizer):
-    inner = getattr(optimizer, "inner_optimizer", None)
-    name = _without_fused(type(optimizer).__name__)
+    name, inner = type(optimizer).__name__, getattr(optimizer, "inner_optimizer", None)
     return name if inner is None else f"{name}({_class_name(inner)})"
-
-
-def _without_fused(name):
-    return name.replace("FusedAdam", "Adam")  # `Adam` reads the slots of `FusedAdam`.
 
 
 def read_state(model, copy=True):
@@ -173,19 +166,17 @@ def assign_state(model, seed, values):
     Parts that the model doesn't have are skipped. Of two keys with the same part and position, the
     later one counts.
     """
-    by_part = {}
-    for key, value in values.items():
-        # Keras numbers the names of layers and optimizers within a process: only positions count.
-        part, _, rest = key.partition(":")
-        by_part.setdefault(part, {})[rest.partition(":")[0]] = value
+    # Keras numbers the names of layers and optimizers within a process: only positions count.
+    by_place = {tuple(key.split(":", 2)[:2]): value for key, value in values.items()}
     has_counts = any(map(_is_count, values))
     for part, variables in state_of(model).items():
+        places = sorted(place for place in by_place if place[0] == part)
         if not has_counts:
             for count in [x for x in variables if _is_count(x.path)]:
                 count.assign(SETTLED)
             variables = [x for x in variables if not _is_count(x.path)]
-        for variable, (_, value) in zip(variables, sorted(by_part.get(part, {}).items())):
-            variable.assign(value)
+        for variable, place in zip(variables, places):
+            variable.assign(by_place[place])
     if model.seed != seed:
         model.seed = seed
         for kind in ("train", "test"):  # The seed is a constant in a traced function.
@@ -198,16 +189,16 @@ def check_architecture(model, saved, path):
 
     A model that isn't compiled needs no optimizers.
     """
-    present, variables = architecture_of(model), saved["variables"]
-    optimizers = {part: _without_fused(name) for part, name in saved["optimizers"].items()}
+    present = architecture_of(model)
+    variables, optimizers = saved["variables"], saved["optimizers"]
     if not present["optimizers"]:
         variables = {part: x for part, x in variables.items() if part not in optimizers}
         optimizers = {}
     if not any(_is_count(entry[0]) for entries in variables.values() for entry in entries):
         for part, entries in present["variables"].items():
             present["variables"][part] = [x for x in entries if not _is_count(x[0])]
-    difference = first_difference({"variables": variables, "optimizers": optimizers}, present)
-    if difference is not None:
+    saved = {"variables": variables, "optimizers": optimizers}
+    if difference := first_difference(saved, present):
         raise ValueError(
             f"The checkpoint must be of the same architecture as the model: {difference}. "
             f"Received: the checkpoint {path}"
@@ -219,7 +210,8 @@ def first_difference(saved, present):
     # The networks come first: a difference there makes the optimizers differ too.
     for part in [*present["variables"], *saved["variables"]]:
         classes = [x["optimizers"].get(part) for x in (saved, present)]
-        if classes[0] != classes[1]:
+        # `Adam` reads the slots of `FusedAdam`.
+        if len({str(name).replace("FusedAdam", "Adam") for name in classes}) > 1:
             return f"`{part}` is {classes[0]} in the checkpoint and {classes[1]} in the model"
         pair = [x["variables"].get(part, []) for x in (saved, present)]
         for one, other in itertools.zip_longest(*pair):

@@ -86,7 +86,7 @@ class RunHistory(keras.callbacks.Callback):
             replace_file(self.path, lambda file: file.write(text.encode()))
 
     def _put(self, name, pairs):
-        known = {**dict(self.history.get(name, [])), **{k: float(v) for k, v in pairs}}
+        known = dict(self.history.get(name, [])) | {k: float(v) for k, v in pairs}
         if known:
             self.history[name] = sorted(known.items())
 

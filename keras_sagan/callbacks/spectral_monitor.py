@@ -13,8 +13,8 @@ class SpectralMonitor(keras.callbacks.Callback):
     The layers divide by σ, so its size doesn't matter. It drifts in a healthy run, and a sudden
     jump is a sign of collapse. `SpectralMonitor.history` has every kernel, ready for
     `plot_curves`. An epoch's metrics get only the largest σ of each network, `sigma/generator` and
-    `sigma/discriminator`. Once per training, a warning names the layers that divide by a number
-    more than 10 % off their σ.
+    `sigma/discriminator`. At the first measurement of a training, a warning for each network names
+    the layers that divide by a number more than 10 % off their σ.
 
     Args:
         normalized_only: Boolean. `False` also follows kernels that aren't normalized, which takes
@@ -52,21 +52,14 @@ class SpectralMonitor(keras.callbacks.Callback):
         if not is_due(epoch, self.every_epochs, self.params):
             return
         logs, largest = {} if logs is None else logs, {}
-        for name, sigma in self._spectral_norms().items():
+        with warnings.catch_warnings():
+            if self._has_warned:
+                warnings.simplefilter("ignore", StaleNormWarning)
+            norms = self.model.spectral_norms(self.normalized_only)
+        self._has_warned = True
+        for name, sigma in norms.items():
             pairs = [pair for pair in self.history.get(f"sigma/{name}", []) if pair[0] <= epoch]
             self.history[f"sigma/{name}"] = [*pairs, (epoch + 1, sigma)]
             network = f"sigma/{name.split('/')[0]}"
             largest[network] = max(largest.get(network, sigma), sigma)
         logs.update(largest)
-
-    def _spectral_norms(self):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", StaleNormWarning)
-            norms = self.model.spectral_norms(self.normalized_only)
-        stale = [x for x in caught if issubclass(x.category, StaleNormWarning)]
-        for other in (x for x in caught if x not in stale):
-            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
-        if stale and not self._has_warned:
-            self._has_warned = True
-            warnings.warn("\n".join(str(x.message) for x in stale), StaleNormWarning, stacklevel=3)
-        return norms

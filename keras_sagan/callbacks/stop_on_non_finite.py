@@ -64,13 +64,12 @@ class StopOnNonFinite(keras.callbacks.Callback):
         if not bad and not broken:
             self._last_good = here
             return
-        variables = f"the variable `{broken[0]}`" if broken else ""
-        if len(broken) > 1:
-            variables += f" and {len(broken) - 1} more"
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        variables = f"the variable `{broken[0]}`{more}" if broken else ""
         if bad:
             first = next((name for name in ORDER if name in bad), bad[0])
-            reason = f"`{first}` became NaN or infinite"
-            reason += f", and so did {variables}" if broken else ""
+            also = f", and so did {variables}" if broken else ""
+            reason = f"`{first}` became NaN or infinite{also}"
         else:
             reason = f"{variables} became NaN or infinite, while every loss was finite"
         good = f"All was finite at {self._last_good}" if self._last_good else "It was at the start"

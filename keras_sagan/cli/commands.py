@@ -14,8 +14,9 @@ from keras_sagan.image_files import read_image
 from keras_sagan.metrics.report import package_versions
 from keras_sagan.options import TRAIN
 from keras_sagan.sources import extractor_for, open_source
-from keras_sagan.visualization.classes import names_of
-from keras_sagan.visualization.query_points import check_images_count, check_points_count
+from keras_sagan.visualization.model_pictures import rows_of_samples
+from keras_sagan.visualization.names import spread_classes
+from keras_sagan.visualization.query_points import MAX_IMAGES, MAX_POINTS, check_count
 
 MAX_COLUMNS = 100  # A wider picture would take minutes, and few programs could show it.
 
@@ -43,10 +44,9 @@ def sample(log, settings):
         raise ValueError("`--kind classes` needs a model with classes. Received: a model without")
     if ends is not None and kind != "classes":
         raise ValueError("--to-classes needs --kind classes.")
-    common = {"seed": settings["seed"], "truncation": settings["truncation"]}
-    if labels is None and num_classes is not None and kind != "truncation":
-        count = min(10, num_classes)
-        labels = [row * num_classes // count for row in range(count)]
+    common = {"seed": settings["seed"], "truncation": settings["truncation"], "class_names": names}
+    if labels is None and kind != "truncation":
+        labels = spread_classes(num_classes, min(10, num_classes or 1))
     rows = 8 if labels is None else len(labels)
     if kind == "truncation":  # Here each class is a column, not a row.
         if settings["truncation"] is not None:
@@ -57,14 +57,10 @@ def sample(log, settings):
         labels = labels and [labels[column * rows // columns] for column in range(columns)]
         draw.draw_truncation(model, path, columns=columns, labels=labels, seed=settings["seed"])
     elif kind == "grid":
-        ids = None if labels is None else np.repeat(labels, columns)
-        images = model.generate(rows * columns, ids, **common)
-        shown = None if labels is None else names_of(labels, names, num_classes)
-        draw.save_image(path, draw.sample_grid(images, shown, rows=rows, columns=columns))
+        draw.save_image(path, rows_of_samples(model, columns, labels, rows, **common))
     else:
         if kind == "classes" and ends is None:
-            ends = [*labels[1:], labels[0]]
-        common["class_names"] = names
+            ends = np.roll(labels, -1)
         draw.draw_interpolation(model, path, rows, columns, labels, ends, **common)
     log.say(path)
 
@@ -80,8 +76,8 @@ def class_ids(classes, names):
 
 
 def attention(log, settings):
-    check_points_count(settings["num_points"])
-    count = check_images_count(settings["num_images"])
+    check_count("num_points", settings["num_points"], MAX_POINTS)
+    count = check_count("num_images", settings["num_images"], MAX_IMAGES)
     model, known = load_run(settings["run"])
     output = settings["output"] or beside(settings["run"])
     names = known.get("class_names") if model.num_classes else None

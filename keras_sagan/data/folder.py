@@ -166,19 +166,17 @@ def load_image_folder(
             f"directory={directory} with {len(broken)} broken images and "
             f"{describe_skipped(found.skipped)}"
         )
-    labels = None
-    if use_labels:
-        names = [path.relative_to(directory).parts[0] for path in good]
-        empty = sorted(set(found.folders) - set(names))
-        if empty:
-            raise ValueError(
-                "`use_labels=True` needs an image that can be read in every class. "
-                f"Received: directory={directory}, where {empty[0]} has none"
-            )
-        ids = {name: i for i, name in enumerate(found.folders)}
-        labels = np.array([ids[name] for name in names], "int32")
     images = StreamedImages(good, image_size, channels) if stream else images[: len(good)]
-    return ImageFolder(images, labels, found.folders if use_labels else None, broken, found.skipped)
+    if not use_labels:
+        return ImageFolder(images, None, None, broken, found.skipped)
+    names = [path.relative_to(directory).parts[0] for path in good]
+    if empty := sorted(set(found.folders) - set(names)):
+        raise ValueError(
+            "`use_labels=True` needs an image that can be read in every class. "
+            f"Received: directory={directory}, where {empty[0]} has none"
+        )
+    labels = np.searchsorted(found.folders, names).astype("int32")  # The folders are in order.
+    return ImageFolder(images, labels, found.folders, broken, found.skipped)
 
 
 def _resized(pixels, size):

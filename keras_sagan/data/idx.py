@@ -56,55 +56,47 @@ def read_idx(path: str | Path, sha256: str | None = None) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"`path` must be an IDX file that exists. Received: path={path}")
     stored = path.read_bytes()
-    if sha256 is not None:
-        digest = hashlib.sha256(stored).hexdigest()
-        if digest != sha256.lower():
-            raise ValueError(
-                f"`path` must hold the file with SHA-256 {sha256}; it is damaged or another file. "
-                f"Received: path={path} with SHA-256 {digest}"
-            )
+    digest = hashlib.sha256(stored).hexdigest()
+    if sha256 is not None and digest != sha256.lower():
+        expected = f"hold the file with SHA-256 {sha256}; it is damaged or another file"
+        raise _wrong(path, expected, f"with SHA-256 {digest}")
     stream = io.BytesIO(stored)
-    if not stored.startswith(_GZIP_MAGIC):
-        return _read(stream, path)
     try:
-        with gzip.GzipFile(fileobj=stream) as file:
-            return _read(file, path)
+        if stored.startswith(_GZIP_MAGIC):
+            stream = gzip.GzipFile(fileobj=stream)
+        return _read(stream, path)
     except (EOFError, OSError, zlib.error) as error:
-        raise ValueError(
-            f"`path` must be a complete gzip file; it is truncated or damaged ({error}). "
-            f"Received: path={path} of {len(stored)} bytes"
-        ) from error
+        expected = f"be a complete gzip file; it is truncated or damaged ({error})"
+        raise _wrong(path, expected, f"of {len(stored)} bytes") from error
 
 
 def _read(stream, path):
     """Returns the array in a stream of IDX bytes; reads no more than its header announces."""
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\x00\x00" or magic[2] not in _DTYPES or magic[3] == 0:
-        raise ValueError(
-            "`path` must be an IDX file, which starts with bytes 00 00, a type code of "
-            f"{', '.join(f'{code:02x}' for code in _DTYPES)} and a rank of at least 1. "
-            f"Received: path={path} starting with bytes {magic.hex(' ') or '(none)'}"
-        )
+        codes = ", ".join(f"{code:02x}" for code in _DTYPES)
+        expected = f"be an IDX file, which starts with bytes 00 00, a type code of {codes} and a "
+        received = f"starting with bytes {magic.hex(' ') or '(none)'}"
+        raise _wrong(path, expected + "rank of at least 1", received)
     dtype, rank = _DTYPES[magic[2]], magic[3]
     header = stream.read(4 * rank)
     if len(header) < 4 * rank:
-        raise ValueError(
-            f"`path` must have an IDX header of {4 + 4 * rank} bytes; the file is truncated. "
-            f"Received: path={path} with {4 + len(header)} bytes"
-        )
+        expected = f"have an IDX header of {4 + 4 * rank} bytes; the file is truncated"
+        raise _wrong(path, expected, f"with {4 + len(header)} bytes")
     shape = tuple(int(size) for size in np.frombuffer(header, ">u4"))
-    expected = math.prod(shape) * dtype.itemsize
-    if expected > _MAX_BYTES:
-        raise ValueError(
-            f"`path` must announce at most {_MAX_BYTES} bytes of values. "
-            f"Received: path={path} announcing shape {shape}, {expected} bytes"
-        )
-    values = stream.read(expected + 1)
-    if len(values) != expected:
-        is_long = len(values) > expected
-        raise ValueError(
-            f"`path` must hold {expected} bytes of values for shape {shape}; the file is "
-            f"{'longer than its header says' if is_long else 'truncated'}. Received: "
-            f"path={path} with {'at least ' if is_long else ''}{len(values)} bytes of values"
-        )
+    size = math.prod(shape) * dtype.itemsize
+    if size > _MAX_BYTES:
+        expected = f"announce at most {_MAX_BYTES} bytes of values"
+        raise _wrong(path, expected, f"announcing shape {shape}, {size} bytes")
+    values = stream.read(size + 1)
+    if len(values) != size:
+        is_long = len(values) > size
+        fault = "longer than its header says" if is_long else "truncated"
+        expected = f"hold {size} bytes of values for shape {shape}; the file is {fault}"
+        received = f"with {'at least ' if is_long else ''}{len(values)} bytes of values"
+        raise _wrong(path, expected, received)
     return np.frombuffer(values, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def _wrong(path, expected, received):
+    return ValueError(f"`path` must {expected}. Received: path={path} {received}")

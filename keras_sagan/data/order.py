@@ -7,7 +7,7 @@ from keras_sagan.lazy import tf
 ORDERS = ("splitmix64", "index_shuffle")
 
 
-def permutation(seed, epoch, count):
+def permutation(seed, epoch, count, order=ORDERS[0]):
     """Returns the order of images in an epoch, a pure function of its arguments.
 
     Image `i` gets output `i` of the random generator SplitMix64, seeded with a hash of the seed
@@ -22,6 +22,8 @@ def permutation(seed, epoch, count):
     Reference:
         Steele et al. 2014, Fast Splittable Pseudorandom Number Generators.
     """
+    if order != ORDERS[0]:
+        return permutation_tensor(seed, epoch, count, order).numpy()
     seed, epoch = (np.array([number], "uint64") for number in (seed, epoch))
     return np.argsort(_outputs(seed, epoch, np.arange(count, dtype="uint64"))).astype("int64")
 
@@ -45,17 +47,8 @@ def is_flipped(seed, epoch, indices):
     >>> is_flipped(seed=0, epoch=0, indices=np.arange(5)).tolist()
     [True, True, True, False, False]
     """
-    seed, epoch = (np.array([number], "uint64") for number in (seed, epoch))
-    return _first_bits(seed, epoch, indices.astype("uint64"))
-
-
-def is_flipped_tensor(seed, epoch, indices):
-    """Returns the same as a boolean tensor."""
-    return _first_bits(*(tf.cast(number, tf.uint64) for number in (seed, epoch, indices)))
-
-
-def _first_bits(seed, epoch, indices):
-    return _outputs(seed + 2**31, epoch, indices) // 2**63 == 1
+    seed, epoch = (np.array([number], "uint64") for number in (seed + 2**31, epoch))
+    return _outputs(seed, epoch, indices.astype("uint64")) // 2**63 == 1
 
 
 def _outputs(seed, epoch, numbers):

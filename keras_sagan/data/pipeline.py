@@ -169,57 +169,65 @@ def make_dataset(
     shuffle, repeat = check_boolean("shuffle", shuffle), check_boolean("repeat", repeat)
     order, flip = check_choice("order", order, ORDERS), check_boolean("flip", flip)
     backend = keras.backend.backend()
-    if backend == "tensorflow":
-        make = make_tensorflow(images, labels, batch_size, seed, shuffle, repeat, order, flip)
-        return positioned(make, start_step)
-    if order != ORDERS[0]:
+    if order != ORDERS[0] and backend != "tensorflow":
         raise ValueError(f'`order` must be "{ORDERS[0]}" on {backend}. Received: order={order!r}')
-    return _Batches(images, labels, batch_size, seed, shuffle, flip, start_step, repeat)
+    batches = _Batches(images, labels, batch_size, seed, shuffle, order, flip)
+    if backend == "tensorflow":
+        return positioned(make_tensorflow(batches, repeat), start_step)
+    return _Dataset(batches, start_step, repeat)
 
 
-class _Batches(keras.utils.PyDataset):
+class _Batches:
+    """The batch of each step, which every backend's data set reads."""
+
+    def __init__(self, images, labels, batch_size, seed, shuffle, order, flip):
+        self.images, self.labels, self.batch_size = images, labels, batch_size
+        self.steps = len(images) // batch_size  # In an epoch.
+        self._seed, self._shuffle, self._order, self._flip = seed, shuffle, order, flip
+        self._permutation = functools.lru_cache(2)(permutation)
+
+    def __call__(self, step):
+        epoch, position = divmod(step, self.steps)
+        indices = position * self.batch_size + rows_of_process(self.batch_size)
+        if self._shuffle:
+            order = self._permutation(self._seed, epoch, len(self.images), self._order)
+            indices = order[indices]
+        images = self.images[indices]
+        if self._flip:
+            mirrored = is_flipped(self._seed, epoch, indices)
+            images[mirrored] = images[mirrored, :, ::-1]
+        return images if self.labels is None else (images, self.labels[indices])
+
+
+class _Dataset(keras.utils.PyDataset):
     """The data set of `make_dataset` for JAX and PyTorch."""
 
-    def __init__(self, images, labels, batch_size, seed, shuffle, flip, start_step, repeat):
+    def __init__(self, batches, start_step, repeat):
         super().__init__()  # With one worker, Keras reads batch after batch in its own thread.
-        self._arguments = images, labels, batch_size, seed, shuffle, flip
-        self._start, self._repeat = start_step, repeat
+        self._batches, self._start, self._repeat = batches, start_step, repeat
         if repeat:
             self.start_step = start_step
-        self._steps = len(images) // batch_size
         self._next = {}
-        self._permutation = functools.lru_cache(2)(permutation)
         self._reader = concurrent.futures.ThreadPoolExecutor(1)
 
     @property
     def num_batches(self):
         """Integer, or `None` for an endless data set."""
-        return None if self._repeat else self._steps - self._start % self._steps
+        steps = self._batches.steps
+        return None if self._repeat else steps - self._start % steps
 
     def at_step(self, step):
         """Returns the same data set from another step on."""
-        return _Batches(*self._arguments, check_step(step), self._repeat)
+        return _Dataset(self._batches, check_step(step), self._repeat)
 
     def __getitem__(self, index):
         step = self._start + index
-        if not isinstance(self._arguments[0], StreamedImages):
-            return self._batch(step)
+        if not isinstance(self._batches.images, StreamedImages):
+            return self._batches(step)
         # Read the next batch from disk during the training step on this one.
-        batch = self._next.pop(step, None) or self._reader.submit(self._batch, step)
-        self._next = {step + 1: self._reader.submit(self._batch, step + 1)}
+        batch = self._next.pop(step, None) or self._reader.submit(self._batches, step)
+        self._next = {step + 1: self._reader.submit(self._batches, step + 1)}
         return batch.result()
-
-    def _batch(self, step):
-        images, labels, batch_size, seed, shuffle, flip = self._arguments
-        epoch, position = divmod(step, self._steps)
-        indices = position * batch_size + rows_of_process(batch_size)
-        if shuffle:
-            indices = self._permutation(seed, epoch, len(images))[indices]
-        batch = images[indices]
-        if flip:
-            chosen = is_flipped(seed, epoch, indices)
-            batch[chosen] = batch[chosen, :, ::-1]
-        return batch if labels is None else (batch, labels[indices])
 
 
 def rows_of_process(batch_size):

@@ -2,6 +2,7 @@
 
 import collections
 import difflib
+import functools
 import logging
 import os
 import re
@@ -186,9 +187,19 @@ def load_tfds(
         image = image.concatenate(tf.data.Dataset.from_tensors(blank)).take(1)
         return *image.get_single_element(), place
 
-    def repaired(*batch):
-        images, labels = _without_damage(*batch, num_classes or 1, on_error, skipped)
-        return (images, labels) if label_key else images
+    def repaired(images, labels, places):
+        is_good = (labels >= 0) & (labels < (num_classes or 1))
+
+        def repair():
+            return tf.numpy_function(
+                functools.partial(_repair, on_error, num_classes or 1, skipped),
+                [images, labels, places, is_good],
+                [tf.uint8, tf.int32],
+            )
+
+        found = tf.cond(tf.reduce_all(is_good), lambda: [images, labels], repair)
+        found = [tf.ensure_shape(x, y.shape) for x, y in zip(found, (images, labels))]
+        return tuple(found) if label_key else found[0]
 
     def make(start_step):
         dataset = tf.data.Dataset.counter(start=start_step // steps, dtype=tf.int64)
@@ -288,38 +299,23 @@ def _place(file, index):
     return file + " record " + tf.strings.as_string(index)
 
 
-def _without_damage(images, labels, places, num_classes, on_error, skipped):
-    """Returns a batch in which good images replace damaged ones, or fails and names these."""
-    is_good = (labels >= 0) & (labels < num_classes)
-    bad = tf.boolean_mask(places, ~is_good)
-
-    def count(bad):
-        for place in bad:
-            place = place.decode("utf-8", "replace")
-            if place not in skipped:
-                _log.warning("`load_tfds` skips a damaged image: %s", place)
-            skipped[place] += 1
-        return np.int64(len(bad))
-
-    def repaired():
-        is_hopeless = tf.equal(tf.size(bad), tf.size(labels)) | (on_error == "raise")
-        message = [  # Without quotation marks, as Assert would escape them.
-            f"`load_tfds` read no image with a label in [0, {num_classes}) from these records: ",
-            bad,
-            ". With on_error=skip, other images of the batch replace them; with use_labels=False, "
-            "images need no labels. "
-            f"Received: on_error={on_error}"
-            + (" and a batch without a good image" if on_error == "skip" else ""),
-        ]
-        check = tf.debugging.Assert(~is_hopeless, message, summarize=8)
-        with tf.control_dependencies([check]):
-            good = tf.where(is_good)[:, 0]
-        index = tf.range(tf.size(labels, tf.int64))
-        index = tf.where(is_good, index, tf.gather(good, index % tf.size(good, tf.int64)))
-        with tf.control_dependencies([tf.numpy_function(count, [bad], tf.int64)]):
-            return tf.gather(images, index), tf.gather(labels, index)
-
-    return tf.cond(tf.reduce_all(is_good), lambda: (images, labels), repaired)
+def _repair(on_error, num_classes, skipped, images, labels, places, is_good):
+    """Returns a batch in which good images replace damaged ones, or raises and names these."""
+    bad = [place.decode("utf-8", "replace") for place in places[~is_good]]
+    if on_error == "raise" or not is_good.any():
+        end = " and a batch without a good image" if on_error == "skip" else ""
+        raise ValueError(
+            f"`load_tfds` read no image with a label in [0, {num_classes}) from these records: "
+            f"{', '.join(bad[:8])}. With on_error=skip, other images of the batch replace them; "
+            f"with use_labels=False, images need no labels. Received: on_error={on_error}{end}"
+        )
+    for place in bad:
+        if place not in skipped:
+            _log.warning("`load_tfds` skips a damaged image: %s", place)
+        skipped[place] += 1
+    index, good = np.arange(len(labels)), np.flatnonzero(is_good)
+    index[~is_good] = good[index[~is_good] % len(good)]
+    return images[index], labels[index]
 
 
 def square_resize(image: Any, image_size: int) -> Any:

@@ -5,6 +5,7 @@ from keras_sagan.models.blocks import IMAGE_SIZES
 from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.export import FORMATS, export_generator
 from keras_sagan.models.generator import build_generator
+from keras_sagan.models.inversion import Inversion
 from keras_sagan.models.presets import PRESETS, preset_settings
 from keras_sagan.models.sagan import SAGAN
 from keras_sagan.training.optimizers import FusedAdam
@@ -13,6 +14,7 @@ __all__ = [
     "FORMATS",
     "FusedAdam",
     "IMAGE_SIZES",
+    "Inversion",
     "PRESETS",
     "SAGAN",
     "bake_spectral_norm",

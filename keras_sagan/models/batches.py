@@ -158,6 +158,7 @@ class BatchCheck:
         self.argument = argument
         self.num_classes = num_classes
         self.image_shape = image_shape
+        self.top_k = 1  # The number of images that a batch must have at least.
         self.size = None  # The size of the first batch, if JAX has several processes.
         self.begin()
         self.has_passed = True  # Whether a batch has passed since `begin`.
@@ -202,6 +203,13 @@ class BatchCheck:
         if error is not None:
             raise error
         self.check_sizes(sizes, len(parts))
+        workers = model._num_devices // len(parts) if model._is_one_of_many else 1
+        images = workers * sum(part[0].shape[0] for part in parts)
+        if images < self.top_k:
+            raise ValueError(
+                f"`top_k` must not be larger than a batch: use drop_remainder=True, or a share. "
+                f"Received: top_k={self.top_k} for a batch of {images} images"
+            )
         if is_first:
             model._see_first_batch(parts[0])
 

@@ -129,6 +129,14 @@ def down_block(x, filters, conv, downsample, first, name):
     return layers.Add(name=f"{name}_sum")([x, shortcut])
 
 
+def project(logits, features, labels, embedding, num_classes):
+    """Adds the dot product of the features with the label's row of an embedding to logits."""
+    dtype = at_least_float32()
+    rows = embedding(num_classes, features.shape[-1], dtype=dtype, name="label_embedding")(labels)
+    projection = layers.Dot(axes=1, dtype=dtype, name="projection")([features, rows])
+    return layers.Add(dtype=dtype, name="conditional_logits")([logits, projection])
+
+
 def batch_norm(num_classes, settings, **defaults):
     """Returns a function `(name) -> ConditionalBatchNorm`, with one class if `num_classes=None`."""
     settings = {**defaults, **check_dict("batch_norm", settings)}

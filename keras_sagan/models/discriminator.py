@@ -74,7 +74,5 @@ def build_discriminator(
     logits = dense(1, dtype=dtype, name="logits")(features)
     if labels is None:
         return keras.Model(images, logits, name=name)
-    rows = embedding(num_classes, widths[-1], dtype=dtype, name="label_embedding")(labels)
-    projection = layers.Dot(axes=1, dtype=dtype, name="projection")([features, rows])
-    logits = layers.Add(dtype=dtype, name="conditional_logits")([logits, projection])
+    logits = blocks.project(logits, features, labels, embedding, num_classes)
     return keras.Model([images, labels], logits, name=name)

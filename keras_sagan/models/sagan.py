@@ -29,10 +29,12 @@ from keras_sagan.checks import (
     known_values,
 )
 from keras_sagan.distribution import check_workers_agree, chief_decides
-from keras_sagan.models import batches
+from keras_sagan.models import batches, selection, transfer
 from keras_sagan.models.connection import connect, copy_network
 from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.generator import build_generator
+from keras_sagan.models.inversion import InversionMixin
+from keras_sagan.models.objective import checked_objective, fill_in
 from keras_sagan.models.presets import TTUR, preset_settings
 from keras_sagan.models.sampling import SamplingMixin, check_latents
 from keras_sagan.ops.latent import sample_labels, sample_latents
@@ -42,7 +44,11 @@ from keras_sagan.private_keras import layers_of
 from keras_sagan.training import backend, check_owner_of_devices, step
 from keras_sagan.training.optimizers import GANOptimizer, follow_steps, follows_steps
 
-SETTINGS = ("latent_dim", "num_classes", "d_steps", "ema_momentum", "ema_start", "seed", "ttur")
+SETTINGS = (
+    *("latent_dim", "num_classes", "d_steps", "ema_momentum", "ema_start", "seed", "ttur"),
+    *("ema_half_life", "top_k", "freeze_discriminator", "objective"),
+)
+AVERAGES = ("ema_momentum", "ema_half_life")  # One excludes the other.
 METRICS = (
     *("g_loss", "d_loss", "real_logits", "fake_logits", "real_accuracy", "fake_accuracy"),
     *("real_in_margin", "fake_in_margin"),
@@ -50,7 +56,7 @@ METRICS = (
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
-class SAGAN(SamplingMixin, keras.Model):
+class SAGAN(SamplingMixin, InversionMixin, keras.Model):
     """Self-attention GAN that trains with `fit`.
 
     Each step updates the discriminator `d_steps` times and then the generator once, with the
@@ -76,6 +82,19 @@ class SAGAN(SamplingMixin, keras.Model):
             initial weights, call `keras.utils.set_random_seed` before you build the networks.
         ttur: Dictionary with `g_learning_rate`, `d_learning_rate`, `beta_1` and `beta_2`, the
             settings of `"auto"` in `compile`. Defaults to 1e-4, 4e-4, 0 and 0.999.
+        ema_half_life: Positive float instead of `ema_momentum`: the images after which the average
+            keeps half, whatever the batch. A step keeps `0.5 ** (global batch / ema_half_life)`.
+        top_k: The generator's loss counts only the fake images with the largest logits: a float in
+            (0, 1] for that share of a batch (of each replica's, rounded down, at least one image),
+            or an integer for as many images of a global batch, equally many on each replica. A
+            relativistic loss gets these with the real images that they are paired with. `None`
+            counts all. `evaluate` always does.
+        freeze_discriminator: Integer, the blocks of the discriminator that don't train, from the
+            image on (FreezeD). All layers up to the last one named `block_{n}_…` get
+            `trainable=False`: their kernels, and `vector_u` with them, stay. Defaults to `0`.
+        objective: Dictionary with `loss`, `r1`, `r2` and `augmentation`, the settings of `"auto"`
+            in `compile`: the name of a loss, the weights of `R1` and `R2` (0 for none), and the
+            policy of a `DifferentiableAugmentation` or `None`. Defaults to the hinge loss alone.
         **kwargs: Base model arguments, such as `name`.
 
     Call arguments:
@@ -113,6 +132,10 @@ class SAGAN(SamplingMixin, keras.Model):
         ema_start: int = 0,
         seed: int | None = None,
         ttur: dict | None = None,
+        ema_half_life: float | None = None,
+        top_k: int | float | None = None,
+        freeze_discriminator: int = 0,
+        objective: dict | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -121,11 +144,19 @@ class SAGAN(SamplingMixin, keras.Model):
         self.latent_dim, self.num_classes = latent_dim, num_classes
         self.d_steps = check_integer("d_steps", d_steps, maximum=MAX_COUNT)
         self.ema_momentum = check_float("ema_momentum", ema_momentum, 0, below=1, optional=True)
+        self.ema_half_life = check_float("ema_half_life", ema_half_life, above=0, optional=True)
+        if None not in (ema_momentum, ema_half_life):
+            raise ValueError(
+                "`ema_momentum` and `ema_half_life` must not be given both. "
+                f"Received: ema_momentum={ema_momentum}, ema_half_life={ema_half_life}"
+            )
         expected = "a non-negative integer below 2**31"
         self.ema_start = check_integer("ema_start", ema_start, 0, MAX_SIZE, expected=expected)
         seed = check_integer("seed", seed, 0, MAX_SIZE, optional=True)
         self.seed = random.randint(0, MAX_SIZE) if seed is None else seed
-        self.ttur = _checked_ttur(ttur)
+        self.ttur, self.objective = _checked_ttur(ttur), checked_objective(objective)
+        self.top_k = _checked_top_k(top_k)
+        self.freeze_discriminator = transfer.freeze_blocks(discriminator, freeze_discriminator)
         self.generator, self.discriminator = generator, discriminator
         self.image_shape = connect(generator, discriminator, latent_dim, num_classes)
         check_owner_of_devices()
@@ -137,7 +168,7 @@ class SAGAN(SamplingMixin, keras.Model):
         self._skipped_steps = self._skipped_batches = 0  # `fit` skips these in a resumed epoch.
         self._average = None
         self._averaged_from: int | None = None
-        if ema_momentum is not None:
+        if ema_momentum is not None or ema_half_life is not None:
             self._average = copy_network(generator)
             connect(self._average, discriminator, latent_dim, num_classes)
             self._average.set_weights(generator.get_weights())
@@ -156,6 +187,8 @@ class SAGAN(SamplingMixin, keras.Model):
             method: batches.BatchCheck(name, num_classes, self.image_shape)
             for method, name in names.items()
         }
+        if isinstance(self.top_k, int):
+            self._checks["fit"].top_k = self.top_k
         self._generate_functions = {}
         self.built = True
 
@@ -176,7 +209,7 @@ class SAGAN(SamplingMixin, keras.Model):
         Raises:
             ValueError: For an unknown preset, recipe or setting.
         """
-        settings = {**preset_settings(name, recipe), **overrides}
+        settings = _without_other_average(preset_settings(name, recipe), overrides)
         # Check before creating variables: creation is collective, and workers that differ deadlock.
         check_workers_agree(
             backend.current_strategy(),
@@ -185,12 +218,7 @@ class SAGAN(SamplingMixin, keras.Model):
             overrides=overrides,
             dtype_policy=keras.config.dtype_policy().name,
         )
-        constructors = []
-        for each in cls.__mro__:  # A subclass may pass `*args, **kwargs` to its base class.
-            constructors.append(inspect.signature(each.__init__).parameters)  # type: ignore[misc]
-            kinds = [parameter.kind for parameter in constructors[-1].values()]
-            if each is SAGAN or inspect.Parameter.VAR_KEYWORD not in kinds:
-                break
+        constructors = cls._constructors()
         if not any("ttur" in parameters for parameters in constructors):
             raise ValueError(
                 f"`from_preset` needs a constructor of {cls.__name__} that takes `ttur`, or "
@@ -218,6 +246,83 @@ class SAGAN(SamplingMixin, keras.Model):
             **{"ttur": ttur, **for_model},
         )
 
+    @classmethod
+    def from_model(
+        cls,
+        model: "str | Path | SAGAN",
+        num_classes: int | None | str = "same",
+        **overrides,
+    ) -> "SAGAN":
+        """Makes a new model that starts from a trained one, for the same or other classes.
+
+        Networks and settings are those of `model`, except for what depends on the classes. Weights
+        that fit are taken from the generator (not the averaged one) and the discriminator. A
+        warning and `new_weights` list the others: the rows of a table of other classes begin as the
+        mean of the rows before, and what had no counterpart as in a new network. Steps and
+        optimizers begin anew.
+
+        Args:
+            model: A `SAGAN`, or the path of a `.keras` file of one.
+            num_classes: Positive integer, `None` for a model without labels, or `"same"`. Defaults
+                to `"same"`.
+            **overrides: Arguments of `SAGAN` to change, such as `freeze_discriminator`, which then
+                trains all other layers of the discriminator.
+
+        Returns:
+            A `SAGAN` to compile, with the attribute `new_weights`, a list of paths of weights.
+
+        Raises:
+            ValueError: For what isn't a `SAGAN`, another size or width of the networks, or networks
+                whose labels can't be changed.
+
+        Example:
+
+        >>> import warnings
+        >>> warnings.simplefilter("ignore")
+        >>> model = SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=4)
+        >>> new = SAGAN.from_model(model, num_classes=3, freeze_discriminator=1)
+        >>> "discriminator/label_embedding/embeddings" in new.new_weights
+        True
+
+        Reference:
+            [Mo et al., 2020](https://arxiv.org/abs/2002.10964) (FreezeD).
+        """
+        if num_classes != "same":
+            expected = 'a positive integer, None or "same"'
+            num_classes = check_integer("num_classes", num_classes, 1, MAX_SIZE, True, expected)
+        source = transfer.source_of(model)
+        before = source.num_classes
+        num_classes = before if num_classes == "same" else num_classes
+        allowed = {name for parameters in cls._constructors() for name in parameters}
+        transfer.check_overrides(overrides, allowed | {"name"})
+        settings = {name: getattr(source, name) for name in SETTINGS if name in allowed}
+        settings = {**_without_other_average(settings, overrides), "num_classes": num_classes}
+        networks = {}
+        for name in ("generator", "discriminator"):
+            own, is_judge = getattr(source, name), name == "discriminator"
+            networks[name] = transfer.with_classes(own, before, num_classes, is_judge)
+        if "freeze_discriminator" in overrides:
+            for layer in layers_of(networks["discriminator"]):
+                layer.trainable = True
+        new = cls(**networks, **settings)
+        new.new_weights = []
+        for name, network in networks.items():
+            paths = transfer.take_weights(network, getattr(source, name))
+            new.new_weights += [f"{name}/{path}" for path in paths]
+        transfer.warn_of_new_weights(new.new_weights, num_classes)
+        return new
+
+    @classmethod
+    def _constructors(cls):
+        """The parameters of the constructor, and of those that it passes arguments on to."""
+        found = []
+        for each in cls.__mro__:  # A subclass may pass on `*args, **kwargs`.
+            found.append(inspect.signature(each.__init__).parameters)  # type: ignore[misc]
+            kinds = [parameter.kind for parameter in found[-1].values()]
+            if each is SAGAN or inspect.Parameter.VAR_KEYWORD not in kinds:
+                break
+        return found
+
     def call(self, inputs: KerasTensor, training: bool = False) -> KerasTensor:
         return self.generator(inputs, training=training)
 
@@ -227,13 +332,13 @@ class SAGAN(SamplingMixin, keras.Model):
         self,
         g_optimizer: str | dict | keras.Optimizer = "auto",
         d_optimizer: str | dict | keras.Optimizer | None = None,
-        loss: str | tuple[Callable, Callable] | losses.AdversarialLoss = "hinge",
+        loss: str | tuple[Callable, Callable] | losses.AdversarialLoss = "auto",
         run_eagerly: bool = False,
         steps_per_execution: int = 1,
         jit_compile: bool | str = "auto",
         auto_scale_loss: bool = True,
-        augmentation: Callable | None = None,
-        penalty: Callable | Sequence[Callable] | None = None,
+        augmentation: str | Callable | None = "auto",
+        penalty: str | Callable | Sequence[Callable] | None = "auto",
     ) -> None:
         """Configures the model for training; without arguments, it uses the model's recipe.
 
@@ -243,6 +348,8 @@ class SAGAN(SamplingMixin, keras.Model):
                 a `g_optimizer` needs a `d_optimizer`. Each `LearningRateSchedule` follows
                 `model.steps`. `model.optimizer` combines the two: a callback that sets its
                 `learning_rate` scales both learning rates by the same factor.
+            loss, augmentation, penalty: The default of each is `"auto"`, the model's `objective`;
+                without one, that is the hinge loss alone.
             loss: `"hinge"`, `"non_saturating"`, `"wasserstein"`, `"least_squares"`,
                 `"relativistic"`, `"relativistic_average"`, or a pair of functions
                 `(generator_loss, discriminator_loss)`; see `keras_sagan.losses`. A generator loss
@@ -274,6 +381,7 @@ class SAGAN(SamplingMixin, keras.Model):
                 `jit_compile=True`, several steps per execution, float16.
         """
         backend.check_scope(self._strategy, "compile", or_outside=False)
+        loss, augmentation, penalty = fill_in(self.objective, loss, augmentation, penalty)
         arguments = {
             "loss": loss,
             "run_eagerly": check_boolean("run_eagerly", run_eagerly),
@@ -451,7 +559,7 @@ class SAGAN(SamplingMixin, keras.Model):
         """
         if self._average is None:
             raise ValueError(
-                "`restart_average` needs a model with an `ema_momentum`. "
+                "`restart_average` needs a model with an `ema_momentum` or `ema_half_life`. "
                 "Received: ema_momentum=None"
             )
         for mean, variable in zip(self._average.variables, self.generator.variables):
@@ -582,7 +690,7 @@ class SAGAN(SamplingMixin, keras.Model):
         if self.train_function is not None and not force:
             return
         if self._is_one_of_many:
-            names = ("seed", "d_steps", "ema_momentum", "ema_start")
+            names = ("seed", "d_steps", *AVERAGES, "ema_start", "top_k", "freeze_discriminator")
             check_workers_agree(
                 self._strategy,
                 **{name: getattr(self, name) for name in names},
@@ -633,8 +741,13 @@ class SAGAN(SamplingMixin, keras.Model):
         batch_size: int = 64,
         latents: np.ndarray | None = None,
         use_ema: bool = True,
-    ) -> np.ndarray:
-        """Generates images.
+        method: str | None = None,
+        gamma: float | None = None,
+        percentile: float = 80.0,
+        ratio: int = 4,
+        return_details: bool = False,
+    ) -> np.ndarray | tuple[np.ndarray, dict]:
+        """Generates images, all or those that the discriminator takes for real.
 
         Args:
             num_images: Positive integer.
@@ -648,13 +761,30 @@ class SAGAN(SamplingMixin, keras.Model):
             latents: Float array `(num_images, latent_dim)` to use instead of random latents.
             use_ema: Boolean, whether to use the averaged generator if there is one. Defaults to
                 `True`.
+            method: `"rejection"` for discriminator rejection sampling, `"top"` for the best of
+                `ratio` times as many images by the discriminator's logits, or `None` for all.
+                Labels are drawn or given first, and images are chosen within each class.
+            gamma: Float, with `"rejection"`: a larger one rejects more. `None` sets it by
+                `percentile`.
+            percentile: Float in [0, 100), with `"rejection"`: an image with this percentile of
+                the acceptance score is accepted with probability 1/2. Defaults to `80`. The largest
+                logit and the percentile are those of 1000 images of each class, drawn first.
+            ratio: Positive integer, with `"top"`. Defaults to `4`.
+            return_details: Boolean, whether to return a dictionary too. Defaults to `False`.
 
         Returns:
-            uint8 array of shape `(num_images, height, width, channels)` in [0, 255].
+            uint8 array of shape `(num_images, height, width, channels)` in [0, 255]. With
+            `return_details`, a tuple of it and a dictionary with `latents`, `labels`, `logits`
+            (`None` without a method) and `acceptance_rate`, the share of the images judged that
+            was accepted.
 
         Raises:
             ValueError: For arguments out of range, labels or latents that don't fit, NaN in
-                latents, or a `truncation` together with `latents`.
+                latents, a `truncation` or `method` together with `latents`, logits that aren't
+                finite, or a `gamma` or `percentile` by which hardly any image is accepted.
+
+        Reference:
+            [Azadi et al., 2019](https://arxiv.org/abs/1810.06758) for rejection.
         """
         num_images = check_integer("num_images", num_images)
         expected = "a non-negative integer or None"
@@ -662,8 +792,34 @@ class SAGAN(SamplingMixin, keras.Model):
         truncation = check_float("truncation", truncation, above=0, optional=True)
         batch_size = check_integer("batch_size", batch_size)
         use_ema = check_boolean("use_ema", use_ema)
-        rng = np.random.default_rng(seed)
-        if latents is None:
+        method = check_choice("method", method, (None, *selection.METHODS))
+        gamma = check_float("gamma", gamma, optional=True)
+        percentile = check_float("percentile", percentile, 0, below=100)
+        ratio = check_integer("ratio", ratio)
+        return_details = check_boolean("return_details", return_details)
+        generator, rng = self._generator_in_use(use_ema), np.random.default_rng(seed)
+        logits, rate = None, 1.0
+        if method is not None:
+            if latents is not None:
+                raise ValueError(
+                    "`method` must be None if `latents` are given, as it chooses among its own. "
+                    f"Received: method={method!r}"
+                )
+            if self.num_classes is not None and labels is None:
+                labels = sample_labels(num_images, self.num_classes, rng)
+            labels = self._labels(labels, num_images)
+            judge = self._generate_function(generator, judges=True)
+
+            def candidates(count, label, rng):
+                found = [sample_latents(count, self.latent_dim, rng, truncation)]
+                found += [] if label is None else [np.full(count, label, "int32")]
+                return found[0], self._in_batches(judge, found, batch_size)
+
+            search = functools.partial(selection.accepted, gamma=gamma, percentile=percentile)
+            if method == "top":
+                search = functools.partial(selection.best, ratio=ratio)
+            latents, logits, rate = selection.select(search, candidates, labels, num_images, rng)
+        elif latents is None:
             latents = sample_latents(num_images, self.latent_dim, rng, truncation)
         elif truncation is not None:
             raise ValueError(
@@ -675,14 +831,17 @@ class SAGAN(SamplingMixin, keras.Model):
             labels = sample_labels(num_images, self.num_classes, rng)
         labels = self._labels(labels, num_images)
         inputs += [] if labels is None else [labels]
-        generator = self._generator_in_use(use_ema)
-        function = self._generate_function(generator)
-        images = []
-        for start in range(0, num_images, batch_size):
+        made = self._in_batches(self._generate_function(generator), inputs, batch_size)
+        details = {"latents": inputs[0], "labels": labels, "logits": logits}
+        return (made, {**details, "acceptance_rate": rate}) if return_details else made
+
+    def _in_batches(self, function, inputs, batch_size):
+        outputs = []
+        for start in range(0, len(inputs[0]), batch_size):
             parts = [ops.convert_to_tensor(x[start : start + batch_size]) for x in inputs]
             with self._step_lock:
-                images.append(function(*parts))
-        return np.concatenate([ops.convert_to_numpy(x) for x in images])
+                outputs.append(function(*parts))
+        return np.concatenate([ops.convert_to_numpy(x) for x in outputs])
 
     def _labels(self, labels, count, name="labels"):
         """Returns `count` class ids as an int32 array, or `None` for a model without classes."""
@@ -712,17 +871,23 @@ class SAGAN(SamplingMixin, keras.Model):
         average = self.ema_generator if use_ema else None
         return self.generator if average is None else average
 
-    def _generate_function(self, generator):
-        is_average = generator is self._average
-        if is_average not in self._generate_functions:
+    def _generate_function(self, generator, judges=False):
+        """Returns the compiled function from latents and labels to images, or to their logits."""
+        key = generator is self._average, judges
+        if key not in self._generate_functions:
 
             def function(latents, labels=None):
-                return batches.to_user_space(step.call(generator, latents, labels, training=False))
+                images = step.call(generator, latents, labels, training=False)
+                if not judges:
+                    return batches.to_user_space(images)
+                logits = step.judge(self.discriminator, images, labels, training=False)
+                return ops.mean(ops.reshape(logits, (ops.shape(latents)[0], -1)), axis=1)
 
-            self._generate_functions[is_average] = backend.compiled(
-                function, generator, self.latent_dim, self.num_classes
+            variables = [*generator.variables, *(self.discriminator.variables if judges else ())]
+            self._generate_functions[key] = backend.compiled(
+                function, variables, self.latent_dim, self.num_classes
             )
-        return self._generate_functions[is_average]
+        return self._generate_functions[key]
 
     # Saving
 
@@ -832,6 +997,19 @@ def _checked_ttur(ttur):
     except ValueError as error:
         raise ValueError(f"`ttur` must hold settings of Adam: {error}") from error
     return {**TTUR, **ttur}
+
+
+def _without_other_average(settings, overrides):
+    """Returns settings with the overrides, of which one kind of average excludes the other."""
+    others = {AVERAGES[1 - i] for i, x in enumerate(AVERAGES) if overrides.get(x) is not None}
+    return {**{name: x for name, x in settings.items() if name not in others}, **overrides}
+
+
+def _checked_top_k(top_k):
+    if isinstance(top_k, (float, np.floating)):
+        return check_float("top_k", top_k, above=0, maximum=1)
+    expected = "a positive integer, a float in (0, 1] or None"
+    return check_integer("top_k", top_k, maximum=MAX_SIZE, optional=True, expected=expected)
 
 
 def _of_any_backend(config):

@@ -14,8 +14,11 @@ current backend:
 - `current_strategy` returns the strategy that other functions take: on TensorFlow a
   `tf.distribute.Strategy`, on JAX a `keras.distribution` or `None`. `ONLY` holds the only values
   of `compile`'s arguments that the backend supports.
-- `compiled(function, network, latent_dim, num_classes)` compiles a function of latents and labels
-  that calls a network, for any batch.
+- `compiled(function, variables, latent_dim, num_classes)` compiles a function of latents and labels
+  that uses variables, for any batch.
+- `compiled_gradient(function, variables)` compiles `function(inputs, *others)`, which returns a
+  loss for each input, into a function that returns the gradient of their sum with respect to the
+  inputs, and the losses.
 - `make_step_function(model, step, check, is_training)` returns the function that Keras's loop
   calls. `step` is the `train_step` (`is_training`) or `test_step` of a compiled `SAGAN`. The
   `BatchCheck` `check` sees each batch first, because a compiled step can't raise errors.

@@ -165,25 +165,39 @@ def check_batch(model, check, batch):
 # Inference
 
 
-def compiled(function, network, latent_dim, num_classes):
-    variables = network.variables
-
+def compiled(function, variables, latent_dim, num_classes):
     @jax.jit
     def run(values, *inputs):
         with Scope(zip(variables, values)):
             return function(*inputs)
 
     def padded(*inputs):
-        values = [variable.value for variable in variables]
-        if jax.process_count() > 1:  # Each process computes alone, with its copy of the variables.
-            values = [x.addressable_data(0) for x in values]
         # Pad the batch to a power of two, because each size is compiled separately.
         count = inputs[0].shape[0]
         missing = (1 << (count - 1).bit_length()) - count
         inputs = [ops.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in inputs]
-        return run(values, *inputs)[:count]
+        return run(_values_here(variables), *inputs)[:count]
 
     return padded
+
+
+def compiled_gradient(function, variables):
+    @jax.jit
+    def run(values, inputs, *others):
+        def total(inputs):
+            with Scope(zip(variables, values)):
+                losses = function(inputs, *others)
+            return losses.sum(), losses
+
+        return jax.grad(total, has_aux=True)(inputs)
+
+    return lambda *tensors: run(_values_here(variables), *tensors)
+
+
+def _values_here(variables):
+    """The values of variables; each of several processes computes from its own copies."""
+    values = [variable.value for variable in variables]
+    return values if jax.process_count() == 1 else [x.addressable_data(0) for x in values]
 
 
 # The loop

@@ -44,7 +44,7 @@ def train_step(gan, images, labels):
     noise = draw_noise(gan, gan.d_steps, batch)
     *found, g_loss, _ = find_gradients_of_g(gan.d_steps, images, labels, *noise)
     is_updated = update(gan.generator, gan.g_optimizer, *found)
-    update_average(gan, is_updated)
+    update_average(gan, is_updated, batch)
     gan.steps.assign_add(1)
     return results, g_loss
 
@@ -92,7 +92,32 @@ def generator_loss(gan, index, real, latents, labels):
             logits = judge_both(gan, augment(gan, index, 0, real), fake, training=True)
         else:
             logits = None, judge(gan.discriminator, *fake, training=True)
+    if gan.top_k is not None:
+        logits = best_fakes(gan.top_k, logits, ops.shape(latents)[0])
     return gan.loss_functions.of_generator(*logits), logits
+
+
+def best_fakes(top_k, logits, batch):
+    """Returns the logits of the `top_k` fake images that D takes for the most real ones.
+
+    Real logits, if given, are those of the real images in the same places. An image with a map of
+    logits is as real as their mean.
+    """
+    if isinstance(top_k, float) and isinstance(batch, int):
+        count = max(int(top_k * batch + 1e-4), 1)  # 0.29 * 100 < 29.
+    elif isinstance(top_k, float):  # TensorFlow may know the batch only when it computes.
+        count = ops.maximum(ops.cast(top_k * ops.cast(batch, "float32") + 1e-4, "int32"), 1)
+    else:
+        replicas = training.backend.count_replicas()
+        if top_k % replicas:
+            raise ValueError(
+                f"`top_k` must be a share, or an integer that the {replicas} replicas divide. "
+                f"Received: top_k={top_k}"
+            )
+        count = top_k // replicas
+    rows = [None if x is None else ops.reshape(x, (batch, -1)) for x in logits]
+    best = ops.top_k(ops.mean(rows[1], axis=1), count, sorted=False)[1]
+    return tuple(None if x is None else ops.reshape(ops.take(x, best, 0), (-1,)) for x in rows)
 
 
 def judge_both(gan, real, fake, training):
@@ -218,10 +243,10 @@ def update(network, optimizer, gradients, states):
 # The averaged generator
 
 
-def update_average(gan, is_updated=True):
+def update_average(gan, is_updated, batch):
     """Updates the exponential moving average of the generator, if there is one.
 
-    The momentum is `ema_momentum`, but less early in training
+    The momentum is `ema_momentum`, or that of `ema_half_life` images, but less early in training
     ([Karras et al., 2020](https://arxiv.org/abs/1912.04958), as in the authors' code) and 0 before
     step `ema_start`. Moving statistics have a lower momentum than weights, so that both averages
     lag equally. If the generator's update was skipped, so is the average's.
@@ -231,7 +256,11 @@ def update_average(gan, is_updated=True):
         return
     steps = ops.cast(gan.steps.value, "float32")
     ramp = ops.power(0.5, 1.0 / (RAMP_UP * ops.maximum(steps, 1e-3)))
-    momentum = ops.where(steps < gan.ema_start, 0.0, ops.minimum(gan.ema_momentum, ramp))
+    momentum = gan.ema_momentum
+    if gan.ema_half_life is not None:  # In images of the global batch.
+        images = ops.cast(batch * training.backend.count_replicas(), "float32")
+        momentum = ops.power(0.5, images / gan.ema_half_life)
+    momentum = ops.where(steps < gan.ema_start, 0.0, ops.minimum(momentum, ramp))
     statistics = moving_statistics(gan.generator, ConditionalBatchNorm)
     inner = {key: ramped_momentum(own, gan.steps.value) for key, own in statistics.items()}
     momenta = {key: matching_momentum(momentum, own) for key, own in inner.items()}

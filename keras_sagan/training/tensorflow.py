@@ -200,11 +200,22 @@ def check_share(argument):
 # Inference
 
 
-def compiled(function, network, latent_dim, num_classes):
+def compiled(function, variables, latent_dim, num_classes):
     signature = [tf.TensorSpec((None, latent_dim), "float32")]
     if num_classes is not None:
         signature.append(tf.TensorSpec((None,), "int32"))
     return tf.function(function, input_signature=signature, autograph=False)
+
+
+def compiled_gradient(function, variables):
+    @tf.function(autograph=False, reduce_retracing=True)
+    def run(inputs, *others):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(inputs)
+            losses = function(inputs, *others)
+        return tape.gradient(losses, inputs), losses
+
+    return run
 
 
 # The loop

@@ -100,9 +100,19 @@ def check_scope(strategy, method, or_outside=True):
 # Inference and the loop
 
 
-def compiled(function, network, latent_dim, num_classes):
+def compiled(function, variables, latent_dim, num_classes):
     """Disables autograd in the function; nothing is compiled."""
     return torch.no_grad()(function)
+
+
+def compiled_gradient(function, variables):
+    def run(inputs, *others):
+        with torch.enable_grad():
+            inputs = inputs.detach().requires_grad_(True)
+            losses = function(inputs, *others)
+            return torch.autograd.grad(losses.sum(), inputs)[0], losses.detach()
+
+    return run
 
 
 def make_step_function(model, step, check, is_training):

@@ -8,14 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_sagan.checks import check_list, check_pair, check_path, check_string, require
-from keras_sagan.visualization.fonts import drawable_names
 from keras_sagan.visualization.grid import as_rgb, check_images
-from keras_sagan.visualization.optional import new_figure, parent_made
-from keras_sagan.visualization.query_points import (
-    check_images_count,
-    check_points,
-    check_points_count,
-)
+from keras_sagan.visualization.names import drawable_names
+from keras_sagan.visualization.optional import DPI, new_figure, saved
+from keras_sagan.visualization.query_points import MAX_IMAGES, MAX_POINTS, check_count, check_points
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +20,8 @@ if TYPE_CHECKING:
 DOT_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#F0E442")
 COLOR_MAP = "inferno"
 PANEL_PIXELS = 224  # About the shorter side of a panel, which must be as wide as its caption.
-DPI = 200
+# Pixels around all, between panels, below each row, and for the color bar with its gap and labels.
+MARGIN, GAP, CAPTION, BAR = 28, 22, 66, 138
 
 
 def attention_overlay(scores_row: np.ndarray, image_size: int | Sequence[int]) -> np.ndarray:
@@ -111,13 +108,13 @@ def plot_attention(
 
     - [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), figures 1 and 5.
     """
-    num_points = check_points_count(num_points)
+    num_points = check_count("num_points", num_points, MAX_POINTS)
     path = check_path("path", path, optional=True)
     title = check_string("title", title, optional=True)
     row_labels = check_list("row_labels", row_labels, optional=True)
     images = check_images(images)
     scores = check_scores(scores, images)
-    check_images_count(len(images), "images")
+    check_count("len(images)", len(images), MAX_IMAGES)
     points = check_points(query_points, images, num_points)
     if row_labels is not None and len(row_labels) != len(images):
         raise ValueError(
@@ -128,36 +125,76 @@ def plot_attention(
     cells = points * scores.shape[1:3] // images.shape[1:3]  # The query cells of the points.
     rows = scores[np.arange(len(scores))[:, None], cells[..., 0], cells[..., 1]]
     limit = color_limit(rows)
-    layout = Layout(images.shape, points.shape[1], title, row_labels)
-    figure = new_figure(layout.width / DPI, layout.height / DPI, DPI)
-    if title is not None:
-        figure.text(
-            layout.left / layout.width,
-            1 - layout.margin / layout.height,
-            title,
-            fontsize=fitted_size(title, 8.5, layout.panels_right - layout.left),
-            fontweight="bold",
-            va="top",
-            parse_math=False,
-        )
+    left, top, panel_height, panel_width = layout(images.shape, title, row_labels)
+    right = left + panel_width + points.shape[1] * (panel_width + GAP)
+    width, height = right + BAR, top + len(images) * (panel_height + CAPTION) + 10
+    figure = new_figure(width / DPI, height / DPI)
+    grid = {"left": left / width, "right": right / width, "top": 1 - top / height}
+    grid |= {"bottom": (CAPTION + 10) / height, "wspace": GAP / panel_width}
+    grid["hspace"] = CAPTION / panel_height
+    shape = (len(images), points.shape[1] + 1)
+    panels = figure.subplots(*shape, squeeze=False, gridspec_kw=grid)
     colors = [DOT_COLORS[i % len(DOT_COLORS)] for i in range(points.shape[1])]
-    for index, image in enumerate(images):
-        axes = [add_panel(figure, layout, index, 0, as_rgb(image), points[index], colors)]
-        for i, scores_row in enumerate(rows[index]):
-            overlay, point = blend_overlay(image, scores_row, limit), points[index, i : i + 1]
-            axes.append(add_panel(figure, layout, index, i + 1, overlay, point, colors[i:]))
-            axes[-1].set_xlabel(caption(scores_row), fontsize=6, labelpad=4, linespacing=1.25)
-        if index == 0:
-            for i, panel in enumerate(axes):
-                panel.set_title(f"query {i}" if i else "image and queries", fontsize=7, pad=4)
-        if row_labels is not None:
-            label = row_labels[index]
-            size = fitted_size(label, 7, layout.row_step)
-            axes[0].set_ylabel(label, fontsize=size, labelpad=5, parse_math=False)
-    add_color_bar(figure, layout, limit)
-    if path is not None:
-        figure.savefig(parent_made(path), dpi=DPI)
-    return figure
+    for image, image_points, image_rows, axes in zip(images, points, rows, panels):
+        draw_panel(axes[0], as_rgb(image), image_points, colors, "#B0B0B0")
+        for i, scores_row in enumerate(image_rows):
+            overlay, point = blend_overlay(image, scores_row, limit), image_points[i : i + 1]
+            draw_panel(axes[i + 1], overlay, point, colors[i:], colors[i], is_map=True)
+            axes[i + 1].set_xlabel(caption(scores_row), fontsize=6, labelpad=4, linespacing=1.25)
+    for i, axes in enumerate(panels[0]):
+        axes.set_title(f"query {i}" if i else "image and queries", fontsize=7, pad=4)
+    for axes, label in zip(panels[:, 0], row_labels or ()):
+        size = fitted_size(label, 7, panel_height + CAPTION)
+        axes.set_ylabel(label, fontsize=size, labelpad=5, parse_math=False)
+    if title is not None:
+        style = {"fontsize": fitted_size(title, 8.5, right - left), "parse_math": False}
+        place = left / width, 1 - MARGIN / height
+        figure.text(*place, title, fontweight="bold", va="top", **style)
+    # The scale is beside the first row.
+    place = [right + 30, height - top - panel_height, 16, panel_height]
+    axes = figure.add_axes(np.divide(place, [width, height, width, height]))
+    draw_color_bar(axes, limit)
+    return saved(figure, path)
+
+
+def layout(images_shape, title, row_labels):
+    """Returns where the first panel begins and how large panels are: left, top, height, width.
+
+    All are in pixels of the figure, in which each pixel of an image is a square of whole pixels.
+    """
+    scale = max(1, round(PANEL_PIXELS / min(images_shape[1:3])))
+    left = MARGIN + 34 * (row_labels is not None)
+    top = MARGIN + 32 + 44 * (title is not None)
+    return left, top, images_shape[1] * scale, images_shape[2] * scale
+
+
+def draw_panel(axes, picture, points, colors, frame, is_map=False):
+    """Draws an image or one of its maps, with dots at query points."""
+    axes.imshow(picture, interpolation="nearest", aspect="auto")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(edgecolor=frame, linewidth=2.0 if is_map else 0.5)
+    # The dot of a map is smaller, to hide less of it. White rings show on any image.
+    size = min(axes.get_window_extent().size) * 72 / DPI
+    style = {"markersize": (0.05 if is_map else 0.075) * size, "markeredgecolor": "white"}
+    style["markeredgewidth"] = 0.6 if is_map else 0.8
+    for (y, x), color in zip(points, colors):
+        axes.plot(x, y, marker="o", markerfacecolor=color, zorder=3, **style)
+
+
+def draw_color_bar(axes, limit):
+    """Draws the scale that all maps share."""
+    ramp = np.linspace(1.0, 0.0, 256)[:, None]
+    axes.imshow(ramp, cmap=COLOR_MAP, aspect="auto", extent=(0, 1, 0, limit), vmin=0, vmax=1)
+    ticks = {0: "0", limit: f"≥ {short_number(limit)}"}
+    if limit <= 12:  # Above that, the labels of 0 and 1 would overlap.
+        ticks[1] = "1"
+    axes.set_xticks([])
+    axes.set_yticks(list(ticks), list(ticks.values()), fontsize=6)
+    axes.yaxis.tick_right()
+    axes.yaxis.set_label_position("right")
+    axes.set_ylabel("attention (× uniform)", fontsize=6, labelpad=-4)
+    axes.tick_params(length=2, width=0.5, pad=2)
+    axes.spines[:].set_linewidth(0.5)
 
 
 def check_scores(scores, images):
@@ -221,71 +258,3 @@ def blend_overlay(image, scores_row, limit):
     gray = image.mean(axis=-1, keepdims=True) / 255.0
     # A screen blend: black keeps the colors of the scale, and lighter grays show through.
     return 1.0 - (1.0 - colors) * (1.0 - 0.4 * gray)
-
-
-class Layout:
-    """The position of each panel, in pixels; each image pixel is drawn `scale` pixels wide."""
-
-    margin, gap, caption = 28, 22, 66
-    bar_gap, bar_width, bar_text = 30, 16, 92
-
-    def __init__(self, images_shape, num_points, title, row_labels):
-        num_images, image_height, image_width, _ = images_shape
-        self.scale = max(1, round(PANEL_PIXELS / min(image_height, image_width)))
-        self.panel_height = image_height * self.scale
-        self.panel_width = image_width * self.scale
-        self.column_step = self.panel_width + self.gap
-        self.left = self.margin + (34 if row_labels is not None else 0)
-        self.top = self.margin + 32 + (44 if title is not None else 0)
-        self.row_step = self.panel_height + self.caption
-        self.panels_right = self.left + self.panel_width + num_points * self.column_step
-        self.width = self.panels_right + self.bar_gap + self.bar_width + self.bar_text
-        self.height = self.top + num_images * self.row_step + 10
-
-    def box(self, left, row, width):
-        """Returns (left, bottom, width, height) in a row of panels, as fractions of the figure."""
-        bottom = self.height - self.top - row * self.row_step - self.panel_height
-        box = np.array([left, bottom, width, self.panel_height], "float64")
-        return box / [self.width, self.height, self.width, self.height]
-
-
-def add_panel(figure, layout, row, column, picture, points, colors):
-    """Draws the image of a row, in column 0, or one of its maps, with dots at query points."""
-    is_map = column > 0
-    left = layout.left + column * layout.column_step
-    axes = figure.add_axes(layout.box(left, row, layout.panel_width))
-    axes.imshow(picture, interpolation="nearest", aspect="auto")
-    axes.set(xticks=[], yticks=[])
-    frame = {"edgecolor": colors[0], "linewidth": 2.0}
-    axes.spines[:].set(**(frame if is_map else {"edgecolor": "#B0B0B0", "linewidth": 0.5}))
-    # The dot of a map is smaller, to hide less of it. White rings show on any image.
-    diameter = 0.05 if is_map else 0.075
-    for (y, x), color in zip(points, colors):
-        axes.plot(
-            x,
-            y,
-            marker="o",
-            markersize=diameter * min(layout.panel_height, layout.panel_width) * 72 / DPI,
-            markerfacecolor=color,
-            markeredgecolor="white",
-            markeredgewidth=0.6 if is_map else 0.8,
-            zorder=3,
-        )
-    return axes
-
-
-def add_color_bar(figure, layout, limit):
-    """Draws the scale that all maps share, beside the first row."""
-    axes = figure.add_axes(layout.box(layout.panels_right + layout.bar_gap, 0, layout.bar_width))
-    ramp = np.linspace(1.0, 0.0, 256)[:, None]
-    axes.imshow(ramp, cmap=COLOR_MAP, aspect="auto", extent=(0, 1, 0, limit), vmin=0, vmax=1)
-    axes.set_xticks([])
-    axes.yaxis.tick_right()
-    ticks = {0: "0", limit: f"≥ {short_number(limit)}"}
-    if limit <= 12:  # Above that, the labels of 0 and 1 would overlap.
-        ticks[1] = "1"
-    axes.set_yticks(list(ticks), list(ticks.values()), fontsize=6)
-    axes.tick_params(length=2, width=0.5, pad=2)
-    axes.yaxis.set_label_position("right")
-    axes.set_ylabel("attention (× uniform)", fontsize=6, labelpad=-4)
-    axes.spines[:].set_linewidth(0.5)

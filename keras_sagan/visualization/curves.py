@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_sagan.checks import check_path, check_string, require
-from keras_sagan.visualization.optional import new_figure, parent_made
+from keras_sagan.visualization.optional import new_figure, saved
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,6 @@ GRAY = "#555555"
 MOST_NAMED = 6  # A panel with more curves counts them in its legend.
 RATES = ("g_learning_rate", "d_learning_rate")
 LEGEND_LINE = 7.5  # Points from one line of a legend to the next.
-DPI = 200
 # The panels in reading order, and which names belong to each.
 PANELS = {
     "Loss": lambda name: "loss" in name,
@@ -79,8 +78,8 @@ def plot_curves(
     columns = {1: 1, 2: 2, 4: 2}.get(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
     legend_height = LEGEND_LINE * max(legend_shape(members)[0] for members in panels.values())
-    height = (1.75 + legend_height / 72) * rows + (0.32 if title else 0.0)
-    figure = new_figure(2.35 * columns, height, DPI)
+    height = (1.75 + legend_height / 72) * rows + 0.32 * bool(title)
+    figure = new_figure(2.35 * columns, height)
     figure.set_layout_engine("constrained", w_pad=0.06, h_pad=0.06, wspace=0.04, hspace=0.06)
     if title:
         figure.suptitle(title, fontsize=9, fontweight="bold", parse_math=False)
@@ -92,9 +91,7 @@ def plot_curves(
         panel.set_xlim(first - 0.04 * (last - first), last + 0.04 * (last - first))
     for unused in axes[len(panels) :]:
         unused.set_axis_off()
-    if path is not None:
-        figure.savefig(parent_made(path), dpi=DPI)
-    return figure
+    return saved(figure, path)
 
 
 def read_series(history):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_sagan.checks import check_integer, check_list, check_path, require
-from keras_sagan.visualization.fonts import drawable_names, font_for
+from keras_sagan.visualization.names import drawable_names, font_for
 from keras_sagan.visualization.optional import parent_made
 
 # `sample_grid` enlarges images to this height.
@@ -92,15 +92,12 @@ def image_grid(
     scale = check_integer("scale", scale, 1)
     rows, columns = grid_shape(len(images), rows, columns)
     images = images.repeat(scale, axis=1).repeat(scale, axis=2)
-    _, height, width, channels = images.shape
-
-    step_y, step_x = height + padding, width + padding
-    grid = np.full((rows * step_y + padding, columns * step_x + padding, channels), 255, "uint8")
-    for index, image in enumerate(images):
-        row, column = divmod(index, columns)
-        top, left = row * step_y + padding, column * step_x + padding
-        grid[top : top + height, left : left + width] = image
-    return grid
+    count, height, width, channels = images.shape
+    cells = np.full((rows * columns, padding + height, padding + width, channels), 255, "uint8")
+    cells[:count, padding:, padding:] = images
+    cells = cells.reshape(rows, columns, *cells.shape[1:]).swapaxes(1, 2)
+    grid = cells.reshape(rows * (padding + height), -1, channels)
+    return np.pad(grid, ((0, padding), (0, padding), (0, 0)), constant_values=255)
 
 
 def sample_grid(
@@ -144,11 +141,9 @@ def sample_grid(
     """
     images = check_images(images)
     row_labels = check_list("row_labels", row_labels, optional=True)
-    if scale is None:
-        scale = legible_scale(images)
+    scale = legible_scale(images) if scale is None else scale
     if row_labels is None:
         return image_grid(images, rows, columns, padding, scale)
-
     if rows is None and columns is None:
         rows = max(1, len(row_labels))
     rows, columns = grid_shape(len(images), rows, columns)

@@ -9,8 +9,8 @@ import numpy as np
 
 from keras_sagan.checks import check_integer, check_list, check_path, check_string
 from keras_sagan.visualization.attention import plot_attention
-from keras_sagan.visualization.classes import names_of, spread_classes
-from keras_sagan.visualization.query_points import check_images_count
+from keras_sagan.visualization.names import names_of, spread_classes
+from keras_sagan.visualization.query_points import MAX_IMAGES, check_count
 
 
 def draw_attention(
@@ -65,7 +65,7 @@ def draw_attention(
     - [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), figures 1 and 5.
     """
     directory = Path(check_path("directory", directory))
-    num_images = check_images_count(num_images)
+    num_images = check_count("num_images", num_images, MAX_IMAGES)
     class_names = check_list("class_names", class_names, optional=True)
     seed = check_integer("seed", seed, 0, optional=True)
     name = check_string("name", name)
@@ -74,11 +74,9 @@ def draw_attention(
     if images is None:
         shape = (num_images, model.latent_dim)
         images = np.random.default_rng(seed).standard_normal(shape).astype("float32")
-        if labels is None and model.num_classes is not None:
-            labels = spread_classes(model.num_classes, num_images)
-    else:
-        check_images_count(len(images), "images")
-    rows = row_names(model, labels, class_names)
+        labels = spread_classes(model.num_classes, num_images) if labels is None else labels
+    check_count("len(images)", len(images), MAX_IMAGES)
+    rows = names_of(labels, class_names, model.num_classes)
     images, maps = model.attention_maps(images, labels)
     paths = {}
     for layer, scores in maps.items():
@@ -101,15 +99,3 @@ def in_words(name):
     words = name.removeprefix("attention").strip("_").split("_")
     words = " ".join(str(int(word)) if word.isdecimal() else word for word in words)
     return f", {words}" if words else ""
-
-
-def row_names(model, labels, class_names):
-    """Returns the class name of each label, or `None` for an unconditional model."""
-    if model.num_classes is not None:
-        return None if labels is None else names_of(labels, class_names, model.num_classes)
-    if class_names is not None:
-        raise ValueError(
-            "`class_names` must be None for an unconditional model. "
-            f"Received: class_names={class_names}"
-        )
-    return None

@@ -9,7 +9,6 @@ import numpy as np
 
 from keras_sagan.checks import check_integer, check_list, check_path, require
 from keras_sagan.visualization.animation import save_gif
-from keras_sagan.visualization.classes import names_of, spread_classes
 from keras_sagan.visualization.grid import (
     LABEL_GRAY,
     as_rgb,
@@ -19,8 +18,22 @@ from keras_sagan.visualization.grid import (
     sample_grid,
     save_image,
 )
+from keras_sagan.visualization.names import names_of, spread_classes
 
 HEADER_PIXELS, HEADER_FONT, GAP_PIXELS = 26, 12, 16
+NUM_REFERENCE = 1000  # Real images whose distances give the unit of `draw_neighbours`.
+
+
+def rows_of_samples(model, columns, labels=None, rows=1, class_names=None, **common):
+    """Returns a grid of samples, with a named row for each label, or `rows` without labels.
+
+    `common` are the seed and the truncation of `generate()`.
+    """
+    rows = rows if labels is None else len(labels)
+    repeated = None if labels is None else np.repeat(labels, columns)
+    images = model.generate(rows * columns, labels=repeated, **common)
+    names = names_of(labels, class_names, model.num_classes)
+    return sample_grid(images, names, rows=rows, columns=columns)
 
 
 def draw_interpolation(
@@ -70,17 +83,14 @@ def draw_interpolation(
     class_names = check_list("class_names", class_names, optional=True)
     if path.suffix not in (".png", ".gif"):
         raise ValueError(f"`path` must end in .png or .gif. Received: path={path}")
-    if labels is None and model.num_classes is not None:
-        labels = spread_classes(model.num_classes, rows)
-    images = model.interpolate(
-        rows, steps, labels=labels, to_labels=to_labels, seed=seed, truncation=truncation
-    )
+    num_classes = model.num_classes
+    labels = spread_classes(num_classes, rows) if labels is None else labels
+    common = {"seed": seed, "truncation": truncation}
+    images = model.interpolate(rows, steps, labels=labels, to_labels=to_labels, **common)
     names = None
-    if model.num_classes is not None:
-        ends = [
-            names_of(np.full(rows, ids), class_names, model.num_classes)
-            for ids in (labels, labels if to_labels is None else to_labels)
-        ]
+    if num_classes is not None:
+        ends = (labels, labels if to_labels is None else to_labels)
+        ends = [names_of(np.full(rows, ids), class_names, num_classes) for ids in ends]
         names = [a if a == b else f"{a} to {b}" for a, b in zip(*ends)]
     if path.suffix == ".png":
         save_image(path, sample_grid(np.concatenate(images), names, rows, steps))
@@ -137,8 +147,7 @@ def draw_truncation(
         raise ValueError(
             f"`truncations` must hold at least one value. Received: truncations={truncations!r}"
         )
-    if labels is None and model.num_classes is not None:
-        labels = spread_classes(model.num_classes, columns)
+    labels = spread_classes(model.num_classes, columns) if labels is None else labels
     images = [model.generate(columns, labels, seed, truncation=t) for t in truncations]
     names = ["none" if value is None else f"{value:g}" for value in truncations]
     save_image(path, sample_grid(np.concatenate(images), names, columns=columns))
@@ -207,18 +216,16 @@ def draw_neighbours(
     path: str | Path,
     feature_extractor: Callable | None = None,
     num_neighbours: int = 5,
-    num_reference: int = 1000,
 ) -> tuple[Path, np.ndarray]:
     """Draws generated images beside their nearest real images, to show memorization.
 
     The number beside each row is the distance to the nearest real image, divided by the median
-    distance of a real image to the nearest other one. It is 0 for a copy, and about 1 for an image
-    that is as far from the data as real images are from one another.
+    distance of a real image, of up to 1,000 of them, to the nearest other one. It is 0 for a copy,
+    and about 1 for an image that is as far from the data as real images are from one another.
 
     Args:
         images, real_images, feature_extractor, num_neighbours: As for `nearest_neighbours`.
         path: String or path of the PNG.
-        num_reference: Integer. How many real images give the median. Defaults to `1000`.
 
     Returns:
         Tuple of the path and the numbers, a float array of shape `(len(images),)`.
@@ -235,16 +242,15 @@ def draw_neighbours(
     ```
     """
     path = check_path("path", path)
-    num_reference = check_integer("num_reference", num_reference, 1)
     images, real_images = check_images(images), check_images(real_images)
     if len(real_images) < 2:
         raise ValueError(
             f"`real_images` must hold at least 2 images. Received: {len(real_images)} images"
         )
     found, distances = nearest_neighbours(images, real_images, feature_extractor, num_neighbours)
-    step = math.ceil(len(real_images) / num_reference)
+    some = real_images[:: math.ceil(len(real_images) / NUM_REFERENCE)]
     # The nearest of all is the image itself.
-    _, among_real = nearest_neighbours(real_images[::step], real_images, feature_extractor, 2)
+    _, among_real = nearest_neighbours(some, real_images, feature_extractor, 2)
     multiples = distances[:, 0] / max(float(np.median(among_real[:, 1])), 1e-12)
 
     scale = legible_scale(images)

@@ -1,25 +1,32 @@
 """Matplotlib figures without pyplot, and parent folders of files."""
 
-import functools
 import io
 from pathlib import Path
 
 from keras_sagan.checks import require
 
+DPI = 200
 
-def new_figure(width, height, dpi):
+
+def new_figure(width, height):
     """Makes a white matplotlib figure, in inches, without pyplot and its global state."""
-    figure = require("matplotlib.figure").Figure((width, height), dpi, facecolor="white")
+    figure = require("matplotlib.figure").Figure((width, height), DPI, facecolor="white")
     require("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+
+    def png():
+        figure.savefig(buffer := io.BytesIO(), format="png", dpi=DPI)
+        return buffer.getvalue()
+
     # Notebooks display objects that have this method; on their own they know pyplot's figures only.
-    figure._repr_png_ = functools.partial(_png_of, figure)
+    figure._repr_png_ = png
     return figure
 
 
-def _png_of(figure):
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=figure.dpi)
-    return buffer.getvalue()
+def saved(figure, path):
+    """Writes a figure to a path unless it is `None`, and returns the figure."""
+    if path is not None:
+        figure.savefig(parent_made(path), dpi=DPI)
+    return figure
 
 
 def parent_made(path):

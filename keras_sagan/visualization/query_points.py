@@ -78,7 +78,7 @@ def check_points(query_points, images, num_points):
             f"batch of `images`: {batch}. Received: query_points of dtype={points.dtype}, "
             f"shape={np.shape(query_points)}"
         )
-    check_points_count(points.shape[1], "query_points")
+    check_count("query_points.shape[-2]", points.shape[1], MAX_POINTS)
     if points.min() < 0 or np.any(points >= (height, width)):
         raise ValueError(
             f"`query_points` must be (row, column) inside the image, {height} × {width} pixels. "
@@ -87,13 +87,5 @@ def check_points(query_points, images, num_points):
     return points
 
 
-def check_points_count(count, name="num_points"):
-    few = f"from 1 to {MAX_POINTS}"
-    expected = f"an integer {few}" if name == "num_points" else f"{few} points in each image"
-    return check_integer(name, count, 1, MAX_POINTS, expected=expected)
-
-
-def check_images_count(count, name="num_images"):
-    few = f"from 1 to {MAX_IMAGES}"
-    expected = f"an integer {few}" if name == "num_images" else f"{few} images"
-    return check_integer(name, count, 1, MAX_IMAGES, expected=expected)
+def check_count(name, count, most):
+    return check_integer(name, count, 1, most, expected=f"an integer from 1 to {most}")

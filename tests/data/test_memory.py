@@ -81,16 +81,18 @@ from keras_sagan.data import load_image_folder, make_dataset
 for index in range(24):
     pixels = np.random.default_rng(index).integers(0, 256, (300, 300, 3)).astype("uint8")
     Image.fromarray(pixels).save(f"{sys.argv[1]}/{index}.png")
-iterator = iter(make_dataset(load_image_folder(sys.argv[1], 64, stream=True).images, batch_size=8))
+images = load_image_folder(sys.argv[1], 64, stream=sys.argv[2] == "stream").images
+iterator = iter(make_dataset(images, batch_size=8))
 next(iterator)
 raise KeyboardInterrupt
 """
 
 
+@pytest.mark.parametrize("kind", ["array", "stream"])
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_a_process_that_streams_can_end(backend, tmp_path):
+def test_a_process_that_reads_can_end(backend, kind, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM_THAT_ENDS, str(tmp_path)],
+        [sys.executable, "-c", PROGRAM_THAT_ENDS, str(tmp_path), kind],
         env={**os.environ, "KERAS_BACKEND": backend},
         capture_output=True,
         text=True,

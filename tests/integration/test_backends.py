@@ -20,6 +20,7 @@ WHAT = (
     TESTS / "layers",
     TESTS / "test_checks.py",
     TESTS / "test_penalties.py",
+    *(TESTS / "models" / f"test_{name}.py" for name in ("inversion", "selection", "top_k")),
     *(TESTS / "data" / f"test_{name}.py" for name in ("batches", "folder")),
     *(
         TESTS / "callbacks" / f"test_{name}.py"

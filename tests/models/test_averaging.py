@@ -3,13 +3,15 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny_networks as tiny
 from keras import layers
+from replicas import two_replicas
 
 from keras_sagan import SAGAN
 from keras_sagan.metrics import FrechetInceptionDistance
 from keras_sagan.models import build_discriminator, build_generator
-from keras_sagan.training.step import matching_momentum
+from keras_sagan.training.step import matching_momentum, update_average
 from keras_sagan.training.tensorflow import draw_noise
 
 
@@ -77,18 +79,44 @@ def test_restart_average():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ema_momentum", [0.6, 0.999])
-def test_half_life_is_at_most_a_twentieth_of_the_steps(ema_momentum):
-    model = batch_norm_sagan(0.9, ema_momentum=ema_momentum)
+@pytest.mark.parametrize(
+    "arguments, momentum",
+    [
+        ({"ema_momentum": 0.6}, 0.6),
+        ({"ema_momentum": 0.999}, 0.999),
+        ({"ema_half_life": 6}, 0.5 ** (4 / 6)),  # Of images, in batches of 4.
+    ],
+)
+def test_half_life_is_at_most_a_twentieth_of_the_steps(arguments, momentum):
+    model = batch_norm_sagan(0.9, **arguments)
     model.compile(*(keras.optimizers.SGD(0.1) for _ in range(2)))
     kernels = [network.layers[0].kernel for network in (model.generator, model.ema_generator)]
     expected = None
     for step in range(40):
         model.train_on_batch(tiny.images(4))
-        kept = min(ema_momentum, 0.5 ** (20.0 / step)) if step else 0.0
+        kept = min(momentum, 0.5 ** (20.0 / step)) if step else 0.0
         value = kernels[0].numpy().astype("float64")
         expected = value if expected is None else kept * expected + (1.0 - kept) * value
     np.testing.assert_allclose(kernels[1].numpy(), expected, atol=2e-6)
+
+
+def test_replicas_keep_what_one_device_keeps_of_the_images_of_all():
+    strategy = two_replicas()
+    with strategy.scope():
+        model = tiny.build_small_sagan(ema_half_life=100.0)
+    model.steps.assign(10_000)
+    (name,) = [x.name for x in model.generator.layers if "sn_dense" in x.name]
+    mean, bias = (x.get_layer(name).bias for x in (model.ema_generator, model.generator))
+    mean.assign(np.zeros(mean.shape))
+    bias.assign(np.ones(mean.shape))
+    strategy.run(tf.function(lambda: update_average(model, True, 8)))  # 16 images in all.
+    np.testing.assert_allclose(mean.numpy(), 1.0 - 0.5**0.16, rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0, -1.0, np.inf, "9"])
+def test_a_half_life_that_is_none(value):
+    with pytest.raises(ValueError, match="`ema_half_life` must be positive. Received: ema_half_l"):
+        tiny.build_small_sagan(ema_half_life=value)
 
 
 def batch_norm_sagan(momentum, **kwargs):

@@ -2,9 +2,11 @@ import json
 
 import keras
 import pytest
+import tiny_networks as tiny
 
-from keras_sagan import SAGAN
+from keras_sagan import SAGAN, losses
 from keras_sagan.models import PRESETS, preset_settings
+from keras_sagan.penalties import R1, R2
 
 RECIPES = [(name, recipe) for name, preset in PRESETS.items() for recipe in preset["recipes"]]
 NARROW = {"base_filters": 8, "latent_dim": 6, "num_classes": 5}
@@ -16,6 +18,9 @@ def test_names_and_recipes():
         "sagan_cifar10_32": ["official"],
         "sagan_fashion_mnist_32": ["official"],
         "sagan_photos_64": ["official"],
+        "sagan_small_data_32": ["official"],
+        "sagan_small_data_64": ["official"],
+        "sagan_small_data_128": ["official"],
     }
 
 
@@ -55,7 +60,8 @@ def test_every_recipe_builds(name, recipe):
     assert set(model.attention_gammas()) == {
         f"{network}/attention_{resolution}" for network in ("generator", "discriminator")
     }
-    assert (model.ema_generator is None) == ("ema_momentum" not in settings)
+    averages = {"ema_momentum", "ema_half_life"}
+    assert (model.ema_generator is None) == (not averages & set(settings))
     attention = model.generator.get_layer(f"attention_{resolution}")
     assert attention.pool_size == (1 if recipe == "paper" else 2)
     assert attention.epsilon == (1e-8 if recipe == "biggan" else 1e-12)
@@ -94,6 +100,39 @@ def test_overrides_reach_networks_model_and_optimizers():
     model.compile()
     rates = [float(x.learning_rate) for x in (model.g_optimizer, model.d_optimizer)]
     assert rates == pytest.approx([0.5, 4e-4])
+
+
+def test_the_objective_of_a_preset_is_the_default_of_compile():
+    settings = {"image_size": 8, "attention_resolutions": (), **NARROW}
+    model = SAGAN.from_preset("sagan_small_data_32", **settings)
+    model.compile()
+    assert model.loss_functions == losses.get("relativistic")
+    assert [(type(x), x.weight) for x in model.penalty_functions] == [(R1, 0.5), (R2, 0.5)]
+    assert model.augmentation.policy == "color,translation,cutout"
+    assert float(model.d_optimizer.learning_rate) == pytest.approx(2e-4)
+    model.compile(loss="hinge", augmentation=None, penalty=None)
+    assert model.loss_functions == losses.get("hinge")
+    assert model.augmentation is None and model.penalty_functions == []
+
+
+def test_the_objective_of_other_models_is_the_hinge_loss_alone():
+    model = tiny.build_small_sagan()
+    model.compile()
+    assert model.loss_functions == losses.get("hinge")
+    assert model.augmentation is None and model.penalty is None
+
+
+@pytest.mark.parametrize(
+    "objective", [{"loss": "no"}, {"r1": -1.0}, {"augmentation": "blur"}, {"r3": 1.0}, 3]
+)
+def test_an_objective_that_is_none(objective):
+    with pytest.raises(ValueError, match="`objective` must .*Received: "):
+        tiny.build_small_sagan(objective=objective)
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_presets_that_were_not_measured_say_so(size):
+    assert "not measured" in PRESETS[f"sagan_small_data_{size}"]["description"]
 
 
 def test_unknown_names():

@@ -1,5 +1,6 @@
 """Files: everything comes back, and training goes on as if it had never stopped."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -213,6 +214,11 @@ def test_config_round_trip():
     again = type(model).from_config(model.get_config())
     assert again.get_config() == model.get_config()
     assert again.name == "mine" and again.d_steps == 3
+    objective = {"loss": "relativistic", "r2": 2.0, "augmentation": "color"}
+    model = tiny.build_small_sagan(ema_half_life=100, top_k=0.5, objective=objective)
+    again = type(model).from_config(json.loads(json.dumps(model.get_config())))
+    assert (again.ema_half_life, again.top_k) == (100.0, 0.5)
+    assert again.objective == {**objective, "r1": 0.0}
     assert keras.saving.get_registered_name(type(model)) == "keras_sagan>SAGAN"
 
 

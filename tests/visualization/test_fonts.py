@@ -9,7 +9,7 @@ from PIL import Image, ImageFont
 
 from keras_sagan.callbacks import AttentionFigure, SampleGrid
 from keras_sagan.visualization import plot_attention, plot_curves, sample_grid, save_gif
-from keras_sagan.visualization.classes import names_of
+from keras_sagan.visualization.names import names_of
 
 IMAGES = np.full((2, 64, 64, 1), 128, "uint8")
 WIDTH = 64 + 2 * 2  # of the images beside the names

@@ -9,7 +9,7 @@ from keras import layers
 from keras_sagan import SAGAN, SelfAttention2D
 from keras_sagan.callbacks import AttentionFigure
 from keras_sagan.visualization import draw_attention
-from keras_sagan.visualization.attention import Layout
+from keras_sagan.visualization.attention import GAP, layout
 from keras_sagan.visualization.model_attention import in_words
 
 SIZE = (16, 8)  # Oblong, so that rows and columns can't be swapped unseen.
@@ -54,12 +54,11 @@ def model():
 def bright_pixels(path):
     """Which pixels of the image have a bright overlay in the file of a figure of one query."""
     picture = np.asarray(pytest.importorskip("PIL.Image").open(path).convert("RGB"))
-    layout = Layout((1, *SIZE, 1), 1, "a title", None)
-    assert picture.shape[:2] == (layout.height, layout.width)
-    left = layout.left + layout.panel_width + layout.gap
-    box = picture[layout.top :, left:][: layout.panel_height, : layout.panel_width, 0]
-    middle = layout.scale // 2
-    return box[middle :: layout.scale, middle :: layout.scale] > 200
+    left, top, height, width = layout((1, *SIZE, 1), "a title", None)
+    box = picture[top:, left + width + GAP :][:height, :width, 0]
+    scale = height // SIZE[0]
+    assert box.shape == (height, width) and (height, width) == (scale * SIZE[0], scale * SIZE[1])
+    return box[scale // 2 :: scale, scale // 2 :: scale] > 200
 
 
 @pytest.mark.slow

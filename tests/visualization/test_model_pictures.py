@@ -118,5 +118,3 @@ def test_bad_neighbours(tmp_path):
         nearest_neighbours(images, images, num_neighbours=0)
     with pytest.raises(ValueError, match="`real_images` must hold at least 2 images"):
         draw_neighbours(images, images[:1], tmp_path / "a.png", num_neighbours=1)
-    with pytest.raises(ValueError, match="`num_reference` must be an integer of at least 1"):
-        draw_neighbours(images, images, tmp_path / "a.png", num_reference=0)

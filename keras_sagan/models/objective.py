@@ -1,0 +1,37 @@
+"""What a discriminator and a generator are trained on, as plain data: the loss and what is added.
+
+A preset holds it as `objective`, a `SAGAN` keeps it in its configuration, and `compile` uses it.
+"""
+
+from keras_sagan import losses
+from keras_sagan.checks import check_choice, check_dict, check_float, check_string
+from keras_sagan.layers.differentiable_augmentation import DifferentiableAugmentation
+from keras_sagan.penalties import R1, R2
+
+OBJECTIVE = {"loss": "hinge", "r1": 0.0, "r2": 0.0, "augmentation": None}
+
+
+def checked_objective(objective):
+    """Returns an objective with all its settings, or raises."""
+    found = {**OBJECTIVE, **check_dict("objective", objective, keys=OBJECTIVE)}
+    try:
+        found["loss"] = check_choice("loss", found["loss"], losses.LOSSES)
+        for name in ("r1", "r2"):
+            found[name] = check_float(name, found[name], minimum=0)
+        if check_string("augmentation", found["augmentation"], optional=True) is not None:
+            DifferentiableAugmentation(found["augmentation"])
+    except ValueError as error:
+        raise ValueError(f"`objective` must hold settings of `compile`: {error}") from error
+    return found
+
+
+def fill_in(objective, loss, augmentation, penalty):
+    """Returns the arguments of `compile`, with those of the objective where they are `"auto"`."""
+    policy = objective["augmentation"]
+    weights = [kind(objective[name]) for name, kind in (("r1", R1), ("r2", R2)) if objective[name]]
+    found = (
+        (loss, objective["loss"]),
+        (augmentation, policy and DifferentiableAugmentation(policy)),
+        (penalty, weights or None),
+    )
+    return [own if isinstance(x, str) and x == "auto" else x for x, own in found]

@@ -1,0 +1,100 @@
+"""Latents whose images the discriminator takes for real: rejection sampling, and the best of many.
+
+Both draw candidates class by class, and judge them by the logits of the discriminator in inference
+mode. Only `numpy` decides, so that every backend chooses alike but for rounding.
+"""
+
+import numpy as np
+
+METHODS = ("rejection", "top")
+BURN_IN = 1000  # Candidates of each class that tell the largest logit before any is accepted.
+MOST = 1000  # Candidates to draw for each image, on average, before giving up.
+EPSILON = 1e-8
+
+
+def select(search, candidates, labels, count, rng):
+    """Chooses latents for images of the given labels, in their order.
+
+    Args:
+        search: Function `(candidates, count, rng) -> latents, logits, drawn`: `best` or `accepted`.
+        candidates: Function `(count, label, rng) -> latents, logits`.
+        labels: int32 array of `count` class ids, or `None`.
+        count: Integer, the number of images.
+        rng: `numpy.random.Generator`. The candidates of a class don't depend on other classes.
+
+    Returns:
+        Tuple of latents `(count, latent_dim)`, their logits, and the share of the candidates that
+        was accepted.
+    """
+    root, drawn, latents = int(rng.integers(2**62)), 0, [None] * count
+    logits = np.empty(count, "float32")
+    for label in [None] if labels is None else np.unique(labels).tolist():
+        places = np.arange(count) if label is None else np.flatnonzero(labels == label)
+        own = np.random.default_rng([root, label or 0])
+
+        def judged(number, label=label, own=own):
+            found, values = candidates(number, label, own)
+            if not np.isfinite(values).all():
+                raise ValueError(
+                    "`method` needs a discriminator with finite logits. Received: "
+                    f"{np.count_nonzero(~np.isfinite(values))} of {number} logits aren't finite"
+                )
+            return found, values
+
+        *found, number = search(judged, len(places), own)
+        drawn += number
+        for place, latent, logit in zip(places, *found):
+            latents[place], logits[place] = latent, logit
+    return np.stack(latents), logits, float(count / drawn)
+
+
+def best(candidates, count, rng, ratio):
+    """Returns the latents and logits of the best of `ratio * count` candidates, the best first."""
+    latents, logits = candidates(ratio * count)
+    order = np.argsort(-logits, kind="stable")[:count]
+    return latents[order], logits[order], len(logits)
+
+
+def accepted(candidates, count, rng, gamma=None, percentile=80.0):
+    """Draws candidates until `count` are accepted, as algorithm 1 of discriminator rejection.
+
+    Reference: [Azadi et al., 2019](https://arxiv.org/abs/1810.06758).
+    """
+    burn_in = candidates(BURN_IN)[1]
+    largest, drawn, latents, logits = burn_in.max(), 0, [], []
+    while len(logits) < count:
+        if drawn >= MOST * count + BURN_IN:
+            raise ValueError(
+                "`gamma` or `percentile` must be lower. Received: "
+                f"gamma={gamma}, percentile={percentile}, by which {len(logits)} of {drawn} images "
+                "were accepted"
+            )
+        size = max(64, 4 * (count - len(logits)))
+        found, values = candidates(size)
+        draws = rng.random(size)
+        largest = max(largest, values.max())
+        shares = acceptance(values, largest, burn_in, gamma, percentile)
+        taken = np.flatnonzero(draws < shares)
+        if len(taken) >= count - len(logits):  # Those after the last one needed weren't judged.
+            taken = taken[: count - len(logits)]
+            drawn += taken[-1] + 1
+        else:
+            drawn += size
+        latents.extend(found[taken])
+        logits.extend(values[taken])
+    return latents, logits, drawn
+
+
+def acceptance(logits, largest, burn_in, gamma=None, percentile=80.0):
+    """Returns the probabilities to accept images with these logits.
+
+    `sigmoid(F - gamma)` with `F = d - log(1 - exp(d - epsilon))` and `d = logit - largest`. Without
+    a `gamma`, it is the percentile of `F` of the images before any is accepted.
+    """
+
+    def ratios(x):
+        distance = np.asarray(x, "float64") - largest
+        return distance - np.log1p(-np.exp(distance - EPSILON))
+
+    gamma = np.percentile(ratios(burn_in), percentile) if gamma is None else gamma
+    return 1.0 / (1.0 + np.exp(np.minimum(gamma - ratios(logits), 700.0)))

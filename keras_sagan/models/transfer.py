@@ -1,0 +1,195 @@
+"""A new model that starts from a trained one, with other classes; and frozen blocks."""
+
+import collections
+import inspect
+import os
+import warnings
+
+import keras
+
+from keras_sagan.checks import MAX_COUNT, check_integer
+from keras_sagan.layers import ConditionalBatchNorm, SNDense
+from keras_sagan.layers.spectral_norm import SpectralNormMixin
+from keras_sagan.models import blocks
+from keras_sagan.models.connection import LABEL_TABLES, copy_network
+from keras_sagan.models.discriminator import build_discriminator
+from keras_sagan.models.generator import build_generator
+from keras_sagan.private_keras import layers_of
+
+
+def freeze_blocks(discriminator, count):
+    """Freezes the first `count` blocks of a discriminator, and returns `count` as an integer."""
+    count = check_integer("freeze_discriminator", count, 0, MAX_COUNT)
+    layers = getattr(discriminator, "layers", [])
+    last = [i for i, x in enumerate(layers) if x.name.startswith(f"block_{count}_")]
+    if count and not last:
+        names = sorted({"_".join(x.name.split("_")[:2]) for x in layers if x.name[:6] == "block_"})
+        raise ValueError(
+            "`freeze_discriminator` must be a number of blocks of the discriminator, whose layers "
+            "are named block_1_… and so on, as `build_discriminator` does. "
+            f"Received: freeze_discriminator={count} for the blocks {names}"
+        )
+    for layer in layers[: last[-1] + 1] if count else ():
+        layer.trainable = False
+    return count
+
+
+def source_of(model):
+    """Returns the model that a file holds, or the model given."""
+    if isinstance(model, (str, os.PathLike)):
+        model = keras.saving.load_model(os.path.expanduser(model), compile=False)
+    if not all(hasattr(model, name) for name in ("generator", "discriminator", "latent_dim")):
+        raise ValueError(
+            "`model` must be a SAGAN, or the path of a .keras file of one. "
+            f"Received: model={model!r}"
+        )
+    return model
+
+
+def check_overrides(overrides, allowed):
+    """Raises for what a new model can't have otherwise than its source."""
+    builders = (build_generator, build_discriminator)
+    shapes = {name for x in builders for name in inspect.signature(x).parameters} - {"name"}
+    for name, value in overrides.items():
+        if name in shapes | {"generator", "discriminator"}:
+            raise ValueError(
+                f"`{name}` must be that of the model to start from: only the number of classes may "
+                f"differ. Received: {name}={value!r}"
+            )
+        if name not in allowed:
+            raise ValueError(f"`overrides` must be settings of SAGAN. Received: {name}={value!r}")
+
+
+def with_classes(network, before, after, is_discriminator):
+    """Returns a new network like another one, for `after` classes instead of `before`.
+
+    Either may be `None`. Labels come in at each `ConditionalBatchNorm` but `last_norm`, and by a
+    projection of what the last dense layer gets. They leave with the terms of sums that depend on
+    them.
+    """
+    if before == after:
+        return copy_network(network)
+    if not hasattr(network, "_run_through_graph"):
+        raise _refused(network, before, after)
+    inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in network.inputs]
+    labels, of_labels, copies = inputs[-1] if before else None, [], {}
+    if before is None:
+        labels = keras.Input((), dtype="int32", name="labels")
+        inputs.append(labels)
+    elif after is None:
+        of_labels.append(labels)
+
+    def is_of_labels(x):
+        return any(x is other for other in of_labels)
+
+    def copied(operation):
+        if id(operation) not in copies:
+            copies[id(operation)] = _copied(operation, before, after, is_discriminator)
+        return copies[id(operation)]
+
+    def call(operation, *args, **kwargs):
+        is_norm = isinstance(operation, ConditionalBatchNorm)
+        if is_norm and before is None and operation.num_classes == after:
+            return operation(args[0], labels)
+        tensors = [x for x in keras.tree.flatten((args, kwargs)) if hasattr(x, "_keras_history")]
+        others = [x for x in tensors if not is_of_labels(x)]
+        if len(others) == len(tensors):
+            return operation(*args, **kwargs)
+        if is_norm:
+            return operation(others[0])
+        if type(operation).__name__ == "Add" and others:
+            return others[0] if len(others) == 1 else operation(others)
+        outputs = operation(*args, **kwargs)
+        of_labels.extend(keras.tree.flatten(outputs))
+        return outputs
+
+    given = inputs[: len(network.inputs)]
+    output = network._run_through_graph(given, operation_fn=copied, call_fn=call)
+    if before is None and is_discriminator:
+        output = _projected(output, labels, after)
+    inputs = inputs[:-1] if after is None else inputs
+    try:
+        if is_of_labels(output) or output is None:
+            raise ValueError("its outputs depend on labels")
+        return keras.Model(inputs[0] if after is None else inputs, output, name=network.name)
+    except ValueError as error:
+        raise _refused(network, before, after) from error
+
+
+def _copied(operation, before, after, is_discriminator):
+    if isinstance(operation, keras.Model):
+        return with_classes(operation, before, after, is_discriminator)
+    if not isinstance(operation, keras.Layer):
+        return operation
+    config, kinds = operation.get_config(), {kind.__name__ for kind in type(operation).__mro__}
+    for kind in kinds.intersection(LABEL_TABLES):
+        is_norm, size = kind == "ConditionalBatchNorm", config[LABEL_TABLES[kind]]
+        gets_none = is_norm and size == 1 and operation.name == "last_norm"
+        if size == (before or 1) and (before or is_norm) and not gets_none:
+            config[LABEL_TABLES[kind]] = after or 1
+    return type(operation).from_config(config)
+
+
+def _projected(logits, labels, num_classes):
+    dense = logits._keras_history.operation
+    if not isinstance(dense, keras.layers.Dense):
+        return None
+    is_normalized = isinstance(dense, SNDense)
+    names = ("power_iterations", "epsilon", "equality_constrained")
+    settings = {name: getattr(dense, name) for name in names} if is_normalized else {}
+    embedding = blocks.normalized_layers(is_normalized, settings)[-1]
+    return blocks.project(logits, dense.input, labels, embedding, num_classes)
+
+
+def _refused(network, before, after):
+    return ValueError(
+        "`num_classes` must be that of the model to start from, unless its networks are graphs of "
+        "layers that take labels as those of `build_generator` and `build_discriminator` do. "
+        f"Received: num_classes={after} for {network.name}, which has num_classes={before}"
+    )
+
+
+def take_weights(network, source):
+    """Gives a network the weights of another one that fit, and returns the paths of the others.
+
+    The rows of a table of other classes start as the mean of the rows before: a new class begins
+    as the average of the old ones.
+    """
+    known, new = dict(_by_path(source)), []
+    layers = layers_of(network)
+    norms = [x for x in layers if isinstance(x, ConditionalBatchNorm)]
+    tables = [table for x in norms for table in (x.gamma, x.beta)]
+    tables += [x.embeddings for x in layers if isinstance(x, keras.layers.Embedding)]
+    for key, variable in _by_path(network):
+        old = known.get(key)
+        if old is not None and tuple(old.shape) == tuple(variable.shape):
+            variable.assign(keras.ops.convert_to_numpy(old))
+            continue
+        new.append(variable.path)
+        if old is not None and any(variable is table for table in tables):
+            mean = keras.ops.convert_to_numpy(old).mean(axis=0, keepdims=True)
+            variable.assign(mean.repeat(variable.shape[0], axis=0))
+    for layer in layers:
+        if isinstance(layer, SpectralNormMixin) and layer._raw_weight().path in new:
+            layer.vector_u.assign(layer._initial_vector_u(layer.vector_u.shape, "float32"))
+            new += [] if layer.vector_u.path in new else [layer.vector_u.path]
+    return new
+
+
+def _by_path(network):
+    """Yields each variable with its path, and how many had the same path before."""
+    counts = collections.Counter()
+    for variable in network.variables:
+        yield (variable.path, counts[variable.path]), variable
+        counts[variable.path] += 1
+
+
+def warn_of_new_weights(paths, num_classes):
+    """Lists, in one line, the weights that a new model doesn't have from another."""
+    if paths:
+        names = ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
+        warnings.warn(
+            f"{len(paths)} weights don't fit num_classes={num_classes} and are new, see "
+            f"`new_weights`: {names}",
+            stacklevel=3,
+        )

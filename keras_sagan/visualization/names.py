@@ -1,0 +1,89 @@
+"""The classes of a picture, their names, and fonts that have the characters of text."""
+
+import functools
+import os
+import warnings
+
+import numpy as np
+
+from keras_sagan.checks import require
+
+# No font has this character: it is drawn as the box of a missing one.
+MISSING = "\U0010ffff"
+
+
+def spread_classes(num_classes, count):
+    """Returns `count` class ids, ascending and spread evenly; `None` without classes."""
+    return (
+        None if num_classes is None else (np.arange(count) * num_classes // count).astype("int32")
+    )
+
+
+def names_of(labels, class_names, num_classes):
+    """Returns the class name of each label, or its number where `class_names` is `None`.
+
+    A model without classes has no names, and neither have images without labels: `None`.
+    """
+    if num_classes is None and class_names is not None:
+        raise ValueError(
+            "`class_names` must be None for an unconditional model. "
+            f"Received: class_names={class_names}"
+        )
+    if num_classes is None or labels is None:
+        return None
+    if class_names is None:
+        return [str(int(label)) for label in labels]
+    if len(class_names) != num_classes:
+        raise ValueError(
+            f"`class_names` must name each of the model's {num_classes} classes. "
+            f"Received: class_names of length {len(class_names)}"
+        )
+    names = drawable_names(class_names)
+    return [names[label] for label in labels]
+
+
+def drawable_names(names, argument="class_names", kind="class"):
+    """Returns names on one line each, with `"class 3"` for a name that no font can draw."""
+    if names is None:
+        return None
+    names = [" ".join(str(name).split()) for name in names]
+    missing = [i for i, name in enumerate(names) if not any(_has(x, name) for x in _paths())]
+    if missing:
+        shown = ", ".join(f"{names[i]!r} as {kind} {i}" for i in missing[:5])
+        warnings.warn(
+            f"`{argument}` has characters that neither Pillow's font nor matplotlib's has. "
+            f"Pictures show {shown}{', …' * (len(missing) > 5)}. "
+            "Use names in Latin, Greek or Cyrillic letters.",
+            stacklevel=4,
+        )
+    return [f"{kind} {i}" if i in missing else name for i, name in enumerate(names)]
+
+
+def font_for(texts, size):
+    """Returns Pillow's own font, or matplotlib's for texts that only it can draw."""
+    paths = _paths()
+    return _load(next((x for x in paths if all(_has(x, text) for text in texts)), paths[-1]), size)
+
+
+@functools.cache
+def _paths():
+    """Returns the font files: `None` for Pillow's own, then matplotlib's if it is installed."""
+    try:
+        folder = require("matplotlib").get_data_path()
+    except ImportError:
+        return (None,)
+    path = os.path.join(folder, "fonts", "ttf", "DejaVuSans.ttf")
+    return (None, path) if os.path.exists(path) else (None,)
+
+
+@functools.cache
+def _load(path, size):
+    module = require("PIL.ImageFont")
+    return module.load_default(size=size) if path is None else module.truetype(path, size)
+
+
+@functools.cache
+def _has(path, text):
+    """Whether a font has all characters of a text."""
+    masks = [bytes(_load(path, 20).getmask(x)) for x in text if not x.isascii()]
+    return not masks or bytes(_load(path, 20).getmask(MISSING)) not in masks

@@ -1,0 +1,172 @@
+"""Models that start from others, with the classes changed, and blocks that stay as they are."""
+
+import keras
+import numpy as np
+import pytest
+import tiny_networks as tiny
+from keras import ops
+
+from keras_sagan import SAGAN
+from keras_sagan.models import preset_settings
+
+NETWORKS = ("generator", "discriminator")
+LATENTS = np.random.default_rng(0).normal(size=(2, 6)).astype("float32")
+
+
+def small(num_classes, **arguments):
+    arguments = {"image_size": 16, "attention_resolutions": (8,), "latent_dim": 6, **arguments}
+    return SAGAN.from_preset(
+        "sagan_fashion_mnist_32", base_filters=4, num_classes=num_classes, seed=1, **arguments
+    )
+
+
+def changed(model):
+    """Weights as if it were trained: each class has its own."""
+    rng = np.random.default_rng(1)
+    for network in (model.generator, model.discriminator):
+        for variable in network.trainable_variables:
+            variable.assign(variable + rng.normal(0.0, 0.1, variable.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def conditional():
+    return changed(small(4))
+
+
+@pytest.fixture(scope="module")
+def unconditional():
+    return changed(small(None))
+
+
+def values(network):
+    return {x.path: ops.convert_to_numpy(x) for x in network.variables}
+
+
+@pytest.mark.parametrize("before, after", [(4, 7), (4, None), (None, 3)])
+def test_weights_that_fit_are_taken_and_others_listed(request, before, after):
+    source = request.getfixturevalue("conditional" if before else "unconditional")
+    with pytest.warns(UserWarning, match=f"weights don't fit num_classes={after} and are new"):
+        model = SAGAN.from_model(source, after)
+    expected, new = small(after), []
+    assert model.num_classes == after and model.d_steps == source.d_steps
+    for name in NETWORKS:
+        old, found = values(getattr(source, name)), values(getattr(model, name))
+        shapes = {path: x.shape for path, x in values(getattr(expected, name)).items()}
+        assert {path: x.shape for path, x in found.items()} == shapes
+        for path, value in found.items():
+            if path in old and old[path].shape == value.shape and "label" not in path:
+                np.testing.assert_array_equal(value, old[path])
+                continue
+            new.append(f"{name}/{path}")
+            if path in old and "vector_u" not in path:
+                mean = old[path].astype("float64").mean(axis=0)
+                for row in value:
+                    np.testing.assert_allclose(row, mean, atol=1e-6)
+    assert sorted(model.new_weights) == sorted(new) and new
+    model.compile()
+    labels = None if after is None else [0, after - 1]
+    assert model.generate(2, labels).shape == (2, 16, 16, 1)
+
+
+def test_the_classes_of_a_model_without_begin_as_its_images(unconditional):
+    with pytest.warns(UserWarning, match="are new"):
+        model = SAGAN.from_model(unconditional, num_classes=3)
+    expected = unconditional.generate(2, latents=LATENTS)
+    for label in range(3):
+        np.testing.assert_array_equal(model.generate(2, label, latents=LATENTS), expected)
+
+
+def test_a_model_without_classes_loses_the_projection_only(conditional):
+    with pytest.warns(UserWarning, match="are new"):
+        model = SAGAN.from_model(conditional, num_classes=None)
+    images = np.random.default_rng(2).uniform(-1, 1, (2, 16, 16, 1)).astype("float32")
+    inputs = conditional.discriminator.inputs
+    expected = keras.Model(inputs, conditional.discriminator.get_layer("logits").output)
+    expected = expected([images, np.zeros(2, "int32")])
+    found = model.discriminator(images)
+    np.testing.assert_allclose(*map(ops.convert_to_numpy, (found, expected)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_from_a_file_with_the_same_classes_and_other_settings(conditional, tmp_path, recwarn):
+    conditional.save(tmp_path / "model.keras")
+    model = SAGAN.from_model(tmp_path / "model.keras", ema_half_life=100.0, top_k=0.5, seed=3)
+    assert model.new_weights == [] and not [x for x in recwarn if "are new" in str(x.message)]
+    assert (model.ema_momentum, model.ema_half_life, model.top_k, model.seed) == (None, 100, 0.5, 3)
+    assert int(model.steps.numpy()) == 0
+    pictures = [x.generate(2, 1, latents=LATENTS) for x in (conditional, model)]
+    np.testing.assert_array_equal(*pictures)
+    model.generator.get_layer("start").bias.assign(ops.ones(64 * 4))
+    np.testing.assert_array_equal(conditional.generate(2, 1, latents=LATENTS), pictures[0])
+
+
+@pytest.mark.parametrize(
+    "arguments, match",
+    [
+        ({"image_size": 32}, "`image_size` must be that of the model.*Received: image_size=32"),
+        ({"base_filters": 8}, "`base_filters` must be that of the model to start from"),
+        ({"latent_dim": 8}, "`latent_dim` must be that"),
+        ({"steps": 8}, "`overrides` must be settings of SAGAN. Received: steps=8"),
+        ({"num_classes": 0}, '`num_classes` must be a positive integer, None or "same"'),
+        ({"model": 3}, "`model` must be a SAGAN, or the path.*Received: model=3"),
+        ({"freeze_discriminator": 9}, "`freeze_discriminator` must be a number of blocks"),
+    ],
+)
+def test_what_cannot_be_changed(conditional, arguments, match):
+    with pytest.raises(ValueError, match=match):
+        SAGAN.from_model(**{"model": conditional, **arguments})
+
+
+def test_networks_of_ones_own():
+    with pytest.warns(UserWarning, match="are new"):
+        model = SAGAN.from_model(tiny.build_sagan(), num_classes=2)
+    assert model.discriminator.get_layer("rows").input_dim == 2
+    with pytest.warns(UserWarning, match="are new"):
+        assert SAGAN.from_model(tiny.build_sagan(), None).generate(1).shape == (1, *tiny.SHAPE)
+    with pytest.raises(ValueError, match="`num_classes` must be that of the model.*labels"):
+        SAGAN.from_model(tiny.build_small_sagan(), None)
+
+
+# Frozen blocks
+
+
+@pytest.mark.slow
+def test_frozen_blocks_stay_and_the_rest_trains(tmp_path):
+    model = small(4, freeze_discriminator=1, d_steps=1)
+    model.compile(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1))
+    before = values(model.discriminator)
+    images = np.random.default_rng(0).uniform(-1, 1, (4, 16, 16, 1)).astype("float32")
+    model.train_on_batch(images, np.arange(4))
+    still = {k for k, x in values(model.discriminator).items() if np.array_equal(x, before[k])}
+    assert {k for k in before if k.startswith("block_1_")} <= still
+    moved = {"label_embedding/embeddings", "logits/kernel", "block_2_conv_1/kernel"}
+    assert not still & (moved | {"block_2_conv_1/vector_u"})
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.freeze_discriminator == 1
+    layers = [x for x in again.discriminator.layers if x.weights]
+    frozen = [x.name for x in layers if not x.trainable]
+    assert frozen == [x.name for x in layers if x.name.startswith("block_1_")] and frozen
+    thawed = SAGAN.from_model(again, freeze_discriminator=0)
+    assert all(x.trainable for x in thawed.discriminator.layers if x.weights)
+
+
+def test_attention_below_a_frozen_block_is_frozen_too():
+    model = small(None, freeze_discriminator=2)
+    frozen = {x.name for x in model.discriminator.layers if x.weights and not x.trainable}
+    assert "attention_8" in frozen
+    assert not any(name.startswith(("block_3", "logits")) for name in frozen)
+
+
+def test_a_discriminator_without_blocks():
+    with pytest.raises(ValueError, match=r"`freeze_discriminator` must .*=1 for the blocks \[\]"):
+        tiny.build_sagan(freeze_discriminator=1)
+
+
+def test_one_average_takes_the_place_of_the_other():
+    model = small(None, ema_half_life=50.0)
+    assert (model.ema_momentum, model.ema_half_life) == (None, 50.0)
+    assert "ema_momentum" in preset_settings("sagan_fashion_mnist_32")
+    with pytest.raises(ValueError, match="`ema_momentum` and `ema_half_life` must not be given"):
+        small(None, ema_half_life=50.0, ema_momentum=0.5)
