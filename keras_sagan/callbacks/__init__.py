@@ -1,4 +1,4 @@
-"""Callbacks for `fit`: pictures, metrics and Fréchet distances by epoch, checkpoints and guards.
+"""Callbacks for `fit`: pictures, metrics and Fréchet distances per epoch, checkpoints and guards.
 
 They use only `generate()`, `attention_maps()`, `attention_gammas()`, `spectral_norms()`,
 `latent_dim` and `num_classes`, so they work with any model that has these. The checkpoint and the

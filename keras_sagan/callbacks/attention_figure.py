@@ -13,25 +13,25 @@ from keras_sagan.visualization.query_points import MAX_IMAGES, MAX_POINTS, check
 
 
 class AttentionFigure(keras.callbacks.Callback):
-    """Saves figures of what the attention layers look at.
+    """Saves figures of where the attention layers look.
 
-    The generator's images come from the same latents each time, with classes spread evenly. The
+    The generator's images use the same latents each time, and their classes are evenly spaced. The
     file is `attention_epoch_020.png`, or `attention_epoch_020_<layer>.png` with several layers.
     `attention_epoch_020_discriminator.png` shows the discriminator's attention on `real_images`.
 
     Args:
-        directory: String or path. The folder of the figures, created if needed.
+        directory: String or path. The folder for the figures, which is created if needed.
         num_images: Integer. Rows of the generator's figure, at most 50. Defaults to `4`.
-        num_points: Integer. Query points chosen in each image, at most 32. Defaults to `3`.
+        num_points: Integer. The query points in each image, at most 32. Defaults to `3`.
         class_names: List of strings, one for each class of the model, written beside the rows.
-            Defaults to `None`: the class number.
+            Defaults to `None`: the class ids.
         seed: Integer. The seed of the latents. Defaults to `0`.
         every_epochs: Integer. Epochs between figures. Defaults to `None`: only at the end.
-        real_images: Array `(batch, height, width, channels)`, uint8 or float in [-1, 1], to show
+        real_images: Array `(batch, height, width, channels)`, uint8 or float in [-1, 1], shown to
             the discriminator. Defaults to `None`: only the generator's figure.
-        real_labels: Integer array, the class of each of them, for a model with classes.
-        query_points: Integer array of shape `(points, 2)`: (row, column) in pixels of each image,
-            in place of `num_points` chosen ones. Defaults to `None`.
+        real_labels: Integer array, the class of each real image, for a model with classes.
+        query_points: Integer array of shape `(points, 2)`: the (row, column) in pixels of points
+            that every image uses instead of `num_points` automatic ones. Defaults to `None`.
 
     Raises:
         ValueError: If an argument is out of range or, when training begins, doesn't fit the model.
@@ -61,7 +61,7 @@ class AttentionFigure(keras.callbacks.Callback):
         query_points: np.ndarray | None = None,
     ):
         super().__init__()
-        require("matplotlib.figure")  # Now rather than when training ends.
+        require("matplotlib.figure")  # Raises now, not when training ends.
         self.directory = Path(check_path("directory", directory))
         self.num_images = check_count("num_images", num_images, MAX_IMAGES)
         self.num_points = check_count("num_points", num_points, MAX_POINTS)
@@ -127,11 +127,11 @@ class AttentionFigure(keras.callbacks.Callback):
             self.save(self._epochs_done)
 
     def save(self, epoch: int) -> list[Path]:
-        """Draws the figures of the model as it is, named by the number of epochs done.
+        """Draws the figures of the current model; `epoch`, the epochs done, is in their names.
 
         Returns:
-            List of the figures' paths, one for each attention layer; empty in all processes but
-            the first, which draws for all.
+            List of the figures' paths, one for each attention layer. Only the first process draws;
+            in the other processes, the list is empty.
         """
         if not is_chief(getattr(self.model, "distribute_strategy", None)):
             return []

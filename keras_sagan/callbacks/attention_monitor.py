@@ -6,24 +6,24 @@ from keras_sagan.checks import check_integer
 from keras_sagan.ops.attention import attention_entropy
 from keras_sagan.visualization.names import spread_classes
 
-NUM_IMAGES = 16  # That the entropy is measured on.
+NUM_IMAGES = 16  # The number of images on which the entropy is measured.
 
 
 class AttentionMonitor(keras.callbacks.Callback):
     """Adds γ and the entropy of each attention layer to the metrics of an epoch.
 
-    γ is the weight of the attention in the layer's output; it starts at 0. The entropy is the mean
-    over images and query locations, divided by that of uniform attention: 1 is uniform, 0 is a
-    single location. It is measured on 16 images of the generator, from the same latents each time,
-    for the discriminator too.
+    γ is the weight of the attention in the layer's output; it starts at 0. The entropy is averaged
+    over images and query locations and divided by the entropy of uniform attention: 1 is uniform,
+    0 is a single location. Both networks are measured on 16 generated images, from the same latents
+    each time.
 
     The keys are `gamma/generator/<layer>`, `attention_entropy/generator/<layer>` and the same with
-    `discriminator`. `History` always has them; `CSVLogger` and `TensorBoard` see them after this
-    callback in the list. A model without attention gets no keys.
+    `discriminator`. `History` always has them; `CSVLogger` and `TensorBoard` see them if they come
+    after this callback in the list. A model without attention adds no keys.
 
     Args:
-        every_epochs: Integer. Epochs between entropies. The last epoch has them too, and every
-            epoch has γ, which costs nothing. Defaults to `1`.
+        every_epochs: Integer. Epochs between measurements of the entropy; the last epoch has one
+            too. γ costs nothing and is added every epoch. Defaults to `1`.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -54,7 +54,7 @@ class AttentionMonitor(keras.callbacks.Callback):
                 logs[f"attention_entropy/{name}"] = entropy
 
     def entropies(self) -> dict[str, float]:
-        """Returns the entropy of each attention layer of the model as it is, by its name."""
+        """Returns the entropy of each attention layer of the current model, by layer name."""
         networks = {name.split("/")[0] for name in self.model.attention_gammas()}
         labels = spread_classes(self.model.num_classes, NUM_IMAGES)
         shape = (NUM_IMAGES, self.model.latent_dim)

@@ -1,4 +1,4 @@
-"""The best checkpoint of a run by one of its logs."""
+"""The best checkpoint of a run, according to one of its logs."""
 
 import warnings
 
@@ -14,7 +14,7 @@ HIGHER_IS_BETTER = ("accuracy", "inception_score", "precision", "recall")
 class BestCheckpoint:
     """The best value of `monitor` so far, and the folder `best` of its checkpoint.
 
-    The arguments are those of `TrainingCheckpoint`.
+    It takes arguments of `TrainingCheckpoint`.
     """
 
     def __init__(self, directory, monitor, mode):
@@ -25,7 +25,7 @@ class BestCheckpoint:
             rises = any(word in monitor for word in HIGHER_IS_BETTER)
             if falls == rises:
                 raise ValueError(
-                    '`mode` must be "min" or "max" where `monitor` doesn\'t tell which is better. '
+                    '`mode` must be "min" or "max" if `monitor` doesn\'t show which is better. '
                     f"Received: mode='auto', monitor={monitor!r}"
                 )
             mode = "min" if falls else "max"
@@ -50,16 +50,16 @@ class BestCheckpoint:
                 return
 
     def is_better(self, logs: dict | None) -> bool:
-        """Whether the logs of an epoch have a better value than all before."""
+        """Whether the logs of an epoch have a better value than all earlier epochs."""
         value = (logs or {}).get(self.monitor)
-        self.latest = None if value is None else float(value)  # A worker may not measure it.
+        self.latest = None if value is None else float(value)  # Some workers don't measure it.
         self._has_seen |= value is not None
         if value is None or not np.isfinite(value):
             return False
         return self.value is None or bool(self._compare(value, self.value))
 
     def warn_if_unseen(self, logs: dict | None):
-        """Warns at the end of a training in which no epoch had a value."""
+        """Warns at the end of training if no epoch had a value."""
         if logs and not self._has_seen:
             warnings.warn(
                 "`monitor` must be among the logs of an epoch: no best checkpoint was kept. "

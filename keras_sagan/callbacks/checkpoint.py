@@ -14,21 +14,21 @@ from keras_sagan.distribution import check_workers_agree, chief_decides, is_chie
 
 
 class TrainingCheckpoint(keras.callbacks.Callback):
-    """Saves all of a training run, and resumes it from the newest checkpoint.
+    """Saves the full state of a training run, and resumes it from the newest checkpoint.
 
     A checkpoint holds both networks with batch statistics and `vector_u`, the averaged generator,
     both optimizers with slots and loss scales, the seed and the states of seed generators, the
     step, the position in the epoch, and the sums behind the epoch's metrics. On a CPU, a run that
-    was killed and started again ends with the same bits as one that wasn't.
+    was killed and restarted ends with the same bits as an uninterrupted run.
 
     `fit` begins with the interrupted epoch and skips its finished steps. Without `restore_latest`,
-    `SAGAN.fit` restores the model and positions data of `keras_sagan.data`. It reads other data up
-    to that step, which is exact if they give the same batches every time.
+    `SAGAN.fit` restores the model and positions datasets of `keras_sagan.data`. It reads any other
+    data up to that step, which is exact if they yield the same batches every time.
 
-    An incomplete checkpoint doesn't count. A damaged one is named in a warning, and the one before
-    it is used. States that aren't finite aren't saved, and other files are left alone. Put this
-    callback last, so that the metrics of the others are there, and use one folder per run. Another
-    backend may resume a run. With several workers, all must see the folder.
+    Incomplete checkpoints are ignored. If one is damaged, a warning names it, and the previous one
+    is used. States that aren't finite aren't saved, and other files are left alone. Put this
+    callback last, so that the logs hold the metrics of all others, and use one folder per run. A
+    run can be resumed on a different backend. All workers must have access to the folder.
 
     Args:
         directory: String or path, a folder, which is created if needed; or a URL such as
@@ -36,7 +36,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         every_steps: Integer. Steps between saves. Defaults to `None`: only by epoch.
         every_epochs: Integer or `None`. Epochs between saves; the end saves too. Defaults to `1`.
         keep: Integer. The number of newest checkpoints to keep. Defaults to `3`.
-        monitor: String, a key of an epoch's logs such as `"fid_5k"`. The checkpoint of its best
+        monitor: String, a key of an epoch's logs such as `"fid_5k"`. The checkpoint with its best
             value is kept in the folder `best`. Defaults to `None`.
         mode: `"min"`, `"max"`, or `"auto"` to infer it from `monitor`. Defaults to `"auto"`.
         restore: Boolean. Whether `fit` restores the newest checkpoint. Defaults to `True`.
@@ -44,8 +44,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             or the end of training waits for it and raises its error. Defaults to `False`.
 
     Raises:
-        ValueError: If an argument is out of range or, when training begins, a checkpoint belongs
-            to another architecture or configuration, or the folder to another run.
+        ValueError: If an argument is out of range or, when training begins, a checkpoint belongs to
+            a different architecture or configuration, or the folder to a different run.
         OSError: If the folder can't be written, the disk is full, or every checkpoint is damaged.
 
     Example:
@@ -81,24 +81,24 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._files = CheckpointFiles(self.directory, check_integer("keep", keep, 1))
         has_best = monitor is not None or mode != "auto"
         self._best = BestCheckpoint(self.directory, monitor, mode) if has_best else None
-        self._writer = concurrent.futures.ThreadPoolExecutor(1)  # A process waits for its end.
+        self._writer = concurrent.futures.ThreadPoolExecutor(1)  # Python waits for it at exit.
         self._saved_step: int | None = None
-        self._state = "new"  # Then "restored" by `restore_latest`, and "training" by `fit`.
-        self._manifest = self._model = self._writing = None  # The last is what the writer does.
+        self._state = "new"  # `restore_latest` sets "restored", and `fit` sets "training".
+        self._manifest = self._model = self._writing = None
         self._step = self._epoch = self._epoch_start = 0
 
     def restore_latest(self, model: keras.Model) -> int:
-        """Restores the newest checkpoint that isn't damaged, and has `fit` resume from there.
+        """Restores the newest checkpoint that isn't damaged, and makes `fit` resume from it.
 
         Args:
             model: A compiled `SAGAN`.
 
         Returns:
-            Integer, the training steps that the model has taken, at which the data must start.
-            0 if there is no checkpoint.
+            Integer, the number of training steps that the model has taken. The data must start at
+            this step. It is 0 if there is no checkpoint.
 
         Raises:
-            ValueError: If the checkpoint belongs to another architecture.
+            ValueError: If the checkpoint belongs to a different architecture.
             OSError: If every checkpoint is damaged.
         """
         self._restore(model)
@@ -107,7 +107,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         return steps_of(model)
 
     def restore_best(self, model: keras.Model) -> int:
-        """Restores the best checkpoint by `monitor`; for use, not to resume training.
+        """Restores the best checkpoint by `monitor`, to use the model, not to resume training.
 
         Args:
             model: A `SAGAN`. Its optimizers are restored if it is compiled.
@@ -130,12 +130,12 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         """Restores the model and positions its data; `SAGAN.fit` calls it with its arguments.
 
         Returns the data to train on; the epoch to begin with, or `None`; the number of its finished
-        steps, which `fit` skips; and the number of batches it reads meanwhile. Raises ValueError if
+        steps, which `fit` skips; and the number of batches to read for them. Raises ValueError if
         the data start after the model's step.
         """
         if self._state == "training" or not self.restore:  # Only the first `fit` restores.
             return data, None, 0, 0
-        is_given = self._state == "restored" and self._model is model  # By `restore_latest`.
+        is_given = self._state == "restored" and self._model is model
         if not is_given:
             self._restore(model)
         manifest = self._manifest or {"epoch": None, "epoch_step": 0}
@@ -168,14 +168,14 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                 )
             model_state.restore_state(model, manifest, values, self._files.path(step))
             sums = [values[key] for key in sorted(values) if key.startswith("metrics:")]
-            manifest = {**manifest, "sums": sums}  # Of the metrics in the interrupted epoch.
+            manifest = {**manifest, "sums": sums}  # The metrics of the interrupted epoch.
         self._manifest, self._model = manifest, model
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._set_up(self.model)
         self._step = steps_of(self.model)
         self._finite_check = model_state.FiniteCheck(self.model)
-        self._configuration = model_state.configuration_of(self.model)  # Longer than a step.
+        self._configuration = model_state.configuration_of(self.model)  # Slower than a step.
         if self._manifest is not None:
             self._saved_step = self._step
             check_epoch(self._manifest, self.params.get("steps"), self.model.steps_per_execution)
@@ -208,7 +208,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         before, step = self._step, self._epoch_start + batch + 1
-        if step > before:  # Otherwise `fit` has skipped it.
+        if step > before:  # `fit` has skipped earlier steps.
             self._step = step
             if self.every_steps and step // self.every_steps > before // self.every_steps:
                 self.save()
@@ -217,9 +217,9 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._step = steps_of(self.model)  # The data may have ended within an execution.
         self._epoch, self._epoch_start = epoch + 1, self._step
         is_due = self.every_epochs and (epoch + 1) % self.every_epochs == 0
-        if is_due or self._saved_step == self._step:  # The position of a saved step has changed.
+        if is_due or self._saved_step == self._step:  # The saved position is in the old epoch.
             self.save()
-        # All workers take part in writing, so one of them decides.
+        # All workers take part in writing, so the first one decides for all.
         if (best := self._best) and chief_decides(self.model._strategy, best.is_better(logs)):
             entries = {"monitor": best.monitor, "value": best.latest}
             best.value = best.latest if self._write(best.files, **entries) else best.value
@@ -232,19 +232,19 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             self._best.warn_if_unseen(logs)
 
     def save(self) -> str | None:
-        """Saves the run as it is.
+        """Saves the current state of the run.
 
         Returns:
             String, the folder of the checkpoint; `None` if training hasn't begun or the model
             isn't finite.
 
         Raises:
-            OSError: If it can't be written. The checkpoints before it stay complete.
+            OSError: If the checkpoint can't be written. Earlier checkpoints stay complete.
         """
-        if self._state != "training":  # The model may be half restored.
+        if self._state != "training":  # The model may be partly restored.
             return None
-        self._step = steps_of(self.model)  # A step may have ended without its callbacks.
-        if self._manifest is None:  # Otherwise the restored epoch hasn't begun.
+        self._step = steps_of(self.model)  # The last step may not have called its callbacks.
+        if self._manifest is None:  # The restored epoch has begun.
             if self._saved_step == self._step:
                 self._wait()
                 if self._is_chief:
@@ -270,11 +270,11 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._wait()
         if broken := self._finite_check():
             steps = self._files.steps()
-            kept = f"the newest checkpoint is of step {steps[-1]}" if steps else "there is none yet"
+            kept = f"the newest checkpoint is of step {steps[-1]}" if steps else "there is no other"
             text = f"Step {self._step} isn't saved because `{broken[0]}` isn't finite; {kept}."
             warnings.warn(text, RuntimeWarning, stacklevel=2)
             return False
-        # All workers read, as some variables are sums over them.
+        # All workers must read: some variables are sums over the workers.
         arrays = model_state.read_state(self.model, copy=self.use_background)
         manifest = self._position() | model_state.architecture_of(self.model) | entries
         manifest["configuration"] = self._configuration

@@ -1,4 +1,4 @@
-"""Checkpoints in a folder: each is complete or doesn't count, and a damaged one is never used."""
+"""Checkpoints in a folder; incomplete and damaged checkpoints are never used."""
 
 import contextlib
 import functools
@@ -29,8 +29,8 @@ class CheckpointFiles:
     """The checkpoints of one run: folders `step-N` with `state.npz` and `manifest.json`.
 
     `state.npz` holds every variable and `manifest.json` holds the checksums. A folder is written
-    as `step-N.new`, synced and renamed, so it is complete when it exists. A bucket can't rename:
-    there the manifest is written last, and a folder without a manifest doesn't count.
+    as `step-N.new`, synced and renamed, so `step-N` is always complete. A bucket can't rename:
+    there the manifest is written last, and a folder without a manifest is ignored.
     """
 
     def __init__(self, directory: str, keep: int):
@@ -60,14 +60,14 @@ class CheckpointFiles:
             raise OSError(f"{text}directory={self.directory!r} ({error})") from error
 
     def write(self, step: int, arrays: dict, manifest: dict):
-        """Writes a checkpoint and removes the oldest beyond `keep`; an OSError leaves no part."""
+        """Writes a checkpoint and removes the oldest beyond `keep`; removes it on an OSError."""
         folder, disk = self.path(step), self._disk
         new = disk.temporary(folder)
         with self._explained(folder):
             try:
                 if f"step-{step}" in disk.names(self.directory) and not disk.is_folder(folder):
-                    raise OSError("its name is taken; move what is there away")
-                self.remove(step)  # It is damaged, or a process ended while writing it.
+                    raise OSError("its name is taken; move that file or link away")
+                self.remove(step)  # An existing checkpoint is damaged or incomplete.
                 disk.make(new)
                 files = {STATE: disk.write(f"{new}/{STATE}", lambda x: np.savez(x, **arrays))}
                 self._write_manifest(f"{new}/{MANIFEST}", {**manifest, "files": files})
@@ -77,7 +77,7 @@ class CheckpointFiles:
                     self.remove(step)
                 raise
         for old in [x for x in self.steps() if x <= step][: -self.keep]:
-            self.remove(old)  # Later ones are damaged and stay.
+            self.remove(old)  # Later checkpoints are damaged, and stay.
 
     def update(self, step: int, changes: dict):
         """Replaces entries of a manifest; an OSError leaves it unchanged."""
@@ -89,13 +89,13 @@ class CheckpointFiles:
 
     @contextlib.contextmanager
     def _explained(self, folder):
-        """Has an error in writing say which checkpoint is complete."""
+        """Adds the newest complete checkpoint to the message of an error in writing."""
         try:
             yield
         except (DamagedCheckpoint, OSError) as error:
             number, steps = getattr(error, "errno", None), self.steps()
             reason = getattr(error, "strerror", None) or error
-            kept = f"The checkpoint of step {steps[-1]} is complete" if steps else "There is none"
+            kept = f"The checkpoint of step {steps[-1]} is complete" if steps else "None exists yet"
             text = f"The checkpoint {folder} can't be written: {reason}. {kept}; run the same "
             text += "command again after fixing this."
             raise (OSError(number, text) if number else OSError(text)) from error
@@ -132,7 +132,7 @@ class CheckpointFiles:
                 return manifest, dict(arrays)
 
     def read_newest(self) -> tuple[dict | None, dict | None]:
-        """Returns what `read` does for the newest undamaged checkpoint; two `None` without any."""
+        """Returns the result of `read` for the newest undamaged checkpoint, or two `None`."""
         steps, read = self.steps(), self.read
         names = self._disk.names(self.directory)
         if not steps and any(name.endswith(".index") for name in names):
@@ -144,7 +144,7 @@ class CheckpointFiles:
             try:
                 return read(step)
             except DamagedCheckpoint as error:
-                text = f"The checkpoint of step {step} is damaged and the one before it is used. "
+                text = f"The checkpoint of step {step} is damaged and the previous one is used. "
                 warnings.warn(f"{text}{error}.", stacklevel=4)
         if steps:
             text = f"Every checkpoint in {self.directory} is damaged; see the warnings. Move the "
@@ -152,12 +152,12 @@ class CheckpointFiles:
         return None, None
 
     def remove(self, step: int):
-        """Removes a checkpoint, its manifest first, so that a partly removed one doesn't count."""
+        """Removes a checkpoint, its manifest first, so that a partly removed one is ignored."""
         for folder in (self.path(step), f"{self.path(step)}.new"):
             if self._disk.is_folder(folder):
                 for name in [x for x in OWN if x in self._disk.names(folder)]:
                     self._disk.remove(f"{folder}/{name}")
-                with contextlib.suppress(OSError):  # A user's file is in it.
+                with contextlib.suppress(OSError):  # The folder may hold a user's file.
                     self._disk.remove_folder(folder)
 
     def remove_incomplete(self):
@@ -168,7 +168,7 @@ class CheckpointFiles:
 
 @contextlib.contextmanager
 def reading(folder: str, name: str):
-    """Says whether an error in reading a file means that the checkpoint is damaged."""
+    """Raises DamagedCheckpoint if a file can't be read, or OSError if this may be temporary."""
     try:
         yield
     except ImportError:
@@ -185,7 +185,7 @@ def check_directory(name: str, value) -> str:
     """Returns a folder's absolute path, so that a later `os.chdir` is harmless, or a URL."""
     path = check_path(name, value).removeprefix("file://")
     if "\0" in path:
-        raise ValueError(f"`{name}` must have no character NUL. Received: {name}={value!r}")
+        raise ValueError(f"`{name}` must not contain NUL. Received: {name}={value!r}")
     return path if "://" in path else os.path.join(os.getcwd(), path)
 
 

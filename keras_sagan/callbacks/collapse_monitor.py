@@ -9,34 +9,34 @@ from keras_sagan.callbacks.schedule import is_due
 from keras_sagan.checks import check_boolean, check_integer
 from keras_sagan.visualization.names import spread_classes
 
-MAX_CLASSES, IMAGES_PER_CLASS = 10, 8  # Whose samples are compared.
-# The signs of collapse; the class says what they are.
+MAX_CLASSES, IMAGES_PER_CLASS = 10, 8  # The samples that are compared.
+# The thresholds for signs of collapse; see the class.
 DIVERSITY_SHARE, MARGIN_SHARE, LOGIT_GAP, SIGMA_FACTOR = 0.3, 0.02, 0.01, 2.0
 
 
 class CollapseMonitor(keras.callbacks.Callback):
     """Warns when training collapses, or stops it and keeps the last good checkpoint.
 
-    It measures three things after an epoch:
+    After an epoch, it looks for signs of collapse in three measurements:
 
     - **diversity**: the root mean square difference between two samples of a class, for 8 samples
-      of at most 10 classes, from the same latents each time. A sign of collapse is a value below
-      0.3 of its maximum;
-    - **logits**: a sign is that the shares of real *and* of generated images inside the hinge
-      margin are below 0.02, so the discriminator separates them without effort; or that the mean
-      logits of both differ by less than 0.01, so it doesn't separate them at all;
-    - **σ**: a sign is that the largest singular value of a kernel, normalized or not, has more
+      of at most 10 classes, from the same latents each time. A value below 0.3 times its maximum is
+      a sign;
+    - **logits**: it is a sign if the shares of real *and* of generated images inside the hinge
+      margin are below 0.02, so that the discriminator separates them without effort, or if their
+      mean logits differ by less than 0.01, so that it doesn't separate them at all;
+    - **σ**: it is a sign if the largest singular value of a kernel, normalized or not, has more
       than doubled since the last measurement.
 
-    After `patience` measurements in a row with a sign, it warns with all signs of the last one.
-    The first measurement gives no sign. An epoch's metrics get `sample_diversity`.
+    After `patience` consecutive measurements with a sign, a warning lists the signs of the last
+    one. The first measurement has no signs. The metrics of an epoch include `sample_diversity`.
 
     Args:
-        stop: Boolean. Whether to end training too. Defaults to `False`: only to warn, once.
+        stop: Boolean. Whether to stop training. Defaults to `False`: it only warns, once.
         directory: String or path. A folder for the last good checkpoint, written after each
             measurement without a sign. To go back, build a new model and call
             `TrainingCheckpoint(directory).restore_latest(model)`. Defaults to `None`.
-        patience: Integer. Measurements with a sign before it acts. Defaults to `2`.
+        patience: Integer. Consecutive measurements with a sign before it acts. Defaults to `2`.
         every_epochs: Integer. Epochs between measurements; the last has one too. Defaults to `1`.
 
     Raises:
@@ -66,9 +66,9 @@ class CollapseMonitor(keras.callbacks.Callback):
         self.stop = check_boolean("stop", stop)
         self.patience = check_integer("patience", patience, 1)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1)
-        self.reason: str | None = None  # The warning.
+        self.reason: str | None = None  # The text of the warning.
         self._good = None
-        if directory is not None:  # It only saves when `save` is called.
+        if directory is not None:  # This callback saves only when `save` is called.
             self._good = TrainingCheckpoint(directory, 2**62, None, keep=1, restore=False)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
@@ -106,19 +106,19 @@ class CollapseMonitor(keras.callbacks.Callback):
             warnings.warn(self.reason, RuntimeWarning, stacklevel=2)
 
     def diversity(self) -> float:
-        """Returns how much samples of a class differ in the model as it is, from 0 to 1."""
+        """Returns how much samples of a class differ in the current model, from 0 to 1."""
         num_classes = self.model.num_classes
         count = min(num_classes or 1, MAX_CLASSES)
         labels = spread_classes(num_classes, count)
         labels = None if labels is None else labels.repeat(IMAGES_PER_CLASS)
         images = self.model.generate(count * IMAGES_PER_CLASS, labels=labels, seed=0)
         images = images.reshape(count, IMAGES_PER_CLASS, -1) / 255.0
-        # The mean square difference of two draws from a distribution is twice its variance.
+        # The mean square difference of two samples from a distribution is twice its variance.
         variance = images.var(axis=1, ddof=1).mean(axis=1)
         return float(np.sqrt(2.0 * variance).mean())
 
     def signs(self, diversity: float, logs: dict) -> list[str]:
-        """Returns the signs of collapse, in words, compared with earlier measurements.
+        """Compares a measurement with earlier ones; returns descriptions of signs of collapse.
 
         Args:
             diversity: Float, the result of `diversity()`.
@@ -126,9 +126,9 @@ class CollapseMonitor(keras.callbacks.Callback):
         """
         signs, is_first = [], self._highest is None
         self._highest = max(diversity, self._highest or 0.0)
-        if not diversity >= DIVERSITY_SHARE * self._highest:  # Also if it is NaN.
+        if not diversity >= DIVERSITY_SHARE * self._highest:  # NaN is a sign too.
             signs.append(
-                f"samples of a class differ by {diversity:.3g}, where it was {self._highest:.3g}"
+                f"samples of a class differ by {diversity:.3g}, down from {self._highest:.3g}"
             )
         names = ("real_in_margin", "fake_in_margin", "real_logits", "fake_logits")
         *shares, real, fake = [np.nan if (x := logs.get(name)) is None else x for name in names]

@@ -15,39 +15,39 @@ from keras_sagan.metrics.report import make_protocol
 class FIDEvaluator(keras.callbacks.Callback):
     """Measures the Fréchet distance of generated images during training.
 
-    The metric sees the real images once. The generated ones come from the same latents each time,
-    by the averaged generator if there is one. The key, such as `fid_1k` or `fid_500`, contains
-    their number, because the distance of few images is biased upward and isn't comparable with
-    that of many. `protocol` says the rest. Images are made and measured batch by batch, so that
-    memory holds one batch and what the metric keeps: O(dim²) for the Fréchet distance.
+    The metric sees the real images once. The averaged generator, if there is one, generates images
+    from the same latents each time. The key, such as `fid_1k` or `fid_500`, contains the number of
+    images, because the distance is biased upward for few images, and distances of different numbers
+    aren't comparable. `protocol` has all other settings. Images are generated and measured batch by
+    batch: memory holds one batch and what the metric keeps, O(dim²) for the Fréchet distance.
 
     `History` always has the distance; `CSVLogger`, `ModelCheckpoint` (with `mode="min"`) and
-    `EarlyStopping` see it after this callback in the list. As with `validation_freq`, epochs
-    without an evaluation lack the key unless `missing` is given. `FIDEvaluator.history` holds
-    pairs of epochs done and distance.
+    `EarlyStopping` see it if they come after this callback in the list. As with `validation_freq`,
+    epochs without an evaluation lack the key unless `missing` is given. `FIDEvaluator.history` is a
+    list of pairs (epochs done, distance).
 
     Args:
         metric: A `keras_sagan.metrics.FrechetInceptionDistance`, or any object with
             `update_state(images, real=…)`, `result()` and `reset_state(reset_real=…)`.
         real_images: uint8 images in [0, 255]: an array of shape
             `(num_images, height, width, channels)`, or an iterable of batches, such as a
-            `tf.data.Dataset`, of images or (images, labels). `None` if `metric` has seen them.
+            `tf.data.Dataset`, of images or (images, labels). `None` if `metric` already has them.
         num_images: Integer. The number of images to generate. Defaults to `1000`.
         every_epochs: Integer. Epochs between evaluations; the last has one too. Defaults to `1`.
-        batch_size: Integer. Images at a time, in generating and in the metric. Defaults to `64`.
-        labels: Integer array of shape `(num_images,)`, the classes to generate. Defaults to all
-            classes in equal number, which suits balanced real images.
+        batch_size: Integer. Batch size, for generating and for the metric. Defaults to `64`.
+        labels: Integer array of shape `(num_images,)`, the classes to generate. By default, all
+            classes have the same number of images, which suits balanced real images.
         seed: Integer. The seed of the latents. Defaults to `0`.
-        at_start: Boolean. Whether to evaluate before training too, for `history` only. Defaults to
-            `False`.
+        at_start: Boolean. Whether to also evaluate before training; the value is only in `history`.
+            Defaults to `False`.
         name: String. The key. Defaults to `"fid_"` and the number of images.
-        missing: Float. What epochs without an evaluation log, such as `float("inf")`, since
-            `CSVLogger` takes its columns from the first epoch. Not NaN, which `ModelCheckpoint`
-            keeps as the best. Defaults to `None`: nothing.
-        dataset, split: Strings, the real images in the protocol. Default to `None`.
-        verbose: Boolean, whether evaluations of over ten seconds show progress. Defaults to `True`.
-        num_reference: Integer. The number of first real images to use. Endless images, such as
-            those of `make_dataset`, need it. Defaults to `None`: all.
+        missing: Float. The value that epochs without an evaluation log, such as `float("inf")`,
+            because `CSVLogger` takes its columns from the first epoch. It can't be NaN, which
+            `ModelCheckpoint` would keep as the best. Defaults to `None`: no value.
+        dataset, split: Strings, names of the real images for the protocol. Default to `None`.
+        verbose: Boolean. Whether to show progress beyond ten seconds. Defaults to `True`.
+        num_reference: Integer. The number of real images to use, from the start. It is required
+            for endless images, such as those of `make_dataset`. Defaults to `None`: all.
 
     Raises:
         ValueError: If an argument is out of range, there are no real images, or endless ones have
@@ -114,7 +114,7 @@ class FIDEvaluator(keras.callbacks.Callback):
         if hasattr(metric, "verbose"):
             metric.verbose = self.verbose
         self.history = []
-        self._images: GeneratedImages | None = None  # kept with their traced functions
+        self._images: GeneratedImages | None = None
         self._real_batches = None
         if real_images is not None:
             self._real_batches = batches_of(real_images, self.batch_size, self.num_reference)
@@ -125,7 +125,7 @@ class FIDEvaluator(keras.callbacks.Callback):
         self._has_started = False
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        # A resumed training says only here with which epoch it starts.
+        # A resumed run's first epoch is known only here.
         if self.at_start and not self._has_started:
             self.record(epoch)
         self._has_started = True
@@ -138,13 +138,13 @@ class FIDEvaluator(keras.callbacks.Callback):
             logs[self.name] = self.missing
 
     def record(self, epoch: int) -> float:
-        """Evaluates the model, and stores the distance in `history` for a number of epochs done."""
+        """Evaluates the model after `epoch` epochs, and stores the distance in `history`."""
         value = self.evaluate()
         self.history = [pair for pair in self.history if pair[0] != epoch] + [(epoch, value)]
         return value
 
     def evaluate(self) -> float:
-        """Returns the distance of the model as it is."""
+        """Returns the distance of the current model."""
         if self._real_batches is not None:
             self.add_real_images()
         self.metric.reset_state(reset_real=False)
@@ -154,7 +154,7 @@ class FIDEvaluator(keras.callbacks.Callback):
 
     @property
     def protocol(self) -> dict:
-        """What a reader must know beside the distances, ready for JSON; see `EvaluationReport`.
+        """How the distances are measured, as a JSON-serializable dictionary.
 
         It is complete after the first evaluation.
         """

@@ -1,4 +1,4 @@
-"""The state of a training run except its data: variables by name, and the configuration."""
+"""The state of a training run without its data: variables by name, and the configuration."""
 
 import itertools
 import json
@@ -17,7 +17,7 @@ NETWORKS = ("generator", "discriminator", "ema_generator")
 SETTINGS = (
     *("d_steps", "ema_momentum", "ema_half_life", "ema_start", "top_k", "freeze_discriminator"),
 )
-# These don't change the function of the weights, or are listed by the layers inside.
+# These entries don't affect what a network computes, or inner layers have them too.
 _IGNORED = {
     *("name", "trainable", "seed", "module", "registered_name", "build_config", "dtype"),
     *("layers", "input_layers", "output_layers", "algorithm", "query_chunk_size"),
@@ -26,7 +26,7 @@ _MAY_CHANGE = ("policy", "rate", "stddev", "synchronized", "_regularizer", "_con
 
 
 def check_model(model):
-    """Raises ValueError unless a model has what a checkpoint of training holds."""
+    """Raises ValueError unless a model has what a checkpoint needs."""
     for name in ("generator", "discriminator", "d_optimizer", "steps", "seed"):
         if not hasattr(model, name):
             raise ValueError(
@@ -36,10 +36,10 @@ def check_model(model):
 
 
 def state_of(model):
-    """Returns the variables of any model that training changes, except metrics, by part.
+    """Returns the variables that training changes in any model, by part, without metrics.
 
-    The parts are `"generator"` and so on, those that the model has. The states of seed generators
-    are included.
+    The parts are the networks that the model has, the model and its optimizers. The states of seed
+    generators are included.
     """
     networks = {name: getattr(model, name, None) for name in NETWORKS}
     parts = {name: list(x.variables) for name, x in networks.items() if x is not None}
@@ -51,7 +51,7 @@ def state_of(model):
 
 def optimizers_of(model):
     """Returns the optimizers of a model by part; none if it isn't compiled."""
-    # A SAGAN's `optimizer` is over both networks. Another model has no other.
+    # A SAGAN's `optimizer` wraps both optimizers. Any other model has only `optimizer`.
     single = getattr(model, "optimizer", None)
     found = {
         "optimizer": getattr(model, "g_optimizer", single),
@@ -74,7 +74,7 @@ class FiniteCheck:
 
     Args:
         model: A compiled `SAGAN`, or another Keras model.
-        compiles: Boolean, whether to compile it, for use at every step.
+        compiles: Boolean, whether to compile the check, for use at every step.
     """
 
     def __init__(self, model, compiles=False):
@@ -84,7 +84,7 @@ class FiniteCheck:
         self._model, self._names = model, [f"{part}/{x.path}" for part, x in found]
 
         def flags_of(values):
-            # Stacked, so that it waits for the device once.
+            # Stack the flags, to wait for the device only once.
             return ops.stack([ops.all(ops.isfinite(value)) for value in values])
 
         if compiles and backend.backend() == "jax":
@@ -99,14 +99,14 @@ class FiniteCheck:
         self._flags = tf.function(flags) if is_graph else flags
 
     def __call__(self):
-        if hasattr(self._model, "jax_state_sync"):  # `fit` on JAX keeps the values to itself.
+        if hasattr(self._model, "jax_state_sync"):  # `fit` on JAX holds the current values.
             self._model.jax_state_sync()
         flags = ops.convert_to_numpy(self._flags())
         return [name for name, is_finite in zip(self._names, flags) if not is_finite]
 
 
 def learning_rates_of(model):
-    """Returns the learning rates of a model's optimizers that are variables, by `keyed`'s key."""
+    """Returns the learning rates that are variables of the optimizers, by the keys of `keyed`."""
     rates = keyed({part: x.variables for part, x in optimizers_of(model).items()})
     return {
         key: float(ops.convert_to_numpy(rate))
@@ -116,7 +116,7 @@ def learning_rates_of(model):
 
 
 def keyed(parts):
-    """Returns the variables of parts by keys that are unique and sort in their order."""
+    """Returns the variables of parts by unique keys, which sort in the order of the variables."""
     return {
         f"{part}:{index:05d}:{variable.path.replace('/', ':')}": variable
         for part, variables in parts.items()
@@ -140,7 +140,7 @@ def _class_name(optimizer):
 
 
 def read_state(model, copy=True):
-    """Returns the arrays of all variables, metrics included, by `keyed`'s key.
+    """Returns the arrays of all variables, metrics included, by the keys of `keyed`.
 
     Without a copy, the next step may reuse the memory. bfloat16 becomes float32, which is exact.
     """
@@ -153,20 +153,20 @@ def read_state(model, copy=True):
 
 
 def restore_state(model, manifest, values, path):
-    """Gives a model what the checkpoint at a path holds, or raises ValueError if it doesn't fit."""
+    """Restores a model from the checkpoint at a path; raises ValueError if they don't match."""
     check_architecture(model, manifest, path)
     check_configuration(model, manifest.get("configuration"), path)
-    # A rate may have been set at the end of the epoch, after the step was saved.
+    # A learning rate may have been set at the end of the epoch, after the step was saved.
     assign_state(model, manifest["seed"], {**values, **manifest["learning_rates"]})
 
 
 def assign_state(model, seed, values):
-    """Assigns a seed, and arrays by `keyed`'s key, to a model of the same architecture.
+    """Assigns a seed, and arrays by the keys of `keyed`, to a model of the same architecture.
 
-    Parts that the model doesn't have are skipped. Of two keys with the same part and position, the
-    later one counts.
+    Parts that the model doesn't have are skipped. If two keys have the same part and position, the
+    later one is used.
     """
-    # Keras numbers the names of layers and optimizers within a process: only positions count.
+    # Names of layers and optimizers have numbers that depend on the process: use only positions.
     by_place = {tuple(key.split(":", 2)[:2]): value for key, value in values.items()}
     has_counts = any(map(_is_count, values))
     for part, variables in state_of(model).items():
@@ -187,7 +187,7 @@ def assign_state(model, seed, values):
 def check_architecture(model, saved, path):
     """Raises ValueError with the first difference unless `architecture_of` a model is `saved`.
 
-    A model that isn't compiled needs no optimizers.
+    Optimizers are compared only if the model is compiled.
     """
     present = architecture_of(model)
     variables, optimizers = saved["variables"], saved["optimizers"]
@@ -206,11 +206,11 @@ def check_architecture(model, saved, path):
 
 
 def first_difference(saved, present):
-    """Says how two results of `architecture_of` differ first; `None` if they don't."""
-    # The networks come first: a difference there makes the optimizers differ too.
+    """Describes the first difference between results of `architecture_of`, or returns `None`."""
+    # Compare the networks first: a difference there makes the optimizers differ too.
     for part in [*present["variables"], *saved["variables"]]:
         classes = [x["optimizers"].get(part) for x in (saved, present)]
-        # `Adam` reads the slots of `FusedAdam`.
+        # `Adam` can read the slots of `FusedAdam`.
         if len({str(name).replace("FusedAdam", "Adam") for name in classes}) > 1:
             return f"`{part}` is {classes[0]} in the checkpoint and {classes[1]} in the model"
         pair = [x["variables"].get(part, []) for x in (saved, present)]
@@ -228,7 +228,7 @@ def first_difference(saved, present):
 
 def _comparable(part, path, shape, dtype):
     # Keras numbers layers within a process ("conv2d_3"), and paths of the variables of the model
-    # and the optimizers begin with the owner's name. Backends count in integers of other sizes.
+    # and the optimizers begin with the owner's name. Backends use integers of different sizes.
     name = path if part in NETWORKS else path.split("/", 1)[-1]
     name = re.sub(r"_\d+(?=[/_]|$)", "", name)
     return name, list(shape), "integer" if "int" in dtype else dtype
@@ -247,7 +247,7 @@ def _is_count(path):
 
 
 def configuration_of(model):
-    """Returns the version of Keras, and a model's settings and layers, ready for JSON."""
+    """Returns the version of Keras and a model's settings and layers, JSON-serializable."""
     settings = {name: getattr(model, name, None) for name in SETTINGS}
     settings.update(getattr(model, "ttur", {}))
     losses = getattr(model, "loss_functions", None)
@@ -255,18 +255,18 @@ def configuration_of(model):
         settings["loss"] = losses[:2]
     for part, optimizer in optimizers_of(model).items():
         config = _plain(_config(getattr(optimizer, "inner_optimizer", optimizer)))
-        config.pop("learning_rate", None)  # A variable, which schedules and callbacks change.
+        config.pop("learning_rate", None)  # Schedules and callbacks change this variable.
         settings.update({f"{part}.{name}": value for name, value in config.items()})
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Keras warns of lambdas, which aren't compared.
+        warnings.simplefilter("ignore")  # Keras warns about lambdas, which aren't compared.
         networks = {name: list(_layers(getattr(model, name), set())) for name in NETWORKS[:2]}
     return {"keras": keras.__version__, "settings": _plain(settings), "networks": networks}
 
 
 def check_configuration(model, saved, path):
-    """Raises ValueError for layers that compute something else, and warns of other settings.
+    """Raises ValueError if layers compute something else, and warns if other settings differ.
 
-    `saved` is what `configuration_of` returned then, or `None` in checkpoints of older versions.
+    `saved` is the saved result of `configuration_of`, or `None` for checkpoints of older versions.
     """
     if saved is None:
         return
@@ -283,14 +283,14 @@ def check_configuration(model, saved, path):
         )
     if allowed:
         warnings.warn(
-            f"The checkpoint {path} was written with other settings: {'; '.join(allowed)}. The "
-            "model's are used, except learning rates, which are the checkpoint's.",
+            f"The checkpoint {path} was written with different settings: {'; '.join(allowed)}. The "
+            "model keeps its settings, but takes the learning rates of the checkpoint.",
             stacklevel=5,
         )
 
 
 def _layers(owner, seen):
-    """Yields the entries of all layers and operations of a network in order, nested ones too."""
+    """Yields an entry for each layer and operation of a network in order, nested ones too."""
     operations = getattr(owner, "operations", None) if isinstance(owner, keras.Model) else None
     if operations is None:
         operations = layers_of(owner, include_self=False, recursive=False)
@@ -315,30 +315,30 @@ def _layers(owner, seen):
 
 
 def _inputs(network):
-    """Returns what each layer of a functional network is called on, by the layer's name."""
+    """Returns the inputs of each layer of a functional network, by the layer's name."""
     layers = _config(network).get("layers", [])
     try:
         index = {layer["name"]: i for i, layer in enumerate(layers)}
-        # Keras lists `training` and `mask` for networks that were built in some ways only.
+        # Whether Keras lists `training` and `mask` depends on how the network was built.
         ignored = ("training", "mask")
         return {x["name"]: _plain(x["inbound_nodes"], ignored, index) for x in layers}
-    except (KeyError, TypeError):  # A user's own configuration, or a Sequential's.
+    except (KeyError, TypeError):  # The network is a Sequential or a user's own class.
         return {}
 
 
 def _config(thing):
-    """Returns the configuration of a layer or optimizer, `{}` where it has none."""
+    """Returns the configuration of a layer or optimizer, or `{}` if it has none."""
     try:
         config = thing.get_config()
-    except Exception:  # Whatever a user's own `get_config` raises.
+    except Exception:  # A user's own `get_config` may raise anything.
         return {}
     return config if isinstance(config, dict) else {}
 
 
 def _plain(value, ignored=_IGNORED, index=None):
-    """Returns a configuration as JSON holds it, without some keys.
+    """Converts a configuration to types of JSON, without the ignored keys.
 
-    With an `index` of layers, Keras's tensors become the positions of the layers they come from.
+    With an `index` of layers, a tensor of Keras becomes the position of the layer it comes from.
     """
     if value is None or isinstance(value, (str, int, float)):
         return value
@@ -346,9 +346,9 @@ def _plain(value, ignored=_IGNORED, index=None):
         return [_plain(x, ignored, index) for x in value]
     if hasattr(value, "tolist"):
         return value.tolist()
-    if not isinstance(value, dict):  # Its `repr` may contain an address in memory.
+    if not isinstance(value, dict):  # The `repr` may contain an address in memory.
         return getattr(value, "__name__", type(value).__name__)
-    if value.get("class_name") == "__lambda__":  # Its code names files and lines.
+    if value.get("class_name") == "__lambda__":  # The code contains file names and lines.
         return "lambda"
     config = value.get("config")
     if index is not None and isinstance(config, dict) and "keras_history" in config:
@@ -378,9 +378,9 @@ def _differing_layers(part, saved, layers, version):
             return
         yield from _differing(f"`{{}}` of {where}", one["config"], other["config"])
         known = [one["inputs"], other["inputs"]]
-        # Other versions of Keras may list inputs in another format.
+        # Other versions of Keras may list inputs in a different format.
         if saved["keras"] == version and None not in known and known[0] != known[1]:
-            yield "inputs", f"{where} has other inputs in the checkpoint than in the model"
+            yield "inputs", f"{where} has different inputs in the checkpoint and in the model"
     if len(before) != len(layers):
         text = f"{len(before)} layers in the checkpoint and {len(layers)} in the model"
         yield "layers", f"the {part} has {text}"

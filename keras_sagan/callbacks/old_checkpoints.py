@@ -24,8 +24,8 @@ def read(directory: str, step: int) -> tuple[dict, dict]:
     with reading(directory, f"step-{step}"):
         manifest, values = _manifest(f"{directory}/step-{step}"), _values(directory, step)
     warnings.warn(
-        f"The run in {directory} is an older version's, which saw the images in another order: "
-        'give `make_dataset` or `load_tfds` order="index_shuffle" to continue with the same bits.',
+        f"The run in {directory} is of an older version, which used a different order of images: "
+        'pass `make_dataset` or `load_tfds` order="index_shuffle" to continue with the same bits.',
         stacklevel=5,
     )
     return manifest, values
@@ -45,12 +45,12 @@ def _manifest(path):
 def _values(directory, step):
     with contextlib.ExitStack() as stack:
         if any(sign in directory for sign in "*?[\\") and "://" not in directory:
-            # TensorFlow takes the path for a pattern. Read through a link without these signs.
+            # TensorFlow treats the path as a pattern. Read it by a link without these characters.
             scratch = stack.enter_context(tempfile.TemporaryDirectory())
             os.symlink(os.path.realpath(directory), f"{scratch}/run")
             directory = f"{scratch}/run"
-        # `tf.train.load_checkpoint` would look into a user's folder of the name `step-7`.
+        # `tf.train.load_checkpoint` would look into a user's folder named `step-7`.
         reader = tf.compat.v1.train.NewCheckpointReader(f"{directory}/step-{step}")
-        # Reading everything verifies it.
+        # Reading all values verifies them.
         found = {x: reader.get_tensor(x) for x in reader.get_variable_to_shape_map()}
         return {x.removesuffix(VALUE): y for x, y in found.items() if x.endswith(VALUE)}

@@ -13,17 +13,17 @@ class RunHistory(keras.callbacks.Callback):
     """Keeps the metrics of every epoch in a JSON file, across restarts of a run.
 
     Unlike the `History` that `fit` returns, it also has the metrics of earlier parts of the run,
-    which it reads from the file. `RunHistory.history` is what `plot_curves` takes. Put the callback
-    after those that add to the logs and before `TrainingCheckpoint`.
+    which it reads from the file. `plot_curves` takes `RunHistory.history`. Put the callback after
+    callbacks that add to the logs and before `TrainingCheckpoint`.
 
     Args:
         path: String or path. The JSON file; its folder is created if needed.
         evaluators: List of callbacks with a `name` and a `history` of pairs (epochs done, value),
-            such as `FIDEvaluator`, whose values of epoch 0 aren't in any log. They get the values
-            in the file. Defaults to `()`.
+            such as `FIDEvaluator`, whose values of epoch 0 aren't in any log. Their `history` is
+            restored from the file. Defaults to `()`.
 
     Raises:
-        ValueError: If an argument is of the wrong type, or the file isn't one of this callback.
+        ValueError: If an argument has the wrong type, or this callback didn't write the file.
 
     Example:
 
@@ -54,7 +54,7 @@ class RunHistory(keras.callbacks.Callback):
             }
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                "`path` must be a file that RunHistory wrote, or none: remove a damaged one. "
+                "`path` must be a file that RunHistory wrote, or not exist: remove a damaged file. "
                 f"Received: path={str(self.path)!r} ({type(error).__name__}: {error})"
             ) from error
 
@@ -64,7 +64,7 @@ class RunHistory(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         if self._has_started:
             return
-        self._has_started = True  # A resumed training says only here with which epoch it starts.
+        self._has_started = True  # A resumed run's first epoch is known only here.
         kept = {name: _until(epoch, pairs) for name, pairs in self.history.items()}
         self.history = {name: pairs for name, pairs in kept.items() if pairs}
         for evaluator in self.evaluators:
@@ -76,10 +76,10 @@ class RunHistory(keras.callbacks.Callback):
         self.save()
 
     def save(self) -> None:
-        """Writes the file, with the values that the evaluators have by now."""
+        """Writes the file, with the current values of the evaluators."""
         for evaluator in self.evaluators:
             self._put(evaluator.name, evaluator.history)
-        # Keras's models have a strategy on TensorFlow alone.
+        # Keras models have a strategy only on TensorFlow.
         if is_chief(getattr(self.model, "distribute_strategy", None)):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps({"history": self.history}) + "\n"

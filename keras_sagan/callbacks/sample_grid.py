@@ -12,32 +12,32 @@ from keras_sagan.visualization.grid import read_image, save_image
 from keras_sagan.visualization.model_pictures import rows_of_samples
 from keras_sagan.visualization.names import drawable_names, names_of, spread_classes
 
-MAX_ROWS = 10  # Of a model with more classes.
+MAX_ROWS = 10  # A model with more classes has this many rows.
 
 
 class SampleGrid(keras.callbacks.Callback):
     """Saves a grid of samples from the same latents during training.
 
-    A conditional model gets one row for each class, or for 10 evenly spread ones if it has more,
-    and an unconditional model a square. The first grid, `samples_epoch_000.png`, is drawn before
-    training; later names have the number of epochs done. A training that resumes at
+    The grid of a conditional model has one row for each class, or 10 evenly spaced classes if it
+    has more; the grid of an unconditional model is square. The first grid, `samples_epoch_000.png`,
+    is drawn before training; later names contain the number of epochs done. A run that resumes at
     `initial_epoch` starts with the grid of that number.
 
     Args:
-        directory: String or path. The folder of the pictures, created if needed.
+        directory: String or path. The folder for the pictures, which is created if needed.
         images_per_class: Integer. Columns, and rows of an unconditional model. Defaults to `10`.
         class_names: List of strings, one for each class of the model, written beside the rows.
-            Defaults to `None`: the class number.
+            Defaults to `None`: the class ids.
         seed: Integer. The seed of the latents. Defaults to `0`.
         every_epochs: Integer. Epochs between grids; the last has one too. Defaults to `1`.
-        gif: Boolean. Whether to put all grids of the directory, including those of an earlier part
-            of the run, into `samples.gif` when training ends. Defaults to `False`.
-        log_dir: String or path. A TensorBoard folder, which gets the grids as `samples`; it needs
-            TensorFlow. Defaults to `None`.
+        gif: Boolean. Whether to combine all grids in the directory, including earlier parts of the
+            run, into `samples.gif` when training ends. Defaults to `False`.
+        log_dir: String or path. A TensorBoard folder to which the grids are also written, as
+            `samples`; this needs TensorFlow. Defaults to `None`.
 
     Raises:
         ValueError: If an argument is out of range or, when training begins, doesn't fit the model.
-        ImportError: If pillow isn't installed, or TensorFlow isn't for a `log_dir`.
+        ImportError: If pillow, or TensorFlow for a `log_dir`, isn't installed.
 
     Example:
 
@@ -57,7 +57,7 @@ class SampleGrid(keras.callbacks.Callback):
         log_dir: str | Path | None = None,
     ):
         super().__init__()
-        require("PIL.Image")  # Now rather than after an epoch.
+        require("PIL.Image")  # Raises now, not after an epoch.
         self.directory = Path(check_path("directory", directory))
         self.images_per_class = check_integer("images_per_class", images_per_class, 1)
         self.class_names = drawable_names(check_list("class_names", class_names, optional=True))
@@ -73,7 +73,7 @@ class SampleGrid(keras.callbacks.Callback):
         names_of([], self.class_names, self.model.num_classes)  # Raises for names that don't fit.
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        # A resumed training says only here with which epoch it starts.
+        # A resumed run's first epoch is known only here.
         if not self._has_started:
             self._has_started = True
             self.save(epoch)
@@ -87,10 +87,10 @@ class SampleGrid(keras.callbacks.Callback):
             self.save_gif()
 
     def save(self, epoch: int) -> Path | None:
-        """Draws the grid of the model as it is, named by the number of epochs done.
+        """Draws the grid of the current model; `epoch`, the epochs done, is in its name.
 
         Returns:
-            The picture's path; `None` in all processes but the first, which draws for all.
+            The picture's path. Only the first process draws; the others return `None`.
         """
         if not is_chief(getattr(self.model, "distribute_strategy", None)):
             return None
@@ -105,11 +105,11 @@ class SampleGrid(keras.callbacks.Callback):
         return path
 
     def save_gif(self) -> Path | None:
-        """Puts the grids of the directory into `samples.gif`, in the order of epochs.
+        """Combines the grids in the directory into `samples.gif`, in the order of epochs.
 
         Returns:
-            The path, or `None` where this process has no grid. Grids that differ from the last one
-            in size, from a run with other settings, are skipped.
+            The path, or `None` if this process has no grid. Grids that differ from the last one in
+            size, because a run had different settings, are skipped.
         """
         files = self.directory.glob("samples_epoch_*.png")
         epochs = {x: x.stem.removeprefix("samples_epoch_") for x in files}

@@ -1,4 +1,4 @@
-"""When a callback is due."""
+"""Decides when a callback is due."""
 
 
 def is_due(epoch: int, every_epochs: int, params: dict | None) -> bool:

@@ -8,17 +8,17 @@ from keras_sagan.layers.spectral_norm import StaleNormWarning
 
 
 class SpectralMonitor(keras.callbacks.Callback):
-    """Follows σ, the largest singular value, of every spectrally normalized kernel.
+    """Measures σ, the largest singular value, of every spectrally normalized kernel.
 
     The layers divide by σ, so its size doesn't matter. It drifts in a healthy run, and a sudden
-    jump is a sign of collapse. `SpectralMonitor.history` has every kernel, ready for
-    `plot_curves`. An epoch's metrics get only the largest σ of each network, `sigma/generator` and
-    `sigma/discriminator`. At the first measurement of a training, a warning for each network names
-    the layers that divide by a number more than 10 % off their σ.
+    jump is a sign of collapse. `SpectralMonitor.history` holds σ of every kernel, for
+    `plot_curves`. The metrics of an epoch include only the largest σ of each network,
+    `sigma/generator` and `sigma/discriminator`. At the first measurement of a run, a warning for
+    each network names the layers that divide by a value more than 10 % off their σ.
 
     Args:
-        normalized_only: Boolean. `False` also follows kernels that aren't normalized, which takes
-            an eigenvalue decomposition each. Defaults to `True`.
+        normalized_only: Boolean. `False` also measures kernels that aren't normalized, with one
+            eigenvalue decomposition for each. Defaults to `True`.
         every_epochs: Integer. Epochs between measurements; the last has one too. Defaults to `1`.
 
     Raises:
@@ -43,7 +43,7 @@ class SpectralMonitor(keras.callbacks.Callback):
         self.normalized_only = check_boolean("normalized_only", normalized_only)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1)
         self._has_warned = False
-        self.history = {}  # From `sigma/<network>/<kernel>` to pairs of epochs done and σ.
+        self.history = {}  # Maps `sigma/<network>/<kernel>` to pairs (epochs done, σ).
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._has_warned = False

@@ -6,7 +6,7 @@ import numpy as np
 from keras_sagan.callbacks.model_state import FiniteCheck
 from keras_sagan.checks import check_integer
 
-ORDER = ("d_loss", "g_loss")  # In which a step computes them.
+ORDER = ("d_loss", "g_loss")  # A step computes the losses in this order.
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
@@ -14,7 +14,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
 
     Keras's `TerminateOnNaN` looks only at `loss`, which a GAN doesn't have. This callback checks
     every logged metric and every variable of the networks and the optimizers: a ReLU may hide a
-    NaN weight from the losses. It warns with what became non-finite first, and `fit` ends.
+    NaN weight from the losses. A warning names what became non-finite first, and `fit` ends.
     `TrainingCheckpoint` never saves such a state, so the newest checkpoint is good.
 
     Reading the metrics waits for the step to end, as a progress bar does, and a check reads each
@@ -38,7 +38,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
     def __init__(self, every_steps: int = 1):
         super().__init__()
         self.every_steps = check_integer("every_steps", every_steps, 1)
-        self.reason = None  # The warning, after training was stopped.
+        self.reason = None  # The text of the warning, once training was stopped.
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self.reason = None

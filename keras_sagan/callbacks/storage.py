@@ -1,4 +1,4 @@
-"""Where the files of checkpoints are: on a disk, or behind a URL such as a bucket's."""
+"""Storage for the files of checkpoints: a local disk, or a URL such as a bucket."""
 
 import errno
 import functools
@@ -11,9 +11,9 @@ STATE, MANIFEST = "state.npz", "manifest.json"
 
 
 class HashedFile:
-    """A file that can only be written onward, so that its hash is known when its last byte is."""
+    """A file that is hashed while it is written from start to end."""
 
-    read = None  # `numpy.savez` takes an object without it for a path.
+    read = None  # Without this attribute, `numpy.savez` treats the object as a path.
 
     def __init__(self, file):
         self.file, self.sha256 = file, hashlib.sha256()
@@ -37,10 +37,10 @@ class LocalFiles:
         return os.listdir(folder) if os.path.isdir(folder) else []
 
     def is_folder(self, path):
-        return os.path.isdir(path) and not os.path.islink(path)  # A link may lead to a user's.
+        return os.path.isdir(path) and not os.path.islink(path)  # A user may have made a link.
 
     def temporary(self, path):
-        """Returns where a file or folder is written before `publish` renames it."""
+        """Returns the path of a file or folder before `publish` renames it."""
         return f"{path}.new"
 
     def read(self, path):
@@ -48,16 +48,16 @@ class LocalFiles:
             return file.read()
 
     def write(self, path, save):
-        """Has `save(file)` write a file to the disk itself, and returns the file's SHA-256."""
+        """Writes a file by `save(file)`, syncs it to the disk, and returns its SHA-256."""
         with self.open(path, "wb") as file:
             hashed = HashedFile(file)
             save(hashed)
             file.flush()
-            _sync(file.fileno())  # It survives a power failure.
+            _sync(file.fileno())  # The file then survives a power failure.
         return hashed.sha256.hexdigest()
 
     def publish(self, new, path):
-        """Renames a file or folder; into a folder with a user's files, it moves each file."""
+        """Renames a file or folder; if the folder exists, it moves the files into it."""
         if os.path.isdir(new):
             _sync_folder(new)
         if self.is_folder(path):
@@ -85,7 +85,7 @@ def _sync(descriptor):
 
 
 class RemoteFiles:
-    """Folders and files behind a URL, by fsspec, with the methods of `LocalFiles`."""
+    """Folders and files at a URL, by fsspec, with the methods of `LocalFiles`."""
 
     def __init__(self, url: str):
         fsspec = require("fsspec", f"A folder such as {url}", "remote")
@@ -105,10 +105,10 @@ class RemoteFiles:
             return file.read()
 
     def write(self, path, save):
-        with self._files.open(path, "wb") as file:  # The object appears when it is closed.
+        with self._files.open(path, "wb") as file:  # The object appears when the file is closed.
             hashed = HashedFile(file)
             save(hashed)
         return hashed.sha256.hexdigest()
 
     def publish(self, new, path):
-        """Does nothing: the file was written under its name."""
+        """Does nothing: the file was written under its final name."""

@@ -180,7 +180,7 @@ def test_layers_that_compute_something_else_are_refused(folder, changes, message
     ],
 )
 def test_what_may_be_changed_on_purpose_is_named_in_a_warning(folder, changes, message):
-    with pytest.warns(UserWarning, match=f"step-3 was written with other settings: .*{message}"):
+    with pytest.warns(UserWarning, match=f"step-3 .* with different settings: .*{message}"):
         assert restore(folder, **changes) == STEP
 
 
@@ -221,7 +221,7 @@ def test_a_subclassed_model_without_a_configuration(tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"factor": 0.25}, "`multiply.*` of the discriminator has other inputs"),
+        ({"factor": 0.25}, "`multiply.*` of the discriminator has different inputs"),
         ({"is_swapped": True}, "`dropout.*` of the discriminator is a LeakyReLU in the checkpoint"),
     ],
 )

@@ -283,7 +283,7 @@ def test_a_relative_path_within_such_a_folder(tmp_path, monkeypatch):
 
 
 def test_a_path_that_no_file_system_can_have():
-    with pytest.raises(ValueError, match="`directory` must have no character NUL"):
+    with pytest.raises(ValueError, match="`directory` must not contain NUL"):
         TrainingCheckpoint("a\0b")
 
 

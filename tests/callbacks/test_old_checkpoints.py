@@ -67,5 +67,5 @@ def test_a_damaged_one_is_named_and_the_one_before_used(folder, name):
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 16
     (folder / name).write_bytes(bytes(content))
-    with pytest.warns(UserWarning, match="step 6 is damaged and the one before"):
+    with pytest.warns(UserWarning, match="step 6 is damaged and the previous one"):
         assert TrainingCheckpoint(folder).restore_latest(build()) == STEPS
