@@ -1,4 +1,4 @@
-"""Image files: finding them in a folder, and reading them in the same way everywhere."""
+"""Finds image files in a folder, and reads them."""
 
 import collections
 import os
@@ -11,7 +11,7 @@ import numpy as np
 from keras_sagan.checks import require
 
 MAX_PIXELS = 2**26
-"""Larger images are refused before decoding: 400 kB of PNG can decode to gigabytes."""
+"""Larger images are rejected before decoding: 400 kB of PNG can decode to gigabytes."""
 
 # Pillow registers these formats, but needs other programs or plugins to decode them.
 _NOT_DECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
@@ -24,8 +24,8 @@ class FoundImages(NamedTuple):
     """The content of a folder.
 
     Attributes:
-        paths: List of `pathlib.Path`, the image files in order.
-        folders: Tuple of strings, the names of the folders directly below, in order.
+        paths: Sorted list of `pathlib.Path`, the image files.
+        folders: Sorted tuple of strings, the names of the folders directly below.
         skipped: Dictionary from a lower-case extension such as `".txt"`, or `""` for names without
             one, to the number of other files and broken links.
     """
@@ -68,7 +68,7 @@ def find_images(folder: str | Path) -> FoundImages:
 
 
 def describe_skipped(skipped: dict) -> str:
-    """Describes `skipped` of `FoundImages`, as in `"3 other files (1 .db, 2 .txt)"`."""
+    """Describes `skipped` of `FoundImages`, such as `"3 other files (1 .db, 2 .txt)"`."""
     count = sum(skipped.values())
     suffixes = ", ".join(f"{n} {suffix or 'without an extension'}" for suffix, n in skipped.items())
     return f"{count or 'no'} other file{'s' * (count != 1)}" + (f" ({suffixes})" if count else "")
@@ -77,7 +77,7 @@ def describe_skipped(skipped: dict) -> str:
 def image_suffixes() -> tuple[str, ...]:
     """Returns the extensions of all image files that the installed Pillow can read.
 
-    Registered plugins count: `pillow_heif.register_heif_opener()` adds `.heic`.
+    This includes registered plugins: `pillow_heif.register_heif_opener()` adds `.heic`.
 
     Returns:
         Tuple of strings in lower case, with their dots.
@@ -118,7 +118,7 @@ def read_image(path: str | Path, channels: int | None = None) -> np.ndarray:
     """Reads an image as a viewer shows it.
 
     A white background replaces transparency, the orientation of the camera is applied, and 16-bit
-    gray is scaled to 8 bits. Of an animation only the first frame is read.
+    gray is scaled to 8 bits. Only the first frame of an animation is read.
 
     Args:
         path: String or path.
@@ -140,7 +140,7 @@ def read_image(path: str | Path, channels: int | None = None) -> np.ndarray:
                 return _pixels(picture, channels, image_module, ops_module)
     except image_module.DecompressionBombError as error:
         raise ValueError(f"it would decode to too many pixels ({error})") from error
-    except Exception as error:  # Decoders raise errors of many classes for a damaged file.
+    except Exception as error:  # Decoders raise many classes of errors for damaged files.
         raise ValueError(str(error) or type(error).__name__) from error
 
 
@@ -165,7 +165,7 @@ def _pixels(picture, channels, image_module, ops_module):
 
 
 def _to_8_bits(picture, opened):
-    """Returns uint8 gray values of a picture of 16 bits, or of 12 as in TIFF."""
+    """Returns uint8 gray values of a picture with 16 bits, or with 12 bits as in TIFF."""
     bits = 12 if getattr(opened, "tag_v2", {}).get(_BITS_PER_SAMPLE) == (12,) else 16
     white = 2**bits - 1
     values = np.asarray(picture).astype(np.int64)

@@ -75,7 +75,7 @@ class AttentionFigure(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._epochs_drawn = None
-        names_of([], self.class_names, self.model.num_classes)  # Raises for names that don't fit.
+        names_of([], self.class_names, self.model.num_classes)  # Raises if names don't fit.
         names = list(self.model.attention_gammas())
         for network in ("generator", "discriminator")[: 1 if self.real_images is None else 2]:
             if not any(name.startswith(f"{network}/") for name in names):

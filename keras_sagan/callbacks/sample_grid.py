@@ -70,7 +70,7 @@ class SampleGrid(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._has_started = False
-        names_of([], self.class_names, self.model.num_classes)  # Raises for names that don't fit.
+        names_of([], self.class_names, self.model.num_classes)  # Raises if names don't fit.
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         # A resumed run's first epoch is known only here.

@@ -1,4 +1,4 @@
-"""Data sets and pipelines: Fashion-MNIST, IDX files, arrays, folders and TensorFlow Datasets."""
+"""Datasets and pipelines: Fashion-MNIST, IDX files, arrays, folders and TensorFlow Datasets."""
 
 from keras_sagan.data.fashion_mnist import FASHION_MNIST_CLASSES, load_fashion_mnist
 from keras_sagan.data.folder import ImageFolder, StreamedImages, load_image_folder

@@ -1,4 +1,4 @@
-"""Fashion-MNIST: the 10,000 test images in the package, or the full set from a folder."""
+"""Fashion-MNIST: the 10,000 test images in the package, or the full dataset from a folder."""
 
 from pathlib import Path
 
@@ -29,10 +29,10 @@ def load_fashion_mnist(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Loads Fashion-MNIST from IDX files, without network access.
 
-    The package contains the 10,000 images of the test split. The 60,000 training images are too
-    large for it: pass the folder of the original IDX files as `data_dir`. If the folder has a file
-    `SHA256SUMS`, as `sha256sum` writes it, the files are checked against it; those of the package
-    always are.
+    The package contains the 10,000 images of the test split. To load the 60,000 training images,
+    which are too large for it, pass the folder of the original IDX files as `data_dir`. If the
+    folder has a file `SHA256SUMS`, as `sha256sum` writes it, the files are checked against it. The
+    files in the package are always checked.
 
     Args:
         data_dir: String or path of the folder of the IDX files, compressed or not, with their

@@ -9,7 +9,7 @@ import numpy as np
 from keras_sagan.checks import check_boolean, check_choice, check_integer, check_path
 from keras_sagan.image_files import describe_skipped, find_images, load_pillow, read_image
 
-_FILES_AT_ONCE = 32  # Threads decode this many images before these are copied into the array.
+_FILES_AT_ONCE = 32  # The number of images that threads decode before they are copied.
 
 
 class ImageFolder(NamedTuple):
@@ -33,10 +33,10 @@ class ImageFolder(NamedTuple):
 
 
 class StreamedImages:
-    """Images that threads read from disk when they are indexed, for use in place of an array.
+    """Images that are used like an array, but that threads read from disk when they are indexed.
 
-    `load_image_folder(..., stream=True)` returns it and `make_dataset` accepts it. The index is
-    an integer, a slice or an array, as for the first axis of an array.
+    `load_image_folder(..., stream=True)` returns this object and `make_dataset` accepts it. The
+    index is an integer, a slice or an array, as for the first axis of an array.
 
     Args:
         paths: List of paths.
@@ -48,7 +48,7 @@ class StreamedImages:
         dtype: uint8.
 
     Raises:
-        ValueError: When indexed, for a file that can no longer be read.
+        ValueError: When indexed, if a file can no longer be read.
     """
 
     dtype = np.dtype("uint8")
@@ -84,15 +84,15 @@ def load_image_folder(
     use_labels: bool = False,
     stream: bool = False,
 ) -> ImageFolder:
-    """Reads all images below a folder, cropped to their central square and resized.
+    """Reads all images in a folder and its subfolders, center-cropped to squares and resized.
 
-    It reads every file with the extension of an image that Pillow can decode, in the order of the
-    paths. Symbolic links are followed. Hidden files and system folders, such as
+    It reads every file whose extension is that of an image format that Pillow can decode, in the
+    order of the paths. Symbolic links are followed. Hidden files and system folders, such as
     `.ipynb_checkpoints`, `__MACOSX` and `@eaDir`, are ignored. A white background replaces
-    transparency, the orientation of the camera is applied, 16-bit gray is scaled to 8 bits, and of
-    an animation the first frame is read. Images that can't be read, are truncated, or would decode
-    to more than 67 million pixels are listed in `broken`. Other files are counted in `skipped` and
-    in a warning. The images are the same on every backend.
+    transparency, the orientation of the camera is applied, 16-bit gray is scaled to 8 bits, and
+    only the first frame of an animation is read. Images that can't be read, are truncated, or would
+    decode to more than 67 million pixels are listed in `broken`. Other files are counted in
+    `skipped`, and a warning reports them. The images are the same on every backend.
 
     With `stream=True` the images stay on disk, and each batch is read when it is needed. Each file
     is still decoded once at the start, to find broken ones before training.
@@ -111,9 +111,9 @@ def load_image_folder(
         `stream=True` the memory of a few batches.
 
     Raises:
-        ValueError: If an argument is out of range, or no image can be read. With `use_labels`
-            also if a folder directly below `directory` has no readable image, or an image is
-            outside of these folders.
+        ValueError: If an argument is out of range, or no image can be read; with `use_labels`, also
+            if a folder directly below `directory` has no readable image, or an image is outside
+            these folders.
         FileNotFoundError: If there is no such folder.
         ImportError: If pillow isn't installed.
 
@@ -137,7 +137,7 @@ def load_image_folder(
     if use_labels and outside:
         raise ValueError(
             "`use_labels=True` needs every image in the folder of its class. "
-            f"Received: directory={directory} with {outside[0]} outside of them"
+            f"Received: directory={directory} with {outside[0]} outside these folders"
         )
 
     def read(path):
@@ -147,7 +147,7 @@ def load_image_folder(
         except ValueError as error:
             return str(error)
 
-    # One array from the start: a list and its stack would take twice the memory.
+    # Allocate one array: a list and its stack would take twice the memory.
     shape = (0 if stream else len(found.paths), image_size, image_size, channels)
     images, good, broken = np.empty(shape, "uint8"), [], {}
     with ThreadPoolExecutor() as threads:
@@ -172,15 +172,15 @@ def load_image_folder(
     names = [path.relative_to(directory).parts[0] for path in good]
     if empty := sorted(set(found.folders) - set(names)):
         raise ValueError(
-            "`use_labels=True` needs an image that can be read in every class. "
+            "`use_labels=True` needs at least one readable image in every class. "
             f"Received: directory={directory}, where {empty[0]} has none"
         )
-    labels = np.searchsorted(found.folders, names).astype("int32")  # The folders are in order.
+    labels = np.searchsorted(found.folders, names).astype("int32")
     return ImageFolder(images, labels, found.folders, broken, found.skipped)
 
 
 def _resized(pixels, size):
-    """Returns the same as `square_resize`, except for rounding, without TensorFlow."""
+    """Does the same as `square_resize`, up to rounding, without TensorFlow."""
     image_module, _ = load_pillow()
     side = min(pixels.shape[:2])
     top, left = ((length - side) // 2 for length in pixels.shape[:2])

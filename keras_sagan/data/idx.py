@@ -1,4 +1,4 @@
-"""Reading of IDX files, the format of MNIST and Fashion-MNIST."""
+"""Reads IDX files, the format of MNIST and Fashion-MNIST."""
 
 import gzip
 import hashlib
@@ -16,25 +16,25 @@ _DTYPES = {
     code: np.dtype(name)
     for code, name in {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}.items()
 }
-# The largest array that a header may announce, so that a damaged or hostile one can't fill the
-# memory. 60,000 MNIST images are 47 MB.
+# The largest array that a header may announce, so that a damaged or malicious file can't fill the
+# memory. 60,000 MNIST images take 47 MB.
 _MAX_BYTES = 2**31
 
 
 def read_idx(path: str | Path, sha256: str | None = None) -> np.ndarray:
-    """Reads an IDX file, compressed with gzip or not, into a numpy array.
+    """Reads an IDX file, which may be compressed with gzip, into a numpy array.
 
     The file consists of two zero bytes, the type code, the rank, one big-endian 32-bit size per
-    dimension, and the values. Compression is recognized by content, not by name. `sha256` is
-    compared with the bytes of the stored file before they are parsed.
+    dimension, and the values. Compression is detected from the content, not from the name. `sha256`
+    is compared with the bytes of the stored file before they are parsed.
 
     Args:
         path: String or path of the file.
         sha256: String of 64 hexadecimal digits, the expected SHA-256 of the file. Defaults to
-            `None`: not checked.
+            `None`: no check.
 
     Returns:
-        Array with the shape and type written in the file, in native byte order.
+        Array with the shape and type that the file declares, in native byte order.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -58,7 +58,7 @@ def read_idx(path: str | Path, sha256: str | None = None) -> np.ndarray:
     stored = path.read_bytes()
     digest = hashlib.sha256(stored).hexdigest()
     if sha256 is not None and digest != sha256.lower():
-        expected = f"hold the file with SHA-256 {sha256}; it is damaged or another file"
+        expected = f"hold the file with SHA-256 {sha256}; it is damaged or a different file"
         raise _wrong(path, expected, f"with SHA-256 {digest}")
     stream = io.BytesIO(stored)
     try:
@@ -71,7 +71,7 @@ def read_idx(path: str | Path, sha256: str | None = None) -> np.ndarray:
 
 
 def _read(stream, path):
-    """Returns the array in a stream of IDX bytes; reads no more than its header announces."""
+    """Returns the array in a stream of IDX bytes; reads no more bytes than the header announces."""
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\x00\x00" or magic[2] not in _DTYPES or magic[3] == 0:
         codes = ", ".join(f"{code:02x}" for code in _DTYPES)

@@ -10,8 +10,8 @@ ORDERS = ("splitmix64", "index_shuffle")
 def permutation(seed, epoch, count, order=ORDERS[0]):
     """Returns the order of images in an epoch, a pure function of its arguments.
 
-    Image `i` gets output `i` of the random generator SplitMix64, seeded with a hash of the seed
-    and the epoch, and the images are sorted by these outputs, which are all different.
+    The sort key of image `i` is output `i` of the random generator SplitMix64, which is seeded with
+    a hash of the seed and the epoch. All outputs are different.
 
     For seed 0 and epoch 0 the generator starts at 0. Its first outputs are e220a839…, 6e789e6a…,
     06c45d18…, f88bb8a8… and 1b39896a…:
@@ -29,7 +29,7 @@ def permutation(seed, epoch, count, order=ORDERS[0]):
 
 
 def permutation_tensor(seed, epoch, count, order="splitmix64"):
-    """Returns the same as an int64 tensor, or the order of TensorFlow's `index_shuffle`."""
+    """Returns `permutation` as an int64 tensor, or the order of TensorFlow's `index_shuffle`."""
     numbers = tf.range(count, dtype=tf.int64)
     if order == "index_shuffle":
         key = tf.stack([tf.cast(seed, tf.uint32), tf.cast(epoch, tf.uint32)])
@@ -41,8 +41,8 @@ def permutation_tensor(seed, epoch, count, order="splitmix64"):
 def is_flipped(seed, epoch, indices):
     """Returns which images are mirrored in an epoch, about half of them.
 
-    It is the first bit of the image's output of SplitMix64, with a seed that no permutation has:
-    theirs are below 2^31.
+    It is the first bit of the image's output of SplitMix64, with a seed that no permutation uses,
+    because their seeds are below 2^31.
 
     >>> is_flipped(seed=0, epoch=0, indices=np.arange(5)).tolist()
     [True, True, True, False, False]

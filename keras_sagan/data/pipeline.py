@@ -25,7 +25,7 @@ def pad_to_32(images: np.ndarray) -> np.ndarray:
         Array of shape `(batch, 32, 32, channels)` and the same dtype.
 
     Raises:
-        ValueError: If the images have another shape, or are neither uint8 nor floats.
+        ValueError: If the images have a different shape, or are neither uint8 nor floats.
 
     Example:
 
@@ -48,7 +48,7 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
     """Returns the number of full batches in `num_images`, at least 1.
 
     Args:
-        num_images: Integer, images in the set.
+        num_images: Integer, images in the dataset.
         batch_size: Integer, images in each batch.
 
     Raises:
@@ -63,18 +63,18 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
     batch_size = check_integer("batch_size", batch_size)
     if num_images < batch_size:
         raise ValueError(
-            "`batch_size` must be at most the number of images, or the data set yields nothing. "
+            "`batch_size` must be at most the number of images, or the dataset yields nothing. "
             f"Received: batch_size={batch_size} for {num_images} images"
         )
     return num_images // batch_size
 
 
 def spread_indices(count: int, num_images: int) -> np.ndarray:
-    """Chooses images spread evenly over a set, which may be sorted by class.
+    """Returns evenly spaced indices into a dataset, which may be sorted by class.
 
     Args:
-        count: Integer, how many to choose, at most all of the set.
-        num_images: Integer, images in the set.
+        count: Integer, the number of indices, which is reduced to at most `num_images`.
+        num_images: Integer, images in the dataset.
 
     Returns:
         int64 array, ascending and without repeats.
@@ -103,26 +103,26 @@ def make_dataset(
     order: str = "splitmix64",
     flip: bool = False,
 ) -> Iterable:
-    """Makes batches from arrays, where each batch depends on `(seed, step)` alone.
+    """Makes batches from arrays; each batch depends only on `(seed, step)`.
 
-    The data set is endless: give `fit` its `steps_per_epoch`. Each epoch is a new permutation of
-    all images, the same on every backend; images that don't fill a batch are skipped in that
-    epoch. Unlike with a shuffle buffer, a run that stopped after `n` steps resumes exactly and at
-    no cost with `start_step=n` or `dataset.at_step(n)`. The array of the images is never copied as
-    a whole, so don't change it while the data set is in use.
+    The dataset is endless: pass `steps_per_epoch` to `fit`. Each epoch is a new permutation of all
+    images, the same on every backend; the last images of an epoch that don't fill a batch are
+    skipped. Unlike with a shuffle buffer, a run that stopped after `n` steps resumes exactly and at
+    no cost with `start_step=n` or `dataset.at_step(n)`. The array of images isn't copied, so don't
+    change it while the dataset is in use.
 
-    On JAX and PyTorch TensorFlow isn't imported, as it would take the memory of the GPU.
+    On JAX and PyTorch, TensorFlow isn't imported, because it would take the memory of the GPU.
 
     Args:
         images: uint8 array in [0, 255] of shape `(num_images, height, width, channels)`, which may
             be a `numpy.memmap`, or the `StreamedImages` of `load_image_folder`.
-        labels: Integer array of shape `(num_images,)`. Defaults to `None`: images alone.
+        labels: Integer array of shape `(num_images,)`. Defaults to `None`: only images.
         batch_size: Integer, images in each batch. Defaults to `64`.
-        seed: Integer in [0, 2**31), selects the order. Defaults to `0`.
+        seed: Integer in [0, 2**31), which selects the order. Defaults to `0`.
         shuffle: Boolean. `False` keeps the order of the arrays. Defaults to `True`.
         start_step: Integer, the global number of the first batch. Defaults to `0`.
         repeat: Boolean. `False` ends with the epoch that contains `start_step`, and each iteration
-            gives the same epoch again. Defaults to `True`.
+            yields the same epoch again. Defaults to `True`.
         order: `"splitmix64"`, or on TensorFlow `"index_shuffle"`, to resume runs of older
             versions. Defaults to `"splitmix64"`.
         flip: Boolean, whether to mirror about half of the images of an epoch horizontally, chosen
@@ -131,8 +131,8 @@ def make_dataset(
     Returns:
         A `tf.data.Dataset` on the TensorFlow backend, and a `keras.utils.PyDataset` on JAX and
         PyTorch. Batches are uint8 of shape `(batch_size, height, width, channels)`, or pairs with
-        int32 labels of shape `(batch_size,)`. The method `at_step(step)` returns the same data set
-        from another step on. An endless data set has an attribute `start_step`, which `map`,
+        int32 labels of shape `(batch_size,)`. The method `at_step(step)` returns the same dataset
+        starting at a different step. An endless dataset has an attribute `start_step`, which `map`,
         `prefetch` and `with_options` of `tf.data` keep.
 
     Raises:
@@ -178,11 +178,11 @@ def make_dataset(
 
 
 class _Batches:
-    """The batch of each step, which every backend's data set reads."""
+    """The batch of each step, which the datasets of all backends read."""
 
     def __init__(self, images, labels, batch_size, seed, shuffle, order, flip):
         self.images, self.labels, self.batch_size = images, labels, batch_size
-        self.steps = len(images) // batch_size  # In an epoch.
+        self.steps = len(images) // batch_size  # The steps of an epoch.
         self._seed, self._shuffle, self._order, self._flip = seed, shuffle, order, flip
         self._permutation = functools.lru_cache(2)(permutation)
 
@@ -200,10 +200,10 @@ class _Batches:
 
 
 class _Dataset(keras.utils.PyDataset):
-    """The data set of `make_dataset` for JAX and PyTorch."""
+    """The dataset of `make_dataset` for JAX and PyTorch."""
 
     def __init__(self, batches, start_step, repeat):
-        super().__init__()  # With one worker, Keras reads batch after batch in its own thread.
+        super().__init__()  # With one worker, Keras reads one batch after another in its thread.
         self._batches, self._start, self._repeat = batches, start_step, repeat
         if repeat:
             self.start_step = start_step
@@ -212,12 +212,12 @@ class _Dataset(keras.utils.PyDataset):
 
     @property
     def num_batches(self):
-        """Integer, or `None` for an endless data set."""
+        """Integer, or `None` for an endless dataset."""
         steps = self._batches.steps
         return None if self._repeat else steps - self._start % steps
 
     def at_step(self, step):
-        """Returns the same data set from another step on."""
+        """Returns the same dataset starting at a different step."""
         return _Dataset(self._batches, check_step(step), self._repeat)
 
     def __getitem__(self, index):
@@ -233,8 +233,8 @@ class _Dataset(keras.utils.PyDataset):
 def rows_of_process(batch_size):
     """Returns the rows of a global batch that this process feeds to its devices, ascending.
 
-    These are all rows, except with several processes of JAX under `keras.distribution`: there each
-    process feeds its own devices.
+    It returns all rows, except with several processes of JAX under `keras.distribution`, where each
+    process feeds only its own devices.
     """
     rows = np.arange(batch_size)
     distribution = keras.distribution.distribution()

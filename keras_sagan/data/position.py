@@ -1,4 +1,4 @@
-"""The position of a data set: its first step, and the same data set from another step on."""
+"""The position of a dataset: its first step, and the same dataset starting at a different step."""
 
 import functools
 import inspect
@@ -14,12 +14,12 @@ _KEEP_POSITION = ("map", "prefetch", "with_options")
 
 
 def start_step_of(data):
-    """Returns the step of the first batch of a data set, or `None` if `data` doesn't have it."""
+    """Returns the step of the first batch of a dataset, or `None` if `data` has no step."""
     lost_in = getattr(data, "position_lost_in", None)
     if lost_in is not None:
         warnings.warn(
-            f"`Dataset.{lost_in}` lost the position of a data set of keras_sagan, so resuming at "
-            "a step reads and drops all batches before it. These methods keep the position: "
+            f"`Dataset.{lost_in}` lost the position of a dataset of keras_sagan, so resuming at "
+            "a step reads and drops all earlier batches. These methods keep the position: "
             f"{', '.join(_KEEP_POSITION)}.",
             stacklevel=2,
         )
@@ -27,30 +27,30 @@ def start_step_of(data):
 
 
 def at_step(data, step):
-    """Returns the same data set from another step on; reads up to it if the data have no step."""
+    """Returns the same dataset starting at a step; reads up to it if `data` has no step."""
     if hasattr(data, "at_step"):
         return data.at_step(step)
     if is_tensorflow_dataset(data) and int(data.cardinality()) < 0:
-        return data.skip(check_step(step))  # An endless data set begins at step 0.
+        return data.skip(check_step(step))  # An endless dataset begins at step 0.
     raise ValueError(
-        "`data` must be a data set of keras_sagan or an endless tf.data.Dataset. "
+        "`data` must be a dataset of keras_sagan or an endless tf.data.Dataset. "
         f"Received: data={data!r}"
     )
 
 
 def position_data(data, steps_per_epoch, step, done, is_given):
-    """Positions the data of `fit` at the model's step.
+    """Makes the data of `fit` start at the model's step.
 
     Args:
-        data, steps_per_epoch: What `fit` got.
-        step: Integer, the steps that the model has taken.
-        done: Integer, how many of them were in the interrupted epoch. `fit` skips them; on
+        data, steps_per_epoch: The arguments of `fit`.
+        step: Integer, the number of steps that the model has taken.
+        done: Integer, how many of these steps were in the interrupted epoch. `fit` skips them; on
             PyTorch, Keras reads a batch for each.
         is_given: Boolean, whether the caller has positioned the data.
 
     Returns:
-        Tuple of a description of what continues; the data; and the number of batches to read while
-        steps are skipped, or `None` where the step of the data had to be guessed.
+        Tuple of a description of how the data continue; the data; and the number of batches to read
+        while steps are skipped, or `None` if the step of the data had to be guessed.
     """
     is_torch = keras.backend.backend() == "torch"
     target, batches = (step - done, 0) if is_torch else (step, done)
@@ -58,21 +58,21 @@ def position_data(data, steps_per_epoch, step, done, is_given):
     if start is not None:
         if start > step:
             raise ValueError(
-                "The data set must start at the model's step or before. "
+                "The dataset must start at the model's step or earlier. "
                 f"Received: start_step={start} at step {step}"
             )
         return "the data continue from there", at_step(data, target), 0
     if is_given:
         if target != step:
             raise ValueError(
-                "On PyTorch, data that the caller has positioned must be a data set of "
+                "On PyTorch, data that the caller has positioned must be a dataset of "
                 "keras_sagan.data in the middle of an epoch. Without `restore_latest`, `fit` reads "
-                f"other data up to where they were. Received: {type(data).__name__} at step {step}"
+                f"other data up to this step. Received: {type(data).__name__} at step {step}"
             )
-        return f"the data set doesn't say its step; it is taken to be {step}", data, None
+        return f"the dataset has no known step; it is taken to be {step}", data, None
     exact = (
-        "the data are read from the start to where they were, and the run continues exactly if "
-        "they give the same batches in the same order whenever they are read"
+        "the data are read from the start up to this step, and the run continues exactly if they "
+        "yield the same batches in the same order each time"
     )
     if is_tensorflow_dataset(data):
         size = int(data.cardinality())
@@ -80,11 +80,11 @@ def position_data(data, steps_per_epoch, step, done, is_given):
             return exact, at_step(data, target), 0
         if steps_per_epoch in (None, size):
             return exact + " and in each epoch", data, batches
-    return "the data start over: this kind of data set can't be positioned", data, 0
+    return "the data start over: this kind of dataset can't be positioned", data, 0
 
 
 def check_epoch(manifest, size, steps_per_execution):
-    """Raises if the steps of an interrupted epoch can't be skipped in epochs of another size."""
+    """Raises an error if the steps of an interrupted epoch can't be skipped in epochs of `size`."""
     done, before = manifest["epoch_step"], manifest["steps_per_epoch"]
     if done and ((size and before and size != before) or done % steps_per_execution):
         raise ValueError(
@@ -94,16 +94,16 @@ def check_epoch(manifest, size, steps_per_execution):
 
 
 def check_step(step, name="step"):
-    """Returns a step as an integer that pipelines can count with, or raises."""
+    """Returns a step as an integer that pipelines can count with, or raises an error."""
     return check_integer(name, step, 0, 2**62 - 1)
 
 
 def positioned(make, start_step, dataset=None, lost_in=None):
     """Returns a `tf.data.Dataset` that has `at_step` and, if it is endless, `start_step`.
 
-    `make` is a function from a step to the plain data set from there on, and `dataset` its result
-    for `start_step`. The methods of `tf.data` would lose the position, so the result gets a class
-    whose methods keep it. `lost_in` names a method after which an element is no longer a batch.
+    `make` is a function from a step to the plain dataset that starts there, and `dataset` is its
+    result for `start_step`. The methods of `tf.data` would lose the position, so the result has a
+    class whose methods keep it. `lost_in` names a method after which elements aren't batches.
     """
     dataset = make(start_step) if dataset is None else dataset
     dataset.__class__ = _positioned_class(type(dataset))
@@ -116,10 +116,10 @@ def positioned(make, start_step, dataset=None, lost_in=None):
 
 @functools.cache
 def _positioned_class(kind):
-    """Returns a subclass of a class of `tf.data` whose methods return positioned data sets."""
+    """Returns a subclass of a class of `tf.data` whose methods return positioned datasets."""
 
     def at_step(self, step):
-        """Returns the same data set from another step on."""
+        """Returns the same dataset starting at a different step."""
         step, (make, _) = check_step(step), self._made
         return positioned(make, step) if self.position_lost_in is None else make(0).skip(step)
 

@@ -8,9 +8,9 @@ from keras_sagan.lazy import tf
 
 
 def make_tensorflow(batches, repeat):
-    """Returns a function from a step to the `tf.data.Dataset` from there on.
+    """Returns a function from a step to the `tf.data.Dataset` that starts there.
 
-    `batches` is a function from a step to its batch, which Python reads in the background.
+    `batches` is a function from a step to its batch; Python calls it in the background.
     """
     _end_reading_at_exit()
     types, shapes = [tf.uint8], [(batches.batch_size, *batches.images.shape[1:])]
@@ -35,17 +35,17 @@ def make_tensorflow(batches, repeat):
 
 @functools.cache
 def _end_reading_at_exit():
-    # While the process waits here, the buffers of tf.data fill with batches, or with errors, since
-    # the threads of `StreamedImages` have ended. Otherwise a thread of TensorFlow could call Python
-    # later and block the process forever.
+    # During this wait, the buffers of tf.data fill with batches, or with errors because the threads
+    # of `StreamedImages` have ended. Without it, a thread of TensorFlow could call Python later and
+    # block the process forever.
     atexit.register(time.sleep, 0.2)
 
 
 def finish(dataset):
-    """Adds prefetching, and sharding for several workers."""
+    """Adds prefetching and, for several workers, sharding."""
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    # In TensorFlow 2.21 the end of an iterator often waits for its tuning thread, which sleeps as
-    # long as the iterator has lived. Without tuning, one call runs per core.
+    # In TensorFlow 2.21, the end of an iterator often waits for its tuning thread, which sleeps as
+    # long as the iterator has existed. Without tuning, one call per core runs in parallel.
     options.autotune.enabled = False
     return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)

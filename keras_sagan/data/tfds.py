@@ -24,23 +24,23 @@ from keras_sagan.data.position import check_step, positioned
 from keras_sagan.data.tensorflow_pipeline import finish
 from keras_sagan.lazy import tf
 
-_FILES_AT_ONCE = 16  # Another number gives another order of the images.
-_BUFFER_BYTES = 8 << 20  # For each open file, as in TFDS: buckets need large requests.
+_FILES_AT_ONCE = 16  # A different number would change the order of the images.
+_BUFFER_BYTES = 8 << 20  # The buffer of each open file, as in TFDS: buckets need large requests.
 _DAMAGED = -1  # The label of an image that can't be read.
 _log = logging.getLogger("keras_sagan")
 
 
 class DatasetInfo(NamedTuple):
-    """What a model and `fit` need to know of a data set.
+    """What a model and `fit` need to know about a dataset.
 
     Attributes:
         num_images: Integer, images in the split.
         steps_per_epoch: Integer, full batches in the split.
         image_shape: Tuple `(height, width, channels)`.
-        num_classes: Integer, or `None` where images have no class label.
+        num_classes: Integer, or `None` if images have no class label.
         class_names: Tuple of strings, one for each class, or `None`.
         skipped: `collections.Counter` of the damaged records that were skipped so far, by file and
-            number; empty with `on_error="raise"`. `None` for other data sets.
+            index; empty with `on_error="raise"`. `None` for other datasets.
     """
 
     num_images: int
@@ -65,26 +65,26 @@ def load_tfds(
     use_labels: bool = True,
     order: str = "splitmix64",
 ) -> tuple[Any, "DatasetInfo"]:
-    """Streams an image classification set of TensorFlow Datasets in batches.
+    """Streams an image classification dataset of TensorFlow Datasets in batches.
 
     Images are cropped to their central square and resized bilinearly with anti-aliasing; they stay
-    gray or RGB. As with `make_dataset`, the batches are endless and depend on the seed and the step
-    alone. The stored images, which TFDS has shuffled once, are read in a fixed order, from 16 files
+    gray or RGB. As with `make_dataset`, the batches are endless and depend only on the seed and the
+    step. The stored images, which TFDS has shuffled once, are read in a fixed order, from 16 files
     at a time, and shuffled in every epoch within blocks of `shuffle_buffer` images. `start_step`
     doesn't open earlier files, and skips earlier images without decoding them.
 
-    A record is damaged if TensorFlow can't read or decode it, or the set doesn't have its label.
-    Such a record raises an error with its file and number, or is replaced by another image of the
-    same batch, so that all other images keep their places. TensorFlow can't read a file beyond a
-    damaged record, so the rest of that file counts as damaged, and so do records missing at its
-    end. JPEG data that changed before they were stored can decode without an error.
+    A record is damaged if TensorFlow can't read or decode it, or the dataset has no such label. It
+    raises an error with its file and index, or is replaced by a different image of the same batch,
+    so that all other images keep their places. TensorFlow can't read a file beyond a damaged
+    record, so the rest of that file counts as damaged, and so do records that are missing at its
+    end. JPEG data that were damaged before they were stored may decode without an error.
 
     Args:
         name: String, the name in TFDS such as `"cifar10"`, optionally with config and version.
         split: String, a split or slice of TFDS. Defaults to `"train"`.
         image_size: Integer, height and width of the result in pixels. Defaults to `32`.
         batch_size: Integer, images in each batch. Defaults to `64`.
-        seed: Integer in [0, 2**31), selects the order. Defaults to `0`.
+        seed: Integer in [0, 2**31), which selects the order. Defaults to `0`.
         shuffle: Boolean. Defaults to `True`.
         start_step: Integer, the global number of the first batch. Defaults to `0`.
         data_dir: String or path of the folder of TFDS. Defaults to `None`:
@@ -94,7 +94,7 @@ def load_tfds(
         on_error: `"raise"`, or `"skip"` to replace damaged images. Each is logged once and counted
             in `skipped` of the `DatasetInfo`; `skipped.total()` is their number. The pipeline runs
             a few batches ahead of training. Defaults to `"raise"`.
-        use_labels: Boolean. `False` reads images alone, also from splits without labels, such as
+        use_labels: Boolean. `False` reads only images, also from splits without labels, such as
             `unlabelled` of stl10. Defaults to `True`.
         order: `"splitmix64"`, or `"index_shuffle"` to resume runs of older versions. Defaults to
             `"splitmix64"`.
@@ -102,15 +102,15 @@ def load_tfds(
     Returns:
         `(dataset, info)`: an endless `tf.data.Dataset` of pairs of uint8 images in [0, 255] of
         shape `(batch_size, image_size, image_size, channels)` and int32 labels of shape
-        `(batch_size,)`, or of images alone, and a `DatasetInfo`.
+        `(batch_size,)`, or of only images, and a `DatasetInfo`.
 
     Raises:
         ImportError: If `tensorflow_datasets`, or a package it needs, is missing.
-        ValueError: If the set has no images, they aren't 8-bit gray or RGB, they don't fill a
+        ValueError: If the dataset has no images, they aren't 8-bit gray or RGB, they don't fill a
             batch, or an argument is out of range.
-        tf.errors.InvalidArgumentError: While iterating, for a damaged record, or with
-            `on_error="skip"` for a batch without a good one.
-        tf.errors.OpError: While iterating, for a file that can't be opened.
+        tf.errors.InvalidArgumentError: While iterating, if a record is damaged, or with
+            `on_error="skip"`, if all records of a batch are.
+        tf.errors.OpError: While iterating, if a file can't be opened.
 
     Example:
 
@@ -135,7 +135,7 @@ def load_tfds(
 
         builder = _builder(tfds, name, data_dir)
         image_key, label_key = _classification_keys(tfds, builder.info, name)
-        # Only from the original source, and only with the checksums that TFDS knows.
+        # Download only from the original source, and only with the checksums that TFDS knows.
         config = tfds.download.DownloadConfig(
             try_download_gcs=False, force_checksums_validation=True
         )
@@ -143,7 +143,7 @@ def load_tfds(
     except ModuleNotFoundError as error:
         raise ImportError(
             f"`load_tfds` needs the package `{error.name}` for name={name!r}. In a clone of "
-            'keras_sagan, run: pip install ".[data]" (some data sets need another package too)',
+            'keras_sagan, run: pip install ".[data]" (some datasets need one more package)',
             name=error.name,
         ) from error
     features = builder.info.features
@@ -166,7 +166,7 @@ def load_tfds(
         return dataset.skip(first - block * block_size).take(steps * batch_size - first)
 
     def shuffled(epoch, block, records):
-        # `Dataset.shuffle` would mix TensorFlow's global seed into the order.
+        # The order of `Dataset.shuffle` would also depend on TensorFlow's global seed.
         count = tf.shape(records[0], tf.int64)[0]
         number = epoch * -(-num_images // block_size) + block
         indices = permutation_tensor(seed, number, count, order)
@@ -181,7 +181,7 @@ def load_tfds(
         return image, tf.cast(label, tf.int32)
 
     def image_or_blank(place, record):
-        # A data set of one image, because `ignore_errors` catches the errors of a data set.
+        # Make a dataset of one image, because `ignore_errors` catches the errors of a dataset.
         image = tf.data.Dataset.from_tensors(record).map(image_of).ignore_errors(log_warning=True)
         blank = (tf.zeros(shape, tf.uint8), tf.constant(_DAMAGED, tf.int32))
         image = image.concatenate(tf.data.Dataset.from_tensors(blank)).take(1)
@@ -214,7 +214,7 @@ def load_tfds(
 
 
 def _builder(tfds, name, data_dir):
-    """Returns the builder of a data set, or raises an error that names similar ones."""
+    """Returns the builder of a dataset, or raises an error that lists similar names."""
     try:
         return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
@@ -222,30 +222,30 @@ def _builder(tfds, name, data_dir):
         word = re.split("[/:]", name)[0].lower()
         nearest = ", ".join(difflib.get_close_matches(word, known, n=3, cutoff=0.0))
         raise ValueError(
-            "`name` must be a data set of TensorFlow Datasets. "
+            "`name` must be a dataset of TensorFlow Datasets. "
             f"Received: name={name!r}. The nearest names are {nearest}"
         ) from error
-    except (AssertionError, ValueError) as error:  # An unknown config or version.
+    except (AssertionError, ValueError) as error:  # The config or the version is unknown.
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
-            "`name` must be a data set of TensorFlow Datasets, with one of its configs and "
+            "`name` must be a dataset of TensorFlow Datasets, with one of its configs and "
             f"versions. Received: name={name!r} ({reason})"
         ) from error
 
 
 def _reader(tfds, builder, split, image_key, label_key):
-    """Returns how to read a split: `(num_images, stored_from, read_example)`.
+    """Returns what is needed to read a split: `(num_images, stored_from, read_example)`.
 
-    `stored_from` is a function from a position to the data set of the pairs `(place, record)` from
-    there on, where `place` is a string that identifies the record. In total there are always
-    `num_images` of them. `read_example` is a function from a record to its features.
+    `stored_from` is a function from a position to the dataset that starts there, of pairs
+    `(place, record)`, where `place` is a string that identifies the record. There are always
+    `num_images` pairs in total. `read_example` is a function from a record to its features.
     """
     decoders = {image_key: tfds.decode.SkipDecoding()}
     keys = {key: True for key in (image_key, label_key) if key}
     wanted = tfds.decode.PartialDecoding(keys, decoders=decoders)
     is_prepared = bool(builder.info.splits)
     if not is_prepared or builder.info.file_format != tfds.core.FileFormat.TFRECORD:
-        # There are no files, as with `tfds.testing.mock_data`, or files of another format.
+        # There are no files, as with `tfds.testing.mock_data`, or they have a different format.
         config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
         stored = builder.as_dataset(split=split, decoders=wanted, read_config=config)
 
@@ -264,7 +264,7 @@ def _reader(tfds, builder, split, image_key, label_key):
     features = wanted.extract_features(builder.info.features)
 
     def stored_from(position):
-        # Groups of files that end before the position aren't opened.
+        # Don't open groups of files that end before the position.
         group = tf.searchsorted(ends, [position], side="right")[0]
         dataset = tf.data.Dataset.from_tensor_slices((paths, skips, takes)).batch(_FILES_AT_ONCE)
         dataset = dataset.skip(tf.cast(group, tf.int64)).flat_map(interleaved)
@@ -284,7 +284,7 @@ def _reader(tfds, builder, split, image_key, label_key):
         can_open = tf.data.FixedLengthRecordDataset(path, 1).take(1)
         stored = tf.data.TFRecordDataset(path, buffer_size=_BUFFER_BYTES)
         records = can_open.flat_map(lambda _: stored.ignore_errors(log_warning=True))
-        lost = tf.data.Dataset.from_tensors("").repeat()  # No valid example, so reading it fails.
+        lost = tf.data.Dataset.from_tensors("").repeat()  # An invalid example can't be read.
         records = records.concatenate(lost).skip(skip).take(take)
         places = tf.data.Dataset.range(skip, skip + take).map(lambda i: _place(path, i))
         return tf.data.Dataset.zip(places, records)
@@ -300,7 +300,7 @@ def _place(file, index):
 
 
 def _repair(on_error, num_classes, skipped, images, labels, places, is_good):
-    """Returns a batch in which good images replace damaged ones, or raises and names these."""
+    """Returns a batch in which good images replace damaged ones, or raises an error."""
     bad = [place.decode("utf-8", "replace") for place in places[~is_good]]
     if on_error == "raise" or not is_good.any():
         end = " and a batch without a good image" if on_error == "skip" else ""
@@ -319,7 +319,7 @@ def _repair(on_error, num_classes, skipped, images, labels, places, is_good):
 
 
 def square_resize(image: Any, image_size: int) -> Any:
-    """Crops one image to its central square and resizes it with anti-aliasing, in TensorFlow.
+    """Crops an image to its central square and resizes it with anti-aliasing, in TensorFlow.
 
     Args:
         image: uint8 tensor in [0, 255] of shape `(height, width, channels)`.
@@ -339,7 +339,7 @@ def square_resize(image: Any, image_size: int) -> Any:
 
 
 def _classification_keys(tfds, info, name):
-    """Returns the keys of the image and of its class label; `None` where it has no label."""
+    """Returns the keys of the image and of its class label; the latter is `None` without labels."""
     features = info.features
 
     def is_a(kind, key):
@@ -350,13 +350,13 @@ def _classification_keys(tfds, info, name):
         image_key, label_key = "image", "label"
     if not is_a(tfds.features.Image, image_key):
         raise ValueError(
-            "`name` must be a TFDS data set of images. "
+            "`name` must be a TFDS dataset of images. "
             f"Received: name={name!r} with features {sorted(features)}"
         )
     image = features[image_key]
     if image.shape[-1] not in (1, 3) or np.dtype(image.np_dtype) != np.uint8:
         raise ValueError(
-            "`name` must be a TFDS data set of 8-bit images with 1 or 3 channels. "
+            "`name` must be a TFDS dataset of 8-bit images with 1 or 3 channels. "
             f"Received: name={name!r} with images {image.shape} of {np.dtype(image.np_dtype)}"
         )
     return image_key, label_key if is_a(tfds.features.ClassLabel, label_key) else None

@@ -368,7 +368,7 @@ def test_data_that_do_not_say_their_step_are_taken_to_be_at_the_models(
     step = checkpoint.restore_latest(model)
     fit(model, finite_dataset(), [checkpoint], initial_epoch=2)
     assert step == 14
-    assert "the data set doesn't say its step; it is taken to be 14." in capsys.readouterr().out
+    assert "the dataset has no known step; it is taken to be 14." in capsys.readouterr().out
 
 
 def test_it_says_in_a_line_what_it_did(model, traced, tmp_path, capsys):
@@ -388,9 +388,9 @@ def test_it_says_in_a_line_what_it_did(model, traced, tmp_path, capsys):
         (dataset, "the data continue from there"),
         (lambda: dataset().take(99).repeat(), "the same batches in the same order"),
         (finite_dataset, "and in each epoch"),
-        (lambda: finite_dataset().shuffle(9).take(3), "this kind of data set can't be positioned"),
+        (lambda: finite_dataset().shuffle(9).take(3), "this kind of dataset can't be positioned"),
         (lambda: IMAGES, "only with shuffle=False"),
-        (lambda: iter(finite_dataset()), "this kind of data set can't be positioned"),
+        (lambda: iter(finite_dataset()), "this kind of dataset can't be positioned"),
     ],
 )
 def test_it_says_what_it_can_promise(model, tmp_path, capsys, make, promise):

@@ -90,7 +90,7 @@ def test_data_that_end():
 
 def test_data_without_a_position():
     assert start_step_of(IMAGES) is None
-    with pytest.raises(ValueError, match="`data` must be a data set of keras_sagan or an endless"):
+    with pytest.raises(ValueError, match="`data` must be a dataset of keras_sagan or an endless"):
         at_step(IMAGES, 3)
 
 

@@ -269,7 +269,7 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(ValueError, match="in every class. Received: .* where two has none"):
         load_image_folder(tmp_path, use_labels=True)
     picture(tmp_path / "c.png")
-    with pytest.raises(ValueError, match="in the folder of its class. .*c.png outside of them"):
+    with pytest.raises(ValueError, match="in the folder of its class. .*c.png outside these"):
         load_image_folder(tmp_path, use_labels=True)
 
 
