@@ -1,4 +1,4 @@
-"""Strategies of TensorFlow and distributions of JAX by name, for one process or several."""
+"""Makes strategies of TensorFlow and distributions of JAX, for one or several processes."""
 
 import atexit
 import contextlib
@@ -17,13 +17,13 @@ from keras_sagan.checks import check_choice, check_list, check_string
 from keras_sagan.lazy import tf
 
 STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
-"""The names that `make_strategy` takes."""
+"""The names that `make_strategy` accepts."""
 _TPU_PATIENCE = 60.0  # Seconds to wait for a TPU's address to answer.
-_EXIT_PATIENCE = 60.0  # Seconds that a worker that has ended waits for the others.
-# Seconds after which JAX takes a silent process for dead (its default is 100), and that a process
-# that has ended waits for the others (its default is 300: the first one may write for longer).
+_EXIT_PATIENCE = 60.0  # Seconds that a finished worker waits for the others.
+# Seconds after which JAX considers a silent process dead (its default is 100), and that a finished
+# process waits for the others (its default is 300, but the first process may write for longer).
 _JAX_PATIENCE = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 3600}
-# Arguments of `jax.distributed.initialize`, and Keras's environment variables for them.
+# Maps arguments of `jax.distributed.initialize` to Keras's environment variables for them.
 _PROCESSES = {
     "coordinator_address": "KERAS_DISTRIBUTION_JOB_ADDRESSES",
     "num_processes": "KERAS_DISTRIBUTION_NUM_PROCESSES",
@@ -38,15 +38,15 @@ _TF_CONFIG = (
 def make_strategy(
     name: str = "auto", devices: Sequence[str] | None = None, tpu: str | None = None
 ) -> Any:
-    """Makes what a model is built and trained under: by default, on all devices.
+    """Makes the strategy with which a model is built and trained, by default on all devices.
 
     Build the networks and the model, and compile it, inside `with strategy.scope():`, then call
     `fit` as usual. With several processes, call this before the backend computes anything.
 
-    TensorFlow takes its processes from the environment variable `TF_CONFIG`. JAX takes them from
-    the variables of `keras.distribution.initialize`, or from Slurm and TPUs. It sets the
-    distribution for the whole program, gives all processes the same seed, and notices a process
-    that dies after half a minute. PyTorch trains on one device.
+    TensorFlow reads its processes from the environment variable `TF_CONFIG`. JAX reads them from
+    the variables of `keras.distribution.initialize`, or from Slurm and TPUs. On JAX, the
+    distribution is set for the whole program, all processes have the same seed, and a process that
+    dies is noticed after half a minute. PyTorch trains on one device.
 
     Args:
         name: `"none"` for one device; `"mirrored"` for the devices of this machine (or
@@ -55,7 +55,7 @@ def make_strategy(
             else the processes that the environment names, else `devices` or all GPUs (on JAX, all
             devices). Defaults to `"auto"`.
         devices: List of device names for `"mirrored"`, such as `["GPU:0", "GPU:1"]` on TensorFlow
-            and `["gpu:0", "gpu:1"]` on JAX. Defaults to all of this machine.
+            and `["gpu:0", "gpu:1"]` on JAX. Defaults to all devices of this machine.
         tpu: String, the TPU's name or address, `"local"` on a TPU VM. TensorFlow only.
 
     Returns:
@@ -63,10 +63,10 @@ def make_strategy(
         `None` on PyTorch.
 
     Raises:
-        ValueError: For an unknown name, devices that don't exist, a TPU that can't be found or
-            doesn't answer within a minute, a malformed `TF_CONFIG`, `devices` or `tpu` for a
-            strategy that doesn't use them, or a strategy that the backend doesn't have.
-        RuntimeError: If the processes can't be joined.
+        ValueError: If the name is unknown, devices don't exist, a TPU can't be found or doesn't
+            answer within a minute, `TF_CONFIG` is malformed, the strategy doesn't use `devices` or
+            `tpu`, or the backend doesn't have the strategy.
+        RuntimeError: If the processes can't be connected.
 
     Example:
 
@@ -111,7 +111,7 @@ def make_strategy(
 
 
 def _resolve(devices, tpu):
-    """The name that `"auto"` stands for."""
+    """Returns the name that `"auto"` stands for."""
     if _is_jax():
         is_told = any(variable in os.environ for variable in _PROCESSES.values())
         are_several = devices is None and (is_told or _jax().distributed.is_initialized())
@@ -125,7 +125,7 @@ def _resolve(devices, tpu):
 
 
 def _check_devices(devices, found):
-    """Raises for devices that don't exist, which TensorFlow would replace silently."""
+    """Raises an error if devices don't exist: TensorFlow would replace them silently."""
     if devices is None:
         return
     names = [_plain(name) for name in devices if isinstance(name, str)]
@@ -138,7 +138,7 @@ def _check_devices(devices, found):
 
 
 def _plain(name):
-    """A device's name without the parts before its kind: `GPU:0`."""
+    """Returns a device's name without the parts before its kind: `GPU:0`."""
     return name.upper().rpartition("/")[2].removeprefix("DEVICE:")
 
 
@@ -150,7 +150,7 @@ def _is_jax():
 
 
 def _jax():
-    import jax  # On other backends it needn't be installed.
+    import jax  # Other backends don't need it.
     import jax.experimental.multihost_utils
 
     return jax
@@ -174,7 +174,7 @@ def _join_processes():
     given = {key: os.environ[x] for key, x in _PROCESSES.items() if x in os.environ}
     if not _jax().distributed.is_initialized():
         try:
-            parsed = {key: text.split(",")[0] for key, text in given.items()}  # The first address.
+            parsed = {key: text.split(",")[0] for key, text in given.items()}  # First address.
             for key in given.keys() - {"coordinator_address"}:
                 parsed[key] = int(given[key])
             _jax().distributed.initialize(**parsed, **_JAX_PATIENCE)
@@ -186,12 +186,12 @@ def _join_processes():
                 f"anything. Received: {given}, for which JAX says: {error}"
             ) from error
         atexit.register(_leave)
-    # All start from the weights of the first, and draw its seeds.
+    # All processes start from the same weights and draw the same seeds as the first one.
     keras.utils.set_random_seed(int(_broadcast(np.uint32(random.getrandbits(32)))))
 
 
 def _leave():
-    """Ends the process at once after an error: JAX would wait for the others, which wait too."""
+    """Ends the process after an error; JAX would wait for the other processes, which wait too."""
     if hasattr(sys, "last_type"):
         sys.stdout.flush(), sys.stderr.flush()
         os._exit(1)
@@ -210,7 +210,7 @@ def _tpu_strategy(tpu):
         _wait_for_answers(resolver.cluster_spec())
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
-    except Exception as error:  # Each way a TPU can be missing has an error class of its own.
+    except Exception as error:  # There are many error classes for a missing TPU.
         raise ValueError(
             '`tpu` must be the name or address of a TPU that can be reached, or "local" on a TPU '
             f"VM. Received: tpu={tpu!r}, for which TensorFlow says: {error}"
@@ -219,7 +219,7 @@ def _tpu_strategy(tpu):
 
 
 def _wait_for_answers(cluster_spec):
-    """Raises if an address doesn't speak gRPC: TensorFlow would wait for it forever."""
+    """Raises an error if an address doesn't speak gRPC: TensorFlow would wait forever."""
     import grpc  # It comes with TensorFlow, which uses it for TPUs.
 
     jobs = cluster_spec.jobs
@@ -246,9 +246,9 @@ def _multi_worker_strategy(tf_config):
 
 
 def _meet(strategy):
-    """Waits for the other workers when the process ends, unless it ends by an error.
+    """Waits for the other workers when the process ends, unless it ends with an error.
 
-    TensorFlow reports a worker that ends some seconds before the others as crashed.
+    TensorFlow reports a worker as crashed if it ends some seconds before the others.
     """
     if hasattr(sys, "last_type"):
         return
@@ -257,7 +257,7 @@ def _meet(strategy):
     def count_workers():
         return tf.distribute.get_replica_context().all_reduce("SUM", tf.ones(()), options)
 
-    with contextlib.suppress(tf.errors.OpError):  # Another worker ended by an error.
+    with contextlib.suppress(tf.errors.OpError):  # Another worker ended with an error.
         strategy.run(count_workers)
 
 
@@ -272,8 +272,8 @@ def check_tf_config(text: str) -> int:
         Integer, the number of workers (a chief counts as one).
 
     Raises:
-        ValueError: If it is missing or isn't JSON, or if it names no worker, an address twice, or
-            a task that isn't one of the workers.
+        ValueError: If it is missing or isn't JSON, or if it has no worker, the same address twice,
+            or a task that isn't one of the workers.
     """
     cause = None
     try:
@@ -291,7 +291,7 @@ def check_tf_config(text: str) -> int:
             and index >= 0
             and cluster[task["type"]][index] in hosts
         )
-    except Exception as error:  # JSON may hold anything instead of these.
+    except Exception as error:  # The JSON may hold anything.
         is_valid, cause = False, error
     if not is_valid:
         why = f" ({type(cause).__name__}: {cause})" if cause else ""
@@ -320,8 +320,8 @@ def is_chief(strategy: Any = None) -> bool:
     """Whether this process is the only one, or the one that writes for all workers.
 
     Args:
-        strategy: A `tf.distribute.Strategy`. On TensorFlow, anything else counts as one process;
-            JAX knows its processes without it.
+        strategy: A `tf.distribute.Strategy`. On TensorFlow, anything else means one process; JAX
+            doesn't need it.
 
     Example:
 
@@ -339,15 +339,15 @@ def is_chief(strategy: Any = None) -> bool:
 
 
 def check_workers_agree(strategy: Any, **values) -> None:
-    """Raises unless all workers of a strategy have the same values.
+    """Raises an error unless all workers of a strategy have the same values.
 
-    Workers that do different things would wait for each other forever, or train silently with what
-    the first one has. Every worker must call this at the same point. With one worker it does
-    nothing.
+    Otherwise, workers with different settings would wait for each other forever, or silently train
+    with the settings of the first worker. Every worker must call this at the same point. With one
+    worker it does nothing.
 
     Args:
         strategy: As in `is_chief`.
-        **values: Anything that JSON holds, by the name to use in the message.
+        **values: JSON-serializable values, by the name to use in the message.
 
     Raises:
         ValueError: On every worker, with the first name whose values differ.
@@ -379,31 +379,31 @@ def check_workers_agree(strategy: Any, **values) -> None:
 
 
 def _gather(strategy, text):
-    """The texts of all workers."""
+    """Returns the texts of all workers."""
     own = np.frombuffer(text.encode(), "uint8")
     if _is_jax():
         gather = _jax().experimental.multihost_utils.process_allgather
         longest = int(gather(np.int32(len(own))).max())
         rows = gather(np.pad(own, (0, longest - len(own)), constant_values=ord(" ")))
         return [row.tobytes().decode() for row in rows]
-    # float32 like gradients, which the workers' devices can surely exchange.
+    # Use float32, the dtype of gradients, because workers can always exchange gradients.
     own = np.append(own, ord("\n")).astype("float32")
     parts = strategy.experimental_distribute_values_from_function(lambda _: tf.constant(own))
     local = strategy.experimental_local_results(strategy.gather(parts, axis=0))
-    # Each replica of a worker has said the same.
+    # All replicas of a worker have sent the same text.
     return local[0].numpy().astype("uint8").tobytes().decode().splitlines()[:: len(local)]
 
 
 def chief_decides(strategy: Any, decision: bool) -> bool:
     """Returns the chief's decision on all workers.
 
-    Workers that decide by numbers of their own, which may differ in their last digits, could do
-    different things. Every worker must call this at the same point. With one worker it returns
-    `decision`.
+    Values of different workers may differ in their last digits, so workers that decide on their own
+    could do different things. Every worker must call this at the same point. With one worker it
+    returns `decision`.
 
     Args:
         strategy: As in `is_chief`.
-        decision: Boolean, this worker's.
+        decision: Boolean, the decision of this worker.
 
     Example:
 

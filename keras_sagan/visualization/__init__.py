@@ -1,6 +1,6 @@
 """Pictures: grids, attention maps, interpolations, neighbors, training curves and animations.
 
-Images are numpy arrays, uint8 in [0, 255]. Functions with a `model` call only its `generate()`,
+Images are numpy arrays, uint8 in [0, 255]. Functions of a `model` call only its `generate()`,
 `interpolate()` and `attention_maps()`, so any model with these methods works. Drawing needs the
 `plot` extra: `pip install ".[plot]"`.
 """

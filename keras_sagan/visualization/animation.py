@@ -18,18 +18,18 @@ def save_gif(
 ) -> None:
     """Writes frames as an animated GIF that repeats forever.
 
-    The file begins with the last frame, which still previews show. Gray frames keep their pixels;
-    each color frame is reduced to its own palette of 256 colors.
+    The file begins with the last frame, because a still preview shows the first frame of a file.
+    Gray frames keep their pixels; each color frame is reduced to its own palette of 256 colors.
 
     Args:
-        path: String or path of the file. Its folder is created.
+        path: String or path of the file. Its folder is created if needed.
         frames: uint8 array in [0, 255] of shape `(frames, height, width)` or
             `(frames, height, width, channels)` with 1 or 3 channels, or a list of such images.
-        seconds: Float. The duration of each frame but the last. Defaults to `0.1`.
+        seconds: Float. The duration of each frame except the last one. Defaults to `0.1`.
         last_seconds: Float. The duration of the last frame. Defaults to `1.5`.
 
     Raises:
-        ValueError: If the frames have another dtype or shape, or a duration isn't positive.
+        ValueError: If the frames have the wrong dtype or shape, or a duration isn't positive.
         ImportError: If pillow isn't installed.
 
     Example:
@@ -45,7 +45,7 @@ def save_gif(
     last_seconds = check_float("last_seconds", last_seconds, above=0)
     shapes = {np.shape(frame) for frame in frames}
     if len(shapes) > 1:
-        raise ValueError(f"`frames` must all have one shape. Received: shapes {sorted(shapes)}")
+        raise ValueError(f"`frames` must have the same shape. Received: shapes {sorted(shapes)}")
     frames = check_images(np.asarray(frames))
     new = require("PIL.Image").fromarray
     *others, last = [new(x[..., 0] if x.shape[-1] == 1 else x) for x in frames]

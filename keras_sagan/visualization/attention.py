@@ -16,26 +16,26 @@ from keras_sagan.visualization.query_points import MAX_IMAGES, MAX_POINTS, check
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito, "Color Universal Design", 2008: people with any color vision tell these apart.
+# Okabe and Ito, "Color Universal Design", 2008: distinct for people with any color vision.
 DOT_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#F0E442")
 COLOR_MAP = "inferno"
-PANEL_PIXELS = 224  # About the shorter side of a panel, which must be as wide as its caption.
-# Pixels around all, between panels, below each row, and for the color bar with its gap and labels.
+PANEL_PIXELS = 224  # About the shorter side of a panel, which has room for its caption.
+# Pixels around the figure, between panels, below each row, and for the color bar with its labels.
 MARGIN, GAP, CAPTION, BAR = 28, 22, 66, 138
 
 
 def attention_overlay(scores_row: np.ndarray, image_size: int | Sequence[int]) -> np.ndarray:
-    """Enlarges one row of attention scores to the size of the image.
+    """Enlarges the attention scores of one query to the size of the image.
 
-    Each key cell covers exactly the pixels that it was pooled from, without blending: on a
-    16 × 16 key grid and a 32 × 32 image each score fills a block of 2 × 2.
+    Each key cell covers exactly the pixels that it was pooled from, without blending: with a
+    16 × 16 key grid and a 32 × 32 image, each score fills a block of 2 × 2 pixels.
 
     Args:
         scores_row: Float array of shape `(key_h, key_w)`: the scores of one query.
         image_size: Integer, or a pair of integers `(height, width)`. The image size in pixels.
 
     Returns:
-        float32 array of shape `(height, width)`: at each pixel the score of its key cell.
+        float32 array of shape `(height, width)`: the score of each pixel's key cell.
 
     Raises:
         ValueError: If `scores_row` isn't a matrix, or its shape doesn't divide the image size.
@@ -71,21 +71,21 @@ def plot_attention(
 ) -> "Figure":
     """Draws where attention looks from a few points of each image.
 
-    Each row shows one image with colored dots and a map for each dot, framed in its color: the
-    scores of the query under the dot, over the image in gray. All maps share one color scale, in
-    multiples of uniform attention, `1 / (key_h * key_w)`. It ends at the median of the maps'
-    maxima, at least at 4, so that nearly uniform attention stays dark. Captions give the maximum of
-    each map, and its entropy as a share of `log(key_h * key_w)`.
+    Each row shows one image with colored dots and one map for each dot, framed in its color: the
+    scores of the query under the dot, over the gray image. All maps share one color scale, in
+    multiples of uniform attention, `1 / (key_h * key_w)`. The scale ends at the median of the maps'
+    maxima, but at least at 4, so that nearly uniform attention stays dark. The caption of each map
+    has its maximum, and its entropy as a share of `log(key_h * key_w)`.
 
     Args:
         images: uint8 array in [0, 255] of shape `(batch, height, width, channels)` with 1 or 3
             channels. At most 50 images.
-        scores: Float array of shape `(batch, h, w, key_h, key_w)`: for each query location its
-            scores over the keys, which sum to 1. Both grids must divide the image size.
+        scores: Float array of shape `(batch, h, w, key_h, key_w)`: the scores of each query
+            location over the keys, which sum to 1. Both grids must divide the image size.
         query_points: Integer array of shape `(points, 2)`, for every image, or
             `(batch, points, 2)`: (row, column) in image pixels. Defaults to `None`:
             `choose_query_points` chooses them.
-        num_points: Integer in [1, 32]. How many points to choose in each image. Defaults to `3`.
+        num_points: Integer in [1, 32]. The points to choose in each image. Defaults to `3`.
         path: String or path of the PNG, PDF or SVG to write. Defaults to `None`: no file.
         title: String. The title of the figure. Defaults to `None`.
         row_labels: List of strings, one for each image, drawn on its left. Defaults to `None`.
@@ -94,7 +94,7 @@ def plot_attention(
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: If a shape, dtype or point isn't as above, or scores don't sum to 1.
+        ValueError: If an argument has the wrong shape, dtype or range, or scores don't sum to 1.
         ImportError: If matplotlib isn't installed.
 
     Example:
@@ -150,7 +150,7 @@ def plot_attention(
         style = {"fontsize": fitted_size(title, 8.5, right - left), "parse_math": False}
         place = left / width, 1 - MARGIN / height
         figure.text(*place, title, fontweight="bold", va="top", **style)
-    # The scale is beside the first row.
+    # Draw the color scale beside the first row.
     place = [right + 30, height - top - panel_height, 16, panel_height]
     axes = figure.add_axes(np.divide(place, [width, height, width, height]))
     draw_color_bar(axes, limit)
@@ -158,7 +158,7 @@ def plot_attention(
 
 
 def layout(images_shape, title, row_labels):
-    """Returns where the first panel begins and how large panels are: left, top, height, width.
+    """Returns the left and top of the first panel, and the height and width of panels.
 
     All are in pixels of the figure, in which each pixel of an image is a square of whole pixels.
     """
@@ -173,7 +173,7 @@ def draw_panel(axes, picture, points, colors, frame, is_map=False):
     axes.imshow(picture, interpolation="nearest", aspect="auto")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(edgecolor=frame, linewidth=2.0 if is_map else 0.5)
-    # The dot of a map is smaller, to hide less of it. White rings show on any image.
+    # The dot of a map is smaller, to hide less of it. White rings are visible on any image.
     size = min(axes.get_window_extent().size) * 72 / DPI
     style = {"markersize": (0.05 if is_map else 0.075) * size, "markeredgecolor": "white"}
     style["markeredgewidth"] = 0.6 if is_map else 0.8
@@ -186,7 +186,7 @@ def draw_color_bar(axes, limit):
     ramp = np.linspace(1.0, 0.0, 256)[:, None]
     axes.imshow(ramp, cmap=COLOR_MAP, aspect="auto", extent=(0, 1, 0, limit), vmin=0, vmax=1)
     ticks = {0: "0", limit: f"≥ {short_number(limit)}"}
-    if limit <= 12:  # Above that, the labels of 0 and 1 would overlap.
+    if limit <= 12:  # For a larger limit, the labels of 0 and 1 would overlap.
         ticks[1] = "1"
     axes.set_xticks([])
     axes.set_yticks(list(ticks), list(ticks.values()), fontsize=6)
@@ -198,7 +198,7 @@ def draw_color_bar(axes, limit):
 
 
 def check_scores(scores, images):
-    """Returns the scores as float32, or raises if they don't fit the images or don't sum to 1."""
+    """Returns float32 scores; raises an error if they don't fit the images or don't sum to 1."""
     scores = np.asarray(scores, "float32")
     if scores.ndim != 5 or len(scores) != len(images) or scores.size == 0:
         raise ValueError(
@@ -213,7 +213,7 @@ def check_scores(scores, images):
             f"Received: scores of shape={scores.shape}, images of shape={images.shape}"
         )
     sums = scores.sum(axis=(-2, -1))
-    # 1e-2 leaves room for scores that were rounded to half precision.
+    # The tolerance of 1e-2 allows for scores that were rounded to half precision.
     if scores.min() < 0 or not np.all(np.abs(sums - 1.0) < 1e-2):
         raise ValueError(
             "`scores` must not be negative and must sum to 1 over the last two axes. Received: "
@@ -223,13 +223,13 @@ def check_scores(scores, images):
 
 
 def color_limit(rows):
-    """Returns where the color scale ends, in multiples of uniform attention, at least 4."""
+    """Returns the end of the color scale, in multiples of uniform attention, at least 4."""
     keys = rows.shape[-2] * rows.shape[-1]
     return max(4.0, float(np.median(rows.max(axis=(-2, -1)))) * keys)
 
 
 def caption(scores_row):
-    """Returns two lines: the maximum of one row of scores, and its entropy."""
+    """Returns a text of two lines: the maximum and the entropy of the scores of one query."""
     values = np.asarray(scores_row, "float64").ravel()
     positive = values[values > 0]
     entropy = abs(float((positive * np.log(positive)).sum()))  # abs avoids "-0 %".
@@ -240,18 +240,18 @@ def caption(scores_row):
 
 
 def short_number(value):
-    """Formats a number with two digits, or with all digits before the point."""
+    """Formats a number with two digits, or as an integer if it is at least 100."""
     return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def fitted_size(text, font_size, pixels):
     """Returns a font size in points, reduced so that the line of text fits into the pixels."""
-    letter_width = 0.68 * DPI / 72  # In pixels per point, of an average letter.
+    letter_width = 0.68 * DPI / 72  # The width of an average letter, in pixels per point.
     return min(font_size, pixels / (letter_width * max(len(text), 1)))
 
 
 def blend_overlay(image, scores_row, limit):
-    """Colors an image in gray by attention; returns floats in [0, 1], `(height, width, 3)`."""
+    """Colors a gray image by attention; returns floats in [0, 1], `(height, width, 3)`."""
     overlay = attention_overlay(scores_row, image.shape[:2])
     overlay = np.minimum(overlay * np.size(scores_row) / limit, 1.0)
     colors = require("matplotlib").colormaps[COLOR_MAP](overlay)[..., :3]

@@ -1,4 +1,4 @@
-"""Training curves as small multiples."""
+"""Draws training curves as small multiples."""
 
 import math
 from pathlib import Path
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 # Blue, vermilion, bluish green, orange, reddish purple, sky blue: Okabe and Ito, 2008.
 LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
 GRAY = "#555555"
-MOST_NAMED = 6  # A panel with more curves counts them in its legend.
+MOST_NAMED = 6  # For a panel with more curves, the legend has only their number.
 RATES = ("g_learning_rate", "d_learning_rate")
-LEGEND_LINE = 7.5  # Points from one line of a legend to the next.
-# The panels in reading order, and which names belong to each.
+LEGEND_LINE = 7.5  # The distance between lines of a legend, in points.
+# The panels in reading order, and functions that decide whether a name belongs to a panel.
 PANELS = {
     "Loss": lambda name: "loss" in name,
     "Logits": lambda name: name.endswith("logits") and "/" not in name,
@@ -43,16 +43,16 @@ def plot_curves(
 
     Each kind of value has its own panel and scale. Validation values (`val_…`) are dashed, in the
     color of the training values. The learning rates that `fit` logs are drawn only if they change.
-    Values that aren't finite leave a gap. Legends are above the curves and give the last value of
+    Values that aren't finite leave a gap. Legends are above the curves and have the last value of
     each. A panel of more than 6 curves has thin lines in one color for each network, and its
-    legend counts them.
+    legend has only their number.
 
     Args:
         history: The result of `fit`, its `history` dictionary, or any dictionary from names to
             values. Values are a list with one number for each epoch, or a list of pairs
-            (epochs done, value) for what isn't measured in each epoch, such as
+            (epochs done, value) for metrics that aren't measured in every epoch, such as
             `FIDEvaluator.history`. The optional key `"epoch"` holds the epochs of the lists,
-            counted from 0 as in Keras.
+            which start at 0 as in Keras.
         path: String or path of the PNG, PDF or SVG to write. Defaults to `None`: no file.
         title: String. The title of the figure. Defaults to `None`.
 
@@ -120,7 +120,7 @@ def read_series(history):
 
 
 def without_constant_rates(series):
-    """Drops learning rates that never change, and the duplicate that Keras's callbacks log."""
+    """Removes learning rates that never change, and the duplicate that callbacks of Keras log."""
     rates = [series[name][1] for name in RATES if name in series]
     is_constant = all((values == values[0]).all() for values in rates)
     unwanted = {"learning_rate", *(RATES if is_constant else ())} if rates else set()
@@ -141,14 +141,14 @@ def group_panels(series):
 def is_second(name):
     """Returns a sort key: D after G, fake after real, validation last.
 
-    Logs come sorted by name, and a color should mean the same in every panel.
+    Logs are sorted by name, but a color should have the same meaning in every panel.
     """
     base = name.removeprefix("val_")
     return name != base, base.startswith(("d_", "fake_")) or "discriminator" in base
 
 
 def short_name(name):
-    """Returns a name for the legend, without what the title of the panel already says."""
+    """Returns a name for the legend, without the words that are in the title of the panel."""
     for start in ("val_", "gamma/", "attention_entropy/", "sigma/"):
         name = name.removeprefix(start)
     for ending in ("_loss", "_logits", "_accuracy", "_in_margin", "_learning_rate"):
@@ -160,7 +160,7 @@ def short_name(name):
 
 
 def legend_labels(series):
-    """Returns the lines of the legend, by the name of the curve that shows each."""
+    """Returns the labels of a legend, by the name of the curve that each one belongs to."""
     if len(series) > MOST_NAMED:
         groups = {}
         for name in series:
@@ -175,19 +175,19 @@ def legend_labels(series):
 
 
 def group_of(name):
-    """Returns the network of a curve, for panels with too many curves to name."""
+    """Returns the network of a curve, for panels with too many curves for a legend."""
     return short_name(name).partition(" · ")[0]
 
 
 def legend_shape(series):
-    """Returns the rows and columns of a legend: two columns where all labels are short."""
+    """Returns the rows and columns of a legend, which has two columns if all labels are short."""
     labels = legend_labels(series)
     columns = min(2 if max(map(len, labels.values())) <= 16 else 1, len(labels))
     return math.ceil(len(labels) / columns), columns
 
 
 def draw_panel(axes, title, series, legend_height):
-    """Draws one panel, with its legend of so many points between title and axes."""
+    """Draws one panel; its legend is `legend_height` points high, between title and axes."""
     colors, labels = {}, legend_labels(series)
     has_many = len(series) > MOST_NAMED
     for name, (epochs, values) in series.items():
@@ -231,7 +231,7 @@ def draw_panel(axes, title, series, legend_height):
 
 
 def style_axes(axes, title, values):
-    """Sets scales and ticks that are legible at column width."""
+    """Sets scales and ticks that are legible at the width of a column."""
     locator = require("matplotlib.ticker").MaxNLocator
     axes.xaxis.set_major_locator(locator(nbins=6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_locator(locator(nbins=6, steps=[1, 2, 2.5, 5, 10]))

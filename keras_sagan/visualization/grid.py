@@ -1,4 +1,4 @@
-"""Grids of images as plain arrays, without blending."""
+"""Arranges images in grids, as arrays, without blending."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ LABEL_GRAY = (60, 60, 60)
 
 
 def check_images(images):
-    """Returns uint8 images, gray or RGB, as `(batch, height, width, channels)`, or raises."""
+    """Returns uint8 images as `(batch, height, width, channels)`, or raises an error."""
     images = np.asarray(images)
     if images.dtype != np.uint8:
         raise ValueError(
@@ -34,12 +34,12 @@ def check_images(images):
 
 
 def as_rgb(image):
-    """Returns an image of 1 or 3 channels as one of 3."""
+    """Converts an image of 1 or 3 channels to 3 channels."""
     return image if image.shape[-1] == 3 else image.repeat(3, axis=-1)
 
 
 def grid_shape(num_images, rows=None, columns=None):
-    """Returns the rows and columns of a grid, nearly square where neither is given."""
+    """Returns the rows and columns of a grid, which is nearly square if neither is given."""
     rows = check_integer("rows", rows, 1, optional=True)
     columns = check_integer("columns", columns, 1, optional=True)
     if columns is None:
@@ -48,7 +48,7 @@ def grid_shape(num_images, rows=None, columns=None):
         rows = math.ceil(num_images / columns)
     if rows * columns < num_images:
         raise ValueError(
-            f"`rows` and `columns` must give every image a cell: {num_images} images. "
+            f"`rows` and `columns` must have a cell for each of {num_images} images. "
             f"Received: rows={rows}, columns={columns}"
         )
     return rows, columns
@@ -63,14 +63,14 @@ def image_grid(
 ) -> np.ndarray:
     """Arranges images in a white grid, row by row from left to right.
 
-    Enlarging repeats pixels and never blends them, so the grid shows what the generator made.
+    Enlarging repeats pixels and never blends them, so the grid shows the pixels as generated.
 
     Args:
         images: uint8 array in [0, 255] of shape `(batch, height, width)` or
             `(batch, height, width, channels)` with 1 or 3 channels.
         rows: Integer. Rows of the grid. Defaults to as many as the columns need.
         columns: Integer. Columns of the grid. Defaults to a nearly square grid.
-        padding: Integer. White pixels between the images and around them, not enlarged.
+        padding: Integer. White pixels between and around the images, which aren't enlarged.
             Defaults to `2`.
         scale: Integer. The width and height of each enlarged pixel. Defaults to `1`.
 
@@ -78,8 +78,8 @@ def image_grid(
         uint8 array of shape `(grid_height, grid_width, channels)`.
 
     Raises:
-        ValueError: If `images` isn't uint8 or has another shape, if a number is out of range, or
-            if the grid has too few cells.
+        ValueError: If `images` has the wrong dtype or shape, if a number is out of range, or if the
+            grid has too few cells.
 
     Example:
 
@@ -110,8 +110,8 @@ def sample_grid(
 ) -> np.ndarray:
     """Arranges samples in a grid, enlarged for viewing, with optional names of the rows.
 
-    Names are drawn beside the images and never over them. Without `row_labels` this is
-    `image_grid` with another default of `scale`.
+    Names are drawn beside the images and never over them. Without `row_labels`, this is
+    `image_grid` with a different default for `scale`.
 
     Args:
         images: uint8 array in [0, 255] of shape `(batch, height, width)` or
@@ -130,7 +130,7 @@ def sample_grid(
         labels.
 
     Raises:
-        ValueError: As `image_grid`, or if there isn't one label for each row.
+        ValueError: As in `image_grid`, or if there isn't one label for each row.
         ImportError: If there are labels and pillow isn't installed.
 
     Example:
@@ -179,12 +179,12 @@ def save_image(path: str | Path, image: np.ndarray) -> None:
     """Writes one image to a file in the format of its extension; PNG is lossless.
 
     Args:
-        path: String or path of the file. Its folder is created.
+        path: String or path of the file. Its folder is created if needed.
         image: uint8 array in [0, 255] of shape `(height, width)` or `(height, width, channels)`
             with 1 or 3 channels.
 
     Raises:
-        ValueError: If `image` isn't uint8 or has another shape.
+        ValueError: If `image` has the wrong dtype or shape.
         ImportError: If pillow isn't installed.
 
     Example:

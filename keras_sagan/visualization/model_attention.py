@@ -1,4 +1,4 @@
-"""Attention figures of a model."""
+"""Draws attention figures of a model."""
 
 import os
 from collections.abc import Sequence
@@ -25,26 +25,26 @@ def draw_attention(
     seed: int | None = 0,
     name: str = "attention",
 ) -> dict[str, Path]:
-    """Draws where a network attends, one figure for each attention layer.
+    """Draws where a network attends, with one figure for each attention layer.
 
-    Without `images` it draws the generator's attention, with `images` the discriminator's. The
+    Without `images`, it draws the generator's attention; with `images`, the discriminator's. The
     file is `<name>.png`, or `<name>_<layer>.png` if the network has several attention layers.
 
     Args:
-        model: A `SAGAN`, or the path of a `.keras` file of one.
-        directory: String or path of the folder of the figures. It is created.
+        model: A `SAGAN`, or the path of the `.keras` file of one.
+        directory: String or path of the folder for the figures, which is created if needed.
         images: Array of shape `(batch, height, width, channels)`, uint8 or float in [-1, 1], for
             the discriminator. Defaults to `None`: generated images.
         labels: Integer array, the class of each given or generated image. A conditional
-            discriminator needs them. Defaults for the generator to classes spread over all.
-        num_images: Integer in [1, 50]. How many images to generate. Defaults to `4`.
-        num_points: Integer in [1, 32]. How many points to choose in each image. Defaults to `3`.
+            discriminator needs them. By default, the generator uses evenly spaced classes.
+        num_images: Integer in [1, 50]. The number of images to generate. Defaults to `4`.
+        num_points: Integer in [1, 32]. The points to choose in each image. Defaults to `3`.
         query_points: Integer array of shape `(points, 2)` or `(batch, points, 2)`, (row, column)
             in image pixels. Defaults to `None`: points of high contrast.
         class_names: List of strings, one for each class of the model. Defaults to `None`: rows
             are named by class id.
         seed: Integer. Seed of the latents. Defaults to `0`.
-        name: String. The start of the file names. Defaults to `"attention"`.
+        name: String. The prefix of the file names. Defaults to `"attention"`.
 
     Returns:
         Dictionary from layer name to the path of its figure.

@@ -1,4 +1,4 @@
-"""Interpolations, truncation and nearest neighbors."""
+"""Draws interpolations, truncation and nearest neighbors."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,13 +21,13 @@ from keras_sagan.visualization.grid import (
 from keras_sagan.visualization.names import names_of, spread_classes
 
 HEADER_PIXELS, HEADER_FONT, GAP_PIXELS = 26, 12, 16
-NUM_REFERENCE = 1000  # Real images whose distances give the unit of `draw_neighbours`.
+NUM_REFERENCE = 1000  # The real images whose median distance is the unit of `draw_neighbours`.
 
 
 def rows_of_samples(model, columns, labels=None, rows=1, class_names=None, **common):
-    """Returns a grid of samples, with a named row for each label, or `rows` without labels.
+    """Returns a grid of samples with a named row for each label, or with `rows` rows.
 
-    `common` are the seed and the truncation of `generate()`.
+    `common` holds the seed and the truncation for `generate()`.
     """
     rows = rows if labels is None else len(labels)
     repeated = None if labels is None else np.repeat(labels, columns)
@@ -53,11 +53,11 @@ def draw_interpolation(
 
     Args:
         model: A `SAGAN`.
-        path: String or path, ending in `.png` or `.gif`.
-        rows: Integer. How many interpolations. Defaults to `4`.
-        steps: Integer. Images of each, both ends included. Defaults to `8`.
-        labels, to_labels: Class id, or `rows` of them: the first and last class. Without
-            `to_labels` the class stays and the latents change; with it the latents stay.
+        path: String or path with the extension `.png` or `.gif`.
+        rows: Integer. The number of interpolations. Defaults to `4`.
+        steps: Integer. The images of each interpolation, with both ends. Defaults to `8`.
+        labels, to_labels: Class id, or `rows` class ids: the first and the last class. Without
+            `to_labels`, only the latents change; with `to_labels`, only the class changes.
         class_names: List of strings, one for each class of the model. Defaults to `None`: rows
             are named by class id.
         seed: Integer. Seed of the latents. Defaults to `0`.
@@ -67,7 +67,7 @@ def draw_interpolation(
         The path.
 
     Raises:
-        ValueError: If the ending is another one, or an argument doesn't fit the model.
+        ValueError: If the extension isn't `.png` or `.gif`, or an argument doesn't fit the model.
         ImportError: If pillow isn't installed.
 
     Example:
@@ -112,7 +112,7 @@ def draw_truncation(
 ) -> Path:
     """Draws samples at several truncations of the latents, one row for each.
 
-    Truncation trades variety for typical images. With `None` the latents are those of training.
+    Truncation makes images more typical and less varied. `None` doesn't truncate, as in training.
 
     Args:
         model: A `SAGAN`.
@@ -120,7 +120,7 @@ def draw_truncation(
         truncations: Sequence of positive floats or `None`. Latents beyond a value are drawn
             again. Defaults to `(0.1, 0.5, 1.0, 2.0, None)`.
         columns: Integer. Samples in each row. Defaults to `10`.
-        labels: Class id, or `columns` of them. Defaults to classes spread over all.
+        labels: Class id, or `columns` class ids. Defaults to evenly spaced classes.
         seed: Integer. Seed of the latents. Defaults to `0`.
 
     Returns:
@@ -160,7 +160,7 @@ def nearest_neighbours(
     feature_extractor: Callable | None = None,
     num_neighbours: int = 5,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the nearest real images of each image, in the space of features.
+    """Finds the real images that are nearest to each image, in feature space.
 
     Args:
         images, real_images: uint8 arrays in [0, 255] of shape `(batch, height, width, channels)`.
@@ -220,8 +220,8 @@ def draw_neighbours(
     """Draws generated images beside their nearest real images, to show memorization.
 
     The number beside each row is the distance to the nearest real image, divided by the median
-    distance of a real image, of up to 1,000 of them, to the nearest other one. It is 0 for a copy,
-    and about 1 for an image that is as far from the data as real images are from one another.
+    distance between a real image and its nearest neighbor, over up to 1,000 images. It is 0 for a
+    copy, and about 1 for an image that is as far from the data as real images are from one another.
 
     Args:
         images, real_images, feature_extractor, num_neighbours: As for `nearest_neighbours`.
@@ -231,7 +231,7 @@ def draw_neighbours(
         Tuple of the path and the numbers, a float array of shape `(len(images),)`.
 
     Raises:
-        ValueError: As `nearest_neighbours`, or if there are fewer than 2 real images.
+        ValueError: As in `nearest_neighbours`, or if there are fewer than 2 real images.
         ImportError: If pillow isn't installed.
 
     Example:
@@ -249,7 +249,7 @@ def draw_neighbours(
         )
     found, distances = nearest_neighbours(images, real_images, feature_extractor, num_neighbours)
     some = real_images[:: math.ceil(len(real_images) / NUM_REFERENCE)]
-    # The nearest of all is the image itself.
+    # The nearest neighbor (index 0) is the image itself.
     _, among_real = nearest_neighbours(some, real_images, feature_extractor, 2)
     multiples = distances[:, 0] / max(float(np.median(among_real[:, 1])), 1e-12)
 

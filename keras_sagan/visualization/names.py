@@ -1,4 +1,4 @@
-"""The classes of a picture, their names, and fonts that have the characters of text."""
+"""Chooses the classes of a picture, their names, and a font that has all characters."""
 
 import functools
 import os
@@ -8,21 +8,21 @@ import numpy as np
 
 from keras_sagan.checks import require
 
-# No font has this character: it is drawn as the box of a missing one.
+# No font has this character: it is drawn as the box for missing characters.
 MISSING = "\U0010ffff"
 
 
 def spread_classes(num_classes, count):
-    """Returns `count` class ids, ascending and spread evenly; `None` without classes."""
+    """Returns `count` evenly spaced class ids in ascending order; `None` without classes."""
     return (
         None if num_classes is None else (np.arange(count) * num_classes // count).astype("int32")
     )
 
 
 def names_of(labels, class_names, num_classes):
-    """Returns the class name of each label, or its number where `class_names` is `None`.
+    """Returns the class name of each label, or the class id if `class_names` is `None`.
 
-    A model without classes has no names, and neither have images without labels: `None`.
+    Returns `None` for a model without classes and for images without labels.
     """
     if num_classes is None and class_names is not None:
         raise ValueError(
@@ -43,7 +43,7 @@ def names_of(labels, class_names, num_classes):
 
 
 def drawable_names(names, argument="class_names", kind="class"):
-    """Returns names on one line each, with `"class 3"` for a name that no font can draw."""
+    """Returns each name as one line, and `"class 3"` in place of a name that no font can draw."""
     if names is None:
         return None
     names = [" ".join(str(name).split()) for name in names]
@@ -51,7 +51,7 @@ def drawable_names(names, argument="class_names", kind="class"):
     if missing:
         shown = ", ".join(f"{names[i]!r} as {kind} {i}" for i in missing[:5])
         warnings.warn(
-            f"`{argument}` has characters that neither Pillow's font nor matplotlib's has. "
+            f"`{argument}` has characters that the fonts of Pillow and matplotlib lack. "
             f"Pictures show {shown}{', …' * (len(missing) > 5)}. "
             "Use names in Latin, Greek or Cyrillic letters.",
             stacklevel=4,
@@ -60,14 +60,14 @@ def drawable_names(names, argument="class_names", kind="class"):
 
 
 def font_for(texts, size):
-    """Returns Pillow's own font, or matplotlib's for texts that only it can draw."""
+    """Returns Pillow's own font, or matplotlib's font for texts that only this one can draw."""
     paths = _paths()
     return _load(next((x for x in paths if all(_has(x, text) for text in texts)), paths[-1]), size)
 
 
 @functools.cache
 def _paths():
-    """Returns the font files: `None` for Pillow's own, then matplotlib's if it is installed."""
+    """Returns the font files: `None` for Pillow's own font, and matplotlib's if installed."""
     try:
         folder = require("matplotlib").get_data_path()
     except ImportError:

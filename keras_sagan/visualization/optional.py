@@ -1,4 +1,4 @@
-"""Matplotlib figures without pyplot, and parent folders of files."""
+"""Makes matplotlib figures without pyplot, and parent folders of files."""
 
 import io
 from pathlib import Path
@@ -9,7 +9,7 @@ DPI = 200
 
 
 def new_figure(width, height):
-    """Makes a white matplotlib figure, in inches, without pyplot and its global state."""
+    """Makes a white matplotlib figure of a size in inches, without pyplot's global state."""
     figure = require("matplotlib.figure").Figure((width, height), DPI, facecolor="white")
     require("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
 
@@ -17,7 +17,7 @@ def new_figure(width, height):
         figure.savefig(buffer := io.BytesIO(), format="png", dpi=DPI)
         return buffer.getvalue()
 
-    # Notebooks display objects that have this method; on their own they know pyplot's figures only.
+    # Notebooks display objects with this method, but otherwise only the figures of pyplot.
     figure._repr_png_ = png
     return figure
 

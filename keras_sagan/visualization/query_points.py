@@ -1,11 +1,11 @@
-"""The query points of an attention figure."""
+"""Chooses and checks the query points of an attention figure."""
 
 import numpy as np
 
 from keras_sagan.checks import check_integer
 from keras_sagan.visualization.grid import check_images
 
-# A figure has a panel for each point of each image. More would take minutes and gigabytes.
+# A figure has a panel for each point of each image. More panels would take minutes and gigabytes.
 MAX_POINTS, MAX_IMAGES = 32, 50
 
 
@@ -13,7 +13,7 @@ def choose_query_points(image: np.ndarray, num_points: int = 3) -> np.ndarray:
     """Chooses points of high local contrast that are far from one another.
 
     Contrast is the standard deviation of the gray image around each pixel. Each chosen point lowers
-    the contrast near it, so that the points spread out. A flat image has points too.
+    the contrast near it, so that the points spread out. It also works for a flat image.
 
     Args:
         image: uint8 array in [0, 255] of shape `(height, width, channels)`.
@@ -48,7 +48,7 @@ def choose_query_points(image: np.ndarray, num_points: int = 3) -> np.ndarray:
     weight[edge:-edge, edge:-edge] *= 2
     points = []
     for _ in range(num_points):
-        # Rounded, so that ties are broken alike on every machine.
+        # Round the weights, so that ties are broken in the same way on every machine.
         row, column = np.unravel_index(np.argmax(weight.round(9)), weight.shape)
         points.append((row, column))
         distance = (rows - row) ** 2 + (columns - column) ** 2
@@ -57,14 +57,14 @@ def choose_query_points(image: np.ndarray, num_points: int = 3) -> np.ndarray:
 
 
 def box_mean(values, side):
-    """Returns the mean over a square of odd side around each pixel, with the border repeated."""
+    """Returns the mean over a square around each pixel, whose side is odd; repeats the border."""
     padded = np.pad(values, side // 2, mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side))
     return windows.mean(axis=(-2, -1))
 
 
 def check_points(query_points, images, num_points):
-    """Returns query points of shape `(batch, points, 2)`, chosen where `query_points` is `None`."""
+    """Returns query points of shape `(batch, points, 2)`; chooses them for `None`."""
     if query_points is None:
         return np.stack([choose_query_points(image, num_points) for image in images])
     points = np.asarray(query_points)

@@ -28,7 +28,7 @@ def test_every_frame_is_there_with_its_time(tmp_path, shape):
 
 def test_bad_frames_and_times(tmp_path):
     path, frame = tmp_path / "a.gif", np.zeros((4, 4), "uint8")
-    with pytest.raises(ValueError, match="`frames` must all have one shape"):
+    with pytest.raises(ValueError, match="`frames` must have the same shape"):
         save_gif(path, [frame, np.zeros((4, 5), "uint8")])
     with pytest.raises(ValueError, match="`images` must be uint8"):
         save_gif(path, [frame / 2.0])

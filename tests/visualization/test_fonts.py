@@ -13,7 +13,7 @@ from keras_sagan.visualization.names import names_of
 
 IMAGES = np.full((2, 64, 64, 1), 128, "uint8")
 WIDTH = 64 + 2 * 2  # of the images beside the names
-NO_FONT = r"`class_names` has characters that neither.*'猫' as class 1"
+NO_FONT = r"`class_names` has characters that the fonts.*'猫' as class 1"
 
 
 def margin(name):
