@@ -1,4 +1,4 @@
-"""An ordinary small DCGAN, and the same one with this package's layers put in.
+"""Adds this package's layers to an ordinary small DCGAN, and compares the two networks.
 
 Command:   python examples/add_attention_to_dcgan.py
 Data:      the 10,000 images of Fashion-MNIST's test set, which ship with the package
@@ -6,9 +6,9 @@ Result:    runs/dcgan/ with a grid of samples of each, and results.json with the
            both (in the features of the small classifier that ships with the package)
 Recorded:  benchmarks/results/add_attention_to_dcgan.json, on two CPU cores
 
-The first is written as in the Keras guides: plain layers, two optimisers, its own training loop.
-Its changed networks stand beside it: `SelfAttention2D` is one line in each, and `SNConv2D` stands
-where the discriminator had `Conv2D`. Nothing else differs, and the loop is the same.
+The plain DCGAN is written as in the Keras guides: plain layers, two optimizers and its own training
+loop. The changed networks follow: each has one more line for `SelfAttention2D`, and `SNConv2D`
+replaces `Conv2D` in the discriminator. Nothing else differs, and the training loop is the same.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import shlex
 import sys
 from pathlib import Path
 
-# Twice as fast on CPUs without AVX-512, where TensorFlow leaves oneDNN off.
+# This is twice as fast on CPUs without AVX-512, where TensorFlow doesn't enable oneDNN.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import keras
@@ -34,7 +34,7 @@ from keras_sagan.visualization import image_grid, save_image
 
 LATENT_DIM = 64
 
-# The DCGAN as it was.
+# The plain DCGAN
 
 
 def build_generator():
@@ -71,7 +71,7 @@ def build_discriminator():
     )
 
 
-# The same with attention and spectral norm.
+# The same networks with attention and spectral normalization
 
 
 def build_changed_generator():
@@ -85,7 +85,7 @@ def build_changed_generator():
             layers.Conv2DTranspose(64, 4, strides=2, padding="same", use_bias=False),
             layers.BatchNormalization(),
             layers.LeakyReLU(0.2),
-            SelfAttention2D(),  # New: every place of the 14 x 14 map sees all others.
+            SelfAttention2D(),  # New: each location of the 14 x 14 map attends to all others.
             layers.Conv2DTranspose(32, 4, strides=2, padding="same", use_bias=False),
             layers.BatchNormalization(),
             layers.LeakyReLU(0.2),
@@ -111,7 +111,7 @@ def build_changed_discriminator():
 
 
 def train(generator, discriminator, dataset, steps):
-    """The usual loop of a GAN; it doesn't know which layers are in the networks."""
+    """Trains two networks with the usual training loop of a GAN."""
     cross_entropy = keras.losses.BinaryCrossentropy(from_logits=True)
     g_optimizer = keras.optimizers.Adam(2e-4, beta_1=0.5)
     d_optimizer = keras.optimizers.Adam(2e-4, beta_1=0.5)

@@ -1,12 +1,12 @@
-"""SAGAN trained with networks of your own.
+"""Trains a SAGAN with custom networks.
 
 Command:   python examples/custom_networks.py
 Data:      the 10,000 images of Fashion-MNIST's test set, which ship with the package
 Result:    runs/custom/ with a grid of samples per epoch and the model, and the Fréchet distance
 
-Any two Keras models will do, functional ones, sequential ones or subclasses: a generator from
-latents (and labels) to images in [-1, 1], and a discriminator from images (and labels) to logits.
-`SAGAN` brings the rest: the losses, two optimisers, labels, averaging, any number of devices,
+You can use any two functional, sequential or subclassed Keras models: a generator that maps latents
+(and labels) to images in [-1, 1], and a discriminator that maps images (and labels) to logits.
+`SAGAN` adds the rest: the losses, two optimizers, labels, averaging, any number of devices,
 checkpoints and the callbacks.
 """
 
@@ -14,7 +14,7 @@ import argparse
 import os
 from pathlib import Path
 
-# Twice as fast on CPUs without AVX-512, where TensorFlow leaves oneDNN off.
+# This is twice as fast on CPUs without AVX-512, where TensorFlow doesn't enable oneDNN.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import keras
@@ -29,7 +29,7 @@ LATENT_DIM, NUM_CLASSES = 64, 10
 
 
 def my_generator():
-    """A functional model for 28 pixels, which no preset has."""
+    """Builds a functional model for images of 28 pixels, a size that no preset has."""
     latents = keras.Input((LATENT_DIM,))
     labels = keras.Input((), dtype="int32")
     x = layers.Dense(7 * 7 * 64)(latents)
@@ -47,7 +47,7 @@ def my_generator():
 
 @keras.saving.register_keras_serializable(package="custom_networks")
 class MyDiscriminator(keras.Model):
-    """A subclassed model: it is registered so that the whole can be saved and loaded."""
+    """A subclassed model, registered so that the SAGAN can be saved and loaded."""
 
     def __init__(self, filters=32, **kwargs):
         super().__init__(**kwargs)
@@ -93,7 +93,7 @@ def main(arguments=None):
         d_steps=2,
         ema_momentum=0.99,
     )
-    # Any pair of Keras optimisers; `model.compile()` alone takes the paper's.
+    # Use any Keras optimizers. Without arguments, `model.compile()` uses the paper's optimizers.
     model.compile(
         g_optimizer=keras.optimizers.Adam(4e-4, beta_1=0.0, beta_2=0.99),
         d_optimizer=keras.optimizers.Adam(4e-4, beta_1=0.0, beta_2=0.99),

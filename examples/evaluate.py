@@ -2,7 +2,7 @@
 
 Command:   python examples/evaluate.py runs/fashion_mnist --num-images 10000
            python examples/evaluate.py --generated samples --reference photos
-           The options are those of `keras-sagan evaluate`; `--output` is a folder here
+           It has the options of `keras-sagan evaluate`, but `--output` is a folder
 Result:    runs/evaluation/ with report.json, and report.html with the scores beside their
            baselines, a sample grid and the protocol
 """
@@ -33,14 +33,14 @@ def parse_arguments(arguments=None):
 
 
 def some_images(settings):
-    """uint8 images to look at."""
+    """Returns uint8 images for the sample grid."""
     if settings.generated:
         return next(iter(metrics.FolderImages(settings.generated, GRID_IMAGES)))
     model, _ = load_run(settings.run, is_any=True)
     images = GeneratedImages(
         model,
         GRID_IMAGES,
-        # Another model than a SAGAN doesn't say how many classes it has.
+        # Models other than a SAGAN don't store their number of classes.
         class_counts=None if hasattr(model, "generate") else np.ones(2),
         seed=settings.seed,
         use_ema=not settings.raw_weights,
@@ -50,7 +50,7 @@ def some_images(settings):
 
 
 def embedded(images):
-    """A sample grid as the source of an HTML image."""
+    """Returns a sample grid as the source of an HTML image."""
     from PIL import Image
 
     grid = visualization.sample_grid(images[:GRID_IMAGES], columns=10 if len(images) > 9 else None)
@@ -60,7 +60,7 @@ def embedded(images):
 
 
 def bar(report, name):
-    """The score between its two baselines, as an SVG line."""
+    """Draws a score between its two baselines, as an SVG line."""
     points = {"generated": report.values[name]}
     points |= {key: part[name] for key, part in report.baselines.items() if name in part}
     if len(points) < 2 or not np.isfinite(list(points.values())).all():
@@ -76,7 +76,7 @@ def bar(report, name):
 
 
 def page(report, samples):
-    """The report as one HTML file that needs no other."""
+    """Returns the report as a self-contained HTML page."""
 
     def cell(part, name):
         return f"{part[name]:.5g}" if name in part and np.isfinite(part[name]) else "–"

@@ -1,11 +1,11 @@
-"""Exports a trained generator for other runtimes, and compares each file by its own runtime.
+"""Exports a trained generator for other runtimes, and compares each file in its own runtime.
 
 Command:   python examples/export_generator.py --model runs/fashion_mnist/model.keras
 Needs:     pip install ".[export]" for ONNX and LiteRT; SavedModel needs nothing more
 Result:    runs/export/ with saved_model/, generator.onnx, generator.tflite and generator.keras,
-           which holds plain Keras layers alone, and the largest difference of a pixel for each
+           which holds only plain Keras layers; for each, the largest pixel difference is printed
 
-Without --model it exports an untrained generator, to show the way.
+Without --model, it exports an untrained generator, as a demonstration.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main(arguments=None):
     else:
         model = keras.saving.load_model(settings.model)
 
-    # A network of plain Keras layers, for whoever has Keras and not this package.
+    # Save a network of plain Keras layers, which loads without this package.
     generator = model.ema_generator or model.generator
     baked = bake_spectral_norm(generator)
     output.mkdir(parents=True, exist_ok=True)

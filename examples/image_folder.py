@@ -1,13 +1,13 @@
 """Trains a SAGAN on any folder of images, with or without classes.
 
 Command:   python examples/image_folder.py --images DIR [--labels-from-folders]
-Data:      all images below DIR, cropped to their central square and resized to --image-size, a
-           power of two from 8 to 1024; unreadable images are named, other files are counted
+Data:      all images in DIR and its subfolders, center-cropped and resized to --image-size, a
+           power of two from 8 to 1024; unreadable images are listed, other files are counted
 Result:    runs/image_folder/ with a sample grid per epoch, a GIF of them, attention figures of both
            networks, curves, the model, and run.json with all settings and scores
 
-This is `keras-sagan train --images DIR` with another folder for the results. `--help` lists all
-options, and the same command again resumes a stopped run.
+This is `keras-sagan train --images DIR` with a different folder for the results. `--help` lists all
+options, and the same command resumes a stopped run.
 """
 
 import sys

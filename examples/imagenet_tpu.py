@@ -4,27 +4,27 @@ Command:   KERAS_BACKEND=jax python examples/imagenet_tpu.py --precision mixed_b
                --steps-per-execution 50 --data-dir gs://BUCKET/tensorflow_datasets \
                --checkpoints gs://BUCKET/runs/first
            on a TPU VM, and with --strategy multi_worker on each host of a larger TPU.
-           Take JAX on today's TPUs: Keras's own tests run on TPUs with JAX, and TensorFlow's
-           builds for TPUs ended with version 2.20. On TensorFlow add --tpu NAME; on GPUs either
+           Use JAX on current TPUs: Keras's own tests run on TPUs with JAX, and TensorFlow 2.20 was
+           the last version with builds for TPUs. On TensorFlow, add --tpu NAME; on GPUs, either
            backend works. On JAX, TensorFlow still reads the images, on the CPU.
-           For a FID add --inception FOLDER, TF-GAN's network as a SavedModel, or
-           --inception-sha256 HEX, by which its download is checked; without either, training runs
-           without a FID, and says so
+           To measure a FID, add --inception FOLDER, TF-GAN's network as a SavedModel, or
+           --inception-sha256 HEX, the digest that its download must have; without either, training
+           runs without a FID, and says so
 Data:      `imagenet2012` of TensorFlow Datasets, prepared in --data-dir, or with --dataset any
-           other data set of images with one label each
+           other dataset of images with one label each
 Result:    runs/imagenet/, a local folder, with the files of `keras-sagan train`. An epoch has 5,000
-           steps, and a checkpoint is saved every 1,000 steps; the one of the best FID is kept. Add
-           --tensorboard for TensorBoard's logs
-Was run:   `--smoke`, small networks on TFDS's mock images: a minute on 2 CPU cores; by the tests on
-           TensorFlow, on one device and on two replicas, and on JAX, on two devices.
-Was not:   no TPU run and no ImageNet run has been made, so there is no time and no score to state.
-Compiled:  the defaults' training step by the TPU's compiler, 32 images on a v5e in mixed_bfloat16:
-           2,747 GFLOP and 36.3 GB accessed, 2.59 GB of 16 GB in use (83.8 % to spare). More in
-           docs/guides/scaling.md; benchmarks/input_pipeline.py measures that the pipeline keeps
-           ahead.
+           steps, and a checkpoint is saved every 1,000 steps; the one with the best FID is kept.
+           Add --tensorboard for TensorBoard's logs
+Tested:    `--smoke` trains small networks on mock images of TFDS, in a minute on 2 CPU cores. The
+           tests run it on TensorFlow, on one device and two replicas, and on JAX, on two devices.
+Untested:  no run on a TPU or on ImageNet has been made, so times and scores aren't known.
+Compiled:  the TPU's compiler compiled the default training step, 32 images on a v5e in
+           mixed_bfloat16: 2,747 GFLOP and 36.3 GB accessed, 2.59 GB of 16 GB in use (83.8 % to
+           spare). See docs/guides/scaling.md. According to benchmarks/input_pipeline.py, the input
+           pipeline is faster than the training step.
 
-This is `keras-sagan train` with other defaults and the same options, which `--help` lists. The same
-command again resumes a stopped run. docs/guides/scaling.md has the commands for several hosts.
+This is `keras-sagan train` with different defaults and the same options, which `--help` lists. The
+same command resumes a stopped run. docs/guides/scaling.md has the commands for several hosts.
 """
 
 import sys

@@ -1,14 +1,14 @@
-"""Trains the grey classifier whose features measure 28 and 32 pixel grey images.
+"""Trains the classifier whose features are used to evaluate gray images of 28 or 32 pixels.
 
 What it does: trains `keras_sagan.metrics.build_grey_classifier` on the 60,000 training images of
-    Fashion-MNIST, measures it on the 10,000 test images, and writes the weights with a JSON
-    record beside them. The test images take no part in the training.
+    Fashion-MNIST, evaluates it on the 10,000 test images, and writes the weights with a JSON
+    record beside them. The test images aren't used for training.
 Command: python examples/train_grey_classifier.py --data_dir DIR
     DIR holds the four original IDX files (Debian package dataset-fashion-mnist, or
     https://github.com/zalandoresearch/fashion-mnist).
-Time: about 4 minutes on 2 CPU cores. Hardware: none in particular.
-Expected result: a test accuracy of 92.4 %. The shipped weights are such a run; on one machine two
-    runs gave the same file to the bit.
+Time: about 4 minutes on 2 CPU cores. Hardware: any.
+Expected result: a test accuracy of 92.4 %. The shipped weights are from such a run; on the same
+    machine, two runs wrote identical files.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def parse_arguments():
 
 
 def to_model_space(images):
-    """uint8 [0, 255] of 28 pixels to float32 [-1, 1] of 32, framed with black."""
+    """Converts uint8 images of 28 pixels to float32 in [-1, 1], padded with black to 32 pixels."""
     return np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0))).astype("float32") / 127.5 - 1.0
 
 
@@ -80,7 +80,7 @@ def main():
     output_dir = pathlib.Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     weights = output_dir / "grey_classifier.weights.h5"
-    # A copy that was never compiled: its file holds no optimizer.
+    # Save a copy that was never compiled, so that the file holds no optimizer.
     shipped = build_grey_classifier(32)
     shipped.set_weights(model.get_weights())
     shipped.save_weights(weights)
@@ -113,7 +113,7 @@ def main():
 
 
 def without_data_dir(words):
-    """The command line without the folders, which differ from one machine to the next."""
+    """Returns the command line without the folders, which differ between machines."""
     kept, skip = [], False
     for word in words:
         if skip or word in ("--data_dir", "--output_dir"):

@@ -220,7 +220,7 @@ def _tpu_strategy(tpu):
 
 def _wait_for_answers(cluster_spec):
     """Raises an error if an address doesn't speak gRPC: TensorFlow would wait forever."""
-    import grpc  # It comes with TensorFlow, which uses it for TPUs.
+    import grpc  # TensorFlow installs grpc, which it uses for TPUs.
 
     jobs = cluster_spec.jobs
     for address in [address for job in jobs for address in cluster_spec.job_tasks(job)]:

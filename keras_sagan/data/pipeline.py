@@ -241,7 +241,7 @@ def rows_of_process(batch_size):
     if keras.backend.backend() != "jax" or distribution is None:
         return rows
     sharding = distribution.get_data_layout(rows.shape).backend_layout
-    if sharding.is_fully_addressable:  # There is one process.
+    if sharding.is_fully_addressable:  # There is only one process.
         return rows
     shares = sharding.addressable_devices_indices_map(rows.shape).values()
     return np.unique(np.concatenate([rows[share] for share in shares]))

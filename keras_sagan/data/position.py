@@ -9,7 +9,7 @@ import keras
 from keras_sagan.checks import check_integer
 from keras_sagan.lazy import is_tensorflow_dataset, tf
 
-# After these methods, one element is still one batch.
+# After one of these methods, an element is still a batch.
 _KEEP_POSITION = ("map", "prefetch", "with_options")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 class Moments(NamedTuple):
     """Sufficient statistics of a set of feature vectors, mergeable without loss."""
 
-    count: int  # type: ignore[assignment]  # It hides `tuple.count`.
+    count: int  # type: ignore[assignment]  # This hides `tuple.count`.
     """The number of samples."""
     mean: np.ndarray
     """Float64 array of shape (dim,)."""
