@@ -121,21 +121,13 @@ def _color(images, uniform):
 
 
 def _translation(images, uniform):
-    """Pads, and then cuts out from row `start` on, which is the sum of some powers of two.
-
-    For each power all images are moved, and those that need it take the result.
-    """
     draws = uniform(2)
-    for column in (0, 1):
-        most = images.shape[1] // 8
-        start = ops.floor(draws[:, column] * (2 * most + 1))[:, None, None, None]
-        powers = [2**bit for bit in reversed(range((2 * most).bit_length()))]
-        images = ops.pad(images, ((0, 0), (most, sum(powers) - most), (0, 0), (0, 0)))
-        for power in powers:
-            is_moved = start >= power
-            images = ops.where(is_moved, images[:, power:], images[:, :-power])
-            start = ops.where(is_moved, start - power, start)
-        images = ops.transpose(images, (0, 2, 1, 3))  # Rows first, then columns.
+    for axis in (1, 2):
+        size, most = images.shape[axis], images.shape[axis] // 8
+        start = ops.floor(draws[:, axis - 1 : axis] * (2 * most + 1))
+        padding = [(most, most) if i == axis else (0, 0) for i in range(4)]
+        places = ops.cast(start, "int32") + ops.arange(size, dtype="int32")
+        images = _take(ops.pad(images, padding), places, axis)
     return images
 
 
@@ -148,7 +140,12 @@ def _cutout(images, uniform):
         row = ops.arange(size, dtype=images.dtype) - (center - side // 2)
         inside.append(ops.logical_and(row >= 0, row < side))
     is_cut = ops.logical_and(inside[0][:, :, None, None], inside[1][:, None, :, None])
-    return ops.where(is_cut, 0.0, images)
+    return images * ops.cast(ops.logical_not(is_cut), images.dtype)
+
+
+def _take(images, indices, axis):
+    """Takes rows or columns of each image, by its own indices of shape `(batch, size)`."""
+    return ops.vectorized_map(lambda x: ops.take(x[0], x[1], axis=axis - 1), (images, indices))
 
 
 POLICIES = {"color": _color, "translation": _translation, "cutout": _cutout}
