@@ -5,7 +5,9 @@ from collections.abc import Callable
 import keras
 from keras import KerasTensor, ops
 
-from keras_sagan.checks import check_boolean, check_string
+from keras_sagan.checks import check_boolean, check_float, check_integer, check_string
+
+UPDATES = 4  # Of the discriminator between two changes of the probability, as in the authors' code.
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
@@ -31,6 +33,14 @@ class DifferentiableAugmentation(keras.layers.Layer):
             `"color,translation,cutout"`.
         flip: Boolean, whether half of the images are mirrored horizontally at first, which the
             authors' code leaves to the data set. Defaults to `False`.
+        probability: Float in [0, 1], the share of images that are changed, or `"adaptive"` (ADA),
+            for `SAGAN.compile`: it starts at 0 and rises while the mean sign of the real logits,
+            above the threshold of the loss, is more than `target`. With a relativistic loss the
+            threshold is the mean of the fake logits. Defaults to `1.0`.
+        target: Float in [-1, 1], the mean sign that an adaptive probability aims at: a higher one
+            changes fewer images. Defaults to `0.6`.
+        speed: Positive integer, the real images that the discriminator sees while an adaptive
+            probability moves from 0 to 1 at most. Defaults to `500000`.
         **kwargs: Base layer arguments, such as `name`.
 
     Call arguments:
@@ -48,7 +58,9 @@ class DifferentiableAugmentation(keras.layers.Layer):
         `seed_generator`, unless `uniform` is given.
 
     Raises:
-        ValueError: For a policy that is unknown or empty, or images of another rank or dtype.
+        ValueError: For a policy that is unknown or empty, a number out of range, images of another
+            rank or dtype, or an adaptive probability outside of `SAGAN.compile` or with a loss that
+            has no threshold.
 
     Example:
 
@@ -59,13 +71,27 @@ class DifferentiableAugmentation(keras.layers.Layer):
     [0.0, 1.0]
 
     Reference:
-        [Zhao et al., 2020](https://arxiv.org/abs/2006.10738).
+        [Zhao et al., 2020](https://arxiv.org/abs/2006.10738); on the adaptive probability,
+        [Karras et al., 2020](https://arxiv.org/abs/2006.06676), section 3.1.
     """
 
-    def __init__(self, policy: str = "color,translation,cutout", flip: bool = False, **kwargs):
+    def __init__(
+        self,
+        policy: str = "color,translation,cutout",
+        flip: bool = False,
+        probability: float | str = 1.0,
+        target: float = 0.6,
+        speed: int = 500_000,
+        **kwargs,
+    ):
         super().__init__(autocast=False, **kwargs)
         self.policy = check_string("policy", policy)
         self.flip = check_boolean("flip", flip)
+        if not (isinstance(probability, str) and probability == "adaptive"):
+            probability = _checked_probability(probability)
+        self.probability = probability
+        self.target = check_float("target", target, -1, 1)
+        self.speed = check_integer("speed", speed)
         names = [name.strip() for name in policy.split(",")] if policy else []
         if not set(names) <= set(POLICIES) or not (names or flip):
             raise ValueError(
@@ -82,6 +108,11 @@ class DifferentiableAugmentation(keras.layers.Layer):
             return super().__call__(images, **kwargs)
         return self._change(images, uniform)  # A step that is being compiled can't build a layer.
 
+    def bind(self, add_variable: Callable, loss: tuple) -> Callable:
+        """Returns the function that `SAGAN` calls: the layer, or one of adaptive probability."""
+        is_adaptive = self.probability == "adaptive"
+        return AdaptiveAugmentation(self, add_variable, loss) if is_adaptive else self
+
     def call(self, images: KerasTensor, training: bool = False) -> KerasTensor:
         def uniform(columns):
             shape = ops.shape(images)[0], columns
@@ -89,7 +120,13 @@ class DifferentiableAugmentation(keras.layers.Layer):
 
         return self._change(images, uniform) if training else images
 
-    def _change(self, images, uniform):
+    def _change(self, images: KerasTensor, uniform: Callable, probability: KerasTensor = None):
+        probability = self.probability if probability is None else probability
+        if isinstance(probability, str):
+            raise ValueError(
+                "`probability` must be a number unless the layer is the `augmentation` of "
+                '`SAGAN.compile`. Received: probability="adaptive"'
+            )
         shape, dtype = tuple(images.shape), keras.backend.standardize_dtype(images.dtype)
         if len(shape) != 4 or None in shape[1:] or "float" not in dtype:
             raise ValueError(
@@ -97,13 +134,60 @@ class DifferentiableAugmentation(keras.layers.Layer):
                 f"Received: images of shape {shape} and dtype {dtype}"
             )
         wide = keras.backend.result_type(dtype, "float32")
-        images = ops.cast(images, wide)
+        given = images = ops.cast(images, wide)
         for change in self._changes:
             images = change(images, lambda columns: ops.cast(uniform(columns), wide))
+        if not isinstance(probability, float) or probability < 1.0:
+            is_changed = uniform(1)[:, :, None, None] < probability
+            images = ops.where(is_changed, images, given)
         return ops.cast(images, dtype)
 
     def get_config(self) -> dict:
-        return {**super().get_config(), "policy": self.policy, "flip": self.flip}
+        names = ("policy", "flip", "probability", "target", "speed")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+class AdaptiveAugmentation:
+    """An augmentation of a `SAGAN` whose probability follows the logits (ADA).
+
+    The state and the methods are those that `keras_sagan.training.slots` describes.
+    """
+
+    def __init__(self, layer, add_variable, loss):
+        self.layer, self.threshold = layer, loss.threshold
+        if self.threshold is None and not loss.uses_real_logits:
+            raise ValueError(
+                '`augmentation` with probability="adaptive" needs a loss with a threshold between '
+                f"real and fake logits, or a relativistic loss. Received: loss={loss}"
+            )
+        names = ("augmentation_probability", "sum_of_signs", "num_signs")
+        self.state = [add_variable(name) for name in names]
+        self.logged = {names[0]: self.state[0]}
+
+    def __call__(self, images, uniform):
+        return self.layer._change(images, uniform, self.state[0].value)
+
+    def moved(self, real_logits, fake_logits, num_images, mean):
+        """Returns the new probability after `UPDATES` updates, and the signs that it depends on."""
+        probability, signs, seen = (x.value for x in self.state)
+        threshold = mean(fake_logits) if self.threshold is None else self.threshold
+        signs = signs + num_images * mean(ops.sign(real_logits - threshold))
+        seen = seen + num_images
+        is_time = seen >= UPDATES * num_images
+        step = ops.sign(signs / seen - self.layer.target) * seen / self.layer.speed
+        moved = ops.clip(probability + step, 0.0, 1.0)
+        values = (moved, probability), (0.0, signs), (0.0, seen)
+        return [ops.where(is_time, new, old) for new, old in values]
+
+
+def _checked_probability(probability):
+    try:
+        return check_float("probability", probability, 0, 1)
+    except ValueError as error:
+        raise ValueError(
+            '`probability` must be a number in [0, 1] or "adaptive". '
+            f"Received: probability={probability!r}"
+        ) from error
 
 
 def _flip(images, uniform):

@@ -9,8 +9,8 @@ backend:
   `(batch, latent_dim)` and uniform int32 labels `(batch,)`, or `None` for these.
   `draw_uniform(seed, batch, columns)` returns float32 numbers in [0, 1). A seed is a tuple of
   integers or integer tensors, the model's seed first; different tuples give independent numbers.
-- `count_replicas`, `traced_once`, `apply_scaled` and, for several replicas, `share_overflow` are
-  what a step needs for replicas and loss scales.
+- `count_replicas`, `mean_over_replicas`, `traced_once`, `apply_scaled` and, for several replicas,
+  `share_overflow` are what a step needs for replicas and loss scales.
 - `current_strategy`, and functions that take a strategy: on TensorFlow a `tf.distribute.Strategy`,
   on JAX a `keras.distribution` or `None`. `ONLY` has the values of `compile`'s arguments that the
   backend is limited to.

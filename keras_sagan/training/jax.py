@@ -17,6 +17,7 @@ from keras_sagan.training.step import Scope
 from keras_sagan.training.whole_batch import (  # noqa: F401
     check_compile,
     count_replicas,
+    mean_over_replicas,
     traced_once,
 )
 

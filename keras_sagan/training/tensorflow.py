@@ -90,6 +90,12 @@ def count_replicas():
     return tf.distribute.get_replica_context().num_replicas_in_sync
 
 
+def mean_over_replicas(x):
+    if count_replicas() == 1:
+        return x
+    return tf.distribute.get_replica_context().all_reduce("MEAN", x)
+
+
 def traced_once(gan, function, count=1):
     """Wraps `function(gan, index, *tensors)`, which assigns nothing, for `count` calls in a step.
 
@@ -191,6 +197,13 @@ def check_replicated(model):
             "`jit_compile=True` over several replicas needs synchronized=False: XLA can't "
             "compile the exchange of statistics inside a layer. Received: "
             f"jit_compile=True and layer {synchronized[0]} with synchronized=True"
+        )
+    of_d = [x for x in layers_of(model.discriminator) if getattr(x, "synchronized", False)]
+    if model.slots.lazy and of_d:
+        raise ValueError(
+            "`penalty` with an `every` above 1 needs synchronized=False over several replicas: "
+            "TensorFlow can't exchange statistics inside a condition. Received: "
+            f"penalty={model.penalty} and layer {of_d[0].name} with synchronized=True"
         )
 
 
