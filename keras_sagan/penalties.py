@@ -122,7 +122,7 @@ class LeCam(Penalty):
 
     The averages are moving averages of the real and the fake logits, without a bias towards their
     initial 0, and constants to the gradient. They are a state of the model, over all replicas, and
-    are saved with it. In the first update of the discriminator, before there are any, they are 0.
+    are saved with it. The first update of the discriminator, before there are any, has no penalty.
     The penalty pulls the two kinds of logits together, so that the discriminator can't become
     certain of a few images. It takes no time, as the loss has computed the logits.
 
@@ -159,12 +159,13 @@ class LeCam(Penalty):
         return bound
 
     def __call__(self, judge: Any, real: tuple, fake: tuple) -> KerasTensor:
-        real_average, fake_average, share = (
-            ops.convert_to_tensor(x, "float32") for x in self.state
-        )
-        share = ops.maximum(share, 1e-12)  # Before the first update all three are 0.
-        differences = zip(judge.logits, (fake_average / share, real_average / share))
-        return self.weight * sum(ops.mean(ops.square(x - average)) for x, average in differences)
+        sums = [ops.convert_to_tensor(x, "float32") for x in self.state]
+        has_averages = ops.cast(sums[2] > 0.0, "float32")
+        real_average, fake_average = (x / ops.maximum(sums[2], 1e-12) for x in sums[:2])
+        real_logits, fake_logits = judge.logits
+        value = ops.mean(ops.square(real_logits - fake_average))
+        value += ops.mean(ops.square(fake_logits - real_average))
+        return self.weight * has_averages * value
 
     def moved(
         self,
