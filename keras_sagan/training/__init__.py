@@ -5,6 +5,7 @@ backend:
 
 - `gradients(function, variables)` differentiates `function() -> (scalar, others)`, and returns the
   list of gradients and the others. `input_gradient(function, inputs)` is differentiable once more.
+  `cond` is that of `keras.ops`, for functions that compute gradients.
 - `draw_noise(seed, batch, latent_dim, num_classes)` returns normal float32 latents
   `(batch, latent_dim)` and uniform int32 labels `(batch,)`, or `None` for these.
   `draw_uniform(seed, batch, columns)` returns float32 numbers in [0, 1). A seed is a tuple of

@@ -88,7 +88,7 @@ class Slots:
             def loss_alone():
                 return [_sum(*x) for x in zip(variables, gradients)], loss
 
-            return ops.cond(updates % penalty.every == 0, both, loss_alone)
+            return training.backend.cond(updates % penalty.every == 0, both, loss_alone)
 
         for number, penalty in self.lazy:
             gradients, loss = add(number, penalty, gradients, loss)

@@ -10,7 +10,7 @@ import os
 import warnings
 
 import tensorflow as tf
-from keras import tree
+from keras import ops, tree
 
 from keras_sagan.checks import is_absent
 from keras_sagan.private_keras import layers_of
@@ -36,6 +36,18 @@ def input_gradient(total, inputs):
         tape.watch(inputs)
         result = total(inputs)
     return tape.gradient(result, inputs)
+
+
+def cond(condition, function, otherwise):
+    """TensorFlow's own would put the operations of the function into the graph around it.
+
+    There its memory optimizer adds up gradients in temporary variables, which are made in each run
+    of the graph, and freed only where the condition holds: the next run then fails.
+    """
+    if not tf.executing_eagerly():
+        apart = {"_noinline": True}
+        function = tf.function(function, autograph=False, experimental_attributes=apart)
+    return ops.cond(condition, function, otherwise)
 
 
 def apply_scaled(optimizer, gradients, variables):

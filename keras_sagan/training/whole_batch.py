@@ -2,6 +2,8 @@
 
 import functools
 
+from keras.ops import cond  # noqa: F401
+
 
 def count_replicas():
     """The parts of a batch that have a step each."""
