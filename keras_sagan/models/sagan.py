@@ -273,8 +273,8 @@ class SAGAN(SamplingMixin, keras.Model):
         Raises:
             ValueError: Outside of the scope that the model was built in, for a `g_optimizer`
                 alone, one optimizer for both networks or with `use_ema=True`, an unknown loss, one
-                without a threshold for an adaptive augmentation, or what PyTorch or `TPUStrategy` can't do: `jit_compile=True`, several steps per
-                execution, float16.
+                without a threshold for an adaptive augmentation, or what PyTorch or `TPUStrategy`
+                can't do: `jit_compile=True`, several steps per execution, float16.
         """
         backend.check_scope(self._strategy, "compile", or_outside=False)
         arguments = {
