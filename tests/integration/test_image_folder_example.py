@@ -39,18 +39,21 @@ def test_a_run_and_going_on(photos, tmp_path, capsys, brief):
         assert load_example("image_folder").main([*map(str, arguments)]) == 0
         return capsys.readouterr().out
 
-    small = ["--image-size", 32, "--grey", "--base-filters", 4, "--batch-size", 4]
+    save_stand_in(tmp_path / "inception")
+    small = ["--image-size", 8, "--grey", "--base-filters", 4, "--batch-size", 4]
+    small += ["--inception", tmp_path / "inception"]
     common = ["--images", photos, "--labels-from-folders", "--fid-images", 10, *small]
-    common += ["--output", tmp_path]
+    folder = tmp_path / "run"
+    common += ["--output", folder]
     output = run(*common, "--epochs", 1)
     assert "1 files can't be read" in output and f"{photos}/a/cut.jpg" in output
     names = "attention_epoch_001", "attention_epoch_001_discriminator", "curves"
     for name in ("samples_epoch_000", "samples_epoch_001", *names):
-        assert (tmp_path / f"{name}.png").stat().st_size > 1000, name
-    results = json.loads((tmp_path / "run.json").read_text())
+        assert (folder / f"{name}.png").stat().st_size > 1000, name
+    results = json.loads((folder / "run.json").read_text())
     assert results["steps"] == 3
     assert results["class_names"] == sorted(x.name for x in photos.iterdir())
-    assert "a/cut.jpg: " in (tmp_path / "keras_sagan.log").read_text()
+    assert "a/cut.jpg: " in (folder / "keras_sagan.log").read_text()
     assert [epoch for epoch, _ in results["fid"]["by_epoch"]] == [0, 1]
     assert all(np.isfinite(value) for _, value in results["fid"]["by_epoch"])
     protocol = results["fid"]["protocol"]
@@ -58,16 +61,16 @@ def test_a_run_and_going_on(photos, tmp_path, capsys, brief):
     assert protocol["weights"] == "averaged (EMA)" and protocol["num_reference"] == 10
 
     run(*common, "--epochs", 2)
-    results = json.loads((tmp_path / "run.json").read_text())
+    results = json.loads((folder / "run.json").read_text())
     assert results["steps"] == 6
     assert [epoch for epoch, _ in results["fid"]["by_epoch"]] == [0, 1, 2]
-    history = json.loads((tmp_path / "history.json").read_text())["history"]
+    history = json.loads((folder / "history.json").read_text())["history"]
     assert [epoch for epoch, _ in history["d_loss"]] == [1, 2]
 
-    before = (tmp_path / "run.json").read_bytes()
+    before = (folder / "run.json").read_bytes()
     assert cli.main(["train", *map(str, common), "--epochs", "2"]) == 0  # It is the same run.
     assert "is finished, and nothing was changed" in capsys.readouterr().out
-    assert (tmp_path / "run.json").read_bytes() == before
+    assert (folder / "run.json").read_bytes() == before
 
 
 @pytest.mark.slow

@@ -97,7 +97,8 @@ def test_smoke_trains_resumes_and_leaves_its_results(smoke, inception):
 
 
 @pytest.mark.slow
-def test_resumed_equals_uninterrupted(example, smoke, tmp_path):
+def test_resumed_equals_uninterrupted(example, smoke, tmp_path, monkeypatch):
+    short_runs.draw_nothing(monkeypatch)
     with eager(), tfds.testing.mock_data(num_examples=64):
         options = [*example.SMOKE, *SIZE, "--epochs", "2", "--fid-images", "0"]
         assert example.main([*options, "--output", str(tmp_path)]) == 0
