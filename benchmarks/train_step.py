@@ -45,7 +45,7 @@ def make_model(settings, is_fast=True, optimizers=("auto", "auto")):
         "image_size": settings.image_size,
         "base_filters": settings.base_filters,
         "num_classes": settings.num_classes,
-        "attention_resolutions": (16 if settings.image_size == 32 else 32,),
+        "attention_resolutions": (min(32, settings.image_size // 2),),
     }
     model = keras_sagan.SAGAN(
         keras_sagan.build_generator(latent_dim=LATENT_DIM, **shape),

@@ -125,7 +125,9 @@ LOSSES = {
     "non_saturating": AdversarialLoss(
         non_saturating_generator_loss, non_saturating_discriminator_loss
     ),
-    "wasserstein": AdversarialLoss(wasserstein_generator_loss, wasserstein_discriminator_loss),
+    "wasserstein": AdversarialLoss(
+        wasserstein_generator_loss, wasserstein_discriminator_loss, threshold=None
+    ),
     "least_squares": AdversarialLoss(
         least_squares_generator_loss, least_squares_discriminator_loss, threshold=0.5
     ),

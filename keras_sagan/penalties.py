@@ -1,21 +1,25 @@
-"""Gradient penalties of the discriminator, for `SAGAN.compile(penalty=…)`.
+"""Penalties of the discriminator, for `SAGAN.compile(penalty=…)`.
 
     model.compile(loss="relativistic", penalty=R1(10.0) + R2(10.0))  # As in R3GAN.
 
-The penalties use the gradient of the logits with respect to the images after augmentation, squared
-and summed in float32. Your own penalty can be any function. As the `__call__` of a subclass of
-`Penalty`, it also supports `+` and has a configuration.
+`R1`, `R2` and `GradientPenalty` penalize the gradient of the logits with respect to the images
+after augmentation, squared and summed in float32. `LeCam` and `ConsistencyRegularization` penalize
+the logits, for training on few images. Your own penalty can be any function. As the `__call__` of a
+subclass of `Penalty`, it also supports `every` and `+`, and has a configuration.
 """
 
+import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 from keras import KerasTensor, ops
 
-from keras_sagan.checks import check_float
+from keras_sagan.checks import MAX_SIZE, check_float, check_function, check_integer
 from keras_sagan.training import input_gradient
+from keras_sagan.training.slots import augmented
 
-__all__ = ["GradientPenalty", "Penalty", "R1", "R2", "get"]
+__all__ = ["ConsistencyRegularization", "GradientPenalty", "LeCam", "Penalty", "R1", "R2", "get"]
 
 
 class Penalty:
@@ -23,13 +27,22 @@ class Penalty:
 
     Args:
         weight: Non-negative float that scales the penalty.
+        every: Positive integer `k`: lazy regularization. The penalty is computed in each `k`-th
+            update of the discriminator only, where it counts `k` times; `d_loss` then contains it
+            in these updates only. This takes less time, and as much memory. Defaults to `1`.
 
     Raises:
-        ValueError: If `weight` is negative.
+        ValueError: If `weight` is negative, or `every` is below 1.
+
+    Reference:
+        [Karras et al., 2020](https://arxiv.org/abs/1912.04958), section 3.1, on `every`.
     """
 
-    def __init__(self, weight: float):
+    every = 1
+
+    def __init__(self, weight: float, every: int = 1):
         self.weight = check_float("weight", weight, minimum=0)
+        self.every = check_integer("every", every, maximum=MAX_SIZE)
 
     def __add__(self, other) -> list:
         return [self, *get(other)]
@@ -38,10 +51,11 @@ class Penalty:
         return [*get(other), self]
 
     def __repr__(self):
-        return f"{type(self).__name__}(weight={self.weight})"
+        values = ", ".join(f"{name}={value}" for name, value in self.get_config().items())
+        return f"{type(self).__name__}({values})"
 
     def get_config(self) -> dict:
-        return {"weight": self.weight}
+        return {"weight": self.weight, "every": self.every}
 
     @classmethod
     def from_config(cls, config):
@@ -56,8 +70,8 @@ class R1(Penalty):
 
     Example:
 
-    >>> R1(10.0) + R2(10.0)
-    [R1(weight=10.0), R2(weight=10.0)]
+    >>> R1(10.0, every=16) + R2(10.0)
+    [R1(weight=10.0, every=16), R2(weight=10.0, every=1)]
 
     Reference:
         [Mescheder et al., 2018](https://arxiv.org/abs/1801.04406), equation 9; `weight` is their
@@ -99,6 +113,129 @@ class GradientPenalty(Penalty):
         # The gradient of the square root is infinite at 0.
         norms = ops.sqrt(_squared_norms(judge, between, labels) + 1e-12)
         return self.weight * ops.mean(ops.square(norms - 1.0))
+
+
+@keras.saving.register_keras_serializable(package="keras_sagan")
+class LeCam(Penalty):
+    """`weight * (mean((D(real) - fake_average)^2) + mean((D(fake) - real_average)^2))`.
+
+    The averages are moving averages of the real and the fake logits, without a bias towards their
+    initial 0, and constants to the gradient. They are a state of the model, over all replicas, and
+    are saved with it. The first update of the discriminator, before there are any, has no penalty.
+    The penalty pulls the two kinds of logits together, so that the discriminator can't become
+    certain of a few images. It takes no time, as the loss has computed the logits.
+
+    The authors' code differs from the paper's equation: there, only real logits above
+    `fake_average` and fake logits below `real_average` count.
+
+    Args:
+        weight: Non-negative float; the authors use 0.01 to 0.5.
+        decay: Float in [0, 1), the share that the averages keep in an update of the
+            discriminator. Defaults to `0.99`.
+
+    Raises:
+        ValueError: For a negative `weight`, or a `decay` out of range.
+
+    Example:
+
+    >>> LeCam(0.1)
+    LeCam(weight=0.1, decay=0.99)
+
+    Reference:
+        [Tseng et al., 2021](https://arxiv.org/abs/2104.03310), equations 5 and 6.
+    """
+
+    def __init__(self, weight: float, decay: float = 0.99):
+        super().__init__(weight)
+        self.decay = check_float("decay", decay, minimum=0, below=1)
+        self.state: list = [0.0] * 3  # That of no update.
+
+    def bind(self, add_variable: Callable, loss: tuple) -> "LeCam":
+        """Returns a copy with variables for the two averages and their correction."""
+        bound = copy.copy(self)
+        names = ("real_average", "fake_average", "average_of_1")
+        bound.state = [add_variable(name) for name in names]
+        return bound
+
+    def __call__(self, judge: Any, real: tuple, fake: tuple) -> KerasTensor:
+        sums = [ops.convert_to_tensor(x, "float32") for x in self.state]
+        has_averages = ops.cast(sums[2] > 0.0, "float32")
+        real_average, fake_average = (x / ops.maximum(sums[2], 1e-12) for x in sums[:2])
+        real_logits, fake_logits = judge.logits
+        value = ops.mean(ops.square(real_logits - fake_average))
+        value += ops.mean(ops.square(fake_logits - real_average))
+        return self.weight * has_averages * value
+
+    def moved(
+        self,
+        real_logits: KerasTensor,
+        fake_logits: KerasTensor,
+        num_images: KerasTensor,
+        mean: Callable,
+    ) -> list:
+        """Returns the new values of the state; see `keras_sagan.training.slots`."""
+        values = mean(real_logits), mean(fake_logits), 1.0
+        pairs = zip(self.state, values)
+        return [self.decay * old.value + (1.0 - self.decay) * value for old, value in pairs]
+
+    def get_config(self) -> dict:
+        return {"weight": self.weight, "decay": self.decay}
+
+
+@keras.saving.register_keras_serializable(package="keras_sagan")
+class ConsistencyRegularization(Penalty):
+    """`real_weight * mean((D(real) - D(T(real)))^2)`, and the same with fake images.
+
+    `T` is an augmentation: the discriminator should judge an image and its augmented version
+    alike (balanced consistency regularization, bCR). Unlike the `augmentation` of `SAGAN.compile`,
+    the loss and the generator don't see these versions. With both, `T` is applied after the other.
+
+    Args:
+        augmentation: Function `(images, uniform) -> images`, as in `SAGAN.compile`, such as
+            `DifferentiableAugmentation("translation", flip=True)`. Its strength can't be adaptive.
+        real_weight: Non-negative float that scales the part of the real images. Defaults to `10.0`.
+        fake_weight: Non-negative float that scales the part of the fake images. Defaults to `10.0`.
+
+    Raises:
+        ValueError: For a negative weight, an `augmentation` that isn't a function, is adaptive, or
+            changes the shape of images.
+
+    Reference:
+        [Zhao et al., 2020](https://arxiv.org/abs/2002.04724), section 3.1.
+    """
+
+    def __init__(
+        self, augmentation: Callable, real_weight: float = 10.0, fake_weight: float = 10.0
+    ):
+        self.augmentation = check_function("augmentation", augmentation)
+        self.real_weight = check_float("real_weight", real_weight, minimum=0)
+        self.fake_weight = check_float("fake_weight", fake_weight, minimum=0)
+        if getattr(augmentation, "probability", None) == "adaptive":
+            raise ValueError(
+                "`augmentation` of a penalty must have a fixed probability: only that of "
+                "`SAGAN.compile` may be adaptive. Received: an augmentation with "
+                'probability="adaptive"'
+            )
+
+    def __call__(self, judge: Any, real: tuple, fake: tuple, uniform: Callable) -> KerasTensor:
+        total = 0.0
+        weights = self.real_weight, self.fake_weight
+        for weight, logits, (images, labels) in zip(weights, judge.logits, (real, fake)):
+            changed = augmented(self.augmentation, images, uniform)
+            total += weight * ops.mean(ops.square(logits - judge(changed, labels)))
+        return total
+
+    def get_config(self) -> dict:
+        return {
+            "augmentation": keras.saving.serialize_keras_object(self.augmentation),
+            "real_weight": self.real_weight,
+            "fake_weight": self.fake_weight,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        augmentation = keras.saving.deserialize_keras_object(config["augmentation"])
+        return cls(**{**config, "augmentation": augmentation})
 
 
 def get(penalty: Callable | Sequence[Callable] | None) -> list:

@@ -10,6 +10,15 @@ __all__ = []  # Private to the package.
 
 layers_of = keras.Layer._flatten_layers  # Returns a network and all layers in it, at any depth.
 
+
+def replace_layer(owner, name, layer):
+    """Sets an attribute to another layer: Keras would still list the one that it was before."""
+    old = getattr(owner, name, None)
+    if old is not None:
+        owner._tracker.untrack(old)
+    setattr(owner, name, layer)
+
+
 USED = {
     "_seed_generators": "models/sagan.py: to save the states of random numbers",
     "_metrics": "models/sagan.py: the metrics that a subclass adds",
@@ -23,5 +32,6 @@ USED = {
     "_iterations": "training/optimizers.py: the number of updates",
     "_get_current_learning_rate": "training/optimizers.py: replaced, to use the model's steps",
     "_value": "training/jax.py: a variable's array, set without a copy between devices",
+    "_tracker": "private_keras.py: forgets a layer that another one replaces",
     "_jax_state_synced": "training/jax.py: makes Keras read the variables again",
 }

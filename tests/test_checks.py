@@ -40,6 +40,7 @@ WRONG = {
     "pair": [*NOT_NUMBERS, (1, 2, 3), (1, -1), (1, 1.5), "33"],
     "axis": [1.5, "3", None, True, math.nan, [], object()],
     "integer or word": [x for x in NOT_NUMBERS if x is not None] + ["no such", 1.5, -1],
+    "number or word": [x for x in NOT_NUMBERS] + ["no such", 1.5, -1],
     "number or infinity": ["0.5", math.nan, [], {}, 1 + 2j, True, object()],
     "range": [3, "text", math.nan, [1], (1, -1), (0, math.inf), object()],
     "function": [3, "flip", math.nan, [], {}, True, object()],
@@ -95,6 +96,7 @@ SPECIAL = {
     ("make_strategy", "name"): "choice",
     ("KerasInceptionV3", "weights"): "path",
     ("EvaluationReport", "model"): None,
+    ("DifferentiableAugmentation", "probability"): "number or word",
     ("load_tfds", "split"): None,  # TFDS has more than strings.
     ("build_generator", "name"): None,  # Keras's.
     ("build_discriminator", "name"): None,

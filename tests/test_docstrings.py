@@ -13,10 +13,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tiny_networks as tiny
+from short_runs import load_few, train_briefly
 
 import keras_sagan
 
-layers = keras.layers
 README = Path(__file__).parents[1] / "README.md"
 MODULES = [
     module.name
@@ -67,26 +68,13 @@ SMALL = {
     r"(?<=steps_per_epoch=)[\w.]+": "1",
     r"(?<=batch_size=)\d+": "4",
     r"\b1000\b|\b10_000\b": "40",
-    r"train\(output": "train(steps_per_epoch=1, batch_size=2, base_filters=8, image_size=32, "
+    r"train\(output": "train(steps_per_epoch=1, batch_size=2, base_filters=4, image_size=8, "
     "fid_images=0, output",
 }
 
 
 def small_sagan(channels):
-    """32 pixels and ten classes, as in the examples, by as little as has all that they ask for."""
-    labels = keras.Input((), dtype="int32")
-    latents, x = 2 * [keras.Input((4,))]
-    x = layers.Reshape((8, 8, 8))(layers.Dense(512)(x))
-    x = keras_sagan.ConditionalBatchNorm(10)(x, labels)
-    x = keras_sagan.SelfAttention2D(name="self_attention")(x)
-    x = layers.Conv2DTranspose(channels, 4, 4, activation="tanh")(x)
-    generator = keras.Model([latents, labels], x, name="generator")
-    images, x = 2 * [keras.Input((32, 32, channels))]
-    x = keras_sagan.SNConv2D(8, 4, strides=4)(x)
-    x = layers.Flatten()(keras_sagan.SelfAttention2D(name="self_attention")(x))
-    x = keras_sagan.SNDense(1)(layers.Concatenate()([x, layers.Embedding(10, 4)(labels)]))
-    discriminator = keras.Model([images, labels], x, name="discriminator")
-    model = keras_sagan.SAGAN(generator, discriminator, 4, 10, seed=0, ema_momentum=0.9)
+    model = tiny.build_sagan_of_pictures(channels)
     model.compile(run_eagerly=True)
     return model
 
@@ -122,12 +110,6 @@ def surroundings(tmp_path_factory):
     return folder, {**names, "dataset": dataset, "model": model}
 
 
-def compile_eagerly(monkeypatch):
-    """Tracing would take longer than the few steps of an example."""
-    eager = functools.partialmethod(keras_sagan.SAGAN.compile, run_eagerly=True)
-    monkeypatch.setattr(keras_sagan.SAGAN, "compile", eager)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in MODULES if fenced(name)])
 def test_python_blocks(name, surroundings, tmp_path, monkeypatch):
@@ -135,7 +117,7 @@ def test_python_blocks(name, surroundings, tmp_path, monkeypatch):
     folder, names = surroundings
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    compile_eagerly(monkeypatch)
+    train_briefly(monkeypatch)
     around = contextlib.nullcontext()
     if name == "keras_sagan.data.tfds":
         tfds = pytest.importorskip("tensorflow_datasets")
@@ -160,7 +142,8 @@ def test_python_blocks(name, surroundings, tmp_path, monkeypatch):
 def test_readme(tmp_path, monkeypatch):
     """One after the other, as a reader would run them: names carry over."""
     monkeypatch.chdir(tmp_path)
-    compile_eagerly(monkeypatch)
+    train_briefly(monkeypatch)
+    load_few(monkeypatch)
     fit, one = keras_sagan.SAGAN.fit, {"steps_per_epoch": 1}
     monkeypatch.setattr(
         keras_sagan.SAGAN, "fit", lambda self, *x, **given: fit(self, *x, **{**given, **one})

@@ -62,7 +62,7 @@ def test_thresholds():
     assert thresholds == {
         "hinge": 0.0,
         "non_saturating": 0.0,
-        "wasserstein": 0.0,
+        "wasserstein": None,
         "least_squares": 0.5,
         "relativistic": None,
         "relativistic_average": None,

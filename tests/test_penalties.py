@@ -8,7 +8,19 @@ from gradients import gradients_of
 from keras import layers, ops
 
 from keras_sagan import SAGAN
-from keras_sagan.penalties import R1, R2, GradientPenalty, get
+from keras_sagan.callbacks import TrainingCheckpoint
+from keras_sagan.data import make_dataset
+from keras_sagan.layers import DifferentiableAugmentation
+from keras_sagan.penalties import (
+    R1,
+    R2,
+    ConsistencyRegularization,
+    GradientPenalty,
+    LeCam,
+    Penalty,
+    get,
+)
+from keras_sagan.training.step import draw_noise, draw_uniform
 
 BACKEND = keras.backend.backend()
 KINDS = (R1, R2, GradientPenalty)
@@ -136,6 +148,88 @@ def test_one_step_by_hand(kind, factor, compiled):
     np.testing.assert_allclose(slope(model), 0.5 * (1.0 - 0.3 * factor), rtol=1e-5)
 
 
+@pytest.mark.parametrize("compiled", COMPILED)
+def test_lazy_penalties(compiled):
+    """With `d_steps=2`, each third update of D is the first, the fourth, and so on."""
+    model = linear_sagan(penalty=R1(1.0, every=3), d_steps=2, **compiled)
+    expected = 0.5
+    for step in range(4):
+        before = expected
+        is_due = [(2 * step + index) % 3 == 0 for index in range(2)]
+        expected *= (1.0 - 0.1 * 3.0) ** sum(is_due)
+        logs = model.train_on_batch(REAL, return_dict=True)
+        np.testing.assert_allclose(slope(model), expected, rtol=1e-5)
+        value = 3.0 * 0.5 * 4.0 * before**2 if any(is_due) else 0.0
+        model.reset_metrics()
+        assert logs["d_loss"] == pytest.approx(value / 2.0, rel=1e-5)  # The mean of two updates.
+
+
+CALLS = []
+
+
+class Counted(Penalty):
+    """Notes each time that it is computed, not only traced."""
+
+    def __call__(self, judge, real, fake):
+        assert judge.logits is None
+        logits = judge(*real)
+        if BACKEND == "jax":
+            import jax
+
+            jax.debug.callback(lambda: CALLS.append(None), ordered=False)
+        elif BACKEND == "tensorflow":
+            import tensorflow as tf
+
+            tf.py_function(lambda: CALLS.append(None), [], [])
+        else:
+            CALLS.append(None)
+        return ops.mean(logits)
+
+
+@pytest.mark.parametrize("compiled", COMPILED[:2])
+def test_lazy_penalties_are_not_computed_in_between(compiled):
+    model = linear_sagan(penalty=Counted(1.0, every=4), **compiled)
+    CALLS.clear()
+    for _ in range(9):
+        model.train_on_batch(REAL)
+    assert len(CALLS) == 3
+
+
+def test_a_due_penalty_counts_as_one_of_each_update():
+    """With the state of spectral norms that the loss moves, and a part that isn't used."""
+    weights = []
+    for every in (1, 5):
+        keras.utils.set_random_seed(0)
+        model = tiny.build_sagan(smooth=True)
+        penalty = R1(2.0 / every, every=every) + GradientPenalty(3.0 / every, every=every)
+        model.compile(**tiny.sgd(0.01), penalty=penalty, run_eagerly=True)
+        model.train_on_batch(tiny.images(4), tiny.labels(4))
+        weights.append(tiny.weights(model))
+    for expected, found in zip(*weights, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@with_tensorflow
+def test_lazy_penalties_of_large_networks():
+    """TensorFlow's memory optimizer changes the sums of their gradients."""
+    model = SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=16, d_steps=1)
+    model.compile(penalty=R1(1.0, every=3))
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        images, labels = rng.uniform(-1, 1, (16, 32, 32, 1)), np.arange(16) % 10
+        logs = model.train_on_batch(images.astype("float32"), labels, return_dict=True)
+    assert np.isfinite(list(logs.values())).all()
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch takes one step per execution.")
+@pytest.mark.parametrize("compiled", COMPILED[1:])
+def test_lazy_penalties_in_several_steps_per_execution(compiled):
+    model = linear_sagan(penalty=R1(1.0, every=2), steps_per_execution=3, **compiled)
+    model.fit(np.concatenate([REAL] * 6), batch_size=3, verbose=0)
+    np.testing.assert_allclose(slope(model), 0.5 * 0.8**3, rtol=1e-5)
+
+
 def test_several_penalties():
     both = [R1(1.0) + R2(2.0), [R1(1.0), R2(2.0)], (lambda *x: R1(1.0)(*x)) + R2(2.0)]
     slopes = []
@@ -176,11 +270,11 @@ def test_squares_beyond_float16():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("compiled", COMPILED)
+@pytest.mark.parametrize("compiled", COMPILED[BACKEND == "jax" :])  # Eager steps take long there.
 def test_a_few_steps_in_mixed_float16(compiled):
     keras.config.set_dtype_policy("mixed_float16")
     model = tiny.build_sagan(smooth=True)  # XLA lacks a second gradient of max pooling there.
-    penalty = R1(10.0) + R2(10.0) + GradientPenalty(10.0)
+    penalty = R1(10.0, every=2) + R2(10.0) + GradientPenalty(10.0, every=2)
     # Keras's initial scale of 2**15 takes steps to come down, with and without a penalty.
     sgd, scaled = keras.optimizers.SGD, keras.optimizers.LossScaleOptimizer
     optimizers = [scaled(sgd(1e-3), initial_scale=64.0) for _ in range(2)]
@@ -200,7 +294,7 @@ def test_compiled_steps_equal_eager_ones():
     for compiled in COMPILED:
         keras.utils.set_random_seed(0)
         model = tiny.build_sagan(smooth=True, d_steps=2)
-        penalty = R1(2.0) + R2(2.0) + GradientPenalty(2.0)
+        penalty = R1(2.0, every=3) + R2(2.0) + GradientPenalty(2.0, every=2) + LeCam(1e-3)
         model.compile(**tiny.sgd(0.001), loss="relativistic_average", penalty=penalty, **compiled)
         for step in range(3):
             model.train_on_batch(tiny.images(4, step), tiny.labels(4, step))
@@ -212,21 +306,212 @@ def test_compiled_steps_equal_eager_ones():
 
 @pytest.mark.slow
 @with_tensorflow
-def test_two_replicas_equal_one():
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_two_replicas_equal_one(jit_compile):
     import tensorflow as tf
     from replicas import two_replicas
 
     slopes = []
     for strategy in (tf.distribute.get_strategy(), two_replicas()):
         with strategy.scope():
-            penalty = R1(1.0) + GradientPenalty(1.0)
+            penalty = R1(1.0, every=2) + GradientPenalty(1.0, every=3) + LeCam(0.3)
+            penalty += [ConsistencyRegularization(DifferentiableAugmentation("color"), 0.1, 0.2)]
             keras.utils.set_random_seed(0)
-            model = linear_sagan(loss="relativistic", penalty=penalty, slope=0.8)
+            slots = {"loss": "relativistic", "penalty": penalty}
+            model = linear_sagan(**slots, d_steps=2, slope=0.8, jit_compile=jit_compile)
         dataset = tf.data.Dataset.from_tensors(np.concatenate([REAL, FAKE[:1]])).repeat(4)
         model.fit(dataset, verbose=0)
         slopes.append(slope(model))
     np.testing.assert_allclose(*slopes, rtol=1e-5)
     assert np.abs(slopes[0] - 0.8).max() > 0.05
+
+
+# Penalties of the logits
+
+
+def slots_of(model):
+    """The variables that `compile` adds to a model, by name."""
+    return {x.name: float(ops.convert_to_numpy(x)) for x in model.variables if "slots" in x.path}
+
+
+def logits_of(images, weights):
+    return images.reshape(len(images), -1) @ weights
+
+
+def fakes_of(model, index=0, count=3):
+    latents, _ = draw_noise(model, index, count)
+    return ops.convert_to_numpy(model.generator(latents))
+
+
+@pytest.mark.parametrize("compiled", COMPILED)
+def test_lecam_by_hand(compiled):
+    """Four updates of a linear discriminator by the penalty alone, in numpy."""
+    model = linear_sagan(penalty=LeCam(0.7, decay=0.8), d_steps=2, **compiled)
+    weights, averages = np.full(4, 0.5), {"real": [], "fake": []}
+    for _ in range(2):
+        losses, fakes = [], [fakes_of(model, index) for index in range(2)]
+        for index in range(2):
+            images = {"real": REAL.reshape(3, 4), "fake": fakes[index].reshape(3, 4)}
+            logits = {name: x @ weights for name, x in images.items()}
+            loss, gradient = 0.0, np.zeros(4)
+            for name, other in (("real", "fake"), ("fake", "real")):
+                past = averages[other]
+                if not past:
+                    continue
+                shares = 0.8 ** np.arange(len(past))[::-1]
+                difference = logits[name] - np.average(past, weights=shares)
+                loss += 0.7 * np.mean(difference**2)
+                gradient += 0.7 * 2.0 * np.mean(difference[:, None] * images[name], axis=0)
+            for name, x in logits.items():
+                averages[name].append(x.mean())
+            losses.append(loss)
+            weights = weights - 0.1 * gradient
+        logs = model.train_on_batch(REAL, return_dict=True)
+        model.reset_metrics()
+        assert logs["d_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+        np.testing.assert_allclose(slope(model), weights, rtol=1e-5)
+    assert slots_of(model)["average_of_1"] == pytest.approx(1.0 - 0.8**4, rel=1e-6)
+
+
+@pytest.mark.parametrize("compiled", COMPILED)
+def test_consistency_regularization_by_hand(compiled):
+    """With brightness, a linear discriminator is as far off as the brightness times its slopes."""
+
+    def brighter(images, uniform):
+        return images + uniform(1)[:, :, None, None]
+
+    penalty = ConsistencyRegularization(brighter, 2.0, 3.0)
+    model = linear_sagan(penalty=penalty, **compiled)
+    draw = draw_uniform(model, 0, 4, 3)
+    added = [ops.convert_to_numpy(draw(1))[:, 0] for _ in range(2)]
+    squares = [np.mean(x**2) for x in added]
+    factor = 2.0 * squares[0] + 3.0 * squares[1]
+    logs = model.train_on_batch(REAL, return_dict=True)
+    assert logs["d_loss"] == pytest.approx(factor * 2.0**2, rel=1e-5)
+    np.testing.assert_allclose(slope(model), 0.5 - 0.1 * factor * 2.0 * 2.0, rtol=1e-5)
+
+
+def test_consistency_regularization_of_a_network():
+    """Against numpy, through `smooth`."""
+    layer, draws = DifferentiableAugmentation("color"), RNG.random((2, 3, 3), "float32")
+    given = iter(draws)
+
+    def judge(images, labels):
+        return smooth(images)
+
+    judge.logits = smooth(REAL), smooth(FAKE)
+    pairs = [(ops.convert_to_tensor(x), None) for x in (REAL, FAKE)]
+    penalty = ConsistencyRegularization(layer, 2.0, 3.0)
+    found = penalty(judge, *pairs, lambda columns: ops.convert_to_tensor(next(given)))
+    expected = 0.0
+    for weight, images, draw in zip((2.0, 3.0), (REAL, FAKE), draws):
+        brightness, saturation, contrast = (x[:, None, None, None] for x in draw.T.astype(float))
+        changed = images.astype(float) + brightness - 0.5  # One channel has no saturation.
+        mean = changed.mean(axis=(1, 2, 3), keepdims=True)
+        changed = mean + (changed - mean) * (0.5 + contrast)
+        logits = [np.tanh(x.reshape(3, 4) @ MATRIX) @ VECTOR for x in (images, changed)]
+        expected += weight * np.mean((logits[0] - logits[1]) ** 2)
+    assert float(ops.convert_to_numpy(found)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_state_of_penalties_is_saved_and_resumed(tmp_path):
+    model = linear_sagan("hinge", LeCam(0.5) + R1(1.0, every=3))
+    for _ in range(2):
+        model.train_on_batch(REAL)
+    model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "all.weights.h5")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert slots_of(again) == slots_of(model) and slots_of(model)["average_of_1"] > 0.0
+    for each in (model, again):
+        each.train_on_batch(REAL)
+        each.train_on_batch(REAL)
+    np.testing.assert_array_equal(slope(model), slope(again))
+    assert slots_of(again) == slots_of(model)
+    # Models that aren't compiled, or have no such penalty, have no use for it; and none is needed.
+    assert not slots_of(keras.saving.load_model(tmp_path / "model.keras", compile=False))
+    plain = linear_sagan("hinge")
+    plain.load_weights(tmp_path / "all.weights.h5")
+    plain.save_weights(tmp_path / "plain.weights.h5")
+    model.load_weights(tmp_path / "plain.weights.h5")
+    assert slots_of(model) == slots_of(again)
+
+
+def test_each_compile_makes_the_state_anew():
+    penalty = LeCam(0.5)
+    model, other = linear_sagan("hinge", penalty), linear_sagan("hinge", penalty)
+    model.train_on_batch(REAL)
+    before = [x.path for x in model.variables]
+    assert slots_of(model)["average_of_1"] > 0.0 == slots_of(other)["average_of_1"]
+    model.compile(**tiny.sgd(), penalty=penalty)
+    assert slots_of(model)["average_of_1"] == 0.0 and [x.path for x in model.variables] == before
+    model.compile(**tiny.sgd())
+    assert not slots_of(model)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_keeps_the_state(tmp_path):
+    """A run of four steps that is resumed after two, and a model that only generates."""
+
+    def fit(steps, checkpoint):
+        keras.utils.set_random_seed(0)
+        model = linear_sagan("hinge", LeCam(0.5) + R1(1.0, every=3))
+        callbacks = [TrainingCheckpoint(tmp_path / checkpoint, monitor="d_loss")]
+        images = np.round(127.5 * (1.0 + np.concatenate([REAL] * 2))).astype("uint8")
+        data = make_dataset(images, batch_size=3, seed=1)
+        model.fit(data, epochs=steps, steps_per_epoch=1, callbacks=callbacks, verbose=0)
+        return model
+
+    whole = fit(4, "whole")
+    fit(2, "parts")
+    parts = fit(4, "parts")
+    np.testing.assert_array_equal(slope(whole), slope(parts))
+    assert slots_of(whole) == slots_of(parts)
+    alone = SAGAN(whole.generator, whole.discriminator, 1, seed=1)
+    assert TrainingCheckpoint(tmp_path / "whole").restore_best(alone) > 0
+
+
+def test_configuration_of_penalties_of_the_logits():
+    layer = DifferentiableAugmentation("cutout", flip=True)
+    for penalty in (LeCam(0.5, decay=0.25), ConsistencyRegularization(layer, 1.0, 2.0)):
+        config = keras.saving.serialize_keras_object(penalty)
+        again = keras.saving.deserialize_keras_object(config)
+        assert type(again) is type(penalty) and again.get_config() == penalty.get_config()
+    assert repr(LeCam(0.5)) == "LeCam(weight=0.5, decay=0.99)"
+
+
+def test_bad_arguments_of_penalties_of_the_logits():
+    for weight in (-1.0, "1", None, float("nan"), True):
+        with pytest.raises(ValueError, match="`weight` must .*Received: weight="):
+            LeCam(weight)
+        for name in ("real_weight", "fake_weight"):
+            with pytest.raises(ValueError, match=f"`{name}` must .*Received: {name}="):
+                ConsistencyRegularization(lambda x, uniform: x, **{name: weight})
+    for decay in (-0.1, 1.0, None, "0.9"):
+        with pytest.raises(ValueError, match="`decay` must .*Received: decay="):
+            LeCam(1.0, decay)
+    with pytest.raises(ValueError, match="`augmentation` must be a function"):
+        ConsistencyRegularization("flip")
+    with pytest.raises(ValueError, match="`augmentation` of a penalty must have a fixed"):
+        ConsistencyRegularization(DifferentiableAugmentation(probability="adaptive"))
+
+
+def larger(images, uniform):
+    return ops.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+
+def flat(images, uniform):
+    return ops.reshape(images, (3, 4))
+
+
+@pytest.mark.parametrize("changed", [larger, flat])
+@pytest.mark.parametrize("compiled", COMPILED)
+def test_an_augmentation_that_changes_the_shape_is_refused(changed, compiled):
+    message = r"`augmentation` must return images of the shape.*from images of shape \(\w+, 2, 2, 1"
+    for slots in ({"augmentation": changed}, {"penalty": ConsistencyRegularization(changed)}):
+        model = linear_sagan("hinge", slots.get("penalty"), **compiled)
+        model.compile(**tiny.sgd(), **slots, **compiled)
+        with pytest.raises(ValueError, match=message):
+            model.train_on_batch(REAL)
 
 
 # Accuracy under relativistic losses
@@ -248,15 +533,15 @@ def test_accuracy_compares_with_the_other_kind(name):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_configuration(kind):
-    penalty = kind(np.float32(0.5))
-    assert penalty.get_config() == {"weight": 0.5}
+    penalty = kind(np.float32(0.5), every=np.int64(4))
+    assert penalty.get_config() == {"weight": 0.5, "every": 4}
     config = keras.saving.serialize_keras_object(penalty)
     again = keras.saving.deserialize_keras_object(config)
     assert type(again) is kind and again.get_config() == penalty.get_config()
-    assert repr(again) == f"{kind.__name__}(weight=0.5)"
+    assert repr(again) == f"{kind.__name__}(weight=0.5, every=4)"
 
 
-@pytest.mark.parametrize("penalty", [R1(5.0), R1(5.0) + GradientPenalty(1.0)])
+@pytest.mark.parametrize("penalty", [R1(5.0), R1(5.0, every=2) + GradientPenalty(1.0)])
 def test_a_saved_model_keeps_its_penalty(penalty, tmp_path):
     model = linear_sagan("hinge", penalty)
     model.save(tmp_path / "model.keras")
@@ -272,6 +557,9 @@ def test_bad_arguments(kind):
     for weight in (-1.0, "1", None, float("nan"), float("inf"), True):
         with pytest.raises(ValueError, match="`weight` must .*Received: weight="):
             kind(weight)
+    for every in (0, -2, 1.5, "2", None, True, 2**31):
+        with pytest.raises(ValueError, match="`every` must .*Received: every="):
+            kind(1.0, every=every)
 
 
 @pytest.mark.parametrize("penalty", [3, "R1", [], [R1(1.0), 2], R1, [None], {}])

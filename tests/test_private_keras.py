@@ -65,6 +65,7 @@ CHECKS = {
     "_get_current_learning_rate": lambda: (
         float(model().optimizer._get_current_learning_rate()) == 0.5
     ),
+    "_tracker": lambda: callable(model()._tracker.untrack),
     "_value": lambda: model().weights[0]._value is not None,
     "_jax_state_synced": lambda: "if self._jax_state_synced" in trainer("jax"),
 }

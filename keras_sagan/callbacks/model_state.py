@@ -193,6 +193,9 @@ def check_architecture(model, saved, path):
     variables, optimizers = saved["variables"], saved["optimizers"]
     if not present["optimizers"]:
         variables = {part: x for part, x in variables.items() if part not in optimizers}
+        # Nor what `compile` adds for an augmentation or a penalty, which comes last.
+        count = len(present["variables"].get("model", []))
+        variables["model"] = variables.get("model", [])[:count]
         optimizers = {}
     if not any(_is_count(entry[0]) for entries in variables.values() for entry in entries):
         for part, entries in present["variables"].items():

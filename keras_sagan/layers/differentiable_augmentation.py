@@ -5,7 +5,9 @@ from collections.abc import Callable
 import keras
 from keras import KerasTensor, ops
 
-from keras_sagan.checks import check_boolean, check_string
+from keras_sagan.checks import check_boolean, check_float, check_integer, check_string
+
+UPDATES = 4  # Of the discriminator between two changes of the probability, as in the authors' code.
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
@@ -31,6 +33,14 @@ class DifferentiableAugmentation(keras.layers.Layer):
             `"color,translation,cutout"`.
         flip: Boolean, whether to first mirror half of the images horizontally, which the authors'
             code does in the dataset. Defaults to `False`.
+        probability: Float in [0, 1], the share of images that are changed, or `"adaptive"` (ADA),
+            for `SAGAN.compile`: it starts at 0 and rises while the mean sign of the real logits,
+            above the threshold of the loss, is more than `target`. With a relativistic loss the
+            threshold is the mean of the fake logits. Defaults to `1.0`.
+        target: Float in [-1, 1], the mean sign that an adaptive probability aims at: a higher one
+            changes fewer images. Defaults to `0.6`.
+        speed: Positive integer, the real images that the discriminator sees while an adaptive
+            probability moves from 0 to 1 at most. Defaults to `500000`.
         **kwargs: Base layer arguments, such as `name`.
 
     Call arguments:
@@ -48,7 +58,9 @@ class DifferentiableAugmentation(keras.layers.Layer):
         `seed_generator`, unless `uniform` is given.
 
     Raises:
-        ValueError: If the policy is unknown or empty, or images aren't floats of rank 4.
+        ValueError: If the policy is unknown or empty, a number is out of range, images aren't
+            floats of rank 4, or an adaptive probability is used outside `SAGAN.compile` or with a
+            loss that has no threshold.
 
     Example:
 
@@ -59,13 +71,27 @@ class DifferentiableAugmentation(keras.layers.Layer):
     [0.0, 1.0]
 
     Reference:
-        [Zhao et al., 2020](https://arxiv.org/abs/2006.10738).
+        [Zhao et al., 2020](https://arxiv.org/abs/2006.10738); on the adaptive probability,
+        [Karras et al., 2020](https://arxiv.org/abs/2006.06676), section 3.1.
     """
 
-    def __init__(self, policy: str = "color,translation,cutout", flip: bool = False, **kwargs):
+    def __init__(
+        self,
+        policy: str = "color,translation,cutout",
+        flip: bool = False,
+        probability: float | str = 1.0,
+        target: float = 0.6,
+        speed: int = 500_000,
+        **kwargs,
+    ):
         super().__init__(autocast=False, **kwargs)
         self.policy = check_string("policy", policy)
         self.flip = check_boolean("flip", flip)
+        if not (isinstance(probability, str) and probability == "adaptive"):
+            probability = _checked_probability(probability)
+        self.probability = probability
+        self.target = check_float("target", target, -1, 1)
+        self.speed = check_integer("speed", speed)
         names = [name.strip() for name in policy.split(",")] if policy else []
         if not set(names) <= set(POLICIES) or not (names or flip):
             raise ValueError(
@@ -82,6 +108,11 @@ class DifferentiableAugmentation(keras.layers.Layer):
             return super().__call__(images, **kwargs)
         return self._change(images, uniform)  # A layer can't be built while a step is compiled.
 
+    def bind(self, add_variable: Callable, loss: tuple) -> Callable:
+        """Returns the function that `SAGAN` calls: the layer, or one of adaptive probability."""
+        is_adaptive = self.probability == "adaptive"
+        return AdaptiveAugmentation(self, add_variable, loss) if is_adaptive else self
+
     def call(self, images: KerasTensor, training: bool = False) -> KerasTensor:
         def uniform(columns):
             shape = ops.shape(images)[0], columns
@@ -89,7 +120,13 @@ class DifferentiableAugmentation(keras.layers.Layer):
 
         return self._change(images, uniform) if training else images
 
-    def _change(self, images, uniform):
+    def _change(self, images: KerasTensor, uniform: Callable, probability: KerasTensor = None):
+        probability = self.probability if probability is None else probability
+        if isinstance(probability, str):
+            raise ValueError(
+                "`probability` must be a number unless the layer is the `augmentation` of "
+                '`SAGAN.compile`. Received: probability="adaptive"'
+            )
         shape, dtype = tuple(images.shape), keras.backend.standardize_dtype(images.dtype)
         if len(shape) != 4 or None in shape[1:] or "float" not in dtype:
             raise ValueError(
@@ -97,13 +134,60 @@ class DifferentiableAugmentation(keras.layers.Layer):
                 f"Received: images of shape {shape} and dtype {dtype}"
             )
         wide = keras.backend.result_type(dtype, "float32")
-        images = ops.cast(images, wide)
+        given = images = ops.cast(images, wide)
         for change in self._changes:
             images = change(images, lambda columns: ops.cast(uniform(columns), wide))
+        if not isinstance(probability, float) or probability < 1.0:
+            is_changed = uniform(1)[:, :, None, None] < probability
+            images = ops.where(is_changed, images, given)
         return ops.cast(images, dtype)
 
     def get_config(self) -> dict:
-        return {**super().get_config(), "policy": self.policy, "flip": self.flip}
+        names = ("policy", "flip", "probability", "target", "speed")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+class AdaptiveAugmentation:
+    """An augmentation of a `SAGAN` whose probability follows the logits (ADA).
+
+    The state and the methods are those that `keras_sagan.training.slots` describes.
+    """
+
+    def __init__(self, layer, add_variable, loss):
+        self.layer, self.threshold = layer, loss.threshold
+        if self.threshold is None and not loss.uses_real_logits:
+            raise ValueError(
+                '`augmentation` with probability="adaptive" needs a loss with a threshold between '
+                f"real and fake logits, or a relativistic loss. Received: loss={loss}"
+            )
+        names = ("augmentation_probability", "sum_of_signs", "num_signs")
+        self.state = [add_variable(name) for name in names]
+        self.logged = {names[0]: self.state[0]}
+
+    def __call__(self, images, uniform):
+        return self.layer._change(images, uniform, self.state[0].value)
+
+    def moved(self, real_logits, fake_logits, num_images, mean):
+        """Returns the new probability after `UPDATES` updates, and the signs that it depends on."""
+        probability, signs, seen = (x.value for x in self.state)
+        threshold = mean(fake_logits) if self.threshold is None else self.threshold
+        signs = signs + num_images * mean(ops.sign(real_logits - threshold))
+        seen = seen + num_images
+        is_time = seen >= UPDATES * num_images
+        step = ops.sign(signs / seen - self.layer.target) * seen / self.layer.speed
+        moved = ops.clip(probability + step, 0.0, 1.0)
+        values = (moved, probability), (0.0, signs), (0.0, seen)
+        return [ops.where(is_time, new, old) for new, old in values]
+
+
+def _checked_probability(probability):
+    try:
+        return check_float("probability", probability, 0, 1)
+    except ValueError as error:
+        raise ValueError(
+            '`probability` must be a number in [0, 1] or "adaptive". '
+            f"Received: probability={probability!r}"
+        ) from error
 
 
 def _flip(images, uniform):
@@ -121,21 +205,13 @@ def _color(images, uniform):
 
 
 def _translation(images, uniform):
-    """Pads images, and crops each at its row `start`, which is a sum of powers of two.
-
-    For each power, all images are shifted, and only those whose sum contains it take the result.
-    """
     draws = uniform(2)
-    for column in (0, 1):
-        most = images.shape[1] // 8
-        start = ops.floor(draws[:, column] * (2 * most + 1))[:, None, None, None]
-        powers = [2**bit for bit in reversed(range((2 * most).bit_length()))]
-        images = ops.pad(images, ((0, 0), (most, sum(powers) - most), (0, 0), (0, 0)))
-        for power in powers:
-            is_moved = start >= power
-            images = ops.where(is_moved, images[:, power:], images[:, :-power])
-            start = ops.where(is_moved, start - power, start)
-        images = ops.transpose(images, (0, 2, 1, 3))  # The first turn shifts rows, then columns.
+    for axis in (1, 2):
+        size, most = images.shape[axis], images.shape[axis] // 8
+        start = ops.floor(draws[:, axis - 1 : axis] * (2 * most + 1))
+        padding = [(most, most) if i == axis else (0, 0) for i in range(4)]
+        places = ops.cast(start, "int32") + ops.arange(size, dtype="int32")
+        images = _take(ops.pad(images, padding), places, axis)
     return images
 
 
@@ -148,7 +224,12 @@ def _cutout(images, uniform):
         row = ops.arange(size, dtype=images.dtype) - (center - side // 2)
         inside.append(ops.logical_and(row >= 0, row < side))
     is_cut = ops.logical_and(inside[0][:, :, None, None], inside[1][:, None, :, None])
-    return ops.where(is_cut, 0.0, images)
+    return images * ops.cast(ops.logical_not(is_cut), images.dtype)
+
+
+def _take(images, indices, axis):
+    """Takes rows or columns of each image, by its own indices of shape `(batch, size)`."""
+    return ops.vectorized_map(lambda x: ops.take(x[0], x[1], axis=axis - 1), (images, indices))
 
 
 POLICIES = {"color": _color, "translation": _translation, "cutout": _cutout}

@@ -43,6 +43,7 @@ from keras_sagan.ops.resampling import reference_forms
 from keras_sagan.private_keras import layers_of
 from keras_sagan.training import backend, check_owner_of_devices, step
 from keras_sagan.training.optimizers import GANOptimizer, follow_steps, follows_steps
+from keras_sagan.training.slots import Slots
 
 SETTINGS = (
     *("latent_dim", "num_classes", "d_steps", "ema_momentum", "ema_start", "seed", "ttur"),
@@ -373,12 +374,15 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
                 these, or `None`. `judge(images, labels)` returns logits; `real` and `fake` are
                 pairs of images and labels. A function that takes four arguments also receives
                 `uniform`. `keras_sagan.training.input_gradient` differentiates `judge`.
+                `judge.logits` are the real and fake logits of the loss, or `None` for a penalty
+                with an `every` above 1.
 
         Raises:
             ValueError: If it is called outside the scope that the model was built in, for a
                 `g_optimizer` alone, one optimizer for both networks or with `use_ema=True`, an
-                unknown loss, or what PyTorch or `TPUStrategy` doesn't support:
-                `jit_compile=True`, several steps per execution, float16.
+                unknown loss, a loss without a threshold for an adaptive augmentation, or what
+                PyTorch or `TPUStrategy` doesn't support: `jit_compile=True`, several steps per
+                execution, float16.
         """
         backend.check_scope(self._strategy, "compile", or_outside=False)
         loss, augmentation, penalty = fill_in(self.objective, loss, augmentation, penalty)
@@ -420,7 +424,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         self.loss_functions = losses.get(loss)
         self.uses_real_logits = self.loss_functions.uses_real_logits
         self.augmentation, self.penalty = augmentation, penalty
-        self.penalty_functions = penalties.get(penalty)
+        self.slots = Slots(self, augmentation, penalties.get(penalty), self.loss_functions)
         self._judges_apart = None  # The first batch determines it.
         self.g_optimizer = self._optimizer("g", g_optimizer, self.generator, auto_scale_loss)
         self.d_optimizer = self._optimizer("d", d_optimizer, self.discriminator, auto_scale_loss)
@@ -584,7 +588,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
         Returns:
             A `keras.callbacks.History`, with both learning rates at the end of each epoch under
-            `g_learning_rate` and `d_learning_rate`.
+            `g_learning_rate` and `d_learning_rate`, and the strength of an adaptive augmentation
+            under `augmentation_probability`.
 
         Raises:
             ValueError: For `class_weight` or `sample_weight`, which have no meaning for a GAN, or
@@ -1032,7 +1037,7 @@ def _refuse_weights(**weights):
 
 
 class _EpochEnd(keras.callbacks.Callback):
-    """Adds both learning rates to the logs, and warns once about classes without images."""
+    """Adds rates and strengths to the logs, and warns once about classes without images."""
 
     def __init__(self, check, is_whole):
         super().__init__()
@@ -1050,6 +1055,9 @@ class _EpochEnd(keras.callbacks.Callback):
             rate = getattr(getattr(self.model, name), "learning_rate", None)
             if rate is not None:
                 logs[f"{name[0]}_learning_rate"] = float(ops.convert_to_numpy(rate))
+        for slot in self.model.slots.moving:
+            for name, value in getattr(slot, "logged", {}).items():
+                logs[name] = float(ops.convert_to_numpy(value))
         if not self._has_warned:
             self._has_warned = self.check.warn_of_missing_classes(self.is_whole)
 

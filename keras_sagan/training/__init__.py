@@ -5,12 +5,13 @@ current backend:
 
 - `gradients(function, variables)` differentiates `function() -> (scalar, others)`, and returns the
   list of gradients and `others`. `input_gradient(function, inputs)` is differentiable once more.
+  `cond` is `keras.ops.cond`, but also works for functions that compute gradients.
 - `draw_noise(seed, batch, latent_dim, num_classes)` returns normal float32 latents
   `(batch, latent_dim)` and uniform int32 labels `(batch,)`, or `None` for these.
   `draw_uniform(seed, batch, columns)` returns float32 numbers in [0, 1). A seed is a tuple of
   integers or integer tensors, the model's seed first; different tuples give independent numbers.
-- `count_replicas`, `traced_once`, `apply_scaled` and, for several replicas, `share_overflow` are
-  what a step needs for replicas and loss scales.
+- `count_replicas`, `mean_over_replicas`, `traced_once`, `apply_scaled` and, for several replicas,
+  `share_overflow` are what a step needs for replicas and loss scales.
 - `current_strategy` returns the strategy that other functions take: on TensorFlow a
   `tf.distribute.Strategy`, on JAX a `keras.distribution` or `None`. `ONLY` holds the only values
   of `compile`'s arguments that the backend supports.

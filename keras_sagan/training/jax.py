@@ -16,7 +16,9 @@ from keras import ops
 from keras_sagan.training.step import Scope
 from keras_sagan.training.whole_batch import (  # noqa: F401
     check_compile,
+    cond,
     count_replicas,
+    mean_over_replicas,
     traced_once,
 )
 

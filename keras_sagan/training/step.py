@@ -39,8 +39,10 @@ def train_step(gan, images, labels):
     for index in range(gan.d_steps):
         noise = draw_noise(gan, index, batch)
         *found, d_loss, logits = find_gradients_of_d(index, images, labels, *noise)
-        update(gan.discriminator, gan.d_optimizer, *found)
+        is_updated = update(gan.discriminator, gan.d_optimizer, *found)
         results.append((d_loss, *logits))
+        if gan.slots.moving:
+            gan.slots.move(logits, is_updated)
     noise = draw_noise(gan, gan.d_steps, batch)
     *found, g_loss, _ = find_gradients_of_g(gan.d_steps, images, labels, *noise)
     is_updated = update(gan.generator, gan.g_optimizer, *found)
@@ -65,18 +67,25 @@ def test_step(gan, images, labels, seen):
 
 
 def discriminator_loss(gan, index, real, fake):
-    """Returns D's loss with the penalty, and the pair of real and fake logits."""
+    """Returns D's loss with the penalties of each update, and the pair of real and fake logits."""
     real, fake = augment(gan, index, 0, real), augment(gan, index, 1, fake)
     logits = judge_both(gan, real, fake, training=True)
     loss = gan.loss_functions.discriminator(*logits)
-    for part, penalty in enumerate(gan.penalty_functions):
-        loss = loss + penalize(gan, index, part, penalty, real, fake)
+    for part, penalty in gan.slots.penalties:
+        loss = loss + penalize(gan, index, part, penalty, real, fake, logits)
     return loss, logits
 
 
-def penalize(gan, index, part, penalty, real, fake):
+def lazy_penalty(gan, index, real, fake, part, penalty):
+    """Returns the value of a penalty on its own, which is due in each `every`-th update of D."""
+    real, fake = augment(gan, index, 0, real), augment(gan, index, 1, fake)
+    return penalize(gan, index, part, penalty, real, fake)
+
+
+def penalize(gan, index, part, penalty, real, fake, logits=None):
     """Returns the value of a penalty."""
     arguments = [functools.partial(judge, gan.discriminator, training=True), real, fake]
+    arguments[0].logits = logits
     if not accepts(penalty, 3):
         arguments.append(draw_uniform(gan, index, 4 + part, ops.shape(real[0])[0]))
     with Assignments():  # Discard new state: in each update, D's state changes only once.
@@ -145,11 +154,11 @@ def call(network, inputs, labels, training):
 
 def augment(gan, index, part, pair):
     """Applies the augmentation to real (`part=0`) or fake (`part=1`) images."""
-    if gan.augmentation is None:
+    if gan.slots.augmentation is None:
         return pair
     images, labels = pair
     uniform = draw_uniform(gan, index, 2 + part, ops.shape(images)[0])
-    return gan.augmentation(images, uniform), labels
+    return gan.slots.augment(images, uniform), labels
 
 
 def draw_uniform(gan, index, part, batch):
@@ -180,8 +189,13 @@ def discriminator_gradients(gan, index, images, labels, latents, fake_labels):
         fake_images = call(gan.generator, latents, fake_labels, training=True)
     real, fake = (images, labels), (ops.stop_gradient(fake_images), fake_labels)
     loss = functools.partial(discriminator_loss, gan, index, real, fake)
-    updates = (gan.steps.value * gan.d_steps + index) * (2 if gan.judges_apart else 1)
-    return find_gradients(gan.discriminator, gan.d_optimizer, loss, updates)
+    updates = gan.steps.value * gan.d_steps + index
+    passes = updates * (2 if gan.judges_apart else 1)
+    found = find_gradients(gan.discriminator, gan.d_optimizer, loss, passes)
+    if gan.slots.lazy:
+        value_of = functools.partial(lazy_penalty, gan, index, real, fake)
+        found = gan.slots.add_lazy(gan, updates, value_of, found)
+    return found
 
 
 def generator_gradients(gan, index, images, labels, latents, fake_labels):

@@ -10,7 +10,7 @@ import os
 import warnings
 
 import tensorflow as tf
-from keras import tree
+from keras import ops, tree
 
 from keras_sagan.checks import is_absent
 from keras_sagan.private_keras import layers_of
@@ -36,6 +36,18 @@ def input_gradient(total, inputs):
         tape.watch(inputs)
         result = total(inputs)
     return tape.gradient(result, inputs)
+
+
+def cond(condition, function, otherwise):
+    """TensorFlow's own would put the operations of the function into the graph around it.
+
+    There its memory optimizer adds up gradients in temporary variables, which are made in each run
+    of the graph, and freed only where the condition holds: the next run then fails.
+    """
+    if not tf.executing_eagerly():
+        apart = {"_noinline": True}
+        function = tf.function(function, autograph=False, experimental_attributes=apart)
+    return ops.cond(condition, function, otherwise)
 
 
 def apply_scaled(optimizer, gradients, variables):
@@ -88,6 +100,12 @@ def _fold_in(seed, data):
 
 def count_replicas():
     return tf.distribute.get_replica_context().num_replicas_in_sync
+
+
+def mean_over_replicas(x):
+    if count_replicas() == 1:
+        return x
+    return tf.distribute.get_replica_context().all_reduce("MEAN", x)
 
 
 def traced_once(gan, function, count=1):
@@ -190,6 +208,13 @@ def check_replicated(model):
             "`jit_compile=True` over several replicas needs synchronized=False: XLA can't "
             "compile the exchange of statistics inside a layer. Received: "
             f"jit_compile=True and layer {synchronized[0]} with synchronized=True"
+        )
+    of_d = [x for x in layers_of(model.discriminator) if getattr(x, "synchronized", False)]
+    if model.slots.lazy and of_d:
+        raise ValueError(
+            "`penalty` with an `every` above 1 needs synchronized=False over several replicas: "
+            "TensorFlow can't exchange statistics inside a condition. Received: "
+            f"penalty={model.penalty} and layer {of_d[0].name} with synchronized=True"
         )
 
 

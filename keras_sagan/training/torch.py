@@ -12,7 +12,9 @@ import torch
 
 from keras_sagan.training.whole_batch import (  # noqa: F401
     check_compile,
+    cond,
     count_replicas,
+    mean_over_replicas,
     traced_once,
 )
 

@@ -7,15 +7,18 @@ import ablation_page
 import common
 import pytest
 import study
+from short_runs import train_briefly
 
-TINY = "--base_filters 4 --batch_size 2 --steps 4 --num_images 20 --num_real 40".split()
+TINY = "--base_filters 4 --batch_size 2 --steps 1 --num_images 20 --num_real 40".split()
 NAME = "attention-without_spectral-norm-d_rates-equal_seed-0"
 OTHER = "attention-with_spectral-norm-d_rates-equal_seed-0"
 PAPERS = "attention-with_spectral-norm-both_rates-ttur_seed-0"
 
 
 @pytest.mark.slow
-def test_the_papers_setting_in_miniature_has_all_three(tmp_path):
+def test_the_papers_setting_in_miniature_has_all_three(tmp_path, monkeypatch):
+    train_briefly(monkeypatch)
+    monkeypatch.setattr(ablation, "EPOCHS", 1)
     settings = ["--workdir", str(tmp_path), *TINY]
     ablation.main(["--only", PAPERS, "--jobs", "1", *settings])
     run = json.loads((tmp_path / f"{PAPERS}.json").read_text())
@@ -28,6 +31,8 @@ def test_the_papers_setting_in_miniature_has_all_three(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_in_miniature_is_made_once_and_not_mixed_with_others(tmp_path, monkeypatch, capsys):
+    train_briefly(monkeypatch)
+    monkeypatch.setattr(ablation, "EPOCHS", 1)
     common_arguments = ["--workdir", str(tmp_path), *TINY]
     ablation.main(["--only", NAME, "--jobs", "1", *common_arguments])
     run = json.loads((tmp_path / f"{NAME}.json").read_text())
@@ -35,7 +40,7 @@ def test_a_run_in_miniature_is_made_once_and_not_mixed_with_others(tmp_path, mon
     assert run["protocol"]["weights"] == "averaged (EMA)"
     assert (run["protocol"]["num_generated"], run["protocol"]["num_reference"]) == (20, 40)
     assert run["command"].startswith(f"python benchmarks/ablation.py --only {NAME} --jobs 1")
-    assert "--steps 4" in run["command"] and run["seconds"] > run["training_seconds"] > 0
+    assert "--steps 1" in run["command"] and run["seconds"] > run["training_seconds"] > 0
 
     # The other is made in a process of its own; the first one isn't made again.
     commands = []

@@ -19,9 +19,10 @@ def test_the_record_keeps_the_goals():
 
 
 @pytest.mark.slow
-def test_a_plain_step_has_the_losses_of_fit():
+def test_a_plain_step_has_the_losses_of_fit(monkeypatch):
     """JAX's is also tested with benchmarks/gpu.py."""
     pytest.importorskip("torch")
-    tiny = {"image_size": 16, "base_filters": 4, "attention_resolutions": [8]}
-    (row,) = backends.measure("sagan_fashion_mnist_32", tiny, 4, ["torch"], rounds=2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    tiny = {"image_size": 8, "base_filters": 4, "attention_resolutions": [4]}
+    (row,) = backends.measure("sagan_fashion_mnist_32", tiny, 4, ["torch"], rounds=1, warmup=1)
     assert row["error"] <= backends.TOLERANCE and row["plain_seconds"] > 0

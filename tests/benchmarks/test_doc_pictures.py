@@ -1,13 +1,12 @@
 """The pictures of the documentation in miniature, and the page that reads the recorded curves."""
 
-import functools
 import json
 
 import common
 import doc_pictures
 import pytest
-
-from keras_sagan import SAGAN, data
+import tiny_networks as tiny
+from short_runs import load_few, train_briefly
 
 pytest.importorskip("matplotlib")
 RECORD = json.loads((common.RESULTS / "collapse_monitor.json").read_text(encoding="utf-8"))
@@ -16,15 +15,13 @@ PAGE = (common.ROOT / "docs" / "guides" / "training_stability.md").read_text(enc
 
 @pytest.mark.slow
 def test_pictures_in_miniature(tmp_path, monkeypatch):
-    images, labels = data.load_fashion_mnist()
-    monkeypatch.setattr(data, "load_fashion_mnist", lambda: (images[:200], labels[:200]))
-    monkeypatch.setattr(SAGAN, "compile", functools.partialmethod(SAGAN.compile, run_eagerly=True))
-    model = doc_pictures.build(False, 4)
-    model.save(tmp_path / "model.keras")
+    load_few(monkeypatch, 200)
+    train_briefly(monkeypatch)
+    tiny.build_sagan_of_pictures().save(tmp_path / "model.keras")
     pictures = tmp_path / "pictures"
     places = ["--output", str(pictures), "--record", str(tmp_path / "record.json")]
     places += ["--model", str(tmp_path / "model.keras")]
-    small = "--base_filters 4 --batch_size 4 --epochs 1 --steps_per_epoch 1".split()
+    small = "--base_filters 4 --batch_size 2 --epochs 1 --steps_per_epoch 1".split()
     doc_pictures.main([*places, *small])
     # What the pages show is what this makes, and nothing else of it.
     pictures = {path.name for path in pictures.iterdir()}

@@ -8,8 +8,12 @@ import startup
 
 
 @pytest.mark.slow
-def test_every_part_of_a_start_is_seen_and_the_record_keeps_what_is_promised():
-    product = startup.run_example("SAGAN", ["--base-filters", "4", "--batch-size", "8"])
+def test_every_part_of_a_start_is_seen_and_the_record_keeps_what_is_promised(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    for name in "abcd":
+        image.new("RGB", (8, 8), ord(name)).save(tmp_path / f"{name}.png")
+    small = "--image-size 8 --base-filters 4 --batch-size 4 --fid-images 0".split()
+    product = startup.run_example("SAGAN", ["--images", str(tmp_path), *small])
     record = json.loads((common.RESULTS / "startup.json").read_text())
     for form in startup.FORMS:
         assert product["seconds"].keys() == record["first_step_seconds"][form].keys()

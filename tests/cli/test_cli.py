@@ -14,6 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import short_runs
 from inception_stand_in import save_stand_in
 
 from keras_sagan import SAGAN
@@ -27,11 +28,10 @@ COMMANDS = ("train", "sample", "attention", "evaluate", "export")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def eager():
-    """Few steps are made here, and tracing takes longer than they."""
+def brief():
     with pytest.MonkeyPatch.context() as patch:
-        compiled = functools.partialmethod(SAGAN.compile, run_eagerly=True)
-        patch.setattr(SAGAN, "compile", compiled)
+        short_runs.train_briefly(patch)
+        short_runs.build_little(patch)
         yield
 
 
@@ -39,13 +39,13 @@ def eager():
 def train_options(tmp_path_factory):
     """The options of `run`."""
     output = tmp_path_factory.mktemp("cli") / "run"
-    options = ["--output", str(output), "--base-filters", "4", "--batch-size", "4"]
+    options = ["--output", str(output), "--base-filters", "4", "--batch-size", "2"]
     options += ["--steps-per-epoch", "2", "--fid-images", "20"]
     return [*options, "--epochs", "2"]
 
 
 @pytest.fixture(scope="module")
-def run(train_options, eager):
+def run(train_options, brief):
     """A run of two epochs, stopped by Ctrl-C in the second and resumed by the same command."""
     output = Path(train_options[1])
     pressed = []
@@ -137,11 +137,12 @@ def test_what_is_refused_leaves_the_run_as_it_is(run, train_options, changes, me
 
 
 @pytest.mark.slow
-def test_the_record_of_a_run_is_a_config(run, tmp_path, capsys):
+def test_the_record_of_a_run_is_a_config(run, tmp_path, monkeypatch, capsys):
     before = files_of(run)
     assert main(["train", "--config", str(run / "run.json")]) == 0
     assert f"The run in {run}/ is finished" in capsys.readouterr().out
     options = ["--config", str(run / "run.json"), "--output", str(tmp_path), "--epochs", "1"]
+    monkeypatch.setattr("keras_sagan.run.fit", short_runs.fit)
     assert main(["train", *options, "--precision", "mixed_bfloat16", "--seed", "3"]) == 0
     known, new = (json.loads((x / "run.json").read_text())["settings"] for x in (run, tmp_path))
     changes = {"output": str(tmp_path), "epochs": 1, "precision": "mixed_bfloat16", "seed": 3}
@@ -308,8 +309,8 @@ def test_a_folder_of_images_without_classes(tmp_path, capsys):
         Image.fromarray(pixels).save(tmp_path / f"{index}.png")
     (tmp_path / "broken.png").write_bytes(b"")
     output = tmp_path / "run"
-    options = ["--base-filters", "8", "--batch-size", "4", "--epochs", "1", "--fid-images", "0"]
-    options += ["--images", str(tmp_path), "--output", str(output), "--image-size", "32"]
+    options = ["--base-filters", "4", "--batch-size", "4", "--epochs", "1", "--fid-images", "0"]
+    options += ["--images", str(tmp_path), "--output", str(output), "--image-size", "8"]
     assert main(["train", *options]) == 0
     assert f"{tmp_path}/broken.png" in capsys.readouterr().out
     assert main(["sample", str(output), "--columns", "2", "--kind", "latents"]) == 0

@@ -1,7 +1,6 @@
 """What a run is refused for, what it leaves alone, and options that are read from files."""
 
 import errno
-import functools
 import json
 import os
 import subprocess
@@ -11,22 +10,27 @@ import warnings
 import keras
 import numpy as np
 import pytest
+from short_runs import draw_nothing, train_briefly
 
-from keras_sagan import SAGAN, distribution, metrics, models, options
+from keras_sagan import distribution, metrics, models, options
 from keras_sagan.cli import main
 
-pytest.importorskip("PIL.Image")
-SMALL = ["--base-filters", "4", "--batch-size", "4", "--steps-per-epoch", "1", "--fid-images", "0"]
+Image = pytest.importorskip("PIL.Image")
+SMALL = "--image-size 8 --base-filters 4 --batch-size 2 --steps-per-epoch 1 --fid-images 0".split()
 
 
 @pytest.fixture
 def train(tmp_path, monkeypatch, capsys):
     """A function that trains into `run` for some epochs, and returns the code and the error."""
-    monkeypatch.setattr(SAGAN, "compile", functools.partialmethod(SAGAN.compile, run_eagerly=True))
+    train_briefly(monkeypatch)
+    draw_nothing(monkeypatch)
+    (tmp_path / "photos").mkdir()
+    for name in "ab":
+        Image.new("RGB", (8, 8), ord(name)).save(tmp_path / "photos" / f"{name}.png")
 
     def train(epochs, *more):
-        folder = ["--output", str(tmp_path / "run"), "--epochs", str(epochs)]
-        code = main(["train", *SMALL, *folder, *more])
+        folders = ["--images", str(tmp_path / "photos"), "--output", str(tmp_path / "run")]
+        code = main(["train", *SMALL, *folders, "--epochs", str(epochs), *more])
         return code, capsys.readouterr().err.splitlines()
 
     return train

@@ -1,6 +1,5 @@
 """Damaged records and images of a stored data set: refused by name, or skipped and counted."""
 
-import functools
 import logging
 import shutil
 import struct
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import short_runs
 
 from keras_sagan.data import load_tfds
 
@@ -150,6 +150,12 @@ def damaged(request, stored):
     return folder, [f"{files[1]} record {index}" for index in lost]
 
 
+@pytest.fixture(scope="module")
+def whole(written):
+    """The batches of an epoch without damage."""
+    return batches(load(written)[0], 4)
+
+
 @pytest.mark.slow
 def test_damage_is_refused_by_name(damaged):
     folder, lost = damaged
@@ -163,7 +169,7 @@ def test_damage_is_refused_by_name(damaged):
 
 
 @pytest.mark.slow
-def test_damage_is_skipped_and_counted(damaged, stored, written, caplog):
+def test_damage_is_skipped_and_counted(damaged, whole, caplog):
     folder, lost = damaged
     with caplog.at_level(logging.WARNING, "keras_sagan"):
         dataset, info = load(folder, on_error="skip")
@@ -171,7 +177,6 @@ def test_damage_is_skipped_and_counted(damaged, stored, written, caplog):
         found = batches(dataset, 4)
     assert set(info.skipped) == set(lost)
     assert all(f"skips a damaged image: {name}" in caplog.text for name in lost)
-    whole = batches(load(written)[0], 4)
     changed = 0
     for (images, labels), (_, original) in zip(found, whole):
         # All others keep their places, and good images of the batch stand in for the damaged.
@@ -217,11 +222,11 @@ def test_on_error_is_checked():
 
 
 @pytest.mark.slow
-def test_images_alone(stored):
+def test_images_alone(stored, whole):
     folder, _ = stored
     dataset, info = load(folder, use_labels=False)
     assert (info.num_classes, info.class_names) == (None, None)
-    for images, (expected, _) in zip(dataset.take(2), batches(load(folder)[0], 2)):
+    for images, (expected, _) in zip(dataset.take(2), whole):
         np.testing.assert_array_equal(images, expected)
     with pytest.raises(ValueError, match="`use_labels` must be True or False"):
         load(folder, use_labels=None)
@@ -266,14 +271,15 @@ def test_images_whose_labels_are_withheld(tmp_path):
 @pytest.mark.slow
 def test_the_command_line_names_a_damaged_record(stored, tmp_path, capsys, monkeypatch):
     """Damage that turns up in the middle of training."""
-    from keras_sagan import SAGAN
     from keras_sagan.cli import main
 
-    monkeypatch.setattr(SAGAN, "compile", functools.partialmethod(SAGAN.compile, run_eagerly=True))
+    short_runs.train_briefly(monkeypatch)
+    short_runs.draw_nothing(monkeypatch)
     folder, files = stored
     flip_a_bit(files[1])
     options = ["--dataset", "small_grey_jpegs", "--data-dir", str(folder), "--epochs", "2"]
-    options += ["--base-filters", "4", "--batch-size", "6", "--fid-images", "0"]
+    options += ["--image-size", "8", "--batch-size", "6", "--fid-images", "0"]
+    options += ["--base-filters", "4"]
     assert main(["train", *options, "--output", str(tmp_path / "run")]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("keras-sagan: InvalidArgumentError: ") and len(error) < 1000

@@ -5,9 +5,10 @@ import tempfile
 import keras
 import numpy as np
 import pytest
+import tiny_networks as tiny
 from example_scripts import load_example
 
-from keras_sagan import SAGAN, metrics
+from keras_sagan import metrics
 
 EXTRACTOR = metrics.GreyClassifierFeatures()
 
@@ -26,8 +27,7 @@ def test_a_saved_model_against_a_folder_and_a_statistics_file(example, tmp_path,
         np.random.default_rng(0).integers(0, 256, (30, 32, 32), "uint8")
     ):
         image_module.fromarray(image).save(folder / f"{number:02}.png")
-    model = SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=4, seed=0)
-    model.save(tmp_path / "model.keras")
+    tiny.build_sagan_of_pictures().save(tmp_path / "model.keras")
     common = ["--reference", str(folder), "--batch-size", "10"]
     example.main(
         [str(tmp_path / "model.keras"), *common, "--num-images", "24"]

@@ -1,15 +1,15 @@
 """The export example: files of every format, compared by their own runtimes."""
 
 import pytest
+import tiny_networks as tiny
 from example_scripts import load_example
 
-import keras_sagan
 from keras_sagan.models import FORMATS
 
 
 @pytest.mark.slow
 def test_export_of_a_saved_model(tmp_path, capsys):
-    model = keras_sagan.SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=4)
+    model = tiny.build_sagan_of_pictures()
     model.save(tmp_path / "model.keras")
     folders = ["--model", str(tmp_path / "model.keras"), "--output", str(tmp_path / "export")]
     load_example("export_generator").main(folders)

@@ -1,38 +1,29 @@
 """The main job in miniature: what it leaves, and that interrupting it loses nothing."""
 
-import functools
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import short_runs
 from example_scripts import load_example
 from inception_stand_in import save_stand_in
 
 from keras_sagan import SAGAN
+from keras_sagan.callbacks import AttentionMonitor
 
 ROOT = Path(__file__).parents[2]
-SHORT = ["--epochs", "2", "--steps-per-epoch", "12", "--fid-images", "40", "--fid-every", "2"]
-SMALL = ["--base-filters", "4", "--batch-size", "8"]
+SHORT = ["--epochs", "2", "--steps-per-epoch", "2", "--fid-images", "20", "--fid-every", "2"]
+SMALL = ["--base-filters", "4", "--batch-size", "2"]
 
 
-def start(*arguments):
-    path = os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "examples" / "fashion_mnist.py"), *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # A shell that runs the tests in the background has them ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+@pytest.fixture(scope="module", autouse=True)
+def brief():
+    with pytest.MonkeyPatch.context() as patch:
+        short_runs.train_briefly(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +32,11 @@ def example():
 
 
 @pytest.fixture(scope="module")
-def finished(example, tmp_path_factory):
+def finished(example, brief, tmp_path_factory):
     output = tmp_path_factory.mktemp("finished")
-    assert example.main([*SHORT, *SMALL, "--output", str(output)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        short_runs.build_little(patch)
+        assert example.main([*SHORT, *SMALL, "--output", str(output)]) == 0
     return output
 
 
@@ -57,11 +50,11 @@ def test_it_leaves_pictures_model_and_results(finished):
             assert min(picture.size) > 200, name
     results = json.loads((finished / "run.json").read_text())
     settings = results["settings"]
-    assert results["steps"] == 24 and settings["seed"] == 0 and settings["base_filters"] == 4
-    assert settings["steps_per_epoch"] == 12 and settings["precision"] == "float32"
+    assert results["steps"] == 4 and settings["seed"] == 0 and settings["base_filters"] == 4
+    assert settings["steps_per_epoch"] == 2 and settings["precision"] == "float32"
     assert results["seconds"] > 0 and results["versions"].keys() >= {"keras", "backend"}
     assert results["parameters"].keys() == {"generator", "discriminator"}
-    assert results["fid"]["protocol"]["num_generated"] == 40
+    assert results["fid"]["protocol"]["num_generated"] == 20
     assert "sha256" in results["fid"]["protocol"]["feature_extractor"]
     assert all(np.isfinite(results["fid"][key]) for key in ("start", "end"))
     assert all(gamma != 0.0 for gamma in results["attention_gamma"].values())
@@ -76,18 +69,30 @@ def test_it_leaves_pictures_model_and_results(finished):
 
 
 @pytest.mark.slow
-def test_interrupted_and_resumed_equals_uninterrupted(example, finished, tmp_path):
+def test_interrupted_and_resumed_equals_uninterrupted(
+    example, finished, tmp_path, monkeypatch, capsys
+):
     arguments = [*SHORT, *SMALL, "--output", str(tmp_path)]
-    process = start(*arguments)
-    output = ""
-    while "Epoch 2/2" not in output:
-        output += process.stdout.read(16)
-    process.send_signal(signal.SIGINT)
-    rest, _ = process.communicate(timeout=300)
-    assert process.returncode == 130 and "the same command again resumes" in rest, rest[-2000:]
+
+    def press(callback, batch, logs=None):
+        if int(callback.model.steps.numpy()) == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    short_runs.build_little(monkeypatch)
+    short_runs.draw_nothing(monkeypatch)
+    # A shell that runs the tests in the background has them ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(AttentionMonitor, "on_train_batch_end", press)
+            assert example.main(arguments) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    said = capsys.readouterr().err
+    assert "Stopped after step 3; the same command again resumes" in said, said[-2000:]
     assert example.main(arguments) == 0
     first, second = (keras.saving.load_model(d / "model.keras") for d in (finished, tmp_path))
-    assert int(first.steps) == int(second.steps) == 24
+    assert int(first.steps) == int(second.steps) == 4
     for model in (first, second):
         model.all_state = [*model.variables, *model.optimizer.variables]
     for one, other in zip(first.all_state, second.all_state):
@@ -115,13 +120,13 @@ def test_a_wrong_setting_leaves_no_run_behind(example, tmp_path, capsys):
 @pytest.mark.slow
 def test_the_full_files(example, tmp_path, monkeypatch, capsys):
     """The folder's training images are taken, and not those that ship with the package."""
-    monkeypatch.setattr(SAGAN, "compile", functools.partialmethod(SAGAN.compile, run_eagerly=True))
     images = np.arange(70, dtype="uint8")[:, None, None] + np.zeros((28, 28), "uint8")
     for name, array in (("images-idx3", images), ("labels-idx1", np.arange(70, dtype="uint8") % 7)):
         header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
         (tmp_path / f"train-{name}-ubyte").write_bytes(header + array.tobytes())
     arguments = ["--data-dir", str(tmp_path), "--fid-images", "50", "--epochs", "1", *SMALL]
     arguments += ["--steps-per-epoch", "1", "--output", str(tmp_path / "run")]
+    monkeypatch.setattr("keras_sagan.run.fit", short_runs.fit)
     assert example.main(arguments) == 0
     results = json.loads((tmp_path / "run" / "run.json").read_text())
     assert results["data"] == "Fashion-MNIST, train"
@@ -135,17 +140,20 @@ def test_the_full_files(example, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("name", ["mnist", "celeb_a"])
 def test_a_run_on_a_data_set_of_tfds_with_classes_and_without(example, name, tmp_path, monkeypatch):
     tfds = pytest.importorskip("tensorflow_datasets")
-    monkeypatch.setattr(SAGAN, "compile", functools.partialmethod(SAGAN.compile, run_eagerly=True))
     save_stand_in(tmp_path / "inception")
     arguments = ["--dataset", name, "--data-dir", str(tmp_path), "--output", str(tmp_path / "run")]
     arguments += ["--inception", str(tmp_path / "inception"), "--base-filters", "4"]
-    arguments += "--epochs 1 --steps-per-epoch 1 --batch-size 4 --fid-images 12".split()
+    arguments += "--epochs 1 --steps-per-epoch 1 --batch-size 2 --fid-images 12".split()
+    arguments += ["--image-size", "8"]
+    if name == "mnist":  # `test_imagenet_tpu_example.py` has pictures of classes of TFDS.
+        monkeypatch.setattr("keras_sagan.run.fit", short_runs.fit)
     with tfds.testing.mock_data(num_examples=16):
         assert example.main(arguments) == 0
     results = json.loads((tmp_path / "run" / "run.json").read_text())
     assert results["num_classes"] == {"mnist": 10, "celeb_a": None}[name]
     assert results["fid"]["protocol"]["reference"] == f"TFDS {name}, train"
-    for picture in ("samples_epoch_001", "attention_epoch_001", "curves"):
+    pictures = () if name == "mnist" else ("samples_epoch_001", "attention_epoch_001", "curves")
+    for picture in pictures:
         assert (tmp_path / "run" / f"{picture}.png").stat().st_size > 1000
 
 

@@ -1,15 +1,15 @@
 """A folder of images from start to end: scores, pictures, broken files by name, going on."""
 
-import functools
 import json
 
 import keras
 import numpy as np
 import pytest
+import short_runs
 from example_scripts import load_example
 from inception_stand_in import save_stand_in
 
-from keras_sagan import SAGAN, cli
+from keras_sagan import cli
 from keras_sagan.data import load_fashion_mnist
 
 Image = pytest.importorskip("PIL.Image")
@@ -19,7 +19,8 @@ Image = pytest.importorskip("PIL.Image")
 def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
     images, labels = load_fashion_mnist()
-    for index in range(48):
+    (folder / "a").mkdir()
+    for index in np.append(range(12), np.argmin(labels)):  # Some of the first class.
         name = "abcdefghij"[labels[index]]
         (folder / name).mkdir(exist_ok=True)
         Image.fromarray(images[index, ..., 0]).save(folder / name / f"{index}.png")
@@ -28,56 +29,58 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture
-def eager(monkeypatch):
-    """Few steps are made here, and tracing takes longer than they."""
-    monkeypatch.setattr(SAGAN, "compile", functools.partialmethod(SAGAN.compile, run_eagerly=True))
+def brief(monkeypatch):
+    short_runs.train_briefly(monkeypatch)
 
 
 @pytest.mark.slow
-def test_a_run_and_going_on(photos, tmp_path, capsys, eager):
+def test_a_run_and_going_on(photos, tmp_path, capsys, brief):
     def run(*arguments):
         assert load_example("image_folder").main([*map(str, arguments)]) == 0
         return capsys.readouterr().out
 
-    small = ["--image-size", 32, "--grey", "--base-filters", 4, "--batch-size", 16]
-    common = ["--images", photos, "--labels-from-folders", "--fid-images", 40, *small]
-    common += ["--output", tmp_path]
+    save_stand_in(tmp_path / "inception")
+    small = ["--image-size", 8, "--grey", "--base-filters", 4, "--batch-size", 4]
+    small += ["--inception", tmp_path / "inception"]
+    common = ["--images", photos, "--labels-from-folders", "--fid-images", 10, *small]
+    folder = tmp_path / "run"
+    common += ["--output", folder]
     output = run(*common, "--epochs", 1)
     assert "1 files can't be read" in output and f"{photos}/a/cut.jpg" in output
     names = "attention_epoch_001", "attention_epoch_001_discriminator", "curves"
     for name in ("samples_epoch_000", "samples_epoch_001", *names):
-        assert (tmp_path / f"{name}.png").stat().st_size > 1000, name
-    results = json.loads((tmp_path / "run.json").read_text())
+        assert (folder / f"{name}.png").stat().st_size > 1000, name
+    results = json.loads((folder / "run.json").read_text())
     assert results["steps"] == 3
     assert results["class_names"] == sorted(x.name for x in photos.iterdir())
-    assert "a/cut.jpg: " in (tmp_path / "keras_sagan.log").read_text()
+    assert "a/cut.jpg: " in (folder / "keras_sagan.log").read_text()
     assert [epoch for epoch, _ in results["fid"]["by_epoch"]] == [0, 1]
     assert all(np.isfinite(value) for _, value in results["fid"]["by_epoch"])
     protocol = results["fid"]["protocol"]
     assert protocol["reference"] == f"folder {photos}"
-    assert protocol["weights"] == "averaged (EMA)" and protocol["num_reference"] == 40
+    assert protocol["weights"] == "averaged (EMA)" and protocol["num_reference"] == 10
 
     run(*common, "--epochs", 2)
-    results = json.loads((tmp_path / "run.json").read_text())
+    results = json.loads((folder / "run.json").read_text())
     assert results["steps"] == 6
     assert [epoch for epoch, _ in results["fid"]["by_epoch"]] == [0, 1, 2]
-    history = json.loads((tmp_path / "history.json").read_text())["history"]
+    history = json.loads((folder / "history.json").read_text())["history"]
     assert [epoch for epoch, _ in history["d_loss"]] == [1, 2]
 
-    before = (tmp_path / "run.json").read_bytes()
+    before = (folder / "run.json").read_bytes()
     assert cli.main(["train", *map(str, common), "--epochs", "2"]) == 0  # It is the same run.
     assert "is finished, and nothing was changed" in capsys.readouterr().out
-    assert (tmp_path / "run.json").read_bytes() == before
+    assert (folder / "run.json").read_bytes() == before
 
 
 @pytest.mark.slow
-def test_color_images_of_another_power_of_two(tmp_path, capsys, eager):
+def test_color_images_of_another_power_of_two(tmp_path, capsys, brief):
     rng = np.random.default_rng(0)
     for index in range(4):
         pixels = rng.integers(0, 256, (70, 50 + 10 * index, 3), "uint8")
         Image.fromarray(pixels).save(tmp_path / f"{index}.png")
     options = ["--images", tmp_path, "--output", tmp_path / "run", "--image-size", 16]
-    options += ["--base-filters", 8, "--batch-size", 2, "--epochs", 1, "--fid-images", 4]
+    options += ["--base-filters", 4, "--batch-size", 2, "--epochs", 1, "--fid-images", 4]
     save_stand_in(tmp_path / "inception")  # of the signature of TF-GAN's
     options += ["--inception", tmp_path / "inception"]
     assert load_example("image_folder").main([*map(str, options)]) == 0

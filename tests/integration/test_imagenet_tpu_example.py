@@ -1,7 +1,6 @@
 """The headline script in miniature: what it leaves, that it goes on, and what it refuses."""
 
 import contextlib
-import functools
 import io
 import json
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import short_runs
 from example_scripts import load_example
 from inception_stand_in import save_stand_in
 from replicas import two_replicas
@@ -21,7 +21,7 @@ tf = pytest.importorskip("tensorflow")
 tfds = pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("tensorboard")
 
-from keras_sagan import SAGAN, run
+from keras_sagan import run
 from keras_sagan.distribution import check_tf_config
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +30,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def example():
     return load_example("imagenet_tpu")
+
+
+SIZE = ["--image-size", "8", "--base-filters", "4", "--batch-size", "4"]
 
 
 @contextlib.contextmanager
@@ -54,7 +57,7 @@ def inception(tmp_path_factory):
 def smoke(example, inception, tmp_path_factory):
     """The folder of `--smoke`, which starts twice, and its output."""
     output = tmp_path_factory.mktemp("smoke") / "run"
-    options = ["--output", str(output), "--tensorboard", *inception]
+    options = ["--output", str(output), "--tensorboard", *inception, *SIZE]
     with eager(), contextlib.redirect_stdout(io.StringIO()) as said:
         assert example.main(["--smoke", *options]) == 0
     return output, said.getvalue()
@@ -94,9 +97,10 @@ def test_smoke_trains_resumes_and_leaves_its_results(smoke, inception):
 
 
 @pytest.mark.slow
-def test_resumed_equals_uninterrupted(example, smoke, tmp_path):
+def test_resumed_equals_uninterrupted(example, smoke, tmp_path, monkeypatch):
+    short_runs.draw_nothing(monkeypatch)
     with eager(), tfds.testing.mock_data(num_examples=64):
-        options = [*example.SMOKE, "--epochs", "2", "--fid-images", "0"]
+        options = [*example.SMOKE, *SIZE, "--epochs", "2", "--fid-images", "0"]
         assert example.main([*options, "--output", str(tmp_path)]) == 0
     resumed, straight = newest_state(smoke[0]), newest_state(tmp_path)
     assert len(resumed) == len(straight) > 100
@@ -105,10 +109,13 @@ def test_resumed_equals_uninterrupted(example, smoke, tmp_path):
         np.testing.assert_array_equal(value, expected, err_msg=name)
 
 
-SMALL = "--dataset cifar10 --preset sagan_cifar10_32 --image-size 32 --base-filters 4".split()
+SMALL = "--dataset cifar10 --preset sagan_cifar10_32 --image-size 32 --batch-size 4".split()
 ON_JAX = """
 import sys
+import pytest
+import short_runs
 from example_scripts import load_example
+short_runs.build_little(pytest.MonkeyPatch())
 sys.exit(load_example("imagenet_tpu").main(sys.argv[1:]))
 """
 
@@ -117,15 +124,16 @@ sys.exit(load_example("imagenet_tpu").main(sys.argv[1:]))
 def test_smoke_on_two_devices_of_jax(tmp_path, inception):
     pytest.importorskip("jax")
     options = ["--smoke", *SMALL, *inception, "--output", str(tmp_path)]
+    flags = os.environ.get("XLA_FLAGS", "")
     done = subprocess.run(
         [sys.executable, "-c", ON_JAX, *options],
         env={
+            "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs"),  # For the second start.
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             **os.environ,
             "KERAS_BACKEND": "jax",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-            "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs"),  # For the second start.
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+            "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=2",
             "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
         },
         capture_output=True,
@@ -141,7 +149,8 @@ def test_smoke_on_two_devices_of_jax(tmp_path, inception):
 @pytest.mark.slow
 def test_two_replicas_and_another_data_set(example, inception, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run, "make_strategy", lambda name, tpu: two_replicas())
-    monkeypatch.setattr(SAGAN, "compile", functools.partialmethod(SAGAN.compile, run_eagerly=True))
+    short_runs.train_briefly(monkeypatch)
+    short_runs.build_little(monkeypatch)
     options = [*example.SMOKE, *SMALL, *inception, "--skip-damaged", "--epochs", "1"]
     with tfds.testing.mock_data(num_examples=64):
         assert example.main([*options, "--output", str(tmp_path)]) == 0

@@ -13,6 +13,7 @@ from pathlib import Path
 import backend_target
 import numpy as np
 import pytest
+from on_backends import SETTINGS, devices
 
 if importlib.util.find_spec("jax") is None:
     pytest.skip("JAX isn't installed.", allow_module_level=True)
@@ -26,10 +27,9 @@ def start(folder, *index, **environment):
     """Starts a process; its output goes to a file, which a killed one leaves too."""
     environment = {
         **os.environ,
+        **SETTINGS,
         "KERAS_BACKEND": "jax",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_PLATFORMS": "cpu",
-        "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(TARGET.parents[2]), *sys.path]),
         **environment,
     }
@@ -66,8 +66,11 @@ def start_two(folder, *arguments):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    names = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    names |= {"KERAS_DISTRIBUTION_JOB_ADDRESSES": address, "KERAS_DISTRIBUTION_NUM_PROCESSES": "2"}
+    names = {
+        **devices(2),
+        "KERAS_DISTRIBUTION_JOB_ADDRESSES": address,
+        "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
+    }
     return [
         start(folder, i, *arguments, **names, KERAS_DISTRIBUTION_PROCESS_ID=str(i))
         for i in range(2)

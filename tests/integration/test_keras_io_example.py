@@ -8,13 +8,17 @@ import pytest
 
 pytest.importorskip("matplotlib")
 import matplotlib.pyplot as plt
+from short_runs import load_few, train_briefly
 
 PATH = Path(__file__).parents[2] / "examples" / "keras_io" / "sagan.py"
 SMALL = {
     "EPOCHS = 6": "EPOCHS = 1",
-    "NUM_FID_IMAGES = 5000": "NUM_FID_IMAGES = 60",
+    "NUM_FID_IMAGES = 5000": "NUM_FID_IMAGES = 20",
     "FILTERS = 16": "FILTERS = 8",
-    "images = pad_to_32(images)": "images, labels = pad_to_32(images)[:64], labels[:64]",
+    "BATCH_SIZE = 64": "BATCH_SIZE = 2",
+    "    d_steps=2,": "    d_steps=1,",
+    "images = pad_to_32(images)": "images, labels = pad_to_32(images)[:20], labels[:20]",
+    "steps_per_epoch = len(images) // BATCH_SIZE": "steps_per_epoch = 1",
 }
 
 
@@ -30,6 +34,8 @@ def test_it_has_the_form_of_keras_io():
 def test_it_runs(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plt, "show", lambda: None)
+    train_briefly(monkeypatch)
+    load_few(monkeypatch)
     source = PATH.read_text(encoding="utf-8")
     for full, small in SMALL.items():
         assert source.count(f"\n{full}\n") == 1
@@ -41,4 +47,4 @@ def test_it_runs(capsys, monkeypatch, tmp_path):
         plt.close("all")
     output = capsys.readouterr().out
     assert "The output equals the input: True" in output and "sum to 1.0000" in output
-    assert float(re.search(r"distance of 60 images: ([\d.]+)", output)[1]) > 0
+    assert float(re.search(r"distance of 20 images: ([\d.]+)", output)[1]) > 0

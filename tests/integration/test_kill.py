@@ -8,6 +8,7 @@ from pathlib import Path
 
 import kill_test
 import pytest
+from on_backends import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,10 +26,7 @@ def test_killed_and_started_again_equals_undisturbed(mode, kills, tmp_path):
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]]),
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-            "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs"),  # For the lives that follow.
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "OMP_NUM_THREADS": "1",
+            **SETTINGS,
         },
         capture_output=True,
         text=True,

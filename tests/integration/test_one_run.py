@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from on_backends import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 STEPS, EPOCHS = 4, 2
@@ -20,8 +21,7 @@ LIVES = (("tensorflow", 5), ("jax", 7), ("torch", None))
 def start(*arguments):
     environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    environment |= {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # A program that runs a few times.
+    environment |= {"PYTHONPATH": path, **SETTINGS}
     return subprocess.Popen(
         [sys.executable, "-m", "keras_sagan", *map(str, arguments)],
         env=environment,

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 from example_scripts import load_example
+from short_runs import train_briefly
+
+from keras_sagan import data
 
 pytest.importorskip("PIL.Image")
+tf = pytest.importorskip("tensorflow")
 ROOT = Path(__file__).parents[2]
 
 
@@ -24,14 +28,18 @@ def run(capsys):
 
 
 @pytest.mark.slow
-def test_a_dcgan_with_and_without(run, tmp_path):
-    small = ["--steps", 4, "--batch_size", 8, "--fid_images", 150, "--workdir", tmp_path]
+def test_a_dcgan_with_and_without(run, tmp_path, monkeypatch, request):
+    few = [array[:200] for array in data.load_fashion_mnist()]
+    tf.config.run_functions_eagerly(True)
+    request.addfinalizer(lambda: tf.config.run_functions_eagerly(False))
+    monkeypatch.setattr(load_example("add_attention_to_dcgan"), "load_fashion_mnist", lambda: few)
+    small = ["--steps", 2, "--batch_size", 2, "--fid_images", 20, "--workdir", tmp_path]
     output = run("add_attention_to_dcgan", *small)
-    scores = dict(re.findall(r"FID of 150 images, (.*): ([\d.]+)", output))
+    scores = dict(re.findall(r"FID of 20 images, (.*): ([\d.]+)", output))
     results = json.loads((tmp_path / "results.json").read_text())
     assert {name: f"{fid:.1f}" for name, fid in results["fid"].items()} == scores
     assert list(scores) == ["plain", "changed"] and min(results["fid"].values()) > 0
-    assert results["protocol"]["num_generated"] == 150 and results["settings"]["steps"] == 4
+    assert results["protocol"]["num_generated"] == 20 and results["settings"]["steps"] == 2
     files = sorted(path.name for path in tmp_path.iterdir())
     assert files == ["changed.png", "plain.png", "results.json"]
 
@@ -71,8 +79,9 @@ def test_the_page_has_the_recorded_distances_of_the_dcgan():
 
 
 @pytest.mark.slow
-def test_custom_networks(run, tmp_path):
-    small = ["--epochs", 1, "--steps_per_epoch", 2, "--fid_images", 150, "--workdir", tmp_path]
+def test_custom_networks(run, tmp_path, monkeypatch):
+    train_briefly(monkeypatch)
+    small = ["--epochs", 1, "--steps_per_epoch", 1, "--fid_images", 20, "--workdir", tmp_path]
     output = run("custom_networks", *small)
-    assert len(re.findall(r"fid_150 after \d epochs: [\d.]+", output)) == 2
+    assert len(re.findall(r"fid_20 after \d epochs: [\d.]+", output)) == 2
     assert (tmp_path / "samples_epoch_001.png").exists() and "loads to the same images" in output

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tiny_networks as tiny
+from on_backends import SETTINGS, devices
 
 from keras_sagan.training import backend as backend_in_use
 
@@ -39,13 +40,7 @@ def folder(tmp_path_factory):
 def run(backend, folder, *arguments, **environment):
     result = subprocess.run(
         [sys.executable, backend_target.__file__, str(folder), *arguments],
-        env={
-            **os.environ,
-            "KERAS_BACKEND": backend,
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-            "OMP_NUM_THREADS": "1",
-            **environment,
-        },
+        env={**os.environ, **SETTINGS, "KERAS_BACKEND": backend, **environment},
         capture_output=True,
         text=True,
         timeout=600,
@@ -78,7 +73,7 @@ def test_devices_of_jax_equal_one(folder):
     pytest.importorskip("jax")
     if not (folder / "conditional-jax.npz").exists():
         run("jax", folder)
-    run("jax", folder, "2", XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    run("jax", folder, "2", **devices(2))
     for setting in backend_target.SHARED:
         own = folder / f"{setting}-jax-2.npz"
         share = SHARES.get(setting, 1e-5)

@@ -1,4 +1,4 @@
-"""The TF-GAN loader, in processes of its own: it is all about `sys.modules`."""
+"""The TF-GAN loader, in a process of its own: it is all about `sys.modules`."""
 
 import os
 import pathlib
@@ -36,7 +36,7 @@ def attempt(load):
 """
 
 
-def run(code):
+def run(code, folder):
     """What a fresh Python prints; fails with its traceback."""
     folders = [str(folder) for folder in (ROOT, os.environ.get("PYTHONPATH")) if folder]
     environment = {
@@ -46,20 +46,43 @@ def run(code):
         "KERAS_BACKEND": "tensorflow",
     }
     result = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     if result.returncode != 0:
         pytest.fail(f"exit code {result.returncode}\n{result.stderr[-3000:]}")
     return result.stdout
 
 
-@pytest.mark.slow
-def test_missing_packages_are_named_and_then_it_loads_and_leaves_nothing_behind():
-    # Each package in turn can't be imported, as if it weren't installed. Twice each: the second
-    # time nothing half-imported is in the way.
-    output = run(
-        PRELUDE
-        + """
+ONE_THAT_FAILS_AND_ONE_THAT_WORKS = """
+# In a copy of this process, which is left as it is.
+import os
+import traceback
+
+child = os.fork()
+if not child:
+    try:
+        sys.path.insert(0, "broken")
+        attempt(tfgan.load_tfgan_eval)
+        print(left_behind())
+        sys.path[0] = "mended"
+        print(tfgan.load_tfgan_eval().marker)
+        import tensorflow_gan
+        print(tensorflow_gan.eval.marker, bool(tensorflow_gan.__file__))
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    os._exit(0)
+os.waitpid(child, 0)
+print("THE REAL ONE", flush=True)
+"""
+MISSING_PACKAGES_AND_THE_REAL_ONE = """
+# Each package in turn can't be imported, as if it weren't installed. Twice each: the second time
+# nothing half-imported is in the way.
 class Hidden:
     name = None
 
@@ -90,7 +113,28 @@ print(tfgan_eval.INCEPTION_TFHUB)
 print(tfgan.load_tfgan_eval() is tfgan_eval, left_behind())
 print(tfgan.load_tensorflow_hub().__name__)
 """
-    ).splitlines()
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    """What the process prints before and after `THE REAL ONE`."""
+    folder = tmp_path_factory.mktemp("fakes")
+    for name, marker in (("broken", "raise RuntimeError('second')"), ("mended", "marker = 1")):
+        evaluation = folder / name / "tensorflow_gan" / "python" / "eval"
+        evaluation.mkdir(parents=True)
+        (evaluation / "__init__.py").write_text(marker)
+        (evaluation.parent / "__init__.py").write_text("")
+    (folder / "broken" / "tensorflow_gan" / "__init__.py").write_text("raise RuntimeError('first')")
+    (folder / "mended" / "tensorflow_gan" / "__init__.py").write_text(
+        "from tensorflow_gan.python import eval"
+    )
+    code = PRELUDE + ONE_THAT_FAILS_AND_ONE_THAT_WORKS + MISSING_PACKAGES_AND_THE_REAL_ONE
+    return [part.splitlines() for part in run(code, folder).split("THE REAL ONE\n")]
+
+
+@pytest.mark.slow
+def test_missing_packages_are_named_and_then_it_loads_and_leaves_nothing_behind(outputs):
+    output = outputs[1]
     packages = [
         ("TF-GAN", "tensorflow_gan"),
         ("TensorFlow Hub", "tf_keras"),
@@ -110,30 +154,8 @@ print(tfgan.load_tensorflow_hub().__name__)
 
 
 @pytest.mark.slow
-def test_a_tfgan_that_works_is_left_alone_and_one_that_fails_says_why(tmp_path):
-    for folder, marker in (("broken", "raise RuntimeError('second')"), ("mended", "marker = 1")):
-        evaluation = tmp_path / folder / "tensorflow_gan" / "python" / "eval"
-        evaluation.mkdir(parents=True)
-        (evaluation / "__init__.py").write_text(marker)
-        (evaluation.parent / "__init__.py").write_text("")
-    (tmp_path / "broken" / "tensorflow_gan" / "__init__.py").write_text(
-        "raise RuntimeError('first')"
-    )
-    (tmp_path / "mended" / "tensorflow_gan" / "__init__.py").write_text(
-        "from tensorflow_gan.python import eval"
-    )
-    output = run(
-        PRELUDE
-        + f"""
-sys.path.insert(0, {str(tmp_path / "broken")!r})
-attempt(tfgan.load_tfgan_eval)
-print(left_behind())
-sys.path[0] = {str(tmp_path / "mended")!r}
-print(tfgan.load_tfgan_eval().marker)
-import tensorflow_gan
-print(tensorflow_gan.eval.marker, bool(tensorflow_gan.__file__))
-"""
-    ).splitlines()
+def test_a_tfgan_that_works_is_left_alone_and_one_that_fails_says_why(outputs):
+    output = outputs[0]
     assert output[0] == (
         f"TF-GAN is installed but can't be imported here (RuntimeError: second). {RUN} --upgrade"
     )

@@ -72,8 +72,12 @@ FORMS = {
 }
 
 
-# Each form is traced anew, which takes longest for two replicas.
+# Each form is traced anew: all are eagerly and step by step, some several steps at once.
+SEVERAL = {"array and None", "images", "(images, None)", "generator of (images, None)"}
+SEVERAL |= {"PyDataset of [images, None]", "arrays", "(images, labels, None)"}
+SEVERAL |= {"generator of (images, labels)", "PyDataset of (images, labels)"}
 ON_REPLICAS = {"(images, None)", "generator of (images, None)", "(images, labels, None)"}
+CHOSEN = {"two steps": SEVERAL, "two replicas": ON_REPLICAS}
 
 
 def networks(num_classes):
@@ -136,7 +140,7 @@ def test_every_form_gives_the_same(way, num_classes):
     start, scores, weights = expected(num_classes)
     model = model_of(way, num_classes)
     forms = FORMS[num_classes]
-    for name in ON_REPLICAS & set(forms) if way == "two replicas" else forms:
+    for name in CHOSEN.get(way, set(forms)) & set(forms):
         found, others = run(model, start, forms[name])
         assert found == pytest.approx(scores, abs=1e-5), name
         for value, other in zip(weights, others):

@@ -107,12 +107,12 @@ def test_the_objective_of_a_preset_is_the_default_of_compile():
     model = SAGAN.from_preset("sagan_small_data_32", **settings)
     model.compile()
     assert model.loss_functions == losses.get("relativistic")
-    assert [(type(x), x.weight) for x in model.penalty_functions] == [(R1, 0.5), (R2, 0.5)]
+    assert [(type(x), x.weight) for x in model.penalty] == [(R1, 0.5), (R2, 0.5)]
     assert model.augmentation.policy == "color,translation,cutout"
     assert float(model.d_optimizer.learning_rate) == pytest.approx(2e-4)
     model.compile(loss="hinge", augmentation=None, penalty=None)
     assert model.loss_functions == losses.get("hinge")
-    assert model.augmentation is None and model.penalty_functions == []
+    assert model.augmentation is None and model.penalty is None
 
 
 def test_the_objective_of_other_models_is_the_hinge_loss_alone():

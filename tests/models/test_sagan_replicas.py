@@ -19,8 +19,10 @@ from keras_sagan import (
     SNDense,
     callbacks,
 )
+from keras_sagan.layers import DifferentiableAugmentation
 from keras_sagan.metrics import FrechetInceptionDistance
 from keras_sagan.models.batches import check_shares
+from keras_sagan.penalties import R1
 from keras_sagan.training import input_gradient
 from keras_sagan.training.step import draw_noise, update
 
@@ -111,11 +113,6 @@ def test_two_replicas_equal_one(reference):
     assert_copies_agree(model)
 
 
-def flip_some(images, uniform):
-    chosen = uniform(1)[:, :, None, None] < 0.5
-    return keras.ops.where(chosen, keras.ops.flip(images, axis=2), images)
-
-
 def squared_gradient(judge, real, fake):
     gradient = input_gradient(lambda x: judge(x, real[1]), real[0])
     return keras.ops.mean(keras.ops.sum(gradient**2, axis=(1, 2, 3)))
@@ -123,7 +120,8 @@ def squared_gradient(judge, real, fake):
 
 @pytest.mark.slow
 def test_two_replicas_equal_one_with_an_augmentation_and_a_penalty(reference):
-    slots = {"augmentation": flip_some, "penalty": squared_gradient}
+    augmentation = DifferentiableAugmentation(flip=True, probability=0.7)
+    slots = {"augmentation": augmentation, "penalty": squared_gradient}
     (one, _), (two, _) = (train(x, **slots) for x in (one_replica(), two_replicas()))
     assert_equal_models(one, two, 1e-5)
     weights = [x.discriminator.trainable_variables[0].numpy() for x in (one, reference[0])]
@@ -222,6 +220,19 @@ def test_spectral_norms_start_converged_and_equal_on_all_replicas(build):
         copies = strategy.experimental_local_results(variable.value)
         assert len(copies) == 2
         np.testing.assert_array_equal(*(copy.numpy() for copy in copies))
+
+
+def test_lazy_penalties_with_synchronised_statistics_are_refused():
+    with two_replicas().scope():
+        model = make_model()
+        norm = layers.BatchNormalization(synchronized=True)
+        images, labels = keras.Input((8, 8, 1)), keras.Input((), dtype="int32")
+        logits = model.discriminator([norm(images), labels])
+        discriminator = keras.Model([images, labels], logits)
+        model = SAGAN(model.generator, discriminator, latent_dim=4, num_classes=3)
+        model.compile(penalty=R1(1.0, every=2))
+    with pytest.raises(ValueError, match="`every` above 1 needs synchronized=False.*every=2"):
+        model.fit(data(), verbose=0)
 
 
 def test_xla_with_synchronised_statistics_is_refused():

@@ -1,0 +1,132 @@
+"""What fills the slots of a training step: the augmentation and the penalties of a `SAGAN`.
+
+`SAGAN.compile` makes the `Slots`, new ones each time. A function with a method
+`bind(add_variable, loss)` gives another function in its place, which has a state: a list `state`
+of float32 variables, and `moved(real_logits, fake_logits, num_images, mean)`, which returns their
+new values after each update of the discriminator. `mean` is over the images of all replicas, and
+`num_images` is their number. A dictionary `logged` has the variables that `fit` adds to its logs.
+"""
+
+import keras
+from keras import ops
+
+from keras_sagan import training
+from keras_sagan.private_keras import replace_layer
+
+
+class Slots:
+    """The augmentation and the penalties of a model, with the variables that they need.
+
+    Args:
+        gan: `SAGAN`, which owns the variables.
+        augmentation: Function or `None`.
+        penalties: List of functions.
+        loss: `AdversarialLoss`.
+    """
+
+    def __init__(self, gan, augmentation, penalties, loss):
+        holder = SlotState(name="slots", dtype="float32")
+
+        def bound(function):
+            return function.bind(holder.add, loss) if hasattr(function, "bind") else function
+
+        self.augmentation = bound(augmentation)
+        penalties = [bound(penalty) for penalty in penalties]
+        self.penalties, self.lazy = [], []  # Pairs with the number that the draws depend on.
+        for number, penalty in enumerate(penalties):
+            is_lazy = getattr(penalty, "every", 1) > 1
+            (self.lazy if is_lazy else self.penalties).append((number, penalty))
+        self.moving = [x for x in (self.augmentation, *penalties) if hasattr(x, "moved")]
+        replace_layer(gan, "_slot_state", holder if self.moving else None)
+
+    def augment(self, images, uniform):
+        """Returns augmented images, computed in at least float32."""
+        return augmented(self.augmentation, images, uniform)
+
+    def move(self, logits, is_updated):
+        """Moves the state after an update of the discriminator, unless that was skipped."""
+
+        def mean(x):
+            return training.backend.mean_over_replicas(ops.mean(x))
+
+        num_images = ops.shape(logits[0])[0] * training.backend.count_replicas()
+        num_images = ops.cast(num_images, "float32")
+        for function in self.moving:
+            for variable, value in zip(function.state, function.moved(*logits, num_images, mean)):
+                if is_updated is not True:
+                    value = ops.where(is_updated, value, variable.value)
+                variable.assign(value)
+
+    def add_lazy(self, gan, updates, value_of, found):
+        """Adds the lazy penalties that are due, and their gradients, to what was found.
+
+        Each gradient is computed inside its condition, so nothing differentiates a condition: XLA
+        on TensorFlow can't, around a gradient.
+
+        Args:
+            gan: `SAGAN`.
+            updates: Integer tensor, how many updates the discriminator had before.
+            value_of: Function `(number, penalty)` that returns the value of a penalty.
+            found: What `find_gradients` returned.
+        """
+        gradients, states, loss, logits = found
+        network, optimizer = gan.discriminator, gan.d_optimizer
+        variables = network.trainable_variables
+        moved = [(v, x) for v, x in zip(network.variables, states) if x is not None]
+
+        def add(number, penalty, gradients, loss):
+            def scaled_value():
+                # As a penalty of each update, it sees the state that the loss has moved.
+                with training.step.Scope([x for x in moved if not x[0].trainable]):
+                    value = penalty.every * ops.cast(value_of(number, penalty), loss.dtype)
+                return optimizer.scale_loss(value / training.backend.count_replicas()), value
+
+            def both():
+                others, value = training.backend.gradients(scaled_value, variables)
+                return [_sum(*x) for x in zip(variables, gradients, others)], loss + value
+
+            def loss_alone():
+                return [_sum(*x) for x in zip(variables, gradients)], loss
+
+            return training.backend.cond(updates % penalty.every == 0, both, loss_alone)
+
+        for number, penalty in self.lazy:
+            gradients, loss = add(number, penalty, gradients, loss)
+        return gradients, states, loss, logits
+
+
+class SlotState(keras.layers.Layer):
+    """Holds the variables of the slots. Weights of a model without them leave their values."""
+
+    def add(self, name):
+        return self.add_weight(
+            name=name,
+            shape=(),
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
+        )
+
+    def load_own_variables(self, store):
+        if store.keys():
+            super().load_own_variables(store)
+
+
+def augmented(augmentation, images, uniform):
+    """Returns augmented images, computed in at least float32, or raises for another shape."""
+    wide = keras.backend.result_type(images.dtype, "float32")
+    changed = augmentation(ops.cast(images, wide), uniform)
+    before, after = tuple(images.shape), tuple(changed.shape)
+    is_same = all(None in pair or pair[0] == pair[1] for pair in zip(before, after))
+    if len(before) != len(after) or not is_same:
+        raise ValueError(
+            "`augmentation` must return images of the shape that it receives. "
+            f"Received: images of shape {after} from images of shape {before}"
+        )
+    return changed
+
+
+def _sum(variable, *gradients):
+    """The sum of the gradients by a variable, which are `None` where it isn't used."""
+    known = [x for x in gradients if x is not None]
+    return sum(known[1:], known[0]) if known else ops.zeros_like(variable)

@@ -1,0 +1,63 @@
+"""What makes runs short in tests that are about something else than the training."""
+
+import functools
+import json
+
+import tiny_networks as tiny
+
+from keras_sagan import SAGAN, data
+from keras_sagan.callbacks import AttentionFigure, SampleGrid
+from keras_sagan.models import PRESETS
+
+
+def train_briefly(patch):
+    """Trains eagerly, as tracing takes longer than a few steps, with one update of D in each.
+
+    Args:
+        patch: A `pytest.MonkeyPatch`.
+    """
+    patch.setattr(SAGAN, "compile", functools.partialmethod(SAGAN.compile, run_eagerly=True))
+    for preset in PRESETS.values():
+        patch.setitem(preset["settings"], "d_steps", 1)
+
+
+def load_few(patch, count=400):
+    """Has the package ship fewer images."""
+    few = [array[:count] for array in data.load_fashion_mnist()]
+    patch.setattr(data, "load_fashion_mnist", lambda *given: tuple(few))
+
+
+def build_little(patch):
+    """Builds networks of few layers where a preset's would be of 32 pixels and ten classes."""
+    build = SAGAN.from_preset
+
+    def from_preset(*preset, image_size=None, num_classes=None, channels=1, **changes):
+        if (image_size, num_classes) == (32, 10):
+            return tiny.build_sagan_of_pictures(channels, seed=changes["seed"])
+        changes |= {"image_size": image_size, "num_classes": num_classes, "channels": channels}
+        return build(*preset, **changes)
+
+    patch.setattr(SAGAN, "from_preset", from_preset)
+
+
+def draw_nothing(patch):
+    """Leaves out the pictures of a run."""
+    for callback in (SampleGrid, AttentionFigure):
+        patch.setattr(callback, "save", lambda *given, **more: None)
+    patch.setattr("keras_sagan.run.plot_curves", lambda *given, **more: None)
+
+
+def fit(model, dataset, output, epochs, steps_per_epoch, record, evaluator, log, **others):
+    """Takes the place of `keras_sagan.run.fit`: one step, without callbacks and pictures.
+
+    `tests/cli/test_cli.py` has the whole. The record has the protocol of a FID of no epoch.
+    """
+    model.fit(dataset, steps_per_epoch=1, verbose=0)
+    output.mkdir(parents=True, exist_ok=True)
+    model.save(output / "model.keras")
+    if evaluator:
+        evaluator.set_model(model)
+        evaluator.add_real_images()
+        record["fid"] = {"protocol": evaluator.protocol}
+    (output / "run.json").write_text(json.dumps(record))
+    return record
