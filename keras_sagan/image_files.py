@@ -26,8 +26,8 @@ class FoundImages(NamedTuple):
     Attributes:
         paths: Sorted list of `pathlib.Path`, the image files.
         folders: Sorted tuple of strings, the names of the folders directly below.
-        skipped: Dictionary from a lower-case extension such as `".txt"`, or `""` for names without
-            one, to the number of other files and broken links.
+        skipped: Dictionary that maps lower-case extensions such as `".txt"` (`""` for none) to
+            numbers of files that aren't images or are broken links.
     """
 
     paths: list
@@ -115,7 +115,7 @@ def load_pillow() -> tuple:
 
 
 def read_image(path: str | Path, channels: int | None = None) -> np.ndarray:
-    """Reads an image as a viewer shows it.
+    """Reads an image as an image viewer displays it.
 
     A white background replaces transparency, the orientation of the camera is applied, and 16-bit
     gray is scaled to 8 bits. Only the first frame of an animation is read.

@@ -214,7 +214,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                 self.save()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self._step = steps_of(self.model)  # The data may have ended within an execution.
+        self._step = steps_of(self.model)  # The data may end in the middle of an execution.
         self._epoch, self._epoch_start = epoch + 1, self._step
         is_due = self.every_epochs and (epoch + 1) % self.every_epochs == 0
         if is_due or self._saved_step == self._step:  # The saved position is in the old epoch.
@@ -255,7 +255,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         return self._files.path(self._step)
 
     def _position(self):
-        """Returns the entries of a manifest that may change after its step was saved."""
+        """Returns the entries of a manifest that may change after the step was saved."""
         return {
             "step": self._step,
             "epoch": self._epoch,

@@ -118,7 +118,7 @@ class CollapseMonitor(keras.callbacks.Callback):
         return float(np.sqrt(2.0 * variance).mean())
 
     def signs(self, diversity: float, logs: dict) -> list[str]:
-        """Compares a measurement with earlier ones; returns descriptions of signs of collapse.
+        """Compares a measurement with earlier ones; returns a list of the signs of collapse.
 
         Args:
             diversity: Float, the result of `diversity()`.

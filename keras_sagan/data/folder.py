@@ -20,9 +20,9 @@ class ImageFolder(NamedTuple):
             `StreamedImages` of this shape.
         labels: int32 array of shape `(num_images,)`, or `None`.
         class_names: Tuple of strings, the folders' names, or `None`.
-        broken: Dictionary from the path of each image that can't be read to the reason.
-        skipped: Dictionary from a lower-case extension such as `".txt"`, or `""` for names without
-            one, to the number of other files and broken links.
+        broken: Dictionary that maps the path of each image that can't be read to the reason.
+        skipped: Dictionary that maps lower-case extensions such as `".txt"` (`""` for none) to
+            numbers of files that aren't images or are broken links.
     """
 
     images: "np.ndarray | StreamedImages"

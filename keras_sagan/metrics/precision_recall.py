@@ -111,7 +111,7 @@ def _radii(part, samples, nearest_k):
 class PrecisionRecall(FeatureMetric):
     """Share of generated images in the real manifold, and of real ones in the generated manifold.
 
-    Low precision means that images look wrong, and low recall that some kinds are missing; the
+    Low precision means that images look wrong, low recall that some kinds are missing, and the
     Fréchet distance mixes the two. Both depend on the number of images, which should be the same on
     both sides. A warning is shown for fewer than 2,000 images, because their neighborhoods reach
     too far. The metric keeps all features and takes O(num_images² · dim) time.

@@ -737,7 +737,7 @@ def test_arguments_that_say_nothing(tmp_path):
         TrainingCheckpoint(tmp_path, every_epochs=None)
     with pytest.raises(ValueError, match='`mode` must be "auto", "min" or "max"'):
         TrainingCheckpoint(tmp_path, mode="least")
-    with pytest.raises(ValueError, match='`mode` must be "min" or "max" where'):
+    with pytest.raises(ValueError, match='`mode` must be "min" or "max" if'):
         TrainingCheckpoint(tmp_path, monitor="speed")
 
 

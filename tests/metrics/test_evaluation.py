@@ -223,7 +223,7 @@ def test_standing_statistics_change_the_images_and_are_said_in_the_protocol():
     assert standing.protocol["batch_statistics"] == "standing, 4 passes of 64"
     assert standing.values["fid"] != pytest.approx(moving.values["fid"], rel=1e-3)
     assert measure(network, metrics="fid").values == moving.values
-    with pytest.raises(ValueError, match="one protocol.*batch_statistics"):
+    with pytest.raises(ValueError, match="protocols are equal.*batch_statistics"):
         moving.compare(standing)
 
 

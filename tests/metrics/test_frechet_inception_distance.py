@@ -182,7 +182,7 @@ def test_too_few_images_are_refused(counts):
 def test_features_of_another_width_are_refused(sides):
     fid = FrechetInceptionDistance(flat)
     fid.update_state(pixels(3, 0), real=sides[0])
-    with pytest.raises(ValueError, match="`feature_extractor` .*one width.*gave 16.*width 25"):
+    with pytest.raises(ValueError, match="`feature_extractor` .*same width.*width 16.*width 25"):
         fid.update_state(pixels(3, 0, shape=(5, 5, 1)), real=sides[1])
 
 
