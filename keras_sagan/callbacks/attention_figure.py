@@ -61,7 +61,7 @@ class AttentionFigure(keras.callbacks.Callback):
         query_points: np.ndarray | None = None,
     ):
         super().__init__()
-        require("matplotlib.figure")  # Raises now, not when training ends.
+        require("matplotlib.figure")  # Check this now, not when training ends.
         self.directory = Path(check_path("directory", directory))
         self.num_images = check_count("num_images", num_images, MAX_IMAGES)
         self.num_points = check_count("num_points", num_points, MAX_POINTS)
@@ -127,7 +127,7 @@ class AttentionFigure(keras.callbacks.Callback):
             self.save(self._epochs_done)
 
     def save(self, epoch: int) -> list[Path]:
-        """Draws the figures of the current model; `epoch`, the epochs done, is in their names.
+        """Draws the figures of the current model, named after `epoch`, the epochs done.
 
         Returns:
             List of the figures' paths, one for each attention layer. Only the first process draws;

@@ -60,7 +60,7 @@ class AttentionMonitor(keras.callbacks.Callback):
         shape = (NUM_IMAGES, self.model.latent_dim)
         inputs = np.random.default_rng(0).standard_normal(shape).astype("float32")
         found = {}
-        for network in sorted(networks, reverse=True):  # The generator first.
+        for network in sorted(networks, reverse=True):  # The generator comes first.
             if network == "discriminator":
                 inputs = self.model.generate(NUM_IMAGES, labels=labels, latents=inputs)
             _, maps = self.model.attention_maps(inputs, labels)

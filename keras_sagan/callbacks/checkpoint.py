@@ -175,7 +175,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._set_up(self.model)
         self._step = steps_of(self.model)
         self._finite_check = model_state.FiniteCheck(self.model)
-        self._configuration = model_state.configuration_of(self.model)  # Slower than a step.
+        self._configuration = model_state.configuration_of(self.model)  # Slow, so not per save.
         if self._manifest is not None:
             self._saved_step = self._step
             check_epoch(self._manifest, self.params.get("steps"), self.model.steps_per_execution)
@@ -260,7 +260,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             "step": self._step,
             "epoch": self._epoch,
             "epoch_step": self._step - self._epoch_start,
-            # `None` in the first epoch, whose length Keras may not know yet.
+            # It is `None` in the first epoch if Keras doesn't know the length yet.
             "steps_per_epoch": self.params.get("steps"),
             "learning_rates": model_state.learning_rates_of(self.model),
         }

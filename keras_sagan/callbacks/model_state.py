@@ -80,7 +80,7 @@ class FiniteCheck:
     def __init__(self, model, compiles=False):
         found = [(part, x) for part, variables in state_of(model).items() for x in variables]
         found = [(part, x) for part, x in found if backend.is_float_dtype(x.dtype)]
-        # Not a dictionary: layers of two nested models may share a path.
+        # A dictionary would lose variables: layers of two nested models may share a path.
         self._model, self._names = model, [f"{part}/{x.path}" for part, x in found]
 
         def flags_of(values):
@@ -185,7 +185,7 @@ def assign_state(model, seed, values):
 
 
 def check_architecture(model, saved, path):
-    """Raises ValueError with the first difference unless `architecture_of` a model is `saved`.
+    """Raises ValueError, with the first difference, if a model's architecture isn't `saved`.
 
     Optimizers are compared only if the model is compiled.
     """
@@ -193,7 +193,7 @@ def check_architecture(model, saved, path):
     variables, optimizers = saved["variables"], saved["optimizers"]
     if not present["optimizers"]:
         variables = {part: x for part, x in variables.items() if part not in optimizers}
-        # Nor what `compile` adds for an augmentation or a penalty, which comes last.
+        # Remove what `compile` adds for an augmentation or a penalty, which comes last.
         count = len(present["variables"].get("model", []))
         variables["model"] = variables.get("model", [])[:count]
         optimizers = {}
@@ -339,9 +339,9 @@ def _config(thing):
 
 
 def _plain(value, ignored=_IGNORED, index=None):
-    """Converts a configuration to types of JSON, without the ignored keys.
+    """Converts a configuration to JSON types, without the ignored keys.
 
-    With an `index` of layers, a tensor of Keras becomes the position of the layer it comes from.
+    With an `index` of layers, a Keras tensor becomes the position of the layer it comes from.
     """
     if value is None or isinstance(value, (str, int, float)):
         return value
@@ -365,7 +365,7 @@ def _plain(value, ignored=_IGNORED, index=None):
 
 
 def _differing(name, saved, present):
-    """Yields each key whose values differ in two dictionaries that both have it, and a text."""
+    """Yields the keys that two dictionaries have with different values, and descriptions."""
     for key in present:
         one, other = (json.dumps(x.get(key), sort_keys=True) for x in (saved, present))
         if key in saved and one != other:

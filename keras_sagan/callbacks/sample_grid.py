@@ -57,7 +57,7 @@ class SampleGrid(keras.callbacks.Callback):
         log_dir: str | Path | None = None,
     ):
         super().__init__()
-        require("PIL.Image")  # Raises now, not after an epoch.
+        require("PIL.Image")  # Check this now, not after an epoch.
         self.directory = Path(check_path("directory", directory))
         self.images_per_class = check_integer("images_per_class", images_per_class, 1)
         self.class_names = drawable_names(check_list("class_names", class_names, optional=True))
@@ -87,7 +87,7 @@ class SampleGrid(keras.callbacks.Callback):
             self.save_gif()
 
     def save(self, epoch: int) -> Path | None:
-        """Draws the grid of the current model; `epoch`, the epochs done, is in its name.
+        """Draws the grid of the current model, named after `epoch`, the epochs done.
 
         Returns:
             The picture's path. Only the first process draws; the others return `None`.

@@ -1,4 +1,4 @@
-"""Storage for the files of checkpoints: a local disk, or a URL such as a bucket."""
+"""Storage for the files of checkpoints: a local disk, or a bucket with a URL."""
 
 import errno
 import functools

@@ -284,7 +284,7 @@ def _reader(tfds, builder, split, image_key, label_key):
         can_open = tf.data.FixedLengthRecordDataset(path, 1).take(1)
         stored = tf.data.TFRecordDataset(path, buffer_size=_BUFFER_BYTES)
         records = can_open.flat_map(lambda _: stored.ignore_errors(log_warning=True))
-        lost = tf.data.Dataset.from_tensors("").repeat()  # An invalid example can't be read.
+        lost = tf.data.Dataset.from_tensors("").repeat()  # Reading this example fails.
         records = records.concatenate(lost).skip(skip).take(take)
         places = tf.data.Dataset.range(skip, skip + take).map(lambda i: _place(path, i))
         return tf.data.Dataset.zip(places, records)

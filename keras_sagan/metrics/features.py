@@ -1,4 +1,4 @@
-"""Extracts features from images, and the base class of the metrics that compare features."""
+"""Feature extraction, and the base class of the metrics that compare features."""
 
 import hashlib
 import warnings
@@ -133,7 +133,7 @@ class FeatureExtraction:
         low, high = self.value_range
         images = images.astype(np.float32)
         if images.size:
-            slack = 1e-5 * (high - low)  # Half precision needs no more: it keeps the bounds.
+            slack = 1e-5 * (high - low)  # Rounding to half precision keeps the bounds.
             least, most = images.min(), images.max()
             if not (least >= low - slack and most <= high + slack):
                 raise ValueError(

@@ -169,7 +169,7 @@ class GeneratedImages:
     def name(self) -> str:
         """The model's name, and a digest of the generator's weights and inputs.
 
-        If the generator isn't a Keras model, the digest has its first two images, not its weights.
+        If the generator isn't a Keras model, two images are used instead of its weights.
         """
         digest = hashlib.sha256(self.latents.tobytes())
         if self.labels is not None:

@@ -128,7 +128,7 @@ class ReferenceStatistics:
         ]
 
     def check_extractor(self, feature_extractor: Callable, source: str) -> None:
-        """Raises an error, which names `source`, if the statistics are of a different extractor."""
+        """Raises an error that names `source` if the statistics are from a different extractor."""
         for name, value in extractor_info(feature_extractor).items():
             if self.info[name] not in (None, value):
                 raise ValueError(
@@ -176,7 +176,7 @@ class ReferenceStatistics:
             unknown = ("split", "num_images", "image_shape", "feature_extractor", "resize")
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             info = {"dataset": path.name, "sha256": digest, **dict.fromkeys(unknown)}
-        # An unknown number of images may be replaced by any: only the covariance is used.
+        # If the number of images is unknown, use 2: only the covariance matters.
         count = info["num_images"] or 2
         mean, cov = (arrays.pop(name).astype(np.float64) for name in ("mu", "sigma"))
         halves = None

@@ -236,7 +236,7 @@ def describe_extractor(feature_extractor: Callable) -> str:
 
 
 def check_is_versioned(feature_extractor: Callable, argument: str):
-    """Raises an error for an extractor without a version, which `argument` needs."""
+    """Raises an error if an extractor has no version, which `argument` needs."""
     if describe_extractor(feature_extractor).endswith(NO_VERSION):
         raise ValueError(
             f"`{argument}` needs an extractor that can be identified: a Keras model, or an object "

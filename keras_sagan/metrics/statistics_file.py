@@ -19,7 +19,7 @@ _ARRAYS: dict[str, tuple[tuple, str]] = {
     "half_scatters": (("halves", "dim", "dim"), "f"),
 }
 _INFO = "dataset split num_images sha256 image_shape feature_extractor resize".split()
-# Statistics of 2048 features take 32 MB, and genuine files never compress by a larger factor.
+# Statistics of 2048 features take 32 MB. Real files never compress by more than this factor.
 _ALWAYS_ALLOWED, _COMPRESSION = 2**26, 20
 _MOST_CLASSES = 10**6
 

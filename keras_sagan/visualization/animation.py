@@ -1,4 +1,4 @@
-"""Animations."""
+"""Writes animations."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -22,7 +22,7 @@ def resize_images(images: keras.KerasTensor, size: int, method: str) -> keras.Ke
 
 
 def as_tensorflow(images: keras.KerasTensor):
-    """Converts images of any backend to a tensor of TensorFlow."""
+    """Converts images of any backend to a TensorFlow tensor."""
     is_own = keras.backend.backend() == "tensorflow"
     return images if is_own else tf.constant(ops.convert_to_numpy(images))
 
