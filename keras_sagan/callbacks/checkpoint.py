@@ -175,7 +175,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._set_up(self.model)
         self._step = steps_of(self.model)
         self._finite_check = model_state.FiniteCheck(self.model)
-        self._configuration = model_state.configuration_of(self.model)  # Slow, so not per save.
+        self._configuration = model_state.configuration_of(self.model)  # It's slow, so do it once.
         if self._manifest is not None:
             self._saved_step = self._step
             check_epoch(self._manifest, self.params.get("steps"), self.model.steps_per_execution)
