@@ -297,7 +297,7 @@ class FilledRange:
         self._count, self._least, self._most = 0, math.inf, -math.inf
 
     def __call__(self, images, low, high, many=16):
-        """Checks that images fill `[low, high]`; fewer than `many` may all be dark."""
+        """Warns if `many` images or more don't fill `[low, high]`: a few may all be dark."""
         if not images.size or self._count >= many:
             return
         self._count += len(images)

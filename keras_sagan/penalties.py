@@ -25,6 +25,8 @@ __all__ = ["ConsistencyRegularization", "GradientPenalty", "LeCam", "Penalty", "
 class Penalty:
     """The base class of penalties. The sum of two penalties is a list of both.
 
+    A subclass defines `__call__(judge, real, fake)`, which `SAGAN.compile` describes.
+
     Args:
         weight: Non-negative float that scales the penalty.
         every: Positive integer `k`: lazy regularization. The penalty is computed in each `k`-th

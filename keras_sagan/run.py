@@ -29,7 +29,7 @@ __all__ = ["fit", "train"]
 
 NETWORKS = ("image_size", "base_filters", "g_learning_rate", "d_learning_rate", "ema_momentum")
 # A resumed run can't change these settings, or the `channels` and `num_classes` of its images.
-FIXED = ("preset", "recipe", *NETWORKS, "precision", "seed", "checkpoints")
+FIXED = ("preset", "recipe", *NETWORKS, "precision", "seed", "flip", "checkpoints")
 ELSEWHERE = "--output must be a new folder, or the folder of the same run. Received:"
 
 
@@ -52,7 +52,7 @@ def train(log: Log | None = None, **options: Any) -> dict:
 
     Raises:
         ValueError: If an option or value is unknown, or the folder belongs to a different run.
-        RuntimeError: If another process trains in the folder, or processes can't connect.
+        RuntimeError: If another process is training in the folder, or processes can't connect.
         ImportError: If an option needs a package that isn't installed.
         OSError: If the folder can't be written.
 

@@ -45,6 +45,9 @@ def open_source(settings, image_size, batch_size, say=print, trained_on=None) ->
     for option, needed in NEEDS.items():
         if settings[option] and not settings[needed]:
             raise ValueError(f"--{option.replace('_', '-')} needs --{needed}.")
+    flip = settings.get("flip", False)  # Only training has this option.
+    if dataset and flip:
+        raise ValueError("--flip and --dataset can't both be given.")
     if dataset:
         common = {"image_size": image_size, "data_dir": data_dir, "seed": settings["seed"]}
         common["on_error"] = "skip" if settings["skip_damaged"] else "raise"
@@ -78,7 +81,7 @@ def open_source(settings, image_size, batch_size, say=print, trained_on=None) ->
         return pixels[chosen], None if labels is None else labels[chosen]
 
     def batches():
-        return data.make_dataset(pixels, labels, batch_size, seed=settings["seed"])
+        return data.make_dataset(pixels, labels, batch_size, seed=settings["seed"], flip=flip)
 
     steps = data.steps_per_epoch(len(pixels), batch_size)
     return Source(name, names, pixels.shape[-1], steps, batches, head, "evenly spread")

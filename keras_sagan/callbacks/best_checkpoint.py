@@ -32,7 +32,7 @@ class BestCheckpoint:
         self.files = CheckpointFiles(f"{directory}/best", keep=1)
         self.value = self.latest = None
         self._compare = np.less if mode == "min" else np.greater
-        self._has_seen = False  # Whether an epoch had a value.
+        self._has_seen = False  # Whether any epoch has logged `monitor`.
 
     def begin(self, is_chief: bool):
         """Reads the value of an existing checkpoint."""

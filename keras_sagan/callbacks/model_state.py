@@ -106,7 +106,7 @@ class FiniteCheck:
 
 
 def learning_rates_of(model):
-    """Returns the learning rates that are variables of the optimizers, by the keys of `keyed`."""
+    """Returns the learning rates that are variables of the optimizers, with `keyed`'s keys."""
     rates = keyed({part: x.variables for part, x in optimizers_of(model).items()})
     return {
         key: float(ops.convert_to_numpy(rate))
@@ -140,7 +140,7 @@ def _class_name(optimizer):
 
 
 def read_state(model, copy=True):
-    """Returns the arrays of all variables, metrics included, by the keys of `keyed`.
+    """Returns the arrays of all variables, metrics included, with `keyed`'s keys.
 
     Without a copy, the next step may reuse the memory. bfloat16 becomes float32, which is exact.
     """
@@ -161,7 +161,7 @@ def restore_state(model, manifest, values, path):
 
 
 def assign_state(model, seed, values):
-    """Assigns a seed, and arrays by the keys of `keyed`, to a model of the same architecture.
+    """Assigns a seed, and arrays with `keyed`'s keys, to a model of the same architecture.
 
     Parts that the model doesn't have are skipped. If two keys have the same part and position, the
     later one is used.

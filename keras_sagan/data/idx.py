@@ -16,7 +16,7 @@ _DTYPES = {
     code: np.dtype(name)
     for code, name in {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}.items()
 }
-# The largest array that a header may announce, so that a damaged or malicious file can't fill the
+# The largest array that a header may declare, so that a damaged or malicious file can't exhaust
 # memory. 60,000 MNIST images take 47 MB.
 _MAX_BYTES = 2**31
 

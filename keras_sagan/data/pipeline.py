@@ -182,7 +182,7 @@ class _Batches:
 
     def __init__(self, images, labels, batch_size, seed, shuffle, order, flip):
         self.images, self.labels, self.batch_size = images, labels, batch_size
-        self.steps = len(images) // batch_size  # The steps of an epoch.
+        self.steps = len(images) // batch_size  # Steps per epoch.
         self._seed, self._shuffle, self._order, self._flip = seed, shuffle, order, flip
         self._permutation = functools.lru_cache(2)(permutation)
 

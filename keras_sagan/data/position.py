@@ -94,7 +94,7 @@ def check_epoch(manifest, size, steps_per_execution):
 
 
 def check_step(step, name="step"):
-    """Returns a step as an integer that pipelines can count with, or raises an error."""
+    """Returns a step as an integer that fits a pipeline's counter, or raises an error."""
     return check_integer(name, step, 0, 2**62 - 1)
 
 

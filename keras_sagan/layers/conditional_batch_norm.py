@@ -24,8 +24,9 @@ class ConditionalBatchNorm(keras.layers.Layer):
     moments are computed over the whole batch, whatever the labels, in two passes and in float32
     under every policy, so that a large mean costs little precision. With one class the layer is a
     `BatchNormalization` and needs no labels. The defaults follow SAGAN, not Keras. The moving
-    statistics don't depend on their initial values: they start as plain means of the first ten
-    batches, and then average the last fortieth of all updates (at least ten), up to `momentum`.
+    statistics don't depend on their initial values: they are plain means of the first ten batches,
+    then means over the last fortieth of all updates (at least ten), until the momentum reaches
+    `momentum`.
 
     Args:
         num_classes: Positive integer, the number of rows in the tables `gamma` and `beta`.

@@ -54,8 +54,8 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
         for `"channels_first"`, in the layer's compute dtype.
 
     State:
-        `vector_u`, float32 of shape `(filters,)`. It starts converged and is updated with
-        `training=True`, unless the layer is frozen (`trainable=False`).
+        `vector_u`, float32 of shape `(filters,)`. It is initialized to its converged value and
+        updated with `training=True`, unless the layer is frozen (`trainable=False`).
 
     Raises:
         ValueError: If `power_iterations < 1`, `epsilon` isn't positive, `resample` is unknown, or

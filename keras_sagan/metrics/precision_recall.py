@@ -46,7 +46,7 @@ def manifold_scores(
     Args:
         real, generated: Arrays of shape (num_samples, dim) with finite values. The numbers of
             samples may differ, but the scores of sets of different size aren't comparable.
-        nearest_k: The rank of the neighbor that a neighborhood reaches to. Defaults to `5`.
+        nearest_k: The rank of the neighbor whose distance is the radius. Defaults to `5`.
         progress: Function of the number of samples done and of their total. Defaults to `None`.
 
     Raises:
@@ -121,7 +121,7 @@ class PrecisionRecall(FeatureMetric):
 
     Args:
         feature_extractor, value_range, batch_size: As for `FrechetInceptionDistance`.
-        nearest_k: The rank of the neighbor that a neighborhood reaches to. Defaults to `3`, as in
+        nearest_k: The rank of the neighbor whose distance is the radius. Defaults to `3`, as in
             the paper; the example of `prdc` uses 5.
         name: A prefix for the two names in the result. Defaults to `None`: no prefix.
 
@@ -187,7 +187,7 @@ class DensityCoverage(PrecisionRecall):
     Args:
         feature_extractor, value_range, name, batch_size: As for `PrecisionRecall`, which
             raises the same errors.
-        nearest_k: The rank of the neighbor that a neighborhood reaches to. Defaults to `5`.
+        nearest_k: The rank of the neighbor whose distance is the radius. Defaults to `5`.
 
     Example:
 

@@ -21,7 +21,7 @@ _HALVES = ("half_counts", "half_means", "half_scatters")  # the `Moments` of bot
 
 
 class ReferenceStatistics:
-    """The statistics of a set of real images in the features of one extractor.
+    """The statistics of one extractor's features for a set of real images.
 
     Use `ReferenceStatistics.compute` or `ReferenceStatistics.load`. Images are streamed; the
     moments take O(dim²) memory, and features are kept only if a metric needs them.

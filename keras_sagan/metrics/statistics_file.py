@@ -6,7 +6,8 @@ import zipfile
 
 import numpy as np
 
-# The shapes of the arrays and the kinds of their dtypes. All arrays share each size, such as `dim`.
+# The shapes of the arrays and the kinds of their dtypes. A named size, such as `dim`, is the same
+# in all arrays.
 _ARRAYS: dict[str, tuple[tuple, str]] = {
     "mu": (("dim",), "fiu"),
     "sigma": (("dim", "dim"), "fiu"),

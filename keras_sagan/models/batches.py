@@ -364,6 +364,6 @@ def has_batch_statistics(discriminator, image_shape, has_labels):
 def values_of(function, network, inputs, labels, training=False, weights=None):
     """Returns the result of `call` or `judge` as an array, without assigning any variable."""
     labels = None if labels is None else ops.convert_to_tensor(labels, "int32")
-    with keras.StatelessScope(weights):  # `Scope` would see a traced step, which has no values.
+    with keras.StatelessScope(weights):  # Our own `Scope` would see traced values.
         outputs = function(network, ops.convert_to_tensor(inputs), labels, training)
     return ops.convert_to_numpy(ops.cast(outputs, "float32"))

@@ -15,7 +15,8 @@ from keras_sagan.checks import (
 from keras_sagan.layers import ConditionalBatchNorm, SelfAttention2D, SNConv2D, SNDense, SNEmbedding
 
 # Channels of each block as a multiple of `base_filters`, by image size. Sizes from 32 to 512 are
-# the usual ones, and the others extrapolate. The generator's first entry is for its 4 x 4 start.
+# the usual ones, and the others are extrapolated. The generator's first entry is for its 4 x 4
+# start.
 GENERATOR_WIDTHS = {
     8: (4, 4),
     16: (4, 4, 4),

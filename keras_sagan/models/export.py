@@ -41,8 +41,8 @@ def export_generator(
             `True`.
 
     Returns:
-        Dictionary from format to the path and the largest difference of a pixel from the model's,
-        where black is -1 and white 1.
+        Dictionary that maps each format to its path and the largest pixel difference from the
+        model's output, on a scale from -1 (black) to 1 (white).
 
     Raises:
         ValueError: If a format is unknown, or `num_images` isn't positive.

@@ -156,7 +156,8 @@ class _Search:
     def __call__(self, latents, labels, targets, owners, steps):
         found = []
         for start in range(0, len(latents), self.size):
-            # The last ones repeat the first, as each number would be compiled separately.
+            # Pad the last batch with the first latents: each batch size would be compiled
+            # separately.
             places = np.arange(start, start + min(self.size, len(latents))) % len(latents)
             others = [targets[owners[places]]] + ([] if labels is None else [labels[places]])
             found.append(self.move(latents[places], others, steps))

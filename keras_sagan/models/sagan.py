@@ -49,7 +49,7 @@ SETTINGS = (
     *("latent_dim", "num_classes", "d_steps", "ema_momentum", "ema_start", "seed", "ttur"),
     *("ema_half_life", "top_k", "freeze_discriminator", "objective"),
 )
-AVERAGES = ("ema_momentum", "ema_half_life")  # One excludes the other.
+AVERAGES = ("ema_momentum", "ema_half_life")  # Mutually exclusive.
 METRICS = (
     *("g_loss", "d_loss", "real_logits", "fake_logits", "real_accuracy", "fake_accuracy"),
     *("real_in_margin", "fake_in_margin"),

@@ -7,7 +7,7 @@ mode. Only `numpy` decides, so that every backend chooses alike but for rounding
 import numpy as np
 
 METHODS = ("rejection", "top")
-BURN_IN = 1000  # Candidates of each class that tell the largest logit before any is accepted.
+BURN_IN = 1000  # Candidates per class, to estimate the largest logit from.
 MOST = 1000  # Candidates to draw for each image, on average, before giving up.
 EPSILON = 1e-8
 

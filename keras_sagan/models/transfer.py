@@ -47,7 +47,7 @@ def source_of(model):
 
 
 def check_overrides(overrides, allowed):
-    """Raises for what a new model can't have otherwise than its source."""
+    """Raises an error for an override of what a new model must share with its source."""
     builders = (build_generator, build_discriminator)
     shapes = {name for x in builders for name in inspect.signature(x).parameters} - {"name"}
     for name, value in overrides.items():

@@ -260,8 +260,8 @@ def update(network, optimizer, gradients, states):
 def update_average(gan, is_updated, batch):
     """Updates the exponential moving average of the generator, if there is one.
 
-    The momentum is `ema_momentum`, or that of `ema_half_life` images, but less early in training
-    ([Karras et al., 2020](https://arxiv.org/abs/1912.04958), as in the authors' code) and 0 before
+    The momentum is `ema_momentum`, or follows from `ema_half_life`. It is lower early in training
+    ([Karras et al., 2020](https://arxiv.org/abs/1912.04958), as in the authors' code), and 0 before
     step `ema_start`. Moving statistics have a lower momentum than weights, so that both averages
     lag equally. If the generator's update was skipped, so is the average's.
     """

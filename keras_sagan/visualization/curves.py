@@ -43,9 +43,9 @@ def plot_curves(
 
     Each kind of value has its own panel and scale. Validation values (`val_…`) are dashed, in the
     color of the training values. The learning rates that `fit` logs are drawn only if they change.
-    Values that aren't finite leave a gap. Legends are above the curves and have the last value of
-    each. A panel of more than 6 curves has thin lines in one color for each network, and its
-    legend has only their number.
+    Values that aren't finite leave a gap. Legends are above the curves and show the last value of
+    each. A panel of more than 6 curves has thin lines in one color for each network, and its legend
+    has only their number.
 
     Args:
         history: The result of `fit`, its `history` dictionary, or any dictionary from names to

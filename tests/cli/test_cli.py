@@ -17,11 +17,12 @@ import pytest
 import short_runs
 from inception_stand_in import save_stand_in
 
-from keras_sagan import SAGAN
+from keras_sagan import SAGAN, options
 from keras_sagan.callbacks import AttentionMonitor
 from keras_sagan.cli import main
 from keras_sagan.cli.main import build_parser
 from keras_sagan.metrics import FeatureExtraction, GreyClassifierFeatures, ReferenceStatistics
+from keras_sagan.sources import open_source
 
 Image = pytest.importorskip("PIL.Image")
 COMMANDS = ("train", "sample", "attention", "evaluate", "export")
@@ -349,6 +350,17 @@ def test_the_first_help_shows_a_round(capsys):
             build_parser().parse_args(line.split()[1:])
 
 
+def test_flip_mirrors_images_of_the_run():
+    settings = {name: option.default for name, option in options.TRAIN.items()}
+    given, flipped = (
+        next(iter(open_source({**settings, "flip": flip}, 32, 64).batches()))[0]
+        for flip in (False, True)
+    )
+    given, flipped = np.asarray(given), np.asarray(flipped)
+    mirrored = (flipped == given[:, :, ::-1]).all(axis=(1, 2, 3))
+    assert 10 < mirrored.sum() < 54 and (flipped[~mirrored] == given[~mirrored]).all()
+
+
 def test_errors_are_one_line(tmp_path, capsys, monkeypatch):
     assert main(["sample", str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith("keras-sagan: There is no model at ")
@@ -357,6 +369,8 @@ def test_errors_are_one_line(tmp_path, capsys, monkeypatch):
     for option, needed in (("--grey", "images"), ("--split=a", "dataset")):
         assert main(["train", option]) == 1
         assert f" needs --{needed}." in capsys.readouterr().err
+    assert main(["train", "--flip", "--dataset", "b"]) == 1
+    assert "--flip and --dataset can't both be given" in capsys.readouterr().err
     assert main(["train", "--image-size", "64", "--output", str(tmp_path)]) == 1
     assert "are of 32 pixels: give --images" in capsys.readouterr().err
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
@@ -411,7 +425,7 @@ def test_a_damaged_model_is_named_in_one_line(run, damage, tmp_path, capsys, mon
     assert main(["sample", str(path)]) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"keras-sagan: {path} can't be loaded: it is damaged")
-    assert "`keras-sagan train` command again" in error and error.count("\n") == 1
+    assert "`keras-sagan train` command, which" in error and error.count("\n") == 1
     (log,) = tmp_path.glob("keras_sagan_*.log")
     assert error.endswith(f"(log: {log})\n")
     assert "Traceback" in log.read_text() and f"keras-sagan sample {path}" in log.read_text()
