@@ -67,7 +67,7 @@ KINDS = {
     "choice": "data_format resample recipe resize on_error order mode jit_compile policy method "
     "name:preset",
     "dictionary": "spectral_norm attention batch_norm values baselines objective",
-    "list": "class_names row_labels truncations devices formats evaluators notes",
+    "list": "class_names row_labels classes truncations devices formats evaluators notes",
     "path": "directory path folder log_dir data_dir handle checkpoint cache_dir",
     "text": "padding name dataset split monitor title tpu sha256 output feature_layer",
     "pair": "kernel_size strides dilation_rate",

@@ -6,15 +6,13 @@ from keras_sagan.checks import check_integer
 from keras_sagan.ops.attention import attention_entropy
 from keras_sagan.visualization.names import spread_classes
 
-NUM_IMAGES = 16  # The number of images on which the entropy is measured.
-
 
 class AttentionMonitor(keras.callbacks.Callback):
     """Adds γ and the entropy of each attention layer to the metrics of an epoch.
 
     γ is the weight of the attention in the layer's output; it starts at 0. The entropy is averaged
     over images and query locations and divided by the entropy of uniform attention: 1 is uniform,
-    0 is a single location. Both networks are measured on 16 generated images, from the same latents
+    0 is a single location. Both networks are measured on generated images, from the same latents
     each time.
 
     The keys are `gamma/generator/<layer>`, `attention_entropy/generator/<layer>` and the same with
@@ -22,6 +20,8 @@ class AttentionMonitor(keras.callbacks.Callback):
     after this callback in the list. A model without attention adds no keys.
 
     Args:
+        num_images: Integer. Images on which the entropy is measured. Defaults to `16`.
+        seed: Integer. The seed of their latents. Defaults to `0`.
         every_epochs: Integer. Epochs between measurements of the entropy; the last epoch has one
             too. γ costs nothing and is added every epoch. Defaults to `1`.
 
@@ -40,8 +40,10 @@ class AttentionMonitor(keras.callbacks.Callback):
     - [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equation 3, for γ.
     """
 
-    def __init__(self, every_epochs: int = 1):
+    def __init__(self, num_images: int = 16, seed: int = 0, every_epochs: int = 1):
         super().__init__()
+        self.num_images = check_integer("num_images", num_images, 1)
+        self.seed = check_integer("seed", seed, 0)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -56,13 +58,13 @@ class AttentionMonitor(keras.callbacks.Callback):
     def entropies(self) -> dict[str, float]:
         """Returns the entropy of each attention layer of the current model, by layer name."""
         networks = {name.split("/")[0] for name in self.model.attention_gammas()}
-        labels = spread_classes(self.model.num_classes, NUM_IMAGES)
-        shape = (NUM_IMAGES, self.model.latent_dim)
-        inputs = np.random.default_rng(0).standard_normal(shape).astype("float32")
+        labels = spread_classes(self.model.num_classes, self.num_images)
+        shape = (self.num_images, self.model.latent_dim)
+        inputs = np.random.default_rng(self.seed).standard_normal(shape).astype("float32")
         found = {}
         for network in sorted(networks, reverse=True):  # The generator comes first.
             if network == "discriminator":
-                inputs = self.model.generate(NUM_IMAGES, labels=labels, latents=inputs)
+                inputs = self.model.generate(self.num_images, labels=labels, latents=inputs)
             _, maps = self.model.attention_maps(inputs, labels)
             for layer, scores in maps.items():
                 entropy = keras.ops.convert_to_numpy(attention_entropy(scores))

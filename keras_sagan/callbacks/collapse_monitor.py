@@ -6,12 +6,10 @@ import numpy as np
 
 from keras_sagan.callbacks.checkpoint import TrainingCheckpoint
 from keras_sagan.callbacks.schedule import is_due
-from keras_sagan.checks import check_boolean, check_integer
+from keras_sagan.checks import check_boolean, check_float, check_integer
 from keras_sagan.visualization.names import spread_classes
 
-MAX_CLASSES, IMAGES_PER_CLASS = 10, 8  # The samples that are compared.
-# The thresholds for signs of collapse; see the class.
-DIVERSITY_SHARE, MARGIN_SHARE, LOGIT_GAP, SIGMA_FACTOR = 0.3, 0.02, 0.01, 2.0
+MAX_CLASSES = 10  # Samples of at most this many classes are compared.
 
 
 class CollapseMonitor(keras.callbacks.Callback):
@@ -19,14 +17,13 @@ class CollapseMonitor(keras.callbacks.Callback):
 
     After an epoch, it looks for signs of collapse in three measurements:
 
-    - **diversity**: the root mean square difference between two samples of a class, for 8 samples
-      of at most 10 classes, from the same latents each time. A value below 0.3 times its maximum is
-      a sign;
+    - **diversity**: the root mean square difference between two samples of a class, from the same
+      latents each time. A value below `diversity_share` times its maximum is a sign;
     - **logits**: it is a sign if the shares of real *and* of generated images inside the hinge
-      margin are below 0.02, so that the discriminator separates them without effort, or if their
-      mean logits differ by less than 0.01, so that it doesn't separate them at all;
-    - **σ**: it is a sign if the largest singular value of a kernel, normalized or not, has more
-      than doubled since the last measurement.
+      margin are below `margin_share`, so that the discriminator separates them without effort, or
+      if their mean logits differ by less than `logit_gap`, so that it doesn't separate them;
+    - **σ**: it is a sign if the largest singular value of a kernel, normalized or not, has grown
+      by more than `sigma_factor` since the last measurement.
 
     After `patience` consecutive measurements with a sign, a warning lists the signs of the last
     one. The first measurement has no signs. The metrics of an epoch include `sample_diversity`.
@@ -36,7 +33,14 @@ class CollapseMonitor(keras.callbacks.Callback):
         directory: String or path. A folder for the last good checkpoint, written after each
             measurement without a sign. To go back, build a new model and call
             `TrainingCheckpoint(directory).restore_latest(model)`. Defaults to `None`.
+        diversity_share: Float in (0, 1). Defaults to `0.3`.
+        margin_share: Float in (0, 1). Defaults to `0.02`.
+        logit_gap: Float, not negative. Defaults to `0.01`.
+        sigma_factor: Float above 1. Defaults to `2.0`.
         patience: Integer. Consecutive measurements with a sign before it acts. Defaults to `2`.
+        images_per_class: Integer, at least 2. Samples of each class, for the diversity, of at most
+            10 evenly spaced classes. Defaults to `8`.
+        seed: Integer. The seed of the latents. Defaults to `0`.
         every_epochs: Integer. Epochs between measurements; the last has one too. Defaults to `1`.
 
     Raises:
@@ -59,12 +63,24 @@ class CollapseMonitor(keras.callbacks.Callback):
         self,
         stop: bool = False,
         directory: str | Path | None = None,
+        diversity_share: float = 0.3,
+        margin_share: float = 0.02,
+        logit_gap: float = 0.01,
+        sigma_factor: float = 2.0,
         patience: int = 2,
+        images_per_class: int = 8,
+        seed: int = 0,
         every_epochs: int = 1,
     ):
         super().__init__()
         self.stop = check_boolean("stop", stop)
+        self.diversity_share = check_float("diversity_share", diversity_share, above=0, below=1)
+        self.margin_share = check_float("margin_share", margin_share, above=0, below=1)
+        self.logit_gap = check_float("logit_gap", logit_gap, minimum=0)
+        self.sigma_factor = check_float("sigma_factor", sigma_factor, above=1)
         self.patience = check_integer("patience", patience, 1)
+        self.images_per_class = check_integer("images_per_class", images_per_class, 2)
+        self.seed = check_integer("seed", seed, 0)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1)
         self.reason: str | None = None  # The text of the warning.
         self._good = None
@@ -107,12 +123,12 @@ class CollapseMonitor(keras.callbacks.Callback):
 
     def diversity(self) -> float:
         """Returns how much samples of a class differ in the current model, from 0 to 1."""
-        num_classes = self.model.num_classes
+        num_classes, per_class = self.model.num_classes, self.images_per_class
         count = min(num_classes or 1, MAX_CLASSES)
         labels = spread_classes(num_classes, count)
-        labels = None if labels is None else labels.repeat(IMAGES_PER_CLASS)
-        images = self.model.generate(count * IMAGES_PER_CLASS, labels=labels, seed=0)
-        images = images.reshape(count, IMAGES_PER_CLASS, -1) / 255.0
+        labels = None if labels is None else labels.repeat(per_class)
+        images = self.model.generate(count * per_class, labels=labels, seed=self.seed)
+        images = images.reshape(count, per_class, -1) / 255.0
         # The mean square difference of two samples from a distribution is twice its variance.
         variance = images.var(axis=1, ddof=1).mean(axis=1)
         return float(np.sqrt(2.0 * variance).mean())
@@ -126,18 +142,18 @@ class CollapseMonitor(keras.callbacks.Callback):
         """
         signs, is_first = [], self._highest is None
         self._highest = max(diversity, self._highest or 0.0)
-        if not diversity >= DIVERSITY_SHARE * self._highest:  # NaN is a sign too.
+        if not diversity >= self.diversity_share * self._highest:  # NaN is a sign too.
             signs.append(
                 f"samples of a class differ by {diversity:.3g}, down from {self._highest:.3g}"
             )
         names = ("real_in_margin", "fake_in_margin", "real_logits", "fake_logits")
         *shares, real, fake = [np.nan if (x := logs.get(name)) is None else x for name in names]
-        if all(share < MARGIN_SHARE for share in shares) and not is_first:
+        if all(share < self.margin_share for share in shares) and not is_first:
             signs.append(
                 f"{100 * shares[0]:.1f} % of real and {100 * shares[1]:.1f} % of generated images "
                 "are inside the hinge margin"
             )
-        if abs(real - fake) < LOGIT_GAP and not is_first:
+        if abs(real - fake) < self.logit_gap and not is_first:
             signs.append(
                 "the mean logits of real and of generated images are alike, "
                 f"{real:.3g} and {fake:.3g}"
@@ -145,6 +161,6 @@ class CollapseMonitor(keras.callbacks.Callback):
         before, self._sigmas = self._sigmas, self.model.spectral_norms(normalized_only=False)
         grown = {x: y / before[x] for x, y in self._sigmas.items() if before.get(x, 0) > 0}
         name = max(grown, key=grown.__getitem__, default=None)
-        if name is not None and not grown[name] <= SIGMA_FACTOR:
+        if name is not None and not grown[name] <= self.sigma_factor:
             signs.append(f"σ of {name} grew {grown[name]:.2g} times, to {self._sigmas[name]:.3g}")
         return signs

@@ -2,10 +2,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from keras_sagan.callbacks.schedule import is_due
 from keras_sagan.callbacks.tensorboard import ImageLog
-from keras_sagan.checks import check_boolean, check_integer, check_list, check_path, require
+from keras_sagan.checks import (
+    check_boolean,
+    check_float,
+    check_integer,
+    check_list,
+    check_path,
+    require,
+)
 from keras_sagan.distribution import is_chief
 from keras_sagan.visualization.animation import save_gif
 from keras_sagan.visualization.grid import read_image, save_image
@@ -26,9 +34,12 @@ class SampleGrid(keras.callbacks.Callback):
     Args:
         directory: String or path. The folder for the pictures, which is created if needed.
         images_per_class: Integer. Columns, and rows of an unconditional model. Defaults to `10`.
+        classes: List of integers, the classes that get a row. Defaults to all, or to 10 evenly
+            spaced classes.
         class_names: List of strings, one for each class of the model, written beside the rows.
             Defaults to `None`: the class ids.
         seed: Integer. The seed of the latents. Defaults to `0`.
+        truncation: Float. Passed to `generate()`. Defaults to `None`.
         every_epochs: Integer. Epochs between grids; the last has one too. Defaults to `1`.
         gif: Boolean. Whether to combine all grids in the directory, including earlier parts of the
             run, into `samples.gif` when training ends. Defaults to `False`.
@@ -50,8 +61,10 @@ class SampleGrid(keras.callbacks.Callback):
         self,
         directory: str | Path,
         images_per_class: int = 10,
+        classes: Sequence[int] | None = None,
         class_names: Sequence[str] | None = None,
         seed: int = 0,
+        truncation: float | None = None,
         every_epochs: int = 1,
         gif: bool = False,
         log_dir: str | Path | None = None,
@@ -60,8 +73,10 @@ class SampleGrid(keras.callbacks.Callback):
         require("PIL.Image")  # Check this now, not after an epoch.
         self.directory = Path(check_path("directory", directory))
         self.images_per_class = check_integer("images_per_class", images_per_class, 1)
+        self.classes = check_list("classes", classes, optional=True)
         self.class_names = drawable_names(check_list("class_names", class_names, optional=True))
         self.seed = check_integer("seed", seed, 0)
+        self.truncation = check_float("truncation", truncation, above=0, optional=True)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1)
         self.gif = check_boolean("gif", gif)
         log_dir = check_path("log_dir", log_dir, optional=True)
@@ -71,6 +86,7 @@ class SampleGrid(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._has_started = False
         names_of([], self.class_names, self.model.num_classes)  # Raises if names don't fit.
+        self._row_classes()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         # A resumed run's first epoch is known only here.
@@ -86,6 +102,19 @@ class SampleGrid(keras.callbacks.Callback):
         if self.gif:
             self.save_gif()
 
+    def _row_classes(self):
+        """Returns the class of each row, or `None`; raises an error if they don't fit the model."""
+        count = self.model.num_classes
+        if self.classes is None:
+            return spread_classes(count, min(count or 1, MAX_ROWS))
+        classes = np.asarray(self.classes)
+        is_integer = classes.size and np.issubdtype(classes.dtype, np.integer)
+        if not is_integer or count is None or classes.min() < 0 or classes.max() >= count:
+            expected = f"integers from 0 to {(count or 0) - 1}"
+            expected = "None for an unconditional model" if count is None else expected
+            raise ValueError(f"`classes` must be {expected}. Received: classes={self.classes}")
+        return classes.astype("int32")
+
     def save(self, epoch: int) -> Path | None:
         """Draws the grid of the current model, named after `epoch`, the epochs done.
 
@@ -94,10 +123,9 @@ class SampleGrid(keras.callbacks.Callback):
         """
         if not is_chief(getattr(self.model, "distribute_strategy", None)):
             return None
-        count, columns = self.model.num_classes, self.images_per_class
-        labels = spread_classes(count, min(count or 1, MAX_ROWS))
-        named = {"class_names": self.class_names, "seed": self.seed}
-        grid = rows_of_samples(self.model, columns, labels, rows=columns, **named)
+        columns, labels = self.images_per_class, self._row_classes()
+        common = {"class_names": self.class_names, "seed": self.seed, "truncation": self.truncation}
+        grid = rows_of_samples(self.model, columns, labels, rows=columns, **common)
         path = self.directory / f"samples_epoch_{epoch:03d}.png"
         save_image(path, grid)
         if self._log is not None:

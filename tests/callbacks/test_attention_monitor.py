@@ -37,19 +37,20 @@ def test_logs_may_be_absent(stub_gan):
     callback.on_epoch_end(0)
 
 
-def test_the_interval_is_checked():
-    with pytest.raises(ValueError, match="`every_epochs` must be an integer.*every_epochs=0"):
-        AttentionMonitor(every_epochs=0)
+@pytest.mark.parametrize("name", ["num_images", "every_epochs"])
+def test_numbers_are_checked(name):
+    with pytest.raises(ValueError, match=f"`{name}` must be an integer.*Received: {name}=0"):
+        AttentionMonitor(**{name: 0})
 
 
 def test_the_entropy_of_both_networks_against_numpy():
     model = tiny.build_sagan()
-    monitor = AttentionMonitor()
+    monitor = AttentionMonitor(num_images=3, seed=2)
     monitor.set_model(model)
     found = monitor.entropies()
     assert sorted(found) == ["discriminator/attention", "generator/attention"]
-    latents = np.random.default_rng(0).standard_normal((16, tiny.LATENT_DIM)).astype("float32")
-    labels = spread_classes(tiny.CLASSES, 16)
+    latents = np.random.default_rng(2).standard_normal((3, tiny.LATENT_DIM)).astype("float32")
+    labels = spread_classes(tiny.CLASSES, 3)
     images, generated = model.attention_maps(latents, labels)
     _, judged = model.attention_maps(images, labels)
     for name, maps in (("generator", generated), ("discriminator", judged)):

@@ -103,26 +103,31 @@ def test_figures_that_are_missing_give_no_sign(looks):
 @pytest.mark.parametrize("num_classes, rows", [(None, 1), (3, 3), (20, 10)])
 def test_diversity_is_the_difference_within_a_class(stub_gan, num_classes, rows):
     model = stub_gan(num_classes=num_classes)
-    monitor = CollapseMonitor()
+    monitor = CollapseMonitor(images_per_class=4, seed=5)
     monitor.set_model(model)
     found = monitor.diversity()
-    images = model.generate(rows * 8, seed=0) / 255.0
+    images = model.generate(rows * 4, seed=5) / 255.0
     squares = [
         np.square(one - other).mean()
-        for row in images.reshape(rows, 8, -1)
+        for row in images.reshape(rows, 4, -1)
         for i, one in enumerate(row)
         for other in row[:i]
     ]
     per_class = np.sqrt(np.reshape(squares, (rows, -1)).mean(axis=1))
     assert found == pytest.approx(per_class.mean(), rel=1e-6)
     if num_classes is not None:
-        assert np.bincount(model.calls[0]["labels"]).max() == 8
+        assert np.bincount(model.calls[0]["labels"]).max() == 4
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
+        ({"diversity_share": 1.0}, r"`diversity_share` must lie in \(0, 1\)"),
+        ({"margin_share": 0.0}, r"`margin_share` must lie in \(0, 1\)"),
+        ({"logit_gap": -1.0}, "`logit_gap` must not be negative"),
+        ({"sigma_factor": 1.0}, "`sigma_factor` must be above 1"),
         ({"patience": 0}, "`patience` must be an integer of at least 1"),
+        ({"images_per_class": 1}, "`images_per_class` must be an integer of at least 2"),
         ({"every_epochs": 0}, "`every_epochs` must be an integer of at least 1"),
     ],
 )

@@ -74,9 +74,23 @@ def test_each_class_needs_its_name(tmp_path, stub_gan, run_fit):
         run_fit(stub_gan(num_classes=3), [SampleGrid(tmp_path, class_names=["a"])])
 
 
-def test_names_for_an_unconditional_model_are_refused(tmp_path, stub_gan, run_fit):
-    with pytest.raises(ValueError, match="`class_names` must be None for an unconditional model"):
-        run_fit(stub_gan(num_classes=None), [SampleGrid(tmp_path, class_names=["a"])])
+def test_chosen_classes_and_truncation(tmp_path, stub_gan, run_fit):
+    model = stub_gan(num_classes=3)
+    run_fit(model, [SampleGrid(tmp_path, 2, classes=[2, 0], truncation=0.7)], epochs=1)
+    assert model.calls[0]["labels"].tolist() == [2, 2, 0, 0]
+    assert model.calls[0]["truncation"] == 0.7
+
+
+@pytest.mark.parametrize("classes", [[], [3], [-1], [0.5]])
+def test_classes_out_of_range_are_refused(tmp_path, stub_gan, run_fit, classes):
+    with pytest.raises(ValueError, match="`classes` must be integers from 0 to 2. Received"):
+        run_fit(stub_gan(num_classes=3), [SampleGrid(tmp_path, classes=classes)])
+
+
+@pytest.mark.parametrize("name", ["classes", "class_names"])
+def test_classes_of_an_unconditional_model_are_refused(tmp_path, stub_gan, run_fit, name):
+    with pytest.raises(ValueError, match=f"`{name}` must be None for an unconditional model"):
+        run_fit(stub_gan(num_classes=None), [SampleGrid(tmp_path, **{name: [0]})])
 
 
 def test_without_pillow_it_fails_before_training(tmp_path, monkeypatch):
