@@ -7,7 +7,7 @@ from keras import KerasTensor, ops
 
 from keras_sagan.checks import check_boolean, check_float, check_integer, check_string
 
-UPDATES = 4  # Of the discriminator between two changes of the probability, as in the authors' code.
+UPDATES = 4  # Updates of D between two changes of the probability, as in the authors' code.
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")

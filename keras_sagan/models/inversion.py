@@ -21,7 +21,7 @@ from keras_sagan.training import backend
 from keras_sagan.training.step import call
 
 EXPLORING = 5  # Starts of every class get a fifth of the steps.
-BETAS, EPSILON = (0.9, 0.999), 1e-8  # Of Adam.
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's settings.
 
 
 class Inversion(NamedTuple):

@@ -1,4 +1,4 @@
-"""What a discriminator and a generator are trained on, as plain data: the loss and what is added.
+"""The objective of training as plain data: the loss, the penalties and the augmentation.
 
 A preset holds it as `objective`, a `SAGAN` keeps it in its configuration, and `compile` uses it.
 """
@@ -12,7 +12,7 @@ OBJECTIVE = {"loss": "hinge", "r1": 0.0, "r2": 0.0, "augmentation": None}
 
 
 def checked_objective(objective):
-    """Returns an objective with all its settings, or raises."""
+    """Returns an objective with all its settings, or raises an error."""
     found = {**OBJECTIVE, **check_dict("objective", objective, keys=OBJECTIVE)}
     try:
         found["loss"] = check_choice("loss", found["loss"], losses.LOSSES)
@@ -26,7 +26,7 @@ def checked_objective(objective):
 
 
 def fill_in(objective, loss, augmentation, penalty):
-    """Returns the arguments of `compile`, with those of the objective where they are `"auto"`."""
+    """Replaces arguments of `compile` that are `"auto"` by those of the objective."""
     policy = objective["augmentation"]
     weights = [kind(objective[name]) for name, kind in (("r1", R1), ("r2", R2)) if objective[name]]
     found = (

@@ -1,4 +1,4 @@
-"""Latents whose images the discriminator takes for real: rejection sampling, and the best of many.
+"""Selects images by the discriminator: rejection sampling, and the best of many.
 
 Both draw candidates class by class, and judge them by the logits of the discriminator in inference
 mode. Only `numpy` decides, so that every backend chooses alike but for rounding.
@@ -75,7 +75,7 @@ def accepted(candidates, count, rng, gamma=None, percentile=80.0):
         largest = max(largest, values.max())
         shares = acceptance(values, largest, burn_in, gamma, percentile)
         taken = np.flatnonzero(draws < shares)
-        if len(taken) >= count - len(logits):  # Those after the last one needed weren't judged.
+        if len(taken) >= count - len(logits):  # Later candidates weren't needed.
             taken = taken[: count - len(logits)]
             drawn += taken[-1] + 1
         else:

@@ -35,7 +35,7 @@ def freeze_blocks(discriminator, count):
 
 
 def source_of(model):
-    """Returns the model that a file holds, or the model given."""
+    """Returns the given model, or the model that a file contains."""
     if isinstance(model, (str, os.PathLike)):
         model = keras.saving.load_model(os.path.expanduser(model), compile=False)
     if not all(hasattr(model, name) for name in ("generator", "discriminator", "latent_dim")):
@@ -61,7 +61,7 @@ def check_overrides(overrides, allowed):
 
 
 def with_classes(network, before, after, is_discriminator):
-    """Returns a new network like another one, for `after` classes instead of `before`.
+    """Returns a copy of a network for `after` classes instead of `before`.
 
     Either may be `None`. Labels come in at each `ConditionalBatchNorm` but `last_norm`, and by a
     projection of what the last dense layer gets. They leave with the terms of sums that depend on
@@ -150,7 +150,7 @@ def _refused(network, before, after):
 
 
 def take_weights(network, source):
-    """Gives a network the weights of another one that fit, and returns the paths of the others.
+    """Copies the weights that fit from another network, and returns the paths of the others.
 
     The rows of a table of other classes start as the mean of the rows before: a new class begins
     as the average of the old ones.
@@ -177,7 +177,7 @@ def take_weights(network, source):
 
 
 def _by_path(network):
-    """Yields each variable with its path, and how many had the same path before."""
+    """Yields each variable with its path, and the number of earlier variables of the same path."""
     counts = collections.Counter()
     for variable in network.variables:
         yield (variable.path, counts[variable.path]), variable
@@ -185,7 +185,7 @@ def _by_path(network):
 
 
 def warn_of_new_weights(paths, num_classes):
-    """Lists, in one line, the weights that a new model doesn't have from another."""
+    """Warns about the weights that a new model didn't take from its source, in one line."""
     if paths:
         names = ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
         warnings.warn(

@@ -1,10 +1,10 @@
 """What fills the slots of a training step: the augmentation and the penalties of a `SAGAN`.
 
-`SAGAN.compile` makes the `Slots`, new ones each time. A function with a method
-`bind(add_variable, loss)` gives another function in its place, which has a state: a list `state`
-of float32 variables, and `moved(real_logits, fake_logits, num_images, mean)`, which returns their
-new values after each update of the discriminator. `mean` is over the images of all replicas, and
-`num_images` is their number. A dictionary `logged` has the variables that `fit` adds to its logs.
+Each `SAGAN.compile` makes new `Slots`. If a function has a method `bind(add_variable, loss)`, its
+result is used instead, which has a state: a list `state` of float32 variables, and a method
+`moved(real_logits, fake_logits, num_images, mean)`, which returns their new values after each
+update of the discriminator. `mean` averages over the images of all replicas, and `num_images` is
+their number. A dictionary `logged` holds the variables that `fit` adds to its logs.
 """
 
 import keras
@@ -32,7 +32,7 @@ class Slots:
 
         self.augmentation = bound(augmentation)
         penalties = [bound(penalty) for penalty in penalties]
-        self.penalties, self.lazy = [], []  # Pairs with the number that the draws depend on.
+        self.penalties, self.lazy = [], []  # Pairs; the random numbers depend on `number`.
         for number, penalty in enumerate(penalties):
             is_lazy = getattr(penalty, "every", 1) > 1
             (self.lazy if is_lazy else self.penalties).append((number, penalty))
@@ -76,7 +76,7 @@ class Slots:
 
         def add(number, penalty, gradients, loss):
             def scaled_value():
-                # As a penalty of each update, it sees the state that the loss has moved.
+                # Like other penalties, a lazy one sees the state that the loss has updated.
                 with training.step.Scope([x for x in moved if not x[0].trainable]):
                     value = penalty.every * ops.cast(value_of(number, penalty), loss.dtype)
                 return optimizer.scale_loss(value / training.backend.count_replicas()), value
@@ -96,7 +96,7 @@ class Slots:
 
 
 class SlotState(keras.layers.Layer):
-    """Holds the variables of the slots. Weights of a model without them leave their values."""
+    """Holds the variables of the slots. Loading weights without them changes nothing."""
 
     def add(self, name):
         return self.add_weight(

@@ -114,7 +114,7 @@ def best_fakes(top_k, logits, batch):
     """
     if isinstance(top_k, float) and isinstance(batch, int):
         count = max(int(top_k * batch + 1e-4), 1)  # 0.29 * 100 < 29.
-    elif isinstance(top_k, float):  # TensorFlow may know the batch only when it computes.
+    elif isinstance(top_k, float):  # TensorFlow may know the batch size only at run time.
         count = ops.maximum(ops.cast(top_k * ops.cast(batch, "float32") + 1e-4, "int32"), 1)
     else:
         replicas = training.backend.count_replicas()
@@ -271,7 +271,7 @@ def update_average(gan, is_updated, batch):
     steps = ops.cast(gan.steps.value, "float32")
     ramp = ops.power(0.5, 1.0 / (RAMP_UP * ops.maximum(steps, 1e-3)))
     momentum = gan.ema_momentum
-    if gan.ema_half_life is not None:  # In images of the global batch.
+    if gan.ema_half_life is not None:  # The half-life counts images of the global batch.
         images = ops.cast(batch * training.backend.count_replicas(), "float32")
         momentum = ops.power(0.5, images / gan.ema_half_life)
     momentum = ops.where(steps < gan.ema_start, 0.0, ops.minimum(momentum, ramp))
