@@ -183,7 +183,7 @@ class SelfAttention2D(keras.layers.Layer):
         query = self._locations(query)
         key = self._locations(self._pool(key, training))
         value = self._locations(self._pool(value, training))
-        # Scale the small `value`: the rest is linear. The sum in the gradient of `gamma` is float32.
+        # Scale the small `value`: the rest is linear. The sum in the gradient of gamma is float32.
         wide = ops.cast(value, keras.backend.result_type(value.dtype, "float32"))
         value = ops.cast(wide * self.gamma, value.dtype)
         recordings = [
