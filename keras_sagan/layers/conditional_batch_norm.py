@@ -21,20 +21,20 @@ class ConditionalBatchNorm(keras.layers.Layer):
     """Batch normalization that looks up `gamma` and `beta` by class label.
 
     `outputs = (images - mean) / sqrt(variance + epsilon) * gamma[labels] + beta[labels]`. The
-    moments are computed over the whole batch, whatever the labels, in two passes and in float32
-    under every policy, so that a large mean costs little precision. With one class the layer is a
-    `BatchNormalization` and needs no labels. The defaults follow SAGAN, not Keras. The moving
-    statistics don't depend on their initial values: they are plain means of the first ten batches,
-    then means over the last fortieth of all updates (at least ten), until the momentum reaches
+    moments are computed over the whole batch, regardless of labels, in two passes and in float32
+    under every dtype policy, so that a large mean costs little precision. With one class the layer
+    is a `BatchNormalization` and needs no labels. The defaults follow SAGAN, not Keras. The moving
+    statistics don't depend on their initial values: they average the first ten batches equally,
+    then roughly the last fortieth of all updates (at least ten), until the momentum reaches
     `momentum`.
 
     Args:
         num_classes: Positive integer, the number of rows in the tables `gamma` and `beta`.
         axis: Integer, the axis of the channels. Defaults to `-1`.
-        momentum: Float in [0, 1], the largest momentum of the moving statistics. Early updates
-            use less; with `1` the statistics never change. Defaults to `0.999`.
+        momentum: Float in [0, 1], the largest momentum of the moving statistics. Early updates use
+            a lower momentum; with `1`, the statistics never change. Defaults to `0.999`.
         epsilon: Positive float, added to the variance. Defaults to `1e-5`.
-        synchronized: Boolean, whether the moments are over all replicas of a `tf.distribute`
+        synchronized: Boolean, whether to compute the moments over all replicas of a `tf.distribute`
             strategy. JAX and PyTorch always use the global batch. Defaults to `False`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
@@ -52,7 +52,8 @@ class ConditionalBatchNorm(keras.layers.Layer):
     State:
         `moving_mean` and `moving_variance`, of shape `(channels,)`, are updated with
         `training=True` and used otherwise; `num_updates`, int32 of shape `()`, counts their
-        updates. An empty batch changes none of them. Older files load with a large `num_updates`.
+        updates. An empty batch changes none of them. Files from older versions, which lack
+        `num_updates`, load with a large value.
 
     Raises:
         ValueError: If an argument is out of range, `axis` isn't an axis of the images, labels are
@@ -158,7 +159,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
         return labels
 
     def _moments(self, x, mask):
-        """Returns mean and variance of the unmasked positions, and whether there are any."""
+        """Returns the mean and variance of the unmasked positions, and whether any exist."""
         axes = [axis for axis in range(len(x.shape)) if axis != self.axis % len(x.shape)]
 
         def average(values):
@@ -232,9 +233,10 @@ def ramped_momentum(momentum: float, updates: KerasTensor) -> KerasTensor:
     """Returns the momentum of the next update of a moving average, a float32 scalar.
 
     The new value's weight at the `n`-th update is `max(1 - momentum, 1 / min(n, max(10, n / 40)))`,
-    so that the average forgets its initial value. Networks change fast at first: averaging over
-    the last tenth instead of the last fortieth made inference differ more from batch statistics.
-    `updates` is the number of previous updates. With a `momentum` of 1, the average never changes.
+    which makes the average forget its initial value. Networks change fast at first: when the
+    average covered the last tenth of the updates instead of the last fortieth, inference differed
+    more from batch statistics. `updates` is the number of previous updates. With a `momentum` of 1,
+    the average never changes.
     """
     if momentum >= 1.0:
         return ops.ones((), "float32")

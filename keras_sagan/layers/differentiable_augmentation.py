@@ -29,33 +29,33 @@ class DifferentiableAugmentation(keras.layers.Layer):
     in [-1, 1], and colors may leave that range.
 
     Args:
-        policy: String, the changes in order, separated by commas. Defaults to
+        policy: String, the changes in the order to apply them, separated by commas. Defaults to
             `"color,translation,cutout"`.
-        flip: Boolean, whether to first mirror half of the images horizontally, which the authors'
-            code does in the dataset. Defaults to `False`.
+        flip: Boolean, whether to first flip half of the images horizontally (the authors' code does
+            this in the dataset). Defaults to `False`.
         probability: Float in [0, 1], the share of images that are changed, or `"adaptive"` (ADA),
-            for `SAGAN.compile`: it starts at 0 and rises while the mean sign of the real logits,
-            above the threshold of the loss, is more than `target`. With a relativistic loss the
-            threshold is the mean of the fake logits. Defaults to `1.0`.
-        target: Float in [-1, 1], the mean sign that an adaptive probability aims at: a higher one
-            changes fewer images. Defaults to `0.6`.
-        speed: Positive integer, the real images that the discriminator sees while an adaptive
-            probability moves from 0 to 1 at most. Defaults to `500000`.
+            for `SAGAN.compile`: it starts at 0 and rises while the mean of
+            `sign(real logit - threshold of the loss)` is above `target`. With a relativistic loss
+            the threshold is the mean of the fake logits. Defaults to `1.0`.
+        target: Float in [-1, 1], the mean sign that an adaptive probability aims for; with a higher
+            target, fewer images are changed. Defaults to `0.6`.
+        speed: Positive integer, the smallest number of real images in which an adaptive probability
+            can go from 0 to 1. Defaults to `500000`.
         **kwargs: Base layer arguments, such as `name`.
 
     Call arguments:
         images: Float tensor of shape `(batch, height, width, channels)`, with any number of
             channels. Height and width must be known.
-        uniform: Function from a number of columns to random float32 numbers in [0, 1) of shape
-            `(batch, columns)`, as `SAGAN` passes it. By default, Keras draws them.
+        uniform: Function `uniform(columns)` that returns random float32 numbers in [0, 1) of shape
+            `(batch, columns)`; `SAGAN` passes one. By default, Keras draws the numbers.
         training: Boolean. Without `uniform`, images are changed only if it is `True`.
 
     Returns:
-        Tensor of the shape and dtype of `images`, computed in at least float32. Pixels that no
-        change affects keep exactly their value.
+        Tensor of the shape and dtype of `images`, computed in at least float32. Pixels that aren't
+        affected keep their exact values.
 
     State:
-        `seed_generator`, unless `uniform` is given.
+        `seed_generator`, which is used unless `uniform` is given.
 
     Raises:
         ValueError: If the policy is unknown or empty, a number is out of range, images aren't
@@ -109,7 +109,7 @@ class DifferentiableAugmentation(keras.layers.Layer):
         return self._change(images, uniform)  # A layer can't be built while a step is compiled.
 
     def bind(self, add_variable: Callable, loss: tuple) -> Callable:
-        """Returns the function that `SAGAN` calls: the layer, or one of adaptive probability."""
+        """Returns what `SAGAN` calls: the layer itself, or an `AdaptiveAugmentation`."""
         is_adaptive = self.probability == "adaptive"
         return AdaptiveAugmentation(self, add_variable, loss) if is_adaptive else self
 
@@ -148,9 +148,9 @@ class DifferentiableAugmentation(keras.layers.Layer):
 
 
 class AdaptiveAugmentation:
-    """An augmentation of a `SAGAN` whose probability follows the logits (ADA).
+    """An augmentation whose probability adapts to the discriminator's logits (ADA).
 
-    The state and the methods are those that `keras_sagan.training.slots` describes.
+    `keras_sagan.training.slots` describes the state and the methods.
     """
 
     def __init__(self, layer, add_variable, loss):
@@ -168,7 +168,7 @@ class AdaptiveAugmentation:
         return self.layer._change(images, uniform, self.state[0].value)
 
     def moved(self, real_logits, fake_logits, num_images, mean):
-        """Returns the new probability after `UPDATES` updates, and the signs that it depends on."""
+        """Returns the new state; the probability changes once every `UPDATES` updates."""
         probability, signs, seen = (x.value for x in self.state)
         threshold = mean(fake_logits) if self.threshold is None else self.threshold
         signs = signs + num_images * mean(ops.sign(real_logits - threshold))
@@ -228,7 +228,7 @@ def _cutout(images, uniform):
 
 
 def _take(images, indices, axis):
-    """Takes rows or columns of each image, by its own indices of shape `(batch, size)`."""
+    """Takes rows or columns of each image at its own indices, of shape `(batch, size)`."""
     return ops.vectorized_map(lambda x: ops.take(x[0], x[1], axis=axis - 1), (images, indices))
 
 

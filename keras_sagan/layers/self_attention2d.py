@@ -38,17 +38,18 @@ class SelfAttention2D(keras.layers.Layer):
     `query`, `key` and `value` are 1x1 convolutions of the map without bias; key and value are
     max-pooled. `scores = softmax(query @ key.T)` is how much each key location matters to each
     query location, and `outputs = inputs + gamma * conv1x1(scores @ value)`. `gamma` is a learned
-    scalar that starts at 0, so that a new layer is the identity and can be added to a trained
-    network. The defaults match the authors' code; `pool_size=1, value_reduction=8` matches the
-    paper's text. The scores take `O((height * width)^2 / pool_size^2)` memory, or
-    `O(height * width)` if they are computed in chunks of queries.
+    scalar that starts at 0, so a new layer is the identity and can be added to a trained network.
+    The defaults match the authors' code; `pool_size=1, value_reduction=8` matches the paper's text.
+    The scores take `O((height * width)^2 / pool_size^2)` memory, or `O(height * width)` if they are
+    computed in chunks of queries.
 
     Args:
         key_reduction: Positive integer; query and key have `channels // key_reduction` channels.
             Defaults to `8`.
         value_reduction: Positive integer; the value has `channels // value_reduction` channels.
             Defaults to `2`.
-        pool_size: Positive integer, the max-pooling of key and value; 1 for none. Defaults to `2`.
+        pool_size: Positive integer, the max-pooling window of key and value; 1 for no pooling.
+            Defaults to `2`.
         use_spectral_norm: Boolean, whether the four convolutions are `SNConv2D`. Defaults to
             `True`.
         power_iterations, epsilon: As in `SNConv2D`.
@@ -56,8 +57,8 @@ class SelfAttention2D(keras.layers.Layer):
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras's setting.
         query_chunk_size: Positive integer, the number of queries whose scores are in memory at a
             time. Each chunk attends to all keys, and the gradient recomputes its scores. `None`
-            computes all scores together; `"auto"` uses chunks if an image has 2^24 scores (64 MB)
-            or more. The outputs are the same. Defaults to `"auto"`.
+            computes all scores at once; `"auto"` uses chunks if an image has 2^24 scores (64 MB) or
+            more. The outputs don't depend on it. Defaults to `"auto"`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -65,7 +66,8 @@ class SelfAttention2D(keras.layers.Layer):
             `(batch, channels, height, width)` with `"channels_first"`. Height and width may be
             unknown while a model is built.
         training: Boolean, whether to update each `vector_u`, unless the layer is frozen.
-        return_attention_scores: Boolean; `True` computes all scores together. Defaults to `False`.
+        return_attention_scores: Boolean, whether to return the scores too; `True` computes all
+            scores at once. Defaults to `False`.
 
     Returns:
         Float tensor of the shape of `inputs`. With `return_attention_scores=True`, a tuple of
@@ -74,11 +76,12 @@ class SelfAttention2D(keras.layers.Layer):
         the map; each row sums to 1.
 
     State:
-        `gamma`, trainable; the four kernels, and the `vector_u` of each.
+        The trainable scalar `gamma`, and the four kernels, each with its `vector_u`.
 
     Raises:
         ValueError: If an argument is out of range, the inputs aren't of rank 4 or have fewer
-            channels than a reduction, or `pool_size` doesn't divide the height or width.
+            channels than `key_reduction` or `value_reduction`, or `pool_size` doesn't divide the
+            height or width.
 
     Example:
 
@@ -263,7 +266,7 @@ class SelfAttention2D(keras.layers.Layer):
 
 
 class _Conv2D(keras.layers.Conv2D):
-    """Keras's layer, which here accepts an empty batch too."""
+    """Keras's `MaxPooling2D` that also accepts an empty batch."""
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         return of_any_batch(super().call, inputs, training)
@@ -278,8 +281,8 @@ def attention_layers(model: keras.Model) -> list[SelfAttention2D]:
 def record_attention_scores(model: keras.Model) -> Iterator[dict[str, KerasTensor]]:
     """Records the scores of every `SelfAttention2D` when a model is called in the `with` block.
 
-    Call the model eagerly, as in `model(inputs)`. Recordings may overlap, and each records only
-    the calls of its own thread.
+    Call the model eagerly, as in `model(inputs)`. `with` blocks may overlap, and each records only
+    the calls in its own thread.
 
     Args:
         model: A Keras model.

@@ -24,16 +24,18 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
 
     It replaces `keras.layers.Conv2D`: `outputs = conv(inputs, kernel / sigma) + bias`, where
     `sigma` estimates the largest singular value of the kernel, reshaped to
-    `(height * width * channels / groups, filters)`. Unlike `keras.layers.SpectralNormalization`,
-    it never overwrites the stored kernel, and the gradient flows through `sigma`. In a custom
-    training loop, call the network with `training=True`: only then does `sigma` follow the kernel.
+    `(height * width * channels / groups, filters)`. Unlike `keras.layers.SpectralNormalization`, it
+    never overwrites the stored kernel, and the gradient flows through `sigma`. In a custom training
+    loop, call the network with `training=True`; otherwise `sigma` isn't updated as the kernel
+    changes.
 
     Args:
         filters, kernel_size, strides, padding, data_format, dilation_rate, groups, activation,
             use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
             activity_regularizer, kernel_constraint, bias_constraint: As in
             `keras.layers.Conv2D`.
-        power_iterations: Positive integer, the power iterations per call. Defaults to `1`.
+        power_iterations: Positive integer, the number of power iterations per call. Defaults to
+            `1`.
         epsilon: Positive float, added to norms before division. A kernel is unchanged if its
             `sigma` is at most `epsilon`. Defaults to `1e-12`.
         equality_constrained: Boolean. `True` divides by `sigma`, `False` by `max(1, sigma)`.
@@ -47,7 +49,8 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
     Call arguments:
         inputs: Float tensor of shape `(batch, height, width, channels)`, or
             `(batch, channels, height, width)` with `data_format="channels_first"`.
-        training: Boolean, whether to update `vector_u`, so that `sigma` follows the kernel.
+        training: Boolean, whether to update `vector_u`, which keeps `sigma` accurate as the kernel
+            changes.
 
     Returns:
         Float tensor of shape `(batch, new_height, new_width, filters)`, or with the filters second

@@ -26,7 +26,8 @@ class SNDense(SpectralNormMixin, keras.layers.Dense):
 
     Call arguments:
         inputs: Float tensor of shape `(batch, …, channels)`.
-        training: Boolean, whether to update `vector_u`, so that `sigma` follows the kernel.
+        training: Boolean, whether to update `vector_u`, which keeps `sigma` accurate as the kernel
+            changes.
 
     Returns:
         Float tensor of shape `(batch, …, units)`, in the layer's compute dtype.

@@ -13,8 +13,8 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
     """Embedding whose `(classes, dim)` table is divided by its spectral norm.
 
     It replaces `keras.layers.Embedding`. A projection discriminator adds the dot product of the
-    label's row and the features to the logit. See `SNConv2D` for custom training loops and for
-    the differences from `keras.layers.SpectralNormalization`.
+    features and the label's row to the logit. See `SNConv2D` for custom training loops and for the
+    differences from `keras.layers.SpectralNormalization`.
 
     Args:
         input_dim, output_dim, embeddings_initializer, embeddings_regularizer,
@@ -25,7 +25,8 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
     Call arguments:
         inputs: Tensor of ids of any shape, in `[0, input_dim)`; floats are truncated to integers,
             as in `keras.layers.Embedding`.
-        training: Boolean, whether to update `vector_u`, so that `sigma` follows the table.
+        training: Boolean, whether to update `vector_u`, which keeps `sigma` accurate as the table
+            changes.
 
     Returns:
         Float tensor of the shape of `inputs`, with a last axis of size `output_dim` added.
@@ -34,7 +35,8 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
         `vector_u`, float32 of shape `(output_dim,)`, as in `SNConv2D`.
 
     Raises:
-        ValueError: If an argument is out of range, or ids whose values are known are out of range.
+        ValueError: If an argument is out of range, or ids are out of range and their values are
+            known.
 
     Example:
 

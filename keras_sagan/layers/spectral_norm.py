@@ -1,4 +1,4 @@
-"""Spectral normalization: power iteration, a mixin for layers, and the norms of a model."""
+"""Spectral normalization: power iteration, a mixin for layers, and `spectral_norms`."""
 
 import warnings
 
@@ -27,7 +27,7 @@ def power_iteration(matrix, u, steps=1, epsilon=1e-12):
     One step is `v = matrix @ u / (|matrix @ u| + epsilon)` followed by
     `u = v @ matrix / (|v @ matrix| + epsilon)`; then `sigma = v @ matrix @ u`. The gradient treats
     `u` and `v` as constants, which is exact once the iteration has converged. If the matrix is
-    zero, `u` keeps its value, since it could never recover from a zero vector.
+    zero, `u` is unchanged, since the iteration could never recover from `u = 0`.
 
     Returns `sigma`, `u` and `v`. Reference: [Miyato et al., 2018](https://arxiv.org/abs/1802.05957),
     algorithm 1, with the `epsilon` of the SAGAN authors' code.
@@ -51,9 +51,10 @@ class SpectralNormMixin:
     """Divides the kernel of a Keras layer by its largest singular value in the forward pass.
 
     The layer's weight must be called `kernel` or `embeddings`, with the outputs on the last axis.
-    The forward pass never changes it. `vector_u`, the state of the power iteration, starts
-    converged. Only calls with `training=True` update it, and only if the layer isn't frozen.
-    Inference runs the same iteration from `vector_u`, but doesn't store the new vector.
+    The forward pass never changes this weight. `vector_u`, the state of the power iteration, is
+    initialized to its converged value. Only calls with `training=True` update it, and only if the
+    layer isn't frozen. Inference runs the same iteration from `vector_u`, but doesn't store the new
+    vector.
     """
 
     def _set_spectral_norm(self, power_iterations, epsilon, equality_constrained):
@@ -156,8 +157,8 @@ class SpectralNormMixin:
 def leading_singular_vector(matrix):
     """Returns the right singular vector of the largest singular value, deterministically.
 
-    It is the best vector in the Krylov space `x, (matrix.T @ matrix) @ x, …` of a random `x`,
-    which takes far fewer products than power iteration: `|matrix @ u|` is within 1 % of the
+    It is the best vector in the Krylov space `x, (matrix.T @ matrix) @ x, …` of a random `x`, and
+    needs far fewer matrix products than power iteration: `|matrix @ u|` is within 1 % of the
     largest singular value (0.1 % for small matrices). For a matrix that is zero or not finite, it
     is any unit vector. Reference: Golub & Van Loan, Matrix Computations, section 10.1 (Lanczos).
     """
@@ -239,7 +240,7 @@ def _as_matrix(weight):
 
 
 def _largest_singular_value(weight, is_exact=True):
-    """Returns NaN if the weight isn't finite; `is_exact=False` is within 1 % and saves seconds."""
+    """Returns NaN if the weight isn't finite; `is_exact=False` is faster and within 1 %."""
     matrix = _as_matrix(ops.convert_to_numpy(ops.cast(weight, "float32")))
     if not np.isfinite(matrix).all():
         return float("nan")
