@@ -27,11 +27,12 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
     and convert the copy without this package. Don't train it.
 
     Args:
-        model: A functional or sequential Keras model that is built, such as `SAGAN.generator`.
-            Nested models are copied too.
+        model: A built functional or sequential Keras model, such as `SAGAN.generator`. Nested
+            models are copied too.
 
     Returns:
-        A functional `keras.Model` with the same inputs and outputs, up to rounding.
+        A functional `keras.Model` that takes the same inputs and returns the same outputs, up to
+        rounding.
 
     Raises:
         ValueError: If the model is subclassed or isn't built, or a custom layer contains
@@ -106,7 +107,8 @@ def _is_graph(model):
 
 
 def _replacement_of(operation):
-    """Returns the function that replaces a layer by several (or `None`), and its argument names."""
+    """Returns the function (or `None`) that replaces a layer with several, and its argument
+    names."""
     if isinstance(operation, SelfAttention2D):
         return _plain_attention, ("inputs",)
     if isinstance(operation, ConditionalBatchNorm):
@@ -182,7 +184,7 @@ def _plain_resampling(layer, shape, new_values):
 
 
 def _up(layer, x):
-    """Upsamples and keeps the static size, which TensorFlow loses and LiteRT's converter needs."""
+    """Upsamples and keeps the static shape, which TensorFlow loses and LiteRT's converter needs."""
     x = layer(x)
     is_known = None not in x.shape[1:]
     return layers.Reshape(x.shape[1:], dtype=layer.dtype_policy)(x) if is_known else x

@@ -33,9 +33,9 @@ KNOWN = {name.replace("_", "").lower() for name in dir(keras.activations)} | {"p
 def unpack(data, num_classes):
     """Splits a batch into images and labels, and checks their dtypes and static shapes.
 
-    `data` is images, `(images,)`, `(images, labels)`, or either with `None` at the end. Images
-    must be uint8 or float of rank 4. Labels must be integers of shape `(batch,)`, and given if
-    and only if the model has classes.
+    `data` is images, `(images,)`, `(images, labels)`, or either with `None` at the end. Images must
+    be uint8 or float of rank 4. Labels must be integers of shape `(batch,)`, and are required if
+    the model has classes and not allowed otherwise.
     """
     parts = data if isinstance(data, (tuple, list)) else [data]
     parts = [None if is_absent(part) else part for part in parts]
@@ -69,7 +69,7 @@ def unpack(data, num_classes):
 
 
 def check_given(x, y=None):
-    """Raises an error if Keras can't make batches from `x` and `y` of `fit` or `evaluate`."""
+    """Raises an error if Keras can't make batches from `x` and `y`, as passed to `fit`."""
     if x is None:
         raise ValueError("`x` must be given: images, or a dataset of images. Received: x=None")
     if isinstance(x, dict):
@@ -83,7 +83,7 @@ def check_given(x, y=None):
 def without_none(data):
     """Removes trailing `None`s from each batch, because Keras doesn't always accept them.
 
-    A generator or a `keras.utils.PyDataset` is wrapped; other data are returned unchanged.
+    Generators and `keras.utils.PyDataset`s are wrapped; other data are returned unchanged.
     """
     if isinstance(data, keras.utils.PyDataset):
         return _WithoutNone(data)
@@ -114,10 +114,10 @@ def _shortened(batch):
 
 
 def check_shares(argument, count, batch_size, replicas, steps=None, advice=None):
-    """Raises an error if a batch of an array of `count` images isn't divisible by `replicas`.
+    """Raises an error if batches of an array of `count` images can't be divided by `replicas`.
 
     `batch_size` is the argument of `fit` (`None` means 32, as in Keras). `steps` is the total
-    number of batches, `None` for the whole array. By default, `advice` suggests a slice.
+    number of batches, `None` for the whole array. By default, `advice` suggests slicing the array.
     """
     batch_size = min(batch_size or 32, count)
     if not batch_size:
@@ -164,7 +164,7 @@ class BatchCheck:
         self.has_passed = True  # Whether a batch has passed since `begin`.
 
     def begin(self, is_new_data=True):
-        """Makes the next batch the first; with new data, the range warning may be repeated."""
+        """Treats the next batch as the first; with new data, the range warning may be repeated."""
         if is_new_data:
             self._warn_of_range = RangeWarning("images")
         self.has_passed = False
@@ -172,7 +172,7 @@ class BatchCheck:
         self._has_seen_all = True
 
     def __call__(self, parts):
-        """Raises unless a batch fits the model; `parts` has images, labels, … for each replica.
+        """Raises unless a batch fits the model; `parts` lists images, labels, … by replica.
 
         After the first batch, only batches on the host are checked, so that nothing is copied.
         """
@@ -190,8 +190,8 @@ class BatchCheck:
     def check_first(self, model, parts, gather=list):
         """Raises unless a batch fits the model, and passes the first batch to the model.
 
-        `parts` has a tuple of images and labels for each device of this process. `gather` turns
-        the list of their sizes into the list of the sizes on all devices.
+        `parts` contains a tuple of images and labels for each device of this process. `gather`
+        takes the list of their batch sizes and returns the list for all devices.
         """
         is_first, error = not self.has_passed, None
         try:
@@ -214,10 +214,10 @@ class BatchCheck:
             model._see_first_batch(parts[0])
 
     def check_sizes(self, sizes, per_worker):
-        """Raises unless all replicas have equally many images; if they do, the batch has passed.
+        """Raises unless all replicas have the same number of images; then the batch is accepted.
 
-        `sizes` has the number of images of each replica, or `REFUSED` if its worker has found a
-        bad batch; `per_worker` is the number of replicas per worker.
+        `sizes` lists the number of images on each replica, or `REFUSED` if its worker found a bad
+        batch; `per_worker` is the number of replicas per worker.
         """
         if self.REFUSED in sizes:
             workers = enumerate(sizes[::per_worker])
@@ -245,10 +245,10 @@ class BatchCheck:
             )
 
     def warn_of_missing_classes(self, is_whole):
-        """Warns about classes without an image since `begin`; returns whether it warned.
+        """Warns about classes with no images since `begin`; returns whether it warned.
 
-        If only part of the data has been seen, it warns only after so many images that, with
-        equally frequent classes, every class would almost surely have been among them.
+        If only part of the data has been seen, it warns only after enough images that equally
+        frequent classes would almost surely all have appeared.
         """
         count, is_whole = self.num_classes, is_whole and self._has_seen_all
         if not self._seen or len(self._seen) == count:
@@ -274,7 +274,7 @@ def _is_on_host(tensors):
 
 
 def warn_of_outputs(model, images, labels):
-    """Warns if a network of a `SAGAN` ends in the wrong activation.
+    """Warns if the generator or discriminator ends in the wrong activation.
 
     If the layers don't show the activation, the outputs for a few float32 images in [-1, 1] do.
     """
@@ -315,7 +315,7 @@ def warn_of_outputs(model, images, labels):
 def last_activation(network):
     """Returns the name of the activation that a network ends in, without underscores.
 
-    `"linear"` means no activation, `"add"` a sum, and `None` that the layers don't show it.
+    `"linear"` means no activation, `"add"` a sum, and `None` that it can't be told from the layers.
     """
     tensors = getattr(network, "outputs", None)
     while tensors:
@@ -339,7 +339,8 @@ def has_batch_statistics(discriminator, image_shape, has_labels):
 
     The logits of half a batch of noise are computed twice, each time with a different other half.
     This detects batch normalization and minibatch standard deviation, but not `Dropout`, which
-    drops the same both times. Weights are random, so that training doesn't change the answer.
+    drops the same units both times. The weights are replaced by random ones, so the answer doesn't
+    depend on training.
     """
     for layer in layers_of(discriminator):
         if hasattr(layer, "moving_mean") and layer.trainable:

@@ -43,7 +43,7 @@ IMAGE_SIZES = tuple(GENERATOR_WIDTHS)
 
 
 def check_image_size(image_size):
-    """Returns the image size if there are networks for it, and raises an error otherwise."""
+    """Returns the image size if networks can be built for it, and raises an error otherwise."""
     expected = f"one of {IMAGE_SIZES} pixels"
     return check_choice("image_size", image_size, IMAGE_SIZES, expected)
 
@@ -58,7 +58,7 @@ def check_widths(widths, channels, base_filters, num_classes, latent_dim=1):
 
 
 def check_resolutions(attention_resolutions, available):
-    """Returns the sizes of the maps with attention; raises if the network lacks such a map."""
+    """Returns the sizes of the maps with attention; raises if the network has no such map."""
     if not isinstance(attention_resolutions, (list, tuple, set)):
         raise ValueError(
             "`attention_resolutions` must be a list or tuple of map sizes in pixels, () for none. "
@@ -101,7 +101,8 @@ def self_attention(size, use_spectral_norm, attention):
 
 
 def up_block(x, labels, filters, conv, norm, name):
-    """Residual block that doubles the map: norm, ReLU, upsampling, conv, norm, ReLU, conv."""
+    """Residual block that doubles the map's size: norm, ReLU, upsampling, conv, norm, ReLU,
+    conv."""
 
     def normalized(x, layer):
         return layer(x) if labels is None else layer(x, labels)
@@ -131,7 +132,7 @@ def down_block(x, filters, conv, downsample, first, name):
 
 
 def project(logits, features, labels, embedding, num_classes):
-    """Adds the dot product of the features with the label's row of an embedding to logits."""
+    """Adds the dot product of the features and the label's embedding to the logits."""
     dtype = at_least_float32()
     rows = embedding(num_classes, features.shape[-1], dtype=dtype, name="label_embedding")(labels)
     projection = layers.Dot(axes=1, dtype=dtype, name="projection")([features, rows])

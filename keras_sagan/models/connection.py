@@ -19,7 +19,7 @@ KEEP_LABELS = ("Reshape", "Flatten", "ExpandDims", "Squeeze", "Cast", "Identity"
 
 
 def connect(generator, discriminator, latent_dim, num_classes):
-    """Builds both networks by calling one after the other, and returns the shape of an image.
+    """Builds both networks by calling one on the other's output, and returns the image shape.
 
     Raises a ValueError if the networks don't take the expected inputs or don't fit each other.
     """
@@ -57,7 +57,7 @@ def connect(generator, discriminator, latent_dim, num_classes):
 
 
 def _check_first_input(network, shape):
-    """Raises where Keras doesn't: Keras accepts one-channel images where three are expected."""
+    """Raises where Keras doesn't: Keras accepts one-channel images for three-channel inputs."""
     inputs = getattr(network, "inputs", None)
     expected = tuple(inputs[0].shape) if inputs else shape
     fits = len(expected) == len(shape) and all(
@@ -87,7 +87,8 @@ def _check_logits(logits):
 def _check_tables(name, network, num_classes):
     """Raises an error if a layer looks up labels in a table with too few classes.
 
-    Only CPUs raise an error if an id is too large: GPUs, TPUs and JAX return zeros or the last row.
+    Only CPUs raise an error at run time if an id is too large: GPUs, TPUs and JAX return zeros or
+    the last row.
     """
     layers = layers_of(network)
     steps = [x for layer in layers for x in [layer, *getattr(layer, "operations", [])]]
@@ -122,7 +123,7 @@ def _may_take_labels(step):
 
 
 def copy_network(network):
-    """Returns a network of the same configuration with its own variables."""
+    """Returns a network with the same configuration and its own variables."""
     if isinstance(network, keras.Sequential) or hasattr(network, "operations"):
         return keras.models.clone_model(network)
     return network.__class__.from_config(network.get_config())

@@ -22,10 +22,11 @@ def build_discriminator(
 ) -> keras.Model:
     """Builds the residual projection discriminator of SAGAN as a functional Keras model.
 
-    Residual blocks halve the image down to 4 x 4 (8 x 8 at 16 and 32 pixels). For each size in
-    `attention_resolutions`, a `SelfAttention2D` follows the first block with such a map. The
-    features are summed over the map, not averaged, and go through a dense layer; with classes,
-    their dot product with the label's embedding is added. There is no batch norm.
+    Residual blocks repeatedly halve the image, down to 4 x 4 (8 x 8 for images of 16 and 32
+    pixels). For each size in `attention_resolutions`, a `SelfAttention2D` follows the first block
+    with a map of that size. The features are summed over the map, not averaged, and passed to a
+    dense layer; for a model with classes, their dot product with the label's embedding is added to
+    its output. There is no batch norm.
 
     Args:
         image_size, base_filters, num_classes, attention_resolutions, channels,
@@ -33,11 +34,12 @@ def build_discriminator(
 
     Returns:
         A `keras.Model` from images `(batch, size, size, channels)` in [-1, 1], or from
-        `[images, labels]` with labels `(batch,)`, to logits `(batch, 1)`, float32 under every
-        mixed policy.
+        `[images, labels]` with labels `(batch,)`, to logits `(batch, 1)`, in float32 under every
+        mixed-precision policy.
 
     Raises:
-        ValueError: If an argument is out of range, or no map has a size that should get attention.
+        ValueError: If an argument is out of range, or no map has a size listed in
+            `attention_resolutions`.
 
     Example:
 

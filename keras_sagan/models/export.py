@@ -36,7 +36,7 @@ def export_generator(
             `generator.tflite` are written.
         formats: Sequence of `"saved_model"`, `"onnx"` and `"litert"`. Defaults to all three.
         num_images: Positive integer, the number of images to compare. Defaults to `4`.
-        seed: Integer, the seed of their latents and labels. Defaults to `0`.
+        seed: Integer, the seed for the latents and labels of these images. Defaults to `0`.
         use_ema: Boolean, whether to export the averaged generator if there is one. Defaults to
             `True`.
 
@@ -46,7 +46,7 @@ def export_generator(
 
     Raises:
         ValueError: If a format is unknown, or `num_images` isn't positive.
-        ImportError: If a converter or a runtime isn't installed.
+        ImportError: If the package for a format's converter or runtime isn't installed.
         RuntimeError: If the backend isn't TensorFlow.
 
     Example:

@@ -24,17 +24,17 @@ def build_generator(
 ) -> keras.Model:
     """Builds the residual generator of SAGAN as a functional Keras model.
 
-    A dense layer turns the latents into a 4 x 4 map, residual blocks double it up to the image
-    size, and a `SelfAttention2D` follows each map whose size is in `attention_resolutions`. With
-    the defaults, it matches the authors' code, down to the number of parameters.
+    A dense layer turns the latents into a 4 x 4 map, residual blocks double its size up to the
+    image size, and a `SelfAttention2D` follows each map whose size is in `attention_resolutions`.
+    With the defaults, it matches the authors' code, down to the number of parameters.
 
     Args:
         image_size: A power of two from 8 to 1024, in pixels. Defaults to `128`.
-        base_filters: Positive integer, the width that all blocks are a multiple of; `ch` in the
-            papers' code. Defaults to `64`.
+        base_filters: Positive integer; the number of filters of each block is a multiple of it
+            (`ch` in the papers' code). Defaults to `64`.
         latent_dim: Positive integer. Defaults to `128`.
         num_classes: Positive integer, or `None` for an unconditional generator.
-        attention_resolutions: Sizes in pixels of the maps that attention follows; `()` for none.
+        attention_resolutions: Sizes in pixels of the maps to apply attention to; `()` for none.
             Defaults to `(32,)`.
         channels: Positive integer, 3 for RGB and 1 for gray. Defaults to `3`.
         use_spectral_norm: Boolean, whether kernels are spectrally normalized. Defaults to `True`.
@@ -45,12 +45,13 @@ def build_generator(
         name: String, the name of the model.
 
     Returns:
-        A `keras.Model` from latents `(batch, latent_dim)`, or from `[latents, labels]` with
-        labels `(batch,)`, to images `(batch, size, size, channels)` in [-1, 1], float32 under
-        every mixed policy.
+        A `keras.Model` from latents `(batch, latent_dim)`, or from `[latents, labels]` with labels
+        `(batch,)`, to images `(batch, size, size, channels)` in [-1, 1], in float32 under every
+        mixed-precision policy.
 
     Raises:
-        ValueError: If an argument is out of range, or no map has a size that should get attention.
+        ValueError: If an argument is out of range, or no map has a size listed in
+            `attention_resolutions`.
 
     Example:
 
@@ -59,8 +60,8 @@ def build_generator(
     (None, 32, 32, 3)
 
     Reference:
-        [Zhang et al., 2019](https://arxiv.org/abs/1805.08318). The widths for other sizes are from
-        SNGAN (32) and BigGAN (64, 256, 512), and extrapolated for 8, 16 and 1024.
+        [Zhang et al., 2019](https://arxiv.org/abs/1805.08318). The widths for other image sizes
+        come from SNGAN (32) and BigGAN (64, 256, 512); those for 8, 16 and 1024 are extrapolated.
     """
     image_size = blocks.check_image_size(image_size)
     base_filters = check_integer("base_filters", base_filters)

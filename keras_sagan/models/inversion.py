@@ -1,4 +1,4 @@
-"""From images back to latents and classes, by optimization with fixed weights."""
+"""GAN inversion: finds the latents and classes of images, with fixed weights."""
 
 from typing import NamedTuple
 
@@ -30,9 +30,10 @@ class Inversion(NamedTuple):
     Attributes:
         latents: float32 array `(num_images, latent_dim)`.
         labels: int32 array `(num_images,)`, or `None` for a model without classes.
-        images: uint8 array `(num_images, height, width, channels)`, what `generate` makes of these.
-        psnr: float32 array `(num_images,)`, the peak signal-to-noise ratio in decibels, of uint8
-            images. It is infinite for an exact copy.
+        images: uint8 array `(num_images, height, width, channels)`, what `generate` returns for
+            these latents and labels.
+        psnr: float32 array `(num_images,)`, the peak signal-to-noise ratio of the uint8 images, in
+            decibels. It is infinite for an exact copy.
     """
 
     latents: np.ndarray
@@ -42,7 +43,7 @@ class Inversion(NamedTuple):
 
 
 class InversionMixin:
-    """The part of `SAGAN` that goes from images to latents."""
+    """The part of `SAGAN` that finds latents for images."""
 
     def invert(
         self,
@@ -57,34 +58,38 @@ class InversionMixin:
         seed: int | None = None,
         use_ema: bool = True,
     ) -> Inversion:
-        """Finds latents and classes from which the generator makes given images.
+        """Finds latents and classes from which the generator reproduces the given images.
 
-        Adam moves latents so that the mean squared error of the pixels in [-1, 1] falls; weights
-        stay. `restarts` random latents of each class get a fifth of the steps, the best `restarts`
-        of an image get all of them, and the best one twice as many again.
+        Adam optimizes the latents to minimize the mean squared error of the pixels in [-1, 1]; the
+        weights are fixed. For each image and class, `restarts` random latents are optimized for
+        `steps / 5` steps. The best `restarts` of each image continue for `steps` steps, and the
+        best one for another `2 * steps`.
 
         Args:
             images: uint8 array in [0, 255] or float array in [-1, 1], of shape
                 `(num_images, height, width, channels)`.
-            labels: Class id for all images, or array of `num_images` of them. Defaults to `None`:
-                each class is tried.
+            labels: Class id for all images, or array of `num_images` class ids. Defaults to `None`:
+                every class is tried.
             restarts: Positive integer. Defaults to `4`.
             steps: Positive integer. Defaults to `300`.
-            learning_rate: Positive float, which falls to 0 along a cosine. Defaults to `0.1`.
-            feature_layer: String, a layer of the discriminator, whose outputs for both images are
-                compared too. `None` for none.
+            learning_rate: Positive float, Adam's initial learning rate, with cosine decay to 0.
+                Defaults to `0.1`.
+            feature_layer: String, the name of a discriminator layer whose outputs for the given and
+                the generated image are compared too. Defaults to `None`: only pixels are compared.
             feature_weight: Non-negative float, the weight of the mean squared error of the outputs
                 of `feature_layer`. Defaults to `1`.
-            batch_size: Positive integer, the latents moved at a time. Defaults to `128`.
-            seed: Integer that determines the first latents, or `None` for new ones at each call.
+            batch_size: Positive integer, the number of latents to optimize at a time. Defaults to
+                `128`.
+            seed: Integer, the seed of the initial latents, or `None` for different ones in each
+                call.
             use_ema: Boolean, as in `generate`. Defaults to `True`.
 
         Returns:
-            Tuple `(latents, labels, images, psnr)` of arrays, with these names.
+            Named tuple `(latents, labels, images, psnr)` of arrays.
 
         Raises:
-            ValueError: For arguments out of range, images or labels that don't fit, or a
-                `feature_layer` that the discriminator doesn't have.
+            ValueError: If an argument is out of range, images or labels don't fit the model, or the
+                discriminator has no layer named `feature_layer`.
 
         Example:
 
@@ -136,7 +141,7 @@ class InversionMixin:
 
 
 class _Search:
-    """Moves latents by Adam, each on its own, and keeps the best that each has been."""
+    """Optimizes each latent independently with Adam, and keeps its best value."""
 
     def __init__(self, model, generator, features, weight, learning_rate, batch_size):
         def losses(latents, targets, labels=None):

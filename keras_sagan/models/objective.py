@@ -26,7 +26,7 @@ def checked_objective(objective):
 
 
 def fill_in(objective, loss, augmentation, penalty):
-    """Replaces arguments of `compile` that are `"auto"` by those of the objective."""
+    """Replaces arguments of `compile` that are `"auto"` with the settings of the objective."""
     policy = objective["augmentation"]
     weights = [kind(objective[name]) for name, kind in (("r1", R1), ("r2", R2)) if objective[name]]
     found = (

@@ -58,14 +58,14 @@ METRICS = (
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class SAGAN(SamplingMixin, InversionMixin, keras.Model):
-    """Self-attention GAN that trains with `fit`.
+    """Self-attention GAN that can be trained with `fit`.
 
-    Each step updates the discriminator `d_steps` times and then the generator once, with the
-    hinge loss and separate optimizers (TTUR); `keras_sagan.training.step` has the algorithm. The
+    Each step updates the discriminator `d_steps` times and then the generator once, with the hinge
+    loss and separate optimizers (TTUR); `keras_sagan.training.step` contains the algorithm. The
     discriminator sees real and fake images in one pass, or in two passes if it uses batch
     statistics. An update of one network changes neither the weights nor the state (batch
-    statistics, `vector_u` of the spectral norms) of the other. Latents and fake labels are a pure
-    function of the seed and the step.
+    statistics, `vector_u` of the spectral norms) of the other. Latents and fake labels depend only
+    on the seed and the step.
 
     Args:
         generator: Keras model from latents `(batch, latent_dim)`, or from `[latents, labels]`,
@@ -73,27 +73,30 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         discriminator: Keras model from images, or from `[images, labels]`, to logits.
         latent_dim: Positive integer.
         num_classes: Positive integer, or `None` for networks without labels.
-        d_steps: Positive integer, the discriminator updates per step, each with its own latents
-            and the real images of the step. Defaults to `1`.
+        d_steps: Positive integer, the number of discriminator updates per step. Each update draws
+            new latents, but uses the same real images. Defaults to `1`.
         ema_momentum: Float in [0, 1), the momentum of the averaged generator, or `None` for no
             averaging. It is lower in early steps, so that the half-life of the average is at most
             a twentieth of the steps taken.
-        ema_start: Integer. Before this step, the averaged generator is a copy. Defaults to `0`.
-        seed: Integer, the seed of latents and fake labels, or `None` to draw one. To reproduce
-            initial weights, call `keras.utils.set_random_seed` before you build the networks.
+        ema_start: Integer. Before this step, the averaged generator is a plain copy of the
+            generator. Defaults to `0`.
+        seed: Integer, the seed of latents and fake labels, or `None` for a random seed. To
+            reproduce initial weights, call `keras.utils.set_random_seed` before you build the
+            networks.
         ttur: Dictionary with `g_learning_rate`, `d_learning_rate`, `beta_1` and `beta_2`, the
-            settings of `"auto"` in `compile`. Defaults to 1e-4, 4e-4, 0 and 0.999.
-        ema_half_life: Positive float instead of `ema_momentum`: the images after which the average
-            keeps half, whatever the batch. A step keeps `0.5 ** (global batch / ema_half_life)`.
+            settings for the `"auto"` optimizers in `compile`. Defaults to 1e-4, 4e-4, 0 and 0.999.
+        ema_half_life: Positive float, an alternative to `ema_momentum`: the half-life of the
+            average in images, whatever the batch size. The momentum of a step is
+            `0.5 ** (global batch / ema_half_life)`.
         top_k: The generator's loss counts only the fake images with the largest logits: a float in
-            (0, 1] for that share of a batch (of each replica's, rounded down, at least one image),
-            or an integer for as many images of a global batch, equally many on each replica. A
-            relativistic loss gets these with the real images that they are paired with. `None`
-            counts all. `evaluate` always does.
-        freeze_discriminator: Integer, the blocks of the discriminator that don't train, from the
-            image on (FreezeD). All layers up to the last one named `block_{n}_…` get
-            `trainable=False`: their kernels, and `vector_u` with them, stay. Defaults to `0`.
-        objective: Dictionary with `loss`, `r1`, `r2` and `augmentation`, the settings of `"auto"`
+            (0, 1] for a share of each replica's batch (rounded down, at least one image), or an
+            integer for a number of images per global batch, divided equally among the replicas. A
+            relativistic loss receives them together with the real images that they are paired with.
+            `None` counts all. `evaluate` always does.
+        freeze_discriminator: Integer, the number of discriminator blocks to freeze, counted from
+            the image (FreezeD). All layers up to the last one named `block_{n}_…` are set to
+            `trainable=False`, so their kernels and `vector_u` don't change. Defaults to `0`.
+        objective: Dictionary with `loss`, `r1`, `r2` and `augmentation`, the settings for `"auto"`
             in `compile`: the name of a loss, the weights of `R1` and `R2` (0 for none), and the
             policy of a `DifferentiableAugmentation` or `None`. Defaults to the hinge loss alone.
         **kwargs: Base model arguments, such as `name`.
@@ -106,11 +109,13 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
     State:
         The networks; `ema_generator`, the averaged generator or `None`; `steps`, the number of
-        training steps taken; `judges_apart`, whether real and fake images take separate passes.
+        training steps taken; `judges_apart`, whether the discriminator sees real and fake images in
+        separate passes.
 
     Raises:
         ValueError: If the networks don't fit each other, an argument is out of range, or the
-            strategy is of a different backend or was set after the networks were built.
+            distribution strategy belongs to a different backend or was set after the networks were
+            built.
 
     Example:
 
@@ -208,7 +213,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             A `SAGAN` to compile: `compile()` uses the recipe's optimizers.
 
         Raises:
-            ValueError: For an unknown preset, recipe or setting.
+            ValueError: If the preset, recipe or a setting is unknown.
         """
         settings = _without_other_average(preset_settings(name, recipe), overrides)
         # Check before creating variables: creation is collective, and workers that differ deadlock.
@@ -254,27 +259,28 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         num_classes: int | None | str = "same",
         **overrides,
     ) -> "SAGAN":
-        """Makes a new model that starts from a trained one, for the same or other classes.
+        """Makes a new model from a trained one, for the same or different classes.
 
-        Networks and settings are those of `model`, except for what depends on the classes. Weights
-        that fit are taken from the generator (not the averaged one) and the discriminator. A
-        warning and `new_weights` list the others: the rows of a table of other classes begin as the
-        mean of the rows before, and what had no counterpart as in a new network. Steps and
-        optimizers begin anew.
+        Networks and settings are copied from `model`, except where they depend on the classes.
+        Weights whose shapes match are copied from the generator (not the averaged one) and the
+        discriminator. A warning and `new_weights` list the others: for different classes, all rows
+        of a label table start as the mean of the old rows, and weights without a counterpart are
+        initialized as usual. The step count and the optimizers start over.
 
         Args:
             model: A `SAGAN`, or the path of a `.keras` file of one.
             num_classes: Positive integer, `None` for a model without labels, or `"same"`. Defaults
                 to `"same"`.
-            **overrides: Arguments of `SAGAN` to change, such as `freeze_discriminator`, which then
-                trains all other layers of the discriminator.
+            **overrides: Arguments of `SAGAN` to change, such as `freeze_discriminator`, which makes
+                all other discriminator layers trainable.
 
         Returns:
-            A `SAGAN` to compile, with the attribute `new_weights`, a list of paths of weights.
+            A `SAGAN` to compile, with the attribute `new_weights`, a list of the paths of the
+            weights that weren't copied.
 
         Raises:
-            ValueError: For what isn't a `SAGAN`, another size or width of the networks, or networks
-                whose labels can't be changed.
+            ValueError: If `model` isn't a `SAGAN`, an override changes the size or width of the
+                networks, or the number of classes of the networks can't be changed.
 
         Example:
 
@@ -315,7 +321,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
     @classmethod
     def _constructors(cls):
-        """The parameters of the constructor, and of those that it passes arguments on to."""
+        """The parameters of the constructor, and of constructors that it passes arguments to."""
         found = []
         for each in cls.__mro__:  # A subclass may pass on `*args, **kwargs`.
             found.append(inspect.signature(each.__init__).parameters)  # type: ignore[misc]
@@ -346,11 +352,11 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         Args:
             g_optimizer, d_optimizer: Keras optimizers, their names or configurations, or `"auto"`
                 for `keras.optimizers.Adam` with the model's `ttur`. Both are `"auto"` by default;
-                a `g_optimizer` needs a `d_optimizer`. Each `LearningRateSchedule` follows
-                `model.steps`. `model.optimizer` combines the two: a callback that sets its
+                if you pass a `g_optimizer`, pass a `d_optimizer` too. Each `LearningRateSchedule`
+                follows `model.steps`. `model.optimizer` combines the two: a callback that sets its
                 `learning_rate` scales both learning rates by the same factor.
-            loss, augmentation, penalty: The default of each is `"auto"`, the model's `objective`;
-                without one, that is the hinge loss alone.
+            loss, augmentation, penalty: Each defaults to `"auto"`, the setting in the model's
+                `objective`; if that isn't set, the hinge loss alone is used.
             loss: `"hinge"`, `"non_saturating"`, `"wasserstein"`, `"least_squares"`,
                 `"relativistic"`, `"relativistic_average"`, or a pair of functions
                 `(generator_loss, discriminator_loss)`; see `keras_sagan.losses`. A generator loss
@@ -361,28 +367,28 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
                 single operations on JAX; `"auto"` leaves the choice to Keras: XLA compiles the
                 whole step on JAX and on TensorFlow with one GPU, and only the sums of wide 3 x 3
                 convolutions on CPUs. PyTorch compiles nothing. Defaults to `"auto"`.
-            auto_scale_loss: Boolean, whether to add a loss scale to the optimizer of each network
-                that computes in float16. Defaults to `True`.
-            augmentation: Function `(images, uniform) -> images` that changes the real and fake
+            auto_scale_loss: Boolean, whether to wrap the optimizer of each network that computes in
+                float16 in a `LossScaleOptimizer`. Defaults to `True`.
+            augmentation: Function `(images, uniform) -> images` that augments the real and fake
                 images that the discriminator sees, or `None`. Images are float32
                 `(batch, height, width, channels)` in [-1, 1]; `uniform(columns)` draws float32
-                numbers in [0, 1) of shape `(batch, columns)` from the seed and the step. Use no
-                other random numbers: Keras's seed generators don't advance here. The generator's
-                gradient flows through the augmentation.
+                numbers in [0, 1) of shape `(batch, columns)` from the seed and the step. Don't use
+                any other random numbers: Keras's seed generators don't advance here. The
+                generator's gradient flows through the augmentation.
             penalty: Penalty of `keras_sagan.penalties`, such as `R1(10.0)`, or your own function
-                `(judge, real, fake) -> scalar` to add to the discriminator's loss, a list of
-                these, or `None`. `judge(images, labels)` returns logits; `real` and `fake` are
-                pairs of images and labels. A function that takes four arguments also receives
-                `uniform`. `keras_sagan.training.input_gradient` differentiates `judge`.
-                `judge.logits` are the real and fake logits of the loss, or `None` for a penalty
-                with an `every` above 1.
+                `(judge, real, fake) -> scalar` to add to the discriminator's loss, a list of these,
+                or `None`. `judge(images, labels)` returns logits; `real` and `fake` are pairs of
+                images and labels. A function that takes four arguments also receives `uniform`.
+                `keras_sagan.training.input_gradient` differentiates `judge`. `judge.logits`
+                contains the real and fake logits that the loss received, or `None` for a penalty
+                with `every` above 1.
 
         Raises:
-            ValueError: If it is called outside the scope that the model was built in, for a
-                `g_optimizer` alone, one optimizer for both networks or with `use_ema=True`, an
-                unknown loss, a loss without a threshold for an adaptive augmentation, or what
-                PyTorch or `TPUStrategy` doesn't support: `jit_compile=True`, several steps per
-                execution, float16.
+            ValueError: If it is called outside the scope that the model was built in, only
+                `g_optimizer` is given, both networks share an optimizer, an optimizer has
+                `use_ema=True`, the loss is unknown or lacks the threshold that an adaptive
+                augmentation needs, or PyTorch or `TPUStrategy` doesn't support a setting:
+                `jit_compile=True`, several steps per execution, float16.
         """
         backend.check_scope(self._strategy, "compile", or_outside=False)
         loss, augmentation, penalty = fill_in(self.objective, loss, augmentation, penalty)
@@ -462,7 +468,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         return optimizer
 
     def _follow_steps(self, only_new=False):
-        """Evaluates the optimizers' schedules at `steps`, even schedules set after `compile`."""
+        """Makes the optimizers' schedules follow `steps`, even schedules set after `compile`."""
         for side, updates in (("g", 1), ("d", self.d_steps)):
             optimizer = getattr(self, f"{side}_optimizer")
             is_constant = isinstance(getattr(optimizer, "learning_rate", None), keras.Variable)
@@ -529,7 +535,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
     @property
     def judges_apart(self) -> bool:
-        """Whether real and fake images take separate passes, as batch statistics require."""
+        """Whether D sees real and fake images in separate passes, as batch statistics require."""
         if self._judges_apart is None:
             with outside_programs(), reference_forms():
                 self._find_out_whether_apart(self.image_shape)
@@ -558,8 +564,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
     def restart_average(self) -> None:
         """Copies the generator to the averaged generator; averaging continues from there.
 
-        Call it after you load new weights into the `generator` of a trained model. Before the
-        first step it isn't needed. Raises a ValueError if the model has no averaged generator.
+        Call it after you load new weights into the `generator` of a trained model. It isn't needed
+        before the first step. Raises a ValueError if the model has no averaged generator.
         """
         if self._average is None:
             raise ValueError(
@@ -582,8 +588,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         Args:
             x: A dataset of images or `(images, labels)`, such as a `tf.data.Dataset`, a
                 `keras.utils.PyDataset` or a `torch.utils.data.DataLoader`, an array of images, or
-                anything else that Keras takes. Images are uint8 in [0, 255] or float in [-1, 1] of
-                shape `(batch, height, width, channels)`.
+                anything else that `keras.Model.fit` accepts. Images are uint8 in [0, 255] or float
+                in [-1, 1] of shape `(batch, height, width, channels)`.
             y: Array of integer labels, if `x` is an array of images.
 
         Returns:
@@ -592,8 +598,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             under `augmentation_probability`.
 
         Raises:
-            ValueError: For `class_weight` or `sample_weight`, which have no meaning for a GAN, or
-                for data that don't fit the model. Pixel values are checked in the first batch.
+            ValueError: If `class_weight` or `sample_weight` is given, which have no meaning for a
+                GAN, or the data don't fit the model. Pixel values are checked in the first batch.
         """
         _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
         batches.check_given(x, y)
@@ -626,7 +632,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         return history
 
     def evaluate(self, *args, **kwargs) -> list[float] | dict[str, float]:
-        """Returns the losses on held-out data, which depend only on the data and the weights.
+        """Returns the losses on held-out data; they depend only on the data and the weights.
 
         Arguments and results are as in `keras.Model.evaluate`, data and errors as in `fit`.
         """
@@ -708,7 +714,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         function = backend.make_step_function(self, train_step, check, is_training=True)
 
         def resuming(*arguments):
-            """Skips the steps that the epoch had taken before it was interrupted."""
+            """Skips the steps that were taken before the epoch was interrupted."""
             if not self._skipped_steps:
                 return function(*arguments)
             *state, iterator = arguments  # Only JAX passes a state.
@@ -728,7 +734,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             self.test_function = interrupted_at_end(function)
 
     def _symbolic_build(self, iterator=None, data_batch=None):
-        """Does nothing: the networks are built, and Keras would consume a batch."""
+        """Does nothing: the networks are already built, and Keras would consume a batch."""
 
     _maybe_symbolic_build = _symbolic_build
 
@@ -752,41 +758,44 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         ratio: int = 4,
         return_details: bool = False,
     ) -> np.ndarray | tuple[np.ndarray, dict]:
-        """Generates images, all or those that the discriminator takes for real.
+        """Generates images, optionally only those that the discriminator takes for real.
 
         Args:
             num_images: Positive integer.
             labels: Class id for all images, or an array of `num_images` class ids; `None` draws
                 them uniformly at random. Only for a model with classes.
-            seed: Integer that determines latents and labels, whatever the batch size, or `None`
-                for new ones in each call.
+            seed: Integer, the seed of latents and labels, independent of the batch size, or `None`
+                for different ones in each call.
             truncation: Positive float. Latent values of larger magnitude are drawn again (the
                 truncation trick: better images, less variety). `None` for no truncation.
-            batch_size: Positive integer, the batch size for generating. Defaults to `64`.
+            batch_size: Positive integer, the number of images to generate at a time. Defaults to
+                `64`.
             latents: Float array `(num_images, latent_dim)` to use instead of random latents.
             use_ema: Boolean, whether to use the averaged generator if there is one. Defaults to
                 `True`.
-            method: `"rejection"` for discriminator rejection sampling, `"top"` for the best of
-                `ratio` times as many images by the discriminator's logits, or `None` for all.
-                Labels are drawn or given first, and images are chosen within each class.
-            gamma: Float, with `"rejection"`: a larger one rejects more. `None` sets it by
-                `percentile`.
-            percentile: Float in [0, 100), with `"rejection"`: an image with this percentile of
-                the acceptance score is accepted with probability 1/2. Defaults to `80`. The largest
-                logit and the percentile are those of 1000 images of each class, drawn first.
+            method: `"rejection"` for discriminator rejection sampling, `"top"` to generate `ratio`
+                times as many images and keep those with the largest discriminator logits, or `None`
+                to keep all. Images are selected within each class, so the labels don't change.
+            gamma: Float, for `"rejection"`: a larger value rejects more images. `None` derives it
+                from `percentile`.
+            percentile: Float in [0, 100), with `"rejection"`: an image with this percentile of the
+                acceptance score is accepted with probability 1/2. Defaults to `80`. The largest
+                logit and the percentile are estimated from 1000 images of each class, drawn first.
             ratio: Positive integer, with `"top"`. Defaults to `4`.
-            return_details: Boolean, whether to return a dictionary too. Defaults to `False`.
+            return_details: Boolean, whether to return a dictionary of details too. Defaults to
+                `False`.
 
         Returns:
             uint8 array of shape `(num_images, height, width, channels)` in [0, 255]. With
-            `return_details`, a tuple of it and a dictionary with `latents`, `labels`, `logits`
-            (`None` without a method) and `acceptance_rate`, the share of the images judged that
-            was accepted.
+            `return_details`, a tuple of this array and a dictionary with `latents`, `labels`,
+            `logits` (`None` without a method) and `acceptance_rate`, the share of the candidate
+            images that was accepted.
 
         Raises:
-            ValueError: For arguments out of range, labels or latents that don't fit, NaN in
-                latents, a `truncation` or `method` together with `latents`, logits that aren't
-                finite, or a `gamma` or `percentile` by which hardly any image is accepted.
+            ValueError: If an argument is out of range, labels or latents don't fit the model,
+                latents contain NaN, `truncation` or `method` is combined with `latents`, logits
+                aren't finite, or `gamma` or `percentile` is so high that hardly any image is
+                accepted.
 
         Reference:
             [Azadi et al., 2019](https://arxiv.org/abs/1810.06758) for rejection.
@@ -1005,7 +1014,7 @@ def _checked_ttur(ttur):
 
 
 def _without_other_average(settings, overrides):
-    """Returns settings with the overrides, of which one kind of average excludes the other."""
+    """Merges overrides into settings; overriding one kind of average removes the other."""
     others = {AVERAGES[1 - i] for i, x in enumerate(AVERAGES) if overrides.get(x) is not None}
     return {**{name: x for name, x in settings.items() if name not in others}, **overrides}
 
@@ -1018,7 +1027,7 @@ def _checked_top_k(top_k):
 
 
 def _of_any_backend(config):
-    """Replaces the names of PyTorch's optimizer classes by those that every backend has."""
+    """Replaces the names of PyTorch's optimizer classes with the names used on every backend."""
     if not isinstance(config, dict):
         return config
     config = {key: _of_any_backend(value) for key, value in config.items()}
@@ -1037,7 +1046,8 @@ def _refuse_weights(**weights):
 
 
 class _EpochEnd(keras.callbacks.Callback):
-    """Adds rates and strengths to the logs, and warns once about classes without images."""
+    """Adds learning rates and augmentation strengths to logs; warns once of classes without
+    images."""
 
     def __init__(self, check, is_whole):
         super().__init__()
@@ -1063,7 +1073,7 @@ class _EpochEnd(keras.callbacks.Callback):
 
 
 def _with_epoch_end(model, callbacks, is_whole):
-    """Puts an `_EpochEnd` first, so that the callbacks of `fit` find the rates in the logs."""
+    """Puts an `_EpochEnd` first, so that the callbacks of `fit` see learning rates in the logs."""
     own = _EpochEnd(model._checks["fit"], is_whole)
     if not isinstance(callbacks, keras.callbacks.CallbackList):
         return [own, *keras.tree.flatten(callbacks or [])]

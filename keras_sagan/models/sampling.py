@@ -43,18 +43,20 @@ class SamplingMixin:
     ) -> np.ndarray:
         """Generates images that interpolate between latents, or between classes.
 
-        Latents are interpolated spherically (`keras_sagan.ops.latent.slerp`). Between classes,
-        the class's rows in conditional batch norms and embeddings are interpolated linearly, and
-        the latents are fixed unless `to_latents` is given. The model is unchanged afterwards.
+        Latents are interpolated spherically (`keras_sagan.ops.latent.slerp`). Between classes, the
+        rows of the two classes in conditional batch norms and embeddings are interpolated linearly,
+        and the latents are fixed unless `to_latents` is given. The model is unchanged afterwards.
 
         Args:
-            rows: Positive integer, the number of interpolations. Defaults to `4`.
-            steps: Integer of at least 2, the images in a row, including both ends. Defaults to `8`.
-            labels: Class id for all rows, or an array of `rows` class ids. By default, the rows
-                are spread over all classes.
-            to_labels: The class ids at the end of the rows. Defaults to `None`: the class stays.
+            rows: Positive integer, the number of interpolations, one per row. Defaults to `4`.
+            steps: Integer of at least 2, the number of images in a row, including both ends.
+                Defaults to `8`.
+            labels: Class id for all rows, or an array of `rows` class ids. By default, the rows are
+                distributed over all classes.
+            to_labels: The class ids at the end of the rows. Defaults to `None`: the class doesn't
+                change.
             latents, to_latents: Float arrays `(rows, latent_dim)`. By default, they are random.
-            seed: Integer that determines the latents, or `None` for new ones in each call.
+            seed: Integer, the seed of the latents, or `None` for different ones in each call.
             truncation: Positive float, as in `generate`.
             use_ema: Boolean, as in `generate`. Defaults to `True`.
 
@@ -188,7 +190,7 @@ class SamplingMixin:
 
 
 def check_latents(name, latents, count, latent_dim):
-    """Returns latents as a float32 array, if they are finite and of the right shape."""
+    """Returns latents as a float32 array; raises if their shape is wrong or they aren't finite."""
     try:
         latents = np.asarray(latents, "float32")
     except (TypeError, ValueError) as error:

@@ -1,7 +1,7 @@
 """Selects images by the discriminator: rejection sampling, and the best of many.
 
 Both draw candidates class by class, and judge them by the logits of the discriminator in inference
-mode. Only `numpy` decides, so that every backend chooses alike but for rounding.
+mode. The selection uses only `numpy`, so every backend selects the same images, up to rounding.
 """
 
 import numpy as np
@@ -20,11 +20,12 @@ def select(search, candidates, labels, count, rng):
         candidates: Function `(count, label, rng) -> latents, logits`.
         labels: int32 array of `count` class ids, or `None`.
         count: Integer, the number of images.
-        rng: `numpy.random.Generator`. The candidates of a class don't depend on other classes.
+        rng: `numpy.random.Generator`. The candidates for a class don't depend on which other
+            classes are drawn.
 
     Returns:
-        Tuple of latents `(count, latent_dim)`, their logits, and the share of the candidates that
-        was accepted.
+        Tuple of latents `(count, latent_dim)`, their logits, and the share of candidates that was
+        accepted.
     """
     root, drawn, latents = int(rng.integers(2**62)), 0, [None] * count
     logits = np.empty(count, "float32")
@@ -56,7 +57,7 @@ def best(candidates, count, rng, ratio):
 
 
 def accepted(candidates, count, rng, gamma=None, percentile=80.0):
-    """Draws candidates until `count` are accepted, as algorithm 1 of discriminator rejection.
+    """Draws candidates until `count` are accepted (discriminator rejection sampling, algorithm 1).
 
     Reference: [Azadi et al., 2019](https://arxiv.org/abs/1810.06758).
     """
@@ -86,10 +87,10 @@ def accepted(candidates, count, rng, gamma=None, percentile=80.0):
 
 
 def acceptance(logits, largest, burn_in, gamma=None, percentile=80.0):
-    """Returns the probabilities to accept images with these logits.
+    """Returns the probabilities of accepting images with these logits.
 
-    `sigmoid(F - gamma)` with `F = d - log(1 - exp(d - epsilon))` and `d = logit - largest`. Without
-    a `gamma`, it is the percentile of `F` of the images before any is accepted.
+    `sigmoid(F - gamma)` with `F = d - log(1 - exp(d - epsilon))` and `d = logit - largest`. By
+    default, `gamma` is a percentile of `F` over `burn_in`, the logits of images drawn beforehand.
     """
 
     def ratios(x):

@@ -1,4 +1,4 @@
-"""A new model that starts from a trained one, with other classes; and frozen blocks."""
+"""Transfer from a trained model to different classes, and frozen blocks."""
 
 import collections
 import inspect
@@ -47,7 +47,7 @@ def source_of(model):
 
 
 def check_overrides(overrides, allowed):
-    """Raises an error for an override of what a new model must share with its source."""
+    """Raises an error if an override changes what a new model must share with its source."""
     builders = (build_generator, build_discriminator)
     shapes = {name for x in builders for name in inspect.signature(x).parameters} - {"name"}
     for name, value in overrides.items():
@@ -63,9 +63,9 @@ def check_overrides(overrides, allowed):
 def with_classes(network, before, after, is_discriminator):
     """Returns a copy of a network for `after` classes instead of `before`.
 
-    Either may be `None`. Labels come in at each `ConditionalBatchNorm` but `last_norm`, and by a
-    projection of what the last dense layer gets. They leave with the terms of sums that depend on
-    them.
+    Either may be `None`. To add labels, each `ConditionalBatchNorm` except `last_norm` becomes
+    conditional, and the inputs of the last dense layer are projected. To remove labels, terms that
+    depend on them are dropped from sums.
     """
     if before == after:
         return copy_network(network)
@@ -152,8 +152,8 @@ def _refused(network, before, after):
 def take_weights(network, source):
     """Copies the weights that fit from another network, and returns the paths of the others.
 
-    The rows of a table of other classes start as the mean of the rows before: a new class begins
-    as the average of the old ones.
+    If the classes differ, every row of a label table starts as the mean of the old rows: a new
+    class begins as the average of the old ones.
     """
     known, new = dict(_by_path(source)), []
     layers = layers_of(network)
