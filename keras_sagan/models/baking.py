@@ -107,8 +107,7 @@ def _is_graph(model):
 
 
 def _replacement_of(operation):
-    """Returns the function (or `None`) that replaces a layer with several, and its argument
-    names."""
+    """Returns the function (or `None`) that replaces a layer with several, and its arguments."""
     if isinstance(operation, SelfAttention2D):
         return _plain_attention, ("inputs",)
     if isinstance(operation, ConditionalBatchNorm):

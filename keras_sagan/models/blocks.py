@@ -101,8 +101,7 @@ def self_attention(size, use_spectral_norm, attention):
 
 
 def up_block(x, labels, filters, conv, norm, name):
-    """Residual block that doubles the map's size: norm, ReLU, upsampling, conv, norm, ReLU,
-    conv."""
+    """Residual block that doubles map sizes: norm, ReLU, upsampling, conv, norm, ReLU, conv."""
 
     def normalized(x, layer):
         return layer(x) if labels is None else layer(x, labels)

@@ -778,10 +778,10 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
                 to keep all. Images are selected within each class, so the labels don't change.
             gamma: Float, for `"rejection"`: a larger value rejects more images. `None` derives it
                 from `percentile`.
-            percentile: Float in [0, 100), with `"rejection"`: an image with this percentile of the
-                acceptance score is accepted with probability 1/2. Defaults to `80`. The largest
+            percentile: Float in [0, 100), for `"rejection"`: an image whose acceptance score is at
+                this percentile is accepted with probability 1/2. Defaults to `80`. The largest
                 logit and the percentile are estimated from 1000 images of each class, drawn first.
-            ratio: Positive integer, with `"top"`. Defaults to `4`.
+            ratio: Positive integer, for `"top"`. Defaults to `4`.
             return_details: Boolean, whether to return a dictionary of details too. Defaults to
                 `False`.
 
@@ -1046,8 +1046,7 @@ def _refuse_weights(**weights):
 
 
 class _EpochEnd(keras.callbacks.Callback):
-    """Adds learning rates and augmentation strengths to logs; warns once of classes without
-    images."""
+    """Logs learning rates and augmentation strengths; warns once of classes without images."""
 
     def __init__(self, check, is_whole):
         super().__init__()

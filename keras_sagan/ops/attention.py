@@ -11,8 +11,8 @@ def spatial_attention(query, key, value) -> tuple:
 
     The scores are `softmax(query @ key.T)` over the keys, without the transformer's
     `1 / sqrt(channels)` scale, as in SAGAN. They are computed in at least float32 and take
-    `O(queries * keys)` memory: for a 128 x 128 map with 2 x 2 pooling, 268 MB per image.
-    `chunked_spatial_attention` computes the same outputs with less memory.
+    `O(queries * keys)` memory: for example, 268 MB per image for a 128 x 128 map with 2 x 2
+    pooling. `chunked_spatial_attention` computes the same outputs with less memory.
 
     Args:
         query: Float tensor of shape `(batch, queries, key_channels)`.
@@ -36,14 +36,15 @@ def spatial_attention(query, key, value) -> tuple:
 def chunked_spatial_attention(query, key, value, query_chunk_size: int, training: bool = False):
     """Computes the outputs of `spatial_attention` for one block of queries at a time.
 
-    The softmax of each block is over all keys, so the result is exact. The gradient computes the
-    scores of each block again, so that the forward and backward pass keep
-    `O(queries + query_chunk_size * keys)` numbers per image.
+    The softmax of each block is over all keys, so the result is exact. The gradient recomputes the
+    scores of each block, so the forward and backward passes keep only
+    `O(queries + query_chunk_size * keys)` numbers per image in memory.
 
     Args:
         query, key, value: As in `spatial_attention`. The number of queries may be unknown while a
             graph is traced.
-        query_chunk_size: Positive integer, the queries per block. It need not divide `queries`.
+        query_chunk_size: Positive integer, the number of queries per block. It need not divide
+            `queries`.
         training: Boolean, whether a batch of unknown size may be empty. Defaults to `False`.
 
     Returns:
@@ -56,7 +57,7 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
     size = -(-ops.shape(query)[1] // count)  # All blocks have this size.
 
     def blocks(x):
-        """Pads `(batch, queries, channels)` and splits it to `(count, batch, size, channels)`."""
+        """Pads `(batch, queries, channels)` and splits it into `(count, batch, size, channels)`."""
         batch, length, channels = ops.shape(x)
         if not isinstance(length, int) or count * size != length:
             zeros = ops.zeros((batch, count * size - length, channels), x.dtype)
@@ -107,7 +108,7 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
 
 
 def _block_gradients(query, key, value, upstream):
-    """Returns the gradients of query, key and value, and computes the scores again for them."""
+    """Returns the gradients with respect to query, key and value, recomputing the scores."""
     outputs, scores = spatial_attention(query, key, value)
     dtype = scores.dtype
     d_scores = ops.cast(ops.matmul(upstream, _transposed(value)), dtype)
@@ -132,7 +133,7 @@ def _transposed(x):
 def automatic_chunk_size(queries: int | None, keys: int | None) -> int | None:
     """Returns the number of queries per block for `query_chunk_size="auto"`.
 
-    It is `None`, which means no blocks, if an image has fewer than 2^24 scores (64 MB), or if
+    It is `None`, which means a single block, if an image has fewer than 2^24 scores (64 MB), or if
     `queries` or `keys` is unknown.
     """
     if queries is None or keys is None or queries * keys < 2**24:

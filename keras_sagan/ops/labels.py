@@ -4,13 +4,14 @@ import numpy as np
 
 
 def apportion_labels(weights, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns labels whose class counts are as close to proportional as integers allow.
+    """Returns labels whose class counts are proportional to `weights`, as far as possible.
 
-    The share of each class is rounded down. The remaining labels go one each to the classes with
-    the largest remainders, the lower class id first if two are equal. The labels are shuffled.
+    Each class's share of `count` is rounded down. The remaining labels go one each to the classes
+    with the largest remainders; ties go to the lower class id. The labels are shuffled.
 
     Args:
-        weights: Array of shape (num_classes,), not negative and not all 0: counts or frequencies.
+        weights: Array of shape (num_classes,), the counts or frequencies of the classes; not
+            negative and not all 0.
         count: Integer, the number of labels.
         rng: `numpy.random.Generator`.
 

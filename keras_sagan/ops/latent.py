@@ -1,4 +1,4 @@
-"""Draws latents and labels on the host, for pictures and scores.
+"""Draws latents and labels on the host, for sample images and evaluation.
 
 In training, the backend draws them: `draw_noise` in `keras_sagan.training.{tensorflow,jax,torch}`.
 """
@@ -54,8 +54,9 @@ def sample_labels(count: int, num_classes: int, rng: np.random.Generator) -> np.
 def slerp(start, end, fractions) -> np.ndarray:
     """Interpolates between two latents along an arc (spherical linear interpolation).
 
-    A straight line between two normal latents passes near the origin, where normal latents never
-    lie. Along the arc, the norm is interpolated linearly from the norm of `start` to that of `end`.
+    A straight line between two normal latents passes near the origin, where normal latents almost
+    never lie. Along the arc, the norm is interpolated linearly from the norm of `start` to that of
+    `end`.
 
     Args:
         start, end: Float arrays of shape `(latent_dim,)`.

@@ -19,7 +19,7 @@ _FAST_FORMS = contextvars.ContextVar("fast_forms", default=True)
 
 @contextlib.contextmanager
 def reference_forms():
-    """Disables the implementations for CPUs in the `with` block, in favor of the reference."""
+    """Uses the reference implementations instead of those for CPUs in the `with` block."""
     token = _FAST_FORMS.set(False)
     try:
         yield
@@ -47,7 +47,7 @@ def convolve(
             `strides` and `dilation_rate` of 1.
         strides, padding, data_format, dilation_rate: As in `keras.ops.conv`.
         training: Boolean. In training, TensorFlow on CPUs computes wide 3 x 3 convolutions in
-            float32 with fewer products, with differences of about 3e-6 of the largest output.
+            float32 with fewer multiplications; outputs differ by about 3e-6 of the largest output.
 
     Returns:
         Float tensor in the dtype of `inputs`.
@@ -68,13 +68,13 @@ def convolve(
 
 
 def of_any_batch(function: Callable, images, training: bool = False):
-    """Returns `function(images)`, even for an empty batch, where TensorFlow fails on CPUs.
+    """Returns `function(images)`, even for an empty batch, with which TensorFlow fails on CPUs.
 
     Args:
         function: Function from a tensor `(batch, …)` or a tuple of tensors to a tensor. It must
             treat each image independently.
         images: Tensor of shape `(batch, …)`, or a tuple of tensors. The batch size may be unknown.
-        training: Boolean. A program for inference assumes that the batch isn't empty.
+        training: Boolean. A graph for inference assumes that the batch isn't empty.
     """
     batch = ops.shape(keras.tree.flatten(images)[0])[0]
     if cpu is None or (isinstance(batch, int) and batch):
@@ -83,7 +83,7 @@ def of_any_batch(function: Callable, images, training: bool = False):
 
 
 def _is_wide(inputs, kernel):
-    """Whether Winograd's method saves more on products than its sums cost, as measured."""
+    """Whether Winograd's method is faster than a plain convolution, by measurements."""
     rows, columns, channels, filters = kernel.shape
     is_3x3 = rows == columns == 3 and channels == inputs.shape[-1]
     is_wide = channels * filters >= WIDE * (channels + filters)
@@ -93,16 +93,17 @@ def _is_wide(inputs, kernel):
 def upsample_convolve(inputs, kernel, padding: str = "same", data_format: str = "channels_last"):
     """Doubles a map by nearest neighbors and convolves it, in one transposed convolution.
 
-    Each 2 x 2 block of the doubled map has a single value, so its products with several kernel
-    entries are one product with their sum. A transposed convolution with stride 2, whose kernel is
-    `kernel` flipped and convolved with a 2 x 2 box of ones, has the same outputs, even at the
-    border. For a 3 x 3 kernel, it takes 16 products per location of the small map instead of 36.
+    Each 2 x 2 block of the doubled map has a single value, so multiplying it by several kernel
+    entries is the same as multiplying it by their sum. A transposed convolution with stride 2,
+    whose kernel is `kernel` flipped and convolved with a 2 x 2 box of ones, has the same outputs,
+    even at the border. For a 3 x 3 kernel, this takes 16 multiplications per location of the small
+    map instead of 36.
 
     Args:
         inputs, data_format: As in `convolve`.
         kernel: Float tensor of shape `(rows, columns, channels, filters)`, rows and columns odd.
             It is summed in its own dtype, and the sums are cast to the dtype of `inputs`.
-        padding: `"same"` or `"valid"`, the padding of the convolution of the doubled map.
+        padding: `"same"` or `"valid"`, the padding of the convolution over the doubled map.
 
     Returns:
         Float tensor, of shape `(batch, 2 * height, 2 * width, filters)` with `"same"`.
@@ -129,11 +130,12 @@ def repeat_twice(inputs, data_format: str = "channels_last"):
 
 
 def convolve_pool(inputs, kernel, padding: str = "same", data_format: str = "channels_last"):
-    """Convolves a map and averages 2 x 2 windows, in one convolution with stride 2.
+    """Convolves a map and averages 2 x 2 windows of the result, in one convolution with stride 2.
 
     The mean of four convolutions with shifted kernels is a convolution with their mean, which is
-    `kernel` convolved with a 2 x 2 box of quarters. For a 3 x 3 kernel, it takes 16 products per
-    output location instead of 36. As in Keras's pooling, an odd last row or column is dropped.
+    `kernel` convolved with a 2 x 2 box of quarters. For a 3 x 3 kernel, this takes 16
+    multiplications per output location instead of 36. As in Keras's pooling, an odd last row or
+    column is dropped.
 
     Args:
         inputs, kernel, data_format: As in `upsample_convolve`.

@@ -1,7 +1,7 @@
 """Code that exists only for TensorFlow on CPUs.
 
-`keras_sagan.ops.resampling` has the reference implementations, and calls this folder if it exists.
-Without the folder, everything except empty batches still works.
+`keras_sagan.ops.resampling` contains the reference implementations, and uses this folder if it
+exists. Without the folder, everything except empty batches still works.
 """
 
 from collections.abc import Callable
@@ -44,8 +44,8 @@ def apply_to_any_batch(function: Callable, images, training: bool):
     """Does what `ops.resampling.of_any_batch` documents, for TensorFlow.
 
     For an empty batch, TensorFlow 2.21's convolution with oneDNN returns the shape of its inputs,
-    and the gradient of its pooling ends the process. A program for inference always calls
-    `function(images)`: with a condition, the LiteRT converter would lose the result's rank.
+    and the gradient of its pooling ends the process. In a graph for inference, `function(images)`
+    is always called: if it were in a condition, the LiteRT converter would lose the result's rank.
     """
 
     def of_none():

@@ -1,19 +1,19 @@
-"""3 x 3 convolutions with fewer products, as matrix products of transformed maps and kernels.
+"""3 x 3 convolutions with fewer multiplications (Winograd's method), as matrix products.
 
 Neighboring outputs share sums of inputs and of kernel entries. With these sums computed only once,
-a 4 x 4 square of outputs takes 36 products instead of 144, and a 2 x 2 square 16 instead of 36. If
-the map is doubled before or halved after the convolution, 9 products remain of the 16 in
-`keras_sagan.ops.resampling`. Results differ from the convolution's by float32's rounding, which is
+a 4 x 4 square of outputs takes 36 multiplications instead of 144, and a 2 x 2 square 16 instead of
+36. If the map is doubled before or halved after the convolution, it takes 9 instead of the 16 in
+`keras_sagan.ops.resampling`. Results differ from a plain convolution by float32 rounding errors,
 about 1e-6 of the largest result, or 3e-6 with 4 x 4 squares.
 
 `keras_sagan.ops.resampling.convolve` decides where it is used. Convolutions here have stride 1 and
-zeros around the map. Inputs are `(batch, height, width, channels)`, height and width even and
-known; kernels are `(3, 3, channels, filters)`.
+zero padding. Inputs are `(batch, height, width, channels)`, with even and known height and width;
+kernels are `(3, 3, channels, filters)`.
 
 Reference:
     [Lavin and Gray, 2016](https://arxiv.org/abs/1509.09308), F(2 x 2, 3 x 3) and F(4 x 4, 3 x 3).
-    [Barabasz et al., 2018](https://arxiv.org/abs/1803.10986) for the points. The resampling
-    convolutions follow from `w0 a + (w1 + w2) b = w0 (a - b) + (w0 + w1 + w2) b`.
+    [Barabasz et al., 2018](https://arxiv.org/abs/1803.10986) for the interpolation points. The
+    resampling convolutions follow from `w0 a + (w1 + w2) b = w0 (a - b) + (w0 + w1 + w2) b`.
 """
 
 import functools
@@ -42,7 +42,7 @@ def suits_winograd(inputs, kernel):
 
 
 def square_side(height, width):
-    """Returns the side of the output squares that `winograd_convolve` computes at a time.
+    """Returns the side of the output squares that `winograd_convolve` computes as a unit.
 
     For a single 4 x 4 square, transforming the kernel into 36 parts costs more than it saves.
     """
@@ -92,7 +92,7 @@ def _transform(matrix, kernel):
 
 @functools.cache
 def _minimal_form(side):
-    """Returns matrices for the kernel's entries, the inputs and the outputs; a row is a product.
+    """Returns matrices for kernel, inputs and outputs, with one row per multiplication.
 
     For a kernel `w` with three entries and `side + 2` inputs `x`, the `side` outputs are
     `outputs.T @ ((kernel @ w) * (inputs @ x))`. This is the transposed Toom-Cook algorithm.
@@ -114,7 +114,8 @@ def _minimal_form(side):
 def _table(kind, size):
     """Returns each part's weights for the `size` entries of a tile and of its two neighbors.
 
-    The array has shape `(parts, 3, size)`, for the tile before, the tile, and the tile after.
+    The array has shape `(parts, 3, size)`, for the previous tile, the tile itself, and the next
+    tile.
     """
     if kind == "halves":
         rows = [0, 1, 0, -1, 0, 0], [0, 0, 1, 1, 0, 0], [0, 0, -1, 0, 1, 0]
@@ -179,7 +180,7 @@ def _one_by_one(tensors, matrix, place):
 
 
 def _at_once(tensors, matrix, place):
-    """Does the same in one sum, including zeros; several times slower in a larger XLA program."""
+    """Does the same in one sum that includes zeros; several times slower in a larger XLA graph."""
     shape = [1] * (len(tensors[0].shape) + 1)
     shape[place] = -1
     terms = (
@@ -220,7 +221,7 @@ def _with_batch(shape):
 
 
 def _neighbor(x, axis, near):
-    """Returns, for each tile along an axis, the tile before (0), itself (1) or the next (2)."""
+    """Returns, for each tile along an axis, the previous (0), the same (1) or the next tile (2)."""
     if near == 1:
         return x
     before, after = ops.split(x, [x.shape[axis] - 1 if near == 0 else 1], axis=axis)
