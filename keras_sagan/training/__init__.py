@@ -4,19 +4,20 @@
 current backend:
 
 - `gradients(function, variables)` differentiates `function() -> (scalar, others)`, and returns the
-  list of gradients and `others`. `input_gradient(function, inputs)` is differentiable once more.
-  `cond` is `keras.ops.cond`, but also works for functions that compute gradients.
+  list of gradients and `others`. `input_gradient(function, inputs)` returns a gradient that can be
+  differentiated again. `cond` is `keras.ops.cond`, but also works for functions that compute
+  gradients.
 - `draw_noise(seed, batch, latent_dim, num_classes)` returns normal float32 latents
-  `(batch, latent_dim)` and uniform int32 labels `(batch,)`, or `None` for these.
+  `(batch, latent_dim)` and uniform int32 labels `(batch,)`, or `None` instead of labels.
   `draw_uniform(seed, batch, columns)` returns float32 numbers in [0, 1). A seed is a tuple of
   integers or integer tensors, the model's seed first; different tuples give independent numbers.
 - `count_replicas`, `mean_over_replicas`, `traced_once`, `apply_scaled` and, for several replicas,
-  `share_overflow` are what a step needs for replicas and loss scales.
-- `current_strategy` returns the strategy that other functions take: on TensorFlow a
-  `tf.distribute.Strategy`, on JAX a `keras.distribution` or `None`. `ONLY` holds the only values
-  of `compile`'s arguments that the backend supports.
+  `share_overflow` handle replicas and loss scales in a step.
+- `current_strategy` returns the strategy that other functions take as an argument: on TensorFlow a
+  `tf.distribute.Strategy`, on JAX a `keras.distribution` or `None`. `ONLY` lists the supported
+  values of `compile`'s arguments, where the backend restricts them.
 - `compiled(function, variables, latent_dim, num_classes)` compiles a function of latents and labels
-  that uses variables, for any batch.
+  that uses `variables`, for any batch size.
 - `compiled_gradient(function, variables)` compiles `function(inputs, *others)`, which returns a
   loss for each input, into a function that returns the gradient of their sum with respect to the
   inputs, and the losses.
@@ -44,11 +45,11 @@ from keras_sagan.training.step import Assignments  # noqa: E402  # It needs `bac
 
 
 def input_gradient(function, inputs):
-    """Returns the gradient of a function's sum by its inputs, which is differentiable once more.
+    """Returns the gradient of a function's sum with respect to its inputs; it is differentiable.
 
     Args:
         function: Function of one tensor, such as a discriminator that already has its labels.
-            Variables that its layers assign keep their values.
+            Values that its layers assign to variables are discarded.
         inputs: Float tensor.
 
     Returns:

@@ -1,8 +1,8 @@
-"""JAX's part of a training step: gradients, random numbers, devices, and the loop.
+"""The JAX part of a training step: gradients, random numbers, devices, and the loop.
 
 See `keras_sagan.training` for what each function does. On JAX, a step is a pure function of all
-variables: a scope collects what the step assigns. Under `keras.distribution`, the step sees the
-global batch, and JAX divides the work among the devices.
+variables: a scope collects the values that the step assigns. Under `keras.distribution`, the step
+sees the global batch, and JAX divides the work among the devices.
 """
 
 import functools
@@ -44,8 +44,8 @@ def input_gradient(total, inputs):
 def apply_scaled(optimizer, gradients, variables):
     """Updates the variables, and the state of a `LossScaleOptimizer`.
 
-    Keras's loss scale assigns inside a condition, which JAX can't compile. Here both branches are
-    computed instead.
+    Keras's loss scale assigns variables inside a condition, which JAX can't compile. Here, both
+    branches are computed instead.
     """
     is_finite = optimizer.check_finite(gradients)
     scale, count = optimizer.dynamic_scale, optimizer.step_counter
@@ -82,7 +82,7 @@ def _key(seed):
 
 
 def _shared(tensor):
-    """Splits a tensor by images across the devices of a distribution, as the data are split."""
+    """Splits a tensor along the batch axis across the devices, as the data are split."""
     distribution = current_strategy()
     if distribution is None:
         return tensor
@@ -197,7 +197,7 @@ def compiled_gradient(function, variables):
 
 
 def _values_here(variables):
-    """The values of variables; each of several processes computes from its own copies."""
+    """Returns the values of variables; with several processes, each uses its own copies."""
     values = [variable.value for variable in variables]
     return values if jax.process_count() == 1 else [x.addressable_data(0) for x in values]
 
@@ -209,8 +209,8 @@ def make_pure_step(model, step, is_training=True):
     """Turns a step into a pure function of all variables, which JAX can compile.
 
     Returns:
-        Tuple of the function `(state, data) -> (logs, state)`, and of a function that yields the
-        groups of variables whose values are the state, in Keras's order.
+        Tuple of the function `(state, data) -> (logs, state)` and a function that yields the groups
+        of variables that make up the state, in Keras's order.
     """
 
     def groups():
@@ -232,10 +232,10 @@ def make_pure_step(model, step, is_training=True):
 def make_step_function(model, step, check, is_training):
     """Returns the function that Keras calls with the model's state and an iterator.
 
-    It takes `steps_per_execution` steps, or as many as there are batches. Unlike Keras's own
+    It runs `steps_per_execution` steps, or fewer if the batches run out. Unlike Keras's own
     function, it writes the new values to the variables after every step. Callbacks and other
-    threads therefore read current values without `jax_state_sync`, callbacks can assign to
-    variables, and an interrupt leaves the values of the last complete step.
+    threads can therefore read current values without `jax_state_sync`, callbacks can assign to
+    variables, and after an interrupt, variables have the values of the last complete step.
     """
     pure_step, groups = make_pure_step(model, step, is_training)
     shardings = None

@@ -1,7 +1,7 @@
 """An optimizer that combines both networks' optimizers, and schedules that follow `model.steps`.
 
-Keras has no public access to an optimizer's schedule, and no public way to change how a schedule is
-evaluated. This module uses `_learning_rate`, `_iterations` and `_get_current_learning_rate`.
+Keras has no public API to access an optimizer's schedule or to change how it is evaluated. This
+module uses `_learning_rate`, `_iterations` and `_get_current_learning_rate`.
 """
 
 import math
@@ -20,10 +20,10 @@ NAMES = ("g_optimizer", "d_optimizer")
 class GANOptimizer(Optimizer):
     """The optimizers of both networks as one: `model.optimizer` of a `SAGAN`.
 
-    It lets Keras's callbacks act on both networks. Its `learning_rate` is the generator's. Setting
-    it also scales the discriminator's rate by the same factor. Setting the rate of only one of the
-    two optimizers changes their ratio. This optimizer applies no gradients and saves nothing: the
-    two optimizers train the networks and are saved.
+    It lets Keras's callbacks act on both optimizers. Its `learning_rate` is the generator's.
+    Setting it also scales the discriminator's rate by the same factor. Setting the rate of only one
+    of the two optimizers changes their ratio. This optimizer applies no gradients and isn't saved;
+    the two optimizers train the networks and are saved.
 
     Args:
         g_optimizer: Keras optimizer of the generator.
@@ -100,7 +100,7 @@ class GANOptimizer(Optimizer):
         return {name: getattr(getattr(self, name), "learning_rate", None) for name in NAMES}
 
     def _find_ratio(self):
-        """Returns the discriminator's rate over the generator's, or `None` if it was never known.
+        """Returns the ratio of the discriminator's rate to the generator's, or `None` if unknown.
 
         The ratio is stored, because rounded rates don't determine it exactly, and rates near 0
         don't determine it at all. It changes if the rate of one optimizer is set separately.
@@ -140,7 +140,7 @@ class GANOptimizer(Optimizer):
 
     @property
     def save_own_variables(self):
-        """Hidden, like `load_own_variables`, so that Keras saves no empty group for it."""
+        """Hidden, like `load_own_variables`, so that Keras doesn't save an empty group for it."""
         raise AttributeError("The optimizers of the two networks are saved, not the one over both.")
 
     load_own_variables = save_own_variables
@@ -179,23 +179,24 @@ class SharedLearningRate(keras.Variable):
 
 
 def number(value) -> float:
-    """Converts a tensor, a number or a variable (even one with replicas) to a float."""
+    """Converts a tensor, a number or a variable (even a replicated one) to a float."""
     return float(value.numpy() if hasattr(value, "numpy") else value)
 
 
 def follow_steps(name: str, optimizer, steps: keras.Variable, updates_per_step: int = 1):
-    """Evaluates an optimizer's schedule, if it has one, at the model's `steps`.
+    """Makes an optimizer's schedule, if it has one, follow the model's `steps`.
 
-    An optimizer counts its own updates, and the discriminator has `d_steps` updates per step. That
-    count is unchanged, for bias correction and gradient accumulation. The schedule itself is
-    unchanged too, so that configurations and files contain the user's schedule.
+    An optimizer counts its own updates, of which the discriminator's makes `d_steps` per step. That
+    count is unchanged, because bias correction and gradient accumulation need it. The schedule
+    itself is unchanged too, so configurations and files contain the user's schedule.
 
     Args:
         name: String, `"g_optimizer"` or `"d_optimizer"`, for the warning.
-        optimizer: Keras optimizer; optimizers inside it are included.
+        optimizer: Keras optimizer; optimizers that it wraps are included.
         steps: The model's `steps`, a `keras.Variable`.
-        updates_per_step: Integer, the optimizer's updates per step. If `steps` stays 0, as with a
-            custom `train_step` that doesn't count steps, the step is computed from the updates.
+        updates_per_step: Integer, the number of optimizer updates per step. If `steps` stays 0, as
+            with a custom `train_step` that doesn't count steps, the step is computed from the
+            number of updates.
     """
     taken, found = int(number(steps)), [optimizer]
     for each in found:  # The loop appends inner optimizers to the list.
@@ -232,4 +233,4 @@ def _evaluate_at(optimizer, steps, updates_per_step):
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class FusedAdam(keras.optimizers.Adam):
-    """`keras.optimizers.Adam` under its name in older files."""
+    """`keras.optimizers.Adam` under the name that older files use."""

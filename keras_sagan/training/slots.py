@@ -1,10 +1,10 @@
-"""What fills the slots of a training step: the augmentation and the penalties of a `SAGAN`.
+"""The optional parts of a training step: the augmentation and the penalties of a `SAGAN`.
 
-Each `SAGAN.compile` makes new `Slots`. If a function has a method `bind(add_variable, loss)`, its
-result is used instead, which has a state: a list `state` of float32 variables, and a method
-`moved(real_logits, fake_logits, num_images, mean)`, which returns their new values after each
-update of the discriminator. `mean` averages over the images of all replicas, and `num_images` is
-their number. A dictionary `logged` holds the variables that `fit` adds to its logs.
+Each `SAGAN.compile` makes new `Slots`. If a function has a method `bind(add_variable, loss)`, the
+object that it returns is used instead. This object has a list `state` of float32 variables, and a
+method `moved(real_logits, fake_logits, num_images, mean)`, which returns their new values after
+each update of the discriminator. `mean` averages over the images of all replicas, and `num_images`
+is their number. Its dictionary `logged` contains the variables that `fit` adds to its logs.
 """
 
 import keras
@@ -44,7 +44,7 @@ class Slots:
         return augmented(self.augmentation, images, uniform)
 
     def move(self, logits, is_updated):
-        """Moves the state after an update of the discriminator, unless that was skipped."""
+        """Updates the state after an update of the discriminator, unless it was skipped."""
 
         def mean(x):
             return training.backend.mean_over_replicas(ops.mean(x))
@@ -58,14 +58,14 @@ class Slots:
                 variable.assign(value)
 
     def add_lazy(self, gan, updates, value_of, found):
-        """Adds the lazy penalties that are due, and their gradients, to what was found.
+        """Adds the lazy penalties that are due, and their gradients, to `found`.
 
-        Each gradient is computed inside its condition, so nothing differentiates a condition: XLA
-        on TensorFlow can't, around a gradient.
+        Each gradient is computed inside its condition, because XLA on TensorFlow can't
+        differentiate a condition that contains a gradient.
 
         Args:
             gan: `SAGAN`.
-            updates: Integer tensor, how many updates the discriminator had before.
+            updates: Integer tensor, the number of previous updates of the discriminator.
             value_of: Function `(number, penalty)` that returns the value of a penalty.
             found: What `find_gradients` returned.
         """
@@ -113,7 +113,7 @@ class SlotState(keras.layers.Layer):
 
 
 def augmented(augmentation, images, uniform):
-    """Returns augmented images, computed in at least float32, or raises for another shape."""
+    """Returns augmented images, computed in at least float32; raises if their shape changed."""
     wide = keras.backend.result_type(images.dtype, "float32")
     changed = augmentation(ops.cast(images, wide), uniform)
     before, after = tuple(images.shape), tuple(changed.shape)
@@ -127,6 +127,6 @@ def augmented(augmentation, images, uniform):
 
 
 def _sum(variable, *gradients):
-    """The sum of the gradients by a variable, which are `None` where it isn't used."""
+    """Adds gradients with respect to a variable; each is `None` if it doesn't use the variable."""
     known = [x for x in gradients if x is not None]
     return sum(known[1:], known[0]) if known else ops.zeros_like(variable)

@@ -8,7 +8,7 @@
 penalties. Everything is written in `keras.ops`, except gradients, random numbers and replicas,
 which are in `keras_sagan.training.{tensorflow,jax,torch}`. Here `gan` is a compiled `SAGAN`, `real`
 and `fake` are pairs of float32 images `(batch, height, width, channels)` in [-1, 1] and integer
-labels `(batch,)` or `None`, and `index` counts the updates within the step from 0.
+labels `(batch,)` or `None`, and `index` is the number of previous updates in this step.
 """
 
 import collections
@@ -30,7 +30,7 @@ def train_step(gan, images, labels):
     """Updates the discriminator `d_steps` times, and the generator and its average once.
 
     Returns:
-        Tuple of a list with `(d_loss, real_logits, fake_logits)` of each update of the
+        Tuple of a list with `(d_loss, real_logits, fake_logits)` for each update of the
         discriminator, and `g_loss`.
     """
     batch, results = ops.shape(images)[0], []
@@ -54,7 +54,7 @@ def train_step(gan, images, labels):
 def test_step(gan, images, labels, seen):
     """Computes both losses without augmentation, penalty or update.
 
-    The latents are a function of `seen`, the number of images that were evaluated before.
+    The latents depend on `seen`, the number of images already evaluated.
 
     Returns:
         Tuple of `(d_loss, real_logits, fake_logits)`, and `g_loss`.
@@ -67,7 +67,7 @@ def test_step(gan, images, labels, seen):
 
 
 def discriminator_loss(gan, index, real, fake):
-    """Returns D's loss with the penalties of each update, and the pair of real and fake logits."""
+    """Returns D's loss, including all non-lazy penalties, and the pair of real and fake logits."""
     real, fake = augment(gan, index, 0, real), augment(gan, index, 1, fake)
     logits = judge_both(gan, real, fake, training=True)
     loss = gan.loss_functions.discriminator(*logits)
@@ -77,7 +77,7 @@ def discriminator_loss(gan, index, real, fake):
 
 
 def lazy_penalty(gan, index, real, fake, part, penalty):
-    """Returns the value of a penalty on its own, which is due in each `every`-th update of D."""
+    """Returns only the value of a lazy penalty, which applies in every `every`-th update of D."""
     real, fake = augment(gan, index, 0, real), augment(gan, index, 1, fake)
     return penalize(gan, index, part, penalty, real, fake)
 
@@ -107,10 +107,10 @@ def generator_loss(gan, index, real, latents, labels):
 
 
 def best_fakes(top_k, logits, batch):
-    """Returns the logits of the `top_k` fake images that D takes for the most real ones.
+    """Returns the logits of the `top_k` fake images that D rates as most realistic.
 
-    Real logits, if given, are those of the real images in the same places. An image with a map of
-    logits is as real as their mean.
+    Real logits, if given, are selected at the same indices. An image with a map of logits is rated
+    by their mean.
     """
     if isinstance(top_k, float) and isinstance(batch, int):
         count = max(int(top_k * batch + 1e-4), 1)  # 0.29 * 100 < 29.
@@ -133,7 +133,7 @@ def judge_both(gan, real, fake, training):
     """Returns real and fake logits from one pass, so that both see the same normalized kernels.
 
     If the discriminator uses batch statistics (`gan.judges_apart`), real and fake images take
-    separate passes, because in the generator's update the batch has only fake images.
+    separate passes, because the batch contains only fake images in the generator's update.
     """
     if gan.judges_apart:
         return tuple(judge(gan.discriminator, *pair, training) for pair in (real, fake))
@@ -184,7 +184,7 @@ def draw_noise(gan, index, batch, step=None):
 
 
 def discriminator_gradients(gan, index, images, labels, latents, fake_labels):
-    """Returns what `update` needs for the discriminator, and assigns nothing."""
+    """Returns what `update` needs for the discriminator, without assigning variables."""
     with Scope():  # G's state changes only in G's update.
         fake_images = call(gan.generator, latents, fake_labels, training=True)
     real, fake = (images, labels), (ops.stop_gradient(fake_images), fake_labels)
@@ -199,13 +199,13 @@ def discriminator_gradients(gan, index, images, labels, latents, fake_labels):
 
 
 def generator_gradients(gan, index, images, labels, latents, fake_labels):
-    """Returns what `update` needs for the generator, and assigns nothing."""
+    """Returns what `update` needs for the generator, without assigning variables."""
     loss = functools.partial(generator_loss, gan, index, (images, labels), latents, fake_labels)
     return find_gradients(gan.generator, gan.g_optimizer, loss, gan.steps.value)
 
 
 def find_gradients(network, optimizer, loss_function, updates):
-    """Differentiates a loss by a network's weights, and collects the network's new state.
+    """Differentiates a loss with respect to a network's weights, and collects its new state.
 
     Returns:
         Tuple of the gradients, multiplied by the loss scale, the new values of all variables
@@ -234,10 +234,10 @@ def find_gradients(network, optimizer, loss_function, updates):
 
 
 def update(network, optimizer, gradients, states):
-    """Applies gradients and new state from `find_gradients`, and returns whether it did.
+    """Applies gradients and state from `find_gradients`; returns whether they were applied.
 
-    A loss scale skips the update if gradients overflow. Then the state isn't updated either,
-    because it may have overflowed too.
+    With a loss scale, the update is skipped if gradients overflow. Then the state isn't updated
+    either, because it may have overflowed too.
     """
     is_updated, apply = True, optimizer.apply
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
@@ -260,10 +260,10 @@ def update(network, optimizer, gradients, states):
 def update_average(gan, is_updated, batch):
     """Updates the exponential moving average of the generator, if there is one.
 
-    The momentum is `ema_momentum`, or follows from `ema_half_life`. It is lower early in training
-    ([Karras et al., 2020](https://arxiv.org/abs/1912.04958), as in the authors' code), and 0 before
-    step `ema_start`. Moving statistics have a lower momentum than weights, so that both averages
-    lag equally. If the generator's update was skipped, so is the average's.
+    The momentum is `ema_momentum`, or is computed from `ema_half_life`. It is lower early in
+    training ([Karras et al., 2020](https://arxiv.org/abs/1912.04958), as in the authors' code), and
+    0 before step `ema_start`. Moving statistics have a lower momentum than weights, so that both
+    averages lag equally. If the generator's update was skipped, the average isn't updated either.
     """
     average = gan._average
     if average is None:
@@ -294,8 +294,8 @@ def matching_momentum(momentum, inner):
 
     A moving average with momentum `m` has a mean age of `m / (1 - m)` updates, and averaging it
     again adds the two ages. With the returned momentum, the average of statistics whose own
-    momentum is `inner` is as old as weights averaged with `momentum`. If the statistics are older
-    already, the result is 0.
+    momentum is `inner` has the same mean age as weights averaged with `momentum`. If the statistics
+    are already older, the result is 0.
     """
     age, inner_age = (x / (1.0 - x) for x in (momentum, inner))
     missing = ops.maximum(age - inner_age, 0.0)
@@ -303,7 +303,7 @@ def matching_momentum(momentum, inner):
 
 
 def moving_statistics(network, *kinds):
-    """Returns the momentum of each moving statistic of batch norms, by the id of its variable.
+    """Returns the momentum of each moving statistic in batch norms, keyed by its variable's id.
 
     `kinds` are classes of layers to find in addition to `keras.layers.BatchNormalization`.
     Statistics that never move (`momentum=1`) are skipped.
@@ -322,10 +322,10 @@ def moving_statistics(network, *kinds):
 
 
 class Scope(keras.StatelessScope):
-    """Holds what is assigned inside, without changing variables; also sees outer scopes' values.
+    """Holds values assigned inside, without changing variables; also sees outer scopes' values.
 
-    Keras's own scope sees only its own values. Inside a different scope, as on JAX where the full
-    step runs in a scope, a variable would have its value from before the step.
+    Keras's own scope sees only its own values. Nested in another scope, as on JAX, where the full
+    step runs in a scope, it would read a variable's value from before the step.
     """
 
     def __enter__(self):
@@ -345,12 +345,12 @@ class Assignments(Scope):
     """Collects the values that a network's layers assign, and the losses that they add.
 
     A layer that assigns a trainable variable in `call`, as Keras's `SpectralNormalization` does,
-    uses the new value afterwards. The gradient by the new value then becomes the gradient of the
-    variable, as in a plain training loop.
+    uses the new value afterwards. The gradient with respect to the new value is then used as the
+    gradient of the variable, as in a plain training loop.
 
     The moving statistics of Keras's batch norms forget their initial values, as in
-    `ConditionalBatchNorm`: with a momentum of 0.99, these would still have a weight of 13 % after
-    200 steps. `updates` is the number of previous updates.
+    `ConditionalBatchNorm`: with a momentum of 0.99, the initial values would otherwise still have a
+    weight of 13 % after 200 steps. `updates` is the number of previous updates.
     """
 
     def __init__(self, network=None, updates=0):

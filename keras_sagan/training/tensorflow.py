@@ -1,4 +1,4 @@
-"""TensorFlow's part of a training step: gradients, random numbers, replicas, and the loop.
+"""The TensorFlow part of a training step: gradients, random numbers, replicas, and the loop.
 
 See `keras_sagan.training` for what each function does.
 """
@@ -39,10 +39,11 @@ def input_gradient(total, inputs):
 
 
 def cond(condition, function, otherwise):
-    """TensorFlow's own would put the operations of the function into the graph around it.
+    """Does what `keras.ops.cond` does, but keeps the function out of the surrounding graph.
 
-    There its memory optimizer adds up gradients in temporary variables, which are made in each run
-    of the graph, and freed only where the condition holds: the next run then fails.
+    There, TensorFlow's memory optimizer would add up gradients in temporary variables, which are
+    created in every run of the graph but freed only if the condition holds: the next run would
+    fail.
     """
     if not tf.executing_eagerly():
         apart = {"_noinline": True}
@@ -111,8 +112,8 @@ def mean_over_replicas(x):
 def traced_once(gan, function, count=1):
     """Wraps `function(gan, index, *tensors)`, which assigns nothing, for `count` calls in a step.
 
-    Several calls are traced only once. Over several replicas with `jit_compile=True`, XLA compiles
-    only this function, and gradients are exchanged outside. Over several replicas without XLA, the
+    Several calls share one trace. Over several replicas with `jit_compile=True`, XLA compiles only
+    this function, and gradients are exchanged outside. Over several replicas without XLA, the
     function isn't wrapped, because batch norms may exchange statistics inside.
     """
     function = functools.partial(function, gan)
@@ -124,10 +125,10 @@ def traced_once(gan, function, count=1):
 
 
 def share_overflow(gradients):
-    """Makes all gradients infinite if any replica's overflowed, so that all skip the update.
+    """Makes all gradients infinite if those of any replica overflow, so that all skip the update.
 
-    Keras's `LossScaleOptimizer` checks only the first replica of each worker: an overflow on a
-    different replica would reach all weights, and workers that disagree would deadlock.
+    Keras's `LossScaleOptimizer` checks only the first replica of each worker: an overflow on
+    another replica would corrupt all weights, and workers that disagree would deadlock.
     """
     each = [tf.reduce_all(tf.math.is_finite(x)) for x in gradients if x is not None]
     overflows = 1.0 - tf.cast(tf.reduce_all(each), tf.float32)
@@ -249,9 +250,9 @@ def compiled_gradient(function, variables):
 def make_step_function(model, step, check, is_training):
     """Returns the function that Keras calls with an iterator.
 
-    It takes `steps_per_execution` steps, or as many as there are batches. Unlike Keras's own
-    function, it reduces logs in a way that works for several workers, and has no
-    `tf.experimental.Optional` in its loop.
+    It runs `steps_per_execution` steps, or fewer if the batches run out. Unlike Keras's own
+    function, it reduces logs in a way that works with several workers, and its loop doesn't use
+    `tf.experimental.Optional`.
     """
     strategy = model.distribute_strategy
     if is_training and strategy.num_replicas_in_sync > 1:
@@ -278,7 +279,7 @@ def make_step_function(model, step, check, is_training):
 
     @tf.function
     def many_steps(batches):
-        """Takes all batches in one call, in a loop whose body is traced once."""
+        """Runs a step on each batch in one call, in a loop whose body is traced once."""
         stacked = strategy.run(stack, batches)
         logs = run(step_of, stacked, 0)
         for index in tf.range(1, len(batches)):
@@ -298,7 +299,8 @@ def make_step_function(model, step, check, is_training):
         return [int(size) for size in summed(rows).numpy()]
 
     def check_on_all(parts, iterator):
-        """Raises on all workers if one's first batch is bad, or a batch isn't divided equally."""
+        """Raises on all workers if any worker's first batch is bad or batches aren't split
+        equally."""
         is_known = check.has_passed and has_static_batches(iterator)
         gather = sizes_on_all if is_multi_worker(strategy) and not is_known else list
         check.check_first(model, parts, gather)
@@ -329,7 +331,7 @@ def make_step_function(model, step, check, is_training):
 
 @functools.cache  # Warn once per process.
 def warn_of_slow_convolutions():
-    """Warns if TensorFlow runs without oneDNN's convolutions, which take half the time.
+    """Warns if TensorFlow runs without oneDNN's convolutions, which are twice as fast.
 
     On Linux, TensorFlow disables them on processors that have AVX2 but no newer features, unless
     `TF_ENABLE_ONEDNN_OPTS=1` is set when it is imported.

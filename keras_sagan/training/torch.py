@@ -1,7 +1,7 @@
-"""PyTorch's part of a training step: gradients, random numbers, and the loop.
+"""The PyTorch part of a training step: gradients, random numbers, and the loop.
 
-See `keras_sagan.training` for what each function does. A step runs without autograd, except for the
-parts that are differentiated.
+See `keras_sagan.training` for what each function does. A step runs with autograd disabled, except
+for the parts that are differentiated.
 """
 
 import contextlib

@@ -11,7 +11,7 @@ def count_replicas():
 
 
 def mean_over_replicas(x):
-    """Returns `x`, which is the mean over the whole batch already."""
+    """Returns `x`, which is already the mean over the whole batch."""
     return x
 
 
@@ -21,4 +21,4 @@ def traced_once(gan, function, count=1):
 
 
 def check_compile(strategy, jit_compile, computes_in_float16):
-    """Checks nothing: `ONLY` has all that the backend doesn't support."""
+    """Checks nothing: `ONLY` already restricts the arguments to what the backend supports."""
