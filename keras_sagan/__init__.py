@@ -1,6 +1,6 @@
 """Self-Attention GAN for Keras 3 on TensorFlow, JAX and PyTorch.
 
-It has layers for any GAN, and a model that trains with `fit`.
+It provides layers for any GAN, and a model that can be trained with `fit`.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Runs the command line by `python -m keras_sagan`."""
+"""Runs the command line as `python -m keras_sagan`."""
 
 import sys
 

@@ -26,10 +26,10 @@ _PACKAGES = {"PIL": "pillow", "ai_edge_litert": "ai-edge-litert"}  # Modules and
 
 
 def check_integer(name, value, minimum=None, maximum=None, optional=False, expected=None):
-    """Checks an integer, or an integer array without axes; by default it must be positive.
+    """Checks an integer or an integer array of rank 0; by default it must be positive.
 
-    `minimum=-math.inf` allows any integer. `expected` replaces the bounds in the message. Booleans
-    and floats are refused.
+    `minimum=-math.inf` allows any integer. `expected` replaces the bounds in the error message.
+    Booleans and floats aren't accepted.
     """
     if value is None and optional:
         return None
@@ -71,7 +71,7 @@ def check_boolean(name, value):
 
 
 def check_pair(name, value, expected="a positive integer or a pair of them", maximum=math.inf):
-    """Checks a positive integer, which is repeated, or a list, tuple or array of two."""
+    """Checks a list, tuple or array of two positive integers, or one integer, which is repeated."""
     is_pair = isinstance(value, (list, tuple)) or isinstance(value, np.ndarray) and value.ndim
     found = tuple(_integer(x) for x in (value if is_pair else (value, value)))
     if len(found) != 2 or any(x is None or not 1 <= x <= maximum for x in found):
@@ -146,8 +146,8 @@ def check_string(name, value, optional=False):
 def check_weight(shape, **sizes):
     """Raises an error if a weight has more than 2^30 numbers (4 GB), before it is allocated.
 
-    `sizes` are the arguments, by name, that determine the shape. A shape with unknown sizes isn't
-    checked.
+    `sizes` contains the arguments that determine the shape, by name. A shape with unknown sizes
+    isn't checked.
     """
     if all(isinstance(size, int) for size in shape) and math.prod(shape) > 2**30:
         names = " and ".join(f"`{name}`" for name in sizes)
@@ -172,7 +172,8 @@ def accepts(function, count):
 def require(module, purpose="Drawing pictures", extra="plot"):
     """Imports a module such as `"PIL.Image"`; the `ImportError` says how to install its package.
 
-    `purpose` is what needs the module, and `extra` is this package's extra that includes it.
+    `purpose` names what needs the module, and `extra` is the extra of this package that installs
+    it.
     """
     try:
         return importlib.import_module(module)
@@ -188,8 +189,8 @@ def check_labels(labels, num_classes, rank=1, argument="labels"):
     """Checks integer class ids, and returns them as a tensor (or an unchanged `KerasTensor`).
 
     Rank (`None` for any) and dtype are always checked. The range is checked only if the values are
-    known. While a graph is traced, they aren't, and then ids out of range silently wrap around or
-    are clamped.
+    known. They aren't while a graph is traced; ids that are out of range then silently wrap around
+    or are clamped.
     """
     if not isinstance(labels, keras.KerasTensor):
         labels = keras.ops.convert_to_tensor(labels)
@@ -225,7 +226,7 @@ def is_absent(part):
 
 
 def check_dense(**values):
-    """Raises an error if an argument isn't a single dense array."""
+    """Raises an error unless an argument is a single dense array."""
     for name, value in values.items():
         kind = type(value).__name__
         if isinstance(value, (list, tuple)):
@@ -283,9 +284,9 @@ def check_shape(shape, image_shape, argument="images"):
 
 
 class FilledRange:
-    """Warns once if many images fill only half of their range, whatever the batch size.
+    """Warns once if many images fill only half of their range, regardless of the batch size.
 
-    The warning names the images by `name`, and recommends `advice`.
+    The warning calls the images `name`, and ends with the recommendation `advice`.
     """
 
     def __init__(self, name, advice):
@@ -293,11 +294,11 @@ class FilledRange:
         self.reset()
 
     def reset(self):
-        """Forgets all images that it has seen."""
+        """Forgets all images seen so far."""
         self._count, self._least, self._most = 0, math.inf, -math.inf
 
     def __call__(self, images, low, high, many=16):
-        """Warns if `many` images or more don't fill `[low, high]`: a few may all be dark."""
+        """Warns if at least `many` images don't fill `[low, high]`; a few could all be dark."""
         if not images.size or self._count >= many:
             return
         self._count += len(images)
@@ -365,7 +366,7 @@ def _real(value):
 
 
 def _integers(minimum, maximum):
-    """Describes the integers within bounds in words."""
+    """Describes the allowed integers in words."""
     kind = "a positive integer" if minimum is None else "an integer"
     if maximum is not None:
         end = maximum + 1

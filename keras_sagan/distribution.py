@@ -1,4 +1,4 @@
-"""Makes strategies of TensorFlow and distributions of JAX, for one or several processes."""
+"""Makes TensorFlow strategies and JAX distributions, for one or several processes."""
 
 import atexit
 import contextlib
@@ -38,25 +38,25 @@ _TF_CONFIG = (
 def make_strategy(
     name: str = "auto", devices: Sequence[str] | None = None, tpu: str | None = None
 ) -> Any:
-    """Makes the strategy with which a model is built and trained, by default on all devices.
+    """Makes the strategy to build and train a model with, by default on all devices.
 
     Build the networks and the model, and compile it, inside `with strategy.scope():`, then call
     `fit` as usual. With several processes, call this before the backend computes anything.
 
-    TensorFlow reads its processes from the environment variable `TF_CONFIG`. JAX reads them from
-    the variables of `keras.distribution.initialize`, or from Slurm and TPUs. On JAX, the
-    distribution is set for the whole program, all processes have the same seed, and a process that
-    dies is noticed after half a minute. PyTorch trains on one device.
+    TensorFlow reads the list of processes from the environment variable `TF_CONFIG`. JAX reads it
+    from the environment variables of `keras.distribution.initialize`, or from Slurm or the TPU. On
+    JAX, the distribution is set for the whole program, all processes have the same seed, and a
+    process that dies is detected after half a minute. PyTorch trains on one device.
 
     Args:
-        name: `"none"` for one device; `"mirrored"` for the devices of this machine (or
-            `devices`); `"multi_worker"` for several processes; `"tpu"` for TensorFlow's
-            `TPUStrategy` (JAX needs no name for a TPU); or `"auto"`: a TPU if `tpu` is given,
-            else the processes that the environment names, else `devices` or all GPUs (on JAX, all
-            devices). Defaults to `"auto"`.
+        name: `"none"` for one device; `"mirrored"` for all devices of this machine, or those in
+            `devices`; `"multi_worker"` for several processes; `"tpu"` for TensorFlow's
+            `TPUStrategy` (on JAX, TPUs need no special name); or `"auto"`: a TPU if `tpu` is given,
+            otherwise the processes that the environment specifies, otherwise `devices` or all GPUs
+            (on JAX, all devices). Defaults to `"auto"`.
         devices: List of device names for `"mirrored"`, such as `["GPU:0", "GPU:1"]` on TensorFlow
             and `["gpu:0", "gpu:1"]` on JAX. Defaults to all devices of this machine.
-        tpu: String, the TPU's name or address, `"local"` on a TPU VM. TensorFlow only.
+        tpu: String, the TPU's name or address, or `"local"` on a TPU VM. TensorFlow only.
 
     Returns:
         A `tf.distribute.Strategy` on TensorFlow, a `keras.distribution.DataParallel` on JAX,
@@ -65,8 +65,8 @@ def make_strategy(
     Raises:
         ValueError: If the name is unknown, devices don't exist, a TPU can't be found or doesn't
             answer within a minute, `TF_CONFIG` is malformed, the strategy doesn't use `devices` or
-            `tpu`, or the backend doesn't have the strategy.
-        RuntimeError: If the processes can't be connected.
+            `tpu`, or the backend doesn't support the strategy.
+        RuntimeError: If the processes can't connect to each other.
 
     Example:
 
@@ -111,7 +111,7 @@ def make_strategy(
 
 
 def _resolve(devices, tpu):
-    """Returns the name that `"auto"` stands for."""
+    """Returns the name of the strategy that `"auto"` selects."""
     if _is_jax():
         is_told = any(variable in os.environ for variable in _PROCESSES.values())
         are_several = devices is None and (is_told or _jax().distributed.is_initialized())
@@ -138,7 +138,7 @@ def _check_devices(devices, found):
 
 
 def _plain(name):
-    """Returns a device's name without the parts before its kind: `GPU:0`."""
+    """Returns a device's name without the parts before the device type: `GPU:0`."""
     return name.upper().rpartition("/")[2].removeprefix("DEVICE:")
 
 
@@ -191,7 +191,7 @@ def _join_processes():
 
 
 def _leave():
-    """Ends the process after an error; JAX would wait for the other processes, which wait too."""
+    """Ends the process after an error; otherwise, it and the others would wait forever."""
     if hasattr(sys, "last_type"):
         sys.stdout.flush(), sys.stderr.flush()
         os._exit(1)
@@ -248,7 +248,7 @@ def _multi_worker_strategy(tf_config):
 def _meet(strategy):
     """Waits for the other workers when the process ends, unless it ends with an error.
 
-    TensorFlow reports a worker as crashed if it ends some seconds before the others.
+    TensorFlow reports a worker as crashed if it ends a few seconds before the others.
     """
     if hasattr(sys, "last_type"):
         return
@@ -272,8 +272,8 @@ def check_tf_config(text: str) -> int:
         Integer, the number of workers (a chief counts as one).
 
     Raises:
-        ValueError: If it is missing or isn't JSON, or if it has no worker, the same address twice,
-            or a task that isn't one of the workers.
+        ValueError: If the value is missing or isn't JSON, lists no worker or the same address
+            twice, or its task isn't one of the workers.
     """
     cause = None
     try:
@@ -317,10 +317,10 @@ def _has_workers(strategy):
 
 
 def is_chief(strategy: Any = None) -> bool:
-    """Whether this process is the only one, or the one that writes for all workers.
+    """Whether this process is the only one, or the one that writes files for all workers.
 
     Args:
-        strategy: A `tf.distribute.Strategy`. On TensorFlow, anything else means one process; JAX
+        strategy: A `tf.distribute.Strategy`. On TensorFlow, any other value means one process; JAX
             doesn't need it.
 
     Example:
@@ -347,11 +347,11 @@ def check_workers_agree(strategy: Any, **values) -> None:
 
     Args:
         strategy: As in `is_chief`.
-        **values: JSON-serializable values, by the name to use in the message.
+        **values: JSON-serializable values; their names are used in the error message.
 
     Raises:
-        ValueError: On every worker, with the first name whose values differ.
-        RuntimeError: If a worker ended or did something else.
+        ValueError: If values differ; raised on every worker, with the first name that differs.
+        RuntimeError: If a worker ended or didn't call this function.
 
     Example:
 
@@ -379,7 +379,7 @@ def check_workers_agree(strategy: Any, **values) -> None:
 
 
 def _gather(strategy, text):
-    """Returns the texts of all workers."""
+    """Returns a list of the texts of all workers."""
     own = np.frombuffer(text.encode(), "uint8")
     if _is_jax():
         gather = _jax().experimental.multihost_utils.process_allgather
@@ -397,9 +397,8 @@ def _gather(strategy, text):
 def chief_decides(strategy: Any, decision: bool) -> bool:
     """Returns the chief's decision on all workers.
 
-    Values of different workers may differ in their last digits, so workers that decide on their own
-    could do different things. Every worker must call this at the same point. With one worker it
-    returns `decision`.
+    Values can differ between workers in the last digits, so workers that decide on their own might
+    not agree. Every worker must call this at the same point. With one worker it returns `decision`.
 
     Args:
         strategy: As in `is_chief`.

@@ -21,13 +21,13 @@ _BITS_PER_SAMPLE = 258  # A TIFF tag.
 
 
 class FoundImages(NamedTuple):
-    """The content of a folder.
+    """The image files in a folder, and what else it contains.
 
     Attributes:
         paths: Sorted list of `pathlib.Path`, the image files.
-        folders: Sorted tuple of strings, the names of the folders directly below.
-        skipped: Dictionary that maps lower-case extensions such as `".txt"` (`""` for none) to
-            numbers of files that aren't images or are broken links.
+        folders: Sorted tuple of strings, the names of its immediate subfolders.
+        skipped: Dictionary that maps lower-case extensions such as `".txt"` (`""` for none) to the
+            number of files that aren't images or are broken links.
     """
 
     paths: list
@@ -39,8 +39,8 @@ def find_images(folder: str | Path) -> FoundImages:
     """Finds the images below a folder, at any depth.
 
     Names that begin with a dot and system folders such as `__MACOSX` and `@eaDir` are ignored.
-    Symbolic links are followed, except links to a folder that contains them. A warning counts the
-    skipped files.
+    Symbolic links are followed, except links to a folder that contains them. A warning reports the
+    number of skipped files.
 
     Args:
         folder: String or path of a folder.
@@ -75,7 +75,7 @@ def describe_skipped(skipped: dict) -> str:
 
 
 def image_suffixes() -> tuple[str, ...]:
-    """Returns the extensions of all image files that the installed Pillow can read.
+    """Returns the extensions of all image formats that the installed Pillow can read.
 
     This includes registered plugins: `pillow_heif.register_heif_opener()` adds `.heic`.
 
@@ -115,21 +115,22 @@ def load_pillow() -> tuple:
 
 
 def read_image(path: str | Path, channels: int | None = None) -> np.ndarray:
-    """Reads an image as an image viewer displays it.
+    """Reads an image as an image viewer would display it.
 
-    A white background replaces transparency, the orientation of the camera is applied, and 16-bit
-    gray is scaled to 8 bits. Only the first frame of an animation is read.
+    Transparent areas become white, the EXIF orientation is applied, and 16-bit gray is scaled to 8
+    bits. Only the first frame of an animation is read.
 
     Args:
         path: String or path.
-        channels: 1 for gray, 3 for RGB. Defaults to `None`: as in the file.
+        channels: 1 for gray, 3 for RGB. Defaults to `None`: the same as in the file.
 
     Returns:
         uint8 array in [0, 255] of shape `(height, width, channels)`.
 
     Raises:
-        ValueError: If the file can't be read, is truncated, has floats or integers beyond 16 bits,
-            or would decode to more than `MAX_PIXELS`. The message doesn't name the file.
+        ValueError: If the file can't be read, is truncated, contains floats or integers of more
+            than 16 bits, or would decode to more than `MAX_PIXELS`. The message doesn't contain the
+            file name.
         ImportError: If pillow isn't installed.
     """
     image_module, ops_module = load_pillow()
@@ -165,7 +166,7 @@ def _pixels(picture, channels, image_module, ops_module):
 
 
 def _to_8_bits(picture, opened):
-    """Returns uint8 gray values of a picture with 16 bits, or with 12 bits as in TIFF."""
+    """Returns the uint8 gray values of an image of 16 bits, or of 12 bits, as in TIFF."""
     bits = 12 if getattr(opened, "tag_v2", {}).get(_BITS_PER_SAMPLE) == (12,) else 16
     white = 2**bits - 1
     values = np.asarray(picture).astype(np.int64)

@@ -26,7 +26,7 @@ class _TensorFlow:
 
 @functools.lru_cache(None)
 def _leave_devices(tensorflow):
-    """Hides GPUs and TPUs from TensorFlow on other backends, so that it leaves them the memory."""
+    """Hides GPUs and TPUs from TensorFlow on other backends, to leave their memory free."""
     if keras.backend.backend() != "tensorflow":
         for kind in ("GPU", "TPU"):
             with contextlib.suppress(RuntimeError):  # TensorFlow already uses them.
@@ -37,6 +37,6 @@ tf = _TensorFlow()
 
 
 def is_tensorflow_dataset(value) -> bool:
-    """Whether a value is a `tf.data.Dataset`; doesn't import TensorFlow."""
+    """Whether a value is a `tf.data.Dataset`, found without importing TensorFlow."""
     tensorflow = sys.modules.get("tensorflow")
     return tensorflow is not None and isinstance(value, tensorflow.data.Dataset)

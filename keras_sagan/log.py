@@ -1,4 +1,4 @@
-"""The log of a run or a command, and error reports in one line."""
+"""The log of a run or a command, and one-line error reports."""
 
 import contextlib
 import os
@@ -28,13 +28,13 @@ class Log:
         self.write(f"{shlex.join(arguments)}\n{platform.platform()}")
 
     def write(self, text: str):
-        """Adds a text to the log, with the time."""
+        """Adds text to the log, with the time."""
         self._lines.append(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         if self.folder is not None and os.path.exists(os.path.join(self.folder, "run.json")):
             self._append(os.path.join(self.folder, "keras_sagan.log"))
 
     def say(self, text: str):
-        """Prints a text, and adds it to the log."""
+        """Prints text, and adds it to the log."""
         print(text)
         self.write(text)
 
@@ -69,7 +69,7 @@ class Log:
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the message of an error in one line of bounded length."""
+    """Returns an error's message as one line of limited length."""
     text = str(error)
     if hasattr(error, "node_def"):  # TensorFlow surrounds the reason with lines about its graph.
         text = "\n".join(line for line in text.splitlines() if "[[" not in line)

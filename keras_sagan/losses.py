@@ -1,7 +1,7 @@
 """Adversarial losses: pairs of a generator loss and a discriminator loss.
 
-A discriminator loss takes `(real_logits, fake_logits)`; a generator loss takes either these two or
-only `(fake_logits)`. Each returns the mean over the batch as a scalar, in the dtype of the logits.
+A discriminator loss takes `(real_logits, fake_logits)`; a generator loss takes either both or only
+`(fake_logits)`. Each returns the mean over the batch as a scalar, in the dtype of the logits.
 """
 
 from collections.abc import Callable
@@ -86,9 +86,8 @@ def least_squares_discriminator_loss(
 
 
 def relativistic_generator_loss(real_logits: KerasTensor, fake_logits: KerasTensor) -> KerasTensor:
-    """`mean(softplus(real - fake))`, where each real image is paired with a fake image.
-
-    Reference: Jolicoeur-Martineau, 2018, section 3.2 (RSGAN); Huang et al., 2024 (R3GAN).
+    """`mean(softplus(real - fake))`, where each real image is paired with a fake image. Reference:
+    Jolicoeur-Martineau, 2018, section 3.2 (RSGAN); Huang et al., 2024 (R3GAN).
     """
     return ops.mean(ops.softplus(real_logits - fake_logits))
 
@@ -105,8 +104,8 @@ def relativistic_average_generator_loss(
 ) -> KerasTensor:
     """`mean(softplus(real - mean(fake))) + mean(softplus(mean(real) - fake))`.
 
-    The inner means are over one replica's batch. Reference: Jolicoeur-Martineau, 2018, section 3.3
-    (RaSGAN), as a non-saturating loss.
+    The inner means are computed over each replica's own batch. Reference: Jolicoeur-Martineau,
+    2018, section 3.3 (RaSGAN), as a non-saturating loss.
     """
     return relativistic_average_discriminator_loss(fake_logits, real_logits)
 

@@ -186,7 +186,7 @@ def check_options(options, values):
 
 
 def read_config(path):
-    """Returns the options of a run from a JSON file, such as the `run.json` of a run."""
+    """Returns the options of a run from a JSON file, such as the `run.json` of a previous run."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         content = content.get("settings", content)

@@ -4,8 +4,8 @@
 
 `R1`, `R2` and `GradientPenalty` penalize the gradient of the logits with respect to the images
 after augmentation, squared and summed in float32. `LeCam` and `ConsistencyRegularization` penalize
-the logits, for training on few images. Your own penalty can be any function. As the `__call__` of a
-subclass of `Penalty`, it also supports `every` and `+`, and has a configuration.
+the logits, for training on few images. Your own penalty can be any function. If you write it as the
+`__call__` of a subclass of `Penalty`, it also supports `every`, `+` and `get_config`.
 """
 
 import copy
@@ -25,13 +25,13 @@ __all__ = ["ConsistencyRegularization", "GradientPenalty", "LeCam", "Penalty", "
 class Penalty:
     """The base class of penalties. The sum of two penalties is a list of both.
 
-    A subclass defines `__call__(judge, real, fake)`, which `SAGAN.compile` describes.
+    A subclass defines `__call__(judge, real, fake)`; see `penalty` in `SAGAN.compile`.
 
     Args:
         weight: Non-negative float that scales the penalty.
-        every: Positive integer `k`: lazy regularization. The penalty is computed in each `k`-th
-            update of the discriminator only, where it counts `k` times; `d_loss` then contains it
-            in these updates only. This takes less time, and as much memory. Defaults to `1`.
+        every: Positive integer `k`, for lazy regularization: the penalty is computed only in every
+            `k`-th update of the discriminator, multiplied by `k`; `d_loss` includes it only in
+            these updates. This takes less time, but the same memory. Defaults to `1`.
 
     Raises:
         ValueError: If `weight` is negative, or `every` is below 1.
@@ -121,22 +121,23 @@ class GradientPenalty(Penalty):
 class LeCam(Penalty):
     """`weight * (mean((D(real) - fake_average)^2) + mean((D(fake) - real_average)^2))`.
 
-    The averages are moving averages of the real and the fake logits, without a bias towards their
-    initial 0, and constants to the gradient. They are a state of the model, over all replicas, and
-    are saved with it. The first update of the discriminator, before there are any, has no penalty.
-    The penalty pulls the two kinds of logits together, so that the discriminator can't become
-    certain of a few images. It takes no time, as the loss has computed the logits.
+    The averages are bias-corrected moving averages of the real and the fake logits, and the
+    gradient treats them as constants. They are part of the model's state, computed over all
+    replicas, and are saved with it. In the first update of the discriminator, there are no averages
+    yet, and the penalty is 0. The penalty pulls the two kinds of logits together, so that the
+    discriminator can't become overconfident on a few images. It costs almost no time, because the
+    loss has already computed the logits.
 
     The authors' code differs from the paper's equation: there, only real logits above
     `fake_average` and fake logits below `real_average` count.
 
     Args:
         weight: Non-negative float; the authors use 0.01 to 0.5.
-        decay: Float in [0, 1), the share that the averages keep in an update of the
-            discriminator. Defaults to `0.99`.
+        decay: Float in [0, 1), the decay of the averages per discriminator update. Defaults to
+            `0.99`.
 
     Raises:
-        ValueError: For a negative `weight`, or a `decay` out of range.
+        ValueError: If `weight` is negative, or `decay` is out of range.
 
     Example:
 
@@ -153,7 +154,7 @@ class LeCam(Penalty):
         self.state: list = [0.0] * 3  # The state before any update.
 
     def bind(self, add_variable: Callable, loss: tuple) -> "LeCam":
-        """Returns a copy with variables for the two averages and their correction."""
+        """Returns a copy with variables for the two averages and their bias correction."""
         bound = copy.copy(self)
         names = ("real_average", "fake_average", "average_of_1")
         bound.state = [add_variable(name) for name in names]
@@ -186,20 +187,22 @@ class LeCam(Penalty):
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class ConsistencyRegularization(Penalty):
-    """`real_weight * mean((D(real) - D(T(real)))^2)`, and the same with fake images.
+    """`real_weight * mean((D(real) - D(T(real)))^2)`, plus the same for fake images.
 
-    `T` is an augmentation: the discriminator should judge an image and its augmented version
-    alike (balanced consistency regularization, bCR). Unlike the `augmentation` of `SAGAN.compile`,
-    the loss and the generator don't see these versions. With both, `T` is applied after the other.
+    `T` is an augmentation: the discriminator should judge an image and its augmented version alike
+    (balanced consistency regularization, bCR). Unlike with the `augmentation` of `SAGAN.compile`,
+    the adversarial loss and the generator don't see these versions. If you use both, `T` is applied
+    after that `augmentation`.
 
     Args:
         augmentation: Function `(images, uniform) -> images`, as in `SAGAN.compile`, such as
-            `DifferentiableAugmentation("translation", flip=True)`. Its strength can't be adaptive.
-        real_weight: Non-negative float that scales the part of the real images. Defaults to `10.0`.
-        fake_weight: Non-negative float that scales the part of the fake images. Defaults to `10.0`.
+            `DifferentiableAugmentation("translation", flip=True)`. Its probability can't be
+            adaptive.
+        real_weight: Non-negative float, the weight of the term for real images. Defaults to `10.0`.
+        fake_weight: Non-negative float, the weight of the term for fake images. Defaults to `10.0`.
 
     Raises:
-        ValueError: For a negative weight, an `augmentation` that isn't a function, is adaptive, or
+        ValueError: If a weight is negative, or `augmentation` isn't a function, is adaptive, or
             changes the shape of images.
 
     Reference:

@@ -12,7 +12,7 @@ layers_of = keras.Layer._flatten_layers  # Returns a network and all layers in i
 
 
 def replace_layer(owner, name, layer):
-    """Sets an attribute to another layer: Keras would still list the one that it was before."""
+    """Sets an attribute to a new layer; by default, Keras would still list the old one."""
     old = getattr(owner, name, None)
     if old is not None:
         owner._tracker.untrack(old)

@@ -1,6 +1,6 @@
 """Hides TensorFlow's log messages on the command line, but not in other programs.
 
-TensorFlow ignores its own setting, `TF_CPP_MIN_LOG_LEVEL`, during import, so standard error is
+TensorFlow ignores its own setting `TF_CPP_MIN_LOG_LEVEL` while it is imported, so standard error is
 discarded while Keras is imported. Afterwards, the setting defaults to 3; 0 shows every message.
 """
 

@@ -1,4 +1,4 @@
-"""Training runs and what they write: checkpoints, pictures, scores, curves, log and JSON."""
+"""Training runs and what they write: checkpoints, sample images, scores, curves, log and JSON."""
 
 import contextlib
 import json
@@ -34,7 +34,7 @@ ELSEWHERE = "--output must be a new folder, or the folder of the same run. Recei
 
 
 def train(log: Log | None = None, **options: Any) -> dict:
-    """Trains a SAGAN on images, as `keras-sagan train` does; the same call again resumes the run.
+    """Trains a SAGAN on images like `keras-sagan train`; repeating the call resumes the run.
 
     The output folder contains `model.keras`, `run.json` with all settings and scores,
     `history.json` and `curves.png` with the metrics of all epochs, samples of each epoch,
@@ -43,7 +43,7 @@ def train(log: Log | None = None, **options: Any) -> dict:
     folder.
 
     Args:
-        log: A `keras_sagan.log.Log`. Defaults to `None`: a new log in the folder of the run.
+        log: A `keras_sagan.log.Log`. Defaults to `None`: a new log in the run's folder.
         **options: The options of `keras-sagan train`, with `_` for `-`, such as `output`,
             `images` and `epochs`. All have defaults.
 
@@ -133,7 +133,7 @@ def with_defaults(settings):
 
 
 def build_model(settings, channels, num_classes, strategy=None):
-    """Returns the compiled model for the settings, with the same initial weights in every call."""
+    """Returns the compiled model for the settings; initial weights are the same in every call."""
     changes = {name: settings[name] for name in (*NETWORKS, "seed")}
     changes |= {"channels": channels, "num_classes": num_classes}
     preset, size = (settings["preset"], settings["recipe"]), settings["image_size"]
@@ -152,7 +152,7 @@ def build_model(settings, channels, num_classes, strategy=None):
 
 
 def evaluator_for(model, settings, source, log):
-    """Returns the `FIDEvaluator` for the settings, or `None` if no FID is wanted or possible."""
+    """Returns the `FIDEvaluator` for the settings, or `None` if FID is disabled or unavailable."""
     extractor = extractor_for(model.image_shape, settings)
     is_asked_for = settings["inception"] or settings["inception_sha256"]
     if not settings["fid_images"]:
@@ -183,27 +183,28 @@ def fit(
     log: Log | None = None,
     checkpoint: callbacks.TrainingCheckpoint | None = None,
 ) -> dict:
-    """Trains your model on your dataset in a folder, like `train`; the same call again resumes.
+    """Trains your own model on your own dataset, like `train`; repeating the call resumes the run.
 
     Args:
         model, dataset, epochs, steps_per_epoch: A compiled `SAGAN`, and the arguments of its `fit`.
         output: String or path, the folder of the run.
-        record: Dictionary, ready for JSON, with the first entries of `run.json`. If it has
-            `class_names`, a list of strings, pictures show them. Defaults to `None`.
+        record: JSON-serializable dictionary, the first entries of `run.json`. If it contains
+            `class_names`, a list of strings, figures show them. Defaults to `None`.
         evaluator: `FIDEvaluator`. Defaults to `None`.
         real_images: Pair of images for the figure of the discriminator's attention, and of their
             labels or `None`. Defaults to `(None, None)`: no such figure.
-        build_untrained: Function that returns the untrained model, for its FID, which is measured
-            after training. Defaults to `None`.
+        build_untrained: Function that returns the untrained model; its FID is measured after
+            training, for comparison. Defaults to `None`.
         others: List of other callbacks. Defaults to `()`.
         log: As in `train`.
-        checkpoint: `TrainingCheckpoint`. Defaults to `None`: one in `output/checkpoints`.
+        checkpoint: `TrainingCheckpoint`. Defaults to `None`: one that saves to
+            `output/checkpoints`.
 
     Returns:
         Dictionary, the content of `run.json`.
 
     Raises:
-        KeyboardInterrupt: After Ctrl-C, when the run is saved.
+        KeyboardInterrupt: After Ctrl-C, once the run is saved.
         ValueError: If training stopped because a loss or a weight isn't finite.
         RuntimeError, OSError: As in `train`.
     """
@@ -288,7 +289,7 @@ class RecordWriter(keras.callbacks.Callback):
         self.save()
 
     def save(self, results=None):
-        """Writes the file; at the end of a run, `results` are added."""
+        """Writes the file, including `results` at the end of a run."""
         self.content["seconds"] = round(time.perf_counter() - self._began, 1)
         self.content |= results or {}
         text = json.dumps(self.content, indent=2) + "\n"
@@ -329,7 +330,7 @@ def read_record(folder):
 
 
 def check_same_run(output, known, wanted, newest):
-    """Raises a ValueError if a folder has a different run, or files that a run would replace."""
+    """Raises a ValueError if a folder contains a different run, or files to be replaced by one."""
     if known and "class_names" not in known:
         raise ValueError(f"{ELSEWHERE} {output} with a run.json from a different program")
     if not known and not newest:

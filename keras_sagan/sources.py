@@ -33,7 +33,7 @@ class Source(NamedTuple):
 def open_source(settings, image_size, batch_size, say=print, trained_on=None) -> Source:
     """Returns the `Source` for the options in `DATA`, and reports files that can't be read.
 
-    `trained_on` is the name of the images that the run was trained on, if known.
+    `trained_on` is the name of the dataset that the run was trained on, if known.
     """
     images, dataset, data_dir = (settings[x] for x in ("images", "dataset", "data_dir"))
     for option in ("images", "dataset", "data_dir"):
@@ -102,7 +102,7 @@ def _tfds(name, split, batch_size, common):
 
 
 def extractor_for(image_shape, settings, name=None):
-    """Returns an extractor by name; by default, the shipped classifier if it fits, or Inception."""
+    """Returns an extractor by name; by default, the bundled classifier if it fits or Inception."""
     inception = settings["inception"]
     if name is None:
         is_small_and_grey = image_shape[-1] == 1 and image_shape[0] in (28, 32)

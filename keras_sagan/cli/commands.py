@@ -22,7 +22,7 @@ MAX_COLUMNS = 100  # A wider picture would take minutes, and few programs could 
 
 
 def run(log, settings):
-    """Runs the command that is described by the dictionary `settings`."""
+    """Runs the command that the dictionary `settings` describes."""
     # `runs.train` sets the folder of its log once it knows whether this process writes it.
     log.folder = beside(settings["run"]) if settings.get("run") else None
     log.write(", ".join(map(" ".join, package_versions().items())))
@@ -161,7 +161,7 @@ def beside(run):
 
 
 def load_run(path, is_any=False):
-    """Returns the model in a folder or `.keras` file, and the content of `run.json` beside it."""
+    """Returns the model in a folder or `.keras` file, and the content of `run.json` next to it."""
     path = Path(path) / "model.keras" if os.path.isdir(path) else Path(path)
     if not path.exists():
         raise ValueError(f"There is no model at {path}; `keras-sagan train` makes one.")

@@ -36,8 +36,9 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command.
 
-    An error is reported in one line, which names a log with the traceback: `keras_sagan.log` in
-    the folder of the run, or a file in the temporary folder if there is no run.
+    An error is reported in one line, with the path of a log that contains the traceback:
+    `keras_sagan.log` in the folder of the run, or a file in the temporary folder if there is no
+    run.
 
     Args:
         arguments: List of strings. Defaults to `None`: the command-line arguments.
@@ -71,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def build_parser(config=None):
-    """Returns the parser of all commands; the options in `config` become defaults of `train`."""
+    """Returns the parser for all commands; the options in `config` become defaults of `train`."""
     parser = argparse.ArgumentParser(
         prog="keras-sagan",
         description="Trains Self-Attention GANs, and shows and measures what they learned.",

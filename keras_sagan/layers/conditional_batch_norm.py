@@ -42,12 +42,12 @@ class ConditionalBatchNorm(keras.layers.Layer):
         images: Float tensor of rank 2 or more, `(batch, …, channels)`.
         labels: Integer tensor of shape `(batch,)` in `[0, num_classes)`; optional with one class.
         training: Boolean, whether to use the batch's moments and update the moving statistics.
-        mask: Boolean tensor of the shape of `images` without the last axis: the positions that
-            the moments include, as in `keras.layers.BatchNormalization`. Defaults to all.
+        mask: Boolean tensor with the shape of `images` without the last axis: the positions to
+            include in the moments, as in `keras.layers.BatchNormalization`. Defaults to all.
         images_mask: The same mask, under the name that Keras uses in calls with labels.
 
     Returns:
-        Float tensor of the shape of `images`, in the layer's compute dtype.
+        Float tensor with the same shape as `images`, in the layer's compute dtype.
 
     State:
         `moving_mean` and `moving_variance`, of shape `(channels,)`, are updated with

@@ -22,8 +22,8 @@ class DifferentiableAugmentation(keras.layers.Layer):
     - `color`: brightness `x + U(-0.5, 0.5)`, then saturation `mean + (x - mean) * U(0, 2)` around
       the mean of the channels, then contrast `mean + (x - mean) * U(0.5, 1.5)` around the mean of
       the image;
-    - `translation`: a shift by up to 1/8 of height and width, in whole pixels;
-    - `cutout`: a box of half the height and width, whose center lies anywhere in the image.
+    - `translation`: a shift by up to 1/8 of the height and width, in whole pixels;
+    - `cutout`: a box of half the height and width, centered anywhere in the image, is erased.
 
     As in the authors' code, pixels that are shifted in or cut out are 0, which is gray for images
     in [-1, 1], and colors may leave that range.
@@ -51,8 +51,8 @@ class DifferentiableAugmentation(keras.layers.Layer):
         training: Boolean. Without `uniform`, images are changed only if it is `True`.
 
     Returns:
-        Tensor of the shape and dtype of `images`, computed in at least float32. Pixels that aren't
-        affected keep their exact values.
+        Tensor with the same shape and dtype as `images`, computed in at least float32. Pixels that
+        aren't affected keep their exact values.
 
     State:
         `seed_generator`, which is used unless `uniform` is given.

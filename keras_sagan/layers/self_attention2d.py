@@ -70,10 +70,10 @@ class SelfAttention2D(keras.layers.Layer):
             scores at once. Defaults to `False`.
 
     Returns:
-        Float tensor of the shape of `inputs`. With `return_attention_scores=True`, a tuple of
-        this tensor and the scores, float32 of shape
-        `(batch, height * width, (height // pool_size) * (width // pool_size))`, row-major over
-        the map; each row sums to 1.
+        Float tensor with the same shape as `inputs`. With `return_attention_scores=True`, a tuple
+        of this tensor and the scores, float32 of shape
+        `(batch, height * width, (height // pool_size) * (width // pool_size))`, row-major over the
+        map; each row sums to 1.
 
     State:
         The trainable scalar `gamma`, and the four kernels, each with its `vector_u`.

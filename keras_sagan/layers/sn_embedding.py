@@ -29,7 +29,7 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
             changes.
 
     Returns:
-        Float tensor of the shape of `inputs`, with a last axis of size `output_dim` added.
+        Float tensor of shape `(*inputs.shape, output_dim)`.
 
     State:
         `vector_u`, float32 of shape `(output_dim,)`, as in `SNConv2D`.

@@ -159,8 +159,9 @@ def leading_singular_vector(matrix):
 
     It is the best vector in the Krylov space `x, (matrix.T @ matrix) @ x, …` of a random `x`, and
     needs far fewer matrix products than power iteration: `|matrix @ u|` is within 1 % of the
-    largest singular value (0.1 % for small matrices). For a matrix that is zero or not finite, it
-    is any unit vector. Reference: Golub & Van Loan, Matrix Computations, section 10.1 (Lanczos).
+    largest singular value (0.1 % for small matrices). For a matrix that is zero or not finite, the
+    result is an arbitrary unit vector. Reference: Golub & Van Loan, Matrix Computations, section
+    10.1 (Lanczos).
     """
     start = np.random.default_rng(0).normal(size=(1, matrix.shape[1]))
     basis = (start / np.linalg.norm(start)).astype(matrix.dtype)
@@ -183,8 +184,8 @@ def leading_singular_vector(matrix):
 def spectral_norms(model: keras.Model, normalized_only: bool = True) -> dict[str, float]:
     """Returns the largest singular value of each stored kernel of a model.
 
-    For a spectrally normalized kernel, this is `sigma`, the estimate that the layer divides by; a
-    warning names the layers whose estimate is more than 10 % off. Other values are exact.
+    For a spectrally normalized kernel, this is `sigma`, the estimate that the layer divides by. A
+    warning lists the layers whose estimate is more than 10 % off. Other values are exact.
 
     Args:
         model: A Keras model. Nested models are searched too.

@@ -19,7 +19,7 @@ OWN_SETTINGS = ("power_iterations", "epsilon", "equality_constrained", "resample
 
 
 def bake_spectral_norm(model: keras.Model) -> keras.Model:
-    """Copies a network into plain Keras layers that compute the same at inference.
+    """Copies a network into plain Keras layers that compute the same outputs at inference.
 
     Kernels are divided by their spectral norms once. `SelfAttention2D` becomes convolutions,
     products and a softmax, with `gamma` folded into the last kernel. `ConditionalBatchNorm`
@@ -118,7 +118,7 @@ def _replacement_of(operation):
 
 
 def _weights(layer):
-    """Returns the weights for the plain layer that replaces a layer."""
+    """Returns the weights of a layer for the plain layer that replaces it."""
     if not isinstance(layer, SpectralNormMixin):
         return layer.get_weights()
     rest = [w for w in layer.weights if w is not layer._raw_weight() and w is not layer.vector_u]

@@ -174,7 +174,7 @@ class BatchCheck:
     def __call__(self, parts):
         """Raises unless a batch fits the model; `parts` lists images, labels, … by replica.
 
-        After the first batch, only batches on the host are checked, so that nothing is copied.
+        After the first batch, only batches in host memory are checked, to avoid copies.
         """
         for part in parts:
             if self.has_passed and not _is_on_host(part):
@@ -276,7 +276,8 @@ def _is_on_host(tensors):
 def warn_of_outputs(model, images, labels):
     """Warns if the generator or discriminator ends in the wrong activation.
 
-    If the layers don't show the activation, the outputs for a few float32 images in [-1, 1] do.
+    If it can't be told from the layers, it is inferred from the outputs for a few float32 images in
+    [-1, 1].
     """
     generator, discriminator = model.generator, model.discriminator
     ending = last_activation(generator)

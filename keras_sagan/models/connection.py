@@ -85,7 +85,7 @@ def _check_logits(logits):
 
 
 def _check_tables(name, network, num_classes):
-    """Raises an error if a layer looks up labels in a table with too few classes.
+    """Raises an error if a layer looks up labels in a table with too few rows.
 
     Only CPUs raise an error at run time if an id is too large: GPUs, TPUs and JAX return zeros or
     the last row.

@@ -33,9 +33,9 @@ def build_discriminator(
             use_spectral_norm, spectral_norm, attention, name: As in `build_generator`.
 
     Returns:
-        A `keras.Model` from images `(batch, size, size, channels)` in [-1, 1], or from
-        `[images, labels]` with labels `(batch,)`, to logits `(batch, 1)`, in float32 under every
-        mixed-precision policy.
+        A `keras.Model` that maps images `(batch, size, size, channels)` in [-1, 1], or
+        `[images, labels]` with labels of shape `(batch,)`, to logits `(batch, 1)`, in float32 under
+        every mixed-precision policy.
 
     Raises:
         ValueError: If an argument is out of range, or no map has a size listed in

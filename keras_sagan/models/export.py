@@ -37,8 +37,8 @@ def export_generator(
         formats: Sequence of `"saved_model"`, `"onnx"` and `"litert"`. Defaults to all three.
         num_images: Positive integer, the number of images to compare. Defaults to `4`.
         seed: Integer, the seed for the latents and labels of these images. Defaults to `0`.
-        use_ema: Boolean, whether to export the averaged generator if there is one. Defaults to
-            `True`.
+        use_ema: Boolean, whether to export the averaged generator, if the model has one. Defaults
+            to `True`.
 
     Returns:
         Dictionary that maps each format to its path and the largest pixel difference from the

@@ -45,9 +45,9 @@ def build_generator(
         name: String, the name of the model.
 
     Returns:
-        A `keras.Model` from latents `(batch, latent_dim)`, or from `[latents, labels]` with labels
-        `(batch,)`, to images `(batch, size, size, channels)` in [-1, 1], in float32 under every
-        mixed-precision policy.
+        A `keras.Model` that maps latents `(batch, latent_dim)`, or `[latents, labels]` with labels
+        of shape `(batch,)`, to images `(batch, size, size, channels)` in [-1, 1], in float32 under
+        every mixed-precision policy.
 
     Raises:
         ValueError: If an argument is out of range, or no map has a size listed in

@@ -68,15 +68,15 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
     on the seed and the step.
 
     Args:
-        generator: Keras model from latents `(batch, latent_dim)`, or from `[latents, labels]`,
-            to images `(batch, height, width, channels)` in [-1, 1].
-        discriminator: Keras model from images, or from `[images, labels]`, to logits.
+        generator: Keras model that maps latents `(batch, latent_dim)`, or `[latents, labels]`, to
+            images `(batch, height, width, channels)` in [-1, 1].
+        discriminator: Keras model that maps images, or `[images, labels]`, to logits.
         latent_dim: Positive integer.
         num_classes: Positive integer, or `None` for networks without labels.
         d_steps: Positive integer, the number of discriminator updates per step. Each update draws
             new latents, but uses the same real images. Defaults to `1`.
         ema_momentum: Float in [0, 1), the momentum of the averaged generator, or `None` for no
-            averaging. It is lower in early steps, so that the half-life of the average is at most
+            averaging. It is lower in early steps, to keep the half-life of the average at or below
             a twentieth of the steps taken.
         ema_start: Integer. Before this step, the averaged generator is a plain copy of the
             generator. Defaults to `0`.
@@ -593,9 +593,9 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             y: Array of integer labels, if `x` is an array of images.
 
         Returns:
-            A `keras.callbacks.History`, with both learning rates at the end of each epoch under
-            `g_learning_rate` and `d_learning_rate`, and the strength of an adaptive augmentation
-            under `augmentation_probability`.
+            A `keras.callbacks.History`, which includes both learning rates at the end of each epoch
+            under `g_learning_rate` and `d_learning_rate`, and the strength of an adaptive
+            augmentation under `augmentation_probability`.
 
         Raises:
             ValueError: If `class_weight` or `sample_weight` is given, which have no meaning for a
@@ -766,8 +766,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
                 them uniformly at random. Only for a model with classes.
             seed: Integer, the seed of latents and labels, independent of the batch size, or `None`
                 for different ones in each call.
-            truncation: Positive float. Latent values of larger magnitude are drawn again (the
-                truncation trick: better images, less variety). `None` for no truncation.
+            truncation: Positive float. Latent values whose magnitude exceeds it are drawn again
+                (the truncation trick: better images, less variety). `None` for no truncation.
             batch_size: Positive integer, the number of images to generate at a time. Defaults to
                 `64`.
             latents: Float array `(num_images, latent_dim)` to use instead of random latents.
@@ -971,7 +971,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
 
 def interrupted_at_end(function: Callable) -> Callable:
-    """Delays Ctrl-C until a call of the function ends; a second Ctrl-C interrupts at once.
+    """Delays Ctrl-C until a call to the function ends; a second Ctrl-C interrupts at once.
 
     A KeyboardInterrupt in the middle of a step leaves variables half updated, and may crash the
     backend. If the user has set a signal handler, nothing is delayed.

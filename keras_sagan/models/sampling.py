@@ -123,8 +123,8 @@ class SamplingMixin:
                 `(batch, height, width, channels)`, uint8 or float in [-1, 1], for the
                 discriminator's.
             labels: Array of integer class ids `(batch,)`, for a model with classes.
-            use_ema: Boolean, whether to use the averaged generator if there is one. Defaults to
-                `True`.
+            use_ema: Boolean, whether to use the averaged generator, if the model has one. Defaults
+                to `True`.
 
         Returns:
             Tuple of the images, uint8 `(batch, height, width, channels)`, and a dictionary from

@@ -144,7 +144,7 @@ def automatic_chunk_size(queries: int | None, keys: int | None) -> int | None:
 def attention_entropy(scores):
     """Returns the entropy of attention, relative to the entropy of uniform attention.
 
-    1 means that a query attends equally to every key location, 0 that it attends to only one.
+    1 means that a query attends to all key locations equally, 0 that it attends to only one.
 
     Args:
         scores: Float array of shape `(…, key_height, key_width)` that sums to 1 over the last two

@@ -17,8 +17,8 @@ def sample_latents(
         count: Positive integer.
         latent_dim: Positive integer.
         rng: `numpy.random.Generator`.
-        truncation: Positive float. Values of larger magnitude are drawn again, as in BigGAN's
-            truncation trick. `None` for no truncation.
+        truncation: Positive float. Values whose magnitude exceeds it are drawn again, as in
+            BigGAN's truncation trick. `None` for no truncation.
 
     Returns:
         float32 array of shape `(count, latent_dim)`.

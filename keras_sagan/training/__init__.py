@@ -53,7 +53,7 @@ def input_gradient(function, inputs):
         inputs: Float tensor.
 
     Returns:
-        Tensor of the shape of `inputs`.
+        Tensor with the same shape as `inputs`.
     """
 
     def total(inputs):

@@ -299,8 +299,7 @@ def make_step_function(model, step, check, is_training):
         return [int(size) for size in summed(rows).numpy()]
 
     def check_on_all(parts, iterator):
-        """Raises on all workers if any worker's first batch is bad or batches aren't split
-        equally."""
+        """Raises on all workers if any has a bad first batch, or a batch isn't split equally."""
         is_known = check.has_passed and has_static_batches(iterator)
         gather = sizes_on_all if is_multi_worker(strategy) and not is_known else list
         check.check_first(model, parts, gather)
