@@ -1,6 +1,6 @@
 """Checks of arguments, and imports of optional packages.
 
-A check returns a plain Python value, which a configuration in JSON can contain, or raises a
+A check returns a plain Python value, which can be stored in a JSON configuration, or raises a
 `ValueError` with the argument's name, the expected value and the received value. With
 `optional=True`, `None` is allowed too.
 """

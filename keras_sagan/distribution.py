@@ -246,7 +246,7 @@ def _multi_worker_strategy(tf_config):
 
 
 def _meet(strategy):
-    """Waits for the other workers when the process ends, unless it ends with an error.
+    """Waits for the other workers at the end of the process, unless it ends with an error.
 
     TensorFlow reports a worker as crashed if it ends a few seconds before the others.
     """

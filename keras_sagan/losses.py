@@ -86,8 +86,9 @@ def least_squares_discriminator_loss(
 
 
 def relativistic_generator_loss(real_logits: KerasTensor, fake_logits: KerasTensor) -> KerasTensor:
-    """`mean(softplus(real - fake))`, where each real image is paired with a fake image. Reference:
-    Jolicoeur-Martineau, 2018, section 3.2 (RSGAN); Huang et al., 2024 (R3GAN).
+    """`mean(softplus(real - fake))`, where each real image is paired with a fake image.
+
+    Reference: Jolicoeur-Martineau, 2018, section 3.2 (RSGAN); Huang et al., 2024 (R3GAN).
     """
     return ops.mean(ops.softplus(real_logits - fake_logits))
 

@@ -1,4 +1,4 @@
-"""Penalties of the discriminator, for `SAGAN.compile(penalty=…)`.
+"""Penalties on the discriminator, for `SAGAN.compile(penalty=…)`.
 
     model.compile(loss="relativistic", penalty=R1(10.0) + R2(10.0))  # As in R3GAN.
 
@@ -128,8 +128,8 @@ class LeCam(Penalty):
     discriminator can't become overconfident on a few images. It costs almost no time, because the
     loss has already computed the logits.
 
-    The authors' code differs from the paper's equation: there, only real logits above
-    `fake_average` and fake logits below `real_average` count.
+    The authors' code differs from the paper's equation: it counts only real logits above
+    `fake_average` and fake logits below `real_average`.
 
     Args:
         weight: Non-negative float; the authors use 0.01 to 0.5.

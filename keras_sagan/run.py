@@ -191,7 +191,7 @@ def fit(
         record: JSON-serializable dictionary, the first entries of `run.json`. If it contains
             `class_names`, a list of strings, figures show them. Defaults to `None`.
         evaluator: `FIDEvaluator`. Defaults to `None`.
-        real_images: Pair of images for the figure of the discriminator's attention, and of their
+        real_images: Tuple of the images for the figure of the discriminator's attention, and their
             labels or `None`. Defaults to `(None, None)`: no such figure.
         build_untrained: Function that returns the untrained model; its FID is measured after
             training, for comparison. Defaults to `None`.

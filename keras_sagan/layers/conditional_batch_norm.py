@@ -22,11 +22,11 @@ class ConditionalBatchNorm(keras.layers.Layer):
 
     `outputs = (images - mean) / sqrt(variance + epsilon) * gamma[labels] + beta[labels]`. The
     moments are computed over the whole batch, regardless of labels, in two passes and in float32
-    under every dtype policy, so that a large mean costs little precision. With one class the layer
-    is a `BatchNormalization` and needs no labels. The defaults follow SAGAN, not Keras. The moving
-    statistics don't depend on their initial values: they average the first ten batches equally,
-    then roughly the last fortieth of all updates (at least ten), until the momentum reaches
-    `momentum`.
+    under every dtype policy, so that a large mean costs little precision. With one class, the layer
+    works like `BatchNormalization` and needs no labels. The defaults follow SAGAN, not Keras. The
+    moving statistics don't depend on their initial values: they average the first ten batches
+    equally, then roughly the last fortieth of all updates (at least ten), until the momentum
+    reaches `momentum`.
 
     Args:
         num_classes: Positive integer, the number of rows in the tables `gamma` and `beta`.
@@ -44,7 +44,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
         training: Boolean, whether to use the batch's moments and update the moving statistics.
         mask: Boolean tensor with the shape of `images` without the last axis: the positions to
             include in the moments, as in `keras.layers.BatchNormalization`. Defaults to all.
-        images_mask: The same mask, under the name that Keras uses in calls with labels.
+        images_mask: The same mask, under the name that Keras uses if labels are passed.
 
     Returns:
         Float tensor with the same shape as `images`, in the layer's compute dtype.
@@ -230,7 +230,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
 
 
 def ramped_momentum(momentum: float, updates: KerasTensor) -> KerasTensor:
-    """Returns the momentum of the next update of a moving average, a float32 scalar.
+    """Returns the momentum for the next update of a moving average, a float32 scalar.
 
     The new value's weight at the `n`-th update is `max(1 - momentum, 1 / min(n, max(10, n / 40)))`,
     which makes the average forget its initial value. Networks change fast at first: when the

@@ -26,7 +26,7 @@ class DifferentiableAugmentation(keras.layers.Layer):
     - `cutout`: a box of half the height and width, centered anywhere in the image, is erased.
 
     As in the authors' code, pixels that are shifted in or cut out are 0, which is gray for images
-    in [-1, 1], and colors may leave that range.
+    in [-1, 1], and `color` may produce values outside that range.
 
     Args:
         policy: String, the changes in the order to apply them, separated by commas. Defaults to

@@ -36,8 +36,8 @@ class SelfAttention2D(keras.layers.Layer):
     """SAGAN's self-attention block over a feature map.
 
     `query`, `key` and `value` are 1x1 convolutions of the map without bias; key and value are
-    max-pooled. `scores = softmax(query @ key.T)` is how much each key location matters to each
-    query location, and `outputs = inputs + gamma * conv1x1(scores @ value)`. `gamma` is a learned
+    max-pooled. `scores = softmax(query @ key.T)` tells how much each query location attends to each
+    key location, and `outputs = inputs + gamma * conv1x1(scores @ value)`. `gamma` is a learned
     scalar that starts at 0, so a new layer is the identity and can be added to a trained network.
     The defaults match the authors' code; `pool_size=1, value_reduction=8` matches the paper's text.
     The scores take `O((height * width)^2 / pool_size^2)` memory, or `O(height * width)` if they are

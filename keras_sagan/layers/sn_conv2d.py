@@ -40,10 +40,10 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             `sigma` is at most `epsilon`. Defaults to `1e-12`.
         equality_constrained: Boolean. `True` divides by `sigma`, `False` by `max(1, sigma)`.
             Defaults to `True`.
-        resample: `"up"` to double the map by nearest neighbors before the convolution, `"down"`
-            to average 2 x 2 windows after it, or `None`. Outputs, weights and `sigma` are the same
-            as with two separate layers, but a single strided convolution computes them with up to
-            2.25 times fewer multiplications. Defaults to `None`.
+        resample: `"up"` for nearest-neighbor upsampling by 2 before the convolution, `"down"` to
+            average 2 x 2 windows after it, or `None`. Outputs, weights and `sigma` are the same as
+            with two separate layers, but a single strided convolution computes them with up to 2.25
+            times fewer multiplications. Defaults to `None`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:

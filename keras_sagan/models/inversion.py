@@ -33,7 +33,7 @@ class Inversion(NamedTuple):
         images: uint8 array `(num_images, height, width, channels)`, what `generate` returns for
             these latents and labels.
         psnr: float32 array `(num_images,)`, the peak signal-to-noise ratio of the uint8 images, in
-            decibels. It is infinite for an exact copy.
+            decibels. It is infinite for an exact match.
     """
 
     latents: np.ndarray

@@ -129,7 +129,7 @@ class SamplingMixin:
         Returns:
             Tuple of the images, uint8 `(batch, height, width, channels)`, and a dictionary from
             layer name to scores, float32 `(batch, h, w, key_h, key_w)`. Each `[i, y, x]` sums to
-            1: how much each key location matters to the location `(y, x)`.
+            1: how much the location `(y, x)` attends to each key location.
 
         Raises:
             ValueError: If `inputs` isn't of rank 2 or 4, or the network has no attention layer.

@@ -55,7 +55,7 @@ def slerp(start, end, fractions) -> np.ndarray:
     """Interpolates between two latents along an arc (spherical linear interpolation).
 
     A straight line between two normal latents passes near the origin, where normal latents almost
-    never lie. Along the arc, the norm is interpolated linearly from the norm of `start` to that of
+    never lie. Along the arc, the norm is interpolated linearly between the norms of `start` and
     `end`.
 
     Args:

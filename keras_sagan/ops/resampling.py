@@ -37,7 +37,7 @@ def convolve(
     dilation_rate: int | tuple = 1,
     training: bool = False,
 ):
-    """Convolves a map, and can double it before the convolution or halve it afterwards.
+    """Convolves a map, optionally doubling its size beforehand or halving it afterwards.
 
     Args:
         inputs: Float tensor of shape `(batch, height, width, channels)`, or
@@ -71,8 +71,8 @@ def of_any_batch(function: Callable, images, training: bool = False):
     """Returns `function(images)`, even for an empty batch, with which TensorFlow fails on CPUs.
 
     Args:
-        function: Function from a tensor `(batch, …)` or a tuple of tensors to a tensor. It must
-            treat each image independently.
+        function: Function that takes a tensor `(batch, …)` or a tuple of tensors and returns a
+            tensor. It must treat each image independently.
         images: Tensor of shape `(batch, …)`, or a tuple of tensors. The batch size may be unknown.
         training: Boolean. A graph for inference assumes that the batch isn't empty.
     """
@@ -91,7 +91,7 @@ def _is_wide(inputs, kernel):
 
 
 def upsample_convolve(inputs, kernel, padding: str = "same", data_format: str = "channels_last"):
-    """Doubles a map by nearest neighbors and convolves it, in one transposed convolution.
+    """Upsamples a map by 2 (nearest neighbor) and convolves it, in one transposed convolution.
 
     Each 2 x 2 block of the doubled map has a single value, so multiplying it by several kernel
     entries is the same as multiplying it by their sum. A transposed convolution with stride 2,
@@ -101,8 +101,8 @@ def upsample_convolve(inputs, kernel, padding: str = "same", data_format: str = 
 
     Args:
         inputs, data_format: As in `convolve`.
-        kernel: Float tensor of shape `(rows, columns, channels, filters)`, rows and columns odd.
-            It is summed in its own dtype, and the sums are cast to the dtype of `inputs`.
+        kernel: Float tensor of shape `(rows, columns, channels, filters)`, with odd rows and
+            columns. It is summed in its own dtype, and the sums are cast to the dtype of `inputs`.
         padding: `"same"` or `"valid"`, the padding of the convolution over the doubled map.
 
     Returns:
@@ -124,7 +124,7 @@ def upsample_convolve(inputs, kernel, padding: str = "same", data_format: str = 
 
 
 def repeat_twice(inputs, data_format: str = "channels_last"):
-    """Doubles height and width by nearest neighbors."""
+    """Doubles height and width (nearest-neighbor upsampling)."""
     first = _first_axis(data_format)
     return ops.repeat(ops.repeat(inputs, 2, axis=first), 2, axis=first + 1)
 

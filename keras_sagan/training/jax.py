@@ -147,7 +147,7 @@ def check_share(argument):
 
 
 def check_batch(model, check, batch):
-    """Calls `BatchCheck.check_first`; each of several processes checks its share of the batch."""
+    """Calls `BatchCheck.check_first`; with several processes, each checks its own share."""
     batch = batch if isinstance(batch, (tuple, list)) else (batch,)
     if jax.process_count() == 1:
         check.check_first(model, [batch])

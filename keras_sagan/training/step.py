@@ -27,7 +27,7 @@ RAMP_UP = 0.05  # The half-life of the average is at most this share of the step
 
 
 def train_step(gan, images, labels):
-    """Updates the discriminator `d_steps` times, and the generator and its average once.
+    """Updates the discriminator `d_steps` times, then the generator and its average once.
 
     Returns:
         Tuple of a list with `(d_loss, real_logits, fake_logits)` for each update of the
@@ -52,7 +52,7 @@ def train_step(gan, images, labels):
 
 
 def test_step(gan, images, labels, seen):
-    """Computes both losses without augmentation, penalty or update.
+    """Computes both losses without augmentation, penalties or updates.
 
     The latents depend on `seen`, the number of images already evaluated.
 
@@ -143,7 +143,7 @@ def judge_both(gan, real, fake, training):
 
 
 def judge(discriminator, images, labels, training):
-    """Returns logits as a float32 vector, whatever shape the discriminator returns."""
+    """Returns logits as a float32 vector, regardless of the discriminator's output shape."""
     return ops.reshape(ops.cast(call(discriminator, images, labels, training), "float32"), (-1,))
 
 
@@ -262,8 +262,9 @@ def update_average(gan, is_updated, batch):
 
     The momentum is `ema_momentum`, or is computed from `ema_half_life`. It is lower early in
     training ([Karras et al., 2020](https://arxiv.org/abs/1912.04958), as in the authors' code), and
-    0 before step `ema_start`. Moving statistics have a lower momentum than weights, so that both
-    averages lag equally. If the generator's update was skipped, the average isn't updated either.
+    0 before step `ema_start`. Moving statistics are averaged with a lower momentum than weights, so
+    that both averages lag equally. If the generator's update was skipped, the average isn't updated
+    either.
     """
     average = gan._average
     if average is None:

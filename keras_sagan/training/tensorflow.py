@@ -110,7 +110,7 @@ def mean_over_replicas(x):
 
 
 def traced_once(gan, function, count=1):
-    """Wraps `function(gan, index, *tensors)`, which assigns nothing, for `count` calls in a step.
+    """Wraps a pure function `function(gan, index, *tensors)` for `count` calls per step.
 
     Several calls share one trace. Over several replicas with `jit_compile=True`, XLA compiles only
     this function, and gradients are exchanged outside. Over several replicas without XLA, the
@@ -191,7 +191,7 @@ def check_compile(strategy, jit_compile, computes_in_float16):
 
 
 def check_replicated(model):
-    """Raises an error for features that would hang or fail obscurely on several replicas."""
+    """Raises an error for features that would hang or fail with obscure errors on replicas."""
     for name in ("g_optimizer", "d_optimizer"):
         optimizer = getattr(model, name)
         steps = getattr(optimizer, "inner_optimizer", optimizer).gradient_accumulation_steps

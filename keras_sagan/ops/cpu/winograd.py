@@ -149,7 +149,7 @@ def _linear(function, transpose, x, name, layout):
 
 
 def _compiled(function):
-    """Compiles a function with XLA, unless XLA already compiles the program around it.
+    """Compiles a function with XLA, unless XLA already compiles the surrounding graph.
 
     TensorFlow writes the result of every operation to memory, while XLA fuses elementwise sums and
     products into one loop. Each shape is compiled once, in about a tenth of a second.
