@@ -110,7 +110,7 @@ def mean_over_replicas(x):
 
 
 def traced_once(gan, function, count=1):
-    """Wraps a pure function `function(gan, index, *tensors)` for `count` calls per step.
+    """Wraps `function(gan, index, *tensors)`, which assigns nothing, for `count` calls per step.
 
     Several calls share one trace. Over several replicas with `jit_compile=True`, XLA compiles only
     this function, and gradients are exchanged outside. Over several replicas without XLA, the
