@@ -21,8 +21,8 @@ class StopOnNonFinite(keras.callbacks.Callback):
     variable once. With `steps_per_execution`, "a step" is one execution.
 
     Args:
-        every_steps: Integer. Steps between checks of the variables. They are also checked at the
-            end of an epoch and when a metric isn't finite. Defaults to `1`.
+        every_steps: Integer. The number of steps between checks of the variables. They are also
+            checked at the end of an epoch and when a metric isn't finite. Defaults to `1`.
 
     Raises:
         ValueError: If `every_steps` isn't a positive integer.
@@ -59,7 +59,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
             self._look([])
 
     def _look(self, bad):
-        """Checks the variables, and stops training if one or a metric among `bad` isn't finite."""
+        """Stops training if any variable isn't finite, or if `bad` contains any metric."""
         here, broken = f"step {self._done} of epoch {self._epoch + 1}", self._check()
         if not bad and not broken:
             self._last_good = here
