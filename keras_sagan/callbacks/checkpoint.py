@@ -112,7 +112,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         return steps_of(model)
 
     def restore_best(self, model: keras.Model) -> int:
-        """Restores the checkpoint with the best `monitor`, for using the model, not resuming it.
+        """Restores the checkpoint with the best `monitor`, for use, not for resuming training.
 
         Args:
             model: A `SAGAN`. Its optimizers are restored if it is compiled.

@@ -168,7 +168,7 @@ class CheckpointFiles:
 
 @contextlib.contextmanager
 def reading(folder: str, name: str):
-    """Raises DamagedCheckpoint if a file can't be read, or OSError if this may be temporary."""
+    """Raises DamagedCheckpoint if a file can't be read, or OSError if it may be readable later."""
     try:
         yield
     except ImportError:

@@ -19,9 +19,9 @@ class CollapseMonitor(keras.callbacks.Callback):
 
     - **diversity**: the root mean square difference between two samples of a class, from the same
       latents each time. A value below `diversity_share` times the highest so far is a sign;
-    - **logits**: it is a sign if the share inside the hinge margin is below `margin_share` for real
-      *and* generated images (the discriminator tells them apart too easily), or if their mean
-      logits differ by less than `logit_gap` (it can't tell them apart);
+    - **logits**: it is a sign if the share of images inside the hinge margin is below
+      `margin_share` for real *and* generated images (the discriminator tells them apart too
+      easily), or if their mean logits differ by less than `logit_gap` (it can't tell them apart);
     - **σ**: it is a sign if the largest singular value of a kernel, normalized or not, has grown by
       more than a factor of `sigma_factor` since the last measurement.
 

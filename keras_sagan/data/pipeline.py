@@ -232,7 +232,7 @@ class _Dataset(keras.utils.PyDataset):
 
 
 def rows_of_process(batch_size):
-    """Returns the rows of a global batch that this process feeds to its devices, ascending.
+    """Returns the sorted rows of a global batch that this process feeds to its devices.
 
     It returns all rows, except with several JAX processes under `keras.distribution`, where each
     process feeds only its own devices.

@@ -81,9 +81,10 @@ def evaluate_generator(
         seed: The seed of latents, labels and noise. Defaults to `0`.
         batch_size: The batch size, for generating and for measuring. Defaults to `64`.
         use_ema: Whether to use the averaged generator if there is one. Defaults to `True`.
-        truncation: Positive float at which latents are truncated. Defaults to `None`: never.
+        truncation: Positive float. Latents of larger magnitude are drawn again. Defaults to `None`,
+            which doesn't truncate.
         standing_passes: The number of forward passes, of 64 images each, that estimate the batch
-            statistics. Defaults to `0`: the moving statistics from training are used.
+            statistics. Defaults to `0`, which uses the moving statistics from training.
         **kwargs: `dataset`, `split`, `held_out`, `value_range`, `num_reference`, `cache_dir` and
             `verbose`, as in `evaluate_images`.
 
@@ -142,19 +143,16 @@ def evaluate_images(
         name: The name of the images in the report.
         seed: The seed of the noise. Defaults to `0`.
         batch_size: The batch size of the extractor. Defaults to `64`.
-        **kwargs:
-            dataset: The name of the reference in the report.
-            split: The name of its split.
-            held_out: More real images, for the real baseline. By default, one half of the
-                reference is compared with the other half.
-            value_range: Pair `(low, high)`, the range of float images. Defaults to `None`.
-            num_reference: The number of images to use, from the start of the reference; required
-                for an endless iterable, such as `load_tfds` returns. Defaults to all.
-            cache_dir: A folder in which the statistics of the reference are cached, and its
-                features if a metric needs them, by `dataset`, `split`, size and extractor. An
-                iterable without `num_images` then needs `num_reference`. Defaults to `None`.
-            verbose: Whether to show a progress bar for anything that takes more than ten seconds.
-                Defaults to `True`.
+        **kwargs: dataset: The name of the reference in the report. split: The name of its split.
+            held_out: Additional real images, used for the `"real"` baseline. By default, one half
+            of the reference is compared with the other half. value_range: Pair `(low, high)`, the
+            range of float images. Defaults to `None`. num_reference: The number of images to use,
+            from the start of the reference; required for an endless iterable, such as `load_tfds`
+            returns. Defaults to all. cache_dir: A folder that caches the reference's statistics
+            (and its features, if a metric needs them), identified by `dataset`, `split`, size and
+            extractor. An iterable without `num_images` then needs `num_reference`. Defaults to
+            `None`. verbose: Whether to show a progress bar for anything that takes more than ten
+            seconds. Defaults to `True`.
 
     Raises:
         ValueError: As in `evaluate_generator`, and if there are fewer than `num_images` images.
@@ -273,7 +271,7 @@ class Evaluation:
         return EvaluationReport(values, baselines, protocol, name, notes)
 
     def _baseline(self, real, generated, *notes):
-        """Returns the scores of two sets, and a note on those that can't be computed."""
+        """Returns the scores of two sets, and a note on the scores that can't be computed."""
         values, notes = {}, list(notes)
         for metric in self.metrics:
             try:
@@ -284,7 +282,7 @@ class Evaluation:
         return {**values, **note, "num_images": generated.num_images}
 
     def _real(self):
-        """Returns the scores of real images that take the place of the generated ones."""
+        """Returns the scores of real images that are evaluated as if they were generated."""
         if self.held_out is not None:
             return self._baseline(self.reference, self.measure(self.held_out, "Held-out images")[0])
         halves = self.reference.split()

@@ -56,7 +56,7 @@ class FolderImages:
 
     @property
     def files_sha256(self) -> str:
-        """A digest of the names, sizes and times of the files."""
+        """A digest of the files' names, sizes and modification times."""
         digest = hashlib.sha256()
         for path in self.paths:
             found = path.stat()

@@ -22,10 +22,11 @@ def frechet_distance(
     d² = |mean₁ - mean₂|² + tr(cov₁) + tr(cov₂) - 2 tr((cov₁ cov₂)^½).
 
     With cov₁ = F Fᵀ, the last trace is the sum of the square roots of the eigenvalues of Fᵀ cov₂ F.
-    F is the Cholesky factor or, for singular covariances, built from eigenvectors. A root has half
-    the digits of its eigenvalue: if that could change the distance by more than 1e-5, the sum of
-    the singular values of F₁ᵀF₂ is used, which takes 3 times as long and keeps all digits. Without
-    a general matrix square root, the result is never complex, NaN or negative.
+    F is the Cholesky factor or, for singular covariances, built from eigenvectors. A square root
+    keeps only half of its eigenvalue's accurate digits: if that could change the distance by more
+    than 1e-5, the sum of the singular values of F₁ᵀF₂ is used, which takes 3 times as long and
+    keeps all digits. Because no general matrix square root is needed, the result is never complex,
+    NaN or negative.
 
     Args:
         mean_1, mean_2: Arrays of shape (dim,).
@@ -64,7 +65,7 @@ def frechet_distance_of_samples(first: np.ndarray, second: np.ndarray) -> float:
     """Returns the squared Fréchet distance between the Gaussians fitted to two sets of samples.
 
     It equals `frechet_distance` of their means and covariances. If a set has no more samples than
-    dimensions, its centered samples are the factor F.
+    dimensions, its centered samples serve as the factor F.
 
     Args:
         first, second: Arrays of shape (num_samples, dim) with finite values, at least 2 samples.
@@ -119,7 +120,7 @@ def _distance_from_factor(mean_1, factor_1, mean_2, cov_2):
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class FrechetInceptionDistance(FeatureMetric):
-    """Fréchet distance between the features of real and of generated images.
+    """Fréchet distance between the features of real and generated images.
 
     It measures datasets, not batches: `update_state` takes the images batch by batch and keeps only
     the float64 moments of their features, in host memory; they aren't saved with a model. Use it in
@@ -135,13 +136,13 @@ class FrechetInceptionDistance(FeatureMetric):
             is flattened to (batch, dim).
         value_range: Pair `(low, high)`, the values of black and white in *float* images, such as
             `(-1, 1)` or `(0, 255)`; it is never guessed. uint8 images are always in [0, 255].
-            Defaults to `None`: only uint8 images are accepted.
+            Defaults to `None`, which accepts only uint8 images.
         name: The name of the metric. Defaults to `"fid"`.
         batch_size: The batch size of the extractor. Defaults to `64`.
 
     Raises:
         ValueError: If an argument is invalid; in `update_state`, if images have the wrong rank,
-            dtype or range, or features aren't finite or change their width; in `result`, if there
+            dtype or range, or if features aren't finite or change in width; in `result`, if there
             are fewer than 2 images of either kind.
 
     Example:

@@ -15,8 +15,8 @@ class IntraClassFrechetInceptionDistance(FeatureMetric):
 
     It shows what the FID of all images hides: a class that looks like a different class, or whose
     images all look the same. `update_state` needs the `labels` of real and generated images. A
-    class has fewer images than the dataset, so values are higher than the FID; values for different
-    numbers of images aren't comparable. The metric keeps all features and labels.
+    class contains fewer images than the whole dataset, so values are higher than the FID; values
+    for different numbers of images aren't comparable. The metric keeps all features and labels.
 
     Args:
         feature_extractor, value_range, name, batch_size: As for `FrechetInceptionDistance`.

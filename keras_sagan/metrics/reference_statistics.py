@@ -1,4 +1,4 @@
-"""Statistics of real images: computed, cached in a file, or read from files of other projects."""
+"""Statistics of real images: computed, cached in a file, or read from other projects' files."""
 
 import hashlib
 import itertools
@@ -35,7 +35,8 @@ class ReferenceStatistics:
         info: Description of the images: `dataset`, `split`, `num_images` (`None` if a file lacks
             it), `sha256` of the images (or of such a file), `feature_extractor`, `resize`,
             `image_shape`.
-        halves: Pair of `Moments`: of the even- and the odd-indexed images. Defaults to `None`.
+        halves: Pair of `Moments`, one for the even-indexed and one for the odd-indexed images.
+            Defaults to `None`.
         arrays: Dictionary with any of `features`, `logits` and `labels`, one row for each image.
 
     Example:
@@ -79,8 +80,8 @@ class ReferenceStatistics:
             dataset, split: The names of the dataset and of its split, which is optional.
             names: The outputs of the extractor to use.
             keep: The outputs among `names` to keep for every image. Defaults to none.
-            num_reference: The number of images to use, from the start. Defaults to `None`: all of
-                them, if they aren't endless.
+            num_reference: The number of images to use, counting from the first. Defaults to `None`,
+                which uses all; the images must then not be endless.
 
         Raises:
             ValueError: If there are fewer than 2 or `num_reference` images, if they never end or
@@ -117,7 +118,7 @@ class ReferenceStatistics:
         return np.bincount(self.arrays["labels"]) if "labels" in self.arrays else None
 
     def split(self) -> list["ReferenceStatistics"]:
-        """Returns the statistics of the even- and the odd-indexed images; none without `halves`."""
+        """Returns the statistics of even- and odd-indexed images, or nothing without `halves`."""
         return [
             ReferenceStatistics(
                 moments,
@@ -158,13 +159,13 @@ class ReferenceStatistics:
 
         Args:
             path: The path of a `.npz` file.
-            feature_extractor: The extractor of the images to compare with. If the file names its
-                extractor, the two must be the same. Defaults to `None`: no check.
+            feature_extractor: The extractor used for the images to be compared. If the file names
+                its extractor, the two must be the same. Defaults to `None`, which skips the check.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file holds no statistics or is damaged, or if its extractor is
-                a different one or can't be identified.
+            ValueError: If the file holds no statistics or is damaged, or if its extractor differs
+                or can't be identified.
         """
         path = _npz_path(path)
         if not path.is_file():
@@ -202,9 +203,9 @@ class ReferenceStatistics:
     ) -> "ReferenceStatistics":
         """Reads the statistics from a folder, or computes them and saves them there.
 
-        The names, the number and size of the images, the extractor and what is kept identify a
-        file; for arrays, also their content, and for `FolderImages`, the names, sizes and times of
-        the image files. The first batch of any other iterable is always read.
+        A file is identified by the names, the number and size of the images, the extractor and what
+        is kept; for arrays, also by their content, and for `FolderImages`, by the names, sizes and
+        times of the image files. The first batch of any other iterable is always read.
 
         Args:
             images, extraction, dataset, split, names, keep: As in `compute`.

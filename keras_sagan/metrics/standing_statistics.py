@@ -14,7 +14,7 @@ def standing_statistics(network: keras.Model, batches: Iterable) -> Iterator[ker
     """Uses standing statistics in the batch norms of a network for the duration of a `with` block.
 
     The moving averages from training lag behind the weights, and even more behind averaged weights.
-    Here the network runs a forward pass in training mode on each batch, and the averages of the
+    Instead, the network runs a forward pass in training mode on each batch, and the averages of the
     batches' means and variances replace the moving ones. After the block, everything is restored:
     the moving statistics, the `vector_u` of spectral norms, and which layers are trainable.
 
@@ -27,7 +27,7 @@ def standing_statistics(network: keras.Model, batches: Iterable) -> Iterator[ker
         The network.
 
     Raises:
-        ValueError: If the network has no batch norm, or there is no batch.
+        ValueError: If the network has no batch norm layers, or no batches are given.
 
     Example:
 

@@ -96,7 +96,7 @@ def draw_attention(
 
 
 def in_words(name):
-    """Returns the end of a title from a file name: `", epoch 6"` for `attention_epoch_006`."""
+    """Returns a title's last part, from a file name: `", epoch 6"` for `attention_epoch_006`."""
     words = name.removeprefix("attention").strip("_").split("_")
     words = " ".join(str(int(word)) if word.isdecimal() else word for word in words)
     return f", {words}" if words else ""

@@ -67,7 +67,7 @@ def font_for(texts, size):
 
 @functools.cache
 def _paths():
-    """Returns the font files: `None` for Pillow's own font, and matplotlib's if installed."""
+    """Returns font files: `None`, for Pillow's own font, and matplotlib's if it is installed."""
     try:
         folder = require("matplotlib").get_data_path()
     except ImportError:

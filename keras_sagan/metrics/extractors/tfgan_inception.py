@@ -27,8 +27,8 @@ TFGAN_INCEPTION_HANDLE = "https://tfhub.dev/tensorflow/tfgan/eval/inception/1"
 class TFGANInception(Extractor):
     """Feature extractor: the 2048 pool_3 activations of TF-GAN's Inception.
 
-    According to TF-GAN, it has the weights of the original Inception Score. Images are resized to
-    299 pixels bilinearly, either on TensorFlow 1's pixel grid (no half-pixel centers, no
+    According to TF-GAN, its weights are the ones used by the original Inception Score. Images are
+    resized to 299 pixels bilinearly, either on TensorFlow 1's pixel grid (no half-pixel centers, no
     anti-aliasing), as in TF-GAN's CIFAR example, or anti-aliased; a gray image is repeated over
     three channels. Nothing is downloaded or loaded before the first call.
 
@@ -44,12 +44,12 @@ class TFGANInception(Extractor):
         output: The output to take from the network's dictionary. Defaults to `"pool_3"`.
         resize: `"tfgan"` or `"antialiased"`. Defaults to `"tfgan"`.
 
-    Call arguments:
-        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3), any size.
+    Call arguments: images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3), of any
+        size.
 
     Returns:
         Float32 `tf.Tensor` of shape (batch, dim); dim is 2048 for `"pool_3"`.
-        `named_outputs(images)` returns a dictionary of `"features"` and `"logits"`.
+        `named_outputs(images)` returns a dictionary with `"features"` and `"logits"`.
 
     Raises:
         ValueError: If an argument is invalid; on a call, if images have the wrong rank, dtype or
