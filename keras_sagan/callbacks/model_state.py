@@ -116,7 +116,7 @@ def learning_rates_of(model):
 
 
 def keyed(parts):
-    """Returns the parts' variables under unique keys that sort in the same order as they do."""
+    """Returns the parts' variables under unique keys, which sort in the variables' order."""
     return {
         f"{part}:{index:05d}:{variable.path.replace('/', ':')}": variable
         for part, variables in parts.items()

@@ -41,8 +41,8 @@ def permutation_tensor(seed, epoch, count, order="splitmix64"):
 def is_flipped(seed, epoch, indices):
     """Returns which images are mirrored in an epoch, about half of them.
 
-    The first bit of SplitMix64's output for an image decides. The generator's seed is one that no
-    permutation uses, because permutation seeds are below 2^31.
+    The first bit of SplitMix64's output for an image decides whether it is mirrored. The
+    generator's seed is one that no permutation uses, because permutation seeds are below 2^31.
 
     >>> is_flipped(seed=0, epoch=0, indices=np.arange(5)).tolist()
     [True, True, True, False, False]

@@ -217,7 +217,7 @@ class FeatureMetric(keras.metrics.Metric):
     """Base class of the metrics that compare features of real and generated images.
 
     A subclass implements `compare`, sets `formula`, and lists in `needs` what a `FeatureSet` must
-    keep for each side. A side that isn't in `needs` is ignored.
+    keep for each side. A side for which nothing is needed is ignored.
 
     Args:
         feature_extractor, value_range, batch_size: As for `FrechetInceptionDistance`.
@@ -324,7 +324,7 @@ class FeatureMetric(keras.metrics.Metric):
         raise NotImplementedError(f"{type(self).__name__} must implement compare")
 
     def notes(self, real: Any, generated: Any) -> list[str]:
-        """Returns warnings about scores of too few images; empty if there are enough."""
+        """Returns a list of warnings about scores from too few images, which may be empty."""
         return []
 
     def reset_state(self, reset_real: bool = False) -> None:

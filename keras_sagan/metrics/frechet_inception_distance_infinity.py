@@ -24,8 +24,9 @@ def frechet_distance_infinity(
 
     The distance measured on N samples is too large by about c / N, where c depends on the model, so
     the ranking of models can change with N. The distance is computed for `num_points` random
-    subsets, ranging from a tenth of the samples to all of them, and distance = intercept + slope /
-    N is fitted by least squares. The bias from the number of real samples remains.
+    subsets, ranging from a tenth of the samples to all of them, and
+    distance = intercept + slope / N is fitted by least squares. The bias from the number of real
+    samples remains.
 
     Args:
         real_mean, real_cov: Arrays of shape (dim,) and (dim, dim).

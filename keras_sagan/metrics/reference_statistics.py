@@ -109,7 +109,7 @@ class ReferenceStatistics:
 
     @property
     def num_images(self) -> int | None:
-        """The number of images, or `None` for a file of another project, which lacks it."""
+        """The number of images, or `None` for another project's file, which doesn't store it."""
         return self.info["num_images"]
 
     @property

@@ -132,7 +132,7 @@ class GreyClassifierFeatures(Extractor):
 
 
 def _verified_sha256():
-    """Returns the SHA-256 of the shipped weights; raises an error if it isn't the recorded one."""
+    """Returns the SHA-256 of the shipped weights; raises an error if it isn't as recorded."""
     record = json.loads(_WEIGHTS.with_name("grey_classifier.json").read_text(encoding="utf-8"))
     digest = hashlib.sha256(_WEIGHTS.read_bytes()).hexdigest()
     if digest != record["sha256"]:

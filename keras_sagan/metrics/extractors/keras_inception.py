@@ -24,8 +24,8 @@ class KerasInceptionV3(Extractor):
         resize: `"antialiased"`, or `"tfgan"` on the TensorFlow backend. Defaults to
             `"antialiased"`.
 
-    Call arguments: images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3), of any
-        size.
+    Call arguments:
+        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3), of any size.
 
     Returns:
         Float32 tensor of shape (batch, 2048). `named_outputs(images)` returns a dictionary with

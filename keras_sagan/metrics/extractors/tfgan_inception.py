@@ -44,8 +44,8 @@ class TFGANInception(Extractor):
         output: The output to take from the network's dictionary. Defaults to `"pool_3"`.
         resize: `"tfgan"` or `"antialiased"`. Defaults to `"tfgan"`.
 
-    Call arguments: images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3), of any
-        size.
+    Call arguments:
+        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3), of any size.
 
     Returns:
         Float32 `tf.Tensor` of shape (batch, dim); dim is 2048 for `"pool_3"`.
