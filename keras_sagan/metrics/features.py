@@ -20,7 +20,7 @@ class FeatureExtraction:
     """Checks images, scales them to [-1, 1] and passes them through an extractor in batches.
 
     Args:
-        feature_extractor: A Keras model or callable from float32 images in [-1, 1] of shape
+        feature_extractor: A Keras model or callable that maps float32 images in [-1, 1] of shape
             (batch, height, width, channels) to one tensor of shape (batch, ...). If it returns a
             dictionary with `"features"` and `"logits"`, or has a method `named_outputs(images)`
             that does, one pass computes both.
@@ -29,7 +29,7 @@ class FeatureExtraction:
         batch_size: The batch size of the extractor. Defaults to `64`.
 
     Raises:
-        ValueError: If an argument is invalid; on a call, if images have the wrong rank, dtype or
+        ValueError: If an argument is invalid; when called, if images have the wrong rank, dtype or
             range, or features aren't finite.
     """
 
@@ -255,7 +255,7 @@ class FeatureMetric(keras.metrics.Metric):
         Args:
             images: Array or tensor of shape (batch, height, width, channels), uint8 in [0, 255] or
                 floats in `value_range`. An empty batch changes nothing.
-            real: `True` for images of the dataset, `False` for generated ones.
+            real: `True` for real images, `False` for generated ones.
             labels: Integer array of shape (batch,), the classes of the images. Only class-wise
                 metrics need the labels. Defaults to `None`.
         """
@@ -288,7 +288,7 @@ class FeatureMetric(keras.metrics.Metric):
         return values[self.name] if list(values) == [self.name] else values
 
     def values(self, real: Any = None, generated: Any = None) -> dict[str, float]:
-        """Returns a dictionary of scores; a single score has the name of the metric.
+        """Returns a dictionary of scores; a single score is named after the metric.
 
         Args:
             real, generated: A `FeatureSet` or `ReferenceStatistics` with what the metric needs.
@@ -420,7 +420,7 @@ def _range(value_range):
 
 
 def shuffled(samples: np.ndarray, seed: int | None) -> np.ndarray:
-    """Returns the samples, shuffled by the seed; `None` keeps their order."""
+    """Returns the samples, shuffled with the seed; `None` keeps their order."""
     return samples if seed is None else np.random.default_rng(seed).permutation(samples)
 
 

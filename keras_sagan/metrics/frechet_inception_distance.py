@@ -104,7 +104,7 @@ def covariance_factor(cov):
 
 
 def _distance_from_factor(mean_1, factor_1, mean_2, cov_2):
-    """Returns the squared Fréchet distance, from a factor of the first covariance."""
+    """Returns the squared Fréchet distance, computed from a factor of the first covariance."""
     traces = np.sum((mean_1 - mean_2) ** 2) + np.sum(factor_1**2) + np.trace(cov_2)
     roots = np.sqrt(np.maximum(np.linalg.eigvalsh(factor_1.T @ cov_2 @ factor_1), 0.0))
     distance = traces - 2.0 * roots.sum()

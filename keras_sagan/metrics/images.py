@@ -184,7 +184,7 @@ class GeneratedImages:
         return f"{own} sha256:{digest.hexdigest()}"
 
     def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """Yields (uint8 images, labels or `None`)."""
+        """Yields pairs (uint8 images, labels or `None`)."""
         for first in range(0, self.num_images, self.batch_size):
             yield self._generate(slice(first, first + self.batch_size))
 

@@ -27,8 +27,8 @@ class ReferenceStatistics:
     moments take O(dim²) memory, and features are kept only if a metric needs them.
 
     Statistics are saved as a `.npz` file with `mu` and `sigma`, which pytorch-fid, clean-fid and
-    functions of torch-fidelity can read; this package also reads their files. Files of this package
-    describe their images and their extractor, and can't be used with a different extractor.
+    functions of torch-fidelity can read; this package also reads their files. Files saved by this
+    package describe their images and their extractor, and can't be used with a different extractor.
 
     Args:
         moments: `Moments` of the features.
@@ -77,15 +77,15 @@ class ReferenceStatistics:
             images: uint8 images in [0, 255] or floats in the extraction's range: an array, a pair
                 of arrays (images, labels), or an iterable of batches of either.
             extraction: A `FeatureExtraction`.
-            dataset, split: The names of the dataset and of its split, which is optional.
+            dataset, split: The names of the dataset and, optionally, of its split.
             names: The outputs of the extractor to use.
             keep: The outputs among `names` to keep for every image. Defaults to none.
             num_reference: The number of images to use, counting from the first. Defaults to `None`,
                 which uses all; the images must then not be endless.
 
         Raises:
-            ValueError: If there are fewer than 2 or `num_reference` images, if they never end or
-                have different shapes, or if the extraction rejects them.
+            ValueError: If there are fewer than 2 images or fewer than `num_reference`, if they
+                never end or have different shapes, or if the extraction rejects them.
         """
         limit = check_integer("num_reference", num_reference, 2, optional=True)
         batches = batches_of(images, extraction.batch_size, limit)
@@ -155,7 +155,7 @@ class ReferenceStatistics:
     def load(
         cls, path: str | os.PathLike, feature_extractor: Callable | None = None
     ) -> "ReferenceStatistics":
-        """Reads a file of this package, or `mu` and `sigma` from a file of another project.
+        """Reads a file saved by this package, or `mu` and `sigma` from another project's file.
 
         Args:
             path: The path of a `.npz` file.

@@ -26,12 +26,12 @@ class EvaluationReport:
     if the protocols differ, unless the fields that differ are ignored.
 
     Args:
-        values: Dictionary from the names of scores to floats.
+        values: Dictionary that maps score names to floats.
         baselines: Dictionary of two such dictionaries, with scores of images that replace the
             generated ones: `"real"`, other real images (the best that a generator can reach), and
             `"noise"`, uniform noise. Each also contains `"num_images"`, and possibly a `"note"`.
         protocol: JSON-serializable dictionary that describes how the scores were measured.
-        model: The name of the model or images.
+        model: The name of the evaluated model or images.
         notes: Strings, warnings about scores from too few images. Defaults to `()`.
 
     Raises:

@@ -11,7 +11,7 @@ from keras_sagan.private_keras import layers_of
 
 @contextlib.contextmanager
 def standing_statistics(network: keras.Model, batches: Iterable) -> Iterator[keras.Model]:
-    """Uses standing statistics in the batch norms of a network for the duration of a `with` block.
+    """Uses standing statistics in a network's batch norm layers for the duration of a `with` block.
 
     The moving averages from training lag behind the weights, and even more behind averaged weights.
     Instead, the network runs a forward pass in training mode on each batch, and the averages of the

@@ -27,9 +27,9 @@ def build_grey_classifier(image_size: int = 32) -> keras.Model:
             to `32`.
 
     Returns:
-        An untrained functional model from float images in [-1, 1] of shape
-        (batch, image_size, image_size, 1) to float32 logits of shape (batch, 10). The
-        penultimate layer is named `"features"`.
+        An untrained functional model that maps float images in [-1, 1] of shape (batch, image_size,
+        image_size, 1) to float32 logits of shape (batch, 10). The penultimate layer is named
+        `"features"`.
 
     Example:
 
@@ -96,7 +96,7 @@ class GreyClassifierFeatures(Extractor):
         dictionary with these `"features"` and with `"logits"` of shape (batch, 10).
 
     Raises:
-        ValueError: On a call, if the images have a different shape or the weights are damaged.
+        ValueError: When called, if the images have a different shape or the weights are damaged.
 
     Example:
 

@@ -32,7 +32,7 @@ class KerasInceptionV3(Extractor):
         `"features"` and `"logits"`.
 
     Raises:
-        ValueError: If an argument is invalid; on a call, if images have the wrong shape or dtype.
+        ValueError: If an argument is invalid; when called, if images have the wrong shape or dtype.
         RuntimeError: On the first call, if the weights can't be loaded.
 
     Example:

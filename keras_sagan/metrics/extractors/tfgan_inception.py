@@ -52,7 +52,7 @@ class TFGANInception(Extractor):
         `named_outputs(images)` returns a dictionary with `"features"` and `"logits"`.
 
     Raises:
-        ValueError: If an argument is invalid; on a call, if images have the wrong rank, dtype or
+        ValueError: If an argument is invalid; when called, if images have the wrong rank, dtype or
             number of channels, the digest differs, or the SavedModel or the output doesn't exist.
         RuntimeError: On the first call, if the handle can't be downloaded, or `sha256` is missing
             for a download. The message says what to download and where to put it.
