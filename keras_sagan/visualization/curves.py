@@ -48,9 +48,9 @@ def plot_curves(
     legend shows only the number of curves.
 
     Args:
-        history: The result of `fit`, its `history` dictionary, or any dictionary from names to
-            values. Values are a list with one number for each epoch, or a list of pairs
-            (epochs done, value) for metrics that aren't measured in every epoch, such as
+        history: The result of `fit`, its `history` dictionary, or any dictionary that maps names to
+            values. Values are a list with one number for each epoch, or a list of pairs (epochs
+            done, value) for metrics that aren't measured in every epoch, such as
             `FIDEvaluator.history`. The optional key `"epoch"` contains the epoch of each list
             entry, counted from epoch 0 as in Keras.
         path: String or path of the PNG, PDF or SVG to write. Defaults to `None`, which writes no
@@ -96,7 +96,7 @@ def plot_curves(
 
 
 def read_series(history):
-    """Returns a dictionary from names to float arrays `[epochs done, values]`."""
+    """Returns a dictionary that maps names to float arrays `[epochs done, values]`."""
     table = getattr(history, "history", history)
     if not isinstance(table, dict):
         raise ValueError(
@@ -129,7 +129,7 @@ def without_constant_rates(series):
 
 
 def group_panels(series):
-    """Returns a dictionary from panel titles to dictionaries of series, in reading order."""
+    """Returns a dictionary that maps panel titles to dictionaries of series, in reading order."""
     panels = {title: {} for title in PANELS}
     for name in sorted(series, key=is_second):
         base = name.removeprefix("val_")

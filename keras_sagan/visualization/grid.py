@@ -39,7 +39,7 @@ def as_rgb(image):
 
 
 def grid_shape(num_images, rows=None, columns=None):
-    """Returns the rows and columns of a grid, which is nearly square if neither is given."""
+    """Returns the number of rows and columns of a grid, nearly square if neither is given."""
     rows = check_integer("rows", rows, 1, optional=True)
     columns = check_integer("columns", columns, 1, optional=True)
     if columns is None:
@@ -117,7 +117,7 @@ def sample_grid(
         images: uint8 array in [0, 255] of shape `(batch, height, width)` or
             `(batch, height, width, channels)` with 1 or 3 channels.
         row_labels: List of strings, one for each row, drawn on its left. A name that no font can
-            draw is replaced by `row 3`. Defaults to `None`.
+            draw is replaced by a text such as `row 3`. Defaults to `None`.
         rows: Integer. The number of rows. Defaults to `len(row_labels)` or, without labels, to as
             many as the columns need.
         columns: Integer. The number of columns. Defaults to a nearly square grid.

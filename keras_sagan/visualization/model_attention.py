@@ -44,11 +44,11 @@ def draw_attention(
             image pixels. Defaults to `None`, which chooses points of high contrast.
         class_names: List of strings, one for each class of the model. Defaults to `None`, which
             names rows by class id.
-        seed: Integer. Seed of the latents. Defaults to `0`.
+        seed: Integer. The seed for the latents. Defaults to `0`.
         name: String. The prefix of the file names. Defaults to `"attention"`.
 
     Returns:
-        Dictionary from layer name to the path of its figure.
+        Dictionary that maps each layer's name to the path of its figure.
 
     Raises:
         ValueError: If an argument doesn't fit the model, or the network has no attention.

@@ -62,7 +62,7 @@ def draw_interpolation(
             the class changes.
         class_names: List of strings, one for each class of the model. Defaults to `None`, which
             names rows by class id.
-        seed: Integer. Seed of the latents. Defaults to `0`.
+        seed: Integer. The seed for the latents. Defaults to `0`.
         truncation: Float. As in `generate()`. Defaults to `None`.
 
     Returns:
@@ -112,9 +112,10 @@ def draw_truncation(
     labels: int | Sequence[int] | None = None,
     seed: int | None = 0,
 ) -> Path:
-    """Draws samples at several truncations of the latents, one row for each.
+    """Draws samples with the latents truncated at several values, one row for each value.
 
-    Truncation makes images more typical and less varied. `None` doesn't truncate, as in training.
+    Truncation makes images more typical and less varied. `None` means no truncation, as in
+    training.
 
     Args:
         model: A `SAGAN`.
@@ -123,7 +124,7 @@ def draw_truncation(
             value are drawn again. Defaults to `(0.1, 0.5, 1.0, 2.0, None)`.
         columns: Integer. The number of samples in each row. Defaults to `10`.
         labels: Class id, or `columns` class ids. Defaults to evenly spaced classes.
-        seed: Integer. Seed of the latents. Defaults to `0`.
+        seed: Integer. The seed for the latents. Defaults to `0`.
 
     Returns:
         The path.
@@ -166,7 +167,7 @@ def nearest_neighbours(
 
     Args:
         images, real_images: uint8 arrays in [0, 255] of shape `(batch, height, width, channels)`.
-        feature_extractor: Callable from float32 images in [-1, 1] to features, such as
+        feature_extractor: Callable that maps float32 images in [-1, 1] to features, such as
             `keras_sagan.metrics.GreyClassifierFeatures()`. Defaults to `None`, which compares
             pixels.
         num_neighbours: Integer. Defaults to `5`.
