@@ -1,4 +1,4 @@
-"""Reads IDX files, the format of MNIST and Fashion-MNIST."""
+"""Reads IDX files, the file format of MNIST and Fashion-MNIST."""
 
 import gzip
 import hashlib

@@ -121,7 +121,7 @@ def make_dataset(
         batch_size: Integer, the number of images in each batch. Defaults to `64`.
         seed: Integer in [0, 2**31), which selects the order. Defaults to `0`.
         shuffle: Boolean. `False` keeps the order of the arrays. Defaults to `True`.
-        start_step: Integer, the global number of the first batch. Defaults to `0`.
+        start_step: Integer, the global step of the first batch. Defaults to `0`.
         repeat: Boolean. If `False`, the dataset ends after the epoch that contains `start_step`,
             and iterating again yields the same epoch. Defaults to `True`.
         order: `"splitmix64"`, or on TensorFlow `"index_shuffle"`, to resume runs from older
@@ -133,8 +133,8 @@ def make_dataset(
         A `tf.data.Dataset` on the TensorFlow backend, and a `keras.utils.PyDataset` on JAX and
         PyTorch. Batches are uint8 of shape `(batch_size, height, width, channels)`, or pairs with
         int32 labels of shape `(batch_size,)`. The method `at_step(step)` returns the same dataset
-        starting at a different step. An endless dataset has an attribute `start_step`, which `map`,
-        `prefetch` and `with_options` of `tf.data` keep.
+        starting at a different step. An endless dataset has an attribute `start_step`, which the
+        `tf.data` methods `map`, `prefetch` and `with_options` preserve.
 
     Raises:
         ValueError: If an array has the wrong rank, dtype or length, the images don't fill a batch,

@@ -101,10 +101,10 @@ def check_step(step, name="step"):
 def positioned(make, start_step, dataset=None, lost_in=None):
     """Returns a `tf.data.Dataset` that has `at_step` and, if it is endless, `start_step`.
 
-    `make` is a function from a step to the plain dataset that starts there, and `dataset` is its
-    result for `start_step`. The methods of `tf.data` would lose the position, so the result has a
-    class whose methods keep it. `lost_in` is the name of a method whose result no longer consists
-    of batches, or `None`.
+    `make` is a function that takes a step and returns the plain dataset that starts there, and
+    `dataset` is its result for `start_step`. The methods of `tf.data` would lose the position, so
+    the result has a class whose methods keep it. `lost_in` is the name of a method whose result no
+    longer consists of batches, or `None`.
     """
     dataset = make(start_step) if dataset is None else dataset
     dataset.__class__ = _positioned_class(type(dataset))

@@ -87,7 +87,7 @@ def load_tfds(
         batch_size: Integer, the number of images in each batch. Defaults to `64`.
         seed: Integer in [0, 2**31), which selects the order. Defaults to `0`.
         shuffle: Boolean. Defaults to `True`.
-        start_step: Integer, the global number of the first batch. Defaults to `0`.
+        start_step: Integer, the global step of the first batch. Defaults to `0`.
         data_dir: String or path of the TFDS data folder. Defaults to `None`:
             `~/tensorflow_datasets`.
         shuffle_buffer: Integer, the number of images in each block that is shuffled. Two blocks of
@@ -237,9 +237,9 @@ def _builder(tfds, name, data_dir):
 def _reader(tfds, builder, split, image_key, label_key):
     """Returns what is needed to read a split: `(num_images, stored_from, read_example)`.
 
-    `stored_from` is a function from a position to the dataset that starts there, of pairs
+    `stored_from` is a function that maps a position to the dataset that starts there, of pairs
     `(place, record)`, where `place` is a string that identifies the record. There are always
-    `num_images` pairs in total. `read_example` is a function from a record to its features.
+    `num_images` pairs in total. `read_example` is a function that maps a record to its features.
     """
     decoders = {image_key: tfds.decode.SkipDecoding()}
     keys = {key: True for key in (image_key, label_key) if key}
