@@ -27,7 +27,7 @@ class AttentionFigure(keras.callbacks.Callback):
         num_points: Integer. The number of query points in each image, at most 32. Defaults to `3`.
         class_names: List of strings, one for each class of the model, written beside the rows.
             Defaults to `None`, which shows the class ids.
-        seed: Integer. The seed of the latents. Defaults to `0`.
+        seed: Integer. The seed for the latents. Defaults to `0`.
         every_epochs: Integer. The number of epochs between figures. Defaults to `None`, which draws
             them only after training.
         real_images: Array `(batch, height, width, channels)`, uint8 or float in [-1, 1], shown to

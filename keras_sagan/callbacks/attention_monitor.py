@@ -21,7 +21,7 @@ class AttentionMonitor(keras.callbacks.Callback):
 
     Args:
         num_images: Integer. The number of images to measure the entropy on. Defaults to `16`.
-        seed: Integer. The seed of their latents. Defaults to `0`.
+        seed: Integer. The seed for their latents. Defaults to `0`.
         every_epochs: Integer. The number of epochs between entropy measurements; the last epoch is
             always measured. γ costs nothing and is added every epoch. Defaults to `1`.
 

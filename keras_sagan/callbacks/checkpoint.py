@@ -112,7 +112,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         return steps_of(model)
 
     def restore_best(self, model: keras.Model) -> int:
-        """Restores the checkpoint with the best `monitor`, to use the model, not to resume it.
+        """Restores the best checkpoint according to `monitor`, for use rather than for resuming.
 
         Args:
             model: A `SAGAN`. Its optimizers are restored if it is compiled.

@@ -42,7 +42,7 @@ class CollapseMonitor(keras.callbacks.Callback):
             callback acts. Defaults to `2`.
         images_per_class: Integer, at least 2. The number of samples per class for measuring
             diversity, on at most 10 evenly spaced classes. Defaults to `8`.
-        seed: Integer. The seed of the latents. Defaults to `0`.
+        seed: Integer. The seed for the latents. Defaults to `0`.
         every_epochs: Integer. The number of epochs between measurements; the last epoch is always
             measured. Defaults to `1`.
 
@@ -125,7 +125,7 @@ class CollapseMonitor(keras.callbacks.Callback):
             warnings.warn(self.reason, RuntimeWarning, stacklevel=2)
 
     def diversity(self) -> float:
-        """Returns how much the current model's samples of a class differ, from 0 to 1."""
+        """Returns how much the current model's samples within a class differ, from 0 to 1."""
         num_classes, per_class = self.model.num_classes, self.images_per_class
         count = min(num_classes or 1, MAX_CLASSES)
         labels = spread_classes(num_classes, count)

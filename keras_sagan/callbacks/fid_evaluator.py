@@ -40,7 +40,7 @@ class FIDEvaluator(keras.callbacks.Callback):
         batch_size: Integer. The batch size for generating and measuring images. Defaults to `64`.
         labels: Integer array of shape `(num_images,)`, the classes to generate. By default, all
             classes have the same number of images, which suits balanced real images.
-        seed: Integer. The seed of the latents. Defaults to `0`.
+        seed: Integer. The seed for the latents. Defaults to `0`.
         at_start: Boolean. Whether to also evaluate before training; the value is only in `history`.
             Defaults to `False`.
         name: String. The log key. Defaults to `"fid_"` followed by the number of images.
@@ -200,7 +200,7 @@ class FIDEvaluator(keras.callbacks.Callback):
             )
 
     def _add(self, batches, real, title, total):
-        """Feeds batches of images to the metric; returns their number and digest."""
+        """Feeds batches of images to the metric; returns the number of images and their digest."""
         count, digest, progress = 0, hashlib.sha256(), Progress(title, total, self.verbose)
         for images, _ in batches:
             self.metric.update_state(images, real=real)

@@ -39,7 +39,7 @@ class SampleGrid(keras.callbacks.Callback):
             to 10 evenly spaced ones.
         class_names: List of strings, one for each class of the model, written beside the rows.
             Defaults to `None`, which shows the class ids.
-        seed: Integer. The seed of the latents. Defaults to `0`.
+        seed: Integer. The seed for the latents. Defaults to `0`.
         truncation: Float. Passed to `generate()`. Defaults to `None`.
         every_epochs: Integer. The number of epochs between grids; a grid is always drawn after the
             last epoch. Defaults to `1`.
