@@ -143,16 +143,19 @@ def evaluate_images(
         name: The name of the images in the report.
         seed: The seed for the noise baseline. Defaults to `0`.
         batch_size: The batch size of the extractor. Defaults to `64`.
-        **kwargs: dataset: The name of the reference in the report. split: The name of the
-            reference's split. held_out: Additional real images, used for the `"real"` baseline. By
-            default, one half of the reference is compared with the other half. value_range: Pair
-            `(low, high)`, the range of float images. Defaults to `None`. num_reference: The number
-            of images to use, from the start of the reference; required for an endless iterable,
-            such as `load_tfds` returns. Defaults to all. cache_dir: A folder that caches the
-            reference's statistics (and its features, if a metric needs them), identified by
-            `dataset`, `split`, size and extractor. An iterable without `num_images` then needs
-            `num_reference`. Defaults to `None`. verbose: Whether to show a progress bar for
-            anything that takes more than ten seconds. Defaults to `True`.
+        **kwargs:
+            dataset: The name of the reference in the report.
+            split: The name of the reference's split.
+            held_out: Additional real images, used for the `"real"` baseline. By default, one half
+                of the reference is compared with the other half.
+            value_range: Pair `(low, high)`, the range of float images. Defaults to `None`.
+            num_reference: The number of images to use, from the start of the reference; required
+                for an endless iterable, such as `load_tfds` returns. Defaults to all.
+            cache_dir: A folder that caches the reference's statistics (and its features, if a
+                metric needs them), identified by `dataset`, `split`, size and extractor. An
+                iterable without `num_images` then needs `num_reference`. Defaults to `None`.
+            verbose: Whether to show a progress bar for anything that takes more than ten seconds.
+                Defaults to `True`.
 
     Raises:
         ValueError: As in `evaluate_generator`, and if there are fewer than `num_images` images.
@@ -243,7 +246,7 @@ class Evaluation:
         )
 
     def measure(self, batches: Iterable, title: str, total: int | None = None) -> tuple:
-        """Measures batches as generated images; returns their `FeatureSet` and description."""
+        """Measures batches of generated images; returns their `FeatureSet` and description."""
         features = FeatureSet(
             {name for x in self.metrics for name in x.needs["generated"]}, self.reference.width
         )

@@ -49,8 +49,8 @@ def plot_curves(
 
     Args:
         history: The result of `fit`, its `history` dictionary, or any dictionary that maps names to
-            values. Values are a list with one number for each epoch, or a list of pairs (epochs
-            done, value) for metrics that aren't measured in every epoch, such as
+            values. Values are a list with one number for each epoch, or a list of pairs
+            (epochs done, value) for metrics that aren't measured in every epoch, such as
             `FIDEvaluator.history`. The optional key `"epoch"` contains the epoch of each list
             entry, counted from epoch 0 as in Keras.
         path: String or path of the PNG, PDF or SVG to write. Defaults to `None`, which writes no

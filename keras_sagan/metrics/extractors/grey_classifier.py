@@ -27,9 +27,9 @@ def build_grey_classifier(image_size: int = 32) -> keras.Model:
             to `32`.
 
     Returns:
-        An untrained functional model that maps float images in [-1, 1] of shape (batch, image_size,
-        image_size, 1) to float32 logits of shape (batch, 10). The penultimate layer is named
-        `"features"`.
+        An untrained functional model that maps float images in [-1, 1] of shape
+        (batch, image_size, image_size, 1) to float32 logits of shape (batch, 10). The penultimate
+        layer is named `"features"`.
 
     Example:
 
