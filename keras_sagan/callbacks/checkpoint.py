@@ -240,7 +240,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         """Saves the current state of the run.
 
         Returns:
-            String, the folder of the checkpoint; `None` if training hasn't begun or the model
+            String, the folder of the checkpoint; `None` if training hasn't started or the model
             contains NaN or infinite values.
 
         Raises:

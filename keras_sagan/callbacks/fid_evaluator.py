@@ -188,7 +188,7 @@ class FIDEvaluator(keras.callbacks.Callback):
         return self._images
 
     def add_real_images(self) -> None:
-        """Feeds the real images to the metric, once."""
+        """Feeds the real images to the metric; it is called only once."""
         length = self.num_reference or length_of(self.real_images)
         batches, self._real_batches = self._real_batches, None
         count, self._real_sha256 = self._add(batches, True, "Real images", length)

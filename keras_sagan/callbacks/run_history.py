@@ -13,7 +13,7 @@ class RunHistory(keras.callbacks.Callback):
     """Keeps the metrics of every epoch in a JSON file, across restarts of a run.
 
     Unlike the `History` that `fit` returns, it also contains the metrics from before a restart,
-    which it reads from the file. `plot_curves` takes `RunHistory.history`. Put the callback after
+    which it reads from the file. Pass `RunHistory.history` to `plot_curves`. Put the callback after
     callbacks that add to the logs and before `TrainingCheckpoint`.
 
     Args:

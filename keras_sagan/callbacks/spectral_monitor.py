@@ -17,8 +17,8 @@ class SpectralMonitor(keras.callbacks.Callback):
     each network names the layers whose divisor differs from their σ by more than 10 %.
 
     Args:
-        normalized_only: Boolean. `False` also measures kernels that aren't normalized, at the cost
-            of one eigenvalue decomposition each. Defaults to `True`.
+        normalized_only: Boolean. If `False`, kernels that aren't normalized are also measured, at
+            the cost of one eigenvalue decomposition each. Defaults to `True`.
         every_epochs: Integer. The number of epochs between measurements; the last epoch is always
             measured. Defaults to `1`.
 

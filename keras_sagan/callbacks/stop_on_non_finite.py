@@ -13,9 +13,9 @@ class StopOnNonFinite(keras.callbacks.Callback):
     """Stops training at the step at which a loss or a weight becomes NaN or infinite.
 
     Keras's `TerminateOnNaN` looks only at `loss`, which a GAN doesn't have. This callback checks
-    every logged metric and every variable of the networks and the optimizers: a ReLU may hide a
-    NaN weight from the losses. A warning names what became non-finite first, and `fit` ends.
-    `TrainingCheckpoint` never saves such a state, so the newest checkpoint is good.
+    every logged metric and every variable of the networks and the optimizers: a ReLU may hide a NaN
+    weight from the losses. A warning names what became NaN or infinite first, and `fit` ends.
+    `TrainingCheckpoint` never saves such a state, so the newest checkpoint is safe to resume from.
 
     Reading the metrics waits for the step to end, as a progress bar does, and a check reads each
     variable once. With `steps_per_execution`, "a step" is one execution.

@@ -35,9 +35,9 @@ def load_fashion_mnist(
     it. The files in the package are always checked.
 
     Args:
-        data_dir: String or path of the folder of the IDX files, compressed or not, with their
-            original names (`train-images-idx3-ubyte.gz`, …). Defaults to `None`, which loads the
-            test split in the package.
+        data_dir: String or path of the folder that contains the IDX files, compressed or not, with
+            their original names (`train-images-idx3-ubyte.gz`, …). Defaults to `None`, which loads
+            the test split in the package.
         split: `"test"` or `"train"`. Defaults to `"test"`.
 
     Returns:

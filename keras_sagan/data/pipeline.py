@@ -73,7 +73,7 @@ def spread_indices(count: int, num_images: int) -> np.ndarray:
     """Returns evenly spaced indices into a dataset, which may be sorted by class.
 
     Args:
-        count: Integer, the number of indices, which is reduced to at most `num_images`.
+        count: Integer, the number of indices; at most `num_images` are returned.
         num_images: Integer, the number of images in the dataset.
 
     Returns:
@@ -111,7 +111,7 @@ def make_dataset(
     no cost with `start_step=n` or `dataset.at_step(n)`. The array of images isn't copied, so don't
     change it while the dataset is in use.
 
-    On JAX and PyTorch, TensorFlow isn't imported, because it would take the memory of the GPU.
+    On JAX and PyTorch, TensorFlow isn't imported, because it would take up GPU memory.
 
     Args:
         images: uint8 array in [0, 255] of shape `(num_images, height, width, channels)`, which may
@@ -119,8 +119,8 @@ def make_dataset(
         labels: Integer array of shape `(num_images,)`. Defaults to `None`, which yields only
             images.
         batch_size: Integer, the number of images in each batch. Defaults to `64`.
-        seed: Integer in [0, 2**31), which selects the order. Defaults to `0`.
-        shuffle: Boolean. `False` keeps the order of the arrays. Defaults to `True`.
+        seed: Integer in [0, 2**31), the seed of the shuffled order. Defaults to `0`.
+        shuffle: Boolean. If `False`, the order of the arrays is kept. Defaults to `True`.
         start_step: Integer, the global step of the first batch. Defaults to `0`.
         repeat: Boolean. If `False`, the dataset ends after the epoch that contains `start_step`,
             and iterating again yields the same epoch. Defaults to `True`.

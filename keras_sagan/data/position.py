@@ -117,7 +117,7 @@ def positioned(make, start_step, dataset=None, lost_in=None):
 
 @functools.cache
 def _positioned_class(kind):
-    """Returns a subclass of a class of `tf.data` whose methods return positioned datasets."""
+    """Returns a subclass of a `tf.data` class; its methods return positioned datasets."""
 
     def at_step(self, step):
         """Returns the same dataset starting at a different step."""

@@ -67,16 +67,17 @@ def load_tfds(
 ) -> tuple[Any, "DatasetInfo"]:
     """Streams an image classification dataset of TensorFlow Datasets in batches.
 
-    Images are cropped to their central square and resized bilinearly with anti-aliasing; they stay
-    gray or RGB. As with `make_dataset`, the batches are endless and depend only on the seed and the
-    step. The stored images, which TFDS has shuffled once, are read in a fixed order, from 16 files
-    at a time, and shuffled in every epoch within blocks of `shuffle_buffer` images. Before
-    `start_step`, files aren't opened, and images are skipped without being decoded.
+    Images are cropped to their central square and resized bilinearly with anti-aliasing; gray
+    images stay gray, and RGB images stay RGB. As with `make_dataset`, the batches are endless and
+    depend only on the seed and the step. The stored images, which TFDS has shuffled once, are read
+    in a fixed order, from 16 files at a time, and shuffled in every epoch within blocks of
+    `shuffle_buffer` images. Before `start_step`, files aren't opened, and images are skipped
+    without being decoded.
 
     A record is damaged if TensorFlow can't read or decode it, or if its label isn't one of the
     dataset's classes. It raises an error that names its file and index, or is replaced by a
-    different image of the same batch, so that all other images keep their places. TensorFlow can't
-    read a file beyond a damaged record, so the rest of that file counts as damaged, and so do
+    different image of the same batch, so that all other images keep their positions. TensorFlow
+    can't read a file beyond a damaged record, so the rest of that file counts as damaged, and so do
     records that are missing at its end. JPEG data that were damaged before they were stored may
     decode without an error.
 
@@ -85,7 +86,7 @@ def load_tfds(
         split: String, a TFDS split or slice. Defaults to `"train"`.
         image_size: Integer, height and width of the result in pixels. Defaults to `32`.
         batch_size: Integer, the number of images in each batch. Defaults to `64`.
-        seed: Integer in [0, 2**31), which selects the order. Defaults to `0`.
+        seed: Integer in [0, 2**31), the seed of the shuffled order. Defaults to `0`.
         shuffle: Boolean. Defaults to `True`.
         start_step: Integer, the global step of the first batch. Defaults to `0`.
         data_dir: String or path of the TFDS data folder. Defaults to `None`:

@@ -220,7 +220,7 @@ class FeatureMetric(keras.metrics.Metric):
     keep for each side. A side for which nothing is needed is ignored.
 
     Args:
-        feature_extractor, value_range, batch_size: As for `FrechetInceptionDistance`.
+        feature_extractor, value_range, batch_size: As in `FrechetInceptionDistance`.
         name: The name of the metric. Defaults to `default_name`.
     """
 

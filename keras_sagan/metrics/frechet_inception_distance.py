@@ -126,12 +126,12 @@ class FrechetInceptionDistance(FeatureMetric):
     the float64 moments of their features, in host memory; they aren't saved with a model. Use it in
     a callback or a script; it can't run inside a compiled train step. The value depends on the
     extractor, the number of images and the choice of real images, so print `protocol` with it. On
-    the same images it equals TF-GAN's FID to a relative error of 1e-5, except that TF-GAN takes no
-    root of values below 1e-10.
+    the same images, it agrees with TF-GAN's FID to a relative error of 1e-5, except that TF-GAN
+    takes no square root of values below 1e-10.
 
     Args:
-        feature_extractor: A `TFGANInception`, a `GreyClassifierFeatures`, any Keras model or
-            callable. It receives float32 images in [-1, 1] of shape
+        feature_extractor: A `TFGANInception`, a `GreyClassifierFeatures`, or any other Keras model
+            or callable. It receives float32 images in [-1, 1] of shape
             (batch, height, width, channels) and returns one tensor of shape (batch, ...), which
             is flattened to (batch, dim).
         value_range: Pair `(low, high)`, the values of black and white in *float* images, such as

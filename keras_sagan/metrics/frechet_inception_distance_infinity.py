@@ -74,7 +74,7 @@ class FrechetInceptionDistanceInfinity(FeatureMetric):
     of the real images and all features of the generated images.
 
     Args:
-        feature_extractor, value_range, name, batch_size: As for `FrechetInceptionDistance`.
+        feature_extractor, value_range, name, batch_size: As in `FrechetInceptionDistance`.
         num_points: The number of subsets. Defaults to `15`, as in the paper.
         seed: The seed for choosing the subsets. Defaults to `0`.
 

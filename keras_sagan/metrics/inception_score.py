@@ -98,7 +98,7 @@ class InceptionScore(FeatureMetric):
     Args:
         feature_extractor: A Keras model or callable that maps images in [-1, 1] to logits, or an
             extractor whose `named_outputs` include `"logits"`.
-        value_range, name, batch_size: As for `FrechetInceptionDistance`.
+        value_range, name, batch_size: As in `FrechetInceptionDistance`.
         num_splits: The number of splits. Defaults to `10`.
         shuffle_seed: The seed for shuffling the images before the split, because splits must not be
             sorted by class; `None` keeps the order in which they were added. Defaults to `0`.

@@ -85,13 +85,14 @@ class KernelInceptionDistance(FeatureMetric):
     """Kernel distance between features of real and generated images, with a confidence interval.
 
     The estimate is unbiased: with few images it is noisy, whereas the Fréchet distance is too
-    large. It equals TF-GAN's `kernel_classifier_distance_and_std_from_activations` on the same
+    large. It matches TF-GAN's `kernel_classifier_distance_and_std_from_activations` on the same
     features in the same order. The metric keeps all features. See `kernel_distance` for the
     references.
 
     Args:
-        feature_extractor, value_range, name, batch_size: As for `FrechetInceptionDistance`.
-        max_block_size: The largest number of images in a block. Defaults to `1024`, as in TF-GAN.
+        feature_extractor, value_range, name, batch_size: As in `FrechetInceptionDistance`.
+        max_block_size: The maximum number of real or generated images in a block. Defaults to
+            `1024`, as in TF-GAN.
         shuffle_seed: The seed for shuffling the images before the split, because blocks must not be
             sorted by class; `None` keeps the order in which they were added. Defaults to `0`.
 
@@ -133,7 +134,8 @@ class KernelInceptionDistance(FeatureMetric):
         """Returns a dictionary of floats, named after the metric; lower is better.
 
         `"kid"` is the estimate, `"kid_std_error"` is its standard error over the blocks, and
-        `"kid_low"` and `"kid_high"` bound the 95 % interval. With one block, these three are NaN.
+        `"kid_low"` and `"kid_high"` are the bounds of the 95 % confidence interval. With a single
+        block, the last three are NaN.
         """
         first, second = (
             shuffled(x.arrays["features"], self.shuffle_seed) for x in (real, generated)

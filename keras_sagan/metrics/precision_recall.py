@@ -38,10 +38,10 @@ def manifold_scores(
     """Computes precision, recall, density and coverage of generated samples.
 
     The neighborhood of a sample is the open ball that reaches to its `nearest_k`-th neighbor in its
-    own set; the manifold of a set is the union of its neighborhoods. As in the package `prdc`, the
-    border is excluded (`<`); the code of Kynkäänniemi et al. includes it (`<=`). The two differ if
-    samples repeat. Distances are computed in float64, in chunks of samples: N samples take
-    O(N² · dim) time and O(N) memory.
+    own set; the manifold of a set is the union of its neighborhoods. As in the `prdc` package, the
+    border of the ball is excluded (`<`); the code of Kynkäänniemi et al. includes it (`<=`). The
+    two differ if samples are repeated. Distances are computed in float64, in chunks of samples: N
+    samples take O(N² · dim) time and O(N) memory.
 
     Args:
         real, generated: Arrays of shape (num_samples, dim) with finite values. The numbers of
@@ -111,7 +111,7 @@ def _radii(part, samples, nearest_k):
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class PrecisionRecall(FeatureMetric):
-    """Share of generated images in the real manifold, and of real ones in the generated manifold.
+    """Share of generated images in the real manifold, and of real images in the generated one.
 
     Low precision means that images look wrong, and low recall that some kinds of images are
     missing; the Fréchet distance mixes the two. Both depend on the number of images, which should
@@ -122,9 +122,9 @@ class PrecisionRecall(FeatureMetric):
     same scores from the same features.
 
     Args:
-        feature_extractor, value_range, batch_size: As for `FrechetInceptionDistance`.
+        feature_extractor, value_range, batch_size: As in `FrechetInceptionDistance`.
         nearest_k: Which nearest neighbor's distance to use as the radius of a neighborhood.
-            Defaults to `3`, as in the paper; the example of `prdc` uses 5.
+            Defaults to `3`, as in the paper; the example in `prdc` uses 5.
         name: A prefix for the two names in the result. Defaults to `None`, which adds no prefix.
 
     Raises:

@@ -15,13 +15,14 @@ def standing_statistics(network: keras.Model, batches: Iterable) -> Iterator[ker
 
     The moving averages from training lag behind the weights, and even more behind averaged weights.
     Instead, the network runs a forward pass in training mode on each batch, and the averages of the
-    batches' means and variances replace the moving ones. After the block, everything is restored:
-    the moving statistics, the `vector_u` of spectral norms, and which layers are trainable.
+    batches' means and variances replace the moving averages. After the block, everything is
+    restored: the moving statistics, the `vector_u` of spectral norms, and which layers are
+    trainable.
 
     Args:
         network: Keras model with batch norm layers (anything with `moving_mean`,
             `moving_variance` and `momentum`).
-        batches: Iterable of inputs to the network, at least one.
+        batches: Iterable of at least one batch of inputs to the network.
 
     Yields:
         The network.

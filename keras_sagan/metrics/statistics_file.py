@@ -28,7 +28,7 @@ _MOST_CLASSES = 10**6
 def read_statistics(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict | None]:
     """Reads a `.npz` file of statistics from this package or another project.
 
-    Arrays with any other names aren't unpacked.
+    Only arrays with known names are unpacked.
 
     Returns:
         Dictionary of arrays, and the file's `info` if this package wrote it, or `None` otherwise.

@@ -15,7 +15,7 @@ class KerasInceptionV3(Extractor):
     """Feature extractor: the 2048 average-pooled features of `keras.applications.InceptionV3`.
 
     *This isn't TF-GAN's protocol*: the network was trained separately and has 1000 classes, so its
-    scores aren't comparable with published ones. Use it where TF-Hub can't be reached; every
+    scores aren't comparable with published scores. Use it where TF-Hub can't be reached; every
     report states its name. Nothing is downloaded or built before the first call.
 
     Args:

@@ -39,8 +39,8 @@ class TFGANInception(Extractor):
     Args:
         handle: A TF-Hub handle, or the folder of a SavedModel. Defaults to
             `TFGAN_INCEPTION_HANDLE`.
-        sha256: The expected digest of the folder, as in `version`. Defaults to `None`: the
-            folder isn't checked, and nothing is downloaded.
+        sha256: The expected digest of the folder, as in `version`. Defaults to `None`, with which
+            the folder isn't checked and nothing is downloaded.
         output: The output to take from the network's dictionary. Defaults to `"pool_3"`.
         resize: `"tfgan"` or `"antialiased"`. Defaults to `"tfgan"`.
 
@@ -102,7 +102,7 @@ class TFGANInception(Extractor):
 
     @property
     def is_at_hand(self) -> bool:
-        """Whether the network is on disk; if `sha256` is given, it is downloaded first."""
+        """Returns whether the network is on disk; if `sha256` is given, downloads it first."""
         try:
             self._resolve()
         except RuntimeError:
