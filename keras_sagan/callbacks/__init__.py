@@ -1,8 +1,8 @@
 """Callbacks for `fit`: pictures, metrics and Fréchet distances per epoch, checkpoints and guards.
 
-They use only `generate()`, `attention_maps()`, `attention_gammas()`, `spectral_norms()`,
-`latent_dim` and `num_classes`, so they work with any model that has these. The checkpoint and the
-guards also read its variables, through `model_state`.
+They rely only on `generate()`, `attention_maps()`, `attention_gammas()`, `spectral_norms()`,
+`latent_dim` and `num_classes`, so they work with any model that provides them. The checkpoint and
+the guards also read its variables, through `model_state`.
 """
 
 from keras_sagan.callbacks.attention_figure import AttentionFigure

@@ -15,26 +15,30 @@ from keras_sagan.visualization.query_points import MAX_IMAGES, MAX_POINTS, check
 class AttentionFigure(keras.callbacks.Callback):
     """Saves figures of where the attention layers look.
 
-    The generator's images use the same latents each time, and their classes are evenly spaced. The
-    file is `attention_epoch_020.png`, or `attention_epoch_020_<layer>.png` with several layers.
-    `attention_epoch_020_discriminator.png` shows the discriminator's attention on `real_images`.
+    The generator's images come from the same latents each time, spread evenly over the classes. The
+    file is `attention_epoch_020.png`, or `attention_epoch_020_<layer>.png` if there are several
+    layers. `attention_epoch_020_discriminator.png` shows the discriminator's attention on
+    `real_images`.
 
     Args:
         directory: String or path. The folder for the figures, which is created if needed.
-        num_images: Integer. Rows of the generator's figure, at most 50. Defaults to `4`.
-        num_points: Integer. The query points in each image, at most 32. Defaults to `3`.
+        num_images: Integer. The number of generated images, one in each row, at most 50. Defaults
+            to `4`.
+        num_points: Integer. The number of query points in each image, at most 32. Defaults to `3`.
         class_names: List of strings, one for each class of the model, written beside the rows.
-            Defaults to `None`: the class ids.
-        seed: Integer. The seed of the latents. Defaults to `0`.
-        every_epochs: Integer. Epochs between figures. Defaults to `None`: only at the end.
+            Defaults to `None`, which shows the class ids.
+        seed: Integer. The seed for the latents. Defaults to `0`.
+        every_epochs: Integer. The number of epochs between figures. Defaults to `None`, which draws
+            them only after training.
         real_images: Array `(batch, height, width, channels)`, uint8 or float in [-1, 1], shown to
-            the discriminator. Defaults to `None`: only the generator's figure.
+            the discriminator. Defaults to `None`, which draws only the generator's figure.
         real_labels: Integer array, the class of each real image, for a model with classes.
-        query_points: Integer array of shape `(points, 2)`: the (row, column) in pixels of points
-            that every image uses instead of `num_points` automatic ones. Defaults to `None`.
+        query_points: Integer array of shape `(points, 2)`, as (row, column) in pixels. The points
+            to use in every image instead of `num_points` automatically chosen ones. Defaults to
+            `None`.
 
     Raises:
-        ValueError: If an argument is out of range or, when training begins, doesn't fit the model.
+        ValueError: If an argument is out of range, or doesn't fit the model when training begins.
         ImportError: If matplotlib isn't installed.
 
     Example:
@@ -127,7 +131,7 @@ class AttentionFigure(keras.callbacks.Callback):
             self.save(self._epochs_done)
 
     def save(self, epoch: int) -> list[Path]:
-        """Draws the figures of the current model, named after `epoch`, the epochs done.
+        """Draws the current model's figures; their names include `epoch`, the epochs done so far.
 
         Returns:
             List of the figures' paths, one for each attention layer. Only the first process draws;

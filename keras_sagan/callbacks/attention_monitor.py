@@ -8,22 +8,22 @@ from keras_sagan.visualization.names import spread_classes
 
 
 class AttentionMonitor(keras.callbacks.Callback):
-    """Adds γ and the entropy of each attention layer to the metrics of an epoch.
+    """Adds the γ and the entropy of each attention layer to each epoch's metrics.
 
     γ is the weight of the attention in the layer's output; it starts at 0. The entropy is averaged
     over images and query locations and divided by the entropy of uniform attention: 1 is uniform,
     0 is a single location. Both networks are measured on generated images, from the same latents
     each time.
 
-    The keys are `gamma/generator/<layer>`, `attention_entropy/generator/<layer>` and the same with
-    `discriminator`. `History` always has them; `CSVLogger` and `TensorBoard` see them if they come
-    after this callback in the list. A model without attention adds no keys.
+    The keys are `gamma/generator/<layer>`, `attention_entropy/generator/<layer>` and the same keys
+    with `discriminator`. `History` always contains them; `CSVLogger` and `TensorBoard` see them if
+    they come after this callback in the list. A model without attention adds no keys.
 
     Args:
-        num_images: Integer. Images on which the entropy is measured. Defaults to `16`.
-        seed: Integer. The seed of their latents. Defaults to `0`.
-        every_epochs: Integer. Epochs between measurements of the entropy; the last epoch has one
-            too. γ costs nothing and is added every epoch. Defaults to `1`.
+        num_images: Integer. The number of images to measure the entropy on. Defaults to `16`.
+        seed: Integer. The seed for their latents. Defaults to `0`.
+        every_epochs: Integer. The number of epochs between entropy measurements; the last epoch is
+            always measured. γ costs nothing and is added every epoch. Defaults to `1`.
 
     Raises:
         ValueError: If an argument is out of range.

@@ -12,9 +12,9 @@ HIGHER_IS_BETTER = ("accuracy", "inception_score", "precision", "recall")
 
 
 class BestCheckpoint:
-    """The best value of `monitor` so far, and the folder `best` of its checkpoint.
+    """Tracks the best value of `monitor` so far, and the folder `best` with its checkpoint.
 
-    It takes arguments of `TrainingCheckpoint`.
+    The arguments are the same as in `TrainingCheckpoint`.
     """
 
     def __init__(self, directory, monitor, mode):
@@ -35,7 +35,7 @@ class BestCheckpoint:
         self._has_seen = False  # Whether any epoch has logged `monitor`.
 
     def begin(self, is_chief: bool):
-        """Reads the value of an existing checkpoint."""
+        """Reads the best value so far from an existing checkpoint."""
         if is_chief:
             self.files.remove_incomplete()
         self.value = None
@@ -50,7 +50,7 @@ class BestCheckpoint:
                 return
 
     def is_better(self, logs: dict | None) -> bool:
-        """Whether the logs of an epoch have a better value than all earlier epochs."""
+        """Returns whether an epoch's logs contain a better value than all earlier epochs."""
         value = (logs or {}).get(self.monitor)
         self.latest = None if value is None else float(value)  # Some workers don't measure it.
         self._has_seen |= value is not None
@@ -59,7 +59,7 @@ class BestCheckpoint:
         return self.value is None or bool(self._compare(value, self.value))
 
     def warn_if_unseen(self, logs: dict | None):
-        """Warns at the end of training if no epoch had a value."""
+        """Warns at the end of training if no epoch logged `monitor`."""
         if logs and not self._has_seen:
             warnings.warn(
                 "`monitor` must be among the logs of an epoch: no best checkpoint was kept. "

@@ -16,36 +16,41 @@ from keras_sagan.distribution import check_workers_agree, chief_decides, is_chie
 class TrainingCheckpoint(keras.callbacks.Callback):
     """Saves the full state of a training run, and resumes it from the newest checkpoint.
 
-    A checkpoint holds both networks with batch statistics and `vector_u`, the averaged generator,
-    both optimizers with slots and loss scales, the seed and the states of seed generators, the
-    step, the position in the epoch, and the sums behind the epoch's metrics. On a CPU, a run that
-    was killed and restarted ends with the same bits as an uninterrupted run.
+    A checkpoint contains both networks (including batch statistics and `vector_u`), the averaged
+    generator, both optimizers (including slots and loss scales), the seed and the states of seed
+    generators, the step, the position in the epoch, and the running sums of the epoch's metrics. On
+    a CPU, a run that was killed and restarted is bit-for-bit identical to an uninterrupted run.
 
-    `fit` begins with the interrupted epoch and skips its finished steps. Without `restore_latest`,
-    `SAGAN.fit` restores the model and positions datasets of `keras_sagan.data`. It reads any other
-    data up to that step, which is exact if they yield the same batches every time.
+    `fit` starts with the interrupted epoch and skips its finished steps. If you don't call
+    `restore_latest`, `SAGAN.fit` restores the model and starts datasets from `keras_sagan.data` at
+    the right step. Any other dataset is read from its start up to that step, which is exact if it
+    yields the same batches every time.
 
-    Incomplete checkpoints are ignored. If one is damaged, a warning names it, and the previous one
-    is used. States that aren't finite aren't saved, and other files are left alone. Put this
-    callback last, so that the logs hold the metrics of all others, and use one folder per run. A
-    run can be resumed on a different backend. All workers must have access to the folder.
+    Incomplete checkpoints are ignored. If a checkpoint is damaged, a warning names it and the
+    previous one is used. A state with NaN or infinite values isn't saved, and other files in the
+    folder are left alone. Put this callback last, so that the logs contain the metrics of all other
+    callbacks, and use one folder per run. A run can be resumed on a different backend. All workers
+    must have access to the folder.
 
     Args:
-        directory: String or path, a folder, which is created if needed; or a URL such as
+        directory: String or path. The folder, which is created if needed, or a URL such as
             `gs://bucket/run`, which needs fsspec.
-        every_steps: Integer. Steps between saves. Defaults to `None`: only by epoch.
-        every_epochs: Integer or `None`. Epochs between saves; the end saves too. Defaults to `1`.
+        every_steps: Integer. The number of steps between saves. Defaults to `None`, which saves
+            only after epochs.
+        every_epochs: Integer or `None`. The number of epochs between saves; the end of training is
+            always saved. Defaults to `1`.
         keep: Integer. The number of newest checkpoints to keep. Defaults to `3`.
-        monitor: String, a key of an epoch's logs such as `"fid_5k"`. The checkpoint with its best
+        monitor: String. A key in the epoch logs, such as `"fid_5k"`. The checkpoint with its best
             value is kept in the folder `best`. Defaults to `None`.
         mode: `"min"`, `"max"`, or `"auto"` to infer it from `monitor`. Defaults to `"auto"`.
         restore: Boolean. Whether `fit` restores the newest checkpoint. Defaults to `True`.
-        use_background: Boolean. Whether a thread writes while training continues. The next save
-            or the end of training waits for it and raises its error. Defaults to `False`.
+        use_background: Boolean. Whether to write in a background thread while training continues.
+            The next save or the end of training waits for the thread and raises any error from it.
+            Defaults to `False`.
 
     Raises:
-        ValueError: If an argument is out of range or, when training begins, a checkpoint belongs to
-            a different architecture or configuration, or the folder to a different run.
+        ValueError: If an argument is out of range; when training begins, if a checkpoint belongs to
+            a different architecture or configuration, or the folder belongs to a different run.
         OSError: If the folder can't be written, the disk is full, or every checkpoint is damaged.
 
     Example:
@@ -107,7 +112,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         return steps_of(model)
 
     def restore_best(self, model: keras.Model) -> int:
-        """Restores the best checkpoint by `monitor`, to use the model, not to resume training.
+        """Restores the best checkpoint according to `monitor`, for use rather than for resuming.
 
         Args:
             model: A `SAGAN`. Its optimizers are restored if it is compiled.
@@ -127,11 +132,11 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         return manifest["step"]
 
     def start(self, model: keras.Model, data: object, steps_per_epoch: int | None = None) -> tuple:
-        """Restores the model and positions its data; `SAGAN.fit` calls it with its arguments.
+        """Restores the model and moves its data to the right step; called by `SAGAN.fit`.
 
-        Returns the data to train on; the epoch to begin with, or `None`; the number of its finished
-        steps, which `fit` skips; and the number of batches to read for them. Raises ValueError if
-        the data start after the model's step.
+        Returns the data to train on; the epoch to start with, or `None`; how many steps of this
+        epoch are already done, which `fit` skips; and how many batches to read while skipping them.
+        Raises ValueError if the data start after the model's step.
         """
         if self._state == "training" or not self.restore:  # Only the first `fit` restores.
             return data, None, 0, 0
@@ -235,8 +240,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         """Saves the current state of the run.
 
         Returns:
-            String, the folder of the checkpoint; `None` if training hasn't begun or the model
-            isn't finite.
+            String, the folder of the checkpoint; `None` if training hasn't started or the model
+            contains NaN or infinite values.
 
         Raises:
             OSError: If the checkpoint can't be written. Earlier checkpoints stay complete.
@@ -255,7 +260,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         return self._files.path(self._step)
 
     def _position(self):
-        """Returns the entries of a manifest that may change after the step was saved."""
+        """Returns the manifest entries that may change after a step has been saved."""
         return {
             "step": self._step,
             "epoch": self._epoch,
@@ -285,7 +290,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         return True
 
     def _wait(self):
-        """Waits for the thread that writes, and raises its error."""
+        """Waits for the writing thread to finish, and raises any error from it."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()

@@ -22,7 +22,7 @@ PASSING = (MemoryError, PermissionError, TimeoutError, ConnectionError)
 
 
 class DamagedCheckpoint(Exception):
-    """A file of a checkpoint differs from what was written."""
+    """Raised if a checkpoint file differs from what was written."""
 
 
 class CheckpointFiles:
@@ -60,7 +60,7 @@ class CheckpointFiles:
             raise OSError(f"{text}directory={self.directory!r} ({error})") from error
 
     def write(self, step: int, arrays: dict, manifest: dict):
-        """Writes a checkpoint and removes the oldest beyond `keep`; removes it on an OSError."""
+        """Writes a checkpoint and keeps only the newest `keep`; an OSError removes the new one."""
         folder, disk = self.path(step), self._disk
         new = disk.temporary(folder)
         with self._explained(folder):
@@ -89,7 +89,7 @@ class CheckpointFiles:
 
     @contextlib.contextmanager
     def _explained(self, folder):
-        """Adds the newest complete checkpoint to the message of an error in writing."""
+        """Adds the name of the newest complete checkpoint to the message of a write error."""
         try:
             yield
         except (DamagedCheckpoint, OSError) as error:
@@ -122,7 +122,7 @@ class CheckpointFiles:
         return manifest
 
     def read(self, step: int) -> tuple[dict, dict]:
-        """Returns the manifest and the arrays, or raises DamagedCheckpoint if one was changed."""
+        """Returns the manifest and arrays, or raises DamagedCheckpoint if a file was changed."""
         manifest, folder = self.manifest(step), self.path(step)
         with reading(folder, STATE):
             data = self._disk.read(f"{folder}/{STATE}")
@@ -132,7 +132,7 @@ class CheckpointFiles:
                 return manifest, dict(arrays)
 
     def read_newest(self) -> tuple[dict | None, dict | None]:
-        """Returns the result of `read` for the newest undamaged checkpoint, or two `None`."""
+        """Returns the result of `read` for the newest undamaged checkpoint, or `(None, None)`."""
         steps, read = self.steps(), self.read
         names = self._disk.names(self.directory)
         if not steps and any(name.endswith(".index") for name in names):
@@ -152,7 +152,7 @@ class CheckpointFiles:
         return None, None
 
     def remove(self, step: int):
-        """Removes a checkpoint, its manifest first, so that a partly removed one is ignored."""
+        """Removes a checkpoint, starting with its manifest so that a partial removal is ignored."""
         for folder in (self.path(step), f"{self.path(step)}.new"):
             if self._disk.is_folder(folder):
                 for name in [x for x in OWN if x in self._disk.names(folder)]:
@@ -161,14 +161,14 @@ class CheckpointFiles:
                     self._disk.remove_folder(folder)
 
     def remove_incomplete(self):
-        """Removes what an earlier process was writing, or removing, when it ended."""
+        """Removes the remains of a checkpoint whose writing or removal was interrupted."""
         for step in set(self.steps(is_complete=False)) - set(self.steps()):
             self.remove(step)
 
 
 @contextlib.contextmanager
 def reading(folder: str, name: str):
-    """Raises DamagedCheckpoint if a file can't be read, or OSError if this may be temporary."""
+    """Raises DamagedCheckpoint if a file can't be read, or OSError if it may be readable later."""
     try:
         yield
     except ImportError:
@@ -182,7 +182,7 @@ def reading(folder: str, name: str):
 
 
 def check_directory(name: str, value) -> str:
-    """Returns a folder's absolute path, so that a later `os.chdir` is harmless, or a URL."""
+    """Returns a URL, or a folder's absolute path, so that a later `os.chdir` is harmless."""
     path = check_path(name, value).removeprefix("file://")
     if "\0" in path:
         raise ValueError(f"`{name}` must not contain NUL. Received: {name}={value!r}")

@@ -15,33 +15,36 @@ MAX_CLASSES = 10  # Samples of at most this many classes are compared.
 class CollapseMonitor(keras.callbacks.Callback):
     """Warns when training collapses, or stops it and keeps the last good checkpoint.
 
-    After an epoch, it looks for signs of collapse in three measurements:
+    At the end of an epoch, it looks for signs of collapse in three measurements:
 
     - **diversity**: the root mean square difference between two samples of a class, from the same
-      latents each time. A value below `diversity_share` times its maximum is a sign;
-    - **logits**: it is a sign if the shares of real *and* of generated images inside the hinge
-      margin are below `margin_share`, so that the discriminator separates them without effort, or
-      if their mean logits differ by less than `logit_gap`, so that it doesn't separate them;
-    - **σ**: it is a sign if the largest singular value of a kernel, normalized or not, has grown
-      by more than `sigma_factor` since the last measurement.
+      latents each time. A value below `diversity_share` times the highest so far is a sign;
+    - **logits**: it is a sign if the share of images inside the hinge margin is below
+      `margin_share` for real *and* generated images (the discriminator tells them apart too
+      easily), or if their mean logits differ by less than `logit_gap` (it can't tell them apart);
+    - **σ**: it is a sign if the largest singular value of a kernel, normalized or not, has grown by
+      more than a factor of `sigma_factor` since the last measurement.
 
-    After `patience` consecutive measurements with a sign, a warning lists the signs of the last
-    one. The first measurement has no signs. The metrics of an epoch include `sample_diversity`.
+    After `patience` consecutive measurements with a sign, a warning lists the signs found in the
+    last one. The first measurement has no signs. The callback adds `sample_diversity` to the
+    epoch's metrics.
 
     Args:
-        stop: Boolean. Whether to stop training. Defaults to `False`: it only warns, once.
+        stop: Boolean. Whether to stop training. Defaults to `False`, which only warns, once.
         directory: String or path. A folder for the last good checkpoint, written after each
-            measurement without a sign. To go back, build a new model and call
+            measurement without signs of collapse. To go back, build a new model and call
             `TrainingCheckpoint(directory).restore_latest(model)`. Defaults to `None`.
         diversity_share: Float in (0, 1). Defaults to `0.3`.
         margin_share: Float in (0, 1). Defaults to `0.02`.
         logit_gap: Float, not negative. Defaults to `0.01`.
         sigma_factor: Float above 1. Defaults to `2.0`.
-        patience: Integer. Consecutive measurements with a sign before it acts. Defaults to `2`.
-        images_per_class: Integer, at least 2. Samples of each class, for the diversity, of at most
-            10 evenly spaced classes. Defaults to `8`.
-        seed: Integer. The seed of the latents. Defaults to `0`.
-        every_epochs: Integer. Epochs between measurements; the last has one too. Defaults to `1`.
+        patience: Integer. The number of consecutive measurements with signs of collapse before the
+            callback acts. Defaults to `2`.
+        images_per_class: Integer, at least 2. The number of samples per class for measuring
+            diversity, on at most 10 evenly spaced classes. Defaults to `8`.
+        seed: Integer. The seed for the latents. Defaults to `0`.
+        every_epochs: Integer. The number of epochs between measurements; the last epoch is always
+            measured. Defaults to `1`.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -122,7 +125,7 @@ class CollapseMonitor(keras.callbacks.Callback):
             warnings.warn(self.reason, RuntimeWarning, stacklevel=2)
 
     def diversity(self) -> float:
-        """Returns how much samples of a class differ in the current model, from 0 to 1."""
+        """Returns how much the current model's samples within a class differ, from 0 to 1."""
         num_classes, per_class = self.model.num_classes, self.images_per_class
         count = min(num_classes or 1, MAX_CLASSES)
         labels = spread_classes(num_classes, count)

@@ -15,43 +15,50 @@ from keras_sagan.metrics.report import make_protocol
 class FIDEvaluator(keras.callbacks.Callback):
     """Measures the Fréchet distance of generated images during training.
 
-    The metric sees the real images once. The averaged generator, if there is one, generates images
-    from the same latents each time. The key, such as `fid_1k` or `fid_500`, contains the number of
-    images, because the distance is biased upward for few images, and distances of different numbers
-    aren't comparable. `protocol` has all other settings. Images are generated and measured batch by
-    batch: memory holds one batch and what the metric keeps, O(dim²) for the Fréchet distance.
+    The real images are passed to the metric only once. The averaged generator, if there is one,
+    generates images from the same latents each time. The log key, such as `fid_1k` or `fid_500`,
+    includes the number of images, because the distance is biased upward for few images and isn't
+    comparable across different numbers of images. `protocol` records all other settings. Images are
+    generated and measured batch by batch: memory use is one batch plus what the metric keeps, which
+    is O(dim²) for the Fréchet distance.
 
-    `History` always has the distance; `CSVLogger`, `ModelCheckpoint` (with `mode="min"`) and
+    `History` always contains the distance; `CSVLogger`, `ModelCheckpoint` (with `mode="min"`) and
     `EarlyStopping` see it if they come after this callback in the list. As with `validation_freq`,
-    epochs without an evaluation lack the key unless `missing` is given. `FIDEvaluator.history` is a
-    list of pairs (epochs done, distance).
+    the key is absent in epochs without an evaluation unless `missing` is given.
+    `FIDEvaluator.history` is a list of pairs (epochs done, distance).
 
     Args:
         metric: A `keras_sagan.metrics.FrechetInceptionDistance`, or any object with
             `update_state(images, real=…)`, `result()` and `reset_state(reset_real=…)`.
         real_images: uint8 images in [0, 255]: an array of shape
             `(num_images, height, width, channels)`, or an iterable of batches, such as a
-            `tf.data.Dataset`, of images or (images, labels). `None` if `metric` already has them.
+            `tf.data.Dataset`, of images or (images, labels). Pass `None` if `metric` has already
+            seen them.
         num_images: Integer. The number of images to generate. Defaults to `1000`.
-        every_epochs: Integer. Epochs between evaluations; the last has one too. Defaults to `1`.
-        batch_size: Integer. Batch size, for generating and for the metric. Defaults to `64`.
+        every_epochs: Integer. The number of epochs between evaluations; the last epoch is always
+            evaluated. Defaults to `1`.
+        batch_size: Integer. The batch size for generating and measuring images. Defaults to `64`.
         labels: Integer array of shape `(num_images,)`, the classes to generate. By default, all
             classes have the same number of images, which suits balanced real images.
-        seed: Integer. The seed of the latents. Defaults to `0`.
+        seed: Integer. The seed for the latents. Defaults to `0`.
         at_start: Boolean. Whether to also evaluate before training; the value is only in `history`.
             Defaults to `False`.
-        name: String. The key. Defaults to `"fid_"` and the number of images.
-        missing: Float. The value that epochs without an evaluation log, such as `float("inf")`,
-            because `CSVLogger` takes its columns from the first epoch. It can't be NaN, which
-            `ModelCheckpoint` would keep as the best. Defaults to `None`: no value.
-        dataset, split: Strings, names of the real images for the protocol. Default to `None`.
-        verbose: Boolean. Whether to show progress beyond ten seconds. Defaults to `True`.
-        num_reference: Integer. The number of real images to use, from the start. It is required
-            for endless images, such as those of `make_dataset`. Defaults to `None`: all.
+        name: String. The log key. Defaults to `"fid_"` followed by the number of images.
+        missing: Float. The value to log in epochs without an evaluation, such as `float("inf")`;
+            `CSVLogger` needs one because it takes its columns from the first epoch. It can't be
+            NaN, which `ModelCheckpoint` would keep as the best. Defaults to `None`, which logs
+            nothing.
+        dataset, split: Strings. The names of the real images' dataset and split, for `protocol`.
+            Default to `None`.
+        verbose: Boolean. Whether to show a progress bar for anything that takes more than ten
+            seconds. Defaults to `True`.
+        num_reference: Integer. The number of real images to use, counting from the first. Required
+            for an endless dataset, such as `make_dataset` returns. Defaults to `None`, which uses
+            all.
 
     Raises:
-        ValueError: If an argument is out of range, there are no real images, or endless ones have
-            no `num_reference`.
+        ValueError: If an argument is out of range, there are no real images, or they are endless
+            and `num_reference` is `None`.
 
     Example:
 
@@ -169,7 +176,7 @@ class FIDEvaluator(keras.callbacks.Callback):
         )
 
     def _generated(self):
-        """Returns the images of the model, always from the same latents and labels."""
+        """Returns the model's images, always from the same latents and labels."""
         if self._images is None or self._images.model is not self.model:
             self._images = GeneratedImages(
                 self.model,
@@ -181,7 +188,7 @@ class FIDEvaluator(keras.callbacks.Callback):
         return self._images
 
     def add_real_images(self) -> None:
-        """Feeds the real images to the metric, once."""
+        """Feeds the real images to the metric; it is called only once."""
         length = self.num_reference or length_of(self.real_images)
         batches, self._real_batches = self._real_batches, None
         count, self._real_sha256 = self._add(batches, True, "Real images", length)
@@ -193,7 +200,7 @@ class FIDEvaluator(keras.callbacks.Callback):
             )
 
     def _add(self, batches, real, title, total):
-        """Feeds batches of images to the metric; returns their number and digest."""
+        """Feeds batches of images to the metric; returns the number of images and their digest."""
         count, digest, progress = 0, hashlib.sha256(), Progress(title, total, self.verbose)
         for images, _ in batches:
             self.metric.update_state(images, real=real)

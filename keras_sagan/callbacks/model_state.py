@@ -36,9 +36,9 @@ def check_model(model):
 
 
 def state_of(model):
-    """Returns the variables that training changes in any model, by part, without metrics.
+    """Returns all variables of a model that training changes, except metrics, grouped by part.
 
-    The parts are the networks that the model has, the model and its optimizers. The states of seed
+    The parts are the model's networks, the model itself and its optimizers. The states of seed
     generators are included.
     """
     networks = {name: getattr(model, name, None) for name in NETWORKS}
@@ -50,7 +50,7 @@ def state_of(model):
 
 
 def optimizers_of(model):
-    """Returns the optimizers of a model by part; none if it isn't compiled."""
+    """Returns a model's optimizers, by part; there are none if it isn't compiled."""
     # A SAGAN's `optimizer` wraps both optimizers. Any other model has only `optimizer`.
     single = getattr(model, "optimizer", None)
     found = {
@@ -70,10 +70,10 @@ def steps_of(model):
 
 
 class FiniteCheck:
-    """Returns, when called, the parts and paths of the variables that aren't finite.
+    """A callable that returns the parts and paths of variables with NaN or infinite values.
 
     Args:
-        model: A compiled `SAGAN`, or another Keras model.
+        model: A compiled `SAGAN`, or any other Keras model.
         compiles: Boolean, whether to compile the check, for use at every step.
     """
 
@@ -106,7 +106,7 @@ class FiniteCheck:
 
 
 def learning_rates_of(model):
-    """Returns the learning rates that are variables of the optimizers, with `keyed`'s keys."""
+    """Returns the optimizers' learning rates that are variables, under the keys from `keyed`."""
     rates = keyed({part: x.variables for part, x in optimizers_of(model).items()})
     return {
         key: float(ops.convert_to_numpy(rate))
@@ -116,7 +116,7 @@ def learning_rates_of(model):
 
 
 def keyed(parts):
-    """Returns the variables of parts by unique keys, which sort in the order of the variables."""
+    """Returns the parts' variables under unique keys, which sort in the variables' order."""
     return {
         f"{part}:{index:05d}:{variable.path.replace('/', ':')}": variable
         for part, variables in parts.items()
@@ -140,7 +140,7 @@ def _class_name(optimizer):
 
 
 def read_state(model, copy=True):
-    """Returns the arrays of all variables, metrics included, with `keyed`'s keys.
+    """Returns all variables, including metrics, as arrays under the keys from `keyed`.
 
     Without a copy, the next step may reuse the memory. bfloat16 becomes float32, which is exact.
     """
@@ -161,7 +161,7 @@ def restore_state(model, manifest, values, path):
 
 
 def assign_state(model, seed, values):
-    """Assigns a seed, and arrays with `keyed`'s keys, to a model of the same architecture.
+    """Assigns a seed, and arrays under the keys from `keyed`, to a model of the same architecture.
 
     Parts that the model doesn't have are skipped. If two keys have the same part and position, the
     later one is used.
@@ -185,7 +185,7 @@ def assign_state(model, seed, values):
 
 
 def check_architecture(model, saved, path):
-    """Raises ValueError, with the first difference, if a model's architecture isn't `saved`.
+    """Raises ValueError, naming the first difference, if a model's architecture isn't `saved`.
 
     Optimizers are compared only if the model is compiled.
     """
@@ -209,7 +209,7 @@ def check_architecture(model, saved, path):
 
 
 def first_difference(saved, present):
-    """Describes the first difference between results of `architecture_of`, or returns `None`."""
+    """Describes the first difference between two `architecture_of` results, or returns `None`."""
     # Compare the networks first: a difference there makes the optimizers differ too.
     for part in [*present["variables"], *saved["variables"]]:
         classes = [x["optimizers"].get(part) for x in (saved, present)]
@@ -242,7 +242,7 @@ def _in_words(path, shape, dtype):
 
 
 def _is_count(path):
-    """Whether it is the count of a `ConditionalBatchNorm`, which older checkpoints don't have."""
+    """Whether this is the count of a `ConditionalBatchNorm`, which older checkpoints lack."""
     return path.endswith("num_updates")
 
 
@@ -250,7 +250,7 @@ def _is_count(path):
 
 
 def configuration_of(model):
-    """Returns the version of Keras and a model's settings and layers, JSON-serializable."""
+    """Returns the Keras version and a model's settings and layers, in a JSON-serializable form."""
     settings = {name: getattr(model, name, None) for name in SETTINGS}
     settings.update(getattr(model, "ttur", {}))
     losses = getattr(model, "loss_functions", None)
@@ -267,9 +267,10 @@ def configuration_of(model):
 
 
 def check_configuration(model, saved, path):
-    """Raises ValueError if layers compute something else, and warns if other settings differ.
+    """Raises ValueError if the layers would compute different results; warns of other differences.
 
-    `saved` is the saved result of `configuration_of`, or `None` for checkpoints of older versions.
+    `saved` is the saved result of `configuration_of`, or `None` for checkpoints from older
+    versions.
     """
     if saved is None:
         return
@@ -293,7 +294,7 @@ def check_configuration(model, saved, path):
 
 
 def _layers(owner, seen):
-    """Yields an entry for each layer and operation of a network in order, nested ones too."""
+    """Yields an entry for each layer and operation of a network in order, including nested ones."""
     operations = getattr(owner, "operations", None) if isinstance(owner, keras.Model) else None
     if operations is None:
         operations = layers_of(owner, include_self=False, recursive=False)
@@ -341,7 +342,8 @@ def _config(thing):
 def _plain(value, ignored=_IGNORED, index=None):
     """Converts a configuration to JSON types, without the ignored keys.
 
-    With an `index` of layers, a Keras tensor becomes the position of the layer it comes from.
+    With an `index` of layers, a Keras tensor is replaced by the position of the layer it comes
+    from.
     """
     if value is None or isinstance(value, (str, int, float)):
         return value
@@ -365,7 +367,7 @@ def _plain(value, ignored=_IGNORED, index=None):
 
 
 def _differing(name, saved, present):
-    """Yields the keys that two dictionaries have with different values, and descriptions."""
+    """Yields the keys whose values differ between two dictionaries, with descriptions."""
     for key in present:
         one, other = (json.dumps(x.get(key), sort_keys=True) for x in (saved, present))
         if key in saved and one != other:

@@ -20,7 +20,7 @@ def steps_of(names: list[str]) -> list[int]:
 
 
 def read(directory: str, step: int) -> tuple[dict, dict]:
-    """Returns the manifest and the arrays, or raises DamagedCheckpoint if one was changed."""
+    """Returns the manifest and the arrays, or raises DamagedCheckpoint if a file was changed."""
     with reading(directory, f"step-{step}"):
         manifest, values = _manifest(f"{directory}/step-{step}"), _values(directory, step)
     warnings.warn(

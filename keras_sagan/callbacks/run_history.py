@@ -12,14 +12,14 @@ from keras_sagan.whole_files import replace_file
 class RunHistory(keras.callbacks.Callback):
     """Keeps the metrics of every epoch in a JSON file, across restarts of a run.
 
-    Unlike the `History` that `fit` returns, it also has the metrics of earlier parts of the run,
-    which it reads from the file. `plot_curves` takes `RunHistory.history`. Put the callback after
+    Unlike the `History` that `fit` returns, it also contains the metrics from before a restart,
+    which it reads from the file. Pass `RunHistory.history` to `plot_curves`. Put the callback after
     callbacks that add to the logs and before `TrainingCheckpoint`.
 
     Args:
         path: String or path. The JSON file; its folder is created if needed.
         evaluators: List of callbacks with a `name` and a `history` of pairs (epochs done, value),
-            such as `FIDEvaluator`, whose values of epoch 0 aren't in any log. Their `history` is
+            such as `FIDEvaluator`, whose values for epoch 0 aren't in any log. Their `history` is
             restored from the file. Defaults to `()`.
 
     Raises:

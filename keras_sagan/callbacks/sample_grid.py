@@ -29,26 +29,29 @@ class SampleGrid(keras.callbacks.Callback):
     The grid of a conditional model has one row for each class, or 10 evenly spaced classes if it
     has more; the grid of an unconditional model is square. The first grid, `samples_epoch_000.png`,
     is drawn before training; later names contain the number of epochs done. A run that resumes at
-    `initial_epoch` starts with the grid of that number.
+    `initial_epoch` starts with the grid for that epoch.
 
     Args:
         directory: String or path. The folder for the pictures, which is created if needed.
-        images_per_class: Integer. Columns, and rows of an unconditional model. Defaults to `10`.
-        classes: List of integers, the classes that get a row. Defaults to all, or to 10 evenly
-            spaced classes.
+        images_per_class: Integer. The number of columns and, for an unconditional model, of rows.
+            Defaults to `10`.
+        classes: List of integers, the classes to show, one in each row. Defaults to all classes, or
+            to 10 evenly spaced ones.
         class_names: List of strings, one for each class of the model, written beside the rows.
-            Defaults to `None`: the class ids.
-        seed: Integer. The seed of the latents. Defaults to `0`.
+            Defaults to `None`, which shows the class ids.
+        seed: Integer. The seed for the latents. Defaults to `0`.
         truncation: Float. Passed to `generate()`. Defaults to `None`.
-        every_epochs: Integer. Epochs between grids; the last has one too. Defaults to `1`.
-        gif: Boolean. Whether to combine all grids in the directory, including earlier parts of the
-            run, into `samples.gif` when training ends. Defaults to `False`.
+        every_epochs: Integer. The number of epochs between grids; a grid is always drawn after the
+            last epoch. Defaults to `1`.
+        gif: Boolean. Whether to combine all grids in the directory, including those from before a
+            restart, into `samples.gif` when training ends. Defaults to `False`.
         log_dir: String or path. A TensorBoard folder to which the grids are also written, as
             `samples`; this needs TensorFlow. Defaults to `None`.
 
     Raises:
-        ValueError: If an argument is out of range or, when training begins, doesn't fit the model.
-        ImportError: If pillow, or TensorFlow for a `log_dir`, isn't installed.
+        ValueError: If an argument is out of range, or doesn't fit the model when training begins.
+        ImportError: If pillow isn't installed, or if `log_dir` is given and TensorFlow isn't
+            installed.
 
     Example:
 
@@ -116,7 +119,7 @@ class SampleGrid(keras.callbacks.Callback):
         return classes.astype("int32")
 
     def save(self, epoch: int) -> Path | None:
-        """Draws the grid of the current model, named after `epoch`, the epochs done.
+        """Draws the current model's grid; its name includes `epoch`, the epochs done so far.
 
         Returns:
             The picture's path. Only the first process draws; the others return `None`.
@@ -133,11 +136,11 @@ class SampleGrid(keras.callbacks.Callback):
         return path
 
     def save_gif(self) -> Path | None:
-        """Combines the grids in the directory into `samples.gif`, in the order of epochs.
+        """Combines the grids in the directory into `samples.gif`, in epoch order.
 
         Returns:
-            The path, or `None` if this process has no grid. Grids that differ from the last one in
-            size, because a run had different settings, are skipped.
+            The path, or `None` if this process has no grid. Grids whose size differs from the last
+            one's, because the settings were changed, are skipped.
         """
         files = self.directory.glob("samples_epoch_*.png")
         epochs = {x: x.stem.removeprefix("samples_epoch_") for x in files}

@@ -2,7 +2,7 @@
 
 
 def is_due(epoch: int, every_epochs: int, params: dict | None) -> bool:
-    """Whether a callback with these `params` runs at the end of an epoch, counted from 0.
+    """Returns whether a callback with these `params` runs after `epoch`, which counts from 0.
 
     It runs at multiples of `every_epochs` and after the last epoch.
     """

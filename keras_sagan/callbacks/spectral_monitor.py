@@ -10,16 +10,17 @@ from keras_sagan.layers.spectral_norm import StaleNormWarning
 class SpectralMonitor(keras.callbacks.Callback):
     """Measures σ, the largest singular value, of every spectrally normalized kernel.
 
-    The layers divide by σ, so its size doesn't matter. It drifts in a healthy run, and a sudden
-    jump is a sign of collapse. `SpectralMonitor.history` holds σ of every kernel, for
-    `plot_curves`. The metrics of an epoch include only the largest σ of each network,
+    The layers divide their kernels by σ, so its size doesn't matter. It drifts in a healthy run,
+    and a sudden jump is a sign of collapse. `SpectralMonitor.history` holds the σ of every kernel,
+    for `plot_curves`. The metrics of an epoch include only the largest σ of each network,
     `sigma/generator` and `sigma/discriminator`. At the first measurement of a run, a warning for
-    each network names the layers that divide by a value more than 10 % off their σ.
+    each network names the layers whose divisor differs from their σ by more than 10 %.
 
     Args:
-        normalized_only: Boolean. `False` also measures kernels that aren't normalized, with one
-            eigenvalue decomposition for each. Defaults to `True`.
-        every_epochs: Integer. Epochs between measurements; the last has one too. Defaults to `1`.
+        normalized_only: Boolean. If `False`, kernels that aren't normalized are also measured, at
+            the cost of one eigenvalue decomposition each. Defaults to `True`.
+        every_epochs: Integer. The number of epochs between measurements; the last epoch is always
+            measured. Defaults to `1`.
 
     Raises:
         ValueError: If an argument is out of range.

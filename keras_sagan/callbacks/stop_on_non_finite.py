@@ -13,16 +13,16 @@ class StopOnNonFinite(keras.callbacks.Callback):
     """Stops training at the step at which a loss or a weight becomes NaN or infinite.
 
     Keras's `TerminateOnNaN` looks only at `loss`, which a GAN doesn't have. This callback checks
-    every logged metric and every variable of the networks and the optimizers: a ReLU may hide a
-    NaN weight from the losses. A warning names what became non-finite first, and `fit` ends.
-    `TrainingCheckpoint` never saves such a state, so the newest checkpoint is good.
+    every logged metric and every variable of the networks and the optimizers: a ReLU may hide a NaN
+    weight from the losses. A warning names what became NaN or infinite first, and `fit` ends.
+    `TrainingCheckpoint` never saves such a state, so the newest checkpoint is safe to resume from.
 
     Reading the metrics waits for the step to end, as a progress bar does, and a check reads each
     variable once. With `steps_per_execution`, "a step" is one execution.
 
     Args:
-        every_steps: Integer. Steps between checks of the variables. They are also checked at the
-            end of an epoch and when a metric isn't finite. Defaults to `1`.
+        every_steps: Integer. The number of steps between checks of the variables. They are also
+            checked at the end of an epoch and when a metric isn't finite. Defaults to `1`.
 
     Raises:
         ValueError: If `every_steps` isn't a positive integer.
@@ -59,7 +59,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
             self._look([])
 
     def _look(self, bad):
-        """Checks the variables, and stops training if one or a metric among `bad` isn't finite."""
+        """Stops training if any variable isn't finite, or if `bad` contains any metric."""
         here, broken = f"step {self._done} of epoch {self._epoch + 1}", self._check()
         if not bad and not broken:
             self._last_good = here

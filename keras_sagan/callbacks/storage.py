@@ -11,7 +11,7 @@ STATE, MANIFEST = "state.npz", "manifest.json"
 
 
 class HashedFile:
-    """A file that is hashed while it is written from start to end."""
+    """A file whose hash is computed while it is written from start to end."""
 
     read = None  # Without this attribute, `numpy.savez` treats the object as a path.
 
@@ -27,7 +27,7 @@ class HashedFile:
 
 
 class LocalFiles:
-    """Folders and files of this machine."""
+    """Folders and files on this machine."""
 
     open, remove = staticmethod(open), staticmethod(os.remove)
     remove_folder = staticmethod(os.rmdir)
@@ -48,7 +48,7 @@ class LocalFiles:
             return file.read()
 
     def write(self, path, save):
-        """Writes a file by `save(file)`, syncs it to the disk, and returns its SHA-256."""
+        """Calls `save(file)` to write a file, syncs it to disk, and returns its SHA-256."""
         with self.open(path, "wb") as file:
             hashed = HashedFile(file)
             save(hashed)
@@ -57,7 +57,7 @@ class LocalFiles:
         return hashed.sha256.hexdigest()
 
     def publish(self, new, path):
-        """Renames a file or folder; if the folder exists, it moves the files into it."""
+        """Renames a file or folder; if the target folder exists, moves the files into it."""
         if os.path.isdir(new):
             _sync_folder(new)
         if self.is_folder(path):
@@ -85,7 +85,7 @@ def _sync(descriptor):
 
 
 class RemoteFiles:
-    """Folders and files at a URL, by fsspec, with the methods of `LocalFiles`."""
+    """Folders and files at a URL, accessed with fsspec; has the same methods as `LocalFiles`."""
 
     def __init__(self, url: str):
         fsspec = require("fsspec", f"A folder such as {url}", "remote")

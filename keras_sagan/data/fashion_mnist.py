@@ -31,18 +31,18 @@ def load_fashion_mnist(
 
     The package contains the 10,000 images of the test split. To load the 60,000 training images,
     which are too large for it, pass the folder of the original IDX files as `data_dir`. If the
-    folder has a file `SHA256SUMS`, as `sha256sum` writes it, the files are checked against it. The
-    files in the package are always checked.
+    folder contains a `SHA256SUMS` file, in the format of `sha256sum`, the files are checked against
+    it. The files in the package are always checked.
 
     Args:
-        data_dir: String or path of the folder of the IDX files, compressed or not, with their
-            original names (`train-images-idx3-ubyte.gz`, …). Defaults to `None`: the test split in
-            the package.
+        data_dir: String or path of the folder that contains the IDX files, compressed or not, with
+            their original names (`train-images-idx3-ubyte.gz`, …). Defaults to `None`, which loads
+            the test split in the package.
         split: `"test"` or `"train"`. Defaults to `"test"`.
 
     Returns:
         `(images, labels)`: uint8 in [0, 255] of shape `(n, 28, 28, 1)`, and int32 in [0, 9] of
-        shape `(n,)`. `FASHION_MNIST_CLASSES` has the names of the classes.
+        shape `(n,)`. `FASHION_MNIST_CLASSES` contains the class names.
 
     Raises:
         ValueError: If `split` is unknown or not in the package, or a file is damaged.

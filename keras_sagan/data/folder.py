@@ -13,16 +13,16 @@ _FILES_AT_ONCE = 32  # The number of images that threads decode before they are 
 
 
 class ImageFolder(NamedTuple):
-    """The images of a folder.
+    """The images read from a folder.
 
     Attributes:
         images: uint8 array in [0, 255] of shape `(num_images, size, size, channels)`, or
             `StreamedImages` of this shape.
         labels: int32 array of shape `(num_images,)`, or `None`.
-        class_names: Tuple of strings, the folders' names, or `None`.
+        class_names: Tuple of strings, the names of the class folders, or `None`.
         broken: Dictionary that maps the path of each image that can't be read to the reason.
-        skipped: Dictionary that maps lower-case extensions such as `".txt"` (`""` for none) to
-            numbers of files that aren't images or are broken links.
+        skipped: Dictionary that maps lower-case extensions such as `".txt"` (`""` for none) to the
+            number of skipped files, which aren't images or are broken links.
     """
 
     images: "np.ndarray | StreamedImages"
@@ -33,10 +33,10 @@ class ImageFolder(NamedTuple):
 
 
 class StreamedImages:
-    """Images that are used like an array, but that threads read from disk when they are indexed.
+    """Images that are used like an array, but are read from disk (by threads) when indexed.
 
     `load_image_folder(..., stream=True)` returns this object and `make_dataset` accepts it. The
-    index is an integer, a slice or an array, as for the first axis of an array.
+    index is an integer, a slice or an array, as on the first axis of an array.
 
     Args:
         paths: List of paths.
@@ -86,10 +86,10 @@ def load_image_folder(
 ) -> ImageFolder:
     """Reads all images in a folder and its subfolders, center-cropped to squares and resized.
 
-    It reads every file whose extension is that of an image format that Pillow can decode, in the
-    order of the paths. Symbolic links are followed. Hidden files and system folders, such as
-    `.ipynb_checkpoints`, `__MACOSX` and `@eaDir`, are ignored. A white background replaces
-    transparency, the orientation of the camera is applied, 16-bit gray is scaled to 8 bits, and
+    It reads every file whose extension belongs to an image format that Pillow can decode, sorted by
+    path. Symbolic links are followed. Hidden files and system folders, such as
+    `.ipynb_checkpoints`, `__MACOSX` and `@eaDir`, are ignored. Transparency is blended with white,
+    images are rotated to the orientation stored by the camera, 16-bit gray is scaled to 8 bits, and
     only the first frame of an animation is read. Images that can't be read, are truncated, or would
     decode to more than 67 million pixels are listed in `broken`. Other files are counted in
     `skipped`, and a warning reports them. The images are the same on every backend.
@@ -101,14 +101,14 @@ def load_image_folder(
         directory: String or path.
         image_size: Positive integer. Height and width of the result. Defaults to `64`.
         channels: 3 for RGB or 1 for gray. Defaults to `3`.
-        use_labels: Boolean. Whether the folders directly below `directory` are the classes, in the
-            order of their names. Defaults to `False`.
-        stream: Boolean. Whether to leave the images on disk, for folders larger than the memory.
-            Defaults to `False`.
+        use_labels: Boolean. Whether the folders directly below `directory` are the classes, sorted
+            by name. Defaults to `False`.
+        stream: Boolean. Whether to leave the images on disk, for folders that don't fit into
+            memory. Defaults to `False`.
 
     Returns:
-        An `ImageFolder`. It takes `image_size² × channels` bytes of memory per image, or with
-        `stream=True` the memory of a few batches.
+        An `ImageFolder`. It uses `image_size² × channels` bytes of memory per image, or, with
+        `stream=True`, only enough memory for a few batches.
 
     Raises:
         ValueError: If an argument is out of range, or no image can be read; with `use_labels`, also

@@ -1,4 +1,4 @@
-"""Reads IDX files, the format of MNIST and Fashion-MNIST."""
+"""Reads IDX files, the file format of MNIST and Fashion-MNIST."""
 
 import gzip
 import hashlib
@@ -31,7 +31,7 @@ def read_idx(path: str | Path, sha256: str | None = None) -> np.ndarray:
     Args:
         path: String or path of the file.
         sha256: String of 64 hexadecimal digits, the expected SHA-256 of the file. Defaults to
-            `None`: no check.
+            `None`, which skips the check.
 
     Returns:
         Array with the shape and type that the file declares, in native byte order.
@@ -71,7 +71,7 @@ def read_idx(path: str | Path, sha256: str | None = None) -> np.ndarray:
 
 
 def _read(stream, path):
-    """Returns the array in a stream of IDX bytes; reads no more bytes than the header announces."""
+    """Returns the array in a stream of IDX bytes; reads no more bytes than the header declares."""
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\x00\x00" or magic[2] not in _DTYPES or magic[3] == 0:
         codes = ", ".join(f"{code:02x}" for code in _DTYPES)

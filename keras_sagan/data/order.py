@@ -13,8 +13,8 @@ def permutation(seed, epoch, count, order=ORDERS[0]):
     The sort key of image `i` is output `i` of the random generator SplitMix64, which is seeded with
     a hash of the seed and the epoch. All outputs are different.
 
-    For seed 0 and epoch 0 the generator starts at 0. Its first outputs are e220a839…, 6e789e6a…,
-    06c45d18…, f88bb8a8… and 1b39896a…:
+    For seed 0 and epoch 0, the generator's initial state is 0. Its first outputs are e220a839…,
+    6e789e6a…, 06c45d18…, f88bb8a8… and 1b39896a…:
 
     >>> permutation(seed=0, epoch=0, count=5)
     array([2, 4, 1, 0, 3])
@@ -41,8 +41,8 @@ def permutation_tensor(seed, epoch, count, order="splitmix64"):
 def is_flipped(seed, epoch, indices):
     """Returns which images are mirrored in an epoch, about half of them.
 
-    It is the first bit of the image's output of SplitMix64, with a seed that no permutation uses,
-    because their seeds are below 2^31.
+    The first bit of SplitMix64's output for an image decides whether it is mirrored. The
+    generator's seed is one that no permutation uses, because permutation seeds are below 2^31.
 
     >>> is_flipped(seed=0, epoch=0, indices=np.arange(5)).tolist()
     [True, True, True, False, False]
@@ -52,7 +52,7 @@ def is_flipped(seed, epoch, indices):
 
 
 def _outputs(seed, epoch, numbers):
-    """Returns the outputs of SplitMix64 at some positions, for uint64 arrays or tensors."""
+    """Returns SplitMix64's outputs at the given positions, for uint64 arrays or tensors."""
     start = _mixed(_mixed(seed) ^ epoch)
     return _mixed(start + (numbers + 1) * 0x9E3779B97F4A7C15)
 

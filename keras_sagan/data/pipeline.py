@@ -15,7 +15,7 @@ from keras_sagan.data.tensorflow_pipeline import make_tensorflow
 
 
 def pad_to_32(images: np.ndarray) -> np.ndarray:
-    """Pads 28 × 28 images with 2 black pixels on each side, as the networks need a power of two.
+    """Pads 28 × 28 images to 32 × 32 with black, because networks need a power of two.
 
     Args:
         images: Array of shape `(batch, 28, 28, channels)`, uint8 in [0, 255], padded with 0, or
@@ -48,8 +48,8 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
     """Returns the number of full batches in `num_images`, at least 1.
 
     Args:
-        num_images: Integer, images in the dataset.
-        batch_size: Integer, images in each batch.
+        num_images: Integer, the number of images in the dataset.
+        batch_size: Integer, the number of images in each batch.
 
     Raises:
         ValueError: If `batch_size` isn't positive, or the images don't fill one batch.
@@ -73,8 +73,8 @@ def spread_indices(count: int, num_images: int) -> np.ndarray:
     """Returns evenly spaced indices into a dataset, which may be sorted by class.
 
     Args:
-        count: Integer, the number of indices, which is reduced to at most `num_images`.
-        num_images: Integer, images in the dataset.
+        count: Integer, the number of indices; at most `num_images` are returned.
+        num_images: Integer, the number of images in the dataset.
 
     Returns:
         int64 array, ascending and without repeats.
@@ -111,19 +111,20 @@ def make_dataset(
     no cost with `start_step=n` or `dataset.at_step(n)`. The array of images isn't copied, so don't
     change it while the dataset is in use.
 
-    On JAX and PyTorch, TensorFlow isn't imported, because it would take the memory of the GPU.
+    On JAX and PyTorch, TensorFlow isn't imported, because it would take up GPU memory.
 
     Args:
         images: uint8 array in [0, 255] of shape `(num_images, height, width, channels)`, which may
             be a `numpy.memmap`, or the `StreamedImages` of `load_image_folder`.
-        labels: Integer array of shape `(num_images,)`. Defaults to `None`: only images.
-        batch_size: Integer, images in each batch. Defaults to `64`.
-        seed: Integer in [0, 2**31), which selects the order. Defaults to `0`.
-        shuffle: Boolean. `False` keeps the order of the arrays. Defaults to `True`.
-        start_step: Integer, the global number of the first batch. Defaults to `0`.
-        repeat: Boolean. `False` ends with the epoch that contains `start_step`, and each iteration
-            yields the same epoch again. Defaults to `True`.
-        order: `"splitmix64"`, or on TensorFlow `"index_shuffle"`, to resume runs of older
+        labels: Integer array of shape `(num_images,)`. Defaults to `None`, which yields only
+            images.
+        batch_size: Integer, the number of images in each batch. Defaults to `64`.
+        seed: Integer in [0, 2**31), the seed of the shuffled order. Defaults to `0`.
+        shuffle: Boolean. If `False`, the order of the arrays is kept. Defaults to `True`.
+        start_step: Integer, the global step of the first batch. Defaults to `0`.
+        repeat: Boolean. If `False`, the dataset ends after the epoch that contains `start_step`,
+            and iterating again yields the same epoch. Defaults to `True`.
+        order: `"splitmix64"`, or on TensorFlow `"index_shuffle"`, to resume runs from older
             versions. Defaults to `"splitmix64"`.
         flip: Boolean, whether to mirror about half of the images of an epoch horizontally, chosen
             by the seed, the epoch and the position in `images`. Defaults to `False`.
@@ -132,8 +133,8 @@ def make_dataset(
         A `tf.data.Dataset` on the TensorFlow backend, and a `keras.utils.PyDataset` on JAX and
         PyTorch. Batches are uint8 of shape `(batch_size, height, width, channels)`, or pairs with
         int32 labels of shape `(batch_size,)`. The method `at_step(step)` returns the same dataset
-        starting at a different step. An endless dataset has an attribute `start_step`, which `map`,
-        `prefetch` and `with_options` of `tf.data` keep.
+        starting at a different step. An endless dataset has an attribute `start_step`, which the
+        `tf.data` methods `map`, `prefetch` and `with_options` preserve.
 
     Raises:
         ValueError: If an array has the wrong rank, dtype or length, the images don't fill a batch,
@@ -178,7 +179,7 @@ def make_dataset(
 
 
 class _Batches:
-    """The batch of each step, which the datasets of all backends read."""
+    """Computes the batch for each step, for the datasets of all backends."""
 
     def __init__(self, images, labels, batch_size, seed, shuffle, order, flip):
         self.images, self.labels, self.batch_size = images, labels, batch_size
@@ -200,7 +201,7 @@ class _Batches:
 
 
 class _Dataset(keras.utils.PyDataset):
-    """The dataset of `make_dataset` for JAX and PyTorch."""
+    """The dataset that `make_dataset` returns on JAX and PyTorch."""
 
     def __init__(self, batches, start_step, repeat):
         super().__init__()  # With one worker, Keras reads one batch after another in its thread.
@@ -231,9 +232,9 @@ class _Dataset(keras.utils.PyDataset):
 
 
 def rows_of_process(batch_size):
-    """Returns the rows of a global batch that this process feeds to its devices, ascending.
+    """Returns the sorted rows of a global batch that this process feeds to its devices.
 
-    It returns all rows, except with several processes of JAX under `keras.distribution`, where each
+    It returns all rows, except with several JAX processes under `keras.distribution`, where each
     process feeds only its own devices.
     """
     rows = np.arange(batch_size)

@@ -14,7 +14,7 @@ _KEEP_POSITION = ("map", "prefetch", "with_options")
 
 
 def start_step_of(data):
-    """Returns the step of the first batch of a dataset, or `None` if `data` has no step."""
+    """Returns the step of the first batch of a dataset, or `None` if it is unknown."""
     lost_in = getattr(data, "position_lost_in", None)
     if lost_in is not None:
         warnings.warn(
@@ -27,7 +27,7 @@ def start_step_of(data):
 
 
 def at_step(data, step):
-    """Returns the same dataset starting at a step; reads up to it if `data` has no step."""
+    """Returns the same dataset starting at a step; skips batches if it has no `at_step`."""
     if hasattr(data, "at_step"):
         return data.at_step(step)
     if is_tensorflow_dataset(data) and int(data.cardinality()) < 0:
@@ -46,11 +46,11 @@ def position_data(data, steps_per_epoch, step, done, is_given):
         step: Integer, the number of steps that the model has taken.
         done: Integer, how many of these steps were in the interrupted epoch. `fit` skips them; on
             PyTorch, Keras reads a batch for each.
-        is_given: Boolean, whether the caller has positioned the data.
+        is_given: Boolean, whether the caller has already made the data start at this step.
 
     Returns:
-        Tuple of a description of how the data continue; the data; and the number of batches to read
-        while steps are skipped, or `None` if the step of the data had to be guessed.
+        Tuple of a description of where the data resume; the data; and the number of batches to read
+        while steps are skipped, or `None` if the first step of the data had to be guessed.
     """
     is_torch = keras.backend.backend() == "torch"
     target, batches = (step - done, 0) if is_torch else (step, done)
@@ -101,9 +101,10 @@ def check_step(step, name="step"):
 def positioned(make, start_step, dataset=None, lost_in=None):
     """Returns a `tf.data.Dataset` that has `at_step` and, if it is endless, `start_step`.
 
-    `make` is a function from a step to the plain dataset that starts there, and `dataset` is its
-    result for `start_step`. The methods of `tf.data` would lose the position, so the result has a
-    class whose methods keep it. `lost_in` names a method after which elements aren't batches.
+    `make` is a function that takes a step and returns the plain dataset that starts there, and
+    `dataset` is its result for `start_step`. The methods of `tf.data` would lose the position, so
+    the result has a class whose methods keep it. `lost_in` is the name of a method whose result no
+    longer consists of batches, or `None`.
     """
     dataset = make(start_step) if dataset is None else dataset
     dataset.__class__ = _positioned_class(type(dataset))
@@ -116,7 +117,7 @@ def positioned(make, start_step, dataset=None, lost_in=None):
 
 @functools.cache
 def _positioned_class(kind):
-    """Returns a subclass of a class of `tf.data` whose methods return positioned datasets."""
+    """Returns a subclass of a `tf.data` class; its methods return positioned datasets."""
 
     def at_step(self, step):
         """Returns the same dataset starting at a different step."""

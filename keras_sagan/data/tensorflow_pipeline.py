@@ -8,9 +8,9 @@ from keras_sagan.lazy import tf
 
 
 def make_tensorflow(batches, repeat):
-    """Returns a function from a step to the `tf.data.Dataset` that starts there.
+    """Returns a function that maps a step to the `tf.data.Dataset` that starts there.
 
-    `batches` is a function from a step to its batch; Python calls it in the background.
+    `batches` is a function that maps a step to its batch; Python calls it in the background.
     """
     _end_reading_at_exit()
     types, shapes = [tf.uint8], [(batches.batch_size, *batches.images.shape[1:])]

@@ -34,13 +34,13 @@ class DatasetInfo(NamedTuple):
     """What a model and `fit` need to know about a dataset.
 
     Attributes:
-        num_images: Integer, images in the split.
-        steps_per_epoch: Integer, full batches in the split.
+        num_images: Integer, the number of images in the split.
+        steps_per_epoch: Integer, the number of full batches in the split.
         image_shape: Tuple `(height, width, channels)`.
         num_classes: Integer, or `None` if images have no class label.
         class_names: Tuple of strings, one for each class, or `None`.
-        skipped: `collections.Counter` of the damaged records that were skipped so far, by file and
-            index; empty with `on_error="raise"`. `None` for other datasets.
+        skipped: `collections.Counter` of the damaged records that have been skipped so far, by file
+            and index; empty with `on_error="raise"`. `None` for other datasets.
     """
 
     num_images: int
@@ -67,36 +67,38 @@ def load_tfds(
 ) -> tuple[Any, "DatasetInfo"]:
     """Streams an image classification dataset of TensorFlow Datasets in batches.
 
-    Images are cropped to their central square and resized bilinearly with anti-aliasing; they stay
-    gray or RGB. As with `make_dataset`, the batches are endless and depend only on the seed and the
-    step. The stored images, which TFDS has shuffled once, are read in a fixed order, from 16 files
-    at a time, and shuffled in every epoch within blocks of `shuffle_buffer` images. `start_step`
-    doesn't open earlier files, and skips earlier images without decoding them.
+    Images are cropped to their central square and resized bilinearly with anti-aliasing; gray
+    images stay gray, and RGB images stay RGB. As with `make_dataset`, the batches are endless and
+    depend only on the seed and the step. The stored images, which TFDS has shuffled once, are read
+    in a fixed order, from 16 files at a time, and shuffled in every epoch within blocks of
+    `shuffle_buffer` images. Before `start_step`, files aren't opened, and images are skipped
+    without being decoded.
 
-    A record is damaged if TensorFlow can't read or decode it, or the dataset has no such label. It
-    raises an error with its file and index, or is replaced by a different image of the same batch,
-    so that all other images keep their places. TensorFlow can't read a file beyond a damaged
-    record, so the rest of that file counts as damaged, and so do records that are missing at its
-    end. JPEG data that were damaged before they were stored may decode without an error.
+    A record is damaged if TensorFlow can't read or decode it, or if its label isn't one of the
+    dataset's classes. It raises an error that names its file and index, or is replaced by a
+    different image of the same batch, so that all other images keep their positions. TensorFlow
+    can't read a file beyond a damaged record, so the rest of that file counts as damaged, and so do
+    records that are missing at its end. JPEG data that were damaged before they were stored may
+    decode without an error.
 
     Args:
         name: String, the name in TFDS such as `"cifar10"`, optionally with config and version.
-        split: String, a split or slice of TFDS. Defaults to `"train"`.
+        split: String, a TFDS split or slice. Defaults to `"train"`.
         image_size: Integer, height and width of the result in pixels. Defaults to `32`.
-        batch_size: Integer, images in each batch. Defaults to `64`.
-        seed: Integer in [0, 2**31), which selects the order. Defaults to `0`.
+        batch_size: Integer, the number of images in each batch. Defaults to `64`.
+        seed: Integer in [0, 2**31), the seed of the shuffled order. Defaults to `0`.
         shuffle: Boolean. Defaults to `True`.
-        start_step: Integer, the global number of the first batch. Defaults to `0`.
-        data_dir: String or path of the folder of TFDS. Defaults to `None`:
+        start_step: Integer, the global step of the first batch. Defaults to `0`.
+        data_dir: String or path of the TFDS data folder. Defaults to `None`:
             `~/tensorflow_datasets`.
-        shuffle_buffer: Integer, images in each block. Two blocks of encoded images are in memory.
-            Defaults to `4096`.
-        on_error: `"raise"`, or `"skip"` to replace damaged images. Each is logged once and counted
-            in `skipped` of the `DatasetInfo`; `skipped.total()` is their number. The pipeline runs
-            a few batches ahead of training. Defaults to `"raise"`.
-        use_labels: Boolean. `False` reads only images, also from splits without labels, such as
-            `unlabelled` of stl10. Defaults to `True`.
-        order: `"splitmix64"`, or `"index_shuffle"` to resume runs of older versions. Defaults to
+        shuffle_buffer: Integer, the number of images in each block that is shuffled. Two blocks of
+            encoded images are kept in memory. Defaults to `4096`.
+        on_error: `"raise"`, or `"skip"` to replace damaged images. Each damaged record is logged
+            once and counted in `skipped` of the `DatasetInfo`; `skipped.total()` is their number.
+            The pipeline runs a few batches ahead of training. Defaults to `"raise"`.
+        use_labels: Boolean. If `False`, only images are read, which also works for splits without
+            labels, such as `unlabelled` in stl10. Defaults to `True`.
+        order: `"splitmix64"`, or `"index_shuffle"` to resume runs from older versions. Defaults to
             `"splitmix64"`.
 
     Returns:
@@ -109,7 +111,7 @@ def load_tfds(
         ValueError: If the dataset has no images, they aren't 8-bit gray or RGB, they don't fill a
             batch, or an argument is out of range.
         tf.errors.InvalidArgumentError: While iterating, if a record is damaged, or with
-            `on_error="skip"`, if all records of a batch are.
+            `on_error="skip"`, if every record in a batch is.
         tf.errors.OpError: While iterating, if a file can't be opened.
 
     Example:
@@ -236,9 +238,9 @@ def _builder(tfds, name, data_dir):
 def _reader(tfds, builder, split, image_key, label_key):
     """Returns what is needed to read a split: `(num_images, stored_from, read_example)`.
 
-    `stored_from` is a function from a position to the dataset that starts there, of pairs
+    `stored_from` is a function that maps a position to the dataset that starts there, of pairs
     `(place, record)`, where `place` is a string that identifies the record. There are always
-    `num_images` pairs in total. `read_example` is a function from a record to its features.
+    `num_images` pairs in total. `read_example` is a function that maps a record to its features.
     """
     decoders = {image_key: tfds.decode.SkipDecoding()}
     keys = {key: True for key in (image_key, label_key) if key}

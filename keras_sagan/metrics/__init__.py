@@ -1,4 +1,4 @@
-"""Metrics of generated images, and the feature extractors they use."""
+"""Metrics for generated images, and the feature extractors they use."""
 
 from keras_sagan.metrics.evaluation import METRICS, evaluate_generator, evaluate_images
 from keras_sagan.metrics.extractors.grey_classifier import (

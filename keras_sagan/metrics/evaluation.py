@@ -72,18 +72,19 @@ def evaluate_generator(
         reference: The real images: a uint8 array, a pair of arrays (images, labels) or a finite
             iterable of batches of either; or `ReferenceStatistics`; or the path of a `.npz` file of
             statistics from this package, pytorch-fid, clean-fid or torch-fidelity.
-        metrics: Names from `METRICS`, or metrics of this package that share one extractor.
-        feature_extractor: The extractor. It is required for metrics given by name.
+        metrics: Names from `METRICS`, or metric objects from this package that share one extractor.
+        feature_extractor: The network that computes the features. Required if `metrics` are names.
         num_images: The number of images to generate. Defaults to `50000`.
         labels: `"uniform"` cycles through the classes, so that all have the same number of images,
             as in `FIDEvaluator`; `"reference"` uses the reference's class frequencies; or an
             integer array of shape (num_images,). Defaults to `"uniform"`.
-        seed: The seed of latents, labels and noise. Defaults to `0`.
-        batch_size: The batch size, for generating and for measuring. Defaults to `64`.
+        seed: The seed for the latents, the labels and the noise baseline. Defaults to `0`.
+        batch_size: The batch size for generating and measuring images. Defaults to `64`.
         use_ema: Whether to use the averaged generator if there is one. Defaults to `True`.
-        truncation: Positive float at which latents are truncated. Defaults to `None`: never.
+        truncation: Positive float. Latents of larger magnitude are drawn again. Defaults to `None`,
+            which doesn't truncate.
         standing_passes: The number of forward passes, of 64 images each, that estimate the batch
-            statistics. Defaults to `0`: the moving statistics from training are used.
+            statistics. Defaults to `0`, which uses the moving statistics from training.
         **kwargs: `dataset`, `split`, `held_out`, `value_range`, `num_reference`, `cache_dir` and
             `verbose`, as in `evaluate_images`.
 
@@ -140,18 +141,18 @@ def evaluate_images(
         reference, metrics, feature_extractor: As in `evaluate_generator`.
         num_images: The number of images to use; required for an iterable. Defaults to all.
         name: The name of the images in the report.
-        seed: The seed of the noise. Defaults to `0`.
+        seed: The seed for the noise baseline. Defaults to `0`.
         batch_size: The batch size of the extractor. Defaults to `64`.
         **kwargs:
             dataset: The name of the reference in the report.
-            split: The name of its split.
-            held_out: More real images, for the real baseline. By default, one half of the
-                reference is compared with the other half.
+            split: The name of the reference's split.
+            held_out: Additional real images, used for the `"real"` baseline. By default, one half
+                of the reference is compared with the other half.
             value_range: Pair `(low, high)`, the range of float images. Defaults to `None`.
             num_reference: The number of images to use, from the start of the reference; required
                 for an endless iterable, such as `load_tfds` returns. Defaults to all.
-            cache_dir: A folder in which the statistics of the reference are cached, and its
-                features if a metric needs them, by `dataset`, `split`, size and extractor. An
+            cache_dir: A folder that caches the reference's statistics (and its features, if a
+                metric needs them), identified by `dataset`, `split`, size and extractor. An
                 iterable without `num_images` then needs `num_reference`. Defaults to `None`.
             verbose: Whether to show a progress bar for anything that takes more than ten seconds.
                 Defaults to `True`.
@@ -174,9 +175,9 @@ def evaluate_images(
 
 
 class Evaluation:
-    """The metrics of an evaluation, their extractor and the reference.
+    """An evaluation's metrics, feature extractor and reference.
 
-    It takes the arguments of `evaluate_images`.
+    The arguments are the same as in `evaluate_images`.
     """
 
     def __init__(
@@ -245,7 +246,7 @@ class Evaluation:
         )
 
     def measure(self, batches: Iterable, title: str, total: int | None = None) -> tuple:
-        """Measures batches as generated images; returns their `FeatureSet` and description."""
+        """Measures batches of generated images; returns their `FeatureSet` and description."""
         features = FeatureSet(
             {name for x in self.metrics for name in x.needs["generated"]}, self.reference.width
         )
@@ -273,7 +274,7 @@ class Evaluation:
         return EvaluationReport(values, baselines, protocol, name, notes)
 
     def _baseline(self, real, generated, *notes):
-        """Returns the scores of two sets, and a note on those that can't be computed."""
+        """Returns the scores of two sets, and a note on the scores that can't be computed."""
         values, notes = {}, list(notes)
         for metric in self.metrics:
             try:
@@ -284,7 +285,7 @@ class Evaluation:
         return {**values, **note, "num_images": generated.num_images}
 
     def _real(self):
-        """Returns the scores of real images that take the place of the generated ones."""
+        """Returns the scores of real images that are evaluated as if they were generated."""
         if self.held_out is not None:
             return self._baseline(self.reference, self.measure(self.held_out, "Held-out images")[0])
         halves = self.reference.split()

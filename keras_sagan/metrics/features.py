@@ -20,15 +20,16 @@ class FeatureExtraction:
     """Checks images, scales them to [-1, 1] and passes them through an extractor in batches.
 
     Args:
-        feature_extractor: A Keras model or callable from float32 images in [-1, 1] of shape
+        feature_extractor: A Keras model or callable that maps float32 images in [-1, 1] of shape
             (batch, height, width, channels) to one tensor of shape (batch, ...). If it returns a
             dictionary with `"features"` and `"logits"`, or has a method `named_outputs(images)`
             that does, one pass computes both.
-        value_range: Pair `(low, high)`, the range of float images. Defaults to `None`: only uint8.
+        value_range: Pair `(low, high)`, the range of float images. Defaults to `None`, which
+            accepts only uint8 images.
         batch_size: The batch size of the extractor. Defaults to `64`.
 
     Raises:
-        ValueError: If an argument is invalid; on a call, if images have the wrong rank, dtype or
+        ValueError: If an argument is invalid; when called, if images have the wrong rank, dtype or
             range, or features aren't finite.
     """
 
@@ -57,13 +58,14 @@ class FeatureExtraction:
         first: int = 0,
         subject: str = "images",
     ) -> dict[str, np.ndarray]:
-        """Returns `{name: array of shape (batch, dim)}`; `{}` for no images.
+        """Returns `{name: array of shape (batch, dim)}`; `{}` if there are no images.
 
         Args:
             images: uint8 in [0, 255] or floats in `value_range`, of shape
                 (batch, height, width, channels).
             names: `"features"`, `"logits"` or both. Defaults to `("features",)`.
-            first, subject: The index of the first image and the name of the images, for messages.
+            first, subject: The index of the first image and the name of the images, for error
+                messages.
         """
         if first == 0:
             self._filled.reset()
@@ -212,13 +214,13 @@ class FeatureSet:
 
 
 class FeatureMetric(keras.metrics.Metric):
-    """Base of the metrics that compare features of real and of generated images.
+    """Base class of the metrics that compare features of real and generated images.
 
     A subclass implements `compare`, sets `formula`, and lists in `needs` what a `FeatureSet` must
-    keep for each side. A side without needs is ignored.
+    keep for each side. A side for which nothing is needed is ignored.
 
     Args:
-        feature_extractor, value_range, batch_size: As for `FrechetInceptionDistance`.
+        feature_extractor, value_range, batch_size: As in `FrechetInceptionDistance`.
         name: The name of the metric. Defaults to `default_name`.
     """
 
@@ -248,14 +250,14 @@ class FeatureMetric(keras.metrics.Metric):
     def update_state(
         self, images: np.ndarray, real: bool, labels: np.ndarray | None = None
     ) -> None:
-        """Adds images to one side.
+        """Adds real or generated images.
 
         Args:
-            images: Array or tensor of shape (batch, height, width, channels), uint8 in [0, 255]
-                or floats in `value_range`. A batch of no images changes nothing.
-            real: `True` for images of the dataset, `False` for generated ones.
+            images: Array or tensor of shape (batch, height, width, channels), uint8 in [0, 255] or
+                floats in `value_range`. An empty batch changes nothing.
+            real: `True` for real images, `False` for generated ones.
             labels: Integer array of shape (batch,), the classes of the images. Only class-wise
-                metrics need it. Defaults to `None`.
+                metrics need the labels. Defaults to `None`.
         """
         side = SIDES[not check_boolean("real", real)]
         if self.needs[side]:
@@ -286,7 +288,7 @@ class FeatureMetric(keras.metrics.Metric):
         return values[self.name] if list(values) == [self.name] else values
 
     def values(self, real: Any = None, generated: Any = None) -> dict[str, float]:
-        """Returns a dictionary of scores; a single score has the name of the metric.
+        """Returns a dictionary of scores; a single score is named after the metric.
 
         Args:
             real, generated: A `FeatureSet` or `ReferenceStatistics` with what the metric needs.
@@ -318,11 +320,11 @@ class FeatureMetric(keras.metrics.Metric):
             )
 
     def compare(self, real: Any, generated: Any) -> float | dict[str, float]:
-        """Returns the score, or a dictionary of scores, of two sets of features; see `values`."""
+        """Returns the score, or a dictionary of scores, for two sets of features; see `values`."""
         raise NotImplementedError(f"{type(self).__name__} must implement compare")
 
     def notes(self, real: Any, generated: Any) -> list[str]:
-        """Returns warnings about scores of too few images; empty if there are enough."""
+        """Returns a list of warnings about scores from too few images, which may be empty."""
         return []
 
     def reset_state(self, reset_real: bool = False) -> None:
@@ -347,7 +349,7 @@ class FeatureMetric(keras.metrics.Metric):
 
     @property
     def definition(self) -> str:
-        """Defines the score, with every setting that changes it."""
+        """The definition of the score, including every setting that affects it."""
         return self.formula.format(**{name: getattr(self, name) for name in self.settings})
 
     def get_config(self) -> dict:
@@ -418,7 +420,7 @@ def _range(value_range):
 
 
 def shuffled(samples: np.ndarray, seed: int | None) -> np.ndarray:
-    """Returns the samples, shuffled by the seed; `None` keeps their order."""
+    """Returns the samples, shuffled with the seed; `None` keeps their order."""
     return samples if seed is None else np.random.default_rng(seed).permutation(samples)
 
 

@@ -14,8 +14,8 @@ class FolderImages:
     """Yields the images of a folder in batches, without changing them.
 
     Nothing is cropped or resized, because that would change every score: if sizes differ or an
-    image can't be read, an error names the file. Files are found, ordered and read as in
-    `load_image_folder`: hidden files and folders are skipped, symbolic links are followed,
+    image can't be read, an error that names the file is raised. Files are found, ordered and read
+    as in `load_image_folder`: hidden files and folders are skipped, symbolic links are followed,
     transparency is blended with white, and 16-bit gray is scaled to 8 bits. Files with other
     extensions are counted in `skipped`, and a warning reports them.
 
@@ -56,7 +56,7 @@ class FolderImages:
 
     @property
     def files_sha256(self) -> str:
-        """A digest of the names, sizes and times of the files."""
+        """A digest of the files' names, sizes and modification times."""
         digest = hashlib.sha256()
         for path in self.paths:
             found = path.stat()

@@ -22,10 +22,11 @@ def frechet_distance(
     d² = |mean₁ - mean₂|² + tr(cov₁) + tr(cov₂) - 2 tr((cov₁ cov₂)^½).
 
     With cov₁ = F Fᵀ, the last trace is the sum of the square roots of the eigenvalues of Fᵀ cov₂ F.
-    F is the Cholesky factor or, for singular covariances, built from eigenvectors. A root has half
-    the digits of its eigenvalue: if that could change the distance by more than 1e-5, the sum of
-    the singular values of F₁ᵀF₂ is used, which takes 3 times as long and keeps all digits. Without
-    a general matrix square root, the result is never complex, NaN or negative.
+    F is the Cholesky factor or, for singular covariances, built from eigenvectors. A square root
+    keeps only half of its eigenvalue's accurate digits: if that could change the distance by more
+    than 1e-5, the sum of the singular values of F₁ᵀF₂ is used, which takes 3 times as long and
+    keeps all digits. Because no general matrix square root is needed, the result is never complex,
+    NaN or negative.
 
     Args:
         mean_1, mean_2: Arrays of shape (dim,).
@@ -64,7 +65,7 @@ def frechet_distance_of_samples(first: np.ndarray, second: np.ndarray) -> float:
     """Returns the squared Fréchet distance between the Gaussians fitted to two sets of samples.
 
     It equals `frechet_distance` of their means and covariances. If a set has no more samples than
-    dimensions, its centered samples are the factor F.
+    dimensions, its centered samples serve as the factor F.
 
     Args:
         first, second: Arrays of shape (num_samples, dim) with finite values, at least 2 samples.
@@ -103,7 +104,7 @@ def covariance_factor(cov):
 
 
 def _distance_from_factor(mean_1, factor_1, mean_2, cov_2):
-    """Returns the squared Fréchet distance, from a factor of the first covariance."""
+    """Returns the squared Fréchet distance, computed from a factor of the first covariance."""
     traces = np.sum((mean_1 - mean_2) ** 2) + np.sum(factor_1**2) + np.trace(cov_2)
     roots = np.sqrt(np.maximum(np.linalg.eigvalsh(factor_1.T @ cov_2 @ factor_1), 0.0))
     distance = traces - 2.0 * roots.sum()
@@ -119,29 +120,29 @@ def _distance_from_factor(mean_1, factor_1, mean_2, cov_2):
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class FrechetInceptionDistance(FeatureMetric):
-    """Fréchet distance between the features of real and of generated images.
+    """Fréchet distance between the features of real and generated images.
 
     It measures datasets, not batches: `update_state` takes the images batch by batch and keeps only
     the float64 moments of their features, in host memory; they aren't saved with a model. Use it in
     a callback or a script; it can't run inside a compiled train step. The value depends on the
     extractor, the number of images and the choice of real images, so print `protocol` with it. On
-    the same images it equals TF-GAN's FID to a relative error of 1e-5, except that TF-GAN takes no
-    root of values below 1e-10.
+    the same images, it agrees with TF-GAN's FID to a relative error of 1e-5, except that TF-GAN
+    takes no square root of values below 1e-10.
 
     Args:
-        feature_extractor: A `TFGANInception`, a `GreyClassifierFeatures`, any Keras model or
-            callable. It receives float32 images in [-1, 1] of shape
+        feature_extractor: A `TFGANInception`, a `GreyClassifierFeatures`, or any other Keras model
+            or callable. It receives float32 images in [-1, 1] of shape
             (batch, height, width, channels) and returns one tensor of shape (batch, ...), which
             is flattened to (batch, dim).
         value_range: Pair `(low, high)`, the values of black and white in *float* images, such as
             `(-1, 1)` or `(0, 255)`; it is never guessed. uint8 images are always in [0, 255].
-            Defaults to `None`: only uint8 images are accepted.
+            Defaults to `None`, which accepts only uint8 images.
         name: The name of the metric. Defaults to `"fid"`.
         batch_size: The batch size of the extractor. Defaults to `64`.
 
     Raises:
         ValueError: If an argument is invalid; in `update_state`, if images have the wrong rank,
-            dtype or range, or features aren't finite or change their width; in `result`, if there
+            dtype or range, or if features aren't finite or change in width; in `result`, if there
             are fewer than 2 images of either kind.
 
     Example:

@@ -22,18 +22,20 @@ def frechet_distance_infinity(
 ) -> tuple[float, float, np.ndarray, np.ndarray]:
     """Extrapolates the Fréchet distance to infinitely many generated samples.
 
-    The distance of N samples is too large by about c / N, where c depends on the model, so the
-    ranking of models can change with N. The distance is computed for `num_points` random subsets,
-    from a tenth of the samples to all, and distance = intercept + slope / N is fitted by least
-    squares. The bias from the number of real samples remains.
+    The distance measured on N samples is too large by about c / N, where c depends on the model, so
+    the ranking of models can change with N. The distance is computed for `num_points` random
+    subsets, ranging from a tenth of the samples to all of them, and
+    distance = intercept + slope / N is fitted by least squares. The bias from the number of real
+    samples remains.
 
     Args:
         real_mean, real_cov: Arrays of shape (dim,) and (dim, dim).
         generated: Array of shape (num_samples, dim) with finite values, at least 20 samples. For
             a good fit, the smallest subset should have more samples than dimensions.
         num_points: The number of subsets, at least 2. Defaults to `15`.
-        seed: The seed of the subsets. Defaults to `0`.
-        progress: Function of the number of samples done and of their total. Defaults to `None`.
+        seed: The seed for choosing the subsets. Defaults to `0`.
+        progress: Function that is called with the number of samples done and the total. Defaults to
+            `None`.
 
     Returns:
         `(intercept, slope, counts, distances)`: two floats, and the arrays that the line was fitted
@@ -72,9 +74,9 @@ class FrechetInceptionDistanceInfinity(FeatureMetric):
     of the real images and all features of the generated images.
 
     Args:
-        feature_extractor, value_range, name, batch_size: As for `FrechetInceptionDistance`.
+        feature_extractor, value_range, name, batch_size: As in `FrechetInceptionDistance`.
         num_points: The number of subsets. Defaults to `15`, as in the paper.
-        seed: The seed of the subsets. Defaults to `0`.
+        seed: The seed for choosing the subsets. Defaults to `0`.
 
     Raises:
         ValueError: As in `FrechetInceptionDistance`; in `result`, if there are fewer than 20 images

@@ -27,7 +27,8 @@ def batches_of(
 
     `images` is an array or a pair of arrays (images, labels), which are split into batches, or an
     iterable of batches of either. `limit` is the number of images to use, and `argument` its name
-    in messages. Endless images without a limit and too few images raise an error early if possible.
+    in messages. If possible, an error is raised early if images are endless without a limit, or too
+    few.
     """
     if limit is None and is_endless(images):
         raise ValueError(
@@ -74,7 +75,7 @@ def _too_few(argument, limit, count, note=""):
 
 
 def is_endless(images) -> bool:
-    """Whether images never end, as far as is known without reading them."""
+    """Returns whether images are known to be endless, without reading them."""
     if isinstance(images, keras.utils.PyDataset):
         try:
             return images.num_batches is None
@@ -108,7 +109,7 @@ def length_of(images) -> int | None:
 
 
 def is_pair(value) -> bool:
-    """Whether a value is a pair (images, labels) and not a list of batches."""
+    """Returns whether a value is a pair (images, labels) and not a list of batches."""
     return isinstance(value, (tuple, list)) and len(value) == 2 and np.ndim(value[1]) == 1
 
 
@@ -125,7 +126,8 @@ class GeneratedImages:
     Latents and labels are drawn for all images at once: they don't depend on the batch size.
 
     Args:
-        class_counts: Array of shape (num_classes,), the reference images per class, or `None`.
+        class_counts: Array of shape (num_classes,), the number of reference images in each class,
+            or `None`.
         model, num_images, labels, seed, batch_size, use_ema, truncation: As in
             `evaluate_generator`.
 
@@ -169,7 +171,7 @@ class GeneratedImages:
     def name(self) -> str:
         """The model's name, and a digest of the generator's weights and inputs.
 
-        If the generator isn't a Keras model, two images are used instead of its weights.
+        If the generator isn't a Keras model, the digest covers two of its images instead.
         """
         digest = hashlib.sha256(self.latents.tobytes())
         if self.labels is not None:
@@ -182,7 +184,7 @@ class GeneratedImages:
         return f"{own} sha256:{digest.hexdigest()}"
 
     def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """Yields (uint8 images, labels or `None`)."""
+        """Yields pairs (uint8 images, labels or `None`)."""
         for first in range(0, self.num_images, self.batch_size):
             yield self._generate(slice(first, first + self.batch_size))
 

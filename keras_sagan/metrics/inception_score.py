@@ -18,8 +18,8 @@ def inception_score(
 ) -> np.ndarray:
     """Computes exp(E[KL(p(y|x) ‖ p(y))]), on all samples or on consecutive splits.
 
-    The score is high if each image is classified with confidence and all classes appear. It is too
-    low for few images, so the mean over splits is lower than the score of all images.
+    The score is high if each image is classified confidently and all classes appear. It is biased
+    downward for few images, so the mean over splits is lower than the score of all images together.
 
     Args:
         logits: Array of shape (num_samples, num_classes) with finite values.
@@ -89,7 +89,7 @@ def _check_from_logits(outputs: np.ndarray, from_logits: bool):
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class InceptionScore(FeatureMetric):
-    """Inception Score of generated images: over splits (mean, deviation) and over all images.
+    """Inception Score of generated images: mean and deviation over splits, and over all images.
 
     Real images are accepted and ignored, so that you can update all metrics in the same way. Most
     papers report the mean over 10 splits of 50,000 images; TF-GAN's `classifier_score_from_logits`
@@ -98,10 +98,10 @@ class InceptionScore(FeatureMetric):
     Args:
         feature_extractor: A Keras model or callable that maps images in [-1, 1] to logits, or an
             extractor whose `named_outputs` include `"logits"`.
-        value_range, name, batch_size: As for `FrechetInceptionDistance`.
+        value_range, name, batch_size: As in `FrechetInceptionDistance`.
         num_splits: The number of splits. Defaults to `10`.
-        shuffle_seed: The seed for shuffling the images before the split, because splits must not
-            be sorted by class; `None` keeps the order of arrival. Defaults to `0`.
+        shuffle_seed: The seed for shuffling the images before the split, because splits must not be
+            sorted by class; `None` keeps the order in which they were added. Defaults to `0`.
         from_logits: `False` for an extractor that returns probabilities, such as one that ends in
             a softmax. Defaults to `True`.
 

@@ -11,19 +11,19 @@ from keras_sagan.metrics.frechet_inception_distance import frechet_distance_of_s
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class IntraClassFrechetInceptionDistance(FeatureMetric):
-    """Mean over classes of the Fréchet distance between real and generated images of a class.
+    """Fréchet distance between real and generated images of each class, averaged over classes.
 
     It shows what the FID of all images hides: a class that looks like a different class, or whose
     images all look the same. `update_state` needs the `labels` of real and generated images. A
-    class has fewer images than the dataset, so values are higher than the FID; values for different
-    numbers of images aren't comparable. The metric keeps all features and labels.
+    class contains fewer images than the whole dataset, so values are higher than the FID; values
+    for different numbers of images aren't comparable. The metric keeps all features and labels.
 
     Args:
-        feature_extractor, value_range, name, batch_size: As for `FrechetInceptionDistance`.
+        feature_extractor, value_range, name, batch_size: As in `FrechetInceptionDistance`.
 
     Raises:
         ValueError: As in `FrechetInceptionDistance`; in `update_state`, if labels aren't integers
-            of shape (batch,); in `result`, if a class has fewer than 2 images on one side.
+            of shape (batch,); in `result`, if a class has fewer than 2 real or 2 generated images.
 
     Example:
 

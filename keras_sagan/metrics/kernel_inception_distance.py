@@ -27,8 +27,10 @@ def kernel_distance(
     Args:
         real, generated: Arrays of shape (num_samples, dim) with finite values; the numbers of
             samples may differ.
-        max_block_size: The largest number of samples of one side in a block. Defaults to `1024`.
-        progress: Function of the number of samples done and of their total. Defaults to `None`.
+        max_block_size: The maximum number of samples in a block from either set. Defaults to
+            `1024`.
+        progress: Function that is called with the number of samples done and the total. Defaults to
+            `None`.
 
     Returns:
         The estimate, which may be slightly negative, and its standard error over the blocks, which
@@ -82,15 +84,17 @@ def _within(x):
 class KernelInceptionDistance(FeatureMetric):
     """Kernel distance between features of real and generated images, with a confidence interval.
 
-    The estimate is unbiased: for few images it is noisy, but the Fréchet distance is too large. It
-    equals TF-GAN's `kernel_classifier_distance_and_std_from_activations` on the same features in
-    the same order. The metric keeps all features. See `kernel_distance` for the references.
+    The estimate is unbiased: with few images it is noisy, whereas the Fréchet distance is too
+    large. It matches TF-GAN's `kernel_classifier_distance_and_std_from_activations` on the same
+    features in the same order. The metric keeps all features. See `kernel_distance` for the
+    references.
 
     Args:
-        feature_extractor, value_range, name, batch_size: As for `FrechetInceptionDistance`.
-        max_block_size: The largest number of images in a block. Defaults to `1024`, as in TF-GAN.
-        shuffle_seed: The seed for shuffling the images before the split, because blocks must not
-            be sorted by class; `None` keeps the order of arrival. Defaults to `0`.
+        feature_extractor, value_range, name, batch_size: As in `FrechetInceptionDistance`.
+        max_block_size: The maximum number of real or generated images in a block. Defaults to
+            `1024`, as in TF-GAN.
+        shuffle_seed: The seed for shuffling the images before the split, because blocks must not be
+            sorted by class; `None` keeps the order in which they were added. Defaults to `0`.
 
     Raises:
         ValueError: As in `FrechetInceptionDistance`.
@@ -130,7 +134,8 @@ class KernelInceptionDistance(FeatureMetric):
         """Returns a dictionary of floats, named after the metric; lower is better.
 
         `"kid"` is the estimate, `"kid_std_error"` is its standard error over the blocks, and
-        `"kid_low"` and `"kid_high"` bound the 95 % interval. With one block, these three are NaN.
+        `"kid_low"` and `"kid_high"` are the bounds of the 95 % confidence interval. With a single
+        block, the last three are NaN.
         """
         first, second = (
             shuffled(x.arrays["features"], self.shuffle_seed) for x in (real, generated)

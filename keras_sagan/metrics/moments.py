@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Moments(NamedTuple):
-    """Sufficient statistics of a set of feature vectors, mergeable without loss."""
+    """Sufficient statistics of a set of feature vectors, which can be merged without loss."""
 
     count: int  # type: ignore[assignment]  # This hides `tuple.count`.
     """The number of samples."""
@@ -19,7 +19,7 @@ class Moments(NamedTuple):
 def compute_moments(features: np.ndarray) -> Moments:
     """Computes the float64 moments of a batch of feature vectors in two passes.
 
-    The mean is subtracted before squaring: E[x²] - E[x]² loses all digits if the mean is large
+    The mean is subtracted before squaring: E[x²] - E[x]² loses all accuracy if the mean is large
     compared with the deviation.
 
     `features` must be a finite array of shape (num_samples, dim) that isn't empty; otherwise,
@@ -43,7 +43,7 @@ def merge_moments(first: Moments | None, second: Moments) -> Moments:
     scatter = scatter₁ + scatter₂ + delta deltaᵀ · n₁ n₂ / count. Nothing is subtracted from the
     scatters, so the order and the size of the pieces hardly matter.
 
-    `first` may be `None`, the empty set. Sets of different widths raise `ValueError`.
+    `first` may be `None`, for an empty set. If the sets differ in width, `ValueError` is raised.
 
     Reference:
         Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance", equation 1.5.
@@ -76,7 +76,7 @@ def covariance(moments: Moments) -> np.ndarray:
 def check_features(**arrays: np.ndarray) -> list[np.ndarray]:
     """Converts arrays to float64; they must be finite, of shape (num_samples, dim).
 
-    Each keyword is the name of the argument in error messages.
+    Each keyword is used as the argument's name in error messages.
     """
     result, width = [], None
     for name, value in arrays.items():

@@ -38,16 +38,18 @@ def manifold_scores(
     """Computes precision, recall, density and coverage of generated samples.
 
     The neighborhood of a sample is the open ball that reaches to its `nearest_k`-th neighbor in its
-    own set; the manifold of a set is the union of its neighborhoods. As in the package `prdc`, the
-    border is excluded (`<`); the code of Kynkäänniemi et al. includes it (`<=`). The two differ if
-    samples repeat. Distances are computed in float64, in chunks of samples: N samples take
-    O(N² · dim) time and O(N) memory.
+    own set; the manifold of a set is the union of its neighborhoods. As in the `prdc` package, the
+    border of the ball is excluded (`<`); the code of Kynkäänniemi et al. includes it (`<=`). The
+    two differ if samples are repeated. Distances are computed in float64, in chunks of samples: N
+    samples take O(N² · dim) time and O(N) memory.
 
     Args:
         real, generated: Arrays of shape (num_samples, dim) with finite values. The numbers of
-            samples may differ, but the scores of sets of different size aren't comparable.
-        nearest_k: The rank of the neighbor whose distance is the radius. Defaults to `5`.
-        progress: Function of the number of samples done and of their total. Defaults to `None`.
+            samples may differ, but scores from sets of different sizes aren't comparable.
+        nearest_k: Which nearest neighbor's distance to use as the radius of a neighborhood.
+            Defaults to `5`.
+        progress: Function that is called with the number of samples done and the total. Defaults to
+            `None`.
 
     Raises:
         ValueError: If the shapes don't match, or a set has no more than `nearest_k` samples.
@@ -109,21 +111,21 @@ def _radii(part, samples, nearest_k):
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class PrecisionRecall(FeatureMetric):
-    """Share of generated images in the real manifold, and of real ones in the generated manifold.
+    """Share of generated images in the real manifold, and of real images in the generated one.
 
-    Low precision means that images look wrong, low recall that some kinds are missing, and the
-    Fréchet distance mixes the two. Both depend on the number of images, which should be the same on
-    both sides. A warning is shown for fewer than 2,000 images, because their neighborhoods reach
-    too far. The metric keeps all features and takes O(num_images² · dim) time.
+    Low precision means that images look wrong, and low recall that some kinds of images are
+    missing; the Fréchet distance mixes the two. Both depend on the number of images, which should
+    be the same on both sides. A warning is shown for fewer than 2,000 images, because their
+    neighborhoods are too large. The metric keeps all features and takes O(num_images² · dim) time.
 
-    See `manifold_scores` for the definition and the references. The scores equal those of the
-    package `prdc` on the same features.
+    See `manifold_scores` for the definition and the references. The `prdc` package computes the
+    same scores from the same features.
 
     Args:
-        feature_extractor, value_range, batch_size: As for `FrechetInceptionDistance`.
-        nearest_k: The rank of the neighbor whose distance is the radius. Defaults to `3`, as in
-            the paper; the example of `prdc` uses 5.
-        name: A prefix for the two names in the result. Defaults to `None`: no prefix.
+        feature_extractor, value_range, batch_size: As in `FrechetInceptionDistance`.
+        nearest_k: Which nearest neighbor's distance to use as the radius of a neighborhood.
+            Defaults to `3`, as in the paper; the example in `prdc` uses 5.
+        name: A prefix for the two names in the result. Defaults to `None`, which adds no prefix.
 
     Raises:
         ValueError: As in `FrechetInceptionDistance`; in `result`, if there are no more than
@@ -181,13 +183,14 @@ class DensityCoverage(PrecisionRecall):
 
     They measure the same properties as precision and recall, but a single outlier can't enlarge a
     manifold much. Density counts the real neighborhoods around a generated image, and can exceed 1.
-    Coverage is the share of real neighborhoods that hold a generated image. The authors' package
+    Coverage is the share of real neighborhoods that contain a generated image. The authors' package
     `prdc` returns the same values; see `manifold_scores` for the definition and the references.
 
     Args:
-        feature_extractor, value_range, name, batch_size: As for `PrecisionRecall`, which
-            raises the same errors.
-        nearest_k: The rank of the neighbor whose distance is the radius. Defaults to `5`.
+        feature_extractor, value_range, name, batch_size: As in `PrecisionRecall`, which raises the
+            same errors.
+        nearest_k: Which nearest neighbor's distance to use as the radius of a neighborhood.
+            Defaults to `5`.
 
     Example:
 

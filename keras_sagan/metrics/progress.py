@@ -10,8 +10,8 @@ class Progress:
 
     Args:
         title: Printed before the bar.
-        total: The number of images. Defaults to `None`: unknown.
-        verbose: Whether to show anything. Defaults to `True`.
+        total: The number of images. Defaults to `None`, if it is unknown.
+        verbose: Whether to show a progress bar. Defaults to `True`.
     """
 
     patience = 10.0  # seconds

@@ -1,4 +1,4 @@
-"""Statistics of real images: computed, cached in a file, or read from files of other projects."""
+"""Statistics of real images: computed, cached in a file, or read from other projects' files."""
 
 import hashlib
 import itertools
@@ -27,15 +27,16 @@ class ReferenceStatistics:
     moments take O(dim²) memory, and features are kept only if a metric needs them.
 
     Statistics are saved as a `.npz` file with `mu` and `sigma`, which pytorch-fid, clean-fid and
-    functions of torch-fidelity can read; this package also reads their files. Files of this package
-    describe their images and their extractor, and can't be used with a different extractor.
+    functions of torch-fidelity can read; this package also reads their files. Files saved by this
+    package describe their images and their extractor, and can't be used with a different extractor.
 
     Args:
         moments: `Moments` of the features.
         info: Description of the images: `dataset`, `split`, `num_images` (`None` if a file lacks
             it), `sha256` of the images (or of such a file), `feature_extractor`, `resize`,
             `image_shape`.
-        halves: Pair of `Moments`: of the even- and the odd-indexed images. Defaults to `None`.
+        halves: Pair of `Moments`, one for the even-indexed and one for the odd-indexed images.
+            Defaults to `None`.
         arrays: Dictionary with any of `features`, `logits` and `labels`, one row for each image.
 
     Example:
@@ -76,15 +77,15 @@ class ReferenceStatistics:
             images: uint8 images in [0, 255] or floats in the extraction's range: an array, a pair
                 of arrays (images, labels), or an iterable of batches of either.
             extraction: A `FeatureExtraction`.
-            dataset, split: The names of the dataset and of its split, which is optional.
+            dataset, split: The names of the dataset and, optionally, of its split.
             names: The outputs of the extractor to use.
             keep: The outputs among `names` to keep for every image. Defaults to none.
-            num_reference: The number of images to use, from the start. Defaults to `None`: all of
-                them, if they aren't endless.
+            num_reference: The number of images to use, counting from the first. Defaults to `None`,
+                which uses all; the images must then not be endless.
 
         Raises:
-            ValueError: If there are fewer than 2 or `num_reference` images, if they never end or
-                have different shapes, or if the extraction rejects them.
+            ValueError: If there are fewer than 2 images or fewer than `num_reference`, if they
+                never end or have different shapes, or if the extraction rejects them.
         """
         limit = check_integer("num_reference", num_reference, 2, optional=True)
         batches = batches_of(images, extraction.batch_size, limit)
@@ -108,7 +109,7 @@ class ReferenceStatistics:
 
     @property
     def num_images(self) -> int | None:
-        """The number of images, or `None` for a file of another project, which lacks it."""
+        """The number of images, or `None` for another project's file, which doesn't store it."""
         return self.info["num_images"]
 
     @property
@@ -117,7 +118,7 @@ class ReferenceStatistics:
         return np.bincount(self.arrays["labels"]) if "labels" in self.arrays else None
 
     def split(self) -> list["ReferenceStatistics"]:
-        """Returns the statistics of the even- and the odd-indexed images; none without `halves`."""
+        """Returns the statistics of even- and odd-indexed images, or nothing without `halves`."""
         return [
             ReferenceStatistics(
                 moments,
@@ -154,17 +155,17 @@ class ReferenceStatistics:
     def load(
         cls, path: str | os.PathLike, feature_extractor: Callable | None = None
     ) -> "ReferenceStatistics":
-        """Reads a file of this package, or `mu` and `sigma` from a file of another project.
+        """Reads a file saved by this package, or `mu` and `sigma` from another project's file.
 
         Args:
             path: The path of a `.npz` file.
-            feature_extractor: The extractor of the images to compare with. If the file names its
-                extractor, the two must be the same. Defaults to `None`: no check.
+            feature_extractor: The extractor used for the images to be compared. If the file names
+                its extractor, the two must be the same. Defaults to `None`, which skips the check.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file holds no statistics or is damaged, or if its extractor is
-                a different one or can't be identified.
+            ValueError: If the file holds no statistics or is damaged, or if its extractor differs
+                or can't be identified.
         """
         path = _npz_path(path)
         if not path.is_file():
@@ -202,9 +203,9 @@ class ReferenceStatistics:
     ) -> "ReferenceStatistics":
         """Reads the statistics from a folder, or computes them and saves them there.
 
-        The names, the number and size of the images, the extractor and what is kept identify a
-        file; for arrays, also their content, and for `FolderImages`, the names, sizes and times of
-        the image files. The first batch of any other iterable is always read.
+        A file is identified by the names, the number and size of the images, the extractor and what
+        is kept; for arrays, also by their content, and for `FolderImages`, by the names, sizes and
+        times of the image files. The first batch of any other iterable is always read.
 
         Args:
             images, extraction, dataset, split, names, keep: As in `compute`.

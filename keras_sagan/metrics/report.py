@@ -22,17 +22,17 @@ NO_VERSION = ", without a version"  # the end of the name of an extractor that h
 class EvaluationReport:
     """The result of an evaluation: its scores, their protocol and two baselines.
 
-    Two scores are comparable only if both were measured in the same way. `compare` raises if the
-    protocols differ, unless the differing fields are ignored.
+    Two scores are comparable only if both were measured in the same way. `compare` raises an error
+    if the protocols differ, unless the fields that differ are ignored.
 
     Args:
-        values: Dictionary from the names of scores to floats.
-        baselines: Dictionary of two such dictionaries, measured in place of the generated images:
-            `"real"`, other real images (the best that a generator can reach), and `"noise"`,
-            uniform noise. Each also has `"num_images"`, and some have a `"note"`.
+        values: Dictionary that maps score names to floats.
+        baselines: Dictionary of two such dictionaries, with scores of images that replace the
+            generated ones: `"real"`, other real images (the best that a generator can reach), and
+            `"noise"`, uniform noise. Each also contains `"num_images"`, and possibly a `"note"`.
         protocol: JSON-serializable dictionary that describes how the scores were measured.
-        model: The name of the model or images.
-        notes: Strings, warnings about scores of too few images. Defaults to `()`.
+        model: The name of the evaluated model or images.
+        notes: Strings, warnings about scores from too few images. Defaults to `()`.
 
     Raises:
         ValueError: If a score isn't a number, or an argument isn't JSON-serializable.
@@ -79,7 +79,7 @@ class EvaluationReport:
 
         Args:
             other: `EvaluationReport`.
-            ignore: The fields of the protocol that may differ; `"all"` for any.
+            ignore: The fields of the protocol that may differ; `"all"` allows any field to differ.
 
         Raises:
             ValueError: If the protocols differ in any other field, or the extractor has no version,
@@ -246,7 +246,7 @@ def check_is_versioned(feature_extractor: Callable, argument: str):
 
 
 def weights_sha256(model: keras.Model) -> str:
-    """Returns the SHA-256 over the shapes and values of all weights of a Keras model."""
+    """Returns the SHA-256 of the shapes and values of all weights of a Keras model."""
     digest = hashlib.sha256()
     for variable in model.variables:
         value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))

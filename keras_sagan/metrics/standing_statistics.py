@@ -11,23 +11,24 @@ from keras_sagan.private_keras import layers_of
 
 @contextlib.contextmanager
 def standing_statistics(network: keras.Model, batches: Iterable) -> Iterator[keras.Model]:
-    """Uses standing statistics in the batch norms of a network for the duration of a `with` block.
+    """Uses standing statistics in a network's batch norm layers for the duration of a `with` block.
 
     The moving averages from training lag behind the weights, and even more behind averaged weights.
-    Here the network runs a forward pass in training mode on each batch, and the averages of the
-    batches' means and variances replace the moving ones. After the block, everything is restored:
-    the moving statistics, the `vector_u` of spectral norms, and which layers are trainable.
+    Instead, the network runs a forward pass in training mode on each batch, and the averages of the
+    batches' means and variances replace the moving averages. After the block, everything is
+    restored: the moving statistics, the `vector_u` of spectral norms, and which layers are
+    trainable.
 
     Args:
         network: Keras model with batch norm layers (anything with `moving_mean`,
             `moving_variance` and `momentum`).
-        batches: Iterable of inputs to the network, at least one.
+        batches: Iterable of at least one batch of inputs to the network.
 
     Yields:
         The network.
 
     Raises:
-        ValueError: If the network has no batch norm, or there is no batch.
+        ValueError: If the network has no batch norm layers, or no batches are given.
 
     Example:
 

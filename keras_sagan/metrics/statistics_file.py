@@ -28,10 +28,10 @@ _MOST_CLASSES = 10**6
 def read_statistics(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict | None]:
     """Reads a `.npz` file of statistics from this package or another project.
 
-    Arrays with other names aren't unpacked.
+    Only arrays with known names are unpacked.
 
     Returns:
-        Dictionary of arrays, and the `info` of a file of this package, or `None`.
+        Dictionary of arrays, and the file's `info` if this package wrote it, or `None` otherwise.
 
     Raises:
         ValueError: If the file is damaged, holds no statistics, or would unpack to much more than

@@ -71,22 +71,25 @@ def plot_attention(
 ) -> "Figure":
     """Draws where attention looks from a few points of each image.
 
-    Each row shows one image with colored dots and one map for each dot, framed in its color: the
-    scores of the query under the dot, over the gray image. All maps share one color scale, in
-    multiples of uniform attention, `1 / (key_h * key_w)`. The scale ends at the median of the maps'
-    maxima, but at least at 4, so that nearly uniform attention stays dark. The caption of each map
-    has its maximum, and its entropy as a share of `log(key_h * key_w)`.
+    Each row shows one image with colored dots, then one map for each dot, framed in the dot's
+    color. A map shows the scores of the query under the dot, drawn over the gray image. All maps
+    share one color scale, in multiples of uniform attention, `1 / (key_h * key_w)`. The scale ends
+    at the median of the maps' maxima, but at least at 4, so that nearly uniform attention stays
+    dark. The caption of each map shows its maximum, and its entropy as a share of
+    `log(key_h * key_w)`.
 
     Args:
         images: uint8 array in [0, 255] of shape `(batch, height, width, channels)` with 1 or 3
             channels. At most 50 images.
         scores: Float array of shape `(batch, h, w, key_h, key_w)`: the scores of each query
-            location over the keys, which sum to 1. Both grids must divide the image size.
+            location over all keys, which must sum to 1. Both grids must divide the image size.
         query_points: Integer array of shape `(points, 2)`, for every image, or
             `(batch, points, 2)`: (row, column) in image pixels. Defaults to `None`:
             `choose_query_points` chooses them.
-        num_points: Integer in [1, 32]. The points to choose in each image. Defaults to `3`.
-        path: String or path of the PNG, PDF or SVG to write. Defaults to `None`: no file.
+        num_points: Integer in [1, 32]. The number of points to choose in each image. Defaults to
+            `3`.
+        path: String or path of the PNG, PDF or SVG to write. Defaults to `None`, which writes no
+            file.
         title: String. The title of the figure. Defaults to `None`.
         row_labels: List of strings, one for each image, drawn on its left. Defaults to `None`.
 
@@ -158,9 +161,9 @@ def plot_attention(
 
 
 def layout(images_shape, title, row_labels):
-    """Returns the left and top of the first panel, and the height and width of panels.
+    """Returns the left and top of the first panel, and the height and width of a panel.
 
-    All are in pixels of the figure, in which each pixel of an image is a square of whole pixels.
+    All are in figure pixels. Each image pixel is drawn as a square of whole figure pixels.
     """
     scale = max(1, round(PANEL_PIXELS / min(images_shape[1:3])))
     left = MARGIN + 34 * (row_labels is not None)
@@ -229,7 +232,7 @@ def color_limit(rows):
 
 
 def caption(scores_row):
-    """Returns a text of two lines: the maximum and the entropy of the scores of one query."""
+    """Returns two lines of text: the maximum and the entropy of one query's scores."""
     values = np.asarray(scores_row, "float64").ravel()
     positive = values[values > 0]
     entropy = abs(float((positive * np.log(positive)).sum()))  # abs avoids "-0 %".

@@ -44,16 +44,17 @@ def plot_curves(
     Each kind of value has its own panel and scale. Validation values (`val_…`) are dashed, in the
     color of the training values. The learning rates that `fit` logs are drawn only if they change.
     Values that aren't finite leave a gap. Legends are above the curves and show the last value of
-    each. A panel of more than 6 curves has thin lines in one color for each network, and its legend
-    has only their number.
+    each. A panel with more than 6 curves uses thin lines, in one color for each network, and its
+    legend shows only the number of curves.
 
     Args:
-        history: The result of `fit`, its `history` dictionary, or any dictionary from names to
+        history: The result of `fit`, its `history` dictionary, or any dictionary that maps names to
             values. Values are a list with one number for each epoch, or a list of pairs
             (epochs done, value) for metrics that aren't measured in every epoch, such as
-            `FIDEvaluator.history`. The optional key `"epoch"` holds the epochs of the lists,
-            which start at 0 as in Keras.
-        path: String or path of the PNG, PDF or SVG to write. Defaults to `None`: no file.
+            `FIDEvaluator.history`. The optional key `"epoch"` contains the epoch of each list
+            entry, counted from epoch 0 as in Keras.
+        path: String or path of the PNG, PDF or SVG to write. Defaults to `None`, which writes no
+            file.
         title: String. The title of the figure. Defaults to `None`.
 
     Returns:
@@ -95,7 +96,7 @@ def plot_curves(
 
 
 def read_series(history):
-    """Returns a dictionary from names to float arrays `[epochs done, values]`."""
+    """Returns a dictionary that maps names to float arrays `[epochs done, values]`."""
     table = getattr(history, "history", history)
     if not isinstance(table, dict):
         raise ValueError(
@@ -120,7 +121,7 @@ def read_series(history):
 
 
 def without_constant_rates(series):
-    """Removes learning rates that never change, and the duplicate that callbacks of Keras log."""
+    """Removes learning rates that never change, and the duplicate that Keras callbacks log."""
     rates = [series[name][1] for name in RATES if name in series]
     is_constant = all((values == values[0]).all() for values in rates)
     unwanted = {"learning_rate", *(RATES if is_constant else ())} if rates else set()
@@ -128,7 +129,7 @@ def without_constant_rates(series):
 
 
 def group_panels(series):
-    """Returns a dictionary from panel titles to dictionaries of series, in reading order."""
+    """Returns a dictionary that maps panel titles to dictionaries of series, in reading order."""
     panels = {title: {} for title in PANELS}
     for name in sorted(series, key=is_second):
         base = name.removeprefix("val_")
@@ -148,7 +149,7 @@ def is_second(name):
 
 
 def short_name(name):
-    """Returns a name for the legend, without the words that are in the title of the panel."""
+    """Returns a name for the legend, without the words that are already in the panel's title."""
     for start in ("val_", "gamma/", "attention_entropy/", "sigma/"):
         name = name.removeprefix(start)
     for ending in ("_loss", "_logits", "_accuracy", "_in_margin", "_learning_rate"):

@@ -39,7 +39,7 @@ def as_rgb(image):
 
 
 def grid_shape(num_images, rows=None, columns=None):
-    """Returns the rows and columns of a grid, which is nearly square if neither is given."""
+    """Returns the number of rows and columns of a grid, nearly square if neither is given."""
     rows = check_integer("rows", rows, 1, optional=True)
     columns = check_integer("columns", columns, 1, optional=True)
     if columns is None:
@@ -68,10 +68,10 @@ def image_grid(
     Args:
         images: uint8 array in [0, 255] of shape `(batch, height, width)` or
             `(batch, height, width, channels)` with 1 or 3 channels.
-        rows: Integer. Rows of the grid. Defaults to as many as the columns need.
-        columns: Integer. Columns of the grid. Defaults to a nearly square grid.
-        padding: Integer. White pixels between and around the images, which aren't enlarged.
-            Defaults to `2`.
+        rows: Integer. The number of rows. Defaults to as many as the columns need.
+        columns: Integer. The number of columns. Defaults to a nearly square grid.
+        padding: Integer. The number of white pixels between and around the images, not enlarged by
+            `scale`. Defaults to `2`.
         scale: Integer. The width and height of each enlarged pixel. Defaults to `1`.
 
     Returns:
@@ -108,7 +108,7 @@ def sample_grid(
     padding: int = 2,
     scale: int | None = None,
 ) -> np.ndarray:
-    """Arranges samples in a grid, enlarged for viewing, with optional names of the rows.
+    """Arranges samples in a grid, enlarged for viewing, with optional row names.
 
     Names are drawn beside the images and never over them. Without `row_labels`, this is
     `image_grid` with a different default for `scale`.
@@ -117,11 +117,11 @@ def sample_grid(
         images: uint8 array in [0, 255] of shape `(batch, height, width)` or
             `(batch, height, width, channels)` with 1 or 3 channels.
         row_labels: List of strings, one for each row, drawn on its left. A name that no font can
-            draw is replaced by `row 3`. Defaults to `None`.
-        rows: Integer. Rows of the grid. Defaults to `len(row_labels)`, or without labels to as
+            draw is replaced by a text such as `row 3`. Defaults to `None`.
+        rows: Integer. The number of rows. Defaults to `len(row_labels)` or, without labels, to as
             many as the columns need.
-        columns: Integer. Columns of the grid. Defaults to a nearly square grid.
-        padding: Integer. White pixels between the images and around them. Defaults to `2`.
+        columns: Integer. The number of columns. Defaults to a nearly square grid.
+        padding: Integer. The number of white pixels between and around the images. Defaults to `2`.
         scale: Integer. The width and height of each enlarged pixel. Defaults to the smallest
             number that makes images at least 64 pixels high.
 
@@ -163,7 +163,7 @@ def legible_scale(images):
 
 
 def label_margin(row_labels, step, padding, height):
-    """Draws the names of rows, `step` pixels apart, aligned with the grid on their right."""
+    """Draws row names, `step` pixels apart, to be placed on the left of a grid."""
     font = font_for(row_labels, size=min(max(step * 0.24, 11), 28))
     space = round(font.size * 0.6)
     width = math.ceil(max(font.getlength(label) for label in row_labels)) + 2 * space

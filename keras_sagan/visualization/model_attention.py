@@ -31,23 +31,24 @@ def draw_attention(
     file is `<name>.png`, or `<name>_<layer>.png` if the network has several attention layers.
 
     Args:
-        model: A `SAGAN`, or the path of the `.keras` file of one.
+        model: A `SAGAN`, or the path of a `SAGAN` saved as a `.keras` file.
         directory: String or path of the folder for the figures, which is created if needed.
         images: Array of shape `(batch, height, width, channels)`, uint8 or float in [-1, 1], for
-            the discriminator. Defaults to `None`: generated images.
+            the discriminator. Defaults to `None`, which uses generated images.
         labels: Integer array, the class of each given or generated image. A conditional
-            discriminator needs them. By default, the generator uses evenly spaced classes.
+            discriminator needs labels. By default, the generator uses evenly spaced classes.
         num_images: Integer in [1, 50]. The number of images to generate. Defaults to `4`.
-        num_points: Integer in [1, 32]. The points to choose in each image. Defaults to `3`.
-        query_points: Integer array of shape `(points, 2)` or `(batch, points, 2)`, (row, column)
-            in image pixels. Defaults to `None`: points of high contrast.
-        class_names: List of strings, one for each class of the model. Defaults to `None`: rows
-            are named by class id.
-        seed: Integer. Seed of the latents. Defaults to `0`.
+        num_points: Integer in [1, 32]. The number of points to choose in each image. Defaults to
+            `3`.
+        query_points: Integer array of shape `(points, 2)` or `(batch, points, 2)`, (row, column) in
+            image pixels. Defaults to `None`, which chooses points of high contrast.
+        class_names: List of strings, one for each class of the model. Defaults to `None`, which
+            names rows by class id.
+        seed: Integer. The seed for the latents. Defaults to `0`.
         name: String. The prefix of the file names. Defaults to `"attention"`.
 
     Returns:
-        Dictionary from layer name to the path of its figure.
+        Dictionary that maps each layer's name to the path of its figure.
 
     Raises:
         ValueError: If an argument doesn't fit the model, or the network has no attention.
@@ -95,7 +96,7 @@ def draw_attention(
 
 
 def in_words(name):
-    """Returns the end of a title from a file name: `", epoch 6"` for `attention_epoch_006`."""
+    """Returns a title's last part, from a file name: `", epoch 6"` for `attention_epoch_006`."""
     words = name.removeprefix("attention").strip("_").split("_")
     words = " ".join(str(int(word)) if word.isdecimal() else word for word in words)
     return f", {words}" if words else ""

@@ -55,12 +55,14 @@ def draw_interpolation(
         model: A `SAGAN`.
         path: String or path with the extension `.png` or `.gif`.
         rows: Integer. The number of interpolations. Defaults to `4`.
-        steps: Integer. The images of each interpolation, with both ends. Defaults to `8`.
-        labels, to_labels: Class id, or `rows` class ids: the first and the last class. Without
-            `to_labels`, only the latents change; with `to_labels`, only the class changes.
-        class_names: List of strings, one for each class of the model. Defaults to `None`: rows
-            are named by class id.
-        seed: Integer. Seed of the latents. Defaults to `0`.
+        steps: Integer. The number of images in each interpolation, including both ends. Defaults to
+            `8`.
+        labels, to_labels: Class id, or `rows` class ids. The classes at the start and at the end of
+            an interpolation. Without `to_labels`, only the latents change; with `to_labels`, only
+            the class changes.
+        class_names: List of strings, one for each class of the model. Defaults to `None`, which
+            names rows by class id.
+        seed: Integer. The seed for the latents. Defaults to `0`.
         truncation: Float. As in `generate()`. Defaults to `None`.
 
     Returns:
@@ -110,18 +112,19 @@ def draw_truncation(
     labels: int | Sequence[int] | None = None,
     seed: int | None = 0,
 ) -> Path:
-    """Draws samples at several truncations of the latents, one row for each.
+    """Draws samples with the latents truncated at several values, one row for each value.
 
-    Truncation makes images more typical and less varied. `None` doesn't truncate, as in training.
+    Truncation makes images more typical and less varied. `None` means no truncation, as in
+    training.
 
     Args:
         model: A `SAGAN`.
         path: String or path of the PNG.
-        truncations: Sequence of positive floats or `None`. Latents beyond a value are drawn
-            again. Defaults to `(0.1, 0.5, 1.0, 2.0, None)`.
-        columns: Integer. Samples in each row. Defaults to `10`.
+        truncations: Sequence of positive floats or `None`. Latents of larger magnitude than the
+            value are drawn again. Defaults to `(0.1, 0.5, 1.0, 2.0, None)`.
+        columns: Integer. The number of samples in each row. Defaults to `10`.
         labels: Class id, or `columns` class ids. Defaults to evenly spaced classes.
-        seed: Integer. Seed of the latents. Defaults to `0`.
+        seed: Integer. The seed for the latents. Defaults to `0`.
 
     Returns:
         The path.
@@ -164,8 +167,9 @@ def nearest_neighbours(
 
     Args:
         images, real_images: uint8 arrays in [0, 255] of shape `(batch, height, width, channels)`.
-        feature_extractor: Callable from float32 images in [-1, 1] to features, such as
-            `keras_sagan.metrics.GreyClassifierFeatures()`. Defaults to `None`: pixels.
+        feature_extractor: Callable that maps float32 images in [-1, 1] to features, such as
+            `keras_sagan.metrics.GreyClassifierFeatures()`. Defaults to `None`, which compares
+            pixels.
         num_neighbours: Integer. Defaults to `5`.
 
     Returns:
@@ -217,7 +221,7 @@ def draw_neighbours(
     feature_extractor: Callable | None = None,
     num_neighbours: int = 5,
 ) -> tuple[Path, np.ndarray]:
-    """Draws generated images beside their nearest real images, to show memorization.
+    """Draws generated images beside their nearest real images, to reveal memorization.
 
     The number beside each row is the distance to the nearest real image, divided by the median
     distance between a real image and its nearest neighbor, over up to 1,000 images. It is 0 for a

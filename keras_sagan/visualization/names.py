@@ -60,14 +60,14 @@ def drawable_names(names, argument="class_names", kind="class"):
 
 
 def font_for(texts, size):
-    """Returns Pillow's own font, or matplotlib's font for texts that only this one can draw."""
+    """Returns Pillow's own font, or matplotlib's font for text that Pillow's font can't draw."""
     paths = _paths()
     return _load(next((x for x in paths if all(_has(x, text) for text in texts)), paths[-1]), size)
 
 
 @functools.cache
 def _paths():
-    """Returns the font files: `None` for Pillow's own font, and matplotlib's if installed."""
+    """Returns font files: `None`, for Pillow's own font, and matplotlib's if it is installed."""
     try:
         folder = require("matplotlib").get_data_path()
     except ImportError:
@@ -84,6 +84,6 @@ def _load(path, size):
 
 @functools.cache
 def _has(path, text):
-    """Whether a font has all characters of a text."""
+    """Returns whether a font has all characters of a text."""
     masks = [bytes(_load(path, 20).getmask(x)) for x in text if not x.isascii()]
     return not masks or bytes(_load(path, 20).getmask(MISSING)) not in masks

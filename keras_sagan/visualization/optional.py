@@ -30,7 +30,7 @@ def saved(figure, path):
 
 
 def parent_made(path):
-    """Makes the folder of a file and returns the file's path."""
+    """Creates the folder that a file belongs to, and returns the file's path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

@@ -57,14 +57,14 @@ def choose_query_points(image: np.ndarray, num_points: int = 3) -> np.ndarray:
 
 
 def box_mean(values, side):
-    """Returns the mean over a square around each pixel, whose side is odd; repeats the border."""
+    """Returns the mean over an odd-sided square around each pixel, repeating border pixels."""
     padded = np.pad(values, side // 2, mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side))
     return windows.mean(axis=(-2, -1))
 
 
 def check_points(query_points, images, num_points):
-    """Returns query points of shape `(batch, points, 2)`; chooses them for `None`."""
+    """Returns query points of shape `(batch, points, 2)`, and chooses them if none are given."""
     if query_points is None:
         return np.stack([choose_query_points(image, num_points) for image in images])
     points = np.asarray(query_points)

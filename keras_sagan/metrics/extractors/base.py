@@ -6,9 +6,9 @@ import keras
 
 
 class Extractor:
-    """Maps images to named outputs; a call returns the features.
+    """Maps images to named outputs; calling it returns the features.
 
-    A subclass implements `named_outputs`, and keeps each of its `arguments` as an attribute.
+    A subclass implements `named_outputs`, and stores each of its `arguments` as an attribute.
     """
 
     arguments: tuple[str, ...] = ()

@@ -19,16 +19,17 @@ def build_grey_classifier(image_size: int = 32) -> keras.Model:
 
     Three convolutions, each with batch normalization and a max-pool, are followed by a dense layer
     of 128 features and one of 10 logits: 188,714 parameters. A 28-pixel input is padded with 2
-    black pixels, so an image has the same features in both sizes, and anything that a generator
-    draws in this frame affects its score. All layers compute in float32 under every dtype policy.
+    black pixels, so an image has the same features at both sizes. Anything that a generator draws
+    in this border affects its score. All layers compute in float32 under every dtype policy.
 
     Args:
-        image_size: Size of the images, 28 or 32, or `ValueError` is raised. Defaults to `32`.
+        image_size: The size of the images, 28 or 32; otherwise, a `ValueError` is raised. Defaults
+            to `32`.
 
     Returns:
-        An untrained functional model from float images in [-1, 1] of shape
-        (batch, image_size, image_size, 1) to float32 logits of shape (batch, 10). The
-        penultimate layer is named `"features"`.
+        An untrained functional model that maps float images in [-1, 1] of shape
+        (batch, image_size, image_size, 1) to float32 logits of shape (batch, 10). The penultimate
+        layer is named `"features"`.
 
     Example:
 
@@ -55,7 +56,7 @@ def build_grey_classifier(image_size: int = 32) -> keras.Model:
 
 
 def load_grey_classifier(image_size: int = 32) -> keras.Model:
-    """Returns a model of `build_grey_classifier` with the weights that ship with the package.
+    """Returns the `build_grey_classifier` model with the weights that ship with the package.
 
     `examples/train_grey_classifier.py` trained them on the 60,000 training images of Fashion-MNIST
     alone. A JSON file beside the weights records the accuracy on the 10,000 test images, the
@@ -92,10 +93,10 @@ class GreyClassifierFeatures(Extractor):
 
     Returns:
         Non-negative float32 tensor of shape (batch, 128). `named_outputs(images)` returns a
-        dictionary of these `"features"` and of `"logits"` of shape (batch, 10).
+        dictionary with these `"features"` and with `"logits"` of shape (batch, 10).
 
     Raises:
-        ValueError: On a call, if the images have a different shape or the weights are damaged.
+        ValueError: When called, if the images have a different shape or the weights are damaged.
 
     Example:
 
@@ -131,7 +132,7 @@ class GreyClassifierFeatures(Extractor):
 
 
 def _verified_sha256():
-    """Returns the SHA-256 of the shipped weights; raises an error if it isn't the recorded one."""
+    """Returns the SHA-256 of the shipped weights; raises an error if it isn't as recorded."""
     record = json.loads(_WEIGHTS.with_name("grey_classifier.json").read_text(encoding="utf-8"))
     digest = hashlib.sha256(_WEIGHTS.read_bytes()).hexdigest()
     if digest != record["sha256"]:

@@ -15,7 +15,7 @@ class KerasInceptionV3(Extractor):
     """Feature extractor: the 2048 average-pooled features of `keras.applications.InceptionV3`.
 
     *This isn't TF-GAN's protocol*: the network was trained separately and has 1000 classes, so its
-    scores aren't comparable with published ones. Use it where TF-Hub can't be reached; every
+    scores aren't comparable with published scores. Use it where TF-Hub can't be reached; every
     report states its name. Nothing is downloaded or built before the first call.
 
     Args:
@@ -25,14 +25,14 @@ class KerasInceptionV3(Extractor):
             `"antialiased"`.
 
     Call arguments:
-        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3), any size.
+        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3), of any size.
 
     Returns:
-        Float32 tensor of shape (batch, 2048). `named_outputs(images)` returns a dictionary of
+        Float32 tensor of shape (batch, 2048). `named_outputs(images)` returns a dictionary with
         `"features"` and `"logits"`.
 
     Raises:
-        ValueError: If an argument is invalid; on a call, if images have the wrong shape or dtype.
+        ValueError: If an argument is invalid; when called, if images have the wrong shape or dtype.
         RuntimeError: On the first call, if the weights can't be loaded.
 
     Example:

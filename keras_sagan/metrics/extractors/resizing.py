@@ -1,4 +1,4 @@
-"""Resizes images for an extractor by a named method, which affects every score."""
+"""Resizes images for an extractor with a named method, which affects every score."""
 
 import keras
 from keras import ops
@@ -10,7 +10,7 @@ RESIZE_METHODS = ("tfgan", "antialiased")
 
 
 def resize_images(images: keras.KerasTensor, size: int, method: str) -> keras.KerasTensor:
-    """Resizes float images to a square bilinearly, by one of `RESIZE_METHODS`.
+    """Resizes float images bilinearly to a square, with one of `RESIZE_METHODS`.
 
     `"tfgan"` uses TensorFlow 1's pixel grid, as TF-GAN does: it has no half-pixel centers, and
     skips pixels when an image shrinks. `"antialiased"` has half-pixel centers, and averages over

@@ -16,17 +16,18 @@ _RUN = 'In a clone of keras_sagan, run: pip install ".[metrics]"'
 def load_tfgan_eval() -> types.ModuleType:
     """Imports the evaluation modules of TF-GAN, even where `import tensorflow_gan` fails.
 
-    TF-GAN 2.1.0 needs `tf.estimator`, which TensorFlow 2.16 removed, but not for its metrics. So
-    `tensorflow_gan.python.eval` is imported below two empty parent packages, which are then removed
-    from `sys.modules`: afterwards, `import tensorflow_gan` behaves as if this was never called.
+    Importing TF-GAN 2.1.0 requires `tf.estimator`, which TensorFlow 2.16 removed and which its
+    metrics don't use. So `tensorflow_gan.python.eval` is imported under two empty parent packages,
+    which are then removed from `sys.modules`: afterwards, `import tensorflow_gan` behaves as if
+    this function had never been called.
 
     Returns:
-        The module `tensorflow_gan.python.eval`, which has for example
+        The module `tensorflow_gan.python.eval`, which contains, for example,
         `frechet_classifier_distance_from_activations` and `INCEPTION_TFHUB`.
 
     Raises:
         ImportError: If TF-GAN or a package it needs is missing or can't be imported. The message
-            has the reason and the pip command.
+            states the reason and the pip command.
 
     Example:
 

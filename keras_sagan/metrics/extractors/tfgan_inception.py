@@ -27,8 +27,8 @@ TFGAN_INCEPTION_HANDLE = "https://tfhub.dev/tensorflow/tfgan/eval/inception/1"
 class TFGANInception(Extractor):
     """Feature extractor: the 2048 pool_3 activations of TF-GAN's Inception.
 
-    According to TF-GAN, it has the weights of the original Inception Score. Images are resized to
-    299 pixels bilinearly, either on TensorFlow 1's pixel grid (no half-pixel centers, no
+    According to TF-GAN, its weights are the ones used by the original Inception Score. Images are
+    resized to 299 pixels bilinearly, either on TensorFlow 1's pixel grid (no half-pixel centers, no
     anti-aliasing), as in TF-GAN's CIFAR example, or anti-aliased; a gray image is repeated over
     three channels. Nothing is downloaded or loaded before the first call.
 
@@ -39,20 +39,20 @@ class TFGANInception(Extractor):
     Args:
         handle: A TF-Hub handle, or the folder of a SavedModel. Defaults to
             `TFGAN_INCEPTION_HANDLE`.
-        sha256: The expected digest of the folder, as in `version`. Defaults to `None`: the
-            folder isn't checked, and nothing is downloaded.
+        sha256: The expected digest of the folder, as in `version`. Defaults to `None`, with which
+            the folder isn't checked and nothing is downloaded.
         output: The output to take from the network's dictionary. Defaults to `"pool_3"`.
         resize: `"tfgan"` or `"antialiased"`. Defaults to `"tfgan"`.
 
     Call arguments:
-        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3), any size.
+        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3), of any size.
 
     Returns:
         Float32 `tf.Tensor` of shape (batch, dim); dim is 2048 for `"pool_3"`.
-        `named_outputs(images)` returns a dictionary of `"features"` and `"logits"`.
+        `named_outputs(images)` returns a dictionary with `"features"` and `"logits"`.
 
     Raises:
-        ValueError: If an argument is invalid; on a call, if images have the wrong rank, dtype or
+        ValueError: If an argument is invalid; when called, if images have the wrong rank, dtype or
             number of channels, the digest differs, or the SavedModel or the output doesn't exist.
         RuntimeError: On the first call, if the handle can't be downloaded, or `sha256` is missing
             for a download. The message says what to download and where to put it.
@@ -102,7 +102,7 @@ class TFGANInception(Extractor):
 
     @property
     def is_at_hand(self) -> bool:
-        """Whether the network is on disk; if `sha256` is given, it is downloaded first."""
+        """Returns whether the network is on disk; if `sha256` is given, downloads it first."""
         try:
             self._resolve()
         except RuntimeError:
