@@ -12,7 +12,7 @@ from keras_sagan.version import __version__
 if "tensorflow" not in sys.modules:  # On some CPUs this halves the time of a training step.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-if not quiet.IS_COMMAND:  # The command imports Keras when it knows which backend.
+if not quiet.IS_COMMAND:  # The command imports Keras once it knows which backend to use.
     from keras_sagan import (
         callbacks,
         data,

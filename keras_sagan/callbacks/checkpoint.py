@@ -35,18 +35,15 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     Args:
         directory: String or path. The folder, which is created if needed, or a URL such as
             `gs://bucket/run`, which needs fsspec.
-        every_steps: Integer. The number of steps between saves. Defaults to `None`, which saves
-            only after epochs.
-        every_epochs: Integer or `None`. The number of epochs between saves; the end of training is
-            always saved. Defaults to `1`.
+        every_steps: Integer. Steps between saves. Defaults to `None`: only after epochs.
+        every_epochs: Integer or `None`. Epochs between saves; the end saves too. Defaults to `1`.
         keep: Integer. The number of newest checkpoints to keep. Defaults to `3`.
         monitor: String. A key in the epoch logs, such as `"fid_5k"`. The checkpoint with its best
             value is kept in the folder `best`. Defaults to `None`.
         mode: `"min"`, `"max"`, or `"auto"` to infer it from `monitor`. Defaults to `"auto"`.
         restore: Boolean. Whether `fit` restores the newest checkpoint. Defaults to `True`.
         use_background: Boolean. Whether to write in a background thread while training continues.
-            The next save or the end of training waits for the thread and raises any error from it.
-            Defaults to `False`.
+            The next save or the end waits for it, and raises its error. Defaults to `False`.
 
     Raises:
         ValueError: If an argument is out of range; when training begins, if a checkpoint belongs to
@@ -219,7 +216,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                 self.save()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self._step = steps_of(self.model)  # The data may end in the middle of an execution.
+        self._step = steps_of(self.model)  # The data may run out within an execution.
         self._epoch, self._epoch_start = epoch + 1, self._step
         is_due = self.every_epochs and (epoch + 1) % self.every_epochs == 0
         if is_due or self._saved_step == self._step:  # The saved position is in the old epoch.
@@ -248,7 +245,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         """
         if self._state != "training":  # The model may be partly restored.
             return None
-        self._step = steps_of(self.model)  # The last step may not have called its callbacks.
+        self._step = steps_of(self.model)  # The callbacks of the last step may not have run.
         if self._manifest is None:  # The restored epoch has begun.
             if self._saved_step == self._step:
                 self._wait()

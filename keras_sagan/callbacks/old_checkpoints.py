@@ -45,7 +45,8 @@ def _manifest(path):
 def _values(directory, step):
     with contextlib.ExitStack() as stack:
         if any(sign in directory for sign in "*?[\\") and "://" not in directory:
-            # TensorFlow treats the path as a pattern. Read it by a link without these characters.
+            # TensorFlow treats the path as a pattern. Read it through a symlink without these
+            # characters.
             scratch = stack.enter_context(tempfile.TemporaryDirectory())
             os.symlink(os.path.realpath(directory), f"{scratch}/run")
             directory = f"{scratch}/run"

@@ -35,9 +35,9 @@ def make_tensorflow(batches, repeat):
 
 @functools.cache
 def _end_reading_at_exit():
-    # During this wait, the buffers of tf.data fill with batches, or with errors because the threads
-    # of `StreamedImages` have ended. Without it, a thread of TensorFlow could call Python later and
-    # block the process forever.
+    # This wait lets the tf.data buffers fill with batches, or with errors because the
+    # `StreamedImages` threads have ended. Without it, a TensorFlow thread could call Python later
+    # and block the process forever.
     atexit.register(time.sleep, 0.2)
 
 

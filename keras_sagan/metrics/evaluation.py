@@ -101,7 +101,7 @@ def evaluate_generator(
     report.save("report.json")
     ```
     """
-    # Check these arguments before reading the reference, which may take long.
+    # Check these arguments before reading the reference, which may take a long time.
     num_images = check_integer("num_images", num_images, 2)
     use_ema = check_boolean("use_ema", use_ema)
     truncation = check_float("truncation", truncation, above=0, optional=True)

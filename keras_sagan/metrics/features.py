@@ -72,7 +72,7 @@ class FeatureExtraction:
         images, size = self.to_model_space(images), self.batch_size
         progress, found = Progress("Images", len(images), self.verbose), {}
         for start in range(0, len(images), size):
-            if start:  # The pass that a single batch belongs to has its own bar.
+            if start:  # No bar for a single batch: the caller shows one.
                 progress(start)
             part = images[start : start + size]
             for name, features in self._outputs(part, names).items():

@@ -64,8 +64,8 @@ def with_classes(network, before, after, is_discriminator):
     """Returns a copy of a network for `after` classes instead of `before`.
 
     Either may be `None`. To add labels, each `ConditionalBatchNorm` except `last_norm` becomes
-    conditional, and the inputs of the last dense layer are projected. To remove labels, terms that
-    depend on them are dropped from sums.
+    conditional, and the inputs of the last dense layer are projected. To remove labels, each sum in
+    the network loses the terms that depend on them.
     """
     if before == after:
         return copy_network(network)
@@ -177,7 +177,7 @@ def take_weights(network, source):
 
 
 def _by_path(network):
-    """Yields each variable with its path, and the number of earlier variables of the same path."""
+    """Yields `((path, n), variable)`; `n` counts the earlier variables with that path."""
     counts = collections.Counter()
     for variable in network.variables:
         yield (variable.path, counts[variable.path]), variable

@@ -82,7 +82,7 @@ def slerp(start, end, fractions) -> np.ndarray:
         return line
     directions = start / lengths[0], end / lengths[1]
     angle = np.arccos(np.clip(directions[0] @ directions[1], -1.0, 1.0))
-    if np.sin(angle) < 1e-6:  # The directions are parallel, or opposite without a unique arc.
+    if np.sin(angle) < 1e-6:  # The directions are parallel, or opposite, so the arc isn't unique.
         return line
     weights = [np.sin(share * angle) / np.sin(angle) for share in (1 - fractions, fractions)]
     arc = weights[0] * directions[0] + weights[1] * directions[1]

@@ -92,7 +92,7 @@ class GANOptimizer(Optimizer):
         g_rate, d_rate = rates.values()
         before = ops.copy(g_rate)
         self.g_optimizer.learning_rate = learning_rate
-        # Setting the same rate again changes nothing; 0 / 0 would stop the discriminator.
+        # Setting 0 again must not set the discriminator's rate to 0.
         is_same = ops.equal(g_rate, before)
         self.d_optimizer.learning_rate = ops.where(is_same, d_rate.value, learning_rate * ratio)
 

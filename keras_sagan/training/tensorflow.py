@@ -366,7 +366,7 @@ def local_parts(strategy, batch):
     batch = batch if isinstance(batch, (tuple, list)) else (batch,)
     found = [strategy.experimental_local_results(part) for part in batch]
     count = max(map(len, found), default=1)
-    # Labels that are `None` are `None` on every replica.
+    # `None` is a single result, for every replica.
     return [tuple(part[i if len(part) > 1 else 0] for part in found) for i in range(count)]
 
 

@@ -76,7 +76,7 @@ def _seeded(*seed):
         yield
 
 
-# Devices: there is one, since Keras has no distribution on PyTorch
+# Devices: only one, since Keras can't distribute training on PyTorch
 
 
 def current_strategy():

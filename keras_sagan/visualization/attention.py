@@ -74,8 +74,8 @@ def plot_attention(
     Each row shows one image with colored dots, then one map for each dot, framed in the dot's
     color. A map shows the scores of the query under the dot, drawn over the gray image. All maps
     share one color scale, in multiples of uniform attention, `1 / (key_h * key_w)`. The scale ends
-    at the median of the maps' maxima, but at least at 4, so that nearly uniform attention stays
-    dark. The caption of each map shows its maximum, and its entropy as a share of
+    at the median of the maps' maxima, or at 4 if that is larger, so that nearly uniform attention
+    stays dark. The caption of each map shows its maximum, and its entropy as a share of
     `log(key_h * key_w)`.
 
     Args:

@@ -17,7 +17,7 @@ def new_figure(width, height):
         figure.savefig(buffer := io.BytesIO(), format="png", dpi=DPI)
         return buffer.getvalue()
 
-    # Notebooks display objects with this method, but otherwise only the figures of pyplot.
+    # Notebooks display any object with this method; without it, only pyplot figures.
     figure._repr_png_ = png
     return figure
 

@@ -44,8 +44,9 @@ def apply_to_any_batch(function: Callable, images, training: bool):
     """Does what `ops.resampling.of_any_batch` documents, for TensorFlow.
 
     For an empty batch, TensorFlow 2.21's convolution with oneDNN returns the shape of its inputs,
-    and the gradient of its pooling ends the process. In a graph for inference, `function(images)`
-    is always called: if it were in a condition, the LiteRT converter would lose the result's rank.
+    and the gradient of its pooling ends the process. In an inference graph, `function(images)` is
+    always called: if it were inside a conditional, the LiteRT converter would lose the result's
+    rank.
     """
 
     def of_none():
