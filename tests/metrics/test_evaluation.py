@@ -70,7 +70,7 @@ def test_the_image_with_bad_features_is_numbered_over_all_batches():
             outputs = super().named_outputs(images)
             return {k: v * (np.nan if broken else 1.0) for k, v in outputs.items()}
 
-    cases = ((37, "reference images.*number 32"), (120 + 21, "generated images.*number 16"))
+    cases = ((37, "reference images.*index 32"), (120 + 21, "generated images.*index 16"))
     for first, message in cases:
         extractor = Bad()
         extractor.first = first  # in a batch that begins at that number
