@@ -194,7 +194,7 @@ def _features_of(discriminator, name):
     layers = {layer.name: layer for layer in getattr(discriminator, "layers", [])}
     if name not in layers or not hasattr(discriminator, "inputs"):
         raise ValueError(
-            "`feature_layer` must be a layer of the discriminator, which is a graph of layers. "
+            "`feature_layer` must be a layer of the discriminator, a functional model. "
             f"Received: feature_layer={name!r}; its layers are {list(layers)}"
         )
     network = keras.Model(discriminator.inputs, layers[name].output)

@@ -143,8 +143,9 @@ def _projected(logits, labels, num_classes):
 
 def _refused(network, before, after):
     return ValueError(
-        "`num_classes` must be that of the model to start from, unless its networks are graphs of "
-        "layers that take labels as those of `build_generator` and `build_discriminator` do. "
+        "`num_classes` must be that of the model to start from, unless its networks are "
+        "functional models that take labels in the same way as those of `build_generator` and "
+        "`build_discriminator`. "
         f"Received: num_classes={after} for {network.name}, which has num_classes={before}"
     )
 
