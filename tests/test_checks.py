@@ -64,7 +64,7 @@ KINDS = {
     "integer": "units filters input_dim output_dim num_classes latent_dim seed rows columns scale "
     "count num_images batch_size every_steps every_epochs image_size num_reference top_k",
     "number": "ema_momentum ema_half_life truncation gamma",
-    "choice": "data_format resample recipe resize on_error order mode jit_compile policy method "
+    "choice": "data_format resample recipe resize on_error order mode jit_compile policy method pattern "
     "name:preset",
     "dictionary": "spectral_norm attention batch_norm values baselines objective",
     "list": "class_names row_labels classes truncations devices formats evaluators notes",
@@ -90,6 +90,7 @@ SPECIAL = {
     ("build_discriminator", "attention_resolutions"): "list",
     ("load_image_folder", "channels"): "choice",
     ("load_fashion_mnist", "split"): "choice",
+    **{(f"SelfAttention{rank}D", "scores"): "choice" for rank in (1, 2, 3)},
     ("preset_settings", "name"): "choice",
     ("from_preset", "name"): "choice",
     ("from_model", "num_classes"): "integer or word",
@@ -265,7 +266,8 @@ LAYER_SIZES = {
     "SNDense": "units power_iterations",
     "SNEmbedding": "input_dim output_dim power_iterations",
     "ConditionalBatchNorm": "num_classes axis",
-    "SelfAttention2D": "key_reduction value_reduction pool_size power_iterations query_chunk_size",
+    "SelfAttention2D": "key_reduction value_reduction pool_size power_iterations query_chunk_size "
+    "num_heads",
 }
 MAP = np.ones((2, 4, 4, 4), "float32")
 INPUTS = {

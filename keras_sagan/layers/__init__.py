@@ -2,7 +2,12 @@
 
 from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
 from keras_sagan.layers.differentiable_augmentation import DifferentiableAugmentation
-from keras_sagan.layers.self_attention2d import SelfAttention2D, record_attention_scores
+from keras_sagan.layers.self_attention import (
+    SelfAttention1D,
+    SelfAttention2D,
+    SelfAttention3D,
+    record_attention_scores,
+)
 from keras_sagan.layers.sn_conv2d import SNConv2D
 from keras_sagan.layers.sn_dense import SNDense
 from keras_sagan.layers.sn_embedding import SNEmbedding
@@ -14,7 +19,9 @@ __all__ = [
     "SNConv2D",
     "SNDense",
     "SNEmbedding",
+    "SelfAttention1D",
     "SelfAttention2D",
+    "SelfAttention3D",
     "record_attention_scores",
     "spectral_norms",
 ]

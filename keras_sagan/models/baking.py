@@ -1,17 +1,19 @@
 """Copies of networks in plain Keras layers, for inference without this package."""
 
 import functools
+import math
 
 import keras
 import numpy as np
 from keras import layers, ops
 
 from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
-from keras_sagan.layers.self_attention2d import SelfAttention2D
+from keras_sagan.layers.self_attention import SelfAttention
 from keras_sagan.layers.sn_conv2d import SNConv2D
 from keras_sagan.layers.sn_dense import SNDense
 from keras_sagan.layers.sn_embedding import SNEmbedding
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
+from keras_sagan.ops.attention import attend
 from keras_sagan.private_keras import layers_of
 
 PLAIN = {SNConv2D: layers.Conv2D, SNDense: layers.Dense, SNEmbedding: layers.Embedding}
@@ -21,7 +23,7 @@ OWN_SETTINGS = ("power_iterations", "epsilon", "equality_constrained", "resample
 def bake_spectral_norm(model: keras.Model) -> keras.Model:
     """Copies a network into plain Keras layers that compute the same outputs at inference.
 
-    Kernels are divided by their spectral norms once. `SelfAttention2D` becomes convolutions,
+    Kernels are divided by their spectral norms once. Self-attention becomes convolutions,
     products and a softmax, with `gamma` folded into the last kernel. `ConditionalBatchNorm`
     becomes tables of scales and offsets that include the moving statistics. You can load, export
     and convert the copy without this package. Don't train it.
@@ -35,8 +37,8 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
         rounding.
 
     Raises:
-        ValueError: If the model is subclassed or isn't built, or a custom layer contains
-            spectrally normalized layers.
+        ValueError: If the model is subclassed or isn't built, a custom layer contains spectrally
+            normalized layers, or an attention layer has pattern="ylg".
 
     Example:
 
@@ -80,8 +82,8 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
             return operation(*args, **kwargs)
         if kwargs.get("return_attention_scores"):
             raise ValueError(
-                "`model` must not call SelfAttention2D with return_attention_scores=True. "
-                f"Received: {model.name}, where {operation.name} does"
+                f"`model` must not call {type(operation).__name__} with "
+                f"return_attention_scores=True. Received: {model.name}, where {operation.name} does"
             )
         arguments = [*args, *(kwargs[name] for name in names[len(args) :] if name in kwargs)]
         if id(operation) not in replaced:
@@ -108,7 +110,7 @@ def _is_graph(model):
 
 def _replacement_of(operation):
     """Returns the function (or `None`) that replaces a layer with several, and its arguments."""
-    if isinstance(operation, SelfAttention2D):
+    if isinstance(operation, SelfAttention):
         return _plain_attention, ("inputs",)
     if isinstance(operation, ConditionalBatchNorm):
         return _plain_norm, ("images", "labels")
@@ -127,40 +129,49 @@ def _weights(layer):
 
 
 def _plain_attention(layer, shape, new_values):
-    """Returns the replacement of a `SelfAttention2D`, a function of a feature map."""
-    first = layer.data_format == "channels_first"
-    height, width = shape[2:4] if first else shape[1:3]
-    if None in (height, width):
+    """Returns the replacement of a self-attention layer, a function of a feature map."""
+    first, rank = layer.data_format == "channels_first", layer.rank
+    size = shape[2:] if first else shape[1:-1]
+    if None in size:
         raise ValueError(
             "`model` must have feature maps of known size before attention layers. "
             f"Received: {layer.name} on a map of shape {tuple(shape)}"
         )
+    if layer.pattern != "dense":
+        raise ValueError(
+            '`model` must have attention layers with pattern="dense". '
+            f"Received: {layer.name} with pattern={layer.pattern!r}"
+        )
     pool, dtype = layer.pool_size, layer.dtype_policy
+    settings = {"data_format": "channels_last", "dtype": dtype}
     convs = {}
     for name in ("query", "key", "value", "output"):
         old = getattr(layer, f"{name}_conv")
-        settings = {"use_bias": False, "data_format": "channels_last", "dtype": dtype}
-        convs[name] = layers.Conv2D(old.filters, 1, name=f"{layer.name}_{name}", **settings)
+        if old is None:  # Query and key share their weights.
+            continue
+        convs[name] = getattr(layers, f"Conv{rank}D")(
+            old.filters, 1, use_bias=False, name=f"{layer.name}_{name}", **settings
+        )
         share = ops.convert_to_numpy(layer.gamma) if name == "output" else 1.0
-        new_values.append((convs[name], [_weights(old)[0] * share]))
-    keys = (height // pool) * (width // pool)
+        kernel = _weights(old)[0] * share
+        new_values.append((convs[name], [kernel.reshape((1,) * rank + kernel.shape[-2:])]))
 
-    def locations(x, name, count):
-        x = convs[name](x)
-        if name != "query" and pool > 1:
-            x = layers.MaxPooling2D(pool, data_format="channels_last", dtype=dtype)(x)
-        return layers.Reshape((count, convs[name].filters), dtype=dtype)(x)
+    def locations(x, is_pooled):
+        if is_pooled and pool > 1:
+            x = getattr(layers, f"MaxPooling{rank}D")(pool, **settings)(x)
+        return layers.Reshape((math.prod(x.shape[1:-1]), x.shape[-1]), dtype=dtype)(x)
 
     def call(inputs):
-        x = layers.Permute((2, 3, 1), dtype=dtype)(inputs) if first else inputs
-        query = locations(x, "query", height * width)
-        key, value = (locations(x, name, keys) for name in ("key", "value"))
-        scores = layers.Dot(axes=2, dtype="float32")([query, key])
-        scores = layers.Softmax(dtype="float32")(scores)
-        x = layers.Dot(axes=(2, 1), dtype=dtype)([scores, value])
-        x = layers.Reshape((height, width, convs["value"].filters), dtype=dtype)(x)
+        axes = range(1, rank + 2)
+        x = layers.Permute((*axes[1:], 1), dtype=dtype)(inputs) if first else inputs
+        query = convs["query"](x)
+        key = convs["key"](x) if "key" in convs else query
+        value = convs["value"](x)
+        query, key, value = locations(query, False), locations(key, True), locations(value, True)
+        x, _ = attend(query, key, value, layer.num_heads, layer.scores)
+        x = layers.Reshape((*size, x.shape[-1]), dtype=dtype)(x)
         x = convs["output"](x)
-        x = layers.Permute((3, 1, 2), dtype=dtype)(x) if first else x
+        x = layers.Permute((rank + 1, *axes[:-1]), dtype=dtype)(x) if first else x
         return layers.Add(dtype=dtype)([inputs, x])
 
     return call

@@ -15,7 +15,7 @@ from keras_sagan.checks import (
     check_values,
 )
 from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
-from keras_sagan.layers.self_attention2d import attention_layers, record_attention_scores
+from keras_sagan.layers.self_attention import attention_layers, record_attention_scores
 from keras_sagan.layers.sn_embedding import SNEmbedding
 from keras_sagan.layers.spectral_norm import spectral_norms
 from keras_sagan.models import batches
@@ -116,7 +116,7 @@ class SamplingMixin:
     def attention_maps(
         self, inputs: np.ndarray, labels: np.ndarray | None = None, use_ema: bool = True
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Returns the attention scores of every `SelfAttention2D` of a network.
+        """Returns the attention scores of every self-attention layer of a network.
 
         Args:
             inputs: Latents `(batch, latent_dim)` for the generator's scores, or images
@@ -129,7 +129,8 @@ class SamplingMixin:
         Returns:
             Tuple of the images, uint8 `(batch, height, width, channels)`, and a dictionary from
             layer name to scores, float32 `(batch, h, w, key_h, key_w)`. Each `[i, y, x]` sums to
-            1: how much the location `(y, x)` attends to each key location.
+            1: how much the location `(y, x)` attends to each key location, on average over the
+            heads of the layer.
 
         Raises:
             ValueError: If `inputs` isn't of rank 2 or 4, or the network has no attention layer.

@@ -5,8 +5,10 @@ from keras import ops
 
 from keras_sagan.ops.resampling import of_any_batch
 
+COSINE_TEMPERATURE = 0.1  # Where the learned temperature of Swin Transformer V2 starts.
 
-def spatial_attention(query, key, value) -> tuple:
+
+def spatial_attention(query, key, value, mask=None) -> tuple:
     """Attends from every query location to every key location.
 
     The scores are `softmax(query @ key.T)` over the keys, without the transformer's
@@ -15,9 +17,12 @@ def spatial_attention(query, key, value) -> tuple:
     pooling. `chunked_spatial_attention` computes the same outputs with less memory.
 
     Args:
-        query: Float tensor of shape `(batch, queries, key_channels)`.
+        query: Float tensor of shape `(batch, queries, key_channels)`, or
+            `(batch, heads, queries, key_channels)`; key and value may have heads too.
         key: Float tensor of shape `(batch, keys, key_channels)`.
         value: Float tensor of shape `(batch, keys, value_channels)`.
+        mask: Boolean tensor that broadcasts to the scores, `True` where a query may attend to a
+            key; each query needs a key. Defaults to `None`, all keys.
 
     Returns:
         Tuple of the outputs `(batch, queries, value_channels)`, in the dtype of `value`, and the
@@ -29,8 +34,78 @@ def spatial_attention(query, key, value) -> tuple:
     """
     dtype = _score_dtype(query)
     logits = ops.matmul(ops.cast(query, dtype), _transposed(ops.cast(key, dtype)))
+    if mask is not None:
+        logits = ops.where(mask, logits, -1e30)
     scores = ops.softmax(logits, axis=-1)
     return ops.matmul(ops.cast(scores, value.dtype), value), scores
+
+
+def attend(
+    query,
+    key,
+    value,
+    num_heads: int = 1,
+    scores: str = "dot",
+    mask=None,
+    query_chunk_size: int | None = None,
+    training: bool = False,
+) -> tuple:
+    """Attends with several heads and any kind of scores; the channels are divided among the heads.
+
+    `scores="l2"` is `softmax(-|query - key|^2 / sqrt(key_channels))`, and `"cosine"` is
+    `softmax(cosine(query, key) / 0.1)`. Both are computed as products of other queries and keys.
+
+    Args:
+        query, key, value: As in `spatial_attention`.
+        num_heads: Positive integer that divides the channels. Defaults to `1`.
+        scores: `"dot"`, `"l2"` or `"cosine"`. Defaults to `"dot"`.
+        mask: As in `spatial_attention`, for the scores of all heads. Needs
+            `query_chunk_size=None`.
+        query_chunk_size, training: As in `chunked_spatial_attention`. Defaults to `None`, a single
+            block.
+
+    Returns:
+        Tuple of the outputs `(batch, queries, value_channels)` and the scores, of shape
+        `(batch, queries, keys)`, or `(batch, num_heads, queries, keys)` with several heads. The
+        scores are `None` with a `query_chunk_size`.
+
+    Reference:
+        [Lee et al., 2021](https://arxiv.org/abs/2107.04589), section 3.2, for `"l2"`;
+        [Liu et al., 2022](https://arxiv.org/abs/2111.09883), section 3.3, for `"cosine"`.
+    """
+    if num_heads > 1:
+        query, key, value = (_split_heads(x, num_heads) for x in (query, key, value))
+    if scores != "dot":
+        query, key = _factors(query, key, scores)
+    if query_chunk_size is None:
+        outputs, found = spatial_attention(query, key, value, mask)
+    else:
+        found = None
+        outputs = chunked_spatial_attention(query, key, value, query_chunk_size, training)
+    if num_heads > 1:
+        outputs = ops.transpose(outputs, (0, 2, 1, 3))
+        outputs = ops.reshape(outputs, (-1, ops.shape(outputs)[1], num_heads * value.shape[-1]))
+    return outputs, found
+
+
+def _split_heads(x, num_heads):
+    """Reshapes `(batch, length, channels)` to `(batch, heads, length, channels / heads)`."""
+    _, length, channels = ops.shape(x)
+    x = ops.reshape(x, (-1, length, num_heads, channels // num_heads))
+    return ops.transpose(x, (0, 2, 1, 3))
+
+
+def _factors(query, key, scores):
+    """Returns a query and a key whose products are the logits of l2 or cosine scores."""
+    query, key = (ops.cast(x, _score_dtype(x)) for x in (query, key))
+    squares = [ops.sum(ops.square(x), axis=-1, keepdims=True) for x in (query, key)]
+    if scores == "cosine":
+        query, key = (x * ops.rsqrt(ops.maximum(s, 1e-12)) for x, s in zip((query, key), squares))
+        return query / COSINE_TEMPERATURE, key
+    # The square of the query is the same for all keys, so the softmax doesn't depend on it.
+    scale = key.shape[-1] ** -0.5
+    query = ops.concatenate([2 * scale * query, ops.ones_like(squares[0])], axis=-1)
+    return query, ops.concatenate([key, -scale * squares[1]], axis=-1)
 
 
 def chunked_spatial_attention(query, key, value, query_chunk_size: int, training: bool = False):
@@ -48,11 +123,17 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
         training: Boolean, whether a batch of unknown size may be empty. Defaults to `False`.
 
     Returns:
-        Float tensor of shape `(batch, queries, value_channels)`, in the dtype of `value`.
+        Float tensor of shape `(batch, queries, value_channels)`, in the dtype of `value`, with
+        heads if the inputs have them.
 
     Reference:
         [Rabe and Staats, 2021](https://arxiv.org/abs/2112.05682).
     """
+    if len(query.shape) == 4:  # Heads are independent, as images are.
+        num_heads = query.shape[1]
+        inputs = [ops.reshape(x, (-1, *ops.shape(x)[2:])) for x in (query, key, value)]
+        outputs = chunked_spatial_attention(*inputs, query_chunk_size, training)
+        return ops.reshape(outputs, (-1, num_heads, *ops.shape(outputs)[1:]))
     count = -(-ops.shape(query)[1] // query_chunk_size)
     size = -(-ops.shape(query)[1] // count)  # All blocks have this size.
 
@@ -127,18 +208,18 @@ def _score_dtype(x):
 
 
 def _transposed(x):
-    return ops.transpose(x, (0, 2, 1))
+    return ops.swapaxes(x, -1, -2)
 
 
-def automatic_chunk_size(queries: int | None, keys: int | None) -> int | None:
+def automatic_chunk_size(queries: int | None, keys: int | None, num_heads: int = 1) -> int | None:
     """Returns the number of queries per block for `query_chunk_size="auto"`.
 
     It is `None`, which means a single block, if an image has fewer than 2^24 scores (64 MB), or if
     `queries` or `keys` is unknown.
     """
-    if queries is None or keys is None or queries * keys < 2**24:
+    if queries is None or keys is None or queries * keys * num_heads < 2**24:
         return None
-    return max(1, 2**20 // keys)  # Scores of 4 MB per image.
+    return max(1, 2**20 // (keys * num_heads))  # Scores of 4 MB per image.
 
 
 def attention_entropy(scores):
