@@ -64,8 +64,8 @@ KINDS = {
     "integer": "units filters input_dim output_dim num_classes latent_dim seed rows columns scale "
     "count num_images batch_size every_steps every_epochs image_size num_reference top_k",
     "number": "ema_momentum ema_half_life truncation gamma",
-    "choice": "data_format resample recipe resize on_error order mode jit_compile policy method pattern "
-    "name:preset",
+    "choice": "data_format resample recipe resize on_error order mode jit_compile policy method "
+    "pattern name:preset",
     "dictionary": "spectral_norm attention batch_norm values baselines objective",
     "list": "class_names row_labels classes truncations devices formats evaluators notes",
     "path": "directory path folder log_dir data_dir handle checkpoint cache_dir",
