@@ -18,6 +18,7 @@ from keras_sagan import (
     build_discriminator,
     build_generator,
 )
+from keras_sagan.layers import SelfAttention1D, SelfAttention3D
 from keras_sagan.models import bake_spectral_norm
 
 RNG = np.random.default_rng(0)
@@ -68,11 +69,27 @@ def test_both_networks(build, num_classes):
 
 @pytest.mark.parametrize(
     "attention",
-    [{"pool_size": 1, "value_reduction": 8}, {"use_spectral_norm": False}, {"power_iterations": 2}],
+    [
+        {"pool_size": 1, "value_reduction": 8},
+        {"use_spectral_norm": False},
+        {"power_iterations": 2, "num_heads": 2, "scores": "cosine"},
+    ],
 )
 def test_kinds_of_attention(attention):
     images = keras.Input((8, 4, 16))
     assert_baked(stirred(keras.Model(images, SelfAttention2D(**attention)(images))))
+
+
+@pytest.mark.parametrize(
+    "cls, shape", [(SelfAttention1D, (6, 16)), (SelfAttention3D, (2, 4, 2, 16))]
+)
+def test_attention_over_sequences_and_volumes(cls, shape, tmp_path):
+    inputs = keras.Input(shape)
+    baked = assert_baked(stirred(keras.Model(inputs, cls(num_heads=2, scores="l2")(inputs))))
+    baked.save(tmp_path / "baked.keras")
+    x = inputs_of(baked)[0]
+    again = keras.saving.load_model(tmp_path / "baked.keras")
+    np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(m(x)) for m in (baked, again)))
 
 
 def test_channels_first_attention():
@@ -164,6 +181,9 @@ def test_what_cannot_be_baked():
     with pytest.raises(ValueError, match="feature maps of known size before attention"):
         bake_spectral_norm(keras.Model(images, SelfAttention2D()(images)))
     images = keras.Input((4, 4, 16))
+    sparse = SelfAttention2D(pattern="ylg", num_heads=4, key_reduction=4)
+    with pytest.raises(ValueError, match='attention layers with pattern="dense".*ylg'):
+        bake_spectral_norm(keras.Model(images, sparse(images)))
     outputs, _ = SelfAttention2D()(images, return_attention_scores=True)
     with pytest.raises(ValueError, match="must not call SelfAttention2D with return_attention"):
         bake_spectral_norm(keras.Model(images, outputs))
