@@ -208,7 +208,10 @@ class SelfAttention(keras.layers.Layer):
             strides=self.pool_size,
             data_format=self.data_format,
         )
-        return of_any_batch(pool, self._resized(x, size), training)
+        dtype, x = x.dtype, self._resized(x, size)
+        if self.rank == 3 and self.compute_dtype == "float16":
+            x = ops.cast(x, "float32")  # TensorFlow has no such pooling in float16 on CPUs.
+        return ops.cast(of_any_batch(pool, x, training), dtype)
 
     def _locations(self, x):
         """Reshapes a map to `(batch, locations, channels)`."""
@@ -311,10 +314,13 @@ class SelfAttention2D(SelfAttention):
     The scores take `O((height * width)^2 / pool_size^2)` memory, or `O(height * width)` if they are
     computed in chunks of queries.
 
-    `scores="l2"` has bounded slopes: with `pool_size=1`, the largest change of the outputs relative
-    to a small change of the inputs doesn't grow with the scale of the inputs, as it does for
-    `"dot"`. Flash attention isn't used: its kernels need half precision and a value as narrow as
-    the query. A `query_chunk_size` saves the same memory at any width and precision.
+    With `scores="l2"` and `pool_size=1`, the largest change of the outputs relative to a small
+    change of the inputs stays about the same at every scale of the inputs (measured, not proven);
+    with `"dot"` it grows with the square of the scale. Pooled keys are less smooth, because a query
+    may be far from all of them.
+
+    Flash attention isn't used: its kernels need half precision, and a query as wide as the value.
+    A `query_chunk_size` saves the same memory at any width and precision.
 
     Args:
         key_reduction: Positive integer; query and key have `channels // key_reduction` channels.

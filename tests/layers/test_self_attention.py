@@ -23,7 +23,13 @@ SEQUENCE, MAP, VOLUME = (
 YLG = {"pattern": "ylg", "num_heads": 4, "key_reduction": 2}
 # The first 16 digits of the SHA-256 of the packed masks, (size, pool_size), from the code of the
 # authors of YLG (github.com/giannisdaras/ylg, commit f41c818, ops.get_grid_masks).
-MASKS = {}
+MASKS = {
+    (8, 1): "214d209d57a861fd",
+    (8, 2): "8ef31949ded4d28f",
+    (16, 2): "580928988c2e6e22",
+    (32, 2): "cd18cbb2565c85de",
+    (64, 2): "96bb4b43ff900cba",
+}
 
 
 def numpy(x):
@@ -32,9 +38,10 @@ def numpy(x):
 
 def filled(layer, inputs, scale=1.0):
     """The layer, built, with a gamma and large kernels, so that the softmax is not uniform."""
-    layer.build(inputs.shape)
+    if not layer.built:
+        layer.build(inputs.shape)
     layer.gamma.assign(0.7)
-    for weight in layer.trainable_weights[:-1]:
+    for weight in layer.trainable_weights[1:]:
         weight.assign(scale * np.random.default_rng(1).normal(size=weight.shape))
     return layer
 
@@ -135,7 +142,7 @@ def test_the_length_may_be_dynamic():
     inputs = keras.Input((None, 16))
     model = keras.Model(inputs, SelfAttention1D(num_heads=2)(inputs))
     filled(model.layers[-1], SEQUENCE)
-    for length in (2, 6):
+    for length in (4, 6):
         expected = numpy(model.layers[-1](SEQUENCE[:, :length]))
         received = model.predict(SEQUENCE[:, :length], verbose=0)
         np.testing.assert_allclose(received, expected, atol=1e-5)
@@ -161,20 +168,21 @@ def slope(scores, scale):
     layer = SelfAttention1D(2, 2, pool_size=1, scores=scores)
     layer.build((None, 6, 4))
     layer.gamma.assign(1.0)
-    for weight in layer.trainable_weights[:-1]:
+    for weight in layer.trainable_weights[1:]:
         weight.assign(rng.normal(size=weight.shape))
     layer(np.zeros((1, 6, 4)), training=True)
     x = scale * rng.normal(size=24)
     x[:4] = 0.0
-    step = 1e-3 * scale * np.eye(24)
+    step = 1e-3 * np.eye(24)
     moved = np.concatenate([x + step, x - step]).reshape(48, 6, 4).astype("float32")
     outputs = numpy(layer(moved)).reshape(2, 24, 24).astype("float64")
-    return np.linalg.norm((outputs[0] - outputs[1]) / (2e-3 * scale), 2)
+    return np.linalg.norm((outputs[0] - outputs[1]) / 2e-3, 2)
 
 
 def test_l2_has_bounded_slopes_where_those_of_dot_products_grow():
-    dot, l2 = ([slope(scores, s) for s in (1.0, 10.0, 100.0)] for scores in ("dot", "l2"))
-    assert dot == 0, (dot, l2)
+    dot, l2 = ([slope(scores, s) for s in (0.1, 1.0, 10.0, 100.0)] for scores in ("dot", "l2"))
+    assert max(l2) < 4
+    assert dot[2] > 20 * dot[1] and dot[3] > 20 * dot[2]
 
 
 @pytest.mark.parametrize("size, pool_size", MASKS)
@@ -209,7 +217,7 @@ def test_a_layer_with_masks():
         (SelfAttention3D, {}, (2, 4, 4, 16), "`inputs` must be volumes of rank 5"),
         (SelfAttention1D, {}, (2, 5, 16), "`pool_size` must divide the length of"),
         (SelfAttention3D, {}, (2, 4, 4, 5, 16), "`pool_size` must divide the depth, height and"),
-        (SelfAttention1D, {"num_heads": 3}, (2, 4, 16), "`num_heads` must divide .* num_heads=3"),
+        (SelfAttention1D, {"num_heads": 3}, (2, 4, 16), "`num_heads` must divide the channels"),
         (SelfAttention2D, {"scores": "l1"}, None, '`scores` must be "dot", "l2" or "cosine"'),
         (SelfAttention2D, {"pattern": "ltr"}, None, '`pattern` must be "dense" or "ylg"'),
         (SelfAttention1D, {"pattern": "ylg"}, None, '`pattern` must be "dense" in SelfAttention1D'),
