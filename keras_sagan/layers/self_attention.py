@@ -131,7 +131,7 @@ class SelfAttention(keras.layers.Layer):
     def _conv(self, filters, name):
         initializer = self.kernel_initializer
         if isinstance(initializer, keras.Initializer):
-            # An initializer returns the same values each time; a copy without a seed draws its own.
+            # Calls of an initializer return the same values, so each kernel has its own copy.
             initializer = initializer.__class__.from_config(initializer.get_config())
         arguments = {
             "use_bias": False,
@@ -159,7 +159,7 @@ class SelfAttention(keras.layers.Layer):
         query = self._locations(query)
         key = self._locations(self._pool(key, size, training))
         value = self._locations(self._pool(value, size, training))
-        # Scale the small `value`: the rest is linear. The sum in the gradient of gamma is float32.
+        # Scale the small `value`: later steps are linear. The gradient of gamma is a float32 sum.
         wide = ops.cast(value, keras.backend.result_type(value.dtype, "float32"))
         value = ops.cast(wide * self.gamma, value.dtype)
         recordings = [
@@ -289,14 +289,12 @@ class SelfAttention1D(SelfAttention):
         ValueError: As in `SelfAttention2D`, for inputs of rank 3.
 
     Example:
-
     >>> import keras
     >>> layer = SelfAttention1D(pool_size=1)
     >>> layer(keras.ops.ones((2, 6, 8))).shape == (2, 6, 8)
     True
 
-    Reference:
-        [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equations 1 to 3.
+    Reference: [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equations 1 to 3.
     """
 
     rank = 1
@@ -324,30 +322,25 @@ class SelfAttention2D(SelfAttention):
 
     Args:
         key_reduction: Positive integer; query and key have `channels // key_reduction` channels.
-            Defaults to `8`.
         value_reduction: Positive integer; the value has `channels // value_reduction` channels.
-            Defaults to `2`.
         pool_size: Positive integer, the max-pooling window of key and value; 1 for no pooling.
-            Defaults to `2`.
-        use_spectral_norm: Boolean, whether the four convolutions are `SNConv2D`. Defaults to
-            `True`.
+        use_spectral_norm: Boolean, whether the four convolutions are `SNConv2D`.
         power_iterations, epsilon: As in `SNConv2D`.
-        kernel_initializer: Initializer of the four kernels. Defaults to `"glorot_uniform"`.
+        kernel_initializer: Initializer of the four kernels.
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras's setting.
         query_chunk_size: Positive integer, the number of queries whose scores are in memory at a
             time. Each chunk attends to all keys, and the gradient recomputes its scores. `None`
             computes all scores at once; `"auto"` uses chunks if an image has 2^24 scores (64 MB) or
-            more. The outputs don't depend on it. Defaults to `"auto"`.
+            more. The outputs don't depend on it.
         num_heads: Positive integer, the number of heads, which divide the channels of query, key
-            and value among them. Defaults to `1`.
+            and value among them.
         scores: `"dot"`, as above; `"l2"`, `softmax(-|query - key|^2 / sqrt(key_channels))` with the
             same weights for query and key, as in ViTGAN, where `key_channels` are those of a head;
             or `"cosine"`, `softmax(cosine(query, key) / 0.1)`, where 0.1 is the initial temperature
-            of Swin Transformer V2. Defaults to `"dot"`.
+            of Swin Transformer V2.
         pattern: `"dense"`, or `"ylg"` for the sparse masks of YLG, which keep attention local in
             two dimensions. They need square maps of known size and a multiple of 4 heads (8 in the
-            paper), and all scores are computed at once. Defaults to `"dense"`.
-        **kwargs: Base layer arguments, such as `name` and `dtype`.
+            paper), and all scores are computed at once.
 
     Call arguments:
         inputs: Float tensor of shape `(batch, height, width, channels)`, or
@@ -355,7 +348,7 @@ class SelfAttention2D(SelfAttention):
             unknown while a model is built.
         training: Boolean, whether to update each `vector_u`, unless the layer is frozen.
         return_attention_scores: Boolean, whether to return the scores too; `True` computes all
-            scores at once. Defaults to `False`.
+            scores at once.
 
     Returns:
         Float tensor with the same shape as `inputs`. With `return_attention_scores=True`, a tuple
@@ -375,7 +368,6 @@ class SelfAttention2D(SelfAttention):
             inputs don't fit the `pattern`.
 
     Example:
-
     >>> import numpy as np
     >>> layer = SelfAttention2D()
     >>> images = np.random.normal(size=(2, 8, 8, 16)).astype("float32")
@@ -383,13 +375,12 @@ class SelfAttention2D(SelfAttention):
     >>> bool(np.all(outputs == images)), tuple(scores.shape)
     (True, (2, 64, 16))
 
-    Reference:
-        [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equations 1 to 3. The pooling and
-        the reductions follow the authors' code. `"l2"`:
-        [Kim et al., 2021](https://arxiv.org/abs/2006.04710),
-        [Lee et al., 2021](https://arxiv.org/abs/2107.04589). `"cosine"`:
-        [Liu et al., 2022](https://arxiv.org/abs/2111.09883). `"ylg"`:
-        [Daras et al., 2020](https://arxiv.org/abs/1911.12287).
+    Reference: [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equations 1 to 3. The pooling
+    and the reductions follow the authors' code. `"l2"`:
+    [Kim et al., 2021](https://arxiv.org/abs/2006.04710),
+    [Lee et al., 2021](https://arxiv.org/abs/2107.04589). `"cosine"`:
+    [Liu et al., 2022](https://arxiv.org/abs/2111.09883). `"ylg"`:
+    [Daras et al., 2020](https://arxiv.org/abs/1911.12287).
     """
 
     rank = 2
@@ -420,21 +411,19 @@ class SelfAttention3D(SelfAttention):
         ValueError: As in `SelfAttention2D`, for inputs of rank 5.
 
     Example:
-
     >>> import keras
     >>> layer = SelfAttention3D(pool_size=1)
     >>> layer(keras.ops.ones((1, 2, 4, 4, 8))).shape == (1, 2, 4, 4, 8)
     True
 
-    Reference:
-        [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equations 1 to 3.
+    Reference: [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equations 1 to 3.
     """
 
     rank = 3
 
 
 class _Conv2D(keras.layers.Conv2D):
-    """Keras's `Conv2D` that also accepts an empty batch."""
+    """`keras.layers.Conv2D` that also accepts an empty batch."""
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         return of_any_batch(super().call, inputs, training)
@@ -451,9 +440,6 @@ def record_attention_scores(model: keras.Model) -> Iterator[dict[str, KerasTenso
 
     Call the model eagerly, as in `model(inputs)`. `with` blocks may overlap, and each records only
     the calls in its own thread.
-
-    Args:
-        model: A Keras model.
 
     Yields:
         Dictionary from layer name to the scores of its last call, float32 of shape

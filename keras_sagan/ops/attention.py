@@ -22,15 +22,14 @@ def spatial_attention(query, key, value, mask=None) -> tuple:
         key: Float tensor of shape `(batch, keys, key_channels)`.
         value: Float tensor of shape `(batch, keys, value_channels)`.
         mask: Boolean tensor that broadcasts to the scores, `True` where a query may attend to a
-            key; each query needs a key. Defaults to `None`, all keys.
+            key; each query needs a key. `None` allows all keys.
 
     Returns:
         Tuple of the outputs `(batch, queries, value_channels)`, in the dtype of `value`, and the
-        scores `(batch, queries, keys)`, in float32 (float64 for float64 inputs). Each row of
-        scores sums to 1.
+        scores `(batch, queries, keys)`, in float32 (float64 for float64 inputs). Each row of scores
+        sums to 1.
 
-    Reference:
-        [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equations 1 and 2.
+    Reference: [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equations 1 and 2.
     """
     dtype = _score_dtype(query)
     logits = ops.matmul(ops.cast(query, dtype), _transposed(ops.cast(key, dtype)))
@@ -57,21 +56,19 @@ def attend(
 
     Args:
         query, key, value: As in `spatial_attention`.
-        num_heads: Positive integer that divides the channels. Defaults to `1`.
-        scores: `"dot"`, `"l2"` or `"cosine"`. Defaults to `"dot"`.
+        num_heads: Positive integer that divides the channels.
+        scores: `"dot"`, `"l2"` or `"cosine"`.
         mask: As in `spatial_attention`, for the scores of all heads. Needs
             `query_chunk_size=None`.
-        query_chunk_size, training: As in `chunked_spatial_attention`. Defaults to `None`, a single
-            block.
+        query_chunk_size, training: As in `chunked_spatial_attention`; `None` is a single block.
 
     Returns:
         Tuple of the outputs `(batch, queries, value_channels)` and the scores, of shape
         `(batch, queries, keys)`, or `(batch, num_heads, queries, keys)` with several heads. The
         scores are `None` with a `query_chunk_size`.
 
-    Reference:
-        [Lee et al., 2021](https://arxiv.org/abs/2107.04589), section 3.2, for `"l2"`;
-        [Liu et al., 2022](https://arxiv.org/abs/2111.09883), section 3.3, for `"cosine"`.
+    Reference: [Lee et al., 2021](https://arxiv.org/abs/2107.04589) for `"l2"`;
+    [Liu et al., 2022](https://arxiv.org/abs/2111.09883) for `"cosine"`.
     """
     if num_heads > 1:
         query, key, value = (_split_heads(x, num_heads) for x in (query, key, value))
@@ -120,14 +117,13 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
             graph is traced.
         query_chunk_size: Positive integer, the number of queries per block. It need not divide
             `queries`.
-        training: Boolean, whether a batch of unknown size may be empty. Defaults to `False`.
+        training: Boolean, whether a batch of unknown size may be empty.
 
     Returns:
         Float tensor of shape `(batch, queries, value_channels)`, in the dtype of `value`, with
         heads if the inputs have them.
 
-    Reference:
-        [Rabe and Staats, 2021](https://arxiv.org/abs/2112.05682).
+    Reference: [Rabe and Staats, 2021](https://arxiv.org/abs/2112.05682).
     """
     if len(query.shape) == 4:  # Heads are independent, as images are.
         num_heads = query.shape[1]
@@ -171,7 +167,7 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
             found = (join(d_queries, query), query), (d_key, key), (d_value, value)
             return tuple(ops.cast(gradient, x.dtype) for gradient, x in found)
 
-        # Stop gradients, so that no tape keeps the blocks.
+        # Stop gradients, so that TensorFlow's tape doesn't keep the blocks in memory.
         fixed_key, fixed_value = ops.stop_gradient(key), ops.stop_gradient(value)
         outputs = ops.map(
             lambda block: spatial_attention(block, fixed_key, fixed_value)[0],
@@ -235,7 +231,6 @@ def attention_entropy(scores):
         Float tensor of shape `(…)`, in [0, 1]; 1 if there is only one key.
 
     Example:
-
     >>> import numpy as np
     >>> float(attention_entropy(np.array([[0.5, 0.5], [0.0, 0.0]])))  # log(2) / log(4)
     0.5
@@ -244,6 +239,6 @@ def attention_entropy(scores):
     keys = scores.shape[-2] * scores.shape[-1]
     if keys == 1:
         return ops.ones_like(scores[..., 0, 0])
-    logs = ops.log(ops.where(scores > 0, scores, ops.ones_like(scores)))  # 0 log 0 = 0
+    logs = ops.log(ops.where(scores > 0, scores, ops.ones_like(scores)))  # 0 * log(0) = 0
     entropy = -ops.sum(scores * logs, axis=(-2, -1))
     return ops.clip(entropy / float(np.log(keys)), 0.0, 1.0)

@@ -24,12 +24,10 @@ def ylg_masks(size: int, pool_size: int, num_heads: int):
         key.
 
     Example:
-
     >>> ylg_masks(2, 1, 4).shape == (4, 4, 4)
     True
 
-    Reference:
-        [Daras et al., 2020](https://arxiv.org/abs/1911.12287), section 3.
+    Reference: [Daras et al., 2020](https://arxiv.org/abs/1911.12287).
     """
     side = size // pool_size
     rows, columns = np.divmod(np.arange(side**2), side)
