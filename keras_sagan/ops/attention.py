@@ -127,8 +127,8 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
     """
     if len(query.shape) == 4:  # Heads are independent, as images are.
         num_heads = query.shape[1]
-        inputs = [ops.reshape(x, (-1, *ops.shape(x)[2:])) for x in (query, key, value)]
-        outputs = chunked_spatial_attention(*inputs, query_chunk_size, training)
+        query, key, value = (ops.reshape(x, (-1, *ops.shape(x)[2:])) for x in (query, key, value))
+        outputs = chunked_spatial_attention(query, key, value, query_chunk_size, training)
         return ops.reshape(outputs, (-1, num_heads, *ops.shape(outputs)[1:]))
     count = -(-ops.shape(query)[1] // query_chunk_size)
     size = -(-ops.shape(query)[1] // count)  # All blocks have this size.
