@@ -61,8 +61,9 @@ OTHER = {
     *("g_optimizer", "d_optimizer", "reference", "held_out", "protocol", "metrics"),
 }
 KINDS = {
-    "integer": "units filters input_dim output_dim num_classes condition_dim latent_dim seed rows columns scale "
-    "count num_images batch_size every_steps every_epochs image_size num_reference top_k",
+    "integer": "units filters input_dim output_dim num_classes condition_dim latent_dim seed rows "
+    "columns scale count num_images batch_size every_steps every_epochs image_size num_reference "
+    "top_k",
     "number": "ema_momentum ema_half_life truncation gamma",
     "choice": "data_format resample recipe resize on_error order mode jit_compile policy method "
     "name:preset",

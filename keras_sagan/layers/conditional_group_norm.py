@@ -12,10 +12,10 @@ class ConditionalGroupNorm(ConditionalNormBase):
     """Group normalization whose `gamma` and `beta` depend on labels or on a vector per image.
 
     `outputs = (images - mean) / sqrt(variance + epsilon) * gamma + beta`, with the moments of each
-    image and group of channels. Unlike `ConditionalBatchNorm`, the layer needs no moving statistics
-    and no synchronization, and computes the same in training and inference. Labels and vectors work
-    as there, and the moments are computed in float32 under every dtype policy. Without a condition
-    (`num_classes=1`), it works like `keras.layers.GroupNormalization`, with another `epsilon`.
+    image and group of channels, in float32 under every dtype policy. Unlike `ConditionalBatchNorm`,
+    which computes `gamma` and `beta` in the same way, the layer needs no moving statistics and no
+    synchronization, and computes the same in training and inference. With one class and the same
+    `epsilon`, it works like `keras.layers.GroupNormalization`.
 
     Args:
         num_classes: Positive integer, the number of rows in the tables `gamma` and `beta`.
