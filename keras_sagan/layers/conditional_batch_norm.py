@@ -17,7 +17,7 @@ class ConditionalBatchNorm(ConditionalNormBase):
     tables: `gamma[labels]` and `beta[labels]`. Float vectors, such as attributes or an embedding of
     text, are multiplied by two kernels: `gamma = 1 + vectors @ gamma_kernel` and
     `beta = vectors @ beta_kernel`. The kernels start as zeros, so a new layer ignores the vectors,
-    which get gradients from the second step on. The moments are computed over the whole batch,
+    which get gradients from the second step on. The moments are computed over the full batch,
     regardless of the condition, in two passes and in float32 under every dtype policy, so that a
     large mean costs little precision. With one class, the layer works like `BatchNormalization` and
     needs no labels. The defaults follow SAGAN, not Keras. The moving statistics don't depend on
@@ -26,14 +26,13 @@ class ConditionalBatchNorm(ConditionalNormBase):
 
     Args:
         num_classes: Positive integer, the number of rows in the tables `gamma` and `beta`.
-        axis: Integer, the axis of the channels. Defaults to `-1`.
+        axis: Integer, the axis of the channels.
         momentum: Float in [0, 1], the largest momentum of the moving statistics. Early updates use
-            a lower momentum; with `1`, the statistics never change. Defaults to `0.999`.
-        epsilon: Positive float, added to the variance. Defaults to `1e-5`.
+            a lower momentum; with `1`, the statistics never change.
+        epsilon: Positive float, added to the variance.
         synchronized: Boolean, whether to compute the moments over all replicas of a `tf.distribute`
-            strategy. JAX and PyTorch always use the global batch. Defaults to `False`.
+            strategy. JAX and PyTorch always use the global batch.
         condition_dim: Positive integer, the length of the vectors, instead of `num_classes`.
-        **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
         images: Float tensor of rank 2 or more, `(batch, …, channels)`.
@@ -41,7 +40,8 @@ class ConditionalBatchNorm(ConditionalNormBase):
             or float tensor of shape `(batch, condition_dim)`.
         training: Boolean, whether to use the batch's moments and update the moving statistics.
         mask: Boolean tensor with the shape of `images` without the last axis: the positions to
-            include in the moments, as in `keras.layers.BatchNormalization`. Defaults to all.
+            include in the moments, as in `keras.layers.BatchNormalization`. By default, all are
+            included.
         images_mask: The same mask, under the name that Keras uses if labels are passed.
 
     Returns:
@@ -60,7 +60,6 @@ class ConditionalBatchNorm(ConditionalNormBase):
             the mask has the wrong rank.
 
     Example:
-
     >>> import numpy as np
     >>> layer = ConditionalBatchNorm(num_classes=10)
     >>> images = np.random.normal(3.0, 2.0, (8, 4, 4, 5)).astype("float32")
@@ -68,11 +67,10 @@ class ConditionalBatchNorm(ConditionalNormBase):
     >>> abs(float(np.mean(outputs))) < 1e-5
     True
 
-    Reference:
-        [Dumoulin et al., 2017](https://arxiv.org/abs/1610.07629). The tables, `momentum` and
-        `epsilon` follow the SAGAN authors' code. The kernels without biases, with `gamma` centered
-        at 1, follow [BigGAN](https://arxiv.org/abs/1809.11096), but start as zeros, as in
-        [DiT](https://arxiv.org/abs/2212.09748).
+    Reference: [Dumoulin et al., 2017](https://arxiv.org/abs/1610.07629). The tables, `momentum` and
+    `epsilon` follow the SAGAN authors' code. The kernels without biases, with `gamma` centered at
+    1, follow [BigGAN](https://arxiv.org/abs/1809.11096), but start as zeros, as in
+    [DiT](https://arxiv.org/abs/2212.09748).
     """
 
     def __init__(
@@ -170,11 +168,11 @@ class ConditionalBatchNorm(ConditionalNormBase):
 def ramped_momentum(momentum: float, updates: KerasTensor) -> KerasTensor:
     """Returns the momentum for the next update of a moving average, a float32 scalar.
 
-    The new value's weight at the `n`-th update is `max(1 - momentum, 1 / min(n, max(10, n / 40)))`,
-    which makes the average forget its initial value. Networks change fast at first: when the
-    average covered the last tenth of the updates instead of the last fortieth, inference differed
-    more from batch statistics. `updates` is the number of previous updates. With a `momentum` of 1,
-    the average never changes.
+    `updates` is the number of previous updates. The weight of the new value in the `n`-th update is
+    `max(1 - momentum, 1 / min(n, max(10, n / 40)))`, which makes the average forget its initial
+    value. The average covers only the last fortieth of the updates, because networks change fast at
+    first, and inference should be close to batch statistics. With a `momentum` of 1, it never
+    changes.
     """
     if momentum >= 1.0:
         return ops.ones((), "float32")

@@ -20,17 +20,17 @@ class ConditionalGroupNorm(ConditionalNormBase):
     Args:
         num_classes: Positive integer, the number of rows in the tables `gamma` and `beta`.
         groups: Positive integer that divides the number of channels, or `-1` for one group per
-            channel (instance normalization). Defaults to `32`.
-        axis: Integer, the axis of the channels. Defaults to `-1`.
-        epsilon: Positive float, added to the variance. Defaults to `1e-5`.
+            channel (instance normalization).
+        axis: Integer, the axis of the channels.
+        epsilon: Positive float, added to the variance.
         condition_dim: Positive integer, the length of the vectors, instead of `num_classes`.
-        **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
         images: Float tensor of rank 2 or more, `(batch, …, channels)`. If it has a mask, the layer
             passes it on, but includes the masked positions in the moments, as Keras does.
         labels: Integer tensor of shape `(batch,)` in `[0, num_classes)`, optional with one class;
             or float tensor of shape `(batch, condition_dim)`.
+        training: Boolean, has no effect; `ConditionalBatchNorm` takes it too.
 
     Returns:
         Float tensor with the same shape as `images`, in the layer's compute dtype.
@@ -41,16 +41,14 @@ class ConditionalGroupNorm(ConditionalNormBase):
             the channels, or the labels or vectors are missing or have the wrong dtype or shape.
 
     Example:
-
     >>> import numpy as np
     >>> layer = ConditionalGroupNorm(groups=2, condition_dim=3)
     >>> outputs = layer(np.ones((8, 4, 4, 6), "float32"), np.ones((8, 3), "float32"))
     >>> tuple(outputs.shape)
     (8, 4, 4, 6)
 
-    Reference:
-        [Wu & He, 2018](https://arxiv.org/abs/1803.08494); for the condition, see
-        `ConditionalBatchNorm`.
+    Reference: [Wu & He, 2018](https://arxiv.org/abs/1803.08494); for the condition, see
+    `ConditionalBatchNorm`.
     """
 
     def __init__(
@@ -76,7 +74,7 @@ class ConditionalGroupNorm(ConditionalNormBase):
                 f"Received: groups={self.groups} for images of shape {tuple(images_shape)}"
             )
 
-    def call(self, images, labels=None):
+    def call(self, images, labels=None, training=False):
         labels = self._checked(labels, images)
         # In half precision, the moments would overflow or lose precision.
         images = ops.cast(images, keras.backend.result_type(images.dtype, "float32"))

@@ -17,16 +17,16 @@ class ConditionalLayerNorm(ConditionalGroupNorm):
 
     Args:
         num_classes: Positive integer, the number of rows in the tables `gamma` and `beta`.
-        axis: Integer, the axis of the channels. Defaults to `-1`.
-        epsilon: Positive float, added to the variance. Defaults to `1e-5`.
+        axis: Integer, the axis of the channels.
+        epsilon: Positive float, added to the variance.
         condition_dim: Positive integer, the length of the vectors, instead of `num_classes`.
-        **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
         images: Float tensor of rank 2 or more, `(batch, …, channels)`. If it has a mask, the layer
             passes it on, but includes the masked positions in the moments, as Keras does.
         labels: Integer tensor of shape `(batch,)` in `[0, num_classes)`, optional with one class;
             or float tensor of shape `(batch, condition_dim)`.
+        training: Boolean, has no effect; `ConditionalBatchNorm` takes it too.
 
     Returns:
         Float tensor with the same shape as `images`, in the layer's compute dtype.
@@ -37,16 +37,14 @@ class ConditionalLayerNorm(ConditionalGroupNorm):
             are missing or have the wrong dtype or shape.
 
     Example:
-
     >>> import numpy as np
     >>> layer = ConditionalLayerNorm(num_classes=10)
     >>> outputs = layer(np.ones((8, 4, 4, 6), "float32"), np.arange(8))
     >>> tuple(outputs.shape)
     (8, 4, 4, 6)
 
-    Reference:
-        [Ba et al., 2016](https://arxiv.org/abs/1607.06450);
-        [Gulrajani et al., 2017](https://arxiv.org/abs/1704.00028), the axes.
+    Reference: [Ba et al., 2016](https://arxiv.org/abs/1607.06450). The axes follow
+    [Gulrajani et al., 2017](https://arxiv.org/abs/1704.00028).
     """
 
     def __init__(

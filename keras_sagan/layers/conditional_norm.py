@@ -19,8 +19,9 @@ class ConditionalNormBase(keras.layers.Layer):
 
     def __init__(self, num_classes, axis, epsilon, condition_dim, **kwargs):
         super().__init__(**kwargs)
-        self.num_classes = check_integer("num_classes", num_classes, optional=True)
-        self.condition_dim = check_integer("condition_dim", condition_dim, optional=True)
+        optional = {"optional": True, "expected": "a positive integer"}
+        self.num_classes = check_integer("num_classes", num_classes, **optional)
+        self.condition_dim = check_integer("condition_dim", condition_dim, **optional)
         if (self.num_classes is None) == (self.condition_dim is None):
             raise ValueError(
                 "`num_classes` or `condition_dim` must be given, and not both. Received: "
@@ -106,7 +107,7 @@ class ConditionalNormBase(keras.layers.Layer):
         if labels is None:
             return (self._expand(ops.cast(t[0], x.dtype), x) for t in (self.gamma, self.beta))
         if self.condition_dim is None:
-            labels = ops.cast(labels, "int32")  # TensorFlow can't look up uint8.
+            labels = ops.cast(labels, "int32")  # TensorFlow can't look up rows by uint8 labels.
             tables = (ops.take(table, labels, axis=0) for table in (self.gamma, self.beta))
             gamma, beta = (ops.cast(rows, x.dtype) for rows in tables)
         else:

@@ -22,15 +22,14 @@ class StaleNormWarning(UserWarning):
 
 
 def power_iteration(matrix, u, steps=1, epsilon=1e-12):
-    """Estimates the largest singular value of a matrix, starting from a unit vector `u`.
+    """Estimates the largest singular value of a matrix; returns `sigma`, `u` and `v`.
 
-    One step is `v = matrix @ u / (|matrix @ u| + epsilon)` followed by
+    One step, from a unit vector `u`, is `v = matrix @ u / (|matrix @ u| + epsilon)` followed by
     `u = v @ matrix / (|v @ matrix| + epsilon)`; then `sigma = v @ matrix @ u`. The gradient treats
     `u` and `v` as constants, which is exact once the iteration has converged. If the matrix is
-    zero, `u` is unchanged, since the iteration could never recover from `u = 0`.
-
-    Returns `sigma`, `u` and `v`. Reference: [Miyato et al., 2018](https://arxiv.org/abs/1802.05957),
-    algorithm 1, with the `epsilon` of the SAGAN authors' code.
+    zero, `u` is unchanged, since the iteration could never recover from `u = 0`. Reference:
+    [Miyato et al., 2018](https://arxiv.org/abs/1802.05957), algorithm 1, with the `epsilon` of the
+    SAGAN authors' code.
     """
     u, constant = ops.stop_gradient(u), ops.stop_gradient(matrix)
     for _ in range(steps):
@@ -53,8 +52,8 @@ class SpectralNormMixin:
     The layer's weight must be called `kernel` or `embeddings`, with the outputs on the last axis.
     The forward pass never changes this weight. `vector_u`, the state of the power iteration, is
     initialized to its converged value. Only calls with `training=True` update it, and only if the
-    layer isn't frozen. Inference runs the same iteration from `vector_u`, but doesn't store the new
-    vector.
+    layer isn't frozen. At inference, the same iteration starts from `vector_u`, but its result
+    isn't stored.
     """
 
     def _set_spectral_norm(self, power_iterations, epsilon, equality_constrained):
@@ -87,7 +86,7 @@ class SpectralNormMixin:
 
     def _initial_vector_u(self, shape, dtype=None):
         weight = known_values(self._wide_weight())
-        if weight is None:  # The weight has no value while Keras traces to infer shapes.
+        if weight is None:  # Keras is tracing to infer shapes, and the weight has no value.
             return ops.full(shape, shape[0] ** -0.5, dtype)
         return ops.convert_to_tensor(leading_singular_vector(_as_matrix(weight)), dtype)
 
@@ -111,16 +110,14 @@ class SpectralNormMixin:
     def normalized_weight(self, training: bool = False, dtype: str | None = None) -> KerasTensor:
         """Returns the weight divided by its spectral norm; a weight of zeros is unchanged.
 
-        Args:
-            training: Boolean, whether to update `vector_u`, unless the layer is frozen. Defaults
-                to `False`.
-            dtype: String, the dtype of the result. Defaults to the layer's compute dtype.
+        `training` updates `vector_u`, unless the layer is frozen. `dtype=None` is the compute
+        dtype.
         """
         weight = self._wide_weight()
         sigma, u = self._sigma_and_u(weight)
         divides = sigma > (self.epsilon if self.equality_constrained else 1.0)
         divisor = ops.where(divides, sigma, ops.ones_like(sigma))
-        # With a division instead, the gradient would read the weight three more times.
+        # Don't divide by `divisor`: the gradient would read the weight three more times.
         weight = weight * (1.0 / divisor)
         if training and self.trainable:
             self.vector_u.assign(u)
@@ -190,14 +187,12 @@ def spectral_norms(model: keras.Model, normalized_only: bool = True) -> dict[str
     Args:
         model: A Keras model. Nested models are searched too.
         normalized_only: Boolean. `False` includes the kernels and embeddings of all other layers.
-            Defaults to `True`.
 
     Returns:
-        Dictionary from the path of a kernel without its last part, such as
-        `"attention_16/query"`, to a float.
+        Dictionary from the path of a kernel without its last part, such as `"attention_16/query"`,
+        to a float.
 
     Example:
-
     >>> import keras
     >>> from keras_sagan import SNDense
     >>> dense = SNDense(2, kernel_initializer="ones", name="dense")

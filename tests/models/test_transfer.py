@@ -128,14 +128,11 @@ def test_networks_of_ones_own():
         SAGAN.from_model(tiny.build_small_sagan(), None)
 
 
-# Frozen blocks
-
-
 @pytest.mark.slow
 def test_other_conditional_norms():
     """Labels select rows of a table there too; a norm of vectors has no table of classes."""
     latents, labels = keras.Input((4,)), keras.Input((), dtype="int32")
-    x = keras.layers.Reshape((4, 4, 1))(keras.layers.Dense(16)(latents))
+    x = keras.layers.Reshape(tiny.SHAPE)(keras.layers.Dense(np.prod(tiny.SHAPE))(latents))
     x = ConditionalLayerNorm(condition_dim=4)(x, latents)
     x = ConditionalGroupNorm(5, groups=1, name="norm")(x, labels)
     x = keras.layers.Activation("tanh")(x)
@@ -156,6 +153,10 @@ def test_other_conditional_norms():
     np.testing.assert_allclose(mixed.astype(int), expected.astype(int), atol=1)
 
 
+# Frozen blocks
+
+
+@pytest.mark.slow
 def test_frozen_blocks_stay_and_the_rest_trains(tmp_path):
     model = small(4, freeze_discriminator=1, d_steps=1)
     model.compile(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1))
