@@ -132,7 +132,7 @@ def test_networks_of_ones_own():
 def test_other_conditional_norms():
     """Labels select rows of a table there too; a norm of vectors has no table of classes."""
     latents, labels = keras.Input((4,)), keras.Input((), dtype="int32")
-    x = keras.layers.Reshape(tiny.SHAPE)(keras.layers.Dense(np.prod(tiny.SHAPE))(latents))
+    x = keras.layers.Reshape(tiny.SHAPE)(keras.layers.Dense(int(np.prod(tiny.SHAPE)))(latents))
     x = ConditionalLayerNorm(condition_dim=4)(x, latents)
     x = ConditionalGroupNorm(5, groups=1, name="norm")(x, labels)
     x = keras.layers.Activation("tanh")(x)
