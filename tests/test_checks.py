@@ -61,8 +61,9 @@ OTHER = {
     *("g_optimizer", "d_optimizer", "reference", "held_out", "protocol", "metrics"),
 }
 KINDS = {
-    "integer": "units filters input_dim output_dim num_classes latent_dim seed rows columns scale "
-    "count num_images batch_size every_steps every_epochs image_size num_reference top_k",
+    "integer": "units filters input_dim output_dim num_classes condition_dim latent_dim seed rows "
+    "columns scale count num_images batch_size every_steps every_epochs image_size num_reference "
+    "top_k",
     "number": "ema_momentum ema_half_life truncation gamma",
     "choice": "data_format resample recipe resize on_error order mode jit_compile policy method "
     "name:preset",
@@ -81,6 +82,9 @@ KINDS = {name: kind for kind, names in KINDS.items() for name in names.split()}
 # Where a name means something else than elsewhere.
 SPECIAL = {
     ("ConditionalBatchNorm", "axis"): "axis",
+    ("ConditionalGroupNorm", "axis"): "axis",
+    ("ConditionalGroupNorm", "groups"): "axis",  # It may be -1 too.
+    ("ConditionalLayerNorm", "axis"): "axis",
     ("attention_overlay", "image_size"): "pair",
     ("build_generator", "image_size"): "choice",
     ("build_discriminator", "image_size"): "choice",
@@ -137,6 +141,8 @@ ARGUMENTS = {
     "SNDense": {"units": 2},
     "SNEmbedding": {"input_dim": 2, "output_dim": 3},
     "ConditionalBatchNorm": {"num_classes": 2},
+    "ConditionalGroupNorm": {"num_classes": 2, "groups": 2},
+    "ConditionalLayerNorm": {"num_classes": 2},
     "spectral_norms": lambda: {"model": tiny.build_generator()},
     "SAGAN": lambda: {
         "generator": model().generator,
@@ -265,12 +271,14 @@ LAYER_SIZES = {
     "SNDense": "units power_iterations",
     "SNEmbedding": "input_dim output_dim power_iterations",
     "ConditionalBatchNorm": "num_classes axis",
+    "ConditionalGroupNorm": "groups",
     "SelfAttention2D": "key_reduction value_reduction pool_size power_iterations query_chunk_size",
 }
 MAP = np.ones((2, 4, 4, 4), "float32")
 INPUTS = {
     "SNEmbedding": (np.zeros(2, "int32"),),
     "ConditionalBatchNorm": (MAP, np.zeros(2, "int32")),
+    "ConditionalGroupNorm": (MAP, np.zeros(2, "int32")),
 }
 
 
@@ -284,7 +292,7 @@ def test_sizes_that_no_layer_can_have(name, argument):
     config = cls(**given).get_config()
     values = [4, -4, -5, 9, *NO_SIZES] if argument == "axis" else NO_SIZES
     for value in values:
-        if (argument, value) in (("query_chunk_size", None), ("axis", -1)):
+        if (argument, value) in (("query_chunk_size", None), ("axis", -1), ("groups", -1)):
             continue
         with pytest.raises((ValueError, TypeError), match=f"(?s)`{argument}`.*Received"):
             cls.from_config({**config, argument: value})(*INPUTS.get(name, (MAP,)))

@@ -1,6 +1,8 @@
 """The layers of a self-attention GAN, which work in any Keras model."""
 
 from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
+from keras_sagan.layers.conditional_group_norm import ConditionalGroupNorm
+from keras_sagan.layers.conditional_layer_norm import ConditionalLayerNorm
 from keras_sagan.layers.differentiable_augmentation import DifferentiableAugmentation
 from keras_sagan.layers.self_attention2d import SelfAttention2D, record_attention_scores
 from keras_sagan.layers.sn_conv2d import SNConv2D
@@ -10,6 +12,8 @@ from keras_sagan.layers.spectral_norm import spectral_norms
 
 __all__ = [
     "ConditionalBatchNorm",
+    "ConditionalGroupNorm",
+    "ConditionalLayerNorm",
     "DifferentiableAugmentation",
     "SNConv2D",
     "SNDense",

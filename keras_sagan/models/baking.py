@@ -6,7 +6,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
+from keras_sagan.layers.conditional_group_norm import ConditionalGroupNorm
+from keras_sagan.layers.conditional_norm import ConditionalNormBase
 from keras_sagan.layers.self_attention2d import SelfAttention2D
 from keras_sagan.layers.sn_conv2d import SNConv2D
 from keras_sagan.layers.sn_dense import SNDense
@@ -23,8 +24,10 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
 
     Kernels are divided by their spectral norms once. `SelfAttention2D` becomes convolutions,
     products and a softmax, with `gamma` folded into the last kernel. `ConditionalBatchNorm` becomes
-    tables of scales and offsets that include the moving statistics. You can load, export and
-    convert the copy without this package. Don't train it.
+    scales and offsets that include the moving statistics, from tables or, for vectors, dense
+    layers. `ConditionalGroupNorm` and `ConditionalLayerNorm` become a `GroupNormalization`, with
+    scales and offsets after it. You can load, export and convert the copy without this package.
+    Don't train it.
 
     Args:
         model: A built functional or sequential Keras model, such as `SAGAN.generator`. Nested
@@ -105,7 +108,7 @@ def _replacement_of(operation):
     """Returns the function that makes a layer's replacement, or `None`, and its argument names."""
     if isinstance(operation, SelfAttention2D):
         return _plain_attention, ("inputs",)
-    if isinstance(operation, ConditionalBatchNorm):
+    if isinstance(operation, ConditionalNormBase):
         return _plain_norm, ("images", "labels")
     if isinstance(operation, SNConv2D) and operation.resample is not None:
         return _plain_resampling, ("inputs",)
@@ -185,27 +188,45 @@ def _up(layer, x):
 
 
 def _plain_norm(layer, shape, new_values):
-    """Returns the replacement of a `ConditionalBatchNorm`, a function of images and labels."""
-    weights = (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance)
-    gamma, beta, mean, variance = (ops.convert_to_numpy(x).astype("float64") for x in weights)
+    """Returns the replacement of a conditional norm, a function of images and labels."""
+    axis, is_group = layer.axis % len(shape), isinstance(layer, ConditionalGroupNorm)
+    is_vector = layer.condition_dim is not None
+    weights = (layer.gamma_kernel, layer.beta_kernel) if is_vector else (layer.gamma, layer.beta)
+    moments = () if is_group else (layer.moving_mean, layer.moving_variance)
+    gamma, beta, *moments = (
+        ops.convert_to_numpy(x).astype("float64") for x in (*weights, *moments)
+    )
+    kind = layers.BatchNormalization
+    if is_group:
+        kind = functools.partial(layers.GroupNormalization, layer.groups)
+    norm = functools.partial(kind, axis=axis, epsilon=layer.epsilon, name=layer.name)
     if layer.num_classes == 1:
-        new = layers.BatchNormalization(
-            axis=layer.axis, epsilon=layer.epsilon, dtype=layer.dtype_policy, name=layer.name
-        )
-        new_values.append((new, [gamma[0], beta[0], mean, variance]))
+        new = norm(dtype=layer.dtype_policy)
+        new_values.append((new, [gamma[0], beta[0], *moments]))
         return lambda images, labels=None: new(images)
-    scale = gamma / np.sqrt(variance + layer.epsilon)
-    tables = []
-    for name, rows in (("scale", scale), ("offset", beta - scale * mean)):
-        table = layers.Embedding(*rows.shape, dtype="float32", name=f"{layer.name}_{name}")
-        new_values.append((table, [rows]))
-        tables.append(table)
+    normalize = norm(center=False, scale=False, dtype="float32") if is_group else None
+    count = shape[axis]
+    mean, share = np.zeros(count), np.ones(count)
+    if not is_group:
+        mean, share = moments[0], 1.0 / np.sqrt(moments[1] + layer.epsilon)
+    scale, steps = gamma * share, []
+    for name, rows, bias in (
+        ("scale", scale, share),
+        ("offset", beta - scale * mean, -share * mean),
+    ):
+        settings = {"dtype": "float32", "name": f"{layer.name}_{name}"}
+        if is_vector:
+            steps.append(layers.Dense(count, **settings))
+        else:
+            steps.append(layers.Embedding(*rows.shape, **settings))
+        new_values.append((steps[-1], [rows, bias] if is_vector else [rows]))
     channels = [1] * (len(shape) - 1)
-    channels[layer.axis % len(shape) - 1] = scale.shape[1]
+    channels[axis - 1] = count
 
     def call(images, labels):
-        rows = [layers.Reshape(channels, dtype="float32")(table(labels)) for table in tables]
-        x = layers.Multiply(dtype="float32")([images, rows[0]])
+        rows = [layers.Reshape(channels, dtype="float32")(step(labels)) for step in steps]
+        x = normalize(images) if is_group else images
+        x = layers.Multiply(dtype="float32")([x, rows[0]])
         x = layers.Add(dtype="float32")([x, rows[1]])
         return layers.Activation("linear", dtype=layer.dtype_policy)(x)
 

@@ -17,7 +17,7 @@ from keras_sagan.checks import (
     check_labels,
     check_values,
 )
-from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
+from keras_sagan.layers.conditional_norm import ConditionalNormBase
 from keras_sagan.layers.self_attention2d import attention_layers, record_attention_scores
 from keras_sagan.layers.sn_embedding import SNEmbedding
 from keras_sagan.layers.spectral_norm import spectral_norms
@@ -362,7 +362,7 @@ def mixed_class(generator, label, other, share):
     """Inside the `with` block, class `label` is interpolated towards class `other` by `share`."""
     tables = []
     for layer in layers_of(generator):
-        if isinstance(layer, ConditionalBatchNorm) and layer.num_classes > 1:
+        if isinstance(layer, ConditionalNormBase) and (layer.num_classes or 1) > 1:
             tables += [layer.gamma, layer.beta]
         elif isinstance(layer, SNEmbedding):
             tables = []  # Changing one row would change the normalization of all rows.
@@ -371,7 +371,7 @@ def mixed_class(generator, label, other, share):
             tables.append(layer.embeddings)
     if not tables:
         raise ValueError(
-            "`to_labels` needs a generator that keeps its classes in ConditionalBatchNorm or "
+            "`to_labels` needs a generator that keeps its classes in conditional norms or "
             f"Embedding layers only. Received: {generator.name}, which doesn't"
         )
     values = [ops.convert_to_numpy(table) for table in tables]

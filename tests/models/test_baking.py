@@ -11,6 +11,8 @@ from keras import layers
 
 from keras_sagan import (
     ConditionalBatchNorm,
+    ConditionalGroupNorm,
+    ConditionalLayerNorm,
     SelfAttention2D,
     SNConv2D,
     SNDense,
@@ -101,6 +103,16 @@ def test_layers_that_are_shared_nested_and_used_by_keyword():
     x = norm(norm(x, labels=labels), labels)
     x = SNDense(2, use_bias=False)(layers.Flatten()(x)) + SNEmbedding(4, 2)(labels)
     assert_baked(stirred(keras.Model([images, labels], x)))
+
+
+def test_other_norms_and_vectors():
+    images, labels = keras.Input((4, 4, 6)), keras.Input((), dtype="int32")
+    vectors = keras.Input((2,))
+    x = ConditionalGroupNorm(4, groups=3)(images, labels)
+    x = ConditionalBatchNorm(condition_dim=2)(x, labels=vectors)
+    x = ConditionalGroupNorm(groups=-1, axis=1, condition_dim=2)(x, vectors)
+    x = ConditionalLayerNorm(1)(x)
+    assert_baked(stirred(keras.Model([images, labels, vectors], x)))
 
 
 @pytest.mark.parametrize("settings", [{"equality_constrained": False}, {"epsilon": 1e-3}])
