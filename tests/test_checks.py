@@ -67,7 +67,8 @@ KINDS = {
     "choice": "data_format resample recipe resize on_error order mode jit_compile policy method "
     "name:preset",
     "dictionary": "spectral_norm attention batch_norm values baselines objective",
-    "list": "class_names row_labels classes truncations devices formats evaluators notes",
+    "list": "class_names row_labels classes truncations devices formats evaluators notes "
+    "include exclude",
     "path": "directory path folder log_dir data_dir handle checkpoint cache_dir",
     "text": "padding name dataset split monitor title tpu sha256 output feature_layer",
     "pair": "kernel_size strides dilation_rate",
@@ -146,6 +147,7 @@ ARGUMENTS = {
     },
     "build_generator": {"image_size": 8, "base_filters": 2, "attention_resolutions": ()},
     "build_discriminator": {"image_size": 8, "base_filters": 2, "attention_resolutions": ()},
+    "apply_spectral_norm": lambda: {"model": tiny.build_generator()},
     "export_generator": lambda: {"model": model(), "directory": "x", "formats": ()},
     "preset_settings": {"name": "sagan_imagenet_128"},
     "from_preset": {"name": "sagan_imagenet_128"},

@@ -7,6 +7,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
+from keras_sagan.layers.differentiable_augmentation import DifferentiableAugmentation
 from keras_sagan.layers.self_attention2d import SelfAttention2D
 from keras_sagan.layers.sn_conv2d import SNConv2D
 from keras_sagan.layers.sn_dense import SNDense
@@ -47,25 +48,18 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
     >>> type(baked.layers[-1]).__name__
     'Dense'
     """
-    if not _is_graph(model) or not getattr(model, "inputs", None):
-        raise ValueError(
-            "`model` must be a functional or sequential Keras model that is built. "
-            f"Received: model={model!r} of type {type(model).__name__}"
-        )
-    # A sequential model contains a functional one; the copy is always functional.
-    ends = (x if len(x) > 1 else x[0] for x in (model.inputs, model.outputs))
-    functional = keras.Model(*ends, name=model.name)
+    check_graph(model)
     new_values = []  # Pairs of a new layer and its weights.
     replaced = {}  # From the id of a layer to the function that replaces it.
 
     def clone(operation):
         if _replacement_of(operation)[0]:
             return operation  # `call` replaces it later.
-        if _is_graph(operation):
-            return bake_spectral_norm(operation)
-        plain = PLAIN.get(type(operation), type(operation))
-        config = operation.get_config()
-        if plain is not type(operation):
+        _check_bakable(operation, model)
+        source = operation.layer if isinstance(operation, SpectralNorm) else operation
+        plain = PLAIN.get(type(source), type(source))
+        config = source.get_config()
+        if plain is not type(source):
             config = {k: v for k, v in config.items() if k not in OWN_SETTINGS}
         new = plain.from_config(config)
         if isinstance(operation, layers.Layer):
@@ -88,22 +82,61 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
             replaced[id(operation)] = make(operation, arguments[0].shape, new_values)
         return replaced[id(operation)](*arguments[: len(names)])
 
-    baked = keras.models.clone_model(functional, clone_function=clone, call_function=call)
+    baked = copy_graph(model, clone, call)
     for new, values in new_values:
         if values:
             new.set_weights(values)
-    left = [x.name for x in layers_of(baked) if isinstance(x, SpectralNormMixin)]
-    if left:
-        raise ValueError(
-            "`model` must not have spectrally normalized layers inside a layer of its own. "
-            f"Received: {model.name} with {left[0]}"
-        )
     return baked
 
 
-def _is_graph(model):
+def is_graph(model):
+    """Returns whether a model is functional or sequential."""
     is_functional = isinstance(model, keras.Model) and hasattr(model, "operations")
     return is_functional or isinstance(model, keras.Sequential)
+
+
+def check_graph(model):
+    """Raises an error unless a model is functional or sequential, and built."""
+    if not is_graph(model) or not getattr(model, "inputs", None):
+        raise ValueError(
+            "`model` must be a functional or sequential Keras model that is built. "
+            f"Received: model={model!r} of type {type(model).__name__}"
+        )
+
+
+def copy_graph(model, clone, call=None):
+    """Returns a functional copy of a model, in which nested models are copied too.
+
+    `clone` copies a layer, and `call` calls the copy, as in `keras.models.clone_model`. The copy
+    isn't compiled. Layers that the graphs share stay shared.
+    """
+    copies = {}
+
+    def copied(operation):
+        if id(operation) not in copies:
+            copies[id(operation)] = (graph if is_graph(operation) else clone)(operation)
+        return copies[id(operation)]
+
+    def graph(model):
+        ends = model.input, model.output
+        if isinstance(model, keras.Sequential):  # Its ends are those of the functional model in it.
+            ends = (x if len(x) > 1 else x[0] for x in (model.inputs, model.outputs))
+        functional = keras.Model(*ends, name=model.name)
+        return keras.models.clone_model(functional, clone_function=copied, call_function=call)
+
+    return graph(model)
+
+
+def _check_bakable(operation, model):
+    if isinstance(operation, SpectralNorm) or type(operation) in PLAIN:
+        return
+    for x in layers_of(operation) if isinstance(operation, layers.Layer) else ():
+        if any(cls.__module__.startswith("keras_sagan.") for cls in type(x).__mro__):
+            where = "" if x is operation else f" in {operation.name}"
+            raise ValueError(
+                "`model` must have no layers that can't become plain Keras layers. "
+                f"Received: {model.name} with {x.name} of type {type(x).__name__}{where}"
+            )
 
 
 def _replacement_of(operation):
@@ -112,6 +145,8 @@ def _replacement_of(operation):
         return _plain_attention, ("inputs",)
     if isinstance(operation, ConditionalBatchNorm):
         return _plain_norm, ("images", "labels")
+    if isinstance(operation, DifferentiableAugmentation):  # It is the identity at inference.
+        return (lambda *_: lambda images: images), ("images",)
     if isinstance(operation, SNConv2D) and operation.resample is not None:
         return _plain_resampling, ("inputs",)
     return None, ()
