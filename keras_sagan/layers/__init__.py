@@ -7,6 +7,7 @@ from keras_sagan.layers.sn_conv2d import SNConv2D
 from keras_sagan.layers.sn_dense import SNDense
 from keras_sagan.layers.sn_embedding import SNEmbedding
 from keras_sagan.layers.spectral_norm import spectral_norms
+from keras_sagan.layers.spectral_norm_wrapper import SpectralNorm
 
 __all__ = [
     "ConditionalBatchNorm",
@@ -15,6 +16,7 @@ __all__ = [
     "SNDense",
     "SNEmbedding",
     "SelfAttention2D",
+    "SpectralNorm",
     "record_attention_scores",
     "spectral_norms",
 ]
