@@ -10,22 +10,31 @@ from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
 from keras_sagan.layers.differentiable_augmentation import DifferentiableAugmentation
 from keras_sagan.layers.self_attention2d import SelfAttention2D
 from keras_sagan.layers.sn_conv2d import SNConv2D
+from keras_sagan.layers.sn_convolutions import SNConv1D, SNConv2DTranspose, SNConv3D
 from keras_sagan.layers.sn_dense import SNDense
 from keras_sagan.layers.sn_embedding import SNEmbedding
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
+from keras_sagan.layers.spectral_norm_wrapper import SpectralNorm
 from keras_sagan.private_keras import layers_of
 
-PLAIN = {SNConv2D: layers.Conv2D, SNDense: layers.Dense, SNEmbedding: layers.Embedding}
+PLAIN = {
+    SNConv1D: layers.Conv1D,
+    SNConv2D: layers.Conv2D,
+    SNConv2DTranspose: layers.Conv2DTranspose,
+    SNConv3D: layers.Conv3D,
+    SNDense: layers.Dense,
+    SNEmbedding: layers.Embedding,
+}
 OWN_SETTINGS = ("power_iterations", "epsilon", "equality_constrained", "resample")
 
 
 def bake_spectral_norm(model: keras.Model) -> keras.Model:
     """Copies a network into plain Keras layers that compute the same outputs at inference.
 
-    Kernels are divided by their spectral norms once. `SelfAttention2D` becomes convolutions,
-    products and a softmax, with `gamma` folded into the last kernel. `ConditionalBatchNorm`
-    becomes tables of scales and offsets that include the moving statistics. You can load, export
-    and convert the copy without this package. Don't train it.
+    Kernels are divided by their spectral norms once, and `SpectralNorm(layer)` becomes the layer.
+    `SelfAttention2D` becomes convolutions, products and a softmax, with `gamma` folded into the
+    last kernel. `ConditionalBatchNorm` becomes tables of scales and offsets that include the moving
+    statistics. You can load, export and convert the copy without this package. Don't train it.
 
     Args:
         model: A built functional or sequential Keras model, such as `SAGAN.generator`. Nested
@@ -36,8 +45,8 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
         rounding.
 
     Raises:
-        ValueError: If the model is subclassed or isn't built, or a custom layer contains
-            spectrally normalized layers.
+        ValueError: If the model is subclassed or isn't built, or has a layer that can't be copied
+            into plain Keras layers, such as a custom layer that contains normalized layers.
 
     Example:
 
@@ -154,6 +163,10 @@ def _replacement_of(operation):
 
 def _weights(layer):
     """Returns the weights of a layer for the plain layer that replaces it."""
+    if isinstance(layer, SpectralNorm):
+        kernels = {id(kernel): value for kernel, value in layer.normalized_weights()}
+        weights = layer.layer.weights
+        return [ops.convert_to_numpy(kernels.get(id(weight), weight)) for weight in weights]
     if not isinstance(layer, SpectralNormMixin):
         return layer.get_weights()
     rest = [w for w in layer.weights if w is not layer._raw_weight() and w is not layer.vector_u]

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import keras
 
 from keras_sagan.checks import check_list
+from keras_sagan.layers.self_attention2d import SelfAttention2D
 from keras_sagan.layers.spectral_norm import SpectralNormBase, initial_vector_u
 from keras_sagan.layers.spectral_norm_wrapper import SpectralNorm
 from keras_sagan.models.baking import PLAIN, check_graph, copy_graph, is_graph
@@ -59,23 +60,37 @@ def apply_spectral_norm(
         excluded = _matches("exclude", exclude, found)
         chosen = [x for x in chosen if not any(x is other for other in excluded)]
     chosen_ids = {id(x) for x in chosen}
-    copies = []  # Pairs of a new layer and its weights.
+    copies = []  # Pairs of a layer and its copy.
 
     def clone(operation):
+        cls, config = type(operation), operation.get_config()
         is_chosen = id(operation) in chosen_ids
-        cls = NORMALIZED.get(type(operation)) if is_chosen else None
-        copy = (cls or type(operation)).from_config(operation.get_config())
+        if is_chosen and isinstance(operation, SelfAttention2D):
+            copy = cls.from_config({**config, "use_spectral_norm": True})
+        elif is_chosen and cls in NORMALIZED:
+            copy = NORMALIZED[cls].from_config(config)
+        else:
+            copy = cls.from_config(config)
+            copy = SpectralNorm(copy, name=operation.name) if is_chosen else copy
         if isinstance(operation, keras.Layer):
-            copies.append((copy, operation.get_weights()))
-        if not is_chosen or cls:
-            return copy
-        return SpectralNorm(copy, name=operation.name)
+            copies.append((operation, copy))
+        return copy
 
     normalized = copy_graph(model, clone)
     for original, copy in copies:
-        if id(original) in chosen_ids:
-            XXX
+        kernels = _normalized_kernels(copy) if id(original) in chosen_ids else []
+        vector_ids = {id(vector_u) for *_, vector_u in kernels}
+        weights = [x for x in copy.weights if id(x) not in vector_ids]
+        for weight, value in zip(weights, original.get_weights(), strict=True):
+            weight.assign(value)
+        for kernel, norm, vector_u in kernels:
+            vector_u.assign(initial_vector_u(kernel, norm))
     return normalized
+
+
+def _normalized_kernels(layer):
+    normalized = [x for x in layers_of(layer) if isinstance(x, SpectralNormBase)]
+    return [kernel for x in normalized for kernel in x.normalized_kernels()]
 
 
 def _layers(model):
@@ -85,11 +100,12 @@ def _layers(model):
 
 
 def _obstacle(layer):
-    """Returns why a layer can't be normalized, or `None`."""
-    inner = layers_of(layer)
-    if any(isinstance(x, (SpectralNormMixin, SpectralNorm)) for x in inner):
-        return "is normalized already"
-    return None if has_kernels(layer) else "has no kernels"
+    """Returns the error that explains why a layer can't be normalized, or `None`."""
+    try:
+        SpectralNorm(layer)._find_kernels()
+    except ValueError as error:
+        return error
+    return None
 
 
 def _matches(argument, entries, found, are_normalized=False):
@@ -109,8 +125,8 @@ def _matches(argument, entries, found, are_normalized=False):
         if are_normalized and (not able if is_class else len(able) < len(new)):
             wrong = next(x for x in new if _obstacle(x))
             raise ValueError(
-                f"`{argument}` must contain layers that have kernels and aren't normalized. "
-                f"Received: {argument}={entries!r}, where {wrong.name} {_obstacle(wrong)}"
-            )
+                f"`{argument}` must contain layers that have kernels and aren't normalized "
+                f"already. Received: {argument}={entries!r}, which includes {wrong.name}"
+            ) from _obstacle(wrong)
         matches += able if are_normalized else new
     return matches
