@@ -127,9 +127,10 @@ def copy_graph(model, clone, call=None):
         return copies[id(operation)]
 
     def graph(model):
-        ends = model.input, model.output
-        if isinstance(model, keras.Sequential):  # Its ends are those of the functional model in it.
+        if isinstance(model, keras.Sequential):  # Its `input` is that of its first call.
             ends = (x if len(x) > 1 else x[0] for x in (model.inputs, model.outputs))
+        else:
+            ends = model.input, model.output
         functional = keras.Model(*ends, name=model.name)
         return keras.models.clone_model(functional, clone_function=copied, call_function=call)
 

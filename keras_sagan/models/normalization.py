@@ -39,7 +39,7 @@ def apply_spectral_norm(
     Raises:
         ValueError: If the model is subclassed or isn't built, an entry of `include` or `exclude`
             matches no layer, an entry of `include` matches a layer without kernels or a layer
-            that is normalized already, or `SpectralNorm` can't find the kernels of a layer.
+            that is normalized already.
 
     Example:
 
