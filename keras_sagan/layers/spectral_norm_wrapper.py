@@ -227,12 +227,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
         return self.layer.compute_mask(*args, **kwargs)
 
     def get_build_config(self):
-        return {"layer": self.layer.get_build_config()}
-
-    def build_from_config(self, config):
-        if not self.layer.built:
-            self.layer.build_from_config(config["layer"])
-        self.build()
+        return self.layer.get_build_config() if self.built else None
 
     def get_config(self) -> dict:
         config = {**super().get_config(), "norm": self.norm, "kernels": self.kernels}

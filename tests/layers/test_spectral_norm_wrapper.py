@@ -10,6 +10,7 @@ import pytest
 from gradients import gradients_of
 from keras import layers, ops
 
+from keras_sagan import SAGAN
 from keras_sagan.layers import SNConv2D, SNDense, SNEmbedding, SpectralNorm, spectral_norms
 from keras_sagan.ops.scopes import Scope
 
@@ -490,6 +491,33 @@ def test_attention_and_rnn_survive_a_file(tmp_path):
     np.testing.assert_array_equal(numpy(again(SEQUENCES)), numpy(model(SEQUENCES)))
     for a, b in zip(model.weights, again.weights):
         np.testing.assert_array_equal(numpy(a), numpy(b))
+
+
+def networks():
+    """A generator whose wrapped part has a batch norm, and a discriminator."""
+    latents, images = keras.Input((3,)), keras.Input((8, 8, 1))
+    parts = [layers.Conv2DTranspose(1, 3, 2, "same"), layers.BatchNormalization(momentum=0.5)]
+    x = layers.Reshape((4, 4, 1))(SpectralNorm(layers.Dense(16))(latents))
+    x = layers.Activation("tanh")(SpectralNorm(keras.Sequential(parts))(x))
+    logits = layers.Flatten()(SpectralNorm(layers.Conv2D(2, 3, 2))(images))
+    logits = SpectralNorm(layers.Dense(1), name="head")(logits)
+    return keras.Model(latents, x), keras.Model(images, logits)
+
+
+@pytest.mark.slow
+def test_it_trains_in_a_sagan():
+    model = SAGAN(*networks(), latent_dim=3, seed=1, ema_momentum=0.5)
+    model.compile("sgd", "sgd", jit_compile=layer_checks.ON_JAX)
+    vectors = [x for x in model.variables if x.name.startswith("vector_u") and x.shape[0] > 1]
+    assert len(vectors) == 3  # Of D's convolution, and of G's first layer and of its average.
+    for vector_u in vectors:
+        vector_u.assign(np.ones(vector_u.shape) / vector_u.shape[0] ** 0.5)
+    before = [numpy(x).copy() for x in model.variables]
+    model.fit(RNG.uniform(-1, 1, (4, 8, 8, 1)).astype("float32"), batch_size=2, verbose=0)
+    moved = {x.path for x, old in zip(model.variables, before) if not np.array_equal(numpy(x), old)}
+    wanted = {x.path for x in model.weights if x.name in ("kernel", "moving_mean")}
+    assert wanted | {x.path for x in vectors} <= moved
+    assert all(np.isfinite(numpy(x)).all() for x in model.weights)
 
 
 # Bad input
