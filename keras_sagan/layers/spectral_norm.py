@@ -92,15 +92,20 @@ class ConvolutionNorm:
     or alike, to the flattened outputs. `u` is such a map. Strides and dilation must be 1.
     """
 
-    def __init__(self, map_shape, padding):
+    def __init__(self, map_shape, kernel_size, padding):
+        sides = {"valid": lambda k: (0, 0), "same": lambda k: ((k - 1) // 2, k // 2)}
+        sides["causal"] = lambda k: (k - 1, 0)
+        self._pads = [sides[padding](size) for size in kernel_size]
         self.vector_shape = (1, *map_shape)
-        self._settings = {"padding": padding, "data_format": "channels_last"}
 
     def multiply(self, kernel, maps):
-        return ops.conv(maps, kernel, **self._settings)
+        maps = ops.pad(maps, [(0, 0), *self._pads, (0, 0)])
+        return ops.conv(maps, kernel, padding="valid", data_format="channels_last")
 
     def multiply_transposed(self, kernel, maps):
-        return ops.conv_transpose(maps, kernel, **self._settings)
+        maps = ops.conv_transpose(maps, kernel, padding="valid", data_format="channels_last")
+        sizes = zip(self._pads, self.vector_shape[1:-1])
+        return maps[(slice(None), *(slice(low, low + size) for (low, _), size in sizes))]
 
     def iterate(self, weight, u, steps, epsilon):
         products = (self.multiply, self.multiply_transposed)

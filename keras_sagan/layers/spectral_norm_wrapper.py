@@ -164,7 +164,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
         elif isinstance(owner, DEPTHWISE) or kernel is getattr(owner, "depthwise_kernel", None):
             outputs = (-2, -1)
         elif isinstance(owner, layers.EinsumDense):
-            operands, results = owner.equation.replace(" ", "").split("->")
+            operands, results = owner.equation.split("->")
             axes = enumerate(operands.split(",")[1])
             outputs = tuple(axis for axis, letter in axes if letter in results)
         return MatrixNorm(kernel.shape, outputs)
@@ -227,12 +227,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
         return self.layer.compute_mask(*args, **kwargs)
 
     def get_build_config(self):
-        return {"layer": self.layer.get_build_config()}
-
-    def build_from_config(self, config):
-        if not self.layer.built:
-            self.layer.build_from_config(config["layer"])
-        self.build()
+        return self.layer.get_build_config() if self.built else None
 
     def get_config(self) -> dict:
         config = {**super().get_config(), "norm": self.norm, "kernels": self.kernels}
@@ -265,11 +260,10 @@ def _with_training(signature):
 def _operator_norm(layer, kernel):
     if type(layer) is layers.Dense:
         return MatrixNorm(kernel.shape)
-    is_plain = isinstance(layer, PLAIN) and layer.padding in ("same", "valid")
-    if not is_plain or max(*layer.strides, *layer.dilation_rate, layer.groups) > 1:
+    if not isinstance(layer, PLAIN) or max(*layer.strides, *layer.dilation_rate, layer.groups) > 1:
         raise ValueError(
             '`norm="operator"` needs Dense, Conv1D, Conv2D or Conv3D with `strides`, '
-            '`dilation_rate` and `groups` of 1 and "same" or "valid" `padding`. '
+            "`dilation_rate` and `groups` of 1. "
             f"Received: norm='operator' for {layer.get_config()}"
         )
     _, *shape = layer.get_build_config()["input_shape"]
@@ -280,4 +274,4 @@ def _operator_norm(layer, kernel):
             '`norm="operator"` needs maps whose size is known when the layer is built. '
             f"Received: inputs of shape {(None, *shape)}"
         )
-    return ConvolutionNorm((*sizes, channels), layer.padding)
+    return ConvolutionNorm((*sizes, channels), layer.kernel_size, layer.padding)

@@ -10,6 +10,7 @@ import pytest
 from gradients import gradients_of
 from keras import layers, ops
 
+from keras_sagan import SAGAN
 from keras_sagan.layers import SNConv2D, SNDense, SNEmbedding, SpectralNorm, spectral_norms
 from keras_sagan.ops.scopes import Scope
 
@@ -30,7 +31,7 @@ KINDS = {
     "Dense": (lambda: layers.Dense(5), SEQUENCES, [(1,)]),
     "EinsumDense": (lambda: layers.EinsumDense("abc,cde->abde", (None, 2, 3)), SEQUENCES, [(1, 2)]),
     "EinsumDense_in_two": (lambda: layers.EinsumDense("abc,bcd->ad", 5), SEQUENCES, [(2,)]),
-    "EinsumDense_ellipsis": (lambda: layers.EinsumDense("...x, yx->...y", 5), SEQUENCES, [(0,)]),
+    "EinsumDense_ellipsis": (lambda: layers.EinsumDense("...x,yx->...y", 5), SEQUENCES, [(0,)]),
     "Conv1D": (lambda: layers.Conv1D(5, 2), SEQUENCES, [(2,)]),
     "Conv2D_groups": (lambda: layers.Conv2D(6, 3, groups=3), MAPS, [(3,)]),
     "Conv3D": (lambda: layers.Conv3D(4, 2), VOLUMES, [(4,)]),
@@ -54,8 +55,8 @@ KINDS = {
         (SEQUENCES, SEQUENCES),
         [(1, 2), (1, 2), (1, 2), (2,)],
     ),
-    "GroupedQueryAttention": (
-        lambda: layers.GroupedQueryAttention(3, 4, 2),
+    "GroupQueryAttention": (
+        lambda: layers.GroupQueryAttention(3, 4, 2),
         (SEQUENCES, SEQUENCES),
         [(1, 2), (1, 2), (1, 2), (2,)],
     ),
@@ -101,22 +102,16 @@ def divided_by_hand(make, inputs, wrapper, outputs):
 
 @each_kind
 def test_sigma_is_that_of_the_svd_over_six_decades(make, inputs, outputs):
-    wrapper = build(SpectralNorm(make(), power_iterations=30), inputs)
-    rng = np.random.default_rng(1)
-    np.testing.assert_allclose(
-        [float(x) for x in wrapper.sigma.values()], norms_of(wrapper, outputs), rtol=1e-3
-    )
-    kernels = [kernel for kernel, _ in wrapper.normalized_weights()]
-    values = [rng.normal(size=kernel.shape).astype("float32") for kernel in kernels]
-    for scale in (1e-3, 1.0, 1e3):
-        for kernel, value in zip(kernels, values):
+    wrapper = build(SpectralNorm(make()), inputs)
+    norms = norms_of(wrapper, outputs)
+    start = [numpy(kernel) for kernel, _ in wrapper.normalized_weights()]
+    for scale in (1.0, 1e-3, 1e3):
+        for (kernel, *_), value in zip(wrapper.normalized_kernels(), start):
             kernel.assign(scale * value)
-        for _ in range(6):
-            normalized = wrapper.normalized_weights(training=True)
-        norms = norms_of(wrapper, outputs)
-        np.testing.assert_allclose([float(x) for x in wrapper.sigma.values()], norms, rtol=1e-3)
-        for (_, found), value, norm in zip(normalized, values, norms):
-            np.testing.assert_allclose(numpy(found), scale * value / norm, rtol=2e-3)
+        sigmas = [float(x) / scale for x in wrapper.sigma.values()]
+        np.testing.assert_allclose(sigmas, norms, rtol=1e-3)
+    for (_, found), value, norm in zip(wrapper.normalized_weights(True), start, norms):
+        np.testing.assert_allclose(numpy(found), scale * value / (scale * norm), rtol=1e-3)
 
 
 FEW = ("Conv2DTranspose", "SeparableConv2D", "ConvLSTM2D", "MultiHeadAttention", "Bidirectional")
@@ -199,10 +194,7 @@ def gradient_by_differences(kernel, weights, norm_of, step=1e-5):
 
 
 def check_gradient(wrapper, inputs, norm_of):
-    build(wrapper, inputs)
-    for _ in range(5):
-        wrapper.normalized_weights(training=True)
-    kernel = wrapper.normalized_weights()[0][0]
+    kernel = build(wrapper, inputs).normalized_kernels()[0][0]
     weights = RNG.normal(size=kernel.shape).astype("float32")
     expected = gradient_by_differences(numpy(kernel).astype("float64"), weights, norm_of)
     error = gradient_of_wrapper(wrapper, kernel, weights) - expected
@@ -212,7 +204,7 @@ def check_gradient(wrapper, inputs, norm_of):
 @pytest.mark.parametrize("name", ["Dense", "EinsumDense", "Conv2DTranspose", "DepthwiseConv2D"])
 def test_gradients_are_those_of_finite_differences(name):
     make, inputs, (outputs,) = KINDS[name]
-    wrapper = SpectralNorm(make(), power_iterations=100)
+    wrapper = SpectralNorm(make(), power_iterations=3)
     check_gradient(wrapper, inputs, functools.partial(svd_norm, outputs=outputs))
 
 
@@ -222,8 +214,8 @@ def test_gradients_are_those_of_finite_differences(name):
 def convolution_matrix(kernel, sizes, padding):
     """The dense matrix of a convolution, entry by entry."""
     *taps, channels, filters = kernel.shape
-    pads = [(k - 1) // 2 if padding == "same" else 0 for k in taps]
-    results = [n if padding == "same" else n - k + 1 for n, k in zip(sizes, taps)]
+    pads = [{"same": (k - 1) // 2, "valid": 0, "causal": k - 1}[padding] for k in taps]
+    results = [n - k + 1 if padding == "valid" else n for n, k in zip(sizes, taps)]
     matrix = np.zeros((*results, filters, *sizes, channels))
     for place in np.ndindex(*results):
         for tap in np.ndindex(*taps):
@@ -241,6 +233,7 @@ def operator_norm(kernel, sizes, padding):
 CONVOLUTIONS = [
     (layers.Conv1D, 3, "same", (7, 2)),
     (layers.Conv1D, 2, "valid", (6, 3)),
+    (layers.Conv1D, 3, "causal", (5, 2)),
     (layers.Conv2D, 3, "same", (5, 4, 2)),
     (layers.Conv2D, (2, 3), "same", (4, 5, 2)),
     (layers.Conv2D, 3, "valid", (5, 6, 2)),
@@ -251,23 +244,32 @@ CONVOLUTIONS = [
 @pytest.mark.parametrize("cls, size, padding, shape", CONVOLUTIONS)
 def test_the_operator_norm_is_that_of_the_dense_matrix(cls, size, padding, shape):
     layer = cls(3, size, padding=padding)
-    wrapper = SpectralNorm(layer, power_iterations=50, norm="operator")
+    wrapper = SpectralNorm(layer, norm="operator")
     wrapper.build((None, *shape))
-    sizes = shape[:-1]
-    expected = operator_norm(numpy(layer.kernel), sizes, padding)
-    assert float(wrapper.sigma["kernel"]) == pytest.approx(expected, rel=1e-3)
-    for scale in (1e-3, 1e3):
-        layer.kernel.assign(scale * RNG.normal(size=layer.kernel.shape))
-        for _ in range(10):
-            ((_, found),) = wrapper.normalized_weights(training=True)
-        assert operator_norm(numpy(found), sizes, padding) == pytest.approx(1.0, rel=1e-3)
+    kernel, sizes = numpy(layer.kernel), shape[:-1]
+    for scale in (1.0, 1e-3, 1e3):
+        layer.kernel.assign(scale * kernel)
+        expected = operator_norm(scale * kernel, sizes, padding)
+        assert float(wrapper.sigma["kernel"]) == pytest.approx(expected, rel=1e-3)
+    ((_, found),) = wrapper.normalized_weights(training=True)
+    assert operator_norm(numpy(found), sizes, padding) == pytest.approx(1.0, rel=1e-3)
     assert wrapper.vectors_u[0].shape == (1, *shape)
+
+
+def test_the_operator_norm_converges_from_anywhere():
+    layer = layers.Conv2D(3, 3, padding="same")
+    wrapper = build(SpectralNorm(layer, power_iterations=100, norm="operator"), MAPS)
+    (vector_u,) = wrapper.vectors_u
+    vector_u.assign(np.ones(vector_u.shape) / 48**0.5)
+    wrapper.normalized_weights(training=True)
+    expected = operator_norm(numpy(layer.kernel), (4, 4), "same")
+    assert float(wrapper.sigma["kernel"]) == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
 def test_gradients_through_the_operator_norm(padding):
     layer = layers.Conv2D(2, 2, padding=padding)
-    wrapper = SpectralNorm(layer, power_iterations=100, norm="operator")
+    wrapper = SpectralNorm(layer, power_iterations=3, norm="operator")
     norm = functools.partial(operator_norm, sizes=(3, 4), padding=padding)
     check_gradient(wrapper, MAPS[:, :3], norm)
 
@@ -405,39 +407,88 @@ def test_layer_contract(tmp_path):
     layer_checks.check_training(wrapped, {}, (MAPS,), layer_checks.ON_JAX)
 
 
+class Outer(layers.Layer):
+    def __init__(self, inner, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = inner
+
+    def build(self, input_shape):
+        self.inner.build(input_shape)
+
+    def call(self, inputs):
+        return self.inner(inputs)
+
+
 def test_half_precision_divides_in_float32():
-    wrapper = wrapped("mixed_bfloat16")
-    outputs = wrapper(MAPS)
-    assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"
-    with keras.dtype_policies.DTypePolicy("mixed_bfloat16") if False else Scope():
-        ((kernel, normalized),) = wrapper.normalized_weights()
-    assert keras.backend.standardize_dtype(normalized.dtype) == "float32"
-    expected = numpy(kernel) / svd_norm(numpy(kernel), (2,))
-    np.testing.assert_allclose(numpy(normalized), expected, rtol=1e-4)
+    dense = layers.Dense(8, use_bias=False, dtype="mixed_bfloat16")
+    wrapper = SpectralNorm(dense)
+    found = Outer(wrapper, dtype="mixed_bfloat16")(np.eye(32, dtype="float32"))
+    assert keras.backend.standardize_dtype(found.dtype) == "bfloat16"
+    expected = numpy(dense.kernel) / svd_norm(numpy(dense.kernel), (1,))
+    error = numpy(ops.cast(found, "float32")) / expected - 1.0
+    assert (
+        np.abs(error).max() < 1.001 * 2**-8
+    )  # Rounded before the division too, it has twice that.
+
+
+class ConvGRUCell(layers.Layer):
+    """As in keras#19527: the convolutions of the input and of the state, here of one gate."""
+
+    def __init__(self, wrap=lambda conv: conv):
+        super().__init__()
+        self.state_size = self.output_size = 2
+        self.input_conv = wrap(layers.Conv2D(4, 3, padding="same"))
+        self.state_conv = wrap(layers.Conv2D(4, 3, padding="same"))
+
+    def build(self, shape):
+        self.sizes = shape[1:-1]
+        self.input_conv.build(shape)
+        self.state_conv.build((*shape[:-1], 2))
+
+    def get_initial_state(self, batch_size):
+        return [ops.zeros((batch_size, *self.sizes, 2))]
+
+    def call(self, inputs, states, training=False):
+        gates = self.input_conv(inputs) + self.state_conv(states[0])
+        gate, candidate = ops.split(gates, 2, axis=-1)
+        gate = ops.sigmoid(gate)
+        state = gate * states[0] + (1.0 - gate) * ops.tanh(candidate)
+        return state, [state]
+
+
+class ConvGRU(layers.RNN):
+    def compute_output_shape(self, sequences_shape, initial_state_shape=None):
+        return (sequences_shape[0], *sequences_shape[2:-1], 2)
 
 
 class Video(keras.Model):
-    def __init__(self):
+    def __init__(self, is_inside=False):
         super().__init__()
-        self.rnn = SpectralNorm(layers.ConvLSTM2D(2, 3, padding="same", dropout=0.5))
-        self.head = SpectralNorm(layers.Dense(1))
+        rnn = ConvGRU(ConvGRUCell(SpectralNorm) if is_inside else ConvGRUCell())
+        self.rnn = rnn if is_inside else SpectralNorm(rnn)
+        self.flatten, self.head = layers.Flatten(), SpectralNorm(layers.Dense(1))
 
     def call(self, inputs, training=False):
-        return self.head(layers.Flatten()(self.rnn(inputs)))
+        return self.head(self.flatten(self.rnn(inputs)))
 
 
 @pytest.mark.slow
-def test_a_subclassed_model_with_a_convolutional_rnn_trains_and_is_saved(tmp_path):
-    model = Video()
+@pytest.mark.parametrize("is_inside", [False, True][: 1 if layer_checks.ON_JAX else 2])
+def test_a_convolutional_gru_trains_and_is_saved(is_inside, tmp_path):
+    """JAX can't run layers with a state in a cell, such as a batch norm, as their values leak."""
+    model = Video(is_inside)
     model.compile("sgd", "mse", jit_compile=False)
     model.fit(VIDEOS, np.ones((1, 1)), verbose=0)
-    before = [numpy(x).copy() for x in model.rnn.layer.weights]
+    weights = model.trainable_weights
+    before = [numpy(x).copy() for x in weights]
     assert np.isfinite(model.fit(VIDEOS, np.ones((1, 1)), verbose=0).history["loss"]).all()
-    assert not any(np.array_equal(a, numpy(b)) for a, b in zip(before[:2], model.rnn.layer.weights))
+    assert not any(np.array_equal(a, numpy(b)) for a, b in zip(before, weights))
+    assert len(spectral_norms(model)) == 3
     model.save_weights(tmp_path / "video.weights.h5")
-    again = Video()
+    again = Video(is_inside)
     again(VIDEOS)
     again.load_weights(tmp_path / "video.weights.h5")
+    assert len(model.weights) == 9
     for a, b in zip(model.weights, again.weights):
         np.testing.assert_array_equal(numpy(a), numpy(b))
 
@@ -454,6 +505,33 @@ def test_attention_and_rnn_survive_a_file(tmp_path):
     np.testing.assert_array_equal(numpy(again(SEQUENCES)), numpy(model(SEQUENCES)))
     for a, b in zip(model.weights, again.weights):
         np.testing.assert_array_equal(numpy(a), numpy(b))
+
+
+def networks():
+    """A generator whose wrapped part has a batch norm, and a discriminator."""
+    latents, images = keras.Input((3,)), keras.Input((8, 8, 1))
+    parts = [layers.Conv2DTranspose(1, 3, 2, "same"), layers.BatchNormalization(momentum=0.5)]
+    x = layers.Reshape((4, 4, 1))(SpectralNorm(layers.Dense(16))(latents))
+    x = layers.Activation("tanh")(SpectralNorm(keras.Sequential(parts))(x))
+    logits = layers.Flatten()(SpectralNorm(layers.Conv2D(2, 3, 2))(images))
+    logits = SpectralNorm(layers.Dense(1), name="head")(logits)
+    return keras.Model(latents, x), keras.Model(images, logits)
+
+
+@pytest.mark.slow
+def test_it_trains_in_a_sagan():
+    model = SAGAN(*networks(), latent_dim=3, seed=1, ema_momentum=0.5)
+    model.compile("sgd", "sgd", jit_compile=layer_checks.ON_JAX)
+    vectors = [x for x in model.variables if x.name.startswith("vector_u") and x.shape[0] > 1]
+    assert len(vectors) == 3  # Of D's convolution, and of G's first layer and of its average.
+    for vector_u in vectors:
+        vector_u.assign(np.ones(vector_u.shape) / vector_u.shape[0] ** 0.5)
+    before = [numpy(x).copy() for x in model.variables]
+    model.fit(RNG.uniform(-1, 1, (4, 8, 8, 1)).astype("float32"), batch_size=2, verbose=0)
+    moved = {x.path for x, old in zip(model.variables, before) if not np.array_equal(numpy(x), old)}
+    wanted = {x.path for x in model.weights if x.name in ("kernel", "moving_mean")}
+    assert wanted | {x.path for x in vectors} <= moved
+    assert all(np.isfinite(numpy(x)).all() for x in model.weights)
 
 
 # Bad input
@@ -497,12 +575,6 @@ class Unbuilt(layers.Layer):
         ),
         (lambda: layers.Conv2D(2, 3, 2), {"norm": "operator"}, (2, 4, 4, 3), "needs Dense, Conv1D"),
         (lambda: layers.Conv2DTranspose(2, 3), {"norm": "operator"}, (2, 4, 4, 3), "needs Dense"),
-        (
-            lambda: layers.Conv1D(2, 3, padding="causal"),
-            {"norm": "operator"},
-            (2, 4, 3),
-            "needs Dense",
-        ),
         (
             lambda: layers.Conv2D(2, 3),
             {"norm": "operator"},
