@@ -19,27 +19,22 @@ OWN_SETTINGS = ("power_iterations", "epsilon", "equality_constrained", "resample
 
 
 def bake_spectral_norm(model: keras.Model) -> keras.Model:
-    """Copies a network into plain Keras layers that compute the same outputs at inference.
+    """Returns a copy of a network in plain Keras layers, with the same outputs at inference.
 
     Kernels are divided by their spectral norms once. `SelfAttention2D` becomes convolutions,
-    products and a softmax, with `gamma` folded into the last kernel. `ConditionalBatchNorm`
-    becomes tables of scales and offsets that include the moving statistics. You can load, export
-    and convert the copy without this package. Don't train it.
+    products and a softmax, with `gamma` folded into the last kernel. `ConditionalBatchNorm` becomes
+    tables of scales and offsets that include the moving statistics. You can load, export and
+    convert the copy without this package. Don't train it.
 
     Args:
         model: A built functional or sequential Keras model, such as `SAGAN.generator`. Nested
-            models are copied too.
-
-    Returns:
-        A functional `keras.Model` that takes the same inputs and returns the same outputs, up to
-        rounding.
+            models are copied too. The copy is functional.
 
     Raises:
-        ValueError: If the model is subclassed or isn't built, or a custom layer contains
-            spectrally normalized layers.
+        ValueError: If the model is subclassed or isn't built, or a custom layer contains spectrally
+            normalized layers.
 
     Example:
-
     >>> import keras
     >>> from keras_sagan import SNDense
     >>> network = keras.Sequential([keras.Input((3,)), SNDense(2)])
@@ -56,7 +51,7 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
     ends = (x if len(x) > 1 else x[0] for x in (model.inputs, model.outputs))
     functional = keras.Model(*ends, name=model.name)
     new_values = []  # Pairs of a new layer and its weights.
-    replaced = {}  # From the id of a layer to the function that replaces it.
+    replaced = {}  # Maps the id of a layer to the function that replaces it.
 
     def clone(operation):
         if _replacement_of(operation)[0]:
@@ -107,7 +102,7 @@ def _is_graph(model):
 
 
 def _replacement_of(operation):
-    """Returns the function (or `None`) that replaces a layer with several, and its arguments."""
+    """Returns the function that makes a layer's replacement, or `None`, and its argument names."""
     if isinstance(operation, SelfAttention2D):
         return _plain_attention, ("inputs",)
     if isinstance(operation, ConditionalBatchNorm):
@@ -176,7 +171,7 @@ def _plain_resampling(layer, shape, new_values):
         steps = [functools.partial(_up, layers.UpSampling2D(2, **settings)), conv]
     else:
         steps = [conv, layers.AveragePooling2D(2, **settings)]
-    if layer.kernel_size == (1, 1):  # It commutes with resampling: compute it on the smaller map.
+    if layer.kernel_size == (1, 1):  # Compute a 1 x 1 convolution on the smaller map.
         steps.reverse()
     steps.append(layers.Activation(layer.activation, dtype=layer.dtype_policy))
     return lambda x: functools.reduce(lambda x, step: step(x), steps, x)
