@@ -1,7 +1,4 @@
-"""Self-Attention GAN for Keras 3 on TensorFlow, JAX and PyTorch.
-
-It provides layers for any GAN, and a model that can be trained with `fit`.
-"""
+"""Self-Attention GAN for Keras 3 on TensorFlow, JAX and PyTorch: layers, and a model for `fit`."""
 
 import os
 import sys

@@ -1,8 +1,7 @@
 """Checks of arguments, and imports of optional packages.
 
 A check returns a plain Python value, which can be stored in a JSON configuration, or raises a
-`ValueError` with the argument's name, the expected value and the received value. With
-`optional=True`, `None` is allowed too.
+`ValueError`. With `optional=True`, `None` is allowed too.
 """
 
 import contextlib
@@ -19,7 +18,7 @@ import numpy as np
 
 __all__ = []  # Private to the package.
 
-MAX_COUNT = 1000  # The maximum number of repetitions in a step, which compilation unrolls.
+MAX_COUNT = 1000  # The maximum number of repetitions in a step: compilation unrolls them.
 MAX_SIDE = 2**16  # The maximum of kernel sizes and strides: TensorFlow crashes beyond 2^31.
 MAX_SIZE = 2**31 - 1  # The largest int32, which TensorFlow and XLA use as an index.
 _PACKAGES = {"PIL": "pillow", "ai_edge_litert": "ai-edge-litert"}  # Modules and their PyPI names.
@@ -29,7 +28,6 @@ def check_integer(name, value, minimum=None, maximum=None, optional=False, expec
     """Checks an integer or an integer array of rank 0; by default it must be positive.
 
     `minimum=-math.inf` allows any integer. `expected` replaces the bounds in the error message.
-    Booleans and floats aren't accepted.
     """
     if value is None and optional:
         return None
@@ -145,11 +143,7 @@ def check_string(name, value, optional=False):
 
 
 def check_weight(shape, **sizes):
-    """Raises an error if a weight has more than 2^30 numbers (4 GB), before it is allocated.
-
-    `sizes` contains the arguments that determine the shape, by name. A shape with unknown sizes
-    isn't checked.
-    """
+    """Raises if a weight has over 2^30 numbers (4 GB); `sizes` are the arguments to name."""
     if all(isinstance(size, int) for size in shape) and math.prod(shape) > 2**30:
         names = " and ".join(f"`{name}`" for name in sizes)
         received = ", ".join(f"{name}={value!r}" for name, value in sizes.items())
@@ -171,11 +165,7 @@ def accepts(function, count):
 
 
 def require(module, purpose="Drawing pictures", extra="plot"):
-    """Imports a module such as `"PIL.Image"`; the `ImportError` says how to install its package.
-
-    `purpose` names what needs the module, and `extra` is the extra of this package that installs
-    it.
-    """
+    """Imports a module for `purpose`; the `ImportError` says how to install it by `extra`."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -189,9 +179,8 @@ def require(module, purpose="Drawing pictures", extra="plot"):
 def check_labels(labels, num_classes, rank=1, argument="labels"):
     """Checks integer class ids, and returns them as a tensor (or an unchanged `KerasTensor`).
 
-    Rank (`None` for any) and dtype are always checked. The range is checked only if the values are
-    known. They aren't while a graph is traced; ids that are out of range then silently wrap around
-    or are clamped.
+    Rank (`None` for any) and dtype are always checked, but the range only if the values are known.
+    While a graph is traced, ids that are out of range silently wrap around or are clamped.
     """
     if not isinstance(labels, keras.KerasTensor):
         labels = keras.ops.convert_to_tensor(labels)
@@ -285,10 +274,7 @@ def check_shape(shape, image_shape, argument="images"):
 
 
 class FilledRange:
-    """Warns once if many images fill only half of their range, regardless of the batch size.
-
-    The warning calls the images `name`, and ends with the recommendation `advice`.
-    """
+    """Warns once, with `advice`, if many images, called `name`, fill only half of their range."""
 
     def __init__(self, name, advice):
         self._name, self._advice = name, advice
@@ -327,7 +313,7 @@ class RangeWarning(FilledRange):
         if images.dtype == np.uint8:
             super().__call__(images, 0, 255)
         else:
-            # Floats without negative values are rarely in [-1, 1]. Otherwise, a few may be dark.
+            # Floats without negative values are suspicious. Otherwise, a few images may be dark.
             super().__call__(images, -1, 1, many=1 if images.size and images.min() >= 0 else 4)
 
 

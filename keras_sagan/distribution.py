@@ -20,8 +20,8 @@ STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
 """The names that `make_strategy` accepts."""
 _TPU_PATIENCE = 60.0  # Seconds to wait for a TPU's address to answer.
 _EXIT_PATIENCE = 60.0  # Seconds that a finished worker waits for the others.
-# Seconds after which JAX considers a silent process dead (its default is 100), and that a finished
-# process waits for the others (its default is 300, but the first process may write for longer).
+# Seconds until JAX considers a silent process dead (its default is 100), and until a finished
+# process stops waiting for others (its default is 300, but the first one may write for longer).
 _JAX_PATIENCE = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 3600}
 # Maps arguments of `jax.distributed.initialize` to Keras's environment variables for them.
 _PROCESSES = {
@@ -53,14 +53,14 @@ def make_strategy(
             `devices`; `"multi_worker"` for several processes; `"tpu"` for TensorFlow's
             `TPUStrategy` (on JAX, TPUs need no special name); or `"auto"`: a TPU if `tpu` is given,
             otherwise the processes that the environment specifies, otherwise `devices` or all GPUs
-            (on JAX, all devices). Defaults to `"auto"`.
+            (on JAX, all devices).
         devices: List of device names for `"mirrored"`, such as `["GPU:0", "GPU:1"]` on TensorFlow
             and `["gpu:0", "gpu:1"]` on JAX. Defaults to all devices of this machine.
         tpu: String, the TPU's name or address, or `"local"` on a TPU VM. TensorFlow only.
 
     Returns:
-        A `tf.distribute.Strategy` on TensorFlow, a `keras.distribution.DataParallel` on JAX,
-        `None` on PyTorch.
+        A `tf.distribute.Strategy` on TensorFlow, a `keras.distribution.DataParallel` on JAX, `None`
+        on PyTorch.
 
     Raises:
         ValueError: If the name is unknown, devices don't exist, a TPU can't be found or doesn't
@@ -69,7 +69,6 @@ def make_strategy(
         RuntimeError: If the processes can't connect to each other.
 
     Example:
-
     >>> strategy = make_strategy("none")
     >>> strategy.num_replicas_in_sync
     1
@@ -174,7 +173,7 @@ def _join_processes():
     given = {key: os.environ[x] for key, x in _PROCESSES.items() if x in os.environ}
     if not _jax().distributed.is_initialized():
         try:
-            parsed = {key: text.split(",")[0] for key, text in given.items()}  # First address.
+            parsed = {key: text.split(",")[0] for key, text in given.items()}
             for key in given.keys() - {"coordinator_address"}:
                 parsed[key] = int(given[key])
             _jax().distributed.initialize(**parsed, **_JAX_PATIENCE)
@@ -246,10 +245,7 @@ def _multi_worker_strategy(tf_config):
 
 
 def _meet(strategy):
-    """Waits for the other workers at the end of the process, unless it ends with an error.
-
-    TensorFlow reports a worker as crashed if it ends a few seconds before the others.
-    """
+    """Waits for the other workers before exit: TensorFlow would report an early exit as a crash."""
     if hasattr(sys, "last_type"):
         return
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=_EXIT_PATIENCE)
@@ -262,14 +258,12 @@ def _meet(strategy):
 
 
 def check_tf_config(text: str) -> int:
-    """Checks the value of the environment variable `TF_CONFIG`.
+    """Checks the value of the environment variable `TF_CONFIG`, and returns the number of workers.
 
     Args:
         text: String, JSON such as
             `{"cluster": {"worker": ["a:1234", "b:1234"]}, "task": {"type": "worker", "index": 0}}`.
-
-    Returns:
-        Integer, the number of workers (a chief counts as one).
+            A chief counts as a worker.
 
     Raises:
         ValueError: If the value is missing or isn't JSON, lists no worker or the same address
@@ -291,7 +285,7 @@ def check_tf_config(text: str) -> int:
             and index >= 0
             and cluster[task["type"]][index] in hosts
         )
-    except Exception as error:  # The JSON may hold anything.
+    except Exception as error:  # The JSON may contain anything.
         is_valid, cause = False, error
     if not is_valid:
         why = f" ({type(cause).__name__}: {cause})" if cause else ""
@@ -319,12 +313,10 @@ def _has_workers(strategy):
 def is_chief(strategy: Any = None) -> bool:
     """Whether this process is the only one, or the one that writes files for all workers.
 
-    Args:
-        strategy: A `tf.distribute.Strategy`. On TensorFlow, any other value means one process; JAX
-            doesn't need it.
+    `strategy` is a `tf.distribute.Strategy`. On TensorFlow, any other value means one process; JAX
+    doesn't need it.
 
     Example:
-
     >>> is_chief(make_strategy("none"))
     True
     """
@@ -342,19 +334,14 @@ def check_workers_agree(strategy: Any, **values) -> None:
     """Raises an error unless all workers of a strategy have the same values.
 
     Otherwise, workers with different settings would wait for each other forever, or silently train
-    with the settings of the first worker. Every worker must call this at the same point. With one
-    worker it does nothing.
-
-    Args:
-        strategy: As in `is_chief`.
-        **values: JSON-serializable values; their names are used in the error message.
+    with the settings of the first worker. Every worker must call this at the same point, with
+    values that JSON can contain. With one worker it does nothing.
 
     Raises:
         ValueError: If values differ; raised on every worker, with the first name that differs.
         RuntimeError: If a worker ended or didn't call this function.
 
     Example:
-
     >>> check_workers_agree(make_strategy("none"), seed=1)
     """
     if not _has_workers(strategy):
@@ -395,17 +382,12 @@ def _gather(strategy, text):
 
 
 def chief_decides(strategy: Any, decision: bool) -> bool:
-    """Returns the chief's decision on all workers.
+    """Returns the chief's `decision`, a boolean, on all workers.
 
     Values can differ between workers in the last digits, so workers that decide on their own might
-    not agree. Every worker must call this at the same point. With one worker it returns `decision`.
-
-    Args:
-        strategy: As in `is_chief`.
-        decision: Boolean, the decision of this worker.
+    not agree. Every worker must call this at the same point.
 
     Example:
-
     >>> chief_decides(make_strategy("none"), True)
     True
     """

@@ -1,7 +1,4 @@
-"""The options of runs and of the command line, as data: checks, defaults and help texts.
-
-This module doesn't import Keras, so that `keras-sagan --help` is fast and `--backend` works.
-"""
+"""The options of runs and commands, as data. To be fast, this module doesn't import Keras."""
 
 import argparse
 import collections

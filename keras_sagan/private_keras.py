@@ -1,7 +1,7 @@
 """The private parts of Keras that the package uses. Keras may change them without notice.
 
-`layers_of` is a private method. `USED` lists other private attributes and methods, and where they
-are used. `tests/test_private_keras.py` fails first when Keras changes one of them.
+`USED` lists private attributes and methods, and where they are used. `tests/test_private_keras.py`
+fails first when Keras changes one of them.
 """
 
 import keras

@@ -25,7 +25,7 @@ def import_quietly():
     """Imports Keras and its backend; the command line discards what they print."""
     if not IS_COMMAND or os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         return
-    for name in ("absl", "tensorflow"):  # Python loggers, which warn about retracing, for example.
+    for name in ("absl", "tensorflow"):  # They warn about retracing, for example.
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)

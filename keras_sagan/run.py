@@ -37,18 +37,15 @@ def train(log: Log | None = None, **options: Any) -> dict:
     """Trains a SAGAN on images like `keras-sagan train`; repeating the call resumes the run.
 
     The output folder contains `model.keras`, `run.json` with all settings and scores,
-    `history.json` and `curves.png` with the metrics of all epochs, samples of each epoch,
-    attention figures, `checkpoints/` and `keras_sagan.log`. A finished run isn't changed. With
-    `strategy`, several devices or processes train together, and the first process writes the
-    folder.
+    `history.json` and `curves.png` with the metrics of all epochs, samples of each epoch, attention
+    figures, `checkpoints/` and `keras_sagan.log`. A finished run isn't changed. With `strategy`,
+    several devices or processes train together, and the first process writes the folder. The
+    content of `run.json` is returned.
 
     Args:
-        log: A `keras_sagan.log.Log`. Defaults to `None`: a new log in the run's folder.
-        **options: The options of `keras-sagan train`, with `_` for `-`, such as `output`,
-            `images` and `epochs`. All have defaults.
-
-    Returns:
-        Dictionary, the content of `run.json`.
+        log: A `keras_sagan.log.Log`, or `None` for a new log in the run's folder.
+        **options: The options of `keras-sagan train`, with `_` for `-`, such as `output`, `images`
+            and `epochs`. All have defaults.
 
     Raises:
         ValueError: If an option or value is unknown, or the folder belongs to a different run.
@@ -57,7 +54,6 @@ def train(log: Log | None = None, **options: Any) -> dict:
         OSError: If the folder can't be written.
 
     Example:
-
     ```python
     from keras_sagan.run import train
 
@@ -161,7 +157,7 @@ def evaluator_for(model, settings, source, log):
         log.say("No FID is measured: it needs --inception or --inception-sha256.")
         return None
     metric = metrics.FrechetInceptionDistance(extractor, batch_size=250)
-    # `protocol` loads the network, so that this fails before training if it can't be loaded.
+    # `protocol` loads the network, so that an error occurs before training.
     log.say(f"The FID uses the features of {metric.protocol['feature_extractor']}")
     real, _ = source.head(settings["fid_images"])
     common = {"batch_size": 250, "seed": settings["seed"], "dataset": source.name}
@@ -183,25 +179,21 @@ def fit(
     log: Log | None = None,
     checkpoint: callbacks.TrainingCheckpoint | None = None,
 ) -> dict:
-    """Trains your own model on your own dataset, like `train`; repeating the call resumes the run.
+    """Trains your own model on your own dataset. Resuming and results are as in `train`.
 
     Args:
         model, dataset, epochs, steps_per_epoch: A compiled `SAGAN`, and the arguments of its `fit`.
         output: String or path, the folder of the run.
         record: JSON-serializable dictionary, the first entries of `run.json`. If it contains
-            `class_names`, a list of strings, figures show them. Defaults to `None`.
-        evaluator: `FIDEvaluator`. Defaults to `None`.
+            `class_names`, a list of strings, figures show them.
+        evaluator: `FIDEvaluator` or `None`.
         real_images: Tuple of the images for the figure of the discriminator's attention, and their
-            labels or `None`. Defaults to `(None, None)`: no such figure.
+            labels or `None`. Without images, there is no such figure.
         build_untrained: Function that returns the untrained model; its FID is measured after
-            training, for comparison. Defaults to `None`.
-        others: List of other callbacks. Defaults to `()`.
+            training, for comparison.
+        others: List of other callbacks.
         log: As in `train`.
-        checkpoint: `TrainingCheckpoint`. Defaults to `None`: one that saves to
-            `output/checkpoints`.
-
-    Returns:
-        Dictionary, the content of `run.json`.
+        checkpoint: `TrainingCheckpoint`, by default one that saves to `output/checkpoints`.
 
     Raises:
         KeyboardInterrupt: After Ctrl-C, once the run is saved.

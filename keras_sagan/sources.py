@@ -21,19 +21,18 @@ NEEDS = {
 class Source(NamedTuple):
     """The images that a run or a command uses."""
 
-    name: str  # Reports show it.
+    name: str  # Shown in reports.
     class_names: tuple | None
     channels: int
     steps_per_epoch: int  # The number of full batches.
     batches: Callable  # () -> dataset, endless and shuffled.
     head: Callable  # (count) -> (images, labels), the same in every call.
-    chosen: str  # How `head` chooses its images; reports show it.
+    chosen: str  # How `head` chooses its images, as shown in reports.
 
 
 def open_source(settings, image_size, batch_size, say=print, trained_on=None) -> Source:
-    """Returns the `Source` for the options in `DATA`, and reports files that can't be read.
-
-    `trained_on` is the name of the dataset that the run was trained on, if known.
+    """Returns the `Source` for the options in `DATA`; `trained_on` is the dataset of the run, if
+    known.
     """
     images, dataset, data_dir = (settings[x] for x in ("images", "dataset", "data_dir"))
     for option in ("images", "dataset", "data_dir"):

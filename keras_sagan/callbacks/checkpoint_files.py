@@ -15,9 +15,9 @@ from keras_sagan.callbacks.storage import MANIFEST, STATE, LocalFiles, RemoteFil
 from keras_sagan.checks import check_path
 
 FORMAT = 3  # The format of a manifest; `old_checkpoints` reads formats 1 and 2.
-OWN = (MANIFEST, f"{MANIFEST}.new", STATE)  # Every other file belongs to the user.
+OWN = (MANIFEST, f"{MANIFEST}.new", STATE)  # All other files in a folder are the user's.
 FOLDER = re.compile(r"step-(0|[1-9][0-9]*)(?:\.new)?")
-# These errors don't mean that a file is damaged.
+# A file may be intact if reading it raises one of these errors.
 PASSING = (MemoryError, PermissionError, TimeoutError, ConnectionError)
 
 
@@ -28,9 +28,9 @@ class DamagedCheckpoint(Exception):
 class CheckpointFiles:
     """The checkpoints of one run: folders `step-N` with `state.npz` and `manifest.json`.
 
-    `state.npz` holds every variable and `manifest.json` holds the checksums. A folder is written
-    as `step-N.new`, synced and renamed, so `step-N` is always complete. A bucket can't rename:
-    there the manifest is written last, and a folder without a manifest is ignored.
+    `state.npz` holds every variable and `manifest.json` holds the checksums. A folder is written as
+    `step-N.new`, synced and renamed, so `step-N` is always complete. A bucket can't rename: there
+    the manifest is written last, and a folder without a manifest is ignored.
     """
 
     def __init__(self, directory: str, keep: int):
@@ -67,7 +67,7 @@ class CheckpointFiles:
             try:
                 if f"step-{step}" in disk.names(self.directory) and not disk.is_folder(folder):
                     raise OSError("its name is taken; move that file or link away")
-                self.remove(step)  # An existing checkpoint is damaged or incomplete.
+                self.remove(step)  # Only a damaged or incomplete checkpoint can be here.
                 disk.make(new)
                 files = {STATE: disk.write(f"{new}/{STATE}", lambda x: np.savez(x, **arrays))}
                 self._write_manifest(f"{new}/{MANIFEST}", {**manifest, "files": files})
@@ -77,7 +77,7 @@ class CheckpointFiles:
                     self.remove(step)
                 raise
         for old in [x for x in self.steps() if x <= step][: -self.keep]:
-            self.remove(old)  # Later checkpoints are damaged, and stay.
+            self.remove(old)  # Keep the checkpoints of later steps, which are damaged.
 
     def update(self, step: int, changes: dict):
         """Replaces entries of a manifest; an OSError leaves it unchanged."""

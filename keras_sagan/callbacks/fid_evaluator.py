@@ -32,45 +32,34 @@ class FIDEvaluator(keras.callbacks.Callback):
             `update_state(images, real=…)`, `result()` and `reset_state(reset_real=…)`.
         real_images: uint8 images in [0, 255]: an array of shape
             `(num_images, height, width, channels)`, or an iterable of batches, such as a
-            `tf.data.Dataset`, of images or (images, labels). Pass `None` if `metric` has already
+            `tf.data.Dataset`, of images or (images, labels). `None` means that `metric` has already
             seen them.
-        num_images: Integer. The number of images to generate. Defaults to `1000`.
-        every_epochs: Integer. The number of epochs between evaluations; the last epoch is always
-            evaluated. Defaults to `1`.
-        batch_size: Integer. The batch size for generating and measuring images. Defaults to `64`.
+        num_images: The number of images to generate.
+        every_epochs: The number of epochs between evaluations; the last epoch is always evaluated.
+        batch_size: The batch size for generating and measuring images.
         labels: Integer array of shape `(num_images,)`, the classes to generate. By default, all
             classes have the same number of images, which suits balanced real images.
-        seed: Integer. The seed for the latents. Defaults to `0`.
-        at_start: Boolean. Whether to also evaluate before training; the value is only in `history`.
-            Defaults to `False`.
-        name: String. The log key. Defaults to `"fid_"` followed by the number of images.
-        missing: Float. The value to log in epochs without an evaluation, such as `float("inf")`;
-            `CSVLogger` needs one because it takes its columns from the first epoch. It can't be
-            NaN, which `ModelCheckpoint` would keep as the best. Defaults to `None`, which logs
-            nothing.
-        dataset, split: Strings. The names of the real images' dataset and split, for `protocol`.
-            Default to `None`.
-        verbose: Boolean. Whether to show a progress bar for anything that takes more than ten
-            seconds. Defaults to `True`.
-        num_reference: Integer. The number of real images to use, counting from the first. Required
-            for an endless dataset, such as `make_dataset` returns. Defaults to `None`, which uses
-            all.
+        seed: The seed for the latents.
+        at_start: Whether to also evaluate before training; the value is only in `history`.
+        name: The log key. Defaults to `"fid_"` followed by the number of images.
+        missing: The value to log in epochs without an evaluation, such as `float("inf")`;
+            `CSVLogger` needs one because it takes its columns from the first epoch. NaN isn't
+            allowed, because `ModelCheckpoint` would keep it as the best. `None` logs nothing.
+        dataset, split: The names of the real images' dataset and split, for `protocol`.
+        verbose: Whether to show a progress bar for anything that takes more than ten seconds.
+        num_reference: The number of real images to use, counting from the first. Defaults to all;
+            required for an endless dataset, such as `make_dataset` returns.
 
     Raises:
         ValueError: If an argument is out of range, there are no real images, or they are endless
             and `num_reference` is `None`.
 
     Example:
-
     ```python
     evaluator = FIDEvaluator(metric, test_images, num_images=10_000, every_epochs=5, at_start=True)
     model.fit(dataset, epochs=20, callbacks=[evaluator])
     evaluator.history  # [(0, …), (5, …), (10, …), (15, …), (20, …)]
     ```
-
-    Reference:
-
-    - [Heusel et al., 2017](https://arxiv.org/abs/1706.08500).
     """
 
     def __init__(
@@ -91,7 +80,6 @@ class FIDEvaluator(keras.callbacks.Callback):
         num_reference: int | None = None,
     ):
         super().__init__()
-        # A covariance needs two samples.
         self.num_images = num_images = check_integer("num_images", num_images, 2)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1)
         self.batch_size = check_integer("batch_size", batch_size, 1)
@@ -132,7 +120,7 @@ class FIDEvaluator(keras.callbacks.Callback):
         self._has_started = False
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        # A resumed run's first epoch is known only here.
+        # `on_train_begin` doesn't know the epoch at which a run resumes.
         if self.at_start and not self._has_started:
             self.record(epoch)
         self._has_started = True
@@ -161,10 +149,7 @@ class FIDEvaluator(keras.callbacks.Callback):
 
     @property
     def protocol(self) -> dict:
-        """How the distances are measured, as a JSON-serializable dictionary.
-
-        It is complete after the first evaluation.
-        """
+        """How the distances are measured, JSON-serializable; complete after an evaluation."""
         info = {
             "dataset": self.dataset or "unnamed",
             "split": self.split,

@@ -45,13 +45,12 @@ def _manifest(path):
 def _values(directory, step):
     with contextlib.ExitStack() as stack:
         if any(sign in directory for sign in "*?[\\") and "://" not in directory:
-            # TensorFlow treats the path as a pattern. Read it through a symlink without these
-            # characters.
+            # TensorFlow would treat the path as a pattern, so read it through a symlink.
             scratch = stack.enter_context(tempfile.TemporaryDirectory())
             os.symlink(os.path.realpath(directory), f"{scratch}/run")
             directory = f"{scratch}/run"
-        # `tf.train.load_checkpoint` would look into a user's folder named `step-7`.
+        # `tf.train.load_checkpoint` would look into a folder with the same name.
         reader = tf.compat.v1.train.NewCheckpointReader(f"{directory}/step-{step}")
-        # Reading all values verifies them.
+        # Read all values, because reading verifies their checksums.
         found = {x: reader.get_tensor(x) for x in reader.get_variable_to_shape_map()}
         return {x.removesuffix(VALUE): y for x, y in found.items() if x.endswith(VALUE)}

@@ -37,7 +37,7 @@ class LocalFiles:
         return os.listdir(folder) if os.path.isdir(folder) else []
 
     def is_folder(self, path):
-        return os.path.isdir(path) and not os.path.islink(path)  # A user may have made a link.
+        return os.path.isdir(path) and not os.path.islink(path)  # Don't write into a user's link.
 
     def temporary(self, path):
         """Returns the path of a file or folder before `publish` renames it."""
@@ -53,7 +53,7 @@ class LocalFiles:
             hashed = HashedFile(file)
             save(hashed)
             file.flush()
-            _sync(file.fileno())  # The file then survives a power failure.
+            _sync(file.fileno())  # Otherwise, a power failure could lose the file.
         return hashed.sha256.hexdigest()
 
     def publish(self, new, path):

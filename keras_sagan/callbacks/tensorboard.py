@@ -20,7 +20,7 @@ class ImageLog:
         metadata.plugin_data.plugin_name = "images"
         height, width, _ = image.shape
         png = tf.io.encode_png(np.ascontiguousarray(image)).numpy()
-        # TensorBoard's plugin reads the size as text, then the encoded images.
+        # TensorBoard expects the width and height as text, followed by the encoded images.
         tensor = tf.constant([str(width).encode(), str(height).encode(), png])
         with self._writer.as_default():
             tf.summary.write(tag, tensor, step=step, metadata=metadata)

@@ -1,4 +1,4 @@
-"""The position of a dataset: its first step, and the same dataset starting at a different step."""
+"""Positions of datasets: the step at which they start, and how to start at a different step."""
 
 import functools
 import inspect
@@ -9,7 +9,7 @@ import keras
 from keras_sagan.checks import check_integer
 from keras_sagan.lazy import is_tensorflow_dataset, tf
 
-# After one of these methods, an element is still a batch.
+# These methods return one element for each batch, so the position stays known.
 _KEEP_POSITION = ("map", "prefetch", "with_options")
 
 
@@ -41,16 +41,12 @@ def at_step(data, step):
 def position_data(data, steps_per_epoch, step, done, is_given):
     """Makes the data of `fit` start at the model's step.
 
-    Args:
-        data, steps_per_epoch: The arguments of `fit`.
-        step: Integer, the number of steps that the model has taken.
-        done: Integer, how many of these steps were in the interrupted epoch. `fit` skips them; on
-            PyTorch, Keras reads a batch for each.
-        is_given: Boolean, whether the caller has already made the data start at this step.
+    `step` is the number of steps that the model has taken, and `done` the number of these in the
+    interrupted epoch. `fit` skips them; on PyTorch, Keras reads a batch for each. `is_given` tells
+    whether the caller has already made the data start at this step.
 
-    Returns:
-        Tuple of a description of where the data resume; the data; and the number of batches to read
-        while steps are skipped, or `None` if the first step of the data had to be guessed.
+    Returns a description of where the data resume; the data; and the number of batches to read
+    while steps are skipped, or `None` if the first step of the data had to be guessed.
     """
     is_torch = keras.backend.backend() == "torch"
     target, batches = (step - done, 0) if is_torch else (step, done)

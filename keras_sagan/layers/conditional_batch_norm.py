@@ -21,7 +21,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
     """Batch normalization that looks up `gamma` and `beta` by class label.
 
     `outputs = (images - mean) / sqrt(variance + epsilon) * gamma[labels] + beta[labels]`. The
-    moments are computed over the whole batch, regardless of labels, in two passes and in float32
+    moments are computed over the full batch, regardless of labels, in two passes and in float32
     under every dtype policy, so that a large mean costs little precision. With one class, the layer
     works like `BatchNormalization` and needs no labels. The defaults follow SAGAN, not Keras. The
     moving statistics don't depend on their initial values: they average the first ten batches
@@ -30,20 +30,20 @@ class ConditionalBatchNorm(keras.layers.Layer):
 
     Args:
         num_classes: Positive integer, the number of rows in the tables `gamma` and `beta`.
-        axis: Integer, the axis of the channels. Defaults to `-1`.
+        axis: Integer, the axis of the channels.
         momentum: Float in [0, 1], the largest momentum of the moving statistics. Early updates use
-            a lower momentum; with `1`, the statistics never change. Defaults to `0.999`.
-        epsilon: Positive float, added to the variance. Defaults to `1e-5`.
+            a lower momentum; with `1`, the statistics never change.
+        epsilon: Positive float, added to the variance.
         synchronized: Boolean, whether to compute the moments over all replicas of a `tf.distribute`
-            strategy. JAX and PyTorch always use the global batch. Defaults to `False`.
-        **kwargs: Base layer arguments, such as `name` and `dtype`.
+            strategy. JAX and PyTorch always use the global batch.
 
     Call arguments:
         images: Float tensor of rank 2 or more, `(batch, …, channels)`.
         labels: Integer tensor of shape `(batch,)` in `[0, num_classes)`; optional with one class.
         training: Boolean, whether to use the batch's moments and update the moving statistics.
         mask: Boolean tensor with the shape of `images` without the last axis: the positions to
-            include in the moments, as in `keras.layers.BatchNormalization`. Defaults to all.
+            include in the moments, as in `keras.layers.BatchNormalization`. By default, all are
+            included.
         images_mask: The same mask, under the name that Keras uses if labels are passed.
 
     Returns:
@@ -61,7 +61,6 @@ class ConditionalBatchNorm(keras.layers.Layer):
             `[0, num_classes)` (as far as their values are known), or the mask has the wrong rank.
 
     Example:
-
     >>> import numpy as np
     >>> layer = ConditionalBatchNorm(num_classes=10)
     >>> images = np.random.normal(3.0, 2.0, (8, 4, 4, 5)).astype("float32")
@@ -69,9 +68,8 @@ class ConditionalBatchNorm(keras.layers.Layer):
     >>> abs(float(np.mean(outputs))) < 1e-5
     True
 
-    Reference:
-        [Dumoulin et al., 2017](https://arxiv.org/abs/1610.07629). The tables, `momentum` and
-        `epsilon` follow the SAGAN authors' code.
+    Reference: [Dumoulin et al., 2017](https://arxiv.org/abs/1610.07629). The tables, `momentum` and
+    `epsilon` follow the SAGAN authors' code.
     """
 
     def __init__(
@@ -202,7 +200,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
     def _lookup(self, labels, x):
         if labels is None:
             return (self._expand(ops.cast(t[0], x.dtype), x) for t in (self.gamma, self.beta))
-        labels = ops.cast(labels, "int32")  # TensorFlow can't look up uint8.
+        labels = ops.cast(labels, "int32")  # TensorFlow can't look up rows by uint8 labels.
         tables = (ops.take(table, labels, axis=0) for table in (self.gamma, self.beta))
         return (self._expand(ops.cast(rows, x.dtype), x, batch=-1) for rows in tables)
 
@@ -232,11 +230,11 @@ class ConditionalBatchNorm(keras.layers.Layer):
 def ramped_momentum(momentum: float, updates: KerasTensor) -> KerasTensor:
     """Returns the momentum for the next update of a moving average, a float32 scalar.
 
-    The new value's weight at the `n`-th update is `max(1 - momentum, 1 / min(n, max(10, n / 40)))`,
-    which makes the average forget its initial value. Networks change fast at first: when the
-    average covered the last tenth of the updates instead of the last fortieth, inference differed
-    more from batch statistics. `updates` is the number of previous updates. With a `momentum` of 1,
-    the average never changes.
+    `updates` is the number of previous updates. The weight of the new value in the `n`-th update is
+    `max(1 - momentum, 1 / min(n, max(10, n / 40)))`, which makes the average forget its initial
+    value. The average covers only the last fortieth of the updates, because networks change fast at
+    first, and inference should be close to batch statistics. With a `momentum` of 1, it never
+    changes.
     """
     if momentum >= 1.0:
         return ops.ones((), "float32")

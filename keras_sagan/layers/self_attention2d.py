@@ -45,21 +45,16 @@ class SelfAttention2D(keras.layers.Layer):
 
     Args:
         key_reduction: Positive integer; query and key have `channels // key_reduction` channels.
-            Defaults to `8`.
         value_reduction: Positive integer; the value has `channels // value_reduction` channels.
-            Defaults to `2`.
         pool_size: Positive integer, the max-pooling window of key and value; 1 for no pooling.
-            Defaults to `2`.
-        use_spectral_norm: Boolean, whether the four convolutions are `SNConv2D`. Defaults to
-            `True`.
+        use_spectral_norm: Boolean, whether the four convolutions are `SNConv2D`.
         power_iterations, epsilon: As in `SNConv2D`.
-        kernel_initializer: Initializer of the four kernels. Defaults to `"glorot_uniform"`.
+        kernel_initializer: Initializer of the four kernels.
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras's setting.
         query_chunk_size: Positive integer, the number of queries whose scores are in memory at a
             time. Each chunk attends to all keys, and the gradient recomputes its scores. `None`
             computes all scores at once; `"auto"` uses chunks if an image has 2^24 scores (64 MB) or
-            more. The outputs don't depend on it. Defaults to `"auto"`.
-        **kwargs: Base layer arguments, such as `name` and `dtype`.
+            more. The outputs don't depend on it.
 
     Call arguments:
         inputs: Float tensor of shape `(batch, height, width, channels)`, or
@@ -67,7 +62,7 @@ class SelfAttention2D(keras.layers.Layer):
             unknown while a model is built.
         training: Boolean, whether to update each `vector_u`, unless the layer is frozen.
         return_attention_scores: Boolean, whether to return the scores too; `True` computes all
-            scores at once. Defaults to `False`.
+            scores at once.
 
     Returns:
         Float tensor with the same shape as `inputs`. With `return_attention_scores=True`, a tuple
@@ -84,7 +79,6 @@ class SelfAttention2D(keras.layers.Layer):
             height or width.
 
     Example:
-
     >>> import numpy as np
     >>> layer = SelfAttention2D()
     >>> images = np.random.normal(size=(2, 8, 8, 16)).astype("float32")
@@ -92,9 +86,8 @@ class SelfAttention2D(keras.layers.Layer):
     >>> bool(np.all(outputs == images)), tuple(scores.shape)
     (True, (2, 64, 16))
 
-    Reference:
-        [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equations 1 to 3. The pooling and
-        the reductions follow the authors' code.
+    Reference: [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equations 1 to 3. The pooling
+    and the reductions follow the authors' code.
     """
 
     def __init__(
@@ -163,7 +156,7 @@ class SelfAttention2D(keras.layers.Layer):
     def _conv(self, filters, name):
         initializer = self.kernel_initializer
         if isinstance(initializer, keras.Initializer):
-            # An initializer returns the same values each time; a copy without a seed draws its own.
+            # Calls of an initializer return the same values, so each kernel has its own copy.
             initializer = initializer.__class__.from_config(initializer.get_config())
         arguments = {
             "use_bias": False,
@@ -186,7 +179,7 @@ class SelfAttention2D(keras.layers.Layer):
         query = self._locations(query)
         key = self._locations(self._pool(key, training))
         value = self._locations(self._pool(value, training))
-        # Scale the small `value`: the rest is linear. The sum in the gradient of gamma is float32.
+        # Scale the small `value`: later steps are linear. The gradient of gamma is a float32 sum.
         wide = ops.cast(value, keras.backend.result_type(value.dtype, "float32"))
         value = ops.cast(wide * self.gamma, value.dtype)
         recordings = [
@@ -266,7 +259,7 @@ class SelfAttention2D(keras.layers.Layer):
 
 
 class _Conv2D(keras.layers.Conv2D):
-    """Keras's `MaxPooling2D` that also accepts an empty batch."""
+    """`keras.layers.Conv2D` that also accepts an empty batch."""
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         return of_any_batch(super().call, inputs, training)
@@ -283,9 +276,6 @@ def record_attention_scores(model: keras.Model) -> Iterator[dict[str, KerasTenso
 
     Call the model eagerly, as in `model(inputs)`. `with` blocks may overlap, and each records only
     the calls in its own thread.
-
-    Args:
-        model: A Keras model.
 
     Yields:
         Dictionary from layer name to the scores of its last call, float32 of shape

@@ -40,6 +40,9 @@ class _SNConvolution(SpectralNormMixin):
             outputs = of_any_batch(super().call, inputs, training)
         return ops.cast(outputs, self.compute_dtype)  # The bias was added in its own precision.
 
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return tuple(super().compute_output_shape(input_shape))  # Keras may return a list.
+
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class SNConv1D(_SNConvolution, keras.layers.Conv1D):
@@ -72,7 +75,6 @@ class SNConv1D(_SNConvolution, keras.layers.Conv1D):
         ValueError: If `power_iterations < 1` or `epsilon` isn't positive.
 
     Example:
-
     >>> import keras
     >>> layer = SNConv1D(1, 1, kernel_initializer="ones", use_bias=False)
     >>> float(keras.ops.sum(layer(keras.ops.ones((1, 1, 4)))))  # sigma = sqrt(4)
@@ -116,7 +118,6 @@ class SNConv3D(_SNConvolution, keras.layers.Conv3D):
         ValueError: If `power_iterations < 1` or `epsilon` isn't positive.
 
     Example:
-
     >>> import keras
     >>> layer = SNConv3D(1, 1, kernel_initializer="ones", use_bias=False)
     >>> float(keras.ops.sum(layer(keras.ops.ones((1, 1, 1, 1, 4)))))  # sigma = sqrt(4)
@@ -161,7 +162,6 @@ class SNConv2DTranspose(_SNConvolution, keras.layers.Conv2DTranspose):
         ValueError: If `power_iterations < 1` or `epsilon` isn't positive.
 
     Example:
-
     >>> import keras
     >>> layer = SNConv2DTranspose(1, 1, kernel_initializer="ones", use_bias=False)
     >>> float(keras.ops.sum(layer(keras.ops.ones((1, 1, 1, 4)))))  # sigma = sqrt(4)

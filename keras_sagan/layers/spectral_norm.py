@@ -30,18 +30,17 @@ def power_iteration(
     multiply=ops.matmul,
     multiply_transposed=lambda matrix, v: ops.matmul(v, matrix),
 ):
-    """Estimates the largest singular value of a matrix, starting from a unit vector `u`.
+    """Estimates the largest singular value of a matrix; returns `sigma`, `u` and `v`.
 
-    One step is `v = matrix @ u / (|matrix @ u| + epsilon)` followed by
+    One step, from a unit vector `u`, is `v = matrix @ u / (|matrix @ u| + epsilon)` followed by
     `u = v @ matrix / (|v @ matrix| + epsilon)`; then `sigma = v @ matrix @ u`. The gradient treats
     `u` and `v` as constants, which is exact once the iteration has converged. If the matrix is
-    zero, `u` is unchanged, since the iteration could never recover from `u = 0`.
+    zero, `u` is unchanged, since the iteration could never recover from `u = 0`. Reference:
+    [Miyato et al., 2018](https://arxiv.org/abs/1802.05957), algorithm 1, with the `epsilon` of the
+    SAGAN authors' code.
 
-    `multiply` and `multiply_transposed` replace both products for a matrix that is given by
-    something smaller, such as the kernel of a convolution.
-
-    Returns `sigma`, `u` and `v`. Reference: [Miyato et al., 2018](https://arxiv.org/abs/1802.05957),
-    algorithm 1, with the `epsilon` of the SAGAN authors' code.
+    `multiply` and `multiply_transposed` replace both products, for example if `matrix` is the
+    kernel of a convolution.
     """
     u, constant = ops.stop_gradient(u), ops.stop_gradient(matrix)
     for _ in range(steps):
@@ -151,8 +150,8 @@ class SpectralNormBase:
 
     The forward pass never changes a kernel. Each kernel has a `vector_u`, the state of the power
     iteration, which is initialized to its converged value. Only calls with `training=True` update
-    it, and only if the layer isn't frozen. Inference runs the same iteration from `vector_u`, but
-    doesn't store the new vector.
+    it, and only if the layer isn't frozen. At inference, the same iteration starts from `vector_u`,
+    but its result isn't stored.
     """
 
     def _set_spectral_norm(self, power_iterations, epsilon, equality_constrained):
@@ -192,7 +191,7 @@ class SpectralNormBase:
         divisor = ops.where(divides, sigma, ops.ones_like(sigma))
         if training and self.trainable:
             vector_u.assign(u)
-        # With a division instead, the gradient would read the weight three more times.
+        # Don't divide by `divisor`: the gradient would read the weight three more times.
         return weight * (1.0 / divisor)
 
     def quantize(self, *args, **kwargs):
@@ -250,10 +249,8 @@ class SpectralNormMixin(SpectralNormBase):
     def normalized_weight(self, training: bool = False, dtype: str | None = None) -> KerasTensor:
         """Returns the weight divided by its spectral norm; a weight of zeros is unchanged.
 
-        Args:
-            training: Boolean, whether to update `vector_u`, unless the layer is frozen. Defaults
-                to `False`.
-            dtype: String, the dtype of the result. Defaults to the layer's compute dtype.
+        `training` updates `vector_u`, unless the layer is frozen. `dtype=None` is the compute
+        dtype.
         """
         (kernel,) = self.normalized_kernels()
         return ops.cast(self._normalize(*kernel, training), dtype or self.compute_dtype)
@@ -272,7 +269,7 @@ class SpectralNormMixin(SpectralNormBase):
 def initial_vector_u(kernel, norm):
     """Returns the converged `vector_u` of a kernel, in numpy or as a tensor."""
     matrix = norm.known_matrix(wide(kernel))
-    if matrix is None:  # The weight has no value while Keras traces to infer shapes.
+    if matrix is None:  # Keras is tracing to infer shapes, and the weight has no value.
         return ops.full(norm.vector_shape, math.prod(norm.vector_shape) ** -0.5)
     return leading_singular_vector(matrix).reshape(norm.vector_shape)
 
@@ -313,14 +310,12 @@ def spectral_norms(model: keras.Model, normalized_only: bool = True) -> dict[str
     Args:
         model: A Keras model. Nested models are searched too.
         normalized_only: Boolean. `False` includes the kernels and embeddings of all other layers.
-            Defaults to `True`.
 
     Returns:
         Dictionary from the path of a kernel to a float. The last part is omitted if it is
         `"kernel"` or `"embeddings"`, as in `"attention_16/query"`.
 
     Example:
-
     >>> import keras
     >>> from keras_sagan import SNDense
     >>> dense = SNDense(2, kernel_initializer="ones", name="dense")

@@ -45,8 +45,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
         power_iterations, epsilon, equality_constrained: As in `SNConv2D`.
         norm: `"matrix"` for the norm above, or `"operator"` for the norm of a convolution with its
             zero padding, on maps of the size that the layer is built for. `"operator"` needs
-            `Dense`, `Conv1D`, `Conv2D` or `Conv3D` without strides, dilation or groups. Defaults to
-            `"matrix"`.
+            `Dense`, `Conv1D`, `Conv2D` or `Conv3D` without strides, dilation or groups.
         kernels: List of the attributes of the layer that are kernels, such as `["my_kernel"]` or
             `["cell.recurrent_kernel"]`. By default, they are found by their usual names, in
             nested layers too.
@@ -70,7 +69,6 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
             exist, the layer is normalized already, or `norm="operator"` doesn't fit the layer.
 
     Example:
-
     >>> import keras
     >>> layer = SpectralNorm(keras.layers.Conv1DTranspose(1, 1, kernel_initializer="ones"))
     >>> float(keras.ops.sum(layer(keras.ops.ones((1, 1, 4)))))  # sigma = sqrt(4)
@@ -189,8 +187,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
         """Returns pairs of each kernel and its value divided by its norm, in float32 or wider.
 
         Args:
-            training: Boolean, whether to update the vectors, unless the layer is frozen. Defaults
-                to `False`.
+            training: Boolean, whether to update the vectors, unless the layer is frozen.
         """
         for owner, name, kernel, _ in self._found:
             if getattr(owner, name, None) is not kernel:

@@ -17,7 +17,7 @@ from keras_sagan.metrics.report import check_is_versioned, extractor_info
 from keras_sagan.metrics.statistics_file import read_statistics
 from keras_sagan.whole_files import replace_file
 
-_HALVES = ("half_counts", "half_means", "half_scatters")  # the `Moments` of both halves in a file
+_HALVES = ("half_counts", "half_means", "half_scatters")  # The `Moments` of both halves in a file.
 
 
 class ReferenceStatistics:
@@ -36,13 +36,9 @@ class ReferenceStatistics:
             it), `sha256` of the images (or of such a file), `feature_extractor`, `resize`,
             `image_shape`.
         halves: Pair of `Moments`, one for the even-indexed and one for the odd-indexed images.
-            Defaults to `None`.
         arrays: Dictionary with any of `features`, `logits` and `labels`, one row for each image.
 
     Example:
-
-    >>> import numpy as np
-    >>> from keras_sagan.metrics import FeatureExtraction
     >>> extraction = FeatureExtraction(lambda x: x.mean((1, 2)))
     >>> images, labels = np.zeros((6, 8, 8, 1), "uint8"), np.arange(6) % 2
     >>> reference = ReferenceStatistics.compute((images, labels), extraction, dataset="zeros")
@@ -76,12 +72,12 @@ class ReferenceStatistics:
         Args:
             images: uint8 images in [0, 255] or floats in the extraction's range: an array, a pair
                 of arrays (images, labels), or an iterable of batches of either.
-            extraction: A `FeatureExtraction`.
+            extraction: The extractor with its range of images and batch size.
             dataset, split: The names of the dataset and, optionally, of its split.
             names: The outputs of the extractor to use.
-            keep: The outputs among `names` to keep for every image. Defaults to none.
-            num_reference: The number of images to use, counting from the first. Defaults to `None`,
-                which uses all; the images must then not be endless.
+            keep: The outputs among `names` to keep for every image.
+            num_reference: The number of images to use, counting from the first. Defaults to all;
+                required for endless images.
 
         Raises:
             ValueError: If there are fewer than 2 images or fewer than `num_reference`, if they
@@ -118,7 +114,7 @@ class ReferenceStatistics:
         return np.bincount(self.arrays["labels"]) if "labels" in self.arrays else None
 
     def split(self) -> list["ReferenceStatistics"]:
-        """Returns the statistics of even- and odd-indexed images, or nothing without `halves`."""
+        """Returns the statistics of even- and odd-indexed images, or `[]` without `halves`."""
         return [
             ReferenceStatistics(
                 moments,
@@ -159,8 +155,8 @@ class ReferenceStatistics:
 
         Args:
             path: The path of a `.npz` file.
-            feature_extractor: The extractor used for the images to be compared. If the file names
-                its extractor, the two must be the same. Defaults to `None`, which skips the check.
+            feature_extractor: The extractor used for the images to be compared. If it is given and
+                the file names its extractor, the two must be the same.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -177,7 +173,7 @@ class ReferenceStatistics:
             unknown = ("split", "num_images", "image_shape", "feature_extractor", "resize")
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             info = {"dataset": path.name, "sha256": digest, **dict.fromkeys(unknown)}
-        # If the number of images is unknown, use 2: only the covariance matters.
+        # If the file lacks the number of images, use 2: it doesn't affect the covariance.
         count = info["num_images"] or 2
         mean, cov = (arrays.pop(name).astype(np.float64) for name in ("mu", "sigma"))
         halves = None
@@ -203,14 +199,10 @@ class ReferenceStatistics:
     ) -> "ReferenceStatistics":
         """Reads the statistics from a folder, or computes them and saves them there.
 
-        A file is identified by the names, the number and size of the images, the extractor and what
-        is kept; for arrays, also by their content, and for `FolderImages`, by the names, sizes and
-        times of the image files. The first batch of any other iterable is always read.
-
-        Args:
-            images, extraction, dataset, split, names, keep: As in `compute`.
-            num_images: The number of images.
-            cache_dir: The folder.
+        The arguments are those of `compute`, with the number of images and the path of the folder.
+        A file is identified by the names, the number and size of the images, the extractor and the
+        arrays to keep; for arrays, also by their content, and for `FolderImages`, by the names,
+        sizes and times of the image files. The first batch of any other iterable is always read.
 
         Raises:
             ValueError: As in `compute` and `load`, and if there are fewer than `num_images` images.

@@ -29,7 +29,7 @@ OWN_SETTINGS = ("power_iterations", "epsilon", "equality_constrained", "resample
 
 
 def bake_spectral_norm(model: keras.Model) -> keras.Model:
-    """Copies a network into plain Keras layers that compute the same outputs at inference.
+    """Returns a copy of a network in plain Keras layers, with the same outputs at inference.
 
     Kernels are divided by their spectral norms once, and `SpectralNorm(layer)` becomes the layer.
     `SelfAttention2D` becomes convolutions, products and a softmax, with `gamma` folded into the
@@ -38,18 +38,13 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
 
     Args:
         model: A built functional or sequential Keras model, such as `SAGAN.generator`. Nested
-            models are copied too.
-
-    Returns:
-        A functional `keras.Model` that takes the same inputs and returns the same outputs, up to
-        rounding.
+            models are copied too. The copy is functional.
 
     Raises:
         ValueError: If the model is subclassed or isn't built, or has a layer that can't be copied
             into plain Keras layers, such as a custom layer that contains normalized layers.
 
     Example:
-
     >>> import keras
     >>> from keras_sagan import SNDense
     >>> network = keras.Sequential([keras.Input((3,)), SNDense(2)])
@@ -59,7 +54,7 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
     """
     check_graph(model)
     new_values = []  # Pairs of a new layer and its weights.
-    replaced = {}  # From the id of a layer to the function that replaces it.
+    replaced = {}  # Maps the id of a layer to the function that replaces it.
 
     def clone(operation):
         if _replacement_of(operation)[0]:
@@ -150,7 +145,7 @@ def _check_bakable(operation, model):
 
 
 def _replacement_of(operation):
-    """Returns the function (or `None`) that replaces a layer with several, and its arguments."""
+    """Returns the function that makes a layer's replacement, or `None`, and its argument names."""
     if isinstance(operation, SelfAttention2D):
         return _plain_attention, ("inputs",)
     if isinstance(operation, ConditionalBatchNorm):
@@ -225,7 +220,7 @@ def _plain_resampling(layer, shape, new_values):
         steps = [functools.partial(_up, layers.UpSampling2D(2, **settings)), conv]
     else:
         steps = [conv, layers.AveragePooling2D(2, **settings)]
-    if layer.kernel_size == (1, 1):  # It commutes with resampling: compute it on the smaller map.
+    if layer.kernel_size == (1, 1):  # Compute a 1 x 1 convolution on the smaller map.
         steps.reverse()
     steps.append(layers.Activation(layer.activation, dtype=layer.dtype_policy))
     return lambda x: functools.reduce(lambda x, step: step(x), steps, x)

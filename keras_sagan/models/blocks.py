@@ -14,9 +14,8 @@ from keras_sagan.checks import (
 )
 from keras_sagan.layers import ConditionalBatchNorm, SelfAttention2D, SNConv2D, SNDense, SNEmbedding
 
-# Channels of each block as a multiple of `base_filters`, by image size. Sizes from 32 to 512 are
-# the usual ones, and the others are extrapolated. The generator's first entry is for its 4 x 4
-# start.
+# Channels of each block as a multiple of `base_filters`, by image size. The generator's first entry
+# is for its 4 x 4 start. The channels for 8, 16 and 1024 pixels are extrapolated.
 GENERATOR_WIDTHS = {
     8: (4, 4),
     16: (4, 4, 4),
@@ -37,7 +36,7 @@ DISCRIMINATOR_WIDTHS = {
     512: (1, 1, 2, 4, 8, 8, 16, 16),
     1024: (1, 1, 1, 2, 4, 8, 8, 16, 16),
 }
-# The number of discriminator blocks that halve the map, by image size. The first blocks do this.
+# The number of discriminator blocks, counted from the image, that halve the map, by image size.
 NUM_DOWNSAMPLES = {8: 1, 16: 1, 32: 2, 64: 4, 128: 5, 256: 6, 512: 7, 1024: 8}
 IMAGE_SIZES = tuple(GENERATOR_WIDTHS)
 
@@ -86,7 +85,7 @@ def normalized_layers(use_spectral_norm, spectral_norm):
 def _resampling_conv(filters, kernel_size, resample=None, name=None, **arguments):
     """`keras.layers.Conv2D` with the `resample` of `SNConv2D`, as separate layers."""
     steps = [layers.Conv2D(filters, kernel_size, name=name, **arguments)]
-    # A 1x1 convolution commutes with resampling: compute it on the smaller map.
+    # A 1 x 1 convolution commutes with resampling: compute it on the smaller map.
     if resample == "up":
         steps.insert(kernel_size == 1, layers.UpSampling2D(name=f"{name}_up"))
     if resample == "down":

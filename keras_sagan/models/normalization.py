@@ -28,13 +28,11 @@ def apply_spectral_norm(
     spectral norms. `bake_spectral_norm` turns it into plain Keras layers.
 
     Args:
-        model: A built functional or sequential Keras model. Nested models are copied too.
-        include: List of names or classes of the layers to normalize. Defaults to `None`, which
-            means all layers with kernels.
-        exclude: List of names or classes of the layers not to normalize. Defaults to `None`.
-
-    Returns:
-        A functional `keras.Model`, which isn't compiled.
+        model: A built functional or sequential Keras model. Nested models are copied too. The copy
+            is functional, and isn't compiled.
+        include: List of names or classes of the layers to normalize. `None` means all layers with
+            kernels.
+        exclude: List of names or classes of the layers not to normalize.
 
     Raises:
         ValueError: If the model is subclassed or isn't built, an entry of `include` or `exclude`
@@ -42,7 +40,6 @@ def apply_spectral_norm(
             that is normalized already.
 
     Example:
-
     >>> import keras
     >>> network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     >>> type(apply_spectral_norm(network).layers[-1]).__name__

@@ -1,7 +1,4 @@
-"""The objective of training as plain data: the loss, the penalties and the augmentation.
-
-A preset holds it as `objective`, a `SAGAN` keeps it in its configuration, and `compile` uses it.
-"""
+"""The training objective as plain data: the loss, the penalties and the augmentation."""
 
 from keras_sagan import losses
 from keras_sagan.checks import check_choice, check_dict, check_float, check_string

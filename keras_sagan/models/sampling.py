@@ -45,20 +45,16 @@ class SamplingMixin:
 
         Latents are interpolated spherically (`keras_sagan.ops.latent.slerp`). Between classes, the
         rows of the two classes in conditional batch norms and embeddings are interpolated linearly,
-        and the latents are fixed unless `to_latents` is given. The model is unchanged afterwards.
+        and the latents are fixed unless `to_latents` is given.
 
         Args:
-            rows: Positive integer, the number of interpolations, one per row. Defaults to `4`.
+            rows: Positive integer, the number of interpolations, one per row.
             steps: Integer of at least 2, the number of images in a row, including both ends.
-                Defaults to `8`.
-            labels: Class id for all rows, or an array of `rows` class ids. By default, the rows are
-                distributed over all classes.
-            to_labels: The class ids at the end of the rows. Defaults to `None`: the class doesn't
-                change.
-            latents, to_latents: Float arrays `(rows, latent_dim)`. By default, they are random.
-            seed: Integer, the seed of the latents, or `None` for different ones in each call.
-            truncation: Positive float, as in `generate`.
-            use_ema: Boolean, as in `generate`. Defaults to `True`.
+            labels: Class id for all rows, or an array of `rows` class ids. `None` distributes the
+                rows over all classes.
+            to_labels: Class ids at the end of the rows. With `None`, the class doesn't change.
+            latents, to_latents: Float arrays `(rows, latent_dim)`, or `None` for random ones.
+            seed, truncation, use_ema: As in `generate`.
 
         Returns:
             uint8 array of shape `(rows, steps, height, width, channels)` in [0, 255].
@@ -67,7 +63,6 @@ class SamplingMixin:
             ValueError: If an argument is invalid, or the generator's classes can't be mixed.
 
         Example:
-
         >>> from keras_sagan import SAGAN
         >>> model = SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=4)
         >>> model.interpolate(rows=2, steps=3, labels=0, to_labels=[1, 2]).shape
@@ -120,16 +115,15 @@ class SamplingMixin:
 
         Args:
             inputs: Latents `(batch, latent_dim)` for the generator's scores, or images
-                `(batch, height, width, channels)`, uint8 or float in [-1, 1], for the
+                `(batch, height, width, channels)`, uint8 in [0, 255] or float in [-1, 1], for the
                 discriminator's.
             labels: Array of integer class ids `(batch,)`, for a model with classes.
-            use_ema: Boolean, whether to use the averaged generator, if the model has one. Defaults
-                to `True`.
+            use_ema: As in `generate`.
 
         Returns:
             Tuple of the images, uint8 `(batch, height, width, channels)`, and a dictionary from
-            layer name to scores, float32 `(batch, h, w, key_h, key_w)`. Each `[i, y, x]` sums to
-            1: how much the location `(y, x)` attends to each key location.
+            layer name to scores, float32 `(batch, h, w, key_h, key_w)`. `scores[i, y, x]` sums to 1
+            and tells how much location `(y, x)` attends to each key location.
 
         Raises:
             ValueError: If `inputs` isn't of rank 2 or 4, or the network has no attention layer.
@@ -173,14 +167,9 @@ class SamplingMixin:
         }
 
     def spectral_norms(self, normalized_only: bool = True) -> dict[str, float]:
-        """Returns the largest singular value of every kernel: `{"generator/start": 2.1, …}`.
+        """Returns the largest singular values of kernels by path: `{"generator/start": 2.1, …}`.
 
-        Args:
-            normalized_only: Boolean. `False` includes kernels that aren't spectrally normalized.
-                Defaults to `True`.
-
-        Returns:
-            Dictionary from a kernel's path to a float; see `keras_sagan.layers.spectral_norms`.
+        See `keras_sagan.layers.spectral_norms` for `normalized_only` and the warning.
         """
         return {
             f"{name}/{path}": value

@@ -61,11 +61,11 @@ def check_overrides(overrides, allowed):
 
 
 def with_classes(network, before, after, is_discriminator):
-    """Returns a copy of a network for `after` classes instead of `before`.
+    """Returns a copy of a network for `after` classes instead of `before`; either may be `None`.
 
-    Either may be `None`. To add labels, each `ConditionalBatchNorm` except `last_norm` becomes
-    conditional, and the inputs of the last dense layer are projected. To remove labels, each sum in
-    the network loses the terms that depend on them.
+    To add labels, each `ConditionalBatchNorm` except `last_norm` becomes conditional, and the
+    inputs of the last dense layer are projected. To remove labels, each sum in the network loses
+    the terms that depend on them.
     """
     if before == after:
         return copy_network(network)
@@ -153,8 +153,7 @@ def _refused(network, before, after):
 def take_weights(network, source):
     """Copies the weights that fit from another network, and returns the paths of the others.
 
-    If the classes differ, every row of a label table starts as the mean of the old rows: a new
-    class begins as the average of the old ones.
+    If the classes differ, each row of a label table starts as the mean of the old rows.
     """
     known, new = dict(_by_path(source)), []
     layers = layers_of(network)

@@ -21,11 +21,10 @@ def spatial_attention(query, key, value) -> tuple:
 
     Returns:
         Tuple of the outputs `(batch, queries, value_channels)`, in the dtype of `value`, and the
-        scores `(batch, queries, keys)`, in float32 (float64 for float64 inputs). Each row of
-        scores sums to 1.
+        scores `(batch, queries, keys)`, in float32 (float64 for float64 inputs). Each row of scores
+        sums to 1.
 
-    Reference:
-        [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equations 1 and 2.
+    Reference: [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equations 1 and 2.
     """
     dtype = _score_dtype(query)
     logits = ops.matmul(ops.cast(query, dtype), _transposed(ops.cast(key, dtype)))
@@ -45,13 +44,9 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
             graph is traced.
         query_chunk_size: Positive integer, the number of queries per block. It need not divide
             `queries`.
-        training: Boolean, whether a batch of unknown size may be empty. Defaults to `False`.
+        training: Boolean, whether a batch of unknown size may be empty.
 
-    Returns:
-        Float tensor of shape `(batch, queries, value_channels)`, in the dtype of `value`.
-
-    Reference:
-        [Rabe and Staats, 2021](https://arxiv.org/abs/2112.05682).
+    Reference: [Rabe and Staats, 2021](https://arxiv.org/abs/2112.05682).
     """
     count = -(-ops.shape(query)[1] // query_chunk_size)
     size = -(-ops.shape(query)[1] // count)  # All blocks have this size.
@@ -90,7 +85,7 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
             found = (join(d_queries, query), query), (d_key, key), (d_value, value)
             return tuple(ops.cast(gradient, x.dtype) for gradient, x in found)
 
-        # Stop gradients, so that no tape keeps the blocks.
+        # Stop gradients, so that TensorFlow's tape doesn't keep the blocks in memory.
         fixed_key, fixed_value = ops.stop_gradient(key), ops.stop_gradient(value)
         outputs = ops.map(
             lambda block: spatial_attention(block, fixed_key, fixed_value)[0],
@@ -131,14 +126,10 @@ def _transposed(x):
 
 
 def automatic_chunk_size(queries: int | None, keys: int | None) -> int | None:
-    """Returns the number of queries per block for `query_chunk_size="auto"`.
-
-    It is `None`, which means a single block, if an image has fewer than 2^24 scores (64 MB), or if
-    `queries` or `keys` is unknown.
-    """
+    """Returns the queries per block for `"auto"`, or `None` below 2^24 scores (64 MB) per image."""
     if queries is None or keys is None or queries * keys < 2**24:
         return None
-    return max(1, 2**20 // keys)  # Scores of 4 MB per image.
+    return max(1, 2**20 // keys)  # The scores of a block take 4 MB per image.
 
 
 def attention_entropy(scores):
@@ -154,7 +145,6 @@ def attention_entropy(scores):
         Float tensor of shape `(…)`, in [0, 1]; 1 if there is only one key.
 
     Example:
-
     >>> import numpy as np
     >>> float(attention_entropy(np.array([[0.5, 0.5], [0.0, 0.0]])))  # log(2) / log(4)
     0.5
@@ -163,6 +153,6 @@ def attention_entropy(scores):
     keys = scores.shape[-2] * scores.shape[-1]
     if keys == 1:
         return ops.ones_like(scores[..., 0, 0])
-    logs = ops.log(ops.where(scores > 0, scores, ops.ones_like(scores)))  # 0 log 0 = 0
+    logs = ops.log(ops.where(scores > 0, scores, ops.ones_like(scores)))  # 0 * log(0) = 0
     entropy = -ops.sum(scores * logs, axis=(-2, -1))
     return ops.clip(entropy / float(np.log(keys)), 0.0, 1.0)

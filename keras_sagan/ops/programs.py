@@ -1,4 +1,4 @@
-"""The program that TensorFlow or JAX is tracing."""
+"""Finds and leaves the program that TensorFlow or JAX is tracing."""
 
 import contextlib
 

@@ -70,11 +70,8 @@ def convolve(
 def of_any_batch(function: Callable, images, training: bool = False):
     """Returns `function(images)`, even for an empty batch, with which TensorFlow fails on CPUs.
 
-    Args:
-        function: Function that takes a tensor `(batch, …)` or a tuple of tensors and returns a
-            tensor. It must treat each image independently.
-        images: Tensor of shape `(batch, …)`, or a tuple of tensors. The batch size may be unknown.
-        training: Boolean. A graph for inference assumes that the batch isn't empty.
+    `images` is a tensor `(batch, …)`, or a tuple of them. `function` returns a tensor, and must
+    treat each image independently. In a graph for inference, the batch is assumed not to be empty.
     """
     batch = ops.shape(keras.tree.flatten(images)[0])[0]
     if cpu is None or (isinstance(batch, int) and batch):

@@ -16,14 +16,7 @@ from keras_sagan.private_keras import replace_layer
 
 
 class Slots:
-    """The augmentation and the penalties of a model, with the variables that they need.
-
-    Args:
-        gan: `SAGAN`, which owns the variables.
-        augmentation: Function or `None`.
-        penalties: List of functions.
-        loss: `AdversarialLoss`.
-    """
+    """The augmentation and the penalties of a `SAGAN`, with the variables that they need."""
 
     def __init__(self, gan, augmentation, penalties, loss):
         holder = SlotState(name="slots", dtype="float32")
@@ -33,7 +26,7 @@ class Slots:
 
         self.augmentation = bound(augmentation)
         penalties = [bound(penalty) for penalty in penalties]
-        self.penalties, self.lazy = [], []  # Pairs; the random numbers depend on `number`.
+        self.penalties, self.lazy = [], []  # Pairs (number, penalty); the number is a seed.
         for number, penalty in enumerate(penalties):
             is_lazy = getattr(penalty, "every", 1) > 1
             (self.lazy if is_lazy else self.penalties).append((number, penalty))
@@ -59,16 +52,12 @@ class Slots:
                 variable.assign(value)
 
     def add_lazy(self, gan, updates, value_of, found):
-        """Adds the lazy penalties that are due, and their gradients, to `found`.
+        """Adds lazy penalties that are due, and their gradients, to `found`, from `find_gradients`.
 
         Each gradient is computed inside its condition, because XLA on TensorFlow can't
-        differentiate a condition that contains a gradient.
-
-        Args:
-            gan: `SAGAN`.
-            updates: Integer tensor, the number of previous updates of the discriminator.
-            value_of: Function `(number, penalty)` that returns the value of a penalty.
-            found: What `find_gradients` returned.
+        differentiate a condition that contains a gradient. `updates` is the number of previous
+        updates of the discriminator, and `value_of(number, penalty)` returns the value of a
+        penalty.
         """
         gradients, states, loss, logits = found
         network, optimizer = gan.discriminator, gan.d_optimizer

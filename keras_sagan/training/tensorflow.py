@@ -1,7 +1,4 @@
-"""The TensorFlow part of a training step: gradients, random numbers, replicas, and the loop.
-
-See `keras_sagan.training` for what each function does.
-"""
+"""The TensorFlow part of a training step: gradients, random numbers, replicas, and the loop."""
 
 import contextlib
 import functools
@@ -21,13 +18,13 @@ ONLY = {}
 
 
 def gradients(function, variables):
-    """Returns `None` as the gradient of a variable that isn't used."""
+    """Returns `None` as the gradient of an unused variable."""
     values = [variable.value for variable in variables]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(values)
         scalar, others = function()
     found = tape.gradient(scalar, values)
-    # The gradient of a table that is only looked up is sparse.
+    # The gradient of an embedding table is sparse.
     return [None if x is None else tf.convert_to_tensor(x) for x in found], others
 
 
@@ -41,9 +38,8 @@ def input_gradient(total, inputs):
 def cond(condition, function, otherwise):
     """Does what `keras.ops.cond` does, but keeps the function out of the surrounding graph.
 
-    There, TensorFlow's memory optimizer would add up gradients in temporary variables, which are
-    created in every run of the graph but freed only if the condition holds: the next run would
-    fail.
+    Otherwise, TensorFlow's memory optimizer would add up gradients in temporary variables that
+    every run creates, but frees only if the condition holds, and the next run would fail.
     """
     if not tf.executing_eagerly():
         apart = {"_noinline": True}
@@ -55,7 +51,7 @@ def apply_scaled(optimizer, gradients, variables):
     optimizer.apply(gradients, variables)
 
 
-# Random numbers, drawn for the global batch, of which each replica takes its share
+# Random numbers: each replica draws them for the global batch, and takes its share
 
 
 def draw_noise(seed, batch, latent_dim, num_classes=None):
@@ -251,14 +247,13 @@ def make_step_function(model, step, check, is_training):
     """Returns the function that Keras calls with an iterator.
 
     It runs `steps_per_execution` steps, or fewer if the batches run out. Unlike Keras's own
-    function, it reduces logs in a way that works with several workers, and its loop doesn't use
-    `tf.experimental.Optional`.
+    function, it can reduce logs over several workers, and doesn't use `tf.experimental.Optional`.
     """
     strategy = model.distribute_strategy
     if is_training and strategy.num_replicas_in_sync > 1:
         check_replicated(model)
 
-    @tf.autograph.experimental.do_not_convert  # Keras doesn't convert its steps either.
+    @tf.autograph.experimental.do_not_convert  # Keras also runs its steps without AutoGraph.
     def run(function, *args):
         logs = strategy.run(function, args)
         return {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
@@ -318,7 +313,7 @@ def make_step_function(model, step, check, is_training):
         if not batches:
             check.at_end()
             raise StopIteration
-        # The last batch of a dataset may be smaller, and then can't be stacked with the others.
+        # The last batch of a dataset may be smaller: don't stack it with the others.
         if len(batches) > 1 and len(shapes) == 1 and not model.run_eagerly:
             return many_steps(tuple(batches))
         for batch in batches:
@@ -366,7 +361,7 @@ def local_parts(strategy, batch):
     batch = batch if isinstance(batch, (tuple, list)) else (batch,)
     found = [strategy.experimental_local_results(part) for part in batch]
     count = max(map(len, found), default=1)
-    # `None` is a single result, for every replica.
+    # A missing part has a single result, `None`, for all replicas.
     return [tuple(part[i if len(part) > 1 else 0] for part in found) for i in range(count)]
 
 

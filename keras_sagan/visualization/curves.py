@@ -1,4 +1,4 @@
-"""Draws training curves as small multiples."""
+"""Draws training curves, with one panel for each kind of value."""
 
 import math
 from pathlib import Path
@@ -13,13 +13,13 @@ from keras_sagan.visualization.optional import new_figure, saved
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Blue, vermilion, bluish green, orange, reddish purple, sky blue: Okabe and Ito, 2008.
+# From Okabe and Ito, "Color Universal Design", 2008.
 LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
 GRAY = "#555555"
-MOST_NAMED = 6  # For a panel with more curves, the legend has only their number.
+MOST_NAMED = 6  # The legend of a panel with more curves shows only their number.
 RATES = ("g_learning_rate", "d_learning_rate")
-LEGEND_LINE = 7.5  # The distance between lines of a legend, in points.
-# The panels in reading order, and functions that decide whether a name belongs to a panel.
+LEGEND_LINE = 7.5  # The distance between the lines of a legend, in points.
+# The panels in reading order, and functions that decide whether a curve belongs to a panel.
 PANELS = {
     "Loss": lambda name: "loss" in name,
     "Logits": lambda name: name.endswith("logits") and "/" not in name,
@@ -39,7 +39,7 @@ def plot_curves(
     path: str | Path | None = None,
     title: str | None = None,
 ) -> "Figure":
-    """Draws losses, logits, accuracy, γ, FIDs and other logged values by epoch.
+    """Draws losses, logits, accuracy, γ, FIDs and other logged values by epoch; returns the figure.
 
     Each kind of value has its own panel and scale. Validation values (`val_…`) are dashed, in the
     color of the training values. The learning rates that `fit` logs are drawn only if they change.
@@ -49,23 +49,18 @@ def plot_curves(
 
     Args:
         history: The result of `fit`, its `history` dictionary, or any dictionary that maps names to
-            values. Values are a list with one number for each epoch, or a list of pairs
-            (epochs done, value) for metrics that aren't measured in every epoch, such as
+            values. Values are a list with one number for each epoch, or a list of pairs (epochs
+            done, value) for metrics that aren't measured in every epoch, such as
             `FIDEvaluator.history`. The optional key `"epoch"` contains the epoch of each list
             entry, counted from epoch 0 as in Keras.
-        path: String or path of the PNG, PDF or SVG to write. Defaults to `None`, which writes no
-            file.
-        title: String. The title of the figure. Defaults to `None`.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
+        path: The path of the PNG, PDF or SVG to write. `None` writes no file.
+        title: The title of the figure.
 
     Raises:
         ValueError: If there is nothing to draw, or the length of a list isn't the number of epochs.
         ImportError: If matplotlib isn't installed.
 
     Example:
-
     ```python
     evaluator = FIDEvaluator(metric, test_images, num_images=1000)
     history = model.fit(dataset, epochs=20, callbacks=[AttentionMonitor(), evaluator])
@@ -140,9 +135,9 @@ def group_panels(series):
 
 
 def is_second(name):
-    """Returns a sort key: D after G, fake after real, validation last.
+    """Returns a sort key that puts G before D, real before fake, and validation last.
 
-    Logs are sorted by name, but a color should have the same meaning in every panel.
+    Sorting by name instead would give a color different meanings in different panels.
     """
     base = name.removeprefix("val_")
     return name != base, base.startswith(("d_", "fake_")) or "discriminator" in base

@@ -17,7 +17,7 @@ def new_figure(width, height):
         figure.savefig(buffer := io.BytesIO(), format="png", dpi=DPI)
         return buffer.getvalue()
 
-    # Notebooks display any object with this method; without it, only pyplot figures.
+    # Notebooks display objects with this method; otherwise, they display only pyplot figures.
     figure._repr_png_ = png
     return figure
 

@@ -61,7 +61,8 @@ KINDS = {
         [(1, 2), (1, 2), (1, 2), (2,)],
     ),
 }
-each_kind = pytest.mark.parametrize("make, inputs, outputs", KINDS.values(), ids=KINDS)
+IS_TENSORFLOW = keras.backend.backend() == "tensorflow"
+FEW = ("Dense", "EinsumDense", "Conv2DTranspose", "SeparableConv2D", "GRU", "MultiHeadAttention")
 
 
 def numpy(x):
@@ -100,8 +101,9 @@ def divided_by_hand(make, inputs, wrapper, outputs):
     return plain
 
 
-@each_kind
-def test_sigma_is_that_of_the_svd_over_six_decades(make, inputs, outputs):
+@pytest.mark.parametrize("name", KINDS if IS_TENSORFLOW else FEW)
+def test_sigma_is_that_of_the_svd_over_six_decades(name):
+    make, inputs, outputs = KINDS[name]
     wrapper = build(SpectralNorm(make()), inputs)
     norms = norms_of(wrapper, outputs)
     start = [numpy(kernel) for kernel, _ in wrapper.normalized_weights()]
@@ -114,10 +116,7 @@ def test_sigma_is_that_of_the_svd_over_six_decades(make, inputs, outputs):
         np.testing.assert_allclose(numpy(found), scale * value / (scale * norm), rtol=1e-3)
 
 
-FEW = ("Conv2DTranspose", "SeparableConv2D", "ConvLSTM2D", "MultiHeadAttention", "Bidirectional")
-
-
-@pytest.mark.parametrize("name", [*FEW, "cells", "LSTM", "Embedding"])
+@pytest.mark.parametrize("name", ["SeparableConv2D", "MultiHeadAttention", "Bidirectional"])
 def test_it_equals_the_plain_layer_of_divided_kernels(name):
     make, inputs, outputs = KINDS[name]
     wrapper = SpectralNorm(make())
@@ -387,7 +386,7 @@ def test_it_lists_in_spectral_norms():
 
 
 def wrapped(dtype=None):
-    return SpectralNorm(layers.Conv2DTranspose(4, 3, dtype=dtype))
+    return SpectralNorm(layers.DepthwiseConv2D(3, depth_multiplier=2, dtype=dtype))
 
 
 @pytest.mark.slow
@@ -426,9 +425,8 @@ def test_half_precision_divides_in_float32():
     assert keras.backend.standardize_dtype(found.dtype) == "bfloat16"
     expected = numpy(dense.kernel) / svd_norm(numpy(dense.kernel), (1,))
     error = numpy(ops.cast(found, "float32")) / expected - 1.0
-    assert (
-        np.abs(error).max() < 1.001 * 2**-8
-    )  # Rounded before the division too, it has twice that.
+    # The error of one rounding: a kernel rounded before the division too would have twice that.
+    assert np.abs(error).max() < 1.001 * 2**-8
 
 
 class ConvGRUCell(layers.Layer):

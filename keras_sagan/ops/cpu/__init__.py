@@ -1,8 +1,4 @@
-"""Code that exists only for TensorFlow on CPUs.
-
-`keras_sagan.ops.resampling` contains the reference implementations, and uses this folder if it
-exists. Without the folder, everything except empty batches still works.
-"""
+"""Code for TensorFlow on CPUs. The package works without this folder, except for empty batches."""
 
 from collections.abc import Callable
 
@@ -21,12 +17,10 @@ WIDE = 64  # The threshold for small maps; `keras_sagan.ops.resampling.WIDE` is 
 
 
 def convolve(inputs, kernel, resample: str | None = None):
-    """Convolves with Winograd's method; see `ops.resampling.convolve` for the arguments.
+    """Returns `ops.resampling.convolve` of the same arguments, computed by Winograd's method.
 
-    Returns:
-        Tensor of shape `(batch, height, width, filters)`, or `None` if the method doesn't apply or
-        is slower: with GPUs or TPUs, in dtypes other than float32, for maps of odd or unknown size,
-        and for few channels.
+    It is `None` if the method doesn't apply or is slower: with GPUs or TPUs, in dtypes other than
+    float32, for maps of odd or unknown size, and for few channels.
     """
     if inputs.dtype != "float32" or not is_in_charge() or not suits_winograd(inputs, kernel):
         return None
@@ -41,12 +35,11 @@ def convolve(inputs, kernel, resample: str | None = None):
 
 
 def apply_to_any_batch(function: Callable, images, training: bool):
-    """Does what `ops.resampling.of_any_batch` documents, for TensorFlow.
+    """Computes `ops.resampling.of_any_batch` of the same arguments on TensorFlow.
 
     For an empty batch, TensorFlow 2.21's convolution with oneDNN returns the shape of its inputs,
     and the gradient of its pooling ends the process. In an inference graph, `function(images)` is
-    always called: if it were inside a conditional, the LiteRT converter would lose the result's
-    rank.
+    always called, because inside a conditional, the LiteRT converter would lose the result's rank.
     """
 
     def of_none():
