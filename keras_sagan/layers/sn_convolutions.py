@@ -9,7 +9,7 @@ from keras_sagan.ops.resampling import of_any_batch
 from keras_sagan.ops.scopes import Scope
 
 
-class _SNConvolution(SpectralNormMixin):
+class _SNConvolution(SpectralNormMixin, keras.Layer):
     """What a normalized convolution adds to Keras's, of any rank, transposed or not."""
 
     _rank: int
@@ -61,8 +61,7 @@ class SNConv1D(_SNConvolution, keras.layers.Conv1D):
     Call arguments:
         inputs: Float tensor of shape `(batch, steps, channels)`, or `(batch, channels, steps)`
             with `data_format="channels_first"`.
-        training: Boolean, whether to update `vector_u`, which keeps `sigma` accurate as the kernel
-            changes.
+        training: Boolean, whether to update `vector_u`.
 
     Returns:
         Float tensor of shape `(batch, new_steps, filters)`, or with the filters second for
@@ -79,9 +78,6 @@ class SNConv1D(_SNConvolution, keras.layers.Conv1D):
     >>> layer = SNConv1D(1, 1, kernel_initializer="ones", use_bias=False)
     >>> float(keras.ops.sum(layer(keras.ops.ones((1, 1, 4)))))  # sigma = sqrt(4)
     2.0
-
-    Reference:
-        [Miyato et al., 2018](https://arxiv.org/abs/1802.05957), sections 2.1 and 2.2.
     """
 
     _rank = 1
@@ -104,8 +100,7 @@ class SNConv3D(_SNConvolution, keras.layers.Conv3D):
     Call arguments:
         inputs: Float tensor of shape `(batch, depth, height, width, channels)`, or with the
             channels second for `data_format="channels_first"`.
-        training: Boolean, whether to update `vector_u`, which keeps `sigma` accurate as the kernel
-            changes.
+        training: Boolean, whether to update `vector_u`.
 
     Returns:
         Float tensor of shape `(batch, new_depth, new_height, new_width, filters)`, or with the
@@ -122,9 +117,6 @@ class SNConv3D(_SNConvolution, keras.layers.Conv3D):
     >>> layer = SNConv3D(1, 1, kernel_initializer="ones", use_bias=False)
     >>> float(keras.ops.sum(layer(keras.ops.ones((1, 1, 1, 1, 4)))))  # sigma = sqrt(4)
     2.0
-
-    Reference:
-        [Miyato et al., 2018](https://arxiv.org/abs/1802.05957), sections 2.1 and 2.2.
     """
 
     _rank = 3
@@ -148,8 +140,7 @@ class SNConv2DTranspose(_SNConvolution, keras.layers.Conv2DTranspose):
     Call arguments:
         inputs: Float tensor of shape `(batch, height, width, channels)`, or
             `(batch, channels, height, width)` with `data_format="channels_first"`.
-        training: Boolean, whether to update `vector_u`, which keeps `sigma` accurate as the kernel
-            changes.
+        training: Boolean, whether to update `vector_u`.
 
     Returns:
         Float tensor of shape `(batch, new_height, new_width, filters)`, or with the filters second
@@ -166,9 +157,6 @@ class SNConv2DTranspose(_SNConvolution, keras.layers.Conv2DTranspose):
     >>> layer = SNConv2DTranspose(1, 1, kernel_initializer="ones", use_bias=False)
     >>> float(keras.ops.sum(layer(keras.ops.ones((1, 1, 1, 4)))))  # sigma = sqrt(4)
     2.0
-
-    Reference:
-        [Miyato et al., 2018](https://arxiv.org/abs/1802.05957), sections 2.1 and 2.2.
     """
 
     _rank, _output_axis = 2, -2

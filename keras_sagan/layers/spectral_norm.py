@@ -161,7 +161,7 @@ class SpectralNormBase:
         self.epsilon = check_float("epsilon", epsilon, above=0)
         self.equality_constrained = check_boolean("equality_constrained", equality_constrained)
 
-    def normalized_kernels(self):
+    def normalized_kernels(self) -> list[tuple]:
         """Returns a list of `(kernel, norm, vector_u)`, which is empty before `build`."""
         raise NotImplementedError
 
@@ -238,7 +238,7 @@ class SpectralNormMixin(SpectralNormBase):
     def _raw_weight(self):
         return self.embeddings if hasattr(self, "embeddings_initializer") else self.kernel
 
-    def normalized_kernels(self):
+    def normalized_kernels(self) -> list[tuple]:
         return [(self._raw_weight(), self._norm, self.vector_u)] if self.built else []
 
     @property
@@ -252,8 +252,8 @@ class SpectralNormMixin(SpectralNormBase):
         `training` updates `vector_u`, unless the layer is frozen. `dtype=None` is the compute
         dtype.
         """
-        (kernel,) = self.normalized_kernels()
-        return ops.cast(self._normalize(*kernel, training), dtype or self.compute_dtype)
+        weight = self._normalize(self._raw_weight(), self._norm, self.vector_u, training)
+        return ops.cast(weight, dtype or self.compute_dtype)
 
     def save_own_variables(self, store):
         super().save_own_variables(store)

@@ -107,7 +107,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
             raise ValueError(f"`kernels` must be a list of names. Received: kernels={kernels!r}")
         self.kernels = kernels
         self.supports_masking = layer.supports_masking
-        self.__dict__["_found"] = []  # Not tracked: the kernels belong to the wrapped layer.
+        self._found = ()
 
     def build(self, *args, **kwargs) -> None:
         if self.built:
@@ -122,7 +122,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
                 self._add_vector_u(kernel, norm, f"vector_u_{index}" if index else "vector_u")
                 for index, (_, _, kernel, norm) in enumerate(found)
             ]
-        self._found.extend(found)
+        self.__dict__["_found"] = found  # Not tracked: the kernels belong to the wrapped layer.
 
     def _find_kernels(self):
         """Returns a list of `(owner, attribute, kernel, norm)`, each kernel once."""
@@ -167,7 +167,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
             outputs = tuple(axis for axis, letter in axes if letter in results)
         return MatrixNorm(kernel.shape, outputs)
 
-    def normalized_kernels(self):
+    def normalized_kernels(self) -> list[tuple]:
         vectors = self.vectors_u if self.built else []
         return [(*found[2:], vector_u) for found, vector_u in zip(self._found, vectors)]
 
@@ -193,7 +193,10 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
             if getattr(owner, name, None) is not kernel:
                 self._refuse("quantized or adapted by LoRA", name, ())
         training = training and self.layer.trainable
-        return [(x[0], self._normalize(*x, training)) for x in self.normalized_kernels()]
+        return [
+            (kernel, self._normalize(kernel, norm, vector_u, training))
+            for kernel, norm, vector_u in self.normalized_kernels()
+        ]
 
     def _call_layer(self, *args, training=False, **kwargs):
         if "training" in self.layer.call_signature_parameters:
@@ -209,10 +212,10 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
         return outputs
 
     @property
-    def input_spec(self):
+    def input_spec(self) -> keras.InputSpec | None:
         return self.layer.input_spec
 
-    def compute_output_shape(self, *args, **kwargs):
+    def compute_output_shape(self, *args, **kwargs) -> tuple:
         return self.layer.compute_output_shape(*args, **kwargs)
 
     def compute_output_spec(self, *args, training=False, **kwargs):
@@ -223,7 +226,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
     def compute_mask(self, *args, **kwargs):
         return self.layer.compute_mask(*args, **kwargs)
 
-    def get_build_config(self):
+    def get_build_config(self) -> dict | None:
         return self.layer.get_build_config() if self.built else None
 
     def get_config(self) -> dict:
