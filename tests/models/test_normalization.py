@@ -166,11 +166,11 @@ def test_layers_that_cannot_be_normalized(entry, cause):
 
 
 def test_attention_without_spectral_norm():
-    images = keras.Input((2, 2, 8))
+    images = keras.Input((4, 2, 8))
     model = keras.Model(images, SelfAttention2D(use_spectral_norm=False)(images))
     model.layers[1].gamma.assign(1.0)
     copy = apply_spectral_norm(model)
-    x = RNG.normal(size=(2, 2, 2, 8)).astype("float32")
+    x = RNG.normal(size=(2, 4, 2, 8)).astype("float32")
     expected = outputs(normalized_by_svd(model), x)
     np.testing.assert_allclose(outputs(copy, x), expected, rtol=2e-3, atol=1e-4)
     np.testing.assert_allclose(outputs(bake_spectral_norm(copy), x), expected, atol=5e-3)
@@ -179,6 +179,16 @@ def test_attention_without_spectral_norm():
 class Subclassed(keras.Model):
     def call(self, inputs):
         return inputs
+
+
+def test_multi_head_attention_is_baked():
+    """Its projections are layers in the layer."""
+    x = keras.Input((3, 4))
+    copy = apply_spectral_norm(keras.Model(x, layers.MultiHeadAttention(2, 2)(x, value=x)))
+    baked = bake_spectral_norm(copy)
+    assert kinds(copy) == [SpectralNorm] and kinds(baked) == [layers.MultiHeadAttention]
+    x = RNG.normal(size=(2, 3, 4)).astype("float32")
+    np.testing.assert_allclose(outputs(baked, x), outputs(copy, x), atol=1e-5)
 
 
 @pytest.mark.parametrize("model", [Subclassed(), keras.Sequential([layers.Dense(2)]), None])
