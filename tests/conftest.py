@@ -27,8 +27,8 @@ def has_known_xla():
 
 
 if "XLA_FLAGS" not in os.environ and has_known_xla():
-    # Programs run once or twice. XLA's older code generator compiles in half the time, in a third on
-    # JAX, and faster still without optimization.
+    # XLA's older code generator compiles in half the time, in a third on JAX. Programs run once or
+    # twice, so they aren't optimized either.
     flags = ("use_fusion_emitters=false", "parallel_codegen_split_count=1")
     flags = [f"--xla_cpu_{flag}" for flag in flags] + ["--xla_backend_optimization_level=0"]
     os.environ["XLA_FLAGS"] = " ".join(flags)

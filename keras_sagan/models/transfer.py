@@ -10,7 +10,7 @@ import keras
 from keras_sagan.checks import MAX_COUNT, check_integer
 from keras_sagan.layers import SNDense
 from keras_sagan.layers.conditional_norm import ConditionalNormBase
-from keras_sagan.layers.spectral_norm import SpectralNormMixin
+from keras_sagan.layers.spectral_norm import SpectralNormBase, initial_vector_u
 from keras_sagan.models import blocks
 from keras_sagan.models.connection import LABEL_TABLES, copy_network
 from keras_sagan.models.discriminator import build_discriminator
@@ -171,9 +171,11 @@ def take_weights(network, source):
             mean = keras.ops.convert_to_numpy(old).mean(axis=0, keepdims=True)
             variable.assign(mean.repeat(variable.shape[0], axis=0))
     for layer in layers:
-        if isinstance(layer, SpectralNormMixin) and layer._raw_weight().path in new:
-            layer.vector_u.assign(layer._initial_vector_u(layer.vector_u.shape, "float32"))
-            new += [] if layer.vector_u.path in new else [layer.vector_u.path]
+        normalized = layer.normalized_kernels() if isinstance(layer, SpectralNormBase) else []
+        for kernel, norm, vector_u in normalized:
+            if kernel.path in new:
+                vector_u.assign(initial_vector_u(kernel, norm))
+                new += [] if vector_u.path in new else [vector_u.path]
     return new
 
 

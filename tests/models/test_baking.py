@@ -20,6 +20,7 @@ from keras_sagan import (
     build_discriminator,
     build_generator,
 )
+from keras_sagan.layers import DifferentiableAugmentation
 from keras_sagan.models import bake_spectral_norm
 
 RNG = np.random.default_rng(0)
@@ -166,12 +167,24 @@ class Wrapped(layers.Layer):
         return self.inner(x)
 
 
+class Subclass(SNDense):
+    pass
+
+
+def test_augmentation_is_the_identity():
+    images = keras.Input((8, 8, 3))
+    x = DifferentiableAugmentation("translation")(images)
+    assert_baked(stirred(keras.Model(images, SNConv2D(2, 3)(x))))
+
+
 def test_what_cannot_be_baked():
     with pytest.raises(ValueError, match="`model` must be a functional or sequential Keras model"):
         bake_spectral_norm(keras.Sequential([SNDense(2)]))
     inputs = keras.Input((3,))
-    with pytest.raises(ValueError, match="inside a layer of its own"):
-        bake_spectral_norm(keras.Model(inputs, Wrapped()(inputs)))
+    with pytest.raises(ValueError, match="`model` must have.*of type SNDense in the_layer"):
+        bake_spectral_norm(keras.Model(inputs, Wrapped(name="the_layer")(inputs)))
+    with pytest.raises(ValueError, match="`model` must have.*the_layer of type Subclass"):
+        bake_spectral_norm(keras.Model(inputs, Subclass(2, name="the_layer")(inputs)))
     images = keras.Input((None, None, 16))
     with pytest.raises(ValueError, match="feature maps of known size before attention"):
         bake_spectral_norm(keras.Model(images, SelfAttention2D()(images)))
