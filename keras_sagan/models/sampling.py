@@ -258,8 +258,8 @@ class SamplingMixin:
         if not is_mixed:
             ids = None if labels is None else labels.repeat(steps)
             flat = paths.reshape(rows * steps, -1)
-            images = self.generate(len(flat), ids, latents=flat, use_ema=use_ema)
-            return images.reshape(rows, steps, *images.shape[1:])
+            images = list(self.generate(len(flat), ids, latents=flat, use_ema=use_ema))
+            return np.stack(images).reshape(rows, steps, *images[0].shape)
         network, images = self._generator_in_use(use_ema), []
         for start, end, path in zip(labels, to_labels, paths):
             for share, latent in zip(fractions, path):
