@@ -22,6 +22,8 @@ if not quiet.IS_COMMAND:  # The command imports Keras once it knows which backen
     )
     from keras_sagan.layers import (
         ConditionalBatchNorm,
+        ConditionalGroupNorm,
+        ConditionalLayerNorm,
         SelfAttention2D,
         SNConv2D,
         SNDense,
@@ -32,6 +34,8 @@ if not quiet.IS_COMMAND:  # The command imports Keras once it knows which backen
 
 __all__ = [
     "ConditionalBatchNorm",
+    "ConditionalGroupNorm",
+    "ConditionalLayerNorm",
     "FrechetInceptionDistance",
     "SAGAN",
     "SNConv2D",

@@ -70,12 +70,13 @@ def check_boolean(name, value):
 
 def check_pair(name, value, expected="a positive integer or a pair of them", maximum=math.inf):
     """Checks a list, tuple or array of two positive integers, or one integer, which is repeated."""
-    is_pair = isinstance(value, (list, tuple)) or isinstance(value, np.ndarray) and value.ndim
-    found = tuple(_integer(x) for x in (value if is_pair else (value, value)))
-    if len(found) != 2 or any(x is None or not 1 <= x <= maximum for x in found):
-        expected += f", at most {maximum}" if maximum < math.inf else ""
-        raise _wrong(name, value, f"be {expected}")
-    return found
+    return _positive_integers(name, value, 2, expected, maximum)
+
+
+def check_tuple(name, value, count, maximum=math.inf):
+    """Checks a list, tuple or array of `count` positive integers, or one, which is repeated."""
+    words = {1: "it in a tuple", 2: "a pair of them"}.get(count, f"{count} of them")
+    return _positive_integers(name, value, count, f"a positive integer or {words}", maximum)
 
 
 def check_choice(name, value, choices, expected=None):
@@ -328,6 +329,15 @@ def _checked(name, value, is_right, expected, optional):
     if not is_right and not (value is None and optional):
         raise _wrong(name, value, f"be {expected}{' or None' if optional else ''}")
     return value
+
+
+def _positive_integers(name, value, count, expected, maximum):
+    is_tuple = isinstance(value, (list, tuple)) or isinstance(value, np.ndarray) and value.ndim
+    found = tuple(_integer(x) for x in (value if is_tuple else [value] * count))
+    if len(found) != count or any(x is None or not 1 <= x <= maximum for x in found):
+        expected += f", at most {maximum}" if maximum < math.inf else ""
+        raise _wrong(name, value, f"be {expected}")
+    return found
 
 
 def _integer(value):

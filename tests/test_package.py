@@ -53,6 +53,8 @@ OF_KERAS = {
 def test_public_names_are_frozen():
     assert keras_sagan.__all__ == [
         "ConditionalBatchNorm",
+        "ConditionalGroupNorm",
+        "ConditionalLayerNorm",
         "FrechetInceptionDistance",
         "SAGAN",
         "SNConv2D",

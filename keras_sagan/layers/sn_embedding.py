@@ -5,7 +5,7 @@ import numpy as np
 from keras import KerasTensor, ops
 
 from keras_sagan.checks import check_boolean, check_integer, check_labels, check_weight
-from keras_sagan.layers.spectral_norm import SpectralNormMixin
+from keras_sagan.layers.spectral_norm import SpectralNormMixin, initial_vector_u
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
@@ -79,7 +79,7 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
                 )
             self.build()
             self.embeddings.assign(weights)
-            self.vector_u.assign(self._initial_vector_u(self.vector_u.shape, "float32"))
+            self.vector_u.assign(initial_vector_u(self.embeddings, self._norm))
 
     def _check_build(self, input_shape):
         sizes = {"input_dim": self.input_dim, "output_dim": self.output_dim}

@@ -4,12 +4,12 @@ import warnings
 
 import keras
 
-from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
+from keras_sagan.layers.conditional_norm import ConditionalNormBase
 from keras_sagan.private_keras import layers_of
 
 # Layers that look up labels, and the attribute that holds the number of classes.
 LABEL_TABLES = {
-    "ConditionalBatchNorm": "num_classes",
+    "ConditionalNormBase": "num_classes",
     "Embedding": "input_dim",
     "CategoryEncoding": "num_tokens",
     "OneHot": "num_classes",
@@ -94,7 +94,7 @@ def _check_tables(name, network, num_classes):
             f"`num_classes` must be at most {size}, the number of rows in `{step.name}` of the "
             f"{name}. Received: num_classes={num_classes}"
         )
-        if hasattr(network, "operations") or isinstance(step, ConditionalBatchNorm):
+        if hasattr(network, "operations") or isinstance(step, ConditionalNormBase):
             raise ValueError(message)
         # In a subclassed network, the layer may look up something other than labels.
         warnings.warn(f"{message}. If the layer takes no labels, ignore this.", stacklevel=5)
@@ -102,7 +102,7 @@ def _check_tables(name, network, num_classes):
 
 def _may_take_labels(step):
     """Whether an operation looks up labels, or may do so in a network that isn't functional."""
-    if isinstance(step, ConditionalBatchNorm):
+    if isinstance(step, ConditionalNormBase):
         return step.num_classes > 1  # With a single class, the layer ignores labels.
     while True:
         inputs = keras.tree.flatten(getattr(step, "input", None))  # Only functional models have it.

@@ -24,20 +24,18 @@ from keras_sagan.checks import (
     check_float,
     check_function,
     check_integer,
-    check_labels,
     check_shape,
     known_values,
 )
 from keras_sagan.distribution import check_workers_agree, chief_decides
-from keras_sagan.models import batches, selection, transfer
+from keras_sagan.models import batches, transfer
 from keras_sagan.models.connection import connect, copy_network
 from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.generator import build_generator
 from keras_sagan.models.inversion import InversionMixin
 from keras_sagan.models.objective import checked_objective, fill_in
 from keras_sagan.models.presets import TTUR, preset_settings
-from keras_sagan.models.sampling import SamplingMixin, check_latents
-from keras_sagan.ops.latent import sample_labels, sample_latents
+from keras_sagan.models.sampling import SamplingMixin
 from keras_sagan.ops.programs import outside_programs
 from keras_sagan.ops.resampling import reference_forms
 from keras_sagan.private_keras import layers_of
@@ -725,164 +723,6 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
     def _purge_model_variables(self, **kinds):
         """Does nothing: on JAX, Keras would leave the variables empty during an epoch."""
-
-    # Generate
-
-    def generate(
-        self,
-        num_images: int,
-        labels: int | np.ndarray | None = None,
-        seed: int | None = None,
-        truncation: float | None = None,
-        batch_size: int = 64,
-        latents: np.ndarray | None = None,
-        use_ema: bool = True,
-        method: str | None = None,
-        gamma: float | None = None,
-        percentile: float = 80.0,
-        ratio: int = 4,
-        return_details: bool = False,
-    ) -> np.ndarray | tuple[np.ndarray, dict]:
-        """Generates images, optionally only those that the discriminator takes for real.
-
-        Args:
-            num_images: Positive integer.
-            labels: Class id for all images, or an array of `num_images` class ids; `None` draws
-                them uniformly at random. Only for a model with classes.
-            seed: Integer, the seed of latents and labels, or `None` for different ones in each
-                call. The results don't depend on `batch_size`.
-            truncation: Positive float. Latent values whose magnitude exceeds it are drawn again
-                (the truncation trick: better images, less variety). `None` for no truncation.
-            batch_size: Positive integer, the number of images to generate at a time.
-            latents: Float array `(num_images, latent_dim)` to use instead of random latents.
-            use_ema: Boolean, whether to use the averaged generator if there is one.
-            method: `"rejection"` for discriminator rejection sampling, `"top"` to generate `ratio`
-                times as many images and keep those with the largest discriminator logits, or `None`
-                to keep all. Images are selected within each class, so the labels don't change.
-            gamma: Float, for `"rejection"`: a larger value rejects more images. `None` derives it
-                from `percentile`.
-            percentile: Float in [0, 100), for `"rejection"`: an image whose acceptance score is at
-                this percentile is accepted with probability 1/2. The largest logit and the
-                percentile are estimated from 1000 images of each class, drawn first.
-            ratio: Positive integer, for `"top"`.
-            return_details: Boolean, whether to return a dictionary of details too.
-
-        Returns:
-            uint8 array of shape `(num_images, height, width, channels)` in [0, 255]. With
-            `return_details`, a tuple of this array and a dictionary with `latents`, `labels`,
-            `logits` (`None` without a method) and `acceptance_rate`, the share of candidate images
-            that were accepted.
-
-        Raises:
-            ValueError: If an argument is out of range, labels or latents don't fit the model,
-                latents contain NaN, `truncation` or `method` is combined with `latents`, logits
-                aren't finite, or `gamma` or `percentile` is so high that hardly any image is
-                accepted.
-
-        Reference: [Azadi et al., 2019](https://arxiv.org/abs/1810.06758) for rejection.
-        """
-        num_images = check_integer("num_images", num_images)
-        expected = "a non-negative integer or None"
-        seed = check_integer("seed", seed, 0, optional=True, expected=expected)
-        truncation = check_float("truncation", truncation, above=0, optional=True)
-        batch_size = check_integer("batch_size", batch_size)
-        use_ema = check_boolean("use_ema", use_ema)
-        method = check_choice("method", method, (None, *selection.METHODS))
-        gamma = check_float("gamma", gamma, optional=True)
-        percentile = check_float("percentile", percentile, 0, below=100)
-        ratio = check_integer("ratio", ratio)
-        return_details = check_boolean("return_details", return_details)
-        generator, rng = self._generator_in_use(use_ema), np.random.default_rng(seed)
-        logits, rate = None, 1.0
-        if method is not None:
-            if latents is not None:
-                raise ValueError(
-                    "`method` must be None if `latents` are given, as it chooses among its own. "
-                    f"Received: method={method!r}"
-                )
-            if self.num_classes is not None and labels is None:
-                labels = sample_labels(num_images, self.num_classes, rng)
-            labels = self._labels(labels, num_images)
-            judge = self._generate_function(generator, judges=True)
-
-            def candidates(count, label, rng):
-                found = [sample_latents(count, self.latent_dim, rng, truncation)]
-                found += [] if label is None else [np.full(count, label, "int32")]
-                return found[0], self._in_batches(judge, found, batch_size)
-
-            search = functools.partial(selection.accepted, gamma=gamma, percentile=percentile)
-            if method == "top":
-                search = functools.partial(selection.best, ratio=ratio)
-            latents, logits, rate = selection.select(search, candidates, labels, num_images, rng)
-        elif latents is None:
-            latents = sample_latents(num_images, self.latent_dim, rng, truncation)
-        elif truncation is not None:
-            raise ValueError(
-                "`truncation` must be None if `latents` are given, which are used as they are. "
-                f"Received: truncation={truncation}"
-            )
-        inputs = [check_latents("latents", latents, num_images, self.latent_dim)]
-        if self.num_classes is not None and labels is None:
-            labels = sample_labels(num_images, self.num_classes, rng)
-        labels = self._labels(labels, num_images)
-        inputs += [] if labels is None else [labels]
-        made = self._in_batches(self._generate_function(generator), inputs, batch_size)
-        details = {"latents": inputs[0], "labels": labels, "logits": logits}
-        return (made, {**details, "acceptance_rate": rate}) if return_details else made
-
-    def _in_batches(self, function, inputs, batch_size):
-        outputs = []
-        for start in range(0, len(inputs[0]), batch_size):
-            parts = [ops.convert_to_tensor(x[start : start + batch_size]) for x in inputs]
-            with self._step_lock:
-                outputs.append(function(*parts))
-        return np.concatenate([ops.convert_to_numpy(x) for x in outputs])
-
-    def _labels(self, labels, count, name="labels"):
-        """Returns `count` class ids as an int32 array, or `None` for a model without classes."""
-        if self.num_classes is None:
-            if labels is not None:
-                raise ValueError(
-                    f"`{name}` must not be given, as the model has num_classes=None. "
-                    f"Received: {name}={labels}"
-                )
-            return None
-        if labels is None:
-            raise ValueError(
-                f"`{name}` must be given, as the model has num_classes={self.num_classes}. "
-                f"Received: {name}=None"
-            )
-        labels = np.asarray(labels)
-        if labels.ndim == 0:
-            labels = np.full(count, labels)
-        check_labels(labels, self.num_classes, argument=name)
-        if len(labels) != count:
-            raise ValueError(
-                f"`{name}` must be one class id or {count} of them. Received: {len(labels)} labels"
-            )
-        return labels.astype("int32")
-
-    def _generator_in_use(self, use_ema):
-        average = self.ema_generator if use_ema else None
-        return self.generator if average is None else average
-
-    def _generate_function(self, generator, judges=False):
-        """Returns the compiled function from latents and labels to images, or to their logits."""
-        key = generator is self._average, judges
-        if key not in self._generate_functions:
-
-            def function(latents, labels=None):
-                images = step.call(generator, latents, labels, training=False)
-                if not judges:
-                    return batches.to_user_space(images)
-                logits = step.judge(self.discriminator, images, labels, training=False)
-                return ops.mean(ops.reshape(logits, (ops.shape(latents)[0], -1)), axis=1)
-
-            variables = [*generator.variables, *(self.discriminator.variables if judges else ())]
-            self._generate_functions[key] = backend.compiled(
-                function, variables, self.latent_dim, self.num_classes
-            )
-        return self._generate_functions[key]
 
     # Saving
 

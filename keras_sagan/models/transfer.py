@@ -8,8 +8,9 @@ import warnings
 import keras
 
 from keras_sagan.checks import MAX_COUNT, check_integer
-from keras_sagan.layers import ConditionalBatchNorm, SNDense
-from keras_sagan.layers.spectral_norm import SpectralNormMixin
+from keras_sagan.layers import SNDense
+from keras_sagan.layers.conditional_norm import ConditionalNormBase
+from keras_sagan.layers.spectral_norm import SpectralNormBase, initial_vector_u
 from keras_sagan.models import blocks
 from keras_sagan.models.connection import LABEL_TABLES, copy_network
 from keras_sagan.models.discriminator import build_discriminator
@@ -63,9 +64,9 @@ def check_overrides(overrides, allowed):
 def with_classes(network, before, after, is_discriminator):
     """Returns a copy of a network for `after` classes instead of `before`; either may be `None`.
 
-    To add labels, each `ConditionalBatchNorm` except `last_norm` becomes conditional, and the
-    inputs of the last dense layer are projected. To remove labels, each sum in the network loses
-    the terms that depend on them.
+    To add labels, each norm of one class except `last_norm` becomes conditional, and the inputs of
+    the last dense layer are projected. To remove labels, each sum in the network loses the terms
+    that depend on them.
     """
     if before == after:
         return copy_network(network)
@@ -88,7 +89,7 @@ def with_classes(network, before, after, is_discriminator):
         return copies[id(operation)]
 
     def call(operation, *args, **kwargs):
-        is_norm = isinstance(operation, ConditionalBatchNorm)
+        is_norm = isinstance(operation, ConditionalNormBase) and operation.num_classes is not None
         if is_norm and before is None and operation.num_classes == after:
             return operation(args[0], labels)
         tensors = [x for x in keras.tree.flatten((args, kwargs)) if hasattr(x, "_keras_history")]
@@ -123,7 +124,7 @@ def _copied(operation, before, after, is_discriminator):
         return operation
     config, kinds = operation.get_config(), {kind.__name__ for kind in type(operation).__mro__}
     for kind in kinds.intersection(LABEL_TABLES):
-        is_norm, size = kind == "ConditionalBatchNorm", config[LABEL_TABLES[kind]]
+        is_norm, size = kind == "ConditionalNormBase", config[LABEL_TABLES[kind]]
         gets_none = is_norm and size == 1 and operation.name == "last_norm"
         if size == (before or 1) and (before or is_norm) and not gets_none:
             config[LABEL_TABLES[kind]] = after or 1
@@ -157,7 +158,7 @@ def take_weights(network, source):
     """
     known, new = dict(_by_path(source)), []
     layers = layers_of(network)
-    norms = [x for x in layers if isinstance(x, ConditionalBatchNorm)]
+    norms = [x for x in layers if isinstance(x, ConditionalNormBase) and x.condition_dim is None]
     tables = [table for x in norms for table in (x.gamma, x.beta)]
     tables += [x.embeddings for x in layers if isinstance(x, keras.layers.Embedding)]
     for key, variable in _by_path(network):
@@ -170,9 +171,11 @@ def take_weights(network, source):
             mean = keras.ops.convert_to_numpy(old).mean(axis=0, keepdims=True)
             variable.assign(mean.repeat(variable.shape[0], axis=0))
     for layer in layers:
-        if isinstance(layer, SpectralNormMixin) and layer._raw_weight().path in new:
-            layer.vector_u.assign(layer._initial_vector_u(layer.vector_u.shape, "float32"))
-            new += [] if layer.vector_u.path in new else [layer.vector_u.path]
+        normalized = layer.normalized_kernels() if isinstance(layer, SpectralNormBase) else []
+        for kernel, norm, vector_u in normalized:
+            if kernel.path in new:
+                vector_u.assign(initial_vector_u(kernel, norm))
+                new += [] if vector_u.path in new else [vector_u.path]
     return new
 
 

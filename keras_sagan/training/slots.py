@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from keras_sagan import training
+from keras_sagan.ops.scopes import Scope
 from keras_sagan.private_keras import replace_layer
 
 
@@ -66,7 +67,7 @@ class Slots:
         def add(number, penalty, gradients, loss):
             def scaled_value():
                 # Like other penalties, a lazy one sees the state that the loss has updated.
-                with training.step.Scope([x for x in moved if not x[0].trainable]):
+                with Scope([x for x in moved if not x[0].trainable]):
                     value = penalty.every * ops.cast(value_of(number, penalty), loss.dtype)
                 return optimizer.scale_loss(value / training.backend.count_replicas()), value
 

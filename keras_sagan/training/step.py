@@ -20,6 +20,7 @@ from keras import ops
 from keras_sagan import training
 from keras_sagan.checks import accepts
 from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm, ramped_momentum
+from keras_sagan.ops.scopes import Scope
 from keras_sagan.private_keras import layers_of
 
 RAMP_UP = 0.05  # The half-life of the average is at most this share of the steps taken.
@@ -311,26 +312,6 @@ def moving_statistics(network, *kinds):
 
 
 # Scopes for what layers assign
-
-
-class Scope(keras.StatelessScope):
-    """Holds values assigned inside, without changing variables; also sees outer scopes' values.
-
-    Keras's own scope sees only its own values: nested in another scope, as on JAX, where the full
-    step runs in a scope, it would read a variable's value from before the step.
-    """
-
-    def __enter__(self):
-        super().__enter__()
-        outer = {} if self.original_scope is None else self.original_scope.state_mapping
-        self._given = {**outer, **self.state_mapping}
-        self.state_mapping = dict(self._given)
-        return self
-
-    def assigned(self, variables):
-        """Returns a list of the values assigned to variables here, with `None` for no value."""
-        pairs = [(self._given.get(id(v)), self.state_mapping.get(id(v))) for v in variables]
-        return [None if value is given else value for given, value in pairs]
 
 
 class Assignments(Scope):

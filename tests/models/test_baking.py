@@ -11,6 +11,8 @@ from keras import layers
 
 from keras_sagan import (
     ConditionalBatchNorm,
+    ConditionalGroupNorm,
+    ConditionalLayerNorm,
     SelfAttention2D,
     SNConv2D,
     SNDense,
@@ -18,7 +20,7 @@ from keras_sagan import (
     build_discriminator,
     build_generator,
 )
-from keras_sagan.layers import SelfAttention1D, SelfAttention3D
+from keras_sagan.layers import DifferentiableAugmentation, SelfAttention1D, SelfAttention3D
 from keras_sagan.models import bake_spectral_norm
 
 RNG = np.random.default_rng(0)
@@ -120,6 +122,16 @@ def test_layers_that_are_shared_nested_and_used_by_keyword():
     assert_baked(stirred(keras.Model([images, labels], x)))
 
 
+def test_other_norms_and_vectors():
+    images, labels = keras.Input((4, 4, 6)), keras.Input((), dtype="int32")
+    vectors = keras.Input((2,))
+    x = ConditionalGroupNorm(4, groups=3)(images, labels)
+    x = ConditionalBatchNorm(condition_dim=2)(x, labels=vectors)
+    x = ConditionalGroupNorm(groups=-1, axis=1, condition_dim=2)(x, vectors)
+    x = ConditionalLayerNorm(1)(x)
+    assert_baked(stirred(keras.Model([images, labels, vectors], x)))
+
+
 @pytest.mark.parametrize("settings", [{"equality_constrained": False}, {"epsilon": 1e-3}])
 def test_settings_of_the_norm(settings):
     model = keras.Sequential([keras.Input((5,)), SNDense(3, **settings, activation="tanh")])
@@ -171,12 +183,24 @@ class Wrapped(layers.Layer):
         return self.inner(x)
 
 
+class Subclass(SNDense):
+    pass
+
+
+def test_augmentation_is_the_identity():
+    images = keras.Input((8, 8, 3))
+    x = DifferentiableAugmentation("translation")(images)
+    assert_baked(stirred(keras.Model(images, SNConv2D(2, 3)(x))))
+
+
 def test_what_cannot_be_baked():
     with pytest.raises(ValueError, match="`model` must be a functional or sequential Keras model"):
         bake_spectral_norm(keras.Sequential([SNDense(2)]))
     inputs = keras.Input((3,))
-    with pytest.raises(ValueError, match="inside a layer of its own"):
-        bake_spectral_norm(keras.Model(inputs, Wrapped()(inputs)))
+    with pytest.raises(ValueError, match="`model` must have.*of type SNDense in the_layer"):
+        bake_spectral_norm(keras.Model(inputs, Wrapped(name="the_layer")(inputs)))
+    with pytest.raises(ValueError, match="`model` must have.*the_layer of type Subclass"):
+        bake_spectral_norm(keras.Model(inputs, Subclass(2, name="the_layer")(inputs)))
     images = keras.Input((None, None, 16))
     with pytest.raises(ValueError, match="feature maps of known size before attention"):
         bake_spectral_norm(keras.Model(images, SelfAttention2D()(images)))
