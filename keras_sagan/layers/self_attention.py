@@ -174,7 +174,8 @@ class SelfAttention(keras.layers.Layer):
             chunk_size = None
         elif chunk_size == "auto":
             chunk_size = automatic_chunk_size(query.shape[1], key.shape[1], self.num_heads)
-        settings = self.num_heads, self.scores, mask, chunk_size, training
+        returns_scores = bool(return_attention_scores or recordings)
+        settings = self.num_heads, self.scores, mask, chunk_size, training, returns_scores
         attended, scores = attend(query, key, value, *settings)
         for records in recordings:
             key_size = [side // self.pool_size for side in size]
@@ -330,8 +331,9 @@ class SelfAttention2D(SelfAttention):
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras's setting.
         query_chunk_size: Positive integer, the number of queries whose scores are in memory at a
             time. Each chunk attends to all keys, and the gradient recomputes its scores. `None`
-            computes all scores at once; `"auto"` uses chunks if an image has 2^24 scores (64 MB) or
-            more. The outputs don't depend on it.
+            computes all scores at once, or by flash attention (see `keras_sagan.ops.attention`);
+            `"auto"` uses chunks if an image has 2^24 scores (64 MB) or more. The outputs don't
+            depend on it.
         num_heads: Positive integer, the number of heads, which divide the channels of query, key
             and value among them.
         scores: `"dot"`, as above; `"l2"`, `softmax(-|query - key|^2 / sqrt(key_channels))` with the

@@ -1,5 +1,6 @@
 """Attention between the locations of feature maps."""
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -48,6 +49,7 @@ def attend(
     mask=None,
     query_chunk_size: int | None = None,
     training: bool = False,
+    return_scores: bool = True,
 ) -> tuple:
     """Attends with several heads and any kind of scores; the channels are divided among the heads.
 
@@ -61,11 +63,14 @@ def attend(
         mask: As in `spatial_attention`, for the scores of all heads. Needs
             `query_chunk_size=None`.
         query_chunk_size, training: As in `chunked_spatial_attention`; `None` is a single block.
+        return_scores: Boolean. Without scores, `keras.ops.dot_product_attention`, which uses flash
+            attention on GPUs, computes a single block if its kernels can: on JAX and PyTorch, in
+            half precision, without mask, if query and value are equally wide.
 
     Returns:
         Tuple of the outputs `(batch, queries, value_channels)` and the scores, of shape
         `(batch, queries, keys)`, or `(batch, num_heads, queries, keys)` with several heads. The
-        scores are `None` with a `query_chunk_size`.
+        scores are `None` if they weren't computed at once.
 
     Reference: [Lee et al., 2021](https://arxiv.org/abs/2107.04589) for `"l2"`;
     [Liu et al., 2022](https://arxiv.org/abs/2111.09883) for `"cosine"`.
@@ -74,15 +79,32 @@ def attend(
         query, key, value = (_split_heads(x, num_heads) for x in (query, key, value))
     if scores != "dot":
         query, key = _factors(query, key, scores)
-    if query_chunk_size is None:
+    found = None
+    if query_chunk_size is not None:
+        outputs = chunked_spatial_attention(query, key, value, query_chunk_size, training)
+    elif return_scores or mask is not None or not _suits_flash_attention(query, value):
         outputs, found = spatial_attention(query, key, value, mask)
     else:
-        found = None
-        outputs = chunked_spatial_attention(query, key, value, query_chunk_size, training)
+        outputs = _flash_attention(query, key, value)
     if num_heads > 1:
         outputs = ops.transpose(outputs, (0, 2, 1, 3))
         outputs = ops.reshape(outputs, (-1, ops.shape(outputs)[1], num_heads * value.shape[-1]))
     return outputs, found
+
+
+def _suits_flash_attention(query, value):
+    is_half = keras.backend.standardize_dtype(query.dtype) in ("float16", "bfloat16")
+    has_kernels = keras.backend.backend() in ("jax", "torch")
+    return is_half and has_kernels and query.shape[-1] == value.shape[-1]
+
+
+def _flash_attention(*inputs):
+    """Returns the outputs of `spatial_attention`, with or without heads."""
+    has_heads = len(inputs[0].shape) == 4
+    # Keras has the heads after the locations.
+    inputs = [ops.transpose(x, (0, 2, 1, 3)) if has_heads else x[:, :, None] for x in inputs]
+    outputs = ops.dot_product_attention(*inputs, scale=1.0)
+    return ops.transpose(outputs, (0, 2, 1, 3)) if has_heads else outputs[:, :, 0]
 
 
 def _split_heads(x, num_heads):

@@ -230,3 +230,22 @@ def test_a_layer_with_masks():
 def test_what_is_refused(cls, arguments, shape, match):
     with pytest.raises(ValueError, match=f"(?s){match}.*Received"):
         cls(**arguments)(keras.Input(shape[1:]))
+
+
+@pytest.mark.parametrize("num_heads", [1, 2])
+def test_flash_attention_where_widths_and_precision_allow(num_heads, monkeypatch):
+    calls, function = [], ops.dot_product_attention
+    monkeypatch.setattr(
+        ops, "dot_product_attention", lambda *x, **y: [calls.append(1), function(*x, **y)][1]
+    )
+    settings = {"value_reduction": 4, "num_heads": num_heads, "dtype": "mixed_bfloat16"}
+    has_kernels = keras.backend.backend() in ("jax", "torch")
+    for key_reduction, count in ((4, has_kernels), (2, 0)):
+        layer = filled(SelfAttention2D(key_reduction=key_reduction, **settings), MAP)
+        expected = layer(MAP, return_attention_scores=True)[0]
+        assert not calls
+        found = layer(MAP)
+        assert len(calls) == count
+        calls.clear()
+        found, expected = (numpy(ops.cast(x, "float32")) for x in (found, expected))
+        np.testing.assert_allclose(found, expected, rtol=0.02, atol=0.03)
