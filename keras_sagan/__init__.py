@@ -1,4 +1,4 @@
-"""Self-Attention GAN for Keras 3 on TensorFlow, JAX and PyTorch: layers, and a model for `fit`."""
+"""Self-Attention GAN for Keras 3 on TensorFlow, JAX and PyTorch: layers and a trainable model."""
 
 import os
 import sys

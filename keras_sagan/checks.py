@@ -18,8 +18,8 @@ import numpy as np
 
 __all__ = []  # Private to the package.
 
-MAX_COUNT = 1000  # The maximum number of repetitions in a step: compilation unrolls them.
-MAX_SIDE = 2**16  # The maximum of kernel sizes and strides: TensorFlow crashes beyond 2^31.
+MAX_COUNT = 1000  # Compilation unrolls the repetitions in a step, so more would take very long.
+MAX_SIDE = 2**16  # The maximum kernel size or stride; TensorFlow crashes for values above 2^31.
 MAX_SIZE = 2**31 - 1  # The largest int32, which TensorFlow and XLA use as an index.
 _PACKAGES = {"PIL": "pillow", "ai_edge_litert": "ai-edge-litert"}  # Modules and their PyPI names.
 
@@ -42,7 +42,7 @@ def check_integer(name, value, minimum=None, maximum=None, optional=False, expec
 def check_float(
     name, value, minimum=-math.inf, maximum=math.inf, above=None, below=None, optional=False
 ):
-    """Checks a finite number; `above` and `below` are exclusive bounds, the others inclusive."""
+    """Checks a finite number; `above` and `below` are exclusive bounds, the other two inclusive."""
     if value is None and optional:
         return None
     found = _real(value)
@@ -104,7 +104,7 @@ def check_choices(name, value, choices, expected=None):
 
 
 def check_dict(name, value, keys=None):
-    """Checks a dictionary with strings (or `keys`) as keys; returns a copy, `{}` for `None`."""
+    """Checks a dictionary with string keys, all in `keys`; returns a copy, or `{}` for `None`."""
     if value is None:
         return {}
     if not hasattr(value, "keys") or not hasattr(value, "__getitem__"):
@@ -143,7 +143,7 @@ def check_string(name, value, optional=False):
 
 
 def check_weight(shape, **sizes):
-    """Raises if a weight has over 2^30 numbers (4 GB); `sizes` are the arguments to name."""
+    """Raises if a weight has over 2^30 numbers (4 GB); the error message lists `sizes`."""
     if all(isinstance(size, int) for size in shape) and math.prod(shape) > 2**30:
         names = " and ".join(f"`{name}`" for name in sizes)
         received = ", ".join(f"{name}={value!r}" for name, value in sizes.items())
@@ -154,7 +154,7 @@ def check_weight(shape, **sizes):
 
 
 def accepts(function, count):
-    """Whether a function can be called with `count` positional arguments."""
+    """Returns whether a function can be called with `count` positional arguments."""
     try:
         inspect.signature(function).bind(*[None] * count)
     except TypeError:
@@ -165,7 +165,7 @@ def accepts(function, count):
 
 
 def require(module, purpose="Drawing pictures", extra="plot"):
-    """Imports a module for `purpose`; the `ImportError` says how to install it by `extra`."""
+    """Imports a module, or raises an `ImportError` that says which `extra` to install for it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -179,7 +179,7 @@ def require(module, purpose="Drawing pictures", extra="plot"):
 def check_labels(labels, num_classes, rank=1, argument="labels"):
     """Checks integer class ids, and returns them as a tensor (or an unchanged `KerasTensor`).
 
-    Rank (`None` for any) and dtype are always checked, but the range only if the values are known.
+    The rank (`None` for any) and dtype are always checked, the range only if values are known.
     While a graph is traced, ids that are out of range silently wrap around or are clamped.
     """
     if not isinstance(labels, keras.KerasTensor):
@@ -210,13 +210,13 @@ def known_values(x):
 
 
 def is_absent(part):
-    """Whether a part of a batch is missing, such as the labels in `(images, None)`."""
+    """Returns whether a part of a batch is missing, such as the labels in `(images, None)`."""
     # Keras turns a None that a generator yields into a tf.experimental.Optional.
     return part is None or type(part).__name__.startswith(("Optional", "_Optional"))
 
 
 def check_dense(**values):
-    """Raises an error unless an argument is a single dense array."""
+    """Raises an error unless each argument is a single dense array."""
     for name, value in values.items():
         kind = type(value).__name__
         if isinstance(value, (list, tuple)):
@@ -274,7 +274,7 @@ def check_shape(shape, image_shape, argument="images"):
 
 
 class FilledRange:
-    """Warns once, with `advice`, if many images, called `name`, fill only half of their range."""
+    """Warns once if many images fill only half of their range; the text has `name` and `advice`."""
 
     def __init__(self, name, advice):
         self._name, self._advice = name, advice
@@ -285,7 +285,7 @@ class FilledRange:
         self._count, self._least, self._most = 0, math.inf, -math.inf
 
     def __call__(self, images, low, high, many=16):
-        """Warns if at least `many` images don't fill `[low, high]`; a few could all be dark."""
+        """Warns if `many` images or more fill only half of `[low, high]`; fewer may all be dark."""
         if not images.size or self._count >= many:
             return
         self._count += len(images)
@@ -313,7 +313,7 @@ class RangeWarning(FilledRange):
         if images.dtype == np.uint8:
             super().__call__(images, 0, 255)
         else:
-            # Floats without negative values are suspicious. Otherwise, a few images may be dark.
+            # Warn early about floats without negative values. Otherwise, a few images may be dark.
             super().__call__(images, -1, 1, many=1 if images.size and images.min() >= 0 else 4)
 
 

@@ -20,8 +20,8 @@ STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
 """The names that `make_strategy` accepts."""
 _TPU_PATIENCE = 60.0  # Seconds to wait for a TPU's address to answer.
 _EXIT_PATIENCE = 60.0  # Seconds that a finished worker waits for the others.
-# Seconds until JAX considers a silent process dead (its default is 100), and until a finished
-# process stops waiting for others (its default is 300, but the first one may write for longer).
+# JAX considers a silent process dead after 30 seconds (by default, 100). A finished process waits
+# an hour for the others (by default, 300 seconds): the first process may still write files.
 _JAX_PATIENCE = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 3600}
 # Maps arguments of `jax.distributed.initialize` to Keras's environment variables for them.
 _PROCESSES = {
@@ -38,10 +38,10 @@ _TF_CONFIG = (
 def make_strategy(
     name: str = "auto", devices: Sequence[str] | None = None, tpu: str | None = None
 ) -> Any:
-    """Makes the strategy to build and train a model with, by default on all devices.
+    """Makes the strategy for building and training a model; by default, it uses all devices.
 
     Build the networks and the model, and compile it, inside `with strategy.scope():`, then call
-    `fit` as usual. With several processes, call this before the backend computes anything.
+    `fit` as usual. With several processes, call `make_strategy` before any computation.
 
     TensorFlow reads the list of processes from the environment variable `TF_CONFIG`. JAX reads it
     from the environment variables of `keras.distribution.initialize`, or from Slurm or the TPU. On
@@ -124,7 +124,7 @@ def _resolve(devices, tpu):
 
 
 def _check_devices(devices, found):
-    """Raises an error if devices don't exist: TensorFlow would replace them silently."""
+    """Raises an error for unknown or repeated devices, which TensorFlow would silently replace."""
     if devices is None:
         return
     names = [_plain(name) for name in devices if isinstance(name, str)]
@@ -137,7 +137,7 @@ def _check_devices(devices, found):
 
 
 def _plain(name):
-    """Returns a device's name without the parts before the device type: `GPU:0`."""
+    """Returns a device's name without the parts before the device type, such as `GPU:0`."""
     return name.upper().rpartition("/")[2].removeprefix("DEVICE:")
 
 
@@ -149,7 +149,7 @@ def _is_jax():
 
 
 def _jax():
-    import jax  # Other backends don't need it.
+    import jax  # It is imported only here, because other backends don't need it.
     import jax.experimental.multihost_utils
 
     return jax
@@ -218,7 +218,7 @@ def _tpu_strategy(tpu):
 
 
 def _wait_for_answers(cluster_spec):
-    """Raises an error if an address doesn't speak gRPC: TensorFlow would wait forever."""
+    """Raises an error if an address doesn't answer over gRPC; TensorFlow would wait forever."""
     import grpc  # TensorFlow installs grpc, which it uses for TPUs.
 
     jobs = cluster_spec.jobs
@@ -311,10 +311,10 @@ def _has_workers(strategy):
 
 
 def is_chief(strategy: Any = None) -> bool:
-    """Whether this process is the only one, or the one that writes files for all workers.
+    """Returns whether this process is the only one, or the one that writes files for all workers.
 
     `strategy` is a `tf.distribute.Strategy`. On TensorFlow, any other value means one process; JAX
-    doesn't need it.
+    ignores it.
 
     Example:
     >>> is_chief(make_strategy("none"))
@@ -334,11 +334,11 @@ def check_workers_agree(strategy: Any, **values) -> None:
     """Raises an error unless all workers of a strategy have the same values.
 
     Otherwise, workers with different settings would wait for each other forever, or silently train
-    with the settings of the first worker. Every worker must call this at the same point, with
-    values that JSON can contain. With one worker it does nothing.
+    with the settings of the first worker. Every worker must call this function at the same
+    point, with values that JSON can contain. With one worker, it does nothing.
 
     Raises:
-        ValueError: If values differ; raised on every worker, with the first name that differs.
+        ValueError: If values differ. Every worker raises it, with the first name that differs.
         RuntimeError: If a worker ended or didn't call this function.
 
     Example:
@@ -373,11 +373,11 @@ def _gather(strategy, text):
         longest = int(gather(np.int32(len(own))).max())
         rows = gather(np.pad(own, (0, longest - len(own)), constant_values=ord(" ")))
         return [row.tobytes().decode() for row in rows]
-    # Use float32, the dtype of gradients, because workers can always exchange gradients.
+    # Send the text as float32: every `gather` supports float32, the dtype of gradients.
     own = np.append(own, ord("\n")).astype("float32")
     parts = strategy.experimental_distribute_values_from_function(lambda _: tf.constant(own))
     local = strategy.experimental_local_results(strategy.gather(parts, axis=0))
-    # All replicas of a worker have sent the same text.
+    # All replicas of a worker send the same text: keep one text per worker.
     return local[0].numpy().astype("uint8").tobytes().decode().splitlines()[:: len(local)]
 
 
@@ -385,7 +385,7 @@ def chief_decides(strategy: Any, decision: bool) -> bool:
     """Returns the chief's `decision`, a boolean, on all workers.
 
     Values can differ between workers in the last digits, so workers that decide on their own might
-    not agree. Every worker must call this at the same point.
+    not agree. Every worker must call this function at the same point.
 
     Example:
     >>> chief_decides(make_strategy("none"), True)

@@ -1,7 +1,7 @@
 """Adversarial losses: pairs of a generator loss and a discriminator loss.
 
-A discriminator loss takes `(real_logits, fake_logits)`; a generator loss takes either both or only
-`(fake_logits)`. Each returns the mean over the batch as a scalar, in the dtype of the logits.
+A discriminator loss takes `(real_logits, fake_logits)`; a generator loss takes the same arguments
+or only `(fake_logits)`. Each returns the mean over the batch, a scalar in the dtype of the logits.
 """
 
 from collections.abc import Callable
@@ -16,9 +16,9 @@ class AdversarialLoss(NamedTuple):
     """A pair of a generator loss and a discriminator loss, as described at the top of this module.
 
     Attributes:
-        generator, discriminator: The two functions.
-        threshold: Float, the logit above which an image counts as real, for the accuracy. `None`
-            compares each logit with the mean logit of the other kind of images in the batch.
+        generator, discriminator: The two loss functions.
+        threshold: Float for the accuracy: images with a larger logit count as real. With `None`, it
+            is the batch's mean fake logit for real images, and the mean real logit for fake images.
     """
 
     generator: Callable
@@ -27,7 +27,7 @@ class AdversarialLoss(NamedTuple):
 
     @property
     def uses_real_logits(self) -> bool:
-        """Whether the generator loss takes two arguments: the real and the fake logits."""
+        """Boolean, whether the generator loss takes two arguments: the real and the fake logits."""
         return not accepts(self.generator, 1)
 
     def of_generator(self, real_logits: KerasTensor, fake_logits: KerasTensor) -> KerasTensor:
@@ -100,7 +100,7 @@ def relativistic_discriminator_loss(
 def relativistic_average_generator_loss(
     real_logits: KerasTensor, fake_logits: KerasTensor
 ) -> KerasTensor:
-    """`mean(softplus(real - mean(fake))) + mean(softplus(mean(real) - fake))`, per replica.
+    """`mean(softplus(real - mean(fake))) + mean(softplus(mean(real) - fake))`, on each replica.
 
     Reference: Jolicoeur-Martineau, 2018, section 3.3 (RaSGAN), as a non-saturating loss.
     """
@@ -140,7 +140,7 @@ LOSSES = {
 
 
 def get(loss: str | tuple[Callable, Callable] | AdversarialLoss) -> AdversarialLoss:
-    """Returns an adversarial loss by name, or from a pair of functions, as in `SAGAN.compile`.
+    """Returns the `AdversarialLoss` for a name or a pair of functions, as in `SAGAN.compile`.
 
     Raises:
         ValueError: If `loss` is neither a known name nor a pair of functions.

@@ -1,4 +1,4 @@
-"""Callbacks for `fit`: pictures, metrics, Fréchet distances, checkpoints and guards."""
+"""Callbacks for `fit` that draw pictures, log metrics, save checkpoints and detect failures."""
 
 from keras_sagan.callbacks.attention_figure import AttentionFigure
 from keras_sagan.callbacks.attention_monitor import AttentionMonitor

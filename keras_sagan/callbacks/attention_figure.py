@@ -13,19 +13,19 @@ from keras_sagan.visualization.query_points import MAX_IMAGES, MAX_POINTS, check
 
 
 class AttentionFigure(keras.callbacks.Callback):
-    """Saves figures of where the attention layers look; see `plot_attention`.
+    """Saves figures of the attention layers' maps; see `plot_attention`.
 
-    The generator's images come from the same latents each time, spread evenly over the classes. The
-    file is `attention_epoch_020.png`, or `attention_epoch_020_<layer>.png` if there are several
-    layers. `attention_epoch_020_discriminator.png` shows the discriminator's attention on
-    `real_images`.
+    The generator's images use the same latents each time, and their classes are evenly spaced.
+    After 20 epochs, the file is named `attention_epoch_020.png`, or
+    `attention_epoch_020_<layer>.png` if there are several layers.
+    `attention_epoch_020_discriminator.png` shows the discriminator's attention on `real_images`.
 
     Args:
         directory: The folder for the figures, which is created if needed.
         num_images, num_points, query_points, class_names, seed: As in `draw_attention`.
         every_epochs: The number of epochs between figures. `None` draws them only after training.
-        real_images: Array `(batch, height, width, channels)`, uint8 or float in [-1, 1], shown to
-            the discriminator. `None` draws only the generator's figure.
+        real_images: Array `(batch, height, width, channels)`, uint8 in [0, 255] or float in
+            [-1, 1], for the discriminator. `None` draws only the generator's figure.
         real_labels: Integer array, the class of each real image, for a model with classes.
 
     Raises:
@@ -65,7 +65,7 @@ class AttentionFigure(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._epochs_drawn = None
-        names_of([], self.class_names, self.model.num_classes)  # Checks the names.
+        names_of([], self.class_names, self.model.num_classes)  # Raises an error for wrong names.
         names = list(self.model.attention_gammas())
         for network in ("generator", "discriminator")[: 1 if self.real_images is None else 2]:
             if not any(name.startswith(f"{network}/") for name in names):
@@ -117,10 +117,10 @@ class AttentionFigure(keras.callbacks.Callback):
             self.save(self._epochs_done)
 
     def save(self, epoch: int) -> list[Path]:
-        """Draws the current model's figures; their names include `epoch`, the epochs done so far.
+        """Draws figures of the current model; their names contain the epochs done, `epoch`.
 
-        Returns their paths, one for each attention layer. Only the first process draws; the other
-        processes return an empty list.
+        Returns the paths of the figures, one for each attention layer. Only the first process
+        draws; the other processes return an empty list.
         """
         if not is_chief(getattr(self.model, "distribute_strategy", None)):
             return []

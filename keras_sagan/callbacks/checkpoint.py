@@ -14,7 +14,7 @@ from keras_sagan.distribution import check_workers_agree, chief_decides, is_chie
 
 
 class TrainingCheckpoint(keras.callbacks.Callback):
-    """Saves the full state of a training run, and resumes it from the newest checkpoint.
+    """Saves the full state of a training run, and resumes the run from the newest checkpoint.
 
     A checkpoint contains both networks (including batch statistics and `vector_u`), the averaged
     generator, both optimizers (including slots and loss scales), the seed and the states of seed
@@ -23,12 +23,12 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     `fit` starts with the interrupted epoch and skips its finished steps. If you don't call
     `restore_latest`, `SAGAN.fit` restores the model and starts datasets from `keras_sagan.data` at
-    the right step. Any other dataset is read from its start up to that step, which is exact if it
-    yields the same batches every time.
+    the right step. Any other dataset is read from its start up to that step; the run then continues
+    exactly if the dataset yields the same batches every time.
 
     Incomplete checkpoints are ignored. If a checkpoint is damaged, a warning names it and the
-    previous one is used. A state with NaN or infinite values isn't saved, and other files in the
-    folder are left alone. Put this callback last, so that the logs contain the metrics of all other
+    previous one is used. A state with NaN or infinite values isn't saved. Other files in the folder
+    aren't changed. Put this callback last, so that the logs contain the metrics of all other
     callbacks, and use one folder per run. A run can be resumed on a different backend. All workers
     must have access to the folder.
 
@@ -36,14 +36,14 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         directory: The folder, which is created if needed, or a URL such as `gs://bucket/run`, which
             needs fsspec.
         every_steps: The number of steps between saves. `None` saves only after epochs.
-        every_epochs: The number of epochs between saves, or `None`. The end of training also saves.
+        every_epochs: The number of epochs between saves, or `None`. `fit` also saves when it ends.
         keep: The number of newest checkpoints to keep.
         monitor: A key in the epoch logs, such as `"fid_5k"`. The checkpoint with its best value is
             kept in the folder `best`.
         mode: `"min"`, `"max"`, or `"auto"` to infer it from `monitor`.
         restore: Whether `fit` restores the newest checkpoint.
         use_background: Whether to write in a background thread while training continues. The next
-            save or the end waits for it, and raises its error.
+            save, or the end of training, waits for the thread and raises any error from it.
 
     Raises:
         ValueError: If an argument is out of range; when training begins, if a checkpoint belongs to
@@ -82,7 +82,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._files = CheckpointFiles(self.directory, check_integer("keep", keep, 1))
         has_best = monitor is not None or mode != "auto"
         self._best = BestCheckpoint(self.directory, monitor, mode) if has_best else None
-        self._writer = concurrent.futures.ThreadPoolExecutor(1)  # Python waits for it at exit.
+        self._writer = concurrent.futures.ThreadPoolExecutor(1)  # It finishes before Python exits.
         self._saved_step: int | None = None
         self._state = "new"  # `restore_latest` sets "restored", and `fit` sets "training".
         self._manifest = self._model = self._writing = None
@@ -91,8 +91,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     def restore_latest(self, model: keras.Model) -> int:
         """Restores the newest checkpoint that isn't damaged, and makes `fit` resume from it.
 
-        Returns the number of training steps that the compiled `SAGAN` has taken, at which the data
-        must start; it is 0 if there is no checkpoint.
+        Returns the number of training steps that the compiled `SAGAN` has taken, or 0 if there is
+        no checkpoint. The data must start at this step.
 
         Raises:
             ValueError: If the checkpoint belongs to a different architecture.
@@ -104,10 +104,10 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         return steps_of(model)
 
     def restore_best(self, model: keras.Model) -> int:
-        """Restores the best checkpoint according to `monitor`, for use rather than for resuming.
+        """Restores the best checkpoint according to `monitor`, for sampling but not for resuming.
 
-        Returns the step of that checkpoint, or 0 if there is none. The optimizers are restored if
-        the `SAGAN` is compiled. The errors are those of `restore_latest`.
+        Returns the step of that checkpoint, or 0 if there is none. The optimizers are also restored
+        if the `SAGAN` is compiled. Raises the same errors as `restore_latest`.
         """
         self._wait()
         files = CheckpointFiles(f"{self.directory}/best", keep=1)
@@ -120,9 +120,9 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     def start(self, model: keras.Model, data: object, steps_per_epoch: int | None = None) -> tuple:
         """Restores the model and moves its data to the right step; called by `SAGAN.fit`.
 
-        Returns the data to train on; the epoch to start with, or `None`; the number of steps of
-        this epoch that are done, which `fit` skips; and the number of batches to read while
-        skipping them. Raises `ValueError` if the data start after the model's step.
+        Returns the data to train on; the epoch to start with, or `None` without a checkpoint; the
+        number of finished steps of this epoch, which `fit` skips; and the number of batches to read
+        while skipping them. Raises `ValueError` if the data start after the model's step.
         """
         if self._state == "training" or not self.restore:  # Only the first `fit` restores.
             return data, None, 0, 0
@@ -166,7 +166,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._set_up(self.model)
         self._step = steps_of(self.model)
         self._finite_check = model_state.FiniteCheck(self.model)
-        self._configuration = model_state.configuration_of(self.model)  # Only once: it is slow.
+        self._configuration = model_state.configuration_of(self.model)  # This is slow: do it once.
         if self._manifest is not None:
             self._saved_step = self._step
             check_epoch(self._manifest, self.params.get("steps"), self.model.steps_per_execution)
@@ -208,7 +208,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._step = steps_of(self.model)  # The last execution may have run fewer steps.
         self._epoch, self._epoch_start = epoch + 1, self._step
         is_due = self.every_epochs and (epoch + 1) % self.every_epochs == 0
-        if is_due or self._saved_step == self._step:  # Update the epoch of a saved position.
+        if is_due or self._saved_step == self._step:  # If the step is saved, update its epoch.
             self.save()
         # All workers must take part in `_write`, so the first one decides for all.
         if (best := self._best) and chief_decides(self.model._strategy, best.is_better(logs)):

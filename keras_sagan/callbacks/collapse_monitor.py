@@ -13,12 +13,12 @@ MAX_CLASSES = 10  # The largest number of classes whose diversity is measured.
 
 
 class CollapseMonitor(keras.callbacks.Callback):
-    """Warns when training collapses, or stops it and keeps the last good checkpoint.
+    """Warns when training collapses, and can also stop it and keep the last good checkpoint.
 
-    At the end of an epoch, it looks for signs of collapse in three measurements:
+    At the end of an epoch, the callback looks for signs of collapse in three measurements:
 
-    - **diversity**: the root mean square difference between two samples of a class, from the same
-      latents each time. A value below `diversity_share` times the highest so far is a sign;
+    - **diversity**: the root mean square difference between two samples of a class. The latents are
+      the same each time. A value below `diversity_share` times the highest value so far is a sign;
     - **logits**: it is a sign if the share of images inside the hinge margin is below
       `margin_share` for real *and* generated images (the discriminator tells them apart too
       easily), or if their mean logits differ by less than `logit_gap` (it can't tell them apart);
@@ -26,16 +26,16 @@ class CollapseMonitor(keras.callbacks.Callback):
       more than a factor of `sigma_factor` since the last measurement.
 
     After `patience` consecutive measurements with a sign, a warning lists the signs found in the
-    last one. The first measurement has no signs. The callback adds `sample_diversity` to the
-    epoch's metrics.
+    last one. The first measurement is only a reference for later ones. The callback adds
+    `sample_diversity` to the epoch's metrics.
 
     Args:
-        stop: Whether to stop training; otherwise, the callback only warns, once.
+        stop: Whether to stop training; otherwise, the callback only warns, and only once.
         directory: A folder for the last good checkpoint, written after each measurement without
-            signs of collapse. To go back, build a new model and call
+            signs of collapse. To restore this checkpoint, build a new model and call
             `TrainingCheckpoint(directory).restore_latest(model)`.
         diversity_share, margin_share: Floats in (0, 1).
-        logit_gap: Float, not negative.
+        logit_gap: Non-negative float.
         sigma_factor: Float above 1.
         patience: The number of consecutive measurements with signs before the callback acts.
         images_per_class: Integer, at least 2. The number of samples per class for measuring

@@ -19,12 +19,12 @@ class FIDEvaluator(keras.callbacks.Callback):
     generates images from the same latents each time. The log key, such as `fid_1k` or `fid_500`,
     includes the number of images, because the distance is biased upward for few images and isn't
     comparable across different numbers of images. `protocol` records all other settings. Images are
-    generated and measured batch by batch: memory use is one batch plus what the metric keeps, which
-    is O(dim²) for the Fréchet distance.
+    generated and measured batch by batch: memory holds only one batch and the state of the metric,
+    which is O(dim²) for the Fréchet distance.
 
     `History` always contains the distance; `CSVLogger`, `ModelCheckpoint` (with `mode="min"`) and
-    `EarlyStopping` see it if they come after this callback in the list. As with `validation_freq`,
-    the key is absent in epochs without an evaluation unless `missing` is given.
+    `EarlyStopping` receive it only if placed after this callback in the list. As with
+    `validation_freq`, the key is absent in epochs without an evaluation unless `missing` is given.
     `FIDEvaluator.history` is a list of pairs (epochs done, distance).
 
     Args:
@@ -43,12 +43,13 @@ class FIDEvaluator(keras.callbacks.Callback):
         at_start: Whether to also evaluate before training; the value is only in `history`.
         name: The log key. Defaults to `"fid_"` followed by the number of images.
         missing: The value to log in epochs without an evaluation, such as `float("inf")`;
-            `CSVLogger` needs one because it takes its columns from the first epoch. NaN isn't
-            allowed, because `ModelCheckpoint` would keep it as the best. `None` logs nothing.
+            `CSVLogger` needs this value because it takes its columns from the first epoch. NaN
+            isn't allowed, because `ModelCheckpoint` would treat it as the best value. `None` logs
+            nothing.
         dataset, split: The names of the real images' dataset and split, for `protocol`.
         verbose: Whether to show a progress bar for anything that takes more than ten seconds.
         num_reference: The number of real images to use, counting from the first. Defaults to all;
-            required for an endless dataset, such as `make_dataset` returns.
+            required for an endless dataset, such as one from `make_dataset`.
 
     Raises:
         ValueError: If an argument is out of range, there are no real images, or they are endless
@@ -149,7 +150,7 @@ class FIDEvaluator(keras.callbacks.Callback):
 
     @property
     def protocol(self) -> dict:
-        """How the distances are measured, JSON-serializable; complete after an evaluation."""
+        """A JSON-serializable description of the measurement, complete after an evaluation."""
         info = {
             "dataset": self.dataset or "unnamed",
             "split": self.split,
@@ -161,7 +162,7 @@ class FIDEvaluator(keras.callbacks.Callback):
         )
 
     def _generated(self):
-        """Returns the model's images, always from the same latents and labels."""
+        """Returns the model's `GeneratedImages`, always with the same latents and labels."""
         if self._images is None or self._images.model is not self.model:
             self._images = GeneratedImages(
                 self.model,
@@ -173,7 +174,7 @@ class FIDEvaluator(keras.callbacks.Callback):
         return self._images
 
     def add_real_images(self) -> None:
-        """Feeds the real images to the metric; it is called only once."""
+        """Passes the real images to the metric; this method is called only once."""
         length = self.num_reference or length_of(self.real_images)
         batches, self._real_batches = self._real_batches, None
         count, self._real_sha256 = self._add(batches, True, "Real images", length)
@@ -185,7 +186,7 @@ class FIDEvaluator(keras.callbacks.Callback):
             )
 
     def _add(self, batches, real, title, total):
-        """Feeds batches of images to the metric; returns the number of images and their digest."""
+        """Passes batches of images to the metric; returns the number of images and their digest."""
         count, digest, progress = 0, hashlib.sha256(), Progress(title, total, self.verbose)
         for images, _ in batches:
             self.metric.update_state(images, real=real)

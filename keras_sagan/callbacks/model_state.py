@@ -1,4 +1,4 @@
-"""The state of a training run without its data: variables by name, and the configuration."""
+"""The state of a training run except its data: named variables and the configuration."""
 
 import itertools
 import json
@@ -17,7 +17,7 @@ NETWORKS = ("generator", "discriminator", "ema_generator")
 SETTINGS = (
     *("d_steps", "ema_momentum", "ema_half_life", "ema_start", "top_k", "freeze_discriminator"),
 )
-# These entries don't affect the output of a network, or repeat the entries of inner layers.
+# Don't compare these entries: most don't affect the output, and `_layers` yields inner layers.
 _IGNORED = {
     *("name", "trainable", "seed", "module", "registered_name", "build_config", "dtype"),
     *("layers", "input_layers", "output_layers", "algorithm", "query_chunk_size"),
@@ -26,7 +26,7 @@ _MAY_CHANGE = ("policy", "rate", "stddev", "synchronized", "_regularizer", "_con
 
 
 def check_model(model):
-    """Raises ValueError unless a model has what a checkpoint needs."""
+    """Raises ValueError unless a model has the attributes that a checkpoint needs."""
     for name in ("generator", "discriminator", "d_optimizer", "steps", "seed"):
         if not hasattr(model, name):
             raise ValueError(
@@ -36,7 +36,7 @@ def check_model(model):
 
 
 def state_of(model):
-    """Returns all variables that training changes, except metrics, by network or optimizer."""
+    """Maps each network or optimizer to the variables that training changes, except metrics."""
     networks = {name: getattr(model, name, None) for name in NETWORKS}
     parts = {name: list(x.variables) for name, x in networks.items() if x is not None}
     known = {id(variable) for variables in parts.values() for variable in variables}
@@ -46,7 +46,7 @@ def state_of(model):
 
 
 def optimizers_of(model):
-    """Returns a model's optimizers, by part; there are none if it isn't compiled."""
+    """Returns a dictionary of a model's optimizers, which is empty if it isn't compiled."""
     # A SAGAN's `optimizer` combines both optimizers. Other models have only `optimizer`.
     single = getattr(model, "optimizer", None)
     found = {
@@ -93,7 +93,7 @@ class FiniteCheck:
         self._flags = tf.function(flags) if is_graph else flags
 
     def __call__(self):
-        # On JAX, `fit` keeps the current values outside the variables until this call.
+        # On JAX, `fit` keeps the current values outside the variables until `jax_state_sync`.
         if hasattr(self._model, "jax_state_sync"):
             self._model.jax_state_sync()
         flags = ops.convert_to_numpy(self._flags())
@@ -101,7 +101,7 @@ class FiniteCheck:
 
 
 def learning_rates_of(model):
-    """Returns the optimizers' learning rates that are variables, under the keys from `keyed`."""
+    """Returns the optimizers' learning rates that are variables, with the keys from `keyed`."""
     rates = keyed({part: x.variables for part, x in optimizers_of(model).items()})
     return {
         key: float(ops.convert_to_numpy(rate))
@@ -111,7 +111,7 @@ def learning_rates_of(model):
 
 
 def keyed(parts):
-    """Returns all variables under unique keys, which sort in the order of the variables."""
+    """Returns a dictionary of all variables; its keys are unique and keep the order when sorted."""
     return {
         f"{part}:{index:05d}:{variable.path.replace('/', ':')}": variable
         for part, variables in parts.items()
@@ -135,9 +135,9 @@ def _class_name(optimizer):
 
 
 def read_state(model, copy=True):
-    """Returns all variables, including metrics, as arrays under the keys from `keyed`.
+    """Returns all variables, including metrics, as arrays with the keys from `keyed`.
 
-    Without a copy, the next step may reuse the memory. bfloat16 becomes float32, which is exact.
+    Without `copy`, the next step may overwrite the arrays. bfloat16 becomes float32 without loss.
     """
     values = {}
     for key, variable in keyed({**state_of(model), "metrics": metrics_of(model)}).items():
@@ -151,12 +151,12 @@ def restore_state(model, manifest, values, path):
     """Restores a model from the checkpoint at a path; raises ValueError if they don't match."""
     check_architecture(model, manifest, path)
     check_configuration(model, manifest.get("configuration"), path)
-    # A callback may have set a learning rate at the end of the epoch, after the step was saved.
+    # The manifest's learning rates are newer: a callback may set one after the step is saved.
     assign_state(model, manifest["seed"], {**values, **manifest["learning_rates"]})
 
 
 def assign_state(model, seed, values):
-    """Assigns a seed, and arrays under the keys from `keyed`, to a model of the same architecture.
+    """Assigns a seed, and arrays with the keys from `keyed`, to a model of the same architecture.
 
     Parts that the model doesn't have are skipped. If two keys have the same part and position, the
     later one is used.
@@ -180,8 +180,8 @@ def assign_state(model, seed, values):
 
 
 def check_architecture(model, saved, path):
-    """Raises ValueError if a model's architecture isn't `saved`; ignores optimizers before
-    `compile`.
+    """Raises ValueError if a model's architecture differs from `saved`; ignores the optimizers of a
+    model that isn't compiled.
     """
     present = architecture_of(model)
     variables, optimizers = saved["variables"], saved["optimizers"]
@@ -207,7 +207,7 @@ def first_difference(saved, present):
     # Compare the networks first, because a difference there makes the optimizers differ too.
     for part in [*present["variables"], *saved["variables"]]:
         classes = [x["optimizers"].get(part) for x in (saved, present)]
-        # `Adam` and `FusedAdam` have the same slots.
+        # Treat `Adam` and `FusedAdam` as equal, because they have the same slots.
         if len({str(name).replace("FusedAdam", "Adam") for name in classes}) > 1:
             return f"`{part}` is {classes[0]} in the checkpoint and {classes[1]} in the model"
         pair = [x["variables"].get(part, []) for x in (saved, present)]
@@ -224,8 +224,8 @@ def first_difference(saved, present):
 
 
 def _comparable(part, path, shape, dtype):
-    # Keras numbers the layers of a process ("conv2d_3"). Paths in the model and the optimizers
-    # begin with the name of the model or optimizer. Backends use integers of different sizes.
+    # Ignore the numbers of Keras's default names ("conv2d_3"), the name of the model or optimizer
+    # at the start of a path, and the size of integers, which depends on the backend.
     name = path if part in NETWORKS else path.split("/", 1)[-1]
     name = re.sub(r"_\d+(?=[/_]|$)", "", name)
     return name, list(shape), "integer" if "int" in dtype else dtype
@@ -236,7 +236,7 @@ def _in_words(path, shape, dtype):
 
 
 def _is_count(path):
-    """Returns whether this is the count of a `ConditionalBatchNorm`; older checkpoints lack it."""
+    """Returns whether a path is that of a `num_updates` variable, which older checkpoints lack."""
     return path.endswith("num_updates")
 
 
@@ -260,7 +260,7 @@ def configuration_of(model):
 def check_configuration(model, saved, path):
     """Raises ValueError if the layers would compute different results; warns of other differences.
 
-    `saved` is the saved result of `configuration_of`; older versions of the package saved none.
+    `saved` is the saved result of `configuration_of`, or `None` from older package versions.
     """
     if saved is None:
         return
@@ -309,11 +309,11 @@ def _layers(owner, seen):
 
 
 def _inputs(network):
-    """Returns the inputs of each layer of a functional network, by the layer's name."""
+    """Returns a dictionary that maps the layers of a functional network to their inputs."""
     layers = _config(network).get("layers", [])
     try:
         index = {layer["name"]: i for i, layer in enumerate(layers)}
-        # Keras lists `training` and `mask` only for some ways to build a network.
+        # Ignore these arguments, which Keras lists only for some ways to build a network.
         ignored = ("training", "mask")
         return {x["name"]: _plain(x["inbound_nodes"], ignored, index) for x in layers}
     except (KeyError, TypeError):  # The network isn't functional.
@@ -342,7 +342,7 @@ def _plain(value, ignored=_IGNORED, index=None):
         return value.tolist()
     if not isinstance(value, dict):  # Use the name, because a `repr` may contain an address.
         return getattr(value, "__name__", type(value).__name__)
-    if value.get("class_name") == "__lambda__":  # Its code contains file names and lines.
+    if value.get("class_name") == "__lambda__":  # Its code contains line numbers.
         return "lambda"
     config = value.get("config")
     if index is not None and isinstance(config, dict) and "keras_history" in config:
@@ -372,7 +372,7 @@ def _differing_layers(part, saved, layers, version):
             return
         yield from _differing(f"`{{}}` of {where}", one["config"], other["config"])
         known = [one["inputs"], other["inputs"]]
-        # Compare inputs only within a version of Keras, because their format may change.
+        # Compare inputs only if the Keras versions match, because their format may differ.
         if saved["keras"] == version and None not in known and known[0] != known[1]:
             yield "inputs", f"{where} has different inputs in the checkpoint and in the model"
     if len(before) != len(layers):

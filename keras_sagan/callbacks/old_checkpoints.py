@@ -14,7 +14,7 @@ VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def steps_of(names: list[str]) -> list[int]:
-    """Returns the steps of the checkpoints among the files of a folder, in ascending order."""
+    """Returns the steps of the checkpoints in a list of file names, in ascending order."""
     found = [name[1] for name in map(re.compile(r"step-([0-9]+)\.json").fullmatch, names) if name]
     return sorted(int(step) for step in found if f"step-{step}.index" in names)
 
@@ -49,7 +49,7 @@ def _values(directory, step):
             scratch = stack.enter_context(tempfile.TemporaryDirectory())
             os.symlink(os.path.realpath(directory), f"{scratch}/run")
             directory = f"{scratch}/run"
-        # `tf.train.load_checkpoint` would look into a folder with the same name.
+        # Don't use `tf.train.load_checkpoint`, which prefers a folder with the same name.
         reader = tf.compat.v1.train.NewCheckpointReader(f"{directory}/step-{step}")
         # Read all values, because reading verifies their checksums.
         found = {x: reader.get_tensor(x) for x in reader.get_variable_to_shape_map()}

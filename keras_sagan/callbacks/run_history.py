@@ -18,8 +18,8 @@ class RunHistory(keras.callbacks.Callback):
 
     Args:
         path: The JSON file; its folder is created if needed.
-        evaluators: List of callbacks with a `name` and a `history` of pairs (epochs done, value),
-            such as `FIDEvaluator`, whose values for epoch 0 aren't in any log. Their `history` is
+        evaluators: List of callbacks, such as `FIDEvaluator`, with a `name` and a `history` of
+            pairs (epochs done, value). Their `history`, which may include values for epoch 0, is
             restored from the file.
 
     Raises:

@@ -24,7 +24,7 @@ MAX_ROWS = 10  # The largest number of rows if `classes` isn't given.
 
 
 class SampleGrid(keras.callbacks.Callback):
-    """Saves a grid of samples from the same latents during training.
+    """Saves grids of samples during training, always from the same latents.
 
     The grid of a conditional model has one row for each class; the grid of an unconditional model
     is square. The first grid, `samples_epoch_000.png`, is drawn before training; later names
@@ -35,7 +35,7 @@ class SampleGrid(keras.callbacks.Callback):
         directory: The folder for the pictures, which is created if needed.
         images_per_class: The number of columns and, for an unconditional model, of rows.
         classes: The classes to show, one in each row. Defaults to all classes, or to 10 evenly
-            spaced ones if there are more.
+            spaced classes if there are more than 10.
         class_names: As in `draw_attention`.
         seed, truncation: As in `generate()`.
         every_epochs: The number of epochs between grids; a grid is always drawn after the last
@@ -84,7 +84,7 @@ class SampleGrid(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._has_started = False
-        names_of([], self.class_names, self.model.num_classes)  # Checks the names.
+        names_of([], self.class_names, self.model.num_classes)  # Raises an error for wrong names.
         self._row_classes()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -102,7 +102,7 @@ class SampleGrid(keras.callbacks.Callback):
             self.save_gif()
 
     def _row_classes(self):
-        """Returns the class of each row, or `None`; raises an error if they don't fit the model."""
+        """Returns the class of each row, or `None`; raises an error if `classes` is invalid."""
         count = self.model.num_classes
         if self.classes is None:
             return spread_classes(count, min(count or 1, MAX_ROWS))
@@ -115,9 +115,9 @@ class SampleGrid(keras.callbacks.Callback):
         return classes.astype("int32")
 
     def save(self, epoch: int) -> Path | None:
-        """Draws the current model's grid; its name includes `epoch`, the epochs done so far.
+        """Draws a grid of the current model; its name includes `epoch`, the number of epochs done.
 
-        Returns the picture's path. Only the first process draws; the others return `None`.
+        Returns the picture's path. Only the first process draws; the other processes return `None`.
         """
         if not is_chief(getattr(self.model, "distribute_strategy", None)):
             return None
@@ -133,8 +133,8 @@ class SampleGrid(keras.callbacks.Callback):
     def save_gif(self) -> Path | None:
         """Combines the grids in the directory into `samples.gif`, in epoch order.
 
-        Grids whose size differs from the last one's, because the settings were changed, are
-        skipped. Returns the path, or `None` if this process has no grid.
+        Grids that differ in size from the last one are skipped, because the settings have changed.
+        Returns the path, or `None` if there are no grids or this isn't the first process.
         """
         files = self.directory.glob("samples_epoch_*.png")
         epochs = {x: x.stem.removeprefix("samples_epoch_") for x in files}

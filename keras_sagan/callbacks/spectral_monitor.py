@@ -10,9 +10,9 @@ from keras_sagan.layers.spectral_norm import StaleNormWarning
 class SpectralMonitor(keras.callbacks.Callback):
     """Measures σ, the largest singular value, of every spectrally normalized kernel.
 
-    The layers divide their kernels by σ, so its size doesn't matter. It drifts in a healthy run,
-    and a sudden jump is a sign of collapse. `SpectralMonitor.history` holds the σ of every kernel,
-    for `plot_curves`. The metrics of an epoch include only the largest σ of each network,
+    The layers divide their kernels by σ, so its size doesn't matter. σ changes slowly in a healthy
+    run, and a sudden jump is a sign of collapse. `SpectralMonitor.history` holds the σ of every
+    kernel, for `plot_curves`. The metrics of an epoch include only the largest σ of each network,
     `sigma/generator` and `sigma/discriminator`. At the first measurement of a run, a warning for
     each network names the layers whose divisor differs from their σ by more than 10 %.
 

@@ -14,11 +14,11 @@ class StopOnNonFinite(keras.callbacks.Callback):
 
     Keras's `TerminateOnNaN` looks only at `loss`, which a GAN doesn't have. This callback checks
     every logged metric and every variable of the networks and the optimizers: a ReLU may hide a NaN
-    weight from the losses. A warning names what became NaN or infinite first, and `fit` ends.
+    weight from the losses. A warning names the metric or variable, and `fit` ends.
     `TrainingCheckpoint` never saves such a state, so the newest checkpoint is safe to resume from.
 
-    Reading the metrics waits for the step to end, as a progress bar does, and a check reads each
-    variable once. With `steps_per_execution`, "a step" is one execution.
+    Reading the metrics waits for the step to end, as a progress bar also does. A check reads each
+    variable once. With `steps_per_execution`, one execution counts as a step.
 
     Args:
         every_steps: The number of steps between checks of the variables. They are also checked at

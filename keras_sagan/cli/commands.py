@@ -23,7 +23,7 @@ MAX_COLUMNS = 100  # Drawing a wider picture takes minutes, and few programs can
 
 def run(log, settings):
     """Runs the command that the dictionary `settings` describes."""
-    # `train` has no `run`: `runs.train` sets the folder if this process writes the log.
+    # `train` has no setting `run`; `runs.train` sets the folder if this process writes the log.
     log.folder = beside(settings["run"]) if settings.get("run") else None
     log.write(", ".join(map(" ".join, package_versions().items())))
     globals()[settings["command"]](log, settings)

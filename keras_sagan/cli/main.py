@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     run. `arguments` defaults to the command-line arguments.
     """
     arguments = map(str, sys.argv[1:] if arguments is None else arguments)
-    # Accept Python's spelling too: `--base_filters` means `--base-filters`.
+    # Also accept underscores: `--base_filters` means `--base-filters`.
     arguments = [re.sub(r"^--\w+", lambda x: x[0].replace("_", "-"), word) for word in arguments]
     settings = vars(build_parser().parse_args(arguments))
     log = Log(["keras-sagan", *arguments])
@@ -93,7 +93,7 @@ def fill(parser, name):
 
 
 def select_backend(name):
-    """Imports Keras with a backend; raises if it isn't installed or Keras uses a different one."""
+    """Imports Keras with a backend; fails if it is missing or Keras uses a different one."""
     if name is not None and "keras" not in sys.modules:
         if importlib.util.find_spec(name) is None:
             raise ImportError(f"--backend {name} needs a package. Run: pip install {name}")

@@ -1,4 +1,4 @@
-"""Folders of images, in memory or streamed from disk."""
+"""Reads folders of images into memory, or streams them from disk."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 from keras_sagan.checks import check_boolean, check_choice, check_integer, check_path
 from keras_sagan.image_files import describe_skipped, find_images, load_pillow, read_image
 
-_FILES_AT_ONCE = 32  # The number of images to decode before they are copied.
+_FILES_AT_ONCE = 32  # The number of images to decode before copying them.
 
 
 class ImageFolder(NamedTuple):
@@ -33,12 +33,12 @@ class ImageFolder(NamedTuple):
 
 
 class StreamedImages:
-    """Images that are used like an array, but are read from disk (by threads) when indexed.
+    """Images that behave like an array, but that threads read from disk when indexed.
 
     `load_image_folder(..., stream=True)` returns this object and `make_dataset` accepts it. The
-    index is an integer, a slice or an array, as on the first axis of an array. `shape` is
-    `(num_images, image_size, image_size, channels)`, and `dtype` is uint8. A file that can no
-    longer be read raises `ValueError` when it is indexed.
+    index is an integer, a slice or an array, as for the first axis of an array. `shape` is
+    `(num_images, image_size, image_size, channels)`, and `dtype` is uint8. Indexing raises
+    `ValueError` if a file can no longer be read.
 
     Args:
         paths: List of paths.
@@ -79,15 +79,16 @@ def load_image_folder(
     use_labels: bool = False,
     stream: bool = False,
 ) -> ImageFolder:
-    """Reads all images in a folder and its subfolders, center-cropped to squares and resized.
+    """Reads all images in a folder and its subfolders, crops them to squares and resizes them.
 
-    It reads every file whose extension belongs to an image format that Pillow can decode, sorted by
-    path. Symbolic links are followed. Hidden files and system folders, such as
-    `.ipynb_checkpoints`, `__MACOSX` and `@eaDir`, are ignored. Transparency is blended with white,
-    images are rotated to the orientation stored by the camera, 16-bit gray is scaled to 8 bits, and
-    only the first frame of an animation is read. Images that can't be read, are truncated, or would
-    decode to more than 67 million pixels are listed in `broken`. Other files are counted in
-    `skipped`, and a warning reports them. The images are the same on every backend.
+    It reads, sorted by path, every file whose extension belongs to an image format that Pillow can
+    decode. Images are cropped to their central square. Symbolic links are followed. Hidden files
+    and system folders, such as `.ipynb_checkpoints`, `__MACOSX` and `@eaDir`, are ignored.
+    Transparency is blended with white, images are rotated to the orientation stored by the camera,
+    16-bit gray is scaled to 8 bits, and only the first frame of an animation is read. Images that
+    can't be read, are truncated, or would decode to more than 67 million pixels are listed in
+    `broken`. Other files are counted in `skipped`, and a warning reports them. The images are the
+    same on every backend.
 
     Args:
         directory: The path of the folder.
@@ -96,7 +97,7 @@ def load_image_folder(
         use_labels: Whether the folders directly below `directory` are the classes, sorted by name.
         stream: Whether to leave the images on disk, for folders that don't fit into memory, and
             read each batch when it is needed. Each file is still decoded once at the start, to find
-            broken ones before training.
+            broken files before training.
 
     Returns:
         An `ImageFolder`. It uses `image_size² × channels` bytes of memory per image, or, with
@@ -171,7 +172,7 @@ def load_image_folder(
 
 
 def _resized(pixels, size):
-    """Crops and resizes like `square_resize`, up to rounding, without TensorFlow."""
+    """Crops and resizes without TensorFlow; differs from `square_resize` only in rounding."""
     image_module, _ = load_pillow()
     side = min(pixels.shape[:2])
     top, left = ((length - side) // 2 for length in pixels.shape[:2])

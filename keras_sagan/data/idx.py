@@ -16,8 +16,8 @@ _DTYPES = {
     code: np.dtype(name)
     for code, name in {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}.items()
 }
-# A header may not declare a larger array, so that a damaged or malicious file can't exhaust memory.
-# 60,000 MNIST images take 47 MB.
+# A header must not declare a larger array, so that a damaged or malicious file can't exhaust
+# memory. 60,000 MNIST images take 47 MB.
 _MAX_BYTES = 2**31
 
 
@@ -46,7 +46,7 @@ def read_idx(path: str | Path, sha256: str | None = None) -> np.ndarray:
     >>> read_idx(path)
     array([7, 8, 9], dtype=uint8)
 
-    Reference: [The IDX file format](http://yann.lecun.com/exdb/mnist/), foot of the page.
+    Reference: [The IDX file format](http://yann.lecun.com/exdb/mnist/), at the end of the page.
     """
     path = Path(check_path("path", path))
     sha256 = check_string("sha256", sha256, optional=True)
@@ -68,7 +68,7 @@ def read_idx(path: str | Path, sha256: str | None = None) -> np.ndarray:
 
 
 def _read(stream, path):
-    """Returns the array in a stream of IDX bytes; reads no more bytes than the header declares."""
+    """Returns the array in a stream of IDX bytes; reads at most one byte more than declared."""
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\x00\x00" or magic[2] not in _DTYPES or magic[3] == 0:
         codes = ", ".join(f"{code:02x}" for code in _DTYPES)

@@ -1,4 +1,4 @@
-"""Batches that are a pure function of the seed and the step."""
+"""Makes batches that are a pure function of the seed and the step."""
 
 import concurrent.futures
 import functools
@@ -15,11 +15,11 @@ from keras_sagan.data.tensorflow_pipeline import make_tensorflow
 
 
 def pad_to_32(images: np.ndarray) -> np.ndarray:
-    """Pads 28 × 28 images to 32 × 32 with black, because networks need a power of two.
+    """Pads 28 × 28 images to 32 × 32 with black, because the networks' sizes are powers of two.
 
     Args:
-        images: Array of shape `(batch, 28, 28, channels)`, uint8 in [0, 255], padded with 0, or
-            floats in [-1, 1], padded with -1. For other arrays, a `ValueError` is raised.
+        images: Array of shape `(batch, 28, 28, channels)`, uint8 in [0, 255] (padded with 0) or
+            floats in [-1, 1] (padded with -1). For other arrays, a `ValueError` is raised.
 
     Returns:
         Array of shape `(batch, 32, 32, channels)` and the same dtype.
@@ -62,8 +62,8 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
 def spread_indices(count: int, num_images: int) -> np.ndarray:
     """Returns `count` evenly spaced indices into a dataset, which may be sorted by class.
 
-    The result is an ascending int64 array without repeats, of at most `num_images` indices. If an
-    argument isn't positive, a `ValueError` is raised.
+    The result is an ascending int64 array without repeats, and has at most `num_images` elements.
+    If an argument isn't positive, a `ValueError` is raised.
 
     Example:
     >>> spread_indices(3, 11)
@@ -105,10 +105,9 @@ def make_dataset(
         start_step: The global step of the first batch.
         repeat: If `False`, the dataset ends after the epoch that contains `start_step`, and
             iterating again yields the same epoch.
-        order: `"splitmix64"`, or on TensorFlow `"index_shuffle"`, to resume runs from older
-            versions.
-        flip: Whether to mirror about half of the images of an epoch horizontally, chosen by the
-            seed, the epoch and the position in `images`.
+        order: `"splitmix64"`. On TensorFlow, `"index_shuffle"` resumes runs from older versions.
+        flip: Whether to mirror approximately half of the images in each epoch horizontally. The
+            choice depends on the seed, the epoch and the position in `images`.
 
     Returns:
         A `tf.data.Dataset` on the TensorFlow backend, and a `keras.utils.PyDataset` on JAX and
@@ -158,7 +157,7 @@ def make_dataset(
 
 
 class _Batches:
-    """Computes the batch for each step, for the datasets of all backends."""
+    """Computes the batch of a step, for the datasets of all backends."""
 
     def __init__(self, images, labels, batch_size, seed, shuffle, order, flip):
         self.images, self.labels, self.batch_size = images, labels, batch_size
@@ -192,7 +191,7 @@ class _Dataset(keras.utils.PyDataset):
 
     @property
     def num_batches(self):
-        """Integer, or `None` for an endless dataset."""
+        """The number of batches, or `None` for an endless dataset."""
         steps = self._batches.steps
         return None if self._repeat else steps - self._start % steps
 
@@ -213,7 +212,7 @@ class _Dataset(keras.utils.PyDataset):
 def rows_of_process(batch_size):
     """Returns the sorted rows of a global batch that this process feeds to its devices.
 
-    Only with several JAX processes under `keras.distribution`, these aren't all rows.
+    These are all rows, except with several JAX processes under `keras.distribution`.
     """
     rows = np.arange(batch_size)
     distribution = keras.distribution.distribution()

@@ -32,9 +32,9 @@ def make_tensorflow(batches, repeat):
 
 @functools.cache
 def _end_reading_at_exit():
-    # During this wait, the tf.data buffers fill with batches, or with errors because the threads
-    # of `StreamedImages` have ended. Otherwise, a TensorFlow thread could call Python later and
-    # block the process forever.
+    # Wait until the tf.data buffers are full of batches, or of errors because the threads of
+    # `StreamedImages` have ended. Otherwise, a TensorFlow thread could call Python later and block
+    # the process forever.
     atexit.register(time.sleep, 0.2)
 
 

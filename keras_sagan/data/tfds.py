@@ -39,7 +39,7 @@ class DatasetInfo(NamedTuple):
         image_shape: Tuple `(height, width, channels)`.
         num_classes, class_names: The number and the names of the classes, or `None` without labels.
         skipped: The damaged records that have been skipped so far, by file and index; empty with
-            `on_error="raise"`. `None` for other datasets.
+            `on_error="raise"`. `None` if they aren't counted.
     """
 
     num_images: int
@@ -70,18 +70,18 @@ def load_tfds(
     images stay gray, and RGB images stay RGB. As with `make_dataset`, the batches are endless and
     depend only on the seed and the step. The stored images, which TFDS has shuffled once, are read
     in a fixed order, from 16 files at a time, and shuffled in every epoch within blocks of
-    `shuffle_buffer` images. Before `start_step`, files aren't opened, and images are skipped
-    without being decoded.
+    `shuffle_buffer` images. To reach `start_step`, images are skipped without being decoded, and
+    most earlier files aren't opened.
 
     A record is damaged if TensorFlow can't read or decode it, or if its label isn't one of the
-    dataset's classes. It raises an error that names its file and index, or is replaced by a
-    different image of the same batch, so that all other images keep their positions. TensorFlow
-    can't read a file beyond a damaged record, so the rest of that file counts as damaged, and so do
-    records that are missing at its end. JPEG data that were damaged before they were stored may
-    decode without an error.
+    dataset's classes. An error names the record's file and index or, with `on_error="skip"`, a
+    different image of the same batch replaces it, so that all other images keep their positions.
+    TensorFlow can't read a file beyond a damaged record, so the rest of that file counts as
+    damaged, and so do records that are missing at its end. JPEG data that were damaged before they
+    were stored may decode without an error.
 
     Args:
-        name: The name in TFDS such as `"cifar10"`, optionally with config and version.
+        name: The name in TFDS, such as `"cifar10"`, optionally with a config and a version.
         split: A TFDS split or slice.
         image_size: The height and width of the result in pixels.
         batch_size, seed, shuffle, start_step, order: As in `make_dataset`.
@@ -90,14 +90,14 @@ def load_tfds(
             images are kept in memory.
         on_error: `"raise"`, or `"skip"` to replace damaged images. Each damaged record is logged
             once and counted in `skipped` of the `DatasetInfo`; `skipped.total()` is their number.
-            The pipeline runs a few batches ahead of training.
+            The count may be a few batches ahead of training.
         use_labels: If `False`, only images are read, which also works for splits without labels,
             such as `unlabelled` in stl10.
 
     Returns:
-        `(dataset, info)`: an endless `tf.data.Dataset` of pairs of uint8 images in [0, 255] of
-        shape `(batch_size, image_size, image_size, channels)` and int32 labels of shape
-        `(batch_size,)`, or of only images, and a `DatasetInfo`.
+        `(dataset, info)`: an endless `tf.data.Dataset` and a `DatasetInfo`. Batches are uint8
+        images in [0, 255] of shape `(batch_size, image_size, image_size, channels)`, or pairs of
+        such images and int32 labels of shape `(batch_size,)`.
 
     Raises:
         ImportError: If `tensorflow_datasets`, or a package it needs, is missing.
@@ -228,7 +228,7 @@ def _builder(tfds, name, data_dir):
 
 
 def _reader(tfds, builder, split, image_key, label_key):
-    """Returns what is needed to read a split: `(num_images, stored_from, read_example)`.
+    """Returns a split's size and two functions: `(num_images, stored_from, read_example)`.
 
     `stored_from(position)` returns the dataset of pairs `(place, record)` that starts at a
     position, where `place` is a string that identifies the record. There are `num_images` pairs in

@@ -16,13 +16,14 @@ class ConditionalBatchNorm(ConditionalNormBase):
     `outputs = (images - mean) / sqrt(variance + epsilon) * gamma + beta`. Labels select rows of two
     tables: `gamma[labels]` and `beta[labels]`. Float vectors, such as attributes or an embedding of
     text, are multiplied by two kernels: `gamma = 1 + vectors @ gamma_kernel` and
-    `beta = vectors @ beta_kernel`. The kernels start as zeros, so a new layer ignores the vectors,
-    which get gradients from the second step on. The moments are computed over the full batch,
-    regardless of the condition, in two passes and in float32 under every dtype policy, so that a
-    large mean costs little precision. With one class, the layer works like `BatchNormalization` and
-    needs no labels. The defaults follow SAGAN, not Keras. The moving statistics don't depend on
-    their initial values: they average the first ten batches equally, then roughly the last fortieth
-    of all updates (at least ten), until the momentum reaches `momentum`.
+    `beta = vectors @ beta_kernel`. The kernels start as zeros: a new layer ignores the vectors, and
+    they get no gradient in the first step. The moments are computed over the full batch, regardless
+    of the condition. They are computed in two passes, in float32 under every dtype policy, because
+    one pass would lose precision if the mean is large. With one class, the layer works like
+    `BatchNormalization` and needs no labels. The defaults follow SAGAN, not Keras. The moving
+    statistics don't depend on their initial values: they average the first ten batches equally,
+    then approximately the last fortieth of all updates (at least ten), until the momentum reaches
+    `momentum`.
 
     Args:
         num_classes: Positive integer, the number of rows in the tables `gamma` and `beta`.
@@ -32,7 +33,7 @@ class ConditionalBatchNorm(ConditionalNormBase):
         epsilon: Positive float, added to the variance.
         synchronized: Boolean, whether to compute the moments over all replicas of a `tf.distribute`
             strategy. JAX and PyTorch always use the global batch.
-        condition_dim: Positive integer, the length of the vectors, instead of `num_classes`.
+        condition_dim: Positive integer, the length of the vectors; an alternative to `num_classes`.
 
     Call arguments:
         images: Float tensor of rank 2 or more, `(batch, …, channels)`.
@@ -50,8 +51,8 @@ class ConditionalBatchNorm(ConditionalNormBase):
     State:
         `moving_mean` and `moving_variance`, of shape `(channels,)`, are updated with
         `training=True` and used otherwise; `num_updates`, int32 of shape `()`, counts their
-        updates. An empty batch changes none of them. Files from older versions, which lack
-        `num_updates`, load with a large value.
+        updates. An empty batch changes none of them. Files from older versions lack
+        `num_updates`, and it gets a large value when they are loaded.
 
     Raises:
         ValueError: If an argument is out of range, neither or both of `num_classes` and
@@ -171,8 +172,8 @@ def ramped_momentum(momentum: float, updates: KerasTensor) -> KerasTensor:
     `updates` is the number of previous updates. The weight of the new value in the `n`-th update is
     `max(1 - momentum, 1 / min(n, max(10, n / 40)))`, which makes the average forget its initial
     value. The average covers only the last fortieth of the updates, because networks change fast at
-    first, and inference should be close to batch statistics. With a `momentum` of 1, it never
-    changes.
+    first, and inference should be close to batch statistics. With a `momentum` of 1, the average
+    never changes.
     """
     if momentum >= 1.0:
         return ops.ones((), "float32")

@@ -12,7 +12,7 @@ class ConditionalGroupNorm(ConditionalNormBase):
     """Group normalization whose `gamma` and `beta` depend on labels or on a vector per image.
 
     `outputs = (images - mean) / sqrt(variance + epsilon) * gamma + beta`, with the moments of each
-    image and group of channels, in float32 under every dtype policy. Unlike `ConditionalBatchNorm`,
+    image and group of channels, always computed in at least float32. Unlike `ConditionalBatchNorm`,
     which computes `gamma` and `beta` in the same way, the layer needs no moving statistics and no
     synchronization, and computes the same in training and inference. With one class and the same
     `epsilon`, it works like `keras.layers.GroupNormalization`.
@@ -23,14 +23,14 @@ class ConditionalGroupNorm(ConditionalNormBase):
             channel (instance normalization).
         axis: Integer, the axis of the channels.
         epsilon: Positive float, added to the variance.
-        condition_dim: Positive integer, the length of the vectors, instead of `num_classes`.
+        condition_dim: Positive integer, the length of the vectors; an alternative to `num_classes`.
 
     Call arguments:
         images: Float tensor of rank 2 or more, `(batch, …, channels)`. If it has a mask, the layer
             passes it on, but includes the masked positions in the moments, as Keras does.
         labels: Integer tensor of shape `(batch,)` in `[0, num_classes)`, optional with one class;
             or float tensor of shape `(batch, condition_dim)`.
-        training: Boolean, has no effect; `ConditionalBatchNorm` takes it too.
+        training: Boolean, ignored; for consistency with `ConditionalBatchNorm`.
 
     Returns:
         Float tensor with the same shape as `images`, in the layer's compute dtype.

@@ -10,23 +10,23 @@ class ConditionalLayerNorm(ConditionalGroupNorm):
     """Layer normalization whose `gamma` and `beta` depend on labels or on a vector per image.
 
     It is `ConditionalGroupNorm` with one group. The moments of an image are computed over all axes
-    but the batch, as in GANs: WGAN-GP replaces batch normalization by this layer normalization in
+    but the batch, as in GANs: WGAN-GP replaces batch normalization with this layer normalization in
     the critic. There is one `gamma` and `beta` per channel. `keras.layers.LayerNormalization`, in
-    contrast, normalizes the channels of each position on their own by default, as transformers do;
-    for images of rank 2, this is the same.
+    contrast, normalizes the channels of each position separately by default, as in transformers;
+    for images of rank 2, both are the same.
 
     Args:
         num_classes: Positive integer, the number of rows in the tables `gamma` and `beta`.
         axis: Integer, the axis of the channels.
         epsilon: Positive float, added to the variance.
-        condition_dim: Positive integer, the length of the vectors, instead of `num_classes`.
+        condition_dim: Positive integer, the length of the vectors; an alternative to `num_classes`.
 
     Call arguments:
         images: Float tensor of rank 2 or more, `(batch, …, channels)`. If it has a mask, the layer
             passes it on, but includes the masked positions in the moments, as Keras does.
         labels: Integer tensor of shape `(batch,)` in `[0, num_classes)`, optional with one class;
             or float tensor of shape `(batch, condition_dim)`.
-        training: Boolean, has no effect; `ConditionalBatchNorm` takes it too.
+        training: Boolean, ignored; for consistency with `ConditionalBatchNorm`.
 
     Returns:
         Float tensor with the same shape as `images`, in the layer's compute dtype.

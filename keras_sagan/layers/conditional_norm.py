@@ -9,11 +9,11 @@ from keras_sagan.checks import check_float, check_integer, check_labels, check_w
 
 
 class ConditionalNormBase(keras.layers.Layer):
-    """Base of the norms whose `gamma` and `beta` depend on labels or on a vector per image.
+    """Base class of the norms whose `gamma` and `beta` depend on labels or on a vector per image.
 
     Labels select rows of the tables `gamma` and `beta`. Vectors are multiplied by two kernels:
     `gamma = 1 + vectors @ gamma_kernel` and `beta = vectors @ beta_kernel`. The kernels start as
-    zeros, so a new layer is the plain norm under either condition. A subclass adds the condition's
+    zeros, so a new layer equals the norm without a condition. A subclass adds the condition's
     weights with `_add_condition`, and reads them with `_gamma_and_beta`.
     """
 
@@ -103,7 +103,7 @@ class ConditionalNormBase(keras.layers.Layer):
         return vectors
 
     def _gamma_and_beta(self, labels, x):
-        """Returns both in the dtype of `x`, in shapes that broadcast to it."""
+        """Returns `gamma` and `beta` in the dtype of `x`, with shapes that broadcast to it."""
         if labels is None:
             return (self._expand(ops.cast(t[0], x.dtype), x) for t in (self.gamma, self.beta))
         if self.condition_dim is None:
@@ -130,6 +130,6 @@ class ConditionalNormBase(keras.layers.Layer):
 
     def get_config(self) -> dict:
         config = {name: getattr(self, name) for name in ("num_classes", "axis", "epsilon")}
-        if self.condition_dim is not None:  # Otherwise, files and checkpoints stay as they were.
+        if self.condition_dim is not None:  # Omit `None`, as older versions did.
             config["condition_dim"] = self.condition_dim
         return {**super().get_config(), **config}

@@ -15,9 +15,9 @@ class DifferentiableAugmentation(keras.layers.Layer):
     """Random changes to images that keep a discriminator from overfitting (DiffAugment).
 
     A discriminator can memorize a small training set. Random changes to all images that it sees,
-    real and fake, prevent that. Gradients flow through the changes to the generator, which
-    therefore doesn't learn to imitate them. Pass the layer to `SAGAN.compile` as `augmentation`, or
-    make it the first layer of any discriminator. The random numbers differ for each image:
+    real and fake, prevent this. The generator is trained through these differentiable changes, so
+    it doesn't learn to imitate them. Pass the layer to `SAGAN.compile` as `augmentation`, or
+    make it the first layer of any discriminator. The changes are drawn separately for each image:
 
     - `color`: brightness `x + U(-0.5, 0.5)`, then saturation `mean + (x - mean) * U(0, 2)` around
       the mean of the channels, then contrast `mean + (x - mean) * U(0.5, 1.5)` around the mean of
@@ -221,7 +221,7 @@ def _cutout(images, uniform):
 
 
 def _take(images, indices, axis):
-    """Takes rows or columns of each image at its own indices, of shape `(batch, size)`."""
+    """Takes rows or columns at `indices` of shape `(batch, size)`, separately for each image."""
     return ops.vectorized_map(lambda x: ops.take(x[0], x[1], axis=axis - 1), (images, indices))
 
 

@@ -32,7 +32,7 @@ SIDES = {1: "length", 2: "height and width", 3: "depth, height and width"}
 
 
 class SelfAttention(keras.layers.Layer):
-    """Self-attention over maps with any number of spatial axes, which a subclass sets as `rank`."""
+    """Self-attention over maps with `rank` spatial axes; each subclass defines `rank`."""
 
     rank: int
 
@@ -117,7 +117,7 @@ class SelfAttention(keras.layers.Layer):
                 f"channels, from inputs of shape {input_shape}"
             )
         self.query_conv = self._conv(key_channels, "query")
-        # L2 scores have the same weights in query and key.
+        # L2 scores use the same weights for query and key.
         self.key_conv = None if self.scores == "l2" else self._conv(key_channels, "key")
         self.value_conv = self._conv(value_channels, "value")
         self.output_conv = self._conv(channels, "output")
@@ -131,7 +131,7 @@ class SelfAttention(keras.layers.Layer):
     def _conv(self, filters, name):
         initializer = self.kernel_initializer
         if isinstance(initializer, keras.Initializer):
-            # Calls of an initializer return the same values, so each kernel has its own copy.
+            # An initializer returns the same values in each call, so each kernel needs a new one.
             initializer = initializer.__class__.from_config(initializer.get_config())
         arguments = {
             "use_bias": False,
@@ -159,7 +159,7 @@ class SelfAttention(keras.layers.Layer):
         query = self._locations(query)
         key = self._locations(self._pool(key, size, training))
         value = self._locations(self._pool(value, size, training))
-        # Scale the small `value`: later steps are linear. The gradient of gamma is a float32 sum.
+        # Scale the small `value`, as later steps are linear. Sum the gradient of gamma in float32.
         wide = ops.cast(value, keras.backend.result_type(value.dtype, "float32"))
         value = ops.cast(wide * self.gamma, value.dtype)
         recordings = [
@@ -195,7 +195,7 @@ class SelfAttention(keras.layers.Layer):
 
     def _resized(self, x, size):
         """Reshapes the spatial axes of a map to another size."""
-        if self.rank == 2:  # It always has the size that the convolutions need.
+        if self.rank == 2:  # A 2D map already has the size that the convolutions need.
             return x
         channels = x.shape[1 if self.data_format == "channels_first" else -1]
         return ops.reshape(x, self._shape(ops.shape(x)[0], size, channels))
@@ -211,7 +211,7 @@ class SelfAttention(keras.layers.Layer):
         )
         dtype, x = x.dtype, self._resized(x, size)
         if self.rank == 3 and self.compute_dtype == "float16":
-            x = ops.cast(x, "float32")  # TensorFlow has no such pooling in float16 on CPUs.
+            x = ops.cast(x, "float32")  # TensorFlow has no 3D pooling in float16 on CPUs.
         return ops.cast(of_any_batch(pool, x, training), dtype)
 
     def _locations(self, x):
@@ -270,7 +270,7 @@ class SelfAttention1D(SelfAttention):
     """SAGAN's self-attention block over a sequence.
 
     It is `SelfAttention2D` with one spatial axis: the same convolutions, pooling and weights.
-    A mask of the inputs is passed on, but every location is attended to.
+    The layer passes a mask of the inputs on, but attends to every location.
 
     Args:
         **kwargs: All arguments of `SelfAttention2D`, except that `pattern` must be `"dense"`.
@@ -281,10 +281,10 @@ class SelfAttention1D(SelfAttention):
         training, return_attention_scores: As in `SelfAttention2D`.
 
     Returns:
-        As `SelfAttention2D`, with the shape of `inputs`.
+        As in `SelfAttention2D`; the outputs have the shape of `inputs`.
 
     State:
-        As `SelfAttention2D`.
+        As in `SelfAttention2D`.
 
     Raises:
         ValueError: As in `SelfAttention2D`, for inputs of rank 3.
@@ -305,7 +305,7 @@ class SelfAttention1D(SelfAttention):
 class SelfAttention2D(SelfAttention):
     """SAGAN's self-attention block over a feature map.
 
-    `query`, `key` and `value` are 1x1 convolutions of the map without bias; key and value are
+    `query`, `key` and `value` are 1x1 convolutions of the map, without bias; key and value are
     max-pooled. `scores = softmax(query @ key.T)` tells how much each query location attends to each
     key location, and `outputs = inputs + gamma * conv1x1(scores @ value)`. `gamma` is a learned
     scalar that starts at 0, so a new layer is the identity and can be added to a trained network.
@@ -314,12 +314,12 @@ class SelfAttention2D(SelfAttention):
     computed in chunks of queries.
 
     With `scores="l2"` and `pool_size=1`, the largest change of the outputs relative to a small
-    change of the inputs stays about the same at every scale of the inputs (measured, not proven);
-    with `"dot"` it grows with the square of the scale. Pooled keys are less smooth, because a query
-    may be far from all of them.
+    change of the inputs is approximately independent of the scale of the inputs (this is measured,
+    not proven); with `"dot"`, it grows with the square of the scale. With pooling, `"l2"` is less
+    smooth, because a query may be far from all keys.
 
-    Flash attention isn't used: its kernels need half precision, and a query as wide as the value.
-    A `query_chunk_size` saves the same memory at any width and precision.
+    With the default reductions, flash attention isn't used: its kernels need half precision, and a
+    query as wide as the value. A `query_chunk_size` saves as much memory, without these limits.
 
     Args:
         key_reduction: Positive integer; query and key have `channels // key_reduction` channels.
@@ -331,13 +331,13 @@ class SelfAttention2D(SelfAttention):
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras's setting.
         query_chunk_size: Positive integer, the number of queries whose scores are in memory at a
             time. Each chunk attends to all keys, and the gradient recomputes its scores. `None`
-            computes all scores at once, or by flash attention (see `keras_sagan.ops.attention`);
+            computes all scores at once, or uses flash attention (see `keras_sagan.ops.attention`);
             `"auto"` uses chunks if an image has 2^24 scores (64 MB) or more. The outputs don't
             depend on it.
-        num_heads: Positive integer, the number of heads, which divide the channels of query, key
-            and value among them.
+        num_heads: Positive integer, the number of heads. The channels of query, key and value are
+            divided among the heads.
         scores: `"dot"`, as above; `"l2"`, `softmax(-|query - key|^2 / sqrt(key_channels))` with the
-            same weights for query and key, as in ViTGAN, where `key_channels` are those of a head;
+            same weights for query and key, as in ViTGAN, where `key_channels` is per head;
             or `"cosine"`, `softmax(cosine(query, key) / 0.1)`, where 0.1 is the initial temperature
             of Swin Transformer V2.
         pattern: `"dense"`, or `"ylg"` for the sparse masks of YLG, which keep attention local in
@@ -356,7 +356,7 @@ class SelfAttention2D(SelfAttention):
         Float tensor with the same shape as `inputs`. With `return_attention_scores=True`, a tuple
         of this tensor and the scores, float32 of shape
         `(batch, height * width, (height // pool_size) * (width // pool_size))`, row-major over the
-        map; each row sums to 1. Several heads have scores of shape
+        map; each row sums to 1. With several heads, the scores have shape
         `(batch, num_heads, queries, keys)`, as in `keras.layers.MultiHeadAttention`.
 
     State:
@@ -393,7 +393,7 @@ class SelfAttention3D(SelfAttention):
     """SAGAN's self-attention block over a volume.
 
     It is `SelfAttention2D` with three spatial axes: the same convolutions, pooling and weights.
-    A mask of the inputs is passed on, but every location is attended to.
+    The layer passes a mask of the inputs on, but attends to every location.
 
     Args:
         **kwargs: All arguments of `SelfAttention2D`, except that `pattern` must be `"dense"`.
@@ -404,10 +404,10 @@ class SelfAttention3D(SelfAttention):
         training, return_attention_scores: As in `SelfAttention2D`.
 
     Returns:
-        As `SelfAttention2D`, with the shape of `inputs`.
+        As in `SelfAttention2D`; the outputs have the shape of `inputs`.
 
     State:
-        As `SelfAttention2D`.
+        As in `SelfAttention2D`.
 
     Raises:
         ValueError: As in `SelfAttention2D`, for inputs of rank 5.
@@ -446,7 +446,7 @@ def record_attention_scores(model: keras.Model) -> Iterator[dict[str, KerasTenso
     Yields:
         Dictionary from layer name to the scores of its last call, float32 of shape
         `(batch, height, width, key_height, key_width)`, or with the axes of a sequence or volume.
-        Several heads are averaged.
+        Scores are averaged over several heads.
     """
     records = {}
     recording = (current_program(), attention_layers(model), records)
@@ -454,5 +454,5 @@ def record_attention_scores(model: keras.Model) -> Iterator[dict[str, KerasTenso
     try:
         yield records
     finally:
-        # Don't reset to a token: recordings that overlap may end in any order.
+        # Don't use `reset(token)`, because overlapping recordings may end in any order.
         _RECORDINGS.set(tuple(x for x in _RECORDINGS.get() if x is not recording))

@@ -26,7 +26,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
     `sigma` estimates the largest singular value of the kernel, reshaped to
     `(height * width * channels / groups, filters)`. Unlike `keras.layers.SpectralNormalization`, it
     never overwrites the stored kernel, and the gradient flows through `sigma`. In a custom training
-    loop, call the network with `training=True`; otherwise `sigma` isn't updated as the kernel
+    loop, call the network with `training=True`; otherwise `sigma` isn't updated when the kernel
     changes.
 
     Args:
@@ -48,7 +48,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
         training: Boolean, whether to update `vector_u`.
 
     Returns:
-        Float tensor of shape `(batch, new_height, new_width, filters)`, or with the filters second
+        Float tensor of shape `(batch, new_height, new_width, filters)`, or `(batch, filters, …)`
         for `"channels_first"`, in the layer's compute dtype.
 
     State:
@@ -157,7 +157,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         inputs = ops.convert_to_tensor(inputs, self.compute_dtype)  # `stateless_call` doesn't cast.
         dtype = keras.backend.result_type(self.compute_dtype, "float32")
-        # A resampling kernel is a sum of kernel entries, which half precision would round.
+        # Resampling sums kernel entries: use float32, because half precision would round the sums.
         kernel = self.normalized_weight(training, dtype if self.resample else None)
         settings = (self.resample, self.strides, self.padding, self.data_format, self.dilation_rate)
         outputs = convolve(inputs, kernel, *settings, training)

@@ -1,4 +1,4 @@
-"""More convolutions with a spectrally normalized kernel."""
+"""1D, 3D and transposed convolutions with a spectrally normalized kernel."""
 
 import keras
 from keras import KerasTensor, ops
@@ -10,7 +10,7 @@ from keras_sagan.ops.scopes import Scope
 
 
 class _SNConvolution(SpectralNormMixin, keras.Layer):
-    """What a normalized convolution adds to Keras's, of any rank, transposed or not."""
+    """Base class of normalized convolutions of any rank, including transposed convolutions."""
 
     _rank: int
 
@@ -38,7 +38,7 @@ class _SNConvolution(SpectralNormMixin, keras.Layer):
         with Scope() as scope:
             scope.add_update((self.kernel, self.normalized_weight(training)))
             outputs = of_any_batch(super().call, inputs, training)
-        return ops.cast(outputs, self.compute_dtype)  # The bias was added in its own precision.
+        return ops.cast(outputs, self.compute_dtype)  # Adding the bias may have widened the dtype.
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return tuple(super().compute_output_shape(input_shape))  # Keras may return a list.
@@ -54,7 +54,7 @@ class SNConv1D(_SNConvolution, keras.layers.Conv1D):
 
     Args:
         filters, kernel_size: As in `keras.layers.Conv1D`.
-        *args: The next arguments of `keras.layers.Conv1D`, such as `strides`.
+        *args: Further positional arguments of `keras.layers.Conv1D`, such as `strides`.
         power_iterations, epsilon, equality_constrained: As in `SNConv2D`.
         **kwargs: Other arguments of `keras.layers.Conv1D`, such as `activation`.
 
@@ -64,7 +64,7 @@ class SNConv1D(_SNConvolution, keras.layers.Conv1D):
         training: Boolean, whether to update `vector_u`.
 
     Returns:
-        Float tensor of shape `(batch, new_steps, filters)`, or with the filters second for
+        Float tensor of shape `(batch, new_steps, filters)`, or `(batch, filters, …)` for
         `"channels_first"`, in the layer's compute dtype.
 
     State:
@@ -93,18 +93,18 @@ class SNConv3D(_SNConvolution, keras.layers.Conv3D):
 
     Args:
         filters, kernel_size: As in `keras.layers.Conv3D`.
-        *args: The next arguments of `keras.layers.Conv3D`, such as `strides`.
+        *args: Further positional arguments of `keras.layers.Conv3D`, such as `strides`.
         power_iterations, epsilon, equality_constrained: As in `SNConv2D`.
         **kwargs: Other arguments of `keras.layers.Conv3D`, such as `activation`.
 
     Call arguments:
-        inputs: Float tensor of shape `(batch, depth, height, width, channels)`, or with the
-            channels second for `data_format="channels_first"`.
+        inputs: Float tensor of shape `(batch, depth, height, width, channels)`, or
+            `(batch, channels, …)` for `data_format="channels_first"`.
         training: Boolean, whether to update `vector_u`.
 
     Returns:
-        Float tensor of shape `(batch, new_depth, new_height, new_width, filters)`, or with the
-        filters second for `"channels_first"`, in the layer's compute dtype.
+        Float tensor of shape `(batch, new_depth, new_height, new_width, filters)`, or
+        `(batch, filters, …)` for `"channels_first"`, in the layer's compute dtype.
 
     State:
         `vector_u`, float32 of shape `(filters,)`, as in `SNConv2D`.
@@ -133,7 +133,7 @@ class SNConv2DTranspose(_SNConvolution, keras.layers.Conv2DTranspose):
 
     Args:
         filters, kernel_size: As in `keras.layers.Conv2DTranspose`.
-        *args: The next arguments of `keras.layers.Conv2DTranspose`, such as `strides`.
+        *args: Further positional arguments of `keras.layers.Conv2DTranspose`, such as `strides`.
         power_iterations, epsilon, equality_constrained: As in `SNConv2D`.
         **kwargs: Other arguments of `keras.layers.Conv2DTranspose`, such as `activation`.
 
@@ -143,7 +143,7 @@ class SNConv2DTranspose(_SNConvolution, keras.layers.Conv2DTranspose):
         training: Boolean, whether to update `vector_u`.
 
     Returns:
-        Float tensor of shape `(batch, new_height, new_width, filters)`, or with the filters second
+        Float tensor of shape `(batch, new_height, new_width, filters)`, or `(batch, filters, …)`
         for `"channels_first"`, in the layer's compute dtype.
 
     State:
@@ -160,6 +160,6 @@ class SNConv2DTranspose(_SNConvolution, keras.layers.Conv2DTranspose):
     """
 
     _rank, _output_axis = 2, -2
-    # Keras's transposed convolution has no own way to save its weights: it saves `vector_u` too.
+    # Keras's transposed convolution already saves all weights, including `vector_u`.
     save_own_variables = keras.Layer.save_own_variables
     load_own_variables = keras.Layer.load_own_variables

@@ -21,7 +21,7 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
         power_iterations, epsilon, equality_constrained: As in `SNConv2D`.
 
     Call arguments:
-        inputs: Tensor of ids of any shape, in `[0, input_dim)`; floats are truncated to integers,
+        inputs: Tensor of any shape with ids in `[0, input_dim)`. Floats are truncated to integers,
             as in `keras.layers.Embedding`.
         training: Boolean, whether to update `vector_u`.
 

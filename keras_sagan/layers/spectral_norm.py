@@ -1,4 +1,4 @@
-"""Spectral normalization: power iteration, the base of all normalized layers, `spectral_norms`."""
+"""Spectral normalization: power iteration, base classes of layers, and `spectral_norms`."""
 
 import math
 import warnings
@@ -19,7 +19,7 @@ from keras_sagan.private_keras import layers_of
 
 
 class StaleNormWarning(UserWarning):
-    """A layer's `sigma` has fallen behind the largest singular value of its kernel."""
+    """Warning that a layer's `sigma` differs from the largest singular value of its kernel."""
 
 
 def power_iteration(
@@ -39,8 +39,8 @@ def power_iteration(
     [Miyato et al., 2018](https://arxiv.org/abs/1802.05957), algorithm 1, with the `epsilon` of the
     SAGAN authors' code.
 
-    `multiply` and `multiply_transposed` replace both products, for example if `matrix` is the
-    kernel of a convolution.
+    `multiply` and `multiply_transposed` replace the two matrix products, for example if `matrix` is
+    the kernel of a convolution.
     """
     u, constant = ops.stop_gradient(u), ops.stop_gradient(matrix)
     for _ in range(steps):
@@ -58,9 +58,9 @@ def _norm(x):
 
 
 class MatrixNorm:
-    """The largest singular value of a kernel as a matrix `(rest, outputs)`.
+    """Computes the largest singular value of a kernel reshaped to a matrix `(rest, outputs)`.
 
-    `outputs` are the axes of the kernel that index the outputs.
+    `outputs` lists the axes of the kernel that correspond to the layer's outputs.
     """
 
     def __init__(self, shape, outputs=(-1,)):
@@ -80,15 +80,15 @@ class MatrixNorm:
         return power_iteration(self.matrix(weight), u, steps, epsilon)[:2]
 
     def known_matrix(self, weight):
-        """Returns the matrix in numpy, or `None` while the weight has no value."""
+        """Returns the matrix as a numpy array, or `None` while the weight has no value."""
         return known_values(self.matrix(weight))
 
 
 class ConvolutionNorm:
-    """The largest singular value of a convolution with zero padding, for one size of its maps.
+    """Computes the largest singular value of a convolution with zero padding, for one input size.
 
-    It is that of the matrix that maps a flattened map of `map_shape`, `(height, width, channels)`
-    or alike, to the flattened outputs. `u` is such a map. Strides and dilation must be 1.
+    As a matrix, the convolution maps a flattened input to the flattened outputs. `map_shape` is the
+    input's shape, such as `(height, width, channels)`. Strides and dilation must be 1.
     """
 
     def __init__(self, map_shape, kernel_size, padding):
@@ -116,9 +116,9 @@ class ConvolutionNorm:
 
 
 class _ConvolutionMatrix:
-    """The products of a convolution's matrix with numpy arrays, for `leading_singular_vector`."""
+    """Multiplies a convolution's matrix by numpy arrays, for `leading_singular_vector`."""
 
-    __array_ufunc__ = None  # `array @ self` calls `__rmatmul__`.
+    __array_ufunc__ = None  # This makes `array @ self` call `__rmatmul__`.
     size = 0
 
     def __init__(self, norm, kernel):
@@ -146,7 +146,7 @@ def wide(weight):
 
 
 class SpectralNormBase:
-    """What all layers share that divide kernels by their largest singular values.
+    """Base class of the layers that divide kernels by their largest singular values.
 
     The forward pass never changes a kernel. Each kernel has a `vector_u`, the state of the power
     iteration, which is initialized to its converged value. Only calls with `training=True` update
@@ -249,7 +249,7 @@ class SpectralNormMixin(SpectralNormBase):
     def normalized_weight(self, training: bool = False, dtype: str | None = None) -> KerasTensor:
         """Returns the weight divided by its spectral norm; a weight of zeros is unchanged.
 
-        `training` updates `vector_u`, unless the layer is frozen. `dtype=None` is the compute
+        `training` updates `vector_u`, unless the layer is frozen. `dtype=None` means the compute
         dtype.
         """
         weight = self._normalize(self._raw_weight(), self._norm, self.vector_u, training)
@@ -267,7 +267,7 @@ class SpectralNormMixin(SpectralNormBase):
 
 
 def initial_vector_u(kernel, norm):
-    """Returns the converged `vector_u` of a kernel, in numpy or as a tensor."""
+    """Returns the converged `vector_u` of a kernel, as a numpy array or a tensor."""
     matrix = norm.known_matrix(wide(kernel))
     if matrix is None:  # Keras is tracing to infer shapes, and the weight has no value.
         return ops.full(norm.vector_shape, math.prod(norm.vector_shape) ** -0.5)
@@ -277,8 +277,8 @@ def initial_vector_u(kernel, norm):
 def leading_singular_vector(matrix):
     """Returns the right singular vector of the largest singular value, deterministically.
 
-    It is the best vector in the Krylov space `x, (matrix.T @ matrix) @ x, …` of a random `x`, and
-    needs far fewer matrix products than power iteration: `|matrix @ u|` is within 1 % of the
+    It is the best vector in the Krylov space `x, (matrix.T @ matrix) @ x, …` of a random `x`. This
+    takes far fewer matrix products than power iteration. `|matrix @ u|` is within 1 % of the
     largest singular value (0.1 % for small matrices). For a matrix that is zero or not finite, the
     result is an arbitrary unit vector. Reference: Golub & Van Loan, Matrix Computations, section
     10.1 (Lanczos).
@@ -312,7 +312,7 @@ def spectral_norms(model: keras.Model, normalized_only: bool = True) -> dict[str
         normalized_only: Boolean. `False` includes the kernels and embeddings of all other layers.
 
     Returns:
-        Dictionary from the path of a kernel to a float. The last part is omitted if it is
+        Dictionary from kernel paths to floats. The last part of a path is omitted if it is
         `"kernel"` or `"embeddings"`, as in `"attention_16/query"`.
 
     Example:

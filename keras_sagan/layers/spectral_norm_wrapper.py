@@ -31,7 +31,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
     """Wrapper that divides each kernel of a Keras layer by its spectral norm.
 
     It takes any layer with kernels: dense, convolutional, transposed, depthwise and separable
-    layers, embeddings, recurrent layers, attention, and layers of your own. Each call computes
+    layers, embeddings, recurrent layers, attention, and custom layers. Each call computes
     `kernel / sigma` once, even for a recurrent layer, and calls the wrapped layer with it. As in
     `SNConv2D`, the stored kernels are never overwritten, and the gradient flows through `sigma`.
 
@@ -46,18 +46,18 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
         norm: `"matrix"` for the norm above, or `"operator"` for the norm of a convolution with its
             zero padding, on maps of the size that the layer is built for. `"operator"` needs
             `Dense`, `Conv1D`, `Conv2D` or `Conv3D` without strides, dilation or groups.
-        kernels: List of the attributes of the layer that are kernels, such as `["my_kernel"]` or
+        kernels: List of the names of the layer's kernel attributes, such as `["my_kernel"]` or
             `["cell.recurrent_kernel"]`. By default, they are found by their usual names, in
             nested layers too.
         name, trainable: As in `keras.layers.Layer`.
 
     Call arguments:
-        Those of the wrapped layer.
-        training: Boolean, whether to update the vectors, which keeps each `sigma` accurate as its
-            kernel changes.
+        The arguments of the wrapped layer, and `training`.
+        training: Boolean, whether to update the vectors, so that each `sigma` stays accurate when
+            its kernel changes.
 
     Returns:
-        What the wrapped layer returns.
+        The outputs of the wrapped layer.
 
     State:
         The weights of the wrapped layer, and for each kernel a `vector_u`, float32 of shape
@@ -65,8 +65,8 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
         converged value and updated with `training=True`, unless the layer is frozen.
 
     Raises:
-        ValueError: If `layer` has no kernels, or `build` doesn't create them, a kernel doesn't
-            exist, the layer is normalized already, or `norm="operator"` doesn't fit the layer.
+        ValueError: If `layer` has no kernels after `build`, one of `kernels` doesn't exist, the
+            layer is already normalized, or `norm="operator"` doesn't fit the layer.
 
     Example:
     >>> import keras
@@ -96,7 +96,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
         call = self.__dict__["call"] = functools.partial(self._call_layer)
         call.__signature__ = _with_training(inspect.signature(layer.call))  # type: ignore
         self.__dict__["build"].__signature__ = inspect.signature(layer.build)
-        # Without autocast, the kernels are read, and the inputs passed on, as they are.
+        # Autocast would convert kernels and inputs before the wrapped layer receives them.
         dtype = keras.backend.result_type(layer.variable_dtype, "float32")
         settings = {"name": name, "trainable": trainable, "dtype": dtype, "autocast": False}
         super().__init__(layer, **settings)
@@ -122,10 +122,10 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
                 self._add_vector_u(kernel, norm, f"vector_u_{index}" if index else "vector_u")
                 for index, (_, _, kernel, norm) in enumerate(found)
             ]
-        self.__dict__["_found"] = found  # Not tracked: the kernels belong to the wrapped layer.
+        self.__dict__["_found"] = found  # Keras tracks the kernels in the wrapped layer.
 
     def _find_kernels(self):
-        """Returns a list of `(owner, attribute, kernel, norm)`, each kernel once."""
+        """Returns a list of `(owner, attribute, kernel, norm)`, with each kernel once."""
         if self.kernels is None:
             places = [(owner, name) for owner in layers_of(self.layer) for name in NAMES]
         else:
@@ -184,7 +184,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
     def normalized_weights(
         self, training: bool = False
     ) -> list[tuple[keras.Variable, KerasTensor]]:
-        """Returns pairs of each kernel and its value divided by its norm, in float32 or wider.
+        """Returns a list of pairs of a kernel and its normalized value, in float32 or wider.
 
         Args:
             training: Boolean, whether to update the vectors, unless the layer is frozen.

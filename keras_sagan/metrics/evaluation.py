@@ -76,8 +76,8 @@ def evaluate_generator(
         feature_extractor: The network that computes the features. Required if `metrics` are names.
         num_images: The number of images to generate.
         labels: `"uniform"` generates the same number of images of each class; `"reference"` uses
-            the reference's class frequencies. An integer array of shape (num_images,) is used as it
-            is.
+            the reference's class frequencies. An integer array of shape (num_images,) contains the
+            class of each image.
         seed: The seed for the latents, the labels and the noise baseline.
         batch_size: The batch size for generating and measuring images.
         use_ema: Whether to use the averaged generator if there is one.
@@ -146,7 +146,7 @@ def evaluate_images(
                 of the reference is compared with the other half.
             value_range: Pair `(low, high)`, the range of float images.
             num_reference: The number of images to use, from the start of the reference; required
-                for an endless iterable, such as `load_tfds` returns. Defaults to all.
+                for an endless iterable, such as one from `load_tfds`. Defaults to all.
             cache_dir: A folder that caches the reference's statistics (and its features, if a
                 metric needs them), identified by `dataset`, `split`, size and extractor. A
                 reference of unknown length then needs `num_reference`.
@@ -170,7 +170,7 @@ def evaluate_images(
 
 
 class Evaluation:
-    """The metrics, extractor and reference of an evaluation; arguments as in `evaluate_images`."""
+    """The metrics, extractor and reference of an evaluation; see `evaluate_images`."""
 
     def __init__(
         self,
@@ -221,7 +221,7 @@ class Evaluation:
     def _read(self, images, dataset, split, num_reference, cache_dir):
         """Returns the statistics of the real images, with the features that the metrics need."""
         keep = {"features"} & {name for x in self.metrics for name in x.needs["real"]}
-        keep |= {"logits"} & set(self.names)  # The Inception Score of real images needs them.
+        keep |= {"logits"} & set(self.names)  # The Inception Score of real images needs these.
         options = {"names": self.names, "keep": sorted(keep)}
         if cache_dir is None:
             options["num_reference"] = num_reference
@@ -245,9 +245,7 @@ class Evaluation:
         return features, self.extraction.measure(batches, features, self.names, title, total)
 
     def report(self, batches: Iterable, num_images: int, made: dict, name: str) -> EvaluationReport:
-        """Returns the report on batches (images, labels or `None`); `made` is a part of its
-        protocol.
-        """
+        """Returns the report on batches of (images, labels or `None`); `made` describes them."""
         protocol = make_protocol(self.metrics, num_images, self.reference.info, made)
         features, info = self.measure(batches, "Generated images", num_images)
         values, notes = {}, []

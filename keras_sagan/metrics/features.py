@@ -159,9 +159,9 @@ class FeatureExtraction:
 class FeatureSet:
     """Collects the outputs of an extractor for images that arrive in batches.
 
-    `keep` names what to keep: the `"moments"` of the first output, in O(dim²) memory, and the
-    `"features"`, `"logits"` or `"labels"` of every image. `width` is the width of the first output.
-    Image i belongs to part i % `num_parts`, and each part has separate moments.
+    `keep` lists what to keep: the `"moments"` of the first output, which take O(dim²) memory, and
+    the `"features"`, `"logits"` or `"labels"` of every image. `width` is the width of the first
+    output. Image i belongs to part i % `num_parts`, and each part has separate moments.
     """
 
     def __init__(self, keep: Iterable[str], width: int | None = None, num_parts: int = 1):
@@ -216,7 +216,7 @@ class FeatureMetric(keras.metrics.Metric):
     formula = ""  # The format string of `definition`, filled in with `settings`.
     needs: dict[str, tuple[str, ...]] = dict.fromkeys(SIDES, ("features",))
     least = 2  # The smallest number of images on each side.
-    settings: tuple[str, ...] = ()  # A subclass's own arguments, also names of attributes.
+    settings: tuple[str, ...] = ()  # The names of a subclass's additional arguments.
 
     def __init__(
         self,
@@ -310,7 +310,7 @@ class FeatureMetric(keras.metrics.Metric):
         raise NotImplementedError(f"{type(self).__name__} must implement compare")
 
     def notes(self, real: Any, generated: Any) -> list[str]:
-        """Returns a list of warnings about scores from too few images, which may be empty."""
+        """Returns warnings about scores from too few images, or an empty list."""
         return []
 
     def reset_state(self, reset_real: bool = False) -> None:
@@ -325,7 +325,7 @@ class FeatureMetric(keras.metrics.Metric):
 
     @property
     def protocol(self) -> dict:
-        """How the score was measured, as a JSON-serializable dictionary."""
+        """A JSON-serializable dictionary that describes how the score was measured."""
         return {
             "metric": self.definition,
             **extractor_info(self.feature_extractor),

@@ -13,9 +13,9 @@ from keras_sagan.image_files import describe_skipped, find_images, read_image
 class FolderImages:
     """Yields the images of a folder in batches, without changing them.
 
-    Nothing is cropped or resized, because that would change every score: if sizes differ or an
-    image can't be read, an error that names the file is raised. In all other respects, files are
-    found, ordered and read as in `load_image_folder`.
+    Nothing is cropped or resized, because that would change every score. If sizes differ or an
+    image can't be read, an error names the file. In all other respects, files are found, ordered
+    and read as in `load_image_folder`.
 
     Args:
         folder: The path of the folder.

@@ -17,16 +17,16 @@ _ROUNDING = np.finfo(np.float64).eps  # An eigenvalue's error, relative to the l
 def frechet_distance(
     mean_1: np.ndarray, cov_1: np.ndarray, mean_2: np.ndarray, cov_2: np.ndarray
 ) -> float:
-    """Returns the squared Fréchet (2-Wasserstein) distance between two Gaussians, at least 0.
+    """Returns the squared Fréchet (2-Wasserstein) distance between two Gaussians.
 
     d² = |mean₁ - mean₂|² + tr(cov₁) + tr(cov₂) - 2 tr((cov₁ cov₂)^½).
 
-    With cov₁ = F Fᵀ, the last trace is the sum of the square roots of the eigenvalues of Fᵀ cov₂ F.
-    F is the Cholesky factor or, for singular covariances, built from eigenvectors. A square root
-    keeps only half of its eigenvalue's accurate digits: if that could change the distance by more
-    than 1e-5, the sum of the singular values of F₁ᵀF₂ is used, which takes 3 times as long and
-    keeps all digits. No general matrix square root is needed, so the result is never complex or
-    NaN.
+    The result is at least 0. With cov₁ = F Fᵀ, the last trace is the sum of the square roots of the
+    eigenvalues of Fᵀ cov₂ F. F is the Cholesky factor; for singular covariances, it is computed
+    from eigenvectors. A square root keeps only half of its eigenvalue's accurate digits: if that
+    could change the distance by more than 1e-5, the sum of the singular values of F₁ᵀF₂ is used,
+    which takes 3 times as long and keeps all digits. No general matrix square root is needed, so
+    the result is never complex or NaN.
 
     Args:
         mean_1, mean_2: Arrays of shape (dim,).
@@ -66,7 +66,7 @@ def frechet_distance_of_samples(first: np.ndarray, second: np.ndarray) -> float:
     dimensions, its centered samples are used as the factor F.
 
     Args:
-        first, second: Arrays of shape (num_samples, dim) with finite values, at least 2 samples.
+        first, second: Arrays of shape (num_samples, dim) with finite values and at least 2 samples.
 
     Raises:
         ValueError: If the shapes don't match, a value isn't finite, or a set has fewer than 2
@@ -94,7 +94,8 @@ def covariance_factor(cov):
             return factor
     except np.linalg.LinAlgError:
         pass
-    # Eigenvectors take 8 times as long. Drop the smallest eigenvalues, which are rounding errors.
+    # Eigenvectors take 8 times as long as Cholesky. Drop the smallest eigenvalues, which are
+    # rounding errors.
     values, vectors = np.linalg.eigh(cov)
     kept = values > max(values[-1], 0.0) * len(values) * _ROUNDING
     return vectors[:, kept] * np.sqrt(values[kept])
@@ -126,7 +127,7 @@ class FrechetInceptionDistance(FeatureMetric):
     script; it can't run inside a compiled train step. The value depends on the extractor, the
     number of images and the choice of real images, so print `protocol` with it. On the same images,
     it agrees with TF-GAN's FID to a relative error of 1e-5, except that TF-GAN takes no square root
-    of values below 1e-10.
+    of singular values below 1e-10.
 
     Args:
         feature_extractor: A `TFGANInception`, a `GreyClassifierFeatures`, or any other Keras model
@@ -157,7 +158,7 @@ class FrechetInceptionDistance(FeatureMetric):
     formula = "Frechet distance of features, covariances with ddof=1, float64"
 
     def compare(self, real: Any, generated: Any) -> float:
-        """Returns the distance, at least 0; lower is better."""
+        """Returns the distance, which is at least 0; lower is better."""
         (mean_1, cov_1), (mean_2, cov_2) = (
             (x.mean, covariance(x)) for x in (real.moments, generated.moments)
         )

@@ -22,15 +22,15 @@ def frechet_distance_infinity(
 ) -> tuple[float, float, np.ndarray, np.ndarray]:
     """Extrapolates the Fréchet distance to infinitely many generated samples.
 
-    The distance measured on N samples is too large by about c / N, where c depends on the model, so
-    the ranking of models can change with N. This function computes the distance for `num_points`
-    random subsets, ranging from a tenth of the samples to all of them, and fits distance =
+    The distance measured on N samples is too large by approximately c / N, where c depends on the
+    model, so the ranking of models can change with N. This function computes the distance for
+    `num_points` random subsets, from a tenth of the samples to all samples, and fits distance =
     intercept + slope / N by least squares. The bias from the number of real samples remains.
 
     Args:
         real_mean, real_cov: Arrays of shape (dim,) and (dim, dim).
-        generated: Array of shape (num_samples, dim) with finite values, at least 20 samples. For a
-            good fit, the smallest subset should have more samples than dimensions.
+        generated: Array of shape (num_samples, dim) with finite values and at least 20 samples. For
+            a good fit, the smallest subset should have more samples than dimensions.
         num_points: The number of subsets, at least 2.
         seed: The seed for choosing the subsets.
         progress: Function that is called with the number of samples done and the total.
@@ -104,7 +104,7 @@ class FrechetInceptionDistanceInfinity(FeatureMetric):
         self.seed = check_integer("seed", seed, 0)
 
     def compare(self, real: Any, generated: Any) -> float:
-        """Returns the distance, possibly below 0; lower is better."""
+        """Returns the distance, which may be negative; lower is better."""
         return frechet_distance_infinity(
             real.moments.mean,
             covariance(real.moments),

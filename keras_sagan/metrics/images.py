@@ -26,8 +26,9 @@ def batches_of(
     """Returns an iterator of pairs of numpy arrays (images, labels or `None`).
 
     `images` is an array, a pair of arrays (images, labels), or an iterable of batches of either.
-    `limit` is the number of images to use, and `argument` its name in error messages. Images that
-    are endless without a limit, or known to be too few, raise an error before the first batch.
+    `limit` is the number of images to use, and `argument` is its name in error messages. If the
+    images are endless without a limit, or known to be too few, an error is raised before the first
+    batch.
     """
     if limit is None and is_endless(images):
         raise ValueError(
@@ -80,7 +81,7 @@ def is_endless(images) -> bool:
             return images.num_batches is None
         except NotImplementedError:
             return True
-    # An iterator of a `tf.data.Dataset` is as long as the dataset.
+    # Check the dataset of a `tf.data` iterator, because both have the same length.
     images = getattr(images, "_iterator", images)
     images = getattr(images, "_dataset", images)
     # Only the endless pipelines of this package have a `start_step`.
@@ -160,7 +161,7 @@ class GeneratedImages:
 
     @property
     def name(self) -> str:
-        """The model's name, and a digest of its inputs and its weights (or two of its images)."""
+        """The model's name, and a digest of its inputs and weights (or of two images)."""
         digest = hashlib.sha256(self.latents.tobytes())
         if self.labels is not None:
             digest.update(self.labels.tobytes())

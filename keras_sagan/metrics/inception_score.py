@@ -23,8 +23,8 @@ def inception_score(
 
     Args:
         logits: Array of shape (num_samples, num_classes) with finite values.
-        num_splits: The number of consecutive parts.
-        from_logits: `False` if `logits` are probabilities, such as a softmax returns.
+        num_splits: The number of consecutive splits.
+        from_logits: `False` if `logits` are probabilities, such as the output of a softmax.
 
     Returns:
         Float64 array of shape (num_splits,), with values between 1 and num_classes.
@@ -86,7 +86,7 @@ def _check_from_logits(outputs: np.ndarray, from_logits: bool):
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class InceptionScore(FeatureMetric):
-    """Inception Score of generated images: mean and deviation over splits, and over all images.
+    """Inception Score of generated images, over splits (mean and deviation) and over all images.
 
     Most papers report the mean over 10 splits of 50,000 images; TF-GAN's
     `classifier_score_from_logits` uses all images at once. The metric keeps all logits. It accepts

@@ -13,9 +13,9 @@ from keras_sagan.metrics.frechet_inception_distance import frechet_distance_of_s
 class IntraClassFrechetInceptionDistance(FeatureMetric):
     """Fréchet distance between real and generated images of each class, averaged over classes.
 
-    It reveals a class that looks like a different class, or whose images all look the same, which
-    the FID of all images hides. `update_state` needs the `labels` of real and generated images. A
-    class contains fewer images than the whole dataset, so values are higher than the FID; values
+    It reveals classes that look like other classes, or whose images all look the same. The FID of
+    all images hides these failures. `update_state` needs the `labels` of real and generated images.
+    A class contains fewer images than the whole dataset, so values are higher than the FID; values
     for different numbers of images aren't comparable. The metric keeps all features and labels. Its
     arguments are those of `FrechetInceptionDistance`.
 
@@ -46,7 +46,7 @@ class IntraClassFrechetInceptionDistance(FeatureMetric):
         return float(np.mean(list(self.per_class(real, generated).values())))
 
     def per_class(self, real: Any = None, generated: Any = None) -> dict[int, float]:
-        """Returns the distance of each class: `{class id: float}`; arguments as in `values`."""
+        """Returns `{class id: distance}` for all classes; the arguments are those of `values`."""
         sets = [(real or self._sets["real"]).arrays, (generated or self._sets["generated"]).arrays]
         distances, done, progress = {}, 0, self._progress()
         for class_id in np.unique(np.concatenate([x["labels"] for x in sets])).tolist():

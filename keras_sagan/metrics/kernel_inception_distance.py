@@ -19,10 +19,10 @@ def kernel_distance(
 ) -> tuple[float, float]:
     """Estimates the kernel distance between two sets of feature vectors, without bias.
 
-    E[k(x, x')] + E[k(y, y')] - 2 E[k(x, y)] with k(x, y) = (xᵀy / dim + 1)³, where x and x' are
-    real samples and y and y' generated ones. As in TF-GAN, both sets are split into the same number
-    of consecutive blocks and the estimates of the blocks are averaged, so samples must not be
-    sorted. Time is proportional to `num_samples * max_block_size * dim`.
+    The distance is E[k(x, x')] + E[k(y, y')] - 2 E[k(x, y)] with k(x, y) = (xᵀy / dim + 1)³, where
+    x and x' are real samples, and y and y' are generated samples. As in TF-GAN, both sets are split
+    into the same number of consecutive blocks and the estimates of the blocks are averaged, so
+    samples must not be sorted. Time is proportional to `num_samples * max_block_size * dim`.
 
     Args:
         real, generated: Arrays of shape (num_samples, dim) with finite values; the numbers of
@@ -65,7 +65,7 @@ def kernel_distance(
 
 
 def _blocks(samples, num_blocks):
-    """Splits samples into consecutive blocks, the larger ones last, as in TF-GAN."""
+    """Splits samples into consecutive blocks. As in TF-GAN, larger blocks come last."""
     size, larger = divmod(len(samples), num_blocks)
     sizes = np.repeat([size, size + 1], [num_blocks - larger, larger])
     return np.split(samples, np.cumsum(sizes)[:-1])

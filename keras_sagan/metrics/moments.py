@@ -1,4 +1,4 @@
-"""Means and covariances of feature vectors, streamed in float64."""
+"""Computes means and covariances of streamed feature vectors in float64."""
 
 from typing import NamedTuple
 
@@ -38,8 +38,8 @@ def merge_moments(first: Moments | None, second: Moments) -> Moments:
 
     count = n₁ + n₂, delta = mean₂ - mean₁, mean = mean₁ + delta · n₂ / count, scatter = scatter₁ +
     scatter₂ + delta deltaᵀ · n₁ n₂ / count. Nothing is subtracted from the scatters, so the order
-    and the size of the pieces hardly matter. `first` is `None` for an empty set. If the sets differ
-    in width, `ValueError` is raised.
+    and the size of the sets hardly affect the rounding errors. `first` is `None` for an empty set.
+    If the sets differ in width, `ValueError` is raised.
 
     Reference: Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance", equation
     1.5.

@@ -8,7 +8,7 @@ import keras
 class Progress:
     """Shows a bar if processing `total` images is expected to take more than ten seconds."""
 
-    patience = 10.0  # In seconds.
+    patience = 10.0  # This is in seconds.
 
     def __init__(self, title, total=None, verbose=True):
         self._total, self._title, self._is_shown = total, title, verbose

@@ -23,8 +23,9 @@ _HALVES = ("half_counts", "half_means", "half_scatters")  # The `Moments` of bot
 class ReferenceStatistics:
     """The statistics of one extractor's features for a set of real images.
 
-    Use `ReferenceStatistics.compute` or `ReferenceStatistics.load`. Images are streamed; the
-    moments take O(dim²) memory, and features are kept only if a metric needs them.
+    Call `ReferenceStatistics.compute` or `ReferenceStatistics.load` to create an instance. Images
+    are streamed; the moments take O(dim²) memory, and features are kept only if a metric needs
+    them.
 
     Statistics are saved as a `.npz` file with `mu` and `sigma`, which pytorch-fid, clean-fid and
     functions of torch-fidelity can read; this package also reads their files. Files saved by this
@@ -33,7 +34,7 @@ class ReferenceStatistics:
     Args:
         moments: `Moments` of the features.
         info: Description of the images: `dataset`, `split`, `num_images` (`None` if a file lacks
-            it), `sha256` of the images (or of such a file), `feature_extractor`, `resize`,
+            it), `sha256` of the images (or of the file), `feature_extractor`, `resize`,
             `image_shape`.
         halves: Pair of `Moments`, one for the even-indexed and one for the odd-indexed images.
         arrays: Dictionary with any of `features`, `logits` and `labels`, one row for each image.
@@ -72,7 +73,8 @@ class ReferenceStatistics:
         Args:
             images: uint8 images in [0, 255] or floats in the extraction's range: an array, a pair
                 of arrays (images, labels), or an iterable of batches of either.
-            extraction: The extractor with its range of images and batch size.
+            extraction: A `FeatureExtraction`: the extractor, the range of its images and the batch
+                size.
             dataset, split: The names of the dataset and, optionally, of its split.
             names: The outputs of the extractor to use.
             keep: The outputs among `names` to keep for every image.
@@ -134,7 +136,7 @@ class ReferenceStatistics:
                 )
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Writes everything to a `.npz` file, completely or not at all."""
+        """Writes everything to a `.npz` file; an error leaves no partial file."""
         path = _npz_path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict = {
@@ -201,8 +203,8 @@ class ReferenceStatistics:
 
         The arguments are those of `compute`, with the number of images and the path of the folder.
         A file is identified by the names, the number and size of the images, the extractor and the
-        arrays to keep; for arrays, also by their content, and for `FolderImages`, by the names,
-        sizes and times of the image files. The first batch of any other iterable is always read.
+        outputs to keep. The content of arrays also identifies the file; for `FolderImages`, the
+        names, sizes and times of the image files do. The first batch of an iterable is always read.
 
         Raises:
             ValueError: As in `compute` and `load`, and if there are fewer than `num_images` images.

@@ -29,7 +29,7 @@ class EvaluationReport:
             `"noise"`, uniform noise. Each also contains `"num_images"`, and possibly a `"note"`.
         protocol: JSON-serializable dictionary that describes how the scores were measured.
         model: The name of the evaluated model or images.
-        notes: Strings, warnings about scores from too few images.
+        notes: List of strings: warnings about scores from too few images.
 
     Raises:
         ValueError: If a score isn't a number, or an argument isn't JSON-serializable.
@@ -101,7 +101,7 @@ class EvaluationReport:
         }
 
     def differences(self, other: "EvaluationReport") -> dict[str, tuple]:
-        """Returns the fields that differ: `{name: (this report's, other's)}`."""
+        """Returns the fields that differ: `{name: (value in this report, value in other)}`."""
         fields = {**self.protocol, **other.protocol}
         pairs = {name: (self.protocol.get(name), other.protocol.get(name)) for name in fields}
         return {name: (a, b) for name, (a, b) in pairs.items() if a != b}
@@ -218,7 +218,7 @@ def extractor_info(feature_extractor: Callable) -> dict[str, str]:
 
 
 def describe_extractor(feature_extractor: Callable) -> str:
-    """Returns an extractor's `version`, or its name and a digest of its weights or `NO_VERSION`."""
+    """Returns an extractor's `version`, or its name with its weights' digest or `NO_VERSION`."""
     version = getattr(feature_extractor, "version", None)
     if version:
         return str(version)

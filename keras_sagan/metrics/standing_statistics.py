@@ -1,4 +1,4 @@
-"""Estimates batch statistics for sampling, over several forward passes."""
+"""Estimates batch statistics for sampling in several forward passes."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ def standing_statistics(network: keras.Model, batches: Iterable) -> Iterator[ker
     The moving averages from training lag behind the weights, and even more behind averaged weights.
     Here the network instead runs a forward pass in training mode on each batch, and the averages of
     the batches' means and variances replace the moving averages. After the block, the moving
-    statistics, the `vector_u` of spectral norms and the trainable layers are as before.
+    statistics, the `vector_u` of spectral norms and the layers' `trainable` flags are restored.
 
     Args:
         network: Keras model with batch norm layers (anything with `moving_mean`, `moving_variance`

@@ -37,7 +37,7 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
     Kernels are divided by their spectral norms once, and `SpectralNorm(layer)` becomes the layer.
     Self-attention becomes convolutions, products and a softmax, with `gamma` folded into the
     last kernel. `ConditionalBatchNorm` becomes scales and offsets that include the moving
-    statistics, from tables or, for vectors, dense layers. `ConditionalGroupNorm` and
+    statistics; embeddings or, for vectors, dense layers compute them. `ConditionalGroupNorm` and
     `ConditionalLayerNorm` become a `GroupNormalization`, with scales and offsets after it. You can
     load, export and convert the copy without this package. Don't train it.
 
@@ -118,7 +118,7 @@ def copy_graph(model, clone, call=None):
     """Returns a functional copy of a model, in which nested models are copied too.
 
     `clone` copies a layer, and `call` calls the copy, as in `keras.models.clone_model`. The copy
-    isn't compiled. Layers that the graphs share stay shared.
+    isn't compiled. Layers that several models share are shared in the copy too.
     """
     copies = {}
 
@@ -128,7 +128,7 @@ def copy_graph(model, clone, call=None):
         return copies[id(operation)]
 
     def graph(model):
-        if isinstance(model, keras.Sequential):  # Its `input` is that of its first call.
+        if isinstance(model, keras.Sequential):  # Its `input` is the tensor of its first call.
             ends = (x if len(x) > 1 else x[0] for x in (model.inputs, model.outputs))
         else:
             ends = model.input, model.output
@@ -151,7 +151,7 @@ def _check_bakable(operation, model):
 
 
 def _replacement_of(operation):
-    """Returns the function that makes a layer's replacement, or `None`, and its argument names."""
+    """Returns the function that makes a layer's replacement (or `None`), and the argument names."""
     if isinstance(operation, SelfAttention):
         return _plain_attention, ("inputs",)
     if isinstance(operation, ConditionalNormBase):

@@ -1,4 +1,4 @@
-"""Checks and conversion of batches, and warnings about networks from the first batch."""
+"""Checks and converts batches, and warns about unsuitable networks at the first batch."""
 
 import itertools
 import types
@@ -20,7 +20,7 @@ from keras_sagan.private_keras import layers_of
 from keras_sagan.training.step import call, judge
 
 FEW = 8  # The number of images to test a network with.
-FAR = 1e3  # Inputs are scaled by this to saturate a bounded output.
+FAR = 1e3  # Multiply inputs by this factor to saturate a bounded output.
 # Operations at the end of a network that don't widen the range of values.
 SHAPES = ("Reshape", "Flatten", "Permute", "Squeeze", "Transpose", "Cast", "Identity")
 SHAPES += ("Cropping2D", "UpSampling2D", "GlobalAveragePooling2D", "AveragePooling2D")
@@ -34,8 +34,8 @@ def unpack(data, num_classes):
     """Splits a batch into images and labels, and checks their dtypes and static shapes.
 
     `data` is images, `(images,)`, `(images, labels)`, or either with `None` at the end. Images must
-    be uint8 or float of rank 4. Labels must be integers of shape `(batch,)`; they are required for
-    a model with classes, and not allowed for a model without.
+    be uint8 or float of rank 4. Labels must be integers of shape `(batch,)`. A model with classes
+    requires them, and a model without classes doesn't allow them.
     """
     parts = data if isinstance(data, (tuple, list)) else [data]
     parts = [None if is_absent(part) else part for part in parts]
@@ -69,7 +69,7 @@ def unpack(data, num_classes):
 
 
 def check_given(x, y=None):
-    """Raises an error if Keras can't make batches from `x` and `y`, as passed to `fit`."""
+    """Raises an error if Keras can't make batches from the arguments `x` and `y` of `fit`."""
     if x is None:
         raise ValueError("`x` must be given: images, or a dataset of images. Received: x=None")
     if isinstance(x, dict):
@@ -81,7 +81,7 @@ def check_given(x, y=None):
 
 
 def without_none(data):
-    """Removes trailing `None`s from the batches of a generator or `PyDataset`, for Keras."""
+    """Removes trailing `None`s from the batches of a generator or `PyDataset`."""
     if isinstance(data, keras.utils.PyDataset):
         return _WithoutNone(data)
     is_generator = isinstance(data, types.GeneratorType)
@@ -147,7 +147,7 @@ def to_user_space(images):
 
 
 class BatchCheck:
-    """Checks the images and labels of each batch; error messages call them `argument`."""
+    """Checks the images and labels of each batch; error messages call the data `argument`."""
 
     REFUSED = -1  # A worker reports this size if its batch is bad.
 
@@ -158,7 +158,7 @@ class BatchCheck:
         self.top_k = 1  # The smallest number of images that a batch may have.
         self.size = None  # The first batch's sizes; only JAX with several processes sets them.
         self.begin()
-        self.has_passed = True  # Whether a batch has passed since `begin`.
+        self.has_passed = True  # True once a batch has passed since `begin`.
 
     def begin(self, is_new_data=True):
         """Treats the next batch as the first; with new data, the range warning may be repeated."""
@@ -169,9 +169,9 @@ class BatchCheck:
         self._has_seen_all = True
 
     def __call__(self, parts):
-        """Raises unless a batch fits the model; `parts` lists images, labels, … by replica.
+        """Raises unless a batch fits the model; `parts` lists `(images, labels)` by replica.
 
-        After the first batch, only batches in host memory are checked, to avoid copies.
+        After the first batch, only batches in host memory are checked: others would be copied.
         """
         for part in parts:
             if self.has_passed and not _is_on_host(part):
@@ -185,10 +185,10 @@ class BatchCheck:
                 self._num_seen += len(labels)
 
     def check_first(self, model, parts, gather=list):
-        """Raises unless a batch fits the model, and passes the first batch to the model.
+        """Raises unless a batch fits the model; also passes the first batch to the model.
 
         `parts` contains a tuple of images and labels for each device of this process. `gather`
-        takes the list of their batch sizes and returns the list for all devices.
+        takes the list of their batch sizes, and returns the list of the sizes on all devices.
         """
         is_first, error = not self.has_passed, None
         try:
@@ -196,7 +196,7 @@ class BatchCheck:
             sizes = [part[0].shape[0] for part in parts]
         except ValueError as refused:
             sizes, error = [self.REFUSED] * len(parts), refused
-        sizes = gather(sizes)  # Call it even after an error: the other processes wait.
+        sizes = gather(sizes)  # Call this even after an error, because other processes wait.
         if error is not None:
             raise error
         self.check_sizes(sizes, len(parts))
@@ -244,7 +244,7 @@ class BatchCheck:
     def warn_of_missing_classes(self, is_whole):
         """Warns about classes with no images since `begin`; returns whether it warned.
 
-        If only part of the data has been seen, it warns only after so many images that equally
+        If only part of the data has been seen, it warns only after enough images that equally
         frequent classes would almost surely all have appeared.
         """
         count, is_whole = self.num_classes, is_whole and self._has_seen_all
@@ -271,7 +271,7 @@ def _is_on_host(tensors):
 
 
 def warn_of_outputs(model, images, labels):
-    """Warns if a network ends in the wrong activation; `images` are a few, float32 in [-1, 1]."""
+    """Warns if a network ends in the wrong activation; `images` in [-1, 1] are test inputs."""
     generator, discriminator = model.generator, model.discriminator
     ending = last_activation(generator)
     if ending in (None, "add"):
@@ -309,7 +309,7 @@ def warn_of_outputs(model, images, labels):
 def last_activation(network):
     """Returns the name of the activation that a network ends in, without underscores.
 
-    `"linear"` means no activation, and `"add"` a sum. `None` means that the layers don't show it.
+    `"linear"` means no activation, and `"add"` a sum. `None` means that it is unknown.
     """
     tensors = getattr(network, "outputs", None)
     while tensors:
@@ -331,9 +331,10 @@ def last_activation(network):
 def has_batch_statistics(discriminator, image_shape, has_labels):
     """Returns whether the logits of an image depend on the other images of its batch.
 
-    The logits of half a batch of noise are computed twice, with different other halves and with
-    random weights, so the answer doesn't depend on training. This detects batch normalization and
-    minibatch standard deviation, but not `Dropout`, which drops the same units both times.
+    The logits of half a batch of noise are computed twice, each time with a different other half.
+    The weights are random, so the result doesn't depend on training. This detects batch
+    normalization and minibatch standard deviation, but not `Dropout`, which drops the same units
+    both times.
     """
     for layer in layers_of(discriminator):
         if hasattr(layer, "moving_mean") and layer.trainable:

@@ -54,7 +54,7 @@ def connect(generator, discriminator, latent_dim, num_classes):
 
 
 def _check_first_input(network, shape):
-    """Raises if inputs don't fit: Keras would accept one-channel images for three channels."""
+    """Raises if inputs don't fit; Keras would accept images of one channel instead of three."""
     inputs = getattr(network, "inputs", None)
     expected = tuple(inputs[0].shape) if inputs else shape
     fits = len(expected) == len(shape) and all(
@@ -82,7 +82,7 @@ def _check_logits(logits):
 
 
 def _check_tables(name, network, num_classes):
-    """Raises if a label table has too few rows: at run time, most devices raise no error."""
+    """Raises if a label table has too few rows; most devices don't raise an error at run time."""
     layers = layers_of(network)
     steps = [x for layer in layers for x in [layer, *getattr(layer, "operations", [])]]
     for step in {id(step): step for step in steps}.values():
@@ -101,7 +101,7 @@ def _check_tables(name, network, num_classes):
 
 
 def _may_take_labels(step):
-    """Whether an operation looks up labels, or may do so in a network that isn't functional."""
+    """Returns whether an operation looks up labels, or `True` outside functional networks."""
     if isinstance(step, ConditionalNormBase):
         return step.num_classes > 1  # With a single class, the layer ignores labels.
     while True:
@@ -116,7 +116,7 @@ def _may_take_labels(step):
 
 
 def copy_network(network):
-    """Returns a network with the same configuration and its own variables."""
+    """Returns a network with the same configuration and new variables."""
     if isinstance(network, keras.Sequential) or hasattr(network, "operations"):
         return keras.models.clone_model(network)
     return network.__class__.from_config(network.get_config())

@@ -25,8 +25,8 @@ def build_discriminator(
     Residual blocks repeatedly halve the image, down to 4 x 4 (8 x 8 for images of 16 and 32
     pixels). For each size in `attention_resolutions`, a `SelfAttention2D` follows the first block
     with a map of that size. The features are summed over the map, not averaged, and passed to a
-    dense layer. For a model with classes, their dot product with the label's embedding is added to
-    its output. There is no batch norm.
+    dense layer. For a model with classes, the dot product of the features and the label's embedding
+    is added to the logit. There is no batch norm.
 
     Args:
         image_size, base_filters, num_classes, attention_resolutions, channels, use_spectral_norm,
@@ -34,8 +34,8 @@ def build_discriminator(
 
     Returns:
         A `keras.Model` that maps images `(batch, size, size, channels)` in [-1, 1], or
-        `[images, labels]` with labels of shape `(batch,)`, to logits `(batch, 1)`, in float32 under
-        every mixed-precision policy.
+        `[images, labels]` with labels of shape `(batch,)`, to logits `(batch, 1)`. The logits are
+        float32 under every mixed-precision policy.
 
     Raises:
         ValueError: As in `build_generator`.

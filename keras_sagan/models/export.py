@@ -28,7 +28,7 @@ def export_generator(
     The generator is baked first (`bake_spectral_norm`). The files take float32 latents
     `(batch, latent_dim)` and, for a model with classes, int32 labels `(batch,)`; they return
     float32 images in [-1, 1]. Any batch size works: a LiteRT interpreter starts with a batch of
-    one, and `resize_tensor_input` changes that.
+    one, and its `resize_tensor_input` changes the size.
 
     Args:
         model: A `SAGAN`.
@@ -114,7 +114,7 @@ def _litert(baked, directory, inputs):
 
 
 def run_litert(path: Path, inputs: list[np.ndarray]) -> np.ndarray:
-    """Returns the first output of a LiteRT file; each input must have a different dtype."""
+    """Returns the first output of a LiteRT model; each input must have a different dtype."""
     runtime = require("ai_edge_litert.interpreter", "The litert format", "export")
     interpreter = runtime.Interpreter(str(path))
     slots = {slot["dtype"]: slot["index"] for slot in interpreter.get_input_details()}

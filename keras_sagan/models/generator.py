@@ -45,8 +45,8 @@ def build_generator(
 
     Returns:
         A `keras.Model` that maps latents `(batch, latent_dim)`, or `[latents, labels]` with labels
-        of shape `(batch,)`, to images `(batch, size, size, channels)` in [-1, 1], in float32 under
-        every mixed-precision policy.
+        of shape `(batch,)`, to images `(batch, size, size, channels)` in [-1, 1]. The images are
+        float32 under every mixed-precision policy.
 
     Raises:
         ValueError: If an argument is out of range, or no map has a size listed in

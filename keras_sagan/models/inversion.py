@@ -1,4 +1,4 @@
-"""GAN inversion: finds the latents and classes of images, with fixed weights."""
+"""GAN inversion: finds latents and classes for given images, with fixed weights."""
 
 from typing import NamedTuple
 
@@ -62,15 +62,15 @@ class InversionMixin:
 
         Adam optimizes the latents to minimize the mean squared error of the pixels in [-1, 1]; the
         weights are fixed. For each image and class, `restarts` random latents are optimized for
-        `steps / 5` steps. The best `restarts` of each image continue for `steps` steps, and the
-        best one for another `2 * steps`.
+        `steps / 5` steps. The best `restarts` latents of each image are optimized for another
+        `steps` steps, and the best of these for another `2 * steps`.
 
         Args:
             images: uint8 array in [0, 255] or float array in [-1, 1], of shape
                 `(num_images, height, width, channels)`.
             labels: Class id for all images, or array of `num_images` class ids. `None` tries every
                 class.
-            restarts, steps: Positive integers.
+            restarts, steps: Positive integers, used as described above.
             learning_rate: Positive float, Adam's initial learning rate, with cosine decay to 0.
             feature_layer: String, the name of a discriminator layer whose outputs for the given and
                 the generated image are compared too. `None` compares only pixels.
@@ -153,7 +153,7 @@ class _Search:
     def __call__(self, latents, labels, targets, owners, steps):
         found = []
         for start in range(0, len(latents), self.size):
-            # Pad the last batch: each batch size would be compiled separately.
+            # Pad the last batch, because each batch size would be compiled separately.
             places = np.arange(start, start + min(self.size, len(latents))) % len(latents)
             others = [targets[owners[places]]] + ([] if labels is None else [labels[places]])
             found.append(self.move(latents[places], others, steps))

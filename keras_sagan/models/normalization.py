@@ -1,4 +1,4 @@
-"""Copies of models whose kernels are spectrally normalized."""
+"""Copies models, and adds spectral normalization to their layers."""
 
 from collections.abc import Iterable
 
@@ -22,10 +22,10 @@ def apply_spectral_norm(
     """Copies a model and normalizes the kernels of its layers.
 
     `Dense`, `Conv2D` and the other layers that have a normalized version become `SNDense`,
-    `SNConv2D` and so on. Other layers, and subclasses of these, are wrapped in `SpectralNorm`.
-    Layers that are normalized already stay as they are. The copy has the same layer names and
-    starts with the same weights, but its outputs differ, because kernels are divided by their
-    spectral norms. `bake_spectral_norm` turns it into plain Keras layers.
+    `SNConv2D` and so on. Other layers with kernels, and subclasses, are wrapped in `SpectralNorm`.
+    Layers that are already normalized don't change. The copy has the same layer names and starts
+    with the same weights, but its outputs differ, because kernels are divided by their spectral
+    norms. `bake_spectral_norm` turns it into plain Keras layers.
 
     Args:
         model: A built functional or sequential Keras model. Nested models are copied too. The copy
@@ -36,8 +36,8 @@ def apply_spectral_norm(
 
     Raises:
         ValueError: If the model is subclassed or isn't built, an entry of `include` or `exclude`
-            matches no layer, an entry of `include` matches a layer without kernels or a layer
-            that is normalized already.
+            matches no layer, or an entry of `include` matches a layer that has no kernels or is
+            already normalized.
 
     Example:
     >>> import keras
@@ -91,7 +91,7 @@ def _normalized_kernels(layer):
 
 
 def _layers(model):
-    """Yields the layers of a model and of the models in it, but not what is inside a layer."""
+    """Yields the layers of a model and of nested models, but not the layers inside a layer."""
     for layer in model.layers:
         yield from _layers(layer) if is_graph(layer) else (layer,)
 
@@ -106,7 +106,7 @@ def _obstacle(layer):
 
 
 def _matches(argument, entries, found, are_normalized=False):
-    """Returns the layers that have a given name or class."""
+    """Returns the layers in `found` that have one of the given names or classes."""
     matches = []
     for entry in check_list(argument, entries):
         is_class = isinstance(entry, type)
@@ -118,7 +118,7 @@ def _matches(argument, entries, found, are_normalized=False):
                 f"{sorted({x.name for x in found})}"
             )
         able = [x for x in new if _obstacle(x) is None]
-        # Of a class, the layers that can be normalized are enough.
+        # For a class, it is enough that some of its layers can be normalized.
         if are_normalized and (not able if is_class else len(able) < len(new)):
             wrong = next(x for x in new if _obstacle(x))
             raise ValueError(

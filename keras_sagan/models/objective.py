@@ -9,7 +9,7 @@ OBJECTIVE = {"loss": "hinge", "r1": 0.0, "r2": 0.0, "augmentation": None}
 
 
 def checked_objective(objective):
-    """Returns an objective with all its settings, or raises an error."""
+    """Returns an objective with defaults for missing settings, or raises an error."""
     found = {**OBJECTIVE, **check_dict("objective", objective, keys=OBJECTIVE)}
     try:
         found["loss"] = check_choice("loss", found["loss"], losses.LOSSES)

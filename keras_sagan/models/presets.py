@@ -6,7 +6,7 @@ from keras_sagan.checks import check_choice
 
 TTUR = {"g_learning_rate": 1e-4, "d_learning_rate": 4e-4, "beta_1": 0.0, "beta_2": 0.999}
 # For a few thousand images: the loss of R3GAN (Huang et al., 2024) with differentiable augmentation
-# (Zhao et al., 2020). The weights of R1 and R2 grow with the image size, as R3GAN's do.
+# (Zhao et al., 2020). The weights of R1 and R2 grow with the image size, as in R3GAN.
 SMALL_DATA = {
     size: {
         "image_size": size,

@@ -306,7 +306,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
     @classmethod
     def _constructors(cls):
-        """Returns the parameters of the constructor and of those that it passes arguments to."""
+        """Returns the parameters of the constructor and of the base constructors that it calls."""
         found = []
         for each in cls.__mro__:  # A subclass may pass `**kwargs` on to its base.
             found.append(inspect.signature(each.__init__).parameters)  # type: ignore[misc]
@@ -332,7 +332,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         augmentation: str | Callable | None = "auto",
         penalty: str | Callable | Sequence[Callable] | None = "auto",
     ) -> None:
-        """Configures the model for training; without arguments, it uses the model's recipe.
+        """Configures the model for training; by default, with its `ttur` and `objective`.
 
         Args:
             g_optimizer, d_optimizer: Keras optimizers, their names or configurations, or `"auto"`
@@ -349,9 +349,9 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             jit_compile: `True` compiles the full step with XLA. `False` uses no XLA, except for
                 single operations on JAX. `"auto"` leaves the choice to Keras: XLA compiles the full
                 step on JAX and on TensorFlow with one GPU, and only the sums of wide 3 x 3
-                convolutions on CPUs. PyTorch compiles nothing.
-            auto_scale_loss: Boolean, whether to wrap the optimizer of each network that computes in
-                float16 in a `LossScaleOptimizer`.
+                convolutions on TensorFlow with CPUs. PyTorch compiles nothing.
+            auto_scale_loss: Boolean, whether to use a `LossScaleOptimizer` for each network that
+                computes in float16.
             augmentation: Function `(images, uniform) -> images` that augments real and fake images
                 for the discriminator, or `None`. Images are float32
                 `(batch, height, width, channels)` in [-1, 1]. `uniform(columns)` returns float32
@@ -359,7 +359,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
                 step. Use no other random numbers: Keras's seed generators don't advance here. The
                 generator's gradient flows through the augmentation.
             penalty: Penalty of `keras_sagan.penalties`, such as `R1(10.0)`, or your own function
-                `(judge, real, fake) -> scalar` to add to the discriminator's loss, a list of these,
+                `(judge, real, fake) -> scalar`, added to the discriminator's loss; a list of these;
                 or `None`. `judge(images, labels)` returns logits, and
                 `keras_sagan.training.input_gradient` differentiates it. `real` and `fake` are pairs
                 of images and labels. A function that takes four arguments also receives `uniform`.
@@ -370,8 +370,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             ValueError: If it is called outside the scope that the model was built in, only
                 `g_optimizer` is given, both networks share an optimizer, an optimizer has
                 `use_ema=True`, the loss is unknown or lacks the threshold that an adaptive
-                augmentation needs, or PyTorch or `TPUStrategy` doesn't support a setting:
-                `jit_compile=True`, several steps per execution, float16.
+                augmentation needs, or PyTorch or `TPUStrategy` doesn't support a setting
+                (`jit_compile=True`, several steps per execution, or float16).
         """
         backend.check_scope(self._strategy, "compile", or_outside=False)
         loss, augmentation, penalty = fill_in(self.objective, loss, augmentation, penalty)
@@ -506,7 +506,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         known = {id(metric) for metric in own}
         return own + [x for x in self._metrics if id(x) not in known]  # A subclass may add metrics.
 
-    @reference_forms()  # For a few images, compiling takes longer than it saves.
+    @reference_forms()  # For a few images, compiling takes more time than it saves.
     def _see_first_batch(self, batch):
         """Warns once per `compile` if a network ends in the wrong activation."""
         images, labels = batches.unpack(batch, self.num_classes)
@@ -518,7 +518,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
     @property
     def judges_apart(self) -> bool:
-        """Whether the discriminator sees real and fake images in separate passes."""
+        """Boolean, whether the discriminator sees real and fake images in separate passes."""
         if self._judges_apart is None:
             with outside_programs(), reference_forms():
                 self._find_out_whether_apart(self.image_shape)
@@ -536,7 +536,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         """The averaged generator, or `None`. It equals the generator while `steps` is 0."""
         steps = known_values(self.steps) if self._average is not None else None
         if steps is not None and steps == 0:
-            # Copy only a changed generator: a copy overwrites standing statistics of the average.
+            # Don't copy the same weights again: this would overwrite recomputed batch statistics.
             values = map(ops.convert_to_numpy, self.generator.variables)
             weights = hash(tuple(value.tobytes() for value in values))
             if weights != self._averaged_from:
@@ -545,7 +545,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         return self._average
 
     def restart_average(self) -> None:
-        """Copies the generator to the averaged generator; averaging continues from there.
+        """Copies the generator to the averaged generator; averaging continues from these weights.
 
         Call it after you load new weights into the `generator` of a trained model. It raises a
         ValueError if the model has no averaged generator.
@@ -556,7 +556,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
                 "Received: ema_momentum=None"
             )
         for mean, variable in zip(self._average.variables, self.generator.variables):
-            mean.assign(ops.copy(variable))  # A copy on the device needs no other process.
+            mean.assign(ops.copy(variable))  # Copying on the device needs no communication.
 
     # Fit and evaluate
 
@@ -617,7 +617,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
     def evaluate(self, *args, **kwargs) -> list[float] | dict[str, float]:
         """Returns the losses on held-out data; they depend only on the data and the weights.
 
-        Arguments and results are those of `keras.Model.evaluate`, data and errors those of `fit`.
+        Arguments and results are as in `keras.Model.evaluate`, and data and errors as in `fit`.
         """
         backend.check_scope(self._strategy, "evaluate")
         bound = inspect.signature(super().evaluate).bind(*args, **kwargs)
@@ -792,7 +792,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
 
 def interrupted_at_end(function: Callable) -> Callable:
-    """Delays Ctrl-C until a call to the function ends; a second Ctrl-C interrupts at once.
+    """Wraps a function so that Ctrl-C waits until its call ends; a second Ctrl-C acts at once.
 
     Within a step, Ctrl-C would leave variables half updated, or crash the backend. A signal handler
     that the user has set isn't replaced.
@@ -835,7 +835,7 @@ def _checked_ttur(ttur):
 
 
 def _without_other_average(settings, overrides):
-    """Merges overrides into settings; overriding one kind of average removes the other."""
+    """Merges overrides into settings; `ema_momentum` and `ema_half_life` replace each other."""
     others = {AVERAGES[1 - i] for i, x in enumerate(AVERAGES) if overrides.get(x) is not None}
     return {**{name: x for name, x in settings.items() if name not in others}, **overrides}
 
@@ -867,7 +867,7 @@ def _refuse_weights(**weights):
 
 
 class _EpochEnd(keras.callbacks.Callback):
-    """Logs learning rates and augmentation strengths; warns once of classes without images."""
+    """Logs learning rates and augmentation strengths; warns once about classes without images."""
 
     def __init__(self, check, is_whole):
         super().__init__()
@@ -893,7 +893,7 @@ class _EpochEnd(keras.callbacks.Callback):
 
 
 def _with_epoch_end(model, callbacks, is_whole):
-    """Puts an `_EpochEnd` first, so that the callbacks of `fit` see learning rates in the logs."""
+    """Puts an `_EpochEnd` first, so that the callbacks of `fit` see its values in the logs."""
     own = _EpochEnd(model._checks["fit"], is_whole)
     if not isinstance(callbacks, keras.callbacks.CallbackList):
         return [own, *keras.tree.flatten(callbacks or [])]

@@ -30,7 +30,7 @@ NETWORKS = ("generator", "discriminator")
 
 
 class SamplingMixin:
-    """The methods of `SAGAN` that don't depend on training."""
+    """The methods of `SAGAN` that generate images and inspect the networks."""
 
     def generate(
         self,
@@ -47,7 +47,7 @@ class SamplingMixin:
         ratio: int = 4,
         return_details: bool = False,
     ) -> np.ndarray | tuple[np.ndarray, dict]:
-        """Generates images, optionally only those that the discriminator takes for real.
+        """Generates images, optionally only those that the discriminator rates as realistic.
 
         Args:
             num_images: Positive integer.
@@ -67,8 +67,8 @@ class SamplingMixin:
                 from `percentile`.
             percentile: Float in [0, 100), for `"rejection"`: an image whose acceptance score is at
                 this percentile is accepted with probability 1/2. The largest logit and the
-                percentile are estimated from 1000 images of each class, drawn first.
-            ratio: Positive integer, for `"top"`.
+                percentile are estimated from 1000 additional images of each class.
+            ratio: Positive integer, the factor for `"top"`.
             return_details: Boolean, whether to return a dictionary of details too.
 
         Returns:
@@ -275,7 +275,7 @@ class SamplingMixin:
         Args:
             inputs: Latents `(batch, latent_dim)` for the generator's scores, or images
                 `(batch, height, width, channels)`, uint8 in [0, 255] or float in [-1, 1], for the
-                discriminator's.
+                discriminator's scores.
             labels: Array of integer class ids `(batch,)`, for a model with classes.
             use_ema: As in `generate`.
 
@@ -360,7 +360,7 @@ def check_latents(name, latents, count, latent_dim):
 
 @contextlib.contextmanager
 def mixed_class(generator, label, other, share):
-    """Inside the `with` block, class `label` is interpolated towards class `other` by `share`."""
+    """Interpolates class `label` towards class `other` by `share` inside the `with` block."""
     tables = []
     for layer in layers_of(generator):
         if isinstance(layer, ConditionalNormBase) and (layer.num_classes or 1) > 1:

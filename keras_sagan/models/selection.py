@@ -1,4 +1,4 @@
-"""Selects images by the discriminator's logits: rejection sampling, and the best of many."""
+"""Selects images by their logits, with rejection sampling or as the best of many images."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ EPSILON = 1e-8
 
 
 def select(search, candidates, labels, count, rng):
-    """Returns latents for `count` images of the given labels, logits, and the accepted share.
+    """Returns latents and logits of `count` images with the given labels, and the accepted share.
 
     `search` is `best` or `accepted`, a function
     `(candidates, count, rng) -> latents, logits, drawn`. `candidates` is a function
@@ -40,7 +40,7 @@ def select(search, candidates, labels, count, rng):
 
 
 def best(candidates, count, rng, ratio):
-    """Returns the latents and logits of the best of `ratio * count` candidates, the best first."""
+    """Returns latents and logits of the `count` best of `ratio * count` candidates, best first."""
     latents, logits = candidates(ratio * count)
     order = np.argsort(-logits, kind="stable")[:count]
     return latents[order], logits[order], len(logits)
@@ -74,7 +74,7 @@ def accepted(candidates, count, rng, gamma=None, percentile=80.0):
 
 
 def acceptance(logits, largest, burn_in, gamma=None, percentile=80.0):
-    """Returns the probability of accepting an image with each of these logits.
+    """Returns the acceptance probability of an image with each of these logits.
 
     It is `sigmoid(F - gamma)` with `F = d - log(1 - exp(d - epsilon))` and `d = logit - largest`.
     By default, `gamma` is a percentile of `F` over `burn_in`, the logits of other images.

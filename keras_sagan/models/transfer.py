@@ -1,4 +1,4 @@
-"""Transfer from a trained model to different classes, and frozen blocks."""
+"""Adapts a trained model to different classes, and freezes blocks."""
 
 import collections
 import inspect
@@ -48,7 +48,7 @@ def source_of(model):
 
 
 def check_overrides(overrides, allowed):
-    """Raises an error if an override changes what a new model must share with its source."""
+    """Raises an error for an override that isn't a setting of `SAGAN` or changes the networks."""
     builders = (build_generator, build_discriminator)
     shapes = {name for x in builders for name in inspect.signature(x).parameters} - {"name"}
     for name, value in overrides.items():
@@ -64,9 +64,9 @@ def check_overrides(overrides, allowed):
 def with_classes(network, before, after, is_discriminator):
     """Returns a copy of a network for `after` classes instead of `before`; either may be `None`.
 
-    To add labels, each norm of one class except `last_norm` becomes conditional, and the inputs of
-    the last dense layer are projected. To remove labels, each sum in the network loses the terms
-    that depend on them.
+    To add labels, each norm with one class except `last_norm` becomes conditional, and a projection
+    of the last dense layer's inputs is added to the logits. To remove labels, terms that depend on
+    labels are removed from each sum.
     """
     if before == after:
         return copy_network(network)
@@ -152,7 +152,7 @@ def _refused(network, before, after):
 
 
 def take_weights(network, source):
-    """Copies the weights that fit from another network, and returns the paths of the others.
+    """Copies the weights that fit from another network, and returns the other weights' paths.
 
     If the classes differ, each row of a label table starts as the mean of the old rows.
     """
@@ -188,7 +188,7 @@ def _by_path(network):
 
 
 def warn_of_new_weights(paths, num_classes):
-    """Warns about the weights that a new model didn't take from its source, in one line."""
+    """Warns about the weights that weren't copied from the source model."""
     if paths:
         names = ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
         warnings.warn(

@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_sagan.ops.resampling import of_any_batch
 
-COSINE_TEMPERATURE = 0.1  # Where the learned temperature of Swin Transformer V2 starts.
+COSINE_TEMPERATURE = 0.1  # The initial value of Swin Transformer V2's learned temperature.
 
 
 def spatial_attention(query, key, value, mask=None) -> tuple:
@@ -19,11 +19,11 @@ def spatial_attention(query, key, value, mask=None) -> tuple:
 
     Args:
         query: Float tensor of shape `(batch, queries, key_channels)`, or
-            `(batch, heads, queries, key_channels)`; key and value may have heads too.
+            `(batch, heads, queries, key_channels)`; in that case, key and value have heads too.
         key: Float tensor of shape `(batch, keys, key_channels)`.
         value: Float tensor of shape `(batch, keys, value_channels)`.
         mask: Boolean tensor that broadcasts to the scores, `True` where a query may attend to a
-            key; each query needs a key. `None` allows all keys.
+            key. Each query needs at least one key. `None` allows all keys.
 
     Returns:
         Tuple of the outputs `(batch, queries, value_channels)`, in the dtype of `value`, and the
@@ -54,18 +54,18 @@ def attend(
     """Attends with several heads and any kind of scores; the channels are divided among the heads.
 
     `scores="l2"` is `softmax(-|query - key|^2 / sqrt(key_channels))`, and `"cosine"` is
-    `softmax(cosine(query, key) / 0.1)`. Both are computed as products of other queries and keys.
+    `softmax(cosine(query, key) / 0.1)`. Both use dot products of transformed queries and keys.
 
     Args:
         query, key, value: As in `spatial_attention`.
         num_heads: Positive integer that divides the channels.
         scores: `"dot"`, `"l2"` or `"cosine"`.
-        mask: As in `spatial_attention`, for the scores of all heads. Needs
+        mask: As in `spatial_attention`, for the scores of all heads. It needs
             `query_chunk_size=None`.
-        query_chunk_size, training: As in `chunked_spatial_attention`; `None` is a single block.
-        return_scores: Boolean. Without scores, `keras.ops.dot_product_attention`, which uses flash
-            attention on GPUs, computes a single block if its kernels can: on JAX and PyTorch, in
-            half precision, without mask, if query and value are equally wide.
+        query_chunk_size, training: As in `chunked_spatial_attention`; `None` means a single block.
+        return_scores: Boolean, whether to return the scores. If `False`, a single block may use
+            flash attention through `keras.ops.dot_product_attention`. This needs JAX or PyTorch,
+            half precision, no mask, and as many channels in the query as in the value.
 
     Returns:
         Tuple of the outputs `(batch, queries, value_channels)` and the scores, of shape
@@ -101,7 +101,7 @@ def _suits_flash_attention(query, value):
 def _flash_attention(*inputs):
     """Returns the outputs of `spatial_attention`, with or without heads."""
     has_heads = len(inputs[0].shape) == 4
-    # Keras has the heads after the locations.
+    # Keras expects the heads after the locations.
     inputs = [ops.transpose(x, (0, 2, 1, 3)) if has_heads else x[:, :, None] for x in inputs]
     outputs = ops.dot_product_attention(*inputs, scale=1.0)
     return ops.transpose(outputs, (0, 2, 1, 3)) if has_heads else outputs[:, :, 0]
@@ -139,7 +139,7 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
             graph is traced.
         query_chunk_size: Positive integer, the number of queries per block. It need not divide
             `queries`.
-        training: Boolean, whether a batch of unknown size may be empty.
+        training: Boolean. `False` assumes that a batch of unknown size isn't empty.
 
     Returns:
         Float tensor of shape `(batch, queries, value_channels)`, in the dtype of `value`, with
@@ -147,7 +147,7 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
 
     Reference: [Rabe and Staats, 2021](https://arxiv.org/abs/2112.05682).
     """
-    if len(query.shape) == 4:  # Heads are independent, as images are.
+    if len(query.shape) == 4:  # Heads are independent: treat them as images.
         num_heads = query.shape[1]
         query, key, value = (ops.reshape(x, (-1, *ops.shape(x)[2:])) for x in (query, key, value))
         outputs = chunked_spatial_attention(query, key, value, query_chunk_size, training)
@@ -200,14 +200,14 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
     def attend_images(inputs):
         if isinstance(ops.shape(inputs[0])[0], int):
             return attend(*inputs)
-        # LiteRT can't loop over blocks of unknown size: loop over single images.
+        # LiteRT can't loop over blocks of unknown size, so loop over single images.
         return ops.map(lambda image: attend(*(x[None] for x in image))[0], inputs)
 
     return of_any_batch(attend_images, (query, key, value), training)
 
 
 def _block_gradients(query, key, value, upstream):
-    """Returns the gradients with respect to query, key and value, recomputing the scores."""
+    """Recomputes the scores, and returns the gradients of query, key and value."""
     outputs, scores = spatial_attention(query, key, value)
     dtype = scores.dtype
     d_scores = ops.cast(ops.matmul(upstream, _transposed(value)), dtype)
@@ -237,7 +237,7 @@ def automatic_chunk_size(queries: int | None, keys: int | None, num_heads: int =
     """
     if queries is None or keys is None or queries * keys * num_heads < 2**24:
         return None
-    return max(1, 2**20 // (keys * num_heads))  # Scores of 4 MB per image.
+    return max(1, 2**20 // (keys * num_heads))  # A block's scores take 4 MB per image.
 
 
 def attention_entropy(scores):

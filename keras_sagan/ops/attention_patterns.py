@@ -9,15 +9,16 @@ def ylg_masks(size: int, pool_size: int, num_heads: int):
 
     The path visits the cells by their Manhattan distance from the first cell, and is cut into
     blocks as long as a side of the map. The heads of the first half attend from right to left, and
-    those of the second half from left to right. In each half, one head attends within the block
-    from its own cell on, the next one to its own cell and an end of every block, in turn. As in the
-    authors' code, the masks of pooled keys repeat over the queries in row-major order.
+    those of the second half from left to right. In each half, two masks alternate: the first allows
+    the query's own cell and all cells beyond it in the same block; the second allows the query's
+    own cell and one end of every block. As in the authors' code, the masks of pooled keys repeat
+    over the queries in row-major order.
 
     Args:
         size: Positive integer, the side of the square map of the queries.
         pool_size: Positive integer that divides `size`; the keys are a map of side
             `size // pool_size`.
-        num_heads: Positive integer, a multiple of 4. The paper has 8 heads.
+        num_heads: Positive integer, a multiple of 4. The paper uses 8 heads.
 
     Returns:
         Boolean tensor of shape `(num_heads, queries, keys)`. Every query attends to at least one
@@ -31,9 +32,9 @@ def ylg_masks(size: int, pool_size: int, num_heads: int):
     """
     side = size // pool_size
     rows, columns = np.divmod(np.arange(side**2), side)
-    place = np.argsort(np.lexsort((rows, rows + columns))).astype("int32")  # On the path.
+    place = np.argsort(np.lexsort((rows, rows + columns))).astype("int32")  # Positions on the path.
     query, key = np.tile(place, pool_size**2)[:, None], place[None]
-    # Compare tensors: the masks of a large map would be a huge constant in a traced graph.
+    # Compare tensors: as arrays, the masks of a large map would be huge constants in a graph.
     is_same_block = ops.equal(query // side, key // side)
     is_self = ops.equal(query, key)
 

@@ -1,10 +1,10 @@
-"""Labels in proportion to class weights."""
+"""Draws labels in proportion to class weights."""
 
 import numpy as np
 
 
 def apportion_labels(weights, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns labels in proportion to `weights`, as far as possible: int32 of shape `(count,)`.
+    """Returns int32 labels of shape `(count,)`, in proportion to `weights` as far as possible.
 
     Each class's share of `count` is rounded down. The remaining labels go one each to the classes
     with the largest remainders; ties go to the lower class id. `rng` shuffles the labels.

@@ -1,4 +1,4 @@
-"""Finds and leaves the program that TensorFlow or JAX is tracing."""
+"""Functions for code that runs while TensorFlow or JAX traces a program."""
 
 import contextlib
 

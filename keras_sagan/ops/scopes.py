@@ -1,18 +1,18 @@
-"""Scopes that hold what layers assign to variables."""
+"""Scopes that hold the values that layers assign to variables."""
 
 import keras
 
 
 class Scope(keras.StatelessScope):
-    """Holds values assigned inside, without changing variables; also sees outer scopes' values.
+    """Holds assigned values without changing variables, and also sees the values of outer scopes.
 
-    Keras's own scope sees only its own values. Nested in another scope, as on JAX, where the full
-    step runs in a scope, it would read a variable's value from before the step.
+    Keras's `StatelessScope` sees only its own values. On JAX, the full training step runs in a
+    scope; a `StatelessScope` inside it would read a variable's value from before the step.
     """
 
     def __init__(self, state_mapping=None, collect_losses=False):
         super().__init__(state_mapping, collect_losses)
-        self._variables = {}  # What was assigned, by id.
+        self._variables = {}  # The assigned variables, by id.
 
     def __enter__(self):
         super().__enter__()
@@ -26,12 +26,12 @@ class Scope(keras.StatelessScope):
         super().add_update(update)
 
     def assigned(self, variables):
-        """Returns a list of the values assigned to variables here, with `None` for no value."""
+        """Returns the list of values assigned to variables here, with `None` for no assignment."""
         pairs = [(self._given.get(id(v)), self.state_mapping.get(id(v))) for v in variables]
         return [None if value is given else value for given, value in pairs]
 
     def commit(self, layer):
-        """Assigns, after the `with` block, what was assigned in it, and adds its losses."""
+        """Assigns the scope's values to variables after the `with` block, and adds its losses."""
         for key, variable in self._variables.items():
             variable.assign(self.state_mapping[key])
         outer = self.original_scope

@@ -1,4 +1,4 @@
-"""The training step, and what each backend adds to it.
+"""The training step, and the functions that each backend defines for it.
 
 `backend` is the module for Keras's current backend. `tensorflow.py`, `jax.py` and `torch.py` define
 the same names:
@@ -10,7 +10,8 @@ the same names:
 - `draw_noise(seed, batch, latent_dim, num_classes)` returns normal float32 latents
   `(batch, latent_dim)` and uniform int32 labels `(batch,)`, or `None` instead of labels.
   `draw_uniform(seed, batch, columns)` returns float32 numbers in [0, 1). A seed is a tuple of
-  integers or integer tensors, the model's seed first; different tuples give independent numbers.
+  integers or integer tensors, and begins with the model's seed. Different tuples give independent
+  numbers.
 - `count_replicas`, `mean_over_replicas`, `traced_once`, `apply_scaled` and, for several replicas,
   `share_overflow` handle replicas and loss scales in a step.
 - `current_strategy` returns the strategy that other functions take as an argument: a
@@ -19,8 +20,8 @@ the same names:
 - `compiled(function, variables, latent_dim, num_classes)` compiles a function of latents and labels
   that uses `variables`, for any batch size.
 - `compiled_gradient(function, variables)` compiles `function(inputs, *others)`, which returns a
-  loss for each input, into a function that returns the gradient of their sum with respect to the
-  inputs, and the losses.
+  loss for each input, into a function that returns the gradient of the sum of the losses with
+  respect to the inputs, and the losses.
 - `make_step_function(model, step, check, is_training)` returns the function that Keras's loop
   calls. `step` is the `train_step` (`is_training`) or `test_step` of a compiled `SAGAN`. The
   `BatchCheck` `check` sees each batch first, because a compiled step can't raise errors.
@@ -47,7 +48,7 @@ from keras_sagan.training.step import Assignments  # noqa: E402  # It needs `bac
 def input_gradient(function, inputs):
     """Returns the gradient of the sum of `function(inputs)` with respect to `inputs`.
 
-    The gradient is a tensor with the shape of `inputs`, a float tensor, and can be differentiated
+    `inputs` is a float tensor. The gradient has the same shape, and can be differentiated
     again. Values that the function's layers assign to variables are discarded.
     """
 

@@ -27,7 +27,7 @@ ONLY = {}
 
 
 def gradients(function, variables):
-    """Returns 0 as the gradient of an unused variable."""
+    """Differentiates a function; the gradient of an unused variable is 0."""
 
     def of_values(values):
         with Scope(zip(variables, values)):
@@ -43,7 +43,7 @@ def input_gradient(total, inputs):
 def apply_scaled(optimizer, gradients, variables):
     """Updates the variables, and the state of a `LossScaleOptimizer`.
 
-    Keras assigns them inside a condition, which JAX doesn't support: this computes both branches.
+    Keras assigns them in a conditional, which JAX doesn't support. This computes both branches.
     """
     is_finite = optimizer.check_finite(gradients)
     scale, count = optimizer.dynamic_scale, optimizer.step_counter
@@ -80,7 +80,7 @@ def _key(seed):
 
 
 def _shared(tensor):
-    """Splits a tensor along the batch axis across the devices, as the data are split."""
+    """Splits a tensor along the batch axis across the devices, like the data."""
     distribution = current_strategy()
     if distribution is None:
         return tensor
@@ -102,7 +102,7 @@ def count_devices(strategy):
 
 
 def is_multi_worker(strategy):
-    """Whether each worker reads its own share of the data."""
+    """Returns whether each worker reads its own share of the data."""
     return jax.process_count() > 1
 
 

@@ -14,11 +14,11 @@ NAMES = ("g_optimizer", "d_optimizer")
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class GANOptimizer(Optimizer):
-    """The optimizers of both networks as one: `model.optimizer` of a `SAGAN`.
+    """Combines the optimizers of both networks; it is the `optimizer` of a `SAGAN`.
 
     It lets Keras's callbacks act on both optimizers. Its `learning_rate` is the generator's;
-    setting it scales the discriminator's rate by the same factor. Setting the rate of only one of
-    the two optimizers changes their ratio. `GANOptimizer` applies no gradients and isn't saved.
+    setting it scales the discriminator's rate by the same factor. Setting the rate of only one
+    optimizer changes the ratio of the rates. `GANOptimizer` applies no gradients and isn't saved.
 
     Args:
         g_optimizer, d_optimizer: Keras optimizers of the generator and of the discriminator.
@@ -39,10 +39,10 @@ class GANOptimizer(Optimizer):
         super().__init__(learning_rate=0.0, name=name)
         self.g_optimizer = g_optimizer
         self.d_optimizer = d_optimizer
-        self._ratio = None  # The discriminator's rate over the generator's.
+        self._ratio = None  # The discriminator's rate divided by the generator's.
         if all(isinstance(x, keras.Variable) for x in self._rates().values()):
             self._find_ratio()
-        self.built = True  # From now on, `__setattr__` refuses to set attributes for both at once.
+        self.built = True  # From now on, only `learning_rate` and private attributes can be set.
 
     def __setattr__(self, name, value):
         is_own = name in ("learning_rate", "built") or name.startswith("_")
@@ -102,7 +102,7 @@ class GANOptimizer(Optimizer):
         except NotImplementedError:  # Variables have no values inside a compiled function.
             return self._ratio
         if abs(g_rate) > 1e-30 and math.isfinite(d_rate):
-            if d_rate == 0:  # The discriminator was stopped, and stays stopped.
+            if d_rate == 0:  # A discriminator with rate 0 keeps this rate.
                 return 0.0
             ratio = d_rate / g_rate
             short = float(f"{ratio:.6g}")  # For example 2.5, if float32 rates yield 2.4999998.
@@ -173,11 +173,11 @@ def number(value) -> float:
 def follow_steps(name: str, optimizer, steps: keras.Variable, updates_per_step: int = 1):
     """Makes an optimizer's schedule, if it has one, follow the model's `steps`.
 
-    An optimizer counts its own updates, and the discriminator's makes `d_steps` per step. That
+    An optimizer counts its updates; the discriminator's optimizer makes `d_steps` per step. This
     count is unchanged, because bias correction and gradient accumulation need it. The schedule is
     unchanged too, so configurations and files contain the user's schedule.
 
-    The optimizers that it wraps are included. If `steps` stays 0, as with a custom `train_step`
+    Wrapped optimizers are included. If `steps` stays 0, as with a custom `train_step`
     that doesn't count steps, the step is computed from the optimizer's updates and
     `updates_per_step`. The warning calls the optimizer `name`.
     """
@@ -196,7 +196,7 @@ def follow_steps(name: str, optimizer, steps: keras.Variable, updates_per_step: 
 
 
 def follows_steps(optimizer) -> bool:
-    """Whether `follow_steps` was called for an optimizer."""
+    """Returns whether `follow_steps` was called for an optimizer."""
     return "_get_current_learning_rate" in vars(optimizer)
 
 

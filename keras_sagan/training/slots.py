@@ -4,7 +4,7 @@ Each `SAGAN.compile` makes new `Slots`. If a function has a method `bind(add_var
 object that it returns is used instead. This object has a list `state` of float32 variables, and a
 method `moved(real_logits, fake_logits, num_images, mean)`, which returns their new values after
 each update of the discriminator. `mean` averages over the images of all replicas, and `num_images`
-is their number. Its dictionary `logged` contains the variables that `fit` adds to its logs.
+is their number. The dictionary `logged`, if any, has the variables that `fit` adds to its logs.
 """
 
 import keras
@@ -38,7 +38,7 @@ class Slots:
         return augmented(self.augmentation, images, uniform)
 
     def move(self, logits, is_updated):
-        """Updates the state after an update of the discriminator, unless it was skipped."""
+        """Updates the state after the discriminator's update, unless that update was skipped."""
 
         def mean(x):
             return training.backend.mean_over_replicas(ops.mean(x))
@@ -52,7 +52,7 @@ class Slots:
                 variable.assign(value)
 
     def add_lazy(self, gan, updates, value_of, found):
-        """Adds lazy penalties that are due, and their gradients, to `found`, from `find_gradients`.
+        """Adds due lazy penalties and their gradients to `found`, the result of `find_gradients`.
 
         Each gradient is computed inside its condition, because XLA on TensorFlow can't
         differentiate a condition that contains a gradient. `updates` is the number of previous
@@ -86,7 +86,7 @@ class Slots:
 
 
 class SlotState(keras.layers.Layer):
-    """Holds the variables of the slots. Loading weights without them changes nothing."""
+    """Holds the variables of the slots. Loading a file without them changes nothing."""
 
     def add(self, name):
         return self.add_weight(
@@ -117,6 +117,6 @@ def augmented(augmentation, images, uniform):
 
 
 def _sum(variable, *gradients):
-    """Adds gradients with respect to a variable; each is `None` if it doesn't use the variable."""
+    """Adds gradients with respect to a variable; a gradient of `None` counts as zero."""
     known = [x for x in gradients if x is not None]
     return sum(known[1:], known[0]) if known else ops.zeros_like(variable)

@@ -200,7 +200,7 @@ def generator_gradients(gan, index, images, labels, latents, fake_labels):
 
 
 def find_gradients(network, optimizer, loss_function, updates):
-    """Differentiates a loss with respect to a network's weights, and collects its new state.
+    """Differentiates a loss with respect to a network's weights, and collects the new state.
 
     Returns the gradients, multiplied by the loss scale, the new values of all variables (`None` for
     a variable that isn't assigned), the loss, and the logits.
@@ -256,7 +256,7 @@ def update_average(gan, is_updated, batch):
     The momentum is `ema_momentum`, or is computed from `ema_half_life`. It is lower early in
     training ([Karras et al., 2020](https://arxiv.org/abs/1912.04958), as in the authors' code), and
     0 before step `ema_start`. Moving statistics are averaged with a lower momentum than weights, so
-    that both averages lag equally. If the generator's update was skipped, so is the average's.
+    that both averages lag equally. If the generator's update was skipped, the average is unchanged.
     """
     average = gan._average
     if average is None:
@@ -311,7 +311,7 @@ def moving_statistics(network, *kinds):
     }
 
 
-# Scopes for what layers assign
+# Scopes for the values that layers assign
 
 
 class Assignments(Scope):

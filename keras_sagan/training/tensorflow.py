@@ -18,13 +18,13 @@ ONLY = {}
 
 
 def gradients(function, variables):
-    """Returns `None` as the gradient of an unused variable."""
+    """Differentiates a function; the gradient of an unused variable is `None`."""
     values = [variable.value for variable in variables]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(values)
         scalar, others = function()
     found = tape.gradient(scalar, values)
-    # The gradient of an embedding table is sparse.
+    # Convert the sparse gradients of embedding tables to dense tensors.
     return [None if x is None else tf.convert_to_tensor(x) for x in found], others
 
 
@@ -36,7 +36,7 @@ def input_gradient(total, inputs):
 
 
 def cond(condition, function, otherwise):
-    """Does what `keras.ops.cond` does, but keeps the function out of the surrounding graph.
+    """Computes `keras.ops.cond`, but keeps the function out of the surrounding graph.
 
     Otherwise, TensorFlow's memory optimizer would add up gradients in temporary variables that
     every run creates, but frees only if the condition holds, and the next run would fail.
@@ -66,13 +66,13 @@ def draw_noise(seed, batch, latent_dim, num_classes=None):
 
 def draw_uniform(seed, batch, columns):
     start, total = _share_of_batch(batch)
-    # XLA draws different floats from TensorFlow, but the same integers.
+    # For the same seed, XLA draws different floats than TensorFlow, but the same integers.
     bits = tf.random.stateless_uniform((total, columns), _folded(seed), 0, 2**24, tf.int32)
     return tf.slice(tf.cast(bits, tf.float32) / 2.0**24, (start, 0), (batch, columns))
 
 
 def normal_from_bits(bits):
-    """Returns normal numbers from 23 random bits: with 24, the largest would be infinite."""
+    """Returns normal numbers from 23 random bits; from 24 bits, the largest would be infinite."""
     return tf.math.ndtri((tf.cast(bits, tf.float32) + 0.5) / 2.0**23)
 
 
@@ -142,7 +142,7 @@ def count_devices(strategy):
 
 
 def is_multi_worker(strategy):
-    """Whether each worker reads its own share of the data."""
+    """Returns whether each worker reads its own share of the data."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
@@ -187,7 +187,7 @@ def check_compile(strategy, jit_compile, computes_in_float16):
 
 
 def check_replicated(model):
-    """Raises an error for features that would hang or fail with obscure errors on replicas."""
+    """Raises an error for features that would hang or fail with unclear errors on replicas."""
     for name in ("g_optimizer", "d_optimizer"):
         optimizer = getattr(model, name)
         steps = getattr(optimizer, "inner_optimizer", optimizer).gradient_accumulation_steps
@@ -342,7 +342,7 @@ def warn_of_slow_convolutions():
 
 
 def needs_onednn_setting(flags):
-    """Whether TensorFlow disables oneDNN on a processor with these features."""
+    """Returns whether TensorFlow disables oneDNN on a processor with these features."""
     enabling = ("avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16")
     return "avx2" in flags and not flags.intersection(enabling)
 
@@ -366,7 +366,7 @@ def local_parts(strategy, batch):
 
 
 def has_static_batches(iterator):
-    """Whether all batches of an iterator are known to have the same size."""
+    """Returns whether all batches of an iterator are known to have the same size."""
     specs = tf.nest.flatten(getattr(iterator, "element_spec", None), expand_composites=True)
     shapes = [getattr(spec, "shape", None) for spec in specs]  # Missing labels have no shape.
     is_known = bool(shapes) and shapes[0] is not None

@@ -20,7 +20,7 @@ ONLY = {"steps_per_execution": (1,), "jit_compile": (False, "auto")}
 
 
 def gradients(function, variables):
-    """Returns `None` as the gradient of an unused variable."""
+    """Differentiates a function; the gradient of an unused variable is `None`."""
     values = [variable.value for variable in variables]
     if not values:  # The network is frozen.
         return [], function()[1]

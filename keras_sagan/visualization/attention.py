@@ -1,4 +1,4 @@
-"""The attention figure of the SAGAN paper: where a layer looks from a few points."""
+"""Draws the attention figure of the SAGAN paper: images with the attention maps of a few points."""
 
 import math
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 # colors apart.
 DOT_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#F0E442")
 COLOR_MAP = "inferno"
-PANEL_PIXELS = 224  # About the shorter side of a panel, so that its caption fits.
-# The pixels around the figure, between panels, below each row, and for the color bar.
+PANEL_PIXELS = 224  # The approximate shorter side of a panel in pixels; captions need this width.
+# The space in pixels around the figure, between panels, below each row and for the color bar.
 MARGIN, GAP, CAPTION, BAR = 28, 22, 66, 138
 
 
@@ -68,7 +68,7 @@ def plot_attention(
     title: str | None = None,
     row_labels: Sequence[str] | None = None,
 ) -> "Figure":
-    """Draws where attention looks from a few points of each image, and returns the figure.
+    """Draws the attention maps of a few points of each image, and returns the figure.
 
     Each row shows one image with colored dots, then one map for each dot, framed in the dot's
     color. A map shows the scores of the query under the dot, drawn over the gray image. All maps
@@ -82,9 +82,9 @@ def plot_attention(
             channels. At most 50 images.
         scores: Float array of shape `(batch, h, w, key_h, key_w)`: the scores of each query
             location over all keys, which must sum to 1. Both grids must divide the image size.
-        query_points: Integer array of shape `(points, 2)`, for every image, or
-            `(batch, points, 2)`: (row, column) in image pixels. Defaults to those that
-            `choose_query_points` chooses.
+        query_points: Integer array of (row, column) in image pixels, of shape `(points, 2)` for all
+            images or `(batch, points, 2)`. Defaults to the points that `choose_query_points`
+            chooses.
         num_points: Integer in [1, 32]. The number of points to choose in each image.
         path: The path of the PNG, PDF or SVG to write. `None` writes no file.
         title: The title of the figure.
@@ -173,7 +173,7 @@ def draw_panel(axes, picture, points, colors, frame, is_map=False):
 
 
 def draw_color_bar(axes, limit):
-    """Draws the scale that all maps share."""
+    """Draws the color scale that all maps share."""
     ramp = np.linspace(1.0, 0.0, 256)[:, None]
     axes.imshow(ramp, cmap=COLOR_MAP, aspect="auto", extent=(0, 1, 0, limit), vmin=0, vmax=1)
     ticks = {0: "0", limit: f"≥ {short_number(limit)}"}
@@ -236,7 +236,7 @@ def short_number(value):
 
 
 def fitted_size(text, font_size, pixels):
-    """Returns a font size in points, reduced so that the line of text fits into the pixels."""
+    """Returns a font size in points, reduced if the text would be wider than `pixels`."""
     letter_width = 0.68 * DPI / 72  # The width of an average letter, in pixels per point.
     return min(font_size, pixels / (letter_width * max(len(text), 1)))
 

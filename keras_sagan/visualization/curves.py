@@ -52,7 +52,7 @@ def plot_curves(
             values. Values are a list with one number for each epoch, or a list of pairs (epochs
             done, value) for metrics that aren't measured in every epoch, such as
             `FIDEvaluator.history`. The optional key `"epoch"` contains the epoch of each list
-            entry, counted from epoch 0 as in Keras.
+            entry; as in Keras, the first epoch is 0.
         path: The path of the PNG, PDF or SVG to write. `None` writes no file.
         title: The title of the figure.
 
@@ -116,7 +116,7 @@ def read_series(history):
 
 
 def without_constant_rates(series):
-    """Removes learning rates that never change, and the duplicate that Keras callbacks log."""
+    """Removes learning rates that never change, and the duplicate from Keras callbacks."""
     rates = [series[name][1] for name in RATES if name in series]
     is_constant = all((values == values[0]).all() for values in rates)
     unwanted = {"learning_rate", *(RATES if is_constant else ())} if rates else set()
@@ -156,7 +156,7 @@ def short_name(name):
 
 
 def legend_labels(series):
-    """Returns the labels of a legend, by the name of the curve that each one belongs to."""
+    """Returns a dictionary that maps the names of curves to their labels in the legend."""
     if len(series) > MOST_NAMED:
         groups = {}
         for name in series:
@@ -171,7 +171,7 @@ def legend_labels(series):
 
 
 def group_of(name):
-    """Returns the network of a curve, for panels with too many curves for a legend."""
+    """Returns a curve's network, "G" or "D", or its short name if it belongs to no network."""
     return short_name(name).partition(" · ")[0]
 
 
@@ -183,7 +183,7 @@ def legend_shape(series):
 
 
 def draw_panel(axes, title, series, legend_height):
-    """Draws one panel; its legend is `legend_height` points high, between title and axes."""
+    """Draws one panel; the legend between title and axes is `legend_height` points high."""
     colors, labels = {}, legend_labels(series)
     has_many = len(series) > MOST_NAMED
     for name, (epochs, values) in series.items():

@@ -1,4 +1,4 @@
-"""Arranges images in grids, as arrays, without blending."""
+"""Arranges arrays of images in grids, without blending pixels."""
 
 import math
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ def image_grid(
 ) -> np.ndarray:
     """Arranges images in a white grid, row by row from left to right.
 
-    Enlarging repeats pixels and never blends them, so the grid shows the pixels as generated.
+    Enlarging repeats pixels and never blends them, so the grid shows the original pixels.
 
     Args:
         images: uint8 array in [0, 255] of shape `(batch, height, width)` or
@@ -154,7 +154,7 @@ def legible_scale(images):
 
 
 def label_margin(row_labels, step, padding, height):
-    """Draws row names, `step` pixels apart, to be placed on the left of a grid."""
+    """Returns an image of row names, `step` pixels apart, for the left side of a grid."""
     font = font_for(row_labels, size=min(max(step * 0.24, 11), 28))
     space = round(font.size * 0.6)
     width = math.ceil(max(font.getlength(label) for label in row_labels)) + 2 * space

@@ -27,9 +27,9 @@ def draw_attention(
 ) -> dict[str, Path]:
     """Draws where a network attends, with one figure for each attention layer.
 
-    `plot_attention` draws the figures. Without `images`, it draws the generator's attention; with
-    `images`, the discriminator's. The file is `<name>.png`, or `<name>_<layer>.png` if the network
-    has several attention layers.
+    `plot_attention` draws the figures. Without `images`, they show the generator's attention; with
+    `images`, they show the discriminator's. A figure's file is `<name>.png`, or
+    `<name>_<layer>.png` if the network has several attention layers.
 
     Args:
         model: A `SAGAN`, or the path of a `SAGAN` saved as a `.keras` file.
@@ -89,7 +89,7 @@ def draw_attention(
 
 
 def in_words(name):
-    """Returns a title's last part, from a file name: `", epoch 6"` for `attention_epoch_006`."""
+    """Returns the last part of a title for a file name: `", epoch 6"` for `attention_epoch_006`."""
     words = name.removeprefix("attention").strip("_").split("_")
     words = " ".join(str(int(word)) if word.isdecimal() else word for word in words)
     return f", {words}" if words else ""

@@ -46,16 +46,17 @@ def draw_interpolation(
 ) -> Path:
     """Draws interpolations between latents, or between classes, and returns the path.
 
-    A PNG has one row for each interpolation. A GIF shows all of them at once, back and forth.
+    A PNG has one row for each interpolation. A GIF shows all interpolations at once, forward and
+    backward.
 
     Args:
         model: A `SAGAN`.
         path: The path of a `.png` or `.gif` file.
         rows: The number of interpolations.
         steps: The number of images in each interpolation, including both ends.
-        labels, to_labels: Class id, or `rows` class ids. The classes at the start and at the end of
-            an interpolation. Without `to_labels`, only the latents change; with `to_labels`, only
-            the class changes.
+        labels, to_labels: Class id, or a list of `rows` class ids: the classes at the start and at
+            the end of an interpolation. Without `to_labels`, only the latents change; with
+            `to_labels`, only the class changes.
         class_names: The names of all classes of the model. `None` shows the class ids.
         seed, truncation: As in `generate()`.
 
@@ -89,7 +90,7 @@ def draw_interpolation(
     else:
         columns = None if names is None else 1
         frames = [sample_grid(images[:, i], names, columns=columns) for i in range(steps)]
-        # End with the frame of the start, because `save_gif` moves the last frame to the front.
+        # Put the first frame last, because `save_gif` moves the last frame to the file's start.
         save_gif(path, frames[1:] + frames[-2::-1], seconds=0.08, last_seconds=0.08)
     return path
 
@@ -112,7 +113,7 @@ def draw_truncation(
         path: The path of the PNG.
         truncations: Positive floats or `None`. Latents of larger magnitude are drawn again.
         columns: The number of samples in each row.
-        labels: Class id, or `columns` class ids. Defaults to evenly spaced classes.
+        labels: Class id, or a list of `columns` class ids. Defaults to evenly spaced classes.
         seed: The seed for the latents.
 
     Raises:
@@ -155,8 +156,8 @@ def nearest_neighbours(
         num_neighbours: The number of real images to find for each image.
 
     Returns:
-        Tuple of indices into `real_images` and Euclidean distances, of shape
-        `(len(images), num_neighbours)` each, nearest first.
+        Tuple `(indices, distances)`: indices into `real_images` and Euclidean distances, both of
+        shape `(len(images), num_neighbours)`, in order of increasing distance.
 
     Raises:
         ValueError: If images aren't uint8 or `num_neighbours` is out of range.
@@ -205,7 +206,8 @@ def draw_neighbours(
 
     The number beside each row is the distance to the nearest real image, divided by the median
     distance between a real image and its nearest neighbor, over up to 1,000 images. It is 0 for a
-    copy, and about 1 for an image that is as far from the data as real images are from one another.
+    copy, and approximately 1 for an image that is as far from the data as real images are from one
+    another.
 
     Args:
         images, real_images, feature_extractor, num_neighbours: As in `nearest_neighbours`.

@@ -13,7 +13,8 @@ def choose_query_points(image: np.ndarray, num_points: int = 3) -> np.ndarray:
     """Chooses points of high local contrast that are far from one another.
 
     Contrast is the standard deviation of the gray image around each pixel. Each chosen point lowers
-    the contrast near it, so that the points spread out. It also works for a flat image.
+    the contrast near it, so that the points spread out. The function also works for an image of a
+    single color.
 
     Args:
         image: uint8 array in [0, 255] of shape `(height, width, channels)`.

@@ -18,9 +18,10 @@ def build_grey_classifier(image_size: int = 32) -> keras.Model:
     """Builds the small convolutional network whose features are used to evaluate gray images.
 
     Three convolutions, each with batch normalization and a max-pool, are followed by a dense layer
-    of 128 features and one of 10 logits: 188,714 parameters. A 28-pixel input is padded with 2
-    black pixels, so an image has the same features at both sizes. Anything that a generator draws
-    in this border affects its score. All layers compute in float32 under every dtype policy.
+    of 128 features and a dense layer of 10 logits. The model has 188,714 parameters. A 28-pixel
+    input is padded with 2 black pixels on each side, so an image has the same features at both
+    sizes. Anything that a generator draws in this border affects its score. All layers compute in
+    float32 under every dtype policy.
 
     Args:
         image_size: The size of the images, 28 or 32; otherwise, a `ValueError` is raised.
@@ -58,7 +59,7 @@ def load_grey_classifier(image_size: int = 32) -> keras.Model:
 
     `examples/train_grey_classifier.py` trained them on only the 60,000 training images of
     Fashion-MNIST. A JSON file beside the weights records the accuracy on the 10,000 test images,
-    the command, the seed, the versions and the SHA-256, which is checked.
+    the command, the seed, the versions and the weights' SHA-256, which is checked.
 
     Args:
         image_size: The height and width of the images, 28 or 32.
@@ -82,8 +83,8 @@ class GreyClassifierFeatures(Extractor):
     """Feature extractor for gray images of 28 or 32 pixels.
 
     It returns the 128 penultimate activations of `load_grey_classifier`, whose weights are read on
-    the first call. Its distances *aren't* comparable with Inception-based ones: report `version`
-    with every score.
+    the first call. Its distances *aren't* comparable with Inception-based distances, so report
+    `version` with every score.
 
     Call arguments:
         images: Float tensor in [-1, 1] of shape (batch, 28, 28, 1) or (batch, 32, 32, 1).

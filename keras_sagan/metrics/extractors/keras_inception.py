@@ -19,11 +19,12 @@ class KerasInceptionV3(Extractor):
     report states its name. Nothing is downloaded or built before the first call.
 
     Args:
-        weights: `"imagenet"`, the path of a weights file, or `None` for random weights, for tests.
+        weights: `"imagenet"`, the path of a weights file, or `None` for random weights (in tests).
         resize: `"antialiased"`, or `"tfgan"` on the TensorFlow backend.
 
     Call arguments:
-        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3), of any size.
+        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3). Any size is
+            allowed.
 
     Returns:
         Float32 tensor of shape (batch, 2048). `named_outputs(images)` returns a dictionary with

@@ -32,18 +32,19 @@ class TFGANInception(Extractor):
     image is repeated over three channels. Nothing is downloaded or loaded before the first call.
 
     A SavedModel can run code, so pin the one that you trust: the digest of the folder is compared
-    with `sha256` before loading. Without `sha256`, only a folder that is already on disk or in
-    TF-Hub's cache is loaded, unchecked.
+    with `sha256` before loading. Without `sha256`, nothing is downloaded, and a folder on disk or
+    in TF-Hub's cache is loaded without a check.
 
     Args:
         handle: A TF-Hub handle, or the folder of a SavedModel.
-        sha256: The expected digest of the folder; `version` ends with it.
-        output: The output to take from the network's dictionary.
+        sha256: The expected digest of the folder, which is the last part of `version`.
+        output: The name of the features in the network's output dictionary.
         resize: `"tfgan"` uses TensorFlow 1's pixel grid, as in TF-GAN's CIFAR example: no
             half-pixel centers, no anti-aliasing. `"antialiased"` averages over all pixels.
 
     Call arguments:
-        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3), of any size.
+        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3). Any size is
+            allowed.
 
     Returns:
         Float32 `tf.Tensor` of shape (batch, dim); dim is 2048 for `"pool_3"`.
@@ -159,7 +160,7 @@ class TFGANInception(Extractor):
         return self._folder
 
     def _download(self, cached):
-        """Returns the downloaded folder; one with the wrong digest is removed from the cache."""
+        """Returns the downloaded folder, or removes it from the cache if its digest is wrong."""
         by_hand = (
             f"Download {self.handle}?tf-hub-format=compressed (a .tar.gz) and unpack it, so that "
             "saved_model.pb is directly in the folder. Unpack it into any folder and pass "

@@ -1,10 +1,11 @@
 """3 x 3 convolutions with fewer multiplications (Winograd's method), as matrix products.
 
 Neighboring outputs share sums of inputs and of kernel entries. With these sums computed only once,
-a 4 x 4 square of outputs takes 36 multiplications instead of 144, and a 2 x 2 square 16 instead of
-36. If the map is doubled before or halved after the convolution, it takes 9 instead of the 16 in
-`keras_sagan.ops.resampling`. Results differ from a plain convolution by float32 rounding errors,
-about 1e-6 of the largest result, or 3e-6 with 4 x 4 squares.
+a 4 x 4 tile of outputs takes 36 multiplications instead of 144, and a 2 x 2 tile takes 16 instead
+of 36. If the map is doubled before or halved after the convolution, each location of the smaller
+map takes 9 multiplications instead of the 16 in `keras_sagan.ops.resampling`. Results differ from a
+plain convolution by float32 rounding errors: approximately 1e-6 of the largest result, or 3e-6 with
+4 x 4 tiles.
 
 Convolutions here have stride 1 and zero padding. Inputs are `(batch, height, width, channels)`,
 with even and known height and width; kernels are `(3, 3, channels, filters)`.
@@ -23,7 +24,7 @@ from tensorflow.python.ops import control_flow_util  # TensorFlow has no public 
 
 __all__ = []  # Private to `keras_sagan.ops.cpu`.
 
-# Points at which polynomials are evaluated, by the side of an output square; infinity is added.
+# Points at which polynomials are evaluated, by the side of an output tile; infinity is added.
 POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 0.75, -0.75, 1.5, -1.5)}
 # One row per product of a resampling convolution: the weights of the kernel's three entries.
 RESAMPLED = np.array([[1, 0, 0], [1, 1, 1], [0, 0, 1]])
@@ -33,19 +34,19 @@ INSIDE = ((1, 3), (2, 4))  # (batch, rows, columns, parts, parts, channels)
 
 
 def suits_winograd(inputs, kernel):
-    """Whether the functions here can compute a "same" convolution with stride 1."""
+    """Returns whether this module can compute a "same" convolution with stride 1."""
     sizes = inputs.shape[1:3]
     is_even = all(isinstance(size, int) and size and size % 2 == 0 for size in sizes)
     return is_even and tuple(kernel.shape[:2]) == (3, 3)
 
 
 def square_side(height, width):
-    """Returns the side of the output squares; one 4 x 4 square is slower than four of 2 x 2."""
+    """Returns the side of the output tiles; four 2 x 2 tiles are faster than one 4 x 4 tile."""
     return 4 if height % 4 == width % 4 == 0 and height * width > 16 else 2
 
 
 def winograd_convolve(inputs, kernel):
-    """Convolves; returns a tensor `(batch, height, width, filters)`."""
+    """Convolves a map; returns a tensor `(batch, height, width, filters)`."""
     _, height, width, channels = inputs.shape
     side = square_side(height, width)
     count = (side + 2) ** 2
@@ -121,7 +122,7 @@ def _table(kind, size):
 
 
 def _linear(function, transpose, x, name, layout):
-    """Applies a linear function along the axes of a layout; the gradient is its transpose."""
+    """Applies a linear function along the axes of a layout; the gradient applies `transpose`."""
 
     @tf.custom_gradient
     def apply(x):
@@ -143,7 +144,7 @@ def _compiled(function):
     """Compiles a function with XLA, unless XLA already compiles the surrounding graph.
 
     XLA fuses elementwise sums and products into one loop, while TensorFlow writes each result to
-    memory. Each shape is compiled once, in about a tenth of a second.
+    memory. Each shape is compiled once, in approximately 0.1 seconds.
     """
 
     @functools.cache
@@ -171,7 +172,7 @@ def _one_by_one(tensors, matrix, place):
 
 
 def _at_once(tensors, matrix, place):
-    """Does what `_one_by_one` does, in one sum with zeros: slower in a larger XLA graph."""
+    """Computes `_one_by_one` with zero terms in the sums, which is slow in large XLA graphs."""
     shape = [1] * (len(tensors[0].shape) + 1)
     shape[place] = -1
     terms = (
