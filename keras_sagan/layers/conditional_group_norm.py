@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_sagan.checks import check_integer
-from keras_sagan.layers.conditional_norm import ConditionalNormBase
+from keras_sagan.layers.conditional_batch_norm import ConditionalNormBase
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")

@@ -4,9 +4,8 @@ import keras
 from keras import KerasTensor, ops
 
 from keras_sagan.checks import MAX_SIDE, check_integer, check_tuple, check_weight
-from keras_sagan.layers.spectral_norm import SpectralNormMixin
+from keras_sagan.layers.spectral_norm import Scope, SpectralNormMixin
 from keras_sagan.ops.resampling import of_any_batch
-from keras_sagan.ops.scopes import Scope
 
 
 class _SNConvolution(SpectralNormMixin, keras.Layer):
@@ -160,6 +159,3 @@ class SNConv2DTranspose(_SNConvolution, keras.layers.Conv2DTranspose):
     """
 
     _rank, _output_axis = 2, -2
-    # Keras's transposed convolution already saves all weights, including `vector_u`.
-    save_own_variables = keras.Layer.save_own_variables
-    load_own_variables = keras.Layer.load_own_variables

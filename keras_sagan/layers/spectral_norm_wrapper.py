@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import keras
 from keras import KerasTensor, layers
 
-from keras_sagan.checks import check_choice, check_list
+from keras_sagan.checks import check_boolean, check_choice, check_list
 from keras_sagan.layers.spectral_norm import (
     ConvolutionNorm,
     MatrixNorm,
+    Scope,
     SpectralNormBase,
     wide,
 )
 from keras_sagan.ops.programs import outside_programs
 from keras_sagan.ops.resampling import of_any_batch
-from keras_sagan.ops.scopes import Scope
 from keras_sagan.private_keras import layers_of
 
 NAMES = ("kernel", "recurrent_kernel", "embeddings", "depthwise_kernel", "pointwise_kernel")
@@ -98,8 +98,8 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
         self.__dict__["build"].__signature__ = inspect.signature(layer.build)
         # Autocast would convert kernels and inputs before the wrapped layer receives them.
         dtype = keras.backend.result_type(layer.variable_dtype, "float32")
-        settings = {"name": name, "trainable": trainable, "dtype": dtype, "autocast": False}
-        super().__init__(layer, **settings)
+        trainable = check_boolean("trainable", trainable)
+        super().__init__(layer, name=name, trainable=trainable, dtype=dtype, autocast=False)
         self._set_spectral_norm(power_iterations, epsilon, equality_constrained)
         self.norm = check_choice("norm", norm, ("matrix", "operator"))
         kernels = check_list("kernels", kernels, optional=True)

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_sagan.layers.conditional_batch_norm import ConditionalNormBase
 from keras_sagan.layers.conditional_group_norm import ConditionalGroupNorm
-from keras_sagan.layers.conditional_norm import ConditionalNormBase
 from keras_sagan.layers.differentiable_augmentation import DifferentiableAugmentation
 from keras_sagan.layers.self_attention import SelfAttention
 from keras_sagan.layers.sn_conv2d import SNConv2D

@@ -4,7 +4,7 @@ import warnings
 
 import keras
 
-from keras_sagan.layers.conditional_norm import ConditionalNormBase
+from keras_sagan.layers.conditional_batch_norm import ConditionalNormBase
 from keras_sagan.private_keras import layers_of
 
 # Layers that look up labels, and the attribute that holds the number of classes.

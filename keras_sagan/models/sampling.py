@@ -17,7 +17,7 @@ from keras_sagan.checks import (
     check_labels,
     check_values,
 )
-from keras_sagan.layers.conditional_norm import ConditionalNormBase
+from keras_sagan.layers.conditional_batch_norm import ConditionalNormBase
 from keras_sagan.layers.self_attention import attention_layers, record_attention_scores
 from keras_sagan.layers.sn_embedding import SNEmbedding
 from keras_sagan.layers.spectral_norm import spectral_norms

@@ -9,7 +9,7 @@ import keras
 
 from keras_sagan.checks import MAX_COUNT, check_integer
 from keras_sagan.layers import SNDense
-from keras_sagan.layers.conditional_norm import ConditionalNormBase
+from keras_sagan.layers.conditional_batch_norm import ConditionalNormBase
 from keras_sagan.layers.spectral_norm import SpectralNormBase, initial_vector_u
 from keras_sagan.models import blocks
 from keras_sagan.models.connection import LABEL_TABLES, copy_network

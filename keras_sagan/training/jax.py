@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from keras import ops
 
-from keras_sagan.ops.scopes import Scope
+from keras_sagan.layers.spectral_norm import Scope
 from keras_sagan.training.whole_batch import (  # noqa: F401
     check_compile,
     cond,

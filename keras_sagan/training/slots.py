@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from keras_sagan import training
-from keras_sagan.ops.scopes import Scope
+from keras_sagan.layers.spectral_norm import Scope
 from keras_sagan.private_keras import replace_layer
 
 

@@ -20,7 +20,7 @@ from keras import ops
 from keras_sagan import training
 from keras_sagan.checks import accepts
 from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm, ramped_momentum
-from keras_sagan.ops.scopes import Scope
+from keras_sagan.layers.spectral_norm import Scope
 from keras_sagan.private_keras import layers_of
 
 RAMP_UP = 0.05  # The half-life of the average is at most this share of the steps taken.

@@ -24,8 +24,8 @@ from keras_sagan.callbacks import (
 )
 from keras_sagan.data import make_dataset
 from keras_sagan.distribution import make_strategy
+from keras_sagan.layers.spectral_norm import Scope
 from keras_sagan.models import export_generator
-from keras_sagan.ops.scopes import Scope
 from keras_sagan.training import backend
 
 BACKEND = keras.backend.backend()

@@ -12,7 +12,7 @@ from keras import layers, ops
 
 from keras_sagan import SAGAN
 from keras_sagan.layers import SNConv2D, SNDense, SNEmbedding, SpectralNorm, spectral_norms
-from keras_sagan.ops.scopes import Scope
+from keras_sagan.layers.spectral_norm import Scope
 
 RNG = np.random.default_rng(0)
 MAPS = RNG.normal(size=(2, 4, 4, 3)).astype("float32")
