@@ -1,7 +1,4 @@
-"""Self-Attention GAN for Keras 3 on TensorFlow, JAX and PyTorch.
-
-It provides layers for any GAN, and a model that can be trained with `fit`.
-"""
+"""Self-Attention GAN for Keras 3 on TensorFlow, JAX and PyTorch: layers and a trainable model."""
 
 import os
 import sys
@@ -25,22 +22,38 @@ if not quiet.IS_COMMAND:  # The command imports Keras once it knows which backen
     )
     from keras_sagan.layers import (
         ConditionalBatchNorm,
+        ConditionalGroupNorm,
+        ConditionalLayerNorm,
+        SelfAttention1D,
         SelfAttention2D,
+        SelfAttention3D,
+        SNConv1D,
         SNConv2D,
+        SNConv2DTranspose,
+        SNConv3D,
         SNDense,
         SNEmbedding,
+        SpectralNorm,
     )
     from keras_sagan.metrics import FrechetInceptionDistance
     from keras_sagan.models import SAGAN, build_discriminator, build_generator
 
 __all__ = [
     "ConditionalBatchNorm",
+    "ConditionalGroupNorm",
+    "ConditionalLayerNorm",
     "FrechetInceptionDistance",
     "SAGAN",
+    "SNConv1D",
     "SNConv2D",
+    "SNConv2DTranspose",
+    "SNConv3D",
     "SNDense",
     "SNEmbedding",
+    "SelfAttention1D",
     "SelfAttention2D",
+    "SelfAttention3D",
+    "SpectralNorm",
     "__version__",
     "build_discriminator",
     "build_generator",

@@ -1,8 +1,7 @@
 """Checks of arguments, and imports of optional packages.
 
 A check returns a plain Python value, which can be stored in a JSON configuration, or raises a
-`ValueError` with the argument's name, the expected value and the received value. With
-`optional=True`, `None` is allowed too.
+`ValueError`. With `optional=True`, `None` is allowed too.
 """
 
 import contextlib
@@ -19,8 +18,8 @@ import numpy as np
 
 __all__ = []  # Private to the package.
 
-MAX_COUNT = 1000  # The maximum number of repetitions in a step, which compilation unrolls.
-MAX_SIDE = 2**16  # The maximum of kernel sizes and strides: TensorFlow crashes beyond 2^31.
+MAX_COUNT = 1000  # Compilation unrolls the repetitions in a step, so more would take very long.
+MAX_SIDE = 2**16  # The maximum kernel size or stride; TensorFlow crashes for values above 2^31.
 MAX_SIZE = 2**31 - 1  # The largest int32, which TensorFlow and XLA use as an index.
 _PACKAGES = {"PIL": "pillow", "ai_edge_litert": "ai-edge-litert"}  # Modules and their PyPI names.
 
@@ -29,7 +28,6 @@ def check_integer(name, value, minimum=None, maximum=None, optional=False, expec
     """Checks an integer or an integer array of rank 0; by default it must be positive.
 
     `minimum=-math.inf` allows any integer. `expected` replaces the bounds in the error message.
-    Booleans and floats aren't accepted.
     """
     if value is None and optional:
         return None
@@ -44,7 +42,7 @@ def check_integer(name, value, minimum=None, maximum=None, optional=False, expec
 def check_float(
     name, value, minimum=-math.inf, maximum=math.inf, above=None, below=None, optional=False
 ):
-    """Checks a finite number; `above` and `below` are exclusive bounds, the others inclusive."""
+    """Checks a finite number; `above` and `below` are exclusive bounds, the other two inclusive."""
     if value is None and optional:
         return None
     found = _real(value)
@@ -72,12 +70,13 @@ def check_boolean(name, value):
 
 def check_pair(name, value, expected="a positive integer or a pair of them", maximum=math.inf):
     """Checks a list, tuple or array of two positive integers, or one integer, which is repeated."""
-    is_pair = isinstance(value, (list, tuple)) or isinstance(value, np.ndarray) and value.ndim
-    found = tuple(_integer(x) for x in (value if is_pair else (value, value)))
-    if len(found) != 2 or any(x is None or not 1 <= x <= maximum for x in found):
-        expected += f", at most {maximum}" if maximum < math.inf else ""
-        raise _wrong(name, value, f"be {expected}")
-    return found
+    return _positive_integers(name, value, 2, expected, maximum)
+
+
+def check_tuple(name, value, count, maximum=math.inf):
+    """Checks a list, tuple or array of `count` positive integers, or one, which is repeated."""
+    words = {1: "it in a tuple", 2: "a pair of them"}.get(count, f"{count} of them")
+    return _positive_integers(name, value, count, f"a positive integer or {words}", maximum)
 
 
 def check_choice(name, value, choices, expected=None):
@@ -105,7 +104,7 @@ def check_choices(name, value, choices, expected=None):
 
 
 def check_dict(name, value, keys=None):
-    """Checks a dictionary with strings (or `keys`) as keys; returns a copy, `{}` for `None`."""
+    """Checks a dictionary with string keys, all in `keys`; returns a copy, or `{}` for `None`."""
     if value is None:
         return {}
     if not hasattr(value, "keys") or not hasattr(value, "__getitem__"):
@@ -144,11 +143,7 @@ def check_string(name, value, optional=False):
 
 
 def check_weight(shape, **sizes):
-    """Raises an error if a weight has more than 2^30 numbers (4 GB), before it is allocated.
-
-    `sizes` contains the arguments that determine the shape, by name. A shape with unknown sizes
-    isn't checked.
-    """
+    """Raises if a weight has over 2^30 numbers (4 GB); the error message lists `sizes`."""
     if all(isinstance(size, int) for size in shape) and math.prod(shape) > 2**30:
         names = " and ".join(f"`{name}`" for name in sizes)
         received = ", ".join(f"{name}={value!r}" for name, value in sizes.items())
@@ -159,7 +154,7 @@ def check_weight(shape, **sizes):
 
 
 def accepts(function, count):
-    """Whether a function can be called with `count` positional arguments."""
+    """Returns whether a function can be called with `count` positional arguments."""
     try:
         inspect.signature(function).bind(*[None] * count)
     except TypeError:
@@ -170,11 +165,7 @@ def accepts(function, count):
 
 
 def require(module, purpose="Drawing pictures", extra="plot"):
-    """Imports a module such as `"PIL.Image"`; the `ImportError` says how to install its package.
-
-    `purpose` names what needs the module, and `extra` is the extra of this package that installs
-    it.
-    """
+    """Imports a module, or raises an `ImportError` that says which `extra` to install for it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -188,9 +179,8 @@ def require(module, purpose="Drawing pictures", extra="plot"):
 def check_labels(labels, num_classes, rank=1, argument="labels"):
     """Checks integer class ids, and returns them as a tensor (or an unchanged `KerasTensor`).
 
-    Rank (`None` for any) and dtype are always checked. The range is checked only if the values are
-    known. They aren't while a graph is traced; ids that are out of range then silently wrap around
-    or are clamped.
+    The rank (`None` for any) and dtype are always checked, the range only if values are known.
+    While a graph is traced, ids that are out of range silently wrap around or are clamped.
     """
     if not isinstance(labels, keras.KerasTensor):
         labels = keras.ops.convert_to_tensor(labels)
@@ -220,13 +210,13 @@ def known_values(x):
 
 
 def is_absent(part):
-    """Whether a part of a batch is missing, such as the labels in `(images, None)`."""
+    """Returns whether a part of a batch is missing, such as the labels in `(images, None)`."""
     # Keras turns a None that a generator yields into a tf.experimental.Optional.
     return part is None or type(part).__name__.startswith(("Optional", "_Optional"))
 
 
 def check_dense(**values):
-    """Raises an error unless an argument is a single dense array."""
+    """Raises an error unless each argument is a single dense array."""
     for name, value in values.items():
         kind = type(value).__name__
         if isinstance(value, (list, tuple)):
@@ -284,10 +274,7 @@ def check_shape(shape, image_shape, argument="images"):
 
 
 class FilledRange:
-    """Warns once if many images fill only half of their range, regardless of the batch size.
-
-    The warning calls the images `name`, and ends with the recommendation `advice`.
-    """
+    """Warns once if many images fill only half of their range; the text has `name` and `advice`."""
 
     def __init__(self, name, advice):
         self._name, self._advice = name, advice
@@ -298,7 +285,7 @@ class FilledRange:
         self._count, self._least, self._most = 0, math.inf, -math.inf
 
     def __call__(self, images, low, high, many=16):
-        """Warns if at least `many` images don't fill `[low, high]`; a few could all be dark."""
+        """Warns if `many` images or more fill only half of `[low, high]`; fewer may all be dark."""
         if not images.size or self._count >= many:
             return
         self._count += len(images)
@@ -326,7 +313,7 @@ class RangeWarning(FilledRange):
         if images.dtype == np.uint8:
             super().__call__(images, 0, 255)
         else:
-            # Floats without negative values are rarely in [-1, 1]. Otherwise, a few may be dark.
+            # Warn early about floats without negative values. Otherwise, a few images may be dark.
             super().__call__(images, -1, 1, many=1 if images.size and images.min() >= 0 else 4)
 
 
@@ -342,6 +329,15 @@ def _checked(name, value, is_right, expected, optional):
     if not is_right and not (value is None and optional):
         raise _wrong(name, value, f"be {expected}{' or None' if optional else ''}")
     return value
+
+
+def _positive_integers(name, value, count, expected, maximum):
+    is_tuple = isinstance(value, (list, tuple)) or isinstance(value, np.ndarray) and value.ndim
+    found = tuple(_integer(x) for x in (value if is_tuple else [value] * count))
+    if len(found) != count or any(x is None or not 1 <= x <= maximum for x in found):
+        expected += f", at most {maximum}" if maximum < math.inf else ""
+        raise _wrong(name, value, f"be {expected}")
+    return found
 
 
 def _integer(value):

@@ -20,8 +20,8 @@ STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
 """The names that `make_strategy` accepts."""
 _TPU_PATIENCE = 60.0  # Seconds to wait for a TPU's address to answer.
 _EXIT_PATIENCE = 60.0  # Seconds that a finished worker waits for the others.
-# Seconds after which JAX considers a silent process dead (its default is 100), and that a finished
-# process waits for the others (its default is 300, but the first process may write for longer).
+# JAX considers a silent process dead after 30 seconds (by default, 100). A finished process waits
+# an hour for the others (by default, 300 seconds): the first process may still write files.
 _JAX_PATIENCE = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 3600}
 # Maps arguments of `jax.distributed.initialize` to Keras's environment variables for them.
 _PROCESSES = {
@@ -38,10 +38,10 @@ _TF_CONFIG = (
 def make_strategy(
     name: str = "auto", devices: Sequence[str] | None = None, tpu: str | None = None
 ) -> Any:
-    """Makes the strategy to build and train a model with, by default on all devices.
+    """Makes the strategy for building and training a model; by default, it uses all devices.
 
     Build the networks and the model, and compile it, inside `with strategy.scope():`, then call
-    `fit` as usual. With several processes, call this before the backend computes anything.
+    `fit` as usual. With several processes, call `make_strategy` before any computation.
 
     TensorFlow reads the list of processes from the environment variable `TF_CONFIG`. JAX reads it
     from the environment variables of `keras.distribution.initialize`, or from Slurm or the TPU. On
@@ -53,14 +53,14 @@ def make_strategy(
             `devices`; `"multi_worker"` for several processes; `"tpu"` for TensorFlow's
             `TPUStrategy` (on JAX, TPUs need no special name); or `"auto"`: a TPU if `tpu` is given,
             otherwise the processes that the environment specifies, otherwise `devices` or all GPUs
-            (on JAX, all devices). Defaults to `"auto"`.
+            (on JAX, all devices).
         devices: List of device names for `"mirrored"`, such as `["GPU:0", "GPU:1"]` on TensorFlow
             and `["gpu:0", "gpu:1"]` on JAX. Defaults to all devices of this machine.
         tpu: String, the TPU's name or address, or `"local"` on a TPU VM. TensorFlow only.
 
     Returns:
-        A `tf.distribute.Strategy` on TensorFlow, a `keras.distribution.DataParallel` on JAX,
-        `None` on PyTorch.
+        A `tf.distribute.Strategy` on TensorFlow, a `keras.distribution.DataParallel` on JAX, `None`
+        on PyTorch.
 
     Raises:
         ValueError: If the name is unknown, devices don't exist, a TPU can't be found or doesn't
@@ -69,7 +69,6 @@ def make_strategy(
         RuntimeError: If the processes can't connect to each other.
 
     Example:
-
     >>> strategy = make_strategy("none")
     >>> strategy.num_replicas_in_sync
     1
@@ -125,7 +124,7 @@ def _resolve(devices, tpu):
 
 
 def _check_devices(devices, found):
-    """Raises an error if devices don't exist: TensorFlow would replace them silently."""
+    """Raises an error for unknown or repeated devices, which TensorFlow would silently replace."""
     if devices is None:
         return
     names = [_plain(name) for name in devices if isinstance(name, str)]
@@ -138,7 +137,7 @@ def _check_devices(devices, found):
 
 
 def _plain(name):
-    """Returns a device's name without the parts before the device type: `GPU:0`."""
+    """Returns a device's name without the parts before the device type, such as `GPU:0`."""
     return name.upper().rpartition("/")[2].removeprefix("DEVICE:")
 
 
@@ -150,7 +149,7 @@ def _is_jax():
 
 
 def _jax():
-    import jax  # Other backends don't need it.
+    import jax  # It is imported only here, because other backends don't need it.
     import jax.experimental.multihost_utils
 
     return jax
@@ -174,7 +173,7 @@ def _join_processes():
     given = {key: os.environ[x] for key, x in _PROCESSES.items() if x in os.environ}
     if not _jax().distributed.is_initialized():
         try:
-            parsed = {key: text.split(",")[0] for key, text in given.items()}  # First address.
+            parsed = {key: text.split(",")[0] for key, text in given.items()}
             for key in given.keys() - {"coordinator_address"}:
                 parsed[key] = int(given[key])
             _jax().distributed.initialize(**parsed, **_JAX_PATIENCE)
@@ -219,7 +218,7 @@ def _tpu_strategy(tpu):
 
 
 def _wait_for_answers(cluster_spec):
-    """Raises an error if an address doesn't speak gRPC: TensorFlow would wait forever."""
+    """Raises an error if an address doesn't answer over gRPC; TensorFlow would wait forever."""
     import grpc  # TensorFlow installs grpc, which it uses for TPUs.
 
     jobs = cluster_spec.jobs
@@ -246,10 +245,7 @@ def _multi_worker_strategy(tf_config):
 
 
 def _meet(strategy):
-    """Waits for the other workers at the end of the process, unless it ends with an error.
-
-    TensorFlow reports a worker as crashed if it ends a few seconds before the others.
-    """
+    """Waits for the other workers before exit: TensorFlow would report an early exit as a crash."""
     if hasattr(sys, "last_type"):
         return
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=_EXIT_PATIENCE)
@@ -262,14 +258,12 @@ def _meet(strategy):
 
 
 def check_tf_config(text: str) -> int:
-    """Checks the value of the environment variable `TF_CONFIG`.
+    """Checks the value of the environment variable `TF_CONFIG`, and returns the number of workers.
 
     Args:
         text: String, JSON such as
             `{"cluster": {"worker": ["a:1234", "b:1234"]}, "task": {"type": "worker", "index": 0}}`.
-
-    Returns:
-        Integer, the number of workers (a chief counts as one).
+            A chief counts as a worker.
 
     Raises:
         ValueError: If the value is missing or isn't JSON, lists no worker or the same address
@@ -291,7 +285,7 @@ def check_tf_config(text: str) -> int:
             and index >= 0
             and cluster[task["type"]][index] in hosts
         )
-    except Exception as error:  # The JSON may hold anything.
+    except Exception as error:  # The JSON may contain anything.
         is_valid, cause = False, error
     if not is_valid:
         why = f" ({type(cause).__name__}: {cause})" if cause else ""
@@ -317,14 +311,12 @@ def _has_workers(strategy):
 
 
 def is_chief(strategy: Any = None) -> bool:
-    """Whether this process is the only one, or the one that writes files for all workers.
+    """Returns whether this process is the only one, or the one that writes files for all workers.
 
-    Args:
-        strategy: A `tf.distribute.Strategy`. On TensorFlow, any other value means one process; JAX
-            doesn't need it.
+    `strategy` is a `tf.distribute.Strategy`. On TensorFlow, any other value means one process; JAX
+    ignores it.
 
     Example:
-
     >>> is_chief(make_strategy("none"))
     True
     """
@@ -342,19 +334,14 @@ def check_workers_agree(strategy: Any, **values) -> None:
     """Raises an error unless all workers of a strategy have the same values.
 
     Otherwise, workers with different settings would wait for each other forever, or silently train
-    with the settings of the first worker. Every worker must call this at the same point. With one
-    worker it does nothing.
-
-    Args:
-        strategy: As in `is_chief`.
-        **values: JSON-serializable values; their names are used in the error message.
+    with the settings of the first worker. Every worker must call this function at the same
+    point, with values that JSON can contain. With one worker, it does nothing.
 
     Raises:
-        ValueError: If values differ; raised on every worker, with the first name that differs.
+        ValueError: If values differ. Every worker raises it, with the first name that differs.
         RuntimeError: If a worker ended or didn't call this function.
 
     Example:
-
     >>> check_workers_agree(make_strategy("none"), seed=1)
     """
     if not _has_workers(strategy):
@@ -386,26 +373,21 @@ def _gather(strategy, text):
         longest = int(gather(np.int32(len(own))).max())
         rows = gather(np.pad(own, (0, longest - len(own)), constant_values=ord(" ")))
         return [row.tobytes().decode() for row in rows]
-    # Use float32, the dtype of gradients, because workers can always exchange gradients.
+    # Send the text as float32: every `gather` supports float32, the dtype of gradients.
     own = np.append(own, ord("\n")).astype("float32")
     parts = strategy.experimental_distribute_values_from_function(lambda _: tf.constant(own))
     local = strategy.experimental_local_results(strategy.gather(parts, axis=0))
-    # All replicas of a worker have sent the same text.
+    # All replicas of a worker send the same text: keep one text per worker.
     return local[0].numpy().astype("uint8").tobytes().decode().splitlines()[:: len(local)]
 
 
 def chief_decides(strategy: Any, decision: bool) -> bool:
-    """Returns the chief's decision on all workers.
+    """Returns the chief's `decision`, a boolean, on all workers.
 
     Values can differ between workers in the last digits, so workers that decide on their own might
-    not agree. Every worker must call this at the same point. With one worker it returns `decision`.
-
-    Args:
-        strategy: As in `is_chief`.
-        decision: Boolean, the decision of this worker.
+    not agree. Every worker must call this function at the same point.
 
     Example:
-
     >>> chief_decides(make_strategy("none"), True)
     True
     """

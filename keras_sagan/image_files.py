@@ -15,13 +15,13 @@ MAX_PIXELS = 2**26
 
 # Pillow registers these formats, but needs other programs or plugins to decode them.
 _NOT_DECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
-# Folders of macOS, Synology, QNAP, Windows and Linux for copies and deleted files.
+# Folders in which macOS, Synology, QNAP, Windows and Linux keep copies and deleted files.
 _SYSTEM_FOLDERS = ("__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin", "lost+found")
-_BITS_PER_SAMPLE = 258  # A TIFF tag.
+_BITS_PER_SAMPLE = 258  # The number of this TIFF tag.
 
 
 class FoundImages(NamedTuple):
-    """The image files in a folder, and what else it contains.
+    """The image files in a folder, its subfolders, and the number of other files.
 
     Attributes:
         paths: Sorted list of `pathlib.Path`, the image files.
@@ -36,17 +36,11 @@ class FoundImages(NamedTuple):
 
 
 def find_images(folder: str | Path) -> FoundImages:
-    """Finds the images below a folder, at any depth.
+    """Finds the images in a folder, at any depth, and returns `FoundImages`.
 
     Names that begin with a dot and system folders such as `__MACOSX` and `@eaDir` are ignored.
     Symbolic links are followed, except links to a folder that contains them. A warning reports the
     number of skipped files.
-
-    Args:
-        folder: String or path of a folder.
-
-    Returns:
-        `FoundImages`.
 
     Raises:
         ImportError: If pillow isn't installed.
@@ -77,13 +71,8 @@ def describe_skipped(skipped: dict) -> str:
 def image_suffixes() -> tuple[str, ...]:
     """Returns the extensions of all image formats that the installed Pillow can read.
 
-    This includes registered plugins: `pillow_heif.register_heif_opener()` adds `.heic`.
-
-    Returns:
-        Tuple of strings in lower case, with their dots.
-
-    Raises:
-        ImportError: If pillow isn't installed.
+    They are in lower case, with dots, and include formats of registered plugins, such as `.heic`
+    after `pillow_heif.register_heif_opener()`. Raises an ImportError if pillow isn't installed.
     """
     image_module, _ = load_pillow()
     formats = {*_formats(image_module), "MPO"}  # The JPEG plugin opens MPO.
@@ -97,7 +86,7 @@ def _formats(image_module):
 
 
 def _walk(folder, parents):
-    """Yields the paths of all visible folders and files below a folder."""
+    """Yields the paths of all visible folders and files in a folder, at any depth."""
     parents = (*parents, os.path.realpath(folder))
     for path in folder.iterdir():
         if path.name.startswith(".") or path.name.lower() in _SYSTEM_FOLDERS:
@@ -122,15 +111,15 @@ def read_image(path: str | Path, channels: int | None = None) -> np.ndarray:
 
     Args:
         path: String or path.
-        channels: 1 for gray, 3 for RGB. Defaults to `None`: the same as in the file.
+        channels: 1 for gray, 3 for RGB, or `None` for gray or RGB as in the file.
 
     Returns:
         uint8 array in [0, 255] of shape `(height, width, channels)`.
 
     Raises:
         ValueError: If the file can't be read, is truncated, contains floats or integers of more
-            than 16 bits, or would decode to more than `MAX_PIXELS`. The message doesn't contain the
-            file name.
+            than 16 bits, or has more than `MAX_PIXELS` pixels. The message doesn't contain the file
+            name.
         ImportError: If pillow isn't installed.
     """
     image_module, ops_module = load_pillow()
@@ -166,12 +155,12 @@ def _pixels(picture, channels, image_module, ops_module):
 
 
 def _to_8_bits(picture, opened):
-    """Returns the uint8 gray values of an image of 16 bits, or of 12 bits, as in TIFF."""
+    """Returns the gray values of a 16-bit image, or of a 12-bit TIFF image, as a uint8 array."""
     bits = 12 if getattr(opened, "tag_v2", {}).get(_BITS_PER_SAMPLE) == (12,) else 16
     white = 2**bits - 1
     values = np.asarray(picture).astype(np.int64)
     low, high = values.min(), values.max()
-    # In other formats, mode I means 32-bit integers, whose white may also be 255.
+    # In other formats, mode I means 32-bit integers, where white may also be 255.
     is_known = picture.mode != "I" or opened.format in ("PNG", "PPM")
     if low < 0 or high > white or (high < 256 and not is_known):
         raise ValueError(f"its pixels are integers in [{low}, {high}], not of 8 or 16 bits")

@@ -11,7 +11,7 @@ __all__ = []  # Private to the package.
 
 class _TensorFlow:
     def __getattr__(self, name):
-        if name.startswith("__"):  # Python's tools look for names such as `__wrapped__`.
+        if name.startswith("__"):  # Tools such as `inspect` look up `__wrapped__`.
             raise AttributeError(name)
         try:
             import tensorflow
@@ -26,7 +26,7 @@ class _TensorFlow:
 
 @functools.lru_cache(None)
 def _leave_devices(tensorflow):
-    """Hides GPUs and TPUs from TensorFlow on other backends, to leave their memory free."""
+    """Hides GPUs and TPUs from TensorFlow on other backends: it would reserve their memory."""
     if keras.backend.backend() != "tensorflow":
         for kind in ("GPU", "TPU"):
             with contextlib.suppress(RuntimeError):  # TensorFlow already uses them.
@@ -37,6 +37,6 @@ tf = _TensorFlow()
 
 
 def is_tensorflow_dataset(value) -> bool:
-    """Whether a value is a `tf.data.Dataset`, found without importing TensorFlow."""
+    """Returns whether a value is a `tf.data.Dataset`, without importing TensorFlow."""
     tensorflow = sys.modules.get("tensorflow")
     return tensorflow is not None and isinstance(value, tensorflow.data.Dataset)

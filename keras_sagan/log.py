@@ -17,7 +17,7 @@ LONGEST = 700  # The maximum length of a report in characters; the log has the f
 
 
 class Log:
-    """The log of a command, in the file `keras_sagan.log` in the folder of its run.
+    """The log of a command, saved as `keras_sagan.log` in the folder of its run.
 
     Lines are kept in memory until the folder contains a run. If a command fails before that, they
     are written to a file in the temporary folder.
@@ -71,7 +71,7 @@ class Log:
 def one_line(error: BaseException) -> str:
     """Returns an error's message as one line of limited length."""
     text = str(error)
-    if hasattr(error, "node_def"):  # TensorFlow surrounds the reason with lines about its graph.
+    if hasattr(error, "node_def"):  # TensorFlow adds lines about its graph to the message.
         text = "\n".join(line for line in text.splitlines() if "[[" not in line)
         text = text.partition("\nTraceback")[0].rpartition("ValueError: ")[2]
     text = " ".join(text.split())

@@ -1,7 +1,7 @@
 """Adversarial losses: pairs of a generator loss and a discriminator loss.
 
-A discriminator loss takes `(real_logits, fake_logits)`; a generator loss takes either both or only
-`(fake_logits)`. Each returns the mean over the batch as a scalar, in the dtype of the logits.
+A discriminator loss takes `(real_logits, fake_logits)`; a generator loss takes the same arguments
+or only `(fake_logits)`. Each returns the mean over the batch, a scalar in the dtype of the logits.
 """
 
 from collections.abc import Callable
@@ -13,15 +13,12 @@ from keras_sagan.checks import accepts
 
 
 class AdversarialLoss(NamedTuple):
-    """A pair of a generator loss and a discriminator loss.
+    """A pair of a generator loss and a discriminator loss, as described at the top of this module.
 
     Attributes:
-        generator: Function `(fake_logits) -> scalar`, or `(real_logits, fake_logits) -> scalar`
-            for a relativistic loss.
-        discriminator: Function `(real_logits, fake_logits) -> scalar`.
-        threshold: Float, the logit above which an image counts as real, for the accuracy. `None`
-            compares each logit of a real image with the mean logit of the fake images in the
-            batch, and vice versa.
+        generator, discriminator: The two loss functions.
+        threshold: Float for the accuracy: images with a larger logit count as real. With `None`, it
+            is the batch's mean fake logit for real images, and the mean real logit for fake images.
     """
 
     generator: Callable
@@ -30,7 +27,7 @@ class AdversarialLoss(NamedTuple):
 
     @property
     def uses_real_logits(self) -> bool:
-        """Whether the generator loss takes two arguments: the real and the fake logits."""
+        """Boolean, whether the generator loss takes two arguments: the real and the fake logits."""
         return not accepts(self.generator, 1)
 
     def of_generator(self, real_logits: KerasTensor, fake_logits: KerasTensor) -> KerasTensor:
@@ -103,10 +100,9 @@ def relativistic_discriminator_loss(
 def relativistic_average_generator_loss(
     real_logits: KerasTensor, fake_logits: KerasTensor
 ) -> KerasTensor:
-    """`mean(softplus(real - mean(fake))) + mean(softplus(mean(real) - fake))`.
+    """`mean(softplus(real - mean(fake))) + mean(softplus(mean(real) - fake))`, on each replica.
 
-    The inner means are computed over each replica's own batch. Reference: Jolicoeur-Martineau,
-    2018, section 3.3 (RaSGAN), as a non-saturating loss.
+    Reference: Jolicoeur-Martineau, 2018, section 3.3 (RaSGAN), as a non-saturating loss.
     """
     return relativistic_average_discriminator_loss(fake_logits, real_logits)
 
@@ -144,12 +140,7 @@ LOSSES = {
 
 
 def get(loss: str | tuple[Callable, Callable] | AdversarialLoss) -> AdversarialLoss:
-    """Returns an adversarial loss by name, or from a pair of functions.
-
-    Args:
-        loss: `"hinge"`, `"non_saturating"`, `"wasserstein"`, `"least_squares"`,
-            `"relativistic"`, `"relativistic_average"`, or a pair of functions
-            `(generator_loss, discriminator_loss)`, as described at the top of this module.
+    """Returns the `AdversarialLoss` for a name or a pair of functions, as in `SAGAN.compile`.
 
     Raises:
         ValueError: If `loss` is neither a known name nor a pair of functions.

@@ -1,7 +1,4 @@
-"""The options of runs and of the command line, as data: checks, defaults and help texts.
-
-This module doesn't import Keras, so that `keras-sagan --help` is fast and `--backend` works.
-"""
+"""The options of runs and commands, as data. This module doesn't import Keras, to start fast."""
 
 import argparse
 import collections
@@ -13,7 +10,7 @@ from typing import NamedTuple
 
 __all__ = []  # Private to the package.
 
-# A kind of value: its Python type, a test, a description of both, and the name in help texts.
+# A kind of value: its Python type, a validity test, a description, and the name in help texts.
 Kind = collections.namedtuple("Kind", "type is_valid expected metavar", defaults=[None])
 NUMBER = Kind(int, lambda x: x >= 0, "an integer of at least 0", "N")
 COUNT = Kind(int, lambda x: x >= 1, "a positive integer", "N")
@@ -56,7 +53,7 @@ class Option(NamedTuple):
             raise argparse.ArgumentTypeError(message) from None
 
 
-# Copies of names from modules that import Keras; `tests/cli` checks that they are equal.
+# These lists repeat names from modules that import Keras; `tests/cli` checks that they agree.
 PRESETS = (
     *("sagan_cifar10_32", "sagan_fashion_mnist_32", "sagan_imagenet_128", "sagan_photos_64"),
     *("sagan_small_data_128", "sagan_small_data_32", "sagan_small_data_64"),
@@ -177,7 +174,7 @@ def add_options(parser, options):
 
 
 def check_options(options, values):
-    """Returns the values by name; raises a ValueError for an unknown name or an invalid value."""
+    """Returns `values`, or raises a ValueError for an unknown name or an invalid value."""
     for name, value in values.items():
         if name not in options:
             raise ValueError(f"There is no option `{name}`. The options are {list(options)}")

@@ -2,8 +2,8 @@
 
     model.compile(loss="relativistic", penalty=R1(10.0) + R2(10.0))  # As in R3GAN.
 
-`R1`, `R2` and `GradientPenalty` penalize the gradient of the logits with respect to the images
-after augmentation, squared and summed in float32. `LeCam` and `ConsistencyRegularization` penalize
+`R1`, `R2` and `GradientPenalty` penalize the gradient of the logits with respect to the augmented
+images; its squared norm is computed in float32. `LeCam` and `ConsistencyRegularization` penalize
 the logits, for training on few images. Your own penalty can be any function. If you write it as the
 `__call__` of a subclass of `Penalty`, it also supports `every`, `+` and `get_config`.
 """
@@ -30,14 +30,13 @@ class Penalty:
     Args:
         weight: Non-negative float that scales the penalty.
         every: Positive integer `k`, for lazy regularization: the penalty is computed only in every
-            `k`-th update of the discriminator, multiplied by `k`; `d_loss` includes it only in
-            these updates. This takes less time, but the same memory. Defaults to `1`.
+            `k`-th update of the discriminator, and is multiplied by `k`. `d_loss` includes it only
+            in these updates. This saves time, but no memory.
 
     Raises:
         ValueError: If `weight` is negative, or `every` is below 1.
 
-    Reference:
-        [Karras et al., 2020](https://arxiv.org/abs/1912.04958), section 3.1, on `every`.
+    Reference: [Karras et al., 2020](https://arxiv.org/abs/1912.04958), section 3.1, on `every`.
     """
 
     every = 1
@@ -66,18 +65,14 @@ class Penalty:
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class R1(Penalty):
-    """`weight / 2 * mean(|gradient of D(real)|^2)`, with the mean over the images.
-
-    It takes the arguments of `Penalty`.
+    """`weight / 2 * mean(|gradient of D(real)|^2)`, with the arguments of `Penalty`.
 
     Example:
-
     >>> R1(10.0, every=16) + R2(10.0)
     [R1(weight=10.0, every=16), R2(weight=10.0, every=1)]
 
-    Reference:
-        [Mescheder et al., 2018](https://arxiv.org/abs/1801.04406), equation 9; `weight` is their
-        gamma.
+    Reference: [Mescheder et al., 2018](https://arxiv.org/abs/1801.04406), equation 9; `weight` is
+    their gamma.
     """
 
     def __call__(self, judge: Callable, real: tuple, fake: tuple) -> KerasTensor:
@@ -86,12 +81,9 @@ class R1(Penalty):
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class R2(Penalty):
-    """`weight / 2 * mean(|gradient of D(fake)|^2)`, with the mean over the images.
+    """`weight / 2 * mean(|gradient of D(fake)|^2)`, with the arguments of `Penalty`.
 
-    It takes the arguments of `Penalty`.
-
-    Reference:
-        [Mescheder et al., 2018](https://arxiv.org/abs/1801.04406), equation 10.
+    Reference: [Mescheder et al., 2018](https://arxiv.org/abs/1801.04406), equation 10.
     """
 
     def __call__(self, judge: Callable, real: tuple, fake: tuple) -> KerasTensor:
@@ -102,17 +94,17 @@ class R2(Penalty):
 class GradientPenalty(Penalty):
     """`weight * mean((|gradient of D(x)| - 1)^2)`, the penalty of WGAN-GP.
 
-    Each `x` is a random interpolation between a real and a fake image, with the real image's
-    label. It takes the arguments of `Penalty`.
+    Each `x` is a random interpolation between a real and a fake image, with the real image's label.
+    The arguments are those of `Penalty`.
 
-    Reference:
-        [Gulrajani et al., 2017](https://arxiv.org/abs/1704.00028), equation 3, with `weight=10`.
+    Reference: [Gulrajani et al., 2017](https://arxiv.org/abs/1704.00028), equation 3, with
+    `weight=10`.
     """
 
     def __call__(self, judge: Callable, real: tuple, fake: tuple, uniform: Callable) -> KerasTensor:
         (images, labels), others = real, ops.cast(fake[0], real[0].dtype)
         between = images + uniform(1)[:, :, None, None] * (others - images)
-        # The gradient of the square root is infinite at 0.
+        # Add 1e-12, because the gradient of the square root is infinite at 0.
         norms = ops.sqrt(_squared_norms(judge, between, labels) + 1e-12)
         return self.weight * ops.mean(ops.square(norms - 1.0))
 
@@ -122,30 +114,26 @@ class LeCam(Penalty):
     """`weight * (mean((D(real) - fake_average)^2) + mean((D(fake) - real_average)^2))`.
 
     The averages are bias-corrected moving averages of the real and the fake logits, and the
-    gradient treats them as constants. They are part of the model's state, computed over all
-    replicas, and are saved with it. In the first update of the discriminator, there are no averages
-    yet, and the penalty is 0. The penalty pulls the two kinds of logits together, so that the
-    discriminator can't become overconfident on a few images. It costs almost no time, because the
-    loss has already computed the logits.
+    gradient treats them as constants. They are computed over all replicas, and are saved with the
+    model. In the first update of the discriminator, there are no averages yet, and the penalty is
+    0. The penalty pulls the real and the fake logits together, so that the discriminator can't
+    become overconfident on a small dataset.
 
-    The authors' code differs from the paper's equation: it counts only real logits above
+    The class follows the paper's equation. The authors' code counts only real logits above
     `fake_average` and fake logits below `real_average`.
 
     Args:
         weight: Non-negative float; the authors use 0.01 to 0.5.
-        decay: Float in [0, 1), the decay of the averages per discriminator update. Defaults to
-            `0.99`.
+        decay: Float in [0, 1), the decay of the averages per discriminator update.
 
     Raises:
         ValueError: If `weight` is negative, or `decay` is out of range.
 
     Example:
-
     >>> LeCam(0.1)
     LeCam(weight=0.1, decay=0.99)
 
-    Reference:
-        [Tseng et al., 2021](https://arxiv.org/abs/2104.03310), equations 5 and 6.
+    Reference: [Tseng et al., 2021](https://arxiv.org/abs/2104.03310), equations 5 and 6.
     """
 
     def __init__(self, weight: float, decay: float = 0.99):
@@ -189,24 +177,22 @@ class LeCam(Penalty):
 class ConsistencyRegularization(Penalty):
     """`real_weight * mean((D(real) - D(T(real)))^2)`, plus the same for fake images.
 
-    `T` is an augmentation: the discriminator should judge an image and its augmented version alike
-    (balanced consistency regularization, bCR). Unlike with the `augmentation` of `SAGAN.compile`,
-    the adversarial loss and the generator don't see these versions. If you use both, `T` is applied
-    after that `augmentation`.
+    `T` is an augmentation: the discriminator should return similar logits for an image and its
+    augmented version (balanced consistency regularization, bCR). The adversarial loss and the
+    generator see only the original images, unless you also pass an `augmentation` to
+    `SAGAN.compile`. In that case, `T` is applied after it.
 
     Args:
         augmentation: Function `(images, uniform) -> images`, as in `SAGAN.compile`, such as
             `DifferentiableAugmentation("translation", flip=True)`. Its probability can't be
             adaptive.
-        real_weight: Non-negative float, the weight of the term for real images. Defaults to `10.0`.
-        fake_weight: Non-negative float, the weight of the term for fake images. Defaults to `10.0`.
+        real_weight, fake_weight: Non-negative floats, the weights of the two terms.
 
     Raises:
         ValueError: If a weight is negative, or `augmentation` isn't a function, is adaptive, or
             changes the shape of images.
 
-    Reference:
-        [Zhao et al., 2020](https://arxiv.org/abs/2002.04724), section 3.1.
+    Reference: [Zhao et al., 2020](https://arxiv.org/abs/2002.04724), section 3.1.
     """
 
     def __init__(

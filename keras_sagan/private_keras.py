@@ -1,7 +1,7 @@
 """The private parts of Keras that the package uses. Keras may change them without notice.
 
-`layers_of` is a private method. `USED` lists other private attributes and methods, and where they
-are used. `tests/test_private_keras.py` fails first when Keras changes one of them.
+`USED` lists private attributes and methods, and where they are used. `tests/test_private_keras.py`
+fails if Keras changes one of them.
 """
 
 import keras
@@ -12,7 +12,7 @@ layers_of = keras.Layer._flatten_layers  # Returns a network and all layers in i
 
 
 def replace_layer(owner, name, layer):
-    """Sets an attribute to a new layer; by default, Keras would still list the old one."""
+    """Sets an attribute to a new layer; otherwise, Keras would still track the old layer."""
     old = getattr(owner, name, None)
     if old is not None:
         owner._tracker.untrack(old)

@@ -1,7 +1,7 @@
 """Hides TensorFlow's log messages on the command line, but not in other programs.
 
 TensorFlow ignores its own setting `TF_CPP_MIN_LOG_LEVEL` while it is imported, so standard error is
-discarded while Keras is imported. Afterwards, the setting defaults to 3; 0 shows every message.
+discarded during the import of Keras. The setting defaults to 3 afterwards; 0 shows every message.
 """
 
 import logging
@@ -22,10 +22,10 @@ IS_COMMAND = _is_command()
 
 
 def import_quietly():
-    """Imports Keras and its backend; the command line discards what they print."""
+    """Imports Keras and its backend if this is the command line, and discards their messages."""
     if not IS_COMMAND or os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         return
-    for name in ("absl", "tensorflow"):  # Python loggers, which warn about retracing, for example.
+    for name in ("absl", "tensorflow"):  # They warn about retracing, for example.
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -35,7 +35,7 @@ def import_quietly():
         os.dup2(nowhere, 2)
         import keras
 
-        # On every backend, saving or loading imports TensorFlow if it is installed.
+        # Import TensorFlow now, if it is installed: Keras imports it to save or load a model.
         keras.saving.serialize_keras_object(keras.dtype_policies.get("float32"))
     finally:
         os.dup2(kept, 2)

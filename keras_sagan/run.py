@@ -1,4 +1,4 @@
-"""Training runs and what they write: checkpoints, sample images, scores, curves, log and JSON."""
+"""Training runs, which write checkpoints, sample images, scores, curves, a log and JSON files."""
 
 import contextlib
 import json
@@ -34,21 +34,18 @@ ELSEWHERE = "--output must be a new folder, or the folder of the same run. Recei
 
 
 def train(log: Log | None = None, **options: Any) -> dict:
-    """Trains a SAGAN on images like `keras-sagan train`; repeating the call resumes the run.
+    """Trains a SAGAN on images, as `keras-sagan train` does; a repeated call resumes the run.
 
     The output folder contains `model.keras`, `run.json` with all settings and scores,
-    `history.json` and `curves.png` with the metrics of all epochs, samples of each epoch,
-    attention figures, `checkpoints/` and `keras_sagan.log`. A finished run isn't changed. With
-    `strategy`, several devices or processes train together, and the first process writes the
-    folder.
+    `history.json` and `curves.png` with the metrics of all epochs, samples of each epoch, attention
+    figures, `checkpoints/` and `keras_sagan.log`. A finished run isn't changed. With `strategy`,
+    several devices or processes train together, and the first process writes the folder. The
+    function returns the content of `run.json`.
 
     Args:
-        log: A `keras_sagan.log.Log`. Defaults to `None`: a new log in the run's folder.
-        **options: The options of `keras-sagan train`, with `_` for `-`, such as `output`,
-            `images` and `epochs`. All have defaults.
-
-    Returns:
-        Dictionary, the content of `run.json`.
+        log: A `keras_sagan.log.Log`, or `None` for a new log in the run's folder.
+        **options: The options of `keras-sagan train`, with `_` for `-`, such as `output`, `images`
+            and `epochs`. All have defaults.
 
     Raises:
         ValueError: If an option or value is unknown, or the folder belongs to a different run.
@@ -57,7 +54,6 @@ def train(log: Log | None = None, **options: Any) -> dict:
         OSError: If the folder can't be written.
 
     Example:
-
     ```python
     from keras_sagan.run import train
 
@@ -97,7 +93,7 @@ def train(log: Log | None = None, **options: Any) -> dict:
         raise ValueError(f"{text} Received: {settings['steps_per_execution']}")
     model = build_model(settings, **kind, strategy=strategy)
     evaluator = evaluator_for(model, settings, source, log)
-    # All processes take part in the evaluation.
+    # All processes take part in the evaluation, so they need the same evaluator.
     check_workers_agree(strategy, fid=evaluator and evaluator.name)
     names_of_count = ("num_replicas_in_sync", "num_model_replicas")  # On TensorFlow and on JAX.
     replicas = max(getattr(strategy, name, 1) for name in names_of_count)
@@ -133,7 +129,7 @@ def with_defaults(settings):
 
 
 def build_model(settings, channels, num_classes, strategy=None):
-    """Returns the compiled model for the settings; initial weights are the same in every call."""
+    """Returns the compiled model for the settings, with the same initial weights in every call."""
     changes = {name: settings[name] for name in (*NETWORKS, "seed")}
     changes |= {"channels": channels, "num_classes": num_classes}
     preset, size = (settings["preset"], settings["recipe"]), settings["image_size"]
@@ -161,7 +157,7 @@ def evaluator_for(model, settings, source, log):
         log.say("No FID is measured: it needs --inception or --inception-sha256.")
         return None
     metric = metrics.FrechetInceptionDistance(extractor, batch_size=250)
-    # `protocol` loads the network, so that this fails before training if it can't be loaded.
+    # Reading `protocol` loads the network, so that an error occurs before training.
     log.say(f"The FID uses the features of {metric.protocol['feature_extractor']}")
     real, _ = source.head(settings["fid_images"])
     common = {"batch_size": 250, "seed": settings["seed"], "dataset": source.name}
@@ -183,25 +179,21 @@ def fit(
     log: Log | None = None,
     checkpoint: callbacks.TrainingCheckpoint | None = None,
 ) -> dict:
-    """Trains your own model on your own dataset, like `train`; repeating the call resumes the run.
+    """Trains your own model on your own dataset, with the same results and resuming as `train`.
 
     Args:
         model, dataset, epochs, steps_per_epoch: A compiled `SAGAN`, and the arguments of its `fit`.
         output: String or path, the folder of the run.
         record: JSON-serializable dictionary, the first entries of `run.json`. If it contains
-            `class_names`, a list of strings, figures show them. Defaults to `None`.
-        evaluator: `FIDEvaluator`. Defaults to `None`.
-        real_images: Tuple of the images for the figure of the discriminator's attention, and their
-            labels or `None`. Defaults to `(None, None)`: no such figure.
+            `class_names`, a list of strings, figures show them.
+        evaluator: `FIDEvaluator`, or `None` for no FID.
+        real_images: Tuple of images and their labels (or `None`) for the figure of the
+            discriminator's attention. Without images, this figure isn't drawn.
         build_untrained: Function that returns the untrained model; its FID is measured after
-            training, for comparison. Defaults to `None`.
-        others: List of other callbacks. Defaults to `()`.
+            training, for comparison.
+        others: List of other callbacks.
         log: As in `train`.
-        checkpoint: `TrainingCheckpoint`. Defaults to `None`: one that saves to
-            `output/checkpoints`.
-
-    Returns:
-        Dictionary, the content of `run.json`.
+        checkpoint: `TrainingCheckpoint`, by default one that saves to `output/checkpoints`.
 
     Raises:
         KeyboardInterrupt: After Ctrl-C, once the run is saved.
@@ -211,7 +203,7 @@ def fit(
     output, log = Path(output), log or Log(["fit"])
     is_first = is_chief(getattr(model, "distribute_strategy", None))
     log.folder = output if is_first else None
-    # All processes draw and evaluate, but only the first one keeps the results.
+    # All processes draw figures and evaluate, but only the first one keeps the results.
     with locked(output) if is_first else tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         checkpoint = checkpoint or callbacks.TrainingCheckpoint(output / "checkpoints")
@@ -330,7 +322,7 @@ def read_record(folder):
 
 
 def check_same_run(output, known, wanted, newest):
-    """Raises a ValueError if a folder contains a different run, or files to be replaced by one."""
+    """Raises a ValueError if a folder has a different run, or files that a run would replace."""
     if known and "class_names" not in known:
         raise ValueError(f"{ELSEWHERE} {output} with a run.json from a different program")
     if not known and not newest:

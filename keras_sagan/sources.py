@@ -21,20 +21,17 @@ NEEDS = {
 class Source(NamedTuple):
     """The images that a run or a command uses."""
 
-    name: str  # Reports show it.
+    name: str  # Shown in reports.
     class_names: tuple | None
     channels: int
     steps_per_epoch: int  # The number of full batches.
-    batches: Callable  # () -> dataset, endless and shuffled.
+    batches: Callable  # () -> endless, shuffled dataset.
     head: Callable  # (count) -> (images, labels), the same in every call.
-    chosen: str  # How `head` chooses its images; reports show it.
+    chosen: str  # How `head` chooses its images, as shown in reports.
 
 
 def open_source(settings, image_size, batch_size, say=print, trained_on=None) -> Source:
-    """Returns the `Source` for the options in `DATA`, and reports files that can't be read.
-
-    `trained_on` is the name of the dataset that the run was trained on, if known.
-    """
+    """Returns the `Source` for the options `DATA`; `trained_on` is the run's dataset or `None`."""
     images, dataset, data_dir = (settings[x] for x in ("images", "dataset", "data_dir"))
     for option in ("images", "dataset", "data_dir"):
         if settings[option] == "":
@@ -76,7 +73,7 @@ def open_source(settings, image_size, batch_size, say=print, trained_on=None) ->
         pixels, labels = data.load_fashion_mnist(data_dir, subset)
         pixels, names = data.pad_to_32(pixels), data.FASHION_MNIST_CLASSES
 
-    def head(count):  # The images are evenly spread, because a folder is sorted by class.
+    def head(count):  # Choose evenly spread images, because a folder is sorted by class.
         chosen = data.spread_indices(count, len(pixels))
         return pixels[chosen], None if labels is None else labels[chosen]
 
@@ -102,7 +99,7 @@ def _tfds(name, split, batch_size, common):
 
 
 def extractor_for(image_shape, settings, name=None):
-    """Returns an extractor by name; by default, the bundled classifier if it fits or Inception."""
+    """Returns an extractor by name; by default, one that suits the size and channels of images."""
     inception = settings["inception"]
     if name is None:
         is_small_and_grey = image_shape[-1] == 1 and image_shape[0] in (28, 32)

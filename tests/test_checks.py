@@ -38,6 +38,7 @@ WRONG = {
     "path": [3, math.nan, [], {}, True, object()],
     "text": [3, math.nan, [], {}, True, object()],
     "pair": [*NOT_NUMBERS, (1, 2, 3), (1, -1), (1, 1.5), "33"],
+    "triple": [*NOT_NUMBERS, (1, 2), (1, 2, -1), (1, 1, 1.5), "333"],
     "axis": [1.5, "3", None, True, math.nan, [], object()],
     "integer or word": [x for x in NOT_NUMBERS if x is not None] + ["no such", 1.5, -1],
     "number or word": [x for x in NOT_NUMBERS] + ["no such", 1.5, -1],
@@ -58,16 +59,18 @@ OTHER = {
     *("generator", "discriminator", "model", "metric", "feature_extractor", "strategy", "loss"),
     *("images", "real_images", "image", "frames", "history", "scores", "scores_row", "inputs"),
     *("labels", "real_labels", "to_labels", "latents", "to_latents", "query_points", "weights"),
-    *("g_optimizer", "d_optimizer", "reference", "held_out", "protocol", "metrics"),
+    *("g_optimizer", "d_optimizer", "reference", "held_out", "protocol", "metrics", "layer"),
 }
 KINDS = {
-    "integer": "units filters input_dim output_dim num_classes latent_dim seed rows columns scale "
-    "count num_images batch_size every_steps every_epochs image_size num_reference top_k",
+    "integer": "units filters input_dim output_dim num_classes condition_dim latent_dim seed rows "
+    "columns scale count num_images batch_size every_steps every_epochs image_size num_reference "
+    "top_k",
     "number": "ema_momentum ema_half_life truncation gamma",
     "choice": "data_format resample recipe resize on_error order mode jit_compile policy method "
-    "name:preset",
+    "norm pattern name:preset",
     "dictionary": "spectral_norm attention batch_norm values baselines objective",
-    "list": "class_names row_labels classes truncations devices formats evaluators notes",
+    "list": "kernels class_names row_labels classes truncations devices formats evaluators notes "
+    "include exclude",
     "path": "directory path folder log_dir data_dir handle checkpoint cache_dir",
     "text": "padding name dataset split monitor title tpu sha256 output feature_layer",
     "pair": "kernel_size strides dilation_rate",
@@ -81,6 +84,9 @@ KINDS = {name: kind for kind, names in KINDS.items() for name in names.split()}
 # Where a name means something else than elsewhere.
 SPECIAL = {
     ("ConditionalBatchNorm", "axis"): "axis",
+    ("ConditionalGroupNorm", "axis"): "axis",
+    ("ConditionalGroupNorm", "groups"): "axis",  # It may be -1 too.
+    ("ConditionalLayerNorm", "axis"): "axis",
     ("attention_overlay", "image_size"): "pair",
     ("build_generator", "image_size"): "choice",
     ("build_discriminator", "image_size"): "choice",
@@ -90,6 +96,7 @@ SPECIAL = {
     ("build_discriminator", "attention_resolutions"): "list",
     ("load_image_folder", "channels"): "choice",
     ("load_fashion_mnist", "split"): "choice",
+    **{(f"SelfAttention{rank}D", "scores"): "choice" for rank in (1, 2, 3)},
     ("preset_settings", "name"): "choice",
     ("from_preset", "name"): "choice",
     ("from_model", "num_classes"): "integer or word",
@@ -100,6 +107,8 @@ SPECIAL = {
     ("load_tfds", "split"): None,  # TFDS has more than strings.
     ("build_generator", "name"): None,  # Keras's.
     ("build_discriminator", "name"): None,
+    ("SpectralNorm", "name"): None,
+    ("SNConv3D", "kernel_size"): "triple",
 }
 # `None` is another draw each time, although there is a default.
 MAY_BE_NONE = {
@@ -134,9 +143,15 @@ RUN = {"reference": U8, "metrics": "fid", "feature_extractor": pixels}
 # What each function needs, and what makes it quick.
 ARGUMENTS = {
     "SNConv2D": {"filters": 2, "kernel_size": 3},
+    "SNConv1D": {"filters": 2, "kernel_size": 3},
+    "SNConv3D": {"filters": 2, "kernel_size": 3},
+    "SNConv2DTranspose": {"filters": 2, "kernel_size": 3},
     "SNDense": {"units": 2},
+    "SpectralNorm": lambda: {"layer": keras.layers.Dense(2)},
     "SNEmbedding": {"input_dim": 2, "output_dim": 3},
     "ConditionalBatchNorm": {"num_classes": 2},
+    "ConditionalGroupNorm": {"num_classes": 2, "groups": 2},
+    "ConditionalLayerNorm": {"num_classes": 2},
     "spectral_norms": lambda: {"model": tiny.build_generator()},
     "SAGAN": lambda: {
         "generator": model().generator,
@@ -146,6 +161,7 @@ ARGUMENTS = {
     },
     "build_generator": {"image_size": 8, "base_filters": 2, "attention_resolutions": ()},
     "build_discriminator": {"image_size": 8, "base_filters": 2, "attention_resolutions": ()},
+    "apply_spectral_norm": lambda: {"model": tiny.build_generator()},
     "export_generator": lambda: {"model": model(), "directory": "x", "formats": ()},
     "preset_settings": {"name": "sagan_imagenet_128"},
     "from_preset": {"name": "sagan_imagenet_128"},
@@ -262,15 +278,23 @@ def test_wrong_arguments_are_named(name, tmp_path, monkeypatch):
 NO_SIZES = [0, -1, -(10**12), 2**31, 10**12, 10**30, 1.5, math.nan, math.inf, "3", None, [], True]
 LAYER_SIZES = {
     "SNConv2D": "filters kernel_size strides dilation_rate groups power_iterations",
+    "SNConv1D": "filters kernel_size power_iterations",
+    "SNConv3D": "filters kernel_size power_iterations",
+    "SNConv2DTranspose": "filters kernel_size power_iterations",
     "SNDense": "units power_iterations",
     "SNEmbedding": "input_dim output_dim power_iterations",
     "ConditionalBatchNorm": "num_classes axis",
-    "SelfAttention2D": "key_reduction value_reduction pool_size power_iterations query_chunk_size",
+    "ConditionalGroupNorm": "groups",
+    "SelfAttention2D": "key_reduction value_reduction pool_size power_iterations query_chunk_size "
+    "num_heads",
 }
 MAP = np.ones((2, 4, 4, 4), "float32")
 INPUTS = {
+    "SNConv1D": (MAP[:, 0],),
+    "SNConv3D": (MAP[None],),
     "SNEmbedding": (np.zeros(2, "int32"),),
     "ConditionalBatchNorm": (MAP, np.zeros(2, "int32")),
+    "ConditionalGroupNorm": (MAP, np.zeros(2, "int32")),
 }
 
 
@@ -284,7 +308,7 @@ def test_sizes_that_no_layer_can_have(name, argument):
     config = cls(**given).get_config()
     values = [4, -4, -5, 9, *NO_SIZES] if argument == "axis" else NO_SIZES
     for value in values:
-        if (argument, value) in (("query_chunk_size", None), ("axis", -1)):
+        if (argument, value) in (("query_chunk_size", None), ("axis", -1), ("groups", -1)):
             continue
         with pytest.raises((ValueError, TypeError), match=f"(?s)`{argument}`.*Received"):
             cls.from_config({**config, argument: value})(*INPUTS.get(name, (MAP,)))

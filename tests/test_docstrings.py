@@ -48,7 +48,7 @@ def test_docstrings(name):
 
 def test_there_are_examples():
     documented = {name.rpartition(".")[2] for name in MODULES if examples(_module(name))}
-    wanted = {"sagan", "generator", "discriminator", "presets", "self_attention2d", "sn_conv2d"}
+    wanted = {"sagan", "generator", "discriminator", "presets", "self_attention", "sn_conv2d"}
     assert wanted | {"sn_dense", "sn_embedding", "conditional_batch_norm"} <= documented
 
 

@@ -1,9 +1,4 @@
-"""Callbacks for `fit`: pictures, metrics and Fréchet distances per epoch, checkpoints and guards.
-
-They rely only on `generate()`, `attention_maps()`, `attention_gammas()`, `spectral_norms()`,
-`latent_dim` and `num_classes`, so they work with any model that provides them. The checkpoint and
-the guards also read its variables, through `model_state`.
-"""
+"""Callbacks for `fit` that draw pictures, log metrics, save checkpoints and detect failures."""
 
 from keras_sagan.callbacks.attention_figure import AttentionFigure
 from keras_sagan.callbacks.attention_monitor import AttentionMonitor

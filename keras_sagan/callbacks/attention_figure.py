@@ -13,43 +13,29 @@ from keras_sagan.visualization.query_points import MAX_IMAGES, MAX_POINTS, check
 
 
 class AttentionFigure(keras.callbacks.Callback):
-    """Saves figures of where the attention layers look.
+    """Saves figures of the attention layers' maps; see `plot_attention`.
 
-    The generator's images come from the same latents each time, spread evenly over the classes. The
-    file is `attention_epoch_020.png`, or `attention_epoch_020_<layer>.png` if there are several
-    layers. `attention_epoch_020_discriminator.png` shows the discriminator's attention on
-    `real_images`.
+    The generator's images use the same latents each time, and their classes are evenly spaced.
+    After 20 epochs, the file is named `attention_epoch_020.png`, or
+    `attention_epoch_020_<layer>.png` if there are several layers.
+    `attention_epoch_020_discriminator.png` shows the discriminator's attention on `real_images`.
 
     Args:
-        directory: String or path. The folder for the figures, which is created if needed.
-        num_images: Integer. The number of generated images, one in each row, at most 50. Defaults
-            to `4`.
-        num_points: Integer. The number of query points in each image, at most 32. Defaults to `3`.
-        class_names: List of strings, one for each class of the model, written beside the rows.
-            Defaults to `None`, which shows the class ids.
-        seed: Integer. The seed for the latents. Defaults to `0`.
-        every_epochs: Integer. The number of epochs between figures. Defaults to `None`, which draws
-            them only after training.
-        real_images: Array `(batch, height, width, channels)`, uint8 or float in [-1, 1], shown to
-            the discriminator. Defaults to `None`, which draws only the generator's figure.
+        directory: The folder for the figures, which is created if needed.
+        num_images, num_points, query_points, class_names, seed: As in `draw_attention`.
+        every_epochs: The number of epochs between figures. `None` draws them only after training.
+        real_images: Array `(batch, height, width, channels)`, uint8 in [0, 255] or float in
+            [-1, 1], for the discriminator. `None` draws only the generator's figure.
         real_labels: Integer array, the class of each real image, for a model with classes.
-        query_points: Integer array of shape `(points, 2)`, as (row, column) in pixels. The points
-            to use in every image instead of `num_points` automatically chosen ones. Defaults to
-            `None`.
 
     Raises:
         ValueError: If an argument is out of range, or doesn't fit the model when training begins.
         ImportError: If matplotlib isn't installed.
 
     Example:
-
     ```python
     model.fit(dataset, epochs=20, callbacks=[AttentionFigure("runs/first")])
     ```
-
-    Reference:
-
-    - [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), figures 1 and 5.
     """
 
     def __init__(
@@ -65,7 +51,7 @@ class AttentionFigure(keras.callbacks.Callback):
         query_points: np.ndarray | None = None,
     ):
         super().__init__()
-        require("matplotlib.figure")  # Check this now, not when training ends.
+        require("matplotlib.figure")  # Check this before training, not after it.
         self.directory = Path(check_path("directory", directory))
         self.num_images = check_count("num_images", num_images, MAX_IMAGES)
         self.num_points = check_count("num_points", num_points, MAX_POINTS)
@@ -79,7 +65,7 @@ class AttentionFigure(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._epochs_drawn = None
-        names_of([], self.class_names, self.model.num_classes)  # Raises if names don't fit.
+        names_of([], self.class_names, self.model.num_classes)  # Raises an error for wrong names.
         names = list(self.model.attention_gammas())
         for network in ("generator", "discriminator")[: 1 if self.real_images is None else 2]:
             if not any(name.startswith(f"{network}/") for name in names):
@@ -131,11 +117,10 @@ class AttentionFigure(keras.callbacks.Callback):
             self.save(self._epochs_done)
 
     def save(self, epoch: int) -> list[Path]:
-        """Draws the current model's figures; their names include `epoch`, the epochs done so far.
+        """Draws figures of the current model; their names contain the epochs done, `epoch`.
 
-        Returns:
-            List of the figures' paths, one for each attention layer. Only the first process draws;
-            in the other processes, the list is empty.
+        Returns the paths of the figures, one for each attention layer. Only the first process
+        draws; the other processes return an empty list.
         """
         if not is_chief(getattr(self.model, "distribute_strategy", None)):
             return []

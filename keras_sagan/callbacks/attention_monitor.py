@@ -11,33 +11,30 @@ class AttentionMonitor(keras.callbacks.Callback):
     """Adds the γ and the entropy of each attention layer to each epoch's metrics.
 
     γ is the weight of the attention in the layer's output; it starts at 0. The entropy is averaged
-    over images and query locations and divided by the entropy of uniform attention: 1 is uniform,
-    0 is a single location. Both networks are measured on generated images, from the same latents
-    each time.
+    over images and query locations and divided by the entropy of uniform attention: 1 means uniform
+    attention, and 0 means attention to a single location. Both networks are measured on generated
+    images, whose latents are the same each time.
 
     The keys are `gamma/generator/<layer>`, `attention_entropy/generator/<layer>` and the same keys
-    with `discriminator`. `History` always contains them; `CSVLogger` and `TensorBoard` see them if
-    they come after this callback in the list. A model without attention adds no keys.
+    with `discriminator`. `History` always contains them; `CSVLogger` and `TensorBoard` receive them
+    only if placed after this callback in the list. A model without attention adds no keys.
 
     Args:
-        num_images: Integer. The number of images to measure the entropy on. Defaults to `16`.
-        seed: Integer. The seed for their latents. Defaults to `0`.
-        every_epochs: Integer. The number of epochs between entropy measurements; the last epoch is
-            always measured. γ costs nothing and is added every epoch. Defaults to `1`.
+        num_images: The number of generated images for measuring the entropy.
+        seed: The seed for the latents.
+        every_epochs: The number of epochs between entropy measurements; the last epoch is always
+            measured. γ needs no measurement and is added in every epoch.
 
     Raises:
         ValueError: If an argument is out of range.
 
     Example:
-
     ```python
     callbacks = [AttentionMonitor(), keras.callbacks.CSVLogger("runs/first/log.csv")]
     model.fit(dataset, epochs=20, callbacks=callbacks)
     ```
 
-    Reference:
-
-    - [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equation 3, for γ.
+    Reference: [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equation 3, for γ.
     """
 
     def __init__(self, num_images: int = 16, seed: int = 0, every_epochs: int = 1):
@@ -56,13 +53,14 @@ class AttentionMonitor(keras.callbacks.Callback):
                 logs[f"attention_entropy/{name}"] = entropy
 
     def entropies(self) -> dict[str, float]:
-        """Returns the entropy of each attention layer of the current model, by layer name."""
+        """Returns the current model's attention entropies as a dictionary, keyed by layer name."""
         networks = {name.split("/")[0] for name in self.model.attention_gammas()}
         labels = spread_classes(self.model.num_classes, self.num_images)
         shape = (self.num_images, self.model.latent_dim)
         inputs = np.random.default_rng(self.seed).standard_normal(shape).astype("float32")
         found = {}
-        for network in sorted(networks, reverse=True):  # The generator comes first.
+        # Measure the generator first: for the discriminator, generated images replace the latents.
+        for network in sorted(networks, reverse=True):
             if network == "discriminator":
                 inputs = self.model.generate(self.num_images, labels=labels, latents=inputs)
             _, maps = self.model.attention_maps(inputs, labels)

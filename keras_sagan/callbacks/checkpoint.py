@@ -14,7 +14,7 @@ from keras_sagan.distribution import check_workers_agree, chief_decides, is_chie
 
 
 class TrainingCheckpoint(keras.callbacks.Callback):
-    """Saves the full state of a training run, and resumes it from the newest checkpoint.
+    """Saves the full state of a training run, and resumes the run from the newest checkpoint.
 
     A checkpoint contains both networks (including batch statistics and `vector_u`), the averaged
     generator, both optimizers (including slots and loss scales), the seed and the states of seed
@@ -23,27 +23,27 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     `fit` starts with the interrupted epoch and skips its finished steps. If you don't call
     `restore_latest`, `SAGAN.fit` restores the model and starts datasets from `keras_sagan.data` at
-    the right step. Any other dataset is read from its start up to that step, which is exact if it
-    yields the same batches every time.
+    the right step. Any other dataset is read from its start up to that step; the run then continues
+    exactly if the dataset yields the same batches every time.
 
     Incomplete checkpoints are ignored. If a checkpoint is damaged, a warning names it and the
-    previous one is used. A state with NaN or infinite values isn't saved, and other files in the
-    folder are left alone. Put this callback last, so that the logs contain the metrics of all other
+    previous one is used. A state with NaN or infinite values isn't saved. Other files in the folder
+    aren't changed. Put this callback last, so that the logs contain the metrics of all other
     callbacks, and use one folder per run. A run can be resumed on a different backend. All workers
     must have access to the folder.
 
     Args:
-        directory: String or path. The folder, which is created if needed, or a URL such as
-            `gs://bucket/run`, which needs fsspec.
-        every_steps: Integer. Steps between saves. Defaults to `None`: only after epochs.
-        every_epochs: Integer or `None`. Epochs between saves; the end saves too. Defaults to `1`.
-        keep: Integer. The number of newest checkpoints to keep. Defaults to `3`.
-        monitor: String. A key in the epoch logs, such as `"fid_5k"`. The checkpoint with its best
-            value is kept in the folder `best`. Defaults to `None`.
-        mode: `"min"`, `"max"`, or `"auto"` to infer it from `monitor`. Defaults to `"auto"`.
-        restore: Boolean. Whether `fit` restores the newest checkpoint. Defaults to `True`.
-        use_background: Boolean. Whether to write in a background thread while training continues.
-            The next save or the end waits for it, and raises its error. Defaults to `False`.
+        directory: The folder, which is created if needed, or a URL such as `gs://bucket/run`, which
+            needs fsspec.
+        every_steps: The number of steps between saves. `None` saves only after epochs.
+        every_epochs: The number of epochs between saves, or `None`. `fit` also saves when it ends.
+        keep: The number of newest checkpoints to keep.
+        monitor: A key in the epoch logs, such as `"fid_5k"`. The checkpoint with its best value is
+            kept in the folder `best`.
+        mode: `"min"`, `"max"`, or `"auto"` to infer it from `monitor`.
+        restore: Whether `fit` restores the newest checkpoint.
+        use_background: Whether to write in a background thread while training continues. The next
+            save, or the end of training, waits for the thread and raises any error from it.
 
     Raises:
         ValueError: If an argument is out of range; when training begins, if a checkpoint belongs to
@@ -51,7 +51,6 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         OSError: If the folder can't be written, the disk is full, or every checkpoint is damaged.
 
     Example:
-
     ```python
     # The same script starts a run and resumes it.
     checkpoint = TrainingCheckpoint("runs/first", every_steps=500)
@@ -83,7 +82,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._files = CheckpointFiles(self.directory, check_integer("keep", keep, 1))
         has_best = monitor is not None or mode != "auto"
         self._best = BestCheckpoint(self.directory, monitor, mode) if has_best else None
-        self._writer = concurrent.futures.ThreadPoolExecutor(1)  # Python waits for it at exit.
+        self._writer = concurrent.futures.ThreadPoolExecutor(1)  # It finishes before Python exits.
         self._saved_step: int | None = None
         self._state = "new"  # `restore_latest` sets "restored", and `fit` sets "training".
         self._manifest = self._model = self._writing = None
@@ -92,12 +91,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     def restore_latest(self, model: keras.Model) -> int:
         """Restores the newest checkpoint that isn't damaged, and makes `fit` resume from it.
 
-        Args:
-            model: A compiled `SAGAN`.
-
-        Returns:
-            Integer, the number of training steps that the model has taken. The data must start at
-            this step. It is 0 if there is no checkpoint.
+        Returns the number of training steps that the compiled `SAGAN` has taken, or 0 if there is
+        no checkpoint. The data must start at this step.
 
         Raises:
             ValueError: If the checkpoint belongs to a different architecture.
@@ -109,16 +104,10 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         return steps_of(model)
 
     def restore_best(self, model: keras.Model) -> int:
-        """Restores the best checkpoint according to `monitor`, for use rather than for resuming.
+        """Restores the best checkpoint according to `monitor`, for sampling but not for resuming.
 
-        Args:
-            model: A `SAGAN`. Its optimizers are restored if it is compiled.
-
-        Returns:
-            Integer, the step of that checkpoint; 0 if there is none.
-
-        Raises:
-            ValueError, OSError: As in `restore_latest`.
+        Returns the step of that checkpoint, or 0 if there is none. The optimizers are also restored
+        if the `SAGAN` is compiled. Raises the same errors as `restore_latest`.
         """
         self._wait()
         files = CheckpointFiles(f"{self.directory}/best", keep=1)
@@ -131,9 +120,9 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     def start(self, model: keras.Model, data: object, steps_per_epoch: int | None = None) -> tuple:
         """Restores the model and moves its data to the right step; called by `SAGAN.fit`.
 
-        Returns the data to train on; the epoch to start with, or `None`; how many steps of this
-        epoch are already done, which `fit` skips; and how many batches to read while skipping them.
-        Raises ValueError if the data start after the model's step.
+        Returns the data to train on; the epoch to start with, or `None` without a checkpoint; the
+        number of finished steps of this epoch, which `fit` skips; and the number of batches to read
+        while skipping them. Raises `ValueError` if the data start after the model's step.
         """
         if self._state == "training" or not self.restore:  # Only the first `fit` restores.
             return data, None, 0, 0
@@ -177,7 +166,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._set_up(self.model)
         self._step = steps_of(self.model)
         self._finite_check = model_state.FiniteCheck(self.model)
-        self._configuration = model_state.configuration_of(self.model)  # It's slow, so do it once.
+        self._configuration = model_state.configuration_of(self.model)  # This is slow: do it once.
         if self._manifest is not None:
             self._saved_step = self._step
             check_epoch(self._manifest, self.params.get("steps"), self.model.steps_per_execution)
@@ -210,18 +199,18 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         before, step = self._step, self._epoch_start + batch + 1
-        if step > before:  # `fit` has skipped earlier steps.
+        if step > before:  # Ignore the steps that `fit` skips.
             self._step = step
             if self.every_steps and step // self.every_steps > before // self.every_steps:
                 self.save()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self._step = steps_of(self.model)  # The data may run out within an execution.
+        self._step = steps_of(self.model)  # The last execution may have run fewer steps.
         self._epoch, self._epoch_start = epoch + 1, self._step
         is_due = self.every_epochs and (epoch + 1) % self.every_epochs == 0
-        if is_due or self._saved_step == self._step:  # The saved position is in the old epoch.
+        if is_due or self._saved_step == self._step:  # If the step is saved, update its epoch.
             self.save()
-        # All workers take part in writing, so the first one decides for all.
+        # All workers must take part in `_write`, so the first one decides for all.
         if (best := self._best) and chief_decides(self.model._strategy, best.is_better(logs)):
             entries = {"monitor": best.monitor, "value": best.latest}
             best.value = best.latest if self._write(best.files, **entries) else best.value
@@ -236,17 +225,14 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     def save(self) -> str | None:
         """Saves the current state of the run.
 
-        Returns:
-            String, the folder of the checkpoint; `None` if training hasn't started or the model
-            contains NaN or infinite values.
-
-        Raises:
-            OSError: If the checkpoint can't be written. Earlier checkpoints stay complete.
+        Returns the folder of the checkpoint, or `None` if training hasn't started or the model
+        contains NaN or infinite values. Raises `OSError` if the checkpoint can't be written;
+        earlier checkpoints stay complete.
         """
-        if self._state != "training":  # The model may be partly restored.
+        if self._state != "training":  # Don't save a model that may be partly restored.
             return None
-        self._step = steps_of(self.model)  # The callbacks of the last step may not have run.
-        if self._manifest is None:  # The restored epoch has begun.
+        self._step = steps_of(self.model)  # An interrupt may have skipped `on_train_batch_end`.
+        if self._manifest is None:  # Otherwise, the restored checkpoint is still current.
             if self._saved_step == self._step:
                 self._wait()
                 if self._is_chief:
@@ -262,7 +248,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             "step": self._step,
             "epoch": self._epoch,
             "epoch_step": self._step - self._epoch_start,
-            # It is `None` in the first epoch if Keras doesn't know the length yet.
+            # This is `None` in the first epoch if Keras doesn't know the number of batches yet.
             "steps_per_epoch": self.params.get("steps"),
             "learning_rates": model_state.learning_rates_of(self.model),
         }
@@ -276,7 +262,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             text = f"Step {self._step} isn't saved because `{broken[0]}` isn't finite; {kept}."
             warnings.warn(text, RuntimeWarning, stacklevel=2)
             return False
-        # All workers must read: some variables are sums over the workers.
+        # All workers must read the variables, because some are sums over the workers.
         arrays = model_state.read_state(self.model, copy=self.use_background)
         manifest = self._position() | model_state.architecture_of(self.model) | entries
         manifest["configuration"] = self._configuration

@@ -1,4 +1,4 @@
-"""Checkpoints in a folder; incomplete and damaged checkpoints are never used."""
+"""Reads and writes checkpoints in a folder; incomplete and damaged ones are never used."""
 
 import contextlib
 import functools
@@ -15,9 +15,9 @@ from keras_sagan.callbacks.storage import MANIFEST, STATE, LocalFiles, RemoteFil
 from keras_sagan.checks import check_path
 
 FORMAT = 3  # The format of a manifest; `old_checkpoints` reads formats 1 and 2.
-OWN = (MANIFEST, f"{MANIFEST}.new", STATE)  # Every other file belongs to the user.
+OWN = (MANIFEST, f"{MANIFEST}.new", STATE)  # All other files in a folder are the user's.
 FOLDER = re.compile(r"step-(0|[1-9][0-9]*)(?:\.new)?")
-# These errors don't mean that a file is damaged.
+# A file may be intact if reading it raises one of these errors.
 PASSING = (MemoryError, PermissionError, TimeoutError, ConnectionError)
 
 
@@ -28,9 +28,9 @@ class DamagedCheckpoint(Exception):
 class CheckpointFiles:
     """The checkpoints of one run: folders `step-N` with `state.npz` and `manifest.json`.
 
-    `state.npz` holds every variable and `manifest.json` holds the checksums. A folder is written
-    as `step-N.new`, synced and renamed, so `step-N` is always complete. A bucket can't rename:
-    there the manifest is written last, and a folder without a manifest is ignored.
+    `state.npz` holds every variable and `manifest.json` holds the checksums. A folder is written as
+    `step-N.new`, synced and renamed, so `step-N` is always complete. Buckets can't rename folders,
+    so the manifest is written last there, and a folder without a manifest is ignored.
     """
 
     def __init__(self, directory: str, keep: int):
@@ -60,14 +60,14 @@ class CheckpointFiles:
             raise OSError(f"{text}directory={self.directory!r} ({error})") from error
 
     def write(self, step: int, arrays: dict, manifest: dict):
-        """Writes a checkpoint and keeps only the newest `keep`; an OSError removes the new one."""
+        """Writes a checkpoint and keeps the newest `keep`; removes the new one if writing fails."""
         folder, disk = self.path(step), self._disk
         new = disk.temporary(folder)
         with self._explained(folder):
             try:
                 if f"step-{step}" in disk.names(self.directory) and not disk.is_folder(folder):
                     raise OSError("its name is taken; move that file or link away")
-                self.remove(step)  # An existing checkpoint is damaged or incomplete.
+                self.remove(step)  # Only a damaged or incomplete checkpoint can be here.
                 disk.make(new)
                 files = {STATE: disk.write(f"{new}/{STATE}", lambda x: np.savez(x, **arrays))}
                 self._write_manifest(f"{new}/{MANIFEST}", {**manifest, "files": files})
@@ -76,11 +76,12 @@ class CheckpointFiles:
                 with contextlib.suppress(OSError):
                     self.remove(step)
                 raise
+        # A later step's checkpoint is damaged: don't count it, so that `keep` intact ones remain.
         for old in [x for x in self.steps() if x <= step][: -self.keep]:
-            self.remove(old)  # Later checkpoints are damaged, and stay.
+            self.remove(old)
 
     def update(self, step: int, changes: dict):
-        """Replaces entries of a manifest; an OSError leaves it unchanged."""
+        """Replaces entries of a manifest, which stays unchanged if writing raises OSError."""
         path = f"{self.path(step)}/{MANIFEST}"
         new = self._disk.temporary(path)
         with self._explained(self.path(step)):
@@ -152,7 +153,7 @@ class CheckpointFiles:
         return None, None
 
     def remove(self, step: int):
-        """Removes a checkpoint, starting with its manifest so that a partial removal is ignored."""
+        """Removes a checkpoint, starting with its manifest, without which the folder is ignored."""
         for folder in (self.path(step), f"{self.path(step)}.new"):
             if self._disk.is_folder(folder):
                 for name in [x for x in OWN if x in self._disk.names(folder)]:
@@ -161,7 +162,7 @@ class CheckpointFiles:
                     self._disk.remove_folder(folder)
 
     def remove_incomplete(self):
-        """Removes the remains of a checkpoint whose writing or removal was interrupted."""
+        """Removes the incomplete checkpoints that interrupted writes or removals have left."""
         for step in set(self.steps(is_complete=False)) - set(self.steps()):
             self.remove(step)
 
@@ -182,7 +183,7 @@ def reading(folder: str, name: str):
 
 
 def check_directory(name: str, value) -> str:
-    """Returns a URL, or a folder's absolute path, so that a later `os.chdir` is harmless."""
+    """Returns a URL, or a folder's absolute path, so that a later `os.chdir` has no effect."""
     path = check_path(name, value).removeprefix("file://")
     if "\0" in path:
         raise ValueError(f"`{name}` must not contain NUL. Received: {name}={value!r}")

@@ -9,16 +9,16 @@ from keras_sagan.callbacks.schedule import is_due
 from keras_sagan.checks import check_boolean, check_float, check_integer
 from keras_sagan.visualization.names import spread_classes
 
-MAX_CLASSES = 10  # Samples of at most this many classes are compared.
+MAX_CLASSES = 10  # The largest number of classes whose diversity is measured.
 
 
 class CollapseMonitor(keras.callbacks.Callback):
-    """Warns when training collapses, or stops it and keeps the last good checkpoint.
+    """Warns when training collapses, and can also stop it and keep the last good checkpoint.
 
-    At the end of an epoch, it looks for signs of collapse in three measurements:
+    At the end of an epoch, the callback looks for signs of collapse in three measurements:
 
-    - **diversity**: the root mean square difference between two samples of a class, from the same
-      latents each time. A value below `diversity_share` times the highest so far is a sign;
+    - **diversity**: the root mean square difference between two samples of a class. The latents are
+      the same each time. A value below `diversity_share` times the highest value so far is a sign;
     - **logits**: it is a sign if the share of images inside the hinge margin is below
       `margin_share` for real *and* generated images (the discriminator tells them apart too
       easily), or if their mean logits differ by less than `logit_gap` (it can't tell them apart);
@@ -26,40 +26,35 @@ class CollapseMonitor(keras.callbacks.Callback):
       more than a factor of `sigma_factor` since the last measurement.
 
     After `patience` consecutive measurements with a sign, a warning lists the signs found in the
-    last one. The first measurement has no signs. The callback adds `sample_diversity` to the
-    epoch's metrics.
+    last one. The first measurement is only a reference for later ones. The callback adds
+    `sample_diversity` to the epoch's metrics.
 
     Args:
-        stop: Boolean. Whether to stop training. Defaults to `False`, which only warns, once.
-        directory: String or path. A folder for the last good checkpoint, written after each
-            measurement without signs of collapse. To go back, build a new model and call
-            `TrainingCheckpoint(directory).restore_latest(model)`. Defaults to `None`.
-        diversity_share: Float in (0, 1). Defaults to `0.3`.
-        margin_share: Float in (0, 1). Defaults to `0.02`.
-        logit_gap: Float, not negative. Defaults to `0.01`.
-        sigma_factor: Float above 1. Defaults to `2.0`.
-        patience: Integer. The number of consecutive measurements with signs of collapse before the
-            callback acts. Defaults to `2`.
+        stop: Whether to stop training; otherwise, the callback only warns, and only once.
+        directory: A folder for the last good checkpoint, written after each measurement without
+            signs of collapse. To restore this checkpoint, build a new model and call
+            `TrainingCheckpoint(directory).restore_latest(model)`.
+        diversity_share, margin_share: Floats in (0, 1).
+        logit_gap: Non-negative float.
+        sigma_factor: Float above 1.
+        patience: The number of consecutive measurements with signs before the callback acts.
         images_per_class: Integer, at least 2. The number of samples per class for measuring
-            diversity, on at most 10 evenly spaced classes. Defaults to `8`.
-        seed: Integer. The seed for the latents. Defaults to `0`.
-        every_epochs: Integer. The number of epochs between measurements; the last epoch is always
-            measured. Defaults to `1`.
+            diversity, on at most 10 evenly spaced classes.
+        seed: The seed for the latents.
+        every_epochs: The number of epochs between measurements; the last epoch is always measured.
 
     Raises:
         ValueError: If an argument is out of range.
 
     Example:
-
     ```python
     monitor = CollapseMonitor(stop=True, directory="runs/first/good")
     model.fit(dataset, epochs=200, callbacks=[monitor])
     print(monitor.reason)  # None if all went well
     ```
 
-    Reference:
-
-    - [Brock et al., 2019](https://arxiv.org/abs/1809.11096), section 4, on how GANs collapse.
+    Reference: [Brock et al., 2019](https://arxiv.org/abs/1809.11096), section 4, on how GANs
+    collapse.
     """
 
     def __init__(
@@ -85,9 +80,9 @@ class CollapseMonitor(keras.callbacks.Callback):
         self.images_per_class = check_integer("images_per_class", images_per_class, 2)
         self.seed = check_integer("seed", seed, 0)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1)
-        self.reason: str | None = None  # The text of the warning.
+        self.reason: str | None = None  # The text of the warning, if there was one.
         self._good = None
-        if directory is not None:  # This callback saves only when `save` is called.
+        if directory is not None:  # With these arguments, it saves only when `save` is called.
             self._good = TrainingCheckpoint(directory, 2**62, None, keep=1, restore=False)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
@@ -137,12 +132,7 @@ class CollapseMonitor(keras.callbacks.Callback):
         return float(np.sqrt(2.0 * variance).mean())
 
     def signs(self, diversity: float, logs: dict) -> list[str]:
-        """Compares a measurement with earlier ones; returns a list of the signs of collapse.
-
-        Args:
-            diversity: Float, the result of `diversity()`.
-            logs: Dictionary, the metrics of the epoch.
-        """
+        """Returns the signs of collapse in the diversity and the logs of an epoch."""
         signs, is_first = [], self._highest is None
         self._highest = max(diversity, self._highest or 0.0)
         if not diversity >= self.diversity_share * self._highest:  # NaN is a sign too.

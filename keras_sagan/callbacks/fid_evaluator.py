@@ -19,12 +19,12 @@ class FIDEvaluator(keras.callbacks.Callback):
     generates images from the same latents each time. The log key, such as `fid_1k` or `fid_500`,
     includes the number of images, because the distance is biased upward for few images and isn't
     comparable across different numbers of images. `protocol` records all other settings. Images are
-    generated and measured batch by batch: memory use is one batch plus what the metric keeps, which
-    is O(dim²) for the Fréchet distance.
+    generated and measured batch by batch: memory holds only one batch and the state of the metric,
+    which is O(dim²) for the Fréchet distance.
 
     `History` always contains the distance; `CSVLogger`, `ModelCheckpoint` (with `mode="min"`) and
-    `EarlyStopping` see it if they come after this callback in the list. As with `validation_freq`,
-    the key is absent in epochs without an evaluation unless `missing` is given.
+    `EarlyStopping` receive it only if placed after this callback in the list. As with
+    `validation_freq`, the key is absent in epochs without an evaluation unless `missing` is given.
     `FIDEvaluator.history` is a list of pairs (epochs done, distance).
 
     Args:
@@ -32,45 +32,35 @@ class FIDEvaluator(keras.callbacks.Callback):
             `update_state(images, real=…)`, `result()` and `reset_state(reset_real=…)`.
         real_images: uint8 images in [0, 255]: an array of shape
             `(num_images, height, width, channels)`, or an iterable of batches, such as a
-            `tf.data.Dataset`, of images or (images, labels). Pass `None` if `metric` has already
+            `tf.data.Dataset`, of images or (images, labels). `None` means that `metric` has already
             seen them.
-        num_images: Integer. The number of images to generate. Defaults to `1000`.
-        every_epochs: Integer. The number of epochs between evaluations; the last epoch is always
-            evaluated. Defaults to `1`.
-        batch_size: Integer. The batch size for generating and measuring images. Defaults to `64`.
+        num_images: The number of images to generate.
+        every_epochs: The number of epochs between evaluations; the last epoch is always evaluated.
+        batch_size: The batch size for generating and measuring images.
         labels: Integer array of shape `(num_images,)`, the classes to generate. By default, all
             classes have the same number of images, which suits balanced real images.
-        seed: Integer. The seed for the latents. Defaults to `0`.
-        at_start: Boolean. Whether to also evaluate before training; the value is only in `history`.
-            Defaults to `False`.
-        name: String. The log key. Defaults to `"fid_"` followed by the number of images.
-        missing: Float. The value to log in epochs without an evaluation, such as `float("inf")`;
-            `CSVLogger` needs one because it takes its columns from the first epoch. It can't be
-            NaN, which `ModelCheckpoint` would keep as the best. Defaults to `None`, which logs
+        seed: The seed for the latents.
+        at_start: Whether to also evaluate before training; the value is only in `history`.
+        name: The log key. Defaults to `"fid_"` followed by the number of images.
+        missing: The value to log in epochs without an evaluation, such as `float("inf")`;
+            `CSVLogger` needs this value because it takes its columns from the first epoch. NaN
+            isn't allowed, because `ModelCheckpoint` would treat it as the best value. `None` logs
             nothing.
-        dataset, split: Strings. The names of the real images' dataset and split, for `protocol`.
-            Default to `None`.
-        verbose: Boolean. Whether to show a progress bar for anything that takes more than ten
-            seconds. Defaults to `True`.
-        num_reference: Integer. The number of real images to use, counting from the first. Required
-            for an endless dataset, such as `make_dataset` returns. Defaults to `None`, which uses
-            all.
+        dataset, split: The names of the real images' dataset and split, for `protocol`.
+        verbose: Whether to show a progress bar for anything that takes more than ten seconds.
+        num_reference: The number of real images to use, counting from the first. Defaults to all;
+            required for an endless dataset, such as one from `make_dataset`.
 
     Raises:
         ValueError: If an argument is out of range, there are no real images, or they are endless
             and `num_reference` is `None`.
 
     Example:
-
     ```python
     evaluator = FIDEvaluator(metric, test_images, num_images=10_000, every_epochs=5, at_start=True)
     model.fit(dataset, epochs=20, callbacks=[evaluator])
     evaluator.history  # [(0, …), (5, …), (10, …), (15, …), (20, …)]
     ```
-
-    Reference:
-
-    - [Heusel et al., 2017](https://arxiv.org/abs/1706.08500).
     """
 
     def __init__(
@@ -91,7 +81,6 @@ class FIDEvaluator(keras.callbacks.Callback):
         num_reference: int | None = None,
     ):
         super().__init__()
-        # A covariance needs two samples.
         self.num_images = num_images = check_integer("num_images", num_images, 2)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1)
         self.batch_size = check_integer("batch_size", batch_size, 1)
@@ -132,7 +121,7 @@ class FIDEvaluator(keras.callbacks.Callback):
         self._has_started = False
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        # A resumed run's first epoch is known only here.
+        # `on_train_begin` doesn't know the epoch at which a run resumes.
         if self.at_start and not self._has_started:
             self.record(epoch)
         self._has_started = True
@@ -161,10 +150,7 @@ class FIDEvaluator(keras.callbacks.Callback):
 
     @property
     def protocol(self) -> dict:
-        """How the distances are measured, as a JSON-serializable dictionary.
-
-        It is complete after the first evaluation.
-        """
+        """A JSON-serializable description of the measurement, complete after an evaluation."""
         info = {
             "dataset": self.dataset or "unnamed",
             "split": self.split,
@@ -176,7 +162,7 @@ class FIDEvaluator(keras.callbacks.Callback):
         )
 
     def _generated(self):
-        """Returns the model's images, always from the same latents and labels."""
+        """Returns the model's `GeneratedImages`, always with the same latents and labels."""
         if self._images is None or self._images.model is not self.model:
             self._images = GeneratedImages(
                 self.model,
@@ -188,7 +174,7 @@ class FIDEvaluator(keras.callbacks.Callback):
         return self._images
 
     def add_real_images(self) -> None:
-        """Feeds the real images to the metric; it is called only once."""
+        """Passes the real images to the metric; this method is called only once."""
         length = self.num_reference or length_of(self.real_images)
         batches, self._real_batches = self._real_batches, None
         count, self._real_sha256 = self._add(batches, True, "Real images", length)
@@ -200,7 +186,7 @@ class FIDEvaluator(keras.callbacks.Callback):
             )
 
     def _add(self, batches, real, title, total):
-        """Feeds batches of images to the metric; returns the number of images and their digest."""
+        """Passes batches of images to the metric; returns the number of images and their digest."""
         count, digest, progress = 0, hashlib.sha256(), Progress(title, total, self.verbose)
         for images, _ in batches:
             self.metric.update_state(images, real=real)

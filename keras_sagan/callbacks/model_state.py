@@ -1,4 +1,4 @@
-"""The state of a training run without its data: variables by name, and the configuration."""
+"""The state of a training run except its data: named variables and the configuration."""
 
 import itertools
 import json
@@ -17,7 +17,7 @@ NETWORKS = ("generator", "discriminator", "ema_generator")
 SETTINGS = (
     *("d_steps", "ema_momentum", "ema_half_life", "ema_start", "top_k", "freeze_discriminator"),
 )
-# These entries don't affect what a network computes, or inner layers have them too.
+# Don't compare these entries: most don't affect the output, and `_layers` yields inner layers.
 _IGNORED = {
     *("name", "trainable", "seed", "module", "registered_name", "build_config", "dtype"),
     *("layers", "input_layers", "output_layers", "algorithm", "query_chunk_size"),
@@ -26,7 +26,7 @@ _MAY_CHANGE = ("policy", "rate", "stddev", "synchronized", "_regularizer", "_con
 
 
 def check_model(model):
-    """Raises ValueError unless a model has what a checkpoint needs."""
+    """Raises ValueError unless a model has the attributes that a checkpoint needs."""
     for name in ("generator", "discriminator", "d_optimizer", "steps", "seed"):
         if not hasattr(model, name):
             raise ValueError(
@@ -36,11 +36,7 @@ def check_model(model):
 
 
 def state_of(model):
-    """Returns all variables of a model that training changes, except metrics, grouped by part.
-
-    The parts are the model's networks, the model itself and its optimizers. The states of seed
-    generators are included.
-    """
+    """Maps each network or optimizer to the variables that training changes, except metrics."""
     networks = {name: getattr(model, name, None) for name in NETWORKS}
     parts = {name: list(x.variables) for name, x in networks.items() if x is not None}
     known = {id(variable) for variables in parts.values() for variable in variables}
@@ -50,8 +46,8 @@ def state_of(model):
 
 
 def optimizers_of(model):
-    """Returns a model's optimizers, by part; there are none if it isn't compiled."""
-    # A SAGAN's `optimizer` wraps both optimizers. Any other model has only `optimizer`.
+    """Returns a dictionary of a model's optimizers, which is empty if it isn't compiled."""
+    # A SAGAN's `optimizer` combines both optimizers. Other models have only `optimizer`.
     single = getattr(model, "optimizer", None)
     found = {
         "optimizer": getattr(model, "g_optimizer", single),
@@ -72,19 +68,17 @@ def steps_of(model):
 class FiniteCheck:
     """A callable that returns the parts and paths of variables with NaN or infinite values.
 
-    Args:
-        model: A compiled `SAGAN`, or any other Keras model.
-        compiles: Boolean, whether to compile the check, for use at every step.
+    With `compiles=True`, the check is compiled, for use at every step.
     """
 
     def __init__(self, model, compiles=False):
         found = [(part, x) for part, variables in state_of(model).items() for x in variables]
         found = [(part, x) for part, x in found if backend.is_float_dtype(x.dtype)]
-        # A dictionary would lose variables: layers of two nested models may share a path.
+        # Use lists, because variables in two nested models may have the same path.
         self._model, self._names = model, [f"{part}/{x.path}" for part, x in found]
 
         def flags_of(values):
-            # Stack the flags, to wait for the device only once.
+            # Stack the flags, so that reading them waits for the device only once.
             return ops.stack([ops.all(ops.isfinite(value)) for value in values])
 
         if compiles and backend.backend() == "jax":
@@ -99,14 +93,15 @@ class FiniteCheck:
         self._flags = tf.function(flags) if is_graph else flags
 
     def __call__(self):
-        if hasattr(self._model, "jax_state_sync"):  # `fit` on JAX holds the current values.
+        # On JAX, `fit` keeps the current values outside the variables until `jax_state_sync`.
+        if hasattr(self._model, "jax_state_sync"):
             self._model.jax_state_sync()
         flags = ops.convert_to_numpy(self._flags())
         return [name for name, is_finite in zip(self._names, flags) if not is_finite]
 
 
 def learning_rates_of(model):
-    """Returns the optimizers' learning rates that are variables, under the keys from `keyed`."""
+    """Returns the optimizers' learning rates that are variables, with the keys from `keyed`."""
     rates = keyed({part: x.variables for part, x in optimizers_of(model).items()})
     return {
         key: float(ops.convert_to_numpy(rate))
@@ -116,7 +111,7 @@ def learning_rates_of(model):
 
 
 def keyed(parts):
-    """Returns the parts' variables under unique keys, which sort in the variables' order."""
+    """Returns a dictionary of all variables; its keys are unique and keep the order when sorted."""
     return {
         f"{part}:{index:05d}:{variable.path.replace('/', ':')}": variable
         for part, variables in parts.items()
@@ -140,9 +135,9 @@ def _class_name(optimizer):
 
 
 def read_state(model, copy=True):
-    """Returns all variables, including metrics, as arrays under the keys from `keyed`.
+    """Returns all variables, including metrics, as arrays with the keys from `keyed`.
 
-    Without a copy, the next step may reuse the memory. bfloat16 becomes float32, which is exact.
+    Without `copy`, the next step may overwrite the arrays. bfloat16 becomes float32 without loss.
     """
     values = {}
     for key, variable in keyed({**state_of(model), "metrics": metrics_of(model)}).items():
@@ -156,17 +151,17 @@ def restore_state(model, manifest, values, path):
     """Restores a model from the checkpoint at a path; raises ValueError if they don't match."""
     check_architecture(model, manifest, path)
     check_configuration(model, manifest.get("configuration"), path)
-    # A learning rate may have been set at the end of the epoch, after the step was saved.
+    # The manifest's learning rates are newer: a callback may set one after the step is saved.
     assign_state(model, manifest["seed"], {**values, **manifest["learning_rates"]})
 
 
 def assign_state(model, seed, values):
-    """Assigns a seed, and arrays under the keys from `keyed`, to a model of the same architecture.
+    """Assigns a seed, and arrays with the keys from `keyed`, to a model of the same architecture.
 
     Parts that the model doesn't have are skipped. If two keys have the same part and position, the
     later one is used.
     """
-    # Names of layers and optimizers have numbers that depend on the process: use only positions.
+    # Use only positions, because the names of layers and optimizers differ between processes.
     by_place = {tuple(key.split(":", 2)[:2]): value for key, value in values.items()}
     has_counts = any(map(_is_count, values))
     for part, variables in state_of(model).items():
@@ -179,21 +174,20 @@ def assign_state(model, seed, values):
             variable.assign(by_place[place])
     if model.seed != seed:
         model.seed = seed
-        for kind in ("train", "test"):  # The seed is a constant in a traced function.
+        for kind in ("train", "test"):  # Trace again: the seed is a constant in traced functions.
             if getattr(model, f"{kind}_function") is not None:
                 getattr(model, f"make_{kind}_function")(force=True)
 
 
 def check_architecture(model, saved, path):
-    """Raises ValueError, naming the first difference, if a model's architecture isn't `saved`.
-
-    Optimizers are compared only if the model is compiled.
+    """Raises ValueError if a model's architecture differs from `saved`; ignores the optimizers of a
+    model that isn't compiled.
     """
     present = architecture_of(model)
     variables, optimizers = saved["variables"], saved["optimizers"]
     if not present["optimizers"]:
         variables = {part: x for part, x in variables.items() if part not in optimizers}
-        # Remove what `compile` adds for an augmentation or a penalty, which comes last.
+        # Remove the last variables, which `compile` adds for an augmentation or a penalty.
         count = len(present["variables"].get("model", []))
         variables["model"] = variables.get("model", [])[:count]
         optimizers = {}
@@ -210,10 +204,10 @@ def check_architecture(model, saved, path):
 
 def first_difference(saved, present):
     """Describes the first difference between two `architecture_of` results, or returns `None`."""
-    # Compare the networks first: a difference there makes the optimizers differ too.
+    # Compare the networks first, because a difference there makes the optimizers differ too.
     for part in [*present["variables"], *saved["variables"]]:
         classes = [x["optimizers"].get(part) for x in (saved, present)]
-        # `Adam` can read the slots of `FusedAdam`.
+        # Treat `Adam` and `FusedAdam` as equal, because they have the same slots.
         if len({str(name).replace("FusedAdam", "Adam") for name in classes}) > 1:
             return f"`{part}` is {classes[0]} in the checkpoint and {classes[1]} in the model"
         pair = [x["variables"].get(part, []) for x in (saved, present)]
@@ -230,8 +224,8 @@ def first_difference(saved, present):
 
 
 def _comparable(part, path, shape, dtype):
-    # Keras numbers layers within a process ("conv2d_3"), and paths of the variables of the model
-    # and the optimizers begin with the owner's name. Backends use integers of different sizes.
+    # Ignore the numbers of Keras's default names ("conv2d_3"), the name of the model or optimizer
+    # at the start of a path, and the size of integers, which depends on the backend.
     name = path if part in NETWORKS else path.split("/", 1)[-1]
     name = re.sub(r"_\d+(?=[/_]|$)", "", name)
     return name, list(shape), "integer" if "int" in dtype else dtype
@@ -242,11 +236,8 @@ def _in_words(path, shape, dtype):
 
 
 def _is_count(path):
-    """Whether this is the count of a `ConditionalBatchNorm`, which older checkpoints lack."""
+    """Returns whether a path is that of a `num_updates` variable, which older checkpoints lack."""
     return path.endswith("num_updates")
-
-
-# The configuration
 
 
 def configuration_of(model):
@@ -258,7 +249,7 @@ def configuration_of(model):
         settings["loss"] = losses[:2]
     for part, optimizer in optimizers_of(model).items():
         config = _plain(_config(getattr(optimizer, "inner_optimizer", optimizer)))
-        config.pop("learning_rate", None)  # Schedules and callbacks change this variable.
+        config.pop("learning_rate", None)  # Schedules and callbacks may change it.
         settings.update({f"{part}.{name}": value for name, value in config.items()})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras warns about lambdas, which aren't compared.
@@ -269,8 +260,7 @@ def configuration_of(model):
 def check_configuration(model, saved, path):
     """Raises ValueError if the layers would compute different results; warns of other differences.
 
-    `saved` is the saved result of `configuration_of`, or `None` for checkpoints from older
-    versions.
+    `saved` is the saved result of `configuration_of`, or `None` from older package versions.
     """
     if saved is None:
         return
@@ -319,14 +309,14 @@ def _layers(owner, seen):
 
 
 def _inputs(network):
-    """Returns the inputs of each layer of a functional network, by the layer's name."""
+    """Returns a dictionary that maps the layers of a functional network to their inputs."""
     layers = _config(network).get("layers", [])
     try:
         index = {layer["name"]: i for i, layer in enumerate(layers)}
-        # Whether Keras lists `training` and `mask` depends on how the network was built.
+        # Ignore these arguments, which Keras lists only for some ways to build a network.
         ignored = ("training", "mask")
         return {x["name"]: _plain(x["inbound_nodes"], ignored, index) for x in layers}
-    except (KeyError, TypeError):  # The network is a Sequential or a user's own class.
+    except (KeyError, TypeError):  # The network isn't functional.
         return {}
 
 
@@ -334,7 +324,7 @@ def _config(thing):
     """Returns the configuration of a layer or optimizer, or `{}` if it has none."""
     try:
         config = thing.get_config()
-    except Exception:  # A user's own `get_config` may raise anything.
+    except Exception:  # A user's `get_config` may raise any error.
         return {}
     return config if isinstance(config, dict) else {}
 
@@ -342,8 +332,7 @@ def _config(thing):
 def _plain(value, ignored=_IGNORED, index=None):
     """Converts a configuration to JSON types, without the ignored keys.
 
-    With an `index` of layers, a Keras tensor is replaced by the position of the layer it comes
-    from.
+    With an `index` of layers, a Keras tensor becomes the position of the layer that it comes from.
     """
     if value is None or isinstance(value, (str, int, float)):
         return value
@@ -351,9 +340,9 @@ def _plain(value, ignored=_IGNORED, index=None):
         return [_plain(x, ignored, index) for x in value]
     if hasattr(value, "tolist"):
         return value.tolist()
-    if not isinstance(value, dict):  # The `repr` may contain an address in memory.
+    if not isinstance(value, dict):  # Use the name, because a `repr` may contain an address.
         return getattr(value, "__name__", type(value).__name__)
-    if value.get("class_name") == "__lambda__":  # The code contains file names and lines.
+    if value.get("class_name") == "__lambda__":  # Its code contains line numbers.
         return "lambda"
     config = value.get("config")
     if index is not None and isinstance(config, dict) and "keras_history" in config:
@@ -383,7 +372,7 @@ def _differing_layers(part, saved, layers, version):
             return
         yield from _differing(f"`{{}}` of {where}", one["config"], other["config"])
         known = [one["inputs"], other["inputs"]]
-        # Other versions of Keras may list inputs in a different format.
+        # Compare inputs only if the Keras versions match, because their format may differ.
         if saved["keras"] == version and None not in known and known[0] != known[1]:
             yield "inputs", f"{where} has different inputs in the checkpoint and in the model"
     if len(before) != len(layers):

@@ -14,7 +14,7 @@ VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def steps_of(names: list[str]) -> list[int]:
-    """Returns the steps of the checkpoints among the files of a folder, in ascending order."""
+    """Returns the steps of the checkpoints in a list of file names, in ascending order."""
     found = [name[1] for name in map(re.compile(r"step-([0-9]+)\.json").fullmatch, names) if name]
     return sorted(int(step) for step in found if f"step-{step}.index" in names)
 
@@ -45,13 +45,12 @@ def _manifest(path):
 def _values(directory, step):
     with contextlib.ExitStack() as stack:
         if any(sign in directory for sign in "*?[\\") and "://" not in directory:
-            # TensorFlow treats the path as a pattern. Read it through a symlink without these
-            # characters.
+            # TensorFlow would treat the path as a pattern, so read it through a symlink.
             scratch = stack.enter_context(tempfile.TemporaryDirectory())
             os.symlink(os.path.realpath(directory), f"{scratch}/run")
             directory = f"{scratch}/run"
-        # `tf.train.load_checkpoint` would look into a user's folder named `step-7`.
+        # Don't use `tf.train.load_checkpoint`, which prefers a folder with the same name.
         reader = tf.compat.v1.train.NewCheckpointReader(f"{directory}/step-{step}")
-        # Reading all values verifies them.
+        # Read all values, because reading verifies their checksums.
         found = {x: reader.get_tensor(x) for x in reader.get_variable_to_shape_map()}
         return {x.removesuffix(VALUE): y for x, y in found.items() if x.endswith(VALUE)}

@@ -17,16 +17,15 @@ class RunHistory(keras.callbacks.Callback):
     callbacks that add to the logs and before `TrainingCheckpoint`.
 
     Args:
-        path: String or path. The JSON file; its folder is created if needed.
-        evaluators: List of callbacks with a `name` and a `history` of pairs (epochs done, value),
-            such as `FIDEvaluator`, whose values for epoch 0 aren't in any log. Their `history` is
-            restored from the file. Defaults to `()`.
+        path: The JSON file; its folder is created if needed.
+        evaluators: List of callbacks, such as `FIDEvaluator`, with a `name` and a `history` of
+            pairs (epochs done, value). Their `history`, which may include values for epoch 0, is
+            restored from the file.
 
     Raises:
         ValueError: If an argument has the wrong type, or this callback didn't write the file.
 
     Example:
-
     ```python
     history = RunHistory("runs/first/history.json")
     model.fit(dataset, epochs=20, callbacks=[history, TrainingCheckpoint("runs/first")])
@@ -64,7 +63,7 @@ class RunHistory(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         if self._has_started:
             return
-        self._has_started = True  # A resumed run's first epoch is known only here.
+        self._has_started = True  # `on_train_begin` doesn't know the epoch at which a run resumes.
         kept = {name: _until(epoch, pairs) for name, pairs in self.history.items()}
         self.history = {name: pairs for name, pairs in kept.items() if pairs}
         for evaluator in self.evaluators:
@@ -79,7 +78,7 @@ class RunHistory(keras.callbacks.Callback):
         """Writes the file, with the current values of the evaluators."""
         for evaluator in self.evaluators:
             self._put(evaluator.name, evaluator.history)
-        # Keras models have a strategy only on TensorFlow.
+        # Only models on TensorFlow have a strategy.
         if is_chief(getattr(self.model, "distribute_strategy", None)):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps({"history": self.history}) + "\n"

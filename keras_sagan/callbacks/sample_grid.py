@@ -20,33 +20,30 @@ from keras_sagan.visualization.grid import read_image, save_image
 from keras_sagan.visualization.model_pictures import rows_of_samples
 from keras_sagan.visualization.names import drawable_names, names_of, spread_classes
 
-MAX_ROWS = 10  # A model with more classes has this many rows.
+MAX_ROWS = 10  # The largest number of rows if `classes` isn't given.
 
 
 class SampleGrid(keras.callbacks.Callback):
-    """Saves a grid of samples from the same latents during training.
+    """Saves grids of samples during training, always from the same latents.
 
-    The grid of a conditional model has one row for each class, or 10 evenly spaced classes if it
-    has more; the grid of an unconditional model is square. The first grid, `samples_epoch_000.png`,
-    is drawn before training; later names contain the number of epochs done. A run that resumes at
-    `initial_epoch` starts with the grid for that epoch.
+    The grid of a conditional model has one row for each class; the grid of an unconditional model
+    is square. The first grid, `samples_epoch_000.png`, is drawn before training; later names
+    contain the number of epochs done. A run that resumes at `initial_epoch` starts with the grid
+    for that epoch.
 
     Args:
-        directory: String or path. The folder for the pictures, which is created if needed.
-        images_per_class: Integer. The number of columns and, for an unconditional model, of rows.
-            Defaults to `10`.
-        classes: List of integers, the classes to show, one in each row. Defaults to all classes, or
-            to 10 evenly spaced ones.
-        class_names: List of strings, one for each class of the model, written beside the rows.
-            Defaults to `None`, which shows the class ids.
-        seed: Integer. The seed for the latents. Defaults to `0`.
-        truncation: Float. Passed to `generate()`. Defaults to `None`.
-        every_epochs: Integer. The number of epochs between grids; a grid is always drawn after the
-            last epoch. Defaults to `1`.
-        gif: Boolean. Whether to combine all grids in the directory, including those from before a
-            restart, into `samples.gif` when training ends. Defaults to `False`.
-        log_dir: String or path. A TensorBoard folder to which the grids are also written, as
-            `samples`; this needs TensorFlow. Defaults to `None`.
+        directory: The folder for the pictures, which is created if needed.
+        images_per_class: The number of columns and, for an unconditional model, of rows.
+        classes: The classes to show, one in each row. Defaults to all classes, or to 10 evenly
+            spaced classes if there are more than 10.
+        class_names: As in `draw_attention`.
+        seed, truncation: As in `generate()`.
+        every_epochs: The number of epochs between grids; a grid is always drawn after the last
+            epoch.
+        gif: Whether to combine all grids in the directory, including those from before a restart,
+            into `samples.gif` when training ends.
+        log_dir: A TensorBoard folder to which the grids are also written, as `samples`; this needs
+            TensorFlow.
 
     Raises:
         ValueError: If an argument is out of range, or doesn't fit the model when training begins.
@@ -54,7 +51,6 @@ class SampleGrid(keras.callbacks.Callback):
             installed.
 
     Example:
-
     ```python
     model.fit(dataset, epochs=20, callbacks=[SampleGrid("runs/first", every_epochs=5)])
     ```
@@ -73,7 +69,7 @@ class SampleGrid(keras.callbacks.Callback):
         log_dir: str | Path | None = None,
     ):
         super().__init__()
-        require("PIL.Image")  # Check this now, not after an epoch.
+        require("PIL.Image")  # Check this before training, not after an epoch.
         self.directory = Path(check_path("directory", directory))
         self.images_per_class = check_integer("images_per_class", images_per_class, 1)
         self.classes = check_list("classes", classes, optional=True)
@@ -88,11 +84,11 @@ class SampleGrid(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._has_started = False
-        names_of([], self.class_names, self.model.num_classes)  # Raises if names don't fit.
+        names_of([], self.class_names, self.model.num_classes)  # Raises an error for wrong names.
         self._row_classes()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        # A resumed run's first epoch is known only here.
+        # `on_train_begin` doesn't know the epoch at which a run resumes.
         if not self._has_started:
             self._has_started = True
             self.save(epoch)
@@ -106,7 +102,7 @@ class SampleGrid(keras.callbacks.Callback):
             self.save_gif()
 
     def _row_classes(self):
-        """Returns the class of each row, or `None`; raises an error if they don't fit the model."""
+        """Returns the class of each row, or `None`; raises an error if `classes` is invalid."""
         count = self.model.num_classes
         if self.classes is None:
             return spread_classes(count, min(count or 1, MAX_ROWS))
@@ -119,10 +115,9 @@ class SampleGrid(keras.callbacks.Callback):
         return classes.astype("int32")
 
     def save(self, epoch: int) -> Path | None:
-        """Draws the current model's grid; its name includes `epoch`, the epochs done so far.
+        """Draws a grid of the current model; its name includes `epoch`, the number of epochs done.
 
-        Returns:
-            The picture's path. Only the first process draws; the others return `None`.
+        Returns the picture's path. Only the first process draws; the other processes return `None`.
         """
         if not is_chief(getattr(self.model, "distribute_strategy", None)):
             return None
@@ -138,9 +133,8 @@ class SampleGrid(keras.callbacks.Callback):
     def save_gif(self) -> Path | None:
         """Combines the grids in the directory into `samples.gif`, in epoch order.
 
-        Returns:
-            The path, or `None` if this process has no grid. Grids whose size differs from the last
-            one's, because the settings were changed, are skipped.
+        Grids that differ in size from the last one are skipped, because the settings have changed.
+        Returns the path, or `None` if there are no grids or this isn't the first process.
         """
         files = self.directory.glob("samples_epoch_*.png")
         epochs = {x: x.stem.removeprefix("samples_epoch_") for x in files}

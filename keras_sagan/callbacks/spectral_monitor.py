@@ -10,33 +10,29 @@ from keras_sagan.layers.spectral_norm import StaleNormWarning
 class SpectralMonitor(keras.callbacks.Callback):
     """Measures σ, the largest singular value, of every spectrally normalized kernel.
 
-    The layers divide their kernels by σ, so its size doesn't matter. It drifts in a healthy run,
-    and a sudden jump is a sign of collapse. `SpectralMonitor.history` holds the σ of every kernel,
-    for `plot_curves`. The metrics of an epoch include only the largest σ of each network,
+    The layers divide their kernels by σ, so its size doesn't matter. σ changes slowly in a healthy
+    run, and a sudden jump is a sign of collapse. `SpectralMonitor.history` holds the σ of every
+    kernel, for `plot_curves`. The metrics of an epoch include only the largest σ of each network,
     `sigma/generator` and `sigma/discriminator`. At the first measurement of a run, a warning for
     each network names the layers whose divisor differs from their σ by more than 10 %.
 
     Args:
-        normalized_only: Boolean. If `False`, kernels that aren't normalized are also measured, at
-            the cost of one eigenvalue decomposition each. Defaults to `True`.
-        every_epochs: Integer. The number of epochs between measurements; the last epoch is always
-            measured. Defaults to `1`.
+        normalized_only: If `False`, kernels that aren't normalized are also measured, at the cost
+            of one eigenvalue decomposition each.
+        every_epochs: The number of epochs between measurements; the last epoch is always measured.
 
     Raises:
         ValueError: If an argument is out of range.
 
     Example:
-
     ```python
     monitor = SpectralMonitor()
     model.fit(dataset, epochs=20, callbacks=[monitor])
     plot_curves(monitor.history, path="runs/sigmas.png")
     ```
 
-    Reference:
-
-    - [Brock et al., 2019](https://arxiv.org/abs/1809.11096), section 4 and appendix F, on σ before
-      a collapse.
+    Reference: [Brock et al., 2019](https://arxiv.org/abs/1809.11096), section 4 and appendix F, on
+    σ before a collapse.
     """
 
     def __init__(self, normalized_only: bool = True, every_epochs: int = 1):

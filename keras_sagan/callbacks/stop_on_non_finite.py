@@ -6,7 +6,7 @@ import numpy as np
 from keras_sagan.callbacks.model_state import FiniteCheck
 from keras_sagan.checks import check_integer
 
-ORDER = ("d_loss", "g_loss")  # A step computes the losses in this order.
+ORDER = ("d_loss", "g_loss")  # The order in which a step computes the losses.
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
@@ -14,21 +14,20 @@ class StopOnNonFinite(keras.callbacks.Callback):
 
     Keras's `TerminateOnNaN` looks only at `loss`, which a GAN doesn't have. This callback checks
     every logged metric and every variable of the networks and the optimizers: a ReLU may hide a NaN
-    weight from the losses. A warning names what became NaN or infinite first, and `fit` ends.
+    weight from the losses. A warning names the metric or variable, and `fit` ends.
     `TrainingCheckpoint` never saves such a state, so the newest checkpoint is safe to resume from.
 
-    Reading the metrics waits for the step to end, as a progress bar does, and a check reads each
-    variable once. With `steps_per_execution`, "a step" is one execution.
+    Reading the metrics waits for the step to end, as a progress bar also does. A check reads each
+    variable once. With `steps_per_execution`, one execution counts as a step.
 
     Args:
-        every_steps: Integer. The number of steps between checks of the variables. They are also
-            checked at the end of an epoch and when a metric isn't finite. Defaults to `1`.
+        every_steps: The number of steps between checks of the variables. They are also checked at
+            the end of an epoch and when a metric isn't finite.
 
     Raises:
         ValueError: If `every_steps` isn't a positive integer.
 
     Example:
-
     ```python
     callbacks = [StopOnNonFinite(), TrainingCheckpoint("runs/first", every_steps=500)]
     model.fit(dataset, epochs=20, steps_per_epoch=156, callbacks=callbacks)
@@ -38,7 +37,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
     def __init__(self, every_steps: int = 1):
         super().__init__()
         self.every_steps = check_integer("every_steps", every_steps, 1)
-        self.reason = None  # The text of the warning, once training was stopped.
+        self.reason = None  # The text of the warning, if training was stopped.
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self.reason = None

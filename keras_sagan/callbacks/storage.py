@@ -37,7 +37,8 @@ class LocalFiles:
         return os.listdir(folder) if os.path.isdir(folder) else []
 
     def is_folder(self, path):
-        return os.path.isdir(path) and not os.path.islink(path)  # A user may have made a link.
+        # Writing through a user's symbolic link would change files outside the checkpoint.
+        return os.path.isdir(path) and not os.path.islink(path)
 
     def temporary(self, path):
         """Returns the path of a file or folder before `publish` renames it."""
@@ -53,7 +54,7 @@ class LocalFiles:
             hashed = HashedFile(file)
             save(hashed)
             file.flush()
-            _sync(file.fileno())  # The file then survives a power failure.
+            _sync(file.fileno())  # Otherwise, a power failure could lose the file.
         return hashed.sha256.hexdigest()
 
     def publish(self, new, path):
@@ -111,4 +112,4 @@ class RemoteFiles:
         return hashed.sha256.hexdigest()
 
     def publish(self, new, path):
-        """Does nothing: the file was written under its final name."""
+        """Does nothing, because `write` already uses the final name."""

@@ -1,4 +1,4 @@
-"""Pictures for TensorBoard, written without the tensorboard package."""
+"""Writes pictures for TensorBoard without the tensorboard package."""
 
 import numpy as np
 
@@ -15,12 +15,12 @@ class ImageLog:
         self._writer = tf.summary.create_file_writer(log_dir)
 
     def write(self, tag: str, image: np.ndarray, step: int):
-        """Adds a uint8 picture of shape `(height, width, channels)` under a name and step."""
+        """Adds a uint8 picture of shape `(height, width, channels)` with a tag and a step."""
         metadata = tf.compat.v1.SummaryMetadata()
         metadata.plugin_data.plugin_name = "images"
         height, width, _ = image.shape
         png = tf.io.encode_png(np.ascontiguousarray(image)).numpy()
-        # TensorBoard's plugin reads the size as text, then the encoded images.
+        # TensorBoard expects the width and height as text, followed by the encoded images.
         tensor = tf.constant([str(width).encode(), str(height).encode(), png])
         with self._writer.as_default():
             tf.summary.write(tag, tensor, step=step, metadata=metadata)

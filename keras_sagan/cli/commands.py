@@ -18,12 +18,12 @@ from keras_sagan.visualization.model_pictures import rows_of_samples
 from keras_sagan.visualization.names import spread_classes
 from keras_sagan.visualization.query_points import MAX_IMAGES, MAX_POINTS, check_count
 
-MAX_COLUMNS = 100  # A wider picture would take minutes, and few programs could show it.
+MAX_COLUMNS = 100  # Drawing a wider picture takes minutes, and few programs can show it.
 
 
 def run(log, settings):
     """Runs the command that the dictionary `settings` describes."""
-    # `runs.train` sets the folder of its log once it knows whether this process writes it.
+    # `train` has no setting `run`; `runs.train` sets the folder if this process writes the log.
     log.folder = beside(settings["run"]) if settings.get("run") else None
     log.write(", ".join(map(" ".join, package_versions().items())))
     globals()[settings["command"]](log, settings)
@@ -170,7 +170,7 @@ def load_run(path, is_any=False):
         model = keras.saving.load_model(path)
     except (MemoryError, PermissionError):
         raise
-    except Exception as error:  # The class of the error depends on the kind of damage.
+    except Exception as error:  # A damaged file can raise errors of many classes.
         reason = (
             "it is damaged, or Keras didn't save it. Copy it again, or remove it and repeat the "
             "run's `keras-sagan train` command, which writes it from the newest checkpoint. "

@@ -1,7 +1,4 @@
-"""The command-line parser, and the handling of errors.
-
-Keras is imported after the options are parsed, so that `--help` is fast and `--backend` works.
-"""
+"""The command-line parser, and the handling of errors."""
 
 import argparse
 import importlib
@@ -23,7 +20,7 @@ EPILOG = """Example with the images that ship with the package:
   keras-sagan export runs/first --formats saved_model
 
 Run `keras-sagan COMMAND --help` for the options of a command."""
-# The options of each command, and a description.
+# The options and the description of each command.
 COMMANDS = {
     "train": (options.TRAIN, "Trains a model; the same command again resumes a stopped run."),
     "sample": (options.SAMPLE, "Draws samples of a trained model, or interpolates between them."),
@@ -34,20 +31,14 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command.
+    """Runs a command and returns the exit code: 0, 1 after an error, or 130 after Ctrl-C.
 
     An error is reported in one line, with the path of a log that contains the traceback:
     `keras_sagan.log` in the folder of the run, or a file in the temporary folder if there is no
-    run.
-
-    Args:
-        arguments: List of strings. Defaults to `None`: the command-line arguments.
-
-    Returns:
-        Integer, the exit code: 0, 1 after an error, or 130 after Ctrl-C.
+    run. `arguments` defaults to the command-line arguments.
     """
     arguments = map(str, sys.argv[1:] if arguments is None else arguments)
-    # Accept Python's spelling too: `--base_filters` means `--base-filters`.
+    # Also accept underscores: `--base_filters` means `--base-filters`.
     arguments = [re.sub(r"^--\w+", lambda x: x[0].replace("_", "-"), word) for word in arguments]
     settings = vars(build_parser().parse_args(arguments))
     log = Log(["keras-sagan", *arguments])
@@ -56,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
             config = options.read_config(settings["config"])
             settings = vars(build_parser(config).parse_args(arguments))
         select_backend(settings["backend"])
+        # Import Keras only now, so that `--help` is fast and `--backend` works.
         commands = importlib.import_module("keras_sagan.cli.commands")
         with log.with_warnings():
             commands.run(log, settings)
@@ -101,7 +93,7 @@ def fill(parser, name):
 
 
 def select_backend(name):
-    """Imports Keras with a backend; raises if it isn't installed or Keras uses a different one."""
+    """Imports Keras with a backend; fails if it is missing or Keras uses a different one."""
     if name is not None and "keras" not in sys.modules:
         if importlib.util.find_spec(name) is None:
             raise ImportError(f"--backend {name} needs a package. Run: pip install {name}")

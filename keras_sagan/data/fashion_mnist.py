@@ -29,16 +29,15 @@ def load_fashion_mnist(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Loads Fashion-MNIST from IDX files, without network access.
 
-    The package contains the 10,000 images of the test split. To load the 60,000 training images,
-    which are too large for it, pass the folder of the original IDX files as `data_dir`. If the
-    folder contains a `SHA256SUMS` file, in the format of `sha256sum`, the files are checked against
-    it. The files in the package are always checked.
+    The package contains only the 10,000 images of the test split. To load the 60,000 training
+    images, pass the folder of the original IDX files as `data_dir`. If the folder contains a
+    `SHA256SUMS` file, in the format of `sha256sum`, the files are checked against it. The files in
+    the package are always checked.
 
     Args:
-        data_dir: String or path of the folder that contains the IDX files, compressed or not, with
-            their original names (`train-images-idx3-ubyte.gz`, …). Defaults to `None`, which loads
-            the test split in the package.
-        split: `"test"` or `"train"`. Defaults to `"test"`.
+        data_dir: The folder that contains the IDX files, compressed or not, with their original
+            names (`train-images-idx3-ubyte.gz`, …). `None` loads the test split in the package.
+        split: `"test"` or `"train"`.
 
     Returns:
         `(images, labels)`: uint8 in [0, 255] of shape `(n, 28, 28, 1)`, and int32 in [0, 9] of
@@ -49,15 +48,13 @@ def load_fashion_mnist(
         FileNotFoundError: If a file is missing from `data_dir`.
 
     Example:
-
     >>> images, labels = load_fashion_mnist()
     >>> images.shape, images.dtype.name, labels.shape, labels.dtype.name
     ((10000, 28, 28, 1), 'uint8', (10000,), 'int32')
     >>> FASHION_MNIST_CLASSES[labels[0]]
     'Ankle boot'
 
-    Reference:
-        Xiao et al. 2017, [Fashion-MNIST](https://arxiv.org/abs/1708.07747), MIT license.
+    Reference: Xiao et al. 2017, [Fashion-MNIST](https://arxiv.org/abs/1708.07747), MIT license.
     """
     split = check_choice("split", split, _PREFIXES, f"one of {sorted(_PREFIXES)}")
     data_dir = check_path("data_dir", data_dir, optional=True)

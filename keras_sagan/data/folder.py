@@ -1,4 +1,4 @@
-"""Folders of images, in memory or streamed from disk."""
+"""Reads folders of images into memory, or streams them from disk."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 from keras_sagan.checks import check_boolean, check_choice, check_integer, check_path
 from keras_sagan.image_files import describe_skipped, find_images, load_pillow, read_image
 
-_FILES_AT_ONCE = 32  # The number of images that threads decode before they are copied.
+_FILES_AT_ONCE = 32  # The number of images to decode before copying them.
 
 
 class ImageFolder(NamedTuple):
@@ -19,7 +19,7 @@ class ImageFolder(NamedTuple):
         images: uint8 array in [0, 255] of shape `(num_images, size, size, channels)`, or
             `StreamedImages` of this shape.
         labels: int32 array of shape `(num_images,)`, or `None`.
-        class_names: Tuple of strings, the names of the class folders, or `None`.
+        class_names: The names of the class folders, or `None`.
         broken: Dictionary that maps the path of each image that can't be read to the reason.
         skipped: Dictionary that maps lower-case extensions such as `".txt"` (`""` for none) to the
             number of skipped files, which aren't images or are broken links.
@@ -33,22 +33,17 @@ class ImageFolder(NamedTuple):
 
 
 class StreamedImages:
-    """Images that are used like an array, but are read from disk (by threads) when indexed.
+    """Images that behave like an array, but that threads read from disk when indexed.
 
     `load_image_folder(..., stream=True)` returns this object and `make_dataset` accepts it. The
-    index is an integer, a slice or an array, as on the first axis of an array.
+    index is an integer, a slice or an array, as for the first axis of an array. `shape` is
+    `(num_images, image_size, image_size, channels)`, and `dtype` is uint8. Indexing raises
+    `ValueError` if a file can no longer be read.
 
     Args:
         paths: List of paths.
-        image_size: Integer. Height and width of the images.
+        image_size: The height and width of the images in pixels.
         channels: 3 for RGB or 1 for gray.
-
-    Attributes:
-        shape: Tuple `(num_images, image_size, image_size, channels)`.
-        dtype: uint8.
-
-    Raises:
-        ValueError: When indexed, if a file can no longer be read.
     """
 
     dtype = np.dtype("uint8")
@@ -84,27 +79,25 @@ def load_image_folder(
     use_labels: bool = False,
     stream: bool = False,
 ) -> ImageFolder:
-    """Reads all images in a folder and its subfolders, center-cropped to squares and resized.
+    """Reads all images in a folder and its subfolders, crops them to squares and resizes them.
 
-    It reads every file whose extension belongs to an image format that Pillow can decode, sorted by
-    path. Symbolic links are followed. Hidden files and system folders, such as
-    `.ipynb_checkpoints`, `__MACOSX` and `@eaDir`, are ignored. Transparency is blended with white,
-    images are rotated to the orientation stored by the camera, 16-bit gray is scaled to 8 bits, and
-    only the first frame of an animation is read. Images that can't be read, are truncated, or would
-    decode to more than 67 million pixels are listed in `broken`. Other files are counted in
-    `skipped`, and a warning reports them. The images are the same on every backend.
-
-    With `stream=True` the images stay on disk, and each batch is read when it is needed. Each file
-    is still decoded once at the start, to find broken ones before training.
+    It reads, sorted by path, every file whose extension belongs to an image format that Pillow can
+    decode. Images are cropped to their central square. Symbolic links are followed. Hidden files
+    and system folders, such as `.ipynb_checkpoints`, `__MACOSX` and `@eaDir`, are ignored.
+    Transparency is blended with white, images are rotated to the orientation stored by the camera,
+    16-bit gray is scaled to 8 bits, and only the first frame of an animation is read. Images that
+    can't be read, are truncated, or would decode to more than 67 million pixels are listed in
+    `broken`. Other files are counted in `skipped`, and a warning reports them. The images are the
+    same on every backend.
 
     Args:
-        directory: String or path.
-        image_size: Positive integer. Height and width of the result. Defaults to `64`.
-        channels: 3 for RGB or 1 for gray. Defaults to `3`.
-        use_labels: Boolean. Whether the folders directly below `directory` are the classes, sorted
-            by name. Defaults to `False`.
-        stream: Boolean. Whether to leave the images on disk, for folders that don't fit into
-            memory. Defaults to `False`.
+        directory: The path of the folder.
+        image_size: The height and width of the result in pixels.
+        channels: 3 for RGB or 1 for gray.
+        use_labels: Whether the folders directly below `directory` are the classes, sorted by name.
+        stream: Whether to leave the images on disk, for folders that don't fit into memory, and
+            read each batch when it is needed. Each file is still decoded once at the start, to find
+            broken files before training.
 
     Returns:
         An `ImageFolder`. It uses `image_size² × channels` bytes of memory per image, or, with
@@ -118,7 +111,6 @@ def load_image_folder(
         ImportError: If pillow isn't installed.
 
     Example:
-
     ```python
     found = load_image_folder("photos", image_size=64, use_labels=True)
     print(len(found.images), "images;", len(found.broken), "can't be read:", list(found.broken))
@@ -147,7 +139,7 @@ def load_image_folder(
         except ValueError as error:
             return str(error)
 
-    # Allocate one array: a list and its stack would take twice the memory.
+    # Fill one array, because stacking a list of images would take twice the memory.
     shape = (0 if stream else len(found.paths), image_size, image_size, channels)
     images, good, broken = np.empty(shape, "uint8"), [], {}
     with ThreadPoolExecutor() as threads:
@@ -180,7 +172,7 @@ def load_image_folder(
 
 
 def _resized(pixels, size):
-    """Does the same as `square_resize`, up to rounding, without TensorFlow."""
+    """Crops and resizes without TensorFlow; differs from `square_resize` only in rounding."""
     image_module, _ = load_pillow()
     side = min(pixels.shape[:2])
     top, left = ((length - side) // 2 for length in pixels.shape[:2])

@@ -16,7 +16,7 @@ _DTYPES = {
     code: np.dtype(name)
     for code, name in {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}.items()
 }
-# The largest array that a header may declare, so that a damaged or malicious file can't exhaust
+# A header must not declare a larger array, so that a damaged or malicious file can't exhaust
 # memory. 60,000 MNIST images take 47 MB.
 _MAX_BYTES = 2**31
 
@@ -25,13 +25,12 @@ def read_idx(path: str | Path, sha256: str | None = None) -> np.ndarray:
     """Reads an IDX file, which may be compressed with gzip, into a numpy array.
 
     The file consists of two zero bytes, the type code, the rank, one big-endian 32-bit size per
-    dimension, and the values. Compression is detected from the content, not from the name. `sha256`
-    is compared with the bytes of the stored file before they are parsed.
+    dimension, and the values. Compression is detected from the content, not from the name.
 
     Args:
-        path: String or path of the file.
-        sha256: String of 64 hexadecimal digits, the expected SHA-256 of the file. Defaults to
-            `None`, which skips the check.
+        path: The path of the file.
+        sha256: The expected SHA-256 of the file, 64 hexadecimal digits, which is checked before the
+            file is parsed.
 
     Returns:
         Array with the shape and type that the file declares, in native byte order.
@@ -41,15 +40,13 @@ def read_idx(path: str | Path, sha256: str | None = None) -> np.ndarray:
         ValueError: If the checksum differs, or the file isn't IDX, is truncated, or is too long.
 
     Example:
-
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "labels-idx1-ubyte"
     >>> _ = path.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]))
     >>> read_idx(path)
     array([7, 8, 9], dtype=uint8)
 
-    Reference:
-        [The IDX file format](http://yann.lecun.com/exdb/mnist/), foot of the page.
+    Reference: [The IDX file format](http://yann.lecun.com/exdb/mnist/), at the end of the page.
     """
     path = Path(check_path("path", path))
     sha256 = check_string("sha256", sha256, optional=True)
@@ -71,7 +68,7 @@ def read_idx(path: str | Path, sha256: str | None = None) -> np.ndarray:
 
 
 def _read(stream, path):
-    """Returns the array in a stream of IDX bytes; reads no more bytes than the header declares."""
+    """Returns the array in a stream of IDX bytes; reads at most one byte more than declared."""
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\x00\x00" or magic[2] not in _DTYPES or magic[3] == 0:
         codes = ", ".join(f"{code:02x}" for code in _DTYPES)

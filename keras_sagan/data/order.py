@@ -1,4 +1,4 @@
-"""The order of images in an epoch: the same on every backend, machine and version."""
+"""The order of images in an epoch, which is the same on every backend, machine and version."""
 
 import numpy as np
 
@@ -11,16 +11,14 @@ def permutation(seed, epoch, count, order=ORDERS[0]):
     """Returns the order of images in an epoch, a pure function of its arguments.
 
     The sort key of image `i` is output `i` of the random generator SplitMix64, which is seeded with
-    a hash of the seed and the epoch. All outputs are different.
-
-    For seed 0 and epoch 0, the generator's initial state is 0. Its first outputs are e220a839…,
-    6e789e6a…, 06c45d18…, f88bb8a8… and 1b39896a…:
+    a hash of the seed and the epoch. All outputs are different, so there are no ties. For seed 0
+    and epoch 0, the generator's initial state is 0. Its first outputs are e220a839…, 6e789e6a…,
+    06c45d18…, f88bb8a8… and 1b39896a…:
 
     >>> permutation(seed=0, epoch=0, count=5)
     array([2, 4, 1, 0, 3])
 
-    Reference:
-        Steele et al. 2014, Fast Splittable Pseudorandom Number Generators.
+    Reference: Steele et al. 2014, Fast Splittable Pseudorandom Number Generators.
     """
     if order != ORDERS[0]:
         return permutation_tensor(seed, epoch, count, order).numpy()
@@ -39,10 +37,10 @@ def permutation_tensor(seed, epoch, count, order="splitmix64"):
 
 
 def is_flipped(seed, epoch, indices):
-    """Returns which images are mirrored in an epoch, about half of them.
+    """Returns whether each image is mirrored in an epoch; approximately half of them are.
 
-    The first bit of SplitMix64's output for an image decides whether it is mirrored. The
-    generator's seed is one that no permutation uses, because permutation seeds are below 2^31.
+    An image is mirrored if the highest bit of its SplitMix64 output is 1. The generator's seed is
+    at least 2^31, and permutations use only seeds below 2^31.
 
     >>> is_flipped(seed=0, epoch=0, indices=np.arange(5)).tolist()
     [True, True, True, False, False]

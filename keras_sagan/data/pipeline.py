@@ -1,4 +1,4 @@
-"""Batches that are a pure function of the seed and the step."""
+"""Makes batches that are a pure function of the seed and the step."""
 
 import concurrent.futures
 import functools
@@ -15,21 +15,16 @@ from keras_sagan.data.tensorflow_pipeline import make_tensorflow
 
 
 def pad_to_32(images: np.ndarray) -> np.ndarray:
-    """Pads 28 × 28 images to 32 × 32 with black, because networks need a power of two.
+    """Pads 28 × 28 images to 32 × 32 with black, because the networks' sizes are powers of two.
 
     Args:
-        images: Array of shape `(batch, 28, 28, channels)`, uint8 in [0, 255], padded with 0, or
-            floats in [-1, 1], padded with -1.
+        images: Array of shape `(batch, 28, 28, channels)`, uint8 in [0, 255] (padded with 0) or
+            floats in [-1, 1] (padded with -1). For other arrays, a `ValueError` is raised.
 
     Returns:
         Array of shape `(batch, 32, 32, channels)` and the same dtype.
 
-    Raises:
-        ValueError: If the images have a different shape, or are neither uint8 nor floats.
-
     Example:
-
-    >>> import numpy as np
     >>> pad_to_32(np.ones((1, 28, 28, 1), "uint8"))[0, :4, 16, 0]
     array([0, 0, 1, 1], dtype=uint8)
     """
@@ -47,15 +42,10 @@ def pad_to_32(images: np.ndarray) -> np.ndarray:
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
     """Returns the number of full batches in `num_images`, at least 1.
 
-    Args:
-        num_images: Integer, the number of images in the dataset.
-        batch_size: Integer, the number of images in each batch.
-
     Raises:
         ValueError: If `batch_size` isn't positive, or the images don't fill one batch.
 
     Example:
-
     >>> steps_per_epoch(10_000, 64)
     156
     """
@@ -70,20 +60,12 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
 
 
 def spread_indices(count: int, num_images: int) -> np.ndarray:
-    """Returns evenly spaced indices into a dataset, which may be sorted by class.
+    """Returns `count` evenly spaced indices into a dataset, which may be sorted by class.
 
-    Args:
-        count: Integer, the number of indices; at most `num_images` are returned.
-        num_images: Integer, the number of images in the dataset.
-
-    Returns:
-        int64 array, ascending and without repeats.
-
-    Raises:
-        ValueError: If either isn't positive.
+    The result is an ascending int64 array without repeats, and has at most `num_images` elements.
+    If an argument isn't positive, a `ValueError` is raised.
 
     Example:
-
     >>> spread_indices(3, 11)
     array([ 0,  5, 10])
     """
@@ -116,18 +98,16 @@ def make_dataset(
     Args:
         images: uint8 array in [0, 255] of shape `(num_images, height, width, channels)`, which may
             be a `numpy.memmap`, or the `StreamedImages` of `load_image_folder`.
-        labels: Integer array of shape `(num_images,)`. Defaults to `None`, which yields only
-            images.
-        batch_size: Integer, the number of images in each batch. Defaults to `64`.
-        seed: Integer in [0, 2**31), the seed of the shuffled order. Defaults to `0`.
-        shuffle: Boolean. If `False`, the order of the arrays is kept. Defaults to `True`.
-        start_step: Integer, the global step of the first batch. Defaults to `0`.
-        repeat: Boolean. If `False`, the dataset ends after the epoch that contains `start_step`,
-            and iterating again yields the same epoch. Defaults to `True`.
-        order: `"splitmix64"`, or on TensorFlow `"index_shuffle"`, to resume runs from older
-            versions. Defaults to `"splitmix64"`.
-        flip: Boolean, whether to mirror about half of the images of an epoch horizontally, chosen
-            by the seed, the epoch and the position in `images`. Defaults to `False`.
+        labels: Integer array of shape `(num_images,)`. `None` yields only images.
+        batch_size: The number of images in each batch.
+        seed: Integer in [0, 2**31), the seed of the shuffled order.
+        shuffle: If `False`, the order of the arrays is kept.
+        start_step: The global step of the first batch.
+        repeat: If `False`, the dataset ends after the epoch that contains `start_step`, and
+            iterating again yields the same epoch.
+        order: `"splitmix64"`. On TensorFlow, `"index_shuffle"` resumes runs from older versions.
+        flip: Whether to mirror approximately half of the images in each epoch horizontally. The
+            choice depends on the seed, the epoch and the position in `images`.
 
     Returns:
         A `tf.data.Dataset` on the TensorFlow backend, and a `keras.utils.PyDataset` on JAX and
@@ -141,8 +121,6 @@ def make_dataset(
             or an argument is out of range.
 
     Example:
-
-    >>> import numpy as np
     >>> images = np.arange(6, dtype="uint8").reshape(6, 1, 1, 1)
     >>> dataset = make_dataset(images, np.arange(6), batch_size=2, shuffle=False, start_step=4)
     >>> next(iter(dataset))[1].numpy()
@@ -164,7 +142,7 @@ def make_dataset(
             )
         labels = labels.astype(np.int32)
     batch_size = check_integer("batch_size", batch_size)
-    steps_per_epoch(len(images), batch_size)  # Raises if the images don't fill a batch.
+    steps_per_epoch(len(images), batch_size)  # Checks that the images fill a batch.
     start_step = check_step(start_step, "start_step")
     seed = check_integer("seed", seed, 0, 2**31 - 1)
     shuffle, repeat = check_boolean("shuffle", shuffle), check_boolean("repeat", repeat)
@@ -179,11 +157,11 @@ def make_dataset(
 
 
 class _Batches:
-    """Computes the batch for each step, for the datasets of all backends."""
+    """Computes the batch of a step, for the datasets of all backends."""
 
     def __init__(self, images, labels, batch_size, seed, shuffle, order, flip):
         self.images, self.labels, self.batch_size = images, labels, batch_size
-        self.steps = len(images) // batch_size  # Steps per epoch.
+        self.steps = len(images) // batch_size  # The number of steps per epoch.
         self._seed, self._shuffle, self._order, self._flip = seed, shuffle, order, flip
         self._permutation = functools.lru_cache(2)(permutation)
 
@@ -204,7 +182,7 @@ class _Dataset(keras.utils.PyDataset):
     """The dataset that `make_dataset` returns on JAX and PyTorch."""
 
     def __init__(self, batches, start_step, repeat):
-        super().__init__()  # With one worker, Keras reads one batch after another in its thread.
+        super().__init__()  # By default, Keras uses one thread, which reads batches in order.
         self._batches, self._start, self._repeat = batches, start_step, repeat
         if repeat:
             self.start_step = start_step
@@ -213,7 +191,7 @@ class _Dataset(keras.utils.PyDataset):
 
     @property
     def num_batches(self):
-        """Integer, or `None` for an endless dataset."""
+        """The number of batches, or `None` for an endless dataset."""
         steps = self._batches.steps
         return None if self._repeat else steps - self._start % steps
 
@@ -225,7 +203,7 @@ class _Dataset(keras.utils.PyDataset):
         step = self._start + index
         if not isinstance(self._batches.images, StreamedImages):
             return self._batches(step)
-        # Read the next batch from disk during the training step on this one.
+        # Read the next batch from disk while the model trains on this one.
         batch = self._next.pop(step, None) or self._reader.submit(self._batches, step)
         self._next = {step + 1: self._reader.submit(self._batches, step + 1)}
         return batch.result()
@@ -234,8 +212,7 @@ class _Dataset(keras.utils.PyDataset):
 def rows_of_process(batch_size):
     """Returns the sorted rows of a global batch that this process feeds to its devices.
 
-    It returns all rows, except with several JAX processes under `keras.distribution`, where each
-    process feeds only its own devices.
+    These are all rows, except with several JAX processes under `keras.distribution`.
     """
     rows = np.arange(batch_size)
     distribution = keras.distribution.distribution()

@@ -1,4 +1,4 @@
-"""The position of a dataset: its first step, and the same dataset starting at a different step."""
+"""Finds the step at which a dataset starts, and makes it start at a different step."""
 
 import functools
 import inspect
@@ -9,7 +9,7 @@ import keras
 from keras_sagan.checks import check_integer
 from keras_sagan.lazy import is_tensorflow_dataset, tf
 
-# After one of these methods, an element is still a batch.
+# These methods return one element for each batch, so the position stays known.
 _KEEP_POSITION = ("map", "prefetch", "with_options")
 
 
@@ -41,16 +41,12 @@ def at_step(data, step):
 def position_data(data, steps_per_epoch, step, done, is_given):
     """Makes the data of `fit` start at the model's step.
 
-    Args:
-        data, steps_per_epoch: The arguments of `fit`.
-        step: Integer, the number of steps that the model has taken.
-        done: Integer, how many of these steps were in the interrupted epoch. `fit` skips them; on
-            PyTorch, Keras reads a batch for each.
-        is_given: Boolean, whether the caller has already made the data start at this step.
+    `step` is the number of steps that the model has taken; the last `done` of them belong to the
+    interrupted epoch. `fit` skips these `done` steps; on PyTorch, Keras reads a batch for each.
+    `is_given` is `True` if the caller has already made the data start at this step.
 
-    Returns:
-        Tuple of a description of where the data resume; the data; and the number of batches to read
-        while steps are skipped, or `None` if the first step of the data had to be guessed.
+    Returns a description of where the data resume; the data; and the number of batches to read
+    while steps are skipped, or `None` if the first step of the data is unknown.
     """
     is_torch = keras.backend.backend() == "torch"
     target, batches = (step - done, 0) if is_torch else (step, done)
@@ -84,7 +80,7 @@ def position_data(data, steps_per_epoch, step, done, is_given):
 
 
 def check_epoch(manifest, size, steps_per_execution):
-    """Raises an error if the steps of an interrupted epoch can't be skipped in epochs of `size`."""
+    """Raises an error if `fit`, with epochs of `size` steps, can't resume the interrupted epoch."""
     done, before = manifest["epoch_step"], manifest["steps_per_epoch"]
     if done and ((size and before and size != before) or done % steps_per_execution):
         raise ValueError(
@@ -103,8 +99,8 @@ def positioned(make, start_step, dataset=None, lost_in=None):
 
     `make` is a function that takes a step and returns the plain dataset that starts there, and
     `dataset` is its result for `start_step`. The methods of `tf.data` would lose the position, so
-    the result has a class whose methods keep it. `lost_in` is the name of a method whose result no
-    longer consists of batches, or `None`.
+    the result has a class whose methods keep it. `lost_in` is the name of the method that lost the
+    position, or `None`.
     """
     dataset = make(start_step) if dataset is None else dataset
     dataset.__class__ = _positioned_class(type(dataset))

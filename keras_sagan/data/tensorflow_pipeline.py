@@ -8,10 +8,7 @@ from keras_sagan.lazy import tf
 
 
 def make_tensorflow(batches, repeat):
-    """Returns a function that maps a step to the `tf.data.Dataset` that starts there.
-
-    `batches` is a function that maps a step to its batch; Python calls it in the background.
-    """
+    """Returns a function that maps a step to the `tf.data.Dataset` that starts there."""
     _end_reading_at_exit()
     types, shapes = [tf.uint8], [(batches.batch_size, *batches.images.shape[1:])]
     if batches.labels is not None:
@@ -35,9 +32,9 @@ def make_tensorflow(batches, repeat):
 
 @functools.cache
 def _end_reading_at_exit():
-    # This wait lets the tf.data buffers fill with batches, or with errors because the
-    # `StreamedImages` threads have ended. Without it, a TensorFlow thread could call Python later
-    # and block the process forever.
+    # Wait until the tf.data buffers are full of batches, or of errors because the threads of
+    # `StreamedImages` have ended. Otherwise, a TensorFlow thread could call Python later and block
+    # the process forever.
     atexit.register(time.sleep, 0.2)
 
 
@@ -45,7 +42,7 @@ def finish(dataset):
     """Adds prefetching and, for several workers, sharding."""
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    # In TensorFlow 2.21, the end of an iterator often waits for its tuning thread, which sleeps as
-    # long as the iterator has existed. Without tuning, one call per core runs in parallel.
+    # In TensorFlow 2.21, deleting an iterator may wait for its tuning thread, which can sleep for
+    # as long as the iterator has existed. Without tuning, one call per core runs in parallel.
     options.autotune.enabled = False
     return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)

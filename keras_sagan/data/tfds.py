@@ -24,23 +24,22 @@ from keras_sagan.data.position import check_step, positioned
 from keras_sagan.data.tensorflow_pipeline import finish
 from keras_sagan.lazy import tf
 
-_FILES_AT_ONCE = 16  # A different number would change the order of the images.
-_BUFFER_BYTES = 8 << 20  # The buffer of each open file, as in TFDS: buckets need large requests.
+_FILES_AT_ONCE = 16  # Don't change this number: it determines the order of the images.
+_BUFFER_BYTES = 8 << 20  # As in TFDS: small requests to a bucket would be slow.
 _DAMAGED = -1  # The label of an image that can't be read.
 _log = logging.getLogger("keras_sagan")
 
 
 class DatasetInfo(NamedTuple):
-    """What a model and `fit` need to know about a dataset.
+    """The sizes and class names of a dataset, for a model and for `fit`.
 
     Attributes:
-        num_images: Integer, the number of images in the split.
-        steps_per_epoch: Integer, the number of full batches in the split.
+        num_images: The number of images in the split.
+        steps_per_epoch: The number of full batches in the split.
         image_shape: Tuple `(height, width, channels)`.
-        num_classes: Integer, or `None` if images have no class label.
-        class_names: Tuple of strings, one for each class, or `None`.
-        skipped: `collections.Counter` of the damaged records that have been skipped so far, by file
-            and index; empty with `on_error="raise"`. `None` for other datasets.
+        num_classes, class_names: The number and the names of the classes, or `None` without labels.
+        skipped: The damaged records that have been skipped so far, by file and index; empty with
+            `on_error="raise"`. `None` if they aren't counted.
     """
 
     num_images: int
@@ -71,51 +70,44 @@ def load_tfds(
     images stay gray, and RGB images stay RGB. As with `make_dataset`, the batches are endless and
     depend only on the seed and the step. The stored images, which TFDS has shuffled once, are read
     in a fixed order, from 16 files at a time, and shuffled in every epoch within blocks of
-    `shuffle_buffer` images. Before `start_step`, files aren't opened, and images are skipped
-    without being decoded.
+    `shuffle_buffer` images. To reach `start_step`, images are skipped without being decoded, and
+    most earlier files aren't opened.
 
     A record is damaged if TensorFlow can't read or decode it, or if its label isn't one of the
-    dataset's classes. It raises an error that names its file and index, or is replaced by a
-    different image of the same batch, so that all other images keep their positions. TensorFlow
-    can't read a file beyond a damaged record, so the rest of that file counts as damaged, and so do
-    records that are missing at its end. JPEG data that were damaged before they were stored may
-    decode without an error.
+    dataset's classes. An error names the record's file and index or, with `on_error="skip"`, a
+    different image of the same batch replaces it, so that all other images keep their positions.
+    TensorFlow can't read a file beyond a damaged record, so the rest of that file counts as
+    damaged, and so do records that are missing at its end. JPEG data that were damaged before they
+    were stored may decode without an error.
 
     Args:
-        name: String, the name in TFDS such as `"cifar10"`, optionally with config and version.
-        split: String, a TFDS split or slice. Defaults to `"train"`.
-        image_size: Integer, height and width of the result in pixels. Defaults to `32`.
-        batch_size: Integer, the number of images in each batch. Defaults to `64`.
-        seed: Integer in [0, 2**31), the seed of the shuffled order. Defaults to `0`.
-        shuffle: Boolean. Defaults to `True`.
-        start_step: Integer, the global step of the first batch. Defaults to `0`.
-        data_dir: String or path of the TFDS data folder. Defaults to `None`:
-            `~/tensorflow_datasets`.
-        shuffle_buffer: Integer, the number of images in each block that is shuffled. Two blocks of
-            encoded images are kept in memory. Defaults to `4096`.
+        name: The name in TFDS, such as `"cifar10"`, optionally with a config and a version.
+        split: A TFDS split or slice.
+        image_size: The height and width of the result in pixels.
+        batch_size, seed, shuffle, start_step, order: As in `make_dataset`.
+        data_dir: The TFDS data folder. Defaults to `~/tensorflow_datasets`.
+        shuffle_buffer: The number of images in each block that is shuffled. Two blocks of encoded
+            images are kept in memory.
         on_error: `"raise"`, or `"skip"` to replace damaged images. Each damaged record is logged
             once and counted in `skipped` of the `DatasetInfo`; `skipped.total()` is their number.
-            The pipeline runs a few batches ahead of training. Defaults to `"raise"`.
-        use_labels: Boolean. If `False`, only images are read, which also works for splits without
-            labels, such as `unlabelled` in stl10. Defaults to `True`.
-        order: `"splitmix64"`, or `"index_shuffle"` to resume runs from older versions. Defaults to
-            `"splitmix64"`.
+            The count may be a few batches ahead of training.
+        use_labels: If `False`, only images are read, which also works for splits without labels,
+            such as `unlabelled` in stl10.
 
     Returns:
-        `(dataset, info)`: an endless `tf.data.Dataset` of pairs of uint8 images in [0, 255] of
-        shape `(batch_size, image_size, image_size, channels)` and int32 labels of shape
-        `(batch_size,)`, or of only images, and a `DatasetInfo`.
+        `(dataset, info)`: an endless `tf.data.Dataset` and a `DatasetInfo`. Batches are uint8
+        images in [0, 255] of shape `(batch_size, image_size, image_size, channels)`, or pairs of
+        such images and int32 labels of shape `(batch_size,)`.
 
     Raises:
         ImportError: If `tensorflow_datasets`, or a package it needs, is missing.
         ValueError: If the dataset has no images, they aren't 8-bit gray or RGB, they don't fill a
             batch, or an argument is out of range.
-        tf.errors.InvalidArgumentError: While iterating, if a record is damaged, or with
-            `on_error="skip"`, if every record in a batch is.
+        tf.errors.InvalidArgumentError: While iterating, if a record is damaged; with
+            `on_error="skip"`, only if every record in a batch is damaged.
         tf.errors.OpError: While iterating, if a file can't be opened.
 
     Example:
-
     ```python
     dataset, info = load_tfds("cifar10", "train", image_size=32, batch_size=64)
     model.fit(dataset, epochs=10, steps_per_epoch=info.steps_per_epoch)
@@ -137,7 +129,7 @@ def load_tfds(
 
         builder = _builder(tfds, name, data_dir)
         image_key, label_key = _classification_keys(tfds, builder.info, name)
-        # Download only from the original source, and only with the checksums that TFDS knows.
+        # Download only from the original source, and verify the checksums that TFDS knows.
         config = tfds.download.DownloadConfig(
             try_download_gcs=False, force_checksums_validation=True
         )
@@ -168,7 +160,7 @@ def load_tfds(
         return dataset.skip(first - block * block_size).take(steps * batch_size - first)
 
     def shuffled(epoch, block, records):
-        # The order of `Dataset.shuffle` would also depend on TensorFlow's global seed.
+        # Don't use `Dataset.shuffle`: its order also depends on TensorFlow's global seed.
         count = tf.shape(records[0], tf.int64)[0]
         number = epoch * -(-num_images // block_size) + block
         indices = permutation_tensor(seed, number, count, order)
@@ -183,7 +175,7 @@ def load_tfds(
         return image, tf.cast(label, tf.int32)
 
     def image_or_blank(place, record):
-        # Make a dataset of one image, because `ignore_errors` catches the errors of a dataset.
+        # Make a dataset of one image, because only datasets have `ignore_errors`.
         image = tf.data.Dataset.from_tensors(record).map(image_of).ignore_errors(log_warning=True)
         blank = (tf.zeros(shape, tf.uint8), tf.constant(_DAMAGED, tf.int32))
         image = image.concatenate(tf.data.Dataset.from_tensors(blank)).take(1)
@@ -236,18 +228,18 @@ def _builder(tfds, name, data_dir):
 
 
 def _reader(tfds, builder, split, image_key, label_key):
-    """Returns what is needed to read a split: `(num_images, stored_from, read_example)`.
+    """Returns a split's size and two functions: `(num_images, stored_from, read_example)`.
 
-    `stored_from` is a function that maps a position to the dataset that starts there, of pairs
-    `(place, record)`, where `place` is a string that identifies the record. There are always
-    `num_images` pairs in total. `read_example` is a function that maps a record to its features.
+    `stored_from(position)` returns the dataset of pairs `(place, record)` that starts at a
+    position, where `place` is a string that identifies the record. There are `num_images` pairs in
+    total. `read_example(record)` returns the features of a record.
     """
     decoders = {image_key: tfds.decode.SkipDecoding()}
     keys = {key: True for key in (image_key, label_key) if key}
     wanted = tfds.decode.PartialDecoding(keys, decoders=decoders)
     is_prepared = bool(builder.info.splits)
     if not is_prepared or builder.info.file_format != tfds.core.FileFormat.TFRECORD:
-        # There are no files, as with `tfds.testing.mock_data`, or they have a different format.
+        # There are no TFRecord files, as with `tfds.testing.mock_data`.
         config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
         stored = builder.as_dataset(split=split, decoders=wanted, read_config=config)
 
@@ -278,15 +270,15 @@ def _reader(tfds, builder, split, image_key, label_key):
             cycle_length=_FILES_AT_ONCE,
             block_length=16,
             num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,  # The order of the stored images must not depend on threads.
+            deterministic=True,  # Otherwise, the order would depend on the timing of threads.
         )
 
     def records_of(path, skip, take):
-        # Read one byte first: `ignore_errors` would try forever to open a missing file.
+        # Read one byte first, because `ignore_errors` would try forever to open a missing file.
         can_open = tf.data.FixedLengthRecordDataset(path, 1).take(1)
         stored = tf.data.TFRecordDataset(path, buffer_size=_BUFFER_BYTES)
         records = can_open.flat_map(lambda _: stored.ignore_errors(log_warning=True))
-        lost = tf.data.Dataset.from_tensors("").repeat()  # Reading this example fails.
+        lost = tf.data.Dataset.from_tensors("").repeat()  # `read_example` fails for these records.
         records = records.concatenate(lost).skip(skip).take(take)
         places = tf.data.Dataset.range(skip, skip + take).map(lambda i: _place(path, i))
         return tf.data.Dataset.zip(places, records)
@@ -325,7 +317,7 @@ def square_resize(image: Any, image_size: int) -> Any:
 
     Args:
         image: uint8 tensor in [0, 255] of shape `(height, width, channels)`.
-        image_size: Integer, height and width of the result in pixels.
+        image_size: The height and width of the result in pixels.
 
     Returns:
         uint8 tensor of shape `(image_size, image_size, channels)`. An image of this size is

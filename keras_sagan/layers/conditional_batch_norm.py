@@ -1,49 +1,48 @@
-"""Batch normalization with a scale and an offset for each class."""
-
-import math
+"""Batch normalization with a condition."""
 
 import keras
 from keras import KerasTensor, ops
 
-from keras_sagan.checks import (
-    check_boolean,
-    check_float,
-    check_integer,
-    check_labels,
-    check_weight,
-)
+from keras_sagan.checks import check_boolean, check_float
+from keras_sagan.layers.conditional_norm import ConditionalNormBase
 
 SETTLED = 2**30  # After this many updates, only `momentum` determines how fast statistics change.
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
-class ConditionalBatchNorm(keras.layers.Layer):
-    """Batch normalization that looks up `gamma` and `beta` by class label.
+class ConditionalBatchNorm(ConditionalNormBase):
+    """Batch normalization whose `gamma` and `beta` depend on labels or on a vector per image.
 
-    `outputs = (images - mean) / sqrt(variance + epsilon) * gamma[labels] + beta[labels]`. The
-    moments are computed over the whole batch, regardless of labels, in two passes and in float32
-    under every dtype policy, so that a large mean costs little precision. With one class, the layer
-    works like `BatchNormalization` and needs no labels. The defaults follow SAGAN, not Keras. The
-    moving statistics don't depend on their initial values: they average the first ten batches
-    equally, then roughly the last fortieth of all updates (at least ten), until the momentum
-    reaches `momentum`.
+    `outputs = (images - mean) / sqrt(variance + epsilon) * gamma + beta`. Labels select rows of two
+    tables: `gamma[labels]` and `beta[labels]`. Float vectors, such as attributes or an embedding of
+    text, are multiplied by two kernels: `gamma = 1 + vectors @ gamma_kernel` and
+    `beta = vectors @ beta_kernel`. The kernels start as zeros: a new layer ignores the vectors, and
+    they get no gradient in the first step. The moments are computed over the full batch, regardless
+    of the condition. They are computed in two passes, in float32 under every dtype policy, because
+    one pass would lose precision if the mean is large. With one class, the layer works like
+    `BatchNormalization` and needs no labels. The defaults follow SAGAN, not Keras. The moving
+    statistics don't depend on their initial values: they average the first ten batches equally,
+    then approximately the last fortieth of all updates (at least ten), until the momentum reaches
+    `momentum`.
 
     Args:
         num_classes: Positive integer, the number of rows in the tables `gamma` and `beta`.
-        axis: Integer, the axis of the channels. Defaults to `-1`.
+        axis: Integer, the axis of the channels.
         momentum: Float in [0, 1], the largest momentum of the moving statistics. Early updates use
-            a lower momentum; with `1`, the statistics never change. Defaults to `0.999`.
-        epsilon: Positive float, added to the variance. Defaults to `1e-5`.
+            a lower momentum; with `1`, the statistics never change.
+        epsilon: Positive float, added to the variance.
         synchronized: Boolean, whether to compute the moments over all replicas of a `tf.distribute`
-            strategy. JAX and PyTorch always use the global batch. Defaults to `False`.
-        **kwargs: Base layer arguments, such as `name` and `dtype`.
+            strategy. JAX and PyTorch always use the global batch.
+        condition_dim: Positive integer, the length of the vectors; an alternative to `num_classes`.
 
     Call arguments:
         images: Float tensor of rank 2 or more, `(batch, …, channels)`.
-        labels: Integer tensor of shape `(batch,)` in `[0, num_classes)`; optional with one class.
+        labels: Integer tensor of shape `(batch,)` in `[0, num_classes)`, optional with one class;
+            or float tensor of shape `(batch, condition_dim)`.
         training: Boolean, whether to use the batch's moments and update the moving statistics.
         mask: Boolean tensor with the shape of `images` without the last axis: the positions to
-            include in the moments, as in `keras.layers.BatchNormalization`. Defaults to all.
+            include in the moments, as in `keras.layers.BatchNormalization`. By default, all are
+            included.
         images_mask: The same mask, under the name that Keras uses if labels are passed.
 
     Returns:
@@ -52,16 +51,16 @@ class ConditionalBatchNorm(keras.layers.Layer):
     State:
         `moving_mean` and `moving_variance`, of shape `(channels,)`, are updated with
         `training=True` and used otherwise; `num_updates`, int32 of shape `()`, counts their
-        updates. An empty batch changes none of them. Files from older versions, which lack
-        `num_updates`, load with a large value.
+        updates. An empty batch changes none of them. Files from older versions lack
+        `num_updates`, and it gets a large value when they are loaded.
 
     Raises:
-        ValueError: If an argument is out of range, `axis` isn't an axis of the images, labels are
-            missing with more than one class, labels aren't integers of shape `(batch,)` in
-            `[0, num_classes)` (as far as their values are known), or the mask has the wrong rank.
+        ValueError: If an argument is out of range, neither or both of `num_classes` and
+            `condition_dim` are given, `axis` isn't an axis of the images, the labels or vectors are
+            missing or have the wrong dtype, shape or range (as far as their values are known), or
+            the mask has the wrong rank.
 
     Example:
-
     >>> import numpy as np
     >>> layer = ConditionalBatchNorm(num_classes=10)
     >>> images = np.random.normal(3.0, 2.0, (8, 4, 4, 5)).astype("float32")
@@ -69,60 +68,35 @@ class ConditionalBatchNorm(keras.layers.Layer):
     >>> abs(float(np.mean(outputs))) < 1e-5
     True
 
-    Reference:
-        [Dumoulin et al., 2017](https://arxiv.org/abs/1610.07629). The tables, `momentum` and
-        `epsilon` follow the SAGAN authors' code.
+    Reference: [Dumoulin et al., 2017](https://arxiv.org/abs/1610.07629). The tables, `momentum` and
+    `epsilon` follow the SAGAN authors' code. The kernels without biases, with `gamma` centered at
+    1, follow [BigGAN](https://arxiv.org/abs/1809.11096), but start as zeros, as in
+    [DiT](https://arxiv.org/abs/2212.09748).
     """
 
     def __init__(
         self,
-        num_classes: int,
+        num_classes: int | None = None,
         axis: int = -1,
         momentum: float = 0.999,
         epsilon: float = 1e-5,
         synchronized: bool = False,
+        condition_dim: int | None = None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        self.num_classes = check_integer("num_classes", num_classes)
-        self.axis = check_integer("axis", axis, minimum=-math.inf)
+        super().__init__(num_classes, axis, epsilon, condition_dim, **kwargs)
         self.momentum = check_float("momentum", momentum, minimum=0, maximum=1)
-        self.epsilon = check_float("epsilon", epsilon, above=0)
         self.synchronized = check_boolean("synchronized", synchronized)
         self._has_replicas = self.synchronized and keras.backend.backend() == "tensorflow"
-        self.supports_masking = True
 
     def build(self, images_shape: tuple, labels_shape: tuple | None = None) -> None:
-        if images_shape and isinstance(images_shape[0], (tuple, list)):
-            raise ValueError(
-                "`images` and `labels` must be two arguments: `layer(images, labels)`. "
-                f"Received: a list of tensors of shapes {images_shape}"
-            )
-        self._check_axis(images_shape)
-        channels = images_shape[self.axis]
-        if channels is None:
-            raise ValueError(
-                "The channels of `images`, along `axis`, must be known. "
-                f"Received: axis={self.axis} for images of shape {tuple(images_shape)}"
-            )
-        check_weight((self.num_classes, channels), num_classes=self.num_classes)
-        table = {"shape": (self.num_classes, channels), "autocast": False}
+        channels = self._add_condition(images_shape)
         state = {"trainable": False, "autocast": False}
         mean = {"shape": (channels,), "aggregation": "mean", **state}
-        self.gamma = self.add_weight(name="gamma", initializer="ones", **table)
-        self.beta = self.add_weight(name="beta", initializer="zeros", **table)
         self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **mean)
         self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **mean)
         count = {"shape": (), "dtype": "int32", "aggregation": "only_first_replica", **state}
         self.num_updates = self.add_weight(name="num_updates", initializer="zeros", **count)
-
-    def _check_axis(self, shape):
-        rank = len(shape)
-        if self.axis == 0 or not -rank < self.axis < rank:
-            raise ValueError(
-                f"`axis` must be an axis of `images`, which have rank {rank}, other than the batch "
-                f"axis. Received: axis={self.axis} for images of shape {tuple(shape)}"
-            )
 
     def call(self, images, labels=None, training=False, mask=None, images_mask=None):
         labels = self._checked(labels, images)
@@ -133,30 +107,12 @@ class ConditionalBatchNorm(keras.layers.Layer):
         else:
             mean = ops.cast(self.moving_mean, x.dtype)
             variance = ops.cast(self.moving_variance, x.dtype)
-        gamma, beta = self._lookup(labels, x)
+        gamma, beta = self._gamma_and_beta(labels, x)
         scale = gamma * ops.rsqrt(self._expand(variance, x) + self.epsilon)
         shift = beta - self._expand(mean, x) * scale
         if training and self.trainable:
             self._update_statistics(mean, variance, is_any)
         return ops.cast(x * scale + shift, self.compute_dtype)
-
-    def _checked(self, labels, images):
-        self._check_axis(images.shape)
-        if labels is None:
-            if self.num_classes > 1:
-                raise ValueError(
-                    f"`labels` must be given, as num_classes={self.num_classes}. "
-                    "Received: labels=None"
-                )
-            return None
-        labels = check_labels(labels, self.num_classes)
-        counts = images.shape[0], labels.shape[0]
-        if None not in counts and counts[0] != counts[1]:  # One label would silently broadcast.
-            raise ValueError(
-                f"`labels` must have shape ({counts[0]},): one integer class id per image. "
-                f"Received: labels of shape {tuple(labels.shape)}"
-            )
-        return labels
 
     def _moments(self, x, mask):
         """Returns the mean and variance of the unmasked positions, and whether any exist."""
@@ -199,25 +155,6 @@ class ConditionalBatchNorm(keras.layers.Layer):
             statistic.assign(ops.where(is_any, old * kept + value * (1.0 - kept), old))
         self.num_updates.assign(self.num_updates + ops.cast(is_any, "int32"))
 
-    def _lookup(self, labels, x):
-        if labels is None:
-            return (self._expand(ops.cast(t[0], x.dtype), x) for t in (self.gamma, self.beta))
-        labels = ops.cast(labels, "int32")  # TensorFlow can't look up uint8.
-        tables = (ops.take(table, labels, axis=0) for table in (self.gamma, self.beta))
-        return (self._expand(ops.cast(rows, x.dtype), x, batch=-1) for rows in tables)
-
-    def _expand(self, vector, x, batch=1):
-        shape = [1] * len(x.shape)
-        shape[0], shape[self.axis] = batch, x.shape[self.axis]
-        return ops.reshape(vector, shape)
-
-    def compute_output_shape(self, images_shape: tuple, labels_shape: tuple | None = None) -> tuple:
-        return images_shape
-
-    def compute_output_spec(self, images, labels=None, training=False, mask=None, images_mask=None):
-        self._checked(labels, images)
-        return KerasTensor(images.shape, dtype=self.compute_dtype)
-
     def load_own_variables(self, store):
         values = {key: store[key] for key in store.keys()}
         if len(values) == 4:  # Older files lack the last weight, `num_updates`.
@@ -225,18 +162,18 @@ class ConditionalBatchNorm(keras.layers.Layer):
         super().load_own_variables(values)
 
     def get_config(self) -> dict:
-        names = ("num_classes", "axis", "momentum", "epsilon", "synchronized")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+        config = {"momentum": self.momentum, "synchronized": self.synchronized}
+        return {**super().get_config(), **config}
 
 
 def ramped_momentum(momentum: float, updates: KerasTensor) -> KerasTensor:
     """Returns the momentum for the next update of a moving average, a float32 scalar.
 
-    The new value's weight at the `n`-th update is `max(1 - momentum, 1 / min(n, max(10, n / 40)))`,
-    which makes the average forget its initial value. Networks change fast at first: when the
-    average covered the last tenth of the updates instead of the last fortieth, inference differed
-    more from batch statistics. `updates` is the number of previous updates. With a `momentum` of 1,
-    the average never changes.
+    `updates` is the number of previous updates. The weight of the new value in the `n`-th update is
+    `max(1 - momentum, 1 / min(n, max(10, n / 40)))`, which makes the average forget its initial
+    value. The average covers only the last fortieth of the updates, because networks change fast at
+    first, and inference should be close to batch statistics. With a `momentum` of 1, the average
+    never changes.
     """
     if momentum >= 1.0:
         return ops.ones((), "float32")

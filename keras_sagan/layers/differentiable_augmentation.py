@@ -7,7 +7,7 @@ from keras import KerasTensor, ops
 
 from keras_sagan.checks import check_boolean, check_float, check_integer, check_string
 
-UPDATES = 4  # Updates of D between two changes of the probability, as in the authors' code.
+UPDATES = 4  # D's updates between two changes of the probability, as in the authors' code.
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
@@ -15,9 +15,9 @@ class DifferentiableAugmentation(keras.layers.Layer):
     """Random changes to images that keep a discriminator from overfitting (DiffAugment).
 
     A discriminator can memorize a small training set. Random changes to all images that it sees,
-    real and fake, prevent that. Gradients flow through the changes to the generator, which
-    therefore doesn't learn to imitate them. Pass the layer to `SAGAN.compile` as `augmentation`,
-    or make it the first layer of any discriminator. The random numbers differ for each image:
+    real and fake, prevent this. The generator is trained through these differentiable changes, so
+    it doesn't learn to imitate them. Pass the layer to `SAGAN.compile` as `augmentation`, or
+    make it the first layer of any discriminator. The changes are drawn separately for each image:
 
     - `color`: brightness `x + U(-0.5, 0.5)`, then saturation `mean + (x - mean) * U(0, 2)` around
       the mean of the channels, then contrast `mean + (x - mean) * U(0.5, 1.5)` around the mean of
@@ -29,19 +29,17 @@ class DifferentiableAugmentation(keras.layers.Layer):
     in [-1, 1], and `color` may produce values outside that range.
 
     Args:
-        policy: String, the changes in the order to apply them, separated by commas. Defaults to
-            `"color,translation,cutout"`.
+        policy: String, the changes in the order to apply them, separated by commas.
         flip: Boolean, whether to first flip half of the images horizontally (the authors' code does
-            this in the dataset). Defaults to `False`.
+            this in the dataset).
         probability: Float in [0, 1], the share of images that are changed, or `"adaptive"` (ADA),
             for `SAGAN.compile`: it starts at 0 and rises while the mean of
-            `sign(real logit - threshold of the loss)` is above `target`. With a relativistic loss
-            the threshold is the mean of the fake logits. Defaults to `1.0`.
+            `sign(real logit - threshold of the loss)` is above `target`. With a relativistic loss,
+            the threshold is the mean of the fake logits.
         target: Float in [-1, 1], the mean sign that an adaptive probability aims for; with a higher
-            target, fewer images are changed. Defaults to `0.6`.
+            target, fewer images are changed.
         speed: Positive integer, the smallest number of real images in which an adaptive probability
-            can go from 0 to 1. Defaults to `500000`.
-        **kwargs: Base layer arguments, such as `name`.
+            can go from 0 to 1.
 
     Call arguments:
         images: Float tensor of shape `(batch, height, width, channels)`, with any number of
@@ -63,16 +61,14 @@ class DifferentiableAugmentation(keras.layers.Layer):
             loss that has no threshold.
 
     Example:
-
     >>> import numpy as np
     >>> layer = DifferentiableAugmentation("translation,cutout")
     >>> images = np.ones((2, 8, 8, 3), "float32")
     >>> np.unique(layer(images, training=True)).tolist()
     [0.0, 1.0]
 
-    Reference:
-        [Zhao et al., 2020](https://arxiv.org/abs/2006.10738); on the adaptive probability,
-        [Karras et al., 2020](https://arxiv.org/abs/2006.06676), section 3.1.
+    Reference: [Zhao et al., 2020](https://arxiv.org/abs/2006.10738); on the adaptive probability,
+    [Karras et al., 2020](https://arxiv.org/abs/2006.06676), section 3.1.
     """
 
     def __init__(
@@ -106,10 +102,10 @@ class DifferentiableAugmentation(keras.layers.Layer):
     def __call__(self, images: KerasTensor, uniform: Callable | None = None, **kwargs):
         if uniform is None:
             return super().__call__(images, **kwargs)
-        return self._change(images, uniform)  # A layer can't be built while a step is compiled.
+        return self._change(images, uniform)  # Skip `build`, which fails while a step is compiled.
 
     def bind(self, add_variable: Callable, loss: tuple) -> Callable:
-        """Returns what `SAGAN` calls: the layer itself, or an `AdaptiveAugmentation`."""
+        """Returns the function that `SAGAN` calls: the layer, or an `AdaptiveAugmentation`."""
         is_adaptive = self.probability == "adaptive"
         return AdaptiveAugmentation(self, add_variable, loss) if is_adaptive else self
 
@@ -148,10 +144,7 @@ class DifferentiableAugmentation(keras.layers.Layer):
 
 
 class AdaptiveAugmentation:
-    """An augmentation whose probability adapts to the discriminator's logits (ADA).
-
-    `keras_sagan.training.slots` describes the state and the methods.
-    """
+    """An adaptive `DifferentiableAugmentation` (ADA); see `keras_sagan.training.slots`."""
 
     def __init__(self, layer, add_variable, loss):
         self.layer, self.threshold = layer, loss.threshold
@@ -228,7 +221,7 @@ def _cutout(images, uniform):
 
 
 def _take(images, indices, axis):
-    """Takes rows or columns of each image at its own indices, of shape `(batch, size)`."""
+    """Takes rows or columns at `indices` of shape `(batch, size)`, separately for each image."""
     return ops.vectorized_map(lambda x: ops.take(x[0], x[1], axis=axis - 1), (images, indices))
 
 

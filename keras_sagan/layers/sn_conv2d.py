@@ -26,34 +26,29 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
     `sigma` estimates the largest singular value of the kernel, reshaped to
     `(height * width * channels / groups, filters)`. Unlike `keras.layers.SpectralNormalization`, it
     never overwrites the stored kernel, and the gradient flows through `sigma`. In a custom training
-    loop, call the network with `training=True`; otherwise `sigma` isn't updated as the kernel
+    loop, call the network with `training=True`; otherwise `sigma` isn't updated when the kernel
     changes.
 
     Args:
         filters, kernel_size, strides, padding, data_format, dilation_rate, groups, activation,
             use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
-            activity_regularizer, kernel_constraint, bias_constraint: As in
-            `keras.layers.Conv2D`.
-        power_iterations: Positive integer, the number of power iterations per call. Defaults to
-            `1`.
+            activity_regularizer, kernel_constraint, bias_constraint: As in `keras.layers.Conv2D`.
+        power_iterations: Positive integer, the number of power iterations per call.
         epsilon: Positive float, added to norms before division. A kernel is unchanged if its
-            `sigma` is at most `epsilon`. Defaults to `1e-12`.
+            `sigma` is at most `epsilon`.
         equality_constrained: Boolean. `True` divides by `sigma`, `False` by `max(1, sigma)`.
-            Defaults to `True`.
         resample: `"up"` for nearest-neighbor upsampling by 2 before the convolution, `"down"` to
             average 2 x 2 windows after it, or `None`. Outputs, weights and `sigma` are the same as
             with two separate layers, but a single strided convolution computes them with up to 2.25
-            times fewer multiplications. Defaults to `None`.
-        **kwargs: Base layer arguments, such as `name` and `dtype`.
+            times fewer multiplications.
 
     Call arguments:
         inputs: Float tensor of shape `(batch, height, width, channels)`, or
             `(batch, channels, height, width)` with `data_format="channels_first"`.
-        training: Boolean, whether to update `vector_u`, which keeps `sigma` accurate as the kernel
-            changes.
+        training: Boolean, whether to update `vector_u`.
 
     Returns:
-        Float tensor of shape `(batch, new_height, new_width, filters)`, or with the filters second
+        Float tensor of shape `(batch, new_height, new_width, filters)`, or `(batch, filters, …)`
         for `"channels_first"`, in the layer's compute dtype.
 
     State:
@@ -65,14 +60,12 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             `resample` is combined with strides, dilation, groups or an even kernel size.
 
     Example:
-
     >>> import keras
     >>> layer = SNConv2D(1, 1, kernel_initializer="ones", use_bias=False)
     >>> float(keras.ops.sum(layer(keras.ops.ones((1, 1, 1, 4)))))  # sigma = sqrt(4)
     2.0
 
-    Reference:
-        [Miyato et al., 2018](https://arxiv.org/abs/1802.05957), sections 2.1 and 2.2.
+    Reference: [Miyato et al., 2018](https://arxiv.org/abs/1802.05957), sections 2.1 and 2.2.
     """
 
     def __init__(
@@ -137,7 +130,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
 
     def _check_build(self, input_shape):
         if len(input_shape) != 4:
-            return  # Keras raises an error itself.
+            return  # Keras raises an error later.
         is_last = self.data_format == "channels_last"
         channels = input_shape[-1 if is_last else 1]
         if channels is not None and channels % self.groups:
@@ -164,7 +157,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         inputs = ops.convert_to_tensor(inputs, self.compute_dtype)  # `stateless_call` doesn't cast.
         dtype = keras.backend.result_type(self.compute_dtype, "float32")
-        # A resampling kernel is a sum of kernel entries, which half precision would round.
+        # Resampling sums kernel entries: use float32, because half precision would round the sums.
         kernel = self.normalized_weight(training, dtype if self.resample else None)
         settings = (self.resample, self.strides, self.padding, self.data_format, self.dilation_rate)
         outputs = convolve(inputs, kernel, *settings, training)

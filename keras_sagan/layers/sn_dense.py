@@ -22,12 +22,10 @@ class SNDense(SpectralNormMixin, keras.layers.Dense):
             bias_regularizer, activity_regularizer, kernel_constraint, bias_constraint: As in
             `keras.layers.Dense`.
         power_iterations, epsilon, equality_constrained: As in `SNConv2D`.
-        **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Float tensor of shape `(batch, …, channels)`.
-        training: Boolean, whether to update `vector_u`, which keeps `sigma` accurate as the kernel
-            changes.
+        training: Boolean, whether to update `vector_u`.
 
     Returns:
         Float tensor of shape `(batch, …, units)`, in the layer's compute dtype.
@@ -39,14 +37,10 @@ class SNDense(SpectralNormMixin, keras.layers.Dense):
         ValueError: If `power_iterations < 1` or `epsilon` isn't positive.
 
     Example:
-
     >>> import keras
     >>> layer = SNDense(2, kernel_initializer="ones", use_bias=False)  # sigma = 2
     >>> keras.ops.convert_to_numpy(layer(keras.ops.ones((1, 2)))).round(6).tolist()
     [[1.0, 1.0]]
-
-    Reference:
-        [Miyato et al., 2018](https://arxiv.org/abs/1802.05957), sections 2.1 and 2.2.
     """
 
     def __init__(

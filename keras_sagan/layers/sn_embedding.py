@@ -5,28 +5,25 @@ import numpy as np
 from keras import KerasTensor, ops
 
 from keras_sagan.checks import check_boolean, check_integer, check_labels, check_weight
-from keras_sagan.layers.spectral_norm import SpectralNormMixin
+from keras_sagan.layers.spectral_norm import SpectralNormMixin, initial_vector_u
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
     """Embedding whose `(classes, dim)` table is divided by its spectral norm.
 
-    It replaces `keras.layers.Embedding`. A projection discriminator adds the dot product of the
-    features and the label's row to the logit. See `SNConv2D` for custom training loops and for the
+    It replaces `keras.layers.Embedding`. See `SNConv2D` for custom training loops and for the
     differences from `keras.layers.SpectralNormalization`.
 
     Args:
         input_dim, output_dim, embeddings_initializer, embeddings_regularizer,
             embeddings_constraint, mask_zero, weights: As in `keras.layers.Embedding`.
         power_iterations, epsilon, equality_constrained: As in `SNConv2D`.
-        **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
-        inputs: Tensor of ids of any shape, in `[0, input_dim)`; floats are truncated to integers,
+        inputs: Tensor of any shape with ids in `[0, input_dim)`. Floats are truncated to integers,
             as in `keras.layers.Embedding`.
-        training: Boolean, whether to update `vector_u`, which keeps `sigma` accurate as the table
-            changes.
+        training: Boolean, whether to update `vector_u`.
 
     Returns:
         Float tensor of shape `(*inputs.shape, output_dim)`.
@@ -39,14 +36,13 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
             known.
 
     Example:
-
     >>> import keras
     >>> layer = SNEmbedding(2, 2, embeddings_initializer="ones")  # sigma = 2
     >>> keras.ops.convert_to_numpy(layer(keras.ops.convert_to_tensor([1]))).round(6).tolist()
     [[0.5, 0.5]]
 
-    Reference:
-        [Miyato & Koyama, 2018](https://arxiv.org/abs/1802.05637), for projection discriminators.
+    Reference: [Miyato & Koyama, 2018](https://arxiv.org/abs/1802.05637), for projection
+    discriminators.
     """
 
     def __init__(
@@ -83,7 +79,7 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
                 )
             self.build()
             self.embeddings.assign(weights)
-            self.vector_u.assign(self._initial_vector_u(self.vector_u.shape, "float32"))
+            self.vector_u.assign(initial_vector_u(self.embeddings, self._norm))
 
     def _check_build(self, input_shape):
         sizes = {"input_dim": self.input_dim, "output_dim": self.output_dim}
@@ -91,7 +87,7 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         if "int" not in keras.backend.standardize_dtype(inputs.dtype):
-            # As in Keras, 1.5 becomes 1. Some backends would turn NaN into row 0.
+            # As in Keras, 1.5 becomes 1. NaN becomes -1, which is out of range.
             inputs = ops.cast(ops.where(ops.isnan(inputs), -1, inputs), "int32")
         inputs = check_labels(inputs, self.input_dim, rank=None, argument="inputs")
         return ops.take(self.normalized_weight(training), ops.cast(inputs, "int32"), axis=0)

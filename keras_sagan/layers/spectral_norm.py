@@ -1,5 +1,6 @@
-"""Spectral normalization: power iteration, a mixin for layers, and `spectral_norms`."""
+"""Spectral normalization: power iteration, base classes of layers, and `spectral_norms`."""
 
+import math
 import warnings
 
 import keras
@@ -18,25 +19,34 @@ from keras_sagan.private_keras import layers_of
 
 
 class StaleNormWarning(UserWarning):
-    """A layer's `sigma` has fallen behind the largest singular value of its kernel."""
+    """Warning that a layer's `sigma` differs from the largest singular value of its kernel."""
 
 
-def power_iteration(matrix, u, steps=1, epsilon=1e-12):
-    """Estimates the largest singular value of a matrix, starting from a unit vector `u`.
+def power_iteration(
+    matrix,
+    u,
+    steps=1,
+    epsilon=1e-12,
+    multiply=ops.matmul,
+    multiply_transposed=lambda matrix, v: ops.matmul(v, matrix),
+):
+    """Estimates the largest singular value of a matrix; returns `sigma`, `u` and `v`.
 
-    One step is `v = matrix @ u / (|matrix @ u| + epsilon)` followed by
+    One step, from a unit vector `u`, is `v = matrix @ u / (|matrix @ u| + epsilon)` followed by
     `u = v @ matrix / (|v @ matrix| + epsilon)`; then `sigma = v @ matrix @ u`. The gradient treats
     `u` and `v` as constants, which is exact once the iteration has converged. If the matrix is
-    zero, `u` is unchanged, since the iteration could never recover from `u = 0`.
+    zero, `u` is unchanged, since the iteration could never recover from `u = 0`. Reference:
+    [Miyato et al., 2018](https://arxiv.org/abs/1802.05957), algorithm 1, with the `epsilon` of the
+    SAGAN authors' code.
 
-    Returns `sigma`, `u` and `v`. Reference: [Miyato et al., 2018](https://arxiv.org/abs/1802.05957),
-    algorithm 1, with the `epsilon` of the SAGAN authors' code.
+    `multiply` and `multiply_transposed` replace the two matrix products, for example if `matrix` is
+    the kernel of a convolution.
     """
     u, constant = ops.stop_gradient(u), ops.stop_gradient(matrix)
     for _ in range(steps):
-        v = ops.matmul(constant, u)
+        v = multiply(constant, u)
         v = v / (_norm(v) + epsilon)
-        product = ops.matmul(v, matrix)
+        product = multiply_transposed(matrix, v)
         candidate = ops.stop_gradient(product)
         norm = _norm(candidate)  # This is 0 if either product underflows.
         u = ops.where(norm > epsilon, candidate / (norm + epsilon), u)
@@ -47,14 +57,101 @@ def _norm(x):
     return ops.sqrt(ops.sum(ops.square(x)))
 
 
-class SpectralNormMixin:
-    """Divides the kernel of a Keras layer by its largest singular value in the forward pass.
+class MatrixNorm:
+    """Computes the largest singular value of a kernel reshaped to a matrix `(rest, outputs)`.
 
-    The layer's weight must be called `kernel` or `embeddings`, with the outputs on the last axis.
-    The forward pass never changes this weight. `vector_u`, the state of the power iteration, is
-    initialized to its converged value. Only calls with `training=True` update it, and only if the
-    layer isn't frozen. Inference runs the same iteration from `vector_u`, but doesn't store the new
-    vector.
+    `outputs` lists the axes of the kernel that correspond to the layer's outputs.
+    """
+
+    def __init__(self, shape, outputs=(-1,)):
+        outputs = [axis % len(shape) for axis in outputs]
+        rest = [axis for axis in range(len(shape)) if axis not in outputs]
+        self._axes = [*rest, *outputs]
+        self.vector_shape = (math.prod(shape[axis] for axis in outputs),)
+
+    def matrix(self, weight):
+        """Returns the kernel as a tensor of rank 2."""
+        if self._axes != sorted(self._axes):
+            weight = ops.transpose(weight, self._axes)
+        return ops.reshape(weight, (-1, *self.vector_shape))
+
+    def iterate(self, weight, u, steps, epsilon):
+        """Returns `sigma` and the next `u`."""
+        return power_iteration(self.matrix(weight), u, steps, epsilon)[:2]
+
+    def known_matrix(self, weight):
+        """Returns the matrix as a numpy array, or `None` while the weight has no value."""
+        return known_values(self.matrix(weight))
+
+
+class ConvolutionNorm:
+    """Computes the largest singular value of a convolution with zero padding, for one input size.
+
+    As a matrix, the convolution maps a flattened input to the flattened outputs. `map_shape` is the
+    input's shape, such as `(height, width, channels)`. Strides and dilation must be 1.
+    """
+
+    def __init__(self, map_shape, kernel_size, padding):
+        sides = {"valid": lambda k: (0, 0), "same": lambda k: ((k - 1) // 2, k // 2)}
+        sides["causal"] = lambda k: (k - 1, 0)
+        self._pads = [sides[padding](size) for size in kernel_size]
+        self.vector_shape = (1, *map_shape)
+
+    def multiply(self, kernel, maps):
+        maps = ops.pad(maps, [(0, 0), *self._pads, (0, 0)])
+        return ops.conv(maps, kernel, padding="valid", data_format="channels_last")
+
+    def multiply_transposed(self, kernel, maps):
+        maps = ops.conv_transpose(maps, kernel, padding="valid", data_format="channels_last")
+        sizes = zip(self._pads, self.vector_shape[1:-1])
+        return maps[(slice(None), *(slice(low, low + size) for (low, _), size in sizes))]
+
+    def iterate(self, weight, u, steps, epsilon):
+        products = (self.multiply, self.multiply_transposed)
+        return power_iteration(weight, u, steps, epsilon, *products)[:2]
+
+    def known_matrix(self, weight):
+        kernel = known_values(weight)
+        return None if kernel is None else _ConvolutionMatrix(self, kernel)
+
+
+class _ConvolutionMatrix:
+    """Multiplies a convolution's matrix by numpy arrays, for `leading_singular_vector`."""
+
+    __array_ufunc__ = None  # This makes `array @ self` call `__rmatmul__`.
+    size = 0
+
+    def __init__(self, norm, kernel):
+        self._norm, self._kernel, self.dtype = norm, kernel, kernel.dtype
+        self.shape = (None, math.prod(norm.vector_shape))
+
+    def __array__(self, dtype=None, copy=None):
+        return self._kernel
+
+    def __matmul__(self, columns):
+        maps = columns.T.reshape(-1, *self._norm.vector_shape[1:])
+        outputs = ops.convert_to_numpy(self._norm.multiply(self._kernel, maps))
+        self._output_shape = outputs.shape[1:]
+        return outputs.reshape(*columns.T.shape[:-1], -1).T
+
+    def __rmatmul__(self, row):
+        maps = row.reshape(1, *self._output_shape)
+        return ops.convert_to_numpy(self._norm.multiply_transposed(self._kernel, maps)).reshape(-1)
+
+
+def wide(weight):
+    """Returns the value of a weight in float32, or in float64 if it is float64."""
+    weight = ops.convert_to_tensor(weight)
+    return ops.cast(weight, keras.backend.result_type(weight.dtype, "float32"))
+
+
+class SpectralNormBase:
+    """Base class of the layers that divide kernels by their largest singular values.
+
+    The forward pass never changes a kernel. Each kernel has a `vector_u`, the state of the power
+    iteration, which is initialized to its converged value. Only calls with `training=True` update
+    it, and only if the layer isn't frozen. At inference, the same iteration starts from `vector_u`,
+    but its result isn't stored.
     """
 
     def _set_spectral_norm(self, power_iterations, epsilon, equality_constrained):
@@ -63,6 +160,66 @@ class SpectralNormMixin:
         )
         self.epsilon = check_float("epsilon", epsilon, above=0)
         self.equality_constrained = check_boolean("equality_constrained", equality_constrained)
+
+    def normalized_kernels(self) -> list[tuple]:
+        """Returns a list of `(kernel, norm, vector_u)`, which is empty before `build`."""
+        raise NotImplementedError
+
+    def _add_vector_u(self, kernel, norm, name="vector_u"):
+        def initializer(shape, dtype=None):
+            return ops.convert_to_tensor(initial_vector_u(kernel, norm), dtype)
+
+        return self.add_weight(
+            name=name,
+            shape=norm.vector_shape,
+            initializer=initializer,
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+            aggregation="only_first_replica",
+        )
+
+    def _sigma_and_u(self, weight, norm, vector_u):
+        u = ops.cast(vector_u, weight.dtype)
+        return norm.iterate(weight, u, self.power_iterations, self.epsilon)
+
+    def _normalize(self, kernel, norm, vector_u, training):
+        """Returns the kernel divided by its norm, in float32 or wider."""
+        weight = wide(kernel)
+        sigma, u = self._sigma_and_u(weight, norm, vector_u)
+        divides = sigma > (self.epsilon if self.equality_constrained else 1.0)
+        divisor = ops.where(divides, sigma, ops.ones_like(sigma))
+        if training and self.trainable:
+            vector_u.assign(u)
+        # Don't divide by `divisor`: the gradient would read the weight three more times.
+        return weight * (1.0 / divisor)
+
+    def quantize(self, *args, **kwargs):
+        self._refuse("quantized", "quantize", args)
+
+    def enable_lora(self, *args, **kwargs):
+        self._refuse("adapted by LoRA (`lora_rank`)", "enable_lora", args)
+
+    def _refuse(self, verb, method, args):
+        raise ValueError(
+            f"{type(self).__name__} can't be {verb}, as every call normalizes its kernel again. "
+            "Copy the normalized kernel into the plain Keras layer and use that. "
+            f"Received: {method}{args}"
+        )
+
+    def get_config(self) -> dict:
+        names = ("power_iterations", "epsilon", "equality_constrained")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+class SpectralNormMixin(SpectralNormBase):
+    """Divides the kernel of a Keras layer by its largest singular value in the forward pass.
+
+    The layer's weight must be called `kernel` or `embeddings`, with the outputs on the axis
+    `_output_axis`.
+    """
+
+    _output_axis = -1
 
     def add_weight(self, *args, name=None, **kwargs):
         if name in ("kernel", "embeddings", "bias"):
@@ -75,69 +232,28 @@ class SpectralNormMixin:
         self._check_build(input_shape)
         with outside_programs():  # The initial `vector_u` depends on the values of the weight.
             super().build(input_shape)
-            self.vector_u = self.add_weight(
-                name="vector_u",
-                shape=(self._raw_weight().shape[-1],),
-                initializer=self._initial_vector_u,
-                dtype="float32",
-                trainable=False,
-                autocast=False,
-                aggregation="only_first_replica",
-            )
-
-    def _initial_vector_u(self, shape, dtype=None):
-        weight = known_values(self._wide_weight())
-        if weight is None:  # The weight has no value while Keras traces to infer shapes.
-            return ops.full(shape, shape[0] ** -0.5, dtype)
-        return ops.convert_to_tensor(leading_singular_vector(_as_matrix(weight)), dtype)
+            self._norm = MatrixNorm(self._raw_weight().shape, (self._output_axis,))
+            self.vector_u = self._add_vector_u(self._raw_weight(), self._norm)
 
     def _raw_weight(self):
         return self.embeddings if hasattr(self, "embeddings_initializer") else self.kernel
 
-    def _wide_weight(self):
-        weight = ops.convert_to_tensor(self._raw_weight())
-        return ops.cast(weight, keras.backend.result_type(weight.dtype, "float32"))
-
-    def _sigma_and_u(self, weight):
-        matrix = ops.reshape(weight, (-1, weight.shape[-1]))
-        u = ops.cast(self.vector_u, weight.dtype)
-        return power_iteration(matrix, u, self.power_iterations, self.epsilon)[:2]
+    def normalized_kernels(self) -> list[tuple]:
+        return [(self._raw_weight(), self._norm, self.vector_u)] if self.built else []
 
     @property
     def sigma(self) -> KerasTensor:
         """Scalar tensor, the current estimate of the kernel's largest singular value."""
-        return self._sigma_and_u(self._wide_weight())[0]
+        return self._sigma_and_u(wide(self._raw_weight()), self._norm, self.vector_u)[0]
 
     def normalized_weight(self, training: bool = False, dtype: str | None = None) -> KerasTensor:
         """Returns the weight divided by its spectral norm; a weight of zeros is unchanged.
 
-        Args:
-            training: Boolean, whether to update `vector_u`, unless the layer is frozen. Defaults
-                to `False`.
-            dtype: String, the dtype of the result. Defaults to the layer's compute dtype.
+        `training` updates `vector_u`, unless the layer is frozen. `dtype=None` means the compute
+        dtype.
         """
-        weight = self._wide_weight()
-        sigma, u = self._sigma_and_u(weight)
-        divides = sigma > (self.epsilon if self.equality_constrained else 1.0)
-        divisor = ops.where(divides, sigma, ops.ones_like(sigma))
-        # With a division instead, the gradient would read the weight three more times.
-        weight = weight * (1.0 / divisor)
-        if training and self.trainable:
-            self.vector_u.assign(u)
+        weight = self._normalize(self._raw_weight(), self._norm, self.vector_u, training)
         return ops.cast(weight, dtype or self.compute_dtype)
-
-    def quantize(self, *args, **kwargs):
-        self._refuse("quantized", "quantize", args)
-
-    def enable_lora(self, *args, **kwargs):
-        self._refuse("adapted by LoRA (`lora_rank`)", "enable_lora", args)
-
-    def _refuse(self, verb, method, args):
-        raise ValueError(
-            f"{type(self).__name__} can't be {verb}, as every call normalizes its kernel again. "
-            "Copy `normalized_weight()` into the plain Keras layer and use that. "
-            f"Received: {method}{args}"
-        )
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
@@ -149,23 +265,27 @@ class SpectralNormMixin:
         if self.built:
             self.vector_u.assign(store["vector_u"])
 
-    def get_config(self) -> dict:
-        names = ("power_iterations", "epsilon", "equality_constrained")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+def initial_vector_u(kernel, norm):
+    """Returns the converged `vector_u` of a kernel, as a numpy array or a tensor."""
+    matrix = norm.known_matrix(wide(kernel))
+    if matrix is None:  # Keras is tracing to infer shapes, and the weight has no value.
+        return ops.full(norm.vector_shape, math.prod(norm.vector_shape) ** -0.5)
+    return leading_singular_vector(matrix).reshape(norm.vector_shape)
 
 
 def leading_singular_vector(matrix):
     """Returns the right singular vector of the largest singular value, deterministically.
 
-    It is the best vector in the Krylov space `x, (matrix.T @ matrix) @ x, …` of a random `x`, and
-    needs far fewer matrix products than power iteration: `|matrix @ u|` is within 1 % of the
+    It is the best vector in the Krylov space `x, (matrix.T @ matrix) @ x, …` of a random `x`. This
+    takes far fewer matrix products than power iteration. `|matrix @ u|` is within 1 % of the
     largest singular value (0.1 % for small matrices). For a matrix that is zero or not finite, the
     result is an arbitrary unit vector. Reference: Golub & Van Loan, Matrix Computations, section
     10.1 (Lanczos).
     """
     start = np.random.default_rng(0).normal(size=(1, matrix.shape[1]))
     basis = (start / np.linalg.norm(start)).astype(matrix.dtype)
-    if not np.isfinite(matrix).all():
+    if not np.isfinite(np.asarray(matrix)).all():
         return basis[0]
     for _ in range(24 if matrix.size < 2**21 else 12):
         image = (matrix @ basis[-1]) @ matrix
@@ -190,14 +310,12 @@ def spectral_norms(model: keras.Model, normalized_only: bool = True) -> dict[str
     Args:
         model: A Keras model. Nested models are searched too.
         normalized_only: Boolean. `False` includes the kernels and embeddings of all other layers.
-            Defaults to `True`.
 
     Returns:
-        Dictionary from the path of a kernel without its last part, such as
-        `"attention_16/query"`, to a float.
+        Dictionary from kernel paths to floats. The last part of a path is omitted if it is
+        `"kernel"` or `"embeddings"`, as in `"attention_16/query"`.
 
     Example:
-
     >>> import keras
     >>> from keras_sagan import SNDense
     >>> dense = SNDense(2, kernel_initializer="ones", name="dense")
@@ -205,25 +323,28 @@ def spectral_norms(model: keras.Model, normalized_only: bool = True) -> dict[str
     2.0
     """
     normalized_only = check_boolean("normalized_only", normalized_only)
-    norms, stale = {}, []
+    norms, stale, seen = {}, [], set()
+
+    def path_of(kernel):
+        path, _, name = kernel.path.removeprefix(f"{model.name}/").rpartition("/")
+        return path if name in ("kernel", "embeddings") else f"{path}/{name}"
+
     for layer in layers_of(model):
-        if isinstance(layer, SpectralNormMixin):
-            weights = [layer._raw_weight()] if layer.built else []
-        elif normalized_only:
-            continue
-        else:
-            weights = [getattr(layer, name, None) for name in ("kernel", "embeddings")]
-        for weight in weights:
-            if not isinstance(weight, keras.Variable) or len(weight.shape) < 2:
-                continue
-            path = weight.path.removeprefix(f"{model.name}/").rpartition("/")[0]
-            if not isinstance(layer, SpectralNormMixin):
-                norms[path] = _largest_singular_value(weight)
-                continue
-            norms[path] = float(ops.convert_to_numpy(layer.sigma))
-            close = _largest_singular_value(weight, is_exact=False)
-            if abs(norms[path] - close) > 0.1 * close:
-                stale.append(f"`{path}` by {norms[path]:.4g} where it is {close:.4g}")
+        if isinstance(layer, SpectralNormBase):
+            for kernel, norm, vector_u in layer.normalized_kernels():
+                path = path_of(kernel)
+                sigma, _ = layer._sigma_and_u(wide(kernel), norm, vector_u)
+                norms[path] = float(ops.convert_to_numpy(sigma))
+                close = _close_norm(norm.known_matrix(wide(kernel)))
+                if abs(norms[path] - close) > 0.1 * close:
+                    stale.append(f"`{path}` by {norms[path]:.4g} where it is {close:.4g}")
+                seen.add(id(kernel))
+        elif not normalized_only:
+            for name in ("kernel", "embeddings"):
+                kernel = getattr(layer, name, None)
+                is_matrix = isinstance(kernel, keras.Variable) and len(kernel.shape) > 1
+                if is_matrix and id(kernel) not in seen:
+                    norms[path_of(kernel)] = _exact_norm(kernel)
     if stale:
         warnings.warn(
             "These layers divide by a number that is more than 10 % off the largest singular "
@@ -236,18 +357,18 @@ def spectral_norms(model: keras.Model, normalized_only: bool = True) -> dict[str
     return norms
 
 
-def _as_matrix(weight):
-    return weight.reshape(-1, weight.shape[-1])
+def _close_norm(matrix):
+    """Returns the largest singular value to within 1 %, or NaN if the matrix isn't finite."""
+    if not np.isfinite(np.asarray(matrix)).all():
+        return float("nan")
+    return float(np.linalg.norm(matrix @ leading_singular_vector(matrix)))
 
 
-def _largest_singular_value(weight, is_exact=True):
-    """Returns NaN if the weight isn't finite; `is_exact=False` is faster and within 1 %."""
-    matrix = _as_matrix(ops.convert_to_numpy(ops.cast(weight, "float32")))
+def _exact_norm(kernel):
+    """Returns the largest singular value, or NaN if the kernel isn't finite."""
+    matrix = MatrixNorm(kernel.shape).known_matrix(wide(kernel)).astype("float64")
     if not np.isfinite(matrix).all():
         return float("nan")
-    if not is_exact:
-        return float(np.linalg.norm(matrix @ leading_singular_vector(matrix)))
-    matrix = matrix.astype("float64")
     rows, columns = matrix.shape
     gram = matrix @ matrix.T if rows < columns else matrix.T @ matrix
     return float(np.sqrt(max(np.linalg.eigvalsh(gram)[-1], 0.0)))

@@ -63,8 +63,8 @@ def evaluate_generator(
 ) -> EvaluationReport:
     """Measures several scores of a generator in one pass through the feature extractor.
 
-    Exactly `num_images` images are generated, from latents and labels that depend only on the
-    seed. The batch size changes the scores by less than 1e-6.
+    It generates exactly `num_images` images, from latents and labels that depend only on the seed.
+    The batch size changes the scores by less than 1e-6.
 
     Args:
         model: A `SAGAN`, or an object with the same `generate()`, `latent_dim` and `num_classes`;
@@ -74,17 +74,16 @@ def evaluate_generator(
             statistics from this package, pytorch-fid, clean-fid or torch-fidelity.
         metrics: Names from `METRICS`, or metric objects from this package that share one extractor.
         feature_extractor: The network that computes the features. Required if `metrics` are names.
-        num_images: The number of images to generate. Defaults to `50000`.
-        labels: `"uniform"` cycles through the classes, so that all have the same number of images,
-            as in `FIDEvaluator`; `"reference"` uses the reference's class frequencies; or an
-            integer array of shape (num_images,). Defaults to `"uniform"`.
-        seed: The seed for the latents, the labels and the noise baseline. Defaults to `0`.
-        batch_size: The batch size for generating and measuring images. Defaults to `64`.
-        use_ema: Whether to use the averaged generator if there is one. Defaults to `True`.
-        truncation: Positive float. Latents of larger magnitude are drawn again. Defaults to `None`,
-            which doesn't truncate.
+        num_images: The number of images to generate.
+        labels: `"uniform"` generates the same number of images of each class; `"reference"` uses
+            the reference's class frequencies. An integer array of shape (num_images,) contains the
+            class of each image.
+        seed: The seed for the latents, the labels and the noise baseline.
+        batch_size: The batch size for generating and measuring images.
+        use_ema: Whether to use the averaged generator if there is one.
+        truncation: Positive float. Latents of larger magnitude are drawn again.
         standing_passes: The number of forward passes, of 64 images each, that estimate the batch
-            statistics. Defaults to `0`, which uses the moving statistics from training.
+            statistics. With `0`, the moving statistics from training are used.
         **kwargs: `dataset`, `split`, `held_out`, `value_range`, `num_reference`, `cache_dir` and
             `verbose`, as in `evaluate_images`.
 
@@ -93,7 +92,6 @@ def evaluate_generator(
             or lacks what a metric needs, or images or features are invalid.
 
     Example:
-
     ```python
     real, extractor = (test_images, test_labels), GreyClassifierFeatures()
     report = evaluate_generator(model, real, ("fid", "kid"), extractor, 10_000, dataset="photos")
@@ -136,26 +134,23 @@ def evaluate_images(
     """Measures existing images, such as a folder of samples; see `evaluate_generator`.
 
     Args:
-        images: uint8 images, or floats in `value_range`: an array, a pair of arrays (images,
-            labels), or an iterable of batches of either.
+        images: uint8 images, or floats in `value_range`: an array, a pair of arrays
+            (images, labels), or an iterable of batches of either.
         reference, metrics, feature_extractor: As in `evaluate_generator`.
         num_images: The number of images to use; required for an iterable. Defaults to all.
         name: The name of the images in the report.
-        seed: The seed for the noise baseline. Defaults to `0`.
-        batch_size: The batch size of the extractor. Defaults to `64`.
+        seed, batch_size: The seed for the noise baseline, and the batch size of the extractor.
         **kwargs:
-            dataset: The name of the reference in the report.
-            split: The name of the reference's split.
+            dataset, split: The names of the reference and of its split in the report.
             held_out: Additional real images, used for the `"real"` baseline. By default, one half
                 of the reference is compared with the other half.
-            value_range: Pair `(low, high)`, the range of float images. Defaults to `None`.
+            value_range: Pair `(low, high)`, the range of float images.
             num_reference: The number of images to use, from the start of the reference; required
-                for an endless iterable, such as `load_tfds` returns. Defaults to all.
+                for an endless iterable, such as one from `load_tfds`. Defaults to all.
             cache_dir: A folder that caches the reference's statistics (and its features, if a
-                metric needs them), identified by `dataset`, `split`, size and extractor. An
-                iterable without `num_images` then needs `num_reference`. Defaults to `None`.
+                metric needs them), identified by `dataset`, `split`, size and extractor. A
+                reference of unknown length then needs `num_reference`.
             verbose: Whether to show a progress bar for anything that takes more than ten seconds.
-                Defaults to `True`.
 
     Raises:
         ValueError: As in `evaluate_generator`, and if there are fewer than `num_images` images.
@@ -175,10 +170,7 @@ def evaluate_images(
 
 
 class Evaluation:
-    """An evaluation's metrics, feature extractor and reference.
-
-    The arguments are the same as in `evaluate_images`.
-    """
+    """The metrics, extractor and reference of an evaluation; see `evaluate_images`."""
 
     def __init__(
         self,
@@ -209,7 +201,7 @@ class Evaluation:
         self.extraction.verbose = check_boolean("verbose", verbose)
         for metric in self.metrics:
             metric.verbose = self.extraction.verbose
-        self.names = tuple(sorted({x.output for x in self.metrics}))  # "features" before "logits"
+        self.names = tuple(sorted({x.output for x in self.metrics}))  # "features" must come first.
         self.held_out = None if held_out is None else batches_of(held_out, batch_size)
         if isinstance(reference, (str, os.PathLike, ReferenceStatistics)):
             if num_reference is not None:
@@ -229,7 +221,7 @@ class Evaluation:
     def _read(self, images, dataset, split, num_reference, cache_dir):
         """Returns the statistics of the real images, with the features that the metrics need."""
         keep = {"features"} & {name for x in self.metrics for name in x.needs["real"]}
-        keep |= {"logits"} & set(self.names)  # for the Inception Score of the real baseline
+        keep |= {"logits"} & set(self.names)  # The Inception Score of real images needs these.
         options = {"names": self.names, "keep": sorted(keep)}
         if cache_dir is None:
             options["num_reference"] = num_reference
@@ -253,10 +245,7 @@ class Evaluation:
         return features, self.extraction.measure(batches, features, self.names, title, total)
 
     def report(self, batches: Iterable, num_images: int, made: dict, name: str) -> EvaluationReport:
-        """Measures batches, each a pair (images, labels or `None`), and the two baselines.
-
-        `made` describes how the images were made, for the protocol; `name` names the images.
-        """
+        """Returns the report on batches of (images, labels or `None`); `made` describes them."""
         protocol = make_protocol(self.metrics, num_images, self.reference.info, made)
         features, info = self.measure(batches, "Generated images", num_images)
         values, notes = {}, []
@@ -265,7 +254,7 @@ class Evaluation:
             notes += metric.notes(self.reference, features)
         size, labels = self.extraction.batch_size, self.reference.arrays.get("labels")
         parts = [None] * num_images
-        if labels is not None:  # Labels may be sorted by class: take evenly spaced ones.
+        if labels is not None:  # Labels may be sorted by class, so take evenly spaced ones.
             labels = labels[np.arange(num_images) * len(labels) // num_images]
             parts = np.split(labels, range(size, num_images, size))
         noise = zip(noise_images(num_images, info["image_shape"], self.seed, size), parts)

@@ -24,16 +24,16 @@ class FeatureExtraction:
             (batch, height, width, channels) to one tensor of shape (batch, ...). If it returns a
             dictionary with `"features"` and `"logits"`, or has a method `named_outputs(images)`
             that does, one pass computes both.
-        value_range: Pair `(low, high)`, the range of float images. Defaults to `None`, which
-            accepts only uint8 images.
-        batch_size: The batch size of the extractor. Defaults to `64`.
+        value_range: Pair `(low, high)`, the range of float images. `None` accepts only uint8
+            images.
+        batch_size: The batch size of the extractor.
 
     Raises:
         ValueError: If an argument is invalid; when called, if images have the wrong rank, dtype or
             range, or features aren't finite.
     """
 
-    verbose = True  # whether to show a bar for anything that takes more than ten seconds
+    verbose = True  # Whether to show progress bars.
 
     def __init__(
         self,
@@ -60,19 +60,15 @@ class FeatureExtraction:
     ) -> dict[str, np.ndarray]:
         """Returns `{name: array of shape (batch, dim)}`; `{}` if there are no images.
 
-        Args:
-            images: uint8 in [0, 255] or floats in `value_range`, of shape
-                (batch, height, width, channels).
-            names: `"features"`, `"logits"` or both. Defaults to `("features",)`.
-            first, subject: The index of the first image and the name of the images, for error
-                messages.
+        `names` are `"features"`, `"logits"` or both. `first` and `subject` are the index of the
+        first image and the name of the images in error messages.
         """
         if first == 0:
             self._filled.reset()
         images, size = self.to_model_space(images), self.batch_size
         progress, found = Progress("Images", len(images), self.verbose), {}
         for start in range(0, len(images), size):
-            if start:  # No bar for a single batch: the caller shows one.
+            if start:  # The caller shows the progress if there is only one batch.
                 progress(start)
             part = images[start : start + size]
             for name, features in self._outputs(part, names).items():
@@ -98,10 +94,7 @@ class FeatureExtraction:
         title: str = "Images",
         total: int | None = None,
     ) -> dict:
-        """Adds the features of batches, each a pair (images, labels or `None`), to a `FeatureSet`.
-
-        Returns `num_images`, `image_shape` and `sha256` of the images.
-        """
+        """Adds batches (images, labels or `None`) to a `FeatureSet`; returns their description."""
         progress, digest, shape = Progress(title, total, self.verbose), hashlib.sha256(), None
         for images, labels in batches:
             first, shape = features.num_images, shape or images.shape[1:]
@@ -135,7 +128,7 @@ class FeatureExtraction:
         low, high = self.value_range
         images = images.astype(np.float32)
         if images.size:
-            slack = 1e-5 * (high - low)  # Rounding to half precision keeps the bounds.
+            slack = 1e-5 * (high - low)  # Allows for float32 rounding errors at the bounds.
             least, most = images.min(), images.max()
             if not (least >= low - slack and most <= high + slack):
                 raise ValueError(
@@ -164,14 +157,11 @@ class FeatureExtraction:
 
 
 class FeatureSet:
-    """Collects what scores need from a set of images that arrive in batches.
+    """Collects the outputs of an extractor for images that arrive in batches.
 
-    Args:
-        keep: What to keep: the `"moments"` of the first output, in O(dim²) memory; and the
-            `"features"`, `"logits"` or `"labels"` of every image.
-        width: The width of the first output. Defaults to its width in the first batch.
-        num_parts: The number of parts with separate moments; image i belongs to part
-            i % `num_parts`. Defaults to `1`.
+    `keep` lists what to keep: the `"moments"` of the first output, which take O(dim²) memory, and
+    the `"features"`, `"logits"` or `"labels"` of every image. `width` is the width of the first
+    output. Image i belongs to part i % `num_parts`, and each part has separate moments.
     """
 
     def __init__(self, keep: Iterable[str], width: int | None = None, num_parts: int = 1):
@@ -217,19 +207,16 @@ class FeatureMetric(keras.metrics.Metric):
     """Base class of the metrics that compare features of real and generated images.
 
     A subclass implements `compare`, sets `formula`, and lists in `needs` what a `FeatureSet` must
-    keep for each side. A side for which nothing is needed is ignored.
-
-    Args:
-        feature_extractor, value_range, batch_size: As in `FrechetInceptionDistance`.
-        name: The name of the metric. Defaults to `default_name`.
+    keep for each side. Images of a side that needs nothing are ignored. The arguments are those of
+    `FrechetInceptionDistance`; `name` defaults to `default_name`.
     """
 
-    verbose = True  # whether `result` shows a bar if it takes more than ten seconds
+    verbose = True  # Whether `result` shows progress bars.
     default_name: str | None = None
-    formula = ""  # the format string of `definition`, with the names of settings in braces
+    formula = ""  # The format string of `definition`, filled in with `settings`.
     needs: dict[str, tuple[str, ...]] = dict.fromkeys(SIDES, ("features",))
-    least = 2  # the smallest number of images on each side
-    settings: tuple[str, ...] = ()  # the arguments of a subclass, which are attributes too
+    least = 2  # The smallest number of images on each side.
+    settings: tuple[str, ...] = ()  # The names of a subclass's additional arguments.
 
     def __init__(
         self,
@@ -256,8 +243,7 @@ class FeatureMetric(keras.metrics.Metric):
             images: Array or tensor of shape (batch, height, width, channels), uint8 in [0, 255] or
                 floats in `value_range`. An empty batch changes nothing.
             real: `True` for real images, `False` for generated ones.
-            labels: Integer array of shape (batch,), the classes of the images. Only class-wise
-                metrics need the labels. Defaults to `None`.
+            labels: Integer array of shape (batch,), needed only by metrics that compare classes.
         """
         side = SIDES[not check_boolean("real", real)]
         if self.needs[side]:
@@ -268,10 +254,10 @@ class FeatureMetric(keras.metrics.Metric):
     def update_features(
         self, features: np.ndarray, real: bool, labels: np.ndarray | None = None
     ) -> None:
-        """Adds precomputed features; otherwise works like `update_state`.
+        """Adds precomputed features instead of images.
 
         `features` have shape (batch, dim): the extractor's `"features"`, or its `"logits"` for an
-        Inception Score.
+        Inception Score. The other arguments are those of `update_state`.
         """
         real = check_boolean("real", real)
         side, others = SIDES if real else SIDES[::-1]
@@ -296,7 +282,7 @@ class FeatureMetric(keras.metrics.Metric):
         """
         sets = dict(zip(SIDES, (real or self._sets["real"], generated or self._sets["generated"])))
         counts = {side: sets[side].num_images for side in SIDES if self.needs[side]}
-        # A file may not record its number of images: assume that there are enough.
+        # If a file doesn't record its number of images, assume that there are enough.
         if any(count is not None and count < self.least for count in counts.values()):
             raise ValueError(
                 f"`update_state` must have seen at least "
@@ -324,7 +310,7 @@ class FeatureMetric(keras.metrics.Metric):
         raise NotImplementedError(f"{type(self).__name__} must implement compare")
 
     def notes(self, real: Any, generated: Any) -> list[str]:
-        """Returns a list of warnings about scores from too few images, which may be empty."""
+        """Returns warnings about scores from too few images, or an empty list."""
         return []
 
     def reset_state(self, reset_real: bool = False) -> None:
@@ -339,7 +325,7 @@ class FeatureMetric(keras.metrics.Metric):
 
     @property
     def protocol(self) -> dict:
-        """How the score was measured, as a JSON-serializable dictionary."""
+        """A JSON-serializable dictionary that describes how the score was measured."""
         return {
             "metric": self.definition,
             **extractor_info(self.feature_extractor),

@@ -13,15 +13,13 @@ from keras_sagan.image_files import describe_skipped, find_images, read_image
 class FolderImages:
     """Yields the images of a folder in batches, without changing them.
 
-    Nothing is cropped or resized, because that would change every score: if sizes differ or an
-    image can't be read, an error that names the file is raised. Files are found, ordered and read
-    as in `load_image_folder`: hidden files and folders are skipped, symbolic links are followed,
-    transparency is blended with white, and 16-bit gray is scaled to 8 bits. Files with other
-    extensions are counted in `skipped`, and a warning reports them.
+    Nothing is cropped or resized, because that would change every score. If sizes differ or an
+    image can't be read, an error names the file. In all other respects, files are found, ordered
+    and read as in `load_image_folder`.
 
     Args:
         folder: The path of the folder.
-        batch_size: The number of images in a batch. Defaults to `64`.
+        batch_size: The number of images in a batch.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -30,7 +28,6 @@ class FolderImages:
         ImportError: If pillow isn't installed.
 
     Example:
-
     ```python
     report = evaluate_images(FolderImages("samples"), "cifar10.npz", "fid", TFGANInception())
     ```

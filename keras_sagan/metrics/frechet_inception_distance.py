@@ -11,22 +11,22 @@ from keras_sagan.metrics.moments import Moments as Moments
 from keras_sagan.metrics.moments import check_features, compute_moments, covariance
 from keras_sagan.metrics.moments import merge_moments as merge_moments
 
-_ROUNDING = np.finfo(np.float64).eps  # The error of an eigenvalue, relative to the largest one.
+_ROUNDING = np.finfo(np.float64).eps  # An eigenvalue's error, relative to the largest eigenvalue.
 
 
 def frechet_distance(
     mean_1: np.ndarray, cov_1: np.ndarray, mean_2: np.ndarray, cov_2: np.ndarray
 ) -> float:
-    """Returns the squared Fréchet (2-Wasserstein) distance between two Gaussians, at least 0.
+    """Returns the squared Fréchet (2-Wasserstein) distance between two Gaussians.
 
     d² = |mean₁ - mean₂|² + tr(cov₁) + tr(cov₂) - 2 tr((cov₁ cov₂)^½).
 
-    With cov₁ = F Fᵀ, the last trace is the sum of the square roots of the eigenvalues of Fᵀ cov₂ F.
-    F is the Cholesky factor or, for singular covariances, built from eigenvectors. A square root
-    keeps only half of its eigenvalue's accurate digits: if that could change the distance by more
-    than 1e-5, the sum of the singular values of F₁ᵀF₂ is used, which takes 3 times as long and
-    keeps all digits. Because no general matrix square root is needed, the result is never complex,
-    NaN or negative.
+    The result is at least 0. With cov₁ = F Fᵀ, the last trace is the sum of the square roots of the
+    eigenvalues of Fᵀ cov₂ F. F is the Cholesky factor; for singular covariances, it is computed
+    from eigenvectors. A square root keeps only half of its eigenvalue's accurate digits: if that
+    could change the distance by more than 1e-5, the sum of the singular values of F₁ᵀF₂ is used,
+    which takes 3 times as long and keeps all digits. No general matrix square root is needed, so
+    the result is never complex or NaN.
 
     Args:
         mean_1, mean_2: Arrays of shape (dim,).
@@ -36,13 +36,11 @@ def frechet_distance(
         ValueError: If the shapes don't match, or a value isn't finite.
 
     Example:
-
     >>> frechet_distance([0.0], [[1.0]], [3.0], [[4.0]])  # 3² + (2 - 1)²
     10.0
 
-    Reference:
-        Dowson & Landau 1982, equation 16; Heusel et al. 2017,
-        [GANs Trained by a Two Time-Scale Update Rule](https://arxiv.org/abs/1706.08500), eq. 6.
+    Reference: Dowson & Landau 1982, equation 16; Heusel et al. 2017, [GANs Trained by a Two
+    Time-Scale Update Rule](https://arxiv.org/abs/1706.08500), eq. 6.
     """
     arrays = {"mean_1": mean_1, "cov_1": cov_1, "mean_2": mean_2, "cov_2": cov_2}
     dim = np.size(mean_1)
@@ -56,7 +54,7 @@ def frechet_distance(
         if not np.isfinite(value).all():
             raise ValueError(f"`{name}` must be finite. Received: {name} with NaN or infinity")
     mean_1, cov_1, mean_2, cov_2 = arrays.values()
-    # Factor the covariance of lower effective rank: fewer eigenvalues are then rounding errors.
+    # Factor the covariance of lower effective rank, so that fewer eigenvalues are rounding errors.
     thin, other = sorted((cov_1, cov_2), key=lambda cov: np.trace(cov) / (norm(cov) + 1e-300))
     return _distance_from_factor(mean_1, covariance_factor(thin), mean_2, other)
 
@@ -65,17 +63,16 @@ def frechet_distance_of_samples(first: np.ndarray, second: np.ndarray) -> float:
     """Returns the squared Fréchet distance between the Gaussians fitted to two sets of samples.
 
     It equals `frechet_distance` of their means and covariances. If a set has no more samples than
-    dimensions, its centered samples serve as the factor F.
+    dimensions, its centered samples are used as the factor F.
 
     Args:
-        first, second: Arrays of shape (num_samples, dim) with finite values, at least 2 samples.
+        first, second: Arrays of shape (num_samples, dim) with finite values and at least 2 samples.
 
     Raises:
         ValueError: If the shapes don't match, a value isn't finite, or a set has fewer than 2
             samples.
 
     Example:
-
     >>> round(frechet_distance_of_samples([[0.0], [2.0]], [[3.0], [5.0]]), 6)
     9.0
     """
@@ -97,7 +94,8 @@ def covariance_factor(cov):
             return factor
     except np.linalg.LinAlgError:
         pass
-    # Eigenvectors take 8 times as long. The smallest eigenvalues are only rounding errors.
+    # Eigenvectors take 8 times as long as Cholesky. Drop the smallest eigenvalues, which are
+    # rounding errors.
     values, vectors = np.linalg.eigh(cov)
     kept = values > max(values[-1], 0.0) * len(values) * _ROUNDING
     return vectors[:, kept] * np.sqrt(values[kept])
@@ -108,7 +106,8 @@ def _distance_from_factor(mean_1, factor_1, mean_2, cov_2):
     traces = np.sum((mean_1 - mean_2) ** 2) + np.sum(factor_1**2) + np.trace(cov_2)
     roots = np.sqrt(np.maximum(np.linalg.eigvalsh(factor_1.T @ cov_2 @ factor_1), 0.0))
     distance = traces - 2.0 * roots.sum()
-    # First-order errors of the roots are independent; second-order errors have the same sign.
+    # The first-order errors of the roots are independent, so add their squares. The second-order
+    # errors have the same sign, so add them up.
     rounding = _ROUNDING * np.max(np.sum(factor_1**2, axis=0), initial=0.0) * norm(cov_2)
     roots = np.maximum(roots, 0.5 * np.sqrt(rounding) + 1e-300)
     errors = rounding / roots
@@ -122,23 +121,23 @@ def _distance_from_factor(mean_1, factor_1, mean_2, cov_2):
 class FrechetInceptionDistance(FeatureMetric):
     """Fréchet distance between the features of real and generated images.
 
-    It measures datasets, not batches: `update_state` takes the images batch by batch and keeps only
-    the float64 moments of their features, in host memory; they aren't saved with a model. Use it in
-    a callback or a script; it can't run inside a compiled train step. The value depends on the
-    extractor, the number of images and the choice of real images, so print `protocol` with it. On
-    the same images, it agrees with TF-GAN's FID to a relative error of 1e-5, except that TF-GAN
-    takes no square root of values below 1e-10.
+    See `frechet_distance` for the formula and the references. The metric measures datasets, not
+    batches: `update_state` takes the images batch by batch and keeps only the float64 moments of
+    their features, in host memory; they aren't saved with a model. Use it in a callback or a
+    script; it can't run inside a compiled train step. The value depends on the extractor, the
+    number of images and the choice of real images, so print `protocol` with it. On the same images,
+    it agrees with TF-GAN's FID to a relative error of 1e-5, except that TF-GAN takes no square root
+    of singular values below 1e-10.
 
     Args:
         feature_extractor: A `TFGANInception`, a `GreyClassifierFeatures`, or any other Keras model
             or callable. It receives float32 images in [-1, 1] of shape
-            (batch, height, width, channels) and returns one tensor of shape (batch, ...), which
-            is flattened to (batch, dim).
+            (batch, height, width, channels) and returns one tensor of shape (batch, ...), which is
+            flattened to (batch, dim).
         value_range: Pair `(low, high)`, the values of black and white in *float* images, such as
             `(-1, 1)` or `(0, 255)`; it is never guessed. uint8 images are always in [0, 255].
-            Defaults to `None`, which accepts only uint8 images.
-        name: The name of the metric. Defaults to `"fid"`.
-        batch_size: The batch size of the extractor. Defaults to `64`.
+            `None` accepts only uint8 images.
+        name, batch_size: The name of the metric, and the batch size of the extractor.
 
     Raises:
         ValueError: If an argument is invalid; in `update_state`, if images have the wrong rank,
@@ -146,26 +145,20 @@ class FrechetInceptionDistance(FeatureMetric):
             are fewer than 2 images of either kind.
 
     Example:
-
-    >>> import numpy as np
     >>> fid = FrechetInceptionDistance(lambda x: x[:, 0, 0], value_range=(-1, 1))
     >>> fid.update_state(np.array([-1.0, 1.0]).reshape(2, 1, 1, 1), real=True)
     >>> fid.update_state(np.array([-0.5, 0.5]).reshape(2, 1, 1, 1), real=False)
     >>> round(fid.result(), 6)  # (sqrt(2) - sqrt(1 / 2)) ** 2
     0.5
-
-    Reference:
-        Heusel et al. 2017,
-        [GANs Trained by a Two Time-Scale Update Rule](https://arxiv.org/abs/1706.08500), eq. 6.
     """
 
-    _direction = "down"  # for callbacks such as `ModelCheckpoint(mode="auto")`
+    _direction = "down"  # Callbacks such as `ModelCheckpoint(mode="auto")` read this.
     default_name = "fid"
     needs = dict.fromkeys(SIDES, ("moments",))
     formula = "Frechet distance of features, covariances with ddof=1, float64"
 
     def compare(self, real: Any, generated: Any) -> float:
-        """Returns the distance, at least 0; lower is better."""
+        """Returns the distance, which is at least 0; lower is better."""
         (mean_1, cov_1), (mean_2, cov_2) = (
             (x.mean, covariance(x)) for x in (real.moments, generated.moments)
         )

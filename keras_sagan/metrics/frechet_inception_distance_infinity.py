@@ -22,20 +22,18 @@ def frechet_distance_infinity(
 ) -> tuple[float, float, np.ndarray, np.ndarray]:
     """Extrapolates the Fréchet distance to infinitely many generated samples.
 
-    The distance measured on N samples is too large by about c / N, where c depends on the model, so
-    the ranking of models can change with N. The distance is computed for `num_points` random
-    subsets, ranging from a tenth of the samples to all of them, and
-    distance = intercept + slope / N is fitted by least squares. The bias from the number of real
-    samples remains.
+    The distance measured on N samples is too large by approximately c / N, where c depends on the
+    model, so the ranking of models can change with N. This function computes the distance for
+    `num_points` random subsets, from a tenth of the samples to all samples, and fits distance =
+    intercept + slope / N by least squares. The bias from the number of real samples remains.
 
     Args:
         real_mean, real_cov: Arrays of shape (dim,) and (dim, dim).
-        generated: Array of shape (num_samples, dim) with finite values, at least 20 samples. For
+        generated: Array of shape (num_samples, dim) with finite values and at least 20 samples. For
             a good fit, the smallest subset should have more samples than dimensions.
-        num_points: The number of subsets, at least 2. Defaults to `15`.
-        seed: The seed for choosing the subsets. Defaults to `0`.
-        progress: Function that is called with the number of samples done and the total. Defaults to
-            `None`.
+        num_points: The number of subsets, at least 2.
+        seed: The seed for choosing the subsets.
+        progress: Function that is called with the number of samples done and the total.
 
     Returns:
         `(intercept, slope, counts, distances)`: two floats, and the arrays that the line was fitted
@@ -44,9 +42,8 @@ def frechet_distance_infinity(
     Raises:
         ValueError: If there are fewer than 20 samples, or a value isn't finite.
 
-    Reference:
-        Chong & Forsyth 2020, [Effectively Unbiased FID and Inception
-        Score](https://arxiv.org/abs/1911.07023), section 3.
+    Reference: Chong & Forsyth 2020, [Effectively Unbiased FID and Inception
+    Score](https://arxiv.org/abs/1911.07023), section 3.
     """
     (generated,) = check_features(generated=generated)
     if len(generated) < 20:
@@ -75,19 +72,12 @@ class FrechetInceptionDistanceInfinity(FeatureMetric):
 
     Args:
         feature_extractor, value_range, name, batch_size: As in `FrechetInceptionDistance`.
-        num_points: The number of subsets. Defaults to `15`, as in the paper.
-        seed: The seed for choosing the subsets. Defaults to `0`.
+        num_points: The number of subsets, 15 in the paper.
+        seed: The seed for choosing the subsets.
 
     Raises:
         ValueError: As in `FrechetInceptionDistance`; in `result`, if there are fewer than 20 images
             of either kind.
-
-    Example:
-
-    ```python
-    extractor = GreyClassifierFeatures()
-    report = evaluate_generator(model, test_images, "fid_infinity", extractor, 10_000)
-    ```
     """
 
     _direction = "down"
@@ -114,7 +104,7 @@ class FrechetInceptionDistanceInfinity(FeatureMetric):
         self.seed = check_integer("seed", seed, 0)
 
     def compare(self, real: Any, generated: Any) -> float:
-        """Returns the distance, possibly below 0; lower is better."""
+        """Returns the distance, which may be negative; lower is better."""
         return frechet_distance_infinity(
             real.moments.mean,
             covariance(real.moments),

@@ -15,9 +15,9 @@ from keras_sagan.metrics.report import weights_sha256
 from keras_sagan.ops.labels import apportion_labels
 from keras_sagan.ops.latent import sample_latents
 
-# What `tf.data.Dataset.cardinality` returns instead of a number of batches.
+# `tf.data.Dataset.cardinality` returns these if a dataset is endless or its size is unknown.
 INFINITE_CARDINALITY, UNKNOWN_CARDINALITY = -1, -2
-STANDING_BATCH = 64  # images per forward pass for standing statistics
+STANDING_BATCH = 64  # The batch size for standing statistics.
 
 
 def batches_of(
@@ -25,10 +25,10 @@ def batches_of(
 ) -> Iterator[tuple]:
     """Returns an iterator of pairs of numpy arrays (images, labels or `None`).
 
-    `images` is an array or a pair of arrays (images, labels), which are split into batches, or an
-    iterable of batches of either. `limit` is the number of images to use, and `argument` its name
-    in messages. If possible, an error is raised early if images are endless without a limit, or too
-    few.
+    `images` is an array, a pair of arrays (images, labels), or an iterable of batches of either.
+    `limit` is the number of images to use, and `argument` is its name in error messages. If the
+    images are endless without a limit, or known to be too few, an error is raised before the first
+    batch.
     """
     if limit is None and is_endless(images):
         raise ValueError(
@@ -48,7 +48,7 @@ def _batches(images, batch_size, limit, argument):
         parts = [slice(i, i + batch_size) for i in range(0, len(arrays[0]), batch_size)]
         batches = ([None if x is None else x[part] for x in arrays] for part in parts)
     elif isinstance(images, keras.utils.PyDataset) and not is_endless(images):
-        # The iterator of Keras's old image generators never ends.
+        # Use indices, because iterating over Keras's old image generators never ends.
         batches = (images[index] for index in range(images.num_batches))
     for batch in batches:
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
@@ -81,7 +81,7 @@ def is_endless(images) -> bool:
             return images.num_batches is None
         except NotImplementedError:
             return True
-    # An iterator of a `tf.data.Dataset` is as long as the dataset.
+    # Check the dataset of a `tf.data` iterator, because both have the same length.
     images = getattr(images, "_iterator", images)
     images = getattr(images, "_dataset", images)
     # Only the endless pipelines of this package have a `start_step`.
@@ -121,18 +121,10 @@ def noise_images(count: int, image_shape: tuple, seed: int, batch_size: int) -> 
 
 
 class GeneratedImages:
-    """Generates the images of a model from a seed.
+    """Generates the images of a model from a seed, with the arguments of `evaluate_generator`.
 
-    Latents and labels are drawn for all images at once: they don't depend on the batch size.
-
-    Args:
-        class_counts: Array of shape (num_classes,), the number of reference images in each class,
-            or `None`.
-        model, num_images, labels, seed, batch_size, use_ema, truncation: As in
-            `evaluate_generator`.
-
-    Raises:
-        ValueError: If an argument is invalid, or the class frequencies aren't known.
+    `class_counts` has shape (num_classes,): the number of reference images in each class. Latents
+    and labels are drawn for all images at once, so they don't depend on the batch size.
     """
 
     def __init__(
@@ -169,10 +161,7 @@ class GeneratedImages:
 
     @property
     def name(self) -> str:
-        """The model's name, and a digest of the generator's weights and inputs.
-
-        If the generator isn't a Keras model, the digest covers two of its images instead.
-        """
+        """The model's name, and a digest of its inputs and weights (or of two images)."""
         digest = hashlib.sha256(self.latents.tobytes())
         if self.labels is not None:
             digest.update(self.labels.tobytes())

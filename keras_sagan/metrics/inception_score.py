@@ -10,7 +10,7 @@ from keras_sagan.checks import check_boolean, check_integer
 from keras_sagan.metrics.features import FeatureMetric, shuffled
 from keras_sagan.metrics.moments import check_features
 
-_ROUNDING = 1e-2  # The error of a sum of 1,000 probabilities in half precision.
+_ROUNDING = 1e-2  # The rounding error of a sum of 1,000 probabilities in half precision.
 
 
 def inception_score(
@@ -23,9 +23,8 @@ def inception_score(
 
     Args:
         logits: Array of shape (num_samples, num_classes) with finite values.
-        num_splits: The number of consecutive parts. Defaults to `1`.
-        from_logits: `False` if `logits` are probabilities, such as a softmax returns. Defaults to
-            `True`.
+        num_splits: The number of consecutive splits.
+        from_logits: `False` if `logits` are probabilities, such as the output of a softmax.
 
     Returns:
         Float64 array of shape (num_splits,), with values between 1 and num_classes.
@@ -35,13 +34,11 @@ def inception_score(
             `from_logits` is wrong: rows without negative values that sum to 1 are probabilities.
 
     Example:
-
     >>> inception_score([[100.0, 0.0], [0.0, 100.0]])  # two classes, both certain
     array([2.])
 
-    Reference:
-        Salimans et al. 2016, [Improved Techniques for Training
-        GANs](https://arxiv.org/abs/1606.03498), section 4.
+    Reference: Salimans et al. 2016, [Improved Techniques for Training
+    GANs](https://arxiv.org/abs/1606.03498), section 4.
     """
     (logits,) = check_features(logits=logits)
     if len(logits) < num_splits:
@@ -89,29 +86,27 @@ def _check_from_logits(outputs: np.ndarray, from_logits: bool):
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class InceptionScore(FeatureMetric):
-    """Inception Score of generated images: mean and deviation over splits, and over all images.
+    """Inception Score of generated images, over splits (mean and deviation) and over all images.
 
-    Real images are accepted and ignored, so that you can update all metrics in the same way. Most
-    papers report the mean over 10 splits of 50,000 images; TF-GAN's `classifier_score_from_logits`
-    uses all images at once. The metric keeps all logits. See `inception_score` for the reference.
+    Most papers report the mean over 10 splits of 50,000 images; TF-GAN's
+    `classifier_score_from_logits` uses all images at once. The metric keeps all logits. It accepts
+    and ignores real images, so that you can update all metrics in the same way. See
+    `inception_score` for the reference.
 
     Args:
         feature_extractor: A Keras model or callable that maps images in [-1, 1] to logits, or an
             extractor whose `named_outputs` include `"logits"`.
         value_range, name, batch_size: As in `FrechetInceptionDistance`.
-        num_splits: The number of splits. Defaults to `10`.
+        num_splits: The number of splits.
         shuffle_seed: The seed for shuffling the images before the split, because splits must not be
-            sorted by class; `None` keeps the order in which they were added. Defaults to `0`.
-        from_logits: `False` for an extractor that returns probabilities, such as one that ends in
-            a softmax. Defaults to `True`.
+            sorted by class. `None` keeps the order in which they were added.
+        from_logits: `False` for an extractor that returns probabilities.
 
     Raises:
         ValueError: As in `FrechetInceptionDistance`; in `result`, if there are fewer images than
             splits, or the extractor's outputs contradict `from_logits`.
 
     Example:
-
-    >>> import numpy as np
     >>> score = InceptionScore(lambda x: 100.0 * x[:, 0, 0], num_splits=1)
     >>> score.update_state(255 * np.eye(2, dtype="uint8")[:, None, None], real=False)
     >>> score.result()["inception_score"]

@@ -13,21 +13,17 @@ from keras_sagan.metrics.frechet_inception_distance import frechet_distance_of_s
 class IntraClassFrechetInceptionDistance(FeatureMetric):
     """Fréchet distance between real and generated images of each class, averaged over classes.
 
-    It shows what the FID of all images hides: a class that looks like a different class, or whose
-    images all look the same. `update_state` needs the `labels` of real and generated images. A
-    class contains fewer images than the whole dataset, so values are higher than the FID; values
-    for different numbers of images aren't comparable. The metric keeps all features and labels.
-
-    Args:
-        feature_extractor, value_range, name, batch_size: As in `FrechetInceptionDistance`.
+    It reveals classes that look like other classes, or whose images all look the same. The FID of
+    all images hides these failures. `update_state` needs the `labels` of real and generated images.
+    A class contains fewer images than the whole dataset, so values are higher than the FID; values
+    for different numbers of images aren't comparable. The metric keeps all features and labels. Its
+    arguments are those of `FrechetInceptionDistance`.
 
     Raises:
         ValueError: As in `FrechetInceptionDistance`; in `update_state`, if labels aren't integers
             of shape (batch,); in `result`, if a class has fewer than 2 real or 2 generated images.
 
     Example:
-
-    >>> import numpy as np
     >>> metric = IntraClassFrechetInceptionDistance(lambda x: x[:, 0, 0], value_range=(-1, 1))
     >>> images = np.array([-1.0, -1.0, 1.0, 1.0]).reshape(4, 1, 1, 1)
     >>> metric.update_state(images, real=True, labels=np.array([3, 3, 8, 8]))
@@ -35,10 +31,9 @@ class IntraClassFrechetInceptionDistance(FeatureMetric):
     >>> metric.result(), metric.per_class()
     (4.0, {3: 4.0, 8: 4.0})
 
-    Reference:
-        Miyato & Koyama 2018, [cGANs with Projection
-        Discriminator](https://arxiv.org/abs/1802.05637), section 4; Zhang et al. 2019,
-        [SAGAN](https://arxiv.org/abs/1805.08318), section 4.
+    Reference: Miyato & Koyama 2018, [cGANs with Projection
+    Discriminator](https://arxiv.org/abs/1802.05637), section 4; Zhang et al. 2019,
+    [SAGAN](https://arxiv.org/abs/1805.08318), section 4.
     """
 
     _direction = "down"
@@ -51,7 +46,7 @@ class IntraClassFrechetInceptionDistance(FeatureMetric):
         return float(np.mean(list(self.per_class(real, generated).values())))
 
     def per_class(self, real: Any = None, generated: Any = None) -> dict[int, float]:
-        """Returns the distance of each class: `{class id: float}`; arguments as in `values`."""
+        """Returns `{class id: distance}` for all classes; the arguments are those of `values`."""
         sets = [(real or self._sets["real"]).arrays, (generated or self._sets["generated"]).arrays]
         distances, done, progress = {}, 0, self._progress()
         for class_id in np.unique(np.concatenate([x["labels"] for x in sets])).tolist():

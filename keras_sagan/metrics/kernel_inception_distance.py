@@ -19,18 +19,16 @@ def kernel_distance(
 ) -> tuple[float, float]:
     """Estimates the kernel distance between two sets of feature vectors, without bias.
 
-    E[k(x, x')] + E[k(y, y')] - 2 E[k(x, y)] with k(x, y) = (xᵀy / dim + 1)³, where x and x' are
-    real samples and y and y' generated ones. As in TF-GAN, both sets are split into the same number
-    of consecutive blocks and the estimates of the blocks are averaged, so samples must not be
-    sorted. Time is proportional to `num_samples * max_block_size * dim`.
+    The distance is E[k(x, x')] + E[k(y, y')] - 2 E[k(x, y)] with k(x, y) = (xᵀy / dim + 1)³, where
+    x and x' are real samples, and y and y' are generated samples. As in TF-GAN, both sets are split
+    into the same number of consecutive blocks and the estimates of the blocks are averaged, so
+    samples must not be sorted. Time is proportional to `num_samples * max_block_size * dim`.
 
     Args:
         real, generated: Arrays of shape (num_samples, dim) with finite values; the numbers of
             samples may differ.
-        max_block_size: The maximum number of samples in a block from either set. Defaults to
-            `1024`.
-        progress: Function that is called with the number of samples done and the total. Defaults to
-            `None`.
+        max_block_size: The maximum number of samples in a block from either set.
+        progress: Function that is called with the number of samples done and the total.
 
     Returns:
         The estimate, which may be slightly negative, and its standard error over the blocks, which
@@ -40,14 +38,12 @@ def kernel_distance(
         ValueError: If the shapes don't match, or a block would hold fewer than 2 samples.
 
     Example:
-
     >>> real, generated = [[0.0], [1.0]], [[1.0], [0.0]]
     >>> kernel_distance(real, generated)  # 1 + 1 - 2 * (1 + 1 + 1 + 8) / 4
     (-3.5, nan)
 
-    Reference:
-        Bińkowski et al. 2018, [Demystifying MMD GANs](https://arxiv.org/abs/1801.01401), section
-        4; Zaremba et al. 2013, [B-tests](https://arxiv.org/abs/1307.1954).
+    Reference: Bińkowski et al. 2018, [Demystifying MMD GANs](https://arxiv.org/abs/1801.01401),
+    section 4; Zaremba et al. 2013, [B-tests](https://arxiv.org/abs/1307.1954).
     """
     real, generated = check_features(real=real, generated=generated)
     num_blocks = -(-max(len(real), len(generated)) // max_block_size)
@@ -69,7 +65,7 @@ def kernel_distance(
 
 
 def _blocks(samples, num_blocks):
-    """Splits samples into consecutive blocks, the larger ones last, as in TF-GAN."""
+    """Splits samples into consecutive blocks. As in TF-GAN, larger blocks come last."""
     size, larger = divmod(len(samples), num_blocks)
     sizes = np.repeat([size, size + 1], [num_blocks - larger, larger])
     return np.split(samples, np.cumsum(sizes)[:-1])
@@ -90,18 +86,13 @@ class KernelInceptionDistance(FeatureMetric):
     references.
 
     Args:
-        feature_extractor, value_range, name, batch_size: As in `FrechetInceptionDistance`.
-        max_block_size: The maximum number of real or generated images in a block. Defaults to
-            `1024`, as in TF-GAN.
+        feature_extractor, value_range, name, batch_size: As in `FrechetInceptionDistance`, which
+            raises the same errors.
+        max_block_size: The maximum number of real or generated images in a block, 1024 in TF-GAN.
         shuffle_seed: The seed for shuffling the images before the split, because blocks must not be
-            sorted by class; `None` keeps the order in which they were added. Defaults to `0`.
-
-    Raises:
-        ValueError: As in `FrechetInceptionDistance`.
+            sorted by class. `None` keeps the order in which they were added.
 
     Example:
-
-    >>> import numpy as np
     >>> kid = KernelInceptionDistance(lambda x: x[:, 0, 0], value_range=(0, 1))
     >>> kid.update_state(np.array([0.0, 1.0]).reshape(2, 1, 1, 1), real=True)
     >>> kid.update_state(np.array([1.0, 0.0]).reshape(2, 1, 1, 1), real=False)

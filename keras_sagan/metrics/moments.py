@@ -1,4 +1,4 @@
-"""Means and covariances of feature vectors, streamed in float64."""
+"""Computes means and covariances of streamed feature vectors in float64."""
 
 from typing import NamedTuple
 
@@ -20,13 +20,10 @@ def compute_moments(features: np.ndarray) -> Moments:
     """Computes the float64 moments of a batch of feature vectors in two passes.
 
     The mean is subtracted before squaring: E[x²] - E[x]² loses all accuracy if the mean is large
-    compared with the deviation.
-
-    `features` must be a finite array of shape (num_samples, dim) that isn't empty; otherwise,
-    `ValueError` is raised.
+    compared with the deviation. `features` must be a finite array of shape (num_samples, dim) that
+    isn't empty; otherwise, `ValueError` is raised.
 
     Example:
-
     >>> compute_moments([[0.0], [2.0], [4.0]])
     Moments(count=3, mean=array([2.]), scatter=array([[8.]]))
     """
@@ -39,14 +36,13 @@ def compute_moments(features: np.ndarray) -> Moments:
 def merge_moments(first: Moments | None, second: Moments) -> Moments:
     """Merges the moments of two disjoint sets into the moments of their union.
 
-    count = n₁ + n₂, delta = mean₂ - mean₁, mean = mean₁ + delta · n₂ / count,
-    scatter = scatter₁ + scatter₂ + delta deltaᵀ · n₁ n₂ / count. Nothing is subtracted from the
-    scatters, so the order and the size of the pieces hardly matter.
+    count = n₁ + n₂, delta = mean₂ - mean₁, mean = mean₁ + delta · n₂ / count, scatter = scatter₁ +
+    scatter₂ + delta deltaᵀ · n₁ n₂ / count. Nothing is subtracted from the scatters, so the order
+    and the size of the sets hardly affect the rounding errors. `first` is `None` for an empty set.
+    If the sets differ in width, `ValueError` is raised.
 
-    `first` may be `None`, for an empty set. If the sets differ in width, `ValueError` is raised.
-
-    Reference:
-        Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance", equation 1.5.
+    Reference: Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance", equation
+    1.5.
     """
     if first is None:
         return second
@@ -74,10 +70,7 @@ def covariance(moments: Moments) -> np.ndarray:
 
 
 def check_features(**arrays: np.ndarray) -> list[np.ndarray]:
-    """Converts arrays to float64; they must be finite, of shape (num_samples, dim).
-
-    Each keyword is used as the argument's name in error messages.
-    """
+    """Converts arrays to float64; they must be finite and of shape (num_samples, dim)."""
     result, width = [], None
     for name, value in arrays.items():
         value = np.asarray(value, dtype=np.float64)

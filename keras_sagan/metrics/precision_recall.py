@@ -10,14 +10,14 @@ from keras_sagan.checks import check_integer
 from keras_sagan.metrics.features import FeatureMetric
 from keras_sagan.metrics.moments import check_features
 
-# With GreyClassifierFeatures on Fashion-MNIST, noise has a precision of 0.97 for 500 images on each
-# side, of 0.84 for 1,000 and of 0.05 for 2,000.
+# With fewer images, noise may seem precise: with GreyClassifierFeatures on Fashion-MNIST, its
+# precision is 0.97 for 500 images on each side, 0.84 for 1,000 and 0.05 for 2,000.
 ENOUGH_IMAGES = 2000
-_ROWS = 256  # the number of rows of a distance matrix in memory
+_ROWS = 256  # The number of rows of a distance matrix that are in memory at once.
 
 
 class ManifoldScores(NamedTuple):
-    """How well two sets of samples cover each other."""
+    """Scores that describe how well two sets of samples cover each other."""
 
     precision: float
     """The share of generated samples inside the real manifold."""
@@ -37,33 +37,30 @@ def manifold_scores(
 ) -> ManifoldScores:
     """Computes precision, recall, density and coverage of generated samples.
 
-    The neighborhood of a sample is the open ball that reaches to its `nearest_k`-th neighbor in its
-    own set; the manifold of a set is the union of its neighborhoods. As in the `prdc` package, the
-    border of the ball is excluded (`<`); the code of Kynkäänniemi et al. includes it (`<=`). The
-    two differ if samples are repeated. Distances are computed in float64, in chunks of samples: N
-    samples take O(N² · dim) time and O(N) memory.
+    The neighborhood of a sample is an open ball, whose radius is the distance to its `nearest_k`-th
+    neighbor in the same set; the manifold of a set is the union of its neighborhoods. As in the
+    `prdc` package, the border of the ball is excluded (`<`); the code of Kynkäänniemi et al.
+    includes it (`<=`). The results differ only if samples are repeated. Distances are computed in
+    float64, in chunks of samples: N samples take O(N² · dim) time and O(N) memory.
 
     Args:
         real, generated: Arrays of shape (num_samples, dim) with finite values. The numbers of
             samples may differ, but scores from sets of different sizes aren't comparable.
-        nearest_k: Which nearest neighbor's distance to use as the radius of a neighborhood.
-            Defaults to `5`.
-        progress: Function that is called with the number of samples done and the total. Defaults to
-            `None`.
+        nearest_k: Integer k; the distance to the k-th nearest neighbor is the radius of a
+            neighborhood.
+        progress: Function that is called with the number of samples done and the total.
 
     Raises:
         ValueError: If the shapes don't match, or a set has no more than `nearest_k` samples.
 
     Example:
-
     >>> real, generated = [[0.0], [1.0], [3.0]], [[0.5], [9.0], [9.5]]
     >>> manifold_scores(real, generated, nearest_k=1)
     ManifoldScores(precision=0.333..., recall=1.0, density=0.666..., coverage=0.666...)
 
-    Reference:
-        Kynkäänniemi et al. 2019, [Improved Precision and Recall
-        Metric](https://arxiv.org/abs/1904.06991); Naeem et al. 2020, [Reliable Fidelity and
-        Diversity Metrics](https://arxiv.org/abs/2002.09797).
+    Reference: Kynkäänniemi et al. 2019, [Improved Precision and Recall
+    Metric](https://arxiv.org/abs/1904.06991); Naeem et al. 2020, [Reliable Fidelity and Diversity
+    Metrics](https://arxiv.org/abs/2002.09797).
     """
     real, generated = check_features(real=real, generated=generated)
     if not 1 <= nearest_k < min(len(real), len(generated)):
@@ -79,7 +76,7 @@ def manifold_scores(
         part = slice(start, start + _ROWS)
         real_radii[part] = _radii(real[part], real, nearest_k)
         progress(min(part.stop, len(real)), total)
-    inside = np.empty(len(generated))  # the number of real neighborhoods around each sample
+    inside = np.empty(len(generated))  # The number of real neighborhoods that hold each sample.
     covered, recalled = np.zeros((2, len(real)), dtype=bool)
     for start in range(0, len(generated), _ROWS):
         part = slice(start, start + _ROWS)
@@ -111,29 +108,26 @@ def _radii(part, samples, nearest_k):
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class PrecisionRecall(FeatureMetric):
-    """Share of generated images in the real manifold, and of real images in the generated one.
+    """Precision and recall: the shares of images that lie inside the other set's manifold.
 
-    Low precision means that images look wrong, and low recall that some kinds of images are
-    missing; the Fréchet distance mixes the two. Both depend on the number of images, which should
+    Low precision means that images look wrong, and low recall means that some kinds of images are
+    missing. The Fréchet distance mixes the two. Both depend on the number of images, which should
     be the same on both sides. A warning is shown for fewer than 2,000 images, because their
     neighborhoods are too large. The metric keeps all features and takes O(num_images² · dim) time.
-
-    See `manifold_scores` for the definition and the references. The `prdc` package computes the
+    See `manifold_scores` for the definition and the references. The package `prdc` computes the
     same scores from the same features.
 
     Args:
         feature_extractor, value_range, batch_size: As in `FrechetInceptionDistance`.
-        nearest_k: Which nearest neighbor's distance to use as the radius of a neighborhood.
-            Defaults to `3`, as in the paper; the example in `prdc` uses 5.
-        name: A prefix for the two names in the result. Defaults to `None`, which adds no prefix.
+        nearest_k: Integer k; the distance to the k-th nearest neighbor is the radius of a
+            neighborhood. The paper uses 3, and the example of `prdc` uses 5.
+        name: A prefix for the two names in the result. `None` adds no prefix.
 
     Raises:
         ValueError: As in `FrechetInceptionDistance`; in `result`, if there are no more than
             `nearest_k` images of either kind.
 
     Example:
-
-    >>> import numpy as np
     >>> metric = PrecisionRecall(lambda x: x[:, 0, 0], nearest_k=1)
     >>> metric.update_state(np.uint8([0, 50, 100]).reshape(3, 1, 1, 1), real=True)
     >>> metric.update_state(np.uint8([0, 50, 250]).reshape(3, 1, 1, 1), real=False)
@@ -182,19 +176,12 @@ class DensityCoverage(PrecisionRecall):
     """Density and coverage of generated images, which are more robust than precision and recall.
 
     They measure the same properties as precision and recall, but a single outlier can't enlarge a
-    manifold much. Density counts the real neighborhoods around a generated image, and can exceed 1.
-    Coverage is the share of real neighborhoods that contain a generated image. The authors' package
-    `prdc` returns the same values; see `manifold_scores` for the definition and the references.
-
-    Args:
-        feature_extractor, value_range, name, batch_size: As in `PrecisionRecall`, which raises the
-            same errors.
-        nearest_k: Which nearest neighbor's distance to use as the radius of a neighborhood.
-            Defaults to `5`.
+    manifold much. Density counts the real neighborhoods that contain a generated image, and can
+    exceed 1. Coverage is the share of real neighborhoods that contain a generated image. The
+    arguments and errors are those of `PrecisionRecall`, except that `nearest_k` defaults to 5, as
+    in `prdc`.
 
     Example:
-
-    >>> import numpy as np
     >>> metric = DensityCoverage(lambda x: x[:, 0, 0], nearest_k=1)
     >>> metric.update_state(np.uint8([0, 50, 100]).reshape(3, 1, 1, 1), real=True)
     >>> metric.update_state(np.uint8([0, 50, 250]).reshape(3, 1, 1, 1), real=False)

@@ -6,15 +6,9 @@ import keras
 
 
 class Progress:
-    """Shows a bar as soon as the total time is expected to exceed ten seconds.
+    """Shows a bar if processing `total` images is expected to take more than ten seconds."""
 
-    Args:
-        title: Printed before the bar.
-        total: The number of images. Defaults to `None`, if it is unknown.
-        verbose: Whether to show a progress bar. Defaults to `True`.
-    """
-
-    patience = 10.0  # seconds
+    patience = 10.0  # This is in seconds.
 
     def __init__(self, title, total=None, verbose=True):
         self._total, self._title, self._is_shown = total, title, verbose

@@ -17,14 +17,15 @@ from keras_sagan.metrics.report import check_is_versioned, extractor_info
 from keras_sagan.metrics.statistics_file import read_statistics
 from keras_sagan.whole_files import replace_file
 
-_HALVES = ("half_counts", "half_means", "half_scatters")  # the `Moments` of both halves in a file
+_HALVES = ("half_counts", "half_means", "half_scatters")  # The `Moments` of both halves in a file.
 
 
 class ReferenceStatistics:
     """The statistics of one extractor's features for a set of real images.
 
-    Use `ReferenceStatistics.compute` or `ReferenceStatistics.load`. Images are streamed; the
-    moments take O(dim²) memory, and features are kept only if a metric needs them.
+    Call `ReferenceStatistics.compute` or `ReferenceStatistics.load` to create an instance. Images
+    are streamed; the moments take O(dim²) memory, and features are kept only if a metric needs
+    them.
 
     Statistics are saved as a `.npz` file with `mu` and `sigma`, which pytorch-fid, clean-fid and
     functions of torch-fidelity can read; this package also reads their files. Files saved by this
@@ -33,16 +34,12 @@ class ReferenceStatistics:
     Args:
         moments: `Moments` of the features.
         info: Description of the images: `dataset`, `split`, `num_images` (`None` if a file lacks
-            it), `sha256` of the images (or of such a file), `feature_extractor`, `resize`,
+            it), `sha256` of the images (or of the file), `feature_extractor`, `resize`,
             `image_shape`.
         halves: Pair of `Moments`, one for the even-indexed and one for the odd-indexed images.
-            Defaults to `None`.
         arrays: Dictionary with any of `features`, `logits` and `labels`, one row for each image.
 
     Example:
-
-    >>> import numpy as np
-    >>> from keras_sagan.metrics import FeatureExtraction
     >>> extraction = FeatureExtraction(lambda x: x.mean((1, 2)))
     >>> images, labels = np.zeros((6, 8, 8, 1), "uint8"), np.arange(6) % 2
     >>> reference = ReferenceStatistics.compute((images, labels), extraction, dataset="zeros")
@@ -76,12 +73,13 @@ class ReferenceStatistics:
         Args:
             images: uint8 images in [0, 255] or floats in the extraction's range: an array, a pair
                 of arrays (images, labels), or an iterable of batches of either.
-            extraction: A `FeatureExtraction`.
+            extraction: A `FeatureExtraction`: the extractor, the range of its images and the batch
+                size.
             dataset, split: The names of the dataset and, optionally, of its split.
             names: The outputs of the extractor to use.
-            keep: The outputs among `names` to keep for every image. Defaults to none.
-            num_reference: The number of images to use, counting from the first. Defaults to `None`,
-                which uses all; the images must then not be endless.
+            keep: The outputs among `names` to keep for every image.
+            num_reference: The number of images to use, counting from the first. Defaults to all;
+                required for endless images.
 
         Raises:
             ValueError: If there are fewer than 2 images or fewer than `num_reference`, if they
@@ -118,7 +116,7 @@ class ReferenceStatistics:
         return np.bincount(self.arrays["labels"]) if "labels" in self.arrays else None
 
     def split(self) -> list["ReferenceStatistics"]:
-        """Returns the statistics of even- and odd-indexed images, or nothing without `halves`."""
+        """Returns the statistics of even- and odd-indexed images, or `[]` without `halves`."""
         return [
             ReferenceStatistics(
                 moments,
@@ -138,7 +136,7 @@ class ReferenceStatistics:
                 )
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Writes everything to a `.npz` file, completely or not at all."""
+        """Writes everything to a `.npz` file; an error leaves no partial file."""
         path = _npz_path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict = {
@@ -159,8 +157,8 @@ class ReferenceStatistics:
 
         Args:
             path: The path of a `.npz` file.
-            feature_extractor: The extractor used for the images to be compared. If the file names
-                its extractor, the two must be the same. Defaults to `None`, which skips the check.
+            feature_extractor: The extractor used for the images to be compared. If it is given and
+                the file names its extractor, the two must be the same.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -177,7 +175,7 @@ class ReferenceStatistics:
             unknown = ("split", "num_images", "image_shape", "feature_extractor", "resize")
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             info = {"dataset": path.name, "sha256": digest, **dict.fromkeys(unknown)}
-        # If the number of images is unknown, use 2: only the covariance matters.
+        # If the file lacks the number of images, use 2: it doesn't affect the covariance.
         count = info["num_images"] or 2
         mean, cov = (arrays.pop(name).astype(np.float64) for name in ("mu", "sigma"))
         halves = None
@@ -203,14 +201,10 @@ class ReferenceStatistics:
     ) -> "ReferenceStatistics":
         """Reads the statistics from a folder, or computes them and saves them there.
 
-        A file is identified by the names, the number and size of the images, the extractor and what
-        is kept; for arrays, also by their content, and for `FolderImages`, by the names, sizes and
-        times of the image files. The first batch of any other iterable is always read.
-
-        Args:
-            images, extraction, dataset, split, names, keep: As in `compute`.
-            num_images: The number of images.
-            cache_dir: The folder.
+        The arguments are those of `compute`, with the number of images and the path of the folder.
+        A file is identified by the names, the number and size of the images, the extractor and the
+        outputs to keep. The content of arrays also identifies the file; for `FolderImages`, the
+        names, sizes and times of the image files do. The first batch of an iterable is always read.
 
         Raises:
             ValueError: As in `compute` and `load`, and if there are fewer than `num_images` images.

@@ -16,29 +16,25 @@ from keras_sagan.checks import check_dict, check_list, check_path
 from keras_sagan.version import __version__
 
 _FORMAT = 1
-NO_VERSION = ", without a version"  # the end of the name of an extractor that has no version
+NO_VERSION = ", without a version"  # The name of an extractor without a version ends with this.
 
 
 class EvaluationReport:
     """The result of an evaluation: its scores, their protocol and two baselines.
 
-    Two scores are comparable only if both were measured in the same way. `compare` raises an error
-    if the protocols differ, unless the fields that differ are ignored.
-
     Args:
         values: Dictionary that maps score names to floats.
-        baselines: Dictionary of two such dictionaries, with scores of images that replace the
+        baselines: Dictionary of two such dictionaries, the scores of images that replace the
             generated ones: `"real"`, other real images (the best that a generator can reach), and
             `"noise"`, uniform noise. Each also contains `"num_images"`, and possibly a `"note"`.
         protocol: JSON-serializable dictionary that describes how the scores were measured.
         model: The name of the evaluated model or images.
-        notes: Strings, warnings about scores from too few images. Defaults to `()`.
+        notes: List of strings: warnings about scores from too few images.
 
     Raises:
         ValueError: If a score isn't a number, or an argument isn't JSON-serializable.
 
     Example:
-
     >>> first = EvaluationReport({"fid": 12.5}, {}, {"num_generated": 5000, "seed": 0}, "a")
     >>> second = EvaluationReport({"fid": 10.0}, {}, {"num_generated": 5000, "seed": 1}, "b")
     >>> first.compare(second)
@@ -78,17 +74,17 @@ class EvaluationReport:
         """Returns `{name: other's score - this report's score}`.
 
         Args:
-            other: `EvaluationReport`.
+            other: The report to compare with.
             ignore: The fields of the protocol that may differ; `"all"` allows any field to differ.
 
         Raises:
-            ValueError: If the protocols differ in any other field, or the extractor has no version,
-                so that the two extractors may differ.
+            ValueError: If the protocols differ in any other field. Extractors without a version
+                count as different.
         """
         ignore = (ignore,) if isinstance(ignore, str) else tuple(ignore)
         differing = self.differences(other)
         extractor = str(self.protocol.get("feature_extractor"))
-        if extractor.endswith(NO_VERSION):  # Two functions with the same name may differ.
+        if extractor.endswith(NO_VERSION):  # Two extractors with the same name may differ.
             differing["feature_extractor"] = extractor, other.protocol.get("feature_extractor")
         differing = {name: pair for name, pair in differing.items() if name not in ignore}
         if differing and "all" not in ignore:
@@ -105,7 +101,7 @@ class EvaluationReport:
         }
 
     def differences(self, other: "EvaluationReport") -> dict[str, tuple]:
-        """Returns the fields that differ: `{name: (this report's, other's)}`."""
+        """Returns the fields that differ: `{name: (value in this report, value in other)}`."""
         fields = {**self.protocol, **other.protocol}
         pairs = {name: (self.protocol.get(name), other.protocol.get(name)) for name in fields}
         return {name: (a, b) for name, (a, b) in pairs.items() if a != b}
@@ -195,8 +191,8 @@ def make_protocol(
 ) -> dict:
     """Returns a JSON-serializable description of how scores were measured.
 
-    `info` describes the real images, as in `ReferenceStatistics.info`; `made` describes how the
-    generated images were made; `name` replaces the name of a single metric.
+    `info` describes the real images, as in `ReferenceStatistics.info`; `made` describes the
+    generated images; `name` replaces the name of a single metric.
     """
     extractor = getattr(metrics[0], "feature_extractor", None)
     return {
@@ -222,10 +218,7 @@ def extractor_info(feature_extractor: Callable) -> dict[str, str]:
 
 
 def describe_extractor(feature_extractor: Callable) -> str:
-    """Returns an extractor's `version`, or its name and the digest of a Keras model's weights.
-
-    For any other extractor, the name ends in `NO_VERSION`.
-    """
+    """Returns an extractor's `version`, or its name with its weights' digest or `NO_VERSION`."""
     version = getattr(feature_extractor, "version", None)
     if version:
         return str(version)
@@ -236,7 +229,7 @@ def describe_extractor(feature_extractor: Callable) -> str:
 
 
 def check_is_versioned(feature_extractor: Callable, argument: str):
-    """Raises an error if an extractor has no version, which `argument` needs."""
+    """Raises an error that names `argument` if the extractor has no version."""
     if describe_extractor(feature_extractor).endswith(NO_VERSION):
         raise ValueError(
             f"`{argument}` needs an extractor that can be identified: a Keras model, or an object "

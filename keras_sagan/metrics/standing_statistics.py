@@ -1,4 +1,4 @@
-"""Estimates batch statistics for sampling, over several forward passes."""
+"""Estimates batch statistics for sampling in several forward passes."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -14,32 +14,27 @@ def standing_statistics(network: keras.Model, batches: Iterable) -> Iterator[ker
     """Uses standing statistics in a network's batch norm layers for the duration of a `with` block.
 
     The moving averages from training lag behind the weights, and even more behind averaged weights.
-    Instead, the network runs a forward pass in training mode on each batch, and the averages of the
-    batches' means and variances replace the moving averages. After the block, everything is
-    restored: the moving statistics, the `vector_u` of spectral norms, and which layers are
-    trainable.
+    Here the network instead runs a forward pass in training mode on each batch, and the averages of
+    the batches' means and variances replace the moving averages. After the block, the moving
+    statistics, the `vector_u` of spectral norms and the layers' `trainable` flags are restored.
 
     Args:
-        network: Keras model with batch norm layers (anything with `moving_mean`,
-            `moving_variance` and `momentum`).
+        network: Keras model with batch norm layers (anything with `moving_mean`, `moving_variance`
+            and `momentum`).
         batches: Iterable of at least one batch of inputs to the network.
-
-    Yields:
-        The network.
 
     Raises:
         ValueError: If the network has no batch norm layers, or no batches are given.
 
     Example:
-
     ```python
     batches = [[latents_of(64), labels_of(64)] for _ in range(16)]
     with standing_statistics(model.ema_generator, batches):
         images = model.generate(100)
     ```
 
-    Reference:
-        Brock et al. 2019, [Large Scale GAN Training](https://arxiv.org/abs/1809.11096), section 3.
+    Reference: Brock et al. 2019, [Large Scale GAN Training](https://arxiv.org/abs/1809.11096),
+    section 3.
     """
     layers = [x for x in layers_of(network) if hasattr(x, "moving_variance")]
     if not layers:
@@ -55,7 +50,7 @@ def standing_statistics(network: keras.Model, batches: Iterable) -> Iterator[ker
     try:
         try:
             for layer in layers:
-                layer.momentum = 0.0  # The moving statistics then describe only the last batch.
+                layer.momentum = 0.0  # A pass then replaces the moving statistics completely.
             found = []
             for batch in batches:
                 network(batch, training=True)

@@ -6,8 +6,8 @@ import zipfile
 
 import numpy as np
 
-# The shapes of the arrays and the kinds of their dtypes. A named size, such as `dim`, is the same
-# in all arrays.
+# The shapes of the arrays and the kinds of their dtypes. A size such as `dim` is the same in all
+# arrays.
 _ARRAYS: dict[str, tuple[tuple, str]] = {
     "mu": (("dim",), "fiu"),
     "sigma": (("dim", "dim"), "fiu"),
@@ -20,7 +20,8 @@ _ARRAYS: dict[str, tuple[tuple, str]] = {
     "half_scatters": (("halves", "dim", "dim"), "f"),
 }
 _INFO = "dataset split num_images sha256 image_shape feature_extractor resize".split()
-# Statistics of 2048 features take 32 MB. Real files never compress by more than this factor.
+# A file may unpack to this number of bytes (statistics of 2048 features take 32 MB), or to this
+# multiple of its size, which real files never exceed.
 _ALWAYS_ALLOWED, _COMPRESSION = 2**26, 20
 _MOST_CLASSES = 10**6
 
@@ -28,14 +29,9 @@ _MOST_CLASSES = 10**6
 def read_statistics(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict | None]:
     """Reads a `.npz` file of statistics from this package or another project.
 
-    Only arrays with known names are unpacked.
-
-    Returns:
-        Dictionary of arrays, and the file's `info` if this package wrote it, or `None` otherwise.
-
-    Raises:
-        ValueError: If the file is damaged, holds no statistics, or would unpack to much more than
-            its size. The message names the file.
+    It unpacks only arrays with known names. Returns them, and the file's `info`, or `None` if
+    another project wrote the file. Raises `ValueError`, with the file's name, if the file is
+    damaged, holds no statistics, or would unpack to much more than its size.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -57,7 +53,7 @@ def read_statistics(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict | N
                     raise ValueError(f"it is of {info['num_images']} images")
         _check_arrays(arrays, sizes)
         return arrays, info
-    # `zipfile` and numpy raise errors of a dozen classes, even NotImplementedError.
+    # Catch all errors: damaged files make `zipfile` and numpy raise errors of many classes.
     except Exception as error:
         raise ValueError(
             "`reference` must be an intact .npz file of plain arrays: `mu` of shape (dim,), "

@@ -6,6 +6,7 @@ from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.export import FORMATS, export_generator
 from keras_sagan.models.generator import build_generator
 from keras_sagan.models.inversion import Inversion
+from keras_sagan.models.normalization import apply_spectral_norm
 from keras_sagan.models.presets import PRESETS, preset_settings
 from keras_sagan.models.sagan import SAGAN
 from keras_sagan.training.optimizers import FusedAdam
@@ -17,6 +18,7 @@ __all__ = [
     "Inversion",
     "PRESETS",
     "SAGAN",
+    "apply_spectral_norm",
     "bake_spectral_norm",
     "build_discriminator",
     "build_generator",

@@ -1,45 +1,56 @@
 """Copies of networks in plain Keras layers, for inference without this package."""
 
 import functools
+import math
 
 import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
-from keras_sagan.layers.self_attention2d import SelfAttention2D
+from keras_sagan.layers.conditional_group_norm import ConditionalGroupNorm
+from keras_sagan.layers.conditional_norm import ConditionalNormBase
+from keras_sagan.layers.differentiable_augmentation import DifferentiableAugmentation
+from keras_sagan.layers.self_attention import SelfAttention
 from keras_sagan.layers.sn_conv2d import SNConv2D
+from keras_sagan.layers.sn_convolutions import SNConv1D, SNConv2DTranspose, SNConv3D
 from keras_sagan.layers.sn_dense import SNDense
 from keras_sagan.layers.sn_embedding import SNEmbedding
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
+from keras_sagan.layers.spectral_norm_wrapper import SpectralNorm
+from keras_sagan.ops.attention import attend
 from keras_sagan.private_keras import layers_of
 
-PLAIN = {SNConv2D: layers.Conv2D, SNDense: layers.Dense, SNEmbedding: layers.Embedding}
+PLAIN = {
+    SNConv1D: layers.Conv1D,
+    SNConv2D: layers.Conv2D,
+    SNConv2DTranspose: layers.Conv2DTranspose,
+    SNConv3D: layers.Conv3D,
+    SNDense: layers.Dense,
+    SNEmbedding: layers.Embedding,
+}
 OWN_SETTINGS = ("power_iterations", "epsilon", "equality_constrained", "resample")
 
 
 def bake_spectral_norm(model: keras.Model) -> keras.Model:
-    """Copies a network into plain Keras layers that compute the same outputs at inference.
+    """Returns a copy of a network in plain Keras layers, with the same outputs at inference.
 
-    Kernels are divided by their spectral norms once. `SelfAttention2D` becomes convolutions,
-    products and a softmax, with `gamma` folded into the last kernel. `ConditionalBatchNorm`
-    becomes tables of scales and offsets that include the moving statistics. You can load, export
-    and convert the copy without this package. Don't train it.
+    Kernels are divided by their spectral norms once, and `SpectralNorm(layer)` becomes the layer.
+    Self-attention becomes convolutions, products and a softmax, with `gamma` folded into the
+    last kernel. `ConditionalBatchNorm` becomes scales and offsets that include the moving
+    statistics; embeddings or, for vectors, dense layers compute them. `ConditionalGroupNorm` and
+    `ConditionalLayerNorm` become a `GroupNormalization`, with scales and offsets after it. You can
+    load, export and convert the copy without this package. Don't train it.
 
     Args:
         model: A built functional or sequential Keras model, such as `SAGAN.generator`. Nested
-            models are copied too.
-
-    Returns:
-        A functional `keras.Model` that takes the same inputs and returns the same outputs, up to
-        rounding.
+            models are copied too. The copy is functional.
 
     Raises:
-        ValueError: If the model is subclassed or isn't built, or a custom layer contains
-            spectrally normalized layers.
+        ValueError: If the model is subclassed or isn't built, or has a layer that can't be copied
+            into plain Keras layers, such as a custom layer that contains normalized layers,
+            or attention with pattern="ylg".
 
     Example:
-
     >>> import keras
     >>> from keras_sagan import SNDense
     >>> network = keras.Sequential([keras.Input((3,)), SNDense(2)])
@@ -47,25 +58,18 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
     >>> type(baked.layers[-1]).__name__
     'Dense'
     """
-    if not _is_graph(model) or not getattr(model, "inputs", None):
-        raise ValueError(
-            "`model` must be a functional or sequential Keras model that is built. "
-            f"Received: model={model!r} of type {type(model).__name__}"
-        )
-    # A sequential model contains a functional one; the copy is always functional.
-    ends = (x if len(x) > 1 else x[0] for x in (model.inputs, model.outputs))
-    functional = keras.Model(*ends, name=model.name)
+    check_graph(model)
     new_values = []  # Pairs of a new layer and its weights.
-    replaced = {}  # From the id of a layer to the function that replaces it.
+    replaced = {}  # Maps the id of a layer to the function that replaces it.
 
     def clone(operation):
         if _replacement_of(operation)[0]:
             return operation  # `call` replaces it later.
-        if _is_graph(operation):
-            return bake_spectral_norm(operation)
-        plain = PLAIN.get(type(operation), type(operation))
-        config = operation.get_config()
-        if plain is not type(operation):
+        _check_bakable(operation, model)
+        source = operation.layer if isinstance(operation, SpectralNorm) else operation
+        plain = PLAIN.get(type(source), type(source))
+        config = source.get_config()
+        if plain is not type(source):
             config = {k: v for k, v in config.items() if k not in OWN_SETTINGS}
         new = plain.from_config(config)
         if isinstance(operation, layers.Layer):
@@ -80,38 +84,80 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
             return operation(*args, **kwargs)
         if kwargs.get("return_attention_scores"):
             raise ValueError(
-                "`model` must not call SelfAttention2D with return_attention_scores=True. "
-                f"Received: {model.name}, where {operation.name} does"
+                f"`model` must not call {type(operation).__name__} with "
+                f"return_attention_scores=True. Received: {model.name}, where {operation.name} does"
             )
         arguments = [*args, *(kwargs[name] for name in names[len(args) :] if name in kwargs)]
         if id(operation) not in replaced:
             replaced[id(operation)] = make(operation, arguments[0].shape, new_values)
         return replaced[id(operation)](*arguments[: len(names)])
 
-    baked = keras.models.clone_model(functional, clone_function=clone, call_function=call)
+    baked = copy_graph(model, clone, call)
     for new, values in new_values:
         if values:
             new.set_weights(values)
-    left = [x.name for x in layers_of(baked) if isinstance(x, SpectralNormMixin)]
-    if left:
-        raise ValueError(
-            "`model` must not have spectrally normalized layers inside a layer of its own. "
-            f"Received: {model.name} with {left[0]}"
-        )
     return baked
 
 
-def _is_graph(model):
+def is_graph(model):
+    """Returns whether a model is functional or sequential."""
     is_functional = isinstance(model, keras.Model) and hasattr(model, "operations")
     return is_functional or isinstance(model, keras.Sequential)
 
 
+def check_graph(model):
+    """Raises an error unless a model is functional or sequential, and built."""
+    if not is_graph(model) or not getattr(model, "inputs", None):
+        raise ValueError(
+            "`model` must be a functional or sequential Keras model that is built. "
+            f"Received: model={model!r} of type {type(model).__name__}"
+        )
+
+
+def copy_graph(model, clone, call=None):
+    """Returns a functional copy of a model, in which nested models are copied too.
+
+    `clone` copies a layer, and `call` calls the copy, as in `keras.models.clone_model`. The copy
+    isn't compiled. Layers that several models share are shared in the copy too.
+    """
+    copies = {}
+
+    def copied(operation):
+        if id(operation) not in copies:
+            copies[id(operation)] = (graph if is_graph(operation) else clone)(operation)
+        return copies[id(operation)]
+
+    def graph(model):
+        if isinstance(model, keras.Sequential):  # Its `input` is the tensor of its first call.
+            ends = (x if len(x) > 1 else x[0] for x in (model.inputs, model.outputs))
+        else:
+            ends = model.input, model.output
+        functional = keras.Model(*ends, name=model.name)
+        return keras.models.clone_model(functional, clone_function=copied, call_function=call)
+
+    return graph(model)
+
+
+def _check_bakable(operation, model):
+    if isinstance(operation, SpectralNorm) or type(operation) in PLAIN:
+        return
+    for x in layers_of(operation) if isinstance(operation, layers.Layer) else ():
+        if any(cls.__module__.startswith("keras_sagan.") for cls in type(x).__mro__):
+            where = "" if x is operation else f" in {operation.name}"
+            raise ValueError(
+                "`model` must have no layers that can't become plain Keras layers. "
+                f"Received: {model.name} with {x.name} of type {type(x).__name__}{where}"
+            )
+
+
 def _replacement_of(operation):
-    """Returns the function (or `None`) that replaces a layer with several, and its arguments."""
-    if isinstance(operation, SelfAttention2D):
+    """Returns the function that makes a layer's replacement (or `None`), and the argument names."""
+    if isinstance(operation, SelfAttention):
         return _plain_attention, ("inputs",)
-    if isinstance(operation, ConditionalBatchNorm):
+    if isinstance(operation, ConditionalNormBase):
         return _plain_norm, ("images", "labels")
+    if isinstance(operation, DifferentiableAugmentation):  # It is the identity at inference.
+        return (lambda *_: lambda images: images), ("images",)
     if isinstance(operation, SNConv2D) and operation.resample is not None:
         return _plain_resampling, ("inputs",)
     return None, ()
@@ -119,6 +165,10 @@ def _replacement_of(operation):
 
 def _weights(layer):
     """Returns the weights of a layer for the plain layer that replaces it."""
+    if isinstance(layer, SpectralNorm):
+        kernels = {id(kernel): value for kernel, value in layer.normalized_weights()}
+        weights = layer.layer.weights
+        return [ops.convert_to_numpy(kernels.get(id(weight), weight)) for weight in weights]
     if not isinstance(layer, SpectralNormMixin):
         return layer.get_weights()
     rest = [w for w in layer.weights if w is not layer._raw_weight() and w is not layer.vector_u]
@@ -127,40 +177,49 @@ def _weights(layer):
 
 
 def _plain_attention(layer, shape, new_values):
-    """Returns the replacement of a `SelfAttention2D`, a function of a feature map."""
-    first = layer.data_format == "channels_first"
-    height, width = shape[2:4] if first else shape[1:3]
-    if None in (height, width):
+    """Returns the replacement of a self-attention layer, a function of a feature map."""
+    first, rank = layer.data_format == "channels_first", layer.rank
+    size = shape[2:] if first else shape[1:-1]
+    if None in size:
         raise ValueError(
             "`model` must have feature maps of known size before attention layers. "
             f"Received: {layer.name} on a map of shape {tuple(shape)}"
         )
+    if layer.pattern != "dense":
+        raise ValueError(
+            '`model` must have attention layers with pattern="dense". '
+            f"Received: {layer.name} with pattern={layer.pattern!r}"
+        )
     pool, dtype = layer.pool_size, layer.dtype_policy
+    settings = {"data_format": "channels_last", "dtype": dtype}
     convs = {}
     for name in ("query", "key", "value", "output"):
         old = getattr(layer, f"{name}_conv")
-        settings = {"use_bias": False, "data_format": "channels_last", "dtype": dtype}
-        convs[name] = layers.Conv2D(old.filters, 1, name=f"{layer.name}_{name}", **settings)
+        if old is None:  # Query and key share their weights.
+            continue
+        convs[name] = getattr(layers, f"Conv{rank}D")(
+            old.filters, 1, use_bias=False, name=f"{layer.name}_{name}", **settings
+        )
         share = ops.convert_to_numpy(layer.gamma) if name == "output" else 1.0
-        new_values.append((convs[name], [_weights(old)[0] * share]))
-    keys = (height // pool) * (width // pool)
+        kernel = _weights(old)[0] * share
+        new_values.append((convs[name], [kernel.reshape((1,) * rank + kernel.shape[-2:])]))
 
-    def locations(x, name, count):
-        x = convs[name](x)
-        if name != "query" and pool > 1:
-            x = layers.MaxPooling2D(pool, data_format="channels_last", dtype=dtype)(x)
-        return layers.Reshape((count, convs[name].filters), dtype=dtype)(x)
+    def locations(x, is_pooled):
+        if is_pooled and pool > 1:
+            x = getattr(layers, f"MaxPooling{rank}D")(pool, **settings)(x)
+        return layers.Reshape((math.prod(x.shape[1:-1]), x.shape[-1]), dtype=dtype)(x)
 
     def call(inputs):
-        x = layers.Permute((2, 3, 1), dtype=dtype)(inputs) if first else inputs
-        query = locations(x, "query", height * width)
-        key, value = (locations(x, name, keys) for name in ("key", "value"))
-        scores = layers.Dot(axes=2, dtype="float32")([query, key])
-        scores = layers.Softmax(dtype="float32")(scores)
-        x = layers.Dot(axes=(2, 1), dtype=dtype)([scores, value])
-        x = layers.Reshape((height, width, convs["value"].filters), dtype=dtype)(x)
+        axes = range(1, rank + 2)
+        x = layers.Permute((*axes[1:], 1), dtype=dtype)(inputs) if first else inputs
+        query = convs["query"](x)
+        key = convs["key"](x) if "key" in convs else query
+        value = convs["value"](x)
+        query, key, value = locations(query, False), locations(key, True), locations(value, True)
+        x, _ = attend(query, key, value, layer.num_heads, layer.scores)
+        x = layers.Reshape((*size, x.shape[-1]), dtype=dtype)(x)
         x = convs["output"](x)
-        x = layers.Permute((3, 1, 2), dtype=dtype)(x) if first else x
+        x = layers.Permute((rank + 1, *axes[:-1]), dtype=dtype)(x) if first else x
         return layers.Add(dtype=dtype)([inputs, x])
 
     return call
@@ -176,7 +235,7 @@ def _plain_resampling(layer, shape, new_values):
         steps = [functools.partial(_up, layers.UpSampling2D(2, **settings)), conv]
     else:
         steps = [conv, layers.AveragePooling2D(2, **settings)]
-    if layer.kernel_size == (1, 1):  # It commutes with resampling: compute it on the smaller map.
+    if layer.kernel_size == (1, 1):  # Compute a 1 x 1 convolution on the smaller map.
         steps.reverse()
     steps.append(layers.Activation(layer.activation, dtype=layer.dtype_policy))
     return lambda x: functools.reduce(lambda x, step: step(x), steps, x)
@@ -190,27 +249,45 @@ def _up(layer, x):
 
 
 def _plain_norm(layer, shape, new_values):
-    """Returns the replacement of a `ConditionalBatchNorm`, a function of images and labels."""
-    weights = (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance)
-    gamma, beta, mean, variance = (ops.convert_to_numpy(x).astype("float64") for x in weights)
+    """Returns the replacement of a conditional norm, a function of images and labels."""
+    axis, is_group = layer.axis % len(shape), isinstance(layer, ConditionalGroupNorm)
+    is_vector = layer.condition_dim is not None
+    weights = (layer.gamma_kernel, layer.beta_kernel) if is_vector else (layer.gamma, layer.beta)
+    moments = () if is_group else (layer.moving_mean, layer.moving_variance)
+    gamma, beta, *moments = (
+        ops.convert_to_numpy(x).astype("float64") for x in (*weights, *moments)
+    )
+    kind = layers.BatchNormalization
+    if is_group:
+        kind = functools.partial(layers.GroupNormalization, layer.groups)
+    norm = functools.partial(kind, axis=axis, epsilon=layer.epsilon, name=layer.name)
     if layer.num_classes == 1:
-        new = layers.BatchNormalization(
-            axis=layer.axis, epsilon=layer.epsilon, dtype=layer.dtype_policy, name=layer.name
-        )
-        new_values.append((new, [gamma[0], beta[0], mean, variance]))
+        new = norm(dtype=layer.dtype_policy)
+        new_values.append((new, [gamma[0], beta[0], *moments]))
         return lambda images, labels=None: new(images)
-    scale = gamma / np.sqrt(variance + layer.epsilon)
-    tables = []
-    for name, rows in (("scale", scale), ("offset", beta - scale * mean)):
-        table = layers.Embedding(*rows.shape, dtype="float32", name=f"{layer.name}_{name}")
-        new_values.append((table, [rows]))
-        tables.append(table)
+    normalize = norm(center=False, scale=False, dtype="float32") if is_group else None
+    count = shape[axis]
+    mean, share = np.zeros(count), np.ones(count)
+    if not is_group:
+        mean, share = moments[0], 1.0 / np.sqrt(moments[1] + layer.epsilon)
+    scale, steps = gamma * share, []
+    for name, rows, bias in (
+        ("scale", scale, share),
+        ("offset", beta - scale * mean, -share * mean),
+    ):
+        settings = {"dtype": "float32", "name": f"{layer.name}_{name}"}
+        if is_vector:
+            steps.append(layers.Dense(count, **settings))
+        else:
+            steps.append(layers.Embedding(*rows.shape, **settings))
+        new_values.append((steps[-1], [rows, bias] if is_vector else [rows]))
     channels = [1] * (len(shape) - 1)
-    channels[layer.axis % len(shape) - 1] = scale.shape[1]
+    channels[axis - 1] = count
 
     def call(images, labels):
-        rows = [layers.Reshape(channels, dtype="float32")(table(labels)) for table in tables]
-        x = layers.Multiply(dtype="float32")([images, rows[0]])
+        rows = [layers.Reshape(channels, dtype="float32")(step(labels)) for step in steps]
+        x = normalize(images) if is_group else images
+        x = layers.Multiply(dtype="float32")([x, rows[0]])
         x = layers.Add(dtype="float32")([x, rows[1]])
         return layers.Activation("linear", dtype=layer.dtype_policy)(x)
 

@@ -1,4 +1,4 @@
-"""Checks and conversion of batches, and warnings about networks from the first batch."""
+"""Checks and converts batches, and warns about unsuitable networks at the first batch."""
 
 import itertools
 import types
@@ -20,8 +20,8 @@ from keras_sagan.private_keras import layers_of
 from keras_sagan.training.step import call, judge
 
 FEW = 8  # The number of images to test a network with.
-FAR = 1e3  # The factor for inputs that drive a bounded output to its bound.
-# Operations at the end of a network that don't extend the range of values.
+FAR = 1e3  # Multiply inputs by this factor to saturate a bounded output.
+# Operations at the end of a network that don't widen the range of values.
 SHAPES = ("Reshape", "Flatten", "Permute", "Squeeze", "Transpose", "Cast", "Identity")
 SHAPES += ("Cropping2D", "UpSampling2D", "GlobalAveragePooling2D", "AveragePooling2D")
 FILLS_RANGE = ("tanh", "hardtanh", "softsign")
@@ -34,8 +34,8 @@ def unpack(data, num_classes):
     """Splits a batch into images and labels, and checks their dtypes and static shapes.
 
     `data` is images, `(images,)`, `(images, labels)`, or either with `None` at the end. Images must
-    be uint8 or float of rank 4. Labels must be integers of shape `(batch,)`, and are required if
-    the model has classes and not allowed otherwise.
+    be uint8 or float of rank 4. Labels must be integers of shape `(batch,)`. A model with classes
+    requires them, and a model without classes doesn't allow them.
     """
     parts = data if isinstance(data, (tuple, list)) else [data]
     parts = [None if is_absent(part) else part for part in parts]
@@ -69,7 +69,7 @@ def unpack(data, num_classes):
 
 
 def check_given(x, y=None):
-    """Raises an error if Keras can't make batches from `x` and `y`, as passed to `fit`."""
+    """Raises an error if Keras can't make batches from the arguments `x` and `y` of `fit`."""
     if x is None:
         raise ValueError("`x` must be given: images, or a dataset of images. Received: x=None")
     if isinstance(x, dict):
@@ -81,10 +81,7 @@ def check_given(x, y=None):
 
 
 def without_none(data):
-    """Removes trailing `None`s from each batch, because Keras doesn't always accept them.
-
-    Generators and `keras.utils.PyDataset`s are wrapped; other data are returned unchanged.
-    """
+    """Removes trailing `None`s from the batches of a generator or `PyDataset`."""
     if isinstance(data, keras.utils.PyDataset):
         return _WithoutNone(data)
     is_generator = isinstance(data, types.GeneratorType)
@@ -117,7 +114,7 @@ def check_shares(argument, count, batch_size, replicas, steps=None, advice=None)
     """Raises an error if batches of an array of `count` images can't be divided by `replicas`.
 
     `batch_size` is the argument of `fit` (`None` means 32, as in Keras). `steps` is the total
-    number of batches, `None` for the whole array. By default, `advice` suggests slicing the array.
+    number of batches, `None` for the full array. By default, `advice` suggests slicing the array.
     """
     batch_size = min(batch_size or 32, count)
     if not batch_size:
@@ -150,7 +147,7 @@ def to_user_space(images):
 
 
 class BatchCheck:
-    """Checks the images and labels of each batch; error messages call them `argument`."""
+    """Checks the images and labels of each batch; error messages call the data `argument`."""
 
     REFUSED = -1  # A worker reports this size if its batch is bad.
 
@@ -158,23 +155,23 @@ class BatchCheck:
         self.argument = argument
         self.num_classes = num_classes
         self.image_shape = image_shape
-        self.top_k = 1  # The number of images that a batch must have at least.
-        self.size = None  # The size of the first batch, if JAX has several processes.
+        self.top_k = 1  # The smallest number of images that a batch may have.
+        self.size = None  # The first batch's sizes; only JAX with several processes sets them.
         self.begin()
-        self.has_passed = True  # Whether a batch has passed since `begin`.
+        self.has_passed = True  # True once a batch has passed since `begin`.
 
     def begin(self, is_new_data=True):
         """Treats the next batch as the first; with new data, the range warning may be repeated."""
         if is_new_data:
             self._warn_of_range = RangeWarning("images")
         self.has_passed = False
-        self._seen, self._num_seen = set(), 0  # The classes and the number of labels.
+        self._seen, self._num_seen = set(), 0  # The classes and the number of labels so far.
         self._has_seen_all = True
 
     def __call__(self, parts):
-        """Raises unless a batch fits the model; `parts` lists images, labels, … by replica.
+        """Raises unless a batch fits the model; `parts` lists `(images, labels)` by replica.
 
-        After the first batch, only batches in host memory are checked, to avoid copies.
+        After the first batch, only batches in host memory are checked: others would be copied.
         """
         for part in parts:
             if self.has_passed and not _is_on_host(part):
@@ -188,10 +185,10 @@ class BatchCheck:
                 self._num_seen += len(labels)
 
     def check_first(self, model, parts, gather=list):
-        """Raises unless a batch fits the model, and passes the first batch to the model.
+        """Raises unless a batch fits the model; also passes the first batch to the model.
 
         `parts` contains a tuple of images and labels for each device of this process. `gather`
-        takes the list of their batch sizes and returns the list for all devices.
+        takes the list of their batch sizes, and returns the list of the sizes on all devices.
         """
         is_first, error = not self.has_passed, None
         try:
@@ -199,7 +196,7 @@ class BatchCheck:
             sizes = [part[0].shape[0] for part in parts]
         except ValueError as refused:
             sizes, error = [self.REFUSED] * len(parts), refused
-        sizes = gather(sizes)  # The other processes wait for this call, and see an error here.
+        sizes = gather(sizes)  # Call this even after an error, because other processes wait.
         if error is not None:
             raise error
         self.check_sizes(sizes, len(parts))
@@ -214,7 +211,7 @@ class BatchCheck:
             model._see_first_batch(parts[0])
 
     def check_sizes(self, sizes, per_worker):
-        """Raises unless all replicas have the same number of images; then the batch is accepted.
+        """Accepts a batch if all replicas have the same number of images, and raises otherwise.
 
         `sizes` lists the number of images on each replica, or `REFUSED` if its worker found a bad
         batch; `per_worker` is the number of replicas per worker.
@@ -274,11 +271,7 @@ def _is_on_host(tensors):
 
 
 def warn_of_outputs(model, images, labels):
-    """Warns if the generator or discriminator ends in the wrong activation.
-
-    If it can't be told from the layers, it is inferred from the outputs for a few float32 images in
-    [-1, 1].
-    """
+    """Warns if a network ends in the wrong activation; `images` in [-1, 1] are test inputs."""
     generator, discriminator = model.generator, model.discriminator
     ending = last_activation(generator)
     if ending in (None, "add"):
@@ -316,7 +309,7 @@ def warn_of_outputs(model, images, labels):
 def last_activation(network):
     """Returns the name of the activation that a network ends in, without underscores.
 
-    `"linear"` means no activation, `"add"` a sum, and `None` that it can't be told from the layers.
+    `"linear"` means no activation, and `"add"` a sum. `None` means that it is unknown.
     """
     tensors = getattr(network, "outputs", None)
     while tensors:
@@ -339,9 +332,9 @@ def has_batch_statistics(discriminator, image_shape, has_labels):
     """Returns whether the logits of an image depend on the other images of its batch.
 
     The logits of half a batch of noise are computed twice, each time with a different other half.
-    This detects batch normalization and minibatch standard deviation, but not `Dropout`, which
-    drops the same units both times. The weights are replaced by random ones, so the answer doesn't
-    depend on training.
+    The weights are random, so the result doesn't depend on training. This detects batch
+    normalization and minibatch standard deviation, but not `Dropout`, which drops the same units
+    both times.
     """
     for layer in layers_of(discriminator):
         if hasattr(layer, "moving_mean") and layer.trainable:
@@ -366,6 +359,6 @@ def has_batch_statistics(discriminator, image_shape, has_labels):
 def values_of(function, network, inputs, labels, training=False, weights=None):
     """Returns the result of `call` or `judge` as an array, without assigning any variable."""
     labels = None if labels is None else ops.convert_to_tensor(labels, "int32")
-    with keras.StatelessScope(weights):  # Our own `Scope` would see traced values.
+    with keras.StatelessScope(weights):  # `Scope` would also see values that an outer scope traces.
         outputs = function(network, ops.convert_to_tensor(inputs), labels, training)
     return ops.convert_to_numpy(ops.cast(outputs, "float32"))

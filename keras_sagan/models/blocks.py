@@ -14,9 +14,8 @@ from keras_sagan.checks import (
 )
 from keras_sagan.layers import ConditionalBatchNorm, SelfAttention2D, SNConv2D, SNDense, SNEmbedding
 
-# Channels of each block as a multiple of `base_filters`, by image size. Sizes from 32 to 512 are
-# the usual ones, and the others are extrapolated. The generator's first entry is for its 4 x 4
-# start.
+# Channels of each block as a multiple of `base_filters`, by image size. The generator's first entry
+# is for its first map, of 4 x 4. The channels for 8, 16 and 1024 pixels are extrapolated.
 GENERATOR_WIDTHS = {
     8: (4, 4),
     16: (4, 4, 4),
@@ -37,7 +36,7 @@ DISCRIMINATOR_WIDTHS = {
     512: (1, 1, 2, 4, 8, 8, 16, 16),
     1024: (1, 1, 1, 2, 4, 8, 8, 16, 16),
 }
-# The number of discriminator blocks that halve the map, by image size. The first blocks do this.
+# The number of the discriminator's first blocks that halve the map, by image size.
 NUM_DOWNSAMPLES = {8: 1, 16: 1, 32: 2, 64: 4, 128: 5, 256: 6, 512: 7, 1024: 8}
 IMAGE_SIZES = tuple(GENERATOR_WIDTHS)
 
@@ -70,7 +69,7 @@ def check_resolutions(attention_resolutions, available):
 
 
 def normalized_layers(use_spectral_norm, spectral_norm):
-    """Returns the convolution, dense and embedding layers to build a network from."""
+    """Returns the convolution, dense and embedding layers for building a network."""
     use_spectral_norm = check_boolean("use_spectral_norm", use_spectral_norm)
     spectral_norm = check_dict("spectral_norm", spectral_norm)
     if use_spectral_norm:
@@ -84,9 +83,9 @@ def normalized_layers(use_spectral_norm, spectral_norm):
 
 
 def _resampling_conv(filters, kernel_size, resample=None, name=None, **arguments):
-    """`keras.layers.Conv2D` with the `resample` of `SNConv2D`, as separate layers."""
+    """Returns a function that applies a `Conv2D` and, for `resample`, a resampling layer."""
     steps = [layers.Conv2D(filters, kernel_size, name=name, **arguments)]
-    # A 1x1 convolution commutes with resampling: compute it on the smaller map.
+    # A 1 x 1 convolution commutes with resampling: compute it on the smaller map.
     if resample == "up":
         steps.insert(kernel_size == 1, layers.UpSampling2D(name=f"{name}_up"))
     if resample == "down":
@@ -101,7 +100,7 @@ def self_attention(size, use_spectral_norm, attention):
 
 
 def up_block(x, labels, filters, conv, norm, name):
-    """Residual block that doubles map sizes: norm, ReLU, upsampling, conv, norm, ReLU, conv."""
+    """Residual block that doubles a map's size: norm, ReLU, upsampling, conv, norm, ReLU, conv."""
 
     def normalized(x, layer):
         return layer(x) if labels is None else layer(x, labels)
@@ -117,7 +116,7 @@ def up_block(x, labels, filters, conv, norm, name):
 
 
 def down_block(x, filters, conv, downsample, first, name):
-    """Residual block of the discriminator: no batch norm, and no ReLU on the image (`first`)."""
+    """Residual block without norms, for the discriminator; the `first` has no ReLU on its input."""
     resample = "down" if downsample else None
     shortcut = x
     if downsample or x.shape[-1] != filters:

@@ -4,12 +4,12 @@ import warnings
 
 import keras
 
-from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
+from keras_sagan.layers.conditional_norm import ConditionalNormBase
 from keras_sagan.private_keras import layers_of
 
-# Layers that look up labels, and their attribute with the number of classes.
+# Layers that look up labels, and the attribute that holds the number of classes.
 LABEL_TABLES = {
-    "ConditionalBatchNorm": "num_classes",
+    "ConditionalNormBase": "num_classes",
     "Embedding": "input_dim",
     "CategoryEncoding": "num_tokens",
     "OneHot": "num_classes",
@@ -19,10 +19,7 @@ KEEP_LABELS = ("Reshape", "Flatten", "ExpandDims", "Squeeze", "Cast", "Identity"
 
 
 def connect(generator, discriminator, latent_dim, num_classes):
-    """Builds both networks by calling one on the other's output, and returns the image shape.
-
-    Raises a ValueError if the networks don't take the expected inputs or don't fit each other.
-    """
+    """Builds both networks and returns the image shape; raises if they don't fit each other."""
     labels = [] if num_classes is None else [keras.Input((), dtype="int32")]
     latents = keras.Input((latent_dim,))
     others = " together with labels" if labels else " alone, as num_classes=None"
@@ -57,7 +54,7 @@ def connect(generator, discriminator, latent_dim, num_classes):
 
 
 def _check_first_input(network, shape):
-    """Raises where Keras doesn't: Keras accepts one-channel images for three-channel inputs."""
+    """Raises if inputs don't fit; Keras would accept images of one channel instead of three."""
     inputs = getattr(network, "inputs", None)
     expected = tuple(inputs[0].shape) if inputs else shape
     fits = len(expected) == len(shape) and all(
@@ -70,7 +67,7 @@ def _check_first_input(network, shape):
 def _check_logits(logits):
     """Raises unless a discriminator returns one logit per image, or a map of logits per image."""
     shape = tuple(getattr(logits, "shape", ()))
-    is_patch_map = len(shape) == 4 and shape[1] == 1 and shape[2] != 1  # "channels_first"
+    is_patch_map = len(shape) == 4 and shape[1] == 1 and shape[2] != 1  # (batch, 1, height, width)
     is_one_for_all = not shape or shape[0] == 1
     if is_one_for_all or (len(shape) > 1 and shape[-1] != 1 and not is_patch_map):
         received = f"outputs of shape {shape}"
@@ -85,11 +82,7 @@ def _check_logits(logits):
 
 
 def _check_tables(name, network, num_classes):
-    """Raises an error if a layer looks up labels in a table with too few rows.
-
-    Only CPUs raise an error at run time if an id is too large: GPUs, TPUs and JAX return zeros or
-    the last row.
-    """
+    """Raises if a label table has too few rows; most devices don't raise an error at run time."""
     layers = layers_of(network)
     steps = [x for layer in layers for x in [layer, *getattr(layer, "operations", [])]]
     for step in {id(step): step for step in steps}.values():
@@ -101,18 +94,18 @@ def _check_tables(name, network, num_classes):
             f"`num_classes` must be at most {size}, the number of rows in `{step.name}` of the "
             f"{name}. Received: num_classes={num_classes}"
         )
-        if hasattr(network, "operations") or isinstance(step, ConditionalBatchNorm):
+        if hasattr(network, "operations") or isinstance(step, ConditionalNormBase):
             raise ValueError(message)
         # In a subclassed network, the layer may look up something other than labels.
         warnings.warn(f"{message}. If the layer takes no labels, ignore this.", stacklevel=5)
 
 
 def _may_take_labels(step):
-    """Whether an operation looks up labels, or may do so in a network that isn't functional."""
-    if isinstance(step, ConditionalBatchNorm):
+    """Returns whether an operation looks up labels, or `True` outside functional networks."""
+    if isinstance(step, ConditionalNormBase):
         return step.num_classes > 1  # With a single class, the layer ignores labels.
     while True:
-        inputs = keras.tree.flatten(getattr(step, "input", None))  # Only functional models know it.
+        inputs = keras.tree.flatten(getattr(step, "input", None))  # Only functional models have it.
         if not inputs or inputs[0] is None:
             return True
         step = inputs[0]._keras_history.operation
@@ -123,7 +116,7 @@ def _may_take_labels(step):
 
 
 def copy_network(network):
-    """Returns a network with the same configuration and its own variables."""
+    """Returns a network with the same configuration and new variables."""
     if isinstance(network, keras.Sequential) or hasattr(network, "operations"):
         return keras.models.clone_model(network)
     return network.__class__.from_config(network.get_config())

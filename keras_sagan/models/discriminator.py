@@ -25,31 +25,28 @@ def build_discriminator(
     Residual blocks repeatedly halve the image, down to 4 x 4 (8 x 8 for images of 16 and 32
     pixels). For each size in `attention_resolutions`, a `SelfAttention2D` follows the first block
     with a map of that size. The features are summed over the map, not averaged, and passed to a
-    dense layer; for a model with classes, their dot product with the label's embedding is added to
-    its output. There is no batch norm.
+    dense layer. For a model with classes, the dot product of the features and the label's embedding
+    is added to the logit. There is no batch norm.
 
     Args:
-        image_size, base_filters, num_classes, attention_resolutions, channels,
-            use_spectral_norm, spectral_norm, attention, name: As in `build_generator`.
+        image_size, base_filters, num_classes, attention_resolutions, channels, use_spectral_norm,
+            spectral_norm, attention, name: As in `build_generator`.
 
     Returns:
         A `keras.Model` that maps images `(batch, size, size, channels)` in [-1, 1], or
-        `[images, labels]` with labels of shape `(batch,)`, to logits `(batch, 1)`, in float32 under
-        every mixed-precision policy.
+        `[images, labels]` with labels of shape `(batch,)`, to logits `(batch, 1)`. The logits are
+        float32 under every mixed-precision policy.
 
     Raises:
-        ValueError: If an argument is out of range, or no map has a size listed in
-            `attention_resolutions`.
+        ValueError: As in `build_generator`.
 
     Example:
-
     >>> discriminator = build_discriminator(32, base_filters=8, attention_resolutions=(16,))
     >>> discriminator.output_shape
     (None, 1)
 
-    Reference:
-        [Zhang et al., 2019](https://arxiv.org/abs/1805.08318). The projection is from
-        [Miyato & Koyama, 2018](https://arxiv.org/abs/1802.05637).
+    Reference: [Zhang et al., 2019](https://arxiv.org/abs/1805.08318). The projection is from
+    [Miyato & Koyama, 2018](https://arxiv.org/abs/1802.05637).
     """
     image_size = blocks.check_image_size(image_size)
     base_filters = check_integer("base_filters", base_filters)

@@ -25,20 +25,19 @@ def export_generator(
 ) -> dict[str, tuple[Path, float]]:
     """Writes the generator as SavedModel, ONNX and LiteRT files, and compares each with the model.
 
-    The generator is baked first (`bake_spectral_norm`). The files take float32 latents `(batch,
-    latent_dim)` and, for a model with classes, int32 labels `(batch,)`; they return float32
-    images in [-1, 1]. Any batch size works: a LiteRT interpreter starts with a batch of one, and
-    `resize_tensor_input` changes that.
+    The generator is baked first (`bake_spectral_norm`). The files take float32 latents
+    `(batch, latent_dim)` and, for a model with classes, int32 labels `(batch,)`; they return
+    float32 images in [-1, 1]. Any batch size works: a LiteRT interpreter starts with a batch of
+    one, and its `resize_tensor_input` changes the size.
 
     Args:
         model: A `SAGAN`.
         directory: String or path of the folder in which `saved_model/`, `generator.onnx` and
             `generator.tflite` are written.
-        formats: Sequence of `"saved_model"`, `"onnx"` and `"litert"`. Defaults to all three.
-        num_images: Positive integer, the number of images to compare. Defaults to `4`.
-        seed: Integer, the seed for the latents and labels of these images. Defaults to `0`.
-        use_ema: Boolean, whether to export the averaged generator, if the model has one. Defaults
-            to `True`.
+        formats: Sequence of `"saved_model"`, `"onnx"` and `"litert"`.
+        num_images: Positive integer, the number of images to compare.
+        seed: Integer, the seed for the latents and labels of these images.
+        use_ema: Boolean, whether to export the averaged generator, if the model has one.
 
     Returns:
         Dictionary that maps each format to its path and the largest pixel difference from the
@@ -50,7 +49,6 @@ def export_generator(
         RuntimeError: If the backend isn't TensorFlow.
 
     Example:
-
     ```python
     files = export_generator(model, "runs/first/export", ["saved_model"])
     path, difference = files["saved_model"]
@@ -116,7 +114,7 @@ def _litert(baked, directory, inputs):
 
 
 def run_litert(path: Path, inputs: list[np.ndarray]) -> np.ndarray:
-    """Returns the first output of a LiteRT file; each input must have a different dtype."""
+    """Returns the first output of a LiteRT model; each input must have a different dtype."""
     runtime = require("ai_edge_litert.interpreter", "The litert format", "export")
     interpreter = runtime.Interpreter(str(path))
     slots = {slot["dtype"]: slot["index"] for slot in interpreter.get_input_details()}

@@ -29,15 +29,14 @@ def build_generator(
     With the defaults, it matches the authors' code, down to the number of parameters.
 
     Args:
-        image_size: A power of two from 8 to 1024, in pixels. Defaults to `128`.
+        image_size: A power of two from 8 to 1024, in pixels.
         base_filters: Positive integer; the number of filters of each block is a multiple of it
-            (`ch` in the papers' code). Defaults to `64`.
-        latent_dim: Positive integer. Defaults to `128`.
+            (`ch` in the papers' code).
+        latent_dim: Positive integer.
         num_classes: Positive integer, or `None` for an unconditional generator.
         attention_resolutions: Sizes in pixels of the maps to apply attention to; `()` for none.
-            Defaults to `(32,)`.
-        channels: Positive integer, 3 for RGB and 1 for gray. Defaults to `3`.
-        use_spectral_norm: Boolean, whether kernels are spectrally normalized. Defaults to `True`.
+        channels: Positive integer, 3 for RGB and 1 for gray.
+        use_spectral_norm: Boolean, whether kernels are spectrally normalized.
         spectral_norm: Dictionary of arguments of `SNConv2D`, such as `{"epsilon": 1e-8}`.
         attention: Dictionary of arguments of `SelfAttention2D`, such as `{"pool_size": 1}`.
         batch_norm: Dictionary of arguments of `ConditionalBatchNorm`, such as
@@ -46,22 +45,20 @@ def build_generator(
 
     Returns:
         A `keras.Model` that maps latents `(batch, latent_dim)`, or `[latents, labels]` with labels
-        of shape `(batch,)`, to images `(batch, size, size, channels)` in [-1, 1], in float32 under
-        every mixed-precision policy.
+        of shape `(batch,)`, to images `(batch, size, size, channels)` in [-1, 1]. The images are
+        float32 under every mixed-precision policy.
 
     Raises:
         ValueError: If an argument is out of range, or no map has a size listed in
             `attention_resolutions`.
 
     Example:
-
     >>> generator = build_generator(32, base_filters=8, num_classes=10, attention_resolutions=(16,))
     >>> generator.output_shape
     (None, 32, 32, 3)
 
-    Reference:
-        [Zhang et al., 2019](https://arxiv.org/abs/1805.08318). The widths for other image sizes
-        come from SNGAN (32) and BigGAN (64, 256, 512); those for 8, 16 and 1024 are extrapolated.
+    Reference: [Zhang et al., 2019](https://arxiv.org/abs/1805.08318). The widths for other image
+    sizes come from SNGAN (32) and BigGAN (64, 256, 512); those for 8, 16 and 1024 are extrapolated.
     """
     image_size = blocks.check_image_size(image_size)
     base_filters = check_integer("base_filters", base_filters)

@@ -1,4 +1,4 @@
-"""GAN inversion: finds the latents and classes of images, with fixed weights."""
+"""GAN inversion: finds latents and classes for given images, with fixed weights."""
 
 from typing import NamedTuple
 
@@ -20,18 +20,18 @@ from keras_sagan.ops.latent import sample_latents
 from keras_sagan.training import backend
 from keras_sagan.training.step import call
 
-EXPLORING = 5  # Starts of every class get a fifth of the steps.
+EXPLORING = 5  # The first round, which tries all classes, takes a fifth of `steps`.
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's settings.
 
 
 class Inversion(NamedTuple):
-    """What `SAGAN.invert` finds.
+    """The result of `SAGAN.invert`.
 
     Attributes:
         latents: float32 array `(num_images, latent_dim)`.
         labels: int32 array `(num_images,)`, or `None` for a model without classes.
-        images: uint8 array `(num_images, height, width, channels)`, what `generate` returns for
-            these latents and labels.
+        images: uint8 array `(num_images, height, width, channels)` in [0, 255], the images that
+            `generate` returns for these latents and labels.
         psnr: float32 array `(num_images,)`, the peak signal-to-noise ratio of the uint8 images, in
             decibels. It is infinite for an exact match.
     """
@@ -62,45 +62,37 @@ class InversionMixin:
 
         Adam optimizes the latents to minimize the mean squared error of the pixels in [-1, 1]; the
         weights are fixed. For each image and class, `restarts` random latents are optimized for
-        `steps / 5` steps. The best `restarts` of each image continue for `steps` steps, and the
-        best one for another `2 * steps`.
+        `steps / 5` steps. The best `restarts` latents of each image are optimized for another
+        `steps` steps, and the best of these for another `2 * steps`.
 
         Args:
             images: uint8 array in [0, 255] or float array in [-1, 1], of shape
                 `(num_images, height, width, channels)`.
-            labels: Class id for all images, or array of `num_images` class ids. Defaults to `None`:
-                every class is tried.
-            restarts: Positive integer. Defaults to `4`.
-            steps: Positive integer. Defaults to `300`.
+            labels: Class id for all images, or array of `num_images` class ids. `None` tries every
+                class.
+            restarts, steps: Positive integers, used as described above.
             learning_rate: Positive float, Adam's initial learning rate, with cosine decay to 0.
-                Defaults to `0.1`.
             feature_layer: String, the name of a discriminator layer whose outputs for the given and
-                the generated image are compared too. Defaults to `None`: only pixels are compared.
+                the generated image are compared too. `None` compares only pixels.
             feature_weight: Non-negative float, the weight of the mean squared error of the outputs
-                of `feature_layer`. Defaults to `1`.
-            batch_size: Positive integer, the number of latents to optimize at a time. Defaults to
-                `128`.
+                of `feature_layer`.
+            batch_size: Positive integer, the number of latents to optimize at a time.
             seed: Integer, the seed of the initial latents, or `None` for different ones in each
                 call.
-            use_ema: Boolean, as in `generate`. Defaults to `True`.
-
-        Returns:
-            Named tuple `(latents, labels, images, psnr)` of arrays.
+            use_ema: As in `generate`.
 
         Raises:
             ValueError: If an argument is out of range, images or labels don't fit the model, or the
                 discriminator has no layer named `feature_layer`.
 
         Example:
-
         >>> from keras_sagan import SAGAN
         >>> model = SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=4)
         >>> found = model.invert(model.generate(1, labels=3), labels=3, restarts=1, steps=2)
         >>> found.latents.shape, found.labels.tolist(), found.images.shape
         ((1, 64), [3], (1, 32, 32, 1))
 
-        Reference:
-            [Lipton & Tripathi, 2017](https://arxiv.org/abs/1702.04782).
+        Reference: [Lipton & Tripathi, 2017](https://arxiv.org/abs/1702.04782).
         """
         restarts, steps = check_integer("restarts", restarts), check_integer("steps", steps)
         learning_rate = check_float("learning_rate", learning_rate, above=0)
@@ -161,8 +153,7 @@ class _Search:
     def __call__(self, latents, labels, targets, owners, steps):
         found = []
         for start in range(0, len(latents), self.size):
-            # Pad the last batch with the first latents: each batch size would be compiled
-            # separately.
+            # Pad the last batch, because each batch size would be compiled separately.
             places = np.arange(start, start + min(self.size, len(latents))) % len(latents)
             others = [targets[owners[places]]] + ([] if labels is None else [labels[places]])
             found.append(self.move(latents[places], others, steps))

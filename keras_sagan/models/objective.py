@@ -1,7 +1,4 @@
-"""The objective of training as plain data: the loss, the penalties and the augmentation.
-
-A preset holds it as `objective`, a `SAGAN` keeps it in its configuration, and `compile` uses it.
-"""
+"""The training objective as plain data: the loss, the penalties and the augmentation."""
 
 from keras_sagan import losses
 from keras_sagan.checks import check_choice, check_dict, check_float, check_string
@@ -12,7 +9,7 @@ OBJECTIVE = {"loss": "hinge", "r1": 0.0, "r2": 0.0, "augmentation": None}
 
 
 def checked_objective(objective):
-    """Returns an objective with all its settings, or raises an error."""
+    """Returns an objective with defaults for missing settings, or raises an error."""
     found = {**OBJECTIVE, **check_dict("objective", objective, keys=OBJECTIVE)}
     try:
         found["loss"] = check_choice("loss", found["loss"], losses.LOSSES)

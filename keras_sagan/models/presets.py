@@ -6,7 +6,7 @@ from keras_sagan.checks import check_choice
 
 TTUR = {"g_learning_rate": 1e-4, "d_learning_rate": 4e-4, "beta_1": 0.0, "beta_2": 0.999}
 # For a few thousand images: the loss of R3GAN (Huang et al., 2024) with differentiable augmentation
-# (Zhao et al., 2020). The weights of R1 and R2 grow with the image size, as R3GAN's do.
+# (Zhao et al., 2020). The weights of R1 and R2 grow with the image size, as in R3GAN.
 SMALL_DATA = {
     size: {
         "image_size": size,
@@ -137,19 +137,13 @@ PRESETS: dict[str, dict] = {
 def preset_settings(name: str, recipe: str | None = None) -> dict:
     """Returns the settings of a preset with one of its recipes.
 
-    Args:
-        name: String, a key of `PRESETS`.
-        recipe: String, a recipe of the preset, or `None` for its first one.
+    Arguments and errors are as in `SAGAN.from_preset`.
 
     Returns:
-        A new dictionary with arguments of `build_generator`, `build_discriminator` and `SAGAN`,
-        and the optimizers' `g_learning_rate`, `d_learning_rate`, `beta_1` and `beta_2`.
-
-    Raises:
-        ValueError: If the preset or recipe is unknown.
+        A new dictionary with arguments of `build_generator`, `build_discriminator` and `SAGAN`, and
+        the keys of `ttur`.
 
     Example:
-
     >>> preset_settings("sagan_imagenet_128", recipe="paper")["beta_2"]
     0.9
     """

@@ -24,20 +24,18 @@ from keras_sagan.checks import (
     check_float,
     check_function,
     check_integer,
-    check_labels,
     check_shape,
     known_values,
 )
 from keras_sagan.distribution import check_workers_agree, chief_decides
-from keras_sagan.models import batches, selection, transfer
+from keras_sagan.models import batches, transfer
 from keras_sagan.models.connection import connect, copy_network
 from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.generator import build_generator
 from keras_sagan.models.inversion import InversionMixin
 from keras_sagan.models.objective import checked_objective, fill_in
 from keras_sagan.models.presets import TTUR, preset_settings
-from keras_sagan.models.sampling import SamplingMixin, check_latents
-from keras_sagan.ops.latent import sample_labels, sample_latents
+from keras_sagan.models.sampling import SamplingMixin
 from keras_sagan.ops.programs import outside_programs
 from keras_sagan.ops.resampling import reference_forms
 from keras_sagan.private_keras import layers_of
@@ -49,7 +47,7 @@ SETTINGS = (
     *("latent_dim", "num_classes", "d_steps", "ema_momentum", "ema_start", "seed", "ttur"),
     *("ema_half_life", "top_k", "freeze_discriminator", "objective"),
 )
-AVERAGES = ("ema_momentum", "ema_half_life")  # Mutually exclusive.
+AVERAGES = ("ema_momentum", "ema_half_life")  # At most one may be given.
 METRICS = (
     *("g_loss", "d_loss", "real_logits", "fake_logits", "real_accuracy", "fake_accuracy"),
     *("real_in_margin", "fake_in_margin"),
@@ -60,12 +58,12 @@ METRICS = (
 class SAGAN(SamplingMixin, InversionMixin, keras.Model):
     """Self-attention GAN that can be trained with `fit`.
 
-    Each step updates the discriminator `d_steps` times and then the generator once, with the hinge
-    loss and separate optimizers (TTUR); `keras_sagan.training.step` contains the algorithm. The
-    discriminator sees real and fake images in one pass, or in two passes if it uses batch
-    statistics. An update of one network changes neither the weights nor the state (batch
-    statistics, `vector_u` of the spectral norms) of the other. Latents and fake labels depend only
-    on the seed and the step.
+    Each step updates the discriminator `d_steps` times and then the generator once;
+    `keras_sagan.training.step` contains the algorithm. Each network has its own optimizer (TTUR),
+    and the default loss is the hinge loss. The discriminator sees real and fake images in one pass,
+    or in two passes if it uses batch statistics. An update of one network changes neither the
+    weights nor the state (batch statistics, `vector_u` of the spectral norms) of the other. Latents
+    and fake labels depend only on the seed and the step.
 
     Args:
         generator: Keras model that maps latents `(batch, latent_dim)`, or `[latents, labels]`, to
@@ -74,43 +72,37 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         latent_dim: Positive integer.
         num_classes: Positive integer, or `None` for networks without labels.
         d_steps: Positive integer, the number of discriminator updates per step. Each update draws
-            new latents, but uses the same real images. Defaults to `1`.
+            new latents, but uses the same real images.
         ema_momentum: Float in [0, 1), the momentum of the averaged generator, or `None` for no
-            averaging. It is lower in early steps, to keep the half-life of the average at or below
-            a twentieth of the steps taken.
-        ema_start: Integer. Before this step, the averaged generator is a plain copy of the
-            generator. Defaults to `0`.
-        seed: Integer, the seed of latents and fake labels, or `None` for a random seed. To
-            reproduce initial weights, call `keras.utils.set_random_seed` before you build the
-            networks.
-        ttur: Dictionary with `g_learning_rate`, `d_learning_rate`, `beta_1` and `beta_2`, the
-            settings for the `"auto"` optimizers in `compile`. Defaults to 1e-4, 4e-4, 0 and 0.999.
+            averaging. Early steps use a lower momentum: the half-life of the average is at most a
+            twentieth of the steps taken.
+        ema_start: Non-negative integer. Before this step, the averaged generator is a copy of the
+            generator.
+        seed: Non-negative integer, the seed of latents and fake labels, or `None` for a random
+            seed. For reproducible initial weights, call `keras.utils.set_random_seed` before you
+            build the networks.
+        ttur: Dictionary of settings for the `"auto"` optimizers in `compile`: `g_learning_rate`,
+            `d_learning_rate`, `beta_1` and `beta_2`. Defaults to 1e-4, 4e-4, 0 and 0.999.
         ema_half_life: Positive float, an alternative to `ema_momentum`: the half-life of the
-            average in images, whatever the batch size. The momentum of a step is
+            average in images, for any batch size. The momentum of a step is
             `0.5 ** (global batch / ema_half_life)`.
-        top_k: The generator's loss counts only the fake images with the largest logits: a float in
-            (0, 1] for a share of each replica's batch (rounded down, at least one image), or an
-            integer for a number of images per global batch, divided equally among the replicas. A
-            relativistic loss receives them together with the real images that they are paired with.
-            `None` counts all. `evaluate` always does.
-        freeze_discriminator: Integer, the number of discriminator blocks to freeze, counted from
-            the image (FreezeD). All layers up to the last one named `block_{n}_…` are set to
-            `trainable=False`, so their kernels and `vector_u` don't change. Defaults to `0`.
-        objective: Dictionary with `loss`, `r1`, `r2` and `augmentation`, the settings for `"auto"`
-            in `compile`: the name of a loss, the weights of `R1` and `R2` (0 for none), and the
+        top_k: The generator's loss counts only the fake images with the largest logits. A float in
+            (0, 1] is a share of each replica's batch, rounded down to at least one image; an
+            integer is a number of images per global batch, divided equally among the replicas;
+            `None` counts all images. A relativistic loss also receives the paired real images.
+            `evaluate` always counts all images.
+        freeze_discriminator: Integer, the number of discriminator blocks to freeze (FreezeD),
+            counted from the image. All layers up to the last one named `block_{n}_…` get
+            `trainable=False`, so their kernels and `vector_u` don't change.
+        objective: Dictionary of settings for the `"auto"` arguments of `compile`: `loss`, the name
+            of a loss; `r1` and `r2`, the weights of `R1` and `R2` (0 for none); `augmentation`, the
             policy of a `DifferentiableAugmentation` or `None`. Defaults to the hinge loss alone.
-        **kwargs: Base model arguments, such as `name`.
 
     Call arguments:
-        inputs: Latents, or `[latents, labels]`.
-
-    Returns:
-        Float images `(batch, height, width, channels)` in [-1, 1].
+        inputs, training: Passed to `generator`, whose images are returned.
 
     State:
-        The networks; `ema_generator`, the averaged generator or `None`; `steps`, the number of
-        training steps taken; `judges_apart`, whether the discriminator sees real and fake images in
-        separate passes.
+        The networks, `ema_generator`, and `steps`, the number of training steps taken.
 
     Raises:
         ValueError: If the networks don't fit each other, an argument is out of range, or the
@@ -118,13 +110,11 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             built.
 
     Example:
-
     >>> model = SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=4)
     >>> model.generate(2, labels=[0, 9], seed=1).shape
     (2, 32, 32, 1)
 
-    Reference:
-        [Zhang et al., 2019](https://arxiv.org/abs/1805.08318).
+    Reference: [Zhang et al., 2019](https://arxiv.org/abs/1805.08318).
     """
 
     def __init__(
@@ -170,7 +160,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         self._num_devices = backend.count_devices(self._strategy)
         self._is_one_of_many = backend.is_multi_worker(self._strategy)
         backend.check_built_under(self._strategy, generator=generator, discriminator=discriminator)
-        self._step_lock = threading.RLock()  # While it is held, other threads can't read variables.
+        self._step_lock = threading.RLock()  # Other threads read variables under this lock.
         self._skipped_steps = self._skipped_batches = 0  # `fit` skips these in a resumed epoch.
         self._average = None
         self._averaged_from: int | None = None
@@ -205,12 +195,11 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         Args:
             name: String, a key of `keras_sagan.models.PRESETS`.
             recipe: String, a recipe of the preset, or `None` for its first one.
-            **overrides: Settings to change: arguments of `build_generator`,
-                `build_discriminator` and `SAGAN`, and the `g_learning_rate`, `d_learning_rate`,
-                `beta_1` and `beta_2` that `compile()` uses.
+            **overrides: Settings to change: arguments of `build_generator`, `build_discriminator`
+                and `SAGAN`, and the keys of `ttur`.
 
         Returns:
-            A `SAGAN` to compile: `compile()` uses the recipe's optimizers.
+            A `SAGAN`, not yet compiled; `compile()` uses the recipe's optimizers.
 
         Raises:
             ValueError: If the preset, recipe or a setting is unknown.
@@ -262,28 +251,25 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         """Makes a new model from a trained one, for the same or different classes.
 
         Networks and settings are copied from `model`, except where they depend on the classes.
-        Weights whose shapes match are copied from the generator (not the averaged one) and the
-        discriminator. A warning and `new_weights` list the others: for different classes, all rows
-        of a label table start as the mean of the old rows, and weights without a counterpart are
+        Weights of the generator (not the averaged one) and the discriminator are copied if their
+        shapes match; a warning and `new_weights` list the others. For different classes, each row
+        of a label table starts as the mean of the old rows, and the other new weights are
         initialized as usual. The step count and the optimizers start over.
 
         Args:
             model: A `SAGAN`, or the path of a `.keras` file of one.
-            num_classes: Positive integer, `None` for a model without labels, or `"same"`. Defaults
-                to `"same"`.
+            num_classes: Positive integer, `None` for a model without labels, or `"same"`.
             **overrides: Arguments of `SAGAN` to change, such as `freeze_discriminator`, which makes
                 all other discriminator layers trainable.
 
         Returns:
-            A `SAGAN` to compile, with the attribute `new_weights`, a list of the paths of the
-            weights that weren't copied.
+            A `SAGAN`, not yet compiled, with the attribute `new_weights`, a list of paths.
 
         Raises:
             ValueError: If `model` isn't a `SAGAN`, an override changes the size or width of the
                 networks, or the number of classes of the networks can't be changed.
 
         Example:
-
         >>> import warnings
         >>> warnings.simplefilter("ignore")
         >>> model = SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=4)
@@ -291,8 +277,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         >>> "discriminator/label_embedding/embeddings" in new.new_weights
         True
 
-        Reference:
-            [Mo et al., 2020](https://arxiv.org/abs/2002.10964) (FreezeD).
+        Reference: [Mo et al., 2020](https://arxiv.org/abs/2002.10964) (FreezeD).
         """
         if num_classes != "same":
             expected = 'a positive integer, None or "same"'
@@ -321,9 +306,9 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
     @classmethod
     def _constructors(cls):
-        """The parameters of the constructor, and of constructors that it passes arguments to."""
+        """Returns the parameters of the constructor and of the base constructors that it calls."""
         found = []
-        for each in cls.__mro__:  # A subclass may pass on `*args, **kwargs`.
+        for each in cls.__mro__:  # A subclass may pass `**kwargs` on to its base.
             found.append(inspect.signature(each.__init__).parameters)  # type: ignore[misc]
             kinds = [parameter.kind for parameter in found[-1].values()]
             if each is SAGAN or inspect.Parameter.VAR_KEYWORD not in kinds:
@@ -347,7 +332,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         augmentation: str | Callable | None = "auto",
         penalty: str | Callable | Sequence[Callable] | None = "auto",
     ) -> None:
-        """Configures the model for training; without arguments, it uses the model's recipe.
+        """Configures the model for training; by default, with its `ttur` and `objective`.
 
         Args:
             g_optimizer, d_optimizer: Keras optimizers, their names or configurations, or `"auto"`
@@ -355,40 +340,38 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
                 if you pass a `g_optimizer`, pass a `d_optimizer` too. Each `LearningRateSchedule`
                 follows `model.steps`. `model.optimizer` combines the two: a callback that sets its
                 `learning_rate` scales both learning rates by the same factor.
-            loss, augmentation, penalty: Each defaults to `"auto"`, the setting in the model's
-                `objective`; if that isn't set, the hinge loss alone is used.
+            loss, augmentation, penalty: `"auto"` uses the setting in the model's `objective`.
             loss: `"hinge"`, `"non_saturating"`, `"wasserstein"`, `"least_squares"`,
                 `"relativistic"`, `"relativistic_average"`, or a pair of functions
-                `(generator_loss, discriminator_loss)`; see `keras_sagan.losses`. A generator loss
-                that takes two arguments receives the real and the fake logits.
+                `(generator_loss, discriminator_loss)`; see `keras_sagan.losses`.
             run_eagerly, steps_per_execution: As in `keras.Model.compile`; PyTorch takes one step
                 per execution.
-            jit_compile: `True` compiles the whole step with XLA; `False` uses no XLA, except for
-                single operations on JAX; `"auto"` leaves the choice to Keras: XLA compiles the
-                whole step on JAX and on TensorFlow with one GPU, and only the sums of wide 3 x 3
-                convolutions on CPUs. PyTorch compiles nothing. Defaults to `"auto"`.
-            auto_scale_loss: Boolean, whether to wrap the optimizer of each network that computes in
-                float16 in a `LossScaleOptimizer`. Defaults to `True`.
-            augmentation: Function `(images, uniform) -> images` that augments the real and fake
-                images that the discriminator sees, or `None`. Images are float32
-                `(batch, height, width, channels)` in [-1, 1]; `uniform(columns)` draws float32
-                numbers in [0, 1) of shape `(batch, columns)` from the seed and the step. Don't use
-                any other random numbers: Keras's seed generators don't advance here. The
+            jit_compile: `True` compiles the full step with XLA. `False` uses no XLA, except for
+                single operations on JAX. `"auto"` leaves the choice to Keras: XLA compiles the full
+                step on JAX and on TensorFlow with one GPU, and only the sums of wide 3 x 3
+                convolutions on TensorFlow with CPUs. PyTorch compiles nothing.
+            auto_scale_loss: Boolean, whether to use a `LossScaleOptimizer` for each network that
+                computes in float16.
+            augmentation: Function `(images, uniform) -> images` that augments real and fake images
+                for the discriminator, or `None`. Images are float32
+                `(batch, height, width, channels)` in [-1, 1]. `uniform(columns)` returns float32
+                numbers in [0, 1) of shape `(batch, columns)`, which depend on the seed and the
+                step. Use no other random numbers: Keras's seed generators don't advance here. The
                 generator's gradient flows through the augmentation.
             penalty: Penalty of `keras_sagan.penalties`, such as `R1(10.0)`, or your own function
-                `(judge, real, fake) -> scalar` to add to the discriminator's loss, a list of these,
-                or `None`. `judge(images, labels)` returns logits; `real` and `fake` are pairs of
-                images and labels. A function that takes four arguments also receives `uniform`.
-                `keras_sagan.training.input_gradient` differentiates `judge`. `judge.logits`
-                contains the real and fake logits that the loss received, or `None` for a penalty
-                with `every` above 1.
+                `(judge, real, fake) -> scalar`, added to the discriminator's loss; a list of these;
+                or `None`. `judge(images, labels)` returns logits, and
+                `keras_sagan.training.input_gradient` differentiates it. `real` and `fake` are pairs
+                of images and labels. A function that takes four arguments also receives `uniform`.
+                `judge.logits` contains the real and fake logits that the loss received, or `None`
+                for a penalty with `every` above 1.
 
         Raises:
             ValueError: If it is called outside the scope that the model was built in, only
                 `g_optimizer` is given, both networks share an optimizer, an optimizer has
                 `use_ema=True`, the loss is unknown or lacks the threshold that an adaptive
-                augmentation needs, or PyTorch or `TPUStrategy` doesn't support a setting:
-                `jit_compile=True`, several steps per execution, float16.
+                augmentation needs, or PyTorch or `TPUStrategy` doesn't support a setting
+                (`jit_compile=True`, several steps per execution, or float16).
         """
         backend.check_scope(self._strategy, "compile", or_outside=False)
         loss, augmentation, penalty = fill_in(self.objective, loss, augmentation, penalty)
@@ -521,9 +504,9 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
     def metrics(self) -> list[keras.Metric]:
         own = list(self._trackers.values())
         known = {id(metric) for metric in own}
-        return own + [x for x in self._metrics if id(x) not in known]  # A subclass may add some.
+        return own + [x for x in self._metrics if id(x) not in known]  # A subclass may add metrics.
 
-    @reference_forms()  # Compiling isn't worth it for a few images.
+    @reference_forms()  # For a few images, compiling takes more time than it saves.
     def _see_first_batch(self, batch):
         """Warns once per `compile` if a network ends in the wrong activation."""
         images, labels = batches.unpack(batch, self.num_classes)
@@ -535,7 +518,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
     @property
     def judges_apart(self) -> bool:
-        """Whether D sees real and fake images in separate passes, as batch statistics require."""
+        """Boolean, whether the discriminator sees real and fake images in separate passes."""
         if self._judges_apart is None:
             with outside_programs(), reference_forms():
                 self._find_out_whether_apart(self.image_shape)
@@ -553,7 +536,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         """The averaged generator, or `None`. It equals the generator while `steps` is 0."""
         steps = known_values(self.steps) if self._average is not None else None
         if steps is not None and steps == 0:
-            # Copy only if the generator has changed: the average may have its own statistics.
+            # Don't copy the same weights again: this would overwrite recomputed batch statistics.
             values = map(ops.convert_to_numpy, self.generator.variables)
             weights = hash(tuple(value.tobytes() for value in values))
             if weights != self._averaged_from:
@@ -562,10 +545,10 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         return self._average
 
     def restart_average(self) -> None:
-        """Copies the generator to the averaged generator; averaging continues from there.
+        """Copies the generator to the averaged generator; averaging continues from these weights.
 
-        Call it after you load new weights into the `generator` of a trained model. It isn't needed
-        before the first step. Raises a ValueError if the model has no averaged generator.
+        Call it after you load new weights into the `generator` of a trained model. It raises a
+        ValueError if the model has no averaged generator.
         """
         if self._average is None:
             raise ValueError(
@@ -573,7 +556,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
                 "Received: ema_momentum=None"
             )
         for mean, variable in zip(self._average.variables, self.generator.variables):
-            mean.assign(ops.copy(variable))  # Copying on the device involves no other process.
+            mean.assign(ops.copy(variable))  # Copying on the device needs no communication.
 
     # Fit and evaluate
 
@@ -586,16 +569,16 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         `TrainingCheckpoint`, can restore the model and choose where the data and `fit` start.
 
         Args:
-            x: A dataset of images or `(images, labels)`, such as a `tf.data.Dataset`, a
-                `keras.utils.PyDataset` or a `torch.utils.data.DataLoader`, an array of images, or
-                anything else that `keras.Model.fit` accepts. Images are uint8 in [0, 255] or float
-                in [-1, 1] of shape `(batch, height, width, channels)`.
+            x: An array of images, or a dataset of images or `(images, labels)` that
+                `keras.Model.fit` accepts, such as a `tf.data.Dataset`, a `keras.utils.PyDataset` or
+                a `torch.utils.data.DataLoader`. Images are uint8 in [0, 255] or float in [-1, 1] of
+                shape `(batch, height, width, channels)`.
             y: Array of integer labels, if `x` is an array of images.
 
         Returns:
-            A `keras.callbacks.History`, which includes both learning rates at the end of each epoch
-            under `g_learning_rate` and `d_learning_rate`, and the strength of an adaptive
-            augmentation under `augmentation_probability`.
+            A `keras.callbacks.History`. At the end of each epoch, it records both learning rates as
+            `g_learning_rate` and `d_learning_rate`, and the strength of an adaptive augmentation as
+            `augmentation_probability`.
 
         Raises:
             ValueError: If `class_weight` or `sample_weight` is given, which have no meaning for a
@@ -606,7 +589,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         steps_before = int(self.steps.numpy())
         is_ordered = hasattr(x, "shape") or isinstance(x, keras.utils.PyDataset)
         if hasattr(x, "at_step") or not is_ordered:
-            kwargs.setdefault("shuffle", False)  # By default, Keras warns, or shuffles batches.
+            kwargs.setdefault("shuffle", False)  # Otherwise, Keras warns, or shuffles batches.
         backend.check_scope(self._strategy, "fit")
         given = inspect.signature(super().fit).bind_partial(x, y, *args, **kwargs).arguments
         self._check_shares_of_arrays(**given)
@@ -619,7 +602,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
                 given.update({} if epoch is None else {"initial_epoch": epoch})
         for check in self._checks.values():
             check.begin()
-        # A worker sees only its share of the data, and a resumed epoch only the remaining batches.
+        # A worker sees only its share of the data; a resumed epoch sees only the remaining batches.
         is_whole = given.get("steps_per_epoch") is None and x is given.get("x")
         is_whole = is_whole and not self._is_one_of_many
         callbacks = _with_epoch_end(self, callbacks, is_whole)
@@ -634,14 +617,14 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
     def evaluate(self, *args, **kwargs) -> list[float] | dict[str, float]:
         """Returns the losses on held-out data; they depend only on the data and the weights.
 
-        Arguments and results are as in `keras.Model.evaluate`, data and errors as in `fit`.
+        Arguments and results are as in `keras.Model.evaluate`, and data and errors as in `fit`.
         """
         backend.check_scope(self._strategy, "evaluate")
         bound = inspect.signature(super().evaluate).bind(*args, **kwargs)
         given = bound.arguments
         batches.check_given(given.get("x"), given.get("y"))
         self._check_shares("x", given["x"], given.get("batch_size"), given.get("steps"))
-        if not kwargs.get("_use_cached_eval_dataset"):  # `fit` of Keras passes this argument.
+        if not kwargs.get("_use_cached_eval_dataset"):  # Keras's `fit` passes this argument.
             self._checks["evaluate"].begin()
         given["x"] = batches.without_none(given["x"])
         results = super().evaluate(*bound.args, **bound.kwargs)
@@ -741,168 +724,6 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
     def _purge_model_variables(self, **kinds):
         """Does nothing: on JAX, Keras would leave the variables empty during an epoch."""
 
-    # Generate
-
-    def generate(
-        self,
-        num_images: int,
-        labels: int | np.ndarray | None = None,
-        seed: int | None = None,
-        truncation: float | None = None,
-        batch_size: int = 64,
-        latents: np.ndarray | None = None,
-        use_ema: bool = True,
-        method: str | None = None,
-        gamma: float | None = None,
-        percentile: float = 80.0,
-        ratio: int = 4,
-        return_details: bool = False,
-    ) -> np.ndarray | tuple[np.ndarray, dict]:
-        """Generates images, optionally only those that the discriminator takes for real.
-
-        Args:
-            num_images: Positive integer.
-            labels: Class id for all images, or an array of `num_images` class ids; `None` draws
-                them uniformly at random. Only for a model with classes.
-            seed: Integer, the seed of latents and labels, independent of the batch size, or `None`
-                for different ones in each call.
-            truncation: Positive float. Latent values whose magnitude exceeds it are drawn again
-                (the truncation trick: better images, less variety). `None` for no truncation.
-            batch_size: Positive integer, the number of images to generate at a time. Defaults to
-                `64`.
-            latents: Float array `(num_images, latent_dim)` to use instead of random latents.
-            use_ema: Boolean, whether to use the averaged generator if there is one. Defaults to
-                `True`.
-            method: `"rejection"` for discriminator rejection sampling, `"top"` to generate `ratio`
-                times as many images and keep those with the largest discriminator logits, or `None`
-                to keep all. Images are selected within each class, so the labels don't change.
-            gamma: Float, for `"rejection"`: a larger value rejects more images. `None` derives it
-                from `percentile`.
-            percentile: Float in [0, 100), for `"rejection"`: an image whose acceptance score is at
-                this percentile is accepted with probability 1/2. Defaults to `80`. The largest
-                logit and the percentile are estimated from 1000 images of each class, drawn first.
-            ratio: Positive integer, for `"top"`. Defaults to `4`.
-            return_details: Boolean, whether to return a dictionary of details too. Defaults to
-                `False`.
-
-        Returns:
-            uint8 array of shape `(num_images, height, width, channels)` in [0, 255]. With
-            `return_details`, a tuple of this array and a dictionary with `latents`, `labels`,
-            `logits` (`None` without a method) and `acceptance_rate`, the share of the candidate
-            images that was accepted.
-
-        Raises:
-            ValueError: If an argument is out of range, labels or latents don't fit the model,
-                latents contain NaN, `truncation` or `method` is combined with `latents`, logits
-                aren't finite, or `gamma` or `percentile` is so high that hardly any image is
-                accepted.
-
-        Reference:
-            [Azadi et al., 2019](https://arxiv.org/abs/1810.06758) for rejection.
-        """
-        num_images = check_integer("num_images", num_images)
-        expected = "a non-negative integer or None"
-        seed = check_integer("seed", seed, 0, optional=True, expected=expected)
-        truncation = check_float("truncation", truncation, above=0, optional=True)
-        batch_size = check_integer("batch_size", batch_size)
-        use_ema = check_boolean("use_ema", use_ema)
-        method = check_choice("method", method, (None, *selection.METHODS))
-        gamma = check_float("gamma", gamma, optional=True)
-        percentile = check_float("percentile", percentile, 0, below=100)
-        ratio = check_integer("ratio", ratio)
-        return_details = check_boolean("return_details", return_details)
-        generator, rng = self._generator_in_use(use_ema), np.random.default_rng(seed)
-        logits, rate = None, 1.0
-        if method is not None:
-            if latents is not None:
-                raise ValueError(
-                    "`method` must be None if `latents` are given, as it chooses among its own. "
-                    f"Received: method={method!r}"
-                )
-            if self.num_classes is not None and labels is None:
-                labels = sample_labels(num_images, self.num_classes, rng)
-            labels = self._labels(labels, num_images)
-            judge = self._generate_function(generator, judges=True)
-
-            def candidates(count, label, rng):
-                found = [sample_latents(count, self.latent_dim, rng, truncation)]
-                found += [] if label is None else [np.full(count, label, "int32")]
-                return found[0], self._in_batches(judge, found, batch_size)
-
-            search = functools.partial(selection.accepted, gamma=gamma, percentile=percentile)
-            if method == "top":
-                search = functools.partial(selection.best, ratio=ratio)
-            latents, logits, rate = selection.select(search, candidates, labels, num_images, rng)
-        elif latents is None:
-            latents = sample_latents(num_images, self.latent_dim, rng, truncation)
-        elif truncation is not None:
-            raise ValueError(
-                "`truncation` must be None if `latents` are given, which are used as they are. "
-                f"Received: truncation={truncation}"
-            )
-        inputs = [check_latents("latents", latents, num_images, self.latent_dim)]
-        if self.num_classes is not None and labels is None:
-            labels = sample_labels(num_images, self.num_classes, rng)
-        labels = self._labels(labels, num_images)
-        inputs += [] if labels is None else [labels]
-        made = self._in_batches(self._generate_function(generator), inputs, batch_size)
-        details = {"latents": inputs[0], "labels": labels, "logits": logits}
-        return (made, {**details, "acceptance_rate": rate}) if return_details else made
-
-    def _in_batches(self, function, inputs, batch_size):
-        outputs = []
-        for start in range(0, len(inputs[0]), batch_size):
-            parts = [ops.convert_to_tensor(x[start : start + batch_size]) for x in inputs]
-            with self._step_lock:
-                outputs.append(function(*parts))
-        return np.concatenate([ops.convert_to_numpy(x) for x in outputs])
-
-    def _labels(self, labels, count, name="labels"):
-        """Returns `count` class ids as an int32 array, or `None` for a model without classes."""
-        if self.num_classes is None:
-            if labels is not None:
-                raise ValueError(
-                    f"`{name}` must not be given, as the model has num_classes=None. "
-                    f"Received: {name}={labels}"
-                )
-            return None
-        if labels is None:
-            raise ValueError(
-                f"`{name}` must be given, as the model has num_classes={self.num_classes}. "
-                f"Received: {name}=None"
-            )
-        labels = np.asarray(labels)
-        if labels.ndim == 0:
-            labels = np.full(count, labels)
-        check_labels(labels, self.num_classes, argument=name)
-        if len(labels) != count:
-            raise ValueError(
-                f"`{name}` must be one class id or {count} of them. Received: {len(labels)} labels"
-            )
-        return labels.astype("int32")
-
-    def _generator_in_use(self, use_ema):
-        average = self.ema_generator if use_ema else None
-        return self.generator if average is None else average
-
-    def _generate_function(self, generator, judges=False):
-        """Returns the compiled function from latents and labels to images, or to their logits."""
-        key = generator is self._average, judges
-        if key not in self._generate_functions:
-
-            def function(latents, labels=None):
-                images = step.call(generator, latents, labels, training=False)
-                if not judges:
-                    return batches.to_user_space(images)
-                logits = step.judge(self.discriminator, images, labels, training=False)
-                return ops.mean(ops.reshape(logits, (ops.shape(latents)[0], -1)), axis=1)
-
-            variables = [*generator.variables, *(self.discriminator.variables if judges else ())]
-            self._generate_functions[key] = backend.compiled(
-                function, variables, self.latent_dim, self.num_classes
-            )
-        return self._generate_functions[key]
-
     # Saving
 
     def export(self, filepath: str | Path, *args, **kwargs) -> NoReturn:
@@ -957,7 +778,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         }
 
     def compile_from_config(self, config):
-        # `compile` builds both optimizers, so that their slots can be restored.
+        # `compile` builds both optimizers, so that their variables can be restored.
         config = {k: keras.saving.deserialize_keras_object(v) for k, v in config.items()}
         for name, supported in backend.ONLY.items():
             if config.get(name, supported[-1]) not in supported:
@@ -971,10 +792,10 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
 
 def interrupted_at_end(function: Callable) -> Callable:
-    """Delays Ctrl-C until a call to the function ends; a second Ctrl-C interrupts at once.
+    """Wraps a function so that Ctrl-C waits until its call ends; a second Ctrl-C acts at once.
 
-    A KeyboardInterrupt in the middle of a step leaves variables half updated, and may crash the
-    backend. If the user has set a signal handler, nothing is delayed.
+    Within a step, Ctrl-C would leave variables half updated, or crash the backend. A signal handler
+    that the user has set isn't replaced.
     """
 
     @functools.wraps(function)
@@ -1014,7 +835,7 @@ def _checked_ttur(ttur):
 
 
 def _without_other_average(settings, overrides):
-    """Merges overrides into settings; overriding one kind of average removes the other."""
+    """Merges overrides into settings; `ema_momentum` and `ema_half_life` replace each other."""
     others = {AVERAGES[1 - i] for i, x in enumerate(AVERAGES) if overrides.get(x) is not None}
     return {**{name: x for name, x in settings.items() if name not in others}, **overrides}
 
@@ -1046,7 +867,7 @@ def _refuse_weights(**weights):
 
 
 class _EpochEnd(keras.callbacks.Callback):
-    """Logs learning rates and augmentation strengths; warns once of classes without images."""
+    """Logs learning rates and augmentation strengths; warns once about classes without images."""
 
     def __init__(self, check, is_whole):
         super().__init__()
@@ -1060,7 +881,7 @@ class _EpochEnd(keras.callbacks.Callback):
                 f"that ended {self.model._skipped_steps} steps before the checkpoint's position"
             )
         for name in ("g_optimizer", "d_optimizer"):
-            # Keras's `MultiOptimizer` contains several rates, but has no single one.
+            # Keras's `MultiOptimizer` has several rates, but no `learning_rate`.
             rate = getattr(getattr(self.model, name), "learning_rate", None)
             if rate is not None:
                 logs[f"{name[0]}_learning_rate"] = float(ops.convert_to_numpy(rate))
@@ -1072,7 +893,7 @@ class _EpochEnd(keras.callbacks.Callback):
 
 
 def _with_epoch_end(model, callbacks, is_whole):
-    """Puts an `_EpochEnd` first, so that the callbacks of `fit` see learning rates in the logs."""
+    """Puts an `_EpochEnd` first, so that the callbacks of `fit` see its values in the logs."""
     own = _EpochEnd(model._checks["fit"], is_whole)
     if not isinstance(callbacks, keras.callbacks.CallbackList):
         return [own, *keras.tree.flatten(callbacks or [])]

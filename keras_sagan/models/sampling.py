@@ -1,6 +1,7 @@
-"""Methods of a trained model: interpolation, attention maps, gammas and spectral norms."""
+"""Methods of a trained model: images, interpolation, attention maps, gammas and spectral norms."""
 
 import contextlib
+import functools
 
 import keras
 import numpy as np
@@ -9,25 +10,183 @@ from keras import ops
 from keras_sagan.checks import (
     RangeWarning,
     check_boolean,
+    check_choice,
     check_float,
     check_images,
     check_integer,
+    check_labels,
     check_values,
 )
-from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm
-from keras_sagan.layers.self_attention2d import attention_layers, record_attention_scores
+from keras_sagan.layers.conditional_norm import ConditionalNormBase
+from keras_sagan.layers.self_attention import attention_layers, record_attention_scores
 from keras_sagan.layers.sn_embedding import SNEmbedding
 from keras_sagan.layers.spectral_norm import spectral_norms
-from keras_sagan.models import batches
-from keras_sagan.ops.latent import sample_latents, slerp
+from keras_sagan.models import batches, selection
+from keras_sagan.ops.latent import sample_labels, sample_latents, slerp
 from keras_sagan.private_keras import layers_of
-from keras_sagan.training.step import call
+from keras_sagan.training import backend, step
 
 NETWORKS = ("generator", "discriminator")
 
 
 class SamplingMixin:
-    """The methods of `SAGAN` that don't depend on training."""
+    """The methods of `SAGAN` that generate images and inspect the networks."""
+
+    def generate(
+        self,
+        num_images: int,
+        labels: int | np.ndarray | None = None,
+        seed: int | None = None,
+        truncation: float | None = None,
+        batch_size: int = 64,
+        latents: np.ndarray | None = None,
+        use_ema: bool = True,
+        method: str | None = None,
+        gamma: float | None = None,
+        percentile: float = 80.0,
+        ratio: int = 4,
+        return_details: bool = False,
+    ) -> np.ndarray | tuple[np.ndarray, dict]:
+        """Generates images, optionally only those that the discriminator rates as realistic.
+
+        Args:
+            num_images: Positive integer.
+            labels: Class id for all images, or an array of `num_images` class ids; `None` draws
+                them uniformly at random. Only for a model with classes.
+            seed: Integer, the seed of latents and labels, or `None` for different ones in each
+                call. The results don't depend on `batch_size`.
+            truncation: Positive float. Latent values whose magnitude exceeds it are drawn again
+                (the truncation trick: better images, less variety). `None` for no truncation.
+            batch_size: Positive integer, the number of images to generate at a time.
+            latents: Float array `(num_images, latent_dim)` to use instead of random latents.
+            use_ema: Boolean, whether to use the averaged generator if there is one.
+            method: `"rejection"` for discriminator rejection sampling, `"top"` to generate `ratio`
+                times as many images and keep those with the largest discriminator logits, or `None`
+                to keep all. Images are selected within each class, so the labels don't change.
+            gamma: Float, for `"rejection"`: a larger value rejects more images. `None` derives it
+                from `percentile`.
+            percentile: Float in [0, 100), for `"rejection"`: an image whose acceptance score is at
+                this percentile is accepted with probability 1/2. The largest logit and the
+                percentile are estimated from 1000 additional images of each class.
+            ratio: Positive integer, the factor for `"top"`.
+            return_details: Boolean, whether to return a dictionary of details too.
+
+        Returns:
+            uint8 array of shape `(num_images, height, width, channels)` in [0, 255]. With
+            `return_details`, a tuple of this array and a dictionary with `latents`, `labels`,
+            `logits` (`None` without a method) and `acceptance_rate`, the share of candidate images
+            that were accepted.
+
+        Raises:
+            ValueError: If an argument is out of range, labels or latents don't fit the model,
+                latents contain NaN, `truncation` or `method` is combined with `latents`, logits
+                aren't finite, or `gamma` or `percentile` is so high that hardly any image is
+                accepted.
+
+        Reference: [Azadi et al., 2019](https://arxiv.org/abs/1810.06758) for rejection.
+        """
+        num_images = check_integer("num_images", num_images)
+        expected = "a non-negative integer or None"
+        seed = check_integer("seed", seed, 0, optional=True, expected=expected)
+        truncation = check_float("truncation", truncation, above=0, optional=True)
+        batch_size = check_integer("batch_size", batch_size)
+        use_ema = check_boolean("use_ema", use_ema)
+        method = check_choice("method", method, (None, *selection.METHODS))
+        gamma = check_float("gamma", gamma, optional=True)
+        percentile = check_float("percentile", percentile, 0, below=100)
+        ratio = check_integer("ratio", ratio)
+        return_details = check_boolean("return_details", return_details)
+        generator, rng = self._generator_in_use(use_ema), np.random.default_rng(seed)
+        logits, rate = None, 1.0
+        if method is not None:
+            if latents is not None:
+                raise ValueError(
+                    "`method` must be None if `latents` are given, as it chooses among its own. "
+                    f"Received: method={method!r}"
+                )
+            if self.num_classes is not None and labels is None:
+                labels = sample_labels(num_images, self.num_classes, rng)
+            labels = self._labels(labels, num_images)
+            judge = self._generate_function(generator, judges=True)
+
+            def candidates(count, label, rng):
+                found = [sample_latents(count, self.latent_dim, rng, truncation)]
+                found += [] if label is None else [np.full(count, label, "int32")]
+                return found[0], self._in_batches(judge, found, batch_size)
+
+            search = functools.partial(selection.accepted, gamma=gamma, percentile=percentile)
+            if method == "top":
+                search = functools.partial(selection.best, ratio=ratio)
+            latents, logits, rate = selection.select(search, candidates, labels, num_images, rng)
+        elif latents is None:
+            latents = sample_latents(num_images, self.latent_dim, rng, truncation)
+        elif truncation is not None:
+            raise ValueError(
+                "`truncation` must be None if `latents` are given, which are used as they are. "
+                f"Received: truncation={truncation}"
+            )
+        inputs = [check_latents("latents", latents, num_images, self.latent_dim)]
+        if self.num_classes is not None and labels is None:
+            labels = sample_labels(num_images, self.num_classes, rng)
+        labels = self._labels(labels, num_images)
+        inputs += [] if labels is None else [labels]
+        made = self._in_batches(self._generate_function(generator), inputs, batch_size)
+        details = {"latents": inputs[0], "labels": labels, "logits": logits}
+        return (made, {**details, "acceptance_rate": rate}) if return_details else made
+
+    def _in_batches(self, function, inputs, batch_size):
+        outputs = []
+        for start in range(0, len(inputs[0]), batch_size):
+            parts = [ops.convert_to_tensor(x[start : start + batch_size]) for x in inputs]
+            with self._step_lock:
+                outputs.append(function(*parts))
+        return np.concatenate([ops.convert_to_numpy(x) for x in outputs])
+
+    def _labels(self, labels, count, name="labels"):
+        """Returns `count` class ids as an int32 array, or `None` for a model without classes."""
+        if self.num_classes is None:
+            if labels is not None:
+                raise ValueError(
+                    f"`{name}` must not be given, as the model has num_classes=None. "
+                    f"Received: {name}={labels}"
+                )
+            return None
+        if labels is None:
+            raise ValueError(
+                f"`{name}` must be given, as the model has num_classes={self.num_classes}. "
+                f"Received: {name}=None"
+            )
+        labels = np.asarray(labels)
+        if labels.ndim == 0:
+            labels = np.full(count, labels)
+        check_labels(labels, self.num_classes, argument=name)
+        if len(labels) != count:
+            raise ValueError(
+                f"`{name}` must be one class id or {count} of them. Received: {len(labels)} labels"
+            )
+        return labels.astype("int32")
+
+    def _generator_in_use(self, use_ema):
+        average = self.ema_generator if use_ema else None
+        return self.generator if average is None else average
+
+    def _generate_function(self, generator, judges=False):
+        """Returns the compiled function from latents and labels to images, or to their logits."""
+        key = generator is self._average, judges
+        if key not in self._generate_functions:
+
+            def function(latents, labels=None):
+                images = step.call(generator, latents, labels, training=False)
+                if not judges:
+                    return batches.to_user_space(images)
+                logits = step.judge(self.discriminator, images, labels, training=False)
+                return ops.mean(ops.reshape(logits, (ops.shape(latents)[0], -1)), axis=1)
+
+            variables = [*generator.variables, *(self.discriminator.variables if judges else ())]
+            self._generate_functions[key] = backend.compiled(
+                function, variables, self.latent_dim, self.num_classes
+            )
+        return self._generate_functions[key]
 
     def interpolate(
         self,
@@ -45,20 +204,16 @@ class SamplingMixin:
 
         Latents are interpolated spherically (`keras_sagan.ops.latent.slerp`). Between classes, the
         rows of the two classes in conditional batch norms and embeddings are interpolated linearly,
-        and the latents are fixed unless `to_latents` is given. The model is unchanged afterwards.
+        and the latents are fixed unless `to_latents` is given.
 
         Args:
-            rows: Positive integer, the number of interpolations, one per row. Defaults to `4`.
+            rows: Positive integer, the number of interpolations, one per row.
             steps: Integer of at least 2, the number of images in a row, including both ends.
-                Defaults to `8`.
-            labels: Class id for all rows, or an array of `rows` class ids. By default, the rows are
-                distributed over all classes.
-            to_labels: The class ids at the end of the rows. Defaults to `None`: the class doesn't
-                change.
-            latents, to_latents: Float arrays `(rows, latent_dim)`. By default, they are random.
-            seed: Integer, the seed of the latents, or `None` for different ones in each call.
-            truncation: Positive float, as in `generate`.
-            use_ema: Boolean, as in `generate`. Defaults to `True`.
+            labels: Class id for all rows, or an array of `rows` class ids. `None` distributes the
+                rows over all classes.
+            to_labels: Class ids at the end of the rows. With `None`, the class doesn't change.
+            latents, to_latents: Float arrays `(rows, latent_dim)`, or `None` for random ones.
+            seed, truncation, use_ema: As in `generate`.
 
         Returns:
             uint8 array of shape `(rows, steps, height, width, channels)` in [0, 255].
@@ -67,7 +222,6 @@ class SamplingMixin:
             ValueError: If an argument is invalid, or the generator's classes can't be mixed.
 
         Example:
-
         >>> from keras_sagan import SAGAN
         >>> model = SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=4)
         >>> model.interpolate(rows=2, steps=3, labels=0, to_labels=[1, 2]).shape
@@ -104,8 +258,8 @@ class SamplingMixin:
         if not is_mixed:
             ids = None if labels is None else labels.repeat(steps)
             flat = paths.reshape(rows * steps, -1)
-            images = self.generate(len(flat), ids, latents=flat, use_ema=use_ema)
-            return images.reshape(rows, steps, *images.shape[1:])
+            images = list(self.generate(len(flat), ids, latents=flat, use_ema=use_ema))
+            return np.stack(images).reshape(rows, steps, *images[0].shape)
         network, images = self._generator_in_use(use_ema), []
         for start, end, path in zip(labels, to_labels, paths):
             for share, latent in zip(fractions, path):
@@ -116,20 +270,20 @@ class SamplingMixin:
     def attention_maps(
         self, inputs: np.ndarray, labels: np.ndarray | None = None, use_ema: bool = True
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Returns the attention scores of every `SelfAttention2D` of a network.
+        """Returns the attention scores of every self-attention layer of a network.
 
         Args:
             inputs: Latents `(batch, latent_dim)` for the generator's scores, or images
-                `(batch, height, width, channels)`, uint8 or float in [-1, 1], for the
-                discriminator's.
+                `(batch, height, width, channels)`, uint8 in [0, 255] or float in [-1, 1], for the
+                discriminator's scores.
             labels: Array of integer class ids `(batch,)`, for a model with classes.
-            use_ema: Boolean, whether to use the averaged generator, if the model has one. Defaults
-                to `True`.
+            use_ema: As in `generate`.
 
         Returns:
             Tuple of the images, uint8 `(batch, height, width, channels)`, and a dictionary from
-            layer name to scores, float32 `(batch, h, w, key_h, key_w)`. Each `[i, y, x]` sums to
-            1: how much the location `(y, x)` attends to each key location.
+            layer name to scores, float32 `(batch, h, w, key_h, key_w)`. `scores[i, y, x]` sums to 1
+            and tells how much location `(y, x)` attends to each key location, on average over the
+            heads of the layer.
 
         Raises:
             ValueError: If `inputs` isn't of rank 2 or 4, or the network has no attention layer.
@@ -159,7 +313,7 @@ class SamplingMixin:
                 f"Received: {network.name} without one"
             )
         with self._step_lock, record_attention_scores(network) as scores:
-            outputs = call(network, inputs, labels, training=False)
+            outputs = step.call(network, inputs, labels, training=False)
         images = batches.to_user_space(outputs if is_latents else inputs)
         scores = {name: ops.convert_to_numpy(value) for name, value in scores.items()}
         return ops.convert_to_numpy(images), scores
@@ -173,14 +327,9 @@ class SamplingMixin:
         }
 
     def spectral_norms(self, normalized_only: bool = True) -> dict[str, float]:
-        """Returns the largest singular value of every kernel: `{"generator/start": 2.1, …}`.
+        """Returns the largest singular values of kernels by path: `{"generator/start": 2.1, …}`.
 
-        Args:
-            normalized_only: Boolean. `False` includes kernels that aren't spectrally normalized.
-                Defaults to `True`.
-
-        Returns:
-            Dictionary from a kernel's path to a float; see `keras_sagan.layers.spectral_norms`.
+        See `keras_sagan.layers.spectral_norms` for `normalized_only` and the warning.
         """
         return {
             f"{name}/{path}": value
@@ -211,10 +360,10 @@ def check_latents(name, latents, count, latent_dim):
 
 @contextlib.contextmanager
 def mixed_class(generator, label, other, share):
-    """Inside the `with` block, class `label` is interpolated towards class `other` by `share`."""
+    """Interpolates class `label` towards class `other` by `share` inside the `with` block."""
     tables = []
     for layer in layers_of(generator):
-        if isinstance(layer, ConditionalBatchNorm) and layer.num_classes > 1:
+        if isinstance(layer, ConditionalNormBase) and (layer.num_classes or 1) > 1:
             tables += [layer.gamma, layer.beta]
         elif isinstance(layer, SNEmbedding):
             tables = []  # Changing one row would change the normalization of all rows.
@@ -223,7 +372,7 @@ def mixed_class(generator, label, other, share):
             tables.append(layer.embeddings)
     if not tables:
         raise ValueError(
-            "`to_labels` needs a generator that keeps its classes in ConditionalBatchNorm or "
+            "`to_labels` needs a generator that keeps its classes in conditional norms or "
             f"Embedding layers only. Received: {generator.name}, which doesn't"
         )
     values = [ops.convert_to_numpy(table) for table in tables]

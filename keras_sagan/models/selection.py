@@ -1,31 +1,21 @@
-"""Selects images by the discriminator: rejection sampling, and the best of many.
-
-Both draw candidates class by class, and judge them by the logits of the discriminator in inference
-mode. The selection uses only `numpy`, so every backend selects the same images, up to rounding.
-"""
+"""Selects images by their logits, with rejection sampling or as the best of many images."""
 
 import numpy as np
 
 METHODS = ("rejection", "top")
-BURN_IN = 1000  # Candidates per class, to estimate the largest logit from.
-MOST = 1000  # Candidates to draw for each image, on average, before giving up.
+BURN_IN = 1000  # Candidates per class from which the largest logit is estimated.
+MOST = 1000  # Candidates per image, on average, after which `accepted` raises an error.
 EPSILON = 1e-8
 
 
 def select(search, candidates, labels, count, rng):
-    """Chooses latents for images of the given labels, in their order.
+    """Returns latents and logits of `count` images with the given labels, and the accepted share.
 
-    Args:
-        search: Function `(candidates, count, rng) -> latents, logits, drawn`: `best` or `accepted`.
-        candidates: Function `(count, label, rng) -> latents, logits`.
-        labels: int32 array of `count` class ids, or `None`.
-        count: Integer, the number of images.
-        rng: `numpy.random.Generator`. The candidates for a class don't depend on which other
-            classes are drawn.
-
-    Returns:
-        Tuple of latents `(count, latent_dim)`, their logits, and the share of candidates that was
-        accepted.
+    `search` is `best` or `accepted`, a function
+    `(candidates, count, rng) -> latents, logits, drawn`. `candidates` is a function
+    `(count, label, rng) -> latents, logits`. Each class has its own random numbers, so its images
+    don't depend on the other classes. The selection uses only numpy: every backend selects the same
+    images, up to rounding.
     """
     root, drawn, latents = int(rng.integers(2**62)), 0, [None] * count
     logits = np.empty(count, "float32")
@@ -50,17 +40,14 @@ def select(search, candidates, labels, count, rng):
 
 
 def best(candidates, count, rng, ratio):
-    """Returns the latents and logits of the best of `ratio * count` candidates, the best first."""
+    """Returns latents and logits of the `count` best of `ratio * count` candidates, best first."""
     latents, logits = candidates(ratio * count)
     order = np.argsort(-logits, kind="stable")[:count]
     return latents[order], logits[order], len(logits)
 
 
 def accepted(candidates, count, rng, gamma=None, percentile=80.0):
-    """Draws candidates until `count` are accepted (discriminator rejection sampling, algorithm 1).
-
-    Reference: [Azadi et al., 2019](https://arxiv.org/abs/1810.06758).
-    """
+    """Draws candidates until `count` are accepted (algorithm 1 of Azadi et al., 2019)."""
     burn_in = candidates(BURN_IN)[1]
     largest, drawn, latents, logits = burn_in.max(), 0, [], []
     while len(logits) < count:
@@ -76,7 +63,7 @@ def accepted(candidates, count, rng, gamma=None, percentile=80.0):
         largest = max(largest, values.max())
         shares = acceptance(values, largest, burn_in, gamma, percentile)
         taken = np.flatnonzero(draws < shares)
-        if len(taken) >= count - len(logits):  # Later candidates weren't needed.
+        if len(taken) >= count - len(logits):  # Don't count later candidates.
             taken = taken[: count - len(logits)]
             drawn += taken[-1] + 1
         else:
@@ -87,10 +74,10 @@ def accepted(candidates, count, rng, gamma=None, percentile=80.0):
 
 
 def acceptance(logits, largest, burn_in, gamma=None, percentile=80.0):
-    """Returns the probabilities of accepting images with these logits.
+    """Returns the acceptance probability of an image with each of these logits.
 
-    `sigmoid(F - gamma)` with `F = d - log(1 - exp(d - epsilon))` and `d = logit - largest`. By
-    default, `gamma` is a percentile of `F` over `burn_in`, the logits of images drawn beforehand.
+    It is `sigmoid(F - gamma)` with `F = d - log(1 - exp(d - epsilon))` and `d = logit - largest`.
+    By default, `gamma` is a percentile of `F` over `burn_in`, the logits of other images.
     """
 
     def ratios(x):

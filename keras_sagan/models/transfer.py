@@ -1,4 +1,4 @@
-"""Transfer from a trained model to different classes, and frozen blocks."""
+"""Adapts a trained model to different classes, and freezes blocks."""
 
 import collections
 import inspect
@@ -8,8 +8,9 @@ import warnings
 import keras
 
 from keras_sagan.checks import MAX_COUNT, check_integer
-from keras_sagan.layers import ConditionalBatchNorm, SNDense
-from keras_sagan.layers.spectral_norm import SpectralNormMixin
+from keras_sagan.layers import SNDense
+from keras_sagan.layers.conditional_norm import ConditionalNormBase
+from keras_sagan.layers.spectral_norm import SpectralNormBase, initial_vector_u
 from keras_sagan.models import blocks
 from keras_sagan.models.connection import LABEL_TABLES, copy_network
 from keras_sagan.models.discriminator import build_discriminator
@@ -47,7 +48,7 @@ def source_of(model):
 
 
 def check_overrides(overrides, allowed):
-    """Raises an error if an override changes what a new model must share with its source."""
+    """Raises an error for an override that isn't a setting of `SAGAN` or changes the networks."""
     builders = (build_generator, build_discriminator)
     shapes = {name for x in builders for name in inspect.signature(x).parameters} - {"name"}
     for name, value in overrides.items():
@@ -61,11 +62,11 @@ def check_overrides(overrides, allowed):
 
 
 def with_classes(network, before, after, is_discriminator):
-    """Returns a copy of a network for `after` classes instead of `before`.
+    """Returns a copy of a network for `after` classes instead of `before`; either may be `None`.
 
-    Either may be `None`. To add labels, each `ConditionalBatchNorm` except `last_norm` becomes
-    conditional, and the inputs of the last dense layer are projected. To remove labels, each sum in
-    the network loses the terms that depend on them.
+    To add labels, each norm with one class except `last_norm` becomes conditional, and a projection
+    of the last dense layer's inputs is added to the logits. To remove labels, terms that depend on
+    labels are removed from each sum.
     """
     if before == after:
         return copy_network(network)
@@ -88,7 +89,7 @@ def with_classes(network, before, after, is_discriminator):
         return copies[id(operation)]
 
     def call(operation, *args, **kwargs):
-        is_norm = isinstance(operation, ConditionalBatchNorm)
+        is_norm = isinstance(operation, ConditionalNormBase) and operation.num_classes is not None
         if is_norm and before is None and operation.num_classes == after:
             return operation(args[0], labels)
         tensors = [x for x in keras.tree.flatten((args, kwargs)) if hasattr(x, "_keras_history")]
@@ -123,7 +124,7 @@ def _copied(operation, before, after, is_discriminator):
         return operation
     config, kinds = operation.get_config(), {kind.__name__ for kind in type(operation).__mro__}
     for kind in kinds.intersection(LABEL_TABLES):
-        is_norm, size = kind == "ConditionalBatchNorm", config[LABEL_TABLES[kind]]
+        is_norm, size = kind == "ConditionalNormBase", config[LABEL_TABLES[kind]]
         gets_none = is_norm and size == 1 and operation.name == "last_norm"
         if size == (before or 1) and (before or is_norm) and not gets_none:
             config[LABEL_TABLES[kind]] = after or 1
@@ -151,14 +152,13 @@ def _refused(network, before, after):
 
 
 def take_weights(network, source):
-    """Copies the weights that fit from another network, and returns the paths of the others.
+    """Copies the weights that fit from another network, and returns the other weights' paths.
 
-    If the classes differ, every row of a label table starts as the mean of the old rows: a new
-    class begins as the average of the old ones.
+    If the classes differ, each row of a label table starts as the mean of the old rows.
     """
     known, new = dict(_by_path(source)), []
     layers = layers_of(network)
-    norms = [x for x in layers if isinstance(x, ConditionalBatchNorm)]
+    norms = [x for x in layers if isinstance(x, ConditionalNormBase) and x.condition_dim is None]
     tables = [table for x in norms for table in (x.gamma, x.beta)]
     tables += [x.embeddings for x in layers if isinstance(x, keras.layers.Embedding)]
     for key, variable in _by_path(network):
@@ -171,9 +171,11 @@ def take_weights(network, source):
             mean = keras.ops.convert_to_numpy(old).mean(axis=0, keepdims=True)
             variable.assign(mean.repeat(variable.shape[0], axis=0))
     for layer in layers:
-        if isinstance(layer, SpectralNormMixin) and layer._raw_weight().path in new:
-            layer.vector_u.assign(layer._initial_vector_u(layer.vector_u.shape, "float32"))
-            new += [] if layer.vector_u.path in new else [layer.vector_u.path]
+        normalized = layer.normalized_kernels() if isinstance(layer, SpectralNormBase) else []
+        for kernel, norm, vector_u in normalized:
+            if kernel.path in new:
+                vector_u.assign(initial_vector_u(kernel, norm))
+                new += [] if vector_u.path in new else [vector_u.path]
     return new
 
 
@@ -186,7 +188,7 @@ def _by_path(network):
 
 
 def warn_of_new_weights(paths, num_classes):
-    """Warns about the weights that a new model didn't take from its source, in one line."""
+    """Warns about the weights that weren't copied from the source model."""
     if paths:
         names = ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
         warnings.warn(

@@ -1,12 +1,15 @@
 """Attention between the locations of feature maps."""
 
+import keras
 import numpy as np
 from keras import ops
 
 from keras_sagan.ops.resampling import of_any_batch
 
+COSINE_TEMPERATURE = 0.1  # The initial value of Swin Transformer V2's learned temperature.
 
-def spatial_attention(query, key, value) -> tuple:
+
+def spatial_attention(query, key, value, mask=None) -> tuple:
     """Attends from every query location to every key location.
 
     The scores are `softmax(query @ key.T)` over the keys, without the transformer's
@@ -15,22 +18,113 @@ def spatial_attention(query, key, value) -> tuple:
     pooling. `chunked_spatial_attention` computes the same outputs with less memory.
 
     Args:
-        query: Float tensor of shape `(batch, queries, key_channels)`.
+        query: Float tensor of shape `(batch, queries, key_channels)`, or
+            `(batch, heads, queries, key_channels)`; in that case, key and value have heads too.
         key: Float tensor of shape `(batch, keys, key_channels)`.
         value: Float tensor of shape `(batch, keys, value_channels)`.
+        mask: Boolean tensor that broadcasts to the scores, `True` where a query may attend to a
+            key. Each query needs at least one key. `None` allows all keys.
 
     Returns:
         Tuple of the outputs `(batch, queries, value_channels)`, in the dtype of `value`, and the
-        scores `(batch, queries, keys)`, in float32 (float64 for float64 inputs). Each row of
-        scores sums to 1.
+        scores `(batch, queries, keys)`, in float32 (float64 for float64 inputs). Each row of scores
+        sums to 1.
 
-    Reference:
-        [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equations 1 and 2.
+    Reference: [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equations 1 and 2.
     """
     dtype = _score_dtype(query)
     logits = ops.matmul(ops.cast(query, dtype), _transposed(ops.cast(key, dtype)))
+    if mask is not None:
+        logits = ops.where(mask, logits, -1e30)
     scores = ops.softmax(logits, axis=-1)
     return ops.matmul(ops.cast(scores, value.dtype), value), scores
+
+
+def attend(
+    query,
+    key,
+    value,
+    num_heads: int = 1,
+    scores: str = "dot",
+    mask=None,
+    query_chunk_size: int | None = None,
+    training: bool = False,
+    return_scores: bool = True,
+) -> tuple:
+    """Attends with several heads and any kind of scores; the channels are divided among the heads.
+
+    `scores="l2"` is `softmax(-|query - key|^2 / sqrt(key_channels))`, and `"cosine"` is
+    `softmax(cosine(query, key) / 0.1)`. Both use dot products of transformed queries and keys.
+
+    Args:
+        query, key, value: As in `spatial_attention`.
+        num_heads: Positive integer that divides the channels.
+        scores: `"dot"`, `"l2"` or `"cosine"`.
+        mask: As in `spatial_attention`, for the scores of all heads. It needs
+            `query_chunk_size=None`.
+        query_chunk_size, training: As in `chunked_spatial_attention`; `None` means a single block.
+        return_scores: Boolean, whether to return the scores. If `False`, a single block may use
+            flash attention through `keras.ops.dot_product_attention`. This needs JAX or PyTorch,
+            half precision, no mask, and as many channels in the query as in the value.
+
+    Returns:
+        Tuple of the outputs `(batch, queries, value_channels)` and the scores, of shape
+        `(batch, queries, keys)`, or `(batch, num_heads, queries, keys)` with several heads. The
+        scores are `None` if they weren't computed at once.
+
+    Reference: [Lee et al., 2021](https://arxiv.org/abs/2107.04589) for `"l2"`;
+    [Liu et al., 2022](https://arxiv.org/abs/2111.09883) for `"cosine"`.
+    """
+    if num_heads > 1:
+        query, key, value = (_split_heads(x, num_heads) for x in (query, key, value))
+    if scores != "dot":
+        query, key = _factors(query, key, scores)
+    found = None
+    if query_chunk_size is not None:
+        outputs = chunked_spatial_attention(query, key, value, query_chunk_size, training)
+    elif return_scores or mask is not None or not _suits_flash_attention(query, value):
+        outputs, found = spatial_attention(query, key, value, mask)
+    else:
+        outputs = _flash_attention(query, key, value)
+    if num_heads > 1:
+        outputs = ops.transpose(outputs, (0, 2, 1, 3))
+        outputs = ops.reshape(outputs, (-1, ops.shape(outputs)[1], num_heads * value.shape[-1]))
+    return outputs, found
+
+
+def _suits_flash_attention(query, value):
+    is_half = keras.backend.standardize_dtype(query.dtype) in ("float16", "bfloat16")
+    has_kernels = keras.backend.backend() in ("jax", "torch")
+    return is_half and has_kernels and query.shape[-1] == value.shape[-1]
+
+
+def _flash_attention(*inputs):
+    """Returns the outputs of `spatial_attention`, with or without heads."""
+    has_heads = len(inputs[0].shape) == 4
+    # Keras expects the heads after the locations.
+    inputs = [ops.transpose(x, (0, 2, 1, 3)) if has_heads else x[:, :, None] for x in inputs]
+    outputs = ops.dot_product_attention(*inputs, scale=1.0)
+    return ops.transpose(outputs, (0, 2, 1, 3)) if has_heads else outputs[:, :, 0]
+
+
+def _split_heads(x, num_heads):
+    """Reshapes `(batch, length, channels)` to `(batch, heads, length, channels / heads)`."""
+    _, length, channels = ops.shape(x)
+    x = ops.reshape(x, (-1, length, num_heads, channels // num_heads))
+    return ops.transpose(x, (0, 2, 1, 3))
+
+
+def _factors(query, key, scores):
+    """Returns a query and a key whose products are the logits of l2 or cosine scores."""
+    query, key = (ops.cast(x, _score_dtype(x)) for x in (query, key))
+    squares = [ops.sum(ops.square(x), axis=-1, keepdims=True) for x in (query, key)]
+    if scores == "cosine":
+        query, key = (x * ops.rsqrt(ops.maximum(s, 1e-12)) for x, s in zip((query, key), squares))
+        return query / COSINE_TEMPERATURE, key
+    # The square of the query is the same for all keys, so the softmax doesn't depend on it.
+    scale = key.shape[-1] ** -0.5
+    query = ops.concatenate([2 * scale * query, ops.ones_like(squares[0])], axis=-1)
+    return query, ops.concatenate([key, -scale * squares[1]], axis=-1)
 
 
 def chunked_spatial_attention(query, key, value, query_chunk_size: int, training: bool = False):
@@ -45,14 +139,19 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
             graph is traced.
         query_chunk_size: Positive integer, the number of queries per block. It need not divide
             `queries`.
-        training: Boolean, whether a batch of unknown size may be empty. Defaults to `False`.
+        training: Boolean. `False` assumes that a batch of unknown size isn't empty.
 
     Returns:
-        Float tensor of shape `(batch, queries, value_channels)`, in the dtype of `value`.
+        Float tensor of shape `(batch, queries, value_channels)`, in the dtype of `value`, with
+        heads if the inputs have them.
 
-    Reference:
-        [Rabe and Staats, 2021](https://arxiv.org/abs/2112.05682).
+    Reference: [Rabe and Staats, 2021](https://arxiv.org/abs/2112.05682).
     """
+    if len(query.shape) == 4:  # Heads are independent: treat them as images.
+        num_heads = query.shape[1]
+        query, key, value = (ops.reshape(x, (-1, *ops.shape(x)[2:])) for x in (query, key, value))
+        outputs = chunked_spatial_attention(query, key, value, query_chunk_size, training)
+        return ops.reshape(outputs, (-1, num_heads, *ops.shape(outputs)[1:]))
     count = -(-ops.shape(query)[1] // query_chunk_size)
     size = -(-ops.shape(query)[1] // count)  # All blocks have this size.
 
@@ -90,7 +189,7 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
             found = (join(d_queries, query), query), (d_key, key), (d_value, value)
             return tuple(ops.cast(gradient, x.dtype) for gradient, x in found)
 
-        # Stop gradients, so that no tape keeps the blocks.
+        # Stop gradients, so that TensorFlow's tape doesn't keep the blocks in memory.
         fixed_key, fixed_value = ops.stop_gradient(key), ops.stop_gradient(value)
         outputs = ops.map(
             lambda block: spatial_attention(block, fixed_key, fixed_value)[0],
@@ -101,14 +200,14 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
     def attend_images(inputs):
         if isinstance(ops.shape(inputs[0])[0], int):
             return attend(*inputs)
-        # LiteRT can't loop over blocks of unknown size: loop over single images.
+        # LiteRT can't loop over blocks of unknown size, so loop over single images.
         return ops.map(lambda image: attend(*(x[None] for x in image))[0], inputs)
 
     return of_any_batch(attend_images, (query, key, value), training)
 
 
 def _block_gradients(query, key, value, upstream):
-    """Returns the gradients with respect to query, key and value, recomputing the scores."""
+    """Recomputes the scores, and returns the gradients of query, key and value."""
     outputs, scores = spatial_attention(query, key, value)
     dtype = scores.dtype
     d_scores = ops.cast(ops.matmul(upstream, _transposed(value)), dtype)
@@ -127,18 +226,18 @@ def _score_dtype(x):
 
 
 def _transposed(x):
-    return ops.transpose(x, (0, 2, 1))
+    return ops.swapaxes(x, -1, -2)
 
 
-def automatic_chunk_size(queries: int | None, keys: int | None) -> int | None:
+def automatic_chunk_size(queries: int | None, keys: int | None, num_heads: int = 1) -> int | None:
     """Returns the number of queries per block for `query_chunk_size="auto"`.
 
     It is `None`, which means a single block, if an image has fewer than 2^24 scores (64 MB), or if
     `queries` or `keys` is unknown.
     """
-    if queries is None or keys is None or queries * keys < 2**24:
+    if queries is None or keys is None or queries * keys * num_heads < 2**24:
         return None
-    return max(1, 2**20 // keys)  # Scores of 4 MB per image.
+    return max(1, 2**20 // (keys * num_heads))  # A block's scores take 4 MB per image.
 
 
 def attention_entropy(scores):
@@ -154,7 +253,6 @@ def attention_entropy(scores):
         Float tensor of shape `(…)`, in [0, 1]; 1 if there is only one key.
 
     Example:
-
     >>> import numpy as np
     >>> float(attention_entropy(np.array([[0.5, 0.5], [0.0, 0.0]])))  # log(2) / log(4)
     0.5
@@ -163,6 +261,6 @@ def attention_entropy(scores):
     keys = scores.shape[-2] * scores.shape[-1]
     if keys == 1:
         return ops.ones_like(scores[..., 0, 0])
-    logs = ops.log(ops.where(scores > 0, scores, ops.ones_like(scores)))  # 0 log 0 = 0
+    logs = ops.log(ops.where(scores > 0, scores, ops.ones_like(scores)))  # 0 * log(0) = 0
     entropy = -ops.sum(scores * logs, axis=(-2, -1))
     return ops.clip(entropy / float(np.log(keys)), 0.0, 1.0)

@@ -1,28 +1,23 @@
-"""Labels in proportion to class weights."""
+"""Draws labels in proportion to class weights."""
 
 import numpy as np
 
 
 def apportion_labels(weights, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns labels whose class counts are proportional to `weights`, as far as possible.
+    """Returns int32 labels of shape `(count,)`, in proportion to `weights` as far as possible.
 
     Each class's share of `count` is rounded down. The remaining labels go one each to the classes
-    with the largest remainders; ties go to the lower class id. The labels are shuffled.
+    with the largest remainders; ties go to the lower class id. `rng` shuffles the labels.
 
     Args:
-        weights: Array of shape (num_classes,), the counts or frequencies of the classes; not
-            negative and not all 0.
+        weights: Array of shape `(num_classes,)`, the counts or frequencies of the classes.
         count: Integer, the number of labels.
         rng: `numpy.random.Generator`.
-
-    Returns:
-        int32 array of shape (count,).
 
     Raises:
         ValueError: If weights are negative or not finite, or all are 0.
 
     Example:
-
     >>> import numpy as np
     >>> labels = apportion_labels([3, 1, 0], 10, np.random.default_rng(0))
     >>> np.bincount(labels, minlength=3).tolist()

@@ -1,7 +1,4 @@
-"""Draws latents and labels on the host, for sample images and evaluation.
-
-In training, the backend draws them: `draw_noise` in `keras_sagan.training.{tensorflow,jax,torch}`.
-"""
+"""Draws latents and labels on the host; in training, the backend's `draw_noise` draws them."""
 
 import numpy as np
 
@@ -11,23 +8,12 @@ from keras_sagan.checks import check_float
 def sample_latents(
     count: int, latent_dim: int, rng: np.random.Generator, truncation: float | None = None
 ) -> np.ndarray:
-    """Draws standard normal latents.
+    """Draws standard normal latents, a float32 array of shape `(count, latent_dim)`.
 
-    Args:
-        count: Positive integer.
-        latent_dim: Positive integer.
-        rng: `numpy.random.Generator`.
-        truncation: Positive float. Values whose magnitude exceeds it are drawn again, as in
-            BigGAN's truncation trick. `None` for no truncation.
+    Values whose magnitude exceeds `truncation` are drawn again, as in BigGAN's truncation trick;
+    `None` truncates nothing. Raises a ValueError if `truncation` isn't positive.
 
-    Returns:
-        float32 array of shape `(count, latent_dim)`.
-
-    Raises:
-        ValueError: If `truncation` isn't positive.
-
-    Reference:
-        [Brock et al., 2019](https://arxiv.org/abs/1809.11096), section 3.1.
+    Reference: [Brock et al., 2019](https://arxiv.org/abs/1809.11096), section 3.1.
     """
     truncation = check_float("truncation", truncation, above=0, optional=True)
     if truncation is None:
@@ -55,8 +41,7 @@ def slerp(start, end, fractions) -> np.ndarray:
     """Interpolates between two latents along an arc (spherical linear interpolation).
 
     A straight line between two normal latents passes near the origin, where normal latents almost
-    never lie. Along the arc, the norm is interpolated linearly between the norms of `start` and
-    `end`.
+    never lie. Along the arc, the norm is interpolated linearly between the norms of the ends.
 
     Args:
         start, end: Float arrays of shape `(latent_dim,)`.
@@ -66,13 +51,11 @@ def slerp(start, end, fractions) -> np.ndarray:
         float32 array of shape `(steps, latent_dim)`.
 
     Example:
-
     >>> import numpy as np
     >>> slerp(np.array([1.0, 0.0]), np.array([0.0, 1.0]), [0.5]).round(3).tolist()
     [[0.7070000171661377, 0.7070000171661377]]
 
-    Reference:
-        [White, 2016](https://arxiv.org/abs/1609.04468), section 2.1.
+    Reference: [White, 2016](https://arxiv.org/abs/1609.04468), section 2.1.
     """
     start, end = np.asarray(start, "float64"), np.asarray(end, "float64")
     fractions = np.asarray(fractions, "float64")[:, None]

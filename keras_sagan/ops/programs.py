@@ -1,4 +1,4 @@
-"""The program that TensorFlow or JAX is tracing."""
+"""Functions for code that runs while TensorFlow or JAX traces a program."""
 
 import contextlib
 

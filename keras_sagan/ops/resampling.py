@@ -1,4 +1,4 @@
-"""Convolution that can include upsampling or pooling, as one strided convolution."""
+"""Convolutions that include upsampling or pooling in a single strided convolution."""
 
 import contextlib
 import contextvars
@@ -43,11 +43,11 @@ def convolve(
         inputs: Float tensor of shape `(batch, height, width, channels)`, or
             `(batch, channels, height, width)` with `"channels_first"`.
         kernel: Float tensor of shape `(rows, columns, channels / groups, filters)`.
-        resample: `"up"` for `upsample_convolve`, `"down"` for `convolve_pool`, or `None`. Needs
+        resample: `"up"` for `upsample_convolve`, `"down"` for `convolve_pool`, or `None`. It needs
             `strides` and `dilation_rate` of 1.
         strides, padding, data_format, dilation_rate: As in `keras.ops.conv`.
         training: Boolean. In training, TensorFlow on CPUs computes wide 3 x 3 convolutions in
-            float32 with fewer multiplications; outputs differ by about 3e-6 of the largest output.
+            float32 with fewer multiplications; outputs differ by approximately 3e-6 of the largest.
 
     Returns:
         Float tensor in the dtype of `inputs`.
@@ -68,13 +68,10 @@ def convolve(
 
 
 def of_any_batch(function: Callable, images, training: bool = False):
-    """Returns `function(images)`, even for an empty batch, with which TensorFlow fails on CPUs.
+    """Returns `function(images)`, even for an empty batch, for which TensorFlow fails on CPUs.
 
-    Args:
-        function: Function that takes a tensor `(batch, …)` or a tuple of tensors and returns a
-            tensor. It must treat each image independently.
-        images: Tensor of shape `(batch, …)`, or a tuple of tensors. The batch size may be unknown.
-        training: Boolean. A graph for inference assumes that the batch isn't empty.
+    `images` is a tensor `(batch, …)`, or a tuple of them. `function` returns a tensor, and must
+    treat each image independently. In a graph for inference, the batch is assumed not to be empty.
     """
     batch = ops.shape(keras.tree.flatten(images)[0])[0]
     if cpu is None or (isinstance(batch, int) and batch):
@@ -83,7 +80,7 @@ def of_any_batch(function: Callable, images, training: bool = False):
 
 
 def _is_wide(inputs, kernel):
-    """Whether Winograd's method is faster than a plain convolution, by measurements."""
+    """Returns whether Winograd's method was faster than a plain convolution in benchmarks."""
     rows, columns, channels, filters = kernel.shape
     is_3x3 = rows == columns == 3 and channels == inputs.shape[-1]
     is_wide = channels * filters >= WIDE * (channels + filters)
@@ -95,14 +92,14 @@ def upsample_convolve(inputs, kernel, padding: str = "same", data_format: str = 
 
     Each 2 x 2 block of the doubled map has a single value, so multiplying it by several kernel
     entries is the same as multiplying it by their sum. A transposed convolution with stride 2,
-    whose kernel is `kernel` flipped and convolved with a 2 x 2 box of ones, has the same outputs,
-    even at the border. For a 3 x 3 kernel, this takes 16 multiplications per location of the small
-    map instead of 36.
+    whose kernel is `kernel` flipped and convolved with a 2 x 2 kernel of ones, has the same
+    outputs, even at the border. For a 3 x 3 kernel, this takes 16 multiplications per location of
+    the small map instead of 36.
 
     Args:
         inputs, data_format: As in `convolve`.
         kernel: Float tensor of shape `(rows, columns, channels, filters)`, with odd rows and
-            columns. It is summed in its own dtype, and the sums are cast to the dtype of `inputs`.
+            columns. Its entries are summed before they are cast to the dtype of `inputs`.
         padding: `"same"` or `"valid"`, the padding of the convolution over the doubled map.
 
     Returns:
@@ -132,8 +129,8 @@ def repeat_twice(inputs, data_format: str = "channels_last"):
 def convolve_pool(inputs, kernel, padding: str = "same", data_format: str = "channels_last"):
     """Convolves a map and averages 2 x 2 windows of the result, in one convolution with stride 2.
 
-    The mean of four convolutions with shifted kernels is a convolution with their mean, which is
-    `kernel` convolved with a 2 x 2 box of quarters. For a 3 x 3 kernel, this takes 16
+    The mean of four convolutions with shifted kernels is a single convolution with the mean of
+    these kernels: `kernel` convolved with a 2 x 2 kernel of 1/4. For a 3 x 3 kernel, this takes 16
     multiplications per output location instead of 36. As in Keras's pooling, an odd last row or
     column is dropped.
 
@@ -159,7 +156,7 @@ def convolve_pool(inputs, kernel, padding: str = "same", data_format: str = "cha
 
 
 def sum_of_shifts(kernel):
-    """Convolves a kernel with a 2 x 2 box of ones, which adds one row and one column."""
+    """Convolves a kernel with a 2 x 2 kernel of ones, which adds one row and one column."""
     none, before, after = (0, 0), (1, 0), (0, 1)
     rows = sum(ops.pad(kernel, [side, none, none, none]) for side in (before, after))
     return sum(ops.pad(rows, [none, side, none, none]) for side in (before, after))

@@ -1,7 +1,7 @@
-"""The training step, and what each backend adds to it.
+"""The training step, and the functions that each backend defines for it.
 
-`tensorflow.py`, `jax.py` and `torch.py` define the same names; `backend` is the module for Keras's
-current backend:
+`backend` is the module for Keras's current backend. `tensorflow.py`, `jax.py` and `torch.py` define
+the same names:
 
 - `gradients(function, variables)` differentiates `function() -> (scalar, others)`, and returns the
   list of gradients and `others`. `input_gradient(function, inputs)` returns a gradient that can be
@@ -10,17 +10,18 @@ current backend:
 - `draw_noise(seed, batch, latent_dim, num_classes)` returns normal float32 latents
   `(batch, latent_dim)` and uniform int32 labels `(batch,)`, or `None` instead of labels.
   `draw_uniform(seed, batch, columns)` returns float32 numbers in [0, 1). A seed is a tuple of
-  integers or integer tensors, the model's seed first; different tuples give independent numbers.
+  integers or integer tensors, and begins with the model's seed. Different tuples give independent
+  numbers.
 - `count_replicas`, `mean_over_replicas`, `traced_once`, `apply_scaled` and, for several replicas,
   `share_overflow` handle replicas and loss scales in a step.
-- `current_strategy` returns the strategy that other functions take as an argument: on TensorFlow a
-  `tf.distribute.Strategy`, on JAX a `keras.distribution` or `None`. `ONLY` lists the supported
-  values of `compile`'s arguments, where the backend restricts them.
+- `current_strategy` returns the strategy that other functions take as an argument: a
+  `tf.distribute.Strategy` on TensorFlow, a `keras.distribution` or `None` on JAX. `ONLY` lists the
+  supported values of `compile`'s arguments, if the backend restricts them.
 - `compiled(function, variables, latent_dim, num_classes)` compiles a function of latents and labels
   that uses `variables`, for any batch size.
 - `compiled_gradient(function, variables)` compiles `function(inputs, *others)`, which returns a
-  loss for each input, into a function that returns the gradient of their sum with respect to the
-  inputs, and the losses.
+  loss for each input, into a function that returns the gradient of the sum of the losses with
+  respect to the inputs, and the losses.
 - `make_step_function(model, step, check, is_training)` returns the function that Keras's loop
   calls. `step` is the `train_step` (`is_training`) or `test_step` of a compiled `SAGAN`. The
   `BatchCheck` `check` sees each batch first, because a compiled step can't raise errors.
@@ -45,15 +46,10 @@ from keras_sagan.training.step import Assignments  # noqa: E402  # It needs `bac
 
 
 def input_gradient(function, inputs):
-    """Returns the gradient of a function's sum with respect to its inputs; it is differentiable.
+    """Returns the gradient of the sum of `function(inputs)` with respect to `inputs`.
 
-    Args:
-        function: Function of one tensor, such as a discriminator that already has its labels.
-            Values that its layers assign to variables are discarded.
-        inputs: Float tensor.
-
-    Returns:
-        Tensor with the same shape as `inputs`.
+    `inputs` is a float tensor. The gradient has the same shape, and can be differentiated
+    again. Values that the function's layers assign to variables are discarded.
     """
 
     def total(inputs):

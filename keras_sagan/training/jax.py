@@ -1,8 +1,7 @@
 """The JAX part of a training step: gradients, random numbers, devices, and the loop.
 
-See `keras_sagan.training` for what each function does. On JAX, a step is a pure function of all
-variables: a scope collects the values that the step assigns. Under `keras.distribution`, the step
-sees the global batch, and JAX divides the work among the devices.
+On JAX, a step is a pure function of all variables: a scope collects the values that it assigns.
+Under `keras.distribution`, it sees the global batch, and JAX divides the work among the devices.
 """
 
 import functools
@@ -13,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from keras import ops
 
-from keras_sagan.training.step import Scope
+from keras_sagan.ops.scopes import Scope
 from keras_sagan.training.whole_batch import (  # noqa: F401
     check_compile,
     cond,
@@ -28,7 +27,7 @@ ONLY = {}
 
 
 def gradients(function, variables):
-    """Returns 0 as the gradient of a variable that isn't used."""
+    """Differentiates a function; the gradient of an unused variable is 0."""
 
     def of_values(values):
         with Scope(zip(variables, values)):
@@ -44,8 +43,7 @@ def input_gradient(total, inputs):
 def apply_scaled(optimizer, gradients, variables):
     """Updates the variables, and the state of a `LossScaleOptimizer`.
 
-    Keras's loss scale assigns variables inside a condition, which JAX can't compile. Here, both
-    branches are computed instead.
+    Keras assigns them in a conditional, which JAX doesn't support. This computes both branches.
     """
     is_finite = optimizer.check_finite(gradients)
     scale, count = optimizer.dynamic_scale, optimizer.step_counter
@@ -77,12 +75,12 @@ def draw_uniform(seed, batch, columns):
 
 
 def _key(seed):
-    first, *others = (jax.numpy.asarray(x).astype("uint32") for x in seed)  # -1 wraps around.
+    first, *others = (jax.numpy.asarray(x).astype("uint32") for x in seed)  # -1 becomes 2**32 - 1.
     return functools.reduce(jax.random.fold_in, others, jax.random.key(first, impl="threefry2x32"))
 
 
 def _shared(tensor):
-    """Splits a tensor along the batch axis across the devices, as the data are split."""
+    """Splits a tensor along the batch axis across the devices, like the data."""
     distribution = current_strategy()
     if distribution is None:
         return tensor
@@ -104,7 +102,7 @@ def count_devices(strategy):
 
 
 def is_multi_worker(strategy):
-    """Whether each worker reads its own share of the data."""
+    """Returns whether each worker reads its own share of the data."""
     return jax.process_count() > 1
 
 
@@ -154,10 +152,10 @@ def check_batch(model, check, batch):
         return
 
     def gather(sizes):
-        if check.has_passed:  # Asking the other processes would take time.
+        if check.has_passed:  # Compare with the first batch, which takes no communication.
             return [*check.size, *sizes]
         check.size = sizes
-        first = multihost_utils.process_allgather(np.int32(sizes[0]))  # All sizes here are equal.
+        first = multihost_utils.process_allgather(np.int32(sizes[0]))  # All sizes are equal.
         return np.repeat(first, len(sizes)).tolist()
 
     shards = [[shard.data for shard in x.addressable_shards] for x in batch if x is not None]
@@ -206,11 +204,9 @@ def _values_here(variables):
 
 
 def make_pure_step(model, step, is_training=True):
-    """Turns a step into a pure function of all variables, which JAX can compile.
+    """Turns a step into a pure function `(state, data) -> (logs, state)`, which JAX can compile.
 
-    Returns:
-        Tuple of the function `(state, data) -> (logs, state)` and a function that yields the groups
-        of variables that make up the state, in Keras's order.
+    It also returns a function that yields the groups of variables in the state, in Keras's order.
     """
 
     def groups():
@@ -234,7 +230,7 @@ def make_step_function(model, step, check, is_training):
 
     It runs `steps_per_execution` steps, or fewer if the batches run out. Unlike Keras's own
     function, it writes the new values to the variables after every step. Callbacks and other
-    threads can therefore read current values without `jax_state_sync`, callbacks can assign to
+    threads can therefore read current values without `jax_state_sync`, callbacks can assign
     variables, and after an interrupt, variables have the values of the last complete step.
     """
     pure_step, groups = make_pure_step(model, step, is_training)
@@ -266,15 +262,15 @@ def make_step_function(model, step, check, is_training):
                 check.at_end()
                 raise
             check_batch(model, check, data)
-            with model._step_lock:  # JAX reuses the memory of the old values for the new values.
+            with model._step_lock:  # During the step, variables have no valid values.
                 if shardings and not all(x.committed for group in state for x in group):
-                    # On one device, new values aren't committed, and JAX would compile again.
+                    # For values that aren't committed to devices, JAX would compile the step again.
                     state = jax.device_put(state, shardings)
                 logs, state = pure_step(state, data)
                 for group, values in zip(groups(), state):
                     for variable, value in zip(group, values):
                         variable._value = value  # `assign` would copy the value between devices.
-                model._jax_state_synced = True  # Keras reads the variables before the next step.
+                model._jax_state_synced = True  # Makes Keras read the variables again.
         return logs, state
 
     return function

@@ -1,8 +1,4 @@
-"""An optimizer that combines both networks' optimizers, and schedules that follow `model.steps`.
-
-Keras has no public API to access an optimizer's schedule or to change how it is evaluated. This
-module uses `_learning_rate`, `_iterations` and `_get_current_learning_rate`.
-"""
+"""An optimizer that combines both networks' optimizers, and schedules that follow `model.steps`."""
 
 import math
 import types
@@ -18,24 +14,20 @@ NAMES = ("g_optimizer", "d_optimizer")
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class GANOptimizer(Optimizer):
-    """The optimizers of both networks as one: `model.optimizer` of a `SAGAN`.
+    """Combines the optimizers of both networks; it is the `optimizer` of a `SAGAN`.
 
-    It lets Keras's callbacks act on both optimizers. Its `learning_rate` is the generator's.
-    Setting it also scales the discriminator's rate by the same factor. Setting the rate of only one
-    of the two optimizers changes their ratio. This optimizer applies no gradients and isn't saved;
-    the two optimizers train the networks and are saved.
+    It lets Keras's callbacks act on both optimizers. Its `learning_rate` is the generator's;
+    setting it scales the discriminator's rate by the same factor. Setting the rate of only one
+    optimizer changes the ratio of the rates. `GANOptimizer` applies no gradients and isn't saved.
 
     Args:
-        g_optimizer: Keras optimizer of the generator.
-        d_optimizer: Keras optimizer of the discriminator.
-        name: String. Defaults to `"gan_optimizer"`.
+        g_optimizer, d_optimizer: Keras optimizers of the generator and of the discriminator.
 
     Raises:
         TypeError: If `learning_rate` is set while one of the rates is a schedule or a function.
         ValueError: If `learning_rate` is set and the generator's rate has always been 0.
 
     Example:
-
     >>> sgd = keras.optimizers.SGD
     >>> optimizer = GANOptimizer(sgd(1e-4), sgd(4e-4))
     >>> optimizer.learning_rate = 1e-3
@@ -47,10 +39,10 @@ class GANOptimizer(Optimizer):
         super().__init__(learning_rate=0.0, name=name)
         self.g_optimizer = g_optimizer
         self.d_optimizer = d_optimizer
-        self._ratio = None  # The discriminator's rate over the generator's.
+        self._ratio = None  # The discriminator's rate divided by the generator's.
         if all(isinstance(x, keras.Variable) for x in self._rates().values()):
             self._find_ratio()
-        self.built = True  # From now on, `__setattr__` refuses to set attributes for both at once.
+        self.built = True  # From now on, only `learning_rate` and private attributes can be set.
 
     def __setattr__(self, name, value):
         is_own = name in ("learning_rate", "built") or name.startswith("_")
@@ -92,7 +84,7 @@ class GANOptimizer(Optimizer):
         g_rate, d_rate = rates.values()
         before = ops.copy(g_rate)
         self.g_optimizer.learning_rate = learning_rate
-        # Setting 0 again must not set the discriminator's rate to 0.
+        # Assigning the current rate changes nothing, even if it is 0 and the discriminator's isn't.
         is_same = ops.equal(g_rate, before)
         self.d_optimizer.learning_rate = ops.where(is_same, d_rate.value, learning_rate * ratio)
 
@@ -110,7 +102,7 @@ class GANOptimizer(Optimizer):
         except NotImplementedError:  # Variables have no values inside a compiled function.
             return self._ratio
         if abs(g_rate) > 1e-30 and math.isfinite(d_rate):
-            if d_rate == 0:  # The discriminator was stopped, and stays stopped.
+            if d_rate == 0:  # A discriminator with rate 0 keeps this rate.
                 return 0.0
             ratio = d_rate / g_rate
             short = float(f"{ratio:.6g}")  # For example 2.5, if float32 rates yield 2.4999998.
@@ -140,7 +132,7 @@ class GANOptimizer(Optimizer):
 
     @property
     def save_own_variables(self):
-        """Hidden, like `load_own_variables`, so that Keras doesn't save an empty group for it."""
+        """Raises an error, so that Keras saves no empty group for this optimizer."""
         raise AttributeError("The optimizers of the two networks are saved, not the one over both.")
 
     load_own_variables = save_own_variables
@@ -157,12 +149,7 @@ class GANOptimizer(Optimizer):
 
 
 class SharedLearningRate(keras.Variable):
-    """A view of the generator's learning rate; assigning to it goes through the `GANOptimizer`.
-
-    Args:
-        optimizer: `GANOptimizer`.
-        rate: The generator's learning rate, a `keras.Variable`.
-    """
+    """The generator's learning rate; assigning to it sets `learning_rate` of the `GANOptimizer`."""
 
     def __init__(self, optimizer, rate):
         vars(self).update(vars(rate))  # Share the attributes instead of making a new variable.
@@ -186,17 +173,13 @@ def number(value) -> float:
 def follow_steps(name: str, optimizer, steps: keras.Variable, updates_per_step: int = 1):
     """Makes an optimizer's schedule, if it has one, follow the model's `steps`.
 
-    An optimizer counts its own updates, of which the discriminator's makes `d_steps` per step. That
-    count is unchanged, because bias correction and gradient accumulation need it. The schedule
-    itself is unchanged too, so configurations and files contain the user's schedule.
+    An optimizer counts its updates; the discriminator's optimizer makes `d_steps` per step. This
+    count is unchanged, because bias correction and gradient accumulation need it. The schedule is
+    unchanged too, so configurations and files contain the user's schedule.
 
-    Args:
-        name: String, `"g_optimizer"` or `"d_optimizer"`, for the warning.
-        optimizer: Keras optimizer; optimizers that it wraps are included.
-        steps: The model's `steps`, a `keras.Variable`.
-        updates_per_step: Integer, the number of optimizer updates per step. If `steps` stays 0, as
-            with a custom `train_step` that doesn't count steps, the step is computed from the
-            number of updates.
+    Wrapped optimizers are included. If `steps` stays 0, as with a custom `train_step`
+    that doesn't count steps, the step is computed from the optimizer's updates and
+    `updates_per_step`. The warning calls the optimizer `name`.
     """
     taken, found = int(number(steps)), [optimizer]
     for each in found:  # The loop appends inner optimizers to the list.
@@ -213,7 +196,7 @@ def follow_steps(name: str, optimizer, steps: keras.Variable, updates_per_step: 
 
 
 def follows_steps(optimizer) -> bool:
-    """Whether `follow_steps` was called for an optimizer."""
+    """Returns whether `follow_steps` was called for an optimizer."""
     return "_get_current_learning_rate" in vars(optimizer)
 
 

@@ -4,25 +4,19 @@ Each `SAGAN.compile` makes new `Slots`. If a function has a method `bind(add_var
 object that it returns is used instead. This object has a list `state` of float32 variables, and a
 method `moved(real_logits, fake_logits, num_images, mean)`, which returns their new values after
 each update of the discriminator. `mean` averages over the images of all replicas, and `num_images`
-is their number. Its dictionary `logged` contains the variables that `fit` adds to its logs.
+is their number. The dictionary `logged`, if any, has the variables that `fit` adds to its logs.
 """
 
 import keras
 from keras import ops
 
 from keras_sagan import training
+from keras_sagan.ops.scopes import Scope
 from keras_sagan.private_keras import replace_layer
 
 
 class Slots:
-    """The augmentation and the penalties of a model, with the variables that they need.
-
-    Args:
-        gan: `SAGAN`, which owns the variables.
-        augmentation: Function or `None`.
-        penalties: List of functions.
-        loss: `AdversarialLoss`.
-    """
+    """The augmentation and the penalties of a `SAGAN`, with the variables that they need."""
 
     def __init__(self, gan, augmentation, penalties, loss):
         holder = SlotState(name="slots", dtype="float32")
@@ -32,7 +26,7 @@ class Slots:
 
         self.augmentation = bound(augmentation)
         penalties = [bound(penalty) for penalty in penalties]
-        self.penalties, self.lazy = [], []  # Pairs; the random numbers depend on `number`.
+        self.penalties, self.lazy = [], []  # Pairs (number, penalty); the number is a seed.
         for number, penalty in enumerate(penalties):
             is_lazy = getattr(penalty, "every", 1) > 1
             (self.lazy if is_lazy else self.penalties).append((number, penalty))
@@ -44,7 +38,7 @@ class Slots:
         return augmented(self.augmentation, images, uniform)
 
     def move(self, logits, is_updated):
-        """Updates the state after an update of the discriminator, unless it was skipped."""
+        """Updates the state after the discriminator's update, unless that update was skipped."""
 
         def mean(x):
             return training.backend.mean_over_replicas(ops.mean(x))
@@ -58,16 +52,12 @@ class Slots:
                 variable.assign(value)
 
     def add_lazy(self, gan, updates, value_of, found):
-        """Adds the lazy penalties that are due, and their gradients, to `found`.
+        """Adds due lazy penalties and their gradients to `found`, the result of `find_gradients`.
 
         Each gradient is computed inside its condition, because XLA on TensorFlow can't
-        differentiate a condition that contains a gradient.
-
-        Args:
-            gan: `SAGAN`.
-            updates: Integer tensor, the number of previous updates of the discriminator.
-            value_of: Function `(number, penalty)` that returns the value of a penalty.
-            found: What `find_gradients` returned.
+        differentiate a condition that contains a gradient. `updates` is the number of previous
+        updates of the discriminator, and `value_of(number, penalty)` returns the value of a
+        penalty.
         """
         gradients, states, loss, logits = found
         network, optimizer = gan.discriminator, gan.d_optimizer
@@ -77,7 +67,7 @@ class Slots:
         def add(number, penalty, gradients, loss):
             def scaled_value():
                 # Like other penalties, a lazy one sees the state that the loss has updated.
-                with training.step.Scope([x for x in moved if not x[0].trainable]):
+                with Scope([x for x in moved if not x[0].trainable]):
                     value = penalty.every * ops.cast(value_of(number, penalty), loss.dtype)
                 return optimizer.scale_loss(value / training.backend.count_replicas()), value
 
@@ -96,7 +86,7 @@ class Slots:
 
 
 class SlotState(keras.layers.Layer):
-    """Holds the variables of the slots. Loading weights without them changes nothing."""
+    """Holds the variables of the slots. Loading a file without them changes nothing."""
 
     def add(self, name):
         return self.add_weight(
@@ -127,6 +117,6 @@ def augmented(augmentation, images, uniform):
 
 
 def _sum(variable, *gradients):
-    """Adds gradients with respect to a variable; each is `None` if it doesn't use the variable."""
+    """Adds gradients with respect to a variable; a gradient of `None` counts as zero."""
     known = [x for x in gradients if x is not None]
     return sum(known[1:], known[0]) if known else ops.zeros_like(variable)

@@ -4,11 +4,10 @@
     once:                           generator_loss, then an update of the generator
     once:                           update_average
 
-`SAGAN.compile(loss=…, augmentation=…, penalty=…)` sets the loss and adds an augmentation and
-penalties. Everything is written in `keras.ops`, except gradients, random numbers and replicas,
-which are in `keras_sagan.training.{tensorflow,jax,torch}`. Here `gan` is a compiled `SAGAN`, `real`
-and `fake` are pairs of float32 images `(batch, height, width, channels)` in [-1, 1] and integer
-labels `(batch,)` or `None`, and `index` is the number of previous updates in this step.
+Everything is written in `keras.ops`, except gradients, random numbers and replicas, which are in
+`keras_sagan.training.{tensorflow,jax,torch}`. Here `gan` is a compiled `SAGAN`, `real` and `fake`
+are pairs of float32 images `(batch, height, width, channels)` in [-1, 1] and integer labels
+`(batch,)` or `None`, and `index` is the number of previous updates in this step.
 """
 
 import collections
@@ -21,6 +20,7 @@ from keras import ops
 from keras_sagan import training
 from keras_sagan.checks import accepts
 from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm, ramped_momentum
+from keras_sagan.ops.scopes import Scope
 from keras_sagan.private_keras import layers_of
 
 RAMP_UP = 0.05  # The half-life of the average is at most this share of the steps taken.
@@ -29,9 +29,7 @@ RAMP_UP = 0.05  # The half-life of the average is at most this share of the step
 def train_step(gan, images, labels):
     """Updates the discriminator `d_steps` times, then the generator and its average once.
 
-    Returns:
-        Tuple of a list with `(d_loss, real_logits, fake_logits)` for each update of the
-        discriminator, and `g_loss`.
+    Returns a list with `(d_loss, real_logits, fake_logits)` for each update of D, and `g_loss`.
     """
     batch, results = ops.shape(images)[0], []
     find_gradients_of_d = training.backend.traced_once(gan, discriminator_gradients, gan.d_steps)
@@ -54,10 +52,8 @@ def train_step(gan, images, labels):
 def test_step(gan, images, labels, seen):
     """Computes both losses without augmentation, penalties or updates.
 
-    The latents depend on `seen`, the number of images already evaluated.
-
-    Returns:
-        Tuple of `(d_loss, real_logits, fake_logits)`, and `g_loss`.
+    Returns `(d_loss, real_logits, fake_logits)` and `g_loss`. The latents depend on `seen`, the
+    number of images already evaluated.
     """
     latents, fake_labels = draw_noise(gan, -1, ops.shape(images)[0], step=seen)
     fake_images = call(gan.generator, latents, fake_labels, training=False)
@@ -96,7 +92,7 @@ def generator_loss(gan, index, real, latents, labels):
     """Returns G's loss and the logits; real logits are `None` unless the loss takes them."""
     fake = call(gan.generator, latents, labels, training=True), labels
     fake = augment(gan, index, 1, fake)
-    with Scope():  # D's state changes, and its own losses count, only in D's update.
+    with Scope():  # Discard D's new state and its layers' losses: they count only in D's update.
         if gan.uses_real_logits:
             logits = judge_both(gan, augment(gan, index, 0, real), fake, training=True)
         else:
@@ -109,11 +105,10 @@ def generator_loss(gan, index, real, latents, labels):
 def best_fakes(top_k, logits, batch):
     """Returns the logits of the `top_k` fake images that D rates as most realistic.
 
-    Real logits, if given, are selected at the same indices. An image with a map of logits is rated
-    by their mean.
+    Real logits are selected at the same indices. A map of logits is rated by its mean.
     """
     if isinstance(top_k, float) and isinstance(batch, int):
-        count = max(int(top_k * batch + 1e-4), 1)  # 0.29 * 100 < 29.
+        count = max(int(top_k * batch + 1e-4), 1)  # As floats, 0.29 * 100 < 29.
     elif isinstance(top_k, float):  # TensorFlow may know the batch size only at run time.
         count = ops.maximum(ops.cast(top_k * ops.cast(batch, "float32") + 1e-4, "int32"), 1)
     else:
@@ -184,8 +179,8 @@ def draw_noise(gan, index, batch, step=None):
 
 
 def discriminator_gradients(gan, index, images, labels, latents, fake_labels):
-    """Returns what `update` needs for the discriminator, without assigning variables."""
-    with Scope():  # G's state changes only in G's update.
+    """Returns the arguments of `update` for the discriminator, the loss and the logits."""
+    with Scope():  # Discard new state: G's state changes only in G's update.
         fake_images = call(gan.generator, latents, fake_labels, training=True)
     real, fake = (images, labels), (ops.stop_gradient(fake_images), fake_labels)
     loss = functools.partial(discriminator_loss, gan, index, real, fake)
@@ -199,17 +194,16 @@ def discriminator_gradients(gan, index, images, labels, latents, fake_labels):
 
 
 def generator_gradients(gan, index, images, labels, latents, fake_labels):
-    """Returns what `update` needs for the generator, without assigning variables."""
+    """Returns the arguments of `update` for the generator, the loss and the logits."""
     loss = functools.partial(generator_loss, gan, index, (images, labels), latents, fake_labels)
     return find_gradients(gan.generator, gan.g_optimizer, loss, gan.steps.value)
 
 
 def find_gradients(network, optimizer, loss_function, updates):
-    """Differentiates a loss with respect to a network's weights, and collects its new state.
+    """Differentiates a loss with respect to a network's weights, and collects the new state.
 
-    Returns:
-        Tuple of the gradients, multiplied by the loss scale, the new values of all variables
-        (`None` where a variable is not assigned), the loss, and the logits.
+    Returns the gradients, multiplied by the loss scale, the new values of all variables (`None` for
+    a variable that isn't assigned), the loss, and the logits.
     """
     variables = network.trainable_variables
 
@@ -236,8 +230,7 @@ def find_gradients(network, optimizer, loss_function, updates):
 def update(network, optimizer, gradients, states):
     """Applies gradients and state from `find_gradients`; returns whether they were applied.
 
-    With a loss scale, the update is skipped if gradients overflow. Then the state isn't updated
-    either, because it may have overflowed too.
+    With a loss scale, neither is applied if gradients overflow: the state may have overflowed too.
     """
     is_updated, apply = True, optimizer.apply
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
@@ -263,8 +256,7 @@ def update_average(gan, is_updated, batch):
     The momentum is `ema_momentum`, or is computed from `ema_half_life`. It is lower early in
     training ([Karras et al., 2020](https://arxiv.org/abs/1912.04958), as in the authors' code), and
     0 before step `ema_start`. Moving statistics are averaged with a lower momentum than weights, so
-    that both averages lag equally. If the generator's update was skipped, the average isn't updated
-    either.
+    that both averages lag equally. If the generator's update was skipped, the average is unchanged.
     """
     average = gan._average
     if average is None:
@@ -319,35 +311,15 @@ def moving_statistics(network, *kinds):
     }
 
 
-# Scopes for what layers assign
-
-
-class Scope(keras.StatelessScope):
-    """Holds values assigned inside, without changing variables; also sees outer scopes' values.
-
-    Keras's own scope sees only its own values. Nested in another scope, as on JAX, where the full
-    step runs in a scope, it would read a variable's value from before the step.
-    """
-
-    def __enter__(self):
-        super().__enter__()
-        outer = {} if self.original_scope is None else self.original_scope.state_mapping
-        self._given = {**outer, **self.state_mapping}
-        self.state_mapping = dict(self._given)
-        return self
-
-    def assigned(self, variables):
-        """Returns a list of the values assigned to variables here, with `None` for no value."""
-        pairs = [(self._given.get(id(v)), self.state_mapping.get(id(v))) for v in variables]
-        return [None if value is given else value for given, value in pairs]
+# Scopes for the values that layers assign
 
 
 class Assignments(Scope):
     """Collects the values that a network's layers assign, and the losses that they add.
 
     A layer that assigns a trainable variable in `call`, as Keras's `SpectralNormalization` does,
-    uses the new value afterwards. The gradient with respect to the new value is then used as the
-    gradient of the variable, as in a plain training loop.
+    uses the new value afterwards. The gradient with respect to the new value becomes the gradient
+    of the variable, as in a plain training loop.
 
     The moving statistics of Keras's batch norms forget their initial values, as in
     `ConditionalBatchNorm`: with a momentum of 0.99, the initial values would otherwise still have a

@@ -1,7 +1,4 @@
-"""The TensorFlow part of a training step: gradients, random numbers, replicas, and the loop.
-
-See `keras_sagan.training` for what each function does.
-"""
+"""The TensorFlow part of a training step: gradients, random numbers, replicas, and the loop."""
 
 import contextlib
 import functools
@@ -21,13 +18,13 @@ ONLY = {}
 
 
 def gradients(function, variables):
-    """Returns `None` as the gradient of a variable that isn't used."""
+    """Differentiates a function; the gradient of an unused variable is `None`."""
     values = [variable.value for variable in variables]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(values)
         scalar, others = function()
     found = tape.gradient(scalar, values)
-    # The gradient of a table that is only looked up is sparse.
+    # Convert the sparse gradients of embedding tables to dense tensors.
     return [None if x is None else tf.convert_to_tensor(x) for x in found], others
 
 
@@ -39,11 +36,10 @@ def input_gradient(total, inputs):
 
 
 def cond(condition, function, otherwise):
-    """Does what `keras.ops.cond` does, but keeps the function out of the surrounding graph.
+    """Computes `keras.ops.cond`, but keeps the function out of the surrounding graph.
 
-    There, TensorFlow's memory optimizer would add up gradients in temporary variables, which are
-    created in every run of the graph but freed only if the condition holds: the next run would
-    fail.
+    Otherwise, TensorFlow's memory optimizer would add up gradients in temporary variables that
+    every run creates, but frees only if the condition holds, and the next run would fail.
     """
     if not tf.executing_eagerly():
         apart = {"_noinline": True}
@@ -55,7 +51,7 @@ def apply_scaled(optimizer, gradients, variables):
     optimizer.apply(gradients, variables)
 
 
-# Random numbers, drawn for the global batch, of which each replica takes its share
+# Random numbers: each replica draws them for the global batch, and takes its share
 
 
 def draw_noise(seed, batch, latent_dim, num_classes=None):
@@ -70,13 +66,13 @@ def draw_noise(seed, batch, latent_dim, num_classes=None):
 
 def draw_uniform(seed, batch, columns):
     start, total = _share_of_batch(batch)
-    # XLA draws different floats from TensorFlow, but the same integers.
+    # For the same seed, XLA draws different floats than TensorFlow, but the same integers.
     bits = tf.random.stateless_uniform((total, columns), _folded(seed), 0, 2**24, tf.int32)
     return tf.slice(tf.cast(bits, tf.float32) / 2.0**24, (start, 0), (batch, columns))
 
 
 def normal_from_bits(bits):
-    """Returns normal numbers from 23 random bits: with 24, the largest would be infinite."""
+    """Returns normal numbers from 23 random bits; from 24 bits, the largest would be infinite."""
     return tf.math.ndtri((tf.cast(bits, tf.float32) + 0.5) / 2.0**23)
 
 
@@ -146,7 +142,7 @@ def count_devices(strategy):
 
 
 def is_multi_worker(strategy):
-    """Whether each worker reads its own share of the data."""
+    """Returns whether each worker reads its own share of the data."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
@@ -191,7 +187,7 @@ def check_compile(strategy, jit_compile, computes_in_float16):
 
 
 def check_replicated(model):
-    """Raises an error for features that would hang or fail with obscure errors on replicas."""
+    """Raises an error for features that would hang or fail with unclear errors on replicas."""
     for name in ("g_optimizer", "d_optimizer"):
         optimizer = getattr(model, name)
         steps = getattr(optimizer, "inner_optimizer", optimizer).gradient_accumulation_steps
@@ -251,14 +247,13 @@ def make_step_function(model, step, check, is_training):
     """Returns the function that Keras calls with an iterator.
 
     It runs `steps_per_execution` steps, or fewer if the batches run out. Unlike Keras's own
-    function, it reduces logs in a way that works with several workers, and its loop doesn't use
-    `tf.experimental.Optional`.
+    function, it can reduce logs over several workers, and doesn't use `tf.experimental.Optional`.
     """
     strategy = model.distribute_strategy
     if is_training and strategy.num_replicas_in_sync > 1:
         check_replicated(model)
 
-    @tf.autograph.experimental.do_not_convert  # Keras doesn't convert its steps either.
+    @tf.autograph.experimental.do_not_convert  # Keras also runs its steps without AutoGraph.
     def run(function, *args):
         logs = strategy.run(function, args)
         return {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
@@ -318,7 +313,7 @@ def make_step_function(model, step, check, is_training):
         if not batches:
             check.at_end()
             raise StopIteration
-        # The last batch of a dataset may be smaller, and then can't be stacked with the others.
+        # The last batch of a dataset may be smaller: don't stack it with the others.
         if len(batches) > 1 and len(shapes) == 1 and not model.run_eagerly:
             return many_steps(tuple(batches))
         for batch in batches:
@@ -347,7 +342,7 @@ def warn_of_slow_convolutions():
 
 
 def needs_onednn_setting(flags):
-    """Whether TensorFlow disables oneDNN on a processor with these features."""
+    """Returns whether TensorFlow disables oneDNN on a processor with these features."""
     enabling = ("avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16")
     return "avx2" in flags and not flags.intersection(enabling)
 
@@ -366,12 +361,12 @@ def local_parts(strategy, batch):
     batch = batch if isinstance(batch, (tuple, list)) else (batch,)
     found = [strategy.experimental_local_results(part) for part in batch]
     count = max(map(len, found), default=1)
-    # `None` is a single result, for every replica.
+    # A missing part has a single result, `None`, for all replicas.
     return [tuple(part[i if len(part) > 1 else 0] for part in found) for i in range(count)]
 
 
 def has_static_batches(iterator):
-    """Whether all batches of an iterator are known to have the same size."""
+    """Returns whether all batches of an iterator are known to have the same size."""
     specs = tf.nest.flatten(getattr(iterator, "element_spec", None), expand_composites=True)
     shapes = [getattr(spec, "shape", None) for spec in specs]  # Missing labels have no shape.
     is_known = bool(shapes) and shapes[0] is not None

@@ -1,8 +1,4 @@
-"""The PyTorch part of a training step: gradients, random numbers, and the loop.
-
-See `keras_sagan.training` for what each function does. A step runs with autograd disabled, except
-for the parts that are differentiated.
-"""
+"""The PyTorch part of a training step. Autograd is enabled only in the functions for gradients."""
 
 import contextlib
 
@@ -24,7 +20,7 @@ ONLY = {"steps_per_execution": (1,), "jit_compile": (False, "auto")}
 
 
 def gradients(function, variables):
-    """Returns `None` as the gradient of a variable that isn't used."""
+    """Differentiates a function; the gradient of an unused variable is `None`."""
     values = [variable.value for variable in variables]
     if not values:  # The network is frozen.
         return [], function()[1]

@@ -1,4 +1,4 @@
-"""What JAX and PyTorch have in common: a step sees the whole batch, and there are no replicas."""
+"""Functions for JAX and PyTorch: a step sees the full batch, and there are no replicas."""
 
 import functools
 
@@ -11,7 +11,7 @@ def count_replicas():
 
 
 def mean_over_replicas(x):
-    """Returns `x`, which is already the mean over the whole batch."""
+    """Returns `x`, which is already the mean over the full batch."""
     return x
 
 
@@ -21,4 +21,4 @@ def traced_once(gan, function, count=1):
 
 
 def check_compile(strategy, jit_compile, computes_in_float16):
-    """Checks nothing: `ONLY` already restricts the arguments to what the backend supports."""
+    """Checks nothing: `ONLY` already restricts the arguments."""

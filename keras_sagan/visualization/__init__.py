@@ -1,9 +1,4 @@
-"""Pictures: grids, attention maps, interpolations, neighbors, training curves and animations.
-
-Images are numpy arrays, uint8 in [0, 255]. Functions that take a `model` call only its
-`generate()`, `interpolate()` and `attention_maps()`, so any model with these methods works. Drawing
-needs the `plot` extra: `pip install ".[plot]"`.
-"""
+"""Pictures: grids, attention maps, interpolations, neighbors, training curves and animations."""
 
 from keras_sagan.visualization.animation import save_gif
 from keras_sagan.visualization.attention import attention_overlay, plot_attention

@@ -22,18 +22,16 @@ def save_gif(
     Gray frames keep their pixels; each color frame is reduced to its own palette of 256 colors.
 
     Args:
-        path: String or path of the file. Its folder is created if needed.
+        path: The path of the file. Its folder is created if needed.
         frames: uint8 array in [0, 255] of shape `(frames, height, width)` or
             `(frames, height, width, channels)` with 1 or 3 channels, or a list of such images.
-        seconds: Float. The duration of each frame except the last one. Defaults to `0.1`.
-        last_seconds: Float. The duration of the last frame. Defaults to `1.5`.
+        seconds, last_seconds: The durations, in seconds, of a frame and of the last frame.
 
     Raises:
         ValueError: If the frames have the wrong dtype or shape, or a duration isn't positive.
         ImportError: If pillow isn't installed.
 
     Example:
-
     ```python
     frames = model.interpolate(rows=4, steps=24)  # (rows, steps, height, width, channels)
     save_gif("runs/walk.gif", [sample_grid(frames[:, i]) for i in range(24)])

@@ -1,4 +1,4 @@
-"""The attention figure of the SAGAN paper: where a layer looks from a few points."""
+"""Draws the attention figure of the SAGAN paper: images with the attention maps of a few points."""
 
 import math
 from collections.abc import Sequence
@@ -16,19 +16,20 @@ from keras_sagan.visualization.query_points import MAX_IMAGES, MAX_POINTS, check
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito, "Color Universal Design", 2008: distinct for people with any color vision.
+# From Okabe and Ito, "Color Universal Design", 2008: people with any color vision can tell these
+# colors apart.
 DOT_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#F0E442")
 COLOR_MAP = "inferno"
-PANEL_PIXELS = 224  # About the shorter side of a panel, which has room for its caption.
-# Pixels around the figure, between panels, below each row, and for the color bar with its labels.
+PANEL_PIXELS = 224  # The approximate shorter side of a panel in pixels; captions need this width.
+# The space in pixels around the figure, between panels, below each row and for the color bar.
 MARGIN, GAP, CAPTION, BAR = 28, 22, 66, 138
 
 
 def attention_overlay(scores_row: np.ndarray, image_size: int | Sequence[int]) -> np.ndarray:
     """Enlarges the attention scores of one query to the size of the image.
 
-    Each key cell covers exactly the pixels that it was pooled from, without blending: with a
-    16 × 16 key grid and a 32 × 32 image, each score fills a block of 2 × 2 pixels.
+    Each key cell covers exactly the pixels that it was pooled from, without blending: with a 16 ×
+    16 key grid and a 32 × 32 image, each score fills a block of 2 × 2 pixels.
 
     Args:
         scores_row: Float array of shape `(key_h, key_w)`: the scores of one query.
@@ -41,8 +42,6 @@ def attention_overlay(scores_row: np.ndarray, image_size: int | Sequence[int]) -
         ValueError: If `scores_row` isn't a matrix, or its shape doesn't divide the image size.
 
     Example:
-
-    >>> import numpy as np
     >>> attention_overlay(np.array([[0.7, 0.1], [0.1, 0.1]]), 4)[:, 0].tolist()
     [0.699999988079071, 0.699999988079071, 0.10000000149011612, 0.10000000149011612]
     """
@@ -69,7 +68,7 @@ def plot_attention(
     title: str | None = None,
     row_labels: Sequence[str] | None = None,
 ) -> "Figure":
-    """Draws where attention looks from a few points of each image.
+    """Draws the attention maps of a few points of each image, and returns the figure.
 
     Each row shows one image with colored dots, then one map for each dot, framed in the dot's
     color. A map shows the scores of the query under the dot, drawn over the gray image. All maps
@@ -83,33 +82,25 @@ def plot_attention(
             channels. At most 50 images.
         scores: Float array of shape `(batch, h, w, key_h, key_w)`: the scores of each query
             location over all keys, which must sum to 1. Both grids must divide the image size.
-        query_points: Integer array of shape `(points, 2)`, for every image, or
-            `(batch, points, 2)`: (row, column) in image pixels. Defaults to `None`:
-            `choose_query_points` chooses them.
-        num_points: Integer in [1, 32]. The number of points to choose in each image. Defaults to
-            `3`.
-        path: String or path of the PNG, PDF or SVG to write. Defaults to `None`, which writes no
-            file.
-        title: String. The title of the figure. Defaults to `None`.
-        row_labels: List of strings, one for each image, drawn on its left. Defaults to `None`.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
+        query_points: Integer array of (row, column) in image pixels, of shape `(points, 2)` for all
+            images or `(batch, points, 2)`. Defaults to the points that `choose_query_points`
+            chooses.
+        num_points: Integer in [1, 32]. The number of points to choose in each image.
+        path: The path of the PNG, PDF or SVG to write. `None` writes no file.
+        title: The title of the figure.
+        row_labels: The name of each image, drawn on its left.
 
     Raises:
         ValueError: If an argument has the wrong shape, dtype or range, or scores don't sum to 1.
         ImportError: If matplotlib isn't installed.
 
     Example:
-
     ```python
     images, maps = model.attention_maps(latents[:4], labels[:4])
     plot_attention(images, maps["self_attention"], path="runs/attention.png")
     ```
 
-    Reference:
-
-    - [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), figures 1 and 5.
+    Reference: [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), figures 1 and 5.
     """
     num_points = check_count("num_points", num_points, MAX_POINTS)
     path = check_path("path", path, optional=True)
@@ -125,7 +116,7 @@ def plot_attention(
             f"Received: row_labels={row_labels!r}"
         )
     row_labels = drawable_names(row_labels, "row_labels", "row")
-    cells = points * scores.shape[1:3] // images.shape[1:3]  # The query cells of the points.
+    cells = points * scores.shape[1:3] // images.shape[1:3]  # The query cell of each point.
     rows = scores[np.arange(len(scores))[:, None], cells[..., 0], cells[..., 1]]
     limit = color_limit(rows)
     left, top, panel_height, panel_width = layout(images.shape, title, row_labels)
@@ -161,10 +152,7 @@ def plot_attention(
 
 
 def layout(images_shape, title, row_labels):
-    """Returns the left and top of the first panel, and the height and width of a panel.
-
-    All are in figure pixels. Each image pixel is drawn as a square of whole figure pixels.
-    """
+    """Returns the left and top of the first panel and the size of a panel, in figure pixels."""
     scale = max(1, round(PANEL_PIXELS / min(images_shape[1:3])))
     left = MARGIN + 34 * (row_labels is not None)
     top = MARGIN + 32 + 44 * (title is not None)
@@ -176,7 +164,7 @@ def draw_panel(axes, picture, points, colors, frame, is_map=False):
     axes.imshow(picture, interpolation="nearest", aspect="auto")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(edgecolor=frame, linewidth=2.0 if is_map else 0.5)
-    # The dot of a map is smaller, to hide less of it. White rings are visible on any image.
+    # Dots on a map are smaller, to hide less of it. Their white rings are visible on any image.
     size = min(axes.get_window_extent().size) * 72 / DPI
     style = {"markersize": (0.05 if is_map else 0.075) * size, "markeredgecolor": "white"}
     style["markeredgewidth"] = 0.6 if is_map else 0.8
@@ -185,11 +173,11 @@ def draw_panel(axes, picture, points, colors, frame, is_map=False):
 
 
 def draw_color_bar(axes, limit):
-    """Draws the scale that all maps share."""
+    """Draws the color scale that all maps share."""
     ramp = np.linspace(1.0, 0.0, 256)[:, None]
     axes.imshow(ramp, cmap=COLOR_MAP, aspect="auto", extent=(0, 1, 0, limit), vmin=0, vmax=1)
     ticks = {0: "0", limit: f"≥ {short_number(limit)}"}
-    if limit <= 12:  # For a larger limit, the labels of 0 and 1 would overlap.
+    if limit <= 12:  # With a larger limit, the labels of 0 and 1 would overlap.
         ticks[1] = "1"
     axes.set_xticks([])
     axes.set_yticks(list(ticks), list(ticks.values()), fontsize=6)
@@ -235,7 +223,7 @@ def caption(scores_row):
     """Returns two lines of text: the maximum and the entropy of one query's scores."""
     values = np.asarray(scores_row, "float64").ravel()
     positive = values[values > 0]
-    entropy = abs(float((positive * np.log(positive)).sum()))  # abs avoids "-0 %".
+    entropy = abs(float((positive * np.log(positive)).sum()))  # Use `abs` to avoid "-0 %".
     uniform = math.log(values.size)
     share = f"{100 * entropy / uniform:.1f} % of uniform" if uniform else "0, one key"
     maximum = values.max()
@@ -248,7 +236,7 @@ def short_number(value):
 
 
 def fitted_size(text, font_size, pixels):
-    """Returns a font size in points, reduced so that the line of text fits into the pixels."""
+    """Returns a font size in points, reduced if the text would be wider than `pixels`."""
     letter_width = 0.68 * DPI / 72  # The width of an average letter, in pixels per point.
     return min(font_size, pixels / (letter_width * max(len(text), 1)))
 
@@ -259,5 +247,6 @@ def blend_overlay(image, scores_row, limit):
     overlay = np.minimum(overlay * np.size(scores_row) / limit, 1.0)
     colors = require("matplotlib").colormaps[COLOR_MAP](overlay)[..., :3]
     gray = image.mean(axis=-1, keepdims=True) / 255.0
-    # A screen blend: black keeps the colors of the scale, and lighter grays show through.
+    # This is a screen blend: black pixels show the exact color of the scale, and gray pixels
+    # lighten it.
     return 1.0 - (1.0 - colors) * (1.0 - 0.4 * gray)

@@ -1,4 +1,4 @@
-"""Draws training curves as small multiples."""
+"""Draws training curves, with one panel for each kind of value."""
 
 import math
 from pathlib import Path
@@ -13,13 +13,13 @@ from keras_sagan.visualization.optional import new_figure, saved
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Blue, vermilion, bluish green, orange, reddish purple, sky blue: Okabe and Ito, 2008.
+# From Okabe and Ito, "Color Universal Design", 2008.
 LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
 GRAY = "#555555"
-MOST_NAMED = 6  # For a panel with more curves, the legend has only their number.
+MOST_NAMED = 6  # The legend of a panel with more curves shows only their number.
 RATES = ("g_learning_rate", "d_learning_rate")
-LEGEND_LINE = 7.5  # The distance between lines of a legend, in points.
-# The panels in reading order, and functions that decide whether a name belongs to a panel.
+LEGEND_LINE = 7.5  # The distance between the lines of a legend, in points.
+# The panels in reading order, and functions that decide whether a curve belongs to a panel.
 PANELS = {
     "Loss": lambda name: "loss" in name,
     "Logits": lambda name: name.endswith("logits") and "/" not in name,
@@ -39,7 +39,7 @@ def plot_curves(
     path: str | Path | None = None,
     title: str | None = None,
 ) -> "Figure":
-    """Draws losses, logits, accuracy, γ, FIDs and other logged values by epoch.
+    """Draws losses, logits, accuracy, γ, FIDs and other logged values by epoch; returns the figure.
 
     Each kind of value has its own panel and scale. Validation values (`val_…`) are dashed, in the
     color of the training values. The learning rates that `fit` logs are drawn only if they change.
@@ -49,23 +49,18 @@ def plot_curves(
 
     Args:
         history: The result of `fit`, its `history` dictionary, or any dictionary that maps names to
-            values. Values are a list with one number for each epoch, or a list of pairs
-            (epochs done, value) for metrics that aren't measured in every epoch, such as
+            values. Values are a list with one number for each epoch, or a list of pairs (epochs
+            done, value) for metrics that aren't measured in every epoch, such as
             `FIDEvaluator.history`. The optional key `"epoch"` contains the epoch of each list
-            entry, counted from epoch 0 as in Keras.
-        path: String or path of the PNG, PDF or SVG to write. Defaults to `None`, which writes no
-            file.
-        title: String. The title of the figure. Defaults to `None`.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
+            entry; as in Keras, the first epoch is 0.
+        path: The path of the PNG, PDF or SVG to write. `None` writes no file.
+        title: The title of the figure.
 
     Raises:
         ValueError: If there is nothing to draw, or the length of a list isn't the number of epochs.
         ImportError: If matplotlib isn't installed.
 
     Example:
-
     ```python
     evaluator = FIDEvaluator(metric, test_images, num_images=1000)
     history = model.fit(dataset, epochs=20, callbacks=[AttentionMonitor(), evaluator])
@@ -121,7 +116,7 @@ def read_series(history):
 
 
 def without_constant_rates(series):
-    """Removes learning rates that never change, and the duplicate that Keras callbacks log."""
+    """Removes learning rates that never change, and the duplicate from Keras callbacks."""
     rates = [series[name][1] for name in RATES if name in series]
     is_constant = all((values == values[0]).all() for values in rates)
     unwanted = {"learning_rate", *(RATES if is_constant else ())} if rates else set()
@@ -140,9 +135,9 @@ def group_panels(series):
 
 
 def is_second(name):
-    """Returns a sort key: D after G, fake after real, validation last.
+    """Returns a sort key that puts G before D, real before fake, and validation last.
 
-    Logs are sorted by name, but a color should have the same meaning in every panel.
+    Sorting by name instead would give a color different meanings in different panels.
     """
     base = name.removeprefix("val_")
     return name != base, base.startswith(("d_", "fake_")) or "discriminator" in base
@@ -161,7 +156,7 @@ def short_name(name):
 
 
 def legend_labels(series):
-    """Returns the labels of a legend, by the name of the curve that each one belongs to."""
+    """Returns a dictionary that maps the names of curves to their labels in the legend."""
     if len(series) > MOST_NAMED:
         groups = {}
         for name in series:
@@ -176,7 +171,7 @@ def legend_labels(series):
 
 
 def group_of(name):
-    """Returns the network of a curve, for panels with too many curves for a legend."""
+    """Returns a curve's network, "G" or "D", or its short name if it belongs to no network."""
     return short_name(name).partition(" · ")[0]
 
 
@@ -188,7 +183,7 @@ def legend_shape(series):
 
 
 def draw_panel(axes, title, series, legend_height):
-    """Draws one panel; its legend is `legend_height` points high, between title and axes."""
+    """Draws one panel; the legend between title and axes is `legend_height` points high."""
     colors, labels = {}, legend_labels(series)
     has_many = len(series) > MOST_NAMED
     for name, (epochs, values) in series.items():

@@ -1,4 +1,4 @@
-"""Arranges images in grids, as arrays, without blending."""
+"""Arranges arrays of images in grids, without blending pixels."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from keras_sagan.checks import check_integer, check_list, check_path, require
 from keras_sagan.visualization.names import drawable_names, font_for
 from keras_sagan.visualization.optional import parent_made
 
-# `sample_grid` enlarges images to this height.
+# `sample_grid` enlarges images to at least this height.
 LEGIBLE_PIXELS = 64
 LABEL_GRAY = (60, 60, 60)
 
@@ -63,16 +63,15 @@ def image_grid(
 ) -> np.ndarray:
     """Arranges images in a white grid, row by row from left to right.
 
-    Enlarging repeats pixels and never blends them, so the grid shows the pixels as generated.
+    Enlarging repeats pixels and never blends them, so the grid shows the original pixels.
 
     Args:
         images: uint8 array in [0, 255] of shape `(batch, height, width)` or
             `(batch, height, width, channels)` with 1 or 3 channels.
-        rows: Integer. The number of rows. Defaults to as many as the columns need.
-        columns: Integer. The number of columns. Defaults to a nearly square grid.
-        padding: Integer. The number of white pixels between and around the images, not enlarged by
-            `scale`. Defaults to `2`.
-        scale: Integer. The width and height of each enlarged pixel. Defaults to `1`.
+        rows: The number of rows. Defaults to as many as the columns need.
+        columns: The number of columns. Defaults to a nearly square grid.
+        padding: The number of white pixels between and around the images, not enlarged by `scale`.
+        scale: The width and height of each enlarged pixel.
 
     Returns:
         uint8 array of shape `(grid_height, grid_width, channels)`.
@@ -82,8 +81,6 @@ def image_grid(
             grid has too few cells.
 
     Example:
-
-    >>> import numpy as np
     >>> image_grid(np.zeros((6, 8, 8, 3), "uint8"), columns=3, padding=1).shape
     (19, 28, 3)
     """
@@ -108,22 +105,18 @@ def sample_grid(
     padding: int = 2,
     scale: int | None = None,
 ) -> np.ndarray:
-    """Arranges samples in a grid, enlarged for viewing, with optional row names.
+    """Arranges samples in a grid, enlarged for viewing, with optional row names beside the images.
 
-    Names are drawn beside the images and never over them. Without `row_labels`, this is
-    `image_grid` with a different default for `scale`.
+    Without `row_labels`, this is `image_grid` with a different default for `scale`.
 
     Args:
-        images: uint8 array in [0, 255] of shape `(batch, height, width)` or
-            `(batch, height, width, channels)` with 1 or 3 channels.
-        row_labels: List of strings, one for each row, drawn on its left. A name that no font can
-            draw is replaced by a text such as `row 3`. Defaults to `None`.
-        rows: Integer. The number of rows. Defaults to `len(row_labels)` or, without labels, to as
-            many as the columns need.
-        columns: Integer. The number of columns. Defaults to a nearly square grid.
-        padding: Integer. The number of white pixels between and around the images. Defaults to `2`.
-        scale: Integer. The width and height of each enlarged pixel. Defaults to the smallest
-            number that makes images at least 64 pixels high.
+        images, columns, padding: As in `image_grid`.
+        row_labels: The name of each row, drawn on its left. A name that no font can draw is
+            replaced by a text such as `row 3`.
+        rows: The number of rows. Defaults to `len(row_labels)` or, without labels, to as many as
+            the columns need.
+        scale: The width and height of each enlarged pixel. Defaults to the smallest number that
+            makes images at least 64 pixels high.
 
     Returns:
         uint8 array of shape `(grid_height, grid_width, channels)`, with 3 channels if there are
@@ -134,8 +127,6 @@ def sample_grid(
         ImportError: If there are labels and pillow isn't installed.
 
     Example:
-
-    >>> import numpy as np
     >>> sample_grid(np.zeros((6, 32, 32, 1), "uint8"), columns=3).shape
     (134, 200, 1)
     """
@@ -163,7 +154,7 @@ def legible_scale(images):
 
 
 def label_margin(row_labels, step, padding, height):
-    """Draws row names, `step` pixels apart, to be placed on the left of a grid."""
+    """Returns an image of row names, `step` pixels apart, for the left side of a grid."""
     font = font_for(row_labels, size=min(max(step * 0.24, 11), 28))
     space = round(font.size * 0.6)
     width = math.ceil(max(font.getlength(label) for label in row_labels)) + 2 * space
@@ -179,7 +170,7 @@ def save_image(path: str | Path, image: np.ndarray) -> None:
     """Writes one image to a file in the format of its extension; PNG is lossless.
 
     Args:
-        path: String or path of the file. Its folder is created if needed.
+        path: The path of the file. Its folder is created if needed.
         image: uint8 array in [0, 255] of shape `(height, width)` or `(height, width, channels)`
             with 1 or 3 channels.
 
@@ -188,7 +179,6 @@ def save_image(path: str | Path, image: np.ndarray) -> None:
         ImportError: If pillow isn't installed.
 
     Example:
-
     ```python
     save_image("runs/samples.png", sample_grid(model.generate(100, seed=0)))
     ```

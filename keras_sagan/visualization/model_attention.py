@@ -27,25 +27,23 @@ def draw_attention(
 ) -> dict[str, Path]:
     """Draws where a network attends, with one figure for each attention layer.
 
-    Without `images`, it draws the generator's attention; with `images`, the discriminator's. The
-    file is `<name>.png`, or `<name>_<layer>.png` if the network has several attention layers.
+    `plot_attention` draws the figures. Without `images`, they show the generator's attention; with
+    `images`, they show the discriminator's. A figure's file is `<name>.png`, or
+    `<name>_<layer>.png` if the network has several attention layers.
 
     Args:
         model: A `SAGAN`, or the path of a `SAGAN` saved as a `.keras` file.
-        directory: String or path of the folder for the figures, which is created if needed.
+        directory: The folder for the figures, which is created if needed.
         images: Array of shape `(batch, height, width, channels)`, uint8 or float in [-1, 1], for
-            the discriminator. Defaults to `None`, which uses generated images.
+            the discriminator.
         labels: Integer array, the class of each given or generated image. A conditional
             discriminator needs labels. By default, the generator uses evenly spaced classes.
-        num_images: Integer in [1, 50]. The number of images to generate. Defaults to `4`.
-        num_points: Integer in [1, 32]. The number of points to choose in each image. Defaults to
-            `3`.
-        query_points: Integer array of shape `(points, 2)` or `(batch, points, 2)`, (row, column) in
-            image pixels. Defaults to `None`, which chooses points of high contrast.
-        class_names: List of strings, one for each class of the model. Defaults to `None`, which
-            names rows by class id.
-        seed: Integer. The seed for the latents. Defaults to `0`.
-        name: String. The prefix of the file names. Defaults to `"attention"`.
+        num_images: Integer in [1, 50]. The number of images to generate, one in each row.
+        num_points, query_points: As in `plot_attention`.
+        class_names: The names of all classes of the model, written beside the rows. `None` shows
+            the class ids.
+        seed: The seed for the latents.
+        name: The prefix of the file names.
 
     Returns:
         Dictionary that maps each layer's name to the path of its figure.
@@ -55,15 +53,10 @@ def draw_attention(
         ImportError: If matplotlib isn't installed.
 
     Example:
-
     ```python
     draw_attention("runs/first/model.keras", "runs/first")
     draw_attention(model, "runs/first", images[:4], labels[:4], name="discriminator")
     ```
-
-    Reference:
-
-    - [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), figures 1 and 5.
     """
     directory = Path(check_path("directory", directory))
     num_images = check_count("num_images", num_images, MAX_IMAGES)
@@ -96,7 +89,7 @@ def draw_attention(
 
 
 def in_words(name):
-    """Returns a title's last part, from a file name: `", epoch 6"` for `attention_epoch_006`."""
+    """Returns the last part of a title for a file name: `", epoch 6"` for `attention_epoch_006`."""
     words = name.removeprefix("attention").strip("_").split("_")
     words = " ".join(str(int(word)) if word.isdecimal() else word for word in words)
     return f", {words}" if words else ""

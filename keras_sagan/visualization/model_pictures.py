@@ -21,14 +21,11 @@ from keras_sagan.visualization.grid import (
 from keras_sagan.visualization.names import names_of, spread_classes
 
 HEADER_PIXELS, HEADER_FONT, GAP_PIXELS = 26, 12, 16
-NUM_REFERENCE = 1000  # The real images whose median distance is the unit of `draw_neighbours`.
+NUM_REFERENCE = 1000  # The number of real images for the median distance in `draw_neighbours`.
 
 
 def rows_of_samples(model, columns, labels=None, rows=1, class_names=None, **common):
-    """Returns a grid of samples with a named row for each label, or with `rows` rows.
-
-    `common` holds the seed and the truncation for `generate()`.
-    """
+    """Returns a grid of samples with one row per label; `common` has arguments of `generate()`."""
     rows = rows if labels is None else len(labels)
     repeated = None if labels is None else np.repeat(labels, columns)
     images = model.generate(rows * columns, labels=repeated, **common)
@@ -47,33 +44,27 @@ def draw_interpolation(
     seed: int | None = 0,
     truncation: float | None = None,
 ) -> Path:
-    """Draws interpolations between latents, or between classes.
+    """Draws interpolations between latents, or between classes, and returns the path.
 
-    A PNG has one row for each interpolation. A GIF shows all of them at once, back and forth.
+    A PNG has one row for each interpolation. A GIF shows all interpolations at once, forward and
+    backward.
 
     Args:
         model: A `SAGAN`.
-        path: String or path with the extension `.png` or `.gif`.
-        rows: Integer. The number of interpolations. Defaults to `4`.
-        steps: Integer. The number of images in each interpolation, including both ends. Defaults to
-            `8`.
-        labels, to_labels: Class id, or `rows` class ids. The classes at the start and at the end of
-            an interpolation. Without `to_labels`, only the latents change; with `to_labels`, only
-            the class changes.
-        class_names: List of strings, one for each class of the model. Defaults to `None`, which
-            names rows by class id.
-        seed: Integer. The seed for the latents. Defaults to `0`.
-        truncation: Float. As in `generate()`. Defaults to `None`.
-
-    Returns:
-        The path.
+        path: The path of a `.png` or `.gif` file.
+        rows: The number of interpolations.
+        steps: The number of images in each interpolation, including both ends.
+        labels, to_labels: Class id, or a list of `rows` class ids: the classes at the start and at
+            the end of an interpolation. Without `to_labels`, only the latents change; with
+            `to_labels`, only the class changes.
+        class_names: The names of all classes of the model. `None` shows the class ids.
+        seed, truncation: As in `generate()`.
 
     Raises:
         ValueError: If the extension isn't `.png` or `.gif`, or an argument doesn't fit the model.
         ImportError: If pillow isn't installed.
 
     Example:
-
     ```python
     draw_interpolation(model, "runs/latents.png")
     draw_interpolation(model, "runs/classes.gif", steps=24, labels=0, to_labels=[1, 2, 3, 4])
@@ -99,7 +90,7 @@ def draw_interpolation(
     else:
         columns = None if names is None else 1
         frames = [sample_grid(images[:, i], names, columns=columns) for i in range(steps)]
-        # `save_gif` moves the last frame, which is the start, to the front.
+        # Put the first frame last, because `save_gif` moves the last frame to the file's start.
         save_gif(path, frames[1:] + frames[-2::-1], seconds=0.08, last_seconds=0.08)
     return path
 
@@ -112,36 +103,29 @@ def draw_truncation(
     labels: int | Sequence[int] | None = None,
     seed: int | None = 0,
 ) -> Path:
-    """Draws samples with the latents truncated at several values, one row for each value.
+    """Draws samples, with one row for each truncation of the latents, and returns the path.
 
     Truncation makes images more typical and less varied. `None` means no truncation, as in
     training.
 
     Args:
         model: A `SAGAN`.
-        path: String or path of the PNG.
-        truncations: Sequence of positive floats or `None`. Latents of larger magnitude than the
-            value are drawn again. Defaults to `(0.1, 0.5, 1.0, 2.0, None)`.
-        columns: Integer. The number of samples in each row. Defaults to `10`.
-        labels: Class id, or `columns` class ids. Defaults to evenly spaced classes.
-        seed: Integer. The seed for the latents. Defaults to `0`.
-
-    Returns:
-        The path.
+        path: The path of the PNG.
+        truncations: Positive floats or `None`. Latents of larger magnitude are drawn again.
+        columns: The number of samples in each row.
+        labels: Class id, or a list of `columns` class ids. Defaults to evenly spaced classes.
+        seed: The seed for the latents.
 
     Raises:
         ValueError: If an argument doesn't fit the model.
         ImportError: If pillow isn't installed.
 
     Example:
-
     ```python
     draw_truncation(model, "runs/truncation.png", labels=3)
     ```
 
-    Reference:
-
-    - [Brock et al., 2019](https://arxiv.org/abs/1809.11096), section 3.1.
+    Reference: [Brock et al., 2019](https://arxiv.org/abs/1809.11096), section 3.1.
     """
     path = check_path("path", path)
     truncations = check_list("truncations", truncations)
@@ -168,20 +152,17 @@ def nearest_neighbours(
     Args:
         images, real_images: uint8 arrays in [0, 255] of shape `(batch, height, width, channels)`.
         feature_extractor: Callable that maps float32 images in [-1, 1] to features, such as
-            `keras_sagan.metrics.GreyClassifierFeatures()`. Defaults to `None`, which compares
-            pixels.
-        num_neighbours: Integer. Defaults to `5`.
+            `keras_sagan.metrics.GreyClassifierFeatures()`. `None` compares pixels.
+        num_neighbours: The number of real images to find for each image.
 
     Returns:
-        Tuple of indices into `real_images` and Euclidean distances, of shape
-        `(len(images), num_neighbours)` each, nearest first.
+        Tuple `(indices, distances)`: indices into `real_images` and Euclidean distances, both of
+        shape `(len(images), num_neighbours)`, in order of increasing distance.
 
     Raises:
         ValueError: If images aren't uint8 or `num_neighbours` is out of range.
 
     Example:
-
-    >>> import numpy as np
     >>> real = np.arange(3, dtype="uint8").reshape(3, 1, 1, 1) * 100
     >>> nearest_neighbours(real[2:] - 10, real, num_neighbours=2)[0]
     array([[2, 1]])
@@ -225,11 +206,12 @@ def draw_neighbours(
 
     The number beside each row is the distance to the nearest real image, divided by the median
     distance between a real image and its nearest neighbor, over up to 1,000 images. It is 0 for a
-    copy, and about 1 for an image that is as far from the data as real images are from one another.
+    copy, and approximately 1 for an image that is as far from the data as real images are from one
+    another.
 
     Args:
-        images, real_images, feature_extractor, num_neighbours: As for `nearest_neighbours`.
-        path: String or path of the PNG.
+        images, real_images, feature_extractor, num_neighbours: As in `nearest_neighbours`.
+        path: The path of the PNG.
 
     Returns:
         Tuple of the path and the numbers, a float array of shape `(len(images),)`.
@@ -239,7 +221,6 @@ def draw_neighbours(
         ImportError: If pillow isn't installed.
 
     Example:
-
     ```python
     pictures = model.generate(8, seed=0)
     draw_neighbours(pictures, train_images, "runs/neighbours.png", GreyClassifierFeatures())
@@ -253,7 +234,7 @@ def draw_neighbours(
         )
     found, distances = nearest_neighbours(images, real_images, feature_extractor, num_neighbours)
     some = real_images[:: math.ceil(len(real_images) / NUM_REFERENCE)]
-    # The nearest neighbor (index 0) is the image itself.
+    # Take 2 neighbors and use the second, because the first is the image itself.
     _, among_real = nearest_neighbours(some, real_images, feature_extractor, 2)
     multiples = distances[:, 0] / max(float(np.median(among_real[:, 1])), 1e-12)
 

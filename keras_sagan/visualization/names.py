@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_sagan.checks import require
 
-# No font has this character: it is drawn as the box for missing characters.
+# No font has this character, so it is drawn as the box for missing characters.
 MISSING = "\U0010ffff"
 
 
@@ -20,10 +20,7 @@ def spread_classes(num_classes, count):
 
 
 def names_of(labels, class_names, num_classes):
-    """Returns the class name of each label, or the class id if `class_names` is `None`.
-
-    Returns `None` for a model without classes and for images without labels.
-    """
+    """Returns the name (or id) of each label's class; `None` without labels or classes."""
     if num_classes is None and class_names is not None:
         raise ValueError(
             "`class_names` must be None for an unconditional model. "
@@ -67,7 +64,7 @@ def font_for(texts, size):
 
 @functools.cache
 def _paths():
-    """Returns font files: `None`, for Pillow's own font, and matplotlib's if it is installed."""
+    """Returns the paths of the fonts: `None` for Pillow's, and matplotlib's if it is installed."""
     try:
         folder = require("matplotlib").get_data_path()
     except ImportError:

@@ -9,7 +9,7 @@ DPI = 200
 
 
 def new_figure(width, height):
-    """Makes a white matplotlib figure of a size in inches, without pyplot's global state."""
+    """Makes a white matplotlib figure, with its size in inches, without pyplot's global state."""
     figure = require("matplotlib.figure").Figure((width, height), DPI, facecolor="white")
     require("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
 
@@ -17,7 +17,7 @@ def new_figure(width, height):
         figure.savefig(buffer := io.BytesIO(), format="png", dpi=DPI)
         return buffer.getvalue()
 
-    # Notebooks display any object with this method; without it, only pyplot figures.
+    # Notebooks display objects that have this method; without it, they display only pyplot figures.
     figure._repr_png_ = png
     return figure
 

@@ -13,11 +13,12 @@ def choose_query_points(image: np.ndarray, num_points: int = 3) -> np.ndarray:
     """Chooses points of high local contrast that are far from one another.
 
     Contrast is the standard deviation of the gray image around each pixel. Each chosen point lowers
-    the contrast near it, so that the points spread out. It also works for a flat image.
+    the contrast near it, so that the points spread out. The function also works for an image of a
+    single color.
 
     Args:
         image: uint8 array in [0, 255] of shape `(height, width, channels)`.
-        num_points: Integer. Defaults to `3`.
+        num_points: The number of points.
 
     Returns:
         Integer array of shape `(num_points, 2)`: (row, column) in image pixels.
@@ -26,8 +27,6 @@ def choose_query_points(image: np.ndarray, num_points: int = 3) -> np.ndarray:
         ValueError: If `image` isn't one uint8 image, or `num_points` isn't positive.
 
     Example:
-
-    >>> import numpy as np
     >>> image = np.zeros((32, 32, 1), "uint8")
     >>> image[20:, 20:] = 255
     >>> choose_query_points(image, num_points=2).shape
@@ -42,13 +41,13 @@ def choose_query_points(image: np.ndarray, num_points: int = 3) -> np.ndarray:
 
     rows, columns = np.mgrid[:height, :width]
     spread = min(height, width) / 3.5
-    # The outermost pixels are often padding.
+    # Prefer pixels away from the edge, which is often padding.
     edge = max(1, min(height, width) // 16)
     weight = contrast * 0.5
     weight[edge:-edge, edge:-edge] *= 2
     points = []
     for _ in range(num_points):
-        # Round the weights, so that ties are broken in the same way on every machine.
+        # Round the weights, so that every machine breaks ties in the same way.
         row, column = np.unravel_index(np.argmax(weight.round(9)), weight.shape)
         points.append((row, column))
         distance = (rows - row) ** 2 + (columns - column) ** 2

@@ -25,8 +25,8 @@ from keras_sagan.callbacks import (
 from keras_sagan.data import make_dataset
 from keras_sagan.distribution import make_strategy
 from keras_sagan.models import export_generator
+from keras_sagan.ops.scopes import Scope
 from keras_sagan.training import backend
-from keras_sagan.training.step import Scope
 
 BACKEND = keras.backend.backend()
 IMAGES, LABELS = tiny.images(24), tiny.labels(24)

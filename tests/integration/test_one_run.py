@@ -18,13 +18,22 @@ STEPS, EPOCHS = 4, 2
 LIVES = (("tensorflow", 5), ("jax", 7), ("torch", None))
 
 
-def start(*arguments):
-    environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    environment |= {"PYTHONPATH": path, **SETTINGS}
+# The command line with networks of few layers.
+COMMAND = """
+import sys
+import pytest
+import short_runs
+from keras_sagan.cli import main
+short_runs.build_little(pytest.MonkeyPatch())
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def start(backend, *arguments):
+    path = os.pathsep.join([str(ROOT), *sys.path])
     return subprocess.Popen(
-        [sys.executable, "-m", "keras_sagan", *map(str, arguments)],
-        env=environment,
+        [sys.executable, "-c", COMMAND, *map(str, arguments), "--backend", backend],
+        env={**os.environ, "PYTHONPATH": path, **SETTINGS, "KERAS_BACKEND": backend},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -54,7 +63,7 @@ def test_a_run_over_three_backends_is_one_run(tmp_path):
     options += ["--steps-per-epoch", STEPS, "--save-every", 1, "--fid-images", 16]
     options += ["--fid-every", EPOCHS]
     for backend, killed in LIVES:
-        process = start("train", *options, "--backend", backend)
+        process = start(backend, "train", *options)
         if killed is not None:
             kill_after(process, output / "checkpoints" / f"step-{killed}")
             assert not (output / "model.keras").exists()
@@ -78,7 +87,7 @@ def test_a_run_over_three_backends_is_one_run(tmp_path):
     for name in ("curves.png", "samples.gif", f"attention_epoch_{EPOCHS:03d}.png"):
         assert (output / name).stat().st_size > 1000, name
 
-    scores = start("evaluate", output, "--num-images", 16, "--backend", "torch")
+    scores = start("torch", "evaluate", output, "--num-images", 16)
     said, _ = scores.communicate(timeout=200)
     assert scores.returncode == 0, said[-3000:]
     report = json.loads((output / "report.json").read_text())

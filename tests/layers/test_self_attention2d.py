@@ -8,7 +8,7 @@ from keras import ops
 from layer_checks import check_empty_batch, check_layer, needs_cpu_room
 
 from keras_sagan.layers import SelfAttention2D, SNConv2D
-from keras_sagan.layers.self_attention2d import record_attention_scores
+from keras_sagan.layers.self_attention import record_attention_scores
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 6, 4, 16)).astype("float32")
 

@@ -11,6 +11,8 @@ from keras import layers
 
 from keras_sagan import (
     ConditionalBatchNorm,
+    ConditionalGroupNorm,
+    ConditionalLayerNorm,
     SelfAttention2D,
     SNConv2D,
     SNDense,
@@ -18,6 +20,7 @@ from keras_sagan import (
     build_discriminator,
     build_generator,
 )
+from keras_sagan.layers import DifferentiableAugmentation, SelfAttention1D, SelfAttention3D
 from keras_sagan.models import bake_spectral_norm
 
 RNG = np.random.default_rng(0)
@@ -68,11 +71,27 @@ def test_both_networks(build, num_classes):
 
 @pytest.mark.parametrize(
     "attention",
-    [{"pool_size": 1, "value_reduction": 8}, {"use_spectral_norm": False}, {"power_iterations": 2}],
+    [
+        {"pool_size": 1, "value_reduction": 8},
+        {"use_spectral_norm": False},
+        {"power_iterations": 2, "num_heads": 2, "scores": "cosine"},
+    ],
 )
 def test_kinds_of_attention(attention):
     images = keras.Input((8, 4, 16))
     assert_baked(stirred(keras.Model(images, SelfAttention2D(**attention)(images))))
+
+
+@pytest.mark.parametrize(
+    "cls, shape", [(SelfAttention1D, (6, 16)), (SelfAttention3D, (2, 4, 2, 16))]
+)
+def test_attention_over_sequences_and_volumes(cls, shape, tmp_path):
+    inputs = keras.Input(shape)
+    baked = assert_baked(stirred(keras.Model(inputs, cls(num_heads=2, scores="l2")(inputs))))
+    baked.save(tmp_path / "baked.keras")
+    x = inputs_of(baked)[0]
+    again = keras.saving.load_model(tmp_path / "baked.keras")
+    np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(m(x)) for m in (baked, again)))
 
 
 def test_channels_first_attention():
@@ -101,6 +120,16 @@ def test_layers_that_are_shared_nested_and_used_by_keyword():
     x = norm(norm(x, labels=labels), labels)
     x = SNDense(2, use_bias=False)(layers.Flatten()(x)) + SNEmbedding(4, 2)(labels)
     assert_baked(stirred(keras.Model([images, labels], x)))
+
+
+def test_other_norms_and_vectors():
+    images, labels = keras.Input((4, 4, 6)), keras.Input((), dtype="int32")
+    vectors = keras.Input((2,))
+    x = ConditionalGroupNorm(4, groups=3)(images, labels)
+    x = ConditionalBatchNorm(condition_dim=2)(x, labels=vectors)
+    x = ConditionalGroupNorm(groups=-1, axis=1, condition_dim=2)(x, vectors)
+    x = ConditionalLayerNorm(1)(x)
+    assert_baked(stirred(keras.Model([images, labels, vectors], x)))
 
 
 @pytest.mark.parametrize("settings", [{"equality_constrained": False}, {"epsilon": 1e-3}])
@@ -154,16 +183,31 @@ class Wrapped(layers.Layer):
         return self.inner(x)
 
 
+class Subclass(SNDense):
+    pass
+
+
+def test_augmentation_is_the_identity():
+    images = keras.Input((8, 8, 3))
+    x = DifferentiableAugmentation("translation")(images)
+    assert_baked(stirred(keras.Model(images, SNConv2D(2, 3)(x))))
+
+
 def test_what_cannot_be_baked():
     with pytest.raises(ValueError, match="`model` must be a functional or sequential Keras model"):
         bake_spectral_norm(keras.Sequential([SNDense(2)]))
     inputs = keras.Input((3,))
-    with pytest.raises(ValueError, match="inside a layer of its own"):
-        bake_spectral_norm(keras.Model(inputs, Wrapped()(inputs)))
+    with pytest.raises(ValueError, match="`model` must have.*of type SNDense in the_layer"):
+        bake_spectral_norm(keras.Model(inputs, Wrapped(name="the_layer")(inputs)))
+    with pytest.raises(ValueError, match="`model` must have.*the_layer of type Subclass"):
+        bake_spectral_norm(keras.Model(inputs, Subclass(2, name="the_layer")(inputs)))
     images = keras.Input((None, None, 16))
     with pytest.raises(ValueError, match="feature maps of known size before attention"):
         bake_spectral_norm(keras.Model(images, SelfAttention2D()(images)))
     images = keras.Input((4, 4, 16))
+    sparse = SelfAttention2D(pattern="ylg", num_heads=4, key_reduction=4)
+    with pytest.raises(ValueError, match='attention layers with pattern="dense".*ylg'):
+        bake_spectral_norm(keras.Model(images, sparse(images)))
     outputs, _ = SelfAttention2D()(images, return_attention_scores=True)
     with pytest.raises(ValueError, match="must not call SelfAttention2D with return_attention"):
         bake_spectral_norm(keras.Model(images, outputs))

@@ -6,7 +6,7 @@ import pytest
 import tiny_networks as tiny
 from keras import ops
 
-from keras_sagan import SAGAN
+from keras_sagan import SAGAN, ConditionalGroupNorm, ConditionalLayerNorm
 from keras_sagan.models import preset_settings
 
 NETWORKS = ("generator", "discriminator")
@@ -126,6 +126,30 @@ def test_networks_of_ones_own():
         assert SAGAN.from_model(tiny.build_sagan(), None).generate(1).shape == (1, *tiny.SHAPE)
     with pytest.raises(ValueError, match="`num_classes` must be that of the model.*labels"):
         SAGAN.from_model(tiny.build_small_sagan(), None)
+
+
+@pytest.mark.slow
+def test_other_conditional_norms():
+    """Labels select rows of a table there too; a norm of vectors has no table of classes."""
+    latents, labels = keras.Input((4,)), keras.Input((), dtype="int32")
+    x = keras.layers.Reshape(tiny.SHAPE)(keras.layers.Dense(int(np.prod(tiny.SHAPE)))(latents))
+    x = ConditionalLayerNorm(condition_dim=4)(x, latents)
+    x = ConditionalGroupNorm(5, groups=1, name="norm")(x, labels)
+    x = keras.layers.Activation("tanh")(x)
+    generator = keras.Model([latents, labels], x)
+    generator.get_layer("norm").beta.assign(np.arange(5.0).repeat(tiny.SHAPE[-1]).reshape(5, -1))
+    discriminator = tiny.build_discriminator(5)
+    with pytest.raises(
+        ValueError, match="`num_classes` must be at most 5, .* in `norm` of the gen"
+    ):
+        SAGAN(generator, tiny.build_discriminator(6), 4, 6)
+    model = SAGAN(generator, discriminator, 4, 5)
+    with pytest.warns(UserWarning, match="are new"):
+        other = SAGAN.from_model(model, num_classes=2)
+    np.testing.assert_array_equal(ops.convert_to_numpy(other.generator.get_layer("norm").beta), 2.0)
+    mixed = model.interpolate(1, 2, labels=0, to_labels=1, latents=np.ones((1, 4)))[0, 1]
+    expected = model.generate(1, 1, latents=np.ones((1, 4)))[0]
+    np.testing.assert_allclose(mixed.astype(int), expected.astype(int), atol=1)
 
 
 # Frozen blocks

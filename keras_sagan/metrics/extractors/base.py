@@ -6,10 +6,7 @@ import keras
 
 
 class Extractor:
-    """Maps images to named outputs; calling it returns the features.
-
-    A subclass implements `named_outputs`, and stores each of its `arguments` as an attribute.
-    """
+    """Base class of extractors; subclasses implement `named_outputs` and store `arguments`."""
 
     arguments: tuple[str, ...] = ()
     named_outputs: Callable[..., dict]

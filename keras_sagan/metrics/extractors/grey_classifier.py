@@ -18,13 +18,13 @@ def build_grey_classifier(image_size: int = 32) -> keras.Model:
     """Builds the small convolutional network whose features are used to evaluate gray images.
 
     Three convolutions, each with batch normalization and a max-pool, are followed by a dense layer
-    of 128 features and one of 10 logits: 188,714 parameters. A 28-pixel input is padded with 2
-    black pixels, so an image has the same features at both sizes. Anything that a generator draws
-    in this border affects its score. All layers compute in float32 under every dtype policy.
+    of 128 features and a dense layer of 10 logits. The model has 188,714 parameters. A 28-pixel
+    input is padded with 2 black pixels on each side, so an image has the same features at both
+    sizes. Anything that a generator draws in this border affects its score. All layers compute in
+    float32 under every dtype policy.
 
     Args:
-        image_size: The size of the images, 28 or 32; otherwise, a `ValueError` is raised. Defaults
-            to `32`.
+        image_size: The size of the images, 28 or 32; otherwise, a `ValueError` is raised.
 
     Returns:
         An untrained functional model that maps float images in [-1, 1] of shape
@@ -32,14 +32,13 @@ def build_grey_classifier(image_size: int = 32) -> keras.Model:
         layer is named `"features"`.
 
     Example:
-
     >>> build_grey_classifier(28).output_shape
     (None, 10)
     """
     image_size = check_choice("image_size", image_size, _SIZES)
     kind = {"dtype": "float32"}
     images = keras.Input((image_size, image_size, 1), name="images", **kind)
-    # Black becomes 0 before the frame is added, so that zero padding is black.
+    # Scale black to 0 before padding, so that the zero padding is black.
     x = layers.Rescaling(0.5, offset=0.5, name="unit_range", **kind)(images)
     if image_size == 28:
         x = layers.ZeroPadding2D(2, name="frame", **kind)(x)
@@ -58,18 +57,17 @@ def build_grey_classifier(image_size: int = 32) -> keras.Model:
 def load_grey_classifier(image_size: int = 32) -> keras.Model:
     """Returns the `build_grey_classifier` model with the weights that ship with the package.
 
-    `examples/train_grey_classifier.py` trained them on the 60,000 training images of Fashion-MNIST
-    alone. A JSON file beside the weights records the accuracy on the 10,000 test images, the
-    command, the seed, the versions and the SHA-256, which is checked.
+    `examples/train_grey_classifier.py` trained them on only the 60,000 training images of
+    Fashion-MNIST. A JSON file beside the weights records the accuracy on the 10,000 test images,
+    the command, the seed, the versions and the weights' SHA-256, which is checked.
 
     Args:
-        image_size: 28 or 32, the height and width of the images. Defaults to `32`.
+        image_size: The height and width of the images, 28 or 32.
 
     Raises:
         ValueError: If `image_size` isn't 28 or 32, or the weights file is damaged.
 
     Example:
-
     >>> load_grey_classifier().count_params()
     188714
     """
@@ -85,8 +83,8 @@ class GreyClassifierFeatures(Extractor):
     """Feature extractor for gray images of 28 or 32 pixels.
 
     It returns the 128 penultimate activations of `load_grey_classifier`, whose weights are read on
-    the first call. Its distances *aren't* comparable with Inception-based ones: report `version`
-    with every score.
+    the first call. Its distances *aren't* comparable with Inception-based distances, so report
+    `version` with every score.
 
     Call arguments:
         images: Float tensor in [-1, 1] of shape (batch, 28, 28, 1) or (batch, 32, 32, 1).
@@ -99,7 +97,6 @@ class GreyClassifierFeatures(Extractor):
         ValueError: When called, if the images have a different shape or the weights are damaged.
 
     Example:
-
     >>> import numpy as np
     >>> extractor = GreyClassifierFeatures()
     >>> tuple(extractor(-np.ones((2, 28, 28, 1), "float32")).shape)
@@ -132,7 +129,7 @@ class GreyClassifierFeatures(Extractor):
 
 
 def _verified_sha256():
-    """Returns the SHA-256 of the shipped weights; raises an error if it isn't as recorded."""
+    """Returns the SHA-256 of the shipped weights, or raises an error if they are damaged."""
     record = json.loads(_WEIGHTS.with_name("grey_classifier.json").read_text(encoding="utf-8"))
     digest = hashlib.sha256(_WEIGHTS.read_bytes()).hexdigest()
     if digest != record["sha256"]:

@@ -19,13 +19,12 @@ class KerasInceptionV3(Extractor):
     report states its name. Nothing is downloaded or built before the first call.
 
     Args:
-        weights: `"imagenet"`, the path of a weights file, or `None` for random weights, for tests.
-            Defaults to `"imagenet"`.
-        resize: `"antialiased"`, or `"tfgan"` on the TensorFlow backend. Defaults to
-            `"antialiased"`.
+        weights: `"imagenet"`, the path of a weights file, or `None` for random weights (in tests).
+        resize: `"antialiased"`, or `"tfgan"` on the TensorFlow backend.
 
     Call arguments:
-        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3), of any size.
+        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3). Any size is
+            allowed.
 
     Returns:
         Float32 tensor of shape (batch, 2048). `named_outputs(images)` returns a dictionary with
@@ -35,15 +34,8 @@ class KerasInceptionV3(Extractor):
         ValueError: If an argument is invalid; when called, if images have the wrong shape or dtype.
         RuntimeError: On the first call, if the weights can't be loaded.
 
-    Example:
-
-    ```python
-    fid = FrechetInceptionDistance(KerasInceptionV3())
-    ```
-
-    Reference:
-        Szegedy et al. 2016, [Rethinking the Inception
-        Architecture](https://arxiv.org/abs/1512.00567).
+    Reference: Szegedy et al. 2016, [Rethinking the Inception
+    Architecture](https://arxiv.org/abs/1512.00567).
     """
 
     arguments = ("weights", "resize")
@@ -84,5 +76,5 @@ class KerasInceptionV3(Extractor):
                 ) from error
             outputs = {"features": network.get_layer("avg_pool").output, "logits": network.output}
             self._network = keras.Model(network.input, outputs, name="inception_v3")
-            self._network.trainable = False  # PyTorch then keeps no activations for gradients.
+            self._network.trainable = False  # Without gradients, PyTorch stores no activations.
         return self._network

@@ -1,4 +1,4 @@
-"""Resizes images for an extractor with a named method, which affects every score."""
+"""Resizes images for an extractor; the resize method affects every score."""
 
 import keras
 from keras import ops

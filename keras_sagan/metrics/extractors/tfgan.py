@@ -16,10 +16,10 @@ _RUN = 'In a clone of keras_sagan, run: pip install ".[metrics]"'
 def load_tfgan_eval() -> types.ModuleType:
     """Imports the evaluation modules of TF-GAN, even where `import tensorflow_gan` fails.
 
-    Importing TF-GAN 2.1.0 requires `tf.estimator`, which TensorFlow 2.16 removed and which its
-    metrics don't use. So `tensorflow_gan.python.eval` is imported under two empty parent packages,
-    which are then removed from `sys.modules`: afterwards, `import tensorflow_gan` behaves as if
-    this function had never been called.
+    Importing [TF-GAN](https://github.com/tensorflow/gan) 2.1.0 requires `tf.estimator`, which
+    TensorFlow 2.16 removed and TF-GAN's metrics don't use. This function imports
+    `tensorflow_gan.python.eval` under two empty parent packages and then removes them from
+    `sys.modules`, so `import tensorflow_gan` behaves as before.
 
     Returns:
         The module `tensorflow_gan.python.eval`, which contains, for example,
@@ -30,14 +30,10 @@ def load_tfgan_eval() -> types.ModuleType:
             states the reason and the pip command.
 
     Example:
-
     ```python
     tfgan_eval = load_tfgan_eval()
     distance = tfgan_eval.frechet_classifier_distance_from_activations(real, generated)
     ```
-
-    Reference:
-        [TF-GAN](https://github.com/tensorflow/gan).
     """
     before = _tfgan_modules()
     try:

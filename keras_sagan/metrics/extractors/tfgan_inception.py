@@ -27,25 +27,24 @@ TFGAN_INCEPTION_HANDLE = "https://tfhub.dev/tensorflow/tfgan/eval/inception/1"
 class TFGANInception(Extractor):
     """Feature extractor: the 2048 pool_3 activations of TF-GAN's Inception.
 
-    According to TF-GAN, its weights are the ones used by the original Inception Score. Images are
-    resized to 299 pixels bilinearly, either on TensorFlow 1's pixel grid (no half-pixel centers, no
-    anti-aliasing), as in TF-GAN's CIFAR example, or anti-aliased; a gray image is repeated over
-    three channels. Nothing is downloaded or loaded before the first call.
+    According to [TF-GAN](https://tfhub.dev/tensorflow/tfgan/eval/inception/1), its weights are the
+    ones used by the original Inception Score. Images are resized to 299 pixels bilinearly; a gray
+    image is repeated over three channels. Nothing is downloaded or loaded before the first call.
 
     A SavedModel can run code, so pin the one that you trust: the digest of the folder is compared
-    with `sha256` before loading, and `version` contains it. Without `sha256`, nothing is
-    downloaded: only a folder that is already on disk or in TF-Hub's cache is loaded.
+    with `sha256` before loading. Without `sha256`, nothing is downloaded, and a folder on disk or
+    in TF-Hub's cache is loaded without a check.
 
     Args:
-        handle: A TF-Hub handle, or the folder of a SavedModel. Defaults to
-            `TFGAN_INCEPTION_HANDLE`.
-        sha256: The expected digest of the folder, as in `version`. Defaults to `None`, with which
-            the folder isn't checked and nothing is downloaded.
-        output: The output to take from the network's dictionary. Defaults to `"pool_3"`.
-        resize: `"tfgan"` or `"antialiased"`. Defaults to `"tfgan"`.
+        handle: A TF-Hub handle, or the folder of a SavedModel.
+        sha256: The expected digest of the folder, which is the last part of `version`.
+        output: The name of the features in the network's output dictionary.
+        resize: `"tfgan"` uses TensorFlow 1's pixel grid, as in TF-GAN's CIFAR example: no
+            half-pixel centers, no anti-aliasing. `"antialiased"` averages over all pixels.
 
     Call arguments:
-        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3), of any size.
+        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3). Any size is
+            allowed.
 
     Returns:
         Float32 `tf.Tensor` of shape (batch, dim); dim is 2048 for `"pool_3"`.
@@ -60,14 +59,10 @@ class TFGANInception(Extractor):
             backend) or, for a TF-Hub handle, if `tensorflow_hub` is missing.
 
     Example:
-
     ```python
     fid = FrechetInceptionDistance(TFGANInception(), value_range=(-1, 1))
     fid = FrechetInceptionDistance(TFGANInception("models/tfgan_inception"), value_range=(-1, 1))
     ```
-
-    Reference:
-        [TF-GAN's Inception module](https://tfhub.dev/tensorflow/tfgan/eval/inception/1).
     """
 
     arguments = ("handle", "sha256", "output", "resize")
@@ -135,7 +130,7 @@ class TFGANInception(Extractor):
         if self._network is None:
             folder = self._resolve()
             self._check_digest(folder)
-            load = tf.saved_model.load  # Outside `try`: an ImportError is clear as it is.
+            load = tf.saved_model.load  # Outside `try`, so that an ImportError isn't replaced.
             try:
                 network = load(str(folder))
                 if not callable(network):
@@ -165,7 +160,7 @@ class TFGANInception(Extractor):
         return self._folder
 
     def _download(self, cached):
-        """Returns the downloaded folder; one with the wrong digest is removed from the cache."""
+        """Returns the downloaded folder, or removes it from the cache if its digest is wrong."""
         by_hand = (
             f"Download {self.handle}?tf-hub-format=compressed (a .tar.gz) and unpack it, so that "
             "saved_model.pb is directly in the folder. Unpack it into any folder and pass "

@@ -1,8 +1,4 @@
-"""Code that exists only for TensorFlow on CPUs.
-
-`keras_sagan.ops.resampling` contains the reference implementations, and uses this folder if it
-exists. Without the folder, everything except empty batches still works.
-"""
+"""Code for TensorFlow on CPUs. The package works without this folder, except for empty batches."""
 
 from collections.abc import Callable
 
@@ -21,12 +17,10 @@ WIDE = 64  # The threshold for small maps; `keras_sagan.ops.resampling.WIDE` is 
 
 
 def convolve(inputs, kernel, resample: str | None = None):
-    """Convolves with Winograd's method; see `ops.resampling.convolve` for the arguments.
+    """Computes `ops.resampling.convolve` with Winograd's method.
 
-    Returns:
-        Tensor of shape `(batch, height, width, filters)`, or `None` if the method doesn't apply or
-        is slower: with GPUs or TPUs, in dtypes other than float32, for maps of odd or unknown size,
-        and for few channels.
+    Returns `None` if the method doesn't apply or is slower: with GPUs or TPUs, in dtypes other than
+    float32, for maps of odd or unknown size, and for few channels.
     """
     if inputs.dtype != "float32" or not is_in_charge() or not suits_winograd(inputs, kernel):
         return None
@@ -41,12 +35,11 @@ def convolve(inputs, kernel, resample: str | None = None):
 
 
 def apply_to_any_batch(function: Callable, images, training: bool):
-    """Does what `ops.resampling.of_any_batch` documents, for TensorFlow.
+    """Implements `ops.resampling.of_any_batch` on TensorFlow.
 
     For an empty batch, TensorFlow 2.21's convolution with oneDNN returns the shape of its inputs,
-    and the gradient of its pooling ends the process. In an inference graph, `function(images)` is
-    always called: if it were inside a conditional, the LiteRT converter would lose the result's
-    rank.
+    and the gradient of its pooling crashes the process. In an inference graph, `function(images)`
+    is always called: in a conditional, the LiteRT converter would lose the rank of the result.
     """
 
     def of_none():
@@ -61,5 +54,5 @@ def apply_to_any_batch(function: Callable, images, training: bool):
 
 
 def is_in_charge() -> bool:
-    """Whether the machine has only CPUs."""
+    """Returns whether the machine has only CPUs."""
     return all("cpu" in device.lower() for device in keras.distribution.list_devices())

@@ -1,19 +1,18 @@
 """3 x 3 convolutions with fewer multiplications (Winograd's method), as matrix products.
 
 Neighboring outputs share sums of inputs and of kernel entries. With these sums computed only once,
-a 4 x 4 square of outputs takes 36 multiplications instead of 144, and a 2 x 2 square 16 instead of
-36. If the map is doubled before or halved after the convolution, it takes 9 instead of the 16 in
-`keras_sagan.ops.resampling`. Results differ from a plain convolution by float32 rounding errors,
-about 1e-6 of the largest result, or 3e-6 with 4 x 4 squares.
+a 4 x 4 tile of outputs takes 36 multiplications instead of 144, and a 2 x 2 tile takes 16 instead
+of 36. If the map is doubled before or halved after the convolution, each location of the smaller
+map takes 9 multiplications instead of the 16 in `keras_sagan.ops.resampling`. Results differ from a
+plain convolution by float32 rounding errors: approximately 1e-6 of the largest result, or 3e-6 with
+4 x 4 tiles.
 
-`keras_sagan.ops.resampling.convolve` decides where it is used. Convolutions here have stride 1 and
-zero padding. Inputs are `(batch, height, width, channels)`, with even and known height and width;
-kernels are `(3, 3, channels, filters)`.
+Convolutions here have stride 1 and zero padding. Inputs are `(batch, height, width, channels)`,
+with even and known height and width; kernels are `(3, 3, channels, filters)`.
 
-Reference:
-    [Lavin and Gray, 2016](https://arxiv.org/abs/1509.09308), F(2 x 2, 3 x 3) and F(4 x 4, 3 x 3).
-    [Barabasz et al., 2018](https://arxiv.org/abs/1803.10986) for the interpolation points. The
-    resampling convolutions follow from `w0 a + (w1 + w2) b = w0 (a - b) + (w0 + w1 + w2) b`.
+Reference: [Lavin and Gray, 2016](https://arxiv.org/abs/1509.09308), F(2 x 2, 3 x 3) and
+F(4 x 4, 3 x 3). [Barabasz et al., 2018](https://arxiv.org/abs/1803.10986) for the interpolation
+points. Resampling convolutions follow from `w0 a + (w1 + w2) b = w0 (a - b) + (w0 + w1 + w2) b`.
 """
 
 import functools
@@ -25,32 +24,29 @@ from tensorflow.python.ops import control_flow_util  # TensorFlow has no public 
 
 __all__ = []  # Private to `keras_sagan.ops.cpu`.
 
-# Points at which polynomials are evaluated, by the side of an output square; infinity is added.
+# Points at which polynomials are evaluated, by the side of an output tile; infinity is added.
 POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 0.75, -0.75, 1.5, -1.5)}
 # One row per product of a resampling convolution: the weights of the kernel's three entries.
 RESAMPLED = np.array([[1, 0, 0], [1, 1, 1], [0, 0, 1]])
-# For rows and for columns: the axis to transform, and the position of the new axis of its parts.
+# For rows and columns: the axis to transform, and the position of the new axis for its parts.
 IN_FRONT = ((1, 0), (3, 1))  # (parts, parts, batch, rows, columns, channels)
 INSIDE = ((1, 3), (2, 4))  # (batch, rows, columns, parts, parts, channels)
 
 
 def suits_winograd(inputs, kernel):
-    """Whether the functions here can compute a "same" convolution with stride 1."""
+    """Returns whether this module can compute a "same" convolution with stride 1."""
     sizes = inputs.shape[1:3]
     is_even = all(isinstance(size, int) and size and size % 2 == 0 for size in sizes)
     return is_even and tuple(kernel.shape[:2]) == (3, 3)
 
 
 def square_side(height, width):
-    """Returns the side of the output squares that `winograd_convolve` computes as a unit.
-
-    For a single 4 x 4 square, transforming the kernel into 36 parts costs more than it saves.
-    """
+    """Returns the side of the output tiles; four 2 x 2 tiles are faster than one 4 x 4 tile."""
     return 4 if height % 4 == width % 4 == 0 and height * width > 16 else 2
 
 
 def winograd_convolve(inputs, kernel):
-    """Convolves; returns a tensor `(batch, height, width, filters)`."""
+    """Convolves a map; returns a tensor `(batch, height, width, filters)`."""
     _, height, width, channels = inputs.shape
     side = square_side(height, width)
     count = (side + 2) ** 2
@@ -112,11 +108,7 @@ def _minimal_form(side):
 
 @functools.cache
 def _table(kind, size):
-    """Returns each part's weights for the `size` entries of a tile and of its two neighbors.
-
-    The array has shape `(parts, 3, size)`, for the previous tile, the tile itself, and the next
-    tile.
-    """
+    """Returns weights `(parts, 3, size)` for the entries of the previous, same and next tile."""
     if kind == "halves":
         rows = [0, 1, 0, -1, 0, 0], [0, 0, 1, 1, 0, 0], [0, 0, -1, 0, 1, 0]
         return np.reshape(rows, (3, 3, 2)).astype(float)
@@ -130,7 +122,7 @@ def _table(kind, size):
 
 
 def _linear(function, transpose, x, name, layout):
-    """Applies a linear function along the axes of a layout; the gradient is its transpose."""
+    """Applies a linear function along the axes of a layout; the gradient applies `transpose`."""
 
     @tf.custom_gradient
     def apply(x):
@@ -151,8 +143,8 @@ def _linear(function, transpose, x, name, layout):
 def _compiled(function):
     """Compiles a function with XLA, unless XLA already compiles the surrounding graph.
 
-    TensorFlow writes the result of every operation to memory, while XLA fuses elementwise sums and
-    products into one loop. Each shape is compiled once, in about a tenth of a second.
+    XLA fuses elementwise sums and products into one loop, while TensorFlow writes each result to
+    memory. Each shape is compiled once, in approximately 0.1 seconds.
     """
 
     @functools.cache
@@ -180,7 +172,7 @@ def _one_by_one(tensors, matrix, place):
 
 
 def _at_once(tensors, matrix, place):
-    """Does the same in one sum that includes zeros; several times slower in a larger XLA graph."""
+    """Computes `_one_by_one` with zero terms in the sums, which is slow in large XLA graphs."""
     shape = [1] * (len(tensors[0].shape) + 1)
     shape[place] = -1
     terms = (

@@ -1,0 +1,63 @@
+"""Layer normalization with a condition."""
+
+import keras
+
+from keras_sagan.layers.conditional_group_norm import ConditionalGroupNorm
+
+
+@keras.saving.register_keras_serializable(package="keras_sagan")
+class ConditionalLayerNorm(ConditionalGroupNorm):
+    """Layer normalization whose `gamma` and `beta` depend on labels or on a vector per image.
+
+    It is `ConditionalGroupNorm` with one group. The moments of an image are computed over all axes
+    but the batch, as in GANs: WGAN-GP replaces batch normalization with this layer normalization in
+    the critic. There is one `gamma` and `beta` per channel. `keras.layers.LayerNormalization`, in
+    contrast, normalizes the channels of each position separately by default, as in transformers;
+    for images of rank 2, both are the same.
+
+    Args:
+        num_classes: Positive integer, the number of rows in the tables `gamma` and `beta`.
+        axis: Integer, the axis of the channels.
+        epsilon: Positive float, added to the variance.
+        condition_dim: Positive integer, the length of the vectors; an alternative to `num_classes`.
+
+    Call arguments:
+        images: Float tensor of rank 2 or more, `(batch, …, channels)`. If it has a mask, the layer
+            passes it on, but includes the masked positions in the moments, as Keras does.
+        labels: Integer tensor of shape `(batch,)` in `[0, num_classes)`, optional with one class;
+            or float tensor of shape `(batch, condition_dim)`.
+        training: Boolean, ignored; for consistency with `ConditionalBatchNorm`.
+
+    Returns:
+        Float tensor with the same shape as `images`, in the layer's compute dtype.
+
+    Raises:
+        ValueError: If an argument is out of range, neither or both of `num_classes` and
+            `condition_dim` are given, `axis` isn't an axis of the images, or the labels or vectors
+            are missing or have the wrong dtype or shape.
+
+    Example:
+    >>> import numpy as np
+    >>> layer = ConditionalLayerNorm(num_classes=10)
+    >>> outputs = layer(np.ones((8, 4, 4, 6), "float32"), np.arange(8))
+    >>> tuple(outputs.shape)
+    (8, 4, 4, 6)
+
+    Reference: [Ba et al., 2016](https://arxiv.org/abs/1607.06450). The axes follow
+    [Gulrajani et al., 2017](https://arxiv.org/abs/1704.00028).
+    """
+
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        axis: int = -1,
+        epsilon: float = 1e-5,
+        condition_dim: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(num_classes, 1, axis, epsilon, condition_dim, **kwargs)
+
+    def get_config(self) -> dict:
+        config = super().get_config()
+        config.pop("groups")
+        return config

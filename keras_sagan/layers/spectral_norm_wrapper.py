@@ -1,0 +1,277 @@
+"""A wrapper that spectrally normalizes the kernels of any Keras layer."""
+
+import functools
+import inspect
+from collections.abc import Sequence
+
+import keras
+from keras import KerasTensor, layers
+
+from keras_sagan.checks import check_choice, check_list
+from keras_sagan.layers.spectral_norm import (
+    ConvolutionNorm,
+    MatrixNorm,
+    SpectralNormBase,
+    wide,
+)
+from keras_sagan.ops.programs import outside_programs
+from keras_sagan.ops.resampling import of_any_batch
+from keras_sagan.ops.scopes import Scope
+from keras_sagan.private_keras import layers_of
+
+NAMES = ("kernel", "recurrent_kernel", "embeddings", "depthwise_kernel", "pointwise_kernel")
+TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+PLAIN = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
+SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+
+
+@keras.saving.register_keras_serializable(package="keras_sagan")
+class SpectralNorm(SpectralNormBase, layers.Wrapper):
+    """Wrapper that divides each kernel of a Keras layer by its spectral norm.
+
+    It takes any layer with kernels: dense, convolutional, transposed, depthwise and separable
+    layers, embeddings, recurrent layers, attention, and custom layers. Each call computes
+    `kernel / sigma` once, even for a recurrent layer, and calls the wrapped layer with it. As in
+    `SNConv2D`, the stored kernels are never overwritten, and the gradient flows through `sigma`.
+
+    `sigma` is the largest singular value of the kernel reshaped to `(rest, outputs)`. Outputs are
+    the last axis of a kernel, except in transposed convolutions (the second to last), depthwise
+    ones (the last two), and `EinsumDense` (those that its equation keeps). The gates of a recurrent
+    layer and the heads of an attention layer are outputs of one matrix.
+
+    Args:
+        layer: Keras layer, built or not. Its dtype policy is used.
+        power_iterations, epsilon, equality_constrained: As in `SNConv2D`.
+        norm: `"matrix"` for the norm above, or `"operator"` for the norm of a convolution with its
+            zero padding, on maps of the size that the layer is built for. `"operator"` needs
+            `Dense`, `Conv1D`, `Conv2D` or `Conv3D` without strides, dilation or groups.
+        kernels: List of the names of the layer's kernel attributes, such as `["my_kernel"]` or
+            `["cell.recurrent_kernel"]`. By default, they are found by their usual names, in
+            nested layers too.
+        name, trainable: As in `keras.layers.Layer`.
+
+    Call arguments:
+        The arguments of the wrapped layer, and `training`.
+        training: Boolean, whether to update the vectors, so that each `sigma` stays accurate when
+            its kernel changes.
+
+    Returns:
+        The outputs of the wrapped layer.
+
+    State:
+        The weights of the wrapped layer, and for each kernel a `vector_u`, float32 of shape
+        `(outputs,)`, or of the shape of one map for `norm="operator"`. It is initialized to its
+        converged value and updated with `training=True`, unless the layer is frozen.
+
+    Raises:
+        ValueError: If `layer` has no kernels after `build`, one of `kernels` doesn't exist, the
+            layer is already normalized, or `norm="operator"` doesn't fit the layer.
+
+    Example:
+    >>> import keras
+    >>> layer = SpectralNorm(keras.layers.Conv1DTranspose(1, 1, kernel_initializer="ones"))
+    >>> float(keras.ops.sum(layer(keras.ops.ones((1, 1, 4)))))  # sigma = sqrt(4)
+    2.0
+
+    Reference:
+        [Miyato et al., 2018](https://arxiv.org/abs/1802.05957), sections 2.1 and 2.2.
+    """
+
+    def __init__(
+        self,
+        layer: keras.Layer,
+        power_iterations: int = 1,
+        epsilon: float = 1e-12,
+        equality_constrained: bool = True,
+        norm: str = "matrix",
+        kernels: Sequence[str] | None = None,
+        name: str | None = None,
+        trainable: bool = True,
+    ):
+        if not isinstance(layer, keras.Layer):
+            raise ValueError(f"`layer` must be a Keras layer. Received: layer={layer!r}")
+        _check_plain(layer)
+        # Keras reads the arguments of a layer from these signatures.
+        call = self.__dict__["call"] = functools.partial(self._call_layer)
+        call.__signature__ = _with_training(inspect.signature(layer.call))  # type: ignore
+        self.__dict__["build"].__signature__ = inspect.signature(layer.build)
+        # Autocast would convert kernels and inputs before the wrapped layer receives them.
+        dtype = keras.backend.result_type(layer.variable_dtype, "float32")
+        settings = {"name": name, "trainable": trainable, "dtype": dtype, "autocast": False}
+        super().__init__(layer, **settings)
+        self._set_spectral_norm(power_iterations, epsilon, equality_constrained)
+        self.norm = check_choice("norm", norm, ("matrix", "operator"))
+        kernels = check_list("kernels", kernels, optional=True)
+        if kernels is not None and not (kernels and all(isinstance(x, str) for x in kernels)):
+            raise ValueError(f"`kernels` must be a list of names. Received: kernels={kernels!r}")
+        self.kernels = kernels
+        self.supports_masking = layer.supports_masking
+        self._found = ()
+
+    def build(self, *args, **kwargs) -> None:
+        if self.built:
+            return
+        with outside_programs():  # The initial vectors depend on the values of the kernels.
+            if not self.layer.built:
+                self.layer.build(*args, **kwargs)
+                self.layer.built = True
+            _check_plain(self.layer)
+            found = self._find_kernels()
+            self.vectors_u = [
+                self._add_vector_u(kernel, norm, f"vector_u_{index}" if index else "vector_u")
+                for index, (_, _, kernel, norm) in enumerate(found)
+            ]
+        self.__dict__["_found"] = found  # Keras tracks the kernels in the wrapped layer.
+
+    def _find_kernels(self):
+        """Returns a list of `(owner, attribute, kernel, norm)`, with each kernel once."""
+        if self.kernels is None:
+            places = [(owner, name) for owner in layers_of(self.layer) for name in NAMES]
+        else:
+            places = [self._place(path) for path in self.kernels]
+        found = {}
+        for owner, name in places:
+            kernel = getattr(owner, name, None)
+            if isinstance(kernel, keras.Variable) and len(kernel.shape) > 1:
+                found.setdefault(id(kernel), (owner, name, kernel, self._norm_of(owner, kernel)))
+            elif self.kernels is not None:
+                raise ValueError(
+                    "`kernels` must name variables of rank 2 or more, which `build` creates. "
+                    f"Received: kernels={self.kernels} for {_described(self.layer)}, where "
+                    f"{name!r} is {kernel!r}"
+                )
+        if not found:
+            raise ValueError(
+                "`layer` must have kernels that `build` creates: variables named "
+                f"{', '.join(NAMES)} in it or in its layers, or those that `kernels` names. "
+                f"Received: layer={_described(self.layer)}"
+            )
+        return list(found.values())
+
+    def _place(self, path):
+        *owners, name = path.split(".")
+        return functools.reduce(lambda x, part: getattr(x, part, None), owners, self.layer), name
+
+    def _norm_of(self, owner, kernel):
+        if self.norm == "operator":
+            return _operator_norm(self.layer, kernel)
+        outputs = (-1,)
+        if isinstance(owner, TRANSPOSED):
+            outputs = (-2,)
+        elif isinstance(owner, DEPTHWISE) or kernel is getattr(owner, "depthwise_kernel", None):
+            outputs = (-2, -1)
+        elif isinstance(owner, layers.EinsumDense):
+            operands, results = owner.equation.split("->")
+            axes = enumerate(operands.split(",")[1])
+            outputs = tuple(axis for axis, letter in axes if letter in results)
+        return MatrixNorm(kernel.shape, outputs)
+
+    def normalized_kernels(self) -> list[tuple]:
+        vectors = self.vectors_u if self.built else []
+        return [(*found[2:], vector_u) for found, vector_u in zip(self._found, vectors)]
+
+    @property
+    def sigma(self) -> dict[str, KerasTensor]:
+        """Dictionary from the path of each kernel in the layer to the estimate of its norm."""
+        return {
+            kernel.path.removeprefix(f"{self.layer.path}/"): self._sigma_and_u(
+                wide(kernel), norm, vector_u
+            )[0]
+            for kernel, norm, vector_u in self.normalized_kernels()
+        }
+
+    def normalized_weights(
+        self, training: bool = False
+    ) -> list[tuple[keras.Variable, KerasTensor]]:
+        """Returns a list of pairs of a kernel and its normalized value, in float32 or wider.
+
+        Args:
+            training: Boolean, whether to update the vectors, unless the layer is frozen.
+        """
+        for owner, name, kernel, _ in self._found:
+            if getattr(owner, name, None) is not kernel:
+                self._refuse("quantized or adapted by LoRA", name, ())
+        training = training and self.layer.trainable
+        return [
+            (kernel, self._normalize(kernel, norm, vector_u, training))
+            for kernel, norm, vector_u in self.normalized_kernels()
+        ]
+
+    def _call_layer(self, *args, training=False, **kwargs):
+        if "training" in self.layer.call_signature_parameters:
+            kwargs["training"] = training
+        function = functools.partial(self.layer, **kwargs)
+        is_convolution = isinstance(self.layer, (*PLAIN, *TRANSPOSED, *DEPTHWISE, *SEPARABLE))
+        with Scope(self.normalized_weights(training), collect_losses=True) as scope:
+            if is_convolution and len(args) == 1 and self.layer.activity_regularizer is None:
+                outputs = of_any_batch(function, args[0], training)
+            else:
+                outputs = function(*args)
+        scope.commit(self)
+        return outputs
+
+    @property
+    def input_spec(self) -> keras.InputSpec | None:
+        return self.layer.input_spec
+
+    def compute_output_shape(self, *args, **kwargs) -> tuple:
+        return self.layer.compute_output_shape(*args, **kwargs)
+
+    def compute_output_spec(self, *args, training=False, **kwargs):
+        if "training" in self.layer.call_signature_parameters:
+            kwargs["training"] = training
+        return self.layer.compute_output_spec(*args, **kwargs)
+
+    def compute_mask(self, *args, **kwargs):
+        return self.layer.compute_mask(*args, **kwargs)
+
+    def get_build_config(self) -> dict | None:
+        return self.layer.get_build_config() if self.built else None
+
+    def get_config(self) -> dict:
+        config = {**super().get_config(), "norm": self.norm, "kernels": self.kernels}
+        return {key: value for key, value in config.items() if key != "dtype"}
+
+
+def _check_plain(layer):
+    normalized = (SpectralNormBase, layers.SpectralNormalization)
+    found = [x for x in layers_of(layer) if isinstance(x, normalized)]
+    if found:
+        raise ValueError(
+            "`layer` must not be spectrally normalized already. "
+            f"Received: layer={_described(layer)} with {_described(found[0])}"
+        )
+
+
+def _described(layer):
+    return f"{type(layer).__name__}(name={layer.name!r})"
+
+
+def _with_training(signature):
+    parameters = list(signature.parameters.values())
+    if "training" not in signature.parameters:
+        takes_any = bool(parameters) and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD
+        training = inspect.Parameter("training", inspect.Parameter.KEYWORD_ONLY, default=False)
+        parameters.insert(len(parameters) - takes_any, training)
+    return signature.replace(parameters=parameters)
+
+
+def _operator_norm(layer, kernel):
+    if type(layer) is layers.Dense:
+        return MatrixNorm(kernel.shape)
+    if not isinstance(layer, PLAIN) or max(*layer.strides, *layer.dilation_rate, layer.groups) > 1:
+        raise ValueError(
+            '`norm="operator"` needs Dense, Conv1D, Conv2D or Conv3D with `strides`, '
+            "`dilation_rate` and `groups` of 1. "
+            f"Received: norm='operator' for {layer.get_config()}"
+        )
+    _, *shape = layer.get_build_config()["input_shape"]
+    channels = shape[-1 if layer.data_format == "channels_last" else 0]
+    sizes = shape[:-1] if layer.data_format == "channels_last" else shape[1:]
+    if None in sizes:
+        raise ValueError(
+            '`norm="operator"` needs maps whose size is known when the layer is built. '
+            f"Received: inputs of shape {(None, *shape)}"
+        )
+    return ConvolutionNorm((*sizes, channels), layer.kernel_size, layer.padding)

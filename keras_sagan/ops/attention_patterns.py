@@ -1,0 +1,48 @@
+"""Sparse attention patterns: which keys each query may attend to."""
+
+import numpy as np
+from keras import ops
+
+
+def ylg_masks(size: int, pool_size: int, num_heads: int):
+    """Returns the masks of YLG, which are local along a path through the square map of the keys.
+
+    The path visits the cells by their Manhattan distance from the first cell, and is cut into
+    blocks as long as a side of the map. The heads of the first half attend from right to left, and
+    those of the second half from left to right. In each half, two masks alternate: the first allows
+    the query's own cell and all cells beyond it in the same block; the second allows the query's
+    own cell and one end of every block. As in the authors' code, the masks of pooled keys repeat
+    over the queries in row-major order.
+
+    Args:
+        size: Positive integer, the side of the square map of the queries.
+        pool_size: Positive integer that divides `size`; the keys are a map of side
+            `size // pool_size`.
+        num_heads: Positive integer, a multiple of 4. The paper uses 8 heads.
+
+    Returns:
+        Boolean tensor of shape `(num_heads, queries, keys)`. Every query attends to at least one
+        key.
+
+    Example:
+    >>> ylg_masks(2, 1, 4).shape == (4, 4, 4)
+    True
+
+    Reference: [Daras et al., 2020](https://arxiv.org/abs/1911.12287).
+    """
+    side = size // pool_size
+    rows, columns = np.divmod(np.arange(side**2), side)
+    place = np.argsort(np.lexsort((rows, rows + columns))).astype("int32")  # Positions on the path.
+    query, key = np.tile(place, pool_size**2)[:, None], place[None]
+    # Compare tensors: as arrays, the masks of a large map would be huge constants in a graph.
+    is_same_block = ops.equal(query // side, key // side)
+    is_self = ops.equal(query, key)
+
+    def pair(is_ahead, end):
+        is_end = ops.equal(key % side, end)
+        return [ops.logical_and(is_same_block, is_ahead), ops.logical_or(is_self, is_end)]
+
+    right_to_left = pair(ops.greater_equal(key, query), 0)
+    left_to_right = pair(ops.less_equal(key, query), side - 1)
+    repeats = num_heads // 4
+    return ops.stack(right_to_left * repeats + left_to_right * repeats)
