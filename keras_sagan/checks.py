@@ -285,7 +285,7 @@ class FilledRange:
         self._count, self._least, self._most = 0, math.inf, -math.inf
 
     def __call__(self, images, low, high, many=16):
-        """Warns if `many` images or more fill only half of `[low, high]`; fewer may all be dark."""
+        """Warns if at least `many` images fill only half of the range; a few may all be dark."""
         if not images.size or self._count >= many:
             return
         self._count += len(images)

@@ -20,8 +20,8 @@ STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
 """The names that `make_strategy` accepts."""
 _TPU_PATIENCE = 60.0  # Seconds to wait for a TPU's address to answer.
 _EXIT_PATIENCE = 60.0  # Seconds that a finished worker waits for the others.
-# JAX considers a silent process dead after 30 seconds (by default, 100). A finished process waits
-# an hour for the others (by default, 300 seconds): the first process may still write files.
+# JAX considers a silent process dead after 30 seconds instead of 100. A finished process waits an
+# hour for the others instead of 300 seconds, because the first process may still write files.
 _JAX_PATIENCE = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 3600}
 # Maps arguments of `jax.distributed.initialize` to Keras's environment variables for them.
 _PROCESSES = {

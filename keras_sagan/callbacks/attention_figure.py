@@ -117,7 +117,7 @@ class AttentionFigure(keras.callbacks.Callback):
             self.save(self._epochs_done)
 
     def save(self, epoch: int) -> list[Path]:
-        """Draws figures of the current model; their names contain the epochs done, `epoch`.
+        """Draws figures of the model; file names contain `epoch`, the number of epochs done.
 
         Returns the paths of the figures, one for each attention layer. Only the first process
         draws; the other processes return an empty list.

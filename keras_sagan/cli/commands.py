@@ -23,7 +23,7 @@ MAX_COLUMNS = 100  # Drawing a wider picture takes minutes, and few programs can
 
 def run(log, settings):
     """Runs the command that the dictionary `settings` describes."""
-    # `train` has no setting `run`; `runs.train` sets the folder if this process writes the log.
+    # `train` has no setting `run`. `runs.train` sets the folder in the process that logs.
     log.folder = beside(settings["run"]) if settings.get("run") else None
     log.write(", ".join(map(" ".join, package_versions().items())))
     globals()[settings["command"]](log, settings)
@@ -176,7 +176,7 @@ def load_run(path, is_any=False):
             "run's `keras-sagan train` command, which writes it from the newest checkpoint. "
             f"({type(error).__name__}: {error})"
         )
-        if isinstance(error, TypeError):  # A class of the model isn't registered here.
+        if isinstance(error, TypeError):  # The model has a class that isn't registered.
             reason = str(error).rpartition("Exception encountered: ")[2].partition("\n")[0]
             reason += " Load a model with custom classes in a script that imports them."
         raise ValueError(f"{path} can't be loaded: {reason}") from error

@@ -29,7 +29,7 @@ class DifferentiableAugmentation(keras.layers.Layer):
     in [-1, 1], and `color` may produce values outside that range.
 
     Args:
-        policy: String, the changes in the order to apply them, separated by commas.
+        policy: String, a comma-separated list of augmentations, applied in that order.
         flip: Boolean, whether to first flip half of the images horizontally (the authors' code does
             this in the dataset).
         probability: Float in [0, 1], the share of images that are changed, or `"adaptive"` (ADA),

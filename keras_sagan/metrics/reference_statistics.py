@@ -203,8 +203,8 @@ class ReferenceStatistics:
 
         The arguments are those of `compute`, with the number of images and the path of the folder.
         A file is identified by the names, the number and size of the images, the extractor and the
-        outputs to keep. The content of arrays also identifies the file; for `FolderImages`, the
-        names, sizes and times of the image files do. The first batch of an iterable is always read.
+        outputs to keep. It also depends on the content of arrays or, for `FolderImages`, on the
+        names, sizes and times of the files. The first batch of an iterable is always read.
 
         Raises:
             ValueError: As in `compute` and `load`, and if there are fewer than `num_images` images.

@@ -36,8 +36,8 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
 
     Kernels are divided by their spectral norms once, and `SpectralNorm(layer)` becomes the layer.
     Self-attention becomes convolutions, products and a softmax, with `gamma` folded into the
-    last kernel. `ConditionalBatchNorm` becomes scales and offsets that include the moving
-    statistics; embeddings or, for vectors, dense layers compute them. `ConditionalGroupNorm` and
+    last kernel. `ConditionalBatchNorm` becomes embeddings or, for vectors, dense layers that
+    return scales and offsets and include the moving statistics. `ConditionalGroupNorm` and
     `ConditionalLayerNorm` become a `GroupNormalization`, with scales and offsets after it. You can
     load, export and convert the copy without this package. Don't train it.
 

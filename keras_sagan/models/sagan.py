@@ -205,7 +205,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             ValueError: If the preset, recipe or a setting is unknown.
         """
         settings = _without_other_average(preset_settings(name, recipe), overrides)
-        # Check before creating variables: creation is collective, and workers that differ deadlock.
+        # Check first: workers create variables together, and would deadlock if settings differed.
         check_workers_agree(
             backend.current_strategy(),
             preset=name,

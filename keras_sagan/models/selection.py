@@ -74,7 +74,7 @@ def accepted(candidates, count, rng, gamma=None, percentile=80.0):
 
 
 def acceptance(logits, largest, burn_in, gamma=None, percentile=80.0):
-    """Returns the acceptance probability of an image with each of these logits.
+    """Returns, for each logit, the probability of accepting an image with that logit.
 
     It is `sigmoid(F - gamma)` with `F = d - log(1 - exp(d - epsilon))` and `d = logit - largest`.
     By default, `gamma` is a percentile of `F` over `burn_in`, the logits of other images.

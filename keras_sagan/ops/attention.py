@@ -147,7 +147,7 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
 
     Reference: [Rabe and Staats, 2021](https://arxiv.org/abs/2112.05682).
     """
-    if len(query.shape) == 4:  # Heads are independent: treat them as images.
+    if len(query.shape) == 4:  # Heads are independent: fold them into the batch.
         num_heads = query.shape[1]
         query, key, value = (ops.reshape(x, (-1, *ops.shape(x)[2:])) for x in (query, key, value))
         outputs = chunked_spatial_attention(query, key, value, query_chunk_size, training)

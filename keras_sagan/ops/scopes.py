@@ -31,7 +31,7 @@ class Scope(keras.StatelessScope):
         return [None if value is given else value for given, value in pairs]
 
     def commit(self, layer):
-        """Assigns the scope's values to variables after the `with` block, and adds its losses."""
+        """After the `with` block, assigns what the scope recorded, and adds its losses."""
         for key, variable in self._variables.items():
             variable.assign(self.state_mapping[key])
         outer = self.original_scope

@@ -361,7 +361,7 @@ def local_parts(strategy, batch):
     batch = batch if isinstance(batch, (tuple, list)) else (batch,)
     found = [strategy.experimental_local_results(part) for part in batch]
     count = max(map(len, found), default=1)
-    # A missing part has a single result, `None`, for all replicas.
+    # If part of the result is missing, there is a single `None`, not one for each replica.
     return [tuple(part[i if len(part) > 1 else 0] for part in found) for i in range(count)]
 
 
