@@ -67,6 +67,13 @@ class InterruptEpochEnd(keras.callbacks.Callback):
             raise Interrupted
 
 
+def test_executions_of_other_lengths_save_when_a_multiple_has_passed(tmp_path):
+    model = build()
+    model.compile(run_eagerly=True, steps_per_execution=3)
+    fit(model, tmp_path, epochs=2, every_steps=2, every_epochs=None)
+    assert sorted(os.listdir(tmp_path)) == ["step-3", "step-6"]
+
+
 # One process that makes several models
 
 

@@ -38,6 +38,12 @@ def test_it_stops_at_the_step_of_a_bad_loss():
     assert "All was finite at step 2 of epoch 2" in stop.reason
 
 
+def test_a_bad_loss_is_seen_at_every_step():
+    stop = StopOnNonFinite(every_steps=100)
+    with pytest.warns(RuntimeWarning, match="step 3 of epoch 2: `loss` became NaN"):
+        fit(Poison(lambda model: model.layers[0].kernel), stop)
+
+
 def test_it_stops_at_the_step_of_bad_weights_that_no_loss_shows():
     stop = StopOnNonFinite()
     with pytest.warns(RuntimeWarning, match="step 3 of epoch 2: the variable `model/.*kernel` and"):

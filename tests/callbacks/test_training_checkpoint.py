@@ -353,6 +353,12 @@ def test_a_rising_figure(model, tmp_path):
     assert names(tmp_path / "best") == [14]
 
 
+def test_a_first_figure_that_is_not_finite_is_not_the_best(model, tmp_path):
+    checkpoint = TrainingCheckpoint(tmp_path, monitor="fid_1k")
+    fit(model, dataset(), [Figure([float("nan"), 3.0, 5.0]), checkpoint])
+    assert names(tmp_path / "best") == [14]
+
+
 def test_a_figure_that_never_comes_is_named(model, tmp_path):
     with pytest.warns(UserWarning, match="monitor='fid_1k', and logs of .*g_loss"):
         fit(model, dataset(), [TrainingCheckpoint(tmp_path, monitor="fid_1k")], epochs=1)

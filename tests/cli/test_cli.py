@@ -197,6 +197,21 @@ def test_classes_of_a_truncation_stand_in_columns(run, tmp_path, monkeypatch, ca
 
 
 @pytest.mark.slow
+def test_each_row_of_classes_ends_in_the_next_ones_class(run, tmp_path, monkeypatch):
+    asked = []
+
+    def interpolate(model, rows, steps, labels, to_labels, **common):
+        asked.append((list(labels), list(to_labels)))
+        return np.zeros((rows, steps, 32, 32, 1), "uint8")
+
+    monkeypatch.setattr(SAGAN, "interpolate", interpolate)
+    path = str(tmp_path / "a.png")
+    options = ["--kind", "classes", "--columns", "2", "--classes", "7", "2", "4", "--output", path]
+    assert main(["sample", str(run), *options]) == 0
+    assert asked == [([7, 2, 4], [2, 4, 7])]
+
+
+@pytest.mark.slow
 def test_sample_of_a_file_goes_beside_it(run):
     assert main(["sample", str(run / "model.keras"), "--columns", "2"]) == 0
     with Image.open(run / "grid.png") as picture:

@@ -226,6 +226,7 @@ def test_square_resize():
     image = np.zeros((8, 16, 3), "uint8")
     image[:, 4:12] = 200  # the central square
     assert square_resize(image, 8).numpy().min() == 200
+    assert square_resize(image.transpose(1, 0, 2), 8).numpy().min() == 200
     noise = np.random.default_rng(0).integers(0, 256, (8, 8, 1)).astype("uint8")
     np.testing.assert_array_equal(square_resize(noise, 8), noise)
     stripes = np.zeros((32, 32, 1), "uint8")

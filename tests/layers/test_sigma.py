@@ -1,6 +1,7 @@
 import numpy as np
 import oracles
 import pytest
+from gradients import gradients_of
 from keras import ops
 
 from keras_sagan.layers.spectral_norm import leading_singular_vector, power_iteration
@@ -41,6 +42,15 @@ def test_scale_does_not_matter(scale):
     u = ops.convert_to_tensor([0.5, 0.5, 0.5, 0.5])
     sigma, *_ = power_iteration(ops.convert_to_tensor(matrix), u, steps=100)
     assert float(sigma) == pytest.approx(oracles.spectral_norm(matrix), rel=1e-3)
+
+
+def test_the_gradient_takes_both_vectors_as_constants():
+    matrix, start = np.array([[1.0, 2.0], [3.0, 4.0]], "float32"), [1.0, 0.0]
+    (gradient,) = gradients_of(
+        lambda matrix: power_iteration(matrix, ops.convert_to_tensor(start))[0], matrix
+    )
+    v, u = np.array([1.0, 3.0]) / 10**0.5, np.array([10.0, 14.0]) / 296**0.5
+    np.testing.assert_allclose(gradient, np.outer(v, u), rtol=1e-5)
 
 
 def test_zero_matrix_keeps_u_so_that_it_can_recover():

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 import keras_sagan
@@ -15,6 +16,7 @@ def model(request):
     model = keras_sagan.SAGAN.from_preset(
         "sagan_fashion_mnist_32", base_filters=4, num_classes=request.param
     )
+    model.steps.assign(1)  # Before the first step, the average is a copy of the generator.
     rng = np.random.default_rng(0)
     for network in (model.generator, model.ema_generator):
         for weight in network.weights:
@@ -28,6 +30,10 @@ def test_a_saved_model(model, tmp_path):
     files = export_generator(model, tmp_path / "new", ["saved_model"])
     path, difference = files["saved_model"]
     assert (path / "saved_model.pb").exists() and difference < 1e-5
+    latents = np.random.default_rng(1).normal(size=(2, model.latent_dim)).astype("float32")
+    inputs = latents if model.num_classes is None else [latents, np.int32([0, 2])]
+    loaded = tf.saved_model.load(str(path))
+    np.testing.assert_allclose(loaded.serve(inputs), model.ema_generator(inputs), atol=1e-5)
 
 
 @pytest.mark.slow

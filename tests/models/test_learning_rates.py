@@ -148,7 +148,7 @@ def test_rates_that_cannot_be_set_together(name):
 
 
 def test_the_optimizer_over_both_is_no_third_one():
-    model = scalar_gan.compiled(0.25, 0.5)
+    model = scalar_gan.compiled(0.25, 0.5, d_steps=2)
     both = model.optimizer
     assert isinstance(both, keras.optimizers.Optimizer) and not hasattr(both, "optimizers")
     expected = [*model.g_optimizer.variables, *model.d_optimizer.variables]

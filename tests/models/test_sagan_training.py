@@ -422,6 +422,26 @@ def test_history_has_means_of_every_epoch(compiled):
     assert all(len(values) == 2 and np.isfinite(values).all() for values in history.values())
 
 
+def test_a_smaller_last_batch_counts_less():
+    model = scalar_gan.compiled(0.25, 0.5, run_eagerly=True)
+    history = scalar_gan.fit(model, batch_size=3)
+    bias, slope, losses = scalar_gan.BIAS, scalar_gan.SLOPE, []
+    for real in np.split(scalar_gan.IMAGES.ravel(), (3, 6)):
+        slope -= 0.5 * (np.tanh(bias) - real.mean())
+        losses.append(-slope * np.tanh(bias))
+        bias += 0.25 * slope * (1.0 - np.tanh(bias) ** 2)
+    expected = np.average(losses, weights=(3, 3, 2))
+    assert history["g_loss"] == [pytest.approx(expected, rel=1e-5)]
+
+
+def test_a_logit_on_the_threshold_is_a_fakes():
+    model = scalar_gan.build()
+    model.compile(run_eagerly=True)
+    model.discriminator.trainable_variables[0].assign([[0.0]])
+    logs = model.test_on_batch(scalar_gan.IMAGES, return_dict=True)
+    assert logs["real_accuracy"] == 0.0 and logs["fake_accuracy"] == 1.0
+
+
 @pytest.mark.slow
 def test_evaluate_against_numpy_and_is_deterministic():
     draws = []

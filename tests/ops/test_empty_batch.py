@@ -39,3 +39,16 @@ def test_no_images_where_their_number_is_known(make, training):
     layer = make()
     expected = layer(np.ones((1, 4, 4, 2), "float32")).shape[1:]
     assert layer(np.ones((0, 4, 4, 2), "float32"), training=training).shape == (0, *expected)
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_a_program_for_any_number_of_images_takes_a_single_one(make):
+    tf = pytest.importorskip("tensorflow")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("programs of TensorFlow")
+    layer, images = make(), np.random.default_rng(0).normal(size=(2, 4, 4, 2)).astype("float32")
+    expected = keras.ops.convert_to_numpy(layer(images))
+    signature = [tf.TensorSpec((None, 4, 4, 2))]
+    call = tf.function(lambda x: layer(x, training=True), signature, autograph=False)
+    for count in (0, 1, 2):
+        np.testing.assert_allclose(call(images[:count]), expected[:count], rtol=1e-4, atol=1e-6)

@@ -131,6 +131,14 @@ def test_the_figure_shows_the_row_under_the_dot(query_size, key_size):
     assert overlay.get_xlabel() == f"max 1 = {key_size**2} × uniform\nentropy 0.0 % of uniform"
 
 
+def test_the_row_under_the_dot_of_an_image_that_is_no_square():
+    scores = np.full((1, 2, 2, 2, 2), 0.25, "float32")
+    scores[0, 1, 0] = [[0.0, 1.0], [0.0, 0.0]]
+    figure = plot_attention(np.zeros((1, 16, 32, 1), "uint8"), scores, query_points=[(9, 12)])
+    overlay = panels(figure, 1, 2)[0, 1]
+    assert overlay.get_xlabel() == "max 1 = 4 × uniform\nentropy 0.0 % of uniform"
+
+
 def test_points_for_each_image_and_a_file_with_whole_pixels(tmp_path):
     path = tmp_path / "new" / "attention.png"
     points = np.array([[(0, 0), (31, 31)], [(5, 6), (7, 8)]])

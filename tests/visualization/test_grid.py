@@ -44,7 +44,7 @@ def test_images_without_a_channel_axis():
         (1, None, None, (1, 1)),
         (10, None, None, (3, 4)),
         (100, None, None, (10, 10)),
-        (7, 2, None, (2, 4)),
+        (9, 2, None, (2, 5)),
         (7, None, 3, (3, 3)),
         (4, 3, 3, (3, 3)),
     ],
