@@ -203,7 +203,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
             kwargs["training"] = training
         function = functools.partial(self.layer, **kwargs)
         is_convolution = isinstance(self.layer, (*PLAIN, *TRANSPOSED, *DEPTHWISE, *SEPARABLE))
-        with Scope(self.normalized_weights(training), collect_losses=True) as scope:
+        with _LayerScope(self.normalized_weights(training), collect_losses=True) as scope:
             if is_convolution and len(args) == 1 and self.layer.activity_regularizer is None:
                 outputs = of_any_batch(function, args[0], training)
             else:
@@ -232,6 +232,28 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
     def get_config(self) -> dict:
         config = {**super().get_config(), "norm": self.norm, "kernels": self.kernels}
         return {key: value for key, value in config.items() if key != "dtype"}
+
+
+class _LayerScope(Scope):
+    """Holds what a layer assigns while its kernels have other values."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._variables = {}  # By id. States of recurrent layers aren't in `layer.variables`.
+
+    def add_update(self, update):
+        self._variables[id(update[0])] = update[0]
+        super().add_update(update)
+
+    def commit(self, layer):
+        """After the `with` block, assigns what the scope holds, and adds its losses."""
+        for key, variable in self._variables.items():
+            variable.assign(self.state_mapping[key])
+        outer = self.original_scope
+        add_loss = layer.add_loss if outer is None else outer.add_loss
+        if outer is None or outer.collect_losses:
+            for loss in self.losses:
+                add_loss(loss)
 
 
 def _check_plain(layer):

@@ -11,5 +11,5 @@ import walk
 def test_a_batch_goes_through_few_files():
     found = walk.measure()
     record = json.loads((common.RESULTS / "walk.json").read_text())
-    assert len(found["files"]) <= 14 and found["moves"] <= 500
+    assert len(found["files"]) <= 14 and found["moves"] <= 520
     assert sorted(found["files"]) == sorted(record["files"])

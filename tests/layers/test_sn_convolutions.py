@@ -41,6 +41,29 @@ def test_it_is_the_plain_layer_of_a_kernel_divided_by_the_svd_norm(
     np.testing.assert_allclose(ops.convert_to_numpy(outputs), expected, rtol=2e-3, atol=1e-4)
 
 
+@each_layer
+def test_a_call_in_training_moves_vector_u_by_one_power_iteration(
+    cls, plain, arguments, shape, axis
+):
+    inputs = RNG.normal(size=shape).astype("float32")
+    layer = cls(**arguments)
+    layer.build(shape)
+    kernel = RNG.normal(size=layer.kernel.shape).astype("float32")
+    layer.kernel.assign(kernel)
+    before = ops.convert_to_numpy(layer.vector_u).copy()
+    layer.trainable = False
+    layer(inputs, training=True)
+    layer.trainable = True
+    layer(inputs, training=False)
+    np.testing.assert_array_equal(ops.convert_to_numpy(layer.vector_u), before)
+    layer(inputs, training=True)
+    matrix = np.moveaxis(kernel, axis, -1).reshape(-1, layer.filters)
+    moved = (matrix @ before) @ matrix
+    received = ops.convert_to_numpy(layer.vector_u)
+    np.testing.assert_allclose(received, moved / np.linalg.norm(moved), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(ops.convert_to_numpy(layer.kernel), kernel)
+
+
 def test_arguments_in_the_order_of_keras_and_a_kernel_size_that_does_not_fit():
     layer = SNConv1D(2, 3, 2, "same", power_iterations=3)
     assert (layer.strides, layer.padding, layer.power_iterations) == ((2,), "same", 3)
