@@ -175,6 +175,8 @@ class SpectralNormBase:
     """
 
     def _set_spectral_norm(self, power_iterations, epsilon, equality_constrained):
+        if isinstance(self.dtype_policy, keras.dtype_policies.QuantizedDTypePolicy):
+            self._refuse("quantized", "dtype", (self.dtype_policy.name,))
         self.power_iterations = check_integer(
             "power_iterations", power_iterations, maximum=MAX_COUNT
         )

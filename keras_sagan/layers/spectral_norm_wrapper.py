@@ -19,7 +19,8 @@ from keras_sagan.ops.programs import outside_programs
 from keras_sagan.ops.resampling import of_any_batch
 from keras_sagan.private_keras import layers_of
 
-NAMES = ("kernel", "recurrent_kernel", "embeddings", "depthwise_kernel", "pointwise_kernel")
+NAMES = ("kernel", "recurrent_kernel", "depthwise_kernel", "pointwise_kernel")
+NAMES += ("embeddings", "reverse_embeddings")
 TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 PLAIN = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
@@ -41,7 +42,8 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
     layer and the heads of an attention layer are outputs of one matrix.
 
     Args:
-        layer: Keras layer, built or not. Its dtype policy is used.
+        layer: Keras layer, built or not. Its dtype policy is used. Wrap `Bidirectional` and
+            `TimeDistributed` as a whole, not the layer in them.
         power_iterations, epsilon, equality_constrained: As in `SNConv2D`.
         norm: `"matrix"` for the norm above, or `"operator"` for the norm of a convolution with its
             zero padding, on maps of the size that the layer is built for. `"operator"` needs
@@ -93,7 +95,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
             raise ValueError(f"`layer` must be a Keras layer. Received: layer={layer!r}")
         _check_plain(layer)
         # Keras reads the arguments of a layer from these signatures.
-        call = self.__dict__["call"] = functools.partial(self._call_layer)
+        call = self.__dict__["call"] = functools.partial(self.call)
         call.__signature__ = _with_training(inspect.signature(layer.call))  # type: ignore
         self.__dict__["build"].__signature__ = inspect.signature(layer.build)
         # Autocast would convert kernels and inputs before the wrapped layer receives them.
@@ -198,7 +200,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
             for kernel, norm, vector_u in self.normalized_kernels()
         ]
 
-    def _call_layer(self, *args, training=False, **kwargs):
+    def call(self, *args, training=False, **kwargs):
         if "training" in self.layer.call_signature_parameters:
             kwargs["training"] = training
         function = functools.partial(self.layer, **kwargs)

@@ -68,7 +68,7 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
         _check_bakable(operation, model)
         source = operation.layer if isinstance(operation, SpectralNorm) else operation
         plain = PLAIN.get(type(source), type(source))
-        config = source.get_config()
+        config = {**source.get_config(), "name": operation.name}
         if plain is not type(source):
             config = {k: v for k, v in config.items() if k not in OWN_SETTINGS}
         new = plain.from_config(config)

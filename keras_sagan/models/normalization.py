@@ -1,6 +1,6 @@
 """Copies models, and adds spectral normalization to their layers."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import keras
 
@@ -16,8 +16,8 @@ NORMALIZED = {plain: normalized for normalized, plain in PLAIN.items()}
 
 def apply_spectral_norm(
     model: keras.Model,
-    include: Iterable[str | type[keras.Layer]] | None = None,
-    exclude: Iterable[str | type[keras.Layer]] | None = None,
+    include: Collection[str | type[keras.Layer]] | None = None,
+    exclude: Collection[str | type[keras.Layer]] | None = None,
 ) -> keras.Model:
     """Copies a model and normalizes the kernels of its layers.
 
@@ -30,14 +30,15 @@ def apply_spectral_norm(
     Args:
         model: A built functional or sequential Keras model. Nested models are copied too. The copy
             is functional, and isn't compiled.
-        include: List of names or classes of the layers to normalize. `None` means all layers with
-            kernels.
-        exclude: List of names or classes of the layers not to normalize.
+        include: List of names or classes of the layers to normalize. The name of a nested model
+            means its layers, and a layer inside another one, such as `TimeDistributed`, means the
+            outer layer. `None` means all layers with kernels.
+        exclude: List of names or classes of the layers not to normalize, as in `include`.
 
     Raises:
         ValueError: If the model is subclassed or isn't built, an entry of `include` or `exclude`
-            matches no layer, or an entry of `include` matches a layer that has no kernels or is
-            already normalized.
+            matches no layer, an entry of `include` matches a layer that has no kernels or is
+            already normalized, or a layer is quantized or adapted by LoRA.
 
     Example:
     >>> import keras
@@ -50,7 +51,14 @@ def apply_spectral_norm(
     """
     check_graph(model)
     found = list(_layers(model))
-    chosen = [x for x in found if _obstacle(x) is None]
+    for name in ("quantization_mode", "lora_enabled"):
+        changed = [x.name for _, parts in found for x in parts if getattr(x, name, None)]
+        if changed:
+            raise ValueError(
+                "`model` must not have layers that are quantized or adapted by LoRA. "
+                f"Received: {model.name} with {changed[0]}"
+            )
+    chosen = [x for x, _ in found if _obstacle(x) is None]
     if include is not None:
         chosen = _matches("include", include, found, are_normalized=True)
     if exclude is not None:
@@ -90,10 +98,16 @@ def _normalized_kernels(layer):
     return [kernel for x in normalized for kernel in x.normalized_kernels()]
 
 
-def _layers(model):
-    """Yields the layers of a model and of nested models, but not the layers inside a layer."""
+def _layers(model, models=()):
+    """Yields the layers of a model and of nested models, each with its parts.
+
+    The parts are the nested models that contain the layer, the layer, and all layers inside it.
+    """
     for layer in model.layers:
-        yield from _layers(layer) if is_graph(layer) else (layer,)
+        if is_graph(layer):
+            yield from _layers(layer, (*models, layer))
+        else:
+            yield layer, (*models, *layers_of(layer))
 
 
 def _obstacle(layer):
@@ -110,20 +124,25 @@ def _matches(argument, entries, found, are_normalized=False):
     matches = []
     for entry in check_list(argument, entries):
         is_class = isinstance(entry, type)
-        new = [x for x in found if (isinstance(x, entry) if is_class else x.name == entry)]
+        new = [
+            layer
+            for layer, parts in found
+            if any(isinstance(x, entry) if is_class else x.name == entry for x in parts)
+        ]
         if not new:
             raise ValueError(
                 f"`{argument}` must contain names or classes of layers of `model`. "
                 f"Received: {argument}={entries!r}, where {entry!r} matches no layer of "
-                f"{sorted({x.name for x in found})}"
+                f"{sorted({x.name for _, parts in found for x in parts})}"
             )
         able = [x for x in new if _obstacle(x) is None]
-        # For a class, it is enough that some of its layers can be normalized.
-        if are_normalized and (not able if is_class else len(able) < len(new)):
-            wrong = next(x for x in new if _obstacle(x))
+        # For a class or a nested model, it is enough that some of its layers can be normalized.
+        named = [x for x in new if x.name == entry]
+        wrong = [x for x in (named if able else new) if _obstacle(x)]
+        if are_normalized and wrong:
             raise ValueError(
                 f"`{argument}` must contain layers that have kernels and aren't normalized "
-                f"already. Received: {argument}={entries!r}, which includes {wrong.name}"
-            ) from _obstacle(wrong)
+                f"already. Received: {argument}={entries!r}, which includes {wrong[0].name}"
+            ) from _obstacle(wrong[0])
         matches += able if are_normalized else new
     return matches

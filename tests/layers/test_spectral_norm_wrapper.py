@@ -599,3 +599,15 @@ def test_quantized_and_adapted_layers_are_refused():
     wrapper.layer.enable_lora(1)
     with pytest.raises(ValueError, match="can't be quantized or adapted by LoRA"):
         wrapper(SEQUENCES)
+
+
+def test_a_subclass_may_override_call():
+    class Twice(SpectralNorm):
+        def call(self, x, training=False):
+            return 2 * super().call(x, training=training)
+
+    inputs = np.ones((1, 3), "float32")
+    layer = Twice(layers.Dense(2, use_bias=False))
+    outputs = ops.convert_to_numpy(layer(inputs))
+    ((_, kernel),) = layer.normalized_weights()
+    np.testing.assert_allclose(outputs, 2 * inputs @ ops.convert_to_numpy(kernel), rtol=1e-5)

@@ -20,7 +20,12 @@ from keras_sagan import (
     build_discriminator,
     build_generator,
 )
-from keras_sagan.layers import DifferentiableAugmentation, SelfAttention1D, SelfAttention3D
+from keras_sagan.layers import (
+    DifferentiableAugmentation,
+    SelfAttention1D,
+    SelfAttention3D,
+    SpectralNorm,
+)
 from keras_sagan.models import bake_spectral_norm
 
 RNG = np.random.default_rng(0)
@@ -211,3 +216,12 @@ def test_what_cannot_be_baked():
     outputs, _ = SelfAttention2D()(images, return_attention_scores=True)
     with pytest.raises(ValueError, match="must not call SelfAttention2D with return_attention"):
         bake_spectral_norm(keras.Model(images, outputs))
+
+
+def test_a_baked_wrapper_keeps_its_name():
+    x = inputs = keras.Input((3,))
+    for index in range(2):
+        x = SpectralNorm(layers.Dense(3, name="dense"), name=f"normalized_{index}")(x)
+    baked = bake_spectral_norm(keras.Model(inputs, x))
+    assert [x.name for x in baked.layers[1:]] == ["normalized_0", "normalized_1"]
+    assert all(type(x) is layers.Dense for x in baked.layers[1:])

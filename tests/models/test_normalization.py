@@ -165,6 +165,38 @@ def test_layers_that_cannot_be_normalized(entry, cause):
     assert cause in str(error.value.__cause__)
 
 
+def nested():
+    block = keras.Sequential([keras.Input((4, 3)), layers.Dense(3), layers.ReLU()], name="block")
+    sequence = keras.Input((4, 3))
+    x = layers.TimeDistributed(layers.Dense(2, name="inside"), name="outside")(block(sequence))
+    return keras.Model(sequence, layers.Dense(1, name="last")(x))
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        ({"exclude": ["block", "last"]}, {"SpectralNorm"}),
+        ({"exclude": [keras.Sequential, "inside"]}, {"SNDense"}),
+        ({"exclude": [layers.Dense]}, set()),
+        ({"include": ["block"]}, {"SNDense"}),
+        ({"include": ["inside"]}, {"SpectralNorm"}),
+    ],
+)
+def test_selections_reach_nested_models_and_layers_in_others(arguments, expected):
+    copy = apply_spectral_norm(nested(), **arguments)
+    kinds = {type(x).__name__ for x in copy._flatten_layers()}
+    assert kinds & {"SpectralNorm", "SNDense"} == expected
+
+
+def test_quantized_and_adapted_models_are_refused():
+    for method, argument in (("quantize", "int8"), ("enable_lora", 1)):
+        dense = layers.Dense(2)
+        model = keras.Sequential([keras.Input((3,)), dense])
+        getattr(dense, method)(argument)
+        with pytest.raises(ValueError, match="quantized|adapted by LoRA.*Received"):
+            apply_spectral_norm(model)
+
+
 def test_attention_without_spectral_norm():
     images = keras.Input((4, 2, 8))
     model = keras.Model(images, SelfAttention2D(use_spectral_norm=False)(images))
