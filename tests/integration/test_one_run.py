@@ -18,13 +18,18 @@ STEPS, EPOCHS = 4, 2
 LIVES = (("tensorflow", 5), ("jax", 7), ("torch", None))
 
 
-# The command line with networks of few layers.
+# The command line with networks of few layers. It waits after each step, to be killed before the
+# next one is saved.
 COMMAND = """
 import sys
+import time
 import pytest
 import short_runs
+from keras_sagan.callbacks import TrainingCheckpoint
 from keras_sagan.cli import main
 short_runs.build_little(pytest.MonkeyPatch())
+save = TrainingCheckpoint.on_train_batch_end
+TrainingCheckpoint.on_train_batch_end = lambda *x, **y: [save(*x, **y), time.sleep(1.5)][0]
 sys.exit(main(sys.argv[1:]))
 """
 
