@@ -16,25 +16,17 @@ class ConditionalLayerNorm(ConditionalGroupNorm):
     for images of rank 2, both are the same.
 
     Args:
-        num_classes: Positive integer, the number of rows in the tables `gamma` and `beta`.
-        axis: Integer, the axis of the channels.
-        epsilon: Positive float, added to the variance.
-        condition_dim: Positive integer, the length of the vectors; an alternative to `num_classes`.
+        num_classes, axis, epsilon, condition_dim: As in `ConditionalGroupNorm`.
 
     Call arguments:
-        images: Float tensor of rank 2 or more, `(batch, …, channels)`. If it has a mask, the layer
-            passes it on, but includes the masked positions in the moments, as Keras does.
-        labels: Integer tensor of shape `(batch,)` in `[0, num_classes)`, optional with one class;
-            or float tensor of shape `(batch, condition_dim)`.
-        training: Boolean, ignored; for consistency with `ConditionalBatchNorm`.
+        images: Float tensor of rank 2 or more, `(batch, …, channels)`.
+        labels, training: As in `ConditionalGroupNorm`.
 
     Returns:
         Float tensor with the same shape as `images`, in the layer's compute dtype.
 
     Raises:
-        ValueError: If an argument is out of range, neither or both of `num_classes` and
-            `condition_dim` are given, `axis` isn't an axis of the images, or the labels or vectors
-            are missing or have the wrong dtype or shape.
+        ValueError: As in `ConditionalGroupNorm`.
 
     Example:
     >>> import numpy as np

@@ -34,7 +34,8 @@ class _SNConvolution(SpectralNormMixin, keras.Layer):
 
     def call(self, inputs: KerasTensor, training: bool = False) -> KerasTensor:
         inputs = ops.convert_to_tensor(inputs, self.compute_dtype)  # `stateless_call` doesn't cast.
-        weight = self.normalized_weight(training)  # Not in the scope, which would keep `vector_u`.
+        # Normalize outside the scope, which would discard the new `vector_u`.
+        weight = self.normalized_weight(training)
         with Scope() as scope:
             scope.add_update((self.kernel, weight))
             outputs = of_any_batch(super().call, inputs, training)
