@@ -1,6 +1,8 @@
 """Metrics for generated images, and the feature extractors they use."""
 
 from keras_sagan.metrics.evaluation import METRICS, evaluate_generator, evaluate_images
+from keras_sagan.metrics.extractors.dinov2 import DINOv2Features
+from keras_sagan.metrics.extractors.efficientnet_lite import EfficientNetLite0Features
 from keras_sagan.metrics.extractors.grey_classifier import (
     GreyClassifierFeatures,
     build_grey_classifier,
@@ -26,7 +28,9 @@ from keras_sagan.metrics.standing_statistics import standing_statistics
 __all__ = [
     "METRICS",
     "TFGAN_INCEPTION_HANDLE",
+    "DINOv2Features",
     "DensityCoverage",
+    "EfficientNetLite0Features",
     "EvaluationReport",
     "FeatureExtraction",
     "FolderImages",

@@ -9,8 +9,10 @@ from keras_sagan.lazy import tf
 RESIZE_METHODS = ("tfgan", "antialiased")
 
 
-def resize_images(images: keras.KerasTensor, size: int, method: str) -> keras.KerasTensor:
-    """Resizes float images bilinearly to a square, with one of `RESIZE_METHODS`.
+def resize_images(
+    images: keras.KerasTensor, size: int, method: str, interpolation: str = "bilinear"
+) -> keras.KerasTensor:
+    """Resizes float images to a square, with one of `RESIZE_METHODS`.
 
     `"tfgan"` uses TensorFlow 1's pixel grid, as TF-GAN does: it has no half-pixel centers, and
     skips pixels when an image shrinks. `"antialiased"` has half-pixel centers, and averages over
@@ -18,7 +20,8 @@ def resize_images(images: keras.KerasTensor, size: int, method: str) -> keras.Ke
     """
     if check_choice("resize", method, RESIZE_METHODS) == "tfgan":
         return tf.compat.v1.image.resize_bilinear(as_tensorflow(images), (size, size))
-    return ops.image.resize(images, (size, size), antialias=True, data_format="channels_last")
+    options = {"antialias": True, "data_format": "channels_last"}
+    return ops.image.resize(images, (size, size), interpolation, **options)
 
 
 def as_tensorflow(images: keras.KerasTensor):
