@@ -105,6 +105,8 @@ def extractor_for(image_shape, settings, name=None):
         is_small_and_grey = image_shape[-1] == 1 and image_shape[0] in (28, 32)
         name = "grey" if is_small_and_grey and inception is None else "tfgan"
     if name == "tfgan":
+        if inception and inception.endswith(".pth") and settings["inception_sha256"] is None:
+            return metrics.FIDInception(inception)
         handle = inception or metrics.TFGAN_INCEPTION_HANDLE
         return metrics.TFGANInception(handle, settings["inception_sha256"])
     if inception is not None:
