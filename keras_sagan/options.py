@@ -67,7 +67,7 @@ STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 INCEPTION = {
-    "inception": Option(PATH, "a copy of TF-GAN's Inception, for color or large images"),
+    "inception": Option(PATH, "for color or large images: pytorch-fid's .pth, or TF-GAN's folder"),
     "inception_sha256": Option(TEXT, "the digest of its files; downloads it from TF-Hub"),
 }
 DATA = {

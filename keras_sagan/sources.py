@@ -99,8 +99,7 @@ def _tfds(name, split, batch_size, common):
 
 
 def extractor_for(image_shape, settings, name=None, default="efficientnet"):
-    """Returns an extractor by name; without one, the gray classifier for small gray images, and
-    `default` for others."""
+    """Returns an extractor by name, or the gray classifier for small gray images, or `default`."""
     inception = settings["inception"]
     if name is None:
         is_small_and_grey = image_shape[-1] == 1 and image_shape[0] in (28, 32)
@@ -108,6 +107,8 @@ def extractor_for(image_shape, settings, name=None, default="efficientnet"):
         if inception is not None or (name != "grey" and settings["inception_sha256"]):
             name = "tfgan"
     if name == "tfgan":
+        if inception and inception.endswith(".pth") and settings["inception_sha256"] is None:
+            return metrics.FIDInception(inception)
         handle = inception or metrics.TFGAN_INCEPTION_HANDLE
         return metrics.TFGANInception(handle, settings["inception_sha256"])
     if inception is not None:

@@ -104,6 +104,7 @@ SPECIAL = {
     ("KerasInceptionV3", "weights"): "path",
     ("EfficientNetLite0Features", "weights"): "path",
     ("DINOv2Features", "preset"): "text",
+    ("FIDInception", "weights"): "path",
     ("EvaluationReport", "model"): None,
     ("DifferentiableAugmentation", "probability"): "number or word",
     ("load_tfds", "split"): None,  # TFDS has more than strings.

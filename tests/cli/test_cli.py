@@ -21,8 +21,14 @@ from keras_sagan import SAGAN, metrics, options
 from keras_sagan.callbacks import AttentionMonitor
 from keras_sagan.cli import main
 from keras_sagan.cli.main import build_parser
-from keras_sagan.metrics import FeatureExtraction, GreyClassifierFeatures, ReferenceStatistics
-from keras_sagan.sources import open_source
+from keras_sagan.metrics import (
+    FeatureExtraction,
+    FIDInception,
+    GreyClassifierFeatures,
+    ReferenceStatistics,
+    TFGANInception,
+)
+from keras_sagan.sources import extractor_for, open_source
 
 Image = pytest.importorskip("PIL.Image")
 COMMANDS = ("train", "sample", "attention", "evaluate", "export")
@@ -319,6 +325,14 @@ def test_evaluate_by_all_of_its_options(run, tmp_path, capsys):
     assert "--reference can't be combined with --images" in capsys.readouterr().err
     assert main(["evaluate", str(run), *options, "--inception", str(tmp_path)]) == 1
     assert "--inception needs --extractor tfgan. Received: grey" in capsys.readouterr().err
+
+
+def test_a_pth_file_is_for_fid_inception_and_anything_else_for_tfgan():
+    settings = {"inception": "weights.pth", "inception_sha256": None}
+    extractor = extractor_for((64, 64, 3), settings)
+    assert isinstance(extractor, FIDInception) and extractor.weights == "weights.pth"
+    for other in ({"inception": "folder"}, {"inception_sha256": "0" * 64}):
+        assert isinstance(extractor_for((64, 64, 3), settings | other), TFGANInception)
 
 
 @pytest.mark.slow
