@@ -11,7 +11,8 @@ from keras_sagan.metrics.extractors.resizing import resize_images, to_rgb
 from keras_sagan.metrics.report import weights_sha256
 
 _SIZE = 224
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # Of ImageNet, for pixels in [0, 1].
+# Of ImageNet, for pixels in [0, 1].
+_MEAN, _STD = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], "float32")
 _RANDOM = {"patch_size": 14, "num_layers": 1, "hidden_dim": 32, "num_heads": 2}
 
 
@@ -42,7 +43,7 @@ class DINOv2Features(Extractor):
 
     Example:
     ```python
-    report = evaluate_images(FolderImages("samples"), photos, ("kid", "fid"), DINOv2Features())
+    kid = KernelInceptionDistance(DINOv2Features())
     ```
 
     Reference: Oquab et al. 2023, [DINOv2](https://arxiv.org/abs/2304.07193); Stein et al. 2023,
@@ -66,7 +67,7 @@ class DINOv2Features(Extractor):
         """Returns `{"features": (batch, hidden_dim)}`."""
         images = resize_images(to_rgb(images), _SIZE, "antialiased", "bicubic")
         images = keras.ops.clip(images, -1.0, 1.0)  # As Pillow; bicubic resizing overshoots.
-        images = (images * 0.5 + 0.5 - np.float32(_MEAN)) / np.float32(_STD)
+        images = (images * 0.5 + 0.5 - _MEAN) / _STD
         return {"features": self._load()({"images": images}, training=False)[:, 0]}
 
     def _load(self):

@@ -123,7 +123,7 @@ class EfficientNetLite0Features(Extractor):
 
     Example:
     ```python
-    report = evaluate_images(FolderImages("samples"), photos, "kid", EfficientNetLite0Features())
+    kid = KernelInceptionDistance(EfficientNetLite0Features())
     ```
 
     Reference: Tan and Le 2019, [EfficientNet](https://arxiv.org/abs/1905.11946); the weights are
