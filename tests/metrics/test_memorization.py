@@ -88,20 +88,21 @@ def test_ct_score_of_few_or_equal_samples():
     assert np.isfinite(ct_score(np.ones((9, 2)), np.ones((9, 2)), np.ones((30, 2))))
 
 
-@pytest.mark.parametrize("percent", [1, 5, 20])
-def test_planted_copies_are_found(percent):
+def test_planted_copies_are_found():
     training, held_out, generated = (samples(1000, i, 16) for i in range(3))
-    before = memorization_scores(training, generated, held_out)
-    count = 10 * percent
-    generated[:count] = training[:count] + 1e-3 * samples(count, 3, 16)
-    after = memorization_scores(training, generated, held_out)
     floor = memorization_scores(training, held_out, held_out)
     assert floor["memorized"] == 0.002 and abs(floor["ct_score"]) < 1e-3
-    assert before["memorized"] < 0.006 and abs(before["ct_score"]) < 3
-    assert after["memorized"] == pytest.approx(before["memorized"] + percent / 100, abs=0.002)
-    assert after["authpct"] < before["authpct"] and after["ct_score"] < before["ct_score"]
-    if percent > 1:
-        assert after["ct_score"] < floor["ct_score"] - 2 and after["authpct"] < floor["authpct"]
+    found = [memorization_scores(training, generated, held_out)]
+    assert found[0]["memorized"] < 0.006 and abs(found[0]["ct_score"]) < 3
+    for percent in (1, 5, 20):
+        count = 10 * percent
+        generated[:count] = training[:count] + 1e-3 * samples(count, 3, 16)
+        found.append(memorization_scores(training, generated, held_out))
+        assert found[-1]["memorized"] == pytest.approx(percent / 100, abs=0.006)
+    for name in ("authpct", "ct_score"):
+        values = [scores[name] for scores in found]
+        assert values == sorted(values, reverse=True) and len(set(values)) == 4
+    assert found[-1]["ct_score"] < -2 and found[-1]["authpct"] < floor["authpct"] - 5
 
 
 def test_held_out_duplicates_hide_no_copies():
@@ -130,14 +131,14 @@ def pixels(count, seed):
 
 def test_a_report_has_the_scores_and_their_floor():
     training, held_out, images = pixels(200, 0), pixels(150, 1), pixels(100, 2)
-    images[:20] = training[:20]
+    images[:30] = training[:30]
     settings = {"feature_extractor": Pixels(), "verbose": False}
     report = evaluate_images(images, training, held_out=held_out, **settings)
     flat = [x.reshape(-1, 16) / 127.5 - 1 for x in (training, images, held_out)]
     expected = memorization_scores(*flat)
     assert {name: report.values[name] for name in expected} == pytest.approx(expected, abs=1e-5)
     floor = report.baselines["real"]
-    assert floor["memorized"] < 0.02 < 0.2 <= report.values["memorized"]
+    assert floor["memorized"] < 0.02 < 0.3 <= report.values["memorized"]
     assert report.values["authpct"] < floor["authpct"] < report.baselines["noise"]["authpct"] + 15
     assert report.values["ct_score"] < -2 < floor["ct_score"]
     assert "memorized" in str(report) and len(report.protocol["held_out_sha256"]) == 64
