@@ -191,8 +191,9 @@ class Memorization(FeatureMetric):
 
     def compare(self, real: Any, generated: Any) -> dict[str, float]:
         """Returns a dictionary of floats; only `memorized` is better if it is lower."""
-        sets = [x and x.arrays["features"] for x in (real, generated, self.held_out)]
-        scores = memorization_scores(*sets, self._progress())
+        first, second = (x.arrays["features"] for x in (real, generated))
+        others = None if self.held_out is None else self.held_out.arrays["features"]
+        scores = memorization_scores(first, second, others, self._progress())
         prefix = "" if self.name == self.default_name else f"{self.name}_"
         return {prefix + name: value for name, value in scores.items()}
 
