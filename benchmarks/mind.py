@@ -53,7 +53,7 @@ def main(arguments=None):
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--dim", type=int, default=2048)
-    parser.add_argument("--counts", type=int, nargs="+", default=[5000, 10_000])
+    parser.add_argument("--counts", type=int, nargs="+", default=[1000, 5000])
     parser.add_argument("--repeats", type=int, default=3)
     common.add_json_argument(parser, "mind")
     settings = parser.parse_args(arguments)

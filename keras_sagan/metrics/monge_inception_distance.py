@@ -10,7 +10,7 @@ from keras_sagan.checks import check_integer
 from keras_sagan.metrics.features import FeatureMetric
 from keras_sagan.metrics.moments import check_features
 
-_ROWS = 64  # The number of directions whose projections are in memory at once.
+_ROWS = 256  # The number of directions whose projections are in memory at once.
 
 
 def monge_distance(
@@ -77,8 +77,9 @@ class MongeInceptionDistance(FeatureMetric):
     Args:
         feature_extractor, value_range, name, batch_size: As in `FrechetInceptionDistance`, which
             raises the same errors.
-        num_projections: The number of random directions, 1,000 in torch-fidelity. The paper
-            recommends 100 to 1,000.
+        num_projections: The number of random directions. The paper recommends 100 to 1,000. With
+            100, the random error is up to 14 %, and scores with the same seed share the directions.
+            torch-fidelity uses 1,000, with an error of up to 4.5 %, which takes 10 times as long.
         seed: The seed for the directions and the subset.
 
     Example:
@@ -98,7 +99,7 @@ class MongeInceptionDistance(FeatureMetric):
         self,
         feature_extractor: Callable,
         value_range: Sequence[float] | None = None,
-        num_projections: int = 1000,
+        num_projections: int = 100,
         seed: int = 0,
         name: str | None = None,
         batch_size: int = 64,
