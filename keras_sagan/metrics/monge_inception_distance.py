@@ -25,7 +25,7 @@ def monge_distance(
     smallest value of uᵀy. The distance is 3 dim times the mean of (uᵀx - uᵀy)² over all directions
     and sorted samples. Unlike the Fréchet distance, it needs no covariance: the time is
     proportional to `num_samples * num_directions * dim`. Projections are computed in float32, as in
-    torch-fidelity, after the mean of the real samples is subtracted from both sets.
+    torch-fidelity, after the mean of all samples is subtracted from both sets.
 
     Args:
         real, generated: Arrays of shape (num_samples, dim) with finite values and the same number
@@ -53,7 +53,8 @@ def monge_distance(
             f"Received: {len(real)} real and {len(generated)} generated samples"
         )
     directions = directions / np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
-    center = real.mean(axis=0)  # Subtracting it reduces rounding errors, and not the distance.
+    # Subtracting this from both sets reduces rounding errors, and doesn't change the distance.
+    center = (real.mean(axis=0) + generated.mean(axis=0)) / 2
     real, generated = ((x - center).astype(np.float32) for x in (real, generated))
     total = 0.0
     for start in range(0, len(directions), _ROWS):
