@@ -126,6 +126,7 @@ def make(run, settings, workdir, options):
 
 def measure_garments(model, run, settings, workdir, training):
     from keras_sagan import data, metrics
+    from keras_sagan.metrics.memorization import nearest
 
     images, labels = (x[: settings["num_real"]] for x in data.load_fashion_mnist())
     images = data.pad_to_32(images)
@@ -144,7 +145,7 @@ def measure_garments(model, run, settings, workdir, training):
     count = min(len(training), len(images), settings["num_images"])
     samples = model.generate(count, labels[:count], seed=0, batch_size=250)
     parts = [features_of(x[:count]) for x in (samples, training, images)]
-    to_training, to_test = (nearest(parts[0], part) for part in parts[1:])
+    to_training, to_test = (nearest(parts[0], part)[0] for part in parts[1:])
     return {
         "scores": report.values,
         "baselines": report.baselines,
@@ -189,16 +190,6 @@ def features_of(images):
 
 def classes_of(images):
     return np.concatenate([np.argmax(x["logits"], axis=-1) for x in outputs_of(images)])
-
-
-def nearest(queries, points):
-    """Returns the distance of each query to the nearest of the points."""
-    squares = np.sum(points**2, axis=1)
-    found = [
-        np.min(np.sum(part**2, axis=1)[:, None] - 2 * part @ points.T + squares, axis=1)
-        for part in np.array_split(queries, -(-len(queries) // 1000))
-    ]
-    return np.sqrt(np.maximum(np.concatenate(found), 0))
 
 
 def rows_of(runs):

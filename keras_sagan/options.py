@@ -59,7 +59,10 @@ PRESETS = (
     *("sagan_small_data_128", "sagan_small_data_32", "sagan_small_data_64"),
 )
 IMAGE_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
-METRICS = "density_coverage fid fid_infinity inception_score intra_fid kid precision_recall".split()
+METRICS = [
+    *("density_coverage", "fid", "fid_infinity", "inception_score", "intra_fid", "kid"),
+    *("memorization", "mind", "precision_recall"),
+]
 EXTRACTORS = ("dinov2", "efficientnet", "grey", "keras", "tfgan")
 FORMATS = ["saved_model", "onnx", "litert"]
 BACKENDS = ("tensorflow", "jax", "torch")

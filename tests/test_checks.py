@@ -185,6 +185,8 @@ ARGUMENTS = {
     "InceptionScore": METRIC,
     "IntraClassFrechetInceptionDistance": METRIC,
     "KernelInceptionDistance": METRIC,
+    "Memorization": METRIC,
+    "MongeInceptionDistance": METRIC,
     "PrecisionRecall": METRIC,
     "FolderImages": {"folder": "x"},
     "EvaluationReport": {"values": {}, "baselines": {}, "protocol": {}, "model": "a"},

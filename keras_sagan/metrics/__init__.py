@@ -21,6 +21,8 @@ from keras_sagan.metrics.intra_class_frechet_inception_distance import (
     IntraClassFrechetInceptionDistance,
 )
 from keras_sagan.metrics.kernel_inception_distance import KernelInceptionDistance
+from keras_sagan.metrics.memorization import Memorization
+from keras_sagan.metrics.monge_inception_distance import MongeInceptionDistance
 from keras_sagan.metrics.precision_recall import DensityCoverage, PrecisionRecall
 from keras_sagan.metrics.reference_statistics import ReferenceStatistics
 from keras_sagan.metrics.report import EvaluationReport
@@ -44,6 +46,8 @@ __all__ = [
     "IntraClassFrechetInceptionDistance",
     "KerasInceptionV3",
     "KernelInceptionDistance",
+    "Memorization",
+    "MongeInceptionDistance",
     "PrecisionRecall",
     "ReferenceStatistics",
     "TFGANInception",

@@ -30,6 +30,8 @@ from keras_sagan.metrics.intra_class_frechet_inception_distance import (
     IntraClassFrechetInceptionDistance,
 )
 from keras_sagan.metrics.kernel_inception_distance import KernelInceptionDistance
+from keras_sagan.metrics.memorization import Memorization
+from keras_sagan.metrics.monge_inception_distance import MongeInceptionDistance
 from keras_sagan.metrics.precision_recall import ENOUGH_IMAGES, DensityCoverage, PrecisionRecall
 from keras_sagan.metrics.progress import Progress
 from keras_sagan.metrics.reference_statistics import ReferenceStatistics
@@ -44,7 +46,10 @@ METRICS = {
     "density_coverage": DensityCoverage,
     "intra_fid": IntraClassFrechetInceptionDistance,
     "fid_infinity": FrechetInceptionDistanceInfinity,
+    "mind": MongeInceptionDistance,
+    "memorization": Memorization,
 }
+DEFAULT_METRICS = ("fid", "kid", "precision_recall", "density_coverage", "memorization")
 
 _BIAS = (
     f"A FID of fewer than {ENOUGH_IMAGES:,} images is mostly bias, and far from 0 even for real "
@@ -55,7 +60,7 @@ _BIAS = (
 def evaluate_generator(
     model: Any,
     reference: Any,
-    metrics: str | Sequence = ("fid", "kid", "precision_recall", "density_coverage"),
+    metrics: str | Sequence = DEFAULT_METRICS,
     feature_extractor: Callable | None = None,
     num_images: int = 50_000,
     labels: str | np.ndarray = "uniform",
@@ -128,7 +133,7 @@ def evaluate_generator(
 def evaluate_images(
     images: Iterable,
     reference: Any,
-    metrics: str | Sequence = ("fid", "kid", "precision_recall", "density_coverage"),
+    metrics: str | Sequence = DEFAULT_METRICS,
     feature_extractor: Callable | None = None,
     num_images: int | None = None,
     name: str = "images",
@@ -148,7 +153,8 @@ def evaluate_images(
         **kwargs:
             dataset, split: The names of the reference and of its split in the report.
             held_out: Additional real images, used for the `"real"` baseline. By default, one half
-                of the reference is compared with the other half.
+                of the reference is compared with the other half. If the reference contains the
+                training images and `held_out` other images, `Memorization` has more scores.
             value_range: Pair `(low, high)`, the range of float images.
             num_reference: The number of images to use, from the start of the reference; required
                 for an endless iterable, such as one from `load_tfds`. Defaults to all.
@@ -259,11 +265,16 @@ class Evaluation:
         """Returns the report on batches of (images, labels or `None`); `made` describes them."""
         protocol = make_protocol(self.metrics, num_images, self.reference.info, made)
         features, info = self.measure(batches, "Generated images", num_images)
+        held_out = None
+        if self.held_out is not None:
+            held_out, about = self.measure(self.held_out, "Held-out images")
+            protocol["held_out_sha256"] = about["sha256"]
         values, notes, metrics = {}, [], list(self.metrics)
         if min(num_images, self.reference.num_images or num_images) < ENOUGH_IMAGES:
             metrics.sort(key=lambda x: not isinstance(x, KernelInceptionDistance))  # Has no bias.
             notes += [_BIAS] * any(isinstance(x, FrechetInceptionDistance) for x in metrics)
         for metric in metrics:
+            metric.held_out = held_out
             values |= metric.values(self.reference, features)
             notes += metric.notes(self.reference, features)
         size, labels = self.extraction.batch_size, self.reference.arrays.get("labels")
@@ -273,7 +284,7 @@ class Evaluation:
             parts = np.split(labels, range(size, num_images, size))
         noise = zip(noise_images(num_images, info["image_shape"], self.seed, size), parts)
         noise, _ = self.measure(noise, "Noise", num_images)
-        baselines = {"real": self._real(), "noise": self._baseline(self.reference, noise)}
+        baselines = {"real": self._real(held_out), "noise": self._baseline(self.reference, noise)}
         return EvaluationReport(values, baselines, protocol, name, notes)
 
     def _baseline(self, real, generated, *notes):
@@ -287,10 +298,10 @@ class Evaluation:
         note = {"note": "; ".join(notes)} if notes else {}
         return {**values, **note, "num_images": generated.num_images}
 
-    def _real(self):
+    def _real(self, held_out):
         """Returns the scores of real images that are evaluated as if they were generated."""
-        if self.held_out is not None:
-            return self._baseline(self.reference, self.measure(self.held_out, "Held-out images")[0])
+        if held_out is not None:
+            return self._baseline(self.reference, held_out)
         halves = self.reference.split()
         if not halves:
             return {"note": "the file has only `mu` and `sigma`: give `held_out` images"}

@@ -212,6 +212,7 @@ class FeatureMetric(keras.metrics.Metric):
     """
 
     verbose = True  # Whether `result` shows progress bars.
+    held_out: Any = None  # A `FeatureSet` of other real images, which an evaluation sets.
     default_name: str | None = None
     formula = ""  # The format string of `definition`, filled in with `settings`.
     needs: dict[str, tuple[str, ...]] = dict.fromkeys(SIDES, ("features",))

@@ -13,7 +13,7 @@ from keras_sagan.metrics.moments import check_features
 # With fewer images, noise may seem precise: with GreyClassifierFeatures on Fashion-MNIST, its
 # precision is 0.97 for 500 images on each side, 0.84 for 1,000 and 0.05 for 2,000.
 ENOUGH_IMAGES = 2000
-_ROWS = 256  # The number of rows of a distance matrix that are in memory at once.
+ROWS = 256  # The number of rows of a distance matrix that are in memory at once.
 
 
 class ManifoldScores(NamedTuple):
@@ -72,15 +72,15 @@ def manifold_scores(
     progress = progress or (lambda done, total: None)
     total = len(real) + len(generated)
     real_radii = np.empty(len(real))
-    for start in range(0, len(real), _ROWS):
-        part = slice(start, start + _ROWS)
+    for start in range(0, len(real), ROWS):
+        part = slice(start, start + ROWS)
         real_radii[part] = _radii(real[part], real, nearest_k)
         progress(min(part.stop, len(real)), total)
     inside = np.empty(len(generated))  # The number of real neighborhoods that hold each sample.
     covered, recalled = np.zeros((2, len(real)), dtype=bool)
-    for start in range(0, len(generated), _ROWS):
-        part = slice(start, start + _ROWS)
-        distances = _squared_distances(generated[part], real)
+    for start in range(0, len(generated), ROWS):
+        part = slice(start, start + ROWS)
+        distances = squared_distances(generated[part], real)
         near = distances < real_radii
         inside[part] = near.sum(axis=1)
         covered |= near.any(axis=0)
@@ -95,7 +95,7 @@ def manifold_scores(
     )
 
 
-def _squared_distances(x, y):
+def squared_distances(x, y):
     squares = (np.einsum("ij,ij->i", z, z) for z in (x, y))
     distances = np.add.outer(*squares) - 2.0 * (x @ y.T)
     return np.maximum(distances, 0.0, out=distances)
@@ -103,7 +103,7 @@ def _squared_distances(x, y):
 
 def _radii(part, samples, nearest_k):
     """Returns squared distances to the `nearest_k`-th neighbors; index 0 is the sample itself."""
-    return np.partition(_squared_distances(part, samples), nearest_k, axis=1)[:, nearest_k]
+    return np.partition(squared_distances(part, samples), nearest_k, axis=1)[:, nearest_k]
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")

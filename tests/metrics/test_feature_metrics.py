@@ -23,6 +23,8 @@ ALL = [
     metrics.InceptionScore,
     metrics.IntraClassFrechetInceptionDistance,
     metrics.KernelInceptionDistance,
+    metrics.Memorization,
+    metrics.MongeInceptionDistance,
     metrics.PrecisionRecall,
 ]
 COUNT = 60
@@ -200,7 +202,7 @@ SLOW = {
 def test_a_bar_where_the_score_itself_takes_more_than_ten_seconds(cls, monkeypatch, capsys):
     ticks = iter(range(0, 10**6, 4))
     monkeypatch.setattr("keras_sagan.metrics.progress.time.monotonic", lambda: next(ticks))
-    monkeypatch.setattr("keras_sagan.metrics.precision_recall._ROWS", 20)
+    monkeypatch.setattr("keras_sagan.metrics.precision_recall.ROWS", 20)
     metric = filled(cls, **SLOW[cls])
     metric.result()
     shown = capsys.readouterr().out
@@ -295,6 +297,8 @@ def test_labels_that_do_not_fit_are_refused(labels):
         (metrics.InceptionScore, {"shuffle_seed": 0.5}),
         (metrics.PrecisionRecall, {"nearest_k": 0}),
         (metrics.DensityCoverage, {"nearest_k": True}),
+        (metrics.MongeInceptionDistance, {"num_projections": 0}),
+        (metrics.MongeInceptionDistance, {"seed": -1}),
         (metrics.FrechetInceptionDistanceInfinity, {"num_points": 1}),
         (metrics.FrechetInceptionDistanceInfinity, {"seed": None}),
     ],
@@ -374,6 +378,7 @@ DISTANCES = {
     metrics.FrechetInceptionDistanceInfinity: "fid_infinity",
     metrics.IntraClassFrechetInceptionDistance: "intra_fid",
     metrics.KernelInceptionDistance: "kid",
+    metrics.MongeInceptionDistance: "mind",
 }
 SYMMETRIC = [cls for cls in DISTANCES if cls is not metrics.FrechetInceptionDistanceInfinity]
 

@@ -53,7 +53,7 @@ def test_equals_the_definition_in_loops():
 def test_blocks_of_rows_change_nothing(monkeypatch):
     real, generated, nearest_k = CASES[0]
     expected = manifold_scores(real, generated, nearest_k)
-    monkeypatch.setattr(precision_recall, "_ROWS", 7)
+    monkeypatch.setattr(precision_recall, "ROWS", 7)
     assert manifold_scores(real, generated, nearest_k) == expected
 
 

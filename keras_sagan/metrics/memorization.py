@@ -1,0 +1,206 @@
+"""Scores that find copies of training images: nearest neighbors in numpy, and the Keras metric."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_sagan.metrics.features import FeatureMetric
+from keras_sagan.metrics.moments import check_features, compute_moments
+from keras_sagan.metrics.precision_recall import ROWS, squared_distances
+
+# The settings of dgm-eval, and of its k-means.
+_DIMENSIONS, _CELLS, _LEAST_IN_CELL, _RESTARTS, _ITERATIONS = 64, 3, 21, 10, 300
+_NEAREST_SHARE = 0.001  # Of the held-out samples; the nearest of them may be near-duplicates.
+
+
+def memorization_scores(
+    training: np.ndarray,
+    generated: np.ndarray,
+    held_out: np.ndarray | None = None,
+    progress: Callable | None = None,
+) -> dict[str, float]:
+    """Computes how near generated samples are to the training samples.
+
+    `authpct` is the percentage of authentic samples: those that are farther from their nearest
+    training sample than this sample is from its own nearest neighbor in the training set. With
+    `held_out`, there are two more scores. `memorized` is the share of generated samples that are at
+    least as near to a training sample as the nearest 0.1 % of the held-out samples are, and finds
+    single copies. `ct_score` is that of `ct_score`, and finds that all samples are too near.
+
+    Args:
+        training, generated, held_out: Arrays of shape (num_samples, dim) with finite values. At
+            least 2 training samples are needed. The held-out samples are real samples that aren't
+            in the training set.
+        progress: Function that is called with the number of samples done and the total.
+
+    Returns:
+        Dictionary of floats: `authpct` and, with `held_out`, `memorized` and `ct_score`.
+
+    Raises:
+        ValueError: If the shapes don't match, a value isn't finite, or there is only one training
+            sample.
+
+    Example:
+    >>> training, generated = [[0.0], [1.0], [5.0]], [[0.0], [8.0], [10.0], [2.5]]
+    >>> memorization_scores(training, generated)  # 8 is nearer to 5 than 1 is
+    {'authpct': 50.0}
+
+    Reference: Alaa et al. 2022, [How Faithful is your Synthetic
+    Data?](https://arxiv.org/abs/2102.08921); Stein et al. 2023, [Exposing flaws of generative model
+    evaluation metrics](https://arxiv.org/abs/2306.04675), whose package dgm-eval computes the same
+    `authpct`.
+    """
+    training, generated = check_features(training=training, generated=generated)
+    if len(training) < 2:
+        raise ValueError("`training` must have at least 2 samples. Received: 1 sample")
+    distances = np.empty(len(generated))
+    is_authentic = np.empty(len(generated), dtype=bool)
+    for start in range(0, len(generated), ROWS):
+        part = slice(start, start + ROWS)
+        distances[part], indices = nearest(generated[part], training)
+        among_training, _ = nearest(training[indices], training, exclude=indices)
+        is_authentic[part] = among_training < distances[part]
+        if progress:
+            progress(min(part.stop, len(generated)), len(generated))
+    scores = {"authpct": 100.0 * float(is_authentic.mean())}
+    if held_out is not None:
+        training, held_out = check_features(training=training, held_out=held_out)
+        limit = np.quantile(nearest(held_out, training)[0], _NEAREST_SHARE, method="higher")
+        scores["memorized"] = float((distances <= limit).mean())
+        scores["ct_score"] = ct_score(training, held_out, generated)
+    return scores
+
+
+def ct_score(training: np.ndarray, held_out: np.ndarray, generated: np.ndarray) -> float:
+    """Tests whether generated samples are nearer to the training samples than held-out ones are.
+
+    The score is 0 on average if they are equally near, and negative if the generated samples are
+    nearer. As in dgm-eval, features are reduced to 64 principal components, and k-means divides the
+    space into 3 cells. The result is the mean z-score of the Mann-Whitney U tests within the cells,
+    weighted by the number of held-out samples. Cells with fewer than 21 generated samples are
+    skipped. Unlike dgm-eval, the components are exact and k-means starts from a fixed seed, so the
+    score is reproducible.
+
+    Args:
+        training, held_out, generated: Arrays of shape (num_samples, dim) with finite values.
+
+    Returns:
+        The score, or NaN if all cells are skipped.
+
+    Raises:
+        ValueError: If the shapes don't match, or a value isn't finite.
+
+    Example:
+    >>> training, held_out = np.arange(0.0, 30.0)[:, None], np.arange(0.25, 30.0)[:, None]
+    >>> score = ct_score(training, held_out, generated=np.repeat(training, 3, axis=0))
+    >>> round(score, 3)  # all samples are copies
+    -4.677
+
+    Reference: Meehan, Chaudhuri & Dasgupta 2020, [A Non-Parametric Test to Detect Data-Copying in
+    Generative Models](https://arxiv.org/abs/2004.05675).
+    """
+    samples = check_features(training=training, held_out=held_out, generated=generated)
+    if samples[0].shape[1] > _DIMENSIONS:
+        _, directions = np.linalg.eigh(compute_moments(samples[0]).scatter)
+        samples = [x @ directions[:, -_DIMENSIONS:] for x in samples]
+    centers = _k_means(samples[0])
+    cells = [squared_distances(x, centers).argmin(axis=1) for x in samples]
+    total = weight = 0.0
+    for cell in range(len(centers)):
+        inside, others, made = (x[which == cell] for x, which in zip(samples, cells))
+        if len(made) >= _LEAST_IN_CELL and len(others) and len(inside):
+            total += len(others) * _z_score(nearest(made, inside)[0], nearest(others, inside)[0])
+            weight += len(others)
+    return total / weight if weight else float("nan")
+
+
+def nearest(
+    queries: np.ndarray, points: np.ndarray, exclude: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the distance from each query to the nearest point, and the index of this point.
+
+    `exclude` contains the index of a point for each query, which isn't a neighbor of this query.
+    """
+    queries, points = (np.asarray(x, dtype=np.float64) for x in (queries, points))
+    indices = np.empty(len(queries), dtype=int)
+    for start in range(0, len(queries), ROWS):
+        part = slice(start, start + ROWS)
+        squares = squared_distances(queries[part], points)
+        if exclude is not None:
+            np.put_along_axis(squares, exclude[part, None], np.inf, axis=1)
+        indices[part] = squares.argmin(axis=1)
+    # Subtract again, because the distance of a copy must be exactly 0.
+    return np.linalg.norm(queries - points[indices], axis=1), indices
+
+
+def _k_means(samples):
+    """Returns the best centers of several random starts."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(_RESTARTS):
+        centers = samples[rng.choice(len(samples), min(_CELLS, len(samples)), replace=False)]
+        cells = None
+        for _ in range(_ITERATIONS):
+            squares = squared_distances(samples, centers)
+            previous, cells = cells, squares.argmin(axis=1)
+            if np.array_equal(cells, previous):
+                break
+            members = (samples[cells == i] for i in range(len(centers)))
+            centers = np.stack([x.mean(axis=0) if len(x) else y for x, y in zip(members, centers)])
+        found.append((squares.min(axis=1).sum(), centers))
+    return min(found, key=lambda x: x[0])[1]
+
+
+def _z_score(first, second):
+    """Returns the z-score of the Mann-Whitney U statistic of `first`, corrected for continuity."""
+    ordered, product = np.sort(second), len(first) * len(second)
+    u = sum(np.searchsorted(ordered, first, side).sum() for side in ("left", "right")) / 2
+    deviation = np.sqrt(product * (len(first) + len(second) + 1) / 12)
+    return float((u - (product / 2 - 0.5)) / deviation)
+
+
+@keras.saving.register_keras_serializable(package="keras_sagan")
+class Memorization(FeatureMetric):
+    """Scores that show whether a generator copies its training images.
+
+    The real images must be the training images. `authpct` alone compares the generated images with
+    them. With the `held_out` images of `evaluate_generator`, which must be real images that aren't
+    in the training set, there are two more scores. `memorized` is the share of generated images
+    that are at least as near to a training image as the nearest 0.1 % (at least two) of the
+    held-out images are. `ct_score` is a z-score that is negative if the generated images are nearer
+    to the training images than the held-out images are. See `memorization_scores` and `ct_score`
+    for the definitions and the references. The arguments and errors are those of
+    `FrechetInceptionDistance`.
+
+    Example:
+    >>> metric = Memorization(lambda x: x[:, 0, 0])
+    >>> metric.update_state(np.uint8([0, 50, 250]).reshape(3, 1, 1, 1), real=True)
+    >>> metric.update_state(np.uint8([0, 140]).reshape(2, 1, 1, 1), real=False)
+    >>> metric.result()
+    {'authpct': 50.0}
+    """
+
+    _direction = "up"
+    default_name = "memorization"
+    formula = (
+        "authpct; with held-out images, share of images as near to the real ones as the nearest "
+        f"{_NEAREST_SHARE:.1%} of them, and C_T in {_CELLS} k-means cells of {_DIMENSIONS} "
+        "principal components; Euclidean, float64"
+    )
+
+    def compare(self, real: Any, generated: Any) -> dict[str, float]:
+        """Returns a dictionary of floats; only `memorized` is better if it is lower."""
+        first, second = (x.arrays["features"] for x in (real, generated))
+        others = None if self.held_out is None else self.held_out.arrays["features"]
+        scores = memorization_scores(first, second, others, self._progress())
+        prefix = "" if self.name == self.default_name else f"{self.name}_"
+        return {prefix + name: value for name, value in scores.items()}
+
+    def notes(self, real: Any, generated: Any) -> list[str]:
+        if self.held_out is None or generated.num_images >= _CELLS * _LEAST_IN_CELL:
+            return []
+        return [
+            f"ct_score may be NaN: a cell needs {_LEAST_IN_CELL} generated images. "
+            f"Received: {generated.num_images} generated images in {_CELLS} cells"
+        ]

@@ -1,0 +1,122 @@
+"""The Monge Inception Distance: a sliced Wasserstein distance, and the Keras metric."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_sagan.checks import check_integer
+from keras_sagan.metrics.features import FeatureMetric
+from keras_sagan.metrics.moments import check_features
+
+_ROWS = 256  # The number of directions whose projections are in memory at once.
+
+
+def monge_distance(
+    real: np.ndarray,
+    generated: np.ndarray,
+    directions: np.ndarray,
+    progress: Callable | None = None,
+) -> float:
+    """Returns the sliced squared 2-Wasserstein distance between two sets, multiplied by 3 dim.
+
+    Along a direction u, the optimal transport plan maps the i-th smallest value of uᵀx to the i-th
+    smallest value of uᵀy. The distance is 3 dim times the mean of (uᵀx - uᵀy)² over all directions
+    and sorted samples. Unlike the Fréchet distance, it needs no covariance: the time is
+    proportional to `num_samples * num_directions * dim`. Projections are computed in float32, as in
+    torch-fidelity, after the mean of all samples is subtracted from both sets.
+
+    Args:
+        real, generated: Arrays of shape (num_samples, dim) with finite values and the same number
+            of samples.
+        directions: Array of shape (num_directions, dim); each row is scaled to unit length.
+        progress: Function that is called with the number of directions done and the total.
+
+    Raises:
+        ValueError: If the shapes don't match, or a value isn't finite.
+
+    Example:
+    >>> real, generated = [[0.0], [2.0]], [[3.0], [2.0]]
+    >>> monge_distance(real, generated, directions=[[1.0]])  # 3 * ((2 - 0)² + (3 - 2)²) / 2
+    7.5
+
+    Reference: Berthet et al. 2026, [MIND: Monge Inception Distance for Generative Models
+    Evaluation](https://arxiv.org/abs/2605.06797).
+    """
+    real, generated, directions = check_features(
+        real=real, generated=generated, directions=directions
+    )
+    if len(real) != len(generated):
+        raise ValueError(
+            "`real` and `generated` must have the same number of samples. "
+            f"Received: {len(real)} real and {len(generated)} generated samples"
+        )
+    directions = directions / np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
+    # Subtracting this from both sets reduces rounding errors, and doesn't change the distance.
+    center = (real.mean(axis=0) + generated.mean(axis=0)) / 2
+    real, generated = ((x - center).astype(np.float32) for x in (real, generated))
+    total = 0.0
+    for start in range(0, len(directions), _ROWS):
+        part = directions[start : start + _ROWS].astype(np.float32)
+        first, second = (np.sort(part @ x.T, axis=1) for x in (real, generated))
+        total += np.square(first - second).sum(dtype=np.float64)
+        if progress:
+            progress(start + len(part), len(directions))
+    return float(3.0 * real.shape[1] * total / (len(directions) * len(real)))
+
+
+@keras.saving.register_keras_serializable(package="keras_sagan")
+class MongeInceptionDistance(FeatureMetric):
+    """Monge Inception Distance (MIND): a sliced Wasserstein distance between features.
+
+    It needs fewer images than FID: in the paper, MIND of 5,000 images orders models as FID of
+    50,000 images does. It equals torch-fidelity's MIND for the same directions. The metric keeps
+    all features. If one side has more images, a random subset of them is used. See `monge_distance`
+    for the formula and the reference.
+
+    Args:
+        feature_extractor, value_range, name, batch_size: As in `FrechetInceptionDistance`, which
+            raises the same errors.
+        num_projections: The number of random directions. The paper recommends 100 to 1,000. With
+            100, the random error is up to 14 %, and scores with the same seed share the directions.
+            torch-fidelity uses 1,000, with an error of up to 4.5 %, which takes 10 times as long.
+        seed: The seed for the directions and the subset.
+
+    Example:
+    >>> mind = MongeInceptionDistance(lambda x: x[:, 0, 0], value_range=(0, 1))
+    >>> mind.update_state(np.array([0.0, 1.0]).reshape(2, 1, 1, 1), real=True)
+    >>> mind.update_state(np.array([0.5, 0.5]).reshape(2, 1, 1, 1), real=False)
+    >>> mind.result()  # 3 * 1², because features are in [-1, 1]
+    3.0
+    """
+
+    _direction = "down"
+    default_name = "mind"
+    settings = ("num_projections", "seed")
+    formula = "Monge distance, {num_projections} directions of seed {seed}, float32"
+
+    def __init__(
+        self,
+        feature_extractor: Callable,
+        value_range: Sequence[float] | None = None,
+        num_projections: int = 100,
+        seed: int = 0,
+        name: str | None = None,
+        batch_size: int = 64,
+    ):
+        super().__init__(feature_extractor, value_range, name, batch_size)
+        self.num_projections = check_integer("num_projections", num_projections, 1)
+        self.seed = check_integer("seed", seed, 0)
+
+    def compare(self, real: Any, generated: Any) -> float:
+        """Returns the distance, which is at least 0; lower is better."""
+        rng = np.random.default_rng(self.seed)
+        first, second = (x.arrays["features"] for x in (real, generated))
+        directions = rng.standard_normal((self.num_projections, first.shape[1]))
+        count = min(len(first), len(second))
+        first, second = (
+            x if len(x) == count else x[rng.choice(len(x), count, replace=False)]
+            for x in (first, second)
+        )
+        return monge_distance(first, second, directions, self._progress())
