@@ -39,6 +39,7 @@ EXPORT = ["tf2onnx>=1.16", "onnxruntime>=1.20", "ai-edge-litert>=1.2"]
 PLOT = ["matplotlib>=3.8", "pillow>=10.1"]
 TENSORBOARD = ["tensorboard>=2.16"]  # TensorFlow doesn't bring it any more.
 REMOTE = ["fsspec>=2024.2"]  # Checkpoints in buckets; each kind needs its own, such as gcsfs.
+HUB = ["huggingface_hub>=0.23"]  # Models at hf://user/name.
 # Development alone: neither is part of `[all]`.
 DOCS = ["mkdocs-material>=9.5", "mkdocs-glightbox>=0.4", "mkdocstrings[python]>=0.26", "ruff"]
 TEST = ["pytest>=8.0", "pytest-xdist>=3.5", "scipy>=1.11", "jax", "prdc>=0.2"]
@@ -71,6 +72,7 @@ setup(
             "py.typed",
             "data/fashion_mnist_t10k/*",
             "metrics/extractors/weights/*",
+            "models/weights/*",
         ]
     },
     zip_safe=False,
@@ -87,8 +89,9 @@ setup(
         "export": EXPORT,
         "tensorboard": TENSORBOARD,
         "remote": REMOTE,
+        "hub": HUB,
         "test": TEST + DOCS + DATA + METRICS + PLOT + EXPORT + TENSORBOARD + REMOTE,
-        "all": DATA + METRICS + PLOT + EXPORT + TENSORBOARD + REMOTE,
+        "all": DATA + METRICS + PLOT + EXPORT + TENSORBOARD + REMOTE + HUB,
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

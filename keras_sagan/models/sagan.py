@@ -28,7 +28,7 @@ from keras_sagan.checks import (
     known_values,
 )
 from keras_sagan.distribution import check_workers_agree, chief_decides
-from keras_sagan.models import batches, transfer
+from keras_sagan.models import batches, pretrained, transfer
 from keras_sagan.models.connection import connect, copy_network
 from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.generator import build_generator
@@ -189,21 +189,46 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         self.built = True
 
     @classmethod
-    def from_preset(cls, name: str, recipe: str | None = None, **overrides) -> "SAGAN":
-        """Builds the networks and the model of a preset.
+    def from_preset(
+        cls,
+        name: str,
+        recipe: str | None = None,
+        load_weights: bool | str | Path = False,
+        **overrides,
+    ) -> "SAGAN":
+        """Builds the networks and the model of a preset, with new or with trained weights.
+
+        Trained weights ship with the package for `"sagan_fashion_mnist_32"`. They contain both
+        networks, the averaged generator and the step count, so that you can generate images, select
+        them by their logits, or continue training with new optimizers.
 
         Args:
-            name: String, a key of `keras_sagan.models.PRESETS`.
+            name: String, a key of `keras_sagan.models.PRESETS`, or `"hf://user/name"` for a model
+                that `save` uploaded to the Hugging Face Hub, with its own settings and weights.
             recipe: String, a recipe of the preset, or `None` for its first one.
+            load_weights: Boolean, whether to load the preset's trained weights, or the path of a
+                `.keras` or `.weights.h5` file with weights of the same networks. Only weights are
+                read from the file: it runs no code.
             **overrides: Settings to change: arguments of `build_generator`, `build_discriminator`
                 and `SAGAN`, and the keys of `ttur`.
 
         Returns:
-            A `SAGAN`, not yet compiled; `compile()` uses the recipe's optimizers.
+            A `SAGAN`, not yet compiled; `compile()` uses the recipe's optimizers. A model from the
+            hub is compiled if it was when it was saved.
 
         Raises:
-            ValueError: If the preset, recipe or a setting is unknown.
+            ValueError: If the preset, recipe or a setting is unknown, an override changes trained
+                networks, no trained weights are published, or a file has other weights, is damaged
+                or incomplete.
+            ImportError: If a model is on the hub and `huggingface_hub` isn't installed.
+
+        Example:
+        >>> model = SAGAN.from_preset("sagan_fashion_mnist_32", load_weights=True)
+        >>> model.generate(2, labels=[1, 8], seed=0).shape  # A trouser and a bag.
+        (2, 32, 32, 1)
         """
+        if pretrained.is_on_hub(name):
+            return pretrained.load_from_hub(name, cls, recipe, overrides)
         settings = _without_other_average(preset_settings(name, recipe), overrides)
         # Check first: workers create variables together, and would deadlock if settings differed.
         check_workers_agree(
@@ -211,6 +236,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             preset=name,
             recipe=recipe,
             overrides=overrides,
+            load_weights=load_weights is not False,
             dtype_policy=keras.config.dtype_policy().name,
         )
         constructors = cls._constructors()
@@ -235,11 +261,15 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
                 "`overrides` must be settings of build_generator, build_discriminator, SAGAN or "
                 f"its optimizers. Received: {', '.join(sorted(unknown))}"
             )
-        return cls(
+        path = pretrained.find_weights(name, settings, load_weights)
+        model = cls(
             build_generator(**for_generator),
             build_discriminator(**for_discriminator),
             **{"ttur": ttur, **for_model},
         )
+        if path is not None:
+            pretrained.load_weights(model, path)
+        return model
 
     @classmethod
     def from_model(
@@ -725,6 +755,16 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         """Does nothing: on JAX, Keras would leave the variables empty during an epoch."""
 
     # Saving
+
+    def save(self, filepath: str | Path, *args, **kwargs) -> None:
+        """Saves the model as `keras.Model.save` does; `from_preset` loads `"hf://user/name"`.
+
+        Args:
+            filepath: Path of a `.keras` file, or `"hf://user/name"` to upload the model to the
+                Hugging Face Hub, which needs the package `huggingface_hub`.
+        """
+        pretrained.is_on_hub(filepath)
+        super().save(filepath, *args, **kwargs)
 
     def export(self, filepath: str | Path, *args, **kwargs) -> NoReturn:
         """Always raises a ValueError: use `keras_sagan.models.export_generator`."""

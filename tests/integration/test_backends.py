@@ -4,7 +4,10 @@ import pytest
 from on_backends import TESTS, run_on
 
 WHAT = (
-    *(TESTS / "models" / f"test_{name}.py" for name in ("inversion", "selection", "top_k")),
+    *(
+        TESTS / "models" / f"test_{name}.py"
+        for name in ("inversion", "pretrained", "selection", "top_k")
+    ),
     *(TESTS / "data" / f"test_{name}.py" for name in ("batches", "folder")),
     *(
         TESTS / "callbacks" / f"test_{name}.py"

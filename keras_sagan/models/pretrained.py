@@ -1,0 +1,106 @@
+"""Finds and loads the trained weights of a preset, and models on the Hugging Face Hub."""
+
+import hashlib
+import inspect
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import keras
+
+from keras_sagan.checks import check_choice, check_path, require
+from keras_sagan.models.discriminator import build_discriminator
+from keras_sagan.models.generator import build_generator
+from keras_sagan.models.presets import preset_settings
+
+__all__ = []  # Private to the package.
+
+# Each preset with trained weights has a record here. The file is beside it, or at the record's url.
+RECORDS = Path(__file__).with_name("weights")
+
+
+def find_weights(preset, settings, load_weights):
+    """Returns the path of the weights file, or `None` for `load_weights=False`."""
+    if isinstance(load_weights, (str, os.PathLike)):
+        path = check_path("load_weights", load_weights)
+        if not os.path.exists(path):
+            raise ValueError(
+                "`load_weights` must be a boolean or the path of an existing file. "
+                f"Received: load_weights={str(load_weights)!r}"
+            )
+        return path
+    if not check_choice("load_weights", load_weights, (True, False), "a boolean or a path"):
+        return None
+    path = RECORDS / f"{preset}.json"
+    if not path.exists():
+        raise ValueError(
+            f"`load_weights` must be the path of your own .keras or .weights.h5 file for preset "
+            f"{preset!r}, of which no trained weights are published. Received: load_weights=True"
+        )
+    _check_networks(preset, settings)
+    record = json.loads(path.read_text(encoding="utf-8"))
+    file, expected = path.with_name(f"{preset}.weights.h5"), record["sha256"]
+    if "url" in record:
+        checked = {"file_hash": expected, "hash_algorithm": "sha256"}
+        file = keras.utils.get_file(file.name, record["url"], cache_subdir="keras_sagan", **checked)
+    digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    if digest != expected:
+        raise ValueError(
+            f"The weights of preset {preset!r} are damaged: reinstall keras_sagan. Expected "
+            f"SHA-256 {expected}. Received: {file} with SHA-256 {digest}"
+        )
+    return file
+
+
+def _check_networks(preset, settings):
+    """Raises an error if a setting of the networks differs from that of the trained networks."""
+    trained = preset_settings(preset)
+    for builder in (build_generator, build_discriminator):
+        for name, parameter in inspect.signature(builder).parameters.items():
+            expected = trained.get(name, parameter.default)
+            value = settings.get(name, parameter.default)
+            value = tuple(value) if isinstance(value, list) else value
+            # `batch_norm` only changes how statistics are computed.
+            if name not in ("name", "batch_norm") and value != expected:
+                raise ValueError(
+                    f"`{name}` must be {expected!r}, as in the trained networks of preset "
+                    f"{preset!r}, or load_weights=False. `SAGAN.from_model` changes the classes of "
+                    f"a trained model. Received: {name}={value!r}"
+                )
+
+
+def load_weights(model, path):
+    """Loads a weights file. Only numbers are read: no code of the file runs."""
+    try:
+        model.load_weights(path)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            "`load_weights` must be a complete .keras or .weights.h5 file of a SAGAN with the same "
+            f"networks and averages. Received: load_weights={str(path)!r} ({error})"
+        ) from error
+
+
+def load_from_hub(name, kind, recipe, overrides):
+    """Returns the model of `"hf://user/name"`, which `model.save` uploaded."""
+    given = {**({} if recipe is None else {"recipe": recipe}), **overrides}
+    for argument, value in given.items():
+        raise ValueError(
+            f"`{argument}` must not be given for a model on the Hugging Face Hub, which has its "
+            f"own settings. Received: {argument}={value!r}"
+        )
+    model = keras.saving.load_model(name)
+    if not isinstance(model, kind):
+        raise ValueError(
+            f"`name` must lead to a saved {kind.__name__}. Received: name={name!r}, which leads to "
+            f"a {type(model).__name__}"
+        )
+    return model
+
+
+def is_on_hub(path):
+    """Returns whether a path leads to the Hugging Face Hub, which needs a package of its own."""
+    if not str(path).startswith("hf://"):
+        return False
+    require("huggingface_hub", "A path that starts with hf://", "hub")
+    return True
