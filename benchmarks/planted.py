@@ -1,16 +1,19 @@
 """Sets in which distant parts of an image must agree, with scores that no network judges.
 
-`pairs` draws two patches of one shape and one color, with their centers at a known distance.
+`pairs` draws pairs of patches of one shape and one color, whose centers are 8, 16 and 24 pixels
+apart.
 `figures` draws patterns of cells that are equal to their mirror images. Both sets are scored in the
 same way: `read` finds the nearest template of each patch, and `agreement` counts equal patches.
 Images are uint8 in [0, 255].
 """
 
+import itertools
+
 import numpy as np
 
 SIZE = 32
 PATCH = 8
-DISTANCES = (8, 16, 24)  # Between the centers of the two patches; the label is the index.
+SHIFT = 2  # A generated patch may be so many pixels off its place.
 COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], "uint8")
 RING = np.pad(np.zeros((4, 4), "uint8"), 2, constant_values=1)
 PLUS = np.pad(np.ones((8, 4), "uint8"), ((0, 0), (2, 2)))
@@ -21,8 +24,9 @@ PATCHES = (SHAPES[:, None, :, :, None] * COLORS[:, None, None]).reshape(-1, PATC
 CELLS = np.broadcast_to(
     np.concatenate([np.zeros((1, 3), "uint8"), COLORS])[:, None, None], (5, PATCH, PATCH, 3)
 )
-# Row and column of the first pixel of the left and the right patch.
-PAIR_PLACES = {d: ((12, 12 - d // 2), (12, 12 + d // 2)) for d in DISTANCES}
+# Row and column of the first pixel of the left and the right patch of each pair, by the distance
+# between their centers.
+PAIR_PLACES = {8: ((12, 8), (12, 16)), 16: ((24, 4), (24, 20)), 24: ((0, 0), (0, 24))}
 # The cells of a figure and their mirror images; the key is the distance between their centers.
 FIGURE_PLACES = {
     d: [((row, 12 - d // 2), (row, 12 + d // 2)) for row in range(0, SIZE, PATCH)] for d in (8, 24)
@@ -30,15 +34,14 @@ FIGURE_PLACES = {
 
 
 def pairs(num_images, seed):
-    """Returns images of `(num_images, 32, 32, 3)` and their labels, indices of `DISTANCES`."""
+    """Returns images with three pairs of equal patches, drawn independently of each other."""
     generator = np.random.default_rng(seed)
-    labels = generator.integers(0, len(DISTANCES), num_images)
-    kinds = generator.integers(0, len(PATCHES), num_images)
     images = np.zeros((num_images, SIZE, SIZE, 3), "uint8")
-    for image, label, kind in zip(images, labels, kinds):
-        for place in PAIR_PLACES[DISTANCES[label]]:
-            at(image, place)[:] = PATCHES[kind]
-    return images, labels.astype("int32")
+    for places in PAIR_PLACES.values():
+        patches = PATCHES[generator.integers(0, len(PATCHES), num_images)]
+        for row, column in places:
+            images[:, row : row + PATCH, column : column + PATCH] = patches
+    return images
 
 
 def figures(num_images, seed):
@@ -51,32 +54,33 @@ def figures(num_images, seed):
     return cells.repeat(PATCH, axis=1).repeat(PATCH, axis=2)
 
 
-def at(images, place):
-    """Returns the view of a patch in images of shape `(..., 32, 32, 3)`."""
-    row, column = place
-    return images[..., row : row + PATCH, column : column + PATCH, :]
-
-
-def read(patches, templates):
+def read(images, place, templates):
     """Returns the index of the template nearest to each patch, and whether the patch is valid.
 
-    A patch is valid if its distance to the template is less than half of the smallest distance
-    between two templates, so no other template can be as near.
+    The patch may be up to `SHIFT` pixels off its place. It is valid if its distance to the template
+    is less than half of the smallest distance between two templates, so no other template can be as
+    near.
     """
-    flat = np.asarray(patches, "float64").reshape(len(patches), -1)
-    known = np.asarray(templates, "float64").reshape(len(templates), -1)
+    known = np.asarray(templates, "float32").reshape(len(templates), -1)
     between = np.linalg.norm(known[:, None] - known, axis=-1)
-    distances = np.linalg.norm(flat[:, None] - known, axis=-1)
     limit = between[~np.eye(len(known), dtype=bool)].min() / 2
-    return distances.argmin(axis=1), distances.min(axis=1) < limit
+    edges = ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0))
+    padded = np.pad(np.asarray(images, "float32"), edges)
+    nearest = np.full((len(known), len(images)), np.inf)
+    for row, column in itertools.product(range(2 * SHIFT + 1), repeat=2):
+        row, column = row + place[0], column + place[1]
+        flat = padded[:, row : row + PATCH, column : column + PATCH].reshape(len(images), -1)
+        distances = [np.linalg.norm(flat - template, axis=1) for template in known]
+        nearest = np.minimum(nearest, distances)
+    return nearest.argmin(axis=0), nearest.min(axis=0) < limit
 
 
-def agreement(left, right, templates):
+def agreement(left, right, num_kinds):
     """Scores the patches of one place against those of the place that must agree.
 
     Args:
-        left, right: Arrays of shape `(num_images, 8, 8, 3)`.
-        templates: The possible patches.
+        left, right: Pairs of kinds and of whether they are valid, as returned by `read`.
+        num_kinds: Integer.
 
     Returns:
         Dictionary: `valid`, the share of images with two valid patches, and among those
@@ -85,11 +89,11 @@ def agreement(left, right, templates):
         to 1 (Cohen's kappa; 0 if all patches are of one kind); `left` and `right`, the frequencies
         of the kinds.
     """
-    (left, left_valid), (right, right_valid) = read(left, templates), read(right, templates)
+    (left, left_valid), (right, right_valid) = left, right
     valid = left_valid & right_valid
     left, right = left[valid], right[valid]
     count = max(len(left), 1)
-    shares = [np.bincount(x, minlength=len(templates)) / count for x in (left, right)]
+    shares = [np.bincount(x, minlength=num_kinds) / count for x in (left, right)]
     share, chance = float(np.mean(left == right)) if len(left) else 0.0, float(np.dot(*shares))
     return {
         "valid": float(np.mean(valid)),
@@ -101,12 +105,12 @@ def agreement(left, right, templates):
     }
 
 
-def score_pairs(images, labels):
-    """Returns the `agreement` of the images of each distance."""
+def score_pairs(images):
+    """Returns the `agreement` of the pair of each distance."""
     found = {}
-    for index, distance in enumerate(DISTANCES):
-        left, right = (at(images[labels == index], place) for place in PAIR_PLACES[distance])
-        found[str(distance)] = agreement(left, right, PATCHES)
+    for distance, places in PAIR_PLACES.items():
+        left, right = (read(images, place, PATCHES) for place in places)
+        found[str(distance)] = agreement(left, right, len(PATCHES))
     return found
 
 
@@ -114,10 +118,9 @@ def score_figures(images):
     """Returns the `agreement` of cells and their mirror images, at each distance."""
     found = {}
     for distance, places in FIGURE_PLACES.items():
-        left, right = (
-            np.concatenate([at(images, place[side]) for place in places]) for side in (0, 1)
-        )
-        found[str(distance)] = agreement(left, right, CELLS)
+        cells = [[read(images, place, CELLS) for place in pair] for pair in places]
+        left, right = ([np.concatenate(x) for x in zip(*side)] for side in zip(*cells))
+        found[str(distance)] = agreement(left, right, len(CELLS))
     return found
 
 

@@ -44,7 +44,7 @@ def main(script, text, defaults, all_runs, make, arguments=None, add_arguments=N
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--seeds", type=int, default=seeds)
     parser.add_argument("--only", nargs="+", help="names of runs; default: all")
-    parser.add_argument("--jobs", type=int, default=2, help="processes at once; 1: this one alone")
+    parser.add_argument("--jobs", type=int, default=2, help="processes at once; 0: only this one")
     name = Path(script).stem
     folder = common.RESULTS / name
     parser.add_argument("--workdir", type=Path, default=folder, help="the folder of the records")
@@ -64,7 +64,7 @@ def main(script, text, defaults, all_runs, make, arguments=None, add_arguments=N
     local = [str(word) for pair in local if pair[1] is not None for word in pair]
 
     def command_of(name):
-        words = ["--only", name, "--jobs", "1"]
+        words = ["--only", name, "--jobs", "0"]
         for key, value in settings.items():
             words += [f"--{key}", str(value)] if value != defaults[key] else []
         return words
@@ -84,10 +84,12 @@ def main(script, text, defaults, all_runs, make, arguments=None, add_arguments=N
         subprocess.run(command, check=True, env={**os.environ, **dict.fromkeys(ONE_THREAD, "1")})
 
     missing = [x for x in runs if read(options.workdir / f"{x}.json", runs[x], settings) is None]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        # TensorFlow is used in the main thread where it is the only one.
-        each = map if options.jobs == 1 else pool.map
-        list(each(perform if options.jobs == 1 else perform_elsewhere, missing))
+    if options.jobs:
+        with ThreadPoolExecutor(options.jobs) as pool:
+            list(pool.map(perform_elsewhere, missing))
+    else:
+        for name in missing:
+            perform(name)
     found = {x: read(options.workdir / f"{x}.json", runs[x], settings) for x in runs}
     return options, settings, found
 

@@ -5,50 +5,52 @@ import planted
 import pytest
 
 
-def test_pairs_agree_at_their_distance():
-    images, labels = planted.pairs(60, seed=0)
+def test_pairs_agree_at_their_distances():
+    images = planted.pairs(60, seed=0)
     assert images.shape == (60, 32, 32, 3) and images.dtype == np.uint8
-    assert set(labels) == {0, 1, 2} and labels.dtype == np.int32
-    for image, label in zip(images, labels):
-        columns = np.flatnonzero(image.any(axis=(0, 2)))
-        assert columns[-1] - columns[0] + 1 == planted.DISTANCES[label] + 8
-    for score in planted.score_pairs(images, labels).values():
+    for rows, distance in ((slice(12, 20), 8), (slice(24, 32), 16), (slice(0, 8), 24)):
+        columns = np.flatnonzero(images[0, rows].any(axis=(0, 2)))
+        assert columns[-1] - columns[0] + 1 == distance + 8
+    assert not images[:, 8:12].any() and not images[:, 20:24].any()
+    np.testing.assert_array_equal(images[:, :8, :8], images[:, :8, 24:])
+    for patch in images[:, :8, :8]:
+        assert any(np.array_equal(patch, template) for template in planted.PATCHES)
+    for score in planted.score_pairs(images).values():
         assert score["valid"] == score["agreement"] == score["kappa"] == 1
+    # Pairs are independent of each other.
+    shifted = np.concatenate([images[:, :, :16], np.roll(images[:, :, 16:], 1, axis=0)], axis=2)
+    assert all(abs(score["kappa"]) < 0.3 for score in planted.score_pairs(shifted).values())
 
 
-def test_a_pair_is_two_copies_of_a_template():
-    images, labels = planted.pairs(20, seed=1)
-    which = np.flatnonzero(labels == 2)[0]
-    image = images[which]
-    np.testing.assert_array_equal(image[12:20, :8], image[12:20, 24:])
-    assert any(np.array_equal(image[12:20, :8], patch) for patch in planted.PATCHES)
-    assert not image[:12].any() and not image[20:].any() and not image[:, 8:24].any()
+def kinds(*values, valid=True):
+    return np.array(values), np.full(len(values), valid)
 
 
 def test_agreement_beyond_chance_by_hand():
-    left, right = planted.PATCHES[[0, 0, 1, 1]], planted.PATCHES[[0, 1, 1, 1]]
-    found = planted.agreement(left, right, planted.PATCHES)
+    found = planted.agreement(kinds(0, 0, 1, 1), kinds(0, 1, 1, 1), 8)
     # Left: half of each kind. Right: a quarter and three quarters. 0.5 * 0.25 + 0.5 * 0.75 = 0.5.
     assert found["left"][:2] == [0.5, 0.5] and found["right"][:2] == [0.25, 0.75]
     assert [found[key] for key in ("valid", "agreement", "chance", "kappa")] == [1, 0.75, 0.5, 0.5]
 
 
 def test_a_collapse_shows_in_kappa_and_no_valid_patch_scores_0():
-    same = planted.PATCHES[[3] * 5]
-    found = planted.agreement(same, same, planted.PATCHES)
+    found = planted.agreement(kinds(3, 3, 3), kinds(3, 3, 3), 8)
     assert found["agreement"] == found["chance"] == 1 and found["kappa"] == 0
-    gray = np.full((5, 8, 8, 3), 128, "uint8")
-    found = planted.agreement(same, gray, planted.PATCHES)
+    found = planted.agreement(kinds(3, 3, 3), kinds(3, 3, 3, valid=False), 8)
     assert found["valid"] == found["agreement"] == found["kappa"] == 0
 
 
 def test_a_patch_is_valid_if_no_other_template_can_be_as_near():
-    first, second = planted.PATCHES[[0, 4]].astype("float64")  # A red ring and a red plus.
+    first, second = planted.PATCHES[[0, 4]].astype("float32")  # A red ring and a red plus.
     # They differ in 32 pixels of one channel, and no two templates are nearer.
     assert np.linalg.norm(first - second) == pytest.approx(255 * np.sqrt(32))
+    images = np.full((4, 16, 16, 3), 128, "float32")
     patches = [0.6 * first + 0.4 * second, 0.5 * first + 0.5 * second, 0.4 * first + 0.6 * second]
-    kinds, valid = planted.read(patches, planted.PATCHES)
-    assert kinds[0] == 0 and kinds[2] == 4 and valid.tolist() == [True, False, True]
+    images[:3, 2:10, 2:10] = patches
+    images[3, 4:12, 1:9] = second  # Two rows below its place and one column to the left.
+    found, valid = planted.read(images, (2, 2), planted.PATCHES)
+    assert found[[0, 2, 3]].tolist() == [0, 4, 4] and valid.tolist() == [True, False, True, True]
+    assert not planted.read(images, (2, 5), planted.PATCHES)[1].any()
 
 
 def test_figures_are_equal_to_their_mirror_images():

@@ -1,0 +1,446 @@
+"""What the attention study says: its statistics, docs/attention_study.md and the figure.
+
+Command:   python benchmarks/attention_study_page.py
+Result:    docs/attention_study.md and docs/images/attention_study.png, from the records in
+           benchmarks/results/attention_study, also if runs are missing
+"""
+
+import itertools
+import json
+import math
+import textwrap
+
+import attention_study
+import common
+import numpy as np
+import planted
+import receptive_field
+
+RECORDS = common.RESULTS / "attention_study"
+PAGE = common.ROOT / "docs" / "attention_study.md"
+FIGURE = common.ROOT / "docs" / "images" / "attention_study.png"
+LABELS = {
+    "none": "none",
+    "g_8": "G at 8",
+    "g_16": "G at 16",
+    "d_8": "D at 8",
+    "d_16": "D at 16",
+    "both_8": "both at 8",
+    "both_16": "both at 16",
+}
+FAR = str(max(planted.PAIR_PLACES))
+LEVEL = 0.05
+WIDTH = 98  # Of a line of the page.
+
+
+def load(folder=RECORDS):
+    """Returns the records of the finished runs, in the order of the study."""
+    found = {}
+    for name in attention_study.all_runs(attention_study.SEEDS):
+        path = folder / f"{name}.json"
+        if path.exists():
+            found[name] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+# Statistics
+
+
+def scores(records, part, place, distance=None, key="agreement"):
+    """Returns a dictionary from the seed to the score of the runs of a cell.
+
+    Args:
+        records: Those of `load`.
+        part: Set and number of blocks.
+        place: Key of `attention_study.ATTENTION`.
+        distance, key: Which score; `distance=None` for the asymmetry of faces.
+    """
+    found = {}
+    for record in records.values():
+        if (record["set"], record["blocks"], record["attention"]) == (*part, place):
+            if not record["not_finite"]:
+                each = record["scores"]
+                value = each["asymmetry"] if distance is None else each[distance][key]
+                found[record["seed"]] = value
+    return found
+
+
+def paired(after, before):
+    """Returns the differences of the seeds that both cells have."""
+    return [after[seed] - before[seed] for seed in sorted(set(after) & set(before))]
+
+
+def bootstrap_interval(values, level=LEVEL, resamples=9999):
+    """Returns the percentile interval of the mean of values, as `scipy.stats.bootstrap` has it."""
+    values = np.asarray(values, "float64")
+    if len(values) < 2:
+        return math.nan, math.nan
+    chosen = np.random.default_rng(0).integers(0, len(values), (resamples, len(values)))
+    low, high = np.quantile(values[chosen].mean(axis=1), [level / 2, 1 - level / 2])
+    return float(low), float(high)
+
+
+def sign_flip(values):
+    """Returns the exact two-sided p-value of a mean difference, over all choices of signs."""
+    values = np.asarray(values, "float64")
+    if not len(values):
+        return 1.0
+    signs = np.array(list(itertools.product((-1, 1), repeat=len(values))))
+    sums = np.abs(signs @ values)
+    return float(np.mean(sums >= abs(values.sum()) - 1e-12))
+
+
+def holm(p_values):
+    """Returns p-values corrected by Holm's method."""
+    order = np.argsort(p_values)
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, (len(p_values) - rank) * p_values[index])
+        corrected[index] = min(1.0, largest)
+    return corrected
+
+
+def smallest_effect(seeds, comparisons=1, power=0.8, trials=400):
+    """Returns the mean difference, in standard deviations of a difference, that is found mostly.
+
+    Normal differences are drawn, and the smallest of several effects whose `sign_flip` times
+    `comparisons` is at most `LEVEL` in a share `power` of the trials is returned.
+    """
+    noise = np.random.default_rng(0).normal(size=(trials, seeds))
+    for effect in np.arange(0.5, 4.01, 0.1):
+        p_values = [sign_flip(row + effect) * comparisons for row in noise]
+        if np.mean(np.array(p_values) <= LEVEL) >= power:
+            return round(float(effect), 1)
+    return math.inf
+
+
+# The page
+
+
+def effect_rows(records, part, places, distance):
+    """Returns, for each place of attention, the differences from the runs without attention."""
+    before = scores(records, part, "none", distance)
+    rows = []
+    for place in places:
+        after = scores(records, part, place, distance)
+        differences = paired(after, before)
+        rows.append(
+            {
+                "place": place,
+                "pairs": len(differences),
+                "before": mean(before.values()),
+                "after": mean(after.values()),
+                "difference": mean(differences),
+                "interval": bootstrap_interval(differences),
+                "beyond_chance": kappa_difference(records, part, place, distance),
+                "p": sign_flip(differences),
+            }
+        )
+    for row, p in zip(rows, holm([row["p"] for row in rows])):
+        row["p"] = p
+    return rows
+
+
+def kappa_difference(records, part, place, distance):
+    """Returns the mean difference in agreement beyond chance, or `None` for faces."""
+    if distance is None:
+        return None
+    return mean(paired(*(scores(records, part, x, distance, "kappa") for x in (place, "none"))))
+
+
+def mean(values):
+    values = list(values)
+    return sum(values) / len(values) if values else math.nan
+
+
+def verdict(row):
+    """Returns the result of the plan's test for a row of `effect_rows`."""
+    (low, high), is_asymmetry = row["interval"], row["beyond_chance"] is None
+    if row["pairs"] < attention_study.SEEDS:
+        return "not finished"
+    gain = -row["difference"] if is_asymmetry else row["difference"]
+    same_sign = is_asymmetry or row["beyond_chance"] * gain > 0
+    if row["p"] > LEVEL or low <= 0 <= high or not same_sign:
+        return "no difference shown"
+    return "helps" if gain > 0 else "**hurts**"
+
+
+def percent(value):
+    return "-" if math.isnan(value) else f"{100 * value:.0f}"
+
+
+def effect_table(rows, unit=percent):
+    lines = [
+        "| attention | without | with | difference | 95 % interval | p (Holm) | seeds | result |",
+        "|---|---:|---:|---:|---:|---:|---:|---|",
+    ]
+    for row in rows:
+        low, high = map(unit, row["interval"])
+        cells = [LABELS[row["place"]], unit(row["before"]), unit(row["after"])]
+        cells += [unit(row["difference"]), f"{low} to {high}", f"{row['p']:.3f}"]
+        lines.append(f"| {' | '.join([*cells, str(row['pairs']), verdict(row)])} |")
+    return lines
+
+
+def sight_table():
+    """Returns rows that say how much of both patches one position of D's last map sees."""
+    lines = [
+        "| discriminator | one position sees | "
+        + " | ".join(f"{d} px" for d in planted.PAIR_PLACES),
+        "|---|---|" + "---:|" * len(planted.PAIR_PLACES),
+    ]
+    lines[0] += " |"
+    for blocks, name in ((2, "two blocks"), (4, "four blocks, as in the presets")):
+        intervals = receptive_field.by_formula(blocks)
+        shares = [receptive_field.seen_together(intervals, d) for d in planted.PAIR_PLACES]
+        cells = [
+            name,
+            f"{widest(intervals)} of 32 pixels",
+            *(f"{percent(share)} %" for share in shares),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def preset_table():
+    """Returns rows that say what positions of the presets' discriminators see."""
+    lines = [
+        "| image | blocks of D | map with attention | one position sees there | in the last map |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for image_size, map_size in ((32, 16), (64, 32), (128, 32)):
+        blocks, downsamples = discriminator_shape(image_size)
+        before = int(math.log2(image_size // map_size))
+        width = widest(receptive_field.by_formula(before, image_size, before))
+        last = widest(receptive_field.by_formula(blocks, image_size, downsamples))
+        lines.append(f"| {image_size} px | {blocks} | {map_size} px | {width} px | {last} px |")
+    return lines
+
+
+def discriminator_shape(image_size):
+    """Returns the number of blocks of the package's discriminator, and how many halve the map."""
+    from keras_sagan.models import blocks
+
+    return len(blocks.DISCRIMINATOR_WIDTHS[image_size]), blocks.NUM_DOWNSAMPLES[image_size]
+
+
+def widest(intervals):
+    return max(last - first + 1 for first, last in intervals)
+
+
+def part_rows(records, part):
+    """Returns `effect_rows` of a part for each distance, or for the faces."""
+    name, blocks = part
+    places = attention_study.PARTS[part]
+    distances = {
+        "pairs": [str(d) for d in planted.PAIR_PLACES],
+        "figures": [str(d) for d in planted.FIGURE_PLACES],
+        "emoji": [None],
+    }[name]
+    return {d: effect_rows(records, part, [p for p in places if p != "none"], d) for d in distances}
+
+
+def progress(records):
+    """Returns rows that say how many runs of each part are finished."""
+    lines = ["| set | discriminator | finished runs |", "|---|---|---:|"]
+    for (name, blocks), places in attention_study.PARTS.items():
+        done = sum((x["set"], x["blocks"]) == (name, blocks) for x in records.values())
+        total = len(places) * attention_study.SEEDS
+        lines.append(f"| {name} | {blocks} blocks | {done} of {total} |")
+    return lines
+
+
+def is_finished(records, part):
+    name, blocks = part
+    done = sum((x["set"], x["blocks"]) == (name, blocks) for x in records.values())
+    return done == attention_study.SEEDS * len(attention_study.PARTS[part])
+
+
+def page(records):
+    """The Markdown of docs/attention_study.md."""
+    settings = attention_study.DEFAULTS
+    total = len(attention_study.all_runs(attention_study.SEEDS))
+    lines = ["# Does attention help, and where?", "", *answer(records), ""]
+    lines += [
+        "## When a convolution can't see it",
+        "",
+        "The discriminator sums its last map over all positions. Without attention, its logit is a",
+        "sum of terms, and each term depends on the pixels that one position sees. If no position",
+        "sees pixels of both patches, the logit can't depend on whether the patches agree. This",
+        "table shows how much of the less visible patch one position sees together with the other",
+        "patch, for pairs of patches of 8 pixels whose centers are 8, 16 or 24 pixels apart:",
+        "",
+        *sight_table(),
+        "",
+        "The generator is different. Its dense layer makes a map of 4 × 4 from the latents, so all",
+        "parts of an image depend on the same latents, with and without attention.",
+        "",
+        "## What it means for `attention_resolutions`",
+        "",
+        *advice(records),
+        "",
+        *preset_table(),
+        "",
+        "## The sets",
+        "",
+        "- **Pairs**: three pairs of patches of 8 pixels on black. The patches of a pair have the",
+        "  same shape (ring or plus) and color (four colors). The pairs are independent of each",
+        "  other. The score of a pair is the share of generated images whose two patches agree,",
+        "  among those in which a template matches both patches. By chance, it is "
+        f"{100 / len(planted.PATCHES):.1f} %.",
+        "- **Figures**: 4 × 4 cells of 8 pixels, each black or of the color of the figure, equal",
+        "  to their mirror images. The score is the share of cells that equal their mirror cells.",
+        "- **Emoji**: the faces of `keras_sagan.data.load_emoji` at 32 pixels. The score is the",
+        "  mean difference between an image and its mirror image, divided by the mean difference",
+        "  between an image and the mirror image of another one. It is 0 for symmetric images.",
+        "",
+        "No network is involved in a score.",
+        "",
+        "## Results",
+        "",
+    ]
+    if records:
+        lines += ["![Scores of each seed](images/attention_study.png)", ""]
+    titles = {
+        ("pairs", 2): "### Pairs, discriminator of two blocks",
+        ("pairs", 4): "### Pairs, the presets' discriminator of four blocks",
+        ("figures", 4): "### Figures",
+        ("emoji", 4): "### Emoji",
+    }
+    for part, title in titles.items():
+        found = {d: rows for d, rows in part_rows(records, part).items() if rows[0]["pairs"] > 1}
+        if found:
+            lines += [title, ""]
+        for distance, rows in found.items():
+            if distance is None:
+                lines += ["Asymmetry of faces, in percent; lower is better:", ""]
+            else:
+                lines += [f"Agreement at {distance} pixels, in percent:", ""]
+            lines += [*effect_table(rows), ""]
+            if part[0] == "pairs":
+                lines += [validity(records, part, distance), ""]
+    lines += [
+        f"{len(records)} of {total} runs are finished. The same command resumes the study, and",
+        "`python benchmarks/attention_study_page.py` updates this page.",
+        "",
+        *progress(records),
+        "",
+        "## Protocol",
+        "",
+        "- The plan, `benchmarks/attention_study.md`, was written before the first run. It has",
+        "  the questions, the test and the smallest effect that the test can show.",
+        "- The networks are those of `build_generator` and `build_discriminator`, narrower than",
+        "  the presets. Without attention, a block is wider, so that the network has at least as",
+        "  many parameters as with attention.",
+        f"- Training: {settings['steps']} steps of {settings['batch_size']} images, hinge loss,",
+        "  one discriminator step each, Adam with learning rates of "
+        f"{attention_study.RATES[0]:g} (G) and {attention_study.RATES[1]:g} (D).",
+        f"- Scores: {settings['num_samples']} images of the averaged generator.",
+        "- Differences are between runs with the same seed. The interval is the bootstrap",
+        "  interval of their mean. The p-value is from the exact sign-flip test, corrected by",
+        "  Holm's method for all rows of a table. A result counts if p is at most 0.05 and the",
+        "  interval excludes 0.",
+        "",
+        "Next: [Add attention to your own GAN](guides/add_attention.md).",
+    ]
+    return "\n".join([*lines, ""])
+
+
+def validity(records, part, distance):
+    """Returns sentences on valid patches and on collapse."""
+
+    def each(key):
+        return ", ".join(
+            f"{LABELS[place]} {mean(scores(records, part, place, distance, key).values()):.2f}"
+            for place in attention_study.PARTS[part]
+        )
+
+    return f"Share of valid images: {each('valid')}. Agreement beyond chance (κ): {each('kappa')}."
+
+
+def answer(records):
+    """Returns the first lines of the page: the answer of the primary comparison."""
+    if not is_finished(records, ("pairs", 2)):
+        return [
+            "This page will show whether self-attention helps a small SAGAN, and at which",
+            "distances. The study isn't finished, so draw no conclusions from the numbers below.",
+        ]
+    rows = part_rows(records, ("pairs", 2))[FAR]
+    said = []
+    for result, verb in (("helps", "helps"), ("**hurts**", "hurts")):
+        if places := [LABELS[row["place"]] for row in rows if verdict(row) == result]:
+            said.append(f"Attention {verb} if no convolution sees both parts: {', '.join(places)}.")
+    return said or [
+        "In these small networks, the study shows no effect of attention, even between parts",
+        "that no convolution sees together.",
+    ]
+
+
+def advice(records):
+    """Returns what the study says about the argument."""
+    lines = textwrap.wrap(
+        "`attention_resolutions` selects the maps with attention, in both networks of a preset. In "
+        "the presets' discriminators, even without attention, a position of the last map can see "
+        "the image, so convolutions can compare distant parts, but only in the last blocks. On the "
+        "map with attention, one position alone sees a few pixels:",
+        WIDTH,
+    )
+    if not is_finished(records, ("pairs", 4)):
+        return lines
+    row = part_rows(records, ("pairs", 4))[FAR][0]
+    unit = percent(row["difference"])
+    low, high = map(percent, row["interval"])
+    found = textwrap.wrap(
+        "With four blocks, as in the presets, attention at 16 changes the agreement at "
+        f"{FAR} pixels by {unit} percentage points (95 % interval {low} to {high}; {verdict(row)}).",
+        WIDTH,
+    )
+    return [*found, "", *lines]
+
+
+def draw(records, path):
+    """A panel for each set and distance: a point for each seed, and a bar at the mean."""
+    from matplotlib.figure import Figure
+
+    panels = []
+    for (name, blocks), places in attention_study.PARTS.items():
+        for distance in part_rows({}, (name, blocks)):
+            panels.append((name, blocks, places, distance))
+    figure = Figure(figsize=(9, 6.5), dpi=160, layout="constrained")
+    grid = figure.subplots(3, 3)
+    for axes, (name, blocks, places, distance) in itertools.zip_longest(
+        grid.flat, panels, fillvalue=(None,) * 4
+    ):
+        if name is None:
+            axes.set_axis_off()
+            continue
+        for row, place in enumerate(places[::-1]):
+            values = list(scores(records, (name, blocks), place, distance).values())
+            color = "#0072B2" if place == "none" else "#D55E00"
+            axes.plot(values, [row] * len(values), "o", color=color, markersize=3, alpha=0.7)
+            axes.plot([mean(values)], [row], "|", color=color, markersize=12, mew=2)
+        axes.set_yticks(range(len(places)), [LABELS[x] for x in places[::-1]], fontsize=6)
+        axes.set_ylim(-0.7, len(places) - 0.3)
+        axes.tick_params(axis="x", labelsize=6)
+        title = f"{name}, {blocks} blocks"
+        title += ", asymmetry (lower is better)" if distance is None else f", {distance} px"
+        axes.set_title(title, fontsize=7, fontweight="bold")
+        if distance is not None:
+            axes.set_xlim(0, 1.02)
+            if name == "pairs":
+                axes.axvline(1 / len(planted.PATCHES), color="#999999", linewidth=0.7, ls="--")
+        axes.grid(axis="x", color="#dddddd", linewidth=0.5)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def main():
+    records = load()
+    PAGE.write_text(page(records), encoding="utf-8")
+    if records:
+        draw(records, FIGURE)
+
+
+if __name__ == "__main__":
+    main()
