@@ -392,7 +392,8 @@ def advice(records):
     low, high = map(percent, row["interval"])
     found = textwrap.wrap(
         "With four blocks, as in the presets, attention at 16 changes the agreement at "
-        f"{FAR} pixels by {unit} percentage points (95 % interval {low} to {high}; {verdict(row)}).",
+        f"{FAR} pixels by {unit} percentage points (95 % interval "
+        f"{low} to {high}; {verdict(row)}).",
         WIDTH,
     )
     return [*found, "", *lines]
