@@ -51,14 +51,15 @@ PARTS = {
     ("emoji", 4): SMALL,
 }
 # Channels of the generator's maps of 4, 8, 16 and 32 pixels, and of the discriminator's blocks.
-# Maps of 8 and 16 pixels have the same channels, so attention has the same size in both places.
-G_WIDTHS = {"with": (24, 24, 24, 12), "without": (24, 24, 25, 12)}
+# Without attention, some blocks are wider, for at least as many parameters as with any attention.
+G_WIDTHS = {"with": (24, 24, 24, 8), "without": (24, 24, 25, 8)}
 D_WIDTHS = {
-    2: {"with": (24, 24), "without": (24, 26)},
-    4: {"with": (24, 24, 24, 24), "without": (26, 24, 24, 24)},
+    2: {"with": (16, 24), "without": (17, 25)},
+    4: {"with": (16, 24, 24, 24), "without": (17, 24, 24, 24)},
 }
 LATENT_DIM = 32
-RATES = (4e-4, 4e-4)
+RATE = 1e-3  # Of both networks.
+PENALTY_WEIGHT = 1.0  # Of R1 and of R2.
 SAVE_EVERY = 250
 
 
@@ -82,13 +83,13 @@ def training_images(run, settings, emoji_folder=None):
 
 
 def faces(folder, split):
-    """Returns the emoji of faces at 32 pixels."""
+    """Returns the emoji of faces at 32 pixels, with half of the contrast, as in the other sets."""
     import numpy as np
 
     from keras_sagan import data
 
     emoji = data.load_emoji(folder, planted.SIZE, split)
-    return emoji.images[np.char.startswith(emoji.subcategories, "face-")]
+    return emoji.images[np.char.startswith(emoji.subcategories, "face-")] // 2 + planted.DARK
 
 
 def build(run):
@@ -97,6 +98,7 @@ def build(run):
 
     import keras_sagan
     from keras_sagan.models import blocks
+    from keras_sagan.penalties import R1, R2
 
     keras.utils.set_random_seed(run["seed"])
     in_g, in_d = ATTENTION[run["attention"]]
@@ -118,16 +120,16 @@ def build(run):
         generator,
         discriminator,
         LATENT_DIM,
-        ema_momentum=0.99,
+        ema_momentum=0.995,
         seed=run["seed"],
         ttur={
-            "g_learning_rate": RATES[0],
-            "d_learning_rate": RATES[1],
+            "g_learning_rate": RATE,
+            "d_learning_rate": RATE,
             "beta_1": 0.0,
             "beta_2": 0.99,
         },
     )
-    model.compile()
+    model.compile(loss="relativistic", penalty=R1(PENALTY_WEIGHT) + R2(PENALTY_WEIGHT))
     return model
 
 

@@ -4,7 +4,7 @@
 apart.
 `figures` draws patterns of cells that are equal to their mirror images. Both sets are scored in the
 same way: `read` finds the nearest template of each patch, and `agreement` counts equal patches.
-Images are uint8 in [0, 255].
+Images are uint8, with the values 64 and 192.
 """
 
 import itertools
@@ -14,16 +14,17 @@ import numpy as np
 SIZE = 32
 PATCH = 8
 SHIFT = 2  # A generated patch may be so many pixels off its place.
-COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], "uint8")
+# Not 0 and 255: with these, D can tell images apart by their saturation, and in pilots G collapsed.
+DARK, LIGHT = np.uint8(64), np.uint8(192)
+COLORS = np.where([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]], LIGHT, DARK)
 RING = np.pad(np.zeros((4, 4), "uint8"), 2, constant_values=1)
 PLUS = np.pad(np.ones((8, 4), "uint8"), ((0, 0), (2, 2)))
 PLUS = np.maximum(PLUS, PLUS.T)
 SHAPES = np.stack([RING, PLUS])
-# Kind `4 * shape + color` of a patch of a pair; kind 0 of a cell of a figure is black.
-PATCHES = (SHAPES[:, None, :, :, None] * COLORS[:, None, None]).reshape(-1, PATCH, PATCH, 3)
-CELLS = np.broadcast_to(
-    np.concatenate([np.zeros((1, 3), "uint8"), COLORS])[:, None, None], (5, PATCH, PATCH, 3)
-)
+# Kind `4 * shape + color` of a patch of a pair; kind 0 of a cell of a figure is dark.
+PATCHES = np.where(SHAPES[:, None, :, :, None], COLORS[:, None, None], DARK)
+PATCHES = PATCHES.reshape(-1, PATCH, PATCH, 3)
+CELLS = np.vstack([np.full(3, DARK), COLORS])[:, None, None].repeat(PATCH, 1).repeat(PATCH, 2)
 # Row and column of the first pixel of the left and the right patch of each pair, by the distance
 # between their centers.
 PAIR_PLACES = {8: ((12, 8), (12, 16)), 16: ((24, 4), (24, 20)), 24: ((0, 0), (0, 24))}
@@ -36,7 +37,7 @@ FIGURE_PLACES = {
 def pairs(num_images, seed):
     """Returns images with three pairs of equal patches, drawn independently of each other."""
     generator = np.random.default_rng(seed)
-    images = np.zeros((num_images, SIZE, SIZE, 3), "uint8")
+    images = np.full((num_images, SIZE, SIZE, 3), DARK)
     for places in PAIR_PLACES.values():
         patches = PATCHES[generator.integers(0, len(PATCHES), num_images)]
         for row, column in places:
@@ -45,12 +46,12 @@ def pairs(num_images, seed):
 
 
 def figures(num_images, seed):
-    """Returns images of 4 x 4 cells of one color or black, equal to their mirror images."""
+    """Returns images of 4 x 4 cells of one color or dark, equal to their mirror images."""
     generator = np.random.default_rng(seed)
     left = generator.integers(0, 2, (num_images, 4, 2), "uint8")
     cells = np.concatenate([left, left[:, :, ::-1]], axis=2)
     colors = COLORS[generator.integers(0, len(COLORS), num_images)]
-    cells = cells[..., None] * colors[:, None, None]
+    cells = np.where(cells[..., None], colors[:, None, None], DARK)
     return cells.repeat(PATCH, axis=1).repeat(PATCH, axis=2)
 
 
@@ -65,7 +66,7 @@ def read(images, place, templates):
     between = np.linalg.norm(known[:, None] - known, axis=-1)
     limit = between[~np.eye(len(known), dtype=bool)].min() / 2
     edges = ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0))
-    padded = np.pad(np.asarray(images, "float32"), edges)
+    padded = np.pad(np.asarray(images, "float32"), edges, constant_values=DARK)
     nearest = np.full((len(known), len(images)), np.inf)
     for row, column in itertools.product(range(2 * SHIFT + 1), repeat=2):
         row, column = row + place[0], column + place[1]
