@@ -169,16 +169,29 @@ def percent(value):
     return "-" if math.isnan(value) else f"{100 * value:.0f}"
 
 
-def effect_table(rows, unit=percent):
+def effect_table(records, part, distance, rows):
+    """Returns the rows of a Markdown table: a cell of the study in each."""
+    extra = [] if distance is None else ["valid", "kappa"]
     lines = [
-        "| attention | without | with | difference | 95 % interval | p (Holm) | seeds | result |",
-        "|---|---:|---:|---:|---:|---:|---:|---|",
+        "| attention | score | difference | 95 % interval | p (Holm) | "
+        + "".join(f"{'κ' if key == 'kappa' else key} | " for key in extra)
+        + "seeds | result |",
+        "|---|" + "---:|" * (5 + len(extra)) + "---|",
     ]
-    for row in rows:
-        low, high = map(unit, row["interval"])
-        cells = [LABELS[row["place"]], unit(row["before"]), unit(row["after"])]
-        cells += [unit(row["difference"]), f"{low} to {high}", f"{row['p']:.3f}"]
-        lines.append(f"| {' | '.join([*cells, str(row['pairs']), verdict(row)])} |")
+    none = {"place": "none", "after": rows[0]["before"]}
+    for row in (none, *rows):
+        found = [
+            percent(mean(scores(records, part, row["place"], distance, key).values()))
+            for key in extra
+        ]
+        cells = [LABELS[row["place"]], percent(row["after"])]
+        if row is none:
+            cells += ["", "", "", *found, "", ""]
+        else:
+            low, high = map(percent, row["interval"])
+            cells += [percent(row["difference"]), f"{low} to {high}", f"{row['p']:.3f}", *found]
+            cells += [str(row["pairs"]), verdict(row)]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -266,9 +279,9 @@ def page(records):
         "",
         "The discriminator sums its last map over all positions. Without attention, its logit is a",
         "sum of terms, and each term depends on the pixels that one position sees. If no position",
-        "sees pixels of both patches, the logit can't depend on whether the patches agree. This",
-        "table shows how much of the less visible patch one position sees together with the other",
-        "patch, for pairs of patches of 8 pixels whose centers are 8, 16 or 24 pixels apart:",
+        "sees pixels of two patches, the logit is a term of the left patch plus a term of the",
+        "right patch, so it can't reward agreement. This table shows how much of two patches of 8",
+        "pixels one position sees, of the less visible patch, by the distance of their centers:",
         "",
         *sight_table(),
         "",
@@ -294,7 +307,9 @@ def page(records):
         "  mean difference between an image and its mirror image, divided by the mean difference",
         "  between an image and the mirror image of another one. It is 0 for symmetric images.",
         "",
-        "No network is involved in a score.",
+        "No network is involved in a score. In the tables, `valid` is the share of images in which",
+        "both patches match a template, and κ is the agreement beyond chance, which is 0 for a",
+        "model that always draws the same patch.",
         "",
         "## Results",
         "",
@@ -313,12 +328,15 @@ def page(records):
             lines += [title, ""]
         for distance, rows in found.items():
             if distance is None:
-                lines += ["Asymmetry of faces, in percent; lower is better:", ""]
+                real = mean(
+                    x["scores"]["held_out"] for x in records.values() if "held_out" in x["scores"]
+                )
+                lines += [f"Asymmetry in percent; held-out faces have {percent(real)}:", ""]
             else:
                 lines += [f"Agreement at {distance} pixels, in percent:", ""]
-            lines += [*effect_table(rows), ""]
-            if part[0] == "pairs":
-                lines += [validity(records, part, distance), ""]
+            lines += [*effect_table(records, part, distance, rows), ""]
+    if failed := [f"`{name}`" for name, record in records.items() if record["not_finite"]]:
+        lines += [f"These runs became NaN or infinite and have no score: {', '.join(failed)}.", ""]
     lines += [
         f"{len(records)} of {total} runs are finished. The same command resumes the study, and",
         "`python benchmarks/attention_study_page.py` updates this page.",
@@ -345,18 +363,6 @@ def page(records):
         "Next: [Add attention to your own GAN](guides/add_attention.md).",
     ]
     return "\n".join([*lines, ""])
-
-
-def validity(records, part, distance):
-    """Returns sentences on valid patches and on collapse."""
-
-    def each(key):
-        return ", ".join(
-            f"{LABELS[place]} {mean(scores(records, part, place, distance, key).values()):.2f}"
-            for place in attention_study.PARTS[part]
-        )
-
-    return f"Share of valid images: {each('valid')}. Agreement beyond chance (κ): {each('kappa')}."
 
 
 def answer(records):
