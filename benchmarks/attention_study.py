@@ -1,8 +1,8 @@
 """Does attention help, and where?
 
 Command:   python benchmarks/attention_study.py
-Measures   pairs: images with three pairs of patches, 8, 16 and 24 pixels apart, and the patches
-           of a pair must be equal; attention in neither network, in the generator, in the
+Measures   pairs: images with three pairs of squares, 8, 16 and 24 pixels apart; the squares of a
+           pair must have the same color; attention in neither network, in the generator, in the
            discriminator and in both, at 8 and at 16 pixels, with a discriminator of two blocks
            that sees 16 pixels; without attention and with it in both networks at 16 pixels, with
            the presets' discriminator of four blocks;
@@ -58,7 +58,7 @@ D_WIDTHS = {
     4: {"with": (16, 24, 24, 24), "without": (17, 24, 24, 24)},
 }
 LATENT_DIM = 32
-RATE = 1e-3  # Of both networks.
+RATE = 5e-4  # Of both networks.
 PENALTY_WEIGHT = 1.0  # Of R1 and of R2.
 SAVE_EVERY = 250
 

@@ -60,7 +60,7 @@ def scores(records, part, place, distance=None, key="agreement"):
         if (record["set"], record["blocks"], record["attention"]) == (*part, place):
             if not record["not_finite"]:
                 each = record["scores"]
-                value = each["asymmetry"] if distance is None else each[distance][key]
+                value = each["asymmetry"] if distance is None else np.mean(each[distance][key])
                 found[record["seed"]] = value
     return found
 
@@ -132,20 +132,12 @@ def effect_rows(records, part, places, distance):
                 "after": mean(after.values()),
                 "difference": mean(differences),
                 "interval": bootstrap_interval(differences),
-                "beyond_chance": kappa_difference(records, part, place, distance),
-                "p": sign_flip(differences),
+                "is_asymmetry": distance is None,
             }
         )
     for row, p in zip(rows, holm([row["p"] for row in rows])):
         row["p"] = p
     return rows
-
-
-def kappa_difference(records, part, place, distance):
-    """Returns the mean difference in agreement beyond chance, or `None` for faces."""
-    if distance is None:
-        return None
-    return mean(paired(*(scores(records, part, x, distance, "kappa") for x in (place, "none"))))
 
 
 def mean(values):
@@ -155,14 +147,13 @@ def mean(values):
 
 def verdict(row):
     """Returns the result of the plan's test for a row of `effect_rows`."""
-    (low, high), is_asymmetry = row["interval"], row["beyond_chance"] is None
+    low, high = row["interval"]
     if row["pairs"] < attention_study.SEEDS:
         return "not finished"
-    gain = -row["difference"] if is_asymmetry else row["difference"]
-    same_sign = is_asymmetry or row["beyond_chance"] * gain > 0
-    if row["p"] > LEVEL or low <= 0 <= high or not same_sign:
+    if row["p"] > LEVEL or low <= 0 <= high:
         return "no difference shown"
-    return "helps" if gain > 0 else "**hurts**"
+    # Less asymmetry is better, and more agreement.
+    return "helps" if (row["difference"] < 0) == row["is_asymmetry"] else "**hurts**"
 
 
 def percent(value):
@@ -171,10 +162,10 @@ def percent(value):
 
 def effect_table(records, part, distance, rows):
     """Returns the rows of a Markdown table: a cell of the study in each."""
-    extra = [] if distance is None else ["valid", "kappa"]
+    extra = [] if distance is None else ["spread"]
     lines = [
         "| attention | score | difference | 95 % interval | p (Holm) | "
-        + "".join(f"{'κ' if key == 'kappa' else key} | " for key in extra)
+        + "".join(f"{key} | " for key in extra)
         + "seeds | result |",
         "|---|" + "---:|" * (5 + len(extra)) + "---|",
     ]
@@ -279,9 +270,9 @@ def page(records):
         "",
         "The discriminator sums its last map over all positions. Without attention, its logit is a",
         "sum of terms, and each term depends on the pixels that one position sees. If no position",
-        "sees pixels of two patches, the logit is a term of the left patch plus a term of the",
-        "right patch, so it can't reward agreement. This table shows how much of two patches of 8",
-        "pixels one position sees, of the less visible patch, by the distance of their centers:",
+        "sees pixels of two squares, the logit is a term of the left one plus a term of the",
+        "right square, so it can't reward agreement. This table shows how much of two squares of 8",
+        "pixels one position sees, of the less visible one, by the distance of their centers:",
         "",
         *sight_table(),
         "",
@@ -296,20 +287,19 @@ def page(records):
         "",
         "## The sets",
         "",
-        "- **Pairs**: three pairs of patches of 8 pixels on gray. The patches of a pair have the",
-        "  same shape (ring or plus) and color (four colors). The pairs are independent of each",
-        "  other. The score of a pair is the share of generated images whose two patches agree,",
-        "  among those in which a template matches both patches. By chance, it is "
-        f"{100 / len(planted.PATCHES):.1f} %.",
-        "- **Figures**: 4 × 4 cells of 8 pixels, each dark or of the color of the figure, equal",
-        "  to their mirror images. The score is the share of cells that equal their mirror cells.",
+        "- **Pairs**: three pairs of squares of 8 pixels on gray. The squares of a pair have the",
+        "  same random color. The pairs are independent of each other.",
+        "- **Figures**: 4 × 4 cells of 8 pixels, each of a random color and equal to its mirror",
+        "  cell.",
         "- **Emoji**: the faces of `keras_sagan.data.load_emoji` at 32 pixels. The score is the",
         "  mean difference between an image and its mirror image, divided by the mean difference",
         "  between an image and the mirror image of another one. It is 0 for symmetric images.",
         "",
-        "No network is involved in a score. In the tables, `valid` is the share of images in which",
-        "both patches match a template, and κ is the agreement beyond chance, which is 0 for a",
-        "model that always draws the same patch.",
+        "No network is involved in a score. **Agreement** is the concordance correlation of the",
+        "mean colors of two squares, or of a cell and its mirror cell, over the generated images:",
+        "1 if they are always equal, and 0 if they are independent. The **spread** is the standard",
+        "deviation of the colors, divided by the one of the training images; it is near 0 for a",
+        "model that always draws the same image. Tables have percent.",
         "",
         "## Results",
         "",
@@ -331,9 +321,9 @@ def page(records):
                 real = mean(
                     x["scores"]["held_out"] for x in records.values() if "held_out" in x["scores"]
                 )
-                lines += [f"Asymmetry in percent; held-out faces have {percent(real)}:", ""]
+                lines += [f"Asymmetry; held-out faces have {percent(real)}:", ""]
             else:
-                lines += [f"Agreement at {distance} pixels, in percent:", ""]
+                lines += [f"Agreement at {distance} pixels:", ""]
             lines += [*effect_table(records, part, distance, rows), ""]
     if failed := [f"`{name}`" for name, record in records.items() if record["not_finite"]]:
         lines += [f"These runs became NaN or infinite and have no score: {', '.join(failed)}.", ""]
@@ -357,8 +347,8 @@ def page(records):
         f"- Scores: {settings['num_samples']} images of the averaged generator.",
         "- Differences are between runs with the same seed. The interval is the bootstrap",
         "  interval of their mean. The p-value is from the exact sign-flip test, corrected by",
-        "  Holm's method for all rows of a table. A result counts if p is at most 0.05, the",
-        "  interval excludes 0, and κ, the agreement beyond chance, changes in the same direction.",
+        "  Holm's method for all rows of a table. A result counts if p is at most 0.05 and the",
+        "  interval excludes 0.",
         "",
         "Next: [Add attention to your own GAN](guides/add_attention.md).",
     ]
@@ -434,9 +424,7 @@ def draw(records, path):
         title += ", asymmetry (lower is better)" if distance is None else f", {distance} px"
         axes.set_title(title, fontsize=7, fontweight="bold")
         if distance is not None:
-            axes.set_xlim(0, 1.02)
-            if name == "pairs":
-                axes.axvline(1 / len(planted.PATCHES), color="#999999", linewidth=0.7, ls="--")
+            axes.set_xlim(-0.1, 1.02)
         axes.grid(axis="x", color="#dddddd", linewidth=0.5)
         axes.spines[["top", "right", "left"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,31 +1,17 @@
 """Sets in which distant parts of an image must agree, with scores that no network judges.
 
-`pairs` draws pairs of patches of one shape and one color, whose centers are 8, 16 and 24 pixels
-apart.
-`figures` draws patterns of cells that are equal to their mirror images. Both sets are scored in the
-same way: `read` finds the nearest template of each patch, and `agreement` counts equal patches.
-Images are uint8, with the values 64 and 192.
+`pairs` draws three pairs of squares of one color, whose centers are 8, 16 and 24 pixels apart.
+`figures` draws cells of random colors that equal their mirror images. Both are scored in the same
+way: `agreement` compares the mean colors of two places. Images are uint8 with values from 64 to
+192. In pilots with 0 and 255, the discriminator won by the saturated values.
 """
-
-import itertools
 
 import numpy as np
 
 SIZE = 32
 PATCH = 8
-SHIFT = 2  # A generated patch may be so many pixels off its place.
-# Not 0 and 255: with these, D can tell images apart by their saturation, and in pilots G collapsed.
-DARK, LIGHT = np.uint8(64), np.uint8(192)
-COLORS = np.where([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]], LIGHT, DARK)
-RING = np.pad(np.zeros((4, 4), "uint8"), 2, constant_values=1)
-PLUS = np.pad(np.ones((8, 4), "uint8"), ((0, 0), (2, 2)))
-PLUS = np.maximum(PLUS, PLUS.T)
-SHAPES = np.stack([RING, PLUS])
-# Kind `4 * shape + color` of a patch of a pair; kind 0 of a cell of a figure is dark.
-PATCHES = np.where(SHAPES[:, None, :, :, None], COLORS[:, None, None], DARK)
-PATCHES = PATCHES.reshape(-1, PATCH, PATCH, 3)
-CELLS = np.vstack([np.full(3, DARK), COLORS])[:, None, None].repeat(PATCH, 1).repeat(PATCH, 2)
-# Row and column of the first pixel of the left and the right patch of each pair, by the distance
+DARK, LIGHT = 64, 192
+# Row and column of the first pixel of the left and the right square of each pair, by the distance
 # between their centers.
 PAIR_PLACES = {8: ((12, 8), (12, 16)), 16: ((24, 4), (24, 20)), 24: ((0, 0), (0, 24))}
 # The cells of a figure and their mirror images; the key is the distance between their centers.
@@ -35,93 +21,75 @@ FIGURE_PLACES = {
 
 
 def pairs(num_images, seed):
-    """Returns images with three pairs of equal patches, drawn independently of each other."""
-    generator = np.random.default_rng(seed)
-    images = np.full((num_images, SIZE, SIZE, 3), DARK)
-    for places in PAIR_PLACES.values():
-        patches = PATCHES[generator.integers(0, len(PATCHES), num_images)]
+    """Returns images with three pairs of squares; each pair has a random color of its own."""
+    images = np.full((num_images, SIZE, SIZE, 3), (DARK + LIGHT) // 2, "uint8")
+    for places, color in zip(PAIR_PLACES.values(), colors(num_images, len(PAIR_PLACES), seed)):
         for row, column in places:
-            images[:, row : row + PATCH, column : column + PATCH] = patches
+            images[:, row : row + PATCH, column : column + PATCH] = color[:, None, None]
     return images
 
 
 def figures(num_images, seed):
-    """Returns images of 4 x 4 cells of one color or dark, equal to their mirror images."""
-    generator = np.random.default_rng(seed)
-    left = generator.integers(0, 2, (num_images, 4, 2), "uint8")
+    """Returns images of 4 x 4 cells of random colors, equal to their mirror images."""
+    left = colors(num_images, 8, seed).reshape(4, 2, num_images, 3).transpose(2, 0, 1, 3)
     cells = np.concatenate([left, left[:, :, ::-1]], axis=2)
-    colors = COLORS[generator.integers(0, len(COLORS), num_images)]
-    cells = np.where(cells[..., None], colors[:, None, None], DARK)
     return cells.repeat(PATCH, axis=1).repeat(PATCH, axis=2)
 
 
-def read(images, place, templates):
-    """Returns the index of the template nearest to each patch, and whether the patch is valid.
-
-    The patch may be up to `SHIFT` pixels off its place. It is valid if its distance to the template
-    is less than half of the smallest distance between two templates, so no other template can be as
-    near.
-    """
-    known = np.asarray(templates, "float32").reshape(len(templates), -1)
-    between = np.linalg.norm(known[:, None] - known, axis=-1)
-    limit = between[~np.eye(len(known), dtype=bool)].min() / 2
-    edges = ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0))
-    padded = np.pad(np.asarray(images, "float32"), edges, constant_values=DARK)
-    nearest = np.full((len(known), len(images)), np.inf)
-    for row, column in itertools.product(range(2 * SHIFT + 1), repeat=2):
-        row, column = row + place[0], column + place[1]
-        flat = padded[:, row : row + PATCH, column : column + PATCH].reshape(len(images), -1)
-        distances = [np.linalg.norm(flat - template, axis=1) for template in known]
-        nearest = np.minimum(nearest, distances)
-    return nearest.argmin(axis=0), nearest.min(axis=0) < limit
+def colors(num_images, count, seed):
+    """Returns uniformly random colors of shape `(count, num_images, 3)`."""
+    return np.random.default_rng(seed).integers(DARK, LIGHT + 1, (count, num_images, 3), "uint8")
 
 
-def agreement(left, right, num_kinds):
-    """Scores the patches of one place against those of the place that must agree.
+def read(images, place):
+    """Returns the mean color of the inner 4 x 4 pixels of a place, of shape `(num_images, 3)`."""
+    row, column = place[0] + 2, place[1] + 2
+    return np.mean(images[:, row : row + 4, column : column + 4], axis=(1, 2))
+
+
+def agreement(left, right):
+    """Scores the colors of one place against those of the place that must agree.
+
+    The score is the concordance correlation coefficient, `2 cov / (var + var + (mean - mean)^2)`,
+    with sums over the color channels. It is 1 if all colors are equal, and 0 if left and right are
+    independent, or if one of them is always the same.
 
     Args:
-        left, right: Pairs of kinds and of whether they are valid, as returned by `read`.
-        num_kinds: Integer.
+        left, right: Arrays of shape `(num_images, channels)`.
 
     Returns:
-        Dictionary: `valid`, the share of images with two valid patches, and among those
-        `agreement`, the share with two equal patches; `chance`, that share if left and right were
-        drawn independently with the same frequencies; `kappa`, the agreement beyond chance from 0
-        to 1 (Cohen's kappa; 0 if all patches are of one kind); `left` and `right`, the frequencies
-        of the kinds.
+        Dictionary: `agreement`, and `spread`, the standard deviations of left and right, divided by
+        the one of the training images. A spread near 0 means that the model has collapsed.
+
+    Reference: Lin, 1989, "A concordance correlation coefficient to evaluate reproducibility".
     """
-    (left, left_valid), (right, right_valid) = left, right
-    valid = left_valid & right_valid
-    left, right = left[valid], right[valid]
-    count = max(len(left), 1)
-    shares = [np.bincount(x, minlength=num_kinds) / count for x in (left, right)]
-    share, chance = float(np.mean(left == right)) if len(left) else 0.0, float(np.dot(*shares))
+    means, variances = zip(*((x.mean(axis=0), x.var(axis=0).sum()) for x in (left, right)))
+    covariance = np.sum(np.mean((left - means[0]) * (right - means[1]), axis=0))
+    below = sum(variances) + np.sum((means[0] - means[1]) ** 2)
+    # Of integers from DARK to LIGHT, for each of the channels.
+    expected = left.shape[1] * ((LIGHT - DARK + 1) ** 2 - 1) / 12
     return {
-        "valid": float(np.mean(valid)),
-        "agreement": share,
-        "chance": chance,
-        "kappa": (share - chance) / (1 - chance) if chance < 1 else 0.0,
-        "left": shares[0].round(3).tolist(),
-        "right": shares[1].round(3).tolist(),
+        "agreement": float(2 * covariance / below) if below else 0.0,
+        "spread": [round(float(np.sqrt(x / expected)), 3) for x in variances],
     }
 
 
 def score_pairs(images):
     """Returns the `agreement` of the pair of each distance."""
-    found = {}
-    for distance, places in PAIR_PLACES.items():
-        left, right = (read(images, place, PATCHES) for place in places)
-        found[str(distance)] = agreement(left, right, len(PATCHES))
-    return found
+    return {
+        str(distance): agreement(*(read(images, place) for place in places))
+        for distance, places in PAIR_PLACES.items()
+    }
 
 
 def score_figures(images):
-    """Returns the `agreement` of cells and their mirror images, at each distance."""
+    """Returns the `agreement` of cells and their mirror images, the mean of four rows."""
     found = {}
     for distance, places in FIGURE_PLACES.items():
-        cells = [[read(images, place, CELLS) for place in pair] for pair in places]
-        left, right = ([np.concatenate(x) for x in zip(*side)] for side in zip(*cells))
-        found[str(distance)] = agreement(left, right, len(CELLS))
+        rows = [agreement(*(read(images, place) for place in pair)) for pair in places]
+        found[str(distance)] = {
+            key: np.mean([row[key] for row in rows], axis=0).round(4).tolist() for key in rows[0]
+        }
     return found
 
 
