@@ -133,6 +133,7 @@ def effect_rows(records, part, places, distance):
                 "difference": mean(differences),
                 "interval": bootstrap_interval(differences),
                 "is_asymmetry": distance is None,
+                "p": sign_flip(differences),
             }
         )
     for row, p in zip(rows, holm([row["p"] for row in rows])):
