@@ -7,7 +7,7 @@ Measures   garments: Fashion-MNIST with 1,000 and 10,000 training images, the hi
            how many samples are nearer to a training image than to a test image;
            stacked: three garments in the red, green and blue channel, 1,000 modes without labels:
            how many of them 25,600 samples show, and the reverse KL divergence from equal shares
-Result:    a file for each run in --workdir, benchmarks/results/small_data.json
+Result:    benchmarks/results/small_data/NAME.json for each run, benchmarks/results/small_data.json
 
 Each run is a process of its own with one thread, --jobs at a time. It saves a checkpoint every 250
 steps, so the same command goes on within a run after an interruption.
@@ -95,7 +95,7 @@ def build(run, settings):
     return model
 
 
-def make(run, settings, workdir, options):
+def make(run, settings, scratch, options):
     """Trains a model, or goes on with it, and returns what became of it."""
     from keras_sagan import callbacks, data
 
@@ -105,7 +105,7 @@ def make(run, settings, workdir, options):
     dataset = data.make_dataset(images, labels, settings["batch_size"], seed=run["seed"])
     name = "_".join(map(str, run.values()))
     stop = callbacks.StopOnNonFinite(every_steps=25)
-    checkpoint = callbacks.TrainingCheckpoint(workdir / "checkpoints" / name, SAVE_EVERY, keep=1)
+    checkpoint = callbacks.TrainingCheckpoint(scratch / "checkpoints" / name, SAVE_EVERY, keep=1)
     model.fit(
         dataset,
         epochs=1,
@@ -114,7 +114,7 @@ def make(run, settings, workdir, options):
         callbacks=[stop, checkpoint],
     )
     measure = measure_stacked if run["task"] == "stacked" else measure_garments
-    found = {} if stop.reason else measure(model, run, settings, workdir, images)
+    found = {} if stop.reason else measure(model, run, settings, scratch, images)
     return {
         "steps": int(model.steps.numpy()),
         "not_finite": stop.reason,
@@ -124,7 +124,7 @@ def make(run, settings, workdir, options):
     }
 
 
-def measure_garments(model, run, settings, workdir, training):
+def measure_garments(model, run, settings, scratch, training):
     from keras_sagan import data, metrics
     from keras_sagan.metrics.memorization import nearest
 
@@ -139,7 +139,7 @@ def measure_garments(model, run, settings, workdir, training):
         batch_size=250,
         dataset="Fashion-MNIST",
         split=f"test, {len(images)} images, none of which was trained on",
-        cache_dir=workdir / "reference",
+        cache_dir=scratch / "reference",
         verbose=False,
     )
     count = min(len(training), len(images), settings["num_images"])
@@ -157,7 +157,7 @@ def measure_garments(model, run, settings, workdir, training):
     }
 
 
-def measure_stacked(model, run, settings, workdir, training):
+def measure_stacked(model, run, settings, scratch, training):
     classes = [[], [], []]
     for start in range(0, settings["num_stacked"], 2560):
         count = min(2560, settings["num_stacked"] - start)
@@ -246,7 +246,7 @@ def without_folder(arguments):
     import sys
 
     words = list(sys.argv[1:] if arguments is None else arguments)
-    for option in ("--data_dir", "--workdir"):
+    for option in ("--data_dir", "--workdir", "--scratch"):
         if option in words:
             words[words.index(option) + 1] = option[2:].upper()
     return words

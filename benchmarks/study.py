@@ -1,8 +1,8 @@
 """A study of many runs: each is made once, by processes that can be stopped at will.
 
 A script gives `main` its settings, the factors of its runs, and a function that makes one run.
-Each run has a file in --workdir; the same command makes those that are missing. Files of other
-settings are refused.
+Each run has a record in --workdir, a small file that can be committed; the same command makes the
+missing ones. Records of other settings are refused. Checkpoints and caches are in --scratch.
 """
 
 import argparse
@@ -19,7 +19,7 @@ PACKAGES = ("keras", "tensorflow", "numpy")
 ONE_THREAD = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 
 
-def main(script, text, defaults, all_runs, make, arguments=None, add_arguments=None):
+def main(script, text, defaults, all_runs, make, arguments=None, add_arguments=None, seeds=3):
     """Makes the runs that are missing.
 
     Args:
@@ -28,10 +28,11 @@ def main(script, text, defaults, all_runs, make, arguments=None, add_arguments=N
         defaults: Dictionary from the names of integer settings to their defaults.
         all_runs: Function from a number of seeds to a dictionary, from the name of each run to
             its factors.
-        make: Function of a run's factors, the settings, a folder for its files and the parsed
-            options, that returns a dictionary ready for JSON.
+        make: Function of a run's factors, the settings, the folder for its checkpoints and caches
+            and the parsed options, that returns a dictionary ready for JSON.
         arguments: List of arguments. Defaults to `None`: those of the process.
         add_arguments: Function of the parser that adds options which don't change results.
+        seeds: Positive integer, the default number of seeds.
 
     Returns:
         The parsed options, the settings, and a dictionary from the name of each run to its record.
@@ -41,11 +42,14 @@ def main(script, text, defaults, all_runs, make, arguments=None, add_arguments=N
     )
     for name, default in defaults.items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=seeds)
     parser.add_argument("--only", nargs="+", help="names of runs; default: all")
-    parser.add_argument("--jobs", type=int, default=2, help="processes at once; 1: this one alone")
+    parser.add_argument("--jobs", type=int, default=2, help="processes at once; 0: only this one")
     name = Path(script).stem
-    parser.add_argument("--workdir", type=Path, default=Path(f"runs/{name}"))
+    folder = common.RESULTS / name
+    parser.add_argument("--workdir", type=Path, default=folder, help="the folder of the records")
+    help_text = "the folder of checkpoints and caches"
+    parser.add_argument("--scratch", type=Path, default=Path(f"runs/{name}"), help=help_text)
     common.add_json_argument(parser, name)
     others = len(parser._actions)
     if add_arguments:
@@ -60,14 +64,14 @@ def main(script, text, defaults, all_runs, make, arguments=None, add_arguments=N
     local = [str(word) for pair in local if pair[1] is not None for word in pair]
 
     def command_of(name):
-        words = ["--only", name, "--jobs", "1"]
+        words = ["--only", name, "--jobs", "0"]
         for key, value in settings.items():
             words += [f"--{key}", str(value)] if value != defaults[key] else []
         return words
 
     def perform(name):
         """Makes a run in this process, and its file."""
-        result = make(runs[name], settings, options.workdir, options)
+        result = make(runs[name], settings, options.scratch, options)
         path = options.workdir / f"{name}.json"
         beside = path.with_suffix(".part")
         common.record(script, beside, command_of(name), settings=settings, **runs[name], **result)
@@ -76,14 +80,16 @@ def main(script, text, defaults, all_runs, make, arguments=None, add_arguments=N
     def perform_elsewhere(name):
         """Makes a run in a process of its own, with one thread."""
         command = [sys.executable, script, *command_of(name)]
-        command += ["--workdir", str(options.workdir), *local]
+        command += ["--workdir", str(options.workdir), "--scratch", str(options.scratch), *local]
         subprocess.run(command, check=True, env={**os.environ, **dict.fromkeys(ONE_THREAD, "1")})
 
     missing = [x for x in runs if read(options.workdir / f"{x}.json", runs[x], settings) is None]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        # TensorFlow is used in the main thread where it is the only one.
-        each = map if options.jobs == 1 else pool.map
-        list(each(perform if options.jobs == 1 else perform_elsewhere, missing))
+    if options.jobs:
+        with ThreadPoolExecutor(options.jobs) as pool:
+            list(pool.map(perform_elsewhere, missing))
+    else:
+        for name in missing:
+            perform(name)
     found = {x: read(options.workdir / f"{x}.json", runs[x], settings) for x in runs}
     return options, settings, found
 

@@ -55,8 +55,8 @@ class Option(NamedTuple):
 
 # These lists repeat names from modules that import Keras; `tests/cli` checks that they agree.
 PRESETS = (
-    *("sagan_cifar10_32", "sagan_fashion_mnist_32", "sagan_imagenet_128", "sagan_photos_64"),
-    *("sagan_small_data_128", "sagan_small_data_32", "sagan_small_data_64"),
+    *("sagan_cifar10_32", "sagan_emoji_64", "sagan_fashion_mnist_32", "sagan_imagenet_128"),
+    *("sagan_photos_64", "sagan_small_data_128", "sagan_small_data_32", "sagan_small_data_64"),
 )
 IMAGE_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
 METRICS = [

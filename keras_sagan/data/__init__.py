@@ -1,5 +1,6 @@
-"""Datasets and pipelines: Fashion-MNIST, IDX files, arrays, folders and TensorFlow Datasets."""
+"""Fashion-MNIST, emoji, IDX files, arrays, folders, TensorFlow Datasets, and input pipelines."""
 
+from keras_sagan.data.emoji import EmojiImages, load_emoji
 from keras_sagan.data.fashion_mnist import FASHION_MNIST_CLASSES, load_fashion_mnist
 from keras_sagan.data.folder import ImageFolder, StreamedImages, load_image_folder
 from keras_sagan.data.idx import read_idx
@@ -9,8 +10,10 @@ from keras_sagan.data.tfds import DatasetInfo, load_tfds, square_resize
 __all__ = [
     "FASHION_MNIST_CLASSES",
     "DatasetInfo",
+    "EmojiImages",
     "ImageFolder",
     "StreamedImages",
+    "load_emoji",
     "load_fashion_mnist",
     "load_image_folder",
     "load_tfds",

@@ -20,7 +20,7 @@ def test_the_papers_setting_in_miniature_has_all_three(tmp_path, monkeypatch):
     train_briefly(monkeypatch)
     monkeypatch.setattr(ablation, "EPOCHS", 1)
     settings = ["--workdir", str(tmp_path), *TINY]
-    ablation.main(["--only", PAPERS, "--jobs", "1", *settings])
+    ablation.main(["--only", PAPERS, "--jobs", "0", *settings])
     run = json.loads((tmp_path / f"{PAPERS}.json").read_text())
     assert run["fid"] > 0 and len(run["attention_gamma"]) == 2
     assert run["learning_rates"] == {"generator": 5e-4, "discriminator": 2e-3}
@@ -34,12 +34,12 @@ def test_a_run_in_miniature_is_made_once_and_not_mixed_with_others(tmp_path, mon
     train_briefly(monkeypatch)
     monkeypatch.setattr(ablation, "EPOCHS", 1)
     common_arguments = ["--workdir", str(tmp_path), *TINY]
-    ablation.main(["--only", NAME, "--jobs", "1", *common_arguments])
+    ablation.main(["--only", NAME, "--jobs", "0", *common_arguments])
     run = json.loads((tmp_path / f"{NAME}.json").read_text())
     assert run["fid"] > 0 and run["not_finite"] is None and run["attention_gamma"] == {}
     assert run["protocol"]["weights"] == "averaged (EMA)"
     assert (run["protocol"]["num_generated"], run["protocol"]["num_reference"]) == (20, 40)
-    assert run["command"].startswith(f"python benchmarks/ablation.py --only {NAME} --jobs 1")
+    assert run["command"].startswith(f"python benchmarks/ablation.py --only {NAME} --jobs 0")
     assert "--steps 1" in run["command"] and run["seconds"] > run["training_seconds"] > 0
 
     # The other is made in a process of its own; the first one isn't made again.

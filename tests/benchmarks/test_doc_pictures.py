@@ -30,6 +30,7 @@ def test_pictures_in_miniature(tmp_path, monkeypatch):
         "ablation.png",
         "attention.png",
         "attention_cost.png",
+        "attention_study.png",
         "curves.png",
         "samples.png",
         "train_step_cost.png",

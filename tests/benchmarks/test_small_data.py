@@ -30,9 +30,13 @@ def test_a_run_of_each_kind_in_miniature(tmp_path, capsys, monkeypatch):
     write_idx(tmp_path / "train-images-idx3-ubyte.gz", images[:1000, ..., 0])
     write_idx(tmp_path / "train-labels-idx1-ubyte.gz", labels[:1000])
     record = tmp_path / "record.json"
-    arguments = [*TINY.split(), "--jobs", "1", "--workdir", str(tmp_path / "runs")]
+    arguments = [*TINY.split(), "--jobs", "0", "--workdir", str(tmp_path / "records")]
+    arguments += ["--scratch", str(tmp_path / "runs")]
     arguments += ["--data_dir", str(tmp_path), "--only", *NAMES, "--json", str(record)]
     small_data.main(arguments)
+    records = {path.name for path in (tmp_path / "records").iterdir()}
+    assert records == {f"{name}.json" for name in NAMES}  # The checkpoints are elsewhere.
+    assert (tmp_path / "runs" / "checkpoints").is_dir()
     found = json.loads(record.read_text())
     garments, stacked = (found["runs"][name] for name in NAMES)
     assert garments["steps"] == stacked["steps"] == 2 and garments["not_finite"] is None

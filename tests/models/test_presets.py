@@ -18,6 +18,7 @@ def test_names_and_recipes():
         "sagan_cifar10_32": ["official"],
         "sagan_fashion_mnist_32": ["official"],
         "sagan_photos_64": ["official"],
+        "sagan_emoji_64": ["official"],
         "sagan_small_data_32": ["official"],
         "sagan_small_data_64": ["official"],
         "sagan_small_data_128": ["official"],

@@ -62,3 +62,12 @@ def measure(model=None, reference=None, extractor=None, **kwargs):
         feature_extractor=extractor or Pixels(),
         **{**settings, **kwargs},
     )
+
+
+class MeanColors:
+    """An extractor of three features: the mean of each channel."""
+
+    version = "MeanColors"
+
+    def __call__(self, images):
+        return keras.ops.mean(images, axis=(1, 2))

