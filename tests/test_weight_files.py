@@ -6,7 +6,7 @@ import hashlib
 import keras
 import pytest
 
-from keras_sagan.metrics.extractors.weight_files import fetch_weights
+from keras_sagan.weight_files import fetch_weights
 
 DIGEST = hashlib.sha256(b"weights").hexdigest()
 

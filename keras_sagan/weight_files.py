@@ -36,8 +36,8 @@ def fetch_weights(weights: str | os.PathLike, sha256: str = "") -> tuple[Path, s
         if is_new:
             path.unlink()
         raise ValueError(
-            f"`weights` must have the SHA-256 {wrong[0]}. If the file is damaged, delete it and "
-            f"download it again. Received: {path} with SHA-256 {digest}"
+            f"`weights` must have the SHA-256 {wrong[0]}. The file is damaged or a different one: "
+            f"delete it, and download or install it again. Received: {path} with SHA-256 {digest}"
         )
     if is_new:
         record.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
