@@ -287,4 +287,4 @@ def test_the_notebook_has_the_outputs_of_one_run_and_no_more():
     assert {output["output_type"] for output in outputs} <= {"stream", "execute_result"}
     assert all(output.get("name") != "stderr" for output in outputs)
     # What a cell ends with is a picture in all but three: parameters, protocol, and a yes.
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 6
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 7
