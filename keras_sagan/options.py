@@ -60,14 +60,14 @@ PRESETS = (
 )
 IMAGE_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
 METRICS = "density_coverage fid fid_infinity inception_score intra_fid kid precision_recall".split()
-EXTRACTORS = ("grey", "keras", "tfgan")
+EXTRACTORS = ("dinov2", "efficientnet", "grey", "keras", "tfgan")
 FORMATS = ["saved_model", "onnx", "litert"]
 BACKENDS = ("tensorflow", "jax", "torch")
 STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 INCEPTION = {
-    "inception": Option(PATH, "a copy of TF-GAN's Inception, for color or large images"),
+    "inception": Option(PATH, "for color or large images: pytorch-fid's .pth, or TF-GAN's folder"),
     "inception_sha256": Option(TEXT, "the digest of its files; downloads it from TF-Hub"),
 }
 DATA = {
@@ -132,16 +132,17 @@ ATTENTION = {
     **DATA,
     **COMMON,
 }
-METRICS_HELP = f"one or several of {', '.join(METRICS)}; default: fid"
+METRICS_HELP = f"of {', '.join(METRICS)}; default: fid, after kid for fewer than 2000 images"
+EXTRACTOR_HELP = "default: grey for small grey images, tfgan with --inception, else efficientnet"
 LABELS_HELP = "classes equally often, or as often as in the reference"
 EVALUATE = {
     "generated": Option(PATH, "a folder of generated images, instead of a run"),
     "num_images": Option(COUNT, "real and generated images each; default: 5000, or the folder's"),
-    "metrics": Option(TEXT, METRICS_HELP, ["fid"], METRICS, "+"),
+    "metrics": Option(TEXT, METRICS_HELP, None, METRICS, "+"),
     "reference": Option(PATH, "a folder of real images, used unchanged, or a .npz of statistics"),
     "cache_dir": Option(PATH, "a folder that stores the statistics of real images for next time"),
     "held_out": Option(PATH, "other real images, for the floor; default: halves of the reference"),
-    "extractor": Option(TEXT, "default: grey for small grey images, else tfgan", None, EXTRACTORS),
+    "extractor": Option(TEXT, EXTRACTOR_HELP, None, EXTRACTORS),
     **INCEPTION,
     "truncation": TRUNCATION,
     "labels": Option(TEXT, LABELS_HELP, "uniform", ("uniform", "reference")),

@@ -149,7 +149,7 @@ def build_model(settings, channels, num_classes, strategy=None):
 
 def evaluator_for(model, settings, source, log):
     """Returns the `FIDEvaluator` for the settings, or `None` if FID is disabled or unavailable."""
-    extractor = extractor_for(model.image_shape, settings)
+    extractor = extractor_for(model.image_shape, settings, default="tfgan")
     is_asked_for = settings["inception"] or settings["inception_sha256"]
     if not settings["fid_images"]:
         return None

@@ -98,15 +98,25 @@ def _tfds(name, split, batch_size, common):
     return Source(f"TFDS {name}, {split}", *found, lambda: dataset, head, "the first")
 
 
-def extractor_for(image_shape, settings, name=None):
-    """Returns an extractor by name; by default, one that suits the size and channels of images."""
+def extractor_for(image_shape, settings, name=None, default="efficientnet"):
+    """Returns an extractor by name, or the gray classifier for small gray images, or `default`."""
     inception = settings["inception"]
     if name is None:
         is_small_and_grey = image_shape[-1] == 1 and image_shape[0] in (28, 32)
-        name = "grey" if is_small_and_grey and inception is None else "tfgan"
+        name = "grey" if is_small_and_grey else default
+        if inception is not None or (name != "grey" and settings["inception_sha256"]):
+            name = "tfgan"
     if name == "tfgan":
+        if inception and inception.endswith(".pth") and settings["inception_sha256"] is None:
+            return metrics.FIDInception(inception)
         handle = inception or metrics.TFGAN_INCEPTION_HANDLE
         return metrics.TFGANInception(handle, settings["inception_sha256"])
     if inception is not None:
         raise ValueError(f"--inception needs --extractor tfgan. Received: {name}")
-    return metrics.GreyClassifierFeatures() if name == "grey" else metrics.KerasInceptionV3()
+    classes = {
+        "dinov2": metrics.DINOv2Features,
+        "efficientnet": metrics.EfficientNetLite0Features,
+        "grey": metrics.GreyClassifierFeatures,
+        "keras": metrics.KerasInceptionV3,
+    }
+    return classes[name]()

@@ -104,6 +104,9 @@ SPECIAL = {
     ("from_model", "num_classes"): "integer or word",
     ("make_strategy", "name"): "choice",
     ("KerasInceptionV3", "weights"): "path",
+    ("EfficientNetLite0Features", "weights"): "path",
+    ("DINOv2Features", "preset"): "text",
+    ("FIDInception", "weights"): "path",
     ("EvaluationReport", "model"): None,
     ("DifferentiableAugmentation", "probability"): "number or word",
     ("load_tfds", "split"): None,  # TFDS has more than strings.

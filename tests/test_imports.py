@@ -88,7 +88,6 @@ USES_TENSORFLOW = (
     "data/tfds.py",
     "distribution.py",
     "metrics/extractors/tfgan_inception.py",
-    "metrics/extractors/resizing.py",
     "callbacks/old_checkpoints.py",
     "callbacks/model_state.py",
     "callbacks/tensorboard.py",

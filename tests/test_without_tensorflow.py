@@ -47,7 +47,6 @@ for name, call in {
     "SampleGrid": lambda: callbacks.SampleGrid("run", log_dir="run"),
     "export_generator": lambda: models.export_generator(None, "run"),
     "TFGANInception": lambda: metrics.TFGANInception(".")(images / np.float32(255)),
-    "KerasInceptionV3": lambda: metrics.KerasInceptionV3(None, resize="tfgan"),
     "load_tfgan_eval": metrics.load_tfgan_eval,
 }.items():
     try:
@@ -93,7 +92,6 @@ REFUSED = {
     "SampleGrid": ("ImportError", NEEDS),
     "export_generator": ("RuntimeError", "under KERAS_BACKEND=tensorflow"),
     "TFGANInception": ("ImportError", NEEDS),
-    "KerasInceptionV3": ("ValueError", '`resize` must be "antialiased"'),
     "load_tfgan_eval": ("ImportError", 'run: pip install ".[metrics]"'),
 }
 

@@ -10,7 +10,8 @@ from keras_sagan import metrics, models
 from keras_sagan import run as runs
 from keras_sagan import visualization as draw
 from keras_sagan.checks import check_integer
-from keras_sagan.image_files import read_image
+from keras_sagan.metrics.evaluation import check_same_channels
+from keras_sagan.metrics.precision_recall import ENOUGH_IMAGES
 from keras_sagan.metrics.report import package_versions
 from keras_sagan.options import TRAIN
 from keras_sagan.sources import extractor_for, open_source
@@ -104,7 +105,7 @@ def evaluate(log, settings):
     if (run is None) == (generated is None):
         raise ValueError("Give either a run or --generated with a folder of images.")
     path = settings["output"] and Path(settings["output"])
-    common = {name: settings[name] for name in ("metrics", "batch_size", "seed", "cache_dir")}
+    common = {name: settings[name] for name in ("batch_size", "seed", "cache_dir")}
     held_out = settings["held_out"]
     common["held_out"] = held_out and metrics.FolderImages(held_out, batch_size)
     if run is None:
@@ -112,7 +113,7 @@ def evaluate(log, settings):
             if settings[option]:
                 raise ValueError(f"--{option.replace('_', '-')} needs a run.")
         images = metrics.FolderImages(generated, batch_size)
-        shape, known, num_classes = read_image(images.paths[0]).shape, {}, None
+        shape, known, num_classes = next(iter(images)).shape[1:], {}, None
         measure, count = metrics.evaluate_images, settings["num_images"] or images.num_images
         what = {"images": images, "num_images": settings["num_images"], "name": images.folder.name}
     else:
@@ -126,17 +127,21 @@ def evaluate(log, settings):
         what |= {"model": model, "num_images": count, "use_ema": not settings["raw_weights"]}
     if path and path.is_dir():
         raise ValueError(f"--output must be a file, not a folder. Received: {path}")
-    reference = settings["reference"]
+    reference, num_real = settings["reference"], ENOUGH_IMAGES
     if reference is None:
         source = open_source(settings, shape[0], 1, trained_on=known.get("data"))
         images, labels = source.head(count)
         reference = (images, labels) if labels is not None and num_classes else images
         common |= {"dataset": source.name, "split": f"{len(images)} images, {source.chosen}"}
+        num_real = len(images)
     elif settings["images"] or settings["dataset"]:
         raise ValueError("--reference can't be combined with --images or --dataset.")
     elif not reference.endswith(".npz"):
         reference = metrics.FolderImages(reference, batch_size)
-        common["dataset"] = reference.folder.name
+        check_same_channels(shape, next(iter(reference)).shape)
+        common["dataset"], num_real = reference.folder.name, reference.num_images
+    is_small = min(count, num_real) < ENOUGH_IMAGES and not isinstance(reference, str)
+    common["metrics"] = settings["metrics"] or (["kid", "fid"] if is_small else ["fid"])
     extractor = extractor_for(shape, settings, settings["extractor"])
     report = measure(reference=reference, feature_extractor=extractor, **what, **common)
     log.say(report)

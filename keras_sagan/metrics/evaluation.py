@@ -30,7 +30,7 @@ from keras_sagan.metrics.intra_class_frechet_inception_distance import (
     IntraClassFrechetInceptionDistance,
 )
 from keras_sagan.metrics.kernel_inception_distance import KernelInceptionDistance
-from keras_sagan.metrics.precision_recall import DensityCoverage, PrecisionRecall
+from keras_sagan.metrics.precision_recall import ENOUGH_IMAGES, DensityCoverage, PrecisionRecall
 from keras_sagan.metrics.progress import Progress
 from keras_sagan.metrics.reference_statistics import ReferenceStatistics
 from keras_sagan.metrics.report import EvaluationReport, check_is_versioned, make_protocol
@@ -45,6 +45,11 @@ METRICS = {
     "intra_fid": IntraClassFrechetInceptionDistance,
     "fid_infinity": FrechetInceptionDistanceInfinity,
 }
+
+_BIAS = (
+    f"A FID of fewer than {ENOUGH_IMAGES:,} images is mostly bias, and far from 0 even for real "
+    "images. Trust the KID instead, and compare it with its floor in the column `real`"
+)
 
 
 def evaluate_generator(
@@ -239,17 +244,26 @@ class Evaluation:
 
     def measure(self, batches: Iterable, title: str, total: int | None = None) -> tuple:
         """Measures batches of generated images; returns their `FeatureSet` and description."""
+        batches = self._with_same_channels(batches)
         features = FeatureSet(
             {name for x in self.metrics for name in x.needs["generated"]}, self.reference.width
         )
         return features, self.extraction.measure(batches, features, self.names, title, total)
 
+    def _with_same_channels(self, batches):
+        for images, labels in batches:
+            check_same_channels(images.shape, self.reference.info.get("image_shape"))
+            yield images, labels
+
     def report(self, batches: Iterable, num_images: int, made: dict, name: str) -> EvaluationReport:
         """Returns the report on batches of (images, labels or `None`); `made` describes them."""
         protocol = make_protocol(self.metrics, num_images, self.reference.info, made)
         features, info = self.measure(batches, "Generated images", num_images)
-        values, notes = {}, []
-        for metric in self.metrics:
+        values, notes, metrics = {}, [], list(self.metrics)
+        if min(num_images, self.reference.num_images or num_images) < ENOUGH_IMAGES:
+            metrics.sort(key=lambda x: not isinstance(x, KernelInceptionDistance))  # Has no bias.
+            notes += [_BIAS] * any(isinstance(x, FrechetInceptionDistance) for x in metrics)
+        for metric in metrics:
             values |= metric.values(self.reference, features)
             notes += metric.notes(self.reference, features)
         size, labels = self.extraction.batch_size, self.reference.arrays.get("labels")
@@ -287,6 +301,15 @@ class Evaluation:
             f"one half of the reference, {odd.num_images} images, against the other; a Fréchet "
             "distance is larger for fewer images, so the generated images may have a lower one. "
             "If you give `held_out` images, this baseline uses all of them",
+        )
+
+
+def check_same_channels(image_shape: Sequence, reference_shape: Sequence | None) -> None:
+    """Raises an error if gray and color images are compared; `None` is an unknown shape."""
+    if reference_shape and image_shape[-1] != reference_shape[-1]:
+        raise ValueError(
+            "`images` and `reference` must both be gray or both be color. Received: images with "
+            f"{image_shape[-1]} and a reference with {reference_shape[-1]} channels"
         )
 
 

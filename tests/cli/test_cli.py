@@ -17,12 +17,18 @@ import pytest
 import short_runs
 from inception_stand_in import save_stand_in
 
-from keras_sagan import SAGAN, options
+from keras_sagan import SAGAN, metrics, options
 from keras_sagan.callbacks import AttentionMonitor
 from keras_sagan.cli import main
 from keras_sagan.cli.main import build_parser
-from keras_sagan.metrics import FeatureExtraction, GreyClassifierFeatures, ReferenceStatistics
-from keras_sagan.sources import open_source
+from keras_sagan.metrics import (
+    FeatureExtraction,
+    FIDInception,
+    GreyClassifierFeatures,
+    ReferenceStatistics,
+    TFGANInception,
+)
+from keras_sagan.sources import extractor_for, open_source
 
 Image = pytest.importorskip("PIL.Image")
 COMMANDS = ("train", "sample", "attention", "evaluate", "export")
@@ -266,6 +272,26 @@ def test_two_folders_of_images_in_one_command(tmp_path, capsys):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_two_folders_of_photographs_with_no_other_option(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(metrics, "EfficientNetLite0Features", lambda: lambda x: x.mean((1, 2)))
+    folders = []
+    for index, name in enumerate(("made", "real", "gray")):
+        (tmp_path / name).mkdir()
+        for number in range(6):
+            pixels = np.random.default_rng(10 * index + number).integers(0, 256, (48, 48, 3))
+            pixels = pixels[..., 0] if name == "gray" else pixels
+            Image.fromarray(pixels.astype("uint8")).save(tmp_path / name / f"{number}.png")
+        folders.append(str(tmp_path / name))
+    made, real, gray = folders
+    assert main(["evaluate", "--generated", made, "--reference", real]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    rows = [line.split()[0] for line in lines if line]
+    assert rows.index("score") + 1 == rows.index("kid") < rows.index("fid")
+    assert "note: A FID of fewer than 2,000 images" in "\n".join(lines)
+    assert main(["evaluate", "--generated", made, "--reference", gray]) == 1
+    assert "`images` and `reference` must both be gray or" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
@@ -299,6 +325,14 @@ def test_evaluate_by_all_of_its_options(run, tmp_path, capsys):
     assert "--reference can't be combined with --images" in capsys.readouterr().err
     assert main(["evaluate", str(run), *options, "--inception", str(tmp_path)]) == 1
     assert "--inception needs --extractor tfgan. Received: grey" in capsys.readouterr().err
+
+
+def test_a_pth_file_is_for_fid_inception_and_anything_else_for_tfgan():
+    settings = {"inception": "weights.pth", "inception_sha256": None}
+    extractor = extractor_for((64, 64, 3), settings)
+    assert isinstance(extractor, FIDInception) and extractor.weights == "weights.pth"
+    for other in ({"inception": "folder"}, {"inception_sha256": "0" * 64}):
+        assert isinstance(extractor_for((64, 64, 3), settings | other), TFGANInception)
 
 
 @pytest.mark.slow

@@ -12,7 +12,10 @@ WHAT = (
     ),
     *(
         TESTS / "metrics" / f"test_{name}.py"
-        for name in ("every_backend", "extractors", "grey_classifier", "inception")
+        for name in (
+            *("dinov2", "efficientnet_lite", "every_backend", "extractors", "grey_classifier"),
+            "inception",
+        )
     ),
     *(TESTS / "callbacks" / f"test_checkpoint_{x}.py" for x in ("crashes", "writing")),
     *(TESTS / "integration" / f"{x}.py" for x in ("other_backends", "test_keras_io_example")),

@@ -20,7 +20,7 @@ class KerasInceptionV3(Extractor):
 
     Args:
         weights: `"imagenet"`, the path of a weights file, or `None` for random weights (in tests).
-        resize: `"antialiased"`, or `"tfgan"` on the TensorFlow backend.
+        resize: `"antialiased"`, or `"tfgan"` as in TF-GAN.
 
     Call arguments:
         images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3). Any size is
@@ -43,12 +43,6 @@ class KerasInceptionV3(Extractor):
     def __init__(self, weights: str | Path | None = "imagenet", resize: str = "antialiased"):
         self.weights = check_path("weights", weights, optional=True)
         self.resize = check_choice("resize", resize, RESIZE_METHODS)
-        backend = keras.backend.backend()
-        if resize == "tfgan" and backend != "tensorflow":
-            raise ValueError(
-                '`resize` must be "antialiased" on backends other than TensorFlow: only TensorFlow '
-                f"has TensorFlow 1's pixel grid. Received: resize='tfgan' on the {backend} backend"
-            )
         self._network = None
 
     @property

@@ -1,30 +1,38 @@
 """Resizes images for an extractor; the resize method affects every score."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_sagan.checks import check_choice
-from keras_sagan.lazy import tf
 
 RESIZE_METHODS = ("tfgan", "antialiased")
 
 
-def resize_images(images: keras.KerasTensor, size: int, method: str) -> keras.KerasTensor:
-    """Resizes float images bilinearly to a square, with one of `RESIZE_METHODS`.
+def resize_images(
+    images: keras.KerasTensor, size: int, method: str, interpolation: str = "bilinear"
+) -> keras.KerasTensor:
+    """Resizes float images to a square, with one of `RESIZE_METHODS`.
 
     `"tfgan"` uses TensorFlow 1's pixel grid, as TF-GAN does: it has no half-pixel centers, and
     skips pixels when an image shrinks. `"antialiased"` has half-pixel centers, and averages over
     all pixels when an image shrinks ([Parmar et al. 2022](https://arxiv.org/abs/2104.11222)).
     """
     if check_choice("resize", method, RESIZE_METHODS) == "tfgan":
-        return tf.compat.v1.image.resize_bilinear(as_tensorflow(images), (size, size))
-    return ops.image.resize(images, (size, size), antialias=True, data_format="channels_last")
+        return _resize_side(_resize_side(images, size, 2), size, 1)
+    options = {"antialias": True, "data_format": "channels_last"}
+    return ops.image.resize(images, (size, size), interpolation, **options)
 
 
-def as_tensorflow(images: keras.KerasTensor):
-    """Converts images of any backend to a TensorFlow tensor."""
-    is_own = keras.backend.backend() == "tensorflow"
-    return images if is_own else tf.constant(ops.convert_to_numpy(images))
+def _resize_side(images, size, axis):
+    """Resizes one side bilinearly: the pixel `i` is at `i * scale`, not at `(i + 0.5) * scale`."""
+    length = images.shape[axis]
+    positions = np.arange(size, dtype="float32") * np.float32(length / size)
+    low = positions.astype("int32")
+    shape = [size if i == axis else 1 for i in range(4)]
+    weight = (positions - low).astype("float32").reshape(shape)
+    first = ops.take(images, low, axis)
+    return first + (ops.take(images, np.minimum(low + 1, length - 1), axis) - first) * weight
 
 
 def to_rgb(images: keras.KerasTensor) -> keras.KerasTensor:

@@ -12,12 +12,7 @@ import keras
 from keras_sagan.checks import check_choice, check_string
 from keras_sagan.lazy import tf
 from keras_sagan.metrics.extractors.base import Extractor
-from keras_sagan.metrics.extractors.resizing import (
-    RESIZE_METHODS,
-    as_tensorflow,
-    resize_images,
-    to_rgb,
-)
+from keras_sagan.metrics.extractors.resizing import RESIZE_METHODS, resize_images, to_rgb
 from keras_sagan.metrics.extractors.tfgan import load_tensorflow_hub
 
 TFGAN_INCEPTION_HANDLE = "https://tfhub.dev/tensorflow/tfgan/eval/inception/1"
@@ -113,7 +108,9 @@ class TFGANInception(Extractor):
 
     def _outputs(self, images, **names):
         images = resize_images(to_rgb(images), 299, self.resize)
-        outputs = self._load()(as_tensorflow(images))
+        if keras.backend.backend() != "tensorflow":
+            images = tf.constant(keras.ops.convert_to_numpy(images))
+        outputs = self._load()(images)
         found = outputs if isinstance(outputs, dict) else {}
         missing = [output for output in names.values() if output not in found]
         if missing:

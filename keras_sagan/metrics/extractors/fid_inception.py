@@ -1,0 +1,251 @@
+"""The Inception network of published FIDs, with the weights file of pytorch-fid."""
+
+import os
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_sagan.checks import check_path
+from keras_sagan.metrics.extractors.base import Extractor
+from keras_sagan.metrics.extractors.resizing import resize_images, to_rgb
+from keras_sagan.metrics.extractors.torch_weights import read_torch_weights
+from keras_sagan.metrics.extractors.weight_files import fetch_weights
+
+FID_INCEPTION_URL = (
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+    "pt_inception-2015-12-05-6726825d.pth"
+)
+_KIND = {"dtype": "float32", "data_format": "channels_last"}
+
+
+@keras.saving.register_keras_serializable(package="keras_sagan")
+class FIDInception(Extractor):
+    """Feature extractor: the 2048 pooled features of the Inception network of published FIDs.
+
+    The network is the one of Heusel et al., and works on every backend. Images are resized to 299
+    pixels as TensorFlow 1 did, so the features equal those of torch-fidelity; pytorch-fid resizes
+    slightly differently. A gray image is repeated over three channels. Nothing is downloaded or
+    built before the first use. The weights are the `.pth` file that both projects publish: only its
+    tensors are read, PyTorch isn't needed, and no code of the file runs. A download is kept in
+    Keras's cache, and its digest is checked.
+
+    Args:
+        weights: The path or the URL of the `.pth` file; by default, the URL of pytorch-fid.
+
+    Call arguments:
+        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3). Any size is
+            allowed.
+
+    Returns:
+        Float32 tensor of shape (batch, 2048). `named_outputs(images)` returns a dictionary with
+        `"features"` and `"logits"`. The 1008 logits have no bias, as in the original Inception
+        Score.
+
+    Raises:
+        ValueError: If `weights` isn't a path or URL; on first use, if the file doesn't exist, is
+            damaged, holds a different network or code, or has a different digest than its name or
+            the recorded one; when called, if images have the wrong shape or dtype.
+        RuntimeError: On first use, if the weights can't be downloaded.
+
+    Example:
+    ```python
+    fid = FrechetInceptionDistance(FIDInception(), value_range=(-1, 1))
+    ```
+
+    Reference: Heusel et al. 2017, [GANs Trained by a Two Time-Scale Update Rule Converge to a Local
+    Nash Equilibrium](https://arxiv.org/abs/1706.08500).
+    """
+
+    arguments = ("weights",)
+    resize = "tfgan"
+
+    def __init__(self, weights: str | os.PathLike = FID_INCEPTION_URL):
+        self.weights = check_path("weights", weights)
+        self._file = self._network = None
+
+    @property
+    def version(self) -> str:
+        """The network's name, the resize method and the SHA-256 of the weights file."""
+        return f"FID Inception resize={self.resize} sha256:{self._fetch()[1]}"
+
+    def named_outputs(self, images: keras.KerasTensor) -> dict:
+        """Returns `{"features": (batch, 2048), "logits": (batch, 1008)}`."""
+        images = resize_images(to_rgb(images), 299, self.resize)
+        return self._load()(images, training=False)
+
+    def _fetch(self):
+        if self._file is None:
+            self._file = fetch_weights(self.weights)
+        return self._file
+
+    def _load(self):
+        if self._network is None:
+            path, _ = self._fetch()
+            network = _build_network()
+            _assign(network, read_torch_weights(path), path)
+            network.trainable = False  # Without gradients, PyTorch stores no activations.
+            self._network = network
+        return self._network
+
+
+def _build_network():
+    """Builds the network, whose layers have the names that the weights file has.
+
+    The batch normalization after each convolution is part of its kernel and bias.
+    """
+    images = keras.Input((299, 299, 3), name="images", dtype="float32")
+    # From [-1, 1] to [0, 255] and on to (pixel - 128) / 128, as in the graph of TensorFlow 1.
+    x = layers.Rescaling(127.5 / 128, offset=-0.5 / 128, name="pixels", dtype="float32")(images)
+    x = _conv(x, "Conv2d_1a_3x3", 32, 3, 2)
+    x = _conv(x, "Conv2d_2a_3x3", 32, 3, padding="valid")
+    x = _conv(x, "Conv2d_2b_3x3", 64, 3)
+    x = layers.MaxPooling2D(3, 2, **_KIND)(x)
+    x = _conv(x, "Conv2d_3b_1x1", 80, 1)
+    x = _conv(x, "Conv2d_4a_3x3", 192, 3, padding="valid")
+    x = layers.MaxPooling2D(3, 2, **_KIND)(x)
+    for name, pool_filters in (("Mixed_5b", 32), ("Mixed_5c", 64), ("Mixed_5d", 64)):
+        x = _block_a(x, name, pool_filters)
+    x = _block_b(x, "Mixed_6a")
+    for name, filters in (("Mixed_6b", 128), ("Mixed_6c", 160), ("Mixed_6d", 160)):
+        x = _block_c(x, name, filters)
+    x = _block_c(x, "Mixed_6e", 192)
+    x = _block_d(x, "Mixed_7a")
+    x = _block_e(x, "Mixed_7b", layers.AveragePooling2D)
+    x = _block_e(x, "Mixed_7c", layers.MaxPooling2D)  # Only the original network has this maximum.
+    features = layers.GlobalAveragePooling2D(name="pool", **_KIND)(x)
+    logits = layers.Dense(1008, use_bias=False, name="fc", dtype="float32")(features)
+    outputs = {"features": features, "logits": logits}
+    return keras.Model(images, outputs, name="fid_inception")
+
+
+def _conv(x, name, filters, size, strides=1, padding="same"):
+    padding = "valid" if strides > 1 else padding
+    return layers.Conv2D(filters, size, strides, padding, activation="relu", name=name, **_KIND)(x)
+
+
+def _chain(x, block, *steps):
+    """Applies convolutions, each given as (name, filters, size, strides)."""
+    for name, *arguments in steps:
+        x = _conv(x, f"{block}.{name}", *arguments)
+    return x
+
+
+def _pool(x, layer=layers.AveragePooling2D):
+    return layer(3, 1, "same", **_KIND)(x)  # The mean doesn't include the padding.
+
+
+def _join(name, *branches):
+    return layers.Concatenate(name=name, dtype="float32")(branches)
+
+
+def _triple(last, strides=1):
+    return (
+        ("branch3x3dbl_1", 64, 1),
+        ("branch3x3dbl_2", 96, 3),
+        ("branch3x3dbl_3", last, 3, strides),
+    )
+
+
+def _block_a(x, name, pool_filters):
+    return _join(
+        name,
+        _chain(x, name, ("branch1x1", 64, 1)),
+        _chain(x, name, ("branch5x5_1", 48, 1), ("branch5x5_2", 64, 5)),
+        _chain(x, name, *_triple(96)),
+        _chain(_pool(x), name, ("branch_pool", pool_filters, 1)),
+    )
+
+
+def _block_b(x, name):
+    return _join(
+        name,
+        _chain(x, name, ("branch3x3", 384, 3, 2)),
+        _chain(x, name, *_triple(96, 2)),
+        layers.MaxPooling2D(3, 2, **_KIND)(x),
+    )
+
+
+def _block_c(x, name, filters):
+    return _join(
+        name,
+        _chain(x, name, ("branch1x1", 192, 1)),
+        _chain(
+            x,
+            name,
+            ("branch7x7_1", filters, 1),
+            ("branch7x7_2", filters, (1, 7)),
+            ("branch7x7_3", 192, (7, 1)),
+        ),
+        _chain(
+            x,
+            name,
+            ("branch7x7dbl_1", filters, 1),
+            ("branch7x7dbl_2", filters, (7, 1)),
+            ("branch7x7dbl_3", filters, (1, 7)),
+            ("branch7x7dbl_4", filters, (7, 1)),
+            ("branch7x7dbl_5", 192, (1, 7)),
+        ),
+        _chain(_pool(x), name, ("branch_pool", 192, 1)),
+    )
+
+
+def _block_d(x, name):
+    return _join(
+        name,
+        _chain(x, name, ("branch3x3_1", 192, 1), ("branch3x3_2", 320, 3, 2)),
+        _chain(
+            x,
+            name,
+            ("branch7x7x3_1", 192, 1),
+            ("branch7x7x3_2", 192, (1, 7)),
+            ("branch7x7x3_3", 192, (7, 1)),
+            ("branch7x7x3_4", 192, 3, 2),
+        ),
+        layers.MaxPooling2D(3, 2, **_KIND)(x),
+    )
+
+
+def _block_e(x, name, pool):
+    single = _chain(x, name, ("branch3x3_1", 384, 1))
+    double = _chain(x, name, ("branch3x3dbl_1", 448, 1), ("branch3x3dbl_2", 384, 3))
+    return _join(
+        name,
+        _chain(x, name, ("branch1x1", 320, 1)),
+        _chain(single, name, ("branch3x3_2a", 384, (1, 3))),
+        _chain(single, name, ("branch3x3_2b", 384, (3, 1))),
+        _chain(double, name, ("branch3x3dbl_3a", 384, (1, 3))),
+        _chain(double, name, ("branch3x3dbl_3b", 384, (3, 1))),
+        _chain(_pool(x, pool), name, ("branch_pool", 192, 1)),
+    )
+
+
+def _assign(network, tensors, path):
+    """Assigns the tensors of a weights file, or raises an error that lists what doesn't fit."""
+    kernels = {x.name: x.kernel for x in network.layers if hasattr(x, "kernel")}
+    expected = {"fc.weight": kernels.pop("fc").shape[::-1]}
+    for name, kernel in kernels.items():
+        expected[f"{name}.conv.weight"] = (kernel.shape[3], kernel.shape[2], *kernel.shape[:2])
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            expected[f"{name}.bn.{part}"] = kernel.shape[3:]
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    wrong = [
+        f"{name} of shape {tuple(shape)} (in the file: {found.get(name, 'none')})"
+        for name, shape in expected.items()
+        if found.get(name) != tuple(shape)
+    ]
+    if wrong:
+        raise ValueError(
+            f"`weights` must be the file of the FID Inception network. Received: {path}, where "
+            f"{len(wrong)} of {len(expected)} tensors differ, such as {', '.join(wrong[:4])}"
+        )
+    network.get_layer("fc").kernel.assign(tensors["fc.weight"].T)
+    for name in kernels:
+        kernel, gamma, beta, mean, variance = (
+            tensors[f"{name}.{part}"].astype("float64")
+            for part in ("conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
+        )
+        scale = gamma / np.sqrt(variance + 1e-3)
+        layer = network.get_layer(name)
+        layer.kernel.assign(kernel.transpose(2, 3, 1, 0) * scale)
+        layer.bias.assign(beta - mean * scale)

@@ -1,0 +1,123 @@
+"""Reads the tensors of a PyTorch weights file, without PyTorch and without running its code."""
+
+import collections
+import io
+import math
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # Begins the files of PyTorch before 1.6.
+_DTYPES = {
+    "DoubleStorage": "<f8",
+    "FloatStorage": "<f4",
+    "HalfStorage": "<f2",
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "?",
+}
+
+
+def read_torch_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Returns the tensors of a file that `torch.save(model.state_dict(), path)` wrote, by name.
+
+    It reads the zip files of PyTorch 1.6 and later and the streams of earlier versions. Such a file
+    is a pickle, which can name any function to be called. This reader knows only the names that
+    make up tensors, and refuses the file at any other name, so no code of the file runs. The arrays
+    are read-only views of the file's content.
+
+    Raises:
+        ValueError: If the file isn't a PyTorch file, is damaged, or holds anything but tensors.
+    """
+    path = Path(path)
+    content = path.read_bytes()
+    try:
+        read = _read_zip if content.startswith(b"PK") else _read_stream
+        tensors, storages = read(io.BytesIO(content))
+        return {name: _array(tensor, storages) for name, tensor in tensors.items()}
+    except Exception as error:  # A damaged pickle can raise any error.
+        raise ValueError(
+            "`path` must be a complete PyTorch file that holds only a dictionary of tensors. "
+            f"Received: {path} ({type(error).__name__}: {error})"
+        ) from error
+
+
+class _Storage(NamedTuple):
+    key: str
+    dtype: str
+    size: int
+
+
+class _Tensor(NamedTuple):
+    storage: _Storage
+    offset: int
+    shape: tuple
+    strides: tuple
+
+
+def _tensor(storage, offset, shape, strides, *_):
+    return _Tensor(storage, offset, shape, strides)
+
+
+def _parameter(tensor, *_):
+    return tensor
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module, name):
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
+        known = {
+            "collections.OrderedDict": collections.OrderedDict,
+            "torch._utils._rebuild_tensor_v2": _tensor,
+            "torch._utils._rebuild_parameter": _parameter,
+        }
+        if f"{module}.{name}" not in known:
+            raise ValueError(f"it names {module}.{name}, which was not called")
+        return known[f"{module}.{name}"]
+
+    def persistent_load(self, pid):
+        _, dtype, key, _, size = pid[:5]
+        return _Storage(key, dtype, size)
+
+
+def _read_zip(file):
+    with zipfile.ZipFile(file) as archive:
+        names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        if len(names) != 1:
+            raise ValueError(f"it holds {len(names)} files data.pkl instead of one")
+        tensors = _Unpickler(io.BytesIO(archive.read(names[0]))).load()
+        folder = names[0].removesuffix("data.pkl") + "data/"
+        keys = {tensor.storage.key for tensor in tensors.values()}
+        return tensors, {key: archive.read(folder + key) for key in keys}
+
+
+def _read_stream(file):
+    if _Unpickler(file).load() != _LEGACY_MAGIC:
+        raise ValueError("it doesn't begin with PyTorch's magic number")
+    _Unpickler(file).load()  # The version of the protocol.
+    _Unpickler(file).load()  # The sizes of C types.
+    tensors = _Unpickler(file).load()
+    known = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
+    storages = {}
+    for key in _Unpickler(file).load():
+        size = int.from_bytes(file.read(8), "little")
+        storages[key] = file.read(size * np.dtype(known[key].dtype).itemsize)
+    return tensors, storages
+
+
+def _array(tensor, storages):
+    storage = tensor.storage
+    dtype, data = np.dtype(storage.dtype), storages[storage.key]
+    if len(data) != storage.size * dtype.itemsize or math.prod(tensor.shape) > storage.size:
+        raise ValueError(f"its storage {storage.key} has {len(data)} bytes, which isn't its size")
+    strides = [stride * dtype.itemsize for stride in tensor.strides]
+    # Numpy raises an error for a view that doesn't lie in the data.
+    return np.ndarray(tensor.shape, dtype, data, tensor.offset * dtype.itemsize, strides)

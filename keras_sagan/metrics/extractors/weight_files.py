@@ -1,0 +1,54 @@
+"""Finds weights files on disk or downloads them, and checks their digests."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+import keras
+
+
+def fetch_weights(weights: str | os.PathLike, sha256: str = "") -> tuple[Path, str]:
+    """Returns the path and the SHA-256 of a weights file; downloads a URL to Keras's cache.
+
+    The digest must begin with `sha256` and, as PyTorch has it, with the digits at the end of a name
+    such as `inception-6726825d.pth`. The digest of a download is recorded in a `.sha256` file
+    beside it, and must be the same whenever the download is used again.
+
+    Raises:
+        ValueError: If the file doesn't exist or has a different digest.
+        RuntimeError: If the file can't be downloaded.
+    """
+    is_url = "://" in str(weights)
+    path = _download(str(weights)) if is_url else Path(weights)
+    if not path.is_file():
+        raise ValueError(f"`weights` must be a file or a URL. Received: weights={str(weights)!r}")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    record = path.with_name(f"{path.name}.sha256")
+    is_new = is_url and not record.exists()
+    named = re.search("-([0-9a-f]{8,64})$", path.stem)
+    expected = [sha256.lower(), named[1] if named else ""]
+    if is_url and not is_new:
+        expected.append(record.read_text(encoding="utf-8").split()[0])
+    wrong = [prefix for prefix in expected if not digest.startswith(prefix)]
+    if wrong:
+        if is_new:
+            path.unlink()
+        raise ValueError(
+            f"`weights` must have the SHA-256 {wrong[0]}. If the file is damaged, delete it and "
+            f"download it again. Received: {path} with SHA-256 {digest}"
+        )
+    if is_new:
+        record.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
+    return path, digest
+
+
+def _download(url):
+    try:
+        return Path(keras.utils.get_file(origin=url, cache_subdir="keras_sagan"))
+    except Exception as error:
+        raise RuntimeError(
+            f"`weights` can't be downloaded ({type(error).__name__}: {error}). If this machine is "
+            f"offline, download the file elsewhere and pass its path. Received: weights={url!r}"
+        ) from error

@@ -1,0 +1,128 @@
+"""The FID Inception network, against torch-fidelity's with the same random weights."""
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+import types
+
+import keras
+import numpy as np
+import pytest
+
+from keras_sagan import metrics
+
+pytestmark = pytest.mark.slow
+
+
+def to_numpy(outputs):
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
+
+
+@pytest.fixture(scope="module")
+def torch_fidelity_network():
+    """Torch-fidelity's extractor, in which activations keep their scale and depend on the image."""
+    torch = pytest.importorskip("torch")
+    spec = importlib.util.find_spec("torch_fidelity")
+    if spec is None:
+        pytest.skip("torch-fidelity is missing")
+    parent = types.ModuleType("torch_fidelity")  # Its own `__init__` needs torchvision.
+    parent.__path__ = spec.submodule_search_locations
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "torch_fidelity", parent)
+        module = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
+        kind = module.FeatureExtractorInceptionV3
+        patch.setattr(module, "load_state_dict_from_url", lambda *args, **kwargs: None)
+        patch.setattr(kind, "load_state_dict", lambda self, state: None)
+        network = kind("network", ["2048", "logits_unbiased"])
+    torch.manual_seed(0)
+    for name, value in network.state_dict().items():
+        if name.endswith("conv.weight"):
+            value.normal_(0, (2 / value[0].numel()) ** 0.5)
+        elif name.endswith(("bn.weight", "running_var")):
+            value.uniform_(0.8, 1.25)
+        elif value.is_floating_point():
+            value.normal_(0, 0.1)
+    return network
+
+
+@pytest.fixture(scope="module")
+def path(torch_fidelity_network, tmp_path_factory):
+    torch = pytest.importorskip("torch")
+    path = tmp_path_factory.mktemp("weights") / "inception.pth"
+    # The published file is older than PyTorch's zip format.
+    torch.save(torch_fidelity_network.state_dict(), path, _use_new_zipfile_serialization=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def extractor(path):
+    return metrics.FIDInception(path)
+
+
+def test_features_logits_and_the_shapes_of_all_layers_equal_torch_fidelity(
+    torch_fidelity_network, extractor
+):
+    torch = pytest.importorskip("torch")
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 40, 30, 1), dtype="uint8")
+    pixels = np.concatenate([pixels, pixels, pixels // 2], axis=-1)
+    shapes = {}
+
+    def record(name):
+        return lambda module, inputs, output: shapes.update({name: tuple(output.shape[1:])})
+
+    for name, module in torch_fidelity_network.named_modules():
+        if hasattr(module, "conv") or name.startswith("Mixed_") and "." not in name:
+            module.register_forward_hook(record(name))
+    with torch.no_grad():
+        expected = torch_fidelity_network(torch.tensor(pixels).permute(0, 3, 1, 2))
+    outputs = to_numpy(extractor.named_outputs(pixels / np.float32(127.5) - 1))
+    for found, other in zip((outputs["features"], outputs["logits"]), expected):
+        other = other.numpy()
+        assert other.std(axis=0).mean() > 0.01 * other.std()  # Images have different features.
+        np.testing.assert_allclose(found, other, atol=1e-4 * np.abs(other).max())
+
+    found = {
+        layer.name: tuple(layer.output.shape[i] for i in (3, 1, 2))
+        for layer in extractor._load().layers
+        if layer.name in shapes
+    }
+    assert len(found) == 105 and found == shapes
+
+
+def test_grey_is_the_same_picture_as_rgb(extractor):
+    grey = np.random.default_rng(0).uniform(-1, 1, (1, 8, 8, 1)).astype("float32")
+    rgb = np.repeat(grey, 3, axis=-1)
+    np.testing.assert_array_equal(to_numpy(extractor(grey)), to_numpy(extractor(rgb)))
+
+
+def test_the_version_has_the_digest_of_the_file(extractor, path):
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert extractor.version == f"FID Inception resize=tfgan sha256:{digest}"
+    again = metrics.FIDInception.from_config(extractor.get_config())
+    assert again.version == extractor.version
+
+
+def test_another_network_is_refused(torch_fidelity_network, tmp_path):
+    torch = pytest.importorskip("torch")
+    tensors = torch_fidelity_network.state_dict()
+    tensors["fc.weight"] = tensors["fc.weight"][:1000]  # As in torchvision.
+    del tensors["Mixed_7c.branch_pool.bn.bias"]
+    torch.save(tensors, tmp_path / "other.pth")
+    message = (
+        r"Received: .*other\.pth, where 2 of 471 tensors differ, such as fc\.weight of shape "
+        r"\(1008, 2048\) \(in the file: \(1000, 2048\)\), Mixed_7c\.branch_pool\.bn\.bias of shape "
+        r"\(192,\) \(in the file: none\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        metrics.FIDInception(tmp_path / "other.pth")(np.zeros((1, 8, 8, 3), "float32"))
+
+
+def test_nothing_is_downloaded_before_the_first_use(monkeypatch):
+    def offline(**kwargs):
+        raise OSError(f"no route to {kwargs['origin']}")
+
+    monkeypatch.setattr(keras.utils, "get_file", offline)
+    extractor = metrics.FIDInception()
+    with pytest.raises(RuntimeError, match="no route to https://github.com.*6726825d.pth"):
+        extractor(np.zeros((1, 8, 8, 3), "float32"))
