@@ -17,7 +17,7 @@ SMALL = "--epochs 1 --steps-per-epoch 1 --base-filters 4 --batch-size 2 --image-
 def example(tmp_path, monkeypatch):
     emoji_archives.write_archives(monkeypatch, tmp_path)
     example = load_example("emoji")
-    few = ["--num-images", "8", "--batch-size", "8"]
+    few = ["--num-images", "60", "--batch-size", "30"]
     monkeypatch.setattr(example, "EVALUATE", [*example.EVALUATE, *few])
     return example
 
