@@ -31,7 +31,7 @@ TRAIN = """
 # The classes are generated as often as they are in the reference. A set this small needs KID.
 EVALUATE = """
     --labels-from-folders --labels reference --extractor efficientnet --metrics kid fid
-    --num-images 2000
+    --num-images 1000
 """.split()
 
 
