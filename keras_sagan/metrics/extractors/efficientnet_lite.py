@@ -27,7 +27,7 @@ _STAGES = (  # (blocks, kernel size, stride of the first block, expansion, filte
 
 
 def build_efficientnet_lite0() -> keras.Model:
-    """Builds EfficientNet-Lite0, without its weights.
+    """Builds EfficientNet-Lite0; all kernels are zero until they are loaded.
 
     It has 16 inverted residual blocks (MBConv) with batch normalization and ReLU6. Unlike in
     EfficientNet-B0, there is no squeeze-and-excitation. The model has 4,694,024 parameters. All
@@ -46,8 +46,8 @@ def build_efficientnet_lite0() -> keras.Model:
         return layers.BatchNormalization(epsilon=1e-3, name=name, **kind)(x)
 
     def convolve(x, filters, kernel_size, strides, name):
-        conv = {"padding": "same", "use_bias": False, "name": name, **spatial}
-        return layers.Conv2D(filters, kernel_size, strides, **conv)(x)
+        conv = {"kernel_initializer": "zeros", "use_bias": False, "name": name, **spatial}
+        return layers.Conv2D(filters, kernel_size, strides, "same", **conv)(x)
 
     def relu6(x):
         return layers.ReLU(max_value=6.0, **kind)(x)
@@ -63,8 +63,9 @@ def build_efficientnet_lite0() -> keras.Model:
             if expansion > 1:
                 x = convolve(x, x.shape[-1] * expansion, 1, 1, f"{name}expand_conv")
                 x = relu6(normalize(x, f"{name}bn0"))
-            depthwise = {"padding": "same", "use_bias": False, "name": f"{name}depthwise_conv"}
-            x = layers.DepthwiseConv2D(kernel_size, strides, **depthwise, **spatial)(x)
+            conv = {"use_bias": False, "name": f"{name}depthwise_conv", **spatial}
+            conv["depthwise_initializer"] = "zeros"  # On JAX, random kernels take seconds.
+            x = layers.DepthwiseConv2D(kernel_size, strides, "same", **conv)(x)
             x = relu6(normalize(x, f"{name}bn1"))
             x = normalize(convolve(x, filters, 1, 1, f"{name}project_conv"), f"{name}bn2")
             if strides == 1 and block_input.shape[-1] == filters:
@@ -72,7 +73,7 @@ def build_efficientnet_lite0() -> keras.Model:
             index += 1
     x = relu6(normalize(convolve(x, 1280, 1, 1, "conv_head"), "bn1"))
     features = layers.GlobalAveragePooling2D(name="features", **spatial)(x)
-    logits = layers.Dense(1000, name="fc", **kind)(features)
+    logits = layers.Dense(1000, kernel_initializer="zeros", name="fc", **kind)(features)
     return keras.Model(images, {"features": features, "logits": logits}, name="efficientnet_lite0")
 
 
