@@ -26,12 +26,12 @@ from keras_sagan.data import load_emoji
 from keras_sagan.visualization import save_image
 
 TRAIN = """
-    --preset sagan_emoji_64 --labels-from-folders --epochs 20 --steps-per-epoch 500 --fid-images 0
+    --preset sagan_emoji_64 --labels-from-folders --epochs 10 --steps-per-epoch 500 --fid-images 0
 """.split()
 # The classes are generated as often as they are in the reference. A set this small needs KID.
 EVALUATE = """
     --labels-from-folders --labels reference --extractor efficientnet --metrics kid fid
-    --num-images 2000
+    --num-images 1000
 """.split()
 
 
