@@ -128,7 +128,7 @@ def test_nothing_is_left_to_fill_in(path):
     assert not re.findall(r"\b\w*(?:PLACE|TODO|FIXME|XXX)\w*\b", path.read_text(encoding="utf-8"))
 
 
-KNOWN_COMMANDS = ("pip", "python", "pytest", "cd", "git", "export", "until")
+KNOWN_COMMANDS = ("pip", "npm", "python", "pytest", "cd", "git", "export", "until")
 
 
 @pytest.mark.parametrize("name", NAMES)
