@@ -17,6 +17,7 @@ FID_INCEPTION_URL = (
     "pt_inception-2015-12-05-6726825d.pth"
 )
 _KIND = {"dtype": "float32", "data_format": "channels_last"}
+_ZEROS = {"kernel_initializer": "zeros"}  # JAX draws random kernels slowly.
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
@@ -115,14 +116,15 @@ def _build_network():
     x = _block_e(x, "Mixed_7b", layers.AveragePooling2D)
     x = _block_e(x, "Mixed_7c", layers.MaxPooling2D)  # Only the original network has this maximum.
     features = layers.GlobalAveragePooling2D(name="pool", **_KIND)(x)
-    logits = layers.Dense(1008, use_bias=False, name="fc", dtype="float32")(features)
-    outputs = {"features": features, "logits": logits}
+    dense = layers.Dense(1008, use_bias=False, name="fc", dtype="float32", **_ZEROS)
+    outputs = {"features": features, "logits": dense(features)}
     return keras.Model(images, outputs, name="fid_inception")
 
 
 def _conv(x, name, filters, size, strides=1, padding="same"):
     padding = "valid" if strides > 1 else padding
-    return layers.Conv2D(filters, size, strides, padding, activation="relu", name=name, **_KIND)(x)
+    arguments = {"activation": "relu", "name": name, **_ZEROS, **_KIND}
+    return layers.Conv2D(filters, size, strides, padding, **arguments)(x)
 
 
 def _chain(x, block, *steps):
