@@ -156,8 +156,7 @@ def test_a_saved_run_resumes_between_two_changes(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="This is TensorFlow's part.")
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("loss", ["hinge", "relativistic"])
+@pytest.mark.parametrize("loss, jit_compile", [("hinge", False), ("relativistic", True)])
 def test_two_replicas_have_one_probability_and_distinct_draws(loss, jit_compile):
     """The mean sign of one replica is below the target, that of the other one above."""
     import tensorflow as tf
