@@ -25,7 +25,8 @@ METHODS = {
 
 def measure(model, real, num_images, seed):
     """Rows of a table: one for each method."""
-    metric = FrechetInceptionDistance(GreyClassifierFeatures(), batch_size=250, verbose=False)
+    metric = FrechetInceptionDistance(GreyClassifierFeatures(), batch_size=250)
+    metric.verbose = False
     metric.update_state(real, real=True)
     labels, rows = np.arange(num_images) % model.num_classes, []
     for name, arguments in METHODS.items():

@@ -210,7 +210,7 @@ def test_the_site_builds_strictly(tmp_path):
     # The tutorial comes with its pictures, and with links that lead to pages.
     tutorial = (tmp_path / "tutorial" / "index.html").read_text(encoding="utf-8")
     pictures = re.findall(r'src="(\.\./tutorial_\d\.png)"', tutorial)
-    assert len(pictures) == 6 and 'href="../guides/add_attention/"' in tutorial
+    assert len(pictures) == 7 and 'href="../guides/add_attention/"' in tutorial
     assert all((tmp_path / "tutorial" / name).resolve().exists() for name in pictures)
     inventory = (tmp_path / "objects.inv").read_bytes().split(b"\n", 4)[4]
     listed = {line.split()[0] for line in zlib.decompress(inventory).decode().splitlines()}

@@ -34,6 +34,8 @@ ELSEWHERE = {
     "python examples/custom_networks.py": "tests/integration/test_small_examples.py",
     "keras-sagan train --images": "tests/integration/test_image_folder_example.py",
     "keras-sagan train --config": "tests/cli/test_cli.py",
+    "python examples/emoji.py": "tests/integration/test_emoji_example.py",
+    "npm pack": "tests/data/test_emoji.py",
     "pip install": ".ci/run",
     "python -c": "tests/metrics/test_fid_inception.py",
     "python benchmarks/kill_test.py": "tests/integration/test_kill.py",
