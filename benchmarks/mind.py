@@ -54,7 +54,7 @@ def main(arguments=None):
     )
     parser.add_argument("--dim", type=int, default=2048)
     parser.add_argument("--counts", type=int, nargs="+", default=[1000, 5000])
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     common.add_json_argument(parser, "mind")
     settings = parser.parse_args(arguments)
     rows = [

@@ -26,12 +26,13 @@ from keras_sagan.data import load_emoji
 from keras_sagan.visualization import save_image
 
 TRAIN = """
-    --preset sagan_emoji_64 --labels-from-folders --epochs 20 --steps-per-epoch 500 --fid-images 0
+    train --preset sagan_emoji_64 --labels-from-folders --epochs 10 --steps-per-epoch 500
+    --fid-images 0
 """.split()
 # The classes are generated as often as they are in the reference. A set this small needs KID.
 EVALUATE = """
     --labels-from-folders --labels reference --extractor efficientnet --metrics kid fid
-    --num-images 2000
+    --num-images 1000
 """.split()
 
 
@@ -53,13 +54,13 @@ def main(arguments=None):
         map(str, sys.argv[1:] if arguments is None else arguments)
     )
     if {"-h", "--help"} & {*others}:
-        return cli.main(["train", "--help"])
+        return cli.main([TRAIN[0], "--help"])
     folder = Path(given.output).parent / "emoji_images"
     try:
         write_images(given.data, folder)
     except (OSError, ValueError) as error:
         sys.exit(f"emoji.py: {error}")
-    command = ["train", *TRAIN, "--images", folder / "train", "--output", given.output, *others]
+    command = [*TRAIN, "--images", folder / "train", "--output", given.output, *others]
     if code := cli.main(command):
         return code
     command = ["evaluate", given.output, *EVALUATE, "--images", folder / "held_out"]

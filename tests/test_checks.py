@@ -96,6 +96,8 @@ SPECIAL = {
     ("build_discriminator", "attention_resolutions"): "list",
     ("load_image_folder", "channels"): "choice",
     ("load_fashion_mnist", "split"): "choice",
+    ("load_emoji", "image_size"): "choice",
+    ("load_emoji", "split"): "choice",
     **{(f"SelfAttention{rank}D", "scores"): "choice" for rank in (1, 2, 3)},
     ("preset_settings", "name"): "choice",
     ("from_preset", "name"): "choice",
@@ -126,7 +128,7 @@ MAY_BE_NONE = {
 UNCHECKED = {
     *("bake_spectral_norm", "record_attention_scores", "standing_statistics", "pad_to_32"),
     *("GreyClassifierFeatures", "load_tfgan_eval", "FusedAdam", "DatasetInfo", "ImageFolder"),
-    *("ReferenceStatistics", "StreamedImages", "Inversion"),
+    *("ReferenceStatistics", "StreamedImages", "Inversion", "EmojiImages"),
 }
 
 
@@ -396,7 +398,7 @@ def test_damaged_sizes_in_the_file_of_a_model(value):
 NOT_CALLED = {
     *("from_preset", "FolderImages", "load_image_folder", "load_tfds", "evaluate_generator"),
     *("Evaluation", "draw_attention", "draw_interpolation", "draw_truncation"),
-    *("draw_neighbours", "export_generator", "read_idx"),
+    *("draw_neighbours", "export_generator", "read_idx", "load_emoji"),
 }
 
 

@@ -128,7 +128,7 @@ def test_nothing_is_left_to_fill_in(path):
     assert not re.findall(r"\b\w*(?:PLACE|TODO|FIXME|XXX)\w*\b", path.read_text(encoding="utf-8"))
 
 
-KNOWN_COMMANDS = ("pip", "python", "pytest", "cd", "git", "export", "until")
+KNOWN_COMMANDS = ("pip", "npm", "python", "pytest", "cd", "git", "export", "until")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -210,7 +210,7 @@ def test_the_site_builds_strictly(tmp_path):
     # The tutorial comes with its pictures, and with links that lead to pages.
     tutorial = (tmp_path / "tutorial" / "index.html").read_text(encoding="utf-8")
     pictures = re.findall(r'src="(\.\./tutorial_\d\.png)"', tutorial)
-    assert len(pictures) == 6 and 'href="../guides/add_attention/"' in tutorial
+    assert len(pictures) == 7 and 'href="../guides/add_attention/"' in tutorial
     assert all((tmp_path / "tutorial" / name).resolve().exists() for name in pictures)
     inventory = (tmp_path / "objects.inv").read_bytes().split(b"\n", 4)[4]
     listed = {line.split()[0] for line in zlib.decompress(inventory).decode().splitlines()}
@@ -287,4 +287,4 @@ def test_the_notebook_has_the_outputs_of_one_run_and_no_more():
     assert {output["output_type"] for output in outputs} <= {"stream", "execute_result"}
     assert all(output.get("name") != "stderr" for output in outputs)
     # What a cell ends with is a picture in all but three: parameters, protocol, and a yes.
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 6
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 7

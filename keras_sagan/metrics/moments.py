@@ -69,11 +69,11 @@ def covariance(moments: Moments) -> np.ndarray:
     return moments.scatter / (moments.count - 1)
 
 
-def check_features(**arrays: np.ndarray) -> list[np.ndarray]:
-    """Converts arrays to float64; they must be finite and of shape (num_samples, dim)."""
+def check_features(dtype: type = np.float64, **arrays: np.ndarray) -> list[np.ndarray]:
+    """Converts arrays to one dtype; they must be finite and of shape (num_samples, dim)."""
     result, width = [], None
     for name, value in arrays.items():
-        value = np.asarray(value, dtype=np.float64)
+        value = np.asarray(value, dtype=dtype)
         if value.ndim != 2 or value.size == 0 or width not in (None, value.shape[1]):
             raise ValueError(
                 f"`{name}` must have shape (num_samples, {width or 'dim'}), with at least one of "

@@ -10,7 +10,7 @@ from keras_sagan.checks import check_integer
 from keras_sagan.metrics.features import FeatureMetric
 from keras_sagan.metrics.moments import check_features
 
-_ROWS = 256  # The number of directions whose projections are in memory at once.
+_ROWS = 256  # The number of directions, and of samples, in one matrix product.
 
 
 def monge_distance(
@@ -45,7 +45,7 @@ def monge_distance(
     Evaluation](https://arxiv.org/abs/2605.06797).
     """
     real, generated, directions = check_features(
-        real=real, generated=generated, directions=directions
+        np.float32, real=real, generated=generated, directions=directions
     )
     if len(real) != len(generated):
         raise ValueError(
@@ -55,15 +55,19 @@ def monge_distance(
     directions = directions / np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
     # Subtracting this from both sets reduces rounding errors, and doesn't change the distance.
     center = (real.mean(axis=0) + generated.mean(axis=0)) / 2
-    real, generated = ((x - center).astype(np.float32) for x in (real, generated))
     total = 0.0
     for start in range(0, len(directions), _ROWS):
-        part = directions[start : start + _ROWS].astype(np.float32)
-        first, second = (np.sort(part @ x.T, axis=1) for x in (real, generated))
+        part = directions[start : start + _ROWS]
+        first, second = (_sorted_projections(part, x, center) for x in (real, generated))
         total += np.square(first - second).sum(dtype=np.float64)
         if progress:
             progress(start + len(part), len(directions))
     return float(3.0 * real.shape[1] * total / (len(directions) * len(real)))
+
+
+def _sorted_projections(directions, samples, center):
+    parts = (samples[start : start + _ROWS] - center for start in range(0, len(samples), _ROWS))
+    return np.sort(np.concatenate([directions @ part.T for part in parts], axis=1), axis=1)
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")

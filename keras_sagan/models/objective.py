@@ -1,11 +1,18 @@
 """The training objective as plain data: the loss, the penalties and the augmentation."""
 
 from keras_sagan import losses
-from keras_sagan.checks import check_choice, check_dict, check_float, check_string
+from keras_sagan.checks import (
+    MAX_SIZE,
+    check_choice,
+    check_dict,
+    check_float,
+    check_integer,
+    check_string,
+)
 from keras_sagan.layers.differentiable_augmentation import DifferentiableAugmentation
 from keras_sagan.penalties import R1, R2
 
-OBJECTIVE = {"loss": "hinge", "r1": 0.0, "r2": 0.0, "augmentation": None}
+OBJECTIVE = {"loss": "hinge", "r1": 0.0, "r2": 0.0, "every": 1, "augmentation": None}
 
 
 def checked_objective(objective):
@@ -15,6 +22,7 @@ def checked_objective(objective):
         found["loss"] = check_choice("loss", found["loss"], losses.LOSSES)
         for name in ("r1", "r2"):
             found[name] = check_float(name, found[name], minimum=0)
+        found["every"] = check_integer("every", found["every"], maximum=MAX_SIZE)
         if check_string("augmentation", found["augmentation"], optional=True) is not None:
             DifferentiableAugmentation(found["augmentation"])
     except ValueError as error:
@@ -25,7 +33,9 @@ def checked_objective(objective):
 def fill_in(objective, loss, augmentation, penalty):
     """Replaces arguments of `compile` that are `"auto"` with the settings of the objective."""
     policy = objective["augmentation"]
-    weights = [kind(objective[name]) for name, kind in (("r1", R1), ("r2", R2)) if objective[name]]
+    penalties = (("r1", R1), ("r2", R2))
+    every = objective["every"]
+    weights = [kind(objective[name], every) for name, kind in penalties if objective[name]]
     found = (
         (loss, objective["loss"]),
         (augmentation, policy and DifferentiableAugmentation(policy)),

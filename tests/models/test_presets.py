@@ -4,7 +4,7 @@ import keras
 import pytest
 import tiny_networks as tiny
 
-from keras_sagan import SAGAN, losses
+from keras_sagan import SAGAN, layers, losses
 from keras_sagan.models import PRESETS, preset_settings
 from keras_sagan.penalties import R1, R2
 
@@ -66,9 +66,14 @@ def test_every_recipe_builds(name, recipe):
     attention = model.generator.get_layer(f"attention_{resolution}")
     assert attention.pool_size == (1 if recipe == "paper" else 2)
     assert attention.epsilon == (1e-8 if recipe == "biggan" else 1e-12)
-    assert attention.query_conv.equality_constrained  # TF-GAN's attention too.
+    is_normalized = settings.get("use_spectral_norm", True)
+    if is_normalized:
+        assert attention.query_conv.equality_constrained  # TF-GAN's attention too.
     for network in (model.generator, model.discriminator):
         convolutions = [x for x in network.layers if "_conv" in x.name]
+        if not is_normalized:
+            assert not any(isinstance(x, layers.SNConv2D) for x in convolutions)
+            continue
         assert {x.equality_constrained for x in convolutions} == {recipe != "tfgan"}
         assert {x.epsilon for x in convolutions} == {1e-8 if recipe == "biggan" else 1e-12}
     norm = model.generator.get_layer("last_norm")
@@ -111,6 +116,10 @@ def test_the_objective_of_a_preset_is_the_default_of_compile():
     assert [(type(x), x.weight) for x in model.penalty] == [(R1, 0.5), (R2, 0.5)]
     assert model.augmentation.policy == "color,translation,cutout"
     assert float(model.d_optimizer.learning_rate) == pytest.approx(2e-4)
+    objective = {"loss": "relativistic", "r1": 2.0, "every": 4}
+    lazy = tiny.build_small_sagan(objective=objective)
+    lazy.compile()
+    assert [(type(x), x.weight, x.every) for x in lazy.penalty] == [(R1, 2.0, 4)]
     model.compile(loss="hinge", augmentation=None, penalty=None)
     assert model.loss_functions == losses.get("hinge")
     assert model.augmentation is None and model.penalty is None
@@ -124,7 +133,8 @@ def test_the_objective_of_other_models_is_the_hinge_loss_alone():
 
 
 @pytest.mark.parametrize(
-    "objective", [{"loss": "no"}, {"r1": -1.0}, {"augmentation": "blur"}, {"r3": 1.0}, 3]
+    "objective",
+    [{"loss": "no"}, {"r1": -1.0}, {"every": 0}, {"augmentation": "blur"}, {"r3": 1.0}, 3],
 )
 def test_an_objective_that_is_none(objective):
     with pytest.raises(ValueError, match="`objective` must .*Received: "):

@@ -294,7 +294,9 @@ def test_nothing_runs_code_that_it_reads():
     for where, node in nodes((ast.Import, ast.ImportFrom)):
         names = [alias.name for alias in node.names]
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        assert not modules & {name.split(".")[0] for name in names}, where
+        found = modules & {name.split(".")[0] for name in names}
+        # A restricted unpickler: test_torch_weights.py shows that no code of a file runs.
+        assert found <= ({"pickle"} if "/torch_weights.py:" in where else set()), where
     for where, node in nodes(ast.Call):
         called = node.func.id if isinstance(node.func, ast.Name) else ""
         assert called not in ("eval", "exec", "compile", "__import__"), where
@@ -304,5 +306,7 @@ def test_nothing_runs_code_that_it_reads():
         assert value == safe.get(node.arg, value), where
     for where, node in nodes(ast.Attribute):
         assert node.attr not in ("enable_unsafe_deserialization", "func_load"), where
+        is_pickle = isinstance(node.value, ast.Name) and node.value.id == "pickle"
+        assert not is_pickle or node.attr == "Unpickler", where
         is_os = isinstance(node.value, ast.Name) and node.value.id == "os"
         assert not (is_os and node.attr in ("system", "popen")), where

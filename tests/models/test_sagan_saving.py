@@ -218,7 +218,7 @@ def test_config_round_trip():
     model = tiny.build_small_sagan(ema_half_life=100, top_k=0.5, objective=objective)
     again = type(model).from_config(json.loads(json.dumps(model.get_config())))
     assert (again.ema_half_life, again.top_k) == (100.0, 0.5)
-    assert again.objective == {**objective, "r1": 0.0}
+    assert again.objective == {**objective, "r1": 0.0, "every": 1}
     assert keras.saving.get_registered_name(type(model)) == "keras_sagan>SAGAN"
 
 

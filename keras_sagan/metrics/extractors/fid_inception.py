@@ -17,6 +17,7 @@ FID_INCEPTION_URL = (
     "pt_inception-2015-12-05-6726825d.pth"
 )
 _KIND = {"dtype": "float32", "data_format": "channels_last"}
+_ZEROS = {"kernel_initializer": "zeros"}  # JAX draws random kernels slowly.
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
@@ -90,9 +91,10 @@ class FIDInception(Extractor):
 
 
 def _build_network():
-    """Builds the network, whose layers have the names that the weights file has.
+    """Builds the network, whose layers have the names in the file, with "-" for ".".
 
-    The batch normalization after each convolution is part of its kernel and bias.
+    PyTorch allows no dots in the names of Keras's layers. The batch normalization after each
+    convolution is part of its kernel and bias.
     """
     images = keras.Input((299, 299, 3), name="images", dtype="float32")
     # From [-1, 1] to [0, 255] and on to (pixel - 128) / 128, as in the graph of TensorFlow 1.
@@ -114,20 +116,21 @@ def _build_network():
     x = _block_e(x, "Mixed_7b", layers.AveragePooling2D)
     x = _block_e(x, "Mixed_7c", layers.MaxPooling2D)  # Only the original network has this maximum.
     features = layers.GlobalAveragePooling2D(name="pool", **_KIND)(x)
-    logits = layers.Dense(1008, use_bias=False, name="fc", dtype="float32")(features)
-    outputs = {"features": features, "logits": logits}
+    dense = layers.Dense(1008, use_bias=False, name="fc", dtype="float32", **_ZEROS)
+    outputs = {"features": features, "logits": dense(features)}
     return keras.Model(images, outputs, name="fid_inception")
 
 
 def _conv(x, name, filters, size, strides=1, padding="same"):
     padding = "valid" if strides > 1 else padding
-    return layers.Conv2D(filters, size, strides, padding, activation="relu", name=name, **_KIND)(x)
+    arguments = {"activation": "relu", "name": name, **_ZEROS, **_KIND}
+    return layers.Conv2D(filters, size, strides, padding, **arguments)(x)
 
 
 def _chain(x, block, *steps):
     """Applies convolutions, each given as (name, filters, size, strides)."""
     for name, *arguments in steps:
-        x = _conv(x, f"{block}.{name}", *arguments)
+        x = _conv(x, f"{block}-{name}", *arguments)
     return x
 
 
@@ -222,12 +225,14 @@ def _block_e(x, name, pool):
 
 def _assign(network, tensors, path):
     """Assigns the tensors of a weights file, or raises an error that lists what doesn't fit."""
-    kernels = {x.name: x.kernel for x in network.layers if hasattr(x, "kernel")}
-    expected = {"fc.weight": kernels.pop("fc").shape[::-1]}
-    for name, kernel in kernels.items():
-        expected[f"{name}.conv.weight"] = (kernel.shape[3], kernel.shape[2], *kernel.shape[:2])
+    convolutions = {x.name.replace("-", "."): x for x in network.layers if hasattr(x, "kernel")}
+    dense = convolutions.pop("fc")
+    expected = {"fc.weight": dense.kernel.shape[::-1]}
+    for name, layer in convolutions.items():
+        *size, channels, filters = layer.kernel.shape
+        expected[f"{name}.conv.weight"] = (filters, channels, *size)
         for part in ("weight", "bias", "running_mean", "running_var"):
-            expected[f"{name}.bn.{part}"] = kernel.shape[3:]
+            expected[f"{name}.bn.{part}"] = (filters,)
     found = {name: tensor.shape for name, tensor in tensors.items()}
     wrong = [
         f"{name} of shape {tuple(shape)} (in the file: {found.get(name, 'none')})"
@@ -239,13 +244,12 @@ def _assign(network, tensors, path):
             f"`weights` must be the file of the FID Inception network. Received: {path}, where "
             f"{len(wrong)} of {len(expected)} tensors differ, such as {', '.join(wrong[:4])}"
         )
-    network.get_layer("fc").kernel.assign(tensors["fc.weight"].T)
-    for name in kernels:
+    dense.kernel.assign(tensors["fc.weight"].T)
+    for name, layer in convolutions.items():
         kernel, gamma, beta, mean, variance = (
             tensors[f"{name}.{part}"].astype("float64")
             for part in ("conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
         )
         scale = gamma / np.sqrt(variance + 1e-3)
-        layer = network.get_layer(name)
         layer.kernel.assign(kernel.transpose(2, 3, 1, 0) * scale)
         layer.bias.assign(beta - mean * scale)
