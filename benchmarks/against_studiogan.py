@@ -76,8 +76,10 @@ def make(run, settings, scratch, options):
         held_out=training.images,
         verbose=False,
     )
-    scores = {"scores": report.values, "baselines": report.baselines}
-    return {**found, **scores, "protocol": report.protocol}
+    parts = {"scores": report.values, **report.baselines}
+    # So few images give no standard error of KID, and JSON has no NaN.
+    parts = {name: {key: values[key] for key in SCORES} for name, values in parts.items()}
+    return {**found, "scores": parts.pop("scores"), "baselines": parts, "protocol": report.protocol}
 
 
 def own_samples(run, settings, folder, training, labels):

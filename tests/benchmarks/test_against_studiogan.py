@@ -12,6 +12,7 @@ import pytest
 from tiny_evaluation import MeanColors
 
 from keras_sagan import SAGAN, data, metrics
+from keras_sagan.models import PRESETS
 
 # It writes an array of `shape` and `dtype`, which can refer to the settings as `s`.
 PEER = """
@@ -42,6 +43,7 @@ def arguments(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_both_networks_in_miniature(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(PRESETS["sagan_emoji_64"]["settings"], "base_filters", 4)
     # One step is made, and tracing takes longer than it.
     monkeypatch.setattr(SAGAN, "compile", functools.partialmethod(SAGAN.compile, run_eagerly=True))
     monkeypatch.setattr(metrics, "EfficientNetLite0Features", MeanColors)
