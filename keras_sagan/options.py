@@ -135,7 +135,7 @@ ATTENTION = {
     **DATA,
     **COMMON,
 }
-METRICS_HELP = f"of {', '.join(METRICS)}; default: fid, after kid for fewer than 2000 images"
+METRICS_HELP = f"of {', '.join(METRICS)}; default: fid and memorization, and kid if few images"
 EXTRACTOR_HELP = "default: grey for small grey images, tfgan with --inception, else efficientnet"
 LABELS_HELP = "classes equally often, or as often as in the reference"
 EVALUATE = {

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import keras
 
+__all__ = []  # Private to the package.
+
 
 def fetch_weights(weights: str | os.PathLike, sha256: str = "") -> tuple[Path, str]:
     """Returns the path and the SHA-256 of a weights file; downloads a URL to Keras's cache.

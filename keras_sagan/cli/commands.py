@@ -141,7 +141,10 @@ def evaluate(log, settings):
         check_same_channels(shape, next(iter(reference)).shape)
         common["dataset"], num_real = reference.folder.name, reference.num_images
     is_small = min(count, num_real) < ENOUGH_IMAGES and not isinstance(reference, str)
-    common["metrics"] = settings["metrics"] or (["kid", "fid"] if is_small else ["fid"])
+    default = ["kid"] * is_small + ["fid"]
+    if not isinstance(reference, str):  # A file of statistics has no images to be near to.
+        default.append("memorization")
+    common["metrics"] = settings["metrics"] or default
     extractor = extractor_for(shape, settings, settings["extractor"])
     report = measure(reference=reference, feature_extractor=extractor, **what, **common)
     log.say(report)

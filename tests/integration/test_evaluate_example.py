@@ -37,7 +37,7 @@ def test_a_saved_model_against_a_folder_and_a_statistics_file(example, tmp_path,
     assert report.protocol["num_generated"] == 24 and report.protocol["num_reference"] == 30
     page = (tmp_path / "a" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 1
-    assert page.count("<circle") == 6  # KID and FID.
+    assert page.count("<circle") == 9  # KID, FID and AuthPct.
     assert f"{report.values['fid']:.5g}" in page and "grey_classifier sha256:" in page
     assert "report.html" in capsys.readouterr().out
 
