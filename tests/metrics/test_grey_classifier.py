@@ -105,3 +105,17 @@ def test_other_sizes_are_refused(image_size):
 def test_images_of_other_shapes_are_refused(shape):
     with pytest.raises(ValueError, match=r"`images` must have shape .*Received: images.shape="):
         GreyClassifierFeatures()(np.zeros(shape, "float32"))
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch traces nothing here.")
+def test_a_first_call_within_a_traced_function_loads_the_weights(images):
+    if keras.backend.backend() == "tensorflow":
+        from tensorflow import function as trace
+    else:
+        from jax import jit as trace
+    few = to_model_space(pad_to_32(images[0][:3]))
+    expected = keras.ops.convert_to_numpy(GreyClassifierFeatures()(few))
+    extractor = GreyClassifierFeatures()
+    for call in (trace(lambda x: extractor(x)), extractor):
+        found = keras.ops.convert_to_numpy(call(keras.ops.convert_to_tensor(few)))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

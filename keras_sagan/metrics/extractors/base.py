@@ -1,8 +1,22 @@
 """The base class of the extractors."""
 
+import functools
 from collections.abc import Callable
 
 import keras
+
+from keras_sagan.ops.programs import outside_programs
+
+
+def loads_network(load):
+    """Decorates a method that loads a network: within a traced function, weights would be lost."""
+
+    @functools.wraps(load)
+    def wrapped(*args):
+        with outside_programs():
+            return load(*args)
+
+    return wrapped
 
 
 class Extractor:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_sagan.checks import check_string
-from keras_sagan.metrics.extractors.base import Extractor
+from keras_sagan.metrics.extractors.base import Extractor, loads_network
 from keras_sagan.metrics.extractors.resizing import resize_images, to_rgb
 from keras_sagan.metrics.report import weights_sha256
 
@@ -70,6 +70,7 @@ class DINOv2Features(Extractor):
         images = (images * 0.5 + 0.5 - _MEAN) / _STD
         return {"features": self._load()({"images": images}, training=False)[:, 0]}
 
+    @loads_network
     def _load(self):
         if self._network is None:
             try:

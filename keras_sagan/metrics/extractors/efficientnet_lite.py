@@ -7,7 +7,7 @@ import keras
 from keras import layers
 
 from keras_sagan.checks import check_path
-from keras_sagan.metrics.extractors.base import Extractor
+from keras_sagan.metrics.extractors.base import Extractor, loads_network
 from keras_sagan.metrics.extractors.resizing import resize_images, to_rgb
 from keras_sagan.metrics.extractors.torch_weights import read_torch_weights
 from keras_sagan.weight_files import fetch_weights
@@ -149,6 +149,7 @@ class EfficientNetLite0Features(Extractor):
         images = resize_images(to_rgb(images), 224, self.resize)
         return self._load()(images, training=False)
 
+    @loads_network
     def _load(self):
         if self._network is None:
             path, _ = fetch_weights(self.weights or _installed_file(), _SHA256)

@@ -7,7 +7,7 @@ import numpy as np
 from keras import layers
 
 from keras_sagan.checks import check_path
-from keras_sagan.metrics.extractors.base import Extractor
+from keras_sagan.metrics.extractors.base import Extractor, loads_network
 from keras_sagan.metrics.extractors.resizing import resize_images, to_rgb
 from keras_sagan.metrics.extractors.torch_weights import read_torch_weights
 from keras_sagan.weight_files import fetch_weights
@@ -80,6 +80,7 @@ class FIDInception(Extractor):
             self._file = fetch_weights(self.weights)
         return self._file
 
+    @loads_network
     def _load(self):
         if self._network is None:
             path, _ = self._fetch()

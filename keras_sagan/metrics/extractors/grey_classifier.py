@@ -8,7 +8,7 @@ import keras
 from keras import layers
 
 from keras_sagan.checks import check_choice
-from keras_sagan.metrics.extractors.base import Extractor
+from keras_sagan.metrics.extractors.base import Extractor, loads_network
 
 _SIZES = (28, 32)
 _WEIGHTS = pathlib.Path(__file__).parent / "weights" / "grey_classifier.weights.h5"
@@ -121,11 +121,15 @@ class GreyClassifierFeatures(Extractor):
                 "`images` must have shape (batch, 28, 28, 1) or (batch, 32, 32, 1). "
                 f"Received: images.shape={shape}"
             )
-        if shape[1] not in self._models:
-            model = load_grey_classifier(shape[1])
+        return self._load(shape[1])(images, training=False)
+
+    @loads_network
+    def _load(self, size):
+        if size not in self._models:
+            model = load_grey_classifier(size)
             outputs = {name: model.get_layer(name).output for name in ("features", "logits")}
-            self._models[shape[1]] = keras.Model(model.input, outputs)
-        return self._models[shape[1]](images, training=False)
+            self._models[size] = keras.Model(model.input, outputs)
+        return self._models[size]
 
 
 def _verified_sha256():

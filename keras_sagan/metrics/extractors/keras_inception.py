@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 
 from keras_sagan.checks import check_choice, check_path
-from keras_sagan.metrics.extractors.base import Extractor
+from keras_sagan.metrics.extractors.base import Extractor, loads_network
 from keras_sagan.metrics.extractors.resizing import RESIZE_METHODS, resize_images, to_rgb
 from keras_sagan.metrics.report import weights_sha256
 
@@ -56,6 +56,7 @@ class KerasInceptionV3(Extractor):
         images = resize_images(to_rgb(images), 299, self.resize)
         return self._load()(images, training=False)
 
+    @loads_network
     def _load(self):
         if self._network is None:
             try:
