@@ -1,32 +1,35 @@
 """The base class of the extractors."""
 
-import functools
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from keras_sagan.ops.programs import outside_programs
 
 
-def loads_network(load):
-    """Decorates a method that loads a network: within a traced function, weights would be lost."""
-
-    @functools.wraps(load)
-    def wrapped(*args):
-        with outside_programs():
-            return load(*args)
-
-    return wrapped
-
-
 class Extractor:
-    """Base class of extractors; subclasses implement `named_outputs` and store `arguments`."""
+    """Base class of extractors.
+
+    Subclasses implement `named_outputs` and `_build`, and store `arguments`.
+    """
 
     arguments: tuple[str, ...] = ()
     named_outputs: Callable[..., dict]
+    _build: Callable[[], Any]
+    _network: Any = None
 
     def __call__(self, images: keras.KerasTensor) -> keras.KerasTensor:
         return self.named_outputs(images)["features"]
+
+    def _load(self):
+        """Returns the network, which is built on the first call."""
+        if self._network is None:
+            with outside_programs():  # The weights would be lost with a traced function.
+                network = self._build()
+            network.trainable = False  # Without gradients, PyTorch stores no activations.
+            self._network = network
+        return self._network
 
     def get_config(self) -> dict:
         """Returns the arguments as a dictionary, for Keras to save."""

@@ -6,14 +6,20 @@ import keras
 import numpy as np
 
 from keras_sagan.checks import check_string
-from keras_sagan.metrics.extractors.base import Extractor, loads_network
+from keras_sagan.metrics.extractors.base import Extractor
 from keras_sagan.metrics.extractors.resizing import resize_images, to_rgb
 from keras_sagan.metrics.report import weights_sha256
 
 _SIZE = 224
 # Of ImageNet, for pixels in [0, 1].
 _MEAN, _STD = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], "float32")
-_RANDOM = {"patch_size": 14, "num_layers": 1, "hidden_dim": 32, "num_heads": 2}
+_RANDOM = {
+    "patch_size": 14,
+    "num_layers": 1,
+    "hidden_dim": 32,
+    "num_heads": 2,
+    "intermediate_dim": 64,
+}
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
@@ -55,7 +61,6 @@ class DINOv2Features(Extractor):
 
     def __init__(self, preset: str | None = "dinov2_large"):
         self.preset = check_string("preset", preset, optional=True)
-        self._network = None
 
     @property
     def version(self) -> str:
@@ -70,20 +75,15 @@ class DINOv2Features(Extractor):
         images = (images * 0.5 + 0.5 - _MEAN) / _STD
         return {"features": self._load()({"images": images}, training=False)[:, 0]}
 
-    @loads_network
-    def _load(self):
-        if self._network is None:
-            try:
-                models = importlib.import_module("keras_hub").models
-            except ImportError as error:
-                raise ImportError(
-                    f"DINOv2Features needs keras-hub, which could not be imported ({error}). "
-                    "Run:\npip install keras-hub"
-                ) from error
-            options = {"image_shape": (_SIZE, _SIZE, 3), "dtype": "float32"}
-            if self.preset is None:
-                self._network = models.DINOV2Backbone(**_RANDOM, intermediate_dim=64, **options)
-            else:
-                self._network = models.DINOV2Backbone.from_preset(self.preset, **options)
-            self._network.trainable = False  # Without gradients, PyTorch stores no activations.
-        return self._network
+    def _build(self):
+        try:
+            backbone = importlib.import_module("keras_hub").models.DINOV2Backbone
+        except ImportError as error:
+            raise ImportError(
+                f"DINOv2Features needs keras-hub, which could not be imported ({error}). "
+                "Run:\npip install keras-hub"
+            ) from error
+        options = {"image_shape": (_SIZE, _SIZE, 3), "dtype": "float32"}
+        if self.preset is None:
+            return backbone(**_RANDOM, **options)
+        return backbone.from_preset(self.preset, **options)

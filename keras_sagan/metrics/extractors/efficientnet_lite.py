@@ -7,7 +7,7 @@ import keras
 from keras import layers
 
 from keras_sagan.checks import check_path
-from keras_sagan.metrics.extractors.base import Extractor, loads_network
+from keras_sagan.metrics.extractors.base import Extractor
 from keras_sagan.metrics.extractors.resizing import resize_images, to_rgb
 from keras_sagan.metrics.extractors.torch_weights import read_torch_weights
 from keras_sagan.weight_files import fetch_weights
@@ -136,7 +136,6 @@ class EfficientNetLite0Features(Extractor):
 
     def __init__(self, weights: str | Path | None = None):
         self.weights = check_path("weights", weights, optional=True)
-        self._network = None
 
     @property
     def version(self) -> str:
@@ -149,15 +148,11 @@ class EfficientNetLite0Features(Extractor):
         images = resize_images(to_rgb(images), 224, self.resize)
         return self._load()(images, training=False)
 
-    @loads_network
-    def _load(self):
-        if self._network is None:
-            path, _ = fetch_weights(self.weights or _installed_file(), _SHA256)
-            network = build_efficientnet_lite0()
-            load_torch_weights(network, read_torch_weights(path))
-            network.trainable = False  # Without gradients, PyTorch stores no activations.
-            self._network = network
-        return self._network
+    def _build(self):
+        path, _ = fetch_weights(self.weights or _installed_file(), _SHA256)
+        network = build_efficientnet_lite0()
+        load_torch_weights(network, read_torch_weights(path))
+        return network
 
 
 def _installed_file():

@@ -7,7 +7,7 @@ import numpy as np
 from keras import layers
 
 from keras_sagan.checks import check_path
-from keras_sagan.metrics.extractors.base import Extractor, loads_network
+from keras_sagan.metrics.extractors.base import Extractor
 from keras_sagan.metrics.extractors.resizing import resize_images, to_rgb
 from keras_sagan.metrics.extractors.torch_weights import read_torch_weights
 from keras_sagan.weight_files import fetch_weights
@@ -63,7 +63,7 @@ class FIDInception(Extractor):
 
     def __init__(self, weights: str | os.PathLike = FID_INCEPTION_URL):
         self.weights = check_path("weights", weights)
-        self._file = self._network = None
+        self._file = None
 
     @property
     def version(self) -> str:
@@ -80,15 +80,11 @@ class FIDInception(Extractor):
             self._file = fetch_weights(self.weights)
         return self._file
 
-    @loads_network
-    def _load(self):
-        if self._network is None:
-            path, _ = self._fetch()
-            network = _build_network()
-            _assign(network, read_torch_weights(path), path)
-            network.trainable = False  # Without gradients, PyTorch stores no activations.
-            self._network = network
-        return self._network
+    def _build(self):
+        path, _ = self._fetch()
+        network = _build_network()
+        _assign(network, read_torch_weights(path), path)
+        return network
 
 
 def _build_network():

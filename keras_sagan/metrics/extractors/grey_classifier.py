@@ -8,7 +8,7 @@ import keras
 from keras import layers
 
 from keras_sagan.checks import check_choice
-from keras_sagan.metrics.extractors.base import Extractor, loads_network
+from keras_sagan.metrics.extractors.base import Extractor
 
 _SIZES = (28, 32)
 _WEIGHTS = pathlib.Path(__file__).parent / "weights" / "grey_classifier.weights.h5"
@@ -105,9 +105,6 @@ class GreyClassifierFeatures(Extractor):
 
     resize = "none"
 
-    def __init__(self):
-        self._models = {}
-
     @property
     def version(self) -> str:
         """The extractor's name and the SHA-256 of its weights, for protocols."""
@@ -121,15 +118,15 @@ class GreyClassifierFeatures(Extractor):
                 "`images` must have shape (batch, 28, 28, 1) or (batch, 32, 32, 1). "
                 f"Received: images.shape={shape}"
             )
-        return self._load(shape[1])(images, training=False)
+        border = (32 - shape[1]) // 2  # Black, as in `build_grey_classifier`.
+        sides = [(0, 0), (border, border), (border, border), (0, 0)]
+        images = keras.ops.pad(images, sides, constant_values=-1.0)
+        return self._load()(images, training=False)
 
-    @loads_network
-    def _load(self, size):
-        if size not in self._models:
-            model = load_grey_classifier(size)
-            outputs = {name: model.get_layer(name).output for name in ("features", "logits")}
-            self._models[size] = keras.Model(model.input, outputs)
-        return self._models[size]
+    def _build(self):
+        model = load_grey_classifier(32)
+        outputs = {name: model.get_layer(name).output for name in ("features", "logits")}
+        return keras.Model(model.input, outputs)
 
 
 def _verified_sha256():

@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 
 from keras_sagan.checks import check_choice, check_path
-from keras_sagan.metrics.extractors.base import Extractor, loads_network
+from keras_sagan.metrics.extractors.base import Extractor
 from keras_sagan.metrics.extractors.resizing import RESIZE_METHODS, resize_images, to_rgb
 from keras_sagan.metrics.report import weights_sha256
 
@@ -43,7 +43,6 @@ class KerasInceptionV3(Extractor):
     def __init__(self, weights: str | Path | None = "imagenet", resize: str = "antialiased"):
         self.weights = check_path("weights", weights, optional=True)
         self.resize = check_choice("resize", resize, RESIZE_METHODS)
-        self._network = None
 
     @property
     def version(self) -> str:
@@ -56,20 +55,16 @@ class KerasInceptionV3(Extractor):
         images = resize_images(to_rgb(images), 299, self.resize)
         return self._load()(images, training=False)
 
-    @loads_network
-    def _load(self):
-        if self._network is None:
-            try:
-                network = keras.applications.InceptionV3(
-                    weights=self.weights, classifier_activation=None
-                )
-            except Exception as error:
-                raise RuntimeError(
-                    f"`weights` can't be loaded ({type(error).__name__}: {error}). If this machine "
-                    "is offline, download inception_v3_weights_tf_dim_ordering_tf_kernels.h5 of "
-                    f"Keras elsewhere and pass its path. Received: weights={self.weights!r}"
-                ) from error
-            outputs = {"features": network.get_layer("avg_pool").output, "logits": network.output}
-            self._network = keras.Model(network.input, outputs, name="inception_v3")
-            self._network.trainable = False  # Without gradients, PyTorch stores no activations.
-        return self._network
+    def _build(self):
+        try:
+            network = keras.applications.InceptionV3(
+                weights=self.weights, classifier_activation=None
+            )
+        except Exception as error:
+            raise RuntimeError(
+                f"`weights` can't be loaded ({type(error).__name__}: {error}). If this machine "
+                "is offline, download inception_v3_weights_tf_dim_ordering_tf_kernels.h5 of "
+                f"Keras elsewhere and pass its path. Received: weights={self.weights!r}"
+            ) from error
+        outputs = {"features": network.get_layer("avg_pool").output, "logits": network.output}
+        return keras.Model(network.input, outputs, name="inception_v3")

@@ -11,7 +11,7 @@ import keras
 
 from keras_sagan.checks import check_choice, check_string
 from keras_sagan.lazy import tf
-from keras_sagan.metrics.extractors.base import Extractor, loads_network
+from keras_sagan.metrics.extractors.base import Extractor
 from keras_sagan.metrics.extractors.resizing import RESIZE_METHODS, resize_images, to_rgb
 from keras_sagan.metrics.extractors.tfgan import load_tensorflow_hub
 
@@ -82,7 +82,7 @@ class TFGANInception(Extractor):
             )
         self.output = check_string("output", output)
         self.resize = check_choice("resize", resize, RESIZE_METHODS)
-        self._folder = self._network = None
+        self._folder = None
 
     @property
     def version(self) -> str:
@@ -123,23 +123,20 @@ class TFGANInception(Extractor):
             for name, output in names.items()
         }
 
-    @loads_network
-    def _load(self):
-        if self._network is None:
-            folder = self._resolve()
-            self._check_digest(folder)
-            load = tf.saved_model.load  # Outside `try`, so that an ImportError isn't replaced.
-            try:
-                network = load(str(folder))
-                if not callable(network):
-                    raise TypeError("it can't be called on images")
-            except Exception as error:
-                raise ValueError(
-                    "`handle` must be a complete SavedModel that can be called on images. "
-                    f"Received: the folder {folder} ({type(error).__name__}: {error})"
-                ) from error
-            self._network = network
-        return self._network
+    def _build(self):
+        folder = self._resolve()
+        self._check_digest(folder)
+        load = tf.saved_model.load  # Outside `try`, so that an ImportError isn't replaced.
+        try:
+            network = load(str(folder))
+            if not callable(network):
+                raise TypeError("it can't be called on images")
+        except Exception as error:
+            raise ValueError(
+                "`handle` must be a complete SavedModel that can be called on images. "
+                f"Received: the folder {folder} ({type(error).__name__}: {error})"
+            ) from error
+        return network
 
     def _resolve(self):
         """Returns the folder of the SavedModel; downloads a TF-Hub handle to TF-Hub's cache."""
