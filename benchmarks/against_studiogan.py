@@ -37,7 +37,6 @@ import study
 DEFAULTS = {"batch_size": 16, "steps": 10_000, "num_samples": 2000}
 OWN = "keras_sagan"
 SCORES = ("kid", "fid")
-SAVE_EVERY = 250
 
 
 def all_runs(peer, seeds):
@@ -86,7 +85,7 @@ def own_samples(run, settings, folder, training, labels):
     """Returns images of this package's network, or why there are none."""
     import keras
 
-    from keras_sagan import SAGAN, callbacks, data
+    from keras_sagan import SAGAN, data
 
     keras.utils.set_random_seed(run["seed"])
     kind = {"num_classes": len(training.class_names), "seed": run["seed"]}
@@ -95,17 +94,8 @@ def own_samples(run, settings, folder, training, labels):
     batches = data.make_dataset(
         training.images, training.labels, settings["batch_size"], seed=run["seed"]
     )
-    stop = callbacks.StopOnNonFinite(every_steps=25)
-    checkpoint = callbacks.TrainingCheckpoint(folder, SAVE_EVERY, keep=1)
-    model.fit(
-        batches,
-        epochs=1,
-        steps_per_epoch=settings["steps"],
-        verbose=0,
-        callbacks=[stop, checkpoint],
-    )
-    if stop.reason:
-        return None, stop.reason
+    if reason := study.train(model, batches, settings["steps"], folder):
+        return None, reason
     return model.generate(len(labels), labels, seed=0), None
 
 

@@ -60,7 +60,6 @@ D_WIDTHS = {
 LATENT_DIM = 32
 RATE = 5e-4  # Of both networks.
 PENALTY_WEIGHT = 1.0  # Of R1 and of R2.
-SAVE_EVERY = 250
 
 
 def all_runs(seeds):
@@ -135,30 +134,22 @@ def build(run):
 
 def make(run, settings, scratch, options):
     """Trains a model, or resumes its training, and returns its scores."""
-    from keras_sagan import callbacks, data
+    from keras_sagan import data
 
     began = time.process_time()
     images = training_images(run, settings, options.emoji)
     model = build(run)
     dataset = data.make_dataset(images, None, settings["batch_size"], seed=run["seed"])
     name = "_".join(map(str, run.values()))
-    stop = callbacks.StopOnNonFinite(every_steps=25)
-    checkpoint = callbacks.TrainingCheckpoint(scratch / "checkpoints" / name, SAVE_EVERY, keep=1)
-    model.fit(
-        dataset,
-        epochs=1,
-        steps_per_epoch=settings["steps"],
-        verbose=0,
-        callbacks=[stop, checkpoint],
-    )
+    reason = study.train(model, dataset, settings["steps"], scratch / "checkpoints" / name)
     return {
         "steps": int(model.steps.numpy()),
-        "not_finite": stop.reason,
+        "not_finite": reason,
         "parameters": [n.count_params() for n in (model.generator, model.discriminator)],
         "attention_gamma": {
             name: common.rounded(value) for name, value in model.attention_gammas().items()
         },
-        "scores": {} if stop.reason else measure(model, run, settings, options.emoji),
+        "scores": {} if reason else measure(model, run, settings, options.emoji),
         "threads": os.environ.get("TF_NUM_INTRAOP_THREADS", "all"),
         "cpu_seconds": round(time.process_time() - began, 1),  # Of the last start.
     }

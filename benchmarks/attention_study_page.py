@@ -267,13 +267,14 @@ def page(records):
     total = len(attention_study.all_runs(attention_study.SEEDS))
     lines = ["# Does attention help, and where?", "", *answer(records), ""]
     lines += [
-        "## When a convolution can't see it",
+        "## When convolutions can't compare two parts",
         "",
         "The discriminator sums its last map over all positions. Without attention, its logit is a",
         "sum of terms, and each term depends on the pixels that one position sees. If no position",
-        "sees pixels of two squares, the logit is a term of the left one plus a term of the",
-        "right square, so it can't reward agreement. This table shows how much of two squares of 8",
-        "pixels one position sees, of the less visible one, by the distance of their centers:",
+        "sees pixels of two squares, the logit is a term of the left square plus a term of the",
+        "right square, so it can't reward agreement. The squares are 8 pixels wide. The table shows",
+        "the share of a square that one position sees while it sees as much of the other square,",
+        "for three distances between their centers:",
         "",
         *sight_table(),
         "",
@@ -300,7 +301,7 @@ def page(records):
         "mean colors of two squares, or of a cell and its mirror cell, over the generated images:",
         "1 if they are always equal, and 0 if they are independent. The **spread** is the standard",
         "deviation of the colors, divided by the one of the training images; it is near 0 for a",
-        "model that always draws the same image. Tables have percent.",
+        "model that always draws the same image. The tables are in percent.",
         "",
         "## Results",
         "",
@@ -398,15 +399,17 @@ def advice(records):
 
 
 def draw(records, path):
-    """A panel for each set and distance: a point for each seed, and a bar at the mean."""
+    """A panel for each set and distance with runs: a point for each seed, a bar at the mean."""
     from matplotlib.figure import Figure
 
     panels = []
     for (name, blocks), places in attention_study.PARTS.items():
         for distance in part_rows({}, (name, blocks)):
-            panels.append((name, blocks, places, distance))
-    figure = Figure(figsize=(9, 6.5), dpi=160, layout="constrained")
-    grid = figure.subplots(3, 3)
+            if any(scores(records, (name, blocks), place, distance) for place in places):
+                panels.append((name, blocks, places, distance))
+    rows = -(-len(panels) // 3)
+    figure = Figure(figsize=(9, 2.2 * rows), dpi=160, layout="constrained")
+    grid = figure.subplots(rows, 3, squeeze=False)
     for axes, (name, blocks, places, distance) in itertools.zip_longest(
         grid.flat, panels, fillvalue=(None,) * 4
     ):
@@ -422,7 +425,7 @@ def draw(records, path):
         axes.set_ylim(-0.7, len(places) - 0.3)
         axes.tick_params(axis="x", labelsize=6)
         title = f"{name}, {blocks} blocks"
-        title += ", asymmetry (lower is better)" if distance is None else f", {distance} px"
+        title += ", asymmetry" if distance is None else f", {distance} px"
         axes.set_title(title, fontsize=7, fontweight="bold")
         if distance is not None:
             axes.set_xlim(-0.1, 1.02)

@@ -40,7 +40,6 @@ STACKED = {"loss": ("hinge", "relativistic"), "penalty": ("without", "with")}
 STACKED_SEEDS = 2
 PENALTY_WEIGHT = 0.5  # Of R1 and of R2.
 MODES = 1000
-SAVE_EVERY = 250
 
 
 def all_runs(seeds):
@@ -96,28 +95,20 @@ def build(run, settings):
 
 
 def make(run, settings, scratch, options):
-    """Trains a model, or goes on with it, and returns what became of it."""
-    from keras_sagan import callbacks, data
+    """Trains a model, or goes on with it, and returns its scores."""
+    from keras_sagan import data
 
     began = time.process_time()
     images, labels = training_images(run, settings, options.data_dir)
     model = build(run, settings)
     dataset = data.make_dataset(images, labels, settings["batch_size"], seed=run["seed"])
     name = "_".join(map(str, run.values()))
-    stop = callbacks.StopOnNonFinite(every_steps=25)
-    checkpoint = callbacks.TrainingCheckpoint(scratch / "checkpoints" / name, SAVE_EVERY, keep=1)
-    model.fit(
-        dataset,
-        epochs=1,
-        steps_per_epoch=settings["steps"],
-        verbose=0,
-        callbacks=[stop, checkpoint],
-    )
+    reason = study.train(model, dataset, settings["steps"], scratch / "checkpoints" / name)
     measure = measure_stacked if run["task"] == "stacked" else measure_garments
-    found = {} if stop.reason else measure(model, run, settings, scratch, images)
+    found = {} if reason else measure(model, run, settings, scratch, images)
     return {
         "steps": int(model.steps.numpy()),
-        "not_finite": stop.reason,
+        "not_finite": reason,
         "threads": os.environ.get("TF_NUM_INTRAOP_THREADS", "all"),
         "cpu_seconds": round(time.process_time() - began, 1),  # Of the last start.
         **found,

@@ -16,6 +16,7 @@ from pathlib import Path
 import common
 
 PACKAGES = ("keras", "tensorflow", "numpy")
+SAVE_EVERY = 250  # Steps.
 ONE_THREAD = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 
 
@@ -92,6 +93,16 @@ def main(script, text, defaults, all_runs, make, arguments=None, add_arguments=N
             perform(name)
     found = {x: read(options.workdir / f"{x}.json", runs[x], settings) for x in runs}
     return options, settings, found
+
+
+def train(model, dataset, steps, folder):
+    """Trains a model, or resumes it from the folder; returns why it isn't finite, or `None`."""
+    from keras_sagan import callbacks
+
+    stop = callbacks.StopOnNonFinite(every_steps=25)
+    checkpoint = callbacks.TrainingCheckpoint(folder, SAVE_EVERY, keep=1)
+    model.fit(dataset, epochs=1, steps_per_epoch=steps, verbose=0, callbacks=[stop, checkpoint])
+    return stop.reason
 
 
 def read(path, run, settings):
