@@ -272,7 +272,7 @@ def page(records):
         "The discriminator sums its last map over all positions. Without attention, its logit is a",
         "sum of terms, and each term depends on the pixels that one position sees. If no position",
         "sees pixels of two squares, the logit is a term of the left square plus a term of the",
-        "right square, so it can't reward agreement. The squares are 8 pixels wide. The table shows",
+        "right square, so it can't reward agreement. The squares are 8 pixels wide. The table has",
         "the share of a square that one position sees while it sees as much of the other square,",
         "for three distances between their centers:",
         "",
