@@ -10,27 +10,24 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from short_runs import draw_nothing, train_briefly
+from short_runs import build_little, draw_nothing, train_briefly
 
 from keras_sagan import distribution, metrics, models, options
 from keras_sagan.cli import main
 
-Image = pytest.importorskip("PIL.Image")
-SMALL = "--image-size 8 --base-filters 4 --batch-size 2 --steps-per-epoch 1 --fid-images 0".split()
+SMALL = "--batch-size 2 --steps-per-epoch 1 --fid-images 0".split()
 
 
 @pytest.fixture
 def train(tmp_path, monkeypatch, capsys):
     """A function that trains into `run` for some epochs, and returns the code and the error."""
     train_briefly(monkeypatch)
+    build_little(monkeypatch)
     draw_nothing(monkeypatch)
-    (tmp_path / "photos").mkdir()
-    for name in "ab":
-        Image.new("RGB", (8, 8), ord(name)).save(tmp_path / "photos" / f"{name}.png")
 
     def train(epochs, *more):
-        folders = ["--images", str(tmp_path / "photos"), "--output", str(tmp_path / "run")]
-        code = main(["train", *SMALL, *folders, "--epochs", str(epochs), *more])
+        options = [*SMALL, "--output", str(tmp_path / "run"), "--epochs", str(epochs)]
+        code = main(["train", *options, *more])
         return code, capsys.readouterr().err.splitlines()
 
     return train
@@ -51,7 +48,7 @@ def test_choices_are_those_of_the_package():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
+@pytest.mark.parametrize("arguments", [["train", "--help"], ["--version"]])
 def test_help_takes_no_second_and_says_nothing_else(arguments):
     before = os.times()
     command = [sys.executable, "-m", "keras_sagan", *arguments]
