@@ -13,8 +13,9 @@ from keras_sagan.models.export import FORMATS, export_generator
 
 @pytest.fixture(scope="module", params=[3, None], ids=["classes", "unconditional"])
 def model(request):
+    maps = {"image_size": 8, "attention_resolutions": (4,)}
     model = keras_sagan.SAGAN.from_preset(
-        "sagan_fashion_mnist_32", base_filters=4, num_classes=request.param
+        "sagan_fashion_mnist_32", base_filters=4, num_classes=request.param, **maps
     )
     model.steps.assign(1)  # Before the first step, the average is a copy of the generator.
     rng = np.random.default_rng(0)
@@ -25,9 +26,13 @@ def model(request):
     return model
 
 
+@pytest.fixture(scope="module")
+def files(model, tmp_path_factory):
+    return export_generator(model, tmp_path_factory.mktemp("exported") / "new")
+
+
 @pytest.mark.slow
-def test_a_saved_model(model, tmp_path):
-    files = export_generator(model, tmp_path / "new", ["saved_model"])
+def test_a_saved_model(model, files):
     path, difference = files["saved_model"]
     assert (path / "saved_model.pb").exists() and difference < 1e-5
     latents = np.random.default_rng(1).normal(size=(2, model.latent_dim)).astype("float32")
@@ -37,14 +42,14 @@ def test_a_saved_model(model, tmp_path):
 
 
 @pytest.mark.slow
-def test_onnx(model, tmp_path):
-    path, difference = export_generator(model, tmp_path, ["onnx"])["onnx"]
+def test_onnx(files):
+    path, difference = files["onnx"]
     assert path.stat().st_size > 10_000 and difference < 1e-5
 
 
 @pytest.mark.slow
-def test_litert(model, tmp_path):
-    path, difference = export_generator(model, tmp_path, ["litert"])["litert"]
+def test_litert(model, files):
+    path, difference = files["litert"]
     assert path.stat().st_size > 10_000 and difference < 1e-5
     slots = Interpreter(str(path)).get_input_details()
     assert len(slots) == len(model.generator.inputs)

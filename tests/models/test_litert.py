@@ -13,13 +13,9 @@ pytest.importorskip("ai_edge_litert.interpreter")
 pytestmark = pytest.mark.slow
 
 
-def two_convolutions():
+def convolutions():
     steps = [SNConv2D(4, 3), SNConv2D(3, 3, padding="same", activation="relu")]
-    return keras.Sequential([keras.Input(tiny.SHAPE), *steps])
-
-
-def resampling_convolutions():
-    steps = [SNConv2D(3, 3, padding="same", resample=x) for x in ("up", "down", None)]
+    steps += [SNConv2D(3, 3, padding="same", resample=x) for x in ("up", "down")]
     return keras.Sequential([keras.Input((None, None, 2)), *steps])
 
 
@@ -30,8 +26,7 @@ def attention(**arguments):
 
 
 MODELS = {
-    "two convolutions": two_convolutions,
-    "convolutions that resample maps of any size": resampling_convolutions,
+    "convolutions of maps of any size": convolutions,
     "attention in blocks": lambda: attention(query_chunk_size=10, use_spectral_norm=False),
     "generator": tiny.build_generator,
 }

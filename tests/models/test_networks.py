@@ -37,10 +37,7 @@ def images_of(*shape):
     "base_filters, resolutions, num_classes, of_generator, of_discriminator",
     [
         (64, (32,), 1000, 42_078_852, 39_463_618),
-        (64, (64,), 1000, 42_017_412, 39_448_258),
-        (64, (), 1000, 41_996_931, 39_443_137),
-        (64, (32,), 10, 32_321_412, 38_449_858),
-        (64, (32,), None, 32_232_708, 38_439_618),
+        (64, (64,), None, 32_171_268, 38_424_258),
         (32, (32,), 1000, 13_514_052, 10_124_642),
     ],
 )
@@ -57,14 +54,13 @@ def test_parameter_counts(
         "num_classes": num_classes,
     }
     assert count(build_generator(128, **arguments)) == of_generator
-    keras.backend.clear_session()
     assert count(build_discriminator(128, **arguments)) == of_discriminator
-    keras.backend.clear_session()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("channels, num_classes", [(1, None), (3, 5)])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "size, channels, num_classes", zip(SIZES, (1, 3, 1, 3), (None, 5, None, 5))
+)
 def test_shapes(size, channels, num_classes):
     arguments = {"base_filters": 8, "channels": channels, "num_classes": num_classes}
     arguments["attention_resolutions"] = (16,)
@@ -114,7 +110,7 @@ def attention_sizes(network):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mask", range(8))
+@pytest.mark.parametrize("mask", [1, 2, 4, 7])
 def test_any_set_of_attention_resolutions(mask):
     for build, maps in (
         (build_generator, GENERATOR_MAPS[32][:3]),
@@ -441,8 +437,8 @@ def test_too_few_channels_for_the_attention():
 def test_a_batch_that_turns_out_empty_in_a_graph():
     import tensorflow as tf
 
-    generator = build_generator(32, 8, 16, 10, attention_resolutions=(16,))
-    discriminator = build_discriminator(32, 8, 10, attention_resolutions=(16,))
+    generator = build_generator(8, 8, 16, 10, attention_resolutions=(4,))
+    discriminator = build_discriminator(8, 8, 10, attention_resolutions=(4,))
     signature = [tf.TensorSpec((None, 16)), tf.TensorSpec((None,), "int32")]
 
     @tf.function(input_signature=signature)
