@@ -8,19 +8,35 @@ import zipfile
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 import tiny_networks as tiny
 from keras.src.utils import python_utils
 
+from keras_sagan import SAGAN, SNConv2D, SNDense
+
 ROOT = Path(__file__).parents[2]
 SENTINEL = Path("sentinel_of_test_safe_loading")  # Made by the gadgets, in the test's own folder.
+
+
+def functional(shape, steps, name):
+    inputs = x = keras.Input(shape)
+    for step in steps:
+        x = step(x)
+    return keras.Model(inputs, x, name=name)
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """The files of a compiled model's archive."""
     keras.utils.set_random_seed(0)
-    model = tiny.build_sagan(ema_momentum=0.9)
+    pixels = int(np.prod(tiny.SHAPE))
+    steps = [SNDense(pixels, name="start"), keras.layers.Reshape(tiny.SHAPE)]
+    steps.append(SNConv2D(tiny.SHAPE[-1], 1, activation="tanh", name="last"))
+    generator = functional((tiny.LATENT_DIM,), steps, "generator")
+    steps = [SNConv2D(4, 3, name="first"), keras.layers.Flatten(), SNDense(1, name="logits")]
+    discriminator = functional(tiny.SHAPE, steps, "discriminator")
+    model = SAGAN(generator, discriminator, tiny.LATENT_DIM)
     model.compile()
     path = tmp_path_factory.mktemp("saved") / "model.keras"
     model.save(path)
@@ -191,9 +207,7 @@ def in_sequential(config, gadget):
 
 PLACES = {
     "a layer of G": as_layer("generator", "start"),
-    "the last layer of D": as_layer("discriminator", "logits"),
     "a wrapped layer": within(as_layer("generator", "last")),
-    "an activation of G": in_layer("generator", "last", "activation"),
     "an activation of D": in_layer("discriminator", "logits", "activation"),
     "an initializer": in_layer("generator", "start", "kernel_initializer"),
     "a regularizer": in_layer("discriminator", "first", "kernel_regularizer"),
@@ -211,9 +225,9 @@ PLACES = {
     "a pair of losses": lambda config, gadget: at("compile_config", "loss")(config, [gadget] * 2),
     "a flag of compile": at("compile_config", "auto_scale_loss"),
 }
-HARD = ["marshalled code", "Lambda layer", "os.system", "subprocess", "unsafe deserialization"]
+HARD = ["marshalled code", "Lambda layer", "os.system", "subprocess"]
 PAIRS = [(gadget, place) for place in PLACES for gadget in HARD]
-EVERYWHERE = ["a layer of G", "an activation of D", "the loss", "a pair of losses"]
+EVERYWHERE = ["a layer of G", "an activation of D", "a pair of losses"]
 PAIRS += [(gadget, place) for gadget in GADGETS if gadget not in HARD for place in EVERYWHERE]
 
 
