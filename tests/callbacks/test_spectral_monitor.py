@@ -69,7 +69,7 @@ def test_it_warns_once_per_training_of_layers_that_divide_by_another_number():
     for _ in range(2):  # Two trainings.
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            model.fit(tiny.images(8), tiny.labels(8), epochs=3, verbose=0, callbacks=[monitor])
+            model.fit(tiny.images(8), tiny.labels(8), epochs=2, verbose=0, callbacks=[monitor])
         messages = [str(x.message) for x in caught if "10 % off" in str(x.message)]
         assert len(messages) == 2
         for message, (name, exact) in zip(messages, kernels.items()):
@@ -79,7 +79,7 @@ def test_it_warns_once_per_training_of_layers_that_divide_by_another_number():
 
 @pytest.mark.slow
 def test_a_training_as_it_should_be_has_no_warning():
-    model = tiny.build_sagan()
+    model = tiny.build_small_sagan()
     model.compile(run_eagerly=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
