@@ -80,7 +80,7 @@ def test_executions_of_other_lengths_save_when_a_multiple_has_passed(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "width, optimizer",
-    [(4, keras.optimizers.Adam), (5, FusedAdam), (4, keras.optimizers.SGD)],
+    [(4, keras.optimizers.Adam), (5, FusedAdam)],
 )
 def test_a_run_interrupted_at_an_epochs_end_and_resumed_by_new_models(tmp_path, width, optimizer):
     first = build(width, 0, optimizer)
@@ -254,11 +254,9 @@ def test_a_file_or_link_with_the_name_of_a_checkpoint(tmp_path):
     "name, neighbor",
     [
         ("lr[1e-4]", "lr1"),
-        ("all*", "all-of-them"),
-        ("good?", "good1"),
+        ("all*of?", "all-of1"),
         ("back\\slash", "backslash"),
-        ("[", "a"),
-        ("two ]words 大ö", "two"),
+        ("two ]words [大ö", "two"),
     ],
 )
 def test_every_path_is_taken_as_it_stands(tmp_path, monkeypatch, name, neighbor):
