@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from on_backends import SETTINGS, devices
 
 SCRIPT = """
 import importlib, json, os, pathlib, pkgutil, sys
@@ -103,11 +104,7 @@ def report(tmp_path_factory):
             pytest.skip(f"{name} is not installed")
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.replace("OLD)", f"{str(OLD)!r})")],
-        env={
-            **os.environ,
-            "KERAS_BACKEND": "jax",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        },
+        env={**os.environ, **SETTINGS, **devices(2), "KERAS_BACKEND": "jax"},
         cwd=tmp_path_factory.mktemp("without"),
         capture_output=True,
         text=True,
