@@ -11,7 +11,7 @@ from replicas import two_replicas
 from keras_sagan import SAGAN
 from keras_sagan.training.tensorflow import draw_noise
 
-STEPS, BATCH, RATE = 6, 4, 0.05
+STEPS, BATCH, RATE = 4, 4, 0.05
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -126,7 +126,6 @@ def test_batch_norm_beside_spectral_normalization():
 @pytest.mark.parametrize(
     "dense, mode",
     [
-        (normalized, "eager"),
         (normalized, "graph"),
         (normalized, "xla"),
         (Standardized, "eager"),
@@ -168,7 +167,8 @@ def test_two_replicas_agree_with_one():
     for strategy in (two_replicas(), tf.distribute.get_strategy()):
         with strategy.scope():
             model = SAGAN(*networks(normalized), latent_dim=3, seed=7)
-            model.compile(*(keras.optimizers.SGD(RATE) for _ in range(2)))
+            rates = (keras.optimizers.SGD(RATE) for _ in range(2))
+            model.compile(*rates, run_eagerly=len(found) == 1)
         data = tf.data.Dataset.from_tensor_slices(tiny.images(8)).batch(4, drop_remainder=True)
         model.fit(data, verbose=0)
         found.append([x.numpy() for x in model.variables])

@@ -48,7 +48,7 @@ def assert_same(received, expected):
 def stopped(tmp_path_factory):
     """A file written after one epoch of two, the state then, and the state after both."""
     model = tiny.build_sagan(ema_momentum=0.5, ema_start=1, ttur={"beta_1": 0.1})
-    model.compile(**adams(), loss="non_saturating")
+    model.compile(**adams(), loss="non_saturating", run_eagerly=True)
     train(model, 1)
     path = tmp_path_factory.mktemp("saving") / "model.keras"
     model.save(path)
@@ -123,7 +123,7 @@ def own_d_loss(real_logits, fake_logits):
 @pytest.mark.slow
 def test_own_losses_through_custom_objects(tmp_path):
     path = tmp_path / "model.keras"
-    model = tiny.build_sagan()
+    model = tiny.build_small_sagan()
     model.compile(**tiny.sgd(), loss=(own_g_loss, own_d_loss, 1.0), run_eagerly=True)
     model.save(path)
     objects = {"own_g_loss": own_g_loss, "own_d_loss": own_d_loss}
@@ -136,7 +136,7 @@ def test_own_losses_through_custom_objects(tmp_path):
 
 
 def test_compile_settings_come_back(tmp_path):
-    model = tiny.build_sagan()
+    model = tiny.build_small_sagan()
     model.compile(loss="wasserstein", steps_per_execution=3, jit_compile=False)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
@@ -148,7 +148,7 @@ def test_compile_settings_come_back(tmp_path):
 @pytest.mark.slow
 def test_loss_scale_optimizers_come_back(tmp_path):
     keras.config.set_dtype_policy("mixed_float16")
-    model = tiny.build_sagan()
+    model = tiny.build_small_sagan()
     model.compile(run_eagerly=True)
     train(model, 1)
     model.save(tmp_path / "model.keras")
@@ -193,7 +193,7 @@ def test_seeds_of_dropout_come_back(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("num_classes", [None, tiny.CLASSES])
 def test_model_that_was_never_compiled(num_classes, tmp_path):
-    model = tiny.build_sagan(num_classes, ema_momentum=0.9)
+    model = tiny.build_small_sagan(num_classes, ema_momentum=0.9)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert not again.compiled
@@ -210,7 +210,7 @@ def test_load_without_compiling(stopped):
 
 
 def test_config_round_trip():
-    model = tiny.build_sagan(ema_momentum=0.9, ema_start=4, d_steps=3, name="mine")
+    model = tiny.build_small_sagan(ema_momentum=0.9, ema_start=4, d_steps=3, name="mine")
     again = type(model).from_config(model.get_config())
     assert again.get_config() == model.get_config()
     assert again.name == "mine" and again.d_steps == 3
@@ -224,11 +224,11 @@ def test_config_round_trip():
 
 @pytest.mark.slow
 def test_weights_file(tmp_path):
-    model = tiny.build_sagan(ema_momentum=0.5)
+    model = tiny.build_small_sagan(ema_momentum=0.5)
     model.compile(**tiny.sgd(), run_eagerly=True)
     train(model, 1)
     model.save_weights(tmp_path / "model.weights.h5")
-    again = tiny.build_sagan(ema_momentum=0.5)
+    again = tiny.build_small_sagan(ema_momentum=0.5)
     again.load_weights(tmp_path / "model.weights.h5")
     assert int(again.steps.numpy()) == 2
     for old, new in zip(tiny.weights(model), tiny.weights(again)):
@@ -236,6 +236,6 @@ def test_weights_file(tmp_path):
 
 
 def test_clone():
-    model = tiny.build_sagan(ema_momentum=0.5)
+    model = tiny.build_small_sagan(ema_momentum=0.5)
     again = keras.models.clone_model(model)
     assert again is not model and again.get_config() == model.get_config()
