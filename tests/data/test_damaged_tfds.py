@@ -156,7 +156,11 @@ def whole(written):
     return batches(load(written)[0], 4)
 
 
+SOME = ["a flipped bit", "cut between records", "not a TFRecord", "no image"]
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("damaged", [*SOME, "a label out of range"], indirect=True)
 def test_damage_is_refused_by_name(damaged):
     folder, lost = damaged
     dataset, info = load(folder)
@@ -194,7 +198,7 @@ def test_skipping_resumes_exactly(stored):
     dataset, info = load(folder, on_error="skip")
     whole = [labels.tolist() for _, labels in batches(dataset, 9)]
     assert info.skipped.total() >= 2 * 4  # Over two epochs.
-    for start_step in (1, 3, 5):
+    for start_step in (1, 5):
         dataset, _ = load(folder, on_error="skip", start_step=start_step)
         rest = [labels.tolist() for _, labels in batches(dataset, 9 - start_step)]
         assert rest == whole[start_step:]
@@ -232,40 +236,23 @@ def test_images_alone(stored, whole):
         load(folder, use_labels=None)
 
 
-@pytest.mark.slow
-def test_images_whose_labels_are_withheld(tmp_path):
+def test_images_whose_labels_are_withheld(stored):
     """As in the `test` of imagenet2012 and the `unlabelled` of stl10, where each label is -1."""
 
-    class HiddenLabels(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
+    def withhold(examples):
+        for example in examples:
+            example.features.feature["label"].int64_list.value[0] = -1
+        return examples
 
-        def _info(self):
-            features = {
-                "image": tfds.features.Image(shape=(None, None, 1)),
-                "label": tfds.features.ClassLabel(num_classes=3),
-            }
-            return self.dataset_info_from_configs(
-                features=tfds.features.FeaturesDict(features), supervised_keys=("image", "label")
-            )
-
-        def _split_generators(self, dl_manager):
-            return {"test": ((i, {"image": grey(i), "label": -1}) for i in range(4))}
-
-        def _generate_examples(self):
-            raise NotImplementedError
-
-    HiddenLabels(data_dir=str(tmp_path)).download_and_prepare()
-
-    def read(**kwargs):
-        options = {"image_size": 4, "batch_size": 2, "data_dir": str(tmp_path), **kwargs}
-        return load_tfds("hidden_labels", "test", **options)
-
-    dataset, info = read(use_labels=False)
-    assert info.num_images == 4 and info.num_classes is None
-    seen = np.concatenate([images.numpy() for images in dataset.take(2)])
-    assert sorted(seen[:, 0, 0, 0]) == [0, 10, 20, 30]
+    folder, files = stored
+    for path in files:
+        rewrite(path, withhold)
+    dataset, info = load(folder, use_labels=False)
+    assert info.num_images == COUNT and info.num_classes is None
+    seen = np.concatenate([images.numpy() for images in dataset.take(4)])
+    np.testing.assert_allclose(sorted(seen[:, 0, 0, 0]), 10 * np.arange(COUNT), atol=1)
     with pytest.raises(tf.errors.InvalidArgumentError, match="use_labels=False"):
-        batches(read()[0], 1)
+        batches(load(folder)[0], 1)
 
 
 @pytest.mark.slow

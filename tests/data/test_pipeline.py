@@ -320,9 +320,9 @@ def test_load_tfds_resumes_exactly_whatever_the_global_seed(stored_set):
         tf.random.set_seed(start_step)
         rest, _ = load_stored(stored_set, start_step=start_step)
         assert labels_of(rest, 10 - start_step) == whole[start_step:]
-        moved = load_stored(stored_set)[0].map(lambda *batch: batch).at_step(start_step)
-        assert start_step_of(moved) == start_step
-        assert labels_of(moved, 10 - start_step) == whole[start_step:]
+    moved = load_stored(stored_set)[0].map(lambda *batch: batch).at_step(6)
+    assert start_step_of(moved) == 6
+    assert labels_of(moved, 4) == whole[6:]
     assert labels_of(load_stored(stored_set, order="index_shuffle")[0], 10) != whole
     stored = labels_of(load_stored(stored_set, shuffle=False)[0], 8)
     assert stored[:4] == stored[4:] != whole[:4]
@@ -336,7 +336,7 @@ def test_load_tfds_opens_files_by_groups(stored_set, monkeypatch, tmp_path):
     for shuffle in (True, False):
         whole = labels_of(load_stored(stored_set, shuffle=shuffle)[0], 8)
         assert len(set(sum(whole[:4], []))) == 12
-        for start_step in (1, 2, 4, 7) if shuffle else range(1, 8, 2):
+        for start_step in (2, 7) if shuffle else (1, 5):
             rest, _ = load_stored(stored_set, shuffle=shuffle, start_step=start_step)
             assert labels_of(rest, 8 - start_step) == whole[start_step:]
     # The file before the position isn't read, nor is it opened.

@@ -1,38 +1,13 @@
 """What the replicas of a strategy get: the batch that one device would get, split."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-import sharded_target
 import tensorflow as tf
 from replicas import two_replicas
-from sharded_target import BATCH, STEPS
 
-ROOT = Path(__file__).parents[2]
+from keras_sagan.data import load_tfds, make_dataset
 
-
-def start(folder, tf_config):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    environment["TF_CONFIG"] = json.dumps(tf_config)
-    return subprocess.Popen(
-        [sys.executable, sharded_target.__file__, folder],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def seen_by(process):
-    output, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors[-3000:]
-    return json.loads(output.split("SEEN")[1])
+STEPS, BATCH = 5, 8
 
 
 @pytest.fixture(scope="module")
@@ -72,49 +47,44 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def alone(folder):
-    return sharded_target.seen_by_replicas(tf.distribute.get_strategy(), folder)
-
-
-def joined(parts):
-    return [sum(step, []) for step in parts]
-
-
-def check(alone, replicas):
-    """`replicas[name][step]` lists the parts of two replicas, in their order."""
-    for name, steps in replicas.items():
-        assert [[len(part) for part in step] for step in steps] == STEPS * [[BATCH // 2] * 2]
-        assert joined(steps) == joined(alone[name])
-
-
-@pytest.mark.slow
-def test_mirrored_replicas_split_the_batch_of_one_device(folder, alone):
-    seen = sharded_target.seen_by_replicas(two_replicas(), folder)
+def pipelines(strategy, folder):
+    images = np.tile(np.arange(40, dtype="uint8")[:, None, None, None], (1, 4, 4, 1))
+    found = {"arrays": make_dataset(images, np.arange(40), batch_size=BATCH, seed=3)}
     if folder:
-        assert seen.pop("skipped") > 0 and alone["skipped"] > 0
-    check(alone, seen)
+        arguments = {"image_size": 4, "batch_size": BATCH, "seed": 3, "on_error": "skip"}
+        with strategy.scope():  # Inside a scope or not must not matter.
+            found["tfds"], info = load_tfds("grey_ramp", data_dir=folder, **arguments)
+    return found, info if folder else None
+
+
+def seen_by_replicas(strategy, folder):
+    """Returns a dictionary from a pipeline to its steps, each a list of the labels of replicas."""
+    datasets, info = pipelines(strategy, folder)
+    seen = {}
+    for name, dataset in datasets.items():
+        batches = iter(strategy.experimental_distribute_dataset(dataset))
+        seen[name] = []
+        for _ in range(STEPS):
+            images, labels = map(strategy.experimental_local_results, next(batches))
+            parts = [x.numpy().tolist() for x in labels]
+            assert [x.numpy()[:, 0, 0, 0].tolist() for x in images] == parts
+            seen[name].append(parts)
+    assert info is None or info.skipped.total() > 0
+    return seen
 
 
 @pytest.mark.slow
-def test_workers_split_the_batch_of_one_device(folder, alone):
-    ports = []
-    for _ in range(2):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            ports.append(free.getsockname()[1])
-    workers = [f"127.0.0.1:{port}" for port in ports]
-    both = [
-        start(
-            folder,
-            {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}},
-        )
-        for index in range(2)
-    ]
-    first, second = map(seen_by, both)
-    if folder:  # Each worker reads all images and counts what it skipped.
-        assert first.pop("skipped") > 0 and second.pop("skipped") > 0
-    replicas = {
-        name: [one + other for one, other in zip(first[name], second[name])] for name in first
-    }
-    check(alone, replicas)
+def test_mirrored_replicas_split_the_batch_of_one_device(folder):
+    alone, both = (
+        seen_by_replicas(x, folder) for x in (tf.distribute.get_strategy(), two_replicas())
+    )
+    for name, steps in both.items():
+        assert [[len(part) for part in step] for step in steps] == STEPS * [[BATCH // 2] * 2]
+        assert [[sum(step, [])] for step in steps] == alone[name]
+
+
+def test_workers_read_all_images_and_split_the_batches(folder):
+    """`test_multi_worker.py` trains so; by default TensorFlow would split the files."""
+    for dataset in pipelines(tf.distribute.get_strategy(), folder)[0].values():
+        policy = dataset.options().experimental_distribute.auto_shard_policy
+        assert policy == tf.data.experimental.AutoShardPolicy.DATA
