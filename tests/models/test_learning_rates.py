@@ -429,7 +429,7 @@ PARTS = {"generator", "discriminator", "model", "metrics", "optimizer", "d_optim
 
 def test_a_checkpoint_keeps_the_names_of_its_parts(tmp_path):
     """Those that checkpoints have had since there are any."""
-    model = tiny.build_sagan()
+    model = tiny.build_small_sagan()
     model.compile(Adam(0.25), SGD(0.5), run_eagerly=True)
     images, labels = tiny.images(4), tiny.labels(4)
     model.fit(images, labels, verbose=0, callbacks=[TrainingCheckpoint(tmp_path)])

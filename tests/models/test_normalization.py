@@ -233,7 +233,7 @@ def test_models_that_are_no_graphs(model):
 def test_a_copy_can_be_saved_and_trained(tmp_path):
     copy = apply_spectral_norm(every_kind())
     ids = RNG.integers(0, 5, (3, 4))
-    copy.compile("sgd", "mse")
+    copy.compile("sgd", "mse", run_eagerly=True)
     copy.fit(ids, np.ones((3, 2)), verbose=0)
     copy.save(tmp_path / "model.keras")
     custom = {"Doubled": Doubled}

@@ -104,7 +104,7 @@ def test_weights_of_a_batch(conditional, name):
 
 
 def test_nan_in_a_data_set_with_several_steps_per_execution():
-    model = tiny.build_sagan(num_classes=None)
+    model = tiny.build_small_sagan(num_classes=None)
     model.compile(**tiny.sgd(), steps_per_execution=2)
     data = tf.data.Dataset.from_tensor_slices(IMAGES * np.nan).batch(2)
     refuses(model, "`images` must be finite. Received", data)
@@ -269,10 +269,10 @@ def networks(num_classes=None):
         ("ttur", {"rate": 1.0}, "keys among .*g_learning_rate"),
     ],
 )
-def test_arguments(name, value, match):
+def test_arguments(unconditional, name, value, match):
     arguments = {"latent_dim": 3, name: value}
     with pytest.raises(ValueError, match=f"`{name}` must .*{match}.*Received: {name}="):
-        SAGAN(*networks(), **arguments)
+        SAGAN(unconditional.generator, unconditional.discriminator, **arguments)
 
 
 def test_generator_that_makes_no_images():
@@ -327,7 +327,7 @@ NOT_DENSE = {
 
 @pytest.fixture(scope="module")
 def compiled():
-    model = tiny.build_sagan()
+    model = tiny.build_small_sagan()
     model.compile(run_eagerly=True)
     return model
 
