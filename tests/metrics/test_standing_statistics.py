@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
+import tiny_networks as tiny
 
-from keras_sagan import SAGAN
 from keras_sagan.metrics import standing_statistics
 
 
@@ -36,9 +36,7 @@ def test_the_statistics_are_means_over_the_batches_and_go_again():
 @pytest.mark.slow
 @pytest.mark.parametrize("averaged", [True, False])
 def test_a_generator_is_as_it_was(averaged):
-    model = SAGAN.from_preset(
-        "sagan_fashion_mnist_32", base_filters=4, seed=0, ema_momentum=0.9 if averaged else None
-    )
+    model = tiny.build_sagan_of_pictures(ema_momentum=0.9 if averaged else None)
     generator = model.ema_generator if averaged else model.generator
     state = [np.array(keras.ops.convert_to_numpy(x)) for x in generator.variables]
     trainable = [x.trainable for x in generator._flatten_layers()]
