@@ -82,8 +82,9 @@ def oracle(images, policy, draws):
     return images
 
 
-@pytest.mark.parametrize("policy", [*COLUMNS, ALL, "cutout, color"])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "policy, channels", [*((x, 3) for x in (*COLUMNS, ALL)), ("color", 1), ("cutout, color", 1)]
+)
 def test_oracle(policy, channels):
     images, plain = IMAGES[..., :channels], policy.replace(" ", "")
     draws = draws_for(plain)
@@ -127,11 +128,10 @@ def test_flip():
     np.testing.assert_array_equal(numpy(both), oracle(mirrored, "translation", moves))
 
 
-@pytest.mark.parametrize("policy", [*COLUMNS, ALL])
-def test_gradients(policy):
+def test_gradients():
     """The changes are affine: by hand, the gradient is a difference of the oracle's outputs."""
-    images, rng = IMAGES[:2], np.random.default_rng(3)
-    draws, weights = draws_for(policy, 2), rng.normal(size=IMAGES[:2].shape).astype("float32")
+    policy, images, rng = ALL, IMAGES[:2, :8], np.random.default_rng(3)
+    draws, weights = draws_for(policy, 2), rng.normal(size=images.shape).astype("float32")
     layer = DifferentiableAugmentation(policy)
     (gradient,) = gradients_of(
         lambda x: ops.sum(layer(x, given(*draws)) * ops.convert_to_tensor(weights)), images
@@ -189,6 +189,7 @@ def test_config_and_file(tmp_path):
     assert layer(IMAGES, training=True).shape == IMAGES.shape
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     "arguments, message",
     [
