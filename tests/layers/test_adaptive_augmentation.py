@@ -80,7 +80,7 @@ def mixed(count, share):
     return (0.5 * signs[:, None, None, None] * np.ones((1, 4, 4, 1))).astype("float32")
 
 
-@pytest.mark.parametrize("compiled", COMPILED)
+@pytest.mark.parametrize("compiled", COMPILED[BACKEND == "jax" :])  # Eager steps take long there.
 def test_it_moves_by_the_sign_of_the_logits_once_in_four_updates(compiled):
     """With 10 images in a batch and a speed of 400 images, by 0.1."""
     model = mean_sagan(adaptive(speed=400), **compiled)
@@ -127,13 +127,13 @@ def test_it_is_in_the_logs_and_changes_that_share_of_images():
     history = model.fit(IMAGES[:60], epochs=3, batch_size=15, shuffle=False, verbose=0).history
     # Cut images still have positive means.
     assert history["augmentation_probability"] == pytest.approx([0.6, 1.0, 1.0])
-    model.fit(-IMAGES[:40], batch_size=10, verbose=0)
-    assert probability(model) == pytest.approx(0.6)
+    model.fit(-IMAGES[:60], batch_size=15, verbose=0)
+    assert probability(model) == pytest.approx(0.4)
     ones = ops.convert_to_tensor(np.ones((400, 4, 4, 1), "float32"))
     for index in range(2):
         images, _ = augment(model, index, 0, (ones, None))
         share = np.any(numpy(images) != 1.0, axis=(1, 2, 3)).mean()
-        assert share == pytest.approx(0.6, abs=0.1)
+        assert share == pytest.approx(0.4, abs=0.1)
     plain = mean_sagan(None, run_eagerly=BACKEND != "jax")
     assert "augmentation_probability" not in plain.fit(IMAGES[:32], verbose=0).history
 
@@ -181,10 +181,10 @@ def test_two_replicas_have_one_probability_and_distinct_draws():
 
 def test_a_skipped_update_leaves_it():
     """Its logits overflowed."""
-    model = mean_sagan(adaptive(), run_eagerly=True)
+    model, is_eager = mean_sagan(adaptive()), BACKEND != "jax"
     scaled = [keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.0)) for _ in range(2)]
     slots = {"loss": "non_saturating", "augmentation": adaptive()}
-    model.compile(*scaled, **slots, run_eagerly=True)
+    model.compile(*scaled, **slots, run_eagerly=is_eager)
     images = np.full((5, 4, 4, 1), 0.5, "float32")
     for step in range(5):
         model.discriminator.layers[-1].kernel.assign(np.full((16, 1), np.nan if step == 1 else 0.1))
@@ -230,6 +230,7 @@ def test_bad_arguments(arguments, message):
         DifferentiableAugmentation(**arguments)
 
 
+@pytest.mark.any_backend
 def test_half_precision_images_are_augmented_in_float32():
     """Those of a generator that ends in half precision."""
     seen = []

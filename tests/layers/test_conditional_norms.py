@@ -83,6 +83,7 @@ def test_labels(kind):
         np.testing.assert_allclose(received, expected, atol=1e-4)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("groups, axis", [(2, -1), (3, 1), (-1, -2)])
 def test_one_class_is_keras_group_normalization(groups, axis):
     images = np.moveaxis(IMAGES, 3, axis)
@@ -92,6 +93,7 @@ def test_one_class_is_keras_group_normalization(groups, axis):
     assert ours.get_config()["groups"] == groups
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("images, axes", [(IMAGES, [1, 2, 3]), (IMAGES[:, 0, 0], -1)])
 def test_one_class_is_keras_layer_normalization(images, axes):
     ours = ConditionalLayerNorm(1, epsilon=1e-3)

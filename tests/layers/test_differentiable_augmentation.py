@@ -92,7 +92,9 @@ def test_oracle(policy, channels):
     np.testing.assert_allclose(outputs, oracle(images, plain, draws), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 8, 2), (32, 7, 1), (17, 26, 4)])
+@pytest.mark.parametrize(
+    "shape", [(17, 26, 4), (1, 1, 1), (3, 8, 2), (32, 7, 1)][: 1 if BACKEND == "jax" else 4]
+)
 def test_every_move_and_box_of_a_shape(shape):
     """Draws over all of [0, 1), with its ends."""
     most = np.nextafter(np.float32(1), np.float32(0))

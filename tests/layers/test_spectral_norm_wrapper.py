@@ -258,6 +258,7 @@ def test_the_operator_norm_is_that_of_the_dense_matrix(cls, size, padding, shape
     assert wrapper.vectors_u[0].shape == (1, *shape)
 
 
+@pytest.mark.any_backend
 def test_the_operator_norm_converges_from_anywhere():
     layer = layers.Conv2D(3, 3, padding="same")
     wrapper = build(SpectralNorm(layer, power_iterations=100, norm="operator"), MAPS)
@@ -307,6 +308,7 @@ def test_states_of_a_stateful_layer_come_out_as_without_the_wrapper():
     np.testing.assert_allclose(numpy(found), numpy(expected), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.any_backend
 def test_arguments_and_masks_pass_through():
     wrapper = SpectralNorm(layers.MultiHeadAttention(2, 3))
     mask = np.array([[[True, True, False]] * 3] * 2)
@@ -373,6 +375,7 @@ def test_losses_count_once_in_a_stateless_call():
     assert len(losses) == len(wrapper.losses) == 2
 
 
+@pytest.mark.any_backend
 def test_it_lists_in_spectral_norms():
     inputs = keras.Input((3, 4))
     rnn = SpectralNorm(layers.GRU(3, name="gru"), name="sn")

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import scalar_gan
 import tensorflow as tf
 import tiny_networks as tiny
 from keras import layers, ops
@@ -57,22 +58,23 @@ def test_a_flip_is_what_the_discriminator_sees():
 
 
 def test_draws_are_a_pure_function_of_seed_and_step():
-    def draws(**arguments):
+    def draws(count=4, **arguments):
         found = []
 
         def record(images, uniform):
             found.append(np.concatenate([uniform(1).numpy(), uniform(2).numpy()], axis=1))
             return images
 
-        train(tiny.build_small_sagan(d_steps=2, **arguments), augmentation=record, run_eagerly=True)
+        model = tiny.build_small_sagan(d_steps=2, **arguments)
+        train(model, IMAGES[:count], LABELS[:count], augmentation=record, run_eagerly=True)
         return np.stack(found)
 
-    found = draws()
+    found = draws(8)
     assert found.shape == (10, 4, 3)  # Each step: D's real and fake images twice, G's fake ones.
     assert 0.0 <= found.min() and found.max() < 1.0
     assert len(np.unique(found)) == found.size
-    np.testing.assert_array_equal(found, draws())
-    assert not np.any(found == draws(seed=8))
+    np.testing.assert_array_equal(found[:5], draws())
+    assert not np.any(found[:5] == draws(seed=8))
 
 
 # Penalty
@@ -244,18 +246,13 @@ def test_statistics_of_a_discriminator_count_each_of_its_updates():
 
 @pytest.mark.slow
 def test_an_augmentation_draws_the_same_with_xla():
-    def run(**arguments):
-        keras.utils.set_random_seed(0)
-        model = tiny.build_small_sagan()
-        model.compile(
-            **tiny.sgd(),
-            augmentation=lambda images, uniform: images * uniform(1)[:, :, None, None],
-            **arguments,
-        )
-        model.train_on_batch(IMAGES, LABELS)
-        return model
-
-    assert_close(run(jit_compile=True), run(run_eagerly=True), 1e-5)
+    numbers = []
+    for arguments in ({"jit_compile": True}, {"run_eagerly": True}):
+        arguments["augmentation"] = lambda images, uniform: images * uniform(1)[:, :, None, None]
+        model = scalar_gan.compiled(0.25, 0.5, **arguments)
+        scalar_gan.fit(model)
+        numbers.append(scalar_gan.numbers(model))
+    np.testing.assert_allclose(*numbers, rtol=1e-5)
 
 
 def test_a_penalty_of_a_layer_that_assigns_its_kernel():
