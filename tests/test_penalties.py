@@ -309,7 +309,7 @@ def test_a_few_steps_in_mixed_float16(compiled):
 def test_compiled_steps_equal_eager_ones():
     """Through spectral norm, labels and attention, with drawn points."""
     models = []
-    for compiled in COMPILED:
+    for compiled in COMPILED[::2]:
         keras.utils.set_random_seed(0)
         model = smooth_sagan()
         penalty = R1(2.0, every=2) + GradientPenalty(2.0) + LeCam(1e-3)
@@ -317,9 +317,8 @@ def test_compiled_steps_equal_eager_ones():
         for step in range(2):
             model.train_on_batch(tiny.images(4, step), tiny.labels(4, step))
         models.append(tiny.weights(model))
-    for weights in models[1:]:
-        for expected, found in zip(models[0], weights, strict=True):
-            np.testing.assert_allclose(found, expected, atol=2e-5)
+    for expected, found in zip(*models, strict=True):
+        np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
 @pytest.mark.slow
