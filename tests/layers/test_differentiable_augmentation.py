@@ -221,10 +221,11 @@ def test_bad_images(images):
 
 def test_a_saved_run_ends_as_one_that_was_not_saved(tmp_path):
     """In `SAGAN.compile`, where it adds no state, and as a layer, with a seed generator."""
-    small, inputs = tiny.build_small_sagan(num_classes=None), keras.Input(tiny.SHAPE)
-    layer = DifferentiableAugmentation("cutout", name="inner")
-    discriminator = keras.Model(inputs, small.discriminator(layer(inputs)))
-    model, images = SAGAN(small.generator, discriminator, tiny.LATENT_DIM, seed=7), tiny.images(8)
+    layer, images = DifferentiableAugmentation("cutout", name="inner"), tiny.images(8)
+    inputs, head = keras.Input(tiny.SHAPE), layers.Dense(1)
+    generator = [keras.Input((1,)), layers.Dense(128, "tanh"), layers.Reshape(tiny.SHAPE)]
+    discriminator = keras.Model(inputs, head(layers.Flatten()(layer(inputs))))
+    model = SAGAN(keras.Sequential(generator), discriminator, 1, seed=7)
     model.compile(**tiny.sgd(), augmentation=DifferentiableAugmentation("cutout"))
     before = [x.path for x in model.variables], numpy(layer.seed_generator.state)
     model.train_on_batch(images)
