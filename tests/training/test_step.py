@@ -160,12 +160,15 @@ def test_the_input_gradient_is_right_twice(chunk, in_graph):
 
 
 def test_the_state_moves_once_in_spite_of_a_penalty():
+    def penalty(judge, real, fake):
+        return squared_gradient(judge, real, fake) + ops.mean(judge(*real))
+
     with_penalty, without = tiny.build_small_sagan(), tiny.build_small_sagan()
     without.set_weights(with_penalty.get_weights())
     rows, dense = ([m.discriminator.layers[i] for m in (with_penalty, without)] for i in (-3, -1))
     for layer in rows:
         layer.vector_u.assign(np.full(4, 0.5))  # Far from where it converges.
-    train(with_penalty, IMAGES[:4], LABELS[:4], penalty=squared_gradient, run_eagerly=True)
+    train(with_penalty, IMAGES[:4], LABELS[:4], penalty=penalty, run_eagerly=True)
     train(without, IMAGES[:4], LABELS[:4], run_eagerly=True)
     np.testing.assert_array_equal(*(layer.vector_u.numpy() for layer in rows))
     assert not np.array_equal(*(layer.kernel.numpy() for layer in dense))
