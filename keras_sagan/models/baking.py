@@ -206,7 +206,9 @@ def _plain_attention(layer, shape, new_values):
 
     def locations(x, is_pooled):
         if is_pooled and pool > 1:
-            x = getattr(layers, f"MaxPooling{rank}D")(pool, **settings)(x)
+            # TensorFlow has no 3D pooling in float16 on CPUs.
+            kind = {**settings, "dtype": "float32"} if rank == 3 else settings
+            x = getattr(layers, f"MaxPooling{rank}D")(pool, **kind)(x)
         return layers.Reshape((math.prod(x.shape[1:-1]), x.shape[-1]), dtype=dtype)(x)
 
     def call(inputs):

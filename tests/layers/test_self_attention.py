@@ -5,6 +5,7 @@ import hashlib
 import keras
 import numpy as np
 import pytest
+from gradients import gradients_of
 from keras import ops
 from layer_checks import ON_JAX, check_layer
 
@@ -75,6 +76,16 @@ def oracle(layer, x, masks=None):
         attended.append(found[-1] @ v)
     outputs = np.concatenate(attended, -1) @ numpy(layer.output_conv.kernel)[0, 0]
     return x + 0.7 * outputs.reshape(x.shape), np.stack(found, 1)
+
+
+def test_cosine_of_a_vector_of_zeros():
+    layer = SelfAttention1D(scores="cosine", pool_size=1)
+    sequence = np.where(np.arange(SEQUENCE.shape[1])[:, None] < 2, 0, SEQUENCE).astype("float32")
+    _, scores = layer(sequence, return_attention_scores=True)
+    np.testing.assert_allclose(numpy(scores)[:, :2], 1 / SEQUENCE.shape[1], rtol=1e-6)
+    layer.gamma.assign(1.0)
+    (gradient,) = gradients_of(lambda x: ops.sum(ops.square(layer(x))), sequence)
+    assert np.abs(gradient).max() < 100  # A clipped length has gradients of 1e5.
 
 
 @pytest.mark.slow

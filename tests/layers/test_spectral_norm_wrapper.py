@@ -288,6 +288,20 @@ def test_the_operator_norm_of_channels_first_and_of_a_dense_layer():
     assert float(dense.sigma["kernel"]) == pytest.approx(exact, rel=1e-3)
 
 
+def test_the_operator_norm_holds_for_maps_of_one_size():
+    conv = layers.Conv2D(2, 3)
+    conv.build((None, 6, 6, 3))
+    wrapper = build(SpectralNorm(conv, norm="operator"), MAPS)  # Of 4 x 4, unlike the layer.
+    expected = operator_norm(numpy(conv.kernel), (4, 4), "valid")
+    assert float(wrapper.sigma["kernel"]) == pytest.approx(expected, rel=1e-3)
+    assert wrapper.get_build_config() == {"input_shape": MAPS.shape}
+    for shape in ((1, 6, 6, 3), (1, 4, 5, 3)):
+        with pytest.raises(ValueError, match=rf"built for, \(4, 4\). .* shape \(1, {shape[1]}, "):
+            wrapper(np.ones(shape, "float32"))
+    with pytest.raises(ValueError, match="of the size that the layer was built for"):
+        wrapper(keras.Input((None, None, 3)))
+
+
 # What layers do besides, and what Keras asks of a layer
 
 
