@@ -205,6 +205,9 @@ class SpectralNormBase:
         u = ops.cast(vector_u, weight.dtype)
         return norm.iterate(weight, u, self.power_iterations, self.epsilon)
 
+    def _sigma_of(self, kernel, norm, vector_u):
+        return ops.stop_gradient(self._sigma_and_u(wide(kernel), norm, vector_u)[0])
+
     def _normalize(self, kernel, norm, vector_u, training):
         """Returns the kernel divided by its norm, in float32 or wider."""
         weight = wide(kernel)
@@ -266,7 +269,7 @@ class SpectralNormMixin(SpectralNormBase):
     @property
     def sigma(self) -> KerasTensor:
         """Scalar tensor, the current estimate of the kernel's largest singular value."""
-        return self._sigma_and_u(wide(self._raw_weight()), self._norm, self.vector_u)[0]
+        return self._sigma_of(self._raw_weight(), self._norm, self.vector_u)
 
     def normalized_weight(self, training: bool = False, dtype: str | None = None) -> KerasTensor:
         """Returns the weight divided by its spectral norm; a weight of zeros is unchanged.
@@ -279,7 +282,8 @@ class SpectralNormMixin(SpectralNormBase):
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
-        if self.built and len(store.keys()) < len(self.weights):  # Transposed layers save all.
+        # Keras's transposed convolutions save all weights, including this one.
+        if self.built and len(store.keys()) < len(self.weights):
             store["vector_u"] = self.vector_u
 
     def load_own_variables(self, store):

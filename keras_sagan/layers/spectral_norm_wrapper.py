@@ -13,7 +13,6 @@ from keras_sagan.layers.spectral_norm import (
     MatrixNorm,
     Scope,
     SpectralNormBase,
-    wide,
 )
 from keras_sagan.ops.programs import outside_programs
 from keras_sagan.ops.resampling import of_any_batch
@@ -46,8 +45,9 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
             `TimeDistributed` as a whole, not the layer in them.
         power_iterations, epsilon, equality_constrained: As in `SNConv2D`.
         norm: `"matrix"` for the norm above, or `"operator"` for the norm of a convolution with its
-            zero padding, on maps of the size that the layer is built for. `"operator"` needs
-            `Dense`, `Conv1D`, `Conv2D` or `Conv3D` without strides, dilation or groups.
+            zero padding, on maps of the size that the wrapper is built for; inputs of another size
+            raise an error. `"operator"` needs `Dense`, `Conv1D`, `Conv2D` or `Conv3D` without
+            strides, dilation or groups.
         kernels: List of the names of the layer's kernel attributes, such as `["my_kernel"]` or
             `["cell.recurrent_kernel"]`. By default, they are found by their usual names, in
             nested layers too.
@@ -64,11 +64,12 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
     State:
         The weights of the wrapped layer, and for each kernel a `vector_u`, float32 of shape
         `(outputs,)`, or of the shape of one map for `norm="operator"`. It is initialized to its
-        converged value and updated with `training=True`, unless the layer is frozen.
+        converged value and updated with `training=True`, unless the layer is frozen. The attribute
+        `layer` is the wrapped layer: use it for methods such as `layer.reset_state()`.
 
     Raises:
         ValueError: If `layer` has no kernels after `build`, one of `kernels` doesn't exist, the
-            layer is already normalized, or `norm="operator"` doesn't fit the layer.
+            layer is already normalized, or `norm="operator"` doesn't fit the layer or its inputs.
 
     Example:
     >>> import keras
@@ -119,6 +120,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
                 self.layer.build(*args, **kwargs)
                 self.layer.built = True
             _check_plain(self.layer)
+            self._input_shape = args[0] if args else kwargs.get("input_shape")
             found = self._find_kernels()
             self.vectors_u = [
                 self._add_vector_u(kernel, norm, f"vector_u_{index}" if index else "vector_u")
@@ -146,7 +148,8 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
         if not found:
             raise ValueError(
                 "`layer` must have kernels that `build` creates: variables named "
-                f"{', '.join(NAMES)} in it or in its layers, or those that `kernels` names. "
+                f"{', '.join(NAMES)} in it or in its layers, or those that `kernels` names. Call a "
+                "layer that creates them later once, before it is wrapped. "
                 f"Received: layer={_described(self.layer)}"
             )
         return list(found.values())
@@ -157,7 +160,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
 
     def _norm_of(self, owner, kernel):
         if self.norm == "operator":
-            return _operator_norm(self.layer, kernel)
+            return _operator_norm(self.layer, kernel, self._input_shape)
         outputs = (-1,)
         if isinstance(owner, TRANSPOSED):
             outputs = (-2,)
@@ -177,9 +180,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
     def sigma(self) -> dict[str, KerasTensor]:
         """Dictionary from the path of each kernel in the layer to the estimate of its norm."""
         return {
-            kernel.path.removeprefix(f"{self.layer.path}/"): self._sigma_and_u(
-                wide(kernel), norm, vector_u
-            )[0]
+            kernel.path.removeprefix(f"{self.layer.path}/"): self._sigma_of(kernel, norm, vector_u)
             for kernel, norm, vector_u in self.normalized_kernels()
         }
 
@@ -200,7 +201,22 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
             for kernel, norm, vector_u in self.normalized_kernels()
         ]
 
+    def _check_map(self, args, kwargs):
+        """Raises an error if the inputs are maps of another size than that of the operator norm."""
+        if self.norm != "operator" or not isinstance(self.layer, PLAIN):
+            return
+        inputs = args[0] if args else kwargs["inputs"]
+        expected = _map_size(self.layer, self._input_shape)
+        if len(inputs.shape) == self.layer.rank + 2:  # Otherwise, Keras raises an error.
+            size = _map_size(self.layer, inputs.shape)
+            if size != expected:
+                raise ValueError(
+                    '`norm="operator"` needs maps of the size that the layer was built for, '
+                    f"{expected}. Received: inputs of shape {tuple(inputs.shape)}"
+                )
+
     def call(self, *args, training=False, **kwargs):
+        self._check_map(args, kwargs)
         if "training" in self.layer.call_signature_parameters:
             kwargs["training"] = training
         function = functools.partial(self.layer, **kwargs)
@@ -221,6 +237,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
         return self.layer.compute_output_shape(*args, **kwargs)
 
     def compute_output_spec(self, *args, training=False, **kwargs):
+        self._check_map(args, kwargs)
         if "training" in self.layer.call_signature_parameters:
             kwargs["training"] = training
         return self.layer.compute_output_spec(*args, **kwargs)
@@ -229,6 +246,8 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
         return self.layer.compute_mask(*args, **kwargs)
 
     def get_build_config(self) -> dict | None:
+        if self.built and self.norm == "operator":
+            return {"input_shape": self._input_shape}
         return self.layer.get_build_config() if self.built else None
 
     def get_config(self) -> dict:
@@ -281,21 +300,27 @@ def _with_training(signature):
     return signature.replace(parameters=parameters)
 
 
-def _operator_norm(layer, kernel):
+def _operator_norm(layer, kernel, input_shape):
     if type(layer) is layers.Dense:
         return MatrixNorm(kernel.shape)
-    if not isinstance(layer, PLAIN) or max(*layer.strides, *layer.dilation_rate, layer.groups) > 1:
+    names = ("strides", "dilation_rate", "groups")
+    found = {name: getattr(layer, name) for name in names if hasattr(layer, name)}
+    if not isinstance(layer, PLAIN) or max(keras.tree.flatten(found)) > 1:
+        settings = ", ".join(f"{name}={value}" for name, value in found.items())
         raise ValueError(
             '`norm="operator"` needs Dense, Conv1D, Conv2D or Conv3D with `strides`, '
             "`dilation_rate` and `groups` of 1. "
-            f"Received: norm='operator' for {layer.get_config()}"
+            f"Received: norm='operator' for {_described(layer)} {settings}"
         )
-    _, *shape = layer.get_build_config()["input_shape"]
-    channels = shape[-1 if layer.data_format == "channels_last" else 0]
-    sizes = shape[:-1] if layer.data_format == "channels_last" else shape[1:]
+    sizes = _map_size(layer, input_shape)
     if None in sizes:
         raise ValueError(
             '`norm="operator"` needs maps whose size is known when the layer is built. '
-            f"Received: inputs of shape {(None, *shape)}"
+            f"Received: inputs of shape {tuple(input_shape)}"
         )
-    return ConvolutionNorm((*sizes, channels), layer.kernel_size, layer.padding)
+    return ConvolutionNorm((*sizes, kernel.shape[-2]), layer.kernel_size, layer.padding)
+
+
+def _map_size(layer, shape):
+    is_last = layer.data_format == "channels_last"
+    return tuple(shape[1:-1] if is_last else shape[2:])

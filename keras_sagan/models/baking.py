@@ -43,7 +43,7 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
 
     Args:
         model: A built functional or sequential Keras model, such as `SAGAN.generator`. Nested
-            models are copied too. The copy is functional.
+            models are copied too. The copy is a functional model.
 
     Raises:
         ValueError: If the model is subclassed or isn't built, or has a layer that can't be copied
@@ -206,7 +206,9 @@ def _plain_attention(layer, shape, new_values):
 
     def locations(x, is_pooled):
         if is_pooled and pool > 1:
-            x = getattr(layers, f"MaxPooling{rank}D")(pool, **settings)(x)
+            # TensorFlow has no 3D pooling in float16 on CPUs.
+            kind = {**settings, "dtype": "float32"} if rank == 3 else settings
+            x = getattr(layers, f"MaxPooling{rank}D")(pool, **kind)(x)
         return layers.Reshape((math.prod(x.shape[1:-1]), x.shape[-1]), dtype=dtype)(x)
 
     def call(inputs):

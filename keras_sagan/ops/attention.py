@@ -54,7 +54,8 @@ def attend(
     """Attends with several heads and any kind of scores; the channels are divided among the heads.
 
     `scores="l2"` is `softmax(-|query - key|^2 / sqrt(key_channels))`, and `"cosine"` is
-    `softmax(cosine(query, key) / 0.1)`. Both use dot products of transformed queries and keys.
+    `softmax(cosine(query, key) / 0.1)`, where the cosine with a vector of zeros is 0, and so is its
+    gradient. Both use dot products of transformed queries and keys.
 
     Args:
         query, key, value: As in `spatial_attention`.
@@ -119,7 +120,14 @@ def _factors(query, key, scores):
     query, key = (ops.cast(x, _score_dtype(x)) for x in (query, key))
     squares = [ops.sum(ops.square(x), axis=-1, keepdims=True) for x in (query, key)]
     if scores == "cosine":
-        query, key = (x * ops.rsqrt(ops.maximum(s, 1e-12)) for x, s in zip((query, key), squares))
+
+        def unit(x, square):
+            # A clipped length would give vectors of zeros, common after ReLU, a gradient of 1e6.
+            is_zero = square < 1e-12
+            length = ops.sqrt(ops.where(is_zero, ops.ones_like(square), square))
+            return ops.where(is_zero, ops.zeros_like(x), x / length)
+
+        query, key = (unit(x, square) for x, square in zip((query, key), squares))
         return query / COSINE_TEMPERATURE, key
     # The square of the query is the same for all keys, so the softmax doesn't depend on it.
     scale = key.shape[-1] ** -0.5

@@ -12,7 +12,7 @@ OPS = [
 WHAT = (
     *sorted(OPS),
     TESTS / "layers",
-    TESTS / "test_checks.py",
+    TESTS / "test_checks.py::test_values_are_plain",
     TESTS / "test_penalties.py",
 )
 

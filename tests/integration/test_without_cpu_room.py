@@ -20,13 +20,13 @@ def test_ops_layers_and_step_pass_without_the_folder(tmp_path):
     shutil.copytree(Path(keras_sagan.__file__).parent, package, ignore=ignored)
     shutil.rmtree(package / "ops" / "cpu")
     paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
-    command += [f"--rootdir={TESTS.parent}", f"--ignore={TESTS / 'ops' / 'test_cpu.py'}"]
-    command += [str(TESTS / name) for name in ("ops/test_resampling.py", "ops/test_attention.py")]
-    command += [str(TESTS / "training" / "test_step.py")]
-    # The layers that convolve and resample, and attention.
+    # What convolves, pools or attends by blocks, eagerly and in a graph.
+    names = "two_steps or gradients or flip or sequential or oracle or plain_layer or kind_equal"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", names]
+    files = ("ops/test_resampling", "ops/test_attention", "training/test_step")
     layers = ("spectral_norm_layers", "sn_convolutions", "self_attention2d")
-    command += [str(TESTS / "layers" / f"test_{name}.py") for name in layers]
+    files += tuple(f"layers/test_{name}" for name in layers)
+    command += [f"--rootdir={TESTS.parent}", *(str(TESTS / f"{name}.py") for name in files)]
     done = subprocess.run(
         command,
         cwd=tmp_path,

@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tiny_networks as tiny
 from keras import layers, ops
 
 from keras_sagan import SAGAN
@@ -12,9 +11,9 @@ from keras_sagan.losses import AdversarialLoss, hinge_discriminator_loss, hinge_
 from keras_sagan.training.step import augment
 
 BACKEND = keras.backend.backend()
+# PyTorch runs its steps eagerly in any case.
 COMPILED = [{"run_eagerly": True}, {"jit_compile": False}, {"jit_compile": True}]
-if BACKEND != "tensorflow":
-    COMPILED = [{"run_eagerly": True}, {}]
+COMPILED = {"tensorflow": COMPILED, "jax": [COMPILED[0], {}], "torch": [{}]}[BACKEND]
 IMAGES = np.random.default_rng(0).uniform(0.1, 1, (400, 4, 4, 1)).astype("float32")
 
 
@@ -81,16 +80,16 @@ def mixed(count, share):
     return (0.5 * signs[:, None, None, None] * np.ones((1, 4, 4, 1))).astype("float32")
 
 
-@pytest.mark.parametrize("compiled", COMPILED)
+@pytest.mark.parametrize("compiled", COMPILED[BACKEND == "jax" :])  # Eager steps take long there.
 def test_it_moves_by_the_sign_of_the_logits_once_in_four_updates(compiled):
     """With 10 images in a batch and a speed of 400 images, by 0.1."""
     model = mean_sagan(adaptive(speed=400), **compiled)
     found = []
-    for share in [0.7] * 4 + [0.9] * 8 + [0.9, 0.7, 0.7, 0.9] + [0.7] * 12:
+    for share in [0.7] * 4 + [0.9] * 4 + [0.9, 0.7, 0.7, 0.9] + [0.7] * 4:
         model.train_on_batch(mixed(10, share))
         found.append(probability(model))
-    # The mean signs are 0.4, 0.8, 0.8, 0.6 and 0.4: a mean of 0.6 is on the target.
-    expected = [0.0, 0.1, 0.2, 0.2, 0.1, 0.0, 0.0]
+    # The mean signs are 0.4, 0.8, 0.6 and 0.4: a mean of 0.6 is on the target.
+    expected = [0.0, 0.1, 0.1, 0.0]
     before = [0.0, *expected[:-1]]
     values = [x for pair in zip(before, expected) for x in [pair[0]] * 3 + [pair[1]]]
     np.testing.assert_allclose(found, values, atol=1e-6)
@@ -103,6 +102,7 @@ def test_two_updates_in_a_step_both_count():
         assert probability(model) == pytest.approx(expected)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     "loss, logit, rises",
     [
@@ -122,20 +122,20 @@ def test_the_threshold_is_that_of_the_loss(loss, logit, rises):
     assert probability(model) == pytest.approx(0.2 if rises else 0.0)
 
 
-@pytest.mark.parametrize("compiled", COMPILED[:2])
-def test_it_is_in_the_logs_and_changes_that_share_of_images(compiled):
-    model = mean_sagan(adaptive(speed=100), **compiled)
+def test_it_is_in_the_logs_and_changes_that_share_of_images():
+    model = mean_sagan(adaptive(speed=100), jit_compile=BACKEND == "jax")
     history = model.fit(IMAGES[:60], epochs=3, batch_size=15, shuffle=False, verbose=0).history
     # Cut images still have positive means.
     assert history["augmentation_probability"] == pytest.approx([0.6, 1.0, 1.0])
-    model.fit(-IMAGES[:40], batch_size=10, verbose=0)
-    assert probability(model) == pytest.approx(0.6)
+    model.fit(-IMAGES[:60], batch_size=15, verbose=0)
+    assert probability(model) == pytest.approx(0.4)
     ones = ops.convert_to_tensor(np.ones((400, 4, 4, 1), "float32"))
     for index in range(2):
         images, _ = augment(model, index, 0, (ones, None))
         share = np.any(numpy(images) != 1.0, axis=(1, 2, 3)).mean()
-        assert share == pytest.approx(0.6, abs=0.1)
-    assert "augmentation_probability" not in mean_sagan(None).fit(IMAGES, verbose=0).history
+        assert share == pytest.approx(0.4, abs=0.1)
+    plain = mean_sagan(None, run_eagerly=BACKEND != "jax")
+    assert "augmentation_probability" not in plain.fit(IMAGES[:32], verbose=0).history
 
 
 def test_a_saved_run_resumes_between_two_changes(tmp_path):
@@ -156,8 +156,7 @@ def test_a_saved_run_resumes_between_two_changes(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="This is TensorFlow's part.")
-@pytest.mark.parametrize("loss, jit_compile", [("hinge", False), ("relativistic", True)])
-def test_two_replicas_have_one_probability_and_distinct_draws(loss, jit_compile):
+def test_two_replicas_have_one_probability_and_distinct_draws():
     """The mean sign of one replica is below the target, that of the other one above."""
     import tensorflow as tf
     from replicas import two_replicas
@@ -167,7 +166,7 @@ def test_two_replicas_have_one_probability_and_distinct_draws(loss, jit_compile)
     for strategy in (tf.distribute.get_strategy(), two_replicas()):
         with strategy.scope():
             layer = adaptive(target=0.4, speed=40)
-            model = mean_sagan(layer, loss, rate=0.01, jit_compile=jit_compile)
+            model = mean_sagan(layer, "relativistic", rate=0.01, jit_compile=False)
         data = tf.data.Dataset.from_tensors(images).repeat(8)
         history = model.fit(data, epochs=2, steps_per_epoch=4, verbose=0).history
         variables = [numpy(x) for x in model.variables]
@@ -182,10 +181,10 @@ def test_two_replicas_have_one_probability_and_distinct_draws(loss, jit_compile)
 
 def test_a_skipped_update_leaves_it():
     """Its logits overflowed."""
-    model = mean_sagan(adaptive(), run_eagerly=True)
+    model, is_eager = mean_sagan(adaptive()), BACKEND != "jax"
     scaled = [keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.0)) for _ in range(2)]
     slots = {"loss": "non_saturating", "augmentation": adaptive()}
-    model.compile(*scaled, **slots, run_eagerly=True)
+    model.compile(*scaled, **slots, run_eagerly=is_eager)
     images = np.full((5, 4, 4, 1), 0.5, "float32")
     for step in range(5):
         model.discriminator.layers[-1].kernel.assign(np.full((16, 1), np.nan if step == 1 else 0.1))
@@ -196,6 +195,7 @@ def test_a_skipped_update_leaves_it():
 # Bad input
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("loss", ["wasserstein", None])
 def test_a_loss_without_a_threshold_is_refused(loss):
     loss = loss or AdversarialLoss(hinge_generator_loss, hinge_discriminator_loss, None)
@@ -203,6 +203,7 @@ def test_a_loss_without_a_threshold_is_refused(loss):
         mean_sagan(adaptive(), loss)
 
 
+@pytest.mark.any_backend
 def test_it_is_refused_outside_of_compile():
     message = "`probability` must be a number unless.*SAGAN.compile"
     with pytest.raises(ValueError, match=message):
@@ -212,6 +213,7 @@ def test_it_is_refused_outside_of_compile():
     np.testing.assert_array_equal(adaptive()(IMAGES), IMAGES)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -228,6 +230,7 @@ def test_bad_arguments(arguments, message):
         DifferentiableAugmentation(**arguments)
 
 
+@pytest.mark.any_backend
 def test_half_precision_images_are_augmented_in_float32():
     """Those of a generator that ends in half precision."""
     seen = []
@@ -237,8 +240,7 @@ def test_half_precision_images_are_augmented_in_float32():
         return images
 
     keras.config.set_dtype_policy("mixed_bfloat16")
-    model = tiny.build_small_sagan()
-    model.compile(augmentation=note, run_eagerly=True)
-    model.train_on_batch(tiny.images(4), tiny.labels(4))
+    model = mean_sagan(note, run_eagerly=True)
+    model.train_on_batch(IMAGES[:4])
     assert keras.backend.standardize_dtype(model.generator.outputs[0].dtype) == "bfloat16"
     assert set(seen) == {"float32"}

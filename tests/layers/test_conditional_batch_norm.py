@@ -34,6 +34,7 @@ def test_hand_computed():
     np.testing.assert_allclose(outputs, [-10 + 5, 20 + 7], rtol=1e-6)
 
 
+@pytest.mark.any_backend
 def test_new_tables_are_ones_and_zeros():
     layer = ConditionalBatchNorm(4)
     layer(IMAGES, LABELS)
@@ -206,8 +207,7 @@ def remove_count(path, target):
 MASK = np.random.default_rng(1).random((6, 4, 5)) < 0.4
 
 
-@pytest.mark.parametrize("axis", [-1, 1])
-@pytest.mark.parametrize("dtype", ["bool", "float32"])
+@pytest.mark.parametrize("axis, dtype", [(-1, "bool"), (1, "float32")])
 def test_masked_moments_are_those_of_keras_batch_normalization(axis, dtype):
     ours = ConditionalBatchNorm(1, axis=axis, momentum=0.9, epsilon=1e-3)
     theirs = keras.layers.BatchNormalization(axis, momentum=0.9, epsilon=1e-3)
@@ -258,13 +258,14 @@ def test_a_mask_of_another_rank():
             ConditionalBatchNorm(1)(IMAGES, training=True, mask=ops.convert_to_tensor(mask))
 
 
+@pytest.mark.any_backend
 def test_mask_is_untouched():
     layer = ConditionalBatchNorm(4)
     mask = np.ones((6, 4), "bool")
     assert layer.supports_masking and layer.compute_mask(IMAGES, mask) is mask
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int64"])
+@pytest.mark.parametrize("dtype", ["uint8", "int64"])
 def test_integer_labels_of_any_width(dtype):
     layer = ConditionalBatchNorm(4)
     layer.build(IMAGES.shape)
@@ -304,6 +305,7 @@ def test_bad_labels(labels, message):
         ConditionalBatchNorm(4)(IMAGES, labels)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -325,6 +327,7 @@ def test_synchronized_on_one_device_equals_unsynchronised():
     np.testing.assert_allclose(received, expected, atol=1e-5)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("axis", [0, 4, -4, -5, 99])
 def test_an_axis_that_the_images_do_not_have(axis):
     layer = ConditionalBatchNorm(2, axis=axis)
@@ -332,6 +335,7 @@ def test_an_axis_that_the_images_do_not_have(axis):
         layer.build((2, 4, 4, 3))
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("axis", [1, 3, -1, -3])
 def test_an_axis_that_they_have(axis):
     layer = ConditionalBatchNorm(2, axis=np.int64(axis))
@@ -339,6 +343,7 @@ def test_an_axis_that_they_have(axis):
     assert layer.gamma.shape == (2, (2, 4, 5, 6)[axis])
 
 
+@pytest.mark.any_backend
 def test_images_and_labels_in_one_list():
     layer = ConditionalBatchNorm(3)
     with pytest.raises(ValueError, match=r"two arguments: `layer\(images, labels\)`"):

@@ -83,6 +83,7 @@ def test_labels(kind):
         np.testing.assert_allclose(received, expected, atol=1e-4)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("groups, axis", [(2, -1), (3, 1), (-1, -2)])
 def test_one_class_is_keras_group_normalization(groups, axis):
     images = np.moveaxis(IMAGES, 3, axis)
@@ -92,6 +93,7 @@ def test_one_class_is_keras_group_normalization(groups, axis):
     assert ours.get_config()["groups"] == groups
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("images, axes", [(IMAGES, [1, 2, 3]), (IMAGES[:, 0, 0], -1)])
 def test_one_class_is_keras_layer_normalization(images, axes):
     ours = ConditionalLayerNorm(1, epsilon=1e-3)
@@ -142,6 +144,7 @@ def test_half_precision_and_large_means(kind):
     np.testing.assert_allclose(received, normalized(kind, images), atol=1e-3)
 
 
+@pytest.mark.any_backend
 def test_configurations():
     config = ConditionalBatchNorm(3).get_config()
     assert config["num_classes"] == 3 and "condition_dim" not in config  # As in older files.
@@ -150,6 +153,7 @@ def test_configurations():
         assert (config["num_classes"], config["condition_dim"], config["axis"]) == (None, 2, 1)
 
 
+@pytest.mark.any_backend
 @every_norm
 @pytest.mark.parametrize(
     "vectors, message",
@@ -169,6 +173,7 @@ def test_bad_vectors(kind, vectors, message):
         NORMS[kind](condition_dim=2)(images, vectors)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("kind", ["group", "layer"])
 @pytest.mark.parametrize(
     "labels, message",
@@ -184,6 +189,7 @@ def test_bad_labels(kind, labels, message):
         NORMS[kind](3)(IMAGES, labels)
 
 
+@pytest.mark.any_backend
 @every_norm
 @pytest.mark.parametrize("arguments", [{}, {"num_classes": 2, "condition_dim": 3}])
 def test_one_kind_of_condition(kind, arguments):
@@ -191,6 +197,7 @@ def test_one_kind_of_condition(kind, arguments):
         NORMS[kind](**arguments)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("groups", [4, 12])
 def test_groups_that_do_not_divide_the_channels(groups):
     message = f"`groups` must divide the channels of `images`.*Received: groups={groups} for"
@@ -198,6 +205,7 @@ def test_groups_that_do_not_divide_the_channels(groups):
         ConditionalGroupNorm(1, groups)(IMAGES)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("groups", [0, -2, 2.0])
 def test_groups_that_are_no_number(groups):
     message = f"`groups` must be a positive integer or -1. Received: groups={groups}"
@@ -205,6 +213,7 @@ def test_groups_that_are_no_number(groups):
         ConditionalGroupNorm(1, groups)
 
 
+@pytest.mark.any_backend
 def test_kernels_that_are_too_large():
     with pytest.raises(ValueError, match="`condition_dim` must make a weight of at most"):
         ConditionalLayerNorm(condition_dim=2**30)(IMAGES, VECTORS)

@@ -82,8 +82,9 @@ def oracle(images, policy, draws):
     return images
 
 
-@pytest.mark.parametrize("policy", [*COLUMNS, ALL, "cutout, color"])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "policy, channels", [*((x, 3) for x in (*COLUMNS, ALL)), ("color", 1), ("cutout, color", 1)]
+)
 def test_oracle(policy, channels):
     images, plain = IMAGES[..., :channels], policy.replace(" ", "")
     draws = draws_for(plain)
@@ -91,7 +92,9 @@ def test_oracle(policy, channels):
     np.testing.assert_allclose(outputs, oracle(images, plain, draws), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 8, 2), (32, 7, 1), (17, 26, 4)])
+@pytest.mark.parametrize(
+    "shape", [(17, 26, 4), (1, 1, 1), (3, 8, 2), (32, 7, 1)][: 1 if BACKEND == "jax" else 4]
+)
 def test_every_move_and_box_of_a_shape(shape):
     """Draws over all of [0, 1), with its ends."""
     most = np.nextafter(np.float32(1), np.float32(0))
@@ -127,11 +130,10 @@ def test_flip():
     np.testing.assert_array_equal(numpy(both), oracle(mirrored, "translation", moves))
 
 
-@pytest.mark.parametrize("policy", [*COLUMNS, ALL])
-def test_gradients(policy):
+def test_gradients():
     """The changes are affine: by hand, the gradient is a difference of the oracle's outputs."""
-    images, rng = IMAGES[:2], np.random.default_rng(3)
-    draws, weights = draws_for(policy, 2), rng.normal(size=IMAGES[:2].shape).astype("float32")
+    policy, images, rng = ALL, IMAGES[:2, :8], np.random.default_rng(3)
+    draws, weights = draws_for(policy, 2), rng.normal(size=images.shape).astype("float32")
     layer = DifferentiableAugmentation(policy)
     (gradient,) = gradients_of(
         lambda x: ops.sum(layer(x, given(*draws)) * ops.convert_to_tensor(weights)), images
@@ -189,6 +191,7 @@ def test_config_and_file(tmp_path):
     assert layer(IMAGES, training=True).shape == IMAGES.shape
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -218,10 +221,11 @@ def test_bad_images(images):
 
 def test_a_saved_run_ends_as_one_that_was_not_saved(tmp_path):
     """In `SAGAN.compile`, where it adds no state, and as a layer, with a seed generator."""
-    small, inputs = tiny.build_small_sagan(num_classes=None), keras.Input(tiny.SHAPE)
-    layer = DifferentiableAugmentation("cutout", name="inner")
-    discriminator = keras.Model(inputs, small.discriminator(layer(inputs)))
-    model, images = SAGAN(small.generator, discriminator, tiny.LATENT_DIM, seed=7), tiny.images(8)
+    layer, images = DifferentiableAugmentation("cutout", name="inner"), tiny.images(8)
+    inputs, head = keras.Input(tiny.SHAPE), layers.Dense(1)
+    generator = [keras.Input((1,)), layers.Dense(128, "tanh"), layers.Reshape(tiny.SHAPE)]
+    discriminator = keras.Model(inputs, head(layers.Flatten()(layer(inputs))))
+    model = SAGAN(keras.Sequential(generator), discriminator, 1, seed=7)
     model.compile(**tiny.sgd(), augmentation=DifferentiableAugmentation("cutout"))
     before = [x.path for x in model.variables], numpy(layer.seed_generator.state)
     model.train_on_batch(images)

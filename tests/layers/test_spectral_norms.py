@@ -63,6 +63,7 @@ def dense_model():
     return keras.Sequential([keras.Input((60,)), SNDense(40, name="one"), SNDense(30, name="two")])
 
 
+@pytest.mark.any_backend
 def test_it_warns_of_a_loop_that_never_trains():
     model = dense_model()
     with warnings.catch_warnings():
@@ -83,6 +84,7 @@ def test_it_warns_of_a_loop_that_never_trains():
         assert said in str(warning.message)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("scale, warns", [(0.92, False), (0.88, True)])
 @pytest.mark.parametrize("size", [(6, 4), (9 * 256, 256), (256, 9 * 256)])
 def test_it_warns_from_ten_percent_on(size, scale, warns):
@@ -100,6 +102,7 @@ def test_it_warns_from_ten_percent_on(size, scale, warns):
     assert all(f"`dense` by {2.0 * scale:.4g} where it is 2" in message for message in messages)
 
 
+@pytest.mark.any_backend
 def test_kernels_of_zeros_or_not_finite_are_no_reason_to_warn():
     for value in (0.0, np.inf, np.nan):
         model = dense_model()

@@ -99,6 +99,15 @@ def test_attention_over_sequences_and_volumes(cls, shape, tmp_path):
     np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(m(x)) for m in (baked, again)))
 
 
+def test_attention_over_volumes_in_half_precision():
+    keras.config.set_dtype_policy("mixed_float16")
+    inputs = keras.Input((2, 4, 2, 16))
+    model = stirred(keras.Model(inputs, SelfAttention3D()(inputs)))
+    x = RNG.normal(size=(1, 2, 4, 2, 16)).astype("float32")
+    outputs = [keras.ops.convert_to_numpy(m(x)) for m in (model, bake_spectral_norm(model))]
+    np.testing.assert_allclose(*outputs, rtol=2e-2, atol=2e-2)
+
+
 def test_channels_first_attention():
     images = keras.Input((16, 8, 4))
     norm = ConditionalBatchNorm(1, axis=1)(images)

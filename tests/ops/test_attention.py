@@ -73,28 +73,21 @@ def draw(queries=10, keys=6, dtype="float32"):
     return [rng.normal(size=shape).astype(dtype) for shape in shapes]
 
 
-def without_scores(query, key, value, size):
-    """In blocks of a size, or `None` of them."""
-    if size is None:
-        return spatial_attention(query, key, value)[0]
-    return chunked_spatial_attention(query, key, value, size)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [None, 1, 3, 4, 5, 10, 100])
-def test_without_scores_it_has_the_same_outputs_and_gradients(size):
+@pytest.mark.parametrize("size", [1, 4, 5, 100])
+def test_in_blocks_it_has_the_same_outputs_and_gradients(size):
     query, key, value, target = draw()
 
     def whole(*arguments):
         return ops.sum(spatial_attention(*arguments)[0] * ops.convert_to_tensor(target))
 
     def chunked(*arguments):
-        outputs = without_scores(*arguments, size)
+        outputs = chunked_spatial_attention(*arguments, size)
         return ops.sum(outputs * ops.convert_to_tensor(target))
 
     tensors = [ops.convert_to_tensor(x) for x in (query, key, value)]
     expected = ops.convert_to_numpy(spatial_attention(*tensors)[0])
-    received = ops.convert_to_numpy(without_scores(*tensors, size))
+    received = ops.convert_to_numpy(chunked_spatial_attention(*tensors, size))
     np.testing.assert_allclose(received, expected, atol=1e-6)
     for received, expected in zip(
         gradients_of(chunked, query, key, value), gradients_of(whole, query, key, value)
@@ -102,8 +95,7 @@ def test_without_scores_it_has_the_same_outputs_and_gradients(size):
         np.testing.assert_allclose(received, expected, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("size", [None, 3])
-def test_without_scores_it_has_the_same_gradients_of_gradients(size):
+def test_in_blocks_it_has_the_same_gradients_of_gradients():
     query, key, value, target = draw()
     weights = [0.5 + np.arange(x.size).reshape(x.shape) / x.size for x in (query, key, value)]
     weights = [ops.convert_to_tensor(w.astype("float32")) for w in weights]
@@ -119,16 +111,15 @@ def test_without_scores_it_has_the_same_gradients_of_gradients(size):
         return squares
 
     expected = gradients_of(penalty(lambda *x: spatial_attention(*x)[0]), query, key, value)
-    received = gradients_of(penalty(lambda *x: without_scores(*x, size)), query, key, value)
+    received = gradients_of(penalty(lambda *x: chunked_spatial_attention(*x, 3)), query, key, value)
     for one, other in zip(received, expected):
         np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
 
 
-@pytest.mark.parametrize("size", [None, 4])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
-def test_without_scores_it_keeps_the_dtypes(dtype, size):
+def test_in_blocks_it_keeps_the_dtypes(dtype):
     tensors = [ops.cast(x, dtype) for x in draw()[:3]]
-    received = without_scores(*tensors, size)
+    received = chunked_spatial_attention(*tensors, 4)
     expected = spatial_attention(*tensors)[0]
     assert received.dtype == expected.dtype  # JAX and torch make float32 of float64.
     both = [ops.convert_to_numpy(ops.cast(x, "float32")) for x in (received, expected)]
@@ -137,16 +128,13 @@ def test_without_scores_it_keeps_the_dtypes(dtype, size):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("lengths", [(None, None), (10, 6)])
-@pytest.mark.parametrize("size", [None, 4])
-def test_without_scores_in_a_graph(jit_compile, lengths, size):
+def test_in_blocks_in_a_graph(jit_compile):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("tf.function is TensorFlow's")
     import tensorflow as tf
 
     query, key, value, target = draw()
-    shapes = [(None, lengths[0], 4), (None, lengths[1], 4), (None, lengths[1], 5)]
-    signature = [tf.TensorSpec(shape) for shape in shapes]
+    signature = [tf.TensorSpec((None, None, channels)) for channels in (4, 4, 5)]
 
     def step(function):
         @tf.function(input_signature=signature, jit_compile=jit_compile)
@@ -159,10 +147,11 @@ def test_without_scores_in_a_graph(jit_compile, lengths, size):
         return [x.numpy() for x in run(query, key, value)]
 
     expected = step(lambda *x: spatial_attention(*x)[0])
-    for one, other in zip(step(lambda *x: without_scores(*x, size)), expected):
+    for one, other in zip(step(lambda *x: chunked_spatial_attention(*x, 4)), expected):
         np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
 
 
+@pytest.mark.any_backend
 def test_the_automatic_size_leaves_small_maps_whole():
     for size in (4, 16, 32, 64):  # The maps of the paper and of all presets.
         assert automatic_chunk_size(size**2, size**2 // 4) is None

@@ -61,8 +61,9 @@ def test_sums_of_a_kernel_are_taken_in_its_own_precision(kind):
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
-@pytest.mark.parametrize("kernel_size", KERNELS)
-@pytest.mark.parametrize("size", [*SIZES, (7, 8)])
+@pytest.mark.parametrize(
+    "size, kernel_size", [*((size, (3, 3)) for size in SIZES), *(((7, 8), x) for x in KERNELS[1:])]
+)
 @pytest.mark.parametrize("kind", FUSED)
 def test_equals_the_two_steps_at_the_border_too(kind, size, kernel_size, padding):
     rows, columns = (2 * n if kind == "up" else n - 1 for n in size)
@@ -75,10 +76,10 @@ def test_equals_the_two_steps_at_the_border_too(kind, size, kernel_size, padding
     np.testing.assert_allclose(received, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("kernel_size", KERNELS)
+@pytest.mark.parametrize("kernel_size", KERNELS[:2])
 @pytest.mark.parametrize("kind", FUSED)
 def test_channels_first(kind, kernel_size):
-    x, kernel = draw((6, 4), kernel_size)
+    x, kernel = draw((5, 7), kernel_size)
     turned = x.transpose(0, 3, 1, 2)
     if keras.backend.backend() == "tensorflow":
         pytest.skip("TensorFlow's CPU kernels have no channels_first")
@@ -88,8 +89,9 @@ def test_channels_first(kind, kernel_size):
     np.testing.assert_allclose(received, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("padding", ["same", "valid"])
-@pytest.mark.parametrize("kernel_size", KERNELS)
+@pytest.mark.parametrize(
+    "kernel_size, padding", [((3, 3), "same"), ((3, 3), "valid"), ((1, 1), "same")]
+)
 @pytest.mark.parametrize("kind", FUSED)
 def test_gradients(kind, kernel_size, padding):
     """The function is linear in each argument: its gradients follow from its values."""

@@ -1,17 +1,15 @@
 """The step's slots: an augmentation, a penalty, and losses of real and fake logits."""
 
-import contextlib
-
 import keras
 import numpy as np
 import pytest
+import scalar_gan
 import tensorflow as tf
 import tiny_networks as tiny
 from keras import layers, ops
 
 from keras_sagan import SAGAN, SNConv2D, losses
 from keras_sagan.layers import SelfAttention2D
-from keras_sagan.ops.resampling import reference_forms
 from keras_sagan.training import input_gradient
 from keras_sagan.training.tensorflow import draw_noise
 
@@ -46,7 +44,7 @@ def assert_close(one, other, tolerance=1e-6):
 
 def test_a_flip_is_what_the_discriminator_sees():
     """As if the discriminator began with it."""
-    augmented, plain = tiny.build_sagan(d_steps=2), tiny.build_sagan(d_steps=2)
+    augmented, plain = (tiny.build_small_sagan(d_steps=2) for _ in range(2))
     inputs = [keras.Input(x.shape[1:], dtype=x.dtype) for x in plain.discriminator.inputs]
     flipped = keras.Model(inputs, plain.discriminator([ops.flip(inputs[0], 2), inputs[1]]))
     plain = SAGAN(plain.generator, flipped, tiny.LATENT_DIM, tiny.CLASSES, d_steps=2, seed=7)
@@ -60,22 +58,23 @@ def test_a_flip_is_what_the_discriminator_sees():
 
 
 def test_draws_are_a_pure_function_of_seed_and_step():
-    def draws(**arguments):
+    def draws(count=4, **arguments):
         found = []
 
         def record(images, uniform):
             found.append(np.concatenate([uniform(1).numpy(), uniform(2).numpy()], axis=1))
             return images
 
-        train(tiny.build_small_sagan(d_steps=2, **arguments), augmentation=record, run_eagerly=True)
+        model = tiny.build_small_sagan(d_steps=2, **arguments)
+        train(model, IMAGES[:count], LABELS[:count], augmentation=record, run_eagerly=True)
         return np.stack(found)
 
-    found = draws()
+    found = draws(8)
     assert found.shape == (10, 4, 3)  # Each step: D's real and fake images twice, G's fake ones.
     assert 0.0 <= found.min() and found.max() < 1.0
     assert len(np.unique(found)) == found.size
-    np.testing.assert_array_equal(found, draws())
-    assert not np.any(found == draws(seed=8))
+    np.testing.assert_array_equal(found[:5], draws())
+    assert not np.any(found[:5] == draws(seed=8))
 
 
 # Penalty
@@ -118,8 +117,7 @@ def test_a_penalty_gets_what_the_discriminator_sees():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("chunk", [None, 5])
-@pytest.mark.parametrize("in_graph", [False, True])
+@pytest.mark.parametrize("chunk, in_graph", [(None, False), (5, True)])
 def test_the_input_gradient_is_right_twice(chunk, in_graph):
     """Through spectral norm, a wide convolution and attention, against central differences."""
     keras.utils.set_random_seed(0)
@@ -161,35 +159,19 @@ def test_the_input_gradient_is_right_twice(chunk, in_graph):
     assert np.sum(found * direction) == pytest.approx(difference, rel=0.02)
 
 
-@pytest.mark.slow
-def test_a_penalty_with_the_forms_for_cpus():
-    """Winograd's method is right twice too."""
-
-    def step(context):
-        keras.utils.set_random_seed(0)
-        images = keras.Input((8, 8, 2))
-        x = SNConv2D(56, 3, padding="same", activation="tanh")(images)
-        x = SNConv2D(56, 3, padding="same", activation="tanh", resample="down")(x)
-        x = SNConv2D(56, 3, padding="same", activation="tanh")(x)
-        discriminator = keras.Model(images, layers.Dense(1)(layers.Flatten()(x)))
-        generator = tiny.build_generator(None)
-        model = SAGAN(generator, discriminator, tiny.LATENT_DIM, seed=1)
-        with context:
-            model.compile(**tiny.sgd(0.1), penalty=squared_gradient)
-            model.train_on_batch(IMAGES)
-        return model
-
-    assert_close(step(contextlib.nullcontext()), step(reference_forms()), 1e-5)
-
-
 def test_the_state_moves_once_in_spite_of_a_penalty():
-    with_penalty, without = tiny.build_sagan(), tiny.build_sagan()
+    def penalty(judge, real, fake):
+        return squared_gradient(judge, real, fake) + ops.mean(judge(*real))
+
+    with_penalty, without = tiny.build_small_sagan(), tiny.build_small_sagan()
     without.set_weights(with_penalty.get_weights())
-    train(with_penalty, IMAGES[:4], LABELS[:4], penalty=squared_gradient, run_eagerly=True)
+    rows, dense = ([m.discriminator.layers[i] for m in (with_penalty, without)] for i in (-3, -1))
+    for layer in rows:
+        layer.vector_u.assign(np.full(4, 0.5))  # Far from where it converges.
+    train(with_penalty, IMAGES[:4], LABELS[:4], penalty=penalty, run_eagerly=True)
     train(without, IMAGES[:4], LABELS[:4], run_eagerly=True)
-    layers_of = [m.discriminator.get_layer("first") for m in (with_penalty, without)]
-    np.testing.assert_array_equal(*(layer.vector_u.numpy() for layer in layers_of))
-    assert not np.array_equal(*(layer.kernel.numpy() for layer in layers_of))
+    np.testing.assert_array_equal(*(layer.vector_u.numpy() for layer in rows))
+    assert not np.array_equal(*(layer.kernel.numpy() for layer in dense))
 
 
 def test_slots_are_saved(tmp_path):
@@ -267,18 +249,13 @@ def test_statistics_of_a_discriminator_count_each_of_its_updates():
 
 @pytest.mark.slow
 def test_an_augmentation_draws_the_same_with_xla():
-    def run(**arguments):
-        keras.utils.set_random_seed(0)
-        model = tiny.build_small_sagan()
-        model.compile(
-            **tiny.sgd(),
-            augmentation=lambda images, uniform: images * uniform(1)[:, :, None, None],
-            **arguments,
-        )
-        model.train_on_batch(IMAGES, LABELS)
-        return model
-
-    assert_close(run(jit_compile=True), run(run_eagerly=True), 1e-5)
+    numbers = []
+    for arguments in ({"jit_compile": True}, {"run_eagerly": True}):
+        arguments["augmentation"] = lambda images, uniform: images * uniform(1)[:, :, None, None]
+        model = scalar_gan.compiled(0.25, 0.5, **arguments)
+        scalar_gan.fit(model)
+        numbers.append(scalar_gan.numbers(model))
+    np.testing.assert_allclose(*numbers, rtol=1e-5)
 
 
 def test_a_penalty_of_a_layer_that_assigns_its_kernel():
