@@ -41,11 +41,12 @@ def walk(function):
     }
 
 
-def measure():
+def measure(**changes):
     """The walk of one batch of the Fashion-MNIST preset, which updates D twice in a step."""
+    model = keras_sagan.SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=4, **changes)
     rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (16, 32, 32, 1), dtype="uint8"), np.arange(16) % 10
-    model = keras_sagan.SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=4)
+    images = rng.integers(0, 256, (16, *model.image_shape), dtype="uint8")
+    labels = np.arange(16) % 10
     model.compile()
     return walk(lambda: model.fit(images, labels, batch_size=16, verbose=0))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import keras
 import pytest
-from short_runs import load_few, train_briefly
+from short_runs import build_little, load_few, train_briefly
 
 import keras_sagan
 from keras_sagan import SAGAN
@@ -47,6 +47,9 @@ def run_few_steps(monkeypatch):
     load_few(monkeypatch)
 
 
+WHOLE = ["guides/attention.md", "guides/fine_tuning.md"]  # They name layers of a preset.
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in NAMES if "```python" in (DOCS / n).read_text()])
 def test_python_blocks(name, tmp_path, monkeypatch):
@@ -54,6 +57,8 @@ def test_python_blocks(name, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     run_few_steps(monkeypatch)
+    if name not in WHOLE:
+        build_little(monkeypatch)
     text = (DOCS / name).read_text(encoding="utf-8")
     setup = re.findall(r"^<!--setup\n(.*?)^-->", text, re.DOTALL | re.MULTILINE)
     names = {}
@@ -81,15 +86,17 @@ def test_python_blocks_of_another_backend(backend, tmp_path):
         pytest.skip(f"{backend} is not installed")
     text = (DOCS / "guides" / "backends.md").read_text(encoding="utf-8")
     code = blocks(text, f'python title="{OTHER_BACKENDS[backend]}"')
-    preset = '"sagan_fashion_mnist_32", base_filters=4'
+    preset = 'SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=4)'
     assert preset in "".join(code)
-    code = [block.replace(preset, f"{preset}, d_steps=1") for block in code]
+    little = "__import__('tiny_networks').build_sagan_of_pictures()"
+    code = [block.replace(preset, little) for block in code]
+    paths = str(ROOT), str(ROOT / "tests" / "reference"), os.environ.get("PYTHONPATH", "")
     flags = os.environ.get("XLA_FLAGS", "")
     done = subprocess.run(
         [sys.executable, "-c", "\n".join([WITHOUT_TENSORFLOW, *code])],
         env={
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join(paths),
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # A program that runs twice.
             "OMP_NUM_THREADS": "1",
             "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=2",  # For JAX.

@@ -10,11 +10,12 @@ import shutil
 import textwrap
 from pathlib import Path
 
+import emoji_archives
 import keras
 import numpy as np
 import pytest
 import tiny_networks as tiny
-from short_runs import load_few, train_briefly
+from short_runs import build_little, load_few, train_briefly
 
 import keras_sagan
 
@@ -123,6 +124,10 @@ def test_python_blocks(name, surroundings, tmp_path, monkeypatch):
         tfds = pytest.importorskip("tensorflow_datasets")
         names = {**names, "model": small_sagan(3)}
         around = tfds.testing.mock_data(num_examples=4)
+    if name == "keras_sagan.data.emoji":
+        emoji_archives.write_archives(monkeypatch, tmp_path)
+        few = functools.partial(keras_sagan.data.load_emoji, tmp_path)
+        names = {**names, "load_emoji": few}
     if name == "keras_sagan.metrics.extractors.tfgan" and not importlib.util.find_spec(
         "tensorflow_gan"
     ):
@@ -143,6 +148,7 @@ def test_readme(tmp_path, monkeypatch):
     """One after the other, as a reader would run them: names carry over."""
     monkeypatch.chdir(tmp_path)
     train_briefly(monkeypatch)
+    build_little(monkeypatch)
     load_few(monkeypatch)
     fit, one = keras_sagan.SAGAN.fit, {"steps_per_epoch": 1}
     monkeypatch.setattr(

@@ -10,6 +10,8 @@ import pytest
 @pytest.mark.slow
 def test_the_textbook_generator_agrees_and_the_record_keeps_what_is_promised(tmp_path, monkeypatch):
     monkeypatch.setattr(common, "peak_in_new_process", lambda *_, **form: 1.0)
+    monkeypatch.setattr(generation, "SIZE", 16)
+    monkeypatch.setattr(generation, "ATTENTION", 8)
     path = tmp_path / "generation.json"
     arguments = "--base_filters 8 --count 3 --batch_size 2 --rounds 1 --json".split()
     generation.main([*arguments, str(path)])  # Raises where the two disagree.
@@ -24,6 +26,6 @@ def test_the_textbook_generator_agrees_and_the_record_keeps_what_is_promised(tmp
         ratios = (row["times_the_textbook"], row["times_the_peer"])
         numbers = [f"{row['images_per_second']:.0f}", *(f"{ratio:.2f}" for ratio in ratios)]
         assert f" | {' | '.join(numbers)} |" in page
-    assert generation.peak("generate", 8, 8, 8) > 8 * 32 * 32 * 8 * 4  # A map of the last block.
+    assert generation.peak("generate", 8, 64, 64) > 64 * 16 * 16 * 8 * 4  # A map of the last block.
     assert record["rows"][1]["times_the_peer"] >= 2.0
     assert record["rows"][1]["times_the_textbook"] > 1.0

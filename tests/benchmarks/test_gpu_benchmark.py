@@ -8,6 +8,20 @@ import sys
 
 import common
 import pytest
+from on_backends import SETTINGS
+
+# What is JAX's is done in one process: those of the benchmark would take seconds to start.
+ON_JAX = """
+import gpu
+
+start, forms = gpu.in_new_process, {"--measure": gpu.measure, "--flops": gpu.count_flops}
+gpu.in_new_process = lambda form, argument, *others, **variables: (
+    start(form, argument, *others, **variables)
+    if "torch" in others
+    else forms[form](argument)
+)
+gpu.main()
+"""
 
 
 @pytest.mark.slow
@@ -17,13 +31,14 @@ def test_tiny_networks_fill_the_record_without_tensorflow(tmp_path):
     missing.mkdir(parents=True)
     (missing / "__init__.py").write_text("raise ModuleNotFoundError(name='tensorflow')")
     peer.write_text("import sys\nprint('READY', flush=True)\nfor _ in sys.stdin: print(2.0)")
-    path = [str(missing.parent), str(common.ROOT), os.environ.get("PYTHONPATH", "")]
-    command = [sys.executable, str(common.ROOT / "benchmarks" / "gpu.py"), "--smoke", "--steps=1"]
+    path = [str(missing.parent), str(common.ROOT), str(common.ROOT / "benchmarks")]
+    path.append(os.environ.get("PYTHONPATH", ""))
+    command = [sys.executable, "-c", ON_JAX, "--smoke", "--steps=1"]
     command += ["--json", str(tmp_path / "gpu.json"), "--profile", str(tmp_path / "profile")]
     command += ["--peer", f"other={sys.executable} -u {peer}"]
     done = subprocess.run(
         command,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **SETTINGS, "PYTHONPATH": os.pathsep.join(path)},
         capture_output=True,
         text=True,
         timeout=500,

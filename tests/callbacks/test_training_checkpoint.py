@@ -133,9 +133,9 @@ def test_resumed_equals_undisturbed(model, traced, undisturbed, tmp_path, kill_a
 
 @pytest.mark.slow
 def test_resumed_equals_undisturbed_with_several_steps_per_execution(tmp_path):
-    """Two at a time in epochs of six; killed within the second epoch."""
+    """Two at a time in epochs of six, compiled by XLA; killed within the second epoch."""
     model = tiny.build_small_sagan(ema_momentum=0.9, seed=7)
-    model.compile(steps_per_execution=2)
+    model.compile(steps_per_execution=2, jit_compile=True)
     start, kwargs = snapshot(model), {"steps_per_epoch": 6, "epochs": 2}
     expected_figures = fit(model, dataset(), **kwargs)
     expected = snapshot(model)

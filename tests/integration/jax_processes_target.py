@@ -1,24 +1,28 @@
-"""One of several processes of JAX, or the only one, for `test_jax_processes.py`.
+"""Two processes of JAX, one of which is killed, two that resume, and one alone.
 
-    python jax_processes_target.py FOLDER [INDEX [resume]]
+    python jax_processes_target.py FOLDER
 
-Writes `state-INDEX.npz` and `told-INDEX.json`, then trains two epochs of `make_dataset`, whose end
-is `ended-INDEX.json`. As one of several it does so again with checkpoints, and the last process
-kills itself in the second epoch; the others end by an error. With `resume`, a model of other
-weights goes on from there, to `resumed-INDEX.json`.
+for `test_jax_processes.py`. As in `kill_target.py`, each is forked, so that Keras is imported once.
+A process writes `state-INDEX.npz` and `told-INDEX.json`, then trains two epochs of `make_dataset`,
+whose end is `ended-INDEX.json`. As one of two it does so again with checkpoints, and the second
+process kills itself in the second epoch; the first ends by an error. When they resume, models of
+other weights go on from there, to `resumed-INDEX.json`.
 """
 
 import hashlib
 import json
 import os
 import signal
+import socket
 import sys
+import time
 from pathlib import Path
 
 import backend_target
 import keras
 import numpy as np
 import tiny_networks as tiny
+from on_backends import devices
 
 from keras_sagan import callbacks
 from keras_sagan.callbacks.model_state import assign_state, read_state
@@ -44,9 +48,11 @@ class Share(keras.utils.PyDataset):
 
     def __getitem__(self, step):
         images, labels = tiny.images(BATCH, seed=step), tiny.labels(BATCH, seed=step)
+        # As of `make_dataset`: a program for other dtypes would be compiled too.
+        images = np.uint8(127.5 * (0.5 * images + 1.5))
         if step == self.bad:
             images = images * np.float32(np.nan)
-        images, labels = (0.5 * images + 0.5)[self.rows], labels[self.rows]
+        images, labels = images[self.rows], labels[self.rows]
         return (images[:2], labels[:2]) if step == self.short else (images, labels)
 
 
@@ -128,5 +134,43 @@ def main(folder, index=None, resume=None):
         train(model, checkpoint, *([Kill()] if index == PROCESSES - 1 else []))
 
 
+def start(folder, *index, **environment):
+    """Forks a process, whose output goes to a file, and returns its id."""
+    process = os.fork()
+    if process == 0:
+        os.environ.update(environment)
+        log = os.open(folder / f"log-{'-'.join(index) or None}", os.O_WRONLY | os.O_CREAT)
+        os.dup2(log, 1), os.dup2(log, 2)
+        main(folder, *index)
+        sys.exit()
+    return process
+
+
+def start_two(folder, *arguments):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    names = {
+        **devices(2),
+        "KERAS_DISTRIBUTION_JOB_ADDRESSES": address,
+        "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
+    }
+    return [
+        start(folder, i, *arguments, **names, KERAS_DISTRIBUTION_PROCESS_ID=i) for i in ("0", "1")
+    ]
+
+
+def exit_codes(*processes):
+    return [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
+
+
+def run(folder):
+    first, second = start_two(folder)
+    codes, killed = exit_codes(second), time.monotonic()
+    codes += exit_codes(first)
+    (folder / "killed.json").write_text(json.dumps([*codes, time.monotonic() - killed]))
+    assert exit_codes(*start_two(folder, "resume"), start(folder)) == [0, 0, 0]
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    run(Path(sys.argv[1]))

@@ -8,12 +8,14 @@ are lines of JSON too: `{"started": 123}`, and `{"ended": 123, "code": 0}` when 
 Without `ports` it is a job of one device. What a worker prints goes to `log-<index>`.
 """
 
+import atexit
 import functools
 import hashlib
 import json
 import os
 import select
 import sys
+import time
 import traceback
 import types
 from pathlib import Path
@@ -186,6 +188,13 @@ def differ(strategy, workdir, folder, checkpoints):
             attempt("networks", lambda: keras.layers.Dense(1).build((None, 2)))
         attempt("networks", lambda: check_workers_agree(strategy, seed=5))
     (folder / "told.json").write_text(json.dumps(told))
+
+
+def end(strategy, workdir, folder, seconds):
+    """Leaves after some seconds, other ones on each worker, as an interpreter does."""
+    check_workers_agree(strategy, seed=5)
+    time.sleep(seconds[int(folder.name[-1])])
+    atexit._run_exitfuncs()
 
 
 def support(strategy, workdir, folder):

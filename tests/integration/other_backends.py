@@ -8,6 +8,7 @@ import threading
 import keras
 import numpy as np
 import pytest
+import scalar_gan
 import tiny_networks as tiny
 from keras import ops
 
@@ -44,9 +45,9 @@ def compiled(arguments=None, **kwargs):
     return model
 
 
-def fitted(data, labels=None, **kwargs):
+def fitted(images, labels):
     model = compiled()
-    model.fit(data, labels, batch_size=8 if hasattr(data, "shape") else None, verbose=0, **kwargs)
+    model.fit(images, labels, 8, shuffle=False, verbose=0)
     return model
 
 
@@ -69,8 +70,11 @@ class Batches(keras.utils.PyDataset):
 
 
 def test_every_form_of_data_gives_the_same():
-    model = fitted(IMAGES, LABELS, shuffle=False)
+    model = compiled()
+    start = model.get_weights()
+    model.fit(IMAGES, LABELS, 8, shuffle=False, verbose=0)
     assert int(keras.ops.convert_to_numpy(model.steps)) == 3
+    expected = tiny.weights(model)
     forms = [batches(), Batches()]
     if importlib.util.find_spec("torch") is not None:
         import torch
@@ -83,38 +87,40 @@ def test_every_form_of_data_gives_the_same():
 
         forms.append(tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(8))
     for data in forms:
-        assert_equal(fitted(data, shuffle=False), model)
+        model.set_weights(start)
+        model.fit(data, shuffle=False, verbose=0)
+        for value, wanted in zip(tiny.weights(model), expected):
+            np.testing.assert_array_equal(value, wanted)
 
 
 @on_jax
 def test_several_steps_in_one_execution_give_the_same():
     model = compiled({"steps_per_execution": 2})
     model.fit(IMAGES, LABELS, batch_size=8, shuffle=False, verbose=0)
-    assert_equal(model, fitted(IMAGES, LABELS, shuffle=False))
+    assert_equal(model, fitted(IMAGES, LABELS))
 
 
 def test_eager_steps_equal_compiled_ones():
-    model, other = compiled(), compiled({"run_eagerly": True})
-    for each in (model, other):
-        each.train_on_batch(IMAGES[:8], LABELS[:8])
-    for value, expected in zip(tiny.weights(model), tiny.weights(other)):
-        np.testing.assert_allclose(value, expected, atol=1e-5)
+    models = [scalar_gan.compiled(0.1, 0.2, run_eagerly=is_eager) for is_eager in (True, False)]
+    for model in models:
+        scalar_gan.fit(model)
+        expected = scalar_gan.by_hand(4 * [(0.1, 0.2)])
+        np.testing.assert_allclose(scalar_gan.numbers(model), expected, atol=1e-5)
 
 
 def test_evaluation_is_repeatable_and_assigns_nothing():
-    model = fitted(IMAGES, LABELS)
+    model = compiled()
     before = tiny.weights(model)
     first = model.evaluate(IMAGES, LABELS, batch_size=8, verbose=0, return_dict=True)
     again = model.evaluate(IMAGES, LABELS, batch_size=8, verbose=0, return_dict=True)
     assert first == again and np.isfinite(list(first.values())).all()
     for value, expected in zip(tiny.weights(model), before):
         np.testing.assert_array_equal(value, expected)
-    assert model.test_on_batch(IMAGES, LABELS, return_dict=True)["d_loss"] > 0
+    assert model.test_on_batch(IMAGES[:8], LABELS[:8], return_dict=True)["d_loss"] > 0
 
 
 def test_images_maps_and_walks():
-    model = tiny.build_sagan(ema_momentum=0.9)
-    model.compile(**tiny.sgd())
+    model = compiled(has_attention=True)
     for _ in range(3):
         model.train_on_batch(IMAGES[:8], LABELS[:8])
     images = model.generate(5, seed=1)
@@ -127,7 +133,7 @@ def test_images_maps_and_walks():
     np.testing.assert_allclose(scores.sum(axis=(-2, -1)), 1.0, atol=1e-5)
     walk = model.interpolate(rows=2, steps=3, labels=0, to_labels=1, seed=0)
     assert walk.shape == (2, 3, *tiny.SHAPE)
-    assert set(model.attention_gammas()) == {"generator/attention", "discriminator/attention"}
+    assert set(model.attention_gammas()) == {"generator/attention"}
 
 
 class SeesItsStep(keras.callbacks.Callback):
@@ -148,8 +154,7 @@ class SeesItsStep(keras.callbacks.Callback):
 def test_callbacks(tmp_path, monkeypatch):
     monkeypatch.setattr(tiny, "SHAPE", (8, 8, 3))
     images = tiny.images(24)
-    model = tiny.build_sagan(ema_momentum=0.9)
-    model.compile(**tiny.sgd(0.001))
+    model = compiled(has_attention=True)
     seen = SeesItsStep()
     callbacks = [
         seen,
@@ -193,7 +198,7 @@ def test_ctrl_c_leaves_the_last_whole_step():
         signal.signal(signal.SIGINT, handler)
     steps = int(keras.ops.convert_to_numpy(model.steps))
     assert steps in (2, 3)  # On PyTorch it may come between two steps.
-    assert_equal(model, fitted(IMAGES[: 8 * steps], LABELS[: 8 * steps], shuffle=False))
+    assert_equal(model, fitted(IMAGES[: 8 * steps], LABELS[: 8 * steps]))
 
 
 class StopAt(keras.callbacks.Callback):
@@ -206,9 +211,8 @@ class StopAt(keras.callbacks.Callback):
     "policy, kind",
     [
         ("float32", "arrays"),
-        ("float32", "restored"),
         ("mixed_float16", "made"),
-        ("mixed_bfloat16", "made"),
+        ("mixed_bfloat16", "restored"),
     ],
 )
 def test_a_run_resumes_to_the_bit(policy, kind, tmp_path):
@@ -427,15 +431,15 @@ def test_distributions():
             SAGAN(*networks, tiny.LATENT_DIM, tiny.CLASSES)
         shared = compiled()
         with pytest.raises(ValueError, match=r"`x` must yield batches that the 2 .* divide"):
-            shared.fit(IMAGES[:21], LABELS[:21], 8, verbose=0)
-        with pytest.raises(ValueError, match="must yield batches that the devices divide"):
-            shared.fit(((IMAGES[:n], LABELS[:n]) for n in (8, 5)), verbose=0)
-        shared = compiled()
+            shared.fit(IMAGES[:5], LABELS[:5], 8, verbose=0)
         shared.fit(IMAGES, LABELS, 8, shuffle=False, verbose=0)
+        found = tiny.weights(shared)
         shared.evaluate(IMAGES, LABELS, 8, verbose=0)
         assert shared.generate(3, seed=0).shape == (3, *tiny.SHAPE)
+        with pytest.raises(ValueError, match="must yield batches that the devices divide"):
+            shared.fit(((IMAGES[:n], LABELS[:n]) for n in (8, 5)), verbose=0)
     with pytest.raises(ValueError, match="`evaluate` must be called under the distribution"):
         shared.evaluate(IMAGES, LABELS, verbose=0)
     model.fit(IMAGES, LABELS, 8, shuffle=False, verbose=0)
-    for value, expected in zip(tiny.weights(shared), tiny.weights(model)):
+    for value, expected in zip(found, tiny.weights(model)):
         np.testing.assert_allclose(value, expected, atol=1e-5)

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import short_runs
+import tiny_networks as tiny
 from example_scripts import load_example
 
-from keras_sagan import SAGAN, cli, data
+from keras_sagan import cli, data
 from keras_sagan.cli.main import build_parser
 
 Image = pytest.importorskip("PIL.Image")
@@ -78,12 +79,13 @@ def folder(tmp_path_factory):
     (path / "samples").mkdir()
     for index, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3))):
         Image.fromarray(pixels.astype("uint8")).save(path / "samples" / f"{index}.png")
-    SAGAN.from_preset("sagan_fashion_mnist_32", base_filters=4).save(path / "model.keras")
+    tiny.build_sagan_of_pictures().save(path / "model.keras")
     save_stand_in(path / "models" / "tfgan_inception")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
         patch.setattr(data, "load_fashion_mnist", lambda *x: (images, labels))
         short_runs.train_briefly(patch)
+        short_runs.build_little(patch)
         patch.setattr("keras_sagan.run.fit", short_runs.fit)
         means = "keras_sagan.metrics.EfficientNetLite0Features"
         patch.setattr(means, lambda: lambda images: images.mean((1, 2)))

@@ -32,7 +32,7 @@ def example():
     return load_example("imagenet_tpu")
 
 
-SIZE = ["--image-size", "8", "--base-filters", "4", "--batch-size", "4"]
+SIZE = "--image-size 8 --base-filters 4 --batch-size 4 --steps-per-epoch 1".split()
 
 
 @contextlib.contextmanager
@@ -82,9 +82,9 @@ def test_smoke_trains_resumes_and_leaves_its_results(smoke, inception):
     from PIL import Image
 
     output, said = smoke
-    assert "2 steps an epoch, 1 epochs, into" in said and "Restored step 2" in said
+    assert "1 steps an epoch, 1 epochs, into" in said and "Restored step 1" in said
     checkpoints = sorted(path.name for path in (output / "checkpoints").glob("step-*"))
-    assert checkpoints == ["step-2", "step-4"]
+    assert checkpoints == ["step-1", "step-2"]
     assert len(list((output / "checkpoints" / "best").glob("step-*"))) == 1
     for epoch in (0, 1, 2):
         with Image.open(output / f"samples_epoch_{epoch:03d}.png") as picture:
@@ -114,22 +114,23 @@ ON_JAX = """
 import sys
 import pytest
 import short_runs
+import tensorflow_datasets as tfds
 from example_scripts import load_example
 short_runs.build_little(pytest.MonkeyPatch())
-sys.exit(load_example("imagenet_tpu").main(sys.argv[1:]))
+example = load_example("imagenet_tpu")
+with tfds.testing.mock_data(num_examples=64):
+    sys.exit(example.main([*example.SMOKE, *sys.argv[1:], "--epochs", "1"]))
 """
 
 
 @pytest.mark.slow
-def test_smoke_on_two_devices_of_jax(tmp_path, inception):
+def test_two_devices_of_jax(tmp_path, inception):
     pytest.importorskip("jax")
-    options = ["--smoke", *SMALL, *inception, "--output", str(tmp_path)]
+    options = [*SMALL, *inception, "--output", str(tmp_path)]
     flags = os.environ.get("XLA_FLAGS", "")
     done = subprocess.run(
         [sys.executable, "-c", ON_JAX, *options],
         env={
-            "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs"),  # For the second start.
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             **os.environ,
             "KERAS_BACKEND": "jax",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
@@ -141,9 +142,9 @@ def test_smoke_on_two_devices_of_jax(tmp_path, inception):
         timeout=600,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    assert "1 epochs, on 2 replicas" in done.stdout and "Restored step 2" in done.stdout
+    assert "1 epochs, on 2 replicas" in done.stdout
     assert (tmp_path / "samples_epoch_001.png").is_file()
-    assert np.isfinite(fid_of(tmp_path)[0][2])
+    assert np.isfinite(fid_of(tmp_path)[0][1])
 
 
 @pytest.mark.slow

@@ -1,19 +1,18 @@
 """Two processes of JAX with two devices each: equal to one, told what they may not do, killed."""
 
+import contextlib
 import importlib.util
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import backend_target
 import numpy as np
 import pytest
-from on_backends import SETTINGS, devices
+from on_backends import SETTINGS
 
 if importlib.util.find_spec("jax") is None:
     pytest.skip("JAX isn't installed.", allow_module_level=True)
@@ -23,58 +22,31 @@ TARGET = Path(__file__).parent / "jax_processes_target.py"
 PATIENCE = 240  # Seconds that nothing may take, however busy the machine is.
 
 
-def start(folder, *index, **environment):
-    """Starts a process; its output goes to a file, which a killed one leaves too."""
-    environment = {
-        **os.environ,
-        **SETTINGS,
-        "KERAS_BACKEND": "jax",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join([str(TARGET.parents[2]), *sys.path]),
-        **environment,
-    }
-    with open(folder / f"log-{'-'.join(map(str, index)) or None}", "w") as log:
-        command = [sys.executable, str(TARGET), str(folder), *map(str, index)]
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-
-
-def log(folder, index):
-    return (folder / f"log-{index}").read_text()
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """What two processes wrote, one of which was killed, and one process alone."""
     folder = tmp_path_factory.mktemp("processes")
-    workers = start_two(folder)
+    path = os.pathsep.join([str(TARGET.parents[2]), *sys.path])
+    names = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
+    with open(folder / "log-target", "w") as log:
+        target = subprocess.Popen(
+            [sys.executable, str(TARGET), str(folder)],
+            env={**os.environ, **SETTINGS, **names},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     try:
-        assert workers[1].wait(PATIENCE) == -signal.SIGKILL, log(folder, 0) + log(folder, 1)
-        killed = time.monotonic()
-        code = workers[0].wait(PATIENCE)
-        (folder / "killed.json").write_text(json.dumps([code, time.monotonic() - killed]))
-        workers = start_two(folder, "resume")
-        codes = [worker.wait(PATIENCE) for worker in workers]
-        assert codes == [0, 0], log(folder, "0-resume") + log(folder, "1-resume")
-        assert start(folder).wait(PATIENCE) == 0, log(folder, None)
+        code = target.wait(PATIENCE)
+        assert code == 0, "\n".join(path.read_text() for path in sorted(folder.glob("log-*")))
     finally:
-        for worker in workers:
-            worker.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(target.pid, signal.SIGKILL)
     return folder
 
 
-def start_two(folder, *arguments):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    names = {
-        **devices(2),
-        "KERAS_DISTRIBUTION_JOB_ADDRESSES": address,
-        "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
-    }
-    return [
-        start(folder, i, *arguments, **names, KERAS_DISTRIBUTION_PROCESS_ID=str(i))
-        for i in range(2)
-    ]
+def log(folder, index):
+    return (folder / f"log-{index}").read_text()
 
 
 def told(folder, index, name="told"):
@@ -119,8 +91,8 @@ def test_what_processes_may_not_do_is_told(folder):
 
 
 def test_a_killed_process_is_noticed(folder):
-    code, seconds = json.loads((folder / "killed.json").read_text())
-    assert code != 0 and seconds <= 60, (code, seconds)
+    killed, code, seconds = json.loads((folder / "killed.json").read_text())
+    assert killed == -signal.SIGKILL and code != 0 and seconds <= 60, (killed, code, seconds)
     assert "peer" in log(folder, 0).splitlines()[-1]  # Of the connection.
 
 

@@ -91,33 +91,6 @@ def read(workdir, name="final.json"):
     return [json.loads((workdir / f"worker-{i}" / name).read_text()) for i in range(2)]
 
 
-ENDS_LATE = """
-import sys, time
-from keras_sagan.distribution import check_workers_agree, make_strategy
-
-check_workers_agree(make_strategy("multi_worker"), seed=5)
-time.sleep(float(sys.argv[1]))
-print("ended", flush=True)
-"""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ending():
-    """Two workers that mostly sleep: they start before the other tests, which go on meanwhile."""
-    ports, workers = free_ports(), []
-    for index, seconds in enumerate((15, 0)):  # Beyond TensorFlow's heartbeat of 10 seconds.
-        cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
-        config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-        path = os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])
-        environment = {**os.environ, "PYTHONPATH": path, "TF_CONFIG": config}
-        command = [sys.executable, "-c", ENDS_LATE, str(seconds)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        workers.append(subprocess.Popen(command, env=environment, **pipes))
-    yield workers
-    for worker in workers:
-        worker.kill()
-
-
 @pytest.fixture(scope="module")
 def jobs():
     jobs = Jobs()
@@ -126,7 +99,15 @@ def jobs():
 
 
 @pytest.fixture(scope="module")
-def alone(jobs, tmp_path_factory):
+def ending(jobs, tmp_path_factory):
+    """The folder of two workers that mostly sleep, while the other tests go on, and their ids."""
+    workdir = tmp_path_factory.mktemp("ending")
+    seconds = 15, 0  # Beyond TensorFlow's heartbeat of 10 seconds.
+    return workdir, jobs.start("end", workdir, free_ports(), seconds=seconds)
+
+
+@pytest.fixture(scope="module")
+def alone(jobs, ending, tmp_path_factory):
     """The folder of one device that trains on the same global batches."""
     workdir = tmp_path_factory.mktemp("alone")
     assert jobs.exit_codes(jobs.start("train", workdir)) == [0], logs(workdir)
@@ -265,8 +246,7 @@ def test_the_commands_of_the_page(jobs, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_worker_that_ends_first_is_not_reported_as_crashed(ending):
-    for worker in ending:
-        output, _ = worker.communicate(timeout=PATIENCE)
-        assert worker.returncode == 0 and "ended" in output, output
-        assert "crashed" not in output and "UNAVAILABLE" not in output, output
+def test_a_worker_that_ends_first_is_not_reported_as_crashed(jobs, ending):
+    workdir, workers = ending
+    assert jobs.exit_codes(workers) == [0, 0], logs(workdir)
+    assert "crashed" not in logs(workdir) and "UNAVAILABLE" not in logs(workdir), logs(workdir)

@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
         patch.setattr(backend_in_use, "draw_noise", backend_in_use.draw_noise)  # Put back later.
         backend_target.main(folder)
         keras.utils.set_random_seed(0)
-        model = tiny.build_sagan(ema_momentum=0.9, smooth=True)
+        model = tiny.build_small_sagan(ema_momentum=0.9)
         model.compile(keras.optimizers.Adam(1e-3), keras.optimizers.Adam(4e-3))
         backend_target.train(model, 0, 3)
         model.save(folder / "saved.keras")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from short_runs import load_few, train_briefly
+from short_runs import build_little, load_few, train_briefly
 
 pytest.importorskip("matplotlib")
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "tutorial.ipynb"
@@ -17,6 +17,7 @@ SMALL = {"EPOCHS, STEPS": "1, 1", "FILTERS, FID_IMAGES": "4, 20"}
 def test_every_cell_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train_briefly(monkeypatch)
+    build_little(monkeypatch)
     load_few(monkeypatch)
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]

@@ -79,10 +79,17 @@ def test_keras_inception_gives_both_outputs_of_the_network(network):
     assert np.abs(np.sum(outputs["logits"], axis=1) - 1.0).min() > 1e-3
 
 
-def test_keras_inception_is_named_as_a_protocol_of_its_own(network):
+def test_keras_inception_is_named_as_a_protocol_of_its_own(monkeypatch):
+    inputs = keras.Input((299, 299, 3))
+    x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(inputs)
+    small = keras.Model(inputs, keras.layers.Dense(4)(x))
+    monkeypatch.setattr(keras.applications, "InceptionV3", lambda **given: small)
+    network = metrics.KerasInceptionV3(weights=None)
     text = describe_extractor(network)
     assert text.startswith("keras.applications.InceptionV3 resize=antialiased avg_pool sha256:")
     assert metrics.KerasInceptionV3.from_config(network.get_config()).weights is None
+    shapes = {name: x.shape for name, x in network.named_outputs(images_of((2, 8, 8, 1))).items()}
+    assert shapes == {"features": (2, 3), "logits": (2, 4)}
 
 
 def test_keras_inception_is_built_on_first_use_and_says_what_is_missing(monkeypatch):

@@ -1,6 +1,5 @@
 """From images back to latents and classes, on every backend."""
 
-import keras
 import numpy as np
 import pytest
 import tiny_networks as tiny
@@ -97,4 +96,3 @@ def test_bad_arguments(model, arguments, match):
     given = {"images": np.zeros((1, *tiny.SHAPE), "uint8"), **arguments}
     with pytest.raises(ValueError, match=match):
         model.invert(**given)
-    keras.backend.clear_session()

@@ -1,6 +1,5 @@
 """Samples that the discriminator takes for real: rejection and the best of many."""
 
-import keras
 import numpy as np
 import pytest
 import tiny_networks as tiny
@@ -126,4 +125,3 @@ def test_logits_that_decide_nothing():
     bias.assign(np.full(bias.shape, np.nan))
     with pytest.raises(ValueError, match="`method` needs a discriminator with finite logits"):
         model.generate(2, method="top")
-    keras.backend.clear_session()

@@ -1,7 +1,7 @@
 """Trains a tiny SAGAN on the backend of KERAS_BACKEND, as `test_training_on_backends.py` asks for.
 
     python backend_target.py FOLDER            writes FOLDER/SETTING-BACKEND.npz
-    python backend_target.py FOLDER DEVICES    the same on several devices of JAX's, for some
+    python backend_target.py FOLDER DEVICES    some of them on several devices of JAX's
 
 Weights, latents, labels and batches are the same on every backend. A folder with `saved.keras` has
 a model that goes on training: `continued-BACKEND.npz` is how it ends, and `saved-BACKEND.keras`
@@ -19,7 +19,7 @@ from keras import ops
 import keras_sagan  # Before `load_model`: it registers the classes.
 from keras_sagan.training import backend, input_gradient
 
-STEPS, BATCH, RATE = 20, 8, 0.0005
+STEPS, BATCH, RATE = 10, 8, 0.001
 SIZES = {
     ("generator", "query"): 0.003,
     ("generator", "key"): 0.003,
@@ -54,19 +54,15 @@ def d_relativistic(real_logits, fake_logits):
     return ops.mean(ops.softplus(fake_logits - real_logits))
 
 
-SETTINGS = {
-    "conditional": ({"d_steps": 2, "ema_momentum": 0.9}, {}),
-    "unconditional": ({"num_classes": None}, {}),
-    "slots": (
-        {},
+SETTINGS = {  # Arguments of the model and of `compile`; every layer is in the first.
+    "conditional": ({"smooth": True, "d_steps": 2, "ema_momentum": 0.9}, {}),
+    "unconditional": (
+        {"num_classes": None},
         {"augmentation": flipped, "penalty": r1, "loss": (g_relativistic, d_relativistic)},
     ),
-    # A loss without a kink, as rounding is coarse.
+    # A loss without a kink, as rounding is coarse. The second with two loss scales that grow.
     "mixed_bfloat16": ({"ema_momentum": 0.9}, {"loss": "non_saturating"}),
-    "mixed_float16": (
-        {"ema_momentum": 0.9},
-        {"loss": "non_saturating"},
-    ),  # With two loss scales that grow.
+    "mixed_float16": ({"ema_momentum": 0.9}, {"loss": "non_saturating"}),
 }
 
 
@@ -131,11 +127,12 @@ def main(folder, devices=None):
             continue
         policy = setting if setting.startswith("mixed") else "float32"
         keras.config.set_dtype_policy(policy)
-        model = tiny.build_sagan(smooth=True, **arguments)
+        build = tiny.build_sagan if "smooth" in arguments else tiny.build_small_sagan
+        model = build(**arguments)
         give_known_weights(model)
         if model.ema_momentum:
             model.restart_average()
-        optimizers = tiny.sgd(RATE)
+        optimizers = tiny.sgd(RATE if "smooth" in arguments else 20 * RATE)
         if policy == "mixed_float16":
             scaled = {"initial_scale": 64.0, "dynamic_growth_steps": 6}
             for key, optimizer in optimizers.items():
@@ -143,7 +140,7 @@ def main(folder, devices=None):
         model.compile(**optimizers, **compiled)
         write(folder / f"{setting}-{name}.npz", state(model), train(model, 0, STEPS))
     keras.config.set_dtype_policy("float32")
-    if (folder / "saved.keras").exists():
+    if devices is None and (folder / "saved.keras").exists():
         model = keras.saving.load_model(folder / "saved.keras")
         assert isinstance(model, keras_sagan.SAGAN)
         write(folder / f"continued-{name}.npz", state(model), train(model, 3, 3))

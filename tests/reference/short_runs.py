@@ -28,13 +28,18 @@ def load_few(patch, count=400):
 
 
 def build_little(patch):
-    """Builds networks of few layers where a preset's would be of 32 pixels and ten classes."""
+    """Builds networks of few layers where a preset's would be of 32 pixels and ten classes.
+
+    On the pages, those are the presets of which no more than `base_filters` and `seed` are asked.
+    """
     build = SAGAN.from_preset
 
-    def from_preset(*preset, image_size=None, num_classes=None, channels=1, **changes):
-        if (image_size, num_classes) == (32, 10):
-            return tiny.build_sagan_of_pictures(channels, seed=changes["seed"])
-        changes |= {"image_size": image_size, "num_classes": num_classes, "channels": channels}
+    def from_preset(*preset, **changes):
+        asked = changes.get("image_size"), changes.get("num_classes")
+        is_of_a_page = changes.keys() in ({"base_filters"}, {"base_filters", "seed"})
+        if asked == (32, 10) or is_of_a_page and preset == ("sagan_fashion_mnist_32",):
+            channels, seed = changes.get("channels", 1), changes.get("seed", 0)
+            return tiny.build_sagan_of_pictures(channels, 64, seed=seed)
         return build(*preset, **changes)
 
     patch.setattr(SAGAN, "from_preset", from_preset)

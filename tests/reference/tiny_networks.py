@@ -65,7 +65,8 @@ def _spy(on_call, x, ids):
 
 
 def attention(x, gamma, pool_size=2):
-    layer = SelfAttention2D(key_reduction=4, pool_size=pool_size, name="attention")
+    key_reduction = min(4, x.shape[-1])
+    layer = SelfAttention2D(key_reduction=key_reduction, pool_size=pool_size, name="attention")
     x = layer(x)
     layer.gamma.assign(gamma)  # At 0 it would hide what the attention does.
     return x
@@ -84,13 +85,14 @@ def build_sagan(
     )
 
 
-def build_small_sagan(num_classes=CLASSES, **kwargs):
+def build_small_sagan(num_classes=CLASSES, has_attention=False, **kwargs):
     """The least that has labels and every kind of state; a step is ten times as fast."""
     latents, images = keras.Input((LATENT_DIM,)), keras.Input(SHAPE)
     labels = None if num_classes is None else keras.Input((), dtype="int32")
     x = layers.Reshape(SHAPE)(SNDense(int(np.prod(SHAPE)))(latents))
     norm = ConditionalBatchNorm(num_classes or 1, momentum=0.9)
-    x = layers.Activation("tanh")(norm(x) if labels is None else norm(x, labels))
+    x = norm(x) if labels is None else norm(x, labels)
+    x = layers.Activation("tanh")(attention(x, 0.5) if has_attention else x)
     logits = layers.Flatten()(images)
     inputs = [latents], [images]
     if labels is not None:
@@ -102,10 +104,10 @@ def build_small_sagan(num_classes=CLASSES, **kwargs):
     return SAGAN(*networks, LATENT_DIM, num_classes, **{"seed": 7, **kwargs})
 
 
-def build_sagan_of_pictures(channels=1, **kwargs):
+def build_sagan_of_pictures(channels=1, latent_dim=4, **kwargs):
     """32 pixels and ten classes, as of Fashion-MNIST, by as little as all functions ask for."""
     labels = keras.Input((), dtype="int32")
-    latents, x = 2 * [keras.Input((4,))]
+    latents, x = 2 * [keras.Input((latent_dim,))]
     x = layers.Reshape((8, 8, 8))(layers.Dense(512)(x))
     x = ConditionalBatchNorm(10)(x, labels)
     x = SelfAttention2D(name="self_attention")(x)
@@ -116,7 +118,8 @@ def build_sagan_of_pictures(channels=1, **kwargs):
     x = layers.Flatten()(SelfAttention2D(name="self_attention")(x))
     x = SNDense(1)(layers.Concatenate()([x, layers.Embedding(10, 4)(labels)]))
     discriminator = keras.Model([images, labels], x, name="discriminator")
-    return SAGAN(generator, discriminator, 4, 10, **{"seed": 0, "ema_momentum": 0.9, **kwargs})
+    kwargs = {"seed": 0, "ema_momentum": 0.9, **kwargs}
+    return SAGAN(generator, discriminator, latent_dim, 10, **kwargs)
 
 
 def sgd(learning_rate=0.02):
