@@ -124,10 +124,11 @@ def page(result):
         "  be too low for so few steps.",
         "- The seed determines the initial weights, the order of the images, the latents and the",
         "  labels. Every setting is trained with the same seeds.",
-        f"- FID: {settings['num_images']:,} generated images with equal numbers of each label, "
-        f"against the {settings['num_real']:,}",
-        "  test images, which were also the training images; features of `GreyClassifierFeatures`,",
-        "  averaged weights, moving statistics. It isn't comparable with Inception-based FIDs.",
+        f"- The FID compares {settings['num_images']:,} generated images, the same number for each "
+        f"label, with the {settings['num_real']:,}",
+        "  test images, which were also the training images. It uses `GreyClassifierFeatures`, so",
+        "  it isn't comparable with Inception-based FIDs. The averaged generator drew the images,",
+        "  with the moving statistics of its batch norms.",
         "",
         f"*Recorded by `{result['command']}` in `benchmarks/results/ablation.json`.",
         "`benchmarks/logs/ablation.md` lists all runs.*",

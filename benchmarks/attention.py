@@ -10,8 +10,6 @@ Result:    benchmarks/results/attention.json, docs/images/attention_cost.png and
 The times of a map are taken in turn in one process; each peak of memory in a process of its own.
 """
 
-import argparse
-
 import common
 import keras
 import numpy as np
@@ -157,17 +155,13 @@ def draw(record, path):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = common.argument_parser(__doc__, "attention")
     parser.add_argument("--sizes", type=int, nargs="+", default=[16, 32, 64, 128])
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument(
         "--figure", nargs="?", const=common.ROOT / "docs" / "images" / "attention_cost.png"
     )
-    common.add_json_argument(parser, "attention")
     settings = parser.parse_args(arguments)
     rows = []
     for size in settings.sizes:

@@ -381,7 +381,7 @@ def advice(records):
         "`attention_resolutions` selects the maps with attention, in both networks of a preset. In "
         "the presets' discriminators, even without attention, a position of the last map can see "
         "the image, so convolutions can compare distant parts, but only in the last blocks. On the "
-        "map with attention, one position alone sees a few pixels:",
+        "map with attention, the convolutions let each position see only a few pixels:",
         WIDTH,
     )
     if not is_finished(records, ("pairs", 4)):

@@ -11,7 +11,6 @@ Needs:     pip install jax torch
 Result:    benchmarks/results/backends.json and a table, about 10 minutes on 2 CPU cores
 """
 
-import argparse
 import json
 import os
 import shlex
@@ -111,14 +110,10 @@ def measure(preset, overrides, batch_size, backends, rounds, warmup=2):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = common.argument_parser(__doc__, "backends")
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=[*SETTINGS])
     parser.add_argument("--rounds", type=int, default=10)
-    common.add_json_argument(parser, "backends")
     settings = parser.parse_args(arguments)
     results = {}
     for name in settings.settings:

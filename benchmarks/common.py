@@ -282,8 +282,14 @@ def record(script, path, arguments=None, packages=(), **results):
     return result
 
 
-def add_json_argument(parser, name):
-    """Adds `--json [FILE]`; without a file the record goes to `benchmarks/results/<name>.json`."""
+def argument_parser(text, name):
+    """A parser with the first line of a docstring, and with `--json [FILE]`.
+
+    Without a file, the record goes to `benchmarks/results/<name>.json`.
+    """
+    parser = argparse.ArgumentParser(
+        description=text.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument(
         "--json",
         nargs="?",
@@ -291,6 +297,7 @@ def add_json_argument(parser, name):
         type=Path,
         help=f"record the result in a file, {name}.json of benchmarks/results/ by default",
     )
+    return parser
 
 
 def print_table(rows):

@@ -9,7 +9,6 @@ Measures   `frechet_distance_of_samples`, and the streamed moments that the metr
 Result:    benchmarks/results/fid.json and a table; about 6 minutes on 2 CPU cores
 """
 
-import argparse
 import time
 
 import common
@@ -111,10 +110,7 @@ def stream(dim, counts):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = common.argument_parser(__doc__, "fid")
     parser.add_argument("--dim", type=int, default=2048)
     parser.add_argument(
         "--sets",
@@ -124,7 +120,6 @@ def main(arguments=None):
     )
     parser.add_argument("--stream", type=int, nargs="+", default=[5000, 50000])
     parser.add_argument("--repeats", type=int, default=3)
-    common.add_json_argument(parser, "fid")
     settings = parser.parse_args(arguments)
     for name in FORMS:  # what is slow the first time only
         make_form(name, *features(100, 32, 1.0))()

@@ -7,8 +7,6 @@ Measures   `SAGAN.generate` against the textbook form of textbook.py, a batch at
 Result:    benchmarks/results/generation.json and a table; about a minute on 2 CPU cores
 """
 
-import argparse
-
 import common
 import numpy as np
 import tensorflow as tf
@@ -67,16 +65,12 @@ def peak(form, base_filters, count, batch_size):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = common.argument_parser(__doc__, "generation")
     parser.add_argument("--base_filters", type=int, default=32)
     parser.add_argument("--count", type=int, default=128, help="images a call")
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=13)
     parser.add_argument("--peer", type=common.named_command, help="NAME=COMMAND")
-    common.add_json_argument(parser, "generation")
     settings = parser.parse_args(arguments)
     if settings.peer and settings.peer[0] in ("textbook", "generate"):
         parser.error(f"--peer needs another name. Received: {settings.peer[0]}")

@@ -16,7 +16,6 @@ Result:    benchmarks/results/gpu.json and a table, about 10 minutes. Not run on
            `--smoke` is the same with tiny networks on a CPU
 """
 
-import argparse
 import collections
 import importlib.util
 import json
@@ -312,16 +311,12 @@ def table(rows):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = common.argument_parser(__doc__, "gpu")
     parser.add_argument("--seconds", type=float, default=600, help="after which no setting begins")
     parser.add_argument("--steps", type=int, default=30, help="timed steps of each form")
     parser.add_argument("--peer", type=common.named_command, help="NAME=COMMAND")
     parser.add_argument("--profile", type=Path, help="folder for a trace of the first setting")
     parser.add_argument("--smoke", action="store_true", help="tiny networks on a CPU")
-    common.add_json_argument(parser, "gpu")
     settings = parser.parse_args(arguments)
     if settings.peer and settings.peer[0] in ("fit", "plain"):
         parser.error(f"--peer needs another name. Received: {settings.peer[0]}")

@@ -15,7 +15,6 @@ square, anti-aliased resizing to 128 pixels, batches. A core's share is counted 
 other processes on the machine hardly change.
 """
 
-import argparse
 import functools
 import io
 import json
@@ -225,17 +224,13 @@ def demand_table(chips):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = common.argument_parser(__doc__, "input_pipeline")
     parser.add_argument("--images", type=int, default=512, help="JPEGs to make")
     parser.add_argument("--pipeline_batches", type=int, default=16, help="of 64, a measurement")
     parser.add_argument("--repeats", type=int, default=7, help="measurements of the pipeline")
     parser.add_argument("--steps", type=int, default=5, help="measured training steps")
     parser.add_argument("--batch_size", type=int, default=8, help="of the training step")
     parser.add_argument("--recipe", default="official")
-    common.add_json_argument(parser, "input_pipeline")
     arguments = parser.parse_args()
     tfds.disable_progress_bar()
 

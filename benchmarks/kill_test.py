@@ -13,7 +13,6 @@ run without kills, and the figures of every epoch must agree (to rounding on two
 sums of the epoch so far are stored added up).
 """
 
-import argparse
 import json
 import os
 import random
@@ -212,12 +211,11 @@ def table(runs):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = common.argument_parser(__doc__, "kill_test")
     parser.add_argument("--kills", type=int, default=25, help="of the plain run")
     parser.add_argument("--other_kills", type=int, default=5, help="of each other mode")
     parser.add_argument("--modes", nargs="+", default=list(DEVICES))
     parser.add_argument("--seed", type=int, default=0)
-    common.add_json_argument(parser, "kill_test")
     settings = parser.parse_args(arguments)
     runs = []
     for mode in settings.modes:

@@ -6,8 +6,6 @@ Measures   forward and backward pass of every layer against the same composed pl
 Result:    benchmarks/results/layers.json and a table; about three minutes on 2 CPU cores
 """
 
-import argparse
-
 import common
 import keras
 import numpy as np
@@ -176,16 +174,12 @@ def compare(name, layer, textbook, inputs, sizes, rounds):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = common.argument_parser(__doc__, "layers")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--size", type=int, default=32, help="of the maps; halved before up")
     parser.add_argument("--channels", type=int, default=128)
     parser.add_argument("--num_classes", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=20)
-    common.add_json_argument(parser, "layers")
     settings = parser.parse_args(arguments)
     keras.utils.set_random_seed(0)
     sizes = (settings.batch_size, settings.size, settings.channels, settings.num_classes)

@@ -6,8 +6,6 @@ Measures   the Monge distance with 100 and 1,000 directions, and the Fréchet di
 Result:    benchmarks/results/mind.json and a table; about 2 minutes on 2 CPU cores
 """
 
-import argparse
-
 import common
 import numpy as np
 
@@ -48,14 +46,10 @@ def compare(count, dim, repeats):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = common.argument_parser(__doc__, "mind")
     parser.add_argument("--dim", type=int, default=2048)
     parser.add_argument("--counts", type=int, nargs="+", default=[1000, 5000])
     parser.add_argument("--repeats", type=int, default=2)
-    common.add_json_argument(parser, "mind")
     settings = parser.parse_args(arguments)
     rows = [
         row for count in settings.counts for row in compare(count, settings.dim, settings.repeats)

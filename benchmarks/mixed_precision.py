@@ -12,7 +12,6 @@ Result:    benchmarks/results/mixed_precision.json and a table; the exit code is
            isn't finite, or if the mean distance over the seeds is more than 20 % from float32's
 """
 
-import argparse
 import statistics
 import sys
 import time
@@ -106,16 +105,12 @@ def line(row):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = common.argument_parser(__doc__, "mixed_precision")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--base_filters", type=int, default=4, help="the networks' width")
     parser.add_argument("--fid_images", type=int, default=1000, help="on each side")
-    common.add_json_argument(parser, "mixed_precision")
     settings = parser.parse_args(arguments)
     images, labels = data.load_fashion_mnist()
     images = data.pad_to_32(images)

@@ -7,7 +7,6 @@ Measures   a training step without a penalty, with `R1(1.0)` and with `R1(1.0, e
 Result:    benchmarks/results/penalties.json and a table, about 10 minutes on 2 CPU cores
 """
 
-import argparse
 import json
 import os
 import sys
@@ -68,13 +67,9 @@ def measure(preset, overrides, batch_size, backends, rounds):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = common.argument_parser(__doc__, "penalties")
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--rounds", type=int, default=7)
-    common.add_json_argument(parser, "penalties")
     settings = parser.parse_args(arguments)
     rows = measure(**SETTINGS, backends=settings.backends, rounds=settings.rounds)
     common.print_table(rows)

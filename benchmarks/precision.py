@@ -12,7 +12,6 @@ samples than dimensions, variances that fall steeply, and scales that spread ove
 package that isn't installed is left out of the table.
 """
 
-import argparse
 import contextlib
 import io
 import sys
@@ -317,13 +316,9 @@ def tfgan_table(result):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = common.argument_parser(__doc__, "precision")
     parser.add_argument("--dim", type=int, default=2048)
     parser.add_argument("--samples", type=int, default=3000)
-    common.add_json_argument(parser, "precision")
     arguments = parser.parse_args()
     rows = measure(arguments.dim, arguments.samples)
     result = common.record(

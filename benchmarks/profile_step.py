@@ -6,7 +6,6 @@ Measures   the operations of a training step by TensorFlow's profiler, summed by
 Result:    benchmarks/results/profile_step.json and tables; about a minute on 2 CPU cores
 """
 
-import argparse
 import collections
 import re
 import tempfile
@@ -95,12 +94,8 @@ def shares(spent, key):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = common.argument_parser(__doc__, "profile_step")
     train_step.add_step_arguments(parser)
-    common.add_json_argument(parser, "profile_step")
     settings = parser.parse_args(arguments)
     model, step = train_step.make_step(settings, "SAGAN", train_step.batch_of(settings))
     names = {x.name for network in (model.generator, model.discriminator) for x in network.layers}

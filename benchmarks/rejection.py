@@ -6,7 +6,6 @@ Measures   the Fréchet distance of as many samples by each method of `generate`
 Result:    benchmarks/results/rejection.json and a table, about 2 minutes on 2 CPU cores
 """
 
-import argparse
 import time
 
 import common
@@ -51,9 +50,8 @@ def measure(model, real, num_images, seed):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = common.argument_parser(__doc__, "rejection")
     parser.add_argument("--num_images", type=int, default=5000)
-    common.add_json_argument(parser, "rejection")
     settings = parser.parse_args(arguments)
     model = SAGAN.from_preset(PRESET, load_weights=True)
     images = data.pad_to_32(data.load_fashion_mnist()[0])

@@ -8,7 +8,6 @@ Measures   `import keras_sagan` on top of Keras's own import, and `python
 Result:    benchmarks/results/startup.json and a table; two and a half minutes on 2 CPU cores
 """
 
-import argparse
 import functools
 import json
 import os
@@ -117,15 +116,11 @@ def of(forms, name):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = common.argument_parser(__doc__, "startup")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
         "--example_arguments", type=shlex.split, default=[], help="of the example, in one string"
     )
-    common.add_json_argument(parser, "startup")
     settings = parser.parse_args(arguments)
     rounds = range(settings.repeats)
     imported = medians([common.in_new_process(__file__, "--imports") for _ in rounds])

@@ -5,7 +5,6 @@ Each run has a record in --workdir, a small file that can be committed; the same
 missing ones. Records of other settings are refused. Checkpoints and caches are in --scratch.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -38,20 +37,17 @@ def main(script, text, defaults, all_runs, make, arguments=None, add_arguments=N
     Returns:
         The parsed options, the settings, and a dictionary from the name of each run to its record.
     """
-    parser = argparse.ArgumentParser(
-        description=text.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    name = Path(script).stem
+    parser = common.argument_parser(text, name)
     for name, default in defaults.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--seeds", type=int, default=seeds)
     parser.add_argument("--only", nargs="+", help="names of runs; default: all")
     parser.add_argument("--jobs", type=int, default=2, help="processes at once; 0: only this one")
-    name = Path(script).stem
     folder = common.RESULTS / name
     parser.add_argument("--workdir", type=Path, default=folder, help="the folder of the records")
     help_text = "the folder of checkpoints and caches"
     parser.add_argument("--scratch", type=Path, default=Path(f"runs/{name}"), help=help_text)
-    common.add_json_argument(parser, name)
     others = len(parser._actions)
     if add_arguments:
         add_arguments(parser)

@@ -10,7 +10,6 @@ Result:    benchmarks/results/support_matrix.json and the table of docs/compatib
            minutes on 2 CPU cores. The exit code is 1 if a combination neither works nor is refused
 """
 
-import argparse
 import json
 import os
 import socket
@@ -229,8 +228,7 @@ def reasons(found):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    common.add_json_argument(parser, "support_matrix")
+    parser = common.argument_parser(__doc__, "support_matrix")
     parser.add_argument("--worker", help="the losses of one device: to be a worker of TF_CONFIG")
     settings = parser.parse_args(arguments)
     if settings.worker:

@@ -244,16 +244,12 @@ def add_step_arguments(parser):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = common.argument_parser(__doc__, "train_step")
     add_step_arguments(parser)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--peer", type=common.named_command, help="NAME=COMMAND")
     parser.add_argument("--sweep", action="store_true", help="other image sizes and batches")
     parser.add_argument("--figure", nargs="?", const=FIGURE, type=Path, help="file for a figure")
-    common.add_json_argument(parser, "train_step")
     settings = parser.parse_args(arguments)
     if settings.sweep and settings.peer:
         parser.error("--sweep can't be given with --peer")

@@ -6,7 +6,6 @@ Measures   the files and functions of the package that one `fit` of one batch en
 Result:    benchmarks/results/walk.json and a list of the files; half a minute on 2 CPU cores
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -52,8 +51,7 @@ def measure():
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    common.add_json_argument(parser, "walk")
+    parser = common.argument_parser(__doc__, "walk")
     settings = parser.parse_args(arguments)
     found = measure()
     print(f"{len(found['files'])} files, {found['functions']} functions, {found['moves']} moves")

@@ -74,7 +74,7 @@ def check_pair(name, value, expected="a positive integer or a pair of them", max
 
 
 def check_tuple(name, value, count, maximum=math.inf):
-    """Checks a list, tuple or array of `count` positive integers, or one, which is repeated."""
+    """Checks a list, tuple or array of `count` positive integers, or one integer for all."""
     words = {1: "it in a tuple", 2: "a pair of them"}.get(count, f"{count} of them")
     return _positive_integers(name, value, count, f"a positive integer or {words}", maximum)
 
@@ -236,7 +236,7 @@ def check_dense(**values):
 
 
 def check_images(images, argument="images"):
-    """Raises unless images are of rank 4 and of dtype uint8 or float."""
+    """Raises an error unless images are of rank 4 and of dtype uint8 or float."""
     dtype = keras.backend.standardize_dtype(images.dtype)
     if len(images.shape) != 4:
         expected = "have shape (batch, height, width, channels)"
@@ -267,7 +267,7 @@ def check_values(images, image_shape, argument="images"):
 
 
 def check_shape(shape, image_shape, argument="images"):
-    """Raises unless a batch of images has `image_shape`; `None` in either shape fits any size."""
+    """Raises an error unless a batch has `image_shape`; `None` in either shape fits any size."""
     if not all(a is None or b is None or a == b for a, b in zip(shape[1:], image_shape)):
         expected = f"have shape (batch, {', '.join(map(str, image_shape))})"
         raise _error(argument, expected, f" of shape {tuple(shape)}")

@@ -144,7 +144,7 @@ def test_commands(name):
             if 'cli.main(["train"' in source:
                 build_parser().parse_args(["train", *words[2:]])
                 continue
-            if "common.add_json_argument(" in source:
+            if "common.argument_parser(" in source:
                 source += '"--json"'
             for option in words[2:]:
                 assert not option.startswith("--") or f'"{option}"' in source, line

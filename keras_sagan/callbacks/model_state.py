@@ -17,7 +17,7 @@ NETWORKS = ("generator", "discriminator", "ema_generator")
 SETTINGS = (
     *("d_steps", "ema_momentum", "ema_half_life", "ema_start", "top_k", "freeze_discriminator"),
 )
-# Don't compare these entries: most don't affect the output, and `_layers` yields inner layers.
+# Don't compare these entries: most don't affect the output. Inner layers are compared separately.
 _IGNORED = {
     *("name", "trainable", "seed", "module", "registered_name", "build_config", "dtype"),
     *("layers", "input_layers", "output_layers", "algorithm", "query_chunk_size"),

@@ -71,7 +71,9 @@ class StopOnNonFinite(keras.callbacks.Callback):
             reason = f"`{first}` became NaN or infinite{also}"
         else:
             reason = f"{variables} became NaN or infinite, while every loss was finite"
-        good = f"All was finite at {self._last_good}" if self._last_good else "It was at the start"
+        good = "A variable was NaN or infinite before the first step"
+        if self._last_good:
+            good = f"All was finite at {self._last_good}"
         self.reason = f"Training stopped at {here}: {reason}. {good}."
         self.model.stop_training = True
         warnings.warn(self.reason, RuntimeWarning, stacklevel=2)

@@ -279,7 +279,8 @@ class SpectralNormMixin(SpectralNormBase):
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
-        if self.built and len(store.keys()) < len(self.weights):  # Transposed layers save all.
+        # Keras's transposed convolutions save all weights, including this one.
+        if self.built and len(store.keys()) < len(self.weights):
             store["vector_u"] = self.vector_u
 
     def load_own_variables(self, store):

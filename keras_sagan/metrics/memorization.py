@@ -26,8 +26,9 @@ def memorization_scores(
     `authpct` is the percentage of authentic samples: those that are farther from their nearest
     training sample than this sample is from its own nearest neighbor in the training set. With
     `held_out`, there are two more scores. `memorized` is the share of generated samples that are at
-    least as near to a training sample as the nearest 0.1 % of the held-out samples are, and finds
-    single copies. `ct_score` is that of `ct_score`, and finds that all samples are too near.
+    least as near to a training sample as the nearest 0.1 % of the held-out samples are; it detects
+    single copies. `ct_score` is the result of the function `ct_score`; it is negative if the
+    samples as a whole are nearer to the training samples than the held-out samples are.
 
     Args:
         training, generated, held_out: Arrays of shape (num_samples, dim) with finite values. At

@@ -175,7 +175,7 @@ class ReferenceStatistics:
             unknown = ("split", "num_images", "image_shape", "feature_extractor", "resize")
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             info = {"dataset": path.name, "sha256": digest, **dict.fromkeys(unknown)}
-        # If the file lacks the number of images, use 2: it doesn't affect the covariance.
+        # Any number above 1 gives the same covariance.
         count = info["num_images"] or 2
         mean, cov = (arrays.pop(name).astype(np.float64) for name in ("mu", "sigma"))
         halves = None

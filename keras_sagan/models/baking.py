@@ -43,7 +43,7 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
 
     Args:
         model: A built functional or sequential Keras model, such as `SAGAN.generator`. Nested
-            models are copied too. The copy is functional.
+            models are copied too. The copy is a functional model.
 
     Raises:
         ValueError: If the model is subclassed or isn't built, or has a layer that can't be copied

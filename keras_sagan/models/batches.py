@@ -169,7 +169,7 @@ class BatchCheck:
         self._has_seen_all = True
 
     def __call__(self, parts):
-        """Raises unless a batch fits the model; `parts` lists `(images, labels)` by replica.
+        """Raises an error unless a batch fits the model; `parts` has `(images, labels)` by replica.
 
         After the first batch, only batches in host memory are checked: others would be copied.
         """
@@ -185,7 +185,7 @@ class BatchCheck:
                 self._num_seen += len(labels)
 
     def check_first(self, model, parts, gather=list):
-        """Raises unless a batch fits the model; also passes the first batch to the model.
+        """Raises an error unless a batch fits the model; also passes the first batch to the model.
 
         `parts` contains a tuple of images and labels for each device of this process. `gather`
         takes the list of their batch sizes, and returns the list of the sizes on all devices.
@@ -196,7 +196,7 @@ class BatchCheck:
             sizes = [part[0].shape[0] for part in parts]
         except ValueError as refused:
             sizes, error = [self.REFUSED] * len(parts), refused
-        sizes = gather(sizes)  # Call this even after an error, because other processes wait.
+        sizes = gather(sizes)  # Call this even after an error: other processes are waiting for it.
         if error is not None:
             raise error
         self.check_sizes(sizes, len(parts))

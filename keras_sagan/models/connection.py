@@ -65,7 +65,7 @@ def _check_first_input(network, shape):
 
 
 def _check_logits(logits):
-    """Raises unless a discriminator returns one logit per image, or a map of logits per image."""
+    """Raises an error unless a discriminator returns a logit, or a map of logits, per image."""
     shape = tuple(getattr(logits, "shape", ()))
     is_patch_map = len(shape) == 4 and shape[1] == 1 and shape[2] != 1  # (batch, 1, height, width)
     is_one_for_all = not shape or shape[0] == 1

@@ -65,8 +65,8 @@ def with_classes(network, before, after, is_discriminator):
     """Returns a copy of a network for `after` classes instead of `before`; either may be `None`.
 
     To add labels, each norm with one class except `last_norm` becomes conditional, and a projection
-    of the last dense layer's inputs is added to the logits. To remove labels, terms that depend on
-    labels are removed from each sum.
+    of the last dense layer's inputs is added to the logits. To remove labels, norms are called
+    without labels, and `Add` layers lose the inputs that depend on labels.
     """
     if before == after:
         return copy_network(network)

@@ -119,7 +119,7 @@ def check_built_under(strategy, **owners):
 
 
 def check_scope(strategy, method, or_outside=True):
-    """Raises unless a method is called under the distribution that its model was built in."""
+    """Raises an error unless a method is called under the distribution of its model."""
     current, processes = current_strategy(), jax.process_count()
     if processes > 1 and getattr(current, "auto_shard_dataset", True):
         raise ValueError(
@@ -152,7 +152,7 @@ def check_batch(model, check, batch):
         return
 
     def gather(sizes):
-        if check.has_passed:  # Compare with the first batch, which takes no communication.
+        if check.has_passed:  # Comparing with the first batch needs no communication.
             return [*check.size, *sizes]
         check.size = sizes
         first = multihost_utils.process_allgather(np.int32(sizes[0]))  # All sizes are equal.

@@ -108,7 +108,7 @@ def best_fakes(top_k, logits, batch):
     Real logits are selected at the same indices. A map of logits is rated by its mean.
     """
     if isinstance(top_k, float) and isinstance(batch, int):
-        count = max(int(top_k * batch + 1e-4), 1)  # As floats, 0.29 * 100 < 29.
+        count = max(int(top_k * batch + 1e-4), 1)  # In floating point, 0.29 * 100 < 29.
     elif isinstance(top_k, float):  # TensorFlow may know the batch size only at run time.
         count = ops.maximum(ops.cast(top_k * ops.cast(batch, "float32") + 1e-4, "int32"), 1)
     else:

@@ -159,7 +159,7 @@ def check_built_under(strategy, **owners):
 
 
 def check_scope(strategy, method, or_outside=True):
-    """Raises unless a method is called under the strategy that its model was built in."""
+    """Raises an error unless a method is called under the strategy of its model."""
     current = current_strategy()
     if current is strategy or (or_outside and not tf.distribute.has_strategy()):
         return

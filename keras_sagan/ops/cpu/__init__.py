@@ -1,4 +1,4 @@
-"""Code for TensorFlow on CPUs. The package works without this folder, except for empty batches."""
+"""Code for TensorFlow on CPUs. Without this folder, only empty batches fail."""
 
 from collections.abc import Callable
 
