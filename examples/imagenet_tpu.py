@@ -7,9 +7,9 @@ Command:   KERAS_BACKEND=jax python examples/imagenet_tpu.py --precision mixed_b
            Use JAX on current TPUs: Keras's own tests run on TPUs with JAX, and TensorFlow 2.20 was
            the last version with builds for TPUs. On TensorFlow, add --tpu NAME; on GPUs, either
            backend works. On JAX, TensorFlow still reads the images, on the CPU.
-           To measure a FID, add --inception FOLDER, TF-GAN's network as a SavedModel, or
-           --inception-sha256 HEX, the digest that its download must have; without either, training
-           runs without a FID, and says so
+           The FID uses EfficientNet-Lite0. For a FID that can be compared with published ones, add
+           --inception FOLDER, TF-GAN's network as a SavedModel, or --inception-sha256 HEX, the
+           digest that its download must have
 Data:      `imagenet2012` of TensorFlow Datasets, prepared in --data-dir, or with --dataset any
            other dataset of images with one label each
 Result:    runs/imagenet/, a local folder, with the files of `keras-sagan train`. An epoch has 5,000

@@ -149,16 +149,18 @@ def build_model(settings, channels, num_classes, strategy=None):
 
 def evaluator_for(model, settings, source, log):
     """Returns the `FIDEvaluator` for the settings, or `None` if FID is disabled or unavailable."""
-    extractor = extractor_for(model.image_shape, settings, default="tfgan")
-    is_asked_for = settings["inception"] or settings["inception_sha256"]
+    extractor = extractor_for(model.image_shape, settings)
     if not settings["fid_images"]:
         return None
-    if not is_asked_for and not getattr(extractor, "is_at_hand", True):
-        log.say("No FID is measured: it needs --inception or --inception-sha256.")
-        return None
     metric = metrics.FrechetInceptionDistance(extractor, batch_size=250)
-    # Reading `protocol` loads the network, so that an error occurs before training.
-    log.say(f"The FID uses the features of {metric.protocol['feature_extractor']}")
+    try:
+        # Reading `protocol` loads the network, so that an error occurs before training.
+        log.say(f"The FID uses the features of {metric.protocol['feature_extractor']}")
+    except ImportError as error:
+        if settings["inception"] or settings["inception_sha256"]:
+            raise
+        log.say(f"No FID is measured: {error}")
+        return None
     real, _ = source.head(settings["fid_images"])
     common = {"batch_size": 250, "seed": settings["seed"], "dataset": source.name}
     common["split"] = f"{len(real)} images, {source.chosen}"

@@ -98,12 +98,15 @@ def _tfds(name, split, batch_size, common):
     return Source(f"TFDS {name}, {split}", *found, lambda: dataset, head, "the first")
 
 
-def extractor_for(image_shape, settings, name=None, default="efficientnet"):
-    """Returns an extractor by name, or the gray classifier for small gray images, or `default`."""
+def extractor_for(image_shape, settings, name=None):
+    """Returns an extractor by name, or the gray classifier for small gray images, or EfficientNet.
+
+    If `--inception` or `--inception-sha256` is given, the default is an Inception network.
+    """
     inception = settings["inception"]
     if name is None:
         is_small_and_grey = image_shape[-1] == 1 and image_shape[0] in (28, 32)
-        name = "grey" if is_small_and_grey else default
+        name = "grey" if is_small_and_grey else "efficientnet"
         if inception is not None or (name != "grey" and settings["inception_sha256"]):
             name = "tfgan"
     if name == "tfgan":

@@ -65,8 +65,9 @@ def test_the_monitor_fired_on_the_collapse_and_was_silent_on_the_healthy_run():
 def test_the_page_has_the_recorded_figures():
     settings, figures = RECORD["settings"], RECORD["runs"]["healthy"]["figures"]
     words = " ".join(PAGE.split())
-    size = f"{settings['epochs']} × {settings['steps_per_epoch']} steps of"
-    assert f"`base_filters={settings['base_filters']}`, both rates 2e-3, {size}" in words
+    size = f"{settings['epochs']} epochs of {settings['steps_per_epoch']} steps with"
+    rates = "both learning rates 2e-3, and"
+    assert f"`base_filters={settings['base_filters']}`, {rates} {size}" in words
     losses, layers = figures["d_loss"], ("generator/attention_16", "discriminator/attention_16")
     rows = {  # names of the figures, and digits after the first epoch and after the last
         "mean logits, real and generated": (["real_logits", "fake_logits"], 2, 2),

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -29,6 +30,8 @@ from keras_sagan.metrics import (
     ReferenceStatistics,
     TFGANInception,
 )
+from keras_sagan.metrics.extractors import efficientnet_lite
+from keras_sagan.run import evaluator_for
 from keras_sagan.sources import extractor_for, open_source
 
 Image = pytest.importorskip("PIL.Image")
@@ -334,6 +337,15 @@ def test_a_pth_file_is_for_fid_inception_and_anything_else_for_tfgan():
     assert isinstance(extractor, FIDInception) and extractor.weights == "weights.pth"
     for other in ({"inception": "folder"}, {"inception_sha256": "0" * 64}):
         assert isinstance(extractor_for((64, 64, 3), settings | other), TFGANInception)
+
+
+def test_a_run_whose_fid_lacks_a_package(monkeypatch):
+    monkeypatch.setattr(efficientnet_lite, "_PACKAGE", "no-such-package")
+    color, said = SimpleNamespace(image_shape=(64, 64, 3)), []
+    settings = {"inception": None, "inception_sha256": None, "fid_images": 10}
+    assert evaluator_for(color, settings, None, SimpleNamespace(say=said.append)) is None
+    assert said[0].startswith("No FID is measured: EfficientNetLite0Features needs")
+    assert said[0].endswith("pip install no-such-package")
 
 
 @pytest.mark.slow

@@ -81,14 +81,12 @@ def test_color_images_of_another_power_of_two(tmp_path, capsys, brief):
         Image.fromarray(pixels).save(tmp_path / f"{index}.png")
     options = ["--images", tmp_path, "--output", tmp_path / "run", "--image-size", 16]
     options += ["--base-filters", 4, "--batch-size", 4, "--epochs", 1, "--fid-images", 4]
-    save_stand_in(tmp_path / "inception")  # of the signature of TF-GAN's
-    options += ["--inception", tmp_path / "inception"]
     assert load_example("image_folder").main([*map(str, options)]) == 0
     for name in ("samples_epoch_001", "attention_epoch_001", "attention_epoch_001_discriminator"):
         with Image.open(tmp_path / "run" / f"{name}.png") as picture:
             assert np.ptp(np.asarray(picture.convert("RGB")), axis=-1).any(), name
     fid = json.loads((tmp_path / "run" / "run.json").read_text())["fid"]
-    assert str(tmp_path / "inception") in fid["protocol"]["feature_extractor"]
+    assert "EfficientNet-Lite0" in fid["protocol"]["feature_extractor"]
     assert all(np.isfinite(value) for _, value in fid["by_epoch"])
     model = keras.saving.load_model(tmp_path / "run" / "model.keras")
     assert model.image_shape == (16, 16, 3) and model.num_classes is None

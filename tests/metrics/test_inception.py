@@ -25,12 +25,6 @@ def folder(tmp_path_factory):
     return path
 
 
-def test_whether_it_is_at_hand(folder, monkeypatch, tmp_path):
-    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
-    assert TFGANInception(folder).is_at_hand
-    assert not TFGANInception().is_at_hand
-
-
 def images_of(shape, seed=0):
     return np.random.default_rng(seed).uniform(-1, 1, shape).astype("float32")
 

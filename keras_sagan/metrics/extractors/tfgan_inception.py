@@ -90,15 +90,6 @@ class TFGANInception(Extractor):
         digest = _folder_sha256(self._resolve())
         return f"{self.handle} resize={self.resize} {self.output} sha256:{digest}"
 
-    @property
-    def is_at_hand(self) -> bool:
-        """Returns whether the network is on disk; if `sha256` is given, downloads it first."""
-        try:
-            self._resolve()
-        except RuntimeError:
-            return False
-        return True
-
     def __call__(self, images: keras.KerasTensor) -> keras.KerasTensor:
         return self._outputs(images, features=self.output)["features"]
 
