@@ -49,7 +49,7 @@ def use_stream(count):
     assert sum(len(np.asarray(batch)) for batch in dataset) == count
     return np.empty(images.shape, "uint8")  # As large as the images would be; never touched.
 
-for use, count in ((use_stream, 200), (use_folder, 400), (use_array, 400)):
+for use, count in ((use_stream, 400), (use_folder, 1000), (use_array, 1000)):
     use(4)  # What TensorFlow takes by itself.
     gc.collect()
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # The peak begins again.
