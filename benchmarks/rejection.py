@@ -59,7 +59,7 @@ def finetune(model, images, labels, steps):
     model.generator.set_weights(weights)
     adam = keras.optimizers.Adam(4e-4, beta_1=0.0, beta_2=0.99)
     model.compile(keras.optimizers.SGD(0.0), adam, loss="non_saturating")
-    dataset = data.make_dataset(images, labels, batch_size=64, seed=1)
+    dataset = data.make_dataset(images, labels, batch_size=min(64, len(images)), seed=1)
     model.fit(dataset, steps_per_epoch=steps, verbose=0)
     model.ema_generator.set_weights(weights)  # Its moving statistics have moved.
 
