@@ -147,6 +147,7 @@ def load(path, **changes):
     return SAGAN.from_preset("sagan_photos_64", load_weights=path, **{**SMALL, **changes})
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
 def test_a_file_of_ones_own(own, name):
     model, folder = own
@@ -170,6 +171,7 @@ def test_files_that_are_cut_short(own, tmp_path, name):
         load(tmp_path / name)
 
 
+@pytest.mark.any_backend
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
 @pytest.mark.parametrize("changes", [{"base_filters": 2}, {"num_classes": 3}])
 def test_a_file_of_other_networks(own, changes):

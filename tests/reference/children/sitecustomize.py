@@ -2,11 +2,14 @@
 
 scikit-learn is installed for one oracle, and JAX for one backend. Where they are, `import keras`
 imports them, which takes a second of processor time each, in each of a hundred processes.
+Collecting garbage while TensorFlow is imported takes almost another second.
 """
 
+import gc
 import os
 import sys
 
+gc.set_threshold(200_000, 50, 100)
 sys.modules["sklearn"] = None
 
 
