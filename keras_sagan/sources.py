@@ -99,9 +99,10 @@ def _tfds(name, split, batch_size, common):
 
 
 def extractor_for(image_shape, settings, name=None):
-    """Returns an extractor by name, or the gray classifier for small gray images, or EfficientNet.
+    """Returns the extractor with the given name.
 
-    If `--inception` or `--inception-sha256` is given, the default is an Inception network.
+    Without a name, it is an Inception network if `--inception` or `--inception-sha256` is given,
+    the gray classifier for small gray images, and EfficientNet-Lite0 for all others.
     """
     inception = settings["inception"]
     if name is None:

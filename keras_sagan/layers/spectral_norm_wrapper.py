@@ -45,8 +45,8 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
             `TimeDistributed` as a whole, not the layer in them.
         power_iterations, epsilon, equality_constrained: As in `SNConv2D`.
         norm: `"matrix"` for the norm above, or `"operator"` for the norm of a convolution with its
-            zero padding, on maps of the size that the wrapper is built for; inputs of another size
-            raise an error. `"operator"` needs `Dense`, `Conv1D`, `Conv2D` or `Conv3D` without
+            zero padding, on maps of the size that the wrapper is built for; inputs of a different
+            size raise an error. `"operator"` needs `Dense`, `Conv1D`, `Conv2D` or `Conv3D` without
             strides, dilation or groups.
         kernels: List of the names of the layer's kernel attributes, such as `["my_kernel"]` or
             `["cell.recurrent_kernel"]`. By default, they are found by their usual names, in
@@ -65,7 +65,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
         The weights of the wrapped layer, and for each kernel a `vector_u`, float32 of shape
         `(outputs,)`, or of the shape of one map for `norm="operator"`. It is initialized to its
         converged value and updated with `training=True`, unless the layer is frozen. The attribute
-        `layer` is the wrapped layer: use it for methods such as `layer.reset_state()`.
+        `layer` is the wrapped layer, with its methods, such as `reset_state`.
 
     Raises:
         ValueError: If `layer` has no kernels after `build`, one of `kernels` doesn't exist, the
@@ -148,8 +148,8 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
         if not found:
             raise ValueError(
                 "`layer` must have kernels that `build` creates: variables named "
-                f"{', '.join(NAMES)} in it or in its layers, or those that `kernels` names. Call a "
-                "layer that creates them later once, before it is wrapped. "
+                f"{', '.join(NAMES)} in it or in its layers, or those that `kernels` names. If "
+                "the layer creates them in `call`, call it once before you wrap it. "
                 f"Received: layer={_described(self.layer)}"
             )
         return list(found.values())
@@ -202,18 +202,17 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
         ]
 
     def _check_map(self, args, kwargs):
-        """Raises an error if the inputs are maps of another size than that of the operator norm."""
+        """Raises an error unless the operator norm was computed for maps of the inputs' size."""
         if self.norm != "operator" or not isinstance(self.layer, PLAIN):
             return
         inputs = args[0] if args else kwargs["inputs"]
-        expected = _map_size(self.layer, self._input_shape)
-        if len(inputs.shape) == self.layer.rank + 2:  # Otherwise, Keras raises an error.
-            size = _map_size(self.layer, inputs.shape)
-            if size != expected:
-                raise ValueError(
-                    '`norm="operator"` needs maps of the size that the layer was built for, '
-                    f"{expected}. Received: inputs of shape {tuple(inputs.shape)}"
-                )
+        shape, expected = tuple(inputs.shape), _map_size(self.layer, self._input_shape)
+        # Keras raises an error for maps of a different rank.
+        if len(shape) == self.layer.rank + 2 and _map_size(self.layer, shape) != expected:
+            raise ValueError(
+                '`norm="operator"` needs maps of the size that the wrapper was built for, '
+                f"{expected}. Received: inputs of shape {shape}"
+            )
 
     def call(self, *args, training=False, **kwargs):
         self._check_map(args, kwargs)
@@ -306,11 +305,11 @@ def _operator_norm(layer, kernel, input_shape):
     names = ("strides", "dilation_rate", "groups")
     found = {name: getattr(layer, name) for name in names if hasattr(layer, name)}
     if not isinstance(layer, PLAIN) or max(keras.tree.flatten(found)) > 1:
-        settings = ", ".join(f"{name}={value}" for name, value in found.items())
+        settings = "".join(f", {name}={value}" for name, value in found.items())
         raise ValueError(
             '`norm="operator"` needs Dense, Conv1D, Conv2D or Conv3D with `strides`, '
             "`dilation_rate` and `groups` of 1. "
-            f"Received: norm='operator' for {_described(layer)} {settings}"
+            f"Received: norm='operator' for {_described(layer)}{settings}"
         )
     sizes = _map_size(layer, input_shape)
     if None in sizes:

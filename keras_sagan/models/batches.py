@@ -196,7 +196,7 @@ class BatchCheck:
             sizes = [part[0].shape[0] for part in parts]
         except ValueError as refused:
             sizes, error = [self.REFUSED] * len(parts), refused
-        sizes = gather(sizes)  # Call this even after an error: other processes are waiting for it.
+        sizes = gather(sizes)  # Call this even after an error, or other processes would hang.
         if error is not None:
             raise error
         self.check_sizes(sizes, len(parts))

@@ -54,8 +54,8 @@ def attend(
     """Attends with several heads and any kind of scores; the channels are divided among the heads.
 
     `scores="l2"` is `softmax(-|query - key|^2 / sqrt(key_channels))`, and `"cosine"` is
-    `softmax(cosine(query, key) / 0.1)`, where the cosine with a vector of zeros is 0, and so is its
-    gradient. Both use dot products of transformed queries and keys.
+    `softmax(cosine(query, key) / 0.1)`. A vector of zeros has a cosine of 0 with every vector, and
+    a gradient of 0. Both use dot products of transformed queries and keys.
 
     Args:
         query, key, value: As in `spatial_attention`.
@@ -122,7 +122,7 @@ def _factors(query, key, scores):
     if scores == "cosine":
 
         def unit(x, square):
-            # A clipped length would give vectors of zeros, common after ReLU, a gradient of 1e6.
+            # With a clipped length, vectors of zeros, which ReLU makes, would have huge gradients.
             is_zero = square < 1e-12
             length = ops.sqrt(ops.where(is_zero, ops.ones_like(square), square))
             return ops.where(is_zero, ops.zeros_like(x), x / length)

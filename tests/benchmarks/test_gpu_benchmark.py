@@ -10,7 +10,7 @@ import common
 import pytest
 from on_backends import SETTINGS
 
-# What is JAX's is done in one process: those of the benchmark would take seconds to start.
+# Measure JAX in this process: each new one would take seconds to start.
 ON_JAX = """
 import gpu
 

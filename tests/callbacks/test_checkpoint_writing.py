@@ -183,7 +183,7 @@ test.fit(test.build(), [callback, test.At(2, lambda: sys.exit(3))])
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it is the same on each")
+@pytest.mark.any_backend
 def test_a_process_ends_when_it_is_written(tmp_path):
     here = Path(__file__).parent
     folders = [str(here), str(here.parent / "reference")]

@@ -298,7 +298,7 @@ def test_the_operator_norm_holds_for_maps_of_one_size():
     for shape in ((1, 6, 6, 3), (1, 4, 5, 3)):
         with pytest.raises(ValueError, match=rf"built for, \(4, 4\). .* shape \(1, {shape[1]}, "):
             wrapper(np.ones(shape, "float32"))
-    with pytest.raises(ValueError, match="of the size that the layer was built for"):
+    with pytest.raises(ValueError, match="of the size that the wrapper was built for"):
         wrapper(keras.Input((None, None, 3)))
 
 

@@ -30,9 +30,6 @@ def to_model_space(images):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="Its features are those of TensorFlow."
-)
 def test_accuracy_on_the_shipped_images(images):
     logits = load_grey_classifier(28).predict(to_model_space(images[0]), 500, verbose=0)
     accuracy = np.mean(np.argmax(logits, axis=1) == images[1])

@@ -45,7 +45,7 @@ def test_both_networks_and_the_average_are_trained(model):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Once is enough.")
+@pytest.mark.any_backend
 def test_the_recorded_fid(model):
     images = data.pad_to_32(data.load_fashion_mnist()[0])
     real = images[data.spread_indices(5000, len(images))]

@@ -20,7 +20,7 @@ def devices(count):
 
 
 def run_on(backend, paths):
-    """Asserts that files of tests pass on a backend, without what is the same on any."""
+    """Asserts that files of tests pass on a backend, except tests marked `any_backend`."""
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n0"]

@@ -71,7 +71,7 @@ class DINOv2Features(Extractor):
     def named_outputs(self, images: keras.KerasTensor) -> dict:
         """Returns `{"features": (batch, hidden_dim)}`."""
         images = resize_images(to_rgb(images), _SIZE, "antialiased", "bicubic")
-        images = keras.ops.clip(images, -1.0, 1.0)  # Bicubic resizing overshoots.
+        images = keras.ops.clip(images, -1.0, 1.0)  # Bicubic resizing can overshoot.
         images = (images * 0.5 + 0.5 - _MEAN) / _STD
         return {"features": self._load()({"images": images}, training=False)[:, 0]}
 

@@ -28,7 +28,7 @@ __all__ = []  # Private to `keras_sagan.ops.cpu`.
 POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 0.75, -0.75, 1.5, -1.5)}
 # One row per product of a resampling convolution: the weights of the kernel's three entries.
 RESAMPLED = np.array([[1, 0, 0], [1, 1, 1], [0, 0, 1]])
-# Layouts. For rows and for columns: the axis to transform, and where to insert the axis of parts.
+# Layouts: for rows and for columns, the axis to transform and the position of the new parts axis.
 IN_FRONT = ((1, 0), (3, 1))  # (parts, parts, batch, rows, columns, channels)
 INSIDE = ((1, 3), (2, 4))  # (batch, rows, columns, parts, parts, channels)
 

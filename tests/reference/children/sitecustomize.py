@@ -2,7 +2,7 @@
 
 scikit-learn is installed for one oracle, and JAX for one backend. Where they are, `import keras`
 imports them, which takes a second of processor time each, in each of a hundred processes.
-Collecting garbage while TensorFlow is imported takes almost another second.
+While TensorFlow is imported, garbage collection takes almost another second.
 """
 
 import gc
