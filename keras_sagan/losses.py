@@ -1,7 +1,7 @@
 """Adversarial losses: pairs of a generator loss and a discriminator loss.
 
 A discriminator loss takes `(real_logits, fake_logits)`; a generator loss takes the same arguments
-or only `(fake_logits)`. Each returns the mean over the batch, a scalar in the dtype of the logits.
+or only `(fake_logits)`. Each loss is a mean over the batch, a scalar in the dtype of the logits.
 """
 
 from collections.abc import Callable
@@ -17,8 +17,9 @@ class AdversarialLoss(NamedTuple):
 
     Attributes:
         generator, discriminator: The two loss functions.
-        threshold: Float for the accuracy: images with a larger logit count as real. With `None`, it
-            is the batch's mean fake logit for real images, and the mean real logit for fake images.
+        threshold: Float or `None`, for the accuracy: images with a larger logit count as real.
+            With `None`, real images are compared with the mean fake logit, and fake images with the
+            mean real logit.
     """
 
     generator: Callable
@@ -100,9 +101,9 @@ def relativistic_discriminator_loss(
 def relativistic_average_generator_loss(
     real_logits: KerasTensor, fake_logits: KerasTensor
 ) -> KerasTensor:
-    """`mean(softplus(real - mean(fake))) + mean(softplus(mean(real) - fake))`, on each replica.
+    """`mean(softplus(real - mean(fake))) + mean(softplus(mean(real) - fake))`, for each replica.
 
-    Reference: Jolicoeur-Martineau, 2018, section 3.3 (RaSGAN), as a non-saturating loss.
+    Reference: Jolicoeur-Martineau, 2018, section 3.3 (RaSGAN), in non-saturating form.
     """
     return relativistic_average_discriminator_loss(fake_logits, real_logits)
 
@@ -140,7 +141,7 @@ LOSSES = {
 
 
 def get(loss: str | tuple[Callable, Callable] | AdversarialLoss) -> AdversarialLoss:
-    """Returns the `AdversarialLoss` for a name or a pair of functions, as in `SAGAN.compile`.
+    """Converts the argument `loss` of `SAGAN.compile` to an `AdversarialLoss`.
 
     Raises:
         ValueError: If `loss` is neither a known name nor a pair of functions.

@@ -3,9 +3,9 @@
     model.compile(loss="relativistic", penalty=R1(10.0) + R2(10.0))  # As in R3GAN.
 
 `R1`, `R2` and `GradientPenalty` penalize the gradient of the logits with respect to the augmented
-images; its squared norm is computed in float32. `LeCam` and `ConsistencyRegularization` penalize
-the logits, for training on few images. Your own penalty can be any function. If you write it as the
-`__call__` of a subclass of `Penalty`, it also supports `every`, `+` and `get_config`.
+images. The squared norm of the gradient is computed in float32. For training on few images, `LeCam`
+and `ConsistencyRegularization` penalize the logits. A custom penalty can be any function, or a
+subclass of `Penalty`, which also supports `every`, `+` and `get_config`.
 """
 
 import copy
@@ -23,20 +23,20 @@ __all__ = ["ConsistencyRegularization", "GradientPenalty", "LeCam", "Penalty", "
 
 
 class Penalty:
-    """The base class of penalties. The sum of two penalties is a list of both.
+    """The base class of penalties. Adding two penalties returns a list of both.
 
     A subclass defines `__call__(judge, real, fake)`; see `penalty` in `SAGAN.compile`.
 
     Args:
         weight: Non-negative float that scales the penalty.
         every: Positive integer `k`, for lazy regularization: the penalty is computed only in every
-            `k`-th update of the discriminator, and is multiplied by `k`. `d_loss` includes it only
-            in these updates. This saves time, but no memory.
+            `k`-th update of the discriminator, and is multiplied by `k`. `d_loss` includes the
+            penalty only in every `k`-th update. Lazy regularization saves time, but no memory.
 
     Raises:
         ValueError: If `weight` is negative, or `every` is below 1.
 
-    Reference: [Karras et al., 2020](https://arxiv.org/abs/1912.04958), section 3.1, on `every`.
+    Reference: [Karras et al., 2020](https://arxiv.org/abs/1912.04958), section 3.1, for `every`.
     """
 
     every = 1
@@ -65,14 +65,14 @@ class Penalty:
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class R1(Penalty):
-    """`weight / 2 * mean(|gradient of D(real)|^2)`, with the arguments of `Penalty`.
+    """`weight / 2 * mean(|gradient of D(real)|^2)`; the arguments are those of `Penalty`.
 
     Example:
     >>> R1(10.0, every=16) + R2(10.0)
     [R1(weight=10.0, every=16), R2(weight=10.0, every=1)]
 
-    Reference: [Mescheder et al., 2018](https://arxiv.org/abs/1801.04406), equation 9; `weight` is
-    their gamma.
+    Reference: [Mescheder et al., 2018](https://arxiv.org/abs/1801.04406), equation 9, where gamma
+    is `weight`.
     """
 
     def __call__(self, judge: Callable, real: tuple, fake: tuple) -> KerasTensor:
@@ -81,7 +81,7 @@ class R1(Penalty):
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class R2(Penalty):
-    """`weight / 2 * mean(|gradient of D(fake)|^2)`, with the arguments of `Penalty`.
+    """`weight / 2 * mean(|gradient of D(fake)|^2)`; the arguments are those of `Penalty`.
 
     Reference: [Mescheder et al., 2018](https://arxiv.org/abs/1801.04406), equation 10.
     """
@@ -114,12 +114,12 @@ class LeCam(Penalty):
     """`weight * (mean((D(real) - fake_average)^2) + mean((D(fake) - real_average)^2))`.
 
     The averages are bias-corrected moving averages of the real and the fake logits, and the
-    gradient treats them as constants. They are computed over all replicas, and are saved with the
-    model. In the first update of the discriminator, there are no averages yet, and the penalty is
-    0. The penalty pulls the real and the fake logits together, so that the discriminator can't
-    become overconfident on a small dataset.
+    gradient treats them as constants. The averages are computed over all replicas, and are saved
+    with the model. In the first update of the discriminator, there are no averages yet, and the
+    penalty is 0. The penalty pulls the real and the fake logits together, so that the discriminator
+    can't become overconfident on a small dataset.
 
-    The class follows the paper's equation. The authors' code counts only real logits above
+    The class follows the paper's equation, while the authors' code penalizes only real logits above
     `fake_average` and fake logits below `real_average`.
 
     Args:
@@ -139,7 +139,7 @@ class LeCam(Penalty):
     def __init__(self, weight: float, decay: float = 0.99):
         super().__init__(weight)
         self.decay = check_float("decay", decay, minimum=0, below=1)
-        self.state: list = [0.0] * 3  # The state before any update.
+        self.state: list = [0.0] * 3  # The state before the first update.
 
     def bind(self, add_variable: Callable, loss: tuple) -> "LeCam":
         """Returns a copy with variables for the two averages and their bias correction."""
@@ -175,17 +175,17 @@ class LeCam(Penalty):
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class ConsistencyRegularization(Penalty):
-    """`real_weight * mean((D(real) - D(T(real)))^2)`, plus the same for fake images.
+    """`real_weight * mean((D(real) - D(T(real)))^2)`, plus the same term for fake images.
 
     `T` is an augmentation: the discriminator should return similar logits for an image and its
     augmented version (balanced consistency regularization, bCR). The adversarial loss and the
-    generator see only the original images, unless you also pass an `augmentation` to
-    `SAGAN.compile`. In that case, `T` is applied after it.
+    generator use only the original images, unless you also pass an `augmentation` to
+    `SAGAN.compile`. In that case, `T` is applied to the augmented images.
 
     Args:
         augmentation: Function `(images, uniform) -> images`, as in `SAGAN.compile`, such as
-            `DifferentiableAugmentation("translation", flip=True)`. Its probability can't be
-            adaptive.
+            `DifferentiableAugmentation("translation", flip=True)`. An adaptive probability isn't
+            allowed.
         real_weight, fake_weight: Non-negative floats, the weights of the two terms.
 
     Raises:
@@ -230,7 +230,7 @@ class ConsistencyRegularization(Penalty):
 
 
 def get(penalty: Callable | Sequence[Callable] | None) -> list:
-    """Returns the argument `penalty` of `SAGAN.compile` as a list of functions.
+    """Converts the argument `penalty` of `SAGAN.compile` to a list of functions.
 
     Raises:
         ValueError: If the list is empty, or a penalty isn't a function.

@@ -1,4 +1,4 @@
-"""Batch normalization with a condition, and the base class of all conditional norms."""
+"""Conditional batch normalization, and the base class of all conditional normalization layers."""
 
 import math
 
@@ -17,12 +17,12 @@ SETTLED = 2**30  # After this many updates, only `momentum` determines how fast 
 
 
 class ConditionalNormBase(keras.layers.Layer):
-    """Base class of the norms whose `gamma` and `beta` depend on labels or on a vector per image.
+    """Base class of normalization layers whose `gamma` and `beta` depend on labels or vectors.
 
     Labels select rows of the tables `gamma` and `beta`. Vectors are multiplied by two kernels:
     `gamma = 1 + vectors @ gamma_kernel` and `beta = vectors @ beta_kernel`. The kernels start as
-    zeros, so a new layer equals the norm without a condition. A subclass adds the condition's
-    weights with `_add_condition`, and reads them with `_gamma_and_beta`.
+    zeros, so a new layer ignores the vectors. A subclass calls `_add_condition` to create these
+    weights, and `_gamma_and_beta` to read them.
     """
 
     def __init__(self, num_classes, axis, epsilon, condition_dim, **kwargs):
@@ -90,7 +90,7 @@ class ConditionalNormBase(keras.layers.Layer):
         else:
             labels, kind = self._checked_vectors(labels), "vector"
         counts = images.shape[0], labels.shape[0]
-        if None not in counts and counts[0] != counts[1]:  # One label would silently broadcast.
+        if None not in counts and counts[0] != counts[1]:  # A single label would broadcast.
             raise ValueError(
                 f"`labels` must have shape {(counts[0], *labels.shape[1:])}: one {kind} per image. "
                 f"Received: labels of shape {tuple(labels.shape)}"
@@ -138,7 +138,7 @@ class ConditionalNormBase(keras.layers.Layer):
 
     def get_config(self) -> dict:
         config = {name: getattr(self, name) for name in ("num_classes", "axis", "epsilon")}
-        if self.condition_dim is not None:  # Omit `None`, as older versions did.
+        if self.condition_dim is not None:  # Older versions have no `condition_dim`.
             config["condition_dim"] = self.condition_dim
         return {**super().get_config(), **config}
 
@@ -147,17 +147,19 @@ class ConditionalNormBase(keras.layers.Layer):
 class ConditionalBatchNorm(ConditionalNormBase):
     """Batch normalization whose `gamma` and `beta` depend on labels or on a vector per image.
 
-    `outputs = (images - mean) / sqrt(variance + epsilon) * gamma + beta`. Labels select rows of two
-    tables: `gamma[labels]` and `beta[labels]`. Float vectors, such as attributes or an embedding of
-    text, are multiplied by two kernels: `gamma = 1 + vectors @ gamma_kernel` and
-    `beta = vectors @ beta_kernel`. The kernels start as zeros: a new layer ignores the vectors, and
-    they get no gradient in the first step. The moments are computed over the full batch, regardless
-    of the condition. They are computed in two passes, in float32 under every dtype policy, because
-    one pass would lose precision if the mean is large. With one class, the layer works like
-    `BatchNormalization` and needs no labels. The defaults follow SAGAN, not Keras. The moving
-    statistics don't depend on their initial values: they average the first ten batches equally,
-    then approximately the last fortieth of all updates (at least ten), until the momentum reaches
-    `momentum`.
+    `outputs = (images - mean) / sqrt(variance + epsilon) * gamma + beta`. Labels
+    select rows of the tables `gamma` and `beta`. Float vectors, such as attributes or
+    a text embedding, are multiplied by two kernels:
+    `gamma = 1 + vectors @ gamma_kernel` and `beta = vectors @ beta_kernel`. The
+    kernels start as zeros, so in the first step, the layer ignores the vectors, and
+    the gradient with respect to the vectors is 0. The mean and variance are computed
+    over the full batch, regardless of the condition. The layer computes moments in two
+    passes, in at least float32; a single pass would lose precision if the mean is
+    large. With one class, the layer works like `BatchNormalization` and needs no
+    labels. The default `momentum` and `epsilon` follow SAGAN, not Keras. The moving
+    statistics don't depend on their initial values. The first ten batches have equal
+    weights; later, the statistics average approximately the last fortieth of all
+    updates, but at least ten updates, until their momentum reaches `momentum`.
 
     Args:
         num_classes: Positive integer, the number of rows in the tables `gamma` and `beta`.
@@ -174,19 +176,19 @@ class ConditionalBatchNorm(ConditionalNormBase):
         labels: Integer tensor of shape `(batch,)` in `[0, num_classes)`, optional with one class;
             or float tensor of shape `(batch, condition_dim)`.
         training: Boolean, whether to use the batch's moments and update the moving statistics.
-        mask: Boolean tensor with the shape of `images` without the last axis: the positions to
-            include in the moments, as in `keras.layers.BatchNormalization`. By default, all are
-            included.
-        images_mask: The same mask, under the name that Keras uses if labels are passed.
+        mask: Boolean tensor with the shape of `images` without the last axis, `True` at the
+            positions to include in the moments, as in `keras.layers.BatchNormalization`. By
+            default, all positions are included.
+        images_mask: The name that Keras uses for `mask` if labels are passed.
 
     Returns:
         Float tensor with the same shape as `images`, in the layer's compute dtype.
 
     State:
         `moving_mean` and `moving_variance`, of shape `(channels,)`, are updated with
-        `training=True` and used otherwise; `num_updates`, int32 of shape `()`, counts their
-        updates. An empty batch changes none of them. Files from older versions lack
-        `num_updates`, and it gets a large value when they are loaded.
+        `training=True` and used with `training=False`. `num_updates`, int32 of shape `()`, counts
+        the updates. An empty batch doesn't change the state. Loading a file from an older version,
+        which lacks `num_updates`, sets `num_updates` to a large value.
 
     Raises:
         ValueError: If an argument is out of range, neither or both of `num_classes` and
@@ -203,9 +205,9 @@ class ConditionalBatchNorm(ConditionalNormBase):
     True
 
     Reference: [Dumoulin et al., 2017](https://arxiv.org/abs/1610.07629). The tables, `momentum` and
-    `epsilon` follow the SAGAN authors' code. The kernels without biases, with `gamma` centered at
-    1, follow [BigGAN](https://arxiv.org/abs/1809.11096), but start as zeros, as in
-    [DiT](https://arxiv.org/abs/2212.09748).
+    `epsilon` follow the SAGAN authors' code. As in [BigGAN](https://arxiv.org/abs/1809.11096), the
+    kernels have no biases, and `gamma` is centered at 1; as in
+    [DiT](https://arxiv.org/abs/2212.09748), the kernels start as zeros.
     """
 
     def __init__(
@@ -249,7 +251,7 @@ class ConditionalBatchNorm(ConditionalNormBase):
         return ops.cast(x * scale + shift, self.compute_dtype)
 
     def _moments(self, x, mask):
-        """Returns the mean and variance of the unmasked positions, and whether any exist."""
+        """Returns the mean, the variance, and whether `mask` includes any position."""
         axes = [axis for axis in range(len(x.shape)) if axis != self.axis % len(x.shape)]
 
         def average(values):
@@ -301,13 +303,13 @@ class ConditionalBatchNorm(ConditionalNormBase):
 
 
 def ramped_momentum(momentum: float, updates: KerasTensor) -> KerasTensor:
-    """Returns the momentum for the next update of a moving average, a float32 scalar.
+    """Returns a float32 scalar, the momentum for the next update of a moving average.
 
     `updates` is the number of previous updates. The weight of the new value in the `n`-th update is
-    `max(1 - momentum, 1 / min(n, max(10, n / 40)))`, which makes the average forget its initial
-    value. The average covers only the last fortieth of the updates, because networks change fast at
-    first, and inference should be close to batch statistics. With a `momentum` of 1, the average
-    never changes.
+    `max(1 - momentum, 1 / min(n, max(10, n / 40)))`, so the average forgets its initial value. Only
+    approximately the last fortieth of the updates counts, because networks change fast early in
+    training, so older statistics would be outdated. With a `momentum` of 1, the average never
+    changes.
     """
     if momentum >= 1.0:
         return ops.ones((), "float32")

@@ -1,4 +1,4 @@
-"""Group normalization with a condition."""
+"""Conditional group normalization."""
 
 import keras
 from keras import ops
@@ -11,11 +11,11 @@ from keras_sagan.layers.conditional_batch_norm import ConditionalNormBase
 class ConditionalGroupNorm(ConditionalNormBase):
     """Group normalization whose `gamma` and `beta` depend on labels or on a vector per image.
 
-    `outputs = (images - mean) / sqrt(variance + epsilon) * gamma + beta`, with the moments of each
-    image and group of channels, always computed in at least float32. Unlike `ConditionalBatchNorm`,
-    which computes `gamma` and `beta` in the same way, the layer needs no moving statistics and no
-    synchronization, and computes the same in training and inference. With one class and the same
-    `epsilon`, it works like `keras.layers.GroupNormalization`.
+    `outputs = (images - mean) / sqrt(variance + epsilon) * gamma + beta`. The mean and variance are
+    computed for each image and group of channels, in at least float32. `gamma` and `beta` are
+    computed as in `ConditionalBatchNorm`, but the layer needs no moving statistics or
+    synchronization, and returns the same outputs in training and inference. With one class and the
+    same `epsilon`, it works like `keras.layers.GroupNormalization`.
 
     Args:
         num_classes: Positive integer, the number of rows in the tables `gamma` and `beta`.
@@ -26,11 +26,12 @@ class ConditionalGroupNorm(ConditionalNormBase):
         condition_dim: Positive integer, the length of the vectors; an alternative to `num_classes`.
 
     Call arguments:
-        images: Float tensor of rank 2 or more, `(batch, …, channels)`. If it has a mask, the layer
-            passes it on, but includes the masked positions in the moments, as Keras does.
+        images: Float tensor of rank 2 or more, `(batch, …, channels)`. If `images` have a mask, the
+            layer passes the mask on, but includes the masked positions in the moments, as
+            `keras.layers.GroupNormalization` does.
         labels: Integer tensor of shape `(batch,)` in `[0, num_classes)`, optional with one class;
             or float tensor of shape `(batch, condition_dim)`.
-        training: Boolean, ignored; for consistency with `ConditionalBatchNorm`.
+        training: Boolean, ignored; it exists for consistency with `ConditionalBatchNorm`.
 
     Returns:
         Float tensor with the same shape as `images`, in the layer's compute dtype.

@@ -1,4 +1,4 @@
-"""Layer normalization with a condition."""
+"""Conditional layer normalization."""
 
 import keras
 
@@ -9,11 +9,11 @@ from keras_sagan.layers.conditional_group_norm import ConditionalGroupNorm
 class ConditionalLayerNorm(ConditionalGroupNorm):
     """Layer normalization whose `gamma` and `beta` depend on labels or on a vector per image.
 
-    It is `ConditionalGroupNorm` with one group. The moments of an image are computed over all axes
-    but the batch, as in GANs: WGAN-GP replaces batch normalization with this layer normalization in
-    the critic. There is one `gamma` and `beta` per channel. `keras.layers.LayerNormalization`, in
-    contrast, normalizes the channels of each position separately by default, as in transformers;
-    for images of rank 2, both are the same.
+    This layer is `ConditionalGroupNorm` with one group. The mean and variance are computed over all
+    axes except the batch axis; WGAN-GP uses this layer normalization in the critic instead of batch
+    normalization. Each channel has its own `gamma` and `beta`. By default,
+    `keras.layers.LayerNormalization` instead normalizes the channels of each position separately,
+    as in transformers. The layers differ only for images of rank 3 or more.
 
     Args:
         num_classes, axis, epsilon, condition_dim: As in `ConditionalGroupNorm`.
@@ -35,7 +35,7 @@ class ConditionalLayerNorm(ConditionalGroupNorm):
     >>> tuple(outputs.shape)
     (8, 4, 4, 6)
 
-    Reference: [Ba et al., 2016](https://arxiv.org/abs/1607.06450). The axes follow
+    Reference: [Ba et al., 2016](https://arxiv.org/abs/1607.06450). The normalized axes follow
     [Gulrajani et al., 2017](https://arxiv.org/abs/1704.00028).
     """
 

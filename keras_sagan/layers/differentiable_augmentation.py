@@ -1,4 +1,4 @@
-"""Differentiable augmentation of the images that a discriminator sees."""
+"""Differentiable augmentation of the input images of a discriminator."""
 
 from collections.abc import Callable
 
@@ -7,17 +7,18 @@ from keras import KerasTensor, ops
 
 from keras_sagan.checks import check_boolean, check_float, check_integer, check_string
 
-UPDATES = 4  # D's updates between two changes of the probability, as in the authors' code.
+UPDATES = 4  # The probability changes once in 4 updates of D, as in the authors' code.
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class DifferentiableAugmentation(keras.layers.Layer):
-    """Random changes to images that keep a discriminator from overfitting (DiffAugment).
+    """Changes images at random, so that a discriminator doesn't overfit (DiffAugment).
 
-    A discriminator can memorize a small training set. Random changes to all images that it sees,
-    real and fake, prevent this. The generator is trained through these differentiable changes, so
-    it doesn't learn to imitate them. Pass the layer to `SAGAN.compile` as `augmentation`, or
-    make it the first layer of any discriminator. The changes are drawn separately for each image:
+    Random changes to all real and fake images prevent a discriminator from memorizing a small
+    training set. The generator's gradient passes through the differentiable changes, so the
+    generator doesn't learn to imitate the changes. Pass the layer to `SAGAN.compile` as
+    `augmentation`, or make it the first layer of any discriminator. The changes are drawn
+    separately for each image:
 
     - `color`: brightness `x + U(-0.5, 0.5)`, then saturation `mean + (x - mean) * U(0, 2)` around
       the mean of the channels, then contrast `mean + (x - mean) * U(0.5, 1.5)` around the mean of
@@ -25,32 +26,34 @@ class DifferentiableAugmentation(keras.layers.Layer):
     - `translation`: a shift by up to 1/8 of the height and width, in whole pixels;
     - `cutout`: a box of half the height and width, centered anywhere in the image, is erased.
 
-    As in the authors' code, pixels that are shifted in or cut out are 0, which is gray for images
-    in [-1, 1], and `color` may produce values outside that range.
+    As in the authors' code, `translation` and `cutout` fill with 0, which is gray for images in
+    [-1, 1], and `color` may produce values outside [-1, 1].
 
     Args:
-        policy: String, a comma-separated list of augmentations, applied in that order.
+        policy: String, a comma-separated list of augmentations, in the order of their application.
         flip: Boolean, whether to first flip half of the images horizontally (the authors' code does
             this in the dataset).
-        probability: Float in [0, 1], the share of images that are changed, or `"adaptive"` (ADA),
-            for `SAGAN.compile`: it starts at 0 and rises while the mean of
-            `sign(real logit - threshold of the loss)` is above `target`. With a relativistic loss,
-            the threshold is the mean of the fake logits.
-        target: Float in [-1, 1], the mean sign that an adaptive probability aims for; with a higher
-            target, fewer images are changed.
+        probability: Float in [0, 1], the share of images that are changed. `SAGAN.compile` also
+            allows `"adaptive"` (ADA): the probability starts at 0, rises while the mean of
+            `sign(real logit - threshold of the loss)` is above `target`, and falls while this mean
+            is below `target`. With a relativistic loss, the threshold is the mean of the fake
+            logits.
+        target: Float in [-1, 1], the target of the mean sign for an adaptive probability; a higher
+            target changes fewer images.
         speed: Positive integer, the smallest number of real images in which an adaptive probability
-            can go from 0 to 1.
+            can rise from 0 to 1.
 
     Call arguments:
         images: Float tensor of shape `(batch, height, width, channels)`, with any number of
-            channels. Height and width must be known.
+            channels. The height and width can't be `None`.
         uniform: Function `uniform(columns)` that returns random float32 numbers in [0, 1) of shape
-            `(batch, columns)`; `SAGAN` passes one. By default, Keras draws the numbers.
-        training: Boolean. Without `uniform`, images are changed only if it is `True`.
+            `(batch, columns)`; `SAGAN` passes this function. By default, the layer's
+            `seed_generator` is used.
+        training: Boolean, whether to change the images; ignored if `uniform` is given.
 
     Returns:
-        Tensor with the same shape and dtype as `images`, computed in at least float32. Pixels that
-        aren't affected keep their exact values.
+        Tensor with the same shape and dtype as `images`, computed in at least float32. Unaffected
+        pixels keep their exact values.
 
     State:
         `seed_generator`, which is used unless `uniform` is given.
@@ -67,7 +70,7 @@ class DifferentiableAugmentation(keras.layers.Layer):
     >>> np.unique(layer(images, training=True)).tolist()
     [0.0, 1.0]
 
-    Reference: [Zhao et al., 2020](https://arxiv.org/abs/2006.10738); on the adaptive probability,
+    Reference: [Zhao et al., 2020](https://arxiv.org/abs/2006.10738); for the adaptive probability,
     [Karras et al., 2020](https://arxiv.org/abs/2006.06676), section 3.1.
     """
 
@@ -212,7 +215,7 @@ def _cutout(images, uniform):
     draws, inside = uniform(2), []
     for column, size in enumerate(images.shape[1:3]):
         side = size // 2
-        # If the side is even, the center lies between two pixels or on the image's border.
+        # If the side is even, the center is between two pixels or on the border of the image.
         center = ops.floor(draws[:, column] * (size + 1 - side % 2))[:, None]
         row = ops.arange(size, dtype=images.dtype) - (center - side // 2)
         inside.append(ops.logical_and(row >= 0, row < side))

@@ -25,7 +25,7 @@ from keras_sagan.ops.programs import current_program
 from keras_sagan.ops.resampling import of_any_batch
 from keras_sagan.private_keras import layers_of
 
-# This thread's recordings: tuples of a program, the layers to record, and the dictionary to fill.
+# The recordings of this thread, as tuples `(program, layers to record, dictionary to fill)`.
 _RECORDINGS: contextvars.ContextVar[tuple] = contextvars.ContextVar("recordings", default=())
 MAPS = {1: "sequences", 2: "feature maps", 3: "volumes"}
 SIDES = {1: "length", 2: "height and width", 3: "depth, height and width"}
@@ -66,7 +66,7 @@ class SelfAttention(keras.layers.Layer):
         data_format = check_choice("data_format", data_format, formats)
         self.data_format = data_format or keras.config.image_data_format()
         is_first = self.data_format == "channels_first"
-        # The axis of the channels, and the spatial axes.
+        # The axis of the channels comes first, then the spatial axes.
         self._axes = (1 if is_first else self.rank + 1,)
         self._axes += tuple(axis + is_first for axis in range(1, self.rank + 1))
         if not isinstance(query_chunk_size, str) or query_chunk_size != "auto":
@@ -148,7 +148,8 @@ class SelfAttention(keras.layers.Layer):
 
     def call(self, inputs, training=False, return_attention_scores=False):
         self._check_shape(inputs.shape)
-        inputs = ops.convert_to_tensor(inputs, self.compute_dtype)  # `stateless_call` doesn't cast.
+        # `stateless_call` doesn't cast the inputs.
+        inputs = ops.convert_to_tensor(inputs, self.compute_dtype)
         size = [ops.shape(inputs)[axis] for axis in self._axes[1:]]
         # The convolutions treat a map of any rank as a two-dimensional one.
         plane_size = size if self.rank == 2 else [math.prod(size), 1]
@@ -159,7 +160,8 @@ class SelfAttention(keras.layers.Layer):
         query = self._locations(query)
         key = self._locations(self._pool(key, size, training))
         value = self._locations(self._pool(value, size, training))
-        # Scale the small `value`, as later steps are linear. Sum the gradient of gamma in float32.
+        # Scale `value`, which is smaller than the outputs; all later steps are linear. Use float32,
+        # because the gradient of `gamma` is a sum over all entries of `value`.
         wide = ops.cast(value, keras.backend.result_type(value.dtype, "float32"))
         value = ops.cast(wide * self.gamma, value.dtype)
         recordings = [
@@ -194,7 +196,7 @@ class SelfAttention(keras.layers.Layer):
         return (batch, channels, *size) if is_first else (batch, *size, channels)
 
     def _resized(self, x, size):
-        """Reshapes the spatial axes of a map to another size."""
+        """Reshapes the spatial axes of a map to a given size."""
         if self.rank == 2:  # A 2D map already has the size that the convolutions need.
             return x
         channels = x.shape[1 if self.data_format == "channels_first" else -1]
@@ -269,8 +271,8 @@ class SelfAttention(keras.layers.Layer):
 class SelfAttention1D(SelfAttention):
     """SAGAN's self-attention block over a sequence.
 
-    It is `SelfAttention2D` with one spatial axis: the same convolutions, pooling and weights.
-    The layer passes a mask of the inputs on, but attends to every location.
+    Convolutions, pooling and weights are those of `SelfAttention2D`, for one spatial axis. The
+    layer passes on a mask of the inputs, but also attends to masked locations.
 
     Args:
         **kwargs: All arguments of `SelfAttention2D`, except that `pattern` must be `"dense"`.
@@ -313,36 +315,38 @@ class SelfAttention2D(SelfAttention):
     The scores take `O((height * width)^2 / pool_size^2)` memory, or `O(height * width)` if they are
     computed in chunks of queries.
 
-    With `scores="l2"` and `pool_size=1`, the largest change of the outputs relative to a small
-    change of the inputs is approximately independent of the scale of the inputs (this is measured,
-    not proven); with `"dot"`, it grows with the square of the scale. With pooling, `"l2"` is less
-    smooth, because a query may be far from all keys.
+    With `scores="l2"` and `pool_size=1`, the largest ratio of an output change to a small input
+    change is approximately independent of the scale of the inputs (measured, not proven). With
+    `scores="dot"`, the ratio grows with the square of the inputs' scale. With pooling, l2 scores
+    are less smooth, because a query may be far from all keys.
 
-    With the default reductions, flash attention isn't used: its kernels need half precision, and a
-    query as wide as the value. A `query_chunk_size` saves as much memory, without these limits.
+    With the default reductions, flash attention isn't used: its kernels need half precision, and as
+    many channels in the query as in the value. A `query_chunk_size` saves as much memory as flash
+    attention, for any dtype and any number of channels.
 
     Args:
         key_reduction: Positive integer; query and key have `channels // key_reduction` channels.
         value_reduction: Positive integer; the value has `channels // value_reduction` channels.
         pool_size: Positive integer, the max-pooling window of key and value; 1 for no pooling.
-        use_spectral_norm: Boolean, whether the four convolutions are `SNConv2D`.
+        use_spectral_norm: Boolean, whether the four convolutions are `SNConv2D` layers.
         power_iterations, epsilon: As in `SNConv2D`.
         kernel_initializer: Initializer of the four kernels.
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras's setting.
         query_chunk_size: Positive integer, the number of queries whose scores are in memory at a
-            time. Each chunk attends to all keys, and the gradient recomputes its scores. `None`
+            time. Each chunk attends to all keys, and the gradient recomputes the scores. `None`
             computes all scores at once, or uses flash attention (see `keras_sagan.ops.attention`);
-            `"auto"` uses chunks if an image has 2^24 scores (64 MB) or more. The outputs don't
-            depend on it.
+            `"auto"` uses chunks if an image has 2^24 scores (64 MB) or more. The chunk size doesn't
+            change the outputs.
         num_heads: Positive integer, the number of heads. The channels of query, key and value are
             divided among the heads.
-        scores: `"dot"`, as above; `"l2"`, `softmax(-|query - key|^2 / sqrt(key_channels))` with the
-            same weights for query and key, as in ViTGAN, where `key_channels` is per head;
-            or `"cosine"`, `softmax(cosine(query, key) / 0.1)`, where 0.1 is the initial temperature
-            of Swin Transformer V2.
+        scores: `"dot"` (as above), `"l2"` or `"cosine"`. The l2 scores are
+            `softmax(-|query - key|^2 / sqrt(key_channels))`, with `key_channels` per head and the
+            same weights for query and key, as in ViTGAN. The cosine scores are
+            `softmax(cosine(query, key) / 0.1)`, where 0.1 is the initial temperature of Swin
+            Transformer V2.
         pattern: `"dense"`, or `"ylg"` for the sparse masks of YLG, which keep attention local in
-            two dimensions. They need square maps of known size and a multiple of 4 heads (8 in the
-            paper), and all scores are computed at once.
+            two dimensions. `"ylg"` needs square maps of known size and a multiple of 4 heads (8 in
+            the paper), and computes all scores at once.
 
     Call arguments:
         inputs: Float tensor of shape `(batch, height, width, channels)`, or
@@ -353,15 +357,15 @@ class SelfAttention2D(SelfAttention):
             scores at once.
 
     Returns:
-        Float tensor with the same shape as `inputs`. With `return_attention_scores=True`, a tuple
-        of this tensor and the scores, float32 of shape
-        `(batch, height * width, (height // pool_size) * (width // pool_size))`, row-major over the
-        map; each row sums to 1. With several heads, the scores have shape
+        Float tensor with the same shape as `inputs`. With `return_attention_scores=True`, returns a
+        tuple of the outputs and the scores. The scores are float32 of shape
+        `(batch, height * width, (height // pool_size) * (width // pool_size))`, with the locations
+        in row-major order, and each row sums to 1. With several heads, the scores have shape
         `(batch, num_heads, queries, keys)`, as in `keras.layers.MultiHeadAttention`.
 
     State:
-        The trainable scalar `gamma`, and the four kernels, each with its `vector_u`; three kernels
-        with `scores="l2"`.
+        The trainable scalar `gamma`, and four kernels (three for l2 scores), each with a
+        `vector_u`.
 
     Raises:
         ValueError: If an argument is out of range, the inputs aren't of rank 4 or have fewer
@@ -378,10 +382,10 @@ class SelfAttention2D(SelfAttention):
     (True, (2, 64, 16))
 
     Reference: [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equations 1 to 3. The pooling
-    and the reductions follow the authors' code. `"l2"`:
-    [Kim et al., 2021](https://arxiv.org/abs/2006.04710),
-    [Lee et al., 2021](https://arxiv.org/abs/2107.04589). `"cosine"`:
-    [Liu et al., 2022](https://arxiv.org/abs/2111.09883). `"ylg"`:
+    and the default reductions follow the authors' code. For `"l2"`, see
+    [Kim et al., 2021](https://arxiv.org/abs/2006.04710) and
+    [Lee et al., 2021](https://arxiv.org/abs/2107.04589); for `"cosine"`,
+    [Liu et al., 2022](https://arxiv.org/abs/2111.09883); for `"ylg"`,
     [Daras et al., 2020](https://arxiv.org/abs/1911.12287).
     """
 
@@ -392,8 +396,8 @@ class SelfAttention2D(SelfAttention):
 class SelfAttention3D(SelfAttention):
     """SAGAN's self-attention block over a volume.
 
-    It is `SelfAttention2D` with three spatial axes: the same convolutions, pooling and weights.
-    The layer passes a mask of the inputs on, but attends to every location.
+    Convolutions, pooling and weights are those of `SelfAttention2D`, for three spatial axes. The
+    layer passes on a mask of the inputs, but also attends to masked locations.
 
     Args:
         **kwargs: All arguments of `SelfAttention2D`, except that `pattern` must be `"dense"`.
@@ -425,14 +429,14 @@ class SelfAttention3D(SelfAttention):
 
 
 class _Conv2D(keras.layers.Conv2D):
-    """`keras.layers.Conv2D` that also accepts an empty batch."""
+    """A `keras.layers.Conv2D` that also accepts an empty batch."""
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         return of_any_batch(super().call, inputs, training)
 
 
 def attention_layers(model: keras.Model) -> list[SelfAttention]:
-    """Returns the self-attention layers of a model in order, including nested models."""
+    """Returns the self-attention layers of a model and its nested models, in order."""
     return [x for x in layers_of(model) if isinstance(x, SelfAttention)]
 
 
@@ -444,9 +448,9 @@ def record_attention_scores(model: keras.Model) -> Iterator[dict[str, KerasTenso
     the calls in its own thread.
 
     Yields:
-        Dictionary from layer name to the scores of its last call, float32 of shape
-        `(batch, height, width, key_height, key_width)`, or with the axes of a sequence or volume.
-        Scores are averaged over several heads.
+        Dictionary from the name of each layer to the scores of its last call, float32 of shape
+        `(batch, height, width, key_height, key_width)`. For a sequence or volume, its spatial axes
+        replace height and width. Scores are averaged over the heads.
     """
     records = {}
     recording = (current_program(), attention_layers(model), records)

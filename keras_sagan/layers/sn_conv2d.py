@@ -22,25 +22,26 @@ from keras_sagan.ops.resampling import convolve
 class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
     """2D convolution whose kernel is divided by its spectral norm.
 
-    It replaces `keras.layers.Conv2D`: `outputs = conv(inputs, kernel / sigma) + bias`, where
+    The layer replaces `keras.layers.Conv2D`: `outputs = conv(inputs, kernel / sigma) + bias`, where
     `sigma` estimates the largest singular value of the kernel, reshaped to
-    `(height * width * channels / groups, filters)`. Unlike `keras.layers.SpectralNormalization`, it
-    never overwrites the stored kernel, and the gradient flows through `sigma`. In a custom training
-    loop, call the network with `training=True`; otherwise `sigma` isn't updated when the kernel
-    changes.
+    `(height * width * channels / groups, filters)`. Unlike `keras.layers.SpectralNormalization`,
+    the layer never overwrites the stored kernel, and the gradient flows through `sigma`. In a
+    custom training loop, call the network with `training=True`; otherwise `sigma` isn't updated
+    when the kernel changes.
 
     Args:
         filters, kernel_size, strides, padding, data_format, dilation_rate, groups, activation,
-            use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
-            activity_regularizer, kernel_constraint, bias_constraint: As in `keras.layers.Conv2D`.
+            use_bias, kernel_initializer, bias_initializer, kernel_regularizer,
+            bias_regularizer, activity_regularizer, kernel_constraint, bias_constraint:
+            As in `keras.layers.Conv2D`.
         power_iterations: Positive integer, the number of power iterations per call.
-        epsilon: Positive float, added to norms before division. A kernel is unchanged if its
+        epsilon: Positive float, added to norms before division. A kernel isn't divided if its
             `sigma` is at most `epsilon`.
-        equality_constrained: Boolean. `True` divides by `sigma`, `False` by `max(1, sigma)`.
-        resample: `"up"` for nearest-neighbor upsampling by 2 before the convolution, `"down"` to
-            average 2 x 2 windows after it, or `None`. Outputs, weights and `sigma` are the same as
-            with two separate layers, but a single strided convolution computes them with up to 2.25
-            times fewer multiplications.
+        equality_constrained: Boolean, whether to divide by `sigma` rather than `max(1, sigma)`.
+        resample: `"up"` for nearest-neighbor upsampling by 2 before the convolution, `"down"` for
+            average pooling by 2 after the convolution, or `None`. Outputs, weights and `sigma` are
+            the same as with a separate upsampling or pooling layer, but a single strided
+            convolution needs up to 2.25 times fewer multiplications.
 
     Call arguments:
         inputs: Float tensor of shape `(batch, height, width, channels)`, or
@@ -52,8 +53,8 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
         for `"channels_first"`, in the layer's compute dtype.
 
     State:
-        `vector_u`, float32 of shape `(filters,)`. It is initialized to its converged value and
-        updated with `training=True`, unless the layer is frozen (`trainable=False`).
+        `vector_u`, float32 of shape `(filters,)`. `vector_u` is initialized to its converged value,
+        and is updated with `training=True`, unless the layer is frozen (`trainable=False`).
 
     Raises:
         ValueError: If `power_iterations < 1`, `epsilon` isn't positive, `resample` is unknown, or
@@ -155,14 +156,15 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             )
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
-        inputs = ops.convert_to_tensor(inputs, self.compute_dtype)  # `stateless_call` doesn't cast.
+        # `stateless_call` doesn't cast the inputs.
+        inputs = ops.convert_to_tensor(inputs, self.compute_dtype)
         dtype = keras.backend.result_type(self.compute_dtype, "float32")
         # Resampling sums kernel entries: use float32, because half precision would round the sums.
         kernel = self.normalized_weight(training, dtype if self.resample else None)
         settings = (self.resample, self.strides, self.padding, self.data_format, self.dilation_rate)
         outputs = convolve(inputs, kernel, *settings, training)
         if self.use_bias:
-            # Add in float32, because the gradient of the bias is a sum over all locations.
+            # Add the bias in float32, because the gradient of the bias is a sum over all locations.
             is_last = self.data_format == "channels_last"
             shape = (1, 1, 1, self.filters) if is_last else (1, self.filters, 1, 1)
             bias = ops.cast(ops.reshape(self.bias, shape), dtype)
@@ -188,7 +190,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
 
     @classmethod
     def from_config(cls, config):
-        # Older files contain an `algorithm`, which affected only the speed.
+        # Older files contain an argument `algorithm`, which affected only the speed.
         return super().from_config({k: v for k, v in config.items() if k != "algorithm"})
 
 

@@ -9,7 +9,7 @@ from keras_sagan.ops.resampling import of_any_batch
 
 
 class _SNConvolution(SpectralNormMixin, keras.Layer):
-    """Base class of normalized convolutions of any rank, including transposed convolutions."""
+    """Base class of spectrally normalized convolutions, including transposed convolutions."""
 
     _rank: int
 
@@ -33,7 +33,8 @@ class _SNConvolution(SpectralNormMixin, keras.Layer):
         check_weight(shape, filters=self.filters, kernel_size=self.kernel_size)
 
     def call(self, inputs: KerasTensor, training: bool = False) -> KerasTensor:
-        inputs = ops.convert_to_tensor(inputs, self.compute_dtype)  # `stateless_call` doesn't cast.
+        # `stateless_call` doesn't cast the inputs.
+        inputs = ops.convert_to_tensor(inputs, self.compute_dtype)
         # Normalize outside the scope, which would discard the new `vector_u`.
         weight = self.normalized_weight(training)
         with Scope() as scope:

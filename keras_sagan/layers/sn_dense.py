@@ -13,14 +13,15 @@ from keras_sagan.layers.spectral_norm import SpectralNormMixin
 class SNDense(SpectralNormMixin, keras.layers.Dense):
     """Densely connected layer whose kernel is divided by its spectral norm.
 
-    It replaces `keras.layers.Dense`: `outputs = activation(inputs @ (kernel / sigma) + bias)`,
-    where `sigma` estimates the largest singular value of the kernel. See `SNConv2D` for custom
-    training loops and for the differences from `keras.layers.SpectralNormalization`.
+    The layer replaces `keras.layers.Dense`:
+    `outputs = activation(inputs @ (kernel / sigma) + bias)`, where `sigma` estimates the largest
+    singular value of the kernel. See `SNConv2D` for custom training loops and for the differences
+    from `keras.layers.SpectralNormalization`.
 
     Args:
         units, activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer,
-            bias_regularizer, activity_regularizer, kernel_constraint, bias_constraint: As in
-            `keras.layers.Dense`.
+            bias_regularizer, activity_regularizer, kernel_constraint, bias_constraint:
+            As in `keras.layers.Dense`.
         power_iterations, epsilon, equality_constrained: As in `SNConv2D`.
 
     Call arguments:

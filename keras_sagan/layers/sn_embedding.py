@@ -10,14 +10,15 @@ from keras_sagan.layers.spectral_norm import SpectralNormMixin, initial_vector_u
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
-    """Embedding whose `(classes, dim)` table is divided by its spectral norm.
+    """Embedding whose `(input_dim, output_dim)` table is divided by its spectral norm.
 
     It replaces `keras.layers.Embedding`. See `SNConv2D` for custom training loops and for the
     differences from `keras.layers.SpectralNormalization`.
 
     Args:
         input_dim, output_dim, embeddings_initializer, embeddings_regularizer,
-            embeddings_constraint, mask_zero, weights: As in `keras.layers.Embedding`.
+            embeddings_constraint, mask_zero, weights:
+            As in `keras.layers.Embedding`.
         power_iterations, epsilon, equality_constrained: As in `SNConv2D`.
 
     Call arguments:
@@ -32,8 +33,7 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
         `vector_u`, float32 of shape `(output_dim,)`, as in `SNConv2D`.
 
     Raises:
-        ValueError: If an argument is out of range, or ids are out of range and their values are
-            known.
+        ValueError: If an argument is out of range, or if ids are known to be out of range.
 
     Example:
     >>> import keras
@@ -41,7 +41,7 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
     >>> keras.ops.convert_to_numpy(layer(keras.ops.convert_to_tensor([1]))).round(6).tolist()
     [[0.5, 0.5]]
 
-    Reference: [Miyato & Koyama, 2018](https://arxiv.org/abs/1802.05637), for projection
+    Reference: [Miyato & Koyama, 2018](https://arxiv.org/abs/1802.05637), on projection
     discriminators.
     """
 

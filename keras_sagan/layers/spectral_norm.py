@@ -32,15 +32,16 @@ def power_iteration(
 ):
     """Estimates the largest singular value of a matrix; returns `sigma`, `u` and `v`.
 
-    One step, from a unit vector `u`, is `v = matrix @ u / (|matrix @ u| + epsilon)` followed by
-    `u = v @ matrix / (|v @ matrix| + epsilon)`; then `sigma = v @ matrix @ u`. The gradient treats
-    `u` and `v` as constants, which is exact once the iteration has converged. If the matrix is
-    zero, `u` is unchanged, since the iteration could never recover from `u = 0`. Reference:
-    [Miyato et al., 2018](https://arxiv.org/abs/1802.05957), algorithm 1, with the `epsilon` of the
-    SAGAN authors' code.
+    Starting from a unit vector `u`, each step computes
+    `v = matrix @ u / (|matrix @ u| + epsilon)` and `u = v @ matrix / (|v @ matrix| + epsilon)`.
+    After the last step, `sigma = v @ matrix @ u`. The gradient treats `u` and `v` as constants,
+    which is exact once the iteration has converged. If the matrix is zero, `u` is unchanged,
+    since the iteration could never recover from `u = 0`. Reference:
+    [Miyato et al., 2018](https://arxiv.org/abs/1802.05957), algorithm 1, with the `epsilon` of
+    the SAGAN authors' code.
 
-    `multiply` and `multiply_transposed` replace the two matrix products, for example if `matrix` is
-    the kernel of a convolution.
+    Pass `multiply` and `multiply_transposed` to replace the two matrix products, for example if
+    `matrix` is the kernel of a convolution.
     """
     u, constant = ops.stop_gradient(u), ops.stop_gradient(matrix)
     for _ in range(steps):
@@ -48,7 +49,7 @@ def power_iteration(
         v = v / (_norm(v) + epsilon)
         product = multiply_transposed(matrix, v)
         candidate = ops.stop_gradient(product)
-        norm = _norm(candidate)  # This is 0 if either product underflows.
+        norm = _norm(candidate)  # `norm` is 0 if either product underflows.
         u = ops.where(norm > epsilon, candidate / (norm + epsilon), u)
     return ops.sum(product * u), u, v
 
@@ -58,10 +59,10 @@ def _norm(x):
 
 
 class Scope(keras.StatelessScope):
-    """Holds assigned values without changing variables, and also sees the values of outer scopes.
+    """A `keras.StatelessScope` that can also read the values of outer scopes.
 
-    Keras's `StatelessScope` sees only its own values. On JAX, the full training step runs in a
-    scope; a `StatelessScope` inside it would read a variable's value from before the step.
+    On JAX, the full training step runs in a scope, and a plain `StatelessScope` nested in that
+    scope would read the values that variables had before the step.
     """
 
     def __enter__(self):
@@ -72,7 +73,7 @@ class Scope(keras.StatelessScope):
         return self
 
     def assigned(self, variables):
-        """Returns the list of values assigned to variables here, with `None` for no assignment."""
+        """Returns the values assigned to `variables` in this scope, or `None` if unassigned."""
         pairs = [(self._given.get(id(v)), self.state_mapping.get(id(v))) for v in variables]
         return [None if value is given else value for given, value in pairs]
 
@@ -136,7 +137,7 @@ class ConvolutionNorm:
 
 
 class _ConvolutionMatrix:
-    """Multiplies a convolution's matrix by numpy arrays, for `leading_singular_vector`."""
+    """The matrix of a convolution, which `leading_singular_vector` can multiply by arrays."""
 
     __array_ufunc__ = None  # This makes `array @ self` call `__rmatmul__`.
     size = 0
@@ -160,7 +161,7 @@ class _ConvolutionMatrix:
 
 
 def wide(weight):
-    """Returns the value of a weight in float32, or in float64 if it is float64."""
+    """Returns the value of a weight in float32, or in float64 if the weight is float64."""
     weight = ops.convert_to_tensor(weight)
     return ops.cast(weight, keras.backend.result_type(weight.dtype, "float32"))
 
@@ -170,8 +171,8 @@ class SpectralNormBase:
 
     The forward pass never changes a kernel. Each kernel has a `vector_u`, the state of the power
     iteration, which is initialized to its converged value. Only calls with `training=True` update
-    it, and only if the layer isn't frozen. At inference, the same iteration starts from `vector_u`,
-    but its result isn't stored.
+    `vector_u`, and only if the layer isn't frozen. At inference, the same iteration starts from
+    `vector_u`, but the new vector isn't stored.
     """
 
     def _set_spectral_norm(self, power_iterations, epsilon, equality_constrained):
@@ -240,7 +241,7 @@ class SpectralNormBase:
 class SpectralNormMixin(SpectralNormBase):
     """Divides the kernel of a Keras layer by its largest singular value in the forward pass.
 
-    The layer's weight must be called `kernel` or `embeddings`, with the outputs on the axis
+    The layer's weight must be named `kernel` or `embeddings`, with the outputs on the axis
     `_output_axis`.
     """
 
@@ -274,15 +275,15 @@ class SpectralNormMixin(SpectralNormBase):
     def normalized_weight(self, training: bool = False, dtype: str | None = None) -> KerasTensor:
         """Returns the weight divided by its spectral norm; a weight of zeros is unchanged.
 
-        `training` updates `vector_u`, unless the layer is frozen. `dtype=None` means the compute
-        dtype.
+        With `training=True`, `vector_u` is updated, unless the layer is frozen. `dtype=None` means
+        the compute dtype.
         """
         weight = self._normalize(self._raw_weight(), self._norm, self.vector_u, training)
         return ops.cast(weight, dtype or self.compute_dtype)
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
-        # Keras's transposed convolutions save all weights, including this one.
+        # Keras's transposed convolutions save all weights, including `vector_u`.
         if self.built and len(store.keys()) < len(self.weights):
             store["vector_u"] = self.vector_u
 
@@ -303,11 +304,12 @@ def initial_vector_u(kernel, norm):
 def leading_singular_vector(matrix):
     """Returns the right singular vector of the largest singular value, deterministically.
 
-    It is the best vector in the Krylov space `x, (matrix.T @ matrix) @ x, …` of a random `x`. This
-    takes far fewer matrix products than power iteration. `|matrix @ u|` is within 1 % of the
-    largest singular value (0.1 % for small matrices). For a matrix that is zero or not finite, the
-    result is an arbitrary unit vector. Reference: Golub & Van Loan, Matrix Computations, section
-    10.1 (Lanczos).
+    The result `u` is the best approximation in the Krylov space `x, (matrix.T @ matrix) @ x, …` of
+    a random `x`. This method needs far fewer matrix products than power iteration. `|matrix @ u|`
+    is within 1 % of the largest singular value (0.1 % for small matrices). If the matrix is zero or
+    not finite, `u` is an arbitrary unit vector.
+
+    Reference: Golub & Van Loan, Matrix Computations, section 10.1 (Lanczos).
     """
     start = np.random.default_rng(0).normal(size=(1, matrix.shape[1]))
     basis = (start / np.linalg.norm(start)).astype(matrix.dtype)
@@ -330,12 +332,13 @@ def leading_singular_vector(matrix):
 def spectral_norms(model: keras.Model, normalized_only: bool = True) -> dict[str, float]:
     """Returns the largest singular value of each stored kernel of a model.
 
-    For a spectrally normalized kernel, this is `sigma`, the estimate that the layer divides by. A
-    warning lists the layers whose estimate is more than 10 % off. Other values are exact.
+    For a spectrally normalized kernel, the value is `sigma`, the estimate by which the layer
+    divides. A warning lists the layers whose estimate is more than 10 % off. The values of all
+    other kernels are exact.
 
     Args:
-        model: A Keras model. Nested models are searched too.
-        normalized_only: Boolean. `False` includes the kernels and embeddings of all other layers.
+        model: Keras model, which may contain other models.
+        normalized_only: Boolean, whether to skip the kernels and embeddings of all other layers.
 
     Returns:
         Dictionary from kernel paths to floats. The last part of a path is omitted if it is

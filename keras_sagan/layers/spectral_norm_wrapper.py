@@ -30,42 +30,44 @@ SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 class SpectralNorm(SpectralNormBase, layers.Wrapper):
     """Wrapper that divides each kernel of a Keras layer by its spectral norm.
 
-    It takes any layer with kernels: dense, convolutional, transposed, depthwise and separable
-    layers, embeddings, recurrent layers, attention, and custom layers. Each call computes
-    `kernel / sigma` once, even for a recurrent layer, and calls the wrapped layer with it. As in
-    `SNConv2D`, the stored kernels are never overwritten, and the gradient flows through `sigma`.
+    The wrapped layer can be any layer with kernels: dense, convolutional, transposed, depthwise and
+    separable layers, embeddings, recurrent, attention and custom layers. Each call computes
+    `kernel / sigma` once, even for a recurrent layer, and calls the wrapped layer with the result.
+    As in `SNConv2D`, the stored kernels are never overwritten, and the gradient flows through
+    `sigma`.
 
-    `sigma` is the largest singular value of the kernel reshaped to `(rest, outputs)`. Outputs are
-    the last axis of a kernel, except in transposed convolutions (the second to last), depthwise
-    ones (the last two), and `EinsumDense` (those that its equation keeps). The gates of a recurrent
-    layer and the heads of an attention layer are outputs of one matrix.
+    `sigma` is the largest singular value of the kernel reshaped to `(rest, outputs)`. By default,
+    `outputs` is the last axis of the kernel; in transposed convolutions, the second-to-last axis;
+    in depthwise convolutions, the last two axes; and in `EinsumDense`, the axes that the equation
+    keeps. All gates of a recurrent layer, or all heads of an attention layer, share one matrix.
 
     Args:
-        layer: Keras layer, built or not. Its dtype policy is used. Wrap `Bidirectional` and
-            `TimeDistributed` as a whole, not the layer in them.
+        layer: Keras layer, built or not, whose dtype policy is used. Wrap a full `Bidirectional` or
+            `TimeDistributed` layer, not its inner layer.
         power_iterations, epsilon, equality_constrained: As in `SNConv2D`.
-        norm: `"matrix"` for the norm above, or `"operator"` for the norm of a convolution with its
-            zero padding, on maps of the size that the wrapper is built for; inputs of a different
-            size raise an error. `"operator"` needs `Dense`, `Conv1D`, `Conv2D` or `Conv3D` without
-            strides, dilation or groups.
+        norm: `"matrix"` for the norm above, or `"operator"` for the norm of the convolution as a
+            linear operator with zero padding, for maps of the size that the wrapper is built for;
+            inputs of a different size then raise an error. `"operator"` needs `Dense`, `Conv1D`,
+            `Conv2D` or `Conv3D` without strides, dilation or groups.
         kernels: List of the names of the layer's kernel attributes, such as `["my_kernel"]` or
-            `["cell.recurrent_kernel"]`. By default, they are found by their usual names, in
-            nested layers too.
+            `["cell.recurrent_kernel"]`. By default, kernels are found by their usual names, also in
+            nested layers.
         name, trainable: As in `keras.layers.Layer`.
 
     Call arguments:
         The arguments of the wrapped layer, and `training`.
-        training: Boolean, whether to update the vectors, so that each `sigma` stays accurate when
-            its kernel changes.
+        training: Boolean, whether to update each `vector_u`, so that `sigma` stays accurate when
+            the kernel changes.
 
     Returns:
         The outputs of the wrapped layer.
 
     State:
-        The weights of the wrapped layer, and for each kernel a `vector_u`, float32 of shape
-        `(outputs,)`, or of the shape of one map for `norm="operator"`. It is initialized to its
-        converged value and updated with `training=True`, unless the layer is frozen. The attribute
-        `layer` is the wrapped layer, with its methods, such as `reset_state`.
+        The weights of the wrapped layer, and a `vector_u` per kernel, float32 of shape
+        `(outputs,)`, or with the shape of one map for `norm="operator"`. Each `vector_u` is
+        initialized to its converged value, and is updated with `training=True`, unless the layer is
+        frozen. Methods of the wrapped layer, such as `reset_state`, are available through the
+        attribute `layer`.
 
     Raises:
         ValueError: If `layer` has no kernels after `build`, one of `kernels` doesn't exist, the
@@ -126,10 +128,10 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
                 self._add_vector_u(kernel, norm, f"vector_u_{index}" if index else "vector_u")
                 for index, (_, _, kernel, norm) in enumerate(found)
             ]
-        self.__dict__["_found"] = found  # Keras tracks the kernels in the wrapped layer.
+        self.__dict__["_found"] = found  # The wrapped layer already tracks the kernels.
 
     def _find_kernels(self):
-        """Returns a list of `(owner, attribute, kernel, norm)`, with each kernel once."""
+        """Returns a list with a tuple `(owner, attribute, kernel, norm)` for each kernel."""
         if self.kernels is None:
             places = [(owner, name) for owner in layers_of(self.layer) for name in NAMES]
         else:
@@ -187,10 +189,10 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
     def normalized_weights(
         self, training: bool = False
     ) -> list[tuple[keras.Variable, KerasTensor]]:
-        """Returns a list of pairs of a kernel and its normalized value, in float32 or wider.
+        """Returns a list of `(kernel, normalized kernel)`, normalized in at least float32.
 
         Args:
-            training: Boolean, whether to update the vectors, unless the layer is frozen.
+            training: Boolean, whether to update each `vector_u`, unless the layer is frozen.
         """
         for owner, name, kernel, _ in self._found:
             if getattr(owner, name, None) is not kernel:
@@ -202,7 +204,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
         ]
 
     def _check_map(self, args, kwargs):
-        """Raises an error unless the operator norm was computed for maps of the inputs' size."""
+        """Raises an error if the inputs don't have the map size of the operator norm."""
         if self.norm != "operator" or not isinstance(self.layer, PLAIN):
             return
         inputs = args[0] if args else kwargs["inputs"]
@@ -255,18 +257,18 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
 
 
 class _LayerScope(Scope):
-    """Holds what a layer assigns while its kernels have other values."""
+    """Collects the values that a layer assigns while its kernels are normalized."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self._variables = {}  # By id. States of recurrent layers aren't in `layer.variables`.
+        self._variables = {}  # By id; `layer.variables` lacks the states of recurrent layers.
 
     def add_update(self, update):
         self._variables[id(update[0])] = update[0]
         super().add_update(update)
 
     def commit(self, layer):
-        """After the `with` block, assigns what the scope holds, and adds its losses."""
+        """Assigns the collected values, and adds the collected losses, after the `with` block."""
         for key, variable in self._variables.items():
             variable.assign(self.state_mapping[key])
         outer = self.original_scope

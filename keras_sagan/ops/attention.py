@@ -13,17 +13,17 @@ def spatial_attention(query, key, value, mask=None) -> tuple:
     """Attends from every query location to every key location.
 
     The scores are `softmax(query @ key.T)` over the keys, without the transformer's
-    `1 / sqrt(channels)` scale, as in SAGAN. They are computed in at least float32 and take
+    `1 / sqrt(channels)` scale, as in SAGAN. The scores are computed in at least float32 and need
     `O(queries * keys)` memory: for example, 268 MB per image for a 128 x 128 map with 2 x 2
     pooling. `chunked_spatial_attention` computes the same outputs with less memory.
 
     Args:
         query: Float tensor of shape `(batch, queries, key_channels)`, or
-            `(batch, heads, queries, key_channels)`; in that case, key and value have heads too.
+            `(batch, heads, queries, key_channels)` if key and value have an axis of heads too.
         key: Float tensor of shape `(batch, keys, key_channels)`.
         value: Float tensor of shape `(batch, keys, value_channels)`.
         mask: Boolean tensor that broadcasts to the scores, `True` where a query may attend to a
-            key. Each query needs at least one key. `None` allows all keys.
+            key. Each query needs at least one allowed key. `None` allows all keys.
 
     Returns:
         Tuple of the outputs `(batch, queries, value_channels)`, in the dtype of `value`, and the
@@ -51,27 +51,29 @@ def attend(
     training: bool = False,
     return_scores: bool = True,
 ) -> tuple:
-    """Attends with several heads and any kind of scores; the channels are divided among the heads.
+    """Computes attention with one or more heads, and with dot-product, l2 or cosine scores.
 
     `scores="l2"` is `softmax(-|query - key|^2 / sqrt(key_channels))`, and `"cosine"` is
     `softmax(cosine(query, key) / 0.1)`. A vector of zeros has a cosine of 0 with every vector, and
-    a gradient of 0. Both use dot products of transformed queries and keys.
+    a gradient of 0. The logits of l2 and cosine scores are dot products of transformed queries and
+    keys.
 
     Args:
         query, key, value: As in `spatial_attention`.
-        num_heads: Positive integer that divides the channels.
+        num_heads: Positive integer, the number of heads, among which the channels are divided.
         scores: `"dot"`, `"l2"` or `"cosine"`.
-        mask: As in `spatial_attention`, for the scores of all heads. It needs
+        mask: As in `spatial_attention`, for the scores of all heads. A mask needs
             `query_chunk_size=None`.
-        query_chunk_size, training: As in `chunked_spatial_attention`; `None` means a single block.
+        query_chunk_size, training: As in `chunked_spatial_attention`. By default, there is only one
+            block.
         return_scores: Boolean, whether to return the scores. If `False`, a single block may use
-            flash attention through `keras.ops.dot_product_attention`. This needs JAX or PyTorch,
-            half precision, no mask, and as many channels in the query as in the value.
+            flash attention through `keras.ops.dot_product_attention`. Flash attention needs JAX or
+            PyTorch, half precision, no mask, and as many channels in the query as in the value.
 
     Returns:
         Tuple of the outputs `(batch, queries, value_channels)` and the scores, of shape
         `(batch, queries, keys)`, or `(batch, num_heads, queries, keys)` with several heads. The
-        scores are `None` if they weren't computed at once.
+        scores are `None` with chunks or flash attention.
 
     Reference: [Lee et al., 2021](https://arxiv.org/abs/2107.04589) for `"l2"`;
     [Liu et al., 2022](https://arxiv.org/abs/2111.09883) for `"cosine"`.
@@ -100,9 +102,9 @@ def _suits_flash_attention(query, value):
 
 
 def _flash_attention(*inputs):
-    """Returns the outputs of `spatial_attention`, with or without heads."""
+    """Computes the outputs of `spatial_attention` with flash attention."""
     has_heads = len(inputs[0].shape) == 4
-    # Keras expects the heads after the locations.
+    # Keras expects the axis of heads after the axis of locations.
     inputs = [ops.transpose(x, (0, 2, 1, 3)) if has_heads else x[:, :, None] for x in inputs]
     outputs = ops.dot_product_attention(*inputs, scale=1.0)
     return ops.transpose(outputs, (0, 2, 1, 3)) if has_heads else outputs[:, :, 0]
@@ -122,7 +124,7 @@ def _factors(query, key, scores):
     if scores == "cosine":
 
         def unit(x, square):
-            # With a clipped length, vectors of zeros, which ReLU makes, would have huge gradients.
+            # ReLU can return vectors of zeros; clipping their length would cause huge gradients.
             is_zero = square < 1e-12
             length = ops.sqrt(ops.where(is_zero, ops.ones_like(square), square))
             return ops.where(is_zero, ops.zeros_like(x), x / length)
@@ -145,13 +147,14 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
     Args:
         query, key, value: As in `spatial_attention`. The number of queries may be unknown while a
             graph is traced.
-        query_chunk_size: Positive integer, the number of queries per block. It need not divide
-            `queries`.
-        training: Boolean. `False` assumes that a batch of unknown size isn't empty.
+        query_chunk_size: Positive integer, the number of queries per block. The number of queries
+            doesn't have to be a multiple of `query_chunk_size`.
+        training: Boolean, whether the call is for training. With `training=False`, a batch of
+            unknown size must not be empty.
 
     Returns:
-        Float tensor of shape `(batch, queries, value_channels)`, in the dtype of `value`, with
-        heads if the inputs have them.
+        Float tensor of shape `(batch, queries, value_channels)`, or
+        `(batch, heads, queries, value_channels)`, in the dtype of `value`.
 
     Reference: [Rabe and Staats, 2021](https://arxiv.org/abs/2112.05682).
     """
@@ -215,7 +218,7 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
 
 
 def _block_gradients(query, key, value, upstream):
-    """Recomputes the scores, and returns the gradients of query, key and value."""
+    """Recomputes the scores; returns the gradients with respect to query, key and value."""
     outputs, scores = spatial_attention(query, key, value)
     dtype = scores.dtype
     d_scores = ops.cast(ops.matmul(upstream, _transposed(value)), dtype)
@@ -240,18 +243,19 @@ def _transposed(x):
 def automatic_chunk_size(queries: int | None, keys: int | None, num_heads: int = 1) -> int | None:
     """Returns the number of queries per block for `query_chunk_size="auto"`.
 
-    It is `None`, which means a single block, if an image has fewer than 2^24 scores (64 MB), or if
+    The result is `None` (a single block) if an image has fewer than 2^24 scores (64 MB), or if
     `queries` or `keys` is unknown.
     """
     if queries is None or keys is None or queries * keys * num_heads < 2**24:
         return None
-    return max(1, 2**20 // (keys * num_heads))  # A block's scores take 4 MB per image.
+    return max(1, 2**20 // (keys * num_heads))  # The scores of a block need 4 MB per image.
 
 
 def attention_entropy(scores):
     """Returns the entropy of attention, relative to the entropy of uniform attention.
 
-    1 means that a query attends to all key locations equally, 0 that it attends to only one.
+    A value of 1 means that a query attends to all key locations equally, and 0 means that the query
+    attends to only one location.
 
     Args:
         scores: Float array of shape `(…, key_height, key_width)` that sums to 1 over the last two

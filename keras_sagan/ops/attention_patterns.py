@@ -1,4 +1,4 @@
-"""Sparse attention patterns: which keys each query may attend to."""
+"""Sparse attention patterns, which limit the keys that each query attends to."""
 
 import numpy as np
 from keras import ops
@@ -7,16 +7,17 @@ from keras import ops
 def ylg_masks(size: int, pool_size: int, num_heads: int):
     """Returns the masks of YLG, which are local along a path through the square map of the keys.
 
-    The path visits the cells by their Manhattan distance from the first cell, and is cut into
-    blocks as long as a side of the map. The heads of the first half attend from right to left, and
-    those of the second half from left to right. In each half, two masks alternate: the first allows
-    the query's own cell and all cells beyond it in the same block; the second allows the query's
-    own cell and one end of every block. As in the authors' code, the masks of pooled keys repeat
-    over the queries in row-major order.
+    The path visits the cells in the order of their Manhattan distance from the first
+    cell, and is cut into blocks of `size // pool_size` cells. Two masks alternate in the
+    first half of the heads (right to left). The first mask allows the query's own cell and
+    all later cells of the same block. The second mask allows the query's own cell and the
+    first cell of every block. The second half of the heads (left to right) uses earlier cells, and
+    the last cell of every block, instead. With pooling, the rows of a mask repeat over the queries
+    in row-major order, as in the authors' code.
 
     Args:
         size: Positive integer, the side of the square map of the queries.
-        pool_size: Positive integer that divides `size`; the keys are a map of side
+        pool_size: Positive integer that divides `size`; the keys form a map of side
             `size // pool_size`.
         num_heads: Positive integer, a multiple of 4. The paper uses 8 heads.
 
@@ -34,7 +35,7 @@ def ylg_masks(size: int, pool_size: int, num_heads: int):
     rows, columns = np.divmod(np.arange(side**2), side)
     place = np.argsort(np.lexsort((rows, rows + columns))).astype("int32")  # Positions on the path.
     query, key = np.tile(place, pool_size**2)[:, None], place[None]
-    # Compare tensors: as arrays, the masks of a large map would be huge constants in a graph.
+    # Compare tensors, because numpy masks of a large map would be huge constants in a graph.
     is_same_block = ops.equal(query // side, key // side)
     is_self = ops.equal(query, key)
 

@@ -6,8 +6,8 @@ import numpy as np
 def apportion_labels(weights, count: int, rng: np.random.Generator) -> np.ndarray:
     """Returns int32 labels of shape `(count,)`, in proportion to `weights` as far as possible.
 
-    Each class's share of `count` is rounded down. The remaining labels go one each to the classes
-    with the largest remainders; ties go to the lower class id. `rng` shuffles the labels.
+    Each class's share of `count` is rounded down. The classes with the largest remainders get one
+    more label each; if remainders are equal, lower ids come first. `rng` shuffles the labels.
 
     Args:
         weights: Array of shape `(num_classes,)`, the counts or frequencies of the classes.

@@ -1,4 +1,4 @@
-"""Draws latents and labels on the host; in training, the backend's `draw_noise` draws them."""
+"""Draws latents and labels with numpy; a training step uses `draw_noise` of the backend instead."""
 
 import numpy as np
 
@@ -8,10 +8,10 @@ from keras_sagan.checks import check_float
 def sample_latents(
     count: int, latent_dim: int, rng: np.random.Generator, truncation: float | None = None
 ) -> np.ndarray:
-    """Draws standard normal latents, a float32 array of shape `(count, latent_dim)`.
+    """Returns standard normal latents as a float32 array of shape `(count, latent_dim)`.
 
     Values whose magnitude exceeds `truncation` are drawn again, as in BigGAN's truncation trick;
-    `None` truncates nothing. Raises a ValueError if `truncation` isn't positive.
+    `None` disables truncation. Raises a ValueError if `truncation` isn't positive.
 
     Reference: [Brock et al., 2019](https://arxiv.org/abs/1809.11096), section 3.1.
     """
@@ -21,7 +21,7 @@ def sample_latents(
     latents = np.empty(count * latent_dim, "float32")
     missing = np.arange(latents.size)
     while missing.size:
-        if truncation < 1:  # Rejection sampling from a uniform density rarely rejects here.
+        if truncation < 1:  # Samples of a uniform density are rarely rejected here.
             proposed = rng.uniform(-truncation, truncation, missing.size)
             is_accepted = rng.random(missing.size) < np.exp(-0.5 * proposed**2)
         else:
@@ -33,19 +33,19 @@ def sample_latents(
 
 
 def sample_labels(count: int, num_classes: int, rng: np.random.Generator) -> np.ndarray:
-    """Draws class ids uniformly at random; returns an int32 array of shape `(count,)`."""
+    """Returns uniformly random class ids as an int32 array of shape `(count,)`."""
     return rng.integers(0, num_classes, count, dtype="int32")
 
 
 def slerp(start, end, fractions) -> np.ndarray:
     """Interpolates between two latents along an arc (spherical linear interpolation).
 
-    A straight line between two normal latents passes near the origin, where normal latents almost
-    never lie. Along the arc, the norm is interpolated linearly between the norms of the ends.
+    A straight line between two normal latents passes near the origin, where normal latents are very
+    rare. Along the arc, the norm is interpolated linearly between the norms of `start` and `end`.
 
     Args:
         start, end: Float arrays of shape `(latent_dim,)`.
-        fractions: Float array of shape `(steps,)`: 0 is `start`, 1 is `end`.
+        fractions: Float array of shape `(steps,)`, where 0 stands for `start` and 1 for `end`.
 
     Returns:
         float32 array of shape `(steps, latent_dim)`.
@@ -65,7 +65,7 @@ def slerp(start, end, fractions) -> np.ndarray:
         return line
     directions = start / lengths[0], end / lengths[1]
     angle = np.arccos(np.clip(directions[0] @ directions[1], -1.0, 1.0))
-    if np.sin(angle) < 1e-6:  # The directions are parallel, or opposite, so the arc isn't unique.
+    if np.sin(angle) < 1e-6:  # Parallel and opposite directions have no unique arc.
         return line
     weights = [np.sin(share * angle) / np.sin(angle) for share in (1 - fractions, fractions)]
     arc = weights[0] * directions[0] + weights[1] * directions[1]

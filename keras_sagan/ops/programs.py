@@ -6,7 +6,7 @@ import keras
 
 
 def current_program():
-    """Returns TensorFlow's current graph (the default graph in eager mode), or `None` elsewhere."""
+    """Returns TensorFlow's current graph (in eager mode, the default graph), or else `None`."""
     if keras.backend.backend() != "tensorflow":
         return None
     import tensorflow as tf

@@ -1,4 +1,4 @@
-"""Convolutions that include upsampling or pooling in a single strided convolution."""
+"""Combines a convolution with upsampling or pooling into a single strided convolution."""
 
 import contextlib
 import contextvars
@@ -10,7 +10,7 @@ from keras import ops
 
 cpu: Any = None
 if keras.backend.backend() == "tensorflow":
-    with contextlib.suppress(ImportError):  # The folder may be missing.
+    with contextlib.suppress(ImportError):  # The folder `cpu` is optional.
         from keras_sagan.ops import cpu
 
 WIDE = 28  # Winograd is faster if channels * filters / (channels + filters) is at least this.
@@ -19,7 +19,7 @@ _FAST_FORMS = contextvars.ContextVar("fast_forms", default=True)
 
 @contextlib.contextmanager
 def reference_forms():
-    """Uses the reference implementations instead of those for CPUs in the `with` block."""
+    """Replaces the fast CPU implementations with reference ones in the `with` block."""
     token = _FAST_FORMS.set(False)
     try:
         yield
@@ -43,11 +43,12 @@ def convolve(
         inputs: Float tensor of shape `(batch, height, width, channels)`, or
             `(batch, channels, height, width)` with `"channels_first"`.
         kernel: Float tensor of shape `(rows, columns, channels / groups, filters)`.
-        resample: `"up"` for `upsample_convolve`, `"down"` for `convolve_pool`, or `None`. It needs
-            `strides` and `dilation_rate` of 1.
+        resample: `"up"` for `upsample_convolve`, `"down"` for `convolve_pool`, or `None`.
+            Resampling needs `strides` and `dilation_rate` of 1.
         strides, padding, data_format, dilation_rate: As in `keras.ops.conv`.
-        training: Boolean. In training, TensorFlow on CPUs computes wide 3 x 3 convolutions in
-            float32 with fewer multiplications; outputs differ by approximately 3e-6 of the largest.
+        training: Boolean. In training, TensorFlow on CPUs uses Winograd's method for float32
+            convolutions with 3 x 3 kernels and many channels, which changes outputs by
+            approximately 3e-6 of the largest output.
 
     Returns:
         Float tensor in the dtype of `inputs`.
@@ -68,10 +69,11 @@ def convolve(
 
 
 def of_any_batch(function: Callable, images, training: bool = False):
-    """Returns `function(images)`, even for an empty batch, for which TensorFlow fails on CPUs.
+    """Returns `function(images)`, even for an empty batch, which TensorFlow on CPUs can't handle.
 
-    `images` is a tensor `(batch, …)`, or a tuple of them. `function` returns a tensor, and must
-    treat each image independently. In a graph for inference, the batch is assumed not to be empty.
+    `images` is a tensor `(batch, …)`, or a tuple of such tensors. `function` returns a tensor, and
+    must treat each image independently. In an inference graph, a batch of unknown size must not be
+    empty.
     """
     batch = ops.shape(keras.tree.flatten(images)[0])[0]
     if cpu is None or (isinstance(batch, int) and batch):
@@ -80,7 +82,7 @@ def of_any_batch(function: Callable, images, training: bool = False):
 
 
 def _is_wide(inputs, kernel):
-    """Returns whether Winograd's method was faster than a plain convolution in benchmarks."""
+    """Returns whether a convolution has enough channels for Winograd's method to be faster."""
     rows, columns, channels, filters = kernel.shape
     is_3x3 = rows == columns == 3 and channels == inputs.shape[-1]
     is_wide = channels * filters >= WIDE * (channels + filters)
@@ -91,21 +93,21 @@ def upsample_convolve(inputs, kernel, padding: str = "same", data_format: str = 
     """Upsamples a map by 2 (nearest neighbor) and convolves it, in one transposed convolution.
 
     Each 2 x 2 block of the doubled map has a single value, so multiplying it by several kernel
-    entries is the same as multiplying it by their sum. A transposed convolution with stride 2,
-    whose kernel is `kernel` flipped and convolved with a 2 x 2 kernel of ones, has the same
-    outputs, even at the border. For a 3 x 3 kernel, this takes 16 multiplications per location of
-    the small map instead of 36.
+    entries is the same as multiplying it by their sum. A transposed convolution with stride 2
+    therefore has the same outputs, even at the border, if its kernel is `kernel`, flipped and
+    convolved with a 2 x 2 kernel of ones. For a 3 x 3 kernel, this method needs 16 multiplications
+    per location of the small map instead of 36.
 
     Args:
         inputs, data_format: As in `convolve`.
-        kernel: Float tensor of shape `(rows, columns, channels, filters)`, with odd rows and
-            columns. Its entries are summed before they are cast to the dtype of `inputs`.
+        kernel: Float tensor of shape `(rows, columns, channels, filters)`, with odd numbers of rows
+            and columns. Kernel entries are summed before they are cast to the dtype of `inputs`.
         padding: `"same"` or `"valid"`, the padding of the convolution over the doubled map.
 
     Returns:
-        Float tensor, of shape `(batch, 2 * height, 2 * width, filters)` with `"same"`.
+        Float tensor, of shape `(batch, 2 * height, 2 * width, filters)` if `padding="same"`.
     """
-    if tuple(kernel.shape[:2]) == (1, 1):  # The convolution commutes with doubling.
+    if tuple(kernel.shape[:2]) == (1, 1):  # A 1 x 1 convolution commutes with doubling.
         kernel = ops.cast(kernel, inputs.dtype)
         return repeat_twice(ops.conv(inputs, kernel, 1, "valid", data_format), data_format)
     flipped = ops.transpose(ops.flip(kernel, axis=(0, 1)), (0, 1, 3, 2))
@@ -129,19 +131,19 @@ def repeat_twice(inputs, data_format: str = "channels_last"):
 def convolve_pool(inputs, kernel, padding: str = "same", data_format: str = "channels_last"):
     """Convolves a map and averages 2 x 2 windows of the result, in one convolution with stride 2.
 
-    The mean of four convolutions with shifted kernels is a single convolution with the mean of
-    these kernels: `kernel` convolved with a 2 x 2 kernel of 1/4. For a 3 x 3 kernel, this takes 16
-    multiplications per output location instead of 36. As in Keras's pooling, an odd last row or
-    column is dropped.
+    The mean of four convolutions with shifted kernels equals a single convolution with the mean of
+    the kernels, which is `kernel` convolved with a 2 x 2 kernel of 1/4. For a 3 x 3 kernel, the
+    single convolution needs 16 multiplications per output location instead of 36. As in Keras's
+    pooling, an odd last row or column is dropped.
 
     Args:
         inputs, kernel, data_format: As in `upsample_convolve`.
         padding: `"same"` or `"valid"`, the padding of the convolution; the pooling never pads.
 
     Returns:
-        Float tensor, of shape `(batch, height // 2, width // 2, filters)` with `"same"`.
+        Float tensor, of shape `(batch, height // 2, width // 2, filters)` if `padding="same"`.
     """
-    if tuple(kernel.shape[:2]) == (1, 1):  # The convolution commutes with averaging.
+    if tuple(kernel.shape[:2]) == (1, 1):  # A 1 x 1 convolution commutes with averaging.
         pooled = ops.average_pool(inputs, 2, 2, "valid", data_format)
         return ops.conv(pooled, ops.cast(kernel, inputs.dtype), 1, "valid", data_format)
     kernel = ops.cast(sum_of_shifts(kernel) / 4, inputs.dtype)

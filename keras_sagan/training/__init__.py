@@ -7,24 +7,31 @@ the same names:
   list of gradients and `others`. `input_gradient(function, inputs)` returns a gradient that can be
   differentiated again. `cond` is `keras.ops.cond`, but also works for functions that compute
   gradients.
+
 - `draw_noise(seed, batch, latent_dim, num_classes)` returns normal float32 latents
   `(batch, latent_dim)` and uniform int32 labels `(batch,)`, or `None` instead of labels.
   `draw_uniform(seed, batch, columns)` returns float32 numbers in [0, 1). A seed is a tuple of
-  integers or integer tensors, and begins with the model's seed. Different tuples give independent
+  integers or integer tensors, and begins with the model's seed. Different seeds give independent
   numbers.
+
 - `count_replicas`, `mean_over_replicas`, `traced_once`, `apply_scaled` and, for several replicas,
-  `share_overflow` handle replicas and loss scales in a step.
+  `share_overflow` handle replicas and loss scaling in a step.
+
 - `current_strategy` returns the strategy that other functions take as an argument: a
   `tf.distribute.Strategy` on TensorFlow, a `keras.distribution` or `None` on JAX. `ONLY` lists the
   supported values of `compile`'s arguments, if the backend restricts them.
+
 - `compiled(function, variables, latent_dim, num_classes)` compiles a function of latents and labels
   that uses `variables`, for any batch size.
-- `compiled_gradient(function, variables)` compiles `function(inputs, *others)`, which returns a
-  loss for each input, into a function that returns the gradient of the sum of the losses with
-  respect to the inputs, and the losses.
+
+- `compiled_gradient(function, variables)` compiles the gradient of `function(inputs, *others)`,
+  which returns a loss for each input. The compiled function returns the gradient of the sum of the
+  losses with respect to the inputs, and the losses.
+
 - `make_step_function(model, step, check, is_training)` returns the function that Keras's loop
-  calls. `step` is the `train_step` (`is_training`) or `test_step` of a compiled `SAGAN`. The
-  `BatchCheck` `check` sees each batch first, because a compiled step can't raise errors.
+  calls. `step` is the method `train_step` of a compiled `SAGAN` if `is_training`, and `test_step`
+  otherwise. `check` is a `BatchCheck`, which checks each batch before the step, because a compiled
+  step can't raise errors.
 """
 
 import importlib
@@ -42,13 +49,13 @@ if _name not in BACKENDS:
     )
 backend = importlib.import_module(f"keras_sagan.training.{_name}")
 
-from keras_sagan.training.step import Assignments  # noqa: E402  # It needs `backend`.
+from keras_sagan.training.step import Assignments  # noqa: E402  # `step` uses `backend`.
 
 
 def input_gradient(function, inputs):
     """Returns the gradient of the sum of `function(inputs)` with respect to `inputs`.
 
-    `inputs` is a float tensor. The gradient has the same shape, and can be differentiated
+    `inputs` is a float tensor. The gradient has the shape of `inputs`, and can be differentiated
     again. Values that the function's layers assign to variables are discarded.
     """
 

@@ -1,7 +1,8 @@
 """The JAX part of a training step: gradients, random numbers, devices, and the loop.
 
-On JAX, a step is a pure function of all variables: a scope collects the values that it assigns.
-Under `keras.distribution`, it sees the global batch, and JAX divides the work among the devices.
+On JAX, a step is a pure function of all variables, and a scope collects the values that the step
+assigns. Under a `keras.distribution`, a step receives the global batch, and JAX splits the batch
+across the devices.
 """
 
 import functools
@@ -43,7 +44,8 @@ def input_gradient(total, inputs):
 def apply_scaled(optimizer, gradients, variables):
     """Updates the variables, and the state of a `LossScaleOptimizer`.
 
-    Keras assigns them in a conditional, which JAX doesn't support. This computes both branches.
+    Keras assigns the new values in a conditional, which JAX doesn't support, so this function
+    computes both branches.
     """
     is_finite = optimizer.check_finite(gradients)
     scale, count = optimizer.dynamic_scale, optimizer.step_counter
@@ -80,7 +82,7 @@ def _key(seed):
 
 
 def _shared(tensor):
-    """Splits a tensor along the batch axis across the devices, like the data."""
+    """Distributes a tensor over the devices along the batch axis, like the images."""
     distribution = current_strategy()
     if distribution is None:
         return tensor
@@ -88,7 +90,7 @@ def _shared(tensor):
     return keras.distribution.distribute_tensor(tensor, layout)
 
 
-# Devices. Here a strategy is a `keras.distribution`, or `None`.
+# Devices. On JAX, a strategy is a `keras.distribution` or `None`.
 
 current_strategy = keras.distribution.distribution
 
@@ -145,7 +147,7 @@ def check_share(argument):
 
 
 def check_batch(model, check, batch):
-    """Calls `BatchCheck.check_first`; with several processes, each checks its own share."""
+    """Calls `BatchCheck.check_first`; each process checks its own share of the batch."""
     batch = batch if isinstance(batch, (tuple, list)) else (batch,)
     if jax.process_count() == 1:
         check.check_first(model, [batch])
@@ -195,7 +197,7 @@ def compiled_gradient(function, variables):
 
 
 def _values_here(variables):
-    """Returns the values of variables; with several processes, each uses its own copies."""
+    """Returns the values of variables; with several processes, each process uses its own copies."""
     values = [variable.value for variable in variables]
     return values if jax.process_count() == 1 else [x.addressable_data(0) for x in values]
 
@@ -206,7 +208,7 @@ def _values_here(variables):
 def make_pure_step(model, step, is_training=True):
     """Turns a step into a pure function `(state, data) -> (logs, state)`, which JAX can compile.
 
-    It also returns a function that yields the groups of variables in the state, in Keras's order.
+    A second returned function yields the groups of variables in the state, in Keras's order.
     """
 
     def groups():
@@ -228,10 +230,10 @@ def make_pure_step(model, step, is_training=True):
 def make_step_function(model, step, check, is_training):
     """Returns the function that Keras calls with the model's state and an iterator.
 
-    It runs `steps_per_execution` steps, or fewer if the batches run out. Unlike Keras's own
-    function, it writes the new values to the variables after every step. Callbacks and other
-    threads can therefore read current values without `jax_state_sync`, callbacks can assign
-    variables, and after an interrupt, variables have the values of the last complete step.
+    The function runs `steps_per_execution` steps, or fewer at the end of the data. Unlike Keras's
+    own function, it writes the new values to the variables after every step. Callbacks and other
+    threads can therefore read current values without `jax_state_sync`, and callbacks can assign
+    variables. After an interrupt, variables have the values of the last complete step.
     """
     pure_step, groups = make_pure_step(model, step, is_training)
     shardings = None
@@ -264,13 +266,13 @@ def make_step_function(model, step, check, is_training):
             check_batch(model, check, data)
             with model._step_lock:  # During the step, variables have no valid values.
                 if shardings and not all(x.committed for group in state for x in group):
-                    # For values that aren't committed to devices, JAX would compile the step again.
+                    # JAX would compile the step again for values that aren't committed to devices.
                     state = jax.device_put(state, shardings)
                 logs, state = pure_step(state, data)
                 for group, values in zip(groups(), state):
                     for variable, value in zip(group, values):
                         variable._value = value  # `assign` would copy the value between devices.
-                model._jax_state_synced = True  # Makes Keras read the variables again.
+                model._jax_state_synced = True  # Keras then reads the variables again.
         return logs, state
 
     return function

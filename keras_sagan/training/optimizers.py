@@ -14,11 +14,12 @@ NAMES = ("g_optimizer", "d_optimizer")
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class GANOptimizer(Optimizer):
-    """Combines the optimizers of both networks; it is the `optimizer` of a `SAGAN`.
+    """The `optimizer` of a `SAGAN`, which combines the optimizers of both networks.
 
-    It lets Keras's callbacks act on both optimizers. Its `learning_rate` is the generator's;
-    setting it scales the discriminator's rate by the same factor. Setting the rate of only one
-    optimizer changes the ratio of the rates. `GANOptimizer` applies no gradients and isn't saved.
+    Keras's callbacks change both optimizers through a `GANOptimizer`. `learning_rate` is the
+    generator's rate; setting it scales the discriminator's rate by the same factor. Setting the
+    rate of only one optimizer changes the ratio of the rates. `GANOptimizer` applies no gradients,
+    and isn't saved.
 
     Args:
         g_optimizer, d_optimizer: Keras optimizers of the generator and of the discriminator.
@@ -84,7 +85,7 @@ class GANOptimizer(Optimizer):
         g_rate, d_rate = rates.values()
         before = ops.copy(g_rate)
         self.g_optimizer.learning_rate = learning_rate
-        # Assigning the current rate changes nothing, even if it is 0 and the discriminator's isn't.
+        # An unchanged rate, even 0, doesn't change the discriminator's rate.
         is_same = ops.equal(g_rate, before)
         self.d_optimizer.learning_rate = ops.where(is_same, d_rate.value, learning_rate * ratio)
 
@@ -95,7 +96,7 @@ class GANOptimizer(Optimizer):
         """Returns the ratio of the discriminator's rate to the generator's, or `None` if unknown.
 
         The ratio is stored, because rounded rates don't determine it exactly, and rates near 0
-        don't determine it at all. It changes if the rate of one optimizer is set separately.
+        don't determine it at all. The ratio changes if the rate of only one optimizer is set.
         """
         try:
             g_rate, d_rate = map(number, self._rates().values())
@@ -105,7 +106,7 @@ class GANOptimizer(Optimizer):
             if d_rate == 0:  # A discriminator with rate 0 keeps this rate.
                 return 0.0
             ratio = d_rate / g_rate
-            short = float(f"{ratio:.6g}")  # For example 2.5, if float32 rates yield 2.4999998.
+            short = float(f"{ratio:.6g}")  # For example, 2.5 if float32 rates give 2.4999998.
             if math.isclose(short, ratio, rel_tol=2e-7):
                 ratio = short
             if self._ratio is None or not math.isclose(ratio, self._ratio, rel_tol=1e-4):
@@ -173,16 +174,17 @@ def number(value) -> float:
 def follow_steps(name: str, optimizer, steps: keras.Variable, updates_per_step: int = 1):
     """Makes an optimizer's schedule, if it has one, follow the model's `steps`.
 
-    An optimizer counts its updates; the discriminator's optimizer makes `d_steps` per step. This
-    count is unchanged, because bias correction and gradient accumulation need it. The schedule is
-    unchanged too, so configurations and files contain the user's schedule.
+    Each optimizer counts its own updates, and the discriminator's optimizer makes `d_steps` updates
+    per step. The count of updates is unchanged, because bias correction and gradient accumulation
+    need it. The schedule is also unchanged, so configurations and files contain the original
+    schedule.
 
-    Wrapped optimizers are included. If `steps` stays 0, as with a custom `train_step`
-    that doesn't count steps, the step is computed from the optimizer's updates and
-    `updates_per_step`. The warning calls the optimizer `name`.
+    The schedules of inner optimizers, as in a `LossScaleOptimizer`, also follow `steps`. If `steps`
+    stays 0, as with a custom `train_step` that doesn't count steps, the step is computed from the
+    optimizer's updates and `updates_per_step`. The warning about a new schedule contains `name`.
     """
     taken, found = int(number(steps)), [optimizer]
-    for each in found:  # The loop appends inner optimizers to the list.
+    for each in found:  # The loop appends inner optimizers to `found`.
         inner = [getattr(each, "inner_optimizer", None), *getattr(each, "optimizers", [])]
         found += filter(None, inner)
         _evaluate_at(each, steps, updates_per_step)
@@ -210,7 +212,7 @@ def _evaluate_at(optimizer, steps, updates_per_step):
         updates = ops.floor_divide(self._iterations, updates_per_step)
         return self._learning_rate(ops.where(count > 0, count, updates))
 
-    # Set it on the instance, because the class belongs to Keras or the user.
+    # Set the method on the instance, because the class belongs to Keras or the user.
     optimizer._get_current_learning_rate = types.MethodType(rate, optimizer)
 
 

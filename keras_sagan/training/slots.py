@@ -1,10 +1,12 @@
 """The optional parts of a training step: the augmentation and the penalties of a `SAGAN`.
 
-Each `SAGAN.compile` makes new `Slots`. If a function has a method `bind(add_variable, loss)`, the
-object that it returns is used instead. This object has a list `state` of float32 variables, and a
-method `moved(real_logits, fake_logits, num_images, mean)`, which returns their new values after
-each update of the discriminator. `mean` averages over the images of all replicas, and `num_images`
-is their number. The dictionary `logged`, if any, has the variables that `fit` adds to its logs.
+Each call of `SAGAN.compile` creates a new `Slots` object. If an augmentation or a penalty has a
+method `bind(add_variable, loss)`, the object that `bind` returns is used instead. The returned
+object has a list `state` of float32 variables, and a method
+`moved(real_logits, fake_logits, num_images, mean)`, which returns the new values of the variables
+after each update of the discriminator. `mean` is a function that averages over the images of all
+replicas, and `num_images` is the number of these images. An optional dictionary `logged` contains
+the variables that `fit` adds to its logs.
 """
 
 import keras
@@ -38,7 +40,7 @@ class Slots:
         return augmented(self.augmentation, images, uniform)
 
     def move(self, logits, is_updated):
-        """Updates the state after the discriminator's update, unless that update was skipped."""
+        """Updates the slots' variables, unless the discriminator's update was skipped."""
 
         def mean(x):
             return training.backend.mean_over_replicas(ops.mean(x))
@@ -52,12 +54,12 @@ class Slots:
                 variable.assign(value)
 
     def add_lazy(self, gan, updates, value_of, found):
-        """Adds due lazy penalties and their gradients to `found`, the result of `find_gradients`.
+        """Adds the lazy penalties of this update, and their gradients, to `found`.
 
         Each gradient is computed inside its condition, because XLA on TensorFlow can't
-        differentiate a condition that contains a gradient. `updates` is the number of previous
-        updates of the discriminator, and `value_of(number, penalty)` returns the value of a
-        penalty.
+        differentiate a condition that contains a gradient. `found` is the result of
+        `find_gradients`, `updates` is the number of previous updates of the discriminator, and
+        `value_of(number, penalty)` returns the value of a penalty.
         """
         gradients, states, loss, logits = found
         network, optimizer = gan.discriminator, gan.d_optimizer
@@ -66,7 +68,7 @@ class Slots:
 
         def add(number, penalty, gradients, loss):
             def scaled_value():
-                # Like other penalties, a lazy one sees the state that the loss has updated.
+                # Like the other penalties, a lazy penalty uses the state that the loss has updated.
                 with Scope([x for x in moved if not x[0].trainable]):
                     value = penalty.every * ops.cast(value_of(number, penalty), loss.dtype)
                 return optimizer.scale_loss(value / training.backend.count_replicas()), value
@@ -86,7 +88,7 @@ class Slots:
 
 
 class SlotState(keras.layers.Layer):
-    """Holds the variables of the slots. Loading a file without them changes nothing."""
+    """A layer with the slots' variables. Loading a file without these variables changes nothing."""
 
     def add(self, name):
         return self.add_weight(
@@ -103,7 +105,7 @@ class SlotState(keras.layers.Layer):
 
 
 def augmented(augmentation, images, uniform):
-    """Returns augmented images, computed in at least float32; raises if their shape changed."""
+    """Returns augmented images, computed in at least float32, or raises if the shape changed."""
     wide = keras.backend.result_type(images.dtype, "float32")
     changed = augmentation(ops.cast(images, wide), uniform)
     before, after = tuple(images.shape), tuple(changed.shape)

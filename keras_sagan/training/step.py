@@ -1,13 +1,13 @@
 """One training step of a SAGAN: both losses, the order of updates, and the averaged generator.
 
-    for index in range(d_steps):    discriminator_loss, then an update of the discriminator
-    once:                           generator_loss, then an update of the generator
-    once:                           update_average
+A step computes `discriminator_loss` and updates the discriminator, `d_steps` times. Then the step
+computes `generator_loss`, updates the generator, and calls `update_average`.
 
-Everything is written in `keras.ops`, except gradients, random numbers and replicas, which are in
-`keras_sagan.training.{tensorflow,jax,torch}`. Here `gan` is a compiled `SAGAN`, `real` and `fake`
-are pairs of float32 images `(batch, height, width, channels)` in [-1, 1] and integer labels
-`(batch,)` or `None`, and `index` is the number of previous updates in this step.
+This module uses only `keras.ops`, except for gradients, random numbers and replicas, which are in
+`keras_sagan.training.{tensorflow,jax,torch}`. In all functions, `gan` is a compiled `SAGAN`, and
+`index` is the number of previous updates in this step. `real` and `fake` are pairs
+`(images, labels)`, with float32 images `(batch, height, width, channels)` in [-1, 1], and integer
+labels `(batch,)` or `None`.
 """
 
 import collections
@@ -73,7 +73,7 @@ def discriminator_loss(gan, index, real, fake):
 
 
 def lazy_penalty(gan, index, real, fake, part, penalty):
-    """Returns only the value of a lazy penalty, which applies in every `every`-th update of D."""
+    """Returns the value of a lazy penalty, which applies only once in `every` updates of D."""
     real, fake = augment(gan, index, 0, real), augment(gan, index, 1, fake)
     return penalize(gan, index, part, penalty, real, fake)
 
@@ -89,10 +89,10 @@ def penalize(gan, index, part, penalty, real, fake, logits=None):
 
 
 def generator_loss(gan, index, real, latents, labels):
-    """Returns G's loss and the logits; real logits are `None` unless the loss takes them."""
+    """Returns G's loss and the logits; real logits are `None` unless the loss uses them."""
     fake = call(gan.generator, latents, labels, training=True), labels
     fake = augment(gan, index, 1, fake)
-    with Scope():  # Discard D's new state and its layers' losses: they count only in D's update.
+    with Scope():  # Discard D's new state and D's layer losses: only D's update uses them.
         if gan.uses_real_logits:
             logits = judge_both(gan, augment(gan, index, 0, real), fake, training=True)
         else:
@@ -105,7 +105,7 @@ def generator_loss(gan, index, real, latents, labels):
 def best_fakes(top_k, logits, batch):
     """Returns the logits of the `top_k` fake images that D rates as most realistic.
 
-    Real logits are selected at the same indices. A map of logits is rated by its mean.
+    Real logits are selected at the same indices. The rating of an image is the mean of its logits.
     """
     if isinstance(top_k, float) and isinstance(batch, int):
         count = max(int(top_k * batch + 1e-4), 1)  # In floating point, 0.29 * 100 < 29.
@@ -125,9 +125,9 @@ def best_fakes(top_k, logits, batch):
 
 
 def judge_both(gan, real, fake, training):
-    """Returns real and fake logits from one pass, so that both see the same normalized kernels.
+    """Returns real and fake logits from one pass, so that both use the same normalized kernels.
 
-    If the discriminator uses batch statistics (`gan.judges_apart`), real and fake images take
+    If the discriminator uses batch statistics (`gan.judges_apart`), real and fake images need
     separate passes, because the batch contains only fake images in the generator's update.
     """
     if gan.judges_apart:
@@ -157,7 +157,7 @@ def augment(gan, index, part, pair):
 
 
 def draw_uniform(gan, index, part, batch):
-    """Returns the function `uniform(columns)` for one part of an update."""
+    """Returns a function `uniform(columns)` that draws numbers for one part of an update."""
     calls = itertools.count()
 
     def uniform(columns):
@@ -168,7 +168,7 @@ def draw_uniform(gan, index, part, batch):
 
 
 def draw_noise(gan, index, batch, step=None):
-    """Draws latents and labels for fake images, as a function of the seed, the step and `index`."""
+    """Draws latents and labels for fake images; they depend on the seed, the step and `index`."""
     step = gan.steps.value if step is None else step
     return training.backend.draw_noise(
         (gan.seed, step, index), batch, gan.latent_dim, gan.num_classes
@@ -179,7 +179,7 @@ def draw_noise(gan, index, batch, step=None):
 
 
 def discriminator_gradients(gan, index, images, labels, latents, fake_labels):
-    """Returns the arguments of `update` for the discriminator, the loss and the logits."""
+    """Returns the discriminator's gradients and new state (for `update`), loss and logits."""
     with Scope():  # Discard new state: G's state changes only in G's update.
         fake_images = call(gan.generator, latents, fake_labels, training=True)
     real, fake = (images, labels), (ops.stop_gradient(fake_images), fake_labels)
@@ -194,7 +194,7 @@ def discriminator_gradients(gan, index, images, labels, latents, fake_labels):
 
 
 def generator_gradients(gan, index, images, labels, latents, fake_labels):
-    """Returns the arguments of `update` for the generator, the loss and the logits."""
+    """Returns the generator's gradients and new state (for `update`), loss and logits."""
     loss = functools.partial(generator_loss, gan, index, (images, labels), latents, fake_labels)
     return find_gradients(gan.generator, gan.g_optimizer, loss, gan.steps.value)
 
@@ -202,8 +202,8 @@ def generator_gradients(gan, index, images, labels, latents, fake_labels):
 def find_gradients(network, optimizer, loss_function, updates):
     """Differentiates a loss with respect to a network's weights, and collects the new state.
 
-    Returns the gradients, multiplied by the loss scale, the new values of all variables (`None` for
-    a variable that isn't assigned), the loss, and the logits.
+    Returns the gradients (multiplied by the loss scale), the new values of all variables (`None`
+    for a variable that isn't assigned), the loss, and the logits.
     """
     variables = network.trainable_variables
 
@@ -211,7 +211,7 @@ def find_gradients(network, optimizer, loss_function, updates):
         with Assignments(network, updates) as scope:
             loss, logits = loss_function()
             own = [v.regularizer(v) for v in variables if v.regularizer is not None]
-        if ops.ndim(loss):  # This is `None` if TensorFlow doesn't know the rank.
+        if ops.ndim(loss):  # `ndim` is `None` if TensorFlow doesn't know the rank.
             raise ValueError(
                 "`loss` and `penalty` must return scalars, such as the mean over the images. "
                 f"Received: a loss of shape {tuple(loss.shape)}"
@@ -230,7 +230,8 @@ def find_gradients(network, optimizer, loss_function, updates):
 def update(network, optimizer, gradients, states):
     """Applies gradients and state from `find_gradients`; returns whether they were applied.
 
-    With a loss scale, neither is applied if gradients overflow: the state may have overflowed too.
+    With a loss scale, neither gradients nor state are applied if the gradients overflow, because
+    the state may have overflowed too.
     """
     is_updated, apply = True, optimizer.apply
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
@@ -253,10 +254,11 @@ def update(network, optimizer, gradients, states):
 def update_average(gan, is_updated, batch):
     """Updates the exponential moving average of the generator, if there is one.
 
-    The momentum is `ema_momentum`, or is computed from `ema_half_life`. It is lower early in
-    training ([Karras et al., 2020](https://arxiv.org/abs/1912.04958), as in the authors' code), and
-    0 before step `ema_start`. Moving statistics are averaged with a lower momentum than weights, so
-    that both averages lag equally. If the generator's update was skipped, the average is unchanged.
+    The momentum is `ema_momentum`, or is computed from `ema_half_life`. The momentum is lower early
+    in training ([Karras et al., 2020](https://arxiv.org/abs/1912.04958), as in the authors' code),
+    and 0 before step `ema_start`. Moving statistics are averaged with a lower momentum than
+    weights, so that both averages have the same delay. If the generator's update was skipped, the
+    average is unchanged.
     """
     average = gan._average
     if average is None:
@@ -285,10 +287,10 @@ def update_average(gan, is_updated, batch):
 def matching_momentum(momentum, inner):
     """Returns the momentum for averaging moving statistics, so that they match averaged weights.
 
-    A moving average with momentum `m` has a mean age of `m / (1 - m)` updates, and averaging it
-    again adds the two ages. With the returned momentum, the average of statistics whose own
-    momentum is `inner` has the same mean age as weights averaged with `momentum`. If the statistics
-    are already older, the result is 0.
+    The values in a moving average with momentum `m` have a mean age of `m / (1 - m)` updates, and
+    averaging the average again adds the two ages. With the returned momentum, the average of
+    statistics whose own momentum is `inner` has the same mean age as weights averaged with
+    `momentum`. If the statistics are already older than the averaged weights, the result is 0.
     """
     age, inner_age = (x / (1.0 - x) for x in (momentum, inner))
     missing = ops.maximum(age - inner_age, 0.0)
@@ -296,10 +298,10 @@ def matching_momentum(momentum, inner):
 
 
 def moving_statistics(network, *kinds):
-    """Returns the momentum of each moving statistic in batch norms, keyed by its variable's id.
+    """Returns a dictionary from the id of each moving statistic of batch norms to its momentum.
 
     `kinds` are classes of layers to find in addition to `keras.layers.BatchNormalization`.
-    Statistics that never move (`momentum=1`) are skipped.
+    Statistics that never change (`momentum=1`) are skipped.
     """
     norms = (keras.layers.BatchNormalization, *kinds)
     found = [x for x in layers_of(network) if isinstance(x, norms) and x.built]
@@ -321,9 +323,9 @@ class Assignments(Scope):
     uses the new value afterwards. The gradient with respect to the new value becomes the gradient
     of the variable, as in a plain training loop.
 
-    The moving statistics of Keras's batch norms forget their initial values, as in
-    `ConditionalBatchNorm`: with a momentum of 0.99, the initial values would otherwise still have a
-    weight of 13 % after 200 steps. `updates` is the number of previous updates.
+    As in `ConditionalBatchNorm`, the moving statistics of Keras's batch norms forget their initial
+    values. Otherwise, with a momentum of 0.99, the initial values would still have a weight of 13 %
+    after 200 steps. `updates` is the number of previous updates of the statistics.
     """
 
     def __init__(self, network=None, updates=0):

@@ -36,10 +36,11 @@ def input_gradient(total, inputs):
 
 
 def cond(condition, function, otherwise):
-    """Computes `keras.ops.cond`, but keeps the function out of the surrounding graph.
+    """Works like `keras.ops.cond`, but keeps `function` out of the surrounding graph.
 
-    Otherwise, TensorFlow's memory optimizer would add up gradients in temporary variables that
-    every run creates, but frees only if the condition holds, and the next run would fail.
+    In the surrounding graph, TensorFlow's memory optimizer would sum gradients in temporary
+    variables. Every run would create the variables, but free them only if the condition is true, so
+    the next run would fail.
     """
     if not tf.executing_eagerly():
         apart = {"_noinline": True}
@@ -51,7 +52,7 @@ def apply_scaled(optimizer, gradients, variables):
     optimizer.apply(gradients, variables)
 
 
-# Random numbers: each replica draws them for the global batch, and takes its share
+# Random numbers: each replica draws them for the global batch, and uses its share of them
 
 
 def draw_noise(seed, batch, latent_dim, num_classes=None):
@@ -106,11 +107,11 @@ def mean_over_replicas(x):
 
 
 def traced_once(gan, function, count=1):
-    """Wraps `function(gan, index, *tensors)`, which assigns nothing, for `count` calls per step.
+    """Binds `gan`, and traces `function(gan, index, *tensors)` once for `count` calls per step.
 
-    Several calls share one trace. Over several replicas with `jit_compile=True`, XLA compiles only
-    this function, and gradients are exchanged outside. Over several replicas without XLA, the
-    function isn't wrapped, because batch norms may exchange statistics inside.
+    `function` must not assign variables. Over several replicas with `jit_compile=True`, XLA
+    compiles only `function`, and the replicas exchange gradients later. Over several replicas
+    without XLA, `function` isn't traced, because batch norms may exchange statistics.
     """
     function = functools.partial(function, gan)
     is_alone = count_replicas() == 1
@@ -121,7 +122,7 @@ def traced_once(gan, function, count=1):
 
 
 def share_overflow(gradients):
-    """Makes all gradients infinite if those of any replica overflow, so that all skip the update.
+    """Makes all gradients infinite if any gradient overflows, so that all replicas skip the update.
 
     Keras's `LossScaleOptimizer` checks only the first replica of each worker: an overflow on
     another replica would corrupt all weights, and workers that disagree would deadlock.
@@ -187,7 +188,7 @@ def check_compile(strategy, jit_compile, computes_in_float16):
 
 
 def check_replicated(model):
-    """Raises an error for features that would hang or fail with unclear errors on replicas."""
+    """Raises an error for features that hang, or fail with unclear errors, on several replicas."""
     for name in ("g_optimizer", "d_optimizer"):
         optimizer = getattr(model, name)
         steps = getattr(optimizer, "inner_optimizer", optimizer).gradient_accumulation_steps
@@ -246,8 +247,9 @@ def compiled_gradient(function, variables):
 def make_step_function(model, step, check, is_training):
     """Returns the function that Keras calls with an iterator.
 
-    It runs `steps_per_execution` steps, or fewer if the batches run out. Unlike Keras's own
-    function, it can reduce logs over several workers, and doesn't use `tf.experimental.Optional`.
+    The function runs `steps_per_execution` steps, or fewer at the end of the data. Unlike Keras's
+    own function, it can reduce logs over several workers, and doesn't use
+    `tf.experimental.Optional`.
     """
     strategy = model.distribute_strategy
     if is_training and strategy.num_replicas_in_sync > 1:
@@ -274,7 +276,7 @@ def make_step_function(model, step, check, is_training):
 
     @tf.function
     def many_steps(batches):
-        """Runs a step on each batch in one call, in a loop whose body is traced once."""
+        """Runs a step on each batch, in a loop whose body is traced only once."""
         stacked = strategy.run(stack, batches)
         logs = run(step_of, stacked, 0)
         for index in tf.range(1, len(batches)):
@@ -294,7 +296,7 @@ def make_step_function(model, step, check, is_training):
         return [int(size) for size in summed(rows).numpy()]
 
     def check_on_all(parts, iterator):
-        """Raises on all workers if any has a bad first batch, or a batch isn't split equally."""
+        """Raises an error on all workers if one has a bad first batch, or shares differ in size."""
         is_known = check.has_passed and has_static_batches(iterator)
         gather = sizes_on_all if is_multi_worker(strategy) and not is_known else list
         check.check_first(model, parts, gather)
@@ -327,8 +329,8 @@ def make_step_function(model, step, check, is_training):
 def warn_of_slow_convolutions():
     """Warns if TensorFlow runs without oneDNN's convolutions, which are twice as fast.
 
-    On Linux, TensorFlow disables them on processors that have AVX2 but no newer features, unless
-    `TF_ENABLE_ONEDNN_OPTS=1` is set when it is imported.
+    On Linux, TensorFlow disables oneDNN on processors that have AVX2 but no newer features, unless
+    `TF_ENABLE_ONEDNN_OPTS=1` is set before TensorFlow is imported.
     """
     if "TF_ENABLE_ONEDNN_OPTS" in os.environ or tf.config.list_physical_devices("GPU"):
         return
@@ -361,7 +363,7 @@ def local_parts(strategy, batch):
     batch = batch if isinstance(batch, (tuple, list)) else (batch,)
     found = [strategy.experimental_local_results(part) for part in batch]
     count = max(map(len, found), default=1)
-    # If part of the result is missing, there is a single `None`, not one for each replica.
+    # If part of the batch is missing, there is a single `None`, not one for each replica.
     return [tuple(part[i if len(part) > 1 else 0] for part in found) for i in range(count)]
 
 

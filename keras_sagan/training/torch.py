@@ -1,4 +1,4 @@
-"""The PyTorch part of a training step. Autograd is enabled only in the functions for gradients."""
+"""The PyTorch part of a training step. Only functions that compute gradients use autograd."""
 
 import contextlib
 
@@ -99,7 +99,7 @@ def check_scope(strategy, method, or_outside=True):
 
 
 def compiled(function, variables, latent_dim, num_classes):
-    """Disables autograd in the function; nothing is compiled."""
+    """Disables autograd in `function`, but compiles nothing."""
     return torch.no_grad()(function)
 
 
@@ -114,7 +114,7 @@ def compiled_gradient(function, variables):
 
 
 def make_step_function(model, step, check, is_training):
-    """Returns the function that Keras calls with a list of one batch."""
+    """Returns the function that Keras calls with a list that contains one batch."""
 
     @torch.no_grad()
     def function(batches):

@@ -1,4 +1,4 @@
-"""Functions for JAX and PyTorch: a step sees the full batch, and there are no replicas."""
+"""Functions for JAX and PyTorch, where a step receives the full batch and has no replicas."""
 
 import functools
 
@@ -16,7 +16,7 @@ def mean_over_replicas(x):
 
 
 def traced_once(gan, function, count=1):
-    """Binds the first argument of `function(gan, …)`; nothing is traced separately."""
+    """Binds `gan` to `function(gan, …)`, without tracing the function separately."""
     return functools.partial(function, gan)
 
 

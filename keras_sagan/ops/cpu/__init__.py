@@ -1,4 +1,4 @@
-"""Code for TensorFlow on CPUs, for faster convolutions and for empty batches."""
+"""TensorFlow code for CPUs, which makes convolutions faster and supports empty batches."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from keras_sagan.ops.cpu.winograd import (
     winograd_upsample_convolve,
 )
 
-WIDE = 64  # The threshold for small maps; `keras_sagan.ops.resampling.WIDE` is for larger maps.
+WIDE = 64  # The threshold for small maps. `keras_sagan.ops.resampling.WIDE` applies to larger maps.
 
 
 def convolve(inputs, kernel, resample: str | None = None):
@@ -37,9 +37,9 @@ def convolve(inputs, kernel, resample: str | None = None):
 def apply_to_any_batch(function: Callable, images, training: bool):
     """Implements `ops.resampling.of_any_batch` on TensorFlow.
 
-    For an empty batch, TensorFlow 2.21's convolution with oneDNN returns the shape of its inputs,
-    and the gradient of its pooling crashes the process. In an inference graph, `function(images)`
-    is always called: in a conditional, the LiteRT converter would lose the rank of the result.
+    For an empty batch, a oneDNN convolution of TensorFlow 2.21 returns a tensor with the shape of
+    its inputs, and the gradient of pooling crashes the process. An inference graph doesn't check
+    for an empty batch, because the LiteRT converter would lose the rank of a conditional result.
     """
 
     def of_none():

@@ -1,18 +1,20 @@
-"""3 x 3 convolutions with fewer multiplications (Winograd's method), as matrix products.
+"""Winograd's method: 3 x 3 convolutions with fewer multiplications, as matrix products.
 
-Neighboring outputs share sums of inputs and of kernel entries. With these sums computed only once,
-a 4 x 4 tile of outputs takes 36 multiplications instead of 144, and a 2 x 2 tile takes 16 instead
-of 36. If the map is doubled before or halved after the convolution, each location of the smaller
-map takes 9 multiplications instead of the 16 in `keras_sagan.ops.resampling`. Results differ from a
-plain convolution by float32 rounding errors: approximately 1e-6 of the largest result, or 3e-6 with
-4 x 4 tiles.
+Neighboring outputs share sums of inputs and of kernel entries. If each of these sums is computed
+only once, a 4 x 4 tile of outputs needs 36 multiplications instead of 144, and a 2 x 2 tile needs
+16 instead of 36. If the map is doubled before or halved after the convolution, each location of the
+smaller map needs 9 multiplications, while the method of `keras_sagan.ops.resampling` needs 16.
+Compared to a plain convolution, float32 rounding changes the results by approximately 1e-6 of the
+largest result, or 3e-6 with 4 x 4 tiles.
 
-Convolutions here have stride 1 and zero padding. Inputs are `(batch, height, width, channels)`,
-with even and known height and width; kernels are `(3, 3, channels, filters)`.
+All convolutions in this module have stride 1 and zero padding. Inputs are
+`(batch, height, width, channels)`, with even and known height and width; kernels are
+`(3, 3, channels, filters)`.
 
 Reference: [Lavin and Gray, 2016](https://arxiv.org/abs/1509.09308), F(2 x 2, 3 x 3) and
-F(4 x 4, 3 x 3). [Barabasz et al., 2018](https://arxiv.org/abs/1803.10986) for the interpolation
-points. Resampling convolutions follow from `w0 a + (w1 + w2) b = w0 (a - b) + (w0 + w1 + w2) b`.
+F(4 x 4, 3 x 3). The interpolation points follow
+[Barabasz et al., 2018](https://arxiv.org/abs/1803.10986). Convolutions with resampling use the
+identity `w0 a + (w1 + w2) b = w0 (a - b) + (w0 + w1 + w2) b`.
 """
 
 import functools
@@ -20,15 +22,15 @@ import functools
 import numpy as np
 import tensorflow as tf
 from keras import ops
-from tensorflow.python.ops import control_flow_util  # TensorFlow has no public API for this.
+from tensorflow.python.ops import control_flow_util  # TensorFlow has no public equivalent.
 
 __all__ = []  # Private to `keras_sagan.ops.cpu`.
 
-# Points at which polynomials are evaluated, by the side of an output tile; infinity is added.
+# Interpolation points for each side of an output tile, in addition to the point at infinity.
 POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 0.75, -0.75, 1.5, -1.5)}
-# One row per product of a resampling convolution: the weights of the kernel's three entries.
+# Each row has the weights of three kernel entries in one product of a resampling convolution.
 RESAMPLED = np.array([[1, 0, 0], [1, 1, 1], [0, 0, 1]])
-# Layouts: for rows and for columns, the axis to transform and the position of the new parts axis.
+# Layouts: pairs (axis to transform, position of the new axis of parts) for rows and columns.
 IN_FRONT = ((1, 0), (3, 1))  # (parts, parts, batch, rows, columns, channels)
 INSIDE = ((1, 3), (2, 4))  # (batch, rows, columns, parts, parts, channels)
 
@@ -41,12 +43,12 @@ def suits_winograd(inputs, kernel):
 
 
 def square_side(height, width):
-    """Returns the side of the output tiles; four 2 x 2 tiles are faster than one 4 x 4 tile."""
+    """Returns the side of the output tiles. A 4 x 4 map is faster with four 2 x 2 tiles."""
     return 4 if height % 4 == width % 4 == 0 and height * width > 16 else 2
 
 
 def winograd_convolve(inputs, kernel):
-    """Convolves a map; returns a tensor `(batch, height, width, filters)`."""
+    """Convolves a map; returns a tensor of shape `(batch, height, width, filters)`."""
     _, height, width, channels = inputs.shape
     side = square_side(height, width)
     count = (side + 2) ** 2
@@ -71,7 +73,7 @@ def winograd_upsample_convolve(inputs, kernel):
     """Doubles a map and convolves it; returns `(batch, 2 * height, 2 * width, filters)`."""
     _, height, width, channels = inputs.shape
     filters = kernel.shape[-1]
-    # This is the transpose of `winograd_convolve_pool` with a mirrored kernel.
+    # This function is the transpose of `winograd_convolve_pool` with a mirrored kernel.
     weights = ops.transpose(_transform(RESAMPLED[::-1], kernel), (1, 0, 2))
     weights = ops.reshape(weights, (channels, 9 * filters))
     products = ops.matmul(ops.reshape(inputs, (-1, channels)), weights)
@@ -91,7 +93,7 @@ def _minimal_form(side):
     """Returns matrices for kernel, inputs and outputs, with one row per multiplication.
 
     For a kernel `w` with three entries and `side + 2` inputs `x`, the `side` outputs are
-    `outputs.T @ ((kernel @ w) * (inputs @ x))`. This is the transposed Toom-Cook algorithm.
+    `outputs.T @ ((kernel @ w) * (inputs @ x))`. The formula is the transposed Toom-Cook algorithm.
     """
     points = POINTS[side]
     count = len(points) + 1
@@ -122,7 +124,7 @@ def _table(kind, size):
 
 
 def _linear(function, transpose, x, name, layout):
-    """Applies a linear function along the axes of a layout; the gradient applies `transpose`."""
+    """Applies a linear function along each axis of a layout; the gradient applies `transpose`."""
 
     @tf.custom_gradient
     def apply(x):
@@ -172,7 +174,7 @@ def _one_by_one(tensors, matrix, place):
 
 
 def _at_once(tensors, matrix, place):
-    """Computes `_one_by_one` with zero terms in the sums, which is slow in large XLA graphs."""
+    """Returns the same as `_one_by_one`, but adds zero terms, which is slow in large XLA graphs."""
     shape = [1] * (len(tensors[0].shape) + 1)
     shape[place] = -1
     terms = (
@@ -185,7 +187,7 @@ def _at_once(tensors, matrix, place):
 
 @_compiled
 def _to_parts(x, name, axis, place, combine=_one_by_one):
-    """Transforms an axis of a map into parts, on a new axis at `place`."""
+    """Transforms the tiles along an axis of a map into parts; `place` is the new axis of parts."""
     table = _table(*name)
     size = table.shape[-1]
     shape = _with_batch(x.shape)
@@ -213,7 +215,7 @@ def _with_batch(shape):
 
 
 def _neighbor(x, axis, near):
-    """Returns, for each tile along an axis, the previous (0), the same (1) or the next tile (2)."""
+    """Replaces each tile with the previous (0), the same (1) or the next tile (2) along an axis."""
     if near == 1:
         return x
     before, after = ops.split(x, [x.shape[axis] - 1 if near == 0 else 1], axis=axis)
