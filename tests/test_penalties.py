@@ -120,13 +120,13 @@ def test_a_gradient_of_zero_is_differentiable():
 # In training
 
 
-def linear_sagan(loss=None, penalty=None, d_steps=1, slope=0.5, **compiled):
+def linear_sagan(loss=None, penalty=None, d_steps=1, slope=0.5, kind=SAGAN, **compiled):
     """A discriminator of one weight per pixel; the loss is 0, so that penalties alone train it."""
     generator = keras.Sequential([keras.Input((1,)), layers.Dense(4, "tanh", dtype="float32")])
     generator.add(layers.Reshape((2, 2, 1)))
     linear = layers.Dense(1, use_bias=False, name="linear")
     discriminator = keras.Sequential([keras.Input((2, 2, 1)), layers.Flatten(), linear])
-    model = SAGAN(generator, discriminator, 1, seed=1, d_steps=d_steps)
+    model = kind(generator, discriminator, 1, seed=1, d_steps=d_steps)
     linear.kernel.assign(np.full((4, 1), slope))
     zero = lambda fake: 0.0 * ops.mean(fake), lambda real, fake: 0.0 * ops.mean(real)  # noqa: E731
     optimizers = [keras.optimizers.SGD(rate) for rate in (0.0, 0.1)]
@@ -167,6 +167,19 @@ def test_lazy_penalties(compiled):
         value = 3.0 * 0.5 * 4.0 * before**2 if any(is_due) else 0.0
         model.reset_metrics()
         assert logs["d_loss"] == pytest.approx(value / 2.0, rel=1e-5)  # The mean of two updates.
+
+
+@pytest.mark.parametrize("compiled", COMPILED[:2])
+def test_lazy_penalties_if_a_train_step_takes_two(compiled):
+    class Twice(SAGAN):
+        def train_step(self, data):
+            super().train_step(data)
+            return super().train_step(data)
+
+    model = linear_sagan(penalty=R1(1.0, every=3), kind=Twice, **compiled)
+    for expected in (0.5 * 0.7, 0.5 * 0.7**2, 0.5 * 0.7**2):
+        model.train_on_batch(REAL)
+        np.testing.assert_allclose(slope(model), expected, rtol=1e-5)
 
 
 CALLS = []

@@ -209,6 +209,9 @@ def make_pure_step(model, step, is_training=True):
     """Turns a step into a pure function `(state, data) -> (logs, state)`, which JAX can compile.
 
     A second returned function yields the groups of variables in the state, in Keras's order.
+
+    With the set of `Slots.due_in` as a third argument, the pure function computes only the lazy
+    penalties in this set. Without it, the function contains a condition for each lazy penalty.
     """
 
     def groups():
@@ -218,7 +221,9 @@ def make_pure_step(model, step, is_training=True):
             yield model.optimizer.variables
         yield model.metrics_variables
 
-    def pure_step(state, data):
+    def pure_step(state, data, due=None):
+        if due is not None:
+            model.slots.due = due
         pairs = [pair for group, values in zip(groups(), state) for pair in zip(group, values)]
         with Scope(pairs):
             logs = step(data)
@@ -240,7 +245,9 @@ def make_step_function(model, step, check, is_training):
     if model.jit_compile and not model.run_eagerly:
         if current_strategy() is not None:
             shardings = tuple([v.value.sharding for v in group] for group in groups())
-        pure_step = jax.jit(pure_step, donate_argnums=0, out_shardings=(None, shardings))
+        pure_step = jax.jit(
+            pure_step, donate_argnums=0, static_argnums=2, out_shardings=(None, shardings)
+        )
 
     def next_batch(iterator):
         try:
@@ -264,11 +271,14 @@ def make_step_function(model, step, check, is_training):
                 check.at_end()
                 raise
             check_batch(model, check, data)
+            due = None
+            if is_training and model.slots.lazy:  # Only then wait for the end of the last step.
+                due = model.slots.due_in(int(model.steps.value), model.d_steps)
             with model._step_lock:  # During the step, variables have no valid values.
                 if shardings and not all(x.committed for group in state for x in group):
                     # JAX would compile the step again for values that aren't committed to devices.
                     state = jax.device_put(state, shardings)
-                logs, state = pure_step(state, data)
+                logs, state = pure_step(state, data, due)
                 for group, values in zip(groups(), state):
                     for variable, value in zip(group, values):
                         variable._value = value  # `assign` would copy the value between devices.

@@ -34,6 +34,7 @@ class Slots:
             (self.lazy if is_lazy else self.penalties).append((number, penalty))
         self.moving = [x for x in (self.augmentation, *penalties) if hasattr(x, "moved")]
         replace_layer(gan, "_slot_state", holder if self.moving else None)
+        self.due = None  # The result of `due_in`, if the step is traced for it.
 
     def augment(self, images, uniform):
         """Returns augmented images, computed in at least float32."""
@@ -53,12 +54,26 @@ class Slots:
                     value = ops.where(is_updated, value, variable.value)
                 variable.assign(value)
 
-    def add_lazy(self, gan, updates, value_of, found):
+    def due_in(self, step, d_steps):
+        """Returns the lazy penalties that are due in a step.
+
+        The result is a set of pairs: the index of the discriminator's update in the step, and the
+        number of the penalty.
+        """
+        return frozenset(
+            (index, number)
+            for index in range(d_steps)
+            for number, penalty in self.lazy
+            if (step * d_steps + index) % penalty.every == 0
+        )
+
+    def add_lazy(self, gan, index, updates, value_of, found):
         """Adds the lazy penalties of this update, and their gradients, to `found`.
 
-        Each gradient is computed inside its condition, because XLA on TensorFlow can't
-        differentiate a condition that contains a gradient. `found` is the result of
-        `find_gradients`, `updates` is the number of previous updates of the discriminator, and
+        If `due` is `None`, a condition selects the penalties. Each gradient is computed inside its
+        condition, because XLA on TensorFlow can't differentiate a condition that contains a
+        gradient. `found` is the result of `find_gradients`, `index` is the number of this update in
+        the step, `updates` is the number of all previous updates of the discriminator, and
         `value_of(number, penalty)` returns the value of a penalty.
         """
         gradients, states, loss, logits = found
@@ -80,7 +95,9 @@ class Slots:
             def loss_alone():
                 return [_sum(*x) for x in zip(variables, gradients)], loss
 
-            return training.backend.cond(updates % penalty.every == 0, both, loss_alone)
+            if self.due is None:
+                return training.backend.cond(updates % penalty.every == 0, both, loss_alone)
+            return both() if (index, number) in self.due else loss_alone()
 
         for number, penalty in self.lazy:
             gradients, loss = add(number, penalty, gradients, loss)

@@ -41,6 +41,7 @@ def train_step(gan, images, labels):
         results.append((d_loss, *logits))
         if gan.slots.moving:
             gan.slots.move(logits, is_updated)
+    gan.slots.due = None  # A train step of your own may call this function again.
     noise = draw_noise(gan, gan.d_steps, batch)
     *found, g_loss, _ = find_gradients_of_g(gan.d_steps, images, labels, *noise)
     is_updated = update(gan.generator, gan.g_optimizer, *found)
@@ -189,7 +190,7 @@ def discriminator_gradients(gan, index, images, labels, latents, fake_labels):
     found = find_gradients(gan.discriminator, gan.d_optimizer, loss, passes)
     if gan.slots.lazy:
         value_of = functools.partial(lazy_penalty, gan, index, real, fake)
-        found = gan.slots.add_lazy(gan, updates, value_of, found)
+        found = gan.slots.add_lazy(gan, index, updates, value_of, found)
     return found
 
 
