@@ -18,16 +18,18 @@ import numpy as np
 
 __all__ = []  # Private to the package.
 
-MAX_COUNT = 1000  # Compilation unrolls the repetitions in a step, so more would take very long.
+MAX_COUNT = 1000  # Larger counts compile slowly, because repetitions in a step are unrolled.
+
 MAX_SIDE = 2**16  # The maximum kernel size or stride; TensorFlow crashes for values above 2^31.
+
 MAX_SIZE = 2**31 - 1  # The largest int32, which TensorFlow and XLA use as an index.
-_PACKAGES = {"PIL": "pillow", "ai_edge_litert": "ai-edge-litert"}  # Modules and their PyPI names.
+_PACKAGES = {"PIL": "pillow", "ai_edge_litert": "ai-edge-litert"}
 
 
 def check_integer(name, value, minimum=None, maximum=None, optional=False, expected=None):
     """Checks an integer or an integer array of rank 0; by default it must be positive.
 
-    `minimum=-math.inf` allows any integer. `expected` replaces the bounds in the error message.
+    `minimum=-math.inf` allows any integer. In the error message, `expected` replaces the bounds.
     """
     if value is None and optional:
         return None
@@ -42,7 +44,7 @@ def check_integer(name, value, minimum=None, maximum=None, optional=False, expec
 def check_float(
     name, value, minimum=-math.inf, maximum=math.inf, above=None, below=None, optional=False
 ):
-    """Checks a finite number; `above` and `below` are exclusive bounds, the other two inclusive."""
+    """Checks that a number is finite and within its bounds; `above` and `below` are exclusive."""
     if value is None and optional:
         return None
     found = _real(value)
@@ -69,18 +71,18 @@ def check_boolean(name, value):
 
 
 def check_pair(name, value, expected="a positive integer or a pair of them", maximum=math.inf):
-    """Checks a list, tuple or array of two positive integers, or one integer, which is repeated."""
+    """Checks a pair of positive integers, or repeats a single integer; returns a tuple."""
     return _positive_integers(name, value, 2, expected, maximum)
 
 
 def check_tuple(name, value, count, maximum=math.inf):
-    """Checks a list, tuple or array of `count` positive integers, or one integer for all."""
+    """Checks `count` positive integers, or repeats a single integer; returns a tuple."""
     words = {1: "it in a tuple", 2: "a pair of them"}.get(count, f"{count} of them")
     return _positive_integers(name, value, count, f"a positive integer or {words}", maximum)
 
 
 def check_choice(name, value, choices, expected=None):
-    """Checks that `value` is one of `choices`, of the same type: `True` and 1.0 don't match 1."""
+    """Checks that `value` equals a choice and has its type: `True` and 1.0 don't match 1."""
     choices = list(choices)
     is_scalar = isinstance(value, (np.generic, np.ndarray)) and not value.shape
     plain = value.item() if is_scalar else value
@@ -95,7 +97,7 @@ def check_choice(name, value, choices, expected=None):
 
 
 def check_choices(name, value, choices, expected=None):
-    """Checks a list, tuple or set of choices, and returns a tuple in the same order."""
+    """Checks that a list, tuple or set contains only `choices`, and returns it as a tuple."""
     choices = tuple(choices)
     if isinstance(value, (list, tuple, set, frozenset)):
         with contextlib.suppress(ValueError):
@@ -104,7 +106,7 @@ def check_choices(name, value, choices, expected=None):
 
 
 def check_dict(name, value, keys=None):
-    """Checks a dictionary with string keys, all in `keys`; returns a copy, or `{}` for `None`."""
+    """Checks that a dictionary has only keys from `keys`; returns a copy (`{}` for `None`)."""
     if value is None:
         return {}
     if not hasattr(value, "keys") or not hasattr(value, "__getitem__"):
@@ -143,7 +145,7 @@ def check_string(name, value, optional=False):
 
 
 def check_weight(shape, **sizes):
-    """Raises if a weight has over 2^30 numbers (4 GB); the error message lists `sizes`."""
+    """Raises an error if a weight has more than 2^30 numbers (4 GB); the message lists `sizes`."""
     if all(isinstance(size, int) for size in shape) and math.prod(shape) > 2**30:
         names = " and ".join(f"`{name}`" for name in sizes)
         received = ", ".join(f"{name}={value!r}" for name, value in sizes.items())
@@ -165,7 +167,7 @@ def accepts(function, count):
 
 
 def require(module, purpose="Drawing pictures", extra="plot"):
-    """Imports a module, or raises an `ImportError` that says which `extra` to install for it."""
+    """Imports a module, or raises an `ImportError` that names the `extra` to install."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -179,8 +181,9 @@ def require(module, purpose="Drawing pictures", extra="plot"):
 def check_labels(labels, num_classes, rank=1, argument="labels"):
     """Checks integer class ids, and returns them as a tensor (or an unchanged `KerasTensor`).
 
-    The rank (`None` for any) and dtype are always checked, the range only if values are known.
-    While a graph is traced, ids that are out of range silently wrap around or are clamped.
+    The rank (any rank if `None`) and the dtype are always checked. The range is checked only if the
+    values are known. In a traced graph, class ids that are out of range silently wrap around or are
+    clamped.
     """
     if not isinstance(labels, keras.KerasTensor):
         labels = keras.ops.convert_to_tensor(labels)
@@ -205,13 +208,13 @@ def known_values(x):
     """Returns the values of a tensor, or `None` while it is being traced."""
     try:
         return np.asarray(keras.ops.convert_to_numpy(x))
-    except Exception:  # Each backend has its own error for a tensor that is being traced.
+    except Exception:  # Each backend raises a different error for a traced tensor.
         return None
 
 
 def is_absent(part):
     """Returns whether a part of a batch is missing, such as the labels in `(images, None)`."""
-    # Keras turns a None that a generator yields into a tf.experimental.Optional.
+    # Keras converts `None` from a generator to a tf.experimental.Optional.
     return part is None or type(part).__name__.startswith(("Optional", "_Optional"))
 
 
@@ -247,7 +250,7 @@ def check_images(images, argument="images"):
 
 
 def check_values(images, image_shape, argument="images"):
-    """Checks the shape of images, and that floats lie in [-1, 1]; returns a numpy array."""
+    """Checks the shape of images and the range [-1, 1] of floats; returns a numpy array."""
     images = np.asarray(keras.ops.convert_to_numpy(images))
     check_shape(images.shape, image_shape, argument)
     if images.dtype == np.uint8 or not images.size:
@@ -267,14 +270,14 @@ def check_values(images, image_shape, argument="images"):
 
 
 def check_shape(shape, image_shape, argument="images"):
-    """Raises an error unless a batch has `image_shape`; `None` in either shape fits any size."""
+    """Raises an error unless a batch has `image_shape`; `None` in a shape matches any size."""
     if not all(a is None or b is None or a == b for a, b in zip(shape[1:], image_shape)):
         expected = f"have shape (batch, {', '.join(map(str, image_shape))})"
         raise _error(argument, expected, f" of shape {tuple(shape)}")
 
 
 class FilledRange:
-    """Warns once if many images fill only half of their range; the text has `name` and `advice`."""
+    """Warns once, with `name` and `advice`, if many images use only half of the value range."""
 
     def __init__(self, name, advice):
         self._name, self._advice = name, advice
@@ -285,13 +288,13 @@ class FilledRange:
         self._count, self._least, self._most = 0, math.inf, -math.inf
 
     def __call__(self, images, low, high, many=16):
-        """Warns if at least `many` images fill only half of the range; a few may all be dark."""
+        """Warns if `many` images or more use only half of the range; a few may all be dark."""
         if not images.size or self._count >= many:
             return
         self._count += len(images)
         self._least = min(self._least, images.min())
         self._most = max(self._most, images.max())
-        if self._least == self._most:  # Constant images don't show the range.
+        if self._least == self._most:  # Constant images say nothing about the range.
             self._count = 0
         is_narrow = self._least < self._most <= self._least + 0.5001 * (high - low)
         if self._count >= many and is_narrow:
@@ -304,7 +307,7 @@ class FilledRange:
 
 
 class RangeWarning(FilledRange):
-    """Warns once if images fill only half of their range, such as floats in [0, 1]."""
+    """Warns once if images use only half of the value range, such as floats in [0, 1]."""
 
     def __init__(self, argument):
         super().__init__(f"`{argument}`", "rescale floats to [-1, 1] and uint8 to [0, 255]")
@@ -313,7 +316,7 @@ class RangeWarning(FilledRange):
         if images.dtype == np.uint8:
             super().__call__(images, 0, 255)
         else:
-            # Warn early about floats without negative values. Otherwise, a few images may be dark.
+            # Warn at the first image if no float is negative. Otherwise, wait for four images.
             super().__call__(images, -1, 1, many=1 if images.size and images.min() >= 0 else 4)
 
 
@@ -346,7 +349,7 @@ def _integer(value):
         return None
     try:
         return operator.index(value)
-    except Exception:  # Each backend has its own error for a tensor that isn't an integer.
+    except Exception:  # Each backend raises a different error for other tensors.
         return None
 
 

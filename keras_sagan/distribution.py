@@ -18,10 +18,12 @@ from keras_sagan.lazy import tf
 
 STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
 """The names that `make_strategy` accepts."""
-_TPU_PATIENCE = 60.0  # Seconds to wait for a TPU's address to answer.
-_EXIT_PATIENCE = 60.0  # Seconds that a finished worker waits for the others.
-# JAX considers a silent process dead after 30 seconds instead of 100. A finished process waits an
-# hour for the others instead of 300 seconds, because the first process may still write files.
+_TPU_PATIENCE = 60.0  # The maximum time for a TPU's address to answer, in seconds.
+
+_EXIT_PATIENCE = 60.0  # The maximum time that a finished worker waits, in seconds.
+
+# A silent process counts as dead after 30 seconds (JAX's default is 100). A finished process waits
+# an hour (not 300 seconds) for the others, because the first process may still write files.
 _JAX_PATIENCE = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 3600}
 # Maps arguments of `jax.distributed.initialize` to Keras's environment variables for them.
 _PROCESSES = {
@@ -40,32 +42,32 @@ def make_strategy(
 ) -> Any:
     """Makes the strategy for building and training a model; by default, it uses all devices.
 
-    Build the networks and the model, and compile it, inside `with strategy.scope():`, then call
-    `fit` as usual. With several processes, call `make_strategy` before any computation.
+    Build the networks and the model inside `with strategy.scope():`, and compile the model there.
+    Then call `fit` as usual. With several processes, call `make_strategy` before any computation.
 
-    TensorFlow reads the list of processes from the environment variable `TF_CONFIG`. JAX reads it
-    from the environment variables of `keras.distribution.initialize`, or from Slurm or the TPU. On
-    JAX, the distribution is set for the whole program, all processes have the same seed, and a
-    process that dies is detected after half a minute. PyTorch trains on one device.
+    TensorFlow reads the list of processes from the environment variable `TF_CONFIG`. JAX reads this
+    list from the environment variables of `keras.distribution.initialize`, or from Slurm or the
+    TPU. On JAX, the distribution is set for the whole program, all processes use the same seed, and
+    a dead process is detected after 30 seconds. PyTorch trains on one device.
 
     Args:
-        name: `"none"` for one device; `"mirrored"` for all devices of this machine, or those in
-            `devices`; `"multi_worker"` for several processes; `"tpu"` for TensorFlow's
-            `TPUStrategy` (on JAX, TPUs need no special name); or `"auto"`: a TPU if `tpu` is given,
-            otherwise the processes that the environment specifies, otherwise `devices` or all GPUs
-            (on JAX, all devices).
+        name: `"none"` uses one device. `"mirrored"` uses all devices of this machine, or those in
+            `devices`. `"multi_worker"` uses several processes. `"tpu"` uses TensorFlow's
+            `TPUStrategy`; on JAX, TPUs need no special name. `"auto"` uses a TPU if `tpu` is given;
+            otherwise, the processes that the environment specifies; otherwise, `devices` or all
+            GPUs (on JAX, all devices).
         devices: List of device names for `"mirrored"`, such as `["GPU:0", "GPU:1"]` on TensorFlow
             and `["gpu:0", "gpu:1"]` on JAX. Defaults to all devices of this machine.
         tpu: String, the TPU's name or address, or `"local"` on a TPU VM. TensorFlow only.
 
     Returns:
-        A `tf.distribute.Strategy` on TensorFlow, a `keras.distribution.DataParallel` on JAX, `None`
-        on PyTorch.
+        A `tf.distribute.Strategy` on TensorFlow, a `keras.distribution.DataParallel` on JAX, or
+        `None` on PyTorch.
 
     Raises:
         ValueError: If the name is unknown, devices don't exist, a TPU can't be found or doesn't
-            answer within a minute, `TF_CONFIG` is malformed, the strategy doesn't use `devices` or
-            `tpu`, or the backend doesn't support the strategy.
+            answer within a minute, `TF_CONFIG` is malformed, `devices` or `tpu` is given for a
+            strategy that doesn't use it, or the backend doesn't support the strategy.
         RuntimeError: If the processes can't connect to each other.
 
     Example:
@@ -137,11 +139,11 @@ def _check_devices(devices, found):
 
 
 def _plain(name):
-    """Returns a device's name without the parts before the device type, such as `GPU:0`."""
+    """Returns the type and the index in a device's full name, such as `GPU:0`."""
     return name.upper().rpartition("/")[2].removeprefix("DEVICE:")
 
 
-# JAX
+# Functions for JAX
 
 
 def _is_jax():
@@ -149,14 +151,14 @@ def _is_jax():
 
 
 def _jax():
-    import jax  # It is imported only here, because other backends don't need it.
+    import jax  # Import JAX only here, because other backends don't need it.
     import jax.experimental.multihost_utils
 
     return jax
 
 
 def _jax_distribution(name, devices):
-    """Sets and returns a `DataParallel`, after joining the processes for `"multi_worker"`."""
+    """Joins the processes for `"multi_worker"`, then sets and returns a `DataParallel`."""
     used = None
     if name == "multi_worker":
         _join_processes()
@@ -190,7 +192,7 @@ def _join_processes():
 
 
 def _leave():
-    """Ends the process after an error; otherwise, it and the others would wait forever."""
+    """Ends this process after an error; otherwise, all processes would wait forever."""
     if hasattr(sys, "last_type"):
         sys.stdout.flush(), sys.stderr.flush()
         os._exit(1)
@@ -200,7 +202,7 @@ def _broadcast(value):
     return _jax().experimental.multihost_utils.broadcast_one_to_all(value)
 
 
-# TensorFlow
+# Functions for TensorFlow
 
 
 def _tpu_strategy(tpu):
@@ -209,7 +211,7 @@ def _tpu_strategy(tpu):
         _wait_for_answers(resolver.cluster_spec())
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
-    except Exception as error:  # There are many error classes for a missing TPU.
+    except Exception as error:  # A missing TPU can raise errors of many classes.
         raise ValueError(
             '`tpu` must be the name or address of a TPU that can be reached, or "local" on a TPU '
             f"VM. Received: tpu={tpu!r}, for which TensorFlow says: {error}"
@@ -245,7 +247,7 @@ def _multi_worker_strategy(tf_config):
 
 
 def _meet(strategy):
-    """Waits for the other workers before exit: TensorFlow would report an early exit as a crash."""
+    """Waits for the other workers at exit; TensorFlow would report an early exit as a crash."""
     if hasattr(sys, "last_type"):
         return
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=_EXIT_PATIENCE)
@@ -298,7 +300,7 @@ def _is_address(host):
     return match is not None and 1 <= int(match[1]) <= 65535
 
 
-# Several processes
+# Functions for several processes
 
 
 def _has_workers(strategy):
@@ -311,10 +313,10 @@ def _has_workers(strategy):
 
 
 def is_chief(strategy: Any = None) -> bool:
-    """Returns whether this process is the only one, or the one that writes files for all workers.
+    """Returns whether this process writes the files, as the only process or as the chief.
 
-    `strategy` is a `tf.distribute.Strategy`. On TensorFlow, any other value means one process; JAX
-    ignores it.
+    `strategy` is a `tf.distribute.Strategy`. On TensorFlow, any other value means one process. JAX
+    ignores `strategy`.
 
     Example:
     >>> is_chief(make_strategy("none"))
@@ -333,12 +335,13 @@ def is_chief(strategy: Any = None) -> bool:
 def check_workers_agree(strategy: Any, **values) -> None:
     """Raises an error unless all workers of a strategy have the same values.
 
-    Otherwise, workers with different settings would wait for each other forever, or silently train
-    with the settings of the first worker. Every worker must call this function at the same
-    point, with values that JSON can contain. With one worker, it does nothing.
+    Without this check, workers with different settings would wait for each other forever, or
+    silently train with the settings of the first worker. Every worker must call this function at
+    the same point, with JSON-serializable values. With one worker, the function does nothing.
 
     Raises:
-        ValueError: If values differ. Every worker raises it, with the first name that differs.
+        ValueError: If values differ between workers. Every worker raises this error, which contains
+            the name of the first different value.
         RuntimeError: If a worker ended or didn't call this function.
 
     Example:
@@ -366,7 +369,7 @@ def check_workers_agree(strategy: Any, **values) -> None:
 
 
 def _gather(strategy, text):
-    """Returns a list of the texts of all workers."""
+    """Returns a list with the text of each worker."""
     own = np.frombuffer(text.encode(), "uint8")
     if _is_jax():
         gather = _jax().experimental.multihost_utils.process_allgather
@@ -384,8 +387,8 @@ def _gather(strategy, text):
 def chief_decides(strategy: Any, decision: bool) -> bool:
     """Returns the chief's `decision`, a boolean, on all workers.
 
-    Values can differ between workers in the last digits, so workers that decide on their own might
-    not agree. Every worker must call this function at the same point.
+    Values can differ slightly between workers, so separate decisions might differ too. Every worker
+    must call this function at the same point.
 
     Example:
     >>> chief_decides(make_strategy("none"), True)

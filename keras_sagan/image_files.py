@@ -17,17 +17,17 @@ MAX_PIXELS = 2**26
 _NOT_DECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 # Folders in which macOS, Synology, QNAP, Windows and Linux keep copies and deleted files.
 _SYSTEM_FOLDERS = ("__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin", "lost+found")
-_BITS_PER_SAMPLE = 258  # The number of this TIFF tag.
+_BITS_PER_SAMPLE = 258  # The number of the TIFF tag BitsPerSample.
 
 
 class FoundImages(NamedTuple):
-    """The image files in a folder, its subfolders, and the number of other files.
+    """The image files in a folder, the names of its subfolders, and the number of other files.
 
     Attributes:
         paths: Sorted list of `pathlib.Path`, the image files.
-        folders: Sorted tuple of strings, the names of its immediate subfolders.
-        skipped: Dictionary that maps lower-case extensions such as `".txt"` (`""` for none) to the
-            number of files that aren't images or are broken links.
+        folders: Sorted tuple of strings, the names of the immediate subfolders.
+        skipped: Dictionary with the number of skipped files for each lower-case extension, such as
+            `".txt"` (`""` for none). Skipped files aren't images, or are broken links.
     """
 
     paths: list
@@ -62,7 +62,7 @@ def find_images(folder: str | Path) -> FoundImages:
 
 
 def describe_skipped(skipped: dict) -> str:
-    """Describes `skipped` of `FoundImages`, such as `"3 other files (1 .db, 2 .txt)"`."""
+    """Describes `FoundImages.skipped` in words, such as `"3 other files (1 .db, 2 .txt)"`."""
     count = sum(skipped.values())
     suffixes = ", ".join(f"{n} {suffix or 'without an extension'}" for suffix, n in skipped.items())
     return f"{count or 'no'} other file{'s' * (count != 1)}" + (f" ({suffixes})" if count else "")
@@ -71,11 +71,12 @@ def describe_skipped(skipped: dict) -> str:
 def image_suffixes() -> tuple[str, ...]:
     """Returns the extensions of all image formats that the installed Pillow can read.
 
-    They are in lower case, with dots, and include formats of registered plugins, such as `.heic`
-    after `pillow_heif.register_heif_opener()`. Raises an ImportError if pillow isn't installed.
+    The extensions are in lower case and begin with a dot. They include formats of registered
+    plugins, such as `.heic` after `pillow_heif.register_heif_opener()`. Raises an ImportError if
+    pillow isn't installed.
     """
     image_module, _ = load_pillow()
-    formats = {*_formats(image_module), "MPO"}  # The JPEG plugin opens MPO.
+    formats = {*_formats(image_module), "MPO"}  # Pillow's JPEG plugin opens MPO files.
     found = image_module.registered_extensions().items()
     return tuple(sorted(suffix for suffix, name in found if name in formats))
 
@@ -111,7 +112,8 @@ def read_image(path: str | Path, channels: int | None = None) -> np.ndarray:
 
     Args:
         path: String or path.
-        channels: 1 for gray, 3 for RGB, or `None` for gray or RGB as in the file.
+        channels: 1 for gray or 3 for RGB. If `None`, a gray file gives 1 channel, and any other
+            file gives 3 channels.
 
     Returns:
         uint8 array in [0, 255] of shape `(height, width, channels)`.
@@ -160,7 +162,7 @@ def _to_8_bits(picture, opened):
     white = 2**bits - 1
     values = np.asarray(picture).astype(np.int64)
     low, high = values.min(), values.max()
-    # In other formats, mode I means 32-bit integers, where white may also be 255.
+    # Except in PNG and PPM, mode I means 32-bit integers, and white may be 255.
     is_known = picture.mode != "I" or opened.format in ("PNG", "PPM")
     if low < 0 or high > white or (high < 256 and not is_known):
         raise ValueError(f"its pixels are integers in [{low}, {high}], not of 8 or 16 bits")

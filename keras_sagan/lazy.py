@@ -26,10 +26,10 @@ class _TensorFlow:
 
 @functools.lru_cache(None)
 def _leave_devices(tensorflow):
-    """Hides GPUs and TPUs from TensorFlow on other backends: it would reserve their memory."""
+    """On other backends, hides GPUs and TPUs from TensorFlow, which would reserve their memory."""
     if keras.backend.backend() != "tensorflow":
         for kind in ("GPU", "TPU"):
-            with contextlib.suppress(RuntimeError):  # TensorFlow already uses them.
+            with contextlib.suppress(RuntimeError):  # TensorFlow already uses the devices.
                 tensorflow.config.set_visible_devices([], kind)
 
 

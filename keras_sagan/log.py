@@ -19,7 +19,7 @@ LONGEST = 700  # The maximum length of a report in characters; the log has the f
 class Log:
     """The log of a command, saved as `keras_sagan.log` in the folder of its run.
 
-    Lines are kept in memory until the folder contains a run. If a command fails before that, they
+    Lines are kept in memory until the folder contains a run. If a command fails earlier, its lines
     are written to a file in the temporary folder.
     """
 
@@ -28,7 +28,7 @@ class Log:
         self.write(f"{shlex.join(arguments)}\n{platform.platform()}")
 
     def write(self, text: str):
-        """Adds text to the log, with the time."""
+        """Adds text and the current time to the log."""
         self._lines.append(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         if self.folder is not None and os.path.exists(os.path.join(self.folder, "run.json")):
             self._append(os.path.join(self.folder, "keras_sagan.log"))
@@ -39,7 +39,7 @@ class Log:
         self.write(text)
 
     def failed(self, error: BaseException) -> str:
-        """Logs an error with its traceback, and returns a one-line report that names the log."""
+        """Logs an error with its traceback; returns a one-line report with the path of the log."""
         self.write("".join(traceback.format_exception(error)).rstrip())
         if self._lines:
             with contextlib.suppress(OSError):  # The report is printed anyway.
@@ -50,7 +50,7 @@ class Log:
 
     @contextlib.contextmanager
     def with_warnings(self):
-        """Also logs the warnings that are shown inside the `with` block."""
+        """Logs warnings inside the `with` block, and still shows them."""
         with warnings.catch_warnings():
             show = warnings.showwarning
 

@@ -1,4 +1,4 @@
-"""The options of runs and commands, as data. This module doesn't import Keras, to start fast."""
+"""Declares the options of runs and commands. For a fast start, Keras isn't imported here."""
 
 import argparse
 import collections
@@ -22,7 +22,7 @@ FLAG = Kind(bool, lambda x: True, "true or false")
 
 
 class Option(NamedTuple):
-    """An option: `--a-name` on the command line, `a_name` in a config and in Python."""
+    """An option, such as `--batch-size` on the command line or `batch_size` in Python."""
 
     kind: Kind
     help: str
@@ -31,7 +31,7 @@ class Option(NamedTuple):
     nargs: str | None = None
 
     def check(self, name, value):
-        """Checks a value from a config or from Python, and returns it."""
+        """Checks a value from a JSON file or from Python, and returns it."""
         kind, choices, is_list = self.kind, self.choices, self.nargs == "+"
         if value is None and self.default is None:
             return None
@@ -166,7 +166,7 @@ EXPORT = {
 
 
 def add_options(parser, options):
-    """Adds a table of options to an `argparse` parser."""
+    """Adds options to an `argparse` parser."""
     for name, (kind, text, default, choices, nargs) in options.items():
         text += f" (default: {default})" if isinstance(default, (int, str)) and default else ""
         given = {"default": default, "help": text, "action": "store_true"}

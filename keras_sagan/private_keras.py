@@ -12,7 +12,7 @@ layers_of = keras.Layer._flatten_layers  # Returns a network and all layers in i
 
 
 def replace_layer(owner, name, layer):
-    """Sets an attribute to a new layer; otherwise, Keras would still track the old layer."""
+    """Replaces a layer in an attribute, and makes Keras stop tracking the old layer."""
     old = getattr(owner, name, None)
     if old is not None:
         owner._tracker.untrack(old)

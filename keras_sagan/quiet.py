@@ -1,7 +1,8 @@
 """Hides TensorFlow's log messages on the command line, but not in other programs.
 
 TensorFlow ignores its own setting `TF_CPP_MIN_LOG_LEVEL` while it is imported, so standard error is
-discarded during the import of Keras. The setting defaults to 3 afterwards; 0 shows every message.
+discarded during the import of Keras. On the command line, `TF_CPP_MIN_LOG_LEVEL` defaults to 3; the
+value 0 shows every message.
 """
 
 import logging
@@ -22,10 +23,10 @@ IS_COMMAND = _is_command()
 
 
 def import_quietly():
-    """Imports Keras and its backend if this is the command line, and discards their messages."""
+    """On the command line, imports Keras and its backend, and discards their messages."""
     if not IS_COMMAND or os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         return
-    for name in ("absl", "tensorflow"):  # They warn about retracing, for example.
+    for name in ("absl", "tensorflow"):  # These loggers warn about retracing.
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)

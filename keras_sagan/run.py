@@ -1,4 +1,4 @@
-"""Training runs, which write checkpoints, sample images, scores, curves, a log and JSON files."""
+"""Runs training, and writes checkpoints, sample images, scores, curves, a log and JSON files."""
 
 import contextlib
 import json
@@ -34,7 +34,7 @@ ELSEWHERE = "--output must be a new folder, or the folder of the same run. Recei
 
 
 def train(log: Log | None = None, **options: Any) -> dict:
-    """Trains a SAGAN on images, as `keras-sagan train` does; a repeated call resumes the run.
+    """Trains a SAGAN on images, like `keras-sagan train`; a repeated call resumes the run.
 
     The output folder contains `model.keras`, `run.json` with all settings and scores,
     `history.json` and `curves.png` with the metrics of all epochs, samples of each epoch, attention
@@ -95,7 +95,7 @@ def train(log: Log | None = None, **options: Any) -> dict:
     evaluator = evaluator_for(model, settings, source, log)
     # All processes take part in the evaluation, so they need the same evaluator.
     check_workers_agree(strategy, fid=evaluator and evaluator.name)
-    names_of_count = ("num_replicas_in_sync", "num_model_replicas")  # On TensorFlow and on JAX.
+    names_of_count = ("num_replicas_in_sync", "num_model_replicas")  # TensorFlow's and JAX's names.
     replicas = max(getattr(strategy, name, 1) for name in names_of_count)
     on = f", on {replicas} replicas" if replicas > 1 else ""
     log.say(f"{source.name}: {steps} steps an epoch, {epochs} epochs{on}, into {output}/")
@@ -181,19 +181,19 @@ def fit(
     log: Log | None = None,
     checkpoint: callbacks.TrainingCheckpoint | None = None,
 ) -> dict:
-    """Trains your own model on your own dataset, with the same results and resuming as `train`.
+    """Trains your own model on your own dataset; writes files and resumes runs like `train`.
 
     Args:
         model, dataset, epochs, steps_per_epoch: A compiled `SAGAN`, and the arguments of its `fit`.
         output: String or path, the folder of the run.
-        record: JSON-serializable dictionary, the first entries of `run.json`. If it contains
-            `class_names`, a list of strings, figures show them.
-        evaluator: `FIDEvaluator`, or `None` for no FID.
+        record: JSON-serializable dictionary, the first entries of `run.json`. If the record
+            contains `class_names`, a list of strings, figures show these names.
+        evaluator: `FIDEvaluator` that measures the FID, or `None`.
         real_images: Tuple of images and their labels (or `None`) for the figure of the
             discriminator's attention. Without images, this figure isn't drawn.
-        build_untrained: Function that returns the untrained model; its FID is measured after
-            training, for comparison.
-        others: List of other callbacks.
+        build_untrained: Function that returns the untrained model. After training, the FID of the
+            untrained model is measured for comparison.
+        others: List of additional callbacks.
         log: As in `train`.
         checkpoint: `TrainingCheckpoint`, by default one that saves to `output/checkpoints`.
 
@@ -324,7 +324,7 @@ def read_record(folder):
 
 
 def check_same_run(output, known, wanted, newest):
-    """Raises a ValueError if a folder has a different run, or files that a run would replace."""
+    """Raises a ValueError if a folder has a different run, or files that would be replaced."""
     if known and "class_names" not in known:
         raise ValueError(f"{ELSEWHERE} {output} with a run.json from a different program")
     if not known and not newest:

@@ -21,17 +21,17 @@ NEEDS = {
 class Source(NamedTuple):
     """The images that a run or a command uses."""
 
-    name: str  # Shown in reports.
+    name: str  # The name in reports.
     class_names: tuple | None
     channels: int
     steps_per_epoch: int  # The number of full batches.
-    batches: Callable  # () -> endless, shuffled dataset.
-    head: Callable  # (count) -> (images, labels), the same in every call.
-    chosen: str  # How `head` chooses its images, as shown in reports.
+    batches: Callable  # `batches()` returns an endless, shuffled dataset.
+    head: Callable  # `head(count)` returns the same images and labels in every call.
+    chosen: str  # Tells in reports how `head` chooses its images.
 
 
 def open_source(settings, image_size, batch_size, say=print, trained_on=None) -> Source:
-    """Returns the `Source` for the options `DATA`; `trained_on` is the run's dataset or `None`."""
+    """Returns the `Source` for the options `DATA`; `trained_on` names the run's dataset, if any."""
     images, dataset, data_dir = (settings[x] for x in ("images", "dataset", "data_dir"))
     for option in ("images", "dataset", "data_dir"):
         if settings[option] == "":
@@ -42,7 +42,7 @@ def open_source(settings, image_size, batch_size, say=print, trained_on=None) ->
     for option, needed in NEEDS.items():
         if settings[option] and not settings[needed]:
             raise ValueError(f"--{option.replace('_', '-')} needs --{needed}.")
-    flip = settings.get("flip", False)  # Only training has this option.
+    flip = settings.get("flip", False)  # Only the command `train` has this option.
     if dataset and flip:
         raise ValueError("--flip and --dataset can't both be given.")
     if dataset:
@@ -101,8 +101,9 @@ def _tfds(name, split, batch_size, common):
 def extractor_for(image_shape, settings, name=None):
     """Returns the extractor with the given name.
 
-    Without a name, it is an Inception network if `--inception` or `--inception-sha256` is given,
-    the gray classifier for small gray images, and EfficientNet-Lite0 for all others.
+    Without a name, `--inception` selects an Inception network, and small gray images select the
+    gray classifier. For other images, `--inception-sha256` selects TF-GAN's Inception; the default
+    is EfficientNet-Lite0.
     """
     inception = settings["inception"]
     if name is None:

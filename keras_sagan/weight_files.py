@@ -13,9 +13,10 @@ __all__ = []  # Private to the package.
 def fetch_weights(weights: str | os.PathLike, sha256: str = "") -> tuple[Path, str]:
     """Returns the path and the SHA-256 of a weights file; downloads a URL to Keras's cache.
 
-    The digest must begin with `sha256` and, as PyTorch has it, with the digits at the end of a name
-    such as `inception-6726825d.pth`. The digest of a download is recorded in a `.sha256` file
-    beside it, and must be the same whenever the download is used again.
+    The digest must begin with `sha256`. If the file name ends with a digest prefix, as in PyTorch's
+    `inception-6726825d.pth`, the digest must begin with this prefix too. The digest of a download
+    is recorded in a `.sha256` file next to it, and must be the same whenever the download is used
+    again.
 
     Raises:
         ValueError: If the file doesn't exist or has a different digest.

@@ -13,23 +13,25 @@ from keras_sagan.visualization.query_points import MAX_IMAGES, MAX_POINTS, check
 
 
 class AttentionFigure(keras.callbacks.Callback):
-    """Saves figures of the attention layers' maps; see `plot_attention`.
+    """Saves figures of the maps of all attention layers, drawn with `plot_attention`.
 
-    The generator's images use the same latents each time, and their classes are evenly spaced.
-    After 20 epochs, the file is named `attention_epoch_020.png`, or
-    `attention_epoch_020_<layer>.png` if there are several layers.
-    `attention_epoch_020_discriminator.png` shows the discriminator's attention on `real_images`.
+    The generated images always use the same latents and evenly spaced classes. After 20 epochs, the
+    file is named `attention_epoch_020.png`, or `attention_epoch_020_<layer>.png` if the network has
+    several attention layers. `attention_epoch_020_discriminator.png` shows the discriminator's
+    attention on `real_images`.
 
     Args:
         directory: The folder for the figures, which is created if needed.
         num_images, num_points, query_points, class_names, seed: As in `draw_attention`.
-        every_epochs: The number of epochs between figures. `None` draws them only after training.
+        every_epochs: The number of epochs between figures. `None` draws figures only after
+            training.
         real_images: Array `(batch, height, width, channels)`, uint8 in [0, 255] or float in
             [-1, 1], for the discriminator. `None` draws only the generator's figure.
         real_labels: Integer array, the class of each real image, for a model with classes.
 
     Raises:
-        ValueError: If an argument is out of range, or doesn't fit the model when training begins.
+        ValueError: If an argument is out of range, or if it doesn't fit the model when training
+            begins.
         ImportError: If matplotlib isn't installed.
 
     Example:
@@ -51,7 +53,7 @@ class AttentionFigure(keras.callbacks.Callback):
         query_points: np.ndarray | None = None,
     ):
         super().__init__()
-        require("matplotlib.figure")  # Check this before training, not after it.
+        require("matplotlib.figure")  # Raise ImportError before training.
         self.directory = Path(check_path("directory", directory))
         self.num_images = check_count("num_images", num_images, MAX_IMAGES)
         self.num_points = check_count("num_points", num_points, MAX_POINTS)
@@ -65,7 +67,7 @@ class AttentionFigure(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._epochs_drawn = None
-        names_of([], self.class_names, self.model.num_classes)  # Raises an error for wrong names.
+        names_of([], self.class_names, self.model.num_classes)  # This checks the names.
         names = list(self.model.attention_gammas())
         for network in ("generator", "discriminator")[: 1 if self.real_images is None else 2]:
             if not any(name.startswith(f"{network}/") for name in names):
@@ -117,7 +119,7 @@ class AttentionFigure(keras.callbacks.Callback):
             self.save(self._epochs_done)
 
     def save(self, epoch: int) -> list[Path]:
-        """Draws figures of the model; file names contain `epoch`, the number of epochs done.
+        """Draws the figures; their file names contain `epoch`, the number of finished epochs.
 
         Returns the paths of the figures, one for each attention layer. Only the first process
         draws; the other processes return an empty list.

@@ -8,22 +8,22 @@ from keras_sagan.visualization.names import spread_classes
 
 
 class AttentionMonitor(keras.callbacks.Callback):
-    """Adds the γ and the entropy of each attention layer to each epoch's metrics.
+    """Adds γ and the attention entropy of each attention layer to the metrics of each epoch.
 
-    γ is the weight of the attention in the layer's output; it starts at 0. The entropy is averaged
-    over images and query locations and divided by the entropy of uniform attention: 1 means uniform
-    attention, and 0 means attention to a single location. Both networks are measured on generated
-    images, whose latents are the same each time.
+    γ is the weight of the attention in the layer's output; it starts at 0. The entropy is the mean
+    over images and query locations, divided by the entropy of uniform attention. A value of 1 means
+    uniform attention, and 0 means attention to a single location. Every measurement uses images
+    generated from the same latents.
 
-    The keys are `gamma/generator/<layer>`, `attention_entropy/generator/<layer>` and the same keys
-    with `discriminator`. `History` always contains them; `CSVLogger` and `TensorBoard` receive them
-    only if placed after this callback in the list. A model without attention adds no keys.
+    The log keys are `gamma/generator/<layer>`, `attention_entropy/generator/<layer>` and the same
+    keys with `discriminator`. `History` always contains these keys; `CSVLogger` and `TensorBoard`
+    must come after this callback in the list to log them. A model without attention adds no keys.
 
     Args:
-        num_images: The number of generated images for measuring the entropy.
+        num_images: The number of images to generate for measuring the entropy.
         seed: The seed for the latents.
         every_epochs: The number of epochs between entropy measurements; the last epoch is always
-            measured. γ needs no measurement and is added in every epoch.
+            measured. The callback adds γ in every epoch.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -59,7 +59,7 @@ class AttentionMonitor(keras.callbacks.Callback):
         shape = (self.num_images, self.model.latent_dim)
         inputs = np.random.default_rng(self.seed).standard_normal(shape).astype("float32")
         found = {}
-        # Measure the generator first: for the discriminator, generated images replace the latents.
+        # Measure the generator first, because `inputs` becomes images for the discriminator.
         for network in sorted(networks, reverse=True):
             if network == "discriminator":
                 inputs = self.model.generate(self.num_images, labels=labels, latents=inputs)

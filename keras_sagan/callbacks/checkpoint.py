@@ -21,33 +21,33 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     generators, the step, the position in the epoch, and the running sums of the epoch's metrics. On
     a CPU, a run that was killed and restarted is bit-for-bit identical to an uninterrupted run.
 
-    `fit` starts with the interrupted epoch and skips its finished steps. If you don't call
-    `restore_latest`, `SAGAN.fit` restores the model and starts datasets from `keras_sagan.data` at
-    the right step. Any other dataset is read from its start up to that step; the run then continues
-    exactly if the dataset yields the same batches every time.
+    `fit` resumes in the interrupted epoch and skips the finished steps of that epoch. If you don't
+    call `restore_latest`, `SAGAN.fit` restores the model, and datasets from `keras_sagan.data`
+    start at the restored step. Any other dataset is read from its beginning, and the resumed run is
+    exact only if that dataset yields the same batches every time.
 
     Incomplete checkpoints are ignored. If a checkpoint is damaged, a warning names it and the
-    previous one is used. A state with NaN or infinite values isn't saved. Other files in the folder
-    aren't changed. Put this callback last, so that the logs contain the metrics of all other
+    previous checkpoint is used. A state with NaN or infinite values isn't saved. Other files in the
+    folder aren't changed. Put this callback last, so that the logs contain the metrics of all other
     callbacks, and use one folder per run. A run can be resumed on a different backend. All workers
     must have access to the folder.
 
     Args:
-        directory: The folder, which is created if needed, or a URL such as `gs://bucket/run`, which
-            needs fsspec.
+        directory: The path of the folder, which is created if needed, or a URL. A URL, such as
+            `gs://bucket/run`, requires fsspec.
         every_steps: The number of steps between saves. `None` saves only after epochs.
         every_epochs: The number of epochs between saves, or `None`. `fit` also saves when it ends.
-        keep: The number of newest checkpoints to keep.
-        monitor: A key in the epoch logs, such as `"fid_5k"`. The checkpoint with its best value is
-            kept in the folder `best`.
-        mode: `"min"`, `"max"`, or `"auto"` to infer it from `monitor`.
+        keep: The number of checkpoints to keep. The oldest ones are deleted.
+        monitor: The name of a metric in the epoch logs, such as `"fid_5k"`. The checkpoint with the
+            best value of this metric is kept in the folder `best`.
+        mode: `"min"`, `"max"`, or `"auto"` to infer the mode from the name `monitor`.
         restore: Whether `fit` restores the newest checkpoint.
         use_background: Whether to write in a background thread while training continues. The next
             save, or the end of training, waits for the thread and raises any error from it.
 
     Raises:
-        ValueError: If an argument is out of range; when training begins, if a checkpoint belongs to
-            a different architecture or configuration, or the folder belongs to a different run.
+        ValueError: If an argument is out of range, or if, when training begins, the folder contains
+            a different run or a checkpoint of a different architecture or configuration.
         OSError: If the folder can't be written, the disk is full, or every checkpoint is damaged.
 
     Example:
@@ -82,7 +82,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._files = CheckpointFiles(self.directory, check_integer("keep", keep, 1))
         has_best = monitor is not None or mode != "auto"
         self._best = BestCheckpoint(self.directory, monitor, mode) if has_best else None
-        self._writer = concurrent.futures.ThreadPoolExecutor(1)  # It finishes before Python exits.
+        self._writer = concurrent.futures.ThreadPoolExecutor(1)  # Python waits for this thread.
         self._saved_step: int | None = None
         self._state = "new"  # `restore_latest` sets "restored", and `fit` sets "training".
         self._manifest = self._model = self._writing = None
@@ -91,8 +91,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     def restore_latest(self, model: keras.Model) -> int:
         """Restores the newest checkpoint that isn't damaged, and makes `fit` resume from it.
 
-        Returns the number of training steps that the compiled `SAGAN` has taken, or 0 if there is
-        no checkpoint. The data must start at this step.
+        `model` must be a compiled `SAGAN`. Returns the number of training steps of the restored
+        model, or 0 if there is no checkpoint. The data must start at this step.
 
         Raises:
             ValueError: If the checkpoint belongs to a different architecture.
@@ -118,13 +118,13 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         return manifest["step"]
 
     def start(self, model: keras.Model, data: object, steps_per_epoch: int | None = None) -> tuple:
-        """Restores the model and moves its data to the right step; called by `SAGAN.fit`.
+        """Restores the model and makes the data start at the same step; called by `SAGAN.fit`.
 
-        Returns the data to train on; the epoch to start with, or `None` without a checkpoint; the
-        number of finished steps of this epoch, which `fit` skips; and the number of batches to read
-        while skipping them. Raises `ValueError` if the data start after the model's step.
+        Returns a tuple of the data to train on, the first epoch (`None` without a checkpoint), the
+        number of finished steps in this epoch, and the number of batches to read while `fit` skips
+        these steps. Raises `ValueError` if the data start at a later step than the model.
         """
-        if self._state == "training" or not self.restore:  # Only the first `fit` restores.
+        if self._state == "training" or not self.restore:  # `fit` restores only once.
             return data, None, 0, 0
         is_given = self._state == "restored" and self._model is model
         if not is_given:
@@ -166,7 +166,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._set_up(self.model)
         self._step = steps_of(self.model)
         self._finite_check = model_state.FiniteCheck(self.model)
-        self._configuration = model_state.configuration_of(self.model)  # This is slow: do it once.
+        self._configuration = model_state.configuration_of(self.model)  # Slow, so do it only once.
         if self._manifest is not None:
             self._saved_step = self._step
             check_epoch(self._manifest, self.params.get("steps"), self.model.steps_per_execution)
@@ -208,9 +208,9 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._step = steps_of(self.model)  # The last execution may have run fewer steps.
         self._epoch, self._epoch_start = epoch + 1, self._step
         is_due = self.every_epochs and (epoch + 1) % self.every_epochs == 0
-        if is_due or self._saved_step == self._step:  # If the step is saved, update its epoch.
+        if is_due or self._saved_step == self._step:  # Update the epoch of a saved step.
             self.save()
-        # All workers must take part in `_write`, so the first one decides for all.
+        # All workers must take part in `_write`, so the first worker decides for all.
         if (best := self._best) and chief_decides(self.model._strategy, best.is_better(logs)):
             entries = {"monitor": best.monitor, "value": best.latest}
             best.value = best.latest if self._write(best.files, **entries) else best.value
@@ -232,7 +232,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         if self._state != "training":  # Don't save a model that may be partly restored.
             return None
         self._step = steps_of(self.model)  # An interrupt may have skipped `on_train_batch_end`.
-        if self._manifest is None:  # Otherwise, the restored checkpoint is still current.
+        if self._manifest is None:  # Else, the restored checkpoint is up to date.
             if self._saved_step == self._step:
                 self._wait()
                 if self._is_chief:
@@ -243,18 +243,18 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         return self._files.path(self._step)
 
     def _position(self):
-        """Returns the manifest entries that may change after a step has been saved."""
+        """Returns the manifest entries that may change after the checkpoint is written."""
         return {
             "step": self._step,
             "epoch": self._epoch,
             "epoch_step": self._step - self._epoch_start,
-            # This is `None` in the first epoch if Keras doesn't know the number of batches yet.
+            # Keras may not know the number of batches in the first epoch; the value is then `None`.
             "steps_per_epoch": self.params.get("steps"),
             "learning_rates": model_state.learning_rates_of(self.model),
         }
 
     def _write(self, files, **entries):
-        """Writes a checkpoint, or has a thread write it; returns whether the state is finite."""
+        """Writes a checkpoint if all values are finite, and returns whether they are."""
         self._wait()
         if broken := self._finite_check():
             steps = self._files.steps()

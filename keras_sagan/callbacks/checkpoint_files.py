@@ -17,20 +17,21 @@ from keras_sagan.checks import check_path
 FORMAT = 3  # The format of a manifest; `old_checkpoints` reads formats 1 and 2.
 OWN = (MANIFEST, f"{MANIFEST}.new", STATE)  # All other files in a folder are the user's.
 FOLDER = re.compile(r"step-(0|[1-9][0-9]*)(?:\.new)?")
-# A file may be intact if reading it raises one of these errors.
+# These errors don't mean that a file is damaged.
 PASSING = (MemoryError, PermissionError, TimeoutError, ConnectionError)
 
 
 class DamagedCheckpoint(Exception):
-    """Raised if a checkpoint file differs from what was written."""
+    """Raised if a file of a checkpoint can't be read or has changed."""
 
 
 class CheckpointFiles:
-    """The checkpoints of one run: folders `step-N` with `state.npz` and `manifest.json`.
+    """Manages the checkpoints of a run: folders `step-N` with `state.npz` and `manifest.json`.
 
-    `state.npz` holds every variable and `manifest.json` holds the checksums. A folder is written as
-    `step-N.new`, synced and renamed, so `step-N` is always complete. Buckets can't rename folders,
-    so the manifest is written last there, and a folder without a manifest is ignored.
+    `state.npz` contains every variable, and `manifest.json` contains the checksums. A folder is
+    written as `step-N.new`, synced to disk and renamed, so `step-N` is always complete. In a
+    bucket, where folders can't be renamed, the manifest is written last, and a folder without a
+    manifest is ignored.
     """
 
     def __init__(self, directory: str, keep: int):
@@ -41,7 +42,7 @@ class CheckpointFiles:
         return f"{self.directory}/step-{step}"
 
     def steps(self, is_complete: bool = True) -> list[int]:
-        """Returns the steps of the complete checkpoints, or of all folders, in ascending order."""
+        """Returns the sorted steps of all folders, or only of complete ones if `is_complete`."""
         names = [x for x in map(FOLDER.fullmatch, self._disk.names(self.directory)) if x]
         found = {int(x[1]) for x in names if self._disk.is_folder(f"{self.directory}/{x[0]}")}
         if is_complete:
@@ -49,7 +50,7 @@ class CheckpointFiles:
         return sorted(found)
 
     def check_writable(self):
-        """Creates the folder, and raises OSError if no file can be written there."""
+        """Creates the folder, and raises OSError if no file can be written to it."""
         probe = f"{self.directory}/.writable-{os.getpid()}"
         try:
             self._disk.make(self.directory)
@@ -60,14 +61,14 @@ class CheckpointFiles:
             raise OSError(f"{text}directory={self.directory!r} ({error})") from error
 
     def write(self, step: int, arrays: dict, manifest: dict):
-        """Writes a checkpoint and keeps the newest `keep`; removes the new one if writing fails."""
+        """Writes a checkpoint and removes the oldest; if writing fails, removes the new one."""
         folder, disk = self.path(step), self._disk
         new = disk.temporary(folder)
         with self._explained(folder):
             try:
                 if f"step-{step}" in disk.names(self.directory) and not disk.is_folder(folder):
                     raise OSError("its name is taken; move that file or link away")
-                self.remove(step)  # Only a damaged or incomplete checkpoint can be here.
+                self.remove(step)  # A damaged or incomplete checkpoint may exist.
                 disk.make(new)
                 files = {STATE: disk.write(f"{new}/{STATE}", lambda x: np.savez(x, **arrays))}
                 self._write_manifest(f"{new}/{MANIFEST}", {**manifest, "files": files})
@@ -76,12 +77,12 @@ class CheckpointFiles:
                 with contextlib.suppress(OSError):
                     self.remove(step)
                 raise
-        # A later step's checkpoint is damaged: don't count it, so that `keep` intact ones remain.
+        # Checkpoints of later steps are damaged, so they don't count towards `keep`.
         for old in [x for x in self.steps() if x <= step][: -self.keep]:
             self.remove(old)
 
     def update(self, step: int, changes: dict):
-        """Replaces entries of a manifest, which stays unchanged if writing raises OSError."""
+        """Changes entries of a manifest. If writing fails, the manifest remains as it was."""
         path = f"{self.path(step)}/{MANIFEST}"
         new = self._disk.temporary(path)
         with self._explained(self.path(step)):
@@ -90,7 +91,7 @@ class CheckpointFiles:
 
     @contextlib.contextmanager
     def _explained(self, folder):
-        """Adds the name of the newest complete checkpoint to the message of a write error."""
+        """Adds the step of the newest complete checkpoint to the message of a write error."""
         try:
             yield
         except (DamagedCheckpoint, OSError) as error:
@@ -153,23 +154,23 @@ class CheckpointFiles:
         return None, None
 
     def remove(self, step: int):
-        """Removes a checkpoint, starting with its manifest, without which the folder is ignored."""
+        """Removes a checkpoint. The manifest is removed first, so that the rest is ignored."""
         for folder in (self.path(step), f"{self.path(step)}.new"):
             if self._disk.is_folder(folder):
                 for name in [x for x in OWN if x in self._disk.names(folder)]:
                     self._disk.remove(f"{folder}/{name}")
-                with contextlib.suppress(OSError):  # The folder may hold a user's file.
+                with contextlib.suppress(OSError):  # The folder may contain a user's file.
                     self._disk.remove_folder(folder)
 
     def remove_incomplete(self):
-        """Removes the incomplete checkpoints that interrupted writes or removals have left."""
+        """Removes incomplete checkpoints, which remain after an interrupted write or removal."""
         for step in set(self.steps(is_complete=False)) - set(self.steps()):
             self.remove(step)
 
 
 @contextlib.contextmanager
 def reading(folder: str, name: str):
-    """Raises DamagedCheckpoint if a file can't be read, or OSError if it may be readable later."""
+    """Raises DamagedCheckpoint if a file can't be read, or OSError if reading may succeed later."""
     try:
         yield
     except ImportError:
@@ -183,7 +184,7 @@ def reading(folder: str, name: str):
 
 
 def check_directory(name: str, value) -> str:
-    """Returns a URL, or a folder's absolute path, so that a later `os.chdir` has no effect."""
+    """Returns a folder's URL or absolute path, so that a later `os.chdir` has no effect."""
     path = check_path(name, value).removeprefix("file://")
     if "\0" in path:
         raise ValueError(f"`{name}` must not contain NUL. Received: {name}={value!r}")

@@ -9,37 +9,40 @@ from keras_sagan.callbacks.schedule import is_due
 from keras_sagan.checks import check_boolean, check_float, check_integer
 from keras_sagan.visualization.names import spread_classes
 
-MAX_CLASSES = 10  # The largest number of classes whose diversity is measured.
+MAX_CLASSES = 10  # Diversity is measured for at most this many classes.
 
 
 class CollapseMonitor(keras.callbacks.Callback):
-    """Warns when training collapses, and can also stop it and keep the last good checkpoint.
+    """Warns when training collapses; can also stop training and keep the last good checkpoint.
 
-    At the end of an epoch, the callback looks for signs of collapse in three measurements:
+    At the end of an epoch, the callback looks for three signs of collapse:
 
-    - **diversity**: the root mean square difference between two samples of a class. The latents are
-      the same each time. A value below `diversity_share` times the highest value so far is a sign;
-    - **logits**: it is a sign if the share of images inside the hinge margin is below
-      `margin_share` for real *and* generated images (the discriminator tells them apart too
-      easily), or if their mean logits differ by less than `logit_gap` (it can't tell them apart);
-    - **σ**: it is a sign if the largest singular value of a kernel, normalized or not, has grown by
-      more than a factor of `sigma_factor` since the last measurement.
+    - **Diversity**: the root mean square difference between samples of a class is below
+      `diversity_share` times its highest value so far. Every measurement uses the same latents.
 
-    After `patience` consecutive measurements with a sign, a warning lists the signs found in the
-    last one. The first measurement is only a reference for later ones. The callback adds
-    `sample_diversity` to the epoch's metrics.
+    - **Logits**: the discriminator tells images apart too easily (the share inside the hinge margin
+      is below `margin_share` for real *and* generated images), or it can't tell them apart (the
+      mean logits of real and generated images differ by less than `logit_gap`).
+
+    - **σ**: the largest singular value of a kernel, normalized or not, has grown by more than a
+      factor of `sigma_factor` since the last measurement.
+
+    After `patience` consecutive measurements with signs, a warning lists the signs of the last
+    measurement. The first measurement is only the reference for later measurements. The callback
+    adds `sample_diversity` to the epoch's metrics.
 
     Args:
-        stop: Whether to stop training; otherwise, the callback only warns, and only once.
+        stop: Whether to stop training after the warning. The callback warns at most once in each
+            `fit`.
         directory: A folder for the last good checkpoint, written after each measurement without
             signs of collapse. To restore this checkpoint, build a new model and call
             `TrainingCheckpoint(directory).restore_latest(model)`.
-        diversity_share, margin_share: Floats in (0, 1).
-        logit_gap: Non-negative float.
-        sigma_factor: Float above 1.
-        patience: The number of consecutive measurements with signs before the callback acts.
-        images_per_class: Integer, at least 2. The number of samples per class for measuring
-            diversity, on at most 10 evenly spaced classes.
+        diversity_share, margin_share: Floats in (0, 1), described above.
+        logit_gap: Non-negative float, described above.
+        sigma_factor: Float above 1, described above.
+        patience: The number of consecutive measurements with signs before the callback warns.
+        images_per_class: Integer, at least 2. The number of samples per class for measuring the
+            diversity of at most 10 evenly spaced classes.
         seed: The seed for the latents.
         every_epochs: The number of epochs between measurements; the last epoch is always measured.
 
@@ -82,7 +85,7 @@ class CollapseMonitor(keras.callbacks.Callback):
         self.every_epochs = check_integer("every_epochs", every_epochs, 1)
         self.reason: str | None = None  # The text of the warning, if there was one.
         self._good = None
-        if directory is not None:  # With these arguments, it saves only when `save` is called.
+        if directory is not None:  # These arguments disable automatic saves.
             self._good = TrainingCheckpoint(directory, 2**62, None, keep=1, restore=False)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
@@ -120,22 +123,22 @@ class CollapseMonitor(keras.callbacks.Callback):
             warnings.warn(self.reason, RuntimeWarning, stacklevel=2)
 
     def diversity(self) -> float:
-        """Returns how much the current model's samples within a class differ, from 0 to 1."""
+        """Returns the diversity of the current model's samples within a class, from 0 to 1."""
         num_classes, per_class = self.model.num_classes, self.images_per_class
         count = min(num_classes or 1, MAX_CLASSES)
         labels = spread_classes(num_classes, count)
         labels = None if labels is None else labels.repeat(per_class)
         images = self.model.generate(count * per_class, labels=labels, seed=self.seed)
         images = images.reshape(count, per_class, -1) / 255.0
-        # The mean square difference of two samples from a distribution is twice its variance.
+        # The mean square difference of two random samples is twice the variance.
         variance = images.var(axis=1, ddof=1).mean(axis=1)
         return float(np.sqrt(2.0 * variance).mean())
 
     def signs(self, diversity: float, logs: dict) -> list[str]:
-        """Returns the signs of collapse in the diversity and the logs of an epoch."""
+        """Returns descriptions of the signs of collapse at the end of an epoch."""
         signs, is_first = [], self._highest is None
         self._highest = max(diversity, self._highest or 0.0)
-        if not diversity >= self.diversity_share * self._highest:  # NaN is a sign too.
+        if not diversity >= self.diversity_share * self._highest:  # NaN is also a sign.
             signs.append(
                 f"samples of a class differ by {diversity:.3g}, down from {self._highest:.3g}"
             )

@@ -17,14 +17,14 @@ class FIDEvaluator(keras.callbacks.Callback):
 
     The real images are passed to the metric only once. The averaged generator, if there is one,
     generates images from the same latents each time. The log key, such as `fid_1k` or `fid_500`,
-    includes the number of images, because the distance is biased upward for few images and isn't
-    comparable across different numbers of images. `protocol` records all other settings. Images are
-    generated and measured batch by batch: memory holds only one batch and the state of the metric,
-    which is O(dim²) for the Fréchet distance.
+    includes the number of images. The distance is biased upward for few images, so only distances
+    for the same number of images are comparable. `protocol` records all other settings. Images are
+    generated and measured in batches, so memory contains only one batch and the state of the
+    metric, which is O(dim²) for the Fréchet distance.
 
     `History` always contains the distance; `CSVLogger`, `ModelCheckpoint` (with `mode="min"`) and
-    `EarlyStopping` receive it only if placed after this callback in the list. As with
-    `validation_freq`, the key is absent in epochs without an evaluation unless `missing` is given.
+    `EarlyStopping` must come after this callback in the list to use it. Unless `missing` is given,
+    epochs without an evaluation don't log the key, as with `validation_freq`.
     `FIDEvaluator.history` is a list of pairs (epochs done, distance).
 
     Args:
@@ -32,28 +32,28 @@ class FIDEvaluator(keras.callbacks.Callback):
             `update_state(images, real=…)`, `result()` and `reset_state(reset_real=…)`.
         real_images: uint8 images in [0, 255]: an array of shape
             `(num_images, height, width, channels)`, or an iterable of batches, such as a
-            `tf.data.Dataset`, of images or (images, labels). `None` means that `metric` has already
-            seen them.
+            `tf.data.Dataset`, of images or (images, labels). Use `None` if `metric` has already
+            received real images.
         num_images: The number of images to generate.
         every_epochs: The number of epochs between evaluations; the last epoch is always evaluated.
         batch_size: The batch size for generating and measuring images.
-        labels: Integer array of shape `(num_images,)`, the classes to generate. By default, all
-            classes have the same number of images, which suits balanced real images.
+        labels: Integer array of shape `(num_images,)`, the classes to generate. By default, each
+            class has the same number of images, as in a balanced dataset.
         seed: The seed for the latents.
-        at_start: Whether to also evaluate before training; the value is only in `history`.
+        at_start: Whether to also evaluate before training. The result is stored only in `history`.
         name: The log key. Defaults to `"fid_"` followed by the number of images.
         missing: The value to log in epochs without an evaluation, such as `float("inf")`;
-            `CSVLogger` needs this value because it takes its columns from the first epoch. NaN
-            isn't allowed, because `ModelCheckpoint` would treat it as the best value. `None` logs
+            `CSVLogger` needs a value in the first epoch, which determines its columns. NaN isn't
+            allowed, because `ModelCheckpoint` would treat it as the best value. `None` logs
             nothing.
-        dataset, split: The names of the real images' dataset and split, for `protocol`.
-        verbose: Whether to show a progress bar for anything that takes more than ten seconds.
-        num_reference: The number of real images to use, counting from the first. Defaults to all;
-            required for an endless dataset, such as one from `make_dataset`.
+        dataset, split: The names of the dataset and split of the real images, for `protocol`.
+        verbose: Whether to show a progress bar for operations that take more than ten seconds.
+        num_reference: The number of real images to use, from the start of `real_images`. Defaults
+            to all images. An endless dataset, such as one from `make_dataset`, needs this argument.
 
     Raises:
-        ValueError: If an argument is out of range, there are no real images, or they are endless
-            and `num_reference` is `None`.
+        ValueError: If an argument is out of range, there are no real images, or `real_images` is
+            endless and `num_reference` is `None`.
 
     Example:
     ```python
@@ -150,7 +150,7 @@ class FIDEvaluator(keras.callbacks.Callback):
 
     @property
     def protocol(self) -> dict:
-        """A JSON-serializable description of the measurement, complete after an evaluation."""
+        """A JSON-serializable description of all settings, complete only after an evaluation."""
         info = {
             "dataset": self.dataset or "unnamed",
             "split": self.split,
@@ -162,7 +162,7 @@ class FIDEvaluator(keras.callbacks.Callback):
         )
 
     def _generated(self):
-        """Returns the model's `GeneratedImages`, always with the same latents and labels."""
+        """Returns the `GeneratedImages` of the model, always from the same latents and labels."""
         if self._images is None or self._images.model is not self.model:
             self._images = GeneratedImages(
                 self.model,
@@ -186,7 +186,7 @@ class FIDEvaluator(keras.callbacks.Callback):
             )
 
     def _add(self, batches, real, title, total):
-        """Passes batches of images to the metric; returns the number of images and their digest."""
+        """Passes batches to the metric; returns the number of images and their SHA-256."""
         count, digest, progress = 0, hashlib.sha256(), Progress(title, total, self.verbose)
         for images, _ in batches:
             self.metric.update_state(images, real=real)

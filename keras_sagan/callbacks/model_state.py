@@ -1,4 +1,4 @@
-"""The state of a training run except its data: named variables and the configuration."""
+"""Reads, compares and restores the variables and the configuration of a training run."""
 
 import itertools
 import json
@@ -36,7 +36,7 @@ def check_model(model):
 
 
 def state_of(model):
-    """Maps each network or optimizer to the variables that training changes, except metrics."""
+    """Returns the variables of each network, each optimizer and the model, except metrics."""
     networks = {name: getattr(model, name, None) for name in NETWORKS}
     parts = {name: list(x.variables) for name, x in networks.items() if x is not None}
     known = {id(variable) for variables in parts.values() for variable in variables}
@@ -46,7 +46,7 @@ def state_of(model):
 
 
 def optimizers_of(model):
-    """Returns a dictionary of a model's optimizers, which is empty if it isn't compiled."""
+    """Returns a dictionary of a model's optimizers; it is empty if the model isn't compiled."""
     # A SAGAN's `optimizer` combines both optimizers. Other models have only `optimizer`.
     single = getattr(model, "optimizer", None)
     found = {
@@ -57,7 +57,7 @@ def optimizers_of(model):
 
 
 def metrics_of(model):
-    """Returns the variables of a model's metrics, which hold the sums of the epoch so far."""
+    """Returns the variables of a model's metrics, which are the running sums of the epoch."""
     return [variable for metric in model.metrics for variable in metric.variables]
 
 
@@ -66,9 +66,9 @@ def steps_of(model):
 
 
 class FiniteCheck:
-    """A callable that returns the parts and paths of variables with NaN or infinite values.
+    """A callable that returns the names of all variables with NaN or infinite values.
 
-    With `compiles=True`, the check is compiled, for use at every step.
+    With `compiles=True`, the check is compiled, so that it is fast enough for every step.
     """
 
     def __init__(self, model, compiles=False):
@@ -101,7 +101,7 @@ class FiniteCheck:
 
 
 def learning_rates_of(model):
-    """Returns the optimizers' learning rates that are variables, with the keys from `keyed`."""
+    """Returns the values of the optimizers' learning rate variables, with the keys of `keyed`."""
     rates = keyed({part: x.variables for part, x in optimizers_of(model).items()})
     return {
         key: float(ops.convert_to_numpy(rate))
@@ -111,7 +111,7 @@ def learning_rates_of(model):
 
 
 def keyed(parts):
-    """Returns a dictionary of all variables; its keys are unique and keep the order when sorted."""
+    """Returns a dictionary of variables. A key is a network or optimizer, a position and a path."""
     return {
         f"{part}:{index:05d}:{variable.path.replace('/', ':')}": variable
         for part, variables in parts.items()
@@ -135,7 +135,7 @@ def _class_name(optimizer):
 
 
 def read_state(model, copy=True):
-    """Returns all variables, including metrics, as arrays with the keys from `keyed`.
+    """Returns all variables, including metrics, as a dictionary of arrays with the keys of `keyed`.
 
     Without `copy`, the next step may overwrite the arrays. bfloat16 becomes float32 without loss.
     """
@@ -148,18 +148,18 @@ def read_state(model, copy=True):
 
 
 def restore_state(model, manifest, values, path):
-    """Restores a model from the checkpoint at a path; raises ValueError if they don't match."""
+    """Restores a model from a checkpoint; raises ValueError if the two don't match."""
     check_architecture(model, manifest, path)
     check_configuration(model, manifest.get("configuration"), path)
-    # The manifest's learning rates are newer: a callback may set one after the step is saved.
+    # The manifest has newer learning rates, because callbacks may set them after the save.
     assign_state(model, manifest["seed"], {**values, **manifest["learning_rates"]})
 
 
 def assign_state(model, seed, values):
-    """Assigns a seed, and arrays with the keys from `keyed`, to a model of the same architecture.
+    """Assigns a seed and variables to a model; `values` are arrays with the keys of `keyed`.
 
-    Parts that the model doesn't have are skipped. If two keys have the same part and position, the
-    later one is used.
+    The model must have the same architecture. Values of networks or optimizers that the model
+    doesn't have are skipped. If two keys have the same network and position, the later one is used.
     """
     # Use only positions, because the names of layers and optimizers differ between processes.
     by_place = {tuple(key.split(":", 2)[:2]): value for key, value in values.items()}
@@ -174,7 +174,7 @@ def assign_state(model, seed, values):
             variable.assign(by_place[place])
     if model.seed != seed:
         model.seed = seed
-        for kind in ("train", "test"):  # Trace again: the seed is a constant in traced functions.
+        for kind in ("train", "test"):  # Trace again: the trace contains the seed.
             if getattr(model, f"{kind}_function") is not None:
                 getattr(model, f"make_{kind}_function")(force=True)
 
@@ -236,12 +236,12 @@ def _in_words(path, shape, dtype):
 
 
 def _is_count(path):
-    """Returns whether a path is that of a `num_updates` variable, which older checkpoints lack."""
+    """Returns whether a path belongs to a `num_updates` variable, which older checkpoints lack."""
     return path.endswith("num_updates")
 
 
 def configuration_of(model):
-    """Returns the Keras version and a model's settings and layers, in a JSON-serializable form."""
+    """Returns the Keras version and a model's settings and layers, as JSON types."""
     settings = {name: getattr(model, name, None) for name in SETTINGS}
     settings.update(getattr(model, "ttur", {}))
     losses = getattr(model, "loss_functions", None)
@@ -249,7 +249,7 @@ def configuration_of(model):
         settings["loss"] = losses[:2]
     for part, optimizer in optimizers_of(model).items():
         config = _plain(_config(getattr(optimizer, "inner_optimizer", optimizer)))
-        config.pop("learning_rate", None)  # Schedules and callbacks may change it.
+        config.pop("learning_rate", None)  # Schedules may change the rate.
         settings.update({f"{part}.{name}": value for name, value in config.items()})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras warns about lambdas, which aren't compared.
@@ -258,9 +258,9 @@ def configuration_of(model):
 
 
 def check_configuration(model, saved, path):
-    """Raises ValueError if the layers would compute different results; warns of other differences.
+    """Raises ValueError if layers would compute different results; warns about other differences.
 
-    `saved` is the saved result of `configuration_of`, or `None` from older package versions.
+    `saved` is the saved result of `configuration_of`, or `None` in older checkpoints.
     """
     if saved is None:
         return
@@ -284,7 +284,7 @@ def check_configuration(model, saved, path):
 
 
 def _layers(owner, seen):
-    """Yields an entry for each layer and operation of a network in order, including nested ones."""
+    """Yields a dictionary for each layer and operation of a network, including nested ones."""
     operations = getattr(owner, "operations", None) if isinstance(owner, keras.Model) else None
     if operations is None:
         operations = layers_of(owner, include_self=False, recursive=False)
@@ -332,7 +332,7 @@ def _config(thing):
 def _plain(value, ignored=_IGNORED, index=None):
     """Converts a configuration to JSON types, without the ignored keys.
 
-    With an `index` of layers, a Keras tensor becomes the position of the layer that it comes from.
+    If `index` maps layer names to positions, each Keras tensor becomes the position of its layer.
     """
     if value is None or isinstance(value, (str, int, float)):
         return value
@@ -340,9 +340,9 @@ def _plain(value, ignored=_IGNORED, index=None):
         return [_plain(x, ignored, index) for x in value]
     if hasattr(value, "tolist"):
         return value.tolist()
-    if not isinstance(value, dict):  # Use the name, because a `repr` may contain an address.
+    if not isinstance(value, dict):  # A `repr` may contain a memory address.
         return getattr(value, "__name__", type(value).__name__)
-    if value.get("class_name") == "__lambda__":  # Its code contains line numbers.
+    if value.get("class_name") == "__lambda__":  # The code contains line numbers.
         return "lambda"
     config = value.get("config")
     if index is not None and isinstance(config, dict) and "keras_history" in config:
@@ -356,7 +356,7 @@ def _plain(value, ignored=_IGNORED, index=None):
 
 
 def _differing(name, saved, present):
-    """Yields the keys whose values differ between two dictionaries, with descriptions."""
+    """Yields each key with different values in two dictionaries, and a description."""
     for key in present:
         one, other = (json.dumps(x.get(key), sort_keys=True) for x in (saved, present))
         if key in saved and one != other:
@@ -372,7 +372,7 @@ def _differing_layers(part, saved, layers, version):
             return
         yield from _differing(f"`{{}}` of {where}", one["config"], other["config"])
         known = [one["inputs"], other["inputs"]]
-        # Compare inputs only if the Keras versions match, because their format may differ.
+        # Compare inputs only if Keras is the same version: their format depends on the version.
         if saved["keras"] == version and None not in known and known[0] != known[1]:
             yield "inputs", f"{where} has different inputs in the checkpoint and in the model"
     if len(before) != len(layers):

@@ -1,4 +1,4 @@
-"""Reads checkpoints of formats 1 and 2, which `tf.train.Checkpoint` wrote."""
+"""Reads checkpoints of formats 1 and 2, which were written with `tf.train.Checkpoint`."""
 
 import contextlib
 import json

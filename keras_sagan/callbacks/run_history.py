@@ -12,18 +12,18 @@ from keras_sagan.whole_files import replace_file
 class RunHistory(keras.callbacks.Callback):
     """Keeps the metrics of every epoch in a JSON file, across restarts of a run.
 
-    Unlike the `History` that `fit` returns, it also contains the metrics from before a restart,
-    which it reads from the file. Pass `RunHistory.history` to `plot_curves`. Put the callback after
-    callbacks that add to the logs and before `TrainingCheckpoint`.
+    Unlike the `History` that `fit` returns, this callback keeps the metrics from before a restart.
+    To draw the metrics, pass `RunHistory.history` to `plot_curves`. Put this callback after all
+    callbacks that add metrics to the logs, and before `TrainingCheckpoint`.
 
     Args:
         path: The JSON file; its folder is created if needed.
         evaluators: List of callbacks, such as `FIDEvaluator`, with a `name` and a `history` of
-            pairs (epochs done, value). Their `history`, which may include values for epoch 0, is
-            restored from the file.
+            pairs (epochs done, value). The callback restores each `history`, including values for
+            epoch 0, from the file.
 
     Raises:
-        ValueError: If an argument has the wrong type, or this callback didn't write the file.
+        ValueError: If an argument has the wrong type, or the file wasn't written by this callback.
 
     Example:
     ```python

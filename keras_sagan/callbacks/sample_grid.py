@@ -27,13 +27,13 @@ class SampleGrid(keras.callbacks.Callback):
     """Saves grids of samples during training, always from the same latents.
 
     The grid of a conditional model has one row for each class; the grid of an unconditional model
-    is square. The first grid, `samples_epoch_000.png`, is drawn before training; later names
-    contain the number of epochs done. A run that resumes at `initial_epoch` starts with the grid
-    for that epoch.
+    is square. The first grid, `samples_epoch_000.png`, is drawn before training; the names of later
+    grids contain the number of finished epochs. A run that resumes at `initial_epoch` first draws
+    the grid for that epoch.
 
     Args:
         directory: The folder for the pictures, which is created if needed.
-        images_per_class: The number of columns and, for an unconditional model, of rows.
+        images_per_class: The number of columns. Unconditional models have as many rows.
         classes: The classes to show, one in each row. Defaults to all classes, or to 10 evenly
             spaced classes if there are more than 10.
         class_names: As in `draw_attention`.
@@ -42,11 +42,12 @@ class SampleGrid(keras.callbacks.Callback):
             epoch.
         gif: Whether to combine all grids in the directory, including those from before a restart,
             into `samples.gif` when training ends.
-        log_dir: A TensorBoard folder to which the grids are also written, as `samples`; this needs
-            TensorFlow.
+        log_dir: A TensorBoard folder. The grids are also written to this folder, with the tag
+            `samples`, which requires TensorFlow.
 
     Raises:
-        ValueError: If an argument is out of range, or doesn't fit the model when training begins.
+        ValueError: If an argument is out of range, or if it doesn't fit the model when training
+            begins.
         ImportError: If pillow isn't installed, or if `log_dir` is given and TensorFlow isn't
             installed.
 
@@ -69,7 +70,7 @@ class SampleGrid(keras.callbacks.Callback):
         log_dir: str | Path | None = None,
     ):
         super().__init__()
-        require("PIL.Image")  # Check this before training, not after an epoch.
+        require("PIL.Image")  # Raise ImportError before training.
         self.directory = Path(check_path("directory", directory))
         self.images_per_class = check_integer("images_per_class", images_per_class, 1)
         self.classes = check_list("classes", classes, optional=True)
@@ -84,7 +85,7 @@ class SampleGrid(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._has_started = False
-        names_of([], self.class_names, self.model.num_classes)  # Raises an error for wrong names.
+        names_of([], self.class_names, self.model.num_classes)  # This checks the names.
         self._row_classes()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -115,7 +116,7 @@ class SampleGrid(keras.callbacks.Callback):
         return classes.astype("int32")
 
     def save(self, epoch: int) -> Path | None:
-        """Draws a grid of the current model; its name includes `epoch`, the number of epochs done.
+        """Draws a grid; its file name contains `epoch`, the number of finished epochs.
 
         Returns the picture's path. Only the first process draws; the other processes return `None`.
         """
@@ -133,7 +134,7 @@ class SampleGrid(keras.callbacks.Callback):
     def save_gif(self) -> Path | None:
         """Combines the grids in the directory into `samples.gif`, in epoch order.
 
-        Grids that differ in size from the last one are skipped, because the settings have changed.
+        Grids of a different size than the last grid are skipped, because their settings differ.
         Returns the path, or `None` if there are no grids or this isn't the first process.
         """
         files = self.directory.glob("samples_epoch_*.png")

@@ -8,17 +8,17 @@ from keras_sagan.layers.spectral_norm import StaleNormWarning
 
 
 class SpectralMonitor(keras.callbacks.Callback):
-    """Measures σ, the largest singular value, of every spectrally normalized kernel.
+    """Measures the largest singular value σ of every spectrally normalized kernel.
 
-    The layers divide their kernels by σ, so its size doesn't matter. σ changes slowly in a healthy
-    run, and a sudden jump is a sign of collapse. `SpectralMonitor.history` holds the σ of every
-    kernel, for `plot_curves`. The metrics of an epoch include only the largest σ of each network,
-    `sigma/generator` and `sigma/discriminator`. At the first measurement of a run, a warning for
-    each network names the layers whose divisor differs from their σ by more than 10 %.
+    The size of σ doesn't matter, because the layers divide their kernels by σ. In a healthy run, σ
+    changes slowly; a sudden jump is a sign of collapse. `SpectralMonitor.history` contains σ for
+    every kernel, and `plot_curves` can draw it. The metrics of an epoch include only the largest σ
+    of each network, `sigma/generator` and `sigma/discriminator`. At the first measurement of a run,
+    the callback warns about layers whose estimate of σ is wrong by more than 10 %.
 
     Args:
-        normalized_only: If `False`, kernels that aren't normalized are also measured, at the cost
-            of one eigenvalue decomposition each.
+        normalized_only: `False` also measures kernels that aren't normalized, with an eigenvalue
+            decomposition of each kernel.
         every_epochs: The number of epochs between measurements; the last epoch is always measured.
 
     Raises:
@@ -32,7 +32,7 @@ class SpectralMonitor(keras.callbacks.Callback):
     ```
 
     Reference: [Brock et al., 2019](https://arxiv.org/abs/1809.11096), section 4 and appendix F, on
-    σ before a collapse.
+    σ before training collapses.
     """
 
     def __init__(self, normalized_only: bool = True, every_epochs: int = 1):

@@ -10,19 +10,20 @@ ORDER = ("d_loss", "g_loss")  # The order in which a step computes the losses.
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
-    """Stops training at the step at which a loss or a weight becomes NaN or infinite.
+    """Stops training when a loss or a weight becomes NaN or infinite.
 
     Keras's `TerminateOnNaN` looks only at `loss`, which a GAN doesn't have. This callback checks
-    every logged metric and every variable of the networks and the optimizers: a ReLU may hide a NaN
-    weight from the losses. A warning names the metric or variable, and `fit` ends.
-    `TrainingCheckpoint` never saves such a state, so the newest checkpoint is safe to resume from.
+    every logged metric and every variable of the networks and the optimizers, because a ReLU may
+    hide a NaN weight from the losses. A warning names the metric or variable, and `fit` ends.
+    `TrainingCheckpoint` never saves NaN or infinite values, so you can resume from the newest
+    checkpoint.
 
-    Reading the metrics waits for the step to end, as a progress bar also does. A check reads each
-    variable once. With `steps_per_execution`, one execution counts as a step.
+    To read the metrics, the callback waits until the step ends, as a progress bar does. Each check
+    reads every variable once. With `steps_per_execution`, one execution counts as a step.
 
     Args:
-        every_steps: The number of steps between checks of the variables. They are also checked at
-            the end of an epoch and when a metric isn't finite.
+        every_steps: The number of steps between checks of the variables. Variables are also checked
+            at the end of an epoch, and when a metric isn't finite.
 
     Raises:
         ValueError: If `every_steps` isn't a positive integer.
@@ -58,7 +59,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
             self._look([])
 
     def _look(self, bad):
-        """Stops training if any variable isn't finite, or if `bad` contains any metric."""
+        """Stops training if a variable, or a metric named in `bad`, isn't finite."""
         here, broken = f"step {self._done} of epoch {self._epoch + 1}", self._check()
         if not bad and not broken:
             self._last_good = here

@@ -1,4 +1,4 @@
-"""Storage for the files of checkpoints: a local disk, or a bucket with a URL."""
+"""Reads and writes the files of checkpoints, on a local disk or in a bucket with a URL."""
 
 import errno
 import functools
@@ -11,7 +11,7 @@ STATE, MANIFEST = "state.npz", "manifest.json"
 
 
 class HashedFile:
-    """A file whose hash is computed while it is written from start to end."""
+    """Computes the hash of a file while the file is written from start to end."""
 
     read = None  # Without this attribute, `numpy.savez` treats the object as a path.
 
@@ -27,7 +27,7 @@ class HashedFile:
 
 
 class LocalFiles:
-    """Folders and files on this machine."""
+    """Accesses folders and files on a local disk."""
 
     open, remove = staticmethod(open), staticmethod(os.remove)
     remove_folder = staticmethod(os.rmdir)
@@ -41,7 +41,7 @@ class LocalFiles:
         return os.path.isdir(path) and not os.path.islink(path)
 
     def temporary(self, path):
-        """Returns the path of a file or folder before `publish` renames it."""
+        """Returns the temporary path of a file or folder, which `publish` renames."""
         return f"{path}.new"
 
     def read(self, path):
@@ -86,7 +86,7 @@ def _sync(descriptor):
 
 
 class RemoteFiles:
-    """Folders and files at a URL, accessed with fsspec; has the same methods as `LocalFiles`."""
+    """Accesses folders and files at a URL with fsspec; has the same methods as `LocalFiles`."""
 
     def __init__(self, url: str):
         fsspec = require("fsspec", f"A folder such as {url}", "remote")
@@ -106,7 +106,7 @@ class RemoteFiles:
             return file.read()
 
     def write(self, path, save):
-        with self._files.open(path, "wb") as file:  # The object appears when the file is closed.
+        with self._files.open(path, "wb") as file:  # Closing the file creates the object.
             hashed = HashedFile(file)
             save(hashed)
         return hashed.sha256.hexdigest()

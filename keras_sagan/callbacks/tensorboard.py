@@ -6,7 +6,7 @@ from keras_sagan.lazy import tf
 
 
 class ImageLog:
-    """Writes pictures into an event file that TensorBoard shows under Images.
+    """Writes pictures to an event file; TensorBoard shows them under Images.
 
     `tf.summary.image` needs the tensorboard package, which TensorFlow no longer installs.
     """

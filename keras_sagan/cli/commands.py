@@ -24,7 +24,7 @@ MAX_COLUMNS = 100  # Drawing a wider picture takes minutes, and few programs can
 
 def run(log, settings):
     """Runs the command that the dictionary `settings` describes."""
-    # `train` has no setting `run`. `runs.train` sets the folder in the process that logs.
+    # The command `train` has no setting `run`: `runs.train` sets the folder of the log.
     log.folder = beside(settings["run"]) if settings.get("run") else None
     log.write(", ".join(map(" ".join, package_versions().items())))
     globals()[settings["command"]](log, settings)
@@ -49,7 +49,7 @@ def sample(log, settings):
     if labels is None and kind != "truncation":
         labels = spread_classes(num_classes, min(10, num_classes or 1))
     rows = 8 if labels is None else len(labels)
-    if kind == "truncation":  # Here each class is a column, not a row.
+    if kind == "truncation":  # In this picture, classes are columns.
         if settings["truncation"] is not None:
             raise ValueError("--kind truncation can't be combined with --truncation.")
         if labels is not None and rows > columns:
@@ -142,7 +142,7 @@ def evaluate(log, settings):
         common["dataset"], num_real = reference.folder.name, reference.num_images
     is_small = min(count, num_real) < ENOUGH_IMAGES and not isinstance(reference, str)
     default = ["kid"] * is_small + ["fid"]
-    if not isinstance(reference, str):  # A file of statistics has no images to be near to.
+    if not isinstance(reference, str):  # A file of statistics has no images to compare.
         default.append("memorization")
     common["metrics"] = settings["metrics"] or default
     extractor = extractor_for(shape, settings, settings["extractor"])

@@ -33,7 +33,7 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command and returns the exit code: 0, 1 after an error, or 130 after Ctrl-C.
 
-    An error is reported in one line, with the path of a log that contains the traceback:
+    An error is reported in one line, with the path of a log that contains the traceback. The log is
     `keras_sagan.log` in the folder of the run, or a file in the temporary folder if there is no
     run. `arguments` defaults to the command-line arguments.
     """
@@ -93,7 +93,7 @@ def fill(parser, name):
 
 
 def select_backend(name):
-    """Imports Keras with a backend; fails if it is missing or Keras uses a different one."""
+    """Imports Keras with a backend; fails if the backend is missing or Keras uses another one."""
     if name is not None and "keras" not in sys.modules:
         if importlib.util.find_spec(name) is None:
             raise ImportError(f"--backend {name} needs a package. Run: pip install {name}")

@@ -1,4 +1,4 @@
-"""Fashion-MNIST, emoji, IDX files, arrays, folders, TensorFlow Datasets, and input pipelines."""
+"""Loads images from files, folders and TensorFlow Datasets, and makes input pipelines."""
 
 from keras_sagan.data.emoji import EmojiImages, load_emoji
 from keras_sagan.data.fashion_mnist import FASHION_MNIST_CLASSES, load_fashion_mnist

@@ -30,20 +30,22 @@ _PACKAGES = {
     ),
 }
 _REGISTRY = "https://registry.npmjs.org"
-_MIN_CONCEPTS = 50  # Smaller categories are left out.
-# Code points that stand for a person or a gender, and the two invisible ones that join them.
+_MIN_CONCEPTS = 50  # Smaller categories are skipped.
+
+# The split ignores the code points of persons and genders, and two invisible ones that join them.
 _PERSONS = {"1f468", "1f469", "1f9d1", "2640", "2642", "200d", "fe0f"}
 
 
 class EmojiImages(NamedTuple):
-    """Emoji images and what is known about each one.
+    """Emoji images and their descriptions.
 
     Attributes:
-        images: uint8 array in [0, 255] of shape `(num_images, size, size, 3)`, on white.
-        labels: int32 array of shape `(num_images,)`, the category.
+        images: uint8 array in [0, 255] of shape `(num_images, size, size, 3)`, with a white
+            background.
+        labels: int32 array of shape `(num_images,)`, the indices of the categories.
         class_names: Tuple of the names of the categories, such as `"Animals & Nature"`.
-        styles: Array of `"noto"` or `"fluent"` for each image.
-        code_points: Array of strings such as `"1f600"`, the concept of each image.
+        styles: Array with `"noto"` or `"fluent"` for each image.
+        code_points: Array of strings such as `"1f600"`, the Unicode code points of each emoji.
         subcategories: Array of strings such as `"face-smiling"` or `"animal-bird"`.
     """
 
@@ -58,20 +60,21 @@ class EmojiImages(NamedTuple):
 def load_emoji(
     folder: str | Path | None = None, image_size: int = 64, split: str = "train"
 ) -> EmojiImages:
-    """Loads emoji that two artists have drawn, on white, with their categories as labels.
+    """Loads color images of emoji in two drawing styles, with their categories as labels.
 
-    Each concept, such as a grinning face, has one image in each style, Noto and Fluent. Variants
-    with skin tones are left out. A concept is in one split with both of its styles, and with its
-    variants for women, men and persons. About 15 % of the concepts are held out, the same ones in
-    every call. The first call writes the images to an `.npz` file beside the archives.
+    Each emoji, such as the grinning face, has one image in the Noto style and one in the Fluent
+    style. Variants with skin tones are skipped. Both images of an emoji, and its variants for
+    women, men and persons, are in the same split. Approximately 15 % of the emoji are in the split
+    `"held_out"`, the same ones in every call. The first call writes the images to an `.npz` file
+    next to the archives.
 
-    The package contains no emoji. The archives are from the npm registry: the data of both are
-    under the MIT license, the Noto drawings under Apache-2.0, and the Fluent drawings under MIT.
+    The package contains no emoji; the two archives are from the npm registry. The data and the
+    Fluent drawings have the MIT license. The Noto drawings have the Apache-2.0 license.
 
     Args:
-        folder: The folder of the two archives, `emoji-datasource-google-16.0.0.tgz` and
-            `fluent-emoji-3d-1.1.0.tgz`. `None` downloads them (90 MB) to `datasets/emoji` in
-            Keras's folder, `~/.keras`, if they aren't there yet.
+        folder: The folder with the two archives `emoji-datasource-google-16.0.0.tgz` and
+            `fluent-emoji-3d-1.1.0.tgz`. If `None`, missing archives are downloaded (90 MB) to
+            `datasets/emoji` in Keras's folder, `~/.keras`.
         image_size: The height and width in pixels, 16, 32 or 64.
         split: `"train"` or `"held_out"`.
 
@@ -79,7 +82,7 @@ def load_emoji(
         `EmojiImages`, sorted by code point.
 
     Raises:
-        ValueError: If an argument is unknown, or an archive has a different digest.
+        ValueError: If `image_size` or `split` isn't supported, or an archive has the wrong digest.
         FileNotFoundError: If an archive is missing from `folder`.
         OSError: If a download fails.
         ImportError: If pillow isn't installed.
@@ -108,7 +111,7 @@ def load_emoji(
 
 
 def _is_held_out(code_points):
-    """Decides by a digest, so that the split is the same for every set of images."""
+    """Returns whether an emoji is held out, which depends only on its code points."""
     concept = "-".join(x for x in code_points.split("-") if x not in _PERSONS)
     return hashlib.sha256(concept.encode()).digest()[0] < 0.15 * 256
 
@@ -121,7 +124,7 @@ def _downloaded():
         where = {"cache_subdir": "datasets/emoji", "file_hash": digest}
         try:
             paths[style] = Path(keras.utils.get_file(origin=url, hash_algorithm="sha256", **where))
-        except Exception as error:  # Keras raises a plain Exception.
+        except Exception as error:  # `get_file` raises a plain Exception.
             raise OSError(
                 f"{url} could not be downloaded ({error}). Get it with `{_command(style)}`, and "
                 "give its folder as `folder`, or as --data."
@@ -134,7 +137,7 @@ def _found(folder):
     paths = {}
     for style, (package, version, digest) in _PACKAGES.items():
         name = f"{package.split('/')[-1]}-{version}.tgz"
-        # `npm pack` puts the scope before the name.
+        # `npm pack` adds the scope to the file name.
         packed = f"{package.removeprefix('@').replace('/', '-')}-{version}.tgz"
         existing = [folder / x for x in (name, packed) if (folder / x).is_file()]
         if not existing:
@@ -164,7 +167,7 @@ def _arrays(paths, size):
     digests = "-".join(digest for _, _, digest in _PACKAGES.values())
     path = next(iter(paths.values())).parent / f"emoji_{size}.npz"
     if path.exists():
-        # Anything may be wrong with a damaged file, which is then written again.
+        # A damaged file can raise any error; it is then written again.
         with contextlib.suppress(Exception), np.load(path) as file:
             if file["digests"] == digests:
                 return {name: file[name] for name in file.files if name != "digests"}
@@ -175,11 +178,11 @@ def _arrays(paths, size):
 
 
 def _read(paths, size):
-    """Reads all images of concepts that both archives have."""
+    """Reads the images of all emoji that are in both archives."""
     image_module, _ = load_pillow()
     rows = []
     with tarfile.open(paths["noto"]) as noto, tarfile.open(paths["fluent"]) as fluent:
-        # Reading in the order of the archive is fast: a compressed file has no index.
+        # Read in the order of the archive, because a compressed archive has no index.
         files = [
             {x.name: archive.extractfile(x).read() for x in archive if x.isfile()}
             for archive in (noto, fluent)

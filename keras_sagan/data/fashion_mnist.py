@@ -36,7 +36,8 @@ def load_fashion_mnist(
 
     Args:
         data_dir: The folder that contains the IDX files, compressed or not, with their original
-            names (`train-images-idx3-ubyte.gz`, …). `None` loads the test split in the package.
+            names (`train-images-idx3-ubyte.gz`, …). If `None`, the test split in the package is
+            loaded.
         split: `"test"` or `"train"`.
 
     Returns:
@@ -54,7 +55,7 @@ def load_fashion_mnist(
     >>> FASHION_MNIST_CLASSES[labels[0]]
     'Ankle boot'
 
-    Reference: Xiao et al. 2017, [Fashion-MNIST](https://arxiv.org/abs/1708.07747), MIT license.
+    Reference: [Xiao et al., 2017](https://arxiv.org/abs/1708.07747), MIT license.
     """
     split = check_choice("split", split, _PREFIXES, f"one of {sorted(_PREFIXES)}")
     data_dir = check_path("data_dir", data_dir, optional=True)

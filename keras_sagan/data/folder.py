@@ -20,9 +20,9 @@ class ImageFolder(NamedTuple):
             `StreamedImages` of this shape.
         labels: int32 array of shape `(num_images,)`, or `None`.
         class_names: The names of the class folders, or `None`.
-        broken: Dictionary that maps the path of each image that can't be read to the reason.
-        skipped: Dictionary that maps lower-case extensions such as `".txt"` (`""` for none) to the
-            number of skipped files, which aren't images or are broken links.
+        broken: Dictionary that maps the paths of unreadable images to the reasons.
+        skipped: Dictionary with the number of skipped files for each lower-case extension, such as
+            `".txt"` (`""` for none). Skipped files aren't images, or are broken links.
     """
 
     images: "np.ndarray | StreamedImages"
@@ -33,15 +33,15 @@ class ImageFolder(NamedTuple):
 
 
 class StreamedImages:
-    """Images that behave like an array, but that threads read from disk when indexed.
+    """An array-like object that reads its images from disk, in threads, when it is indexed.
 
-    `load_image_folder(..., stream=True)` returns this object and `make_dataset` accepts it. The
-    index is an integer, a slice or an array, as for the first axis of an array. `shape` is
+    `load_image_folder(..., stream=True)` returns this object and `make_dataset` accepts it. An
+    index is an integer, a slice or an array, as for the first axis of a numpy array. `shape` is
     `(num_images, image_size, image_size, channels)`, and `dtype` is uint8. Indexing raises
     `ValueError` if a file can no longer be read.
 
     Args:
-        paths: List of paths.
+        paths: List of the paths of the images.
         image_size: The height and width of the images in pixels.
         channels: 3 for RGB or 1 for gray.
     """
@@ -81,33 +81,31 @@ def load_image_folder(
 ) -> ImageFolder:
     """Reads all images in a folder and its subfolders, crops them to squares and resizes them.
 
-    It reads, sorted by path, every file whose extension belongs to an image format that Pillow can
-    decode. Images are cropped to their central square. Symbolic links are followed. Hidden files
-    and system folders, such as `.ipynb_checkpoints`, `__MACOSX` and `@eaDir`, are ignored.
-    Transparency is blended with white, images are rotated to the orientation stored by the camera,
-    16-bit gray is scaled to 8 bits, and only the first frame of an animation is read. Images that
-    can't be read, are truncated, or would decode to more than 67 million pixels are listed in
-    `broken`. Other files are counted in `skipped`, and a warning reports them. The images are the
-    same on every backend.
+    All files with an extension that Pillow can decode are read, in the order of their paths. Images
+    are cropped to their central square. Symbolic links are followed. Hidden files and system
+    folders, such as `.ipynb_checkpoints`, `__MACOSX` and `@eaDir`, are ignored. Transparent pixels
+    are blended with white, images are rotated to the orientation stored by the camera, 16-bit gray
+    is scaled to 8 bits, and only the first frame of an animation is read. Images that can't be
+    read, are truncated, or have more than 67 million pixels are listed in `broken`. Other files are
+    counted in `skipped`, and a warning reports them. The images are the same on every backend.
 
     Args:
         directory: The path of the folder.
         image_size: The height and width of the result in pixels.
         channels: 3 for RGB or 1 for gray.
         use_labels: Whether the folders directly below `directory` are the classes, sorted by name.
-        stream: Whether to leave the images on disk, for folders that don't fit into memory, and
-            read each batch when it is needed. Each file is still decoded once at the start, to find
-            broken files before training.
+        stream: Whether to keep the images on disk and read each batch when it is needed. Use
+            `stream=True` for folders that don't fit into memory. Each file is still decoded once at
+            the start, to find broken files before training.
 
     Returns:
-        An `ImageFolder`. It uses `image_size² × channels` bytes of memory per image, or, with
-        `stream=True`, only enough memory for a few batches.
+        An `ImageFolder`, which uses `image_size² × channels` bytes of memory per image. With
+        `stream=True`, only a few batches are in memory.
 
     Raises:
-        ValueError: If an argument is out of range, or no image can be read; with `use_labels`, also
-            if a folder directly below `directory` has no readable image, or an image is outside
-            these folders.
-        FileNotFoundError: If there is no such folder.
+        ValueError: If an argument is out of range, or no image can be read; with `use_labels=True`,
+            also if a class folder has no readable image, or an image is outside the class folders.
+        FileNotFoundError: If the folder doesn't exist.
         ImportError: If pillow isn't installed.
 
     Example:
@@ -172,7 +170,7 @@ def load_image_folder(
 
 
 def _resized(pixels, size):
-    """Crops and resizes without TensorFlow; differs from `square_resize` only in rounding."""
+    """Crops and resizes an image without TensorFlow; equals `square_resize` except for rounding."""
     image_module, _ = load_pillow()
     side = min(pixels.shape[:2])
     top, left = ((length - side) // 2 for length in pixels.shape[:2])

@@ -29,15 +29,16 @@ def read_idx(path: str | Path, sha256: str | None = None) -> np.ndarray:
 
     Args:
         path: The path of the file.
-        sha256: The expected SHA-256 of the file, 64 hexadecimal digits, which is checked before the
-            file is parsed.
+        sha256: The expected SHA-256 of the file (64 hexadecimal digits), checked before the file is
+            parsed.
 
     Returns:
         Array with the shape and type that the file declares, in native byte order.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the checksum differs, or the file isn't IDX, is truncated, or is too long.
+        FileNotFoundError: If the file doesn't exist.
+        ValueError: If the checksum differs, or the file isn't an IDX file, is truncated, or is too
+            long.
 
     Example:
     >>> import pathlib, tempfile
@@ -68,7 +69,7 @@ def read_idx(path: str | Path, sha256: str | None = None) -> np.ndarray:
 
 
 def _read(stream, path):
-    """Returns the array in a stream of IDX bytes; reads at most one byte more than declared."""
+    """Reads an array from a stream of IDX bytes; reads one more byte to detect long files."""
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\x00\x00" or magic[2] not in _DTYPES or magic[3] == 0:
         codes = ", ".join(f"{code:02x}" for code in _DTYPES)

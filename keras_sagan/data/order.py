@@ -8,17 +8,17 @@ ORDERS = ("splitmix64", "index_shuffle")
 
 
 def permutation(seed, epoch, count, order=ORDERS[0]):
-    """Returns the order of images in an epoch, a pure function of its arguments.
+    """Returns the order of images in an epoch, which depends only on the arguments.
 
-    The sort key of image `i` is output `i` of the random generator SplitMix64, which is seeded with
-    a hash of the seed and the epoch. All outputs are different, so there are no ties. For seed 0
-    and epoch 0, the generator's initial state is 0. Its first outputs are e220a839…, 6e789e6a…,
-    06c45d18…, f88bb8a8… and 1b39896a…:
+    Images are sorted by a key. The key of image `i` is output `i` of the random generator
+    SplitMix64, whose seed is a hash of `seed` and `epoch`. All keys are different, so the order is
+    unique. For seed 0 and epoch 0, the generator's initial state is 0, and its first outputs are
+    e220a839…, 6e789e6a…, 06c45d18…, f88bb8a8… and 1b39896a…:
 
     >>> permutation(seed=0, epoch=0, count=5)
     array([2, 4, 1, 0, 3])
 
-    Reference: Steele et al. 2014, Fast Splittable Pseudorandom Number Generators.
+    Reference: Steele et al., 2014, Fast Splittable Pseudorandom Number Generators.
     """
     if order != ORDERS[0]:
         return permutation_tensor(seed, epoch, count, order).numpy()
@@ -27,7 +27,7 @@ def permutation(seed, epoch, count, order=ORDERS[0]):
 
 
 def permutation_tensor(seed, epoch, count, order="splitmix64"):
-    """Returns `permutation` as an int64 tensor, or the order of TensorFlow's `index_shuffle`."""
+    """Returns an order as an int64 tensor, from SplitMix64 or TensorFlow's `index_shuffle`."""
     numbers = tf.range(count, dtype=tf.int64)
     if order == "index_shuffle":
         key = tf.stack([tf.cast(seed, tf.uint32), tf.cast(epoch, tf.uint32)])
@@ -37,10 +37,10 @@ def permutation_tensor(seed, epoch, count, order="splitmix64"):
 
 
 def is_flipped(seed, epoch, indices):
-    """Returns whether each image is mirrored in an epoch; approximately half of them are.
+    """Returns whether each image is mirrored in an epoch; approximately half of the images are.
 
     An image is mirrored if the highest bit of its SplitMix64 output is 1. The generator's seed is
-    at least 2^31, and permutations use only seeds below 2^31.
+    increased by 2^31, because permutations use the seeds below 2^31.
 
     >>> is_flipped(seed=0, epoch=0, indices=np.arange(5)).tolist()
     [True, True, True, False, False]

@@ -1,4 +1,4 @@
-"""Makes batches that are a pure function of the seed and the step."""
+"""Makes batches that depend only on the seed and the step."""
 
 import concurrent.futures
 import functools
@@ -15,14 +15,14 @@ from keras_sagan.data.tensorflow_pipeline import make_tensorflow
 
 
 def pad_to_32(images: np.ndarray) -> np.ndarray:
-    """Pads 28 × 28 images to 32 × 32 with black, because the networks' sizes are powers of two.
+    """Pads 28 × 28 images to 32 × 32 with black; the networks need sizes that are powers of two.
 
     Args:
         images: Array of shape `(batch, 28, 28, channels)`, uint8 in [0, 255] (padded with 0) or
-            floats in [-1, 1] (padded with -1). For other arrays, a `ValueError` is raised.
+            floats in [-1, 1] (padded with -1). Other arrays raise a `ValueError`.
 
     Returns:
-        Array of shape `(batch, 32, 32, channels)` and the same dtype.
+        Array of shape `(batch, 32, 32, channels)` with the dtype of `images`.
 
     Example:
     >>> pad_to_32(np.ones((1, 28, 28, 1), "uint8"))[0, :4, 16, 0]
@@ -40,7 +40,7 @@ def pad_to_32(images: np.ndarray) -> np.ndarray:
 
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
-    """Returns the number of full batches in `num_images`, at least 1.
+    """Returns the number of full batches in a dataset of `num_images` images.
 
     Raises:
         ValueError: If `batch_size` isn't positive, or the images don't fill one batch.
@@ -60,7 +60,7 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
 
 
 def spread_indices(count: int, num_images: int) -> np.ndarray:
-    """Returns `count` evenly spaced indices into a dataset, which may be sorted by class.
+    """Returns `count` evenly spaced indices, for choosing images from a dataset sorted by class.
 
     The result is an ascending int64 array without repeats, and has at most `num_images` elements.
     If an argument isn't positive, a `ValueError` is raised.
@@ -87,10 +87,10 @@ def make_dataset(
 ) -> Iterable:
     """Makes batches from arrays; each batch depends only on `(seed, step)`.
 
-    The dataset is endless: pass `steps_per_epoch` to `fit`. Each epoch is a new permutation of all
-    images, the same on every backend; the last images of an epoch that don't fill a batch are
-    skipped. Unlike with a shuffle buffer, a run that stopped after `n` steps resumes exactly and at
-    no cost with `start_step=n` or `dataset.at_step(n)`. The array of images isn't copied, so don't
+    The dataset is endless: pass `steps_per_epoch` to `fit`. Each epoch has a new order of all
+    images, the same on every backend. The last images of an epoch are skipped if they don't fill a
+    batch. With `start_step=n` or `dataset.at_step(n)`, a run that stopped after `n` steps resumes
+    exactly, without reading the earlier batches again. The array of images isn't copied, so don't
     change it while the dataset is in use.
 
     On JAX and PyTorch, TensorFlow isn't imported, because it would take up GPU memory.
@@ -98,23 +98,23 @@ def make_dataset(
     Args:
         images: uint8 array in [0, 255] of shape `(num_images, height, width, channels)`, which may
             be a `numpy.memmap`, or the `StreamedImages` of `load_image_folder`.
-        labels: Integer array of shape `(num_images,)`. `None` yields only images.
+        labels: Integer array of shape `(num_images,)`. If `None`, batches contain only images.
         batch_size: The number of images in each batch.
         seed: Integer in [0, 2**31), the seed of the shuffled order.
-        shuffle: If `False`, the order of the arrays is kept.
+        shuffle: Whether to shuffle the images in every epoch.
         start_step: The global step of the first batch.
         repeat: If `False`, the dataset ends after the epoch that contains `start_step`, and
             iterating again yields the same epoch.
-        order: `"splitmix64"`. On TensorFlow, `"index_shuffle"` resumes runs from older versions.
-        flip: Whether to mirror approximately half of the images in each epoch horizontally. The
-            choice depends on the seed, the epoch and the position in `images`.
+        order: `"splitmix64"`, or `"index_shuffle"` to resume runs of older versions on TensorFlow.
+        flip: Whether to mirror approximately half of the images horizontally in each epoch. The
+            choice depends on the seed, the epoch and the index of the image.
 
     Returns:
         A `tf.data.Dataset` on the TensorFlow backend, and a `keras.utils.PyDataset` on JAX and
-        PyTorch. Batches are uint8 of shape `(batch_size, height, width, channels)`, or pairs with
-        int32 labels of shape `(batch_size,)`. The method `at_step(step)` returns the same dataset
-        starting at a different step. An endless dataset has an attribute `start_step`, which the
-        `tf.data` methods `map`, `prefetch` and `with_options` preserve.
+        PyTorch. Batches are uint8 images of shape `(batch_size, height, width, channels)`, or pairs
+        of such images and int32 labels of shape `(batch_size,)`. The method `at_step(step)` returns
+        the same dataset starting at a different step. An endless dataset has an attribute
+        `start_step`, which the `tf.data` methods `map`, `prefetch` and `with_options` preserve.
 
     Raises:
         ValueError: If an array has the wrong rank, dtype or length, the images don't fill a batch,
@@ -157,7 +157,7 @@ def make_dataset(
 
 
 class _Batches:
-    """Computes the batch of a step, for the datasets of all backends."""
+    """Computes the batch of a step; the datasets of all backends use this class."""
 
     def __init__(self, images, labels, batch_size, seed, shuffle, order, flip):
         self.images, self.labels, self.batch_size = images, labels, batch_size
@@ -182,7 +182,7 @@ class _Dataset(keras.utils.PyDataset):
     """The dataset that `make_dataset` returns on JAX and PyTorch."""
 
     def __init__(self, batches, start_step, repeat):
-        super().__init__()  # By default, Keras uses one thread, which reads batches in order.
+        super().__init__()  # By default, one thread of Keras reads the batches in order.
         self._batches, self._start, self._repeat = batches, start_step, repeat
         if repeat:
             self.start_step = start_step
@@ -212,7 +212,7 @@ class _Dataset(keras.utils.PyDataset):
 def rows_of_process(batch_size):
     """Returns the sorted rows of a global batch that this process feeds to its devices.
 
-    These are all rows, except with several JAX processes under `keras.distribution`.
+    A process feeds all rows, unless several JAX processes divide them under `keras.distribution`.
     """
     rows = np.arange(batch_size)
     distribution = keras.distribution.distribution()

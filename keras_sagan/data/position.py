@@ -1,4 +1,4 @@
-"""Finds the step at which a dataset starts, and makes it start at a different step."""
+"""Finds the step at which a dataset starts, and makes datasets start at a different step."""
 
 import functools
 import inspect
@@ -9,7 +9,7 @@ import keras
 from keras_sagan.checks import check_integer
 from keras_sagan.lazy import is_tensorflow_dataset, tf
 
-# These methods return one element for each batch, so the position stays known.
+# After these methods, each element is still one batch, so the position is known.
 _KEEP_POSITION = ("map", "prefetch", "with_options")
 
 
@@ -27,11 +27,11 @@ def start_step_of(data):
 
 
 def at_step(data, step):
-    """Returns the same dataset starting at a step; skips batches if it has no `at_step`."""
+    """Returns `data` starting at a step; skips batches if `data` has no method `at_step`."""
     if hasattr(data, "at_step"):
         return data.at_step(step)
     if is_tensorflow_dataset(data) and int(data.cardinality()) < 0:
-        return data.skip(check_step(step))  # An endless dataset begins at step 0.
+        return data.skip(check_step(step))  # Assume that the dataset begins at step 0.
     raise ValueError(
         "`data` must be a dataset of keras_sagan or an endless tf.data.Dataset. "
         f"Received: data={data!r}"
@@ -41,12 +41,14 @@ def at_step(data, step):
 def position_data(data, steps_per_epoch, step, done, is_given):
     """Makes the data of `fit` start at the model's step.
 
-    `step` is the number of steps that the model has taken; the last `done` of them belong to the
-    interrupted epoch. `fit` skips these `done` steps; on PyTorch, Keras reads a batch for each.
-    `is_given` is `True` if the caller has already made the data start at this step.
+    `step` is the number of steps that the model has taken, and `done` is the number of steps taken
+    in the interrupted epoch. `fit` skips these `done` steps. On PyTorch, Keras reads a batch for
+    each skipped step. `is_given` is `True` if the caller has already made the data start at this
+    step.
 
-    Returns a description of where the data resume; the data; and the number of batches to read
-    while steps are skipped, or `None` if the first step of the data is unknown.
+    Returns three values: a description of where the data resume, the data, and the number of
+    batches to read during the skipped steps. This number is `None` if the first step of the data is
+    unknown.
     """
     is_torch = keras.backend.backend() == "torch"
     target, batches = (step - done, 0) if is_torch else (step, done)
@@ -90,17 +92,17 @@ def check_epoch(manifest, size, steps_per_execution):
 
 
 def check_step(step, name="step"):
-    """Returns a step as an integer that fits a pipeline's counter, or raises an error."""
+    """Checks that a step is an integer in the range of a pipeline's counter, and returns it."""
     return check_integer(name, step, 0, 2**62 - 1)
 
 
 def positioned(make, start_step, dataset=None, lost_in=None):
-    """Returns a `tf.data.Dataset` that has `at_step` and, if it is endless, `start_step`.
+    """Returns a `tf.data.Dataset` with `at_step` and, for an endless dataset, `start_step`.
 
-    `make` is a function that takes a step and returns the plain dataset that starts there, and
-    `dataset` is its result for `start_step`. The methods of `tf.data` would lose the position, so
-    the result has a class whose methods keep it. `lost_in` is the name of the method that lost the
-    position, or `None`.
+    `make` is a function that takes a step and returns a plain dataset starting at this step.
+    `dataset` is the result of `make(start_step)`. The methods of `tf.data.Dataset` would lose the
+    position, so the class of the result overrides them. `lost_in` is the name of the method that
+    lost the position, or `None` if the position is known.
     """
     dataset = make(start_step) if dataset is None else dataset
     dataset.__class__ = _positioned_class(type(dataset))
@@ -113,7 +115,7 @@ def positioned(make, start_step, dataset=None, lost_in=None):
 
 @functools.cache
 def _positioned_class(kind):
-    """Returns a subclass of a `tf.data` class; its methods return positioned datasets."""
+    """Returns a subclass of a `tf.data` class whose methods return datasets with `at_step`."""
 
     def at_step(self, step):
         """Returns the same dataset starting at a different step."""

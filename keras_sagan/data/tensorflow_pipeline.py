@@ -8,7 +8,7 @@ from keras_sagan.lazy import tf
 
 
 def make_tensorflow(batches, repeat):
-    """Returns a function that maps a step to the `tf.data.Dataset` that starts there."""
+    """Returns a function that takes a step and returns the dataset starting at this step."""
     _end_reading_at_exit()
     types, shapes = [tf.uint8], [(batches.batch_size, *batches.images.shape[1:])]
     if batches.labels is not None:
@@ -32,14 +32,13 @@ def make_tensorflow(batches, repeat):
 
 @functools.cache
 def _end_reading_at_exit():
-    # Wait until the tf.data buffers are full of batches, or of errors because the threads of
-    # `StreamedImages` have ended. Otherwise, a TensorFlow thread could call Python later and block
-    # the process forever.
+    # Give TensorFlow's threads time to fill the tf.data buffers. A thread that calls Python later
+    # could block the process forever.
     atexit.register(time.sleep, 0.2)
 
 
 def finish(dataset):
-    """Adds prefetching and, for several workers, sharding."""
+    """Adds prefetching, and sharding for several workers."""
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     # In TensorFlow 2.21, deleting an iterator may wait for its tuning thread, which can sleep for

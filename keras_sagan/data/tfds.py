@@ -1,4 +1,4 @@
-"""TensorFlow Datasets as endless batches of images."""
+"""Loads TensorFlow Datasets as endless batches of images."""
 
 import collections
 import difflib
@@ -25,8 +25,10 @@ from keras_sagan.data.tensorflow_pipeline import finish
 from keras_sagan.lazy import tf
 
 _FILES_AT_ONCE = 16  # Don't change this number: it determines the order of the images.
-_BUFFER_BYTES = 8 << 20  # As in TFDS: small requests to a bucket would be slow.
-_DAMAGED = -1  # The label of an image that can't be read.
+
+_BUFFER_BYTES = 8 << 20  # The size in TFDS; smaller requests to cloud storage would be slow.
+
+_DAMAGED = -1  # This label marks an image that can't be read.
 _log = logging.getLogger("keras_sagan")
 
 
@@ -38,8 +40,9 @@ class DatasetInfo(NamedTuple):
         steps_per_epoch: The number of full batches in the split.
         image_shape: Tuple `(height, width, channels)`.
         num_classes, class_names: The number and the names of the classes, or `None` without labels.
-        skipped: The damaged records that have been skipped so far, by file and index; empty with
-            `on_error="raise"`. `None` if they aren't counted.
+        skipped: Counter of the damaged records that have been skipped so far, which is empty with
+            `on_error="raise"`. Each key names a file and an index. `skipped` is `None` if damaged
+            records aren't counted.
     """
 
     num_images: int
@@ -68,17 +71,17 @@ def load_tfds(
 
     Images are cropped to their central square and resized bilinearly with anti-aliasing; gray
     images stay gray, and RGB images stay RGB. As with `make_dataset`, the batches are endless and
-    depend only on the seed and the step. The stored images, which TFDS has shuffled once, are read
-    in a fixed order, from 16 files at a time, and shuffled in every epoch within blocks of
-    `shuffle_buffer` images. To reach `start_step`, images are skipped without being decoded, and
-    most earlier files aren't opened.
+    depend only on the seed and the step. TFDS has shuffled the stored images once. These images are
+    read in a fixed order from 16 files at a time, and each block of `shuffle_buffer` images is
+    shuffled in every epoch. Images before `start_step` are skipped without being decoded, and most
+    of their files aren't opened.
 
     A record is damaged if TensorFlow can't read or decode it, or if its label isn't one of the
-    dataset's classes. An error names the record's file and index or, with `on_error="skip"`, a
-    different image of the same batch replaces it, so that all other images keep their positions.
-    TensorFlow can't read a file beyond a damaged record, so the rest of that file counts as
-    damaged, and so do records that are missing at its end. JPEG data that were damaged before they
-    were stored may decode without an error.
+    dataset's classes. By default, a damaged record raises an error that names its file and index.
+    With `on_error="skip"`, a good image of the same batch replaces the damaged one, so that all
+    other images keep their positions. TensorFlow can't read a file beyond a damaged record, so the
+    rest of that file counts as damaged. Records that are missing at the end of a file also count as
+    damaged. JPEG data that were damaged before they were stored may decode without an error.
 
     Args:
         name: The name in TFDS, such as `"cifar10"`, optionally with a config and a version.
@@ -89,9 +92,9 @@ def load_tfds(
         shuffle_buffer: The number of images in each block that is shuffled. Two blocks of encoded
             images are kept in memory.
         on_error: `"raise"`, or `"skip"` to replace damaged images. Each damaged record is logged
-            once and counted in `skipped` of the `DatasetInfo`; `skipped.total()` is their number.
-            The count may be a few batches ahead of training.
-        use_labels: If `False`, only images are read, which also works for splits without labels,
+            once, and counted in `info.skipped` whenever it is replaced; `info.skipped.total()` is
+            the number of replaced images. The count may be a few batches ahead of training.
+        use_labels: Whether batches contain labels. If `False`, splits without labels can be read,
             such as `unlabelled` in stl10.
 
     Returns:
@@ -101,8 +104,8 @@ def load_tfds(
 
     Raises:
         ImportError: If `tensorflow_datasets`, or a package it needs, is missing.
-        ValueError: If the dataset has no images, they aren't 8-bit gray or RGB, they don't fill a
-            batch, or an argument is out of range.
+        ValueError: If the dataset has no images, its images aren't 8-bit gray or RGB or don't fill
+            a batch, or an argument is out of range.
         tf.errors.InvalidArgumentError: While iterating, if a record is damaged; with
             `on_error="skip"`, only if every record in a batch is damaged.
         tf.errors.OpError: While iterating, if a file can't be opened.
@@ -175,7 +178,7 @@ def load_tfds(
         return image, tf.cast(label, tf.int32)
 
     def image_or_blank(place, record):
-        # Make a dataset of one image, because only datasets have `ignore_errors`.
+        # Use a dataset of one image, because only datasets have `ignore_errors`.
         image = tf.data.Dataset.from_tensors(record).map(image_of).ignore_errors(log_warning=True)
         blank = (tf.zeros(shape, tf.uint8), tf.constant(_DAMAGED, tf.int32))
         image = image.concatenate(tf.data.Dataset.from_tensors(blank)).take(1)
@@ -230,16 +233,16 @@ def _builder(tfds, name, data_dir):
 def _reader(tfds, builder, split, image_key, label_key):
     """Returns a split's size and two functions: `(num_images, stored_from, read_example)`.
 
-    `stored_from(position)` returns the dataset of pairs `(place, record)` that starts at a
-    position, where `place` is a string that identifies the record. There are `num_images` pairs in
-    total. `read_example(record)` returns the features of a record.
+    `stored_from(position)` returns a dataset of pairs `(place, record)` that starts at a position;
+    the split has `num_images` pairs. The string `place` identifies a record. `read_example(record)`
+    returns the features of a record.
     """
     decoders = {image_key: tfds.decode.SkipDecoding()}
     keys = {key: True for key in (image_key, label_key) if key}
     wanted = tfds.decode.PartialDecoding(keys, decoders=decoders)
     is_prepared = bool(builder.info.splits)
     if not is_prepared or builder.info.file_format != tfds.core.FileFormat.TFRECORD:
-        # There are no TFRecord files, as with `tfds.testing.mock_data`.
+        # Let TFDS read the records if there are no TFRecord files, as in `mock_data`.
         config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
         stored = builder.as_dataset(split=split, decoders=wanted, read_config=config)
 
@@ -278,7 +281,7 @@ def _reader(tfds, builder, split, image_key, label_key):
         can_open = tf.data.FixedLengthRecordDataset(path, 1).take(1)
         stored = tf.data.TFRecordDataset(path, buffer_size=_BUFFER_BYTES)
         records = can_open.flat_map(lambda _: stored.ignore_errors(log_warning=True))
-        lost = tf.data.Dataset.from_tensors("").repeat()  # `read_example` fails for these records.
+        lost = tf.data.Dataset.from_tensors("").repeat()  # `read_example` rejects empty records.
         records = records.concatenate(lost).skip(skip).take(take)
         places = tf.data.Dataset.range(skip, skip + take).map(lambda i: _place(path, i))
         return tf.data.Dataset.zip(places, records)
@@ -313,15 +316,15 @@ def _repair(on_error, num_classes, skipped, images, labels, places, is_good):
 
 
 def square_resize(image: Any, image_size: int) -> Any:
-    """Crops an image to its central square and resizes it with anti-aliasing, in TensorFlow.
+    """Uses TensorFlow to crop an image to its central square and resize it with anti-aliasing.
 
     Args:
         image: uint8 tensor in [0, 255] of shape `(height, width, channels)`.
         image_size: The height and width of the result in pixels.
 
     Returns:
-        uint8 tensor of shape `(image_size, image_size, channels)`. An image of this size is
-        returned unchanged.
+        uint8 tensor of shape `(image_size, image_size, channels)`. An image that already has this
+        shape isn't changed.
     """
     image_size = check_integer("image_size", image_size)
     height, width = tf.shape(image)[0], tf.shape(image)[1]
@@ -333,7 +336,7 @@ def square_resize(image: Any, image_size: int) -> Any:
 
 
 def _classification_keys(tfds, info, name):
-    """Returns the keys of the image and of its class label; the latter is `None` without labels."""
+    """Returns the keys of the image and of the class label (`None` if there are no labels)."""
     features = info.features
 
     def is_a(kind, key):

@@ -79,27 +79,29 @@ def evaluate_generator(
     Args:
         model: A `SAGAN`, or an object with the same `generate()`, `latent_dim` and `num_classes`;
             or a Keras model that maps latents or [latents, labels] to images in [-1, 1].
-        reference: The real images: a uint8 array, a pair of arrays (images, labels) or a finite
-            iterable of batches of either; or `ReferenceStatistics`; or the path of a `.npz` file of
-            statistics from this package, pytorch-fid, clean-fid or torch-fidelity.
+        reference: The real images, as a uint8 array, a pair of arrays (images, labels), or a finite
+            iterable of such batches. Alternatively, a `ReferenceStatistics`, or the path of a
+            `.npz` file of statistics from this package, pytorch-fid, clean-fid or torch-fidelity.
         metrics: Names from `METRICS`, or metric objects from this package that share one extractor.
-        feature_extractor: The network that computes the features. Required if `metrics` are names.
+        feature_extractor: The network that computes the features. Required if `metrics` contains
+            names.
         num_images: The number of images to generate.
         labels: `"uniform"` generates the same number of images of each class; `"reference"` uses
             the reference's class frequencies. An integer array of shape (num_images,) contains the
             class of each image.
         seed: The seed for the latents, the labels and the noise baseline.
         batch_size: The batch size for generating and measuring images.
-        use_ema: Whether to use the averaged generator if there is one.
-        truncation: Positive float. Latents of larger magnitude are drawn again.
-        standing_passes: The number of forward passes, of 64 images each, that estimate the batch
+        use_ema: Whether to use the averaged generator if the model has one.
+        truncation: Positive float, the maximum magnitude of latent values. Larger values are drawn
+            again.
+        standing_passes: The number of forward passes (64 images each) for estimating the batch
             statistics. With `0`, the moving statistics from training are used.
         **kwargs: `dataset`, `split`, `held_out`, `value_range`, `num_reference`, `cache_dir` and
             `verbose`, as in `evaluate_images`.
 
     Raises:
-        ValueError: If an argument is invalid, the reference was measured with a different extractor
-            or lacks what a metric needs, or images or features are invalid.
+        ValueError: If an argument, an image or a feature is invalid, or if the reference was
+            measured with a different extractor or lacks data that a metric needs.
 
     Example:
     ```python
@@ -144,8 +146,8 @@ def evaluate_images(
     """Measures existing images, such as a folder of samples; see `evaluate_generator`.
 
     Args:
-        images: uint8 images, or floats in `value_range`: an array, a pair of arrays
-            (images, labels), or an iterable of batches of either.
+        images: uint8 images or floats in `value_range`, as an array, a pair of arrays
+            (images, labels), or an iterable of such batches.
         reference, metrics, feature_extractor: As in `evaluate_generator`.
         num_images: The number of images to use; required for an iterable. Defaults to all.
         name: The name of the images in the report.
@@ -154,13 +156,13 @@ def evaluate_images(
             dataset, split: The names of the reference and of its split in the report.
             held_out: Additional real images, used for the `"real"` baseline. By default, one half
                 of the reference is compared with the other half. If the reference contains the
-                training images and `held_out` other images, `Memorization` has more scores.
+                training images, `held_out` also adds two scores of `Memorization`.
             value_range: Pair `(low, high)`, the range of float images.
-            num_reference: The number of images to use, from the start of the reference; required
-                for an endless iterable, such as one from `load_tfds`. Defaults to all.
-            cache_dir: A folder that caches the reference's statistics (and its features, if a
-                metric needs them), identified by `dataset`, `split`, size and extractor. A
-                reference of unknown length then needs `num_reference`.
+            num_reference: The number of reference images to use, counting from the first. Required
+                for an endless iterable, such as a dataset of `load_tfds`. Defaults to all.
+            cache_dir: A folder that caches the reference's statistics, and its features if a metric
+                needs them. A cached file is identified by `dataset`, `split`, the images and the
+                extractor. With `cache_dir`, a reference of unknown length needs `num_reference`.
             verbose: Whether to show a progress bar for anything that takes more than ten seconds.
 
     Raises:
@@ -232,7 +234,7 @@ class Evaluation:
     def _read(self, images, dataset, split, num_reference, cache_dir):
         """Returns the statistics of the real images, with the features that the metrics need."""
         keep = {"features"} & {name for x in self.metrics for name in x.needs["real"]}
-        keep |= {"logits"} & set(self.names)  # The Inception Score of real images needs these.
+        keep |= {"logits"} & set(self.names)  # The Inception Score needs the logits.
         options = {"names": self.names, "keep": sorted(keep)}
         if cache_dir is None:
             options["num_reference"] = num_reference
@@ -262,7 +264,7 @@ class Evaluation:
             yield images, labels
 
     def report(self, batches: Iterable, num_images: int, made: dict, name: str) -> EvaluationReport:
-        """Returns the report on batches of (images, labels or `None`); `made` describes them."""
+        """Returns the report on batches (images, labels or `None`); `made` describes the images."""
         protocol = make_protocol(self.metrics, num_images, self.reference.info, made)
         features, info = self.measure(batches, "Generated images", num_images)
         held_out = None
@@ -271,7 +273,8 @@ class Evaluation:
             protocol["held_out_sha256"] = about["sha256"]
         values, notes, metrics = {}, [], list(self.metrics)
         if min(num_images, self.reference.num_images or num_images) < ENOUGH_IMAGES:
-            metrics.sort(key=lambda x: not isinstance(x, KernelInceptionDistance))  # Has no bias.
+            # Report the KID first, because it is unbiased.
+            metrics.sort(key=lambda x: not isinstance(x, KernelInceptionDistance))
             notes += [_BIAS] * any(isinstance(x, FrechetInceptionDistance) for x in metrics)
         for metric in metrics:
             metric.held_out = held_out
@@ -316,7 +319,7 @@ class Evaluation:
 
 
 def check_same_channels(image_shape: Sequence, reference_shape: Sequence | None) -> None:
-    """Raises an error if gray and color images are compared; `None` is an unknown shape."""
+    """Raises an error if gray and color images are compared, unless `reference_shape` is `None`."""
     if reference_shape and image_shape[-1] != reference_shape[-1]:
         raise ValueError(
             "`images` and `reference` must both be gray or both be color. Received: images with "

@@ -21,11 +21,11 @@ class FeatureExtraction:
 
     Args:
         feature_extractor: A Keras model or callable that maps float32 images in [-1, 1] of shape
-            (batch, height, width, channels) to one tensor of shape (batch, ...). If it returns a
-            dictionary with `"features"` and `"logits"`, or has a method `named_outputs(images)`
-            that does, one pass computes both.
-        value_range: Pair `(low, high)`, the range of float images. `None` accepts only uint8
-            images.
+            (batch, height, width, channels) to one tensor of shape (batch, ...). To compute
+            features and logits in one pass, the extractor or its method `named_outputs(images)`
+            must return a dictionary with `"features"` and `"logits"`.
+        value_range: Pair `(low, high)`, the range of float images. If `None`, only uint8 images are
+            accepted.
         batch_size: The batch size of the extractor.
 
     Raises:
@@ -58,10 +58,10 @@ class FeatureExtraction:
         first: int = 0,
         subject: str = "images",
     ) -> dict[str, np.ndarray]:
-        """Returns `{name: array of shape (batch, dim)}`; `{}` if there are no images.
+        """Returns a dictionary of arrays of shape (batch, dim), or `{}` if there are no images.
 
-        `names` are `"features"`, `"logits"` or both. `first` and `subject` are the index of the
-        first image and the name of the images in error messages.
+        `names` are `"features"`, `"logits"` or both. Error messages use `first`, the index of the
+        first image, and `subject`, the name of the images.
         """
         if first == 0:
             self._filled.reset()
@@ -128,7 +128,7 @@ class FeatureExtraction:
         low, high = self.value_range
         images = images.astype(np.float32)
         if images.size:
-            slack = 1e-5 * (high - low)  # Allows for float32 rounding errors at the bounds.
+            slack = 1e-5 * (high - low)  # Allow float32 rounding errors at the bounds.
             least, most = images.min(), images.max()
             if not (least >= low - slack and most <= high + slack):
                 raise ValueError(
@@ -159,9 +159,10 @@ class FeatureExtraction:
 class FeatureSet:
     """Collects the outputs of an extractor for images that arrive in batches.
 
-    `keep` lists what to keep: the `"moments"` of the first output, which take O(dim²) memory, and
-    the `"features"`, `"logits"` or `"labels"` of every image. `width` is the width of the first
-    output. Image i belongs to part i % `num_parts`, and each part has separate moments.
+    `keep` contains the names of the data to keep: `"moments"` of the first output, which take
+    O(dim²) memory, and `"features"`, `"logits"` or `"labels"` of every image. `width` is the width
+    of the first output. Image i belongs to part i % `num_parts`, and each part has separate
+    moments.
     """
 
     def __init__(self, keep: Iterable[str], width: int | None = None, num_parts: int = 1):
@@ -206,13 +207,14 @@ class FeatureSet:
 class FeatureMetric(keras.metrics.Metric):
     """Base class of the metrics that compare features of real and generated images.
 
-    A subclass implements `compare`, sets `formula`, and lists in `needs` what a `FeatureSet` must
-    keep for each side. Images of a side that needs nothing are ignored. The arguments are those of
-    `FrechetInceptionDistance`; `name` defaults to `default_name`.
+    A subclass implements `compare`, and sets `formula` and `needs`. For real and for generated
+    images, `needs` lists the data that a `FeatureSet` must keep; if the list is empty, the images
+    are ignored. The arguments are those of `FrechetInceptionDistance`; `name` defaults to
+    `default_name`.
     """
 
-    verbose = True  # Whether `result` shows progress bars.
-    held_out: Any = None  # A `FeatureSet` of other real images, which an evaluation sets.
+    verbose = True
+    held_out: Any = None  # An evaluation's `FeatureSet` of additional real images.
     default_name: str | None = None
     formula = ""  # The format string of `definition`, filled in with `settings`.
     needs: dict[str, tuple[str, ...]] = dict.fromkeys(SIDES, ("features",))
@@ -278,8 +280,8 @@ class FeatureMetric(keras.metrics.Metric):
         """Returns a dictionary of scores; a single score is named after the metric.
 
         Args:
-            real, generated: A `FeatureSet` or `ReferenceStatistics` with what the metric needs.
-                Defaults to the images that `update_state` has seen.
+            real, generated: A `FeatureSet` or `ReferenceStatistics` with the data that the metric
+                needs. Defaults to the images that `update_state` has seen.
         """
         sets = dict(zip(SIDES, (real or self._sets["real"], generated or self._sets["generated"])))
         counts = {side: sets[side].num_images for side in SIDES if self.needs[side]}
@@ -297,7 +299,7 @@ class FeatureMetric(keras.metrics.Metric):
         return result if isinstance(result, dict) else {self.name: result}
 
     def check_holds(self, features: Any, side: str) -> None:
-        """Raises an error if a set, such as one from a file, lacks what the metric needs."""
+        """Raises an error if a set of features (from a file) lacks data that the metric needs."""
         missing = sorted(set(self.needs[side]) - {"moments", *features.arrays})
         if missing:
             raise ValueError(
@@ -315,13 +317,13 @@ class FeatureMetric(keras.metrics.Metric):
         return []
 
     def reset_state(self, reset_real: bool = False) -> None:
-        """Forgets the generated images and, if `reset_real`, the real ones too."""
+        """Forgets the generated images and, if `reset_real` is `True`, also the real images."""
         for side in SIDES if reset_real else ("generated",):
             self._sets[side] = FeatureSet(self.needs[side])
 
     @property
     def num_images(self) -> dict[str, int]:
-        """The number of images seen: `"real"` and `"generated"`."""
+        """The number of images seen, for `"real"` and `"generated"`."""
         return {side: features.num_images for side, features in self._sets.items()}
 
     @property
@@ -362,7 +364,7 @@ class FeatureMetric(keras.metrics.Metric):
 
 
 def check_features_of_images(features, first=0, subject="images", widths=()):
-    """Raises an error unless features are finite and as wide as all earlier features."""
+    """Raises an error unless features are finite and have the width of all earlier features."""
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if bad.size:
         raise ValueError(
@@ -407,7 +409,7 @@ def _range(value_range):
 
 
 def shuffled(samples: np.ndarray, seed: int | None) -> np.ndarray:
-    """Returns the samples, shuffled with the seed; `None` keeps their order."""
+    """Returns the samples, shuffled with the seed or in their order if the seed is `None`."""
     return samples if seed is None else np.random.default_rng(seed).permutation(samples)
 
 

@@ -14,16 +14,16 @@ class FolderImages:
     """Yields the images of a folder in batches, without changing them.
 
     Nothing is cropped or resized, because that would change every score. If sizes differ or an
-    image can't be read, an error names the file. In all other respects, files are found, ordered
-    and read as in `load_image_folder`.
+    image can't be read, an error names the file. Files are found, sorted and read as in
+    `load_image_folder`.
 
     Args:
         folder: The path of the folder.
         batch_size: The number of images in a batch.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If the folder holds no images; while iterating, if an image can't be read, or
+        FileNotFoundError: If the folder doesn't exist.
+        ValueError: If the folder contains no images; while iterating, if an image can't be read, or
             differs from the first one in size or number of channels.
         ImportError: If pillow isn't installed.
 

@@ -1,4 +1,4 @@
-"""The Fréchet Inception Distance: a function in float64 numpy, and the Keras metric."""
+"""Computes the Fréchet Inception Distance, as a float64 numpy function and a Keras metric."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from keras_sagan.metrics.moments import Moments as Moments
 from keras_sagan.metrics.moments import check_features, compute_moments, covariance
 from keras_sagan.metrics.moments import merge_moments as merge_moments
 
-_ROUNDING = np.finfo(np.float64).eps  # An eigenvalue's error, relative to the largest eigenvalue.
+_ROUNDING = np.finfo(np.float64).eps  # The error of an eigenvalue, relative to the largest.
 
 
 def frechet_distance(
@@ -21,12 +21,12 @@ def frechet_distance(
 
     d² = |mean₁ - mean₂|² + tr(cov₁) + tr(cov₂) - 2 tr((cov₁ cov₂)^½).
 
-    The result is at least 0. With cov₁ = F Fᵀ, the last trace is the sum of the square roots of the
+    The result is at least 0. If cov₁ = F Fᵀ, the last trace is the sum of the square roots of the
     eigenvalues of Fᵀ cov₂ F. F is the Cholesky factor; for singular covariances, it is computed
-    from eigenvectors. A square root keeps only half of its eigenvalue's accurate digits: if that
-    could change the distance by more than 1e-5, the sum of the singular values of F₁ᵀF₂ is used,
-    which takes 3 times as long and keeps all digits. No general matrix square root is needed, so
-    the result is never complex or NaN.
+    from eigenvectors. A square root has only half as many accurate digits as its eigenvalue. If the
+    relative error of the distance could exceed 1e-5, the sum of the singular values of F₁ᵀF₂ is
+    used instead, which takes 3 times as long and keeps all digits. No general matrix square root is
+    needed, so the result is never complex or NaN.
 
     Args:
         mean_1, mean_2: Arrays of shape (dim,).
@@ -39,8 +39,8 @@ def frechet_distance(
     >>> frechet_distance([0.0], [[1.0]], [3.0], [[4.0]])  # 3² + (2 - 1)²
     10.0
 
-    Reference: Dowson & Landau 1982, equation 16; Heusel et al. 2017, [GANs Trained by a Two
-    Time-Scale Update Rule](https://arxiv.org/abs/1706.08500), eq. 6.
+    Reference: Dowson & Landau, 1982, equation 16;
+    [Heusel et al., 2017](https://arxiv.org/abs/1706.08500), equation 6.
     """
     arrays = {"mean_1": mean_1, "cov_1": cov_1, "mean_2": mean_2, "cov_2": cov_2}
     dim = np.size(mean_1)
@@ -54,7 +54,7 @@ def frechet_distance(
         if not np.isfinite(value).all():
             raise ValueError(f"`{name}` must be finite. Received: {name} with NaN or infinity")
     mean_1, cov_1, mean_2, cov_2 = arrays.values()
-    # Factor the covariance of lower effective rank, so that fewer eigenvalues are rounding errors.
+    # Factorize the covariance of lower rank, so that fewer eigenvalues are rounding errors.
     thin, other = sorted((cov_1, cov_2), key=lambda cov: np.trace(cov) / (norm(cov) + 1e-300))
     return _distance_from_factor(mean_1, covariance_factor(thin), mean_2, other)
 
@@ -62,8 +62,8 @@ def frechet_distance(
 def frechet_distance_of_samples(first: np.ndarray, second: np.ndarray) -> float:
     """Returns the squared Fréchet distance between the Gaussians fitted to two sets of samples.
 
-    It equals `frechet_distance` of their means and covariances. If a set has no more samples than
-    dimensions, its centered samples are used as the factor F.
+    The result equals `frechet_distance` of the sets' means and covariances. If a set has no more
+    samples than dimensions, the factor F consists of its centered and scaled samples.
 
     Args:
         first, second: Arrays of shape (num_samples, dim) with finite values and at least 2 samples.
@@ -87,7 +87,7 @@ def frechet_distance_of_samples(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def covariance_factor(cov):
-    """Returns F of shape (dim, rank) with F Fᵀ = cov."""
+    """Returns a matrix F of shape (dim, rank) with F Fᵀ = cov."""
     try:
         factor = np.linalg.cholesky(cov)
         if np.min(np.diagonal(factor) ** 2 / np.diagonal(cov)) > 1e-8:
@@ -122,27 +122,27 @@ class FrechetInceptionDistance(FeatureMetric):
     """Fréchet distance between the features of real and generated images.
 
     See `frechet_distance` for the formula and the references. The metric measures datasets, not
-    batches: `update_state` takes the images batch by batch and keeps only the float64 moments of
-    their features, in host memory; they aren't saved with a model. Use it in a callback or a
-    script; it can't run inside a compiled train step. The value depends on the extractor, the
-    number of images and the choice of real images, so print `protocol` with it. On the same images,
-    it agrees with TF-GAN's FID to a relative error of 1e-5, except that TF-GAN takes no square root
-    of singular values below 1e-10.
+    single batches. `update_state` takes the images in batches and keeps only the float64 moments of
+    the features, in host memory. The moments aren't saved with a model. Use the metric in a
+    callback or a script; it can't run inside a compiled train step. The value depends on the
+    extractor, the number of images and the choice of real images, so report `protocol` with the
+    value. On the same images, the value agrees with TF-GAN's FID to a relative error of 1e-5,
+    except where singular values are below 1e-10: TF-GAN doesn't take their square roots.
 
     Args:
         feature_extractor: A `TFGANInception`, a `GreyClassifierFeatures`, or any other Keras model
-            or callable. It receives float32 images in [-1, 1] of shape
+            or callable. The extractor receives float32 images in [-1, 1] of shape
             (batch, height, width, channels) and returns one tensor of shape (batch, ...), which is
             flattened to (batch, dim).
         value_range: Pair `(low, high)`, the values of black and white in *float* images, such as
-            `(-1, 1)` or `(0, 255)`; it is never guessed. uint8 images are always in [0, 255].
-            `None` accepts only uint8 images.
+            `(-1, 1)` or `(0, 255)`. The range is never guessed. If `None`, only uint8 images are
+            accepted, which are always in [0, 255].
         name, batch_size: The name of the metric, and the batch size of the extractor.
 
     Raises:
         ValueError: If an argument is invalid; in `update_state`, if images have the wrong rank,
-            dtype or range, or if features aren't finite or change in width; in `result`, if there
-            are fewer than 2 images of either kind.
+            dtype or range, or if features aren't finite or differ in width; in `result`, if there
+            are fewer than 2 real or 2 generated images.
 
     Example:
     >>> fid = FrechetInceptionDistance(lambda x: x[:, 0, 0], value_range=(-1, 1))
@@ -152,7 +152,7 @@ class FrechetInceptionDistance(FeatureMetric):
     0.5
     """
 
-    _direction = "down"  # Callbacks such as `ModelCheckpoint(mode="auto")` read this.
+    _direction = "down"  # Callbacks such as `ModelCheckpoint(mode="auto")` read this attribute.
     default_name = "fid"
     needs = dict.fromkeys(SIDES, ("moments",))
     formula = "Frechet distance of features, covariances with ddof=1, float64"

@@ -1,4 +1,4 @@
-"""The Fréchet Inception Distance for infinitely many images: a function and the Keras metric."""
+"""Extrapolates the FID to infinitely many images, as a numpy function and a Keras metric."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,10 +30,10 @@ def frechet_distance_infinity(
     Args:
         real_mean, real_cov: Arrays of shape (dim,) and (dim, dim).
         generated: Array of shape (num_samples, dim) with finite values and at least 20 samples. For
-            a good fit, the smallest subset should have more samples than dimensions.
+            a good fit, the smallest subset should have more than dim samples.
         num_points: The number of subsets, at least 2.
         seed: The seed for choosing the subsets.
-        progress: Function that is called with the number of samples done and the total.
+        progress: Function that receives the number of processed samples and the total number.
 
     Returns:
         `(intercept, slope, counts, distances)`: two floats, and the arrays that the line was fitted
@@ -42,8 +42,7 @@ def frechet_distance_infinity(
     Raises:
         ValueError: If there are fewer than 20 samples, or a value isn't finite.
 
-    Reference: Chong & Forsyth 2020, [Effectively Unbiased FID and Inception
-    Score](https://arxiv.org/abs/1911.07023), section 3.
+    Reference: [Chong & Forsyth, 2020](https://arxiv.org/abs/1911.07023), section 3.
     """
     (generated,) = check_features(generated=generated)
     if len(generated) < 20:
@@ -76,8 +75,8 @@ class FrechetInceptionDistanceInfinity(FeatureMetric):
         seed: The seed for choosing the subsets.
 
     Raises:
-        ValueError: As in `FrechetInceptionDistance`; in `result`, if there are fewer than 20 images
-            of either kind.
+        ValueError: As in `FrechetInceptionDistance`; in `result`, if there are fewer than 20 real
+            or 20 generated images.
     """
 
     _direction = "down"

@@ -15,7 +15,7 @@ from keras_sagan.metrics.report import weights_sha256
 from keras_sagan.ops.labels import apportion_labels
 from keras_sagan.ops.latent import sample_latents
 
-# `tf.data.Dataset.cardinality` returns these if a dataset is endless or its size is unknown.
+# `tf.data.Dataset.cardinality` returns these values for an endless dataset or an unknown size.
 INFINITE_CARDINALITY, UNKNOWN_CARDINALITY = -1, -2
 STANDING_BATCH = 64  # The batch size for standing statistics.
 
@@ -23,12 +23,12 @@ STANDING_BATCH = 64  # The batch size for standing statistics.
 def batches_of(
     images, batch_size: int, limit: int | None = None, argument: str = "num_reference"
 ) -> Iterator[tuple]:
-    """Returns an iterator of pairs of numpy arrays (images, labels or `None`).
+    """Returns an iterator over pairs of numpy arrays (images, labels or `None`).
 
-    `images` is an array, a pair of arrays (images, labels), or an iterable of batches of either.
-    `limit` is the number of images to use, and `argument` is its name in error messages. If the
-    images are endless without a limit, or known to be too few, an error is raised before the first
-    batch.
+    `images` is an array, a pair of arrays (images, labels), or an iterable of such batches. `limit`
+    is the number of images to use, and `argument` is the name of `limit` in error messages. An
+    error is raised before the first batch if the images are endless and have no limit, or if there
+    are known to be too few images.
     """
     if limit is None and is_endless(images):
         raise ValueError(
@@ -81,7 +81,7 @@ def is_endless(images) -> bool:
             return images.num_batches is None
         except NotImplementedError:
             return True
-    # Check the dataset of a `tf.data` iterator, because both have the same length.
+    # For a `tf.data` iterator, check its dataset, which has the same length.
     images = getattr(images, "_iterator", images)
     images = getattr(images, "_dataset", images)
     # Only the endless pipelines of this package have a `start_step`.
@@ -123,8 +123,8 @@ def noise_images(count: int, image_shape: tuple, seed: int, batch_size: int) -> 
 class GeneratedImages:
     """Generates the images of a model from a seed, with the arguments of `evaluate_generator`.
 
-    `class_counts` has shape (num_classes,): the number of reference images in each class. Latents
-    and labels are drawn for all images at once, so they don't depend on the batch size.
+    `class_counts`, of shape (num_classes,), is the number of reference images in each class.
+    Latents and labels are drawn for all images at once, so they don't depend on the batch size.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class GeneratedImages:
 
     @property
     def name(self) -> str:
-        """The model's name, and a digest of its inputs and weights (or of two images)."""
+        """The model's name and a digest of its inputs and weights (or of two generated images)."""
         digest = hashlib.sha256(self.latents.tobytes())
         if self.labels is not None:
             digest.update(self.labels.tobytes())
@@ -178,7 +178,7 @@ class GeneratedImages:
             yield self._generate(slice(first, first + self.batch_size))
 
     def standing_batches(self, passes: int, seed: int, progress: Callable) -> Iterator:
-        """Yields inputs for standing statistics, drawn independently of those for the images."""
+        """Yields inputs for standing statistics, drawn independently of the images' inputs."""
         rng = np.random.default_rng([seed, 2])
         for done in range(passes):
             progress(done * STANDING_BATCH)

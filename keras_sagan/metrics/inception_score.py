@@ -1,4 +1,4 @@
-"""The Inception Score: a function in float64 numpy, and the Keras metric."""
+"""Computes the Inception Score, as a float64 numpy function and a Keras metric."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,10 +16,10 @@ _ROUNDING = 1e-2  # The rounding error of a sum of 1,000 probabilities in half p
 def inception_score(
     logits: np.ndarray, num_splits: int = 1, from_logits: bool = True
 ) -> np.ndarray:
-    """Computes exp(E[KL(p(y|x) ‖ p(y))]), on all samples or on consecutive splits.
+    """Computes exp(E[KL(p(y|x) ‖ p(y))]) of all samples, or of each of several splits.
 
-    The score is high if each image is classified confidently and all classes appear. It is biased
-    downward for few images, so the mean over splits is lower than the score of all images together.
+    The score is high if each image is classified confidently and all classes appear. The score is
+    too low for few images, so the mean over splits is lower than the score of all images together.
 
     Args:
         logits: Array of shape (num_samples, num_classes) with finite values.
@@ -30,15 +30,15 @@ def inception_score(
         Float64 array of shape (num_splits,), with values between 1 and num_classes.
 
     Raises:
-        ValueError: If `logits` aren't finite and of rank 2, there are fewer samples than splits, or
-            `from_logits` is wrong: rows without negative values that sum to 1 are probabilities.
+        ValueError: If `logits` aren't finite and of rank 2, if there are fewer samples than splits,
+            or if `from_logits` is wrong. Rows are probabilities if they sum to 1 and have no
+            negative values.
 
     Example:
     >>> inception_score([[100.0, 0.0], [0.0, 100.0]])  # two classes, both certain
     array([2.])
 
-    Reference: Salimans et al. 2016, [Improved Techniques for Training
-    GANs](https://arxiv.org/abs/1606.03498), section 4.
+    Reference: [Salimans et al., 2016](https://arxiv.org/abs/1606.03498), section 4.
     """
     (logits,) = check_features(logits=logits)
     if len(logits) < num_splits:
@@ -86,11 +86,11 @@ def _check_from_logits(outputs: np.ndarray, from_logits: bool):
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class InceptionScore(FeatureMetric):
-    """Inception Score of generated images, over splits (mean and deviation) and over all images.
+    """Inception Score of generated images: the mean over splits, and the score of all images.
 
     Most papers report the mean over 10 splits of 50,000 images; TF-GAN's
-    `classifier_score_from_logits` uses all images at once. The metric keeps all logits. It accepts
-    and ignores real images, so that you can update all metrics in the same way. See
+    `classifier_score_from_logits` uses all images at once. The metric keeps all logits in memory.
+    It accepts and ignores real images, so that you can update all metrics in the same way. See
     `inception_score` for the reference.
 
     Args:
@@ -99,7 +99,7 @@ class InceptionScore(FeatureMetric):
         value_range, name, batch_size: As in `FrechetInceptionDistance`.
         num_splits: The number of splits.
         shuffle_seed: The seed for shuffling the images before the split, because splits must not be
-            sorted by class. `None` keeps the order in which they were added.
+            sorted by class. If `None`, images keep the order in which they were added.
         from_logits: `False` for an extractor that returns probabilities.
 
     Raises:
@@ -138,10 +138,11 @@ class InceptionScore(FeatureMetric):
         self.from_logits = check_boolean("from_logits", from_logits)
 
     def compare(self, real: Any, generated: Any) -> dict[str, float]:
-        """Returns a dictionary of floats, named after the metric; higher is better.
+        """Returns a dictionary of floats; keys begin with the metric's name. Higher is better.
 
-        `"inception_score"` is the mean over the splits, `"inception_score_std"` is their standard
-        deviation, and `"inception_score_single"` is the score of all images at once.
+        `"inception_score"` is the mean score of the splits, `"inception_score_std"` is the standard
+        deviation of their scores, and `"inception_score_single"` is the score of all images at
+        once.
         """
         logits = shuffled(generated.arrays["logits"], self.shuffle_seed)
         scores = inception_score(logits, self.num_splits, self.from_logits)

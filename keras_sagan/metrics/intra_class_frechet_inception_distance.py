@@ -1,4 +1,4 @@
-"""The Fréchet Inception Distance within classes, as a Keras metric."""
+"""Computes the Fréchet Inception Distance within classes, as a Keras metric."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ from keras_sagan.metrics.frechet_inception_distance import frechet_distance_of_s
 class IntraClassFrechetInceptionDistance(FeatureMetric):
     """Fréchet distance between real and generated images of each class, averaged over classes.
 
-    It reveals classes that look like other classes, or whose images all look the same. The FID of
-    all images hides these failures. `update_state` needs the `labels` of real and generated images.
-    A class contains fewer images than the whole dataset, so values are higher than the FID; values
-    for different numbers of images aren't comparable. The metric keeps all features and labels. Its
-    arguments are those of `FrechetInceptionDistance`.
+    It reveals classes that look like other classes, and classes whose images all look the same. The
+    FID of all images hides these failures. `update_state` needs the `labels` of real and generated
+    images. A class contains fewer images than the whole dataset, so values are higher than the FID.
+    Values for different numbers of images aren't comparable. The metric keeps all features and
+    labels in memory. The arguments are those of `FrechetInceptionDistance`.
 
     Raises:
         ValueError: As in `FrechetInceptionDistance`; in `update_state`, if labels aren't integers
@@ -31,9 +31,8 @@ class IntraClassFrechetInceptionDistance(FeatureMetric):
     >>> metric.result(), metric.per_class()
     (4.0, {3: 4.0, 8: 4.0})
 
-    Reference: Miyato & Koyama 2018, [cGANs with Projection
-    Discriminator](https://arxiv.org/abs/1802.05637), section 4; Zhang et al. 2019,
-    [SAGAN](https://arxiv.org/abs/1805.08318), section 4.
+    Reference: [Miyato & Koyama, 2018](https://arxiv.org/abs/1802.05637), section 4;
+    [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), section 4.
     """
 
     _direction = "down"

@@ -1,4 +1,4 @@
-"""The Kernel Inception Distance: the squared maximum mean discrepancy, and the Keras metric."""
+"""Computes the Kernel Inception Distance, as a numpy function and a Keras metric."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,33 +17,34 @@ def kernel_distance(
     max_block_size: int = 1024,
     progress: Callable | None = None,
 ) -> tuple[float, float]:
-    """Estimates the kernel distance between two sets of feature vectors, without bias.
+    """Computes an unbiased estimate of the kernel distance between two sets of feature vectors.
 
-    The distance is E[k(x, x')] + E[k(y, y')] - 2 E[k(x, y)] with k(x, y) = (xᵀy / dim + 1)³, where
-    x and x' are real samples, and y and y' are generated samples. As in TF-GAN, both sets are split
-    into the same number of consecutive blocks and the estimates of the blocks are averaged, so
-    samples must not be sorted. Time is proportional to `num_samples * max_block_size * dim`.
+    The distance is the squared maximum mean discrepancy E[k(x, x')] + E[k(y, y')] - 2 E[k(x, y)]
+    with k(x, y) = (xᵀy / dim + 1)³, where x and x' are real samples, and y and y' are generated
+    samples. As in TF-GAN, both sets are split into the same number of consecutive blocks, and the
+    estimates of the blocks are averaged. Don't sort the samples, because each block must be
+    representative. The time is proportional to `num_samples * max_block_size * dim`.
 
     Args:
         real, generated: Arrays of shape (num_samples, dim) with finite values; the numbers of
             samples may differ.
-        max_block_size: The maximum number of samples in a block from either set.
-        progress: Function that is called with the number of samples done and the total.
+        max_block_size: The maximum number of samples from one set in a block.
+        progress: Function that receives the number of processed samples and the total number.
 
     Returns:
         The estimate, which may be slightly negative, and its standard error over the blocks, which
         is NaN for a single block.
 
     Raises:
-        ValueError: If the shapes don't match, or a block would hold fewer than 2 samples.
+        ValueError: If the shapes don't match, or a block would contain fewer than 2 samples.
 
     Example:
     >>> real, generated = [[0.0], [1.0]], [[1.0], [0.0]]
     >>> kernel_distance(real, generated)  # 1 + 1 - 2 * (1 + 1 + 1 + 8) / 4
     (-3.5, nan)
 
-    Reference: Bińkowski et al. 2018, [Demystifying MMD GANs](https://arxiv.org/abs/1801.01401),
-    section 4; Zaremba et al. 2013, [B-tests](https://arxiv.org/abs/1307.1954).
+    Reference: [Bińkowski et al., 2018](https://arxiv.org/abs/1801.01401), section 4;
+    [Zaremba et al., 2013](https://arxiv.org/abs/1307.1954).
     """
     real, generated = check_features(real=real, generated=generated)
     num_blocks = -(-max(len(real), len(generated)) // max_block_size)
@@ -80,17 +81,17 @@ def _within(x):
 class KernelInceptionDistance(FeatureMetric):
     """Kernel distance between features of real and generated images, with a confidence interval.
 
-    The estimate is unbiased: with few images it is noisy, whereas the Fréchet distance is too
-    large. It matches TF-GAN's `kernel_classifier_distance_and_std_from_activations` on the same
-    features in the same order. The metric keeps all features. See `kernel_distance` for the
-    references.
+    The estimate is unbiased. With few images, it is noisy, whereas the Fréchet distance is too
+    large. For the same features in the same order, the estimate equals that of TF-GAN's
+    `kernel_classifier_distance_and_std_from_activations`. The metric keeps all features in memory.
+    See `kernel_distance` for the references.
 
     Args:
         feature_extractor, value_range, name, batch_size: As in `FrechetInceptionDistance`, which
             raises the same errors.
         max_block_size: The maximum number of real or generated images in a block, 1024 in TF-GAN.
         shuffle_seed: The seed for shuffling the images before the split, because blocks must not be
-            sorted by class. `None` keeps the order in which they were added.
+            sorted by class. If `None`, images keep the order in which they were added.
 
     Example:
     >>> kid = KernelInceptionDistance(lambda x: x[:, 0, 0], value_range=(0, 1))
@@ -122,11 +123,11 @@ class KernelInceptionDistance(FeatureMetric):
         self.shuffle_seed = check_integer("shuffle_seed", shuffle_seed, 0, optional=True)
 
     def compare(self, real: Any, generated: Any) -> dict[str, float]:
-        """Returns a dictionary of floats, named after the metric; lower is better.
+        """Returns a dictionary of floats; keys begin with the metric's name. Lower is better.
 
         `"kid"` is the estimate, `"kid_std_error"` is its standard error over the blocks, and
         `"kid_low"` and `"kid_high"` are the bounds of the 95 % confidence interval. With a single
-        block, the last three are NaN.
+        block, all values except `"kid"` are NaN.
         """
         first, second = (
             shuffled(x.arrays["features"], self.shuffle_seed) for x in (real, generated)

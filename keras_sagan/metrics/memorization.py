@@ -1,4 +1,4 @@
-"""Scores that find copies of training images: nearest neighbors in numpy, and the Keras metric."""
+"""Detects copies of training images, with numpy functions and a Keras metric."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +10,9 @@ from keras_sagan.metrics.features import FeatureMetric
 from keras_sagan.metrics.moments import check_features, compute_moments
 from keras_sagan.metrics.precision_recall import ROWS, squared_distances
 
-# The settings of dgm-eval, and of its k-means.
+# These are the settings of dgm-eval and of its k-means.
 _DIMENSIONS, _CELLS, _LEAST_IN_CELL, _RESTARTS, _ITERATIONS = 64, 3, 21, 10, 300
-_NEAREST_SHARE = 0.001  # Of the held-out samples; the nearest of them may be near-duplicates.
+_NEAREST_SHARE = 0.001  # The minimum isn't used: held-out samples may be near-duplicates.
 
 
 def memorization_scores(
@@ -21,20 +21,21 @@ def memorization_scores(
     held_out: np.ndarray | None = None,
     progress: Callable | None = None,
 ) -> dict[str, float]:
-    """Computes how near generated samples are to the training samples.
+    """Measures how close generated samples are to the training samples.
 
-    `authpct` is the percentage of authentic samples: those that are farther from their nearest
-    training sample than this sample is from its own nearest neighbor in the training set. With
-    `held_out`, there are two more scores. `memorized` is the share of generated samples that are at
-    least as near to a training sample as the nearest 0.1 % of the held-out samples are; it detects
-    single copies. `ct_score` is the result of the function `ct_score`; it is negative if the
-    samples as a whole are nearer to the training samples than the held-out samples are.
+    `authpct` is the percentage of authentic samples. A generated sample is authentic if it is
+    farther from its nearest training sample than that training sample is from its own nearest
+    neighbor in the training set. With `held_out`, there are two more scores. `memorized` is the
+    share of generated samples that are at least as close to a training sample as the closest 0.1 %
+    of the held-out samples; it detects single copies. `ct_score`, the result of the function
+    `ct_score`, is negative if the generated samples, as a whole, are closer to the training samples
+    than the held-out samples are.
 
     Args:
         training, generated, held_out: Arrays of shape (num_samples, dim) with finite values. At
             least 2 training samples are needed. The held-out samples are real samples that aren't
             in the training set.
-        progress: Function that is called with the number of samples done and the total.
+        progress: Function that receives the number of processed samples and the total number.
 
     Returns:
         Dictionary of floats: `authpct` and, with `held_out`, `memorized` and `ct_score`.
@@ -48,9 +49,8 @@ def memorization_scores(
     >>> memorization_scores(training, generated)  # 8 is nearer to 5 than 1 is
     {'authpct': 50.0}
 
-    Reference: Alaa et al. 2022, [How Faithful is your Synthetic
-    Data?](https://arxiv.org/abs/2102.08921); Stein et al. 2023, [Exposing flaws of generative model
-    evaluation metrics](https://arxiv.org/abs/2306.04675), whose package dgm-eval computes the same
+    Reference: [Alaa et al., 2022](https://arxiv.org/abs/2102.08921);
+    [Stein et al., 2023](https://arxiv.org/abs/2306.04675), whose package dgm-eval computes the same
     `authpct`.
     """
     training, generated = check_features(training=training, generated=generated)
@@ -75,14 +75,14 @@ def memorization_scores(
 
 
 def ct_score(training: np.ndarray, held_out: np.ndarray, generated: np.ndarray) -> float:
-    """Tests whether generated samples are nearer to the training samples than held-out ones are.
+    """Tests whether generated samples are closer to the training set than held-out samples are.
 
-    The score is 0 on average if they are equally near, and negative if the generated samples are
-    nearer. As in dgm-eval, features are reduced to 64 principal components, and k-means divides the
-    space into 3 cells. The result is the mean z-score of the Mann-Whitney U tests within the cells,
-    weighted by the number of held-out samples. Cells with fewer than 21 generated samples are
-    skipped. Unlike dgm-eval, the components are exact and k-means starts from a fixed seed, so the
-    score is reproducible.
+    The score is 0 on average if generated and held-out samples are equally close, and negative if
+    the generated samples are closer. As in dgm-eval, features are reduced to 64 principal
+    components, and k-means divides the space into 3 cells. The result is the mean z-score of the
+    Mann-Whitney U tests within the cells, weighted by the number of held-out samples. Cells with
+    fewer than 21 generated samples are skipped. Unlike in dgm-eval, the components are exact and
+    k-means starts from a fixed seed, so the score is reproducible.
 
     Args:
         training, held_out, generated: Arrays of shape (num_samples, dim) with finite values.
@@ -99,8 +99,7 @@ def ct_score(training: np.ndarray, held_out: np.ndarray, generated: np.ndarray) 
     >>> round(score, 3)  # all samples are copies
     -4.677
 
-    Reference: Meehan, Chaudhuri & Dasgupta 2020, [A Non-Parametric Test to Detect Data-Copying in
-    Generative Models](https://arxiv.org/abs/2004.05675).
+    Reference: [Meehan et al., 2020](https://arxiv.org/abs/2004.05675).
     """
     samples = check_features(training=training, held_out=held_out, generated=generated)
     if samples[0].shape[1] > _DIMENSIONS:
@@ -122,7 +121,7 @@ def nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the distance from each query to the nearest point, and the index of this point.
 
-    `exclude` contains the index of a point for each query, which isn't a neighbor of this query.
+    For each query, `exclude` contains the index of a point that doesn't count as a neighbor.
     """
     queries, points = (np.asarray(x, dtype=np.float64) for x in (queries, points))
     indices = np.empty(len(queries), dtype=int)
@@ -132,12 +131,12 @@ def nearest(
         if exclude is not None:
             np.put_along_axis(squares, exclude[part, None], np.inf, axis=1)
         indices[part] = squares.argmin(axis=1)
-    # Subtract again, because the distance of a copy must be exactly 0.
+    # Subtract the points, because the distance of a copy must be exactly 0.
     return np.linalg.norm(queries - points[indices], axis=1), indices
 
 
 def _k_means(samples):
-    """Returns the best centers of several random starts."""
+    """Returns the best k-means centers from several random initializations."""
     rng, found = np.random.default_rng(0), []
     for _ in range(_RESTARTS):
         centers = samples[rng.choice(len(samples), min(_CELLS, len(samples)), replace=False)]
@@ -165,13 +164,13 @@ def _z_score(first, second):
 class Memorization(FeatureMetric):
     """Scores that show whether a generator copies its training images.
 
-    The real images must be the training images. `authpct` alone compares the generated images with
-    them. With the `held_out` images of `evaluate_generator`, which must be real images that aren't
-    in the training set, there are two more scores. `memorized` is the share of generated images
-    that are at least as near to a training image as the nearest 0.1 % (at least two) of the
-    held-out images are. `ct_score` is a z-score that is negative if the generated images are nearer
-    to the training images than the held-out images are. See `memorization_scores` and `ct_score`
-    for the definitions and the references. The arguments and errors are those of
+    The real images must be the training images. By default, the only score is `authpct`. The
+    argument `held_out` of `evaluate_generator` adds two scores. The held-out images must be real
+    images that aren't in the training set. `memorized` is the share of generated images that are at
+    least as close to a training image as the closest 0.1 % of the held-out images (at least two of
+    them). `ct_score` is a z-score. It is negative if the generated images are closer to the
+    training images than the held-out images are. See `memorization_scores` and `ct_score` for the
+    definitions and the references. The arguments and errors are those of
     `FrechetInceptionDistance`.
 
     Example:
@@ -191,7 +190,7 @@ class Memorization(FeatureMetric):
     )
 
     def compare(self, real: Any, generated: Any) -> dict[str, float]:
-        """Returns a dictionary of floats; only `memorized` is better if it is lower."""
+        """Returns a dictionary of floats; higher is better, except for `memorized`."""
         first, second = (x.arrays["features"] for x in (real, generated))
         others = None if self.held_out is None else self.held_out.arrays["features"]
         scores = memorization_scores(first, second, others, self._progress())

@@ -8,7 +8,7 @@ import numpy as np
 class Moments(NamedTuple):
     """Sufficient statistics of a set of feature vectors, which can be merged without loss."""
 
-    count: int  # type: ignore[assignment]  # This hides `tuple.count`.
+    count: int  # type: ignore[assignment]  # The field hides `tuple.count`.
     """The number of samples."""
     mean: np.ndarray
     """Float64 array of shape (dim,)."""
@@ -38,11 +38,10 @@ def merge_moments(first: Moments | None, second: Moments) -> Moments:
 
     count = n₁ + n₂, delta = mean₂ - mean₁, mean = mean₁ + delta · n₂ / count, scatter = scatter₁ +
     scatter₂ + delta deltaᵀ · n₁ n₂ / count. Nothing is subtracted from the scatters, so the order
-    and the size of the sets hardly affect the rounding errors. `first` is `None` for an empty set.
+    and the size of the sets hardly affect the rounding errors. For an empty set, `first` is `None`.
     If the sets differ in width, `ValueError` is raised.
 
-    Reference: Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance", equation
-    1.5.
+    Reference: Chan et al., 1983, "Algorithms for computing the sample variance", equation 1.5.
     """
     if first is None:
         return second
@@ -70,7 +69,7 @@ def covariance(moments: Moments) -> np.ndarray:
 
 
 def check_features(dtype: type = np.float64, **arrays: np.ndarray) -> list[np.ndarray]:
-    """Converts arrays to one dtype; they must be finite and of shape (num_samples, dim)."""
+    """Converts finite arrays of shape (num_samples, dim) to one dtype, or raises an error."""
     result, width = [], None
     for name, value in arrays.items():
         value = np.asarray(value, dtype=dtype)

@@ -1,4 +1,4 @@
-"""The Monge Inception Distance: a sliced Wasserstein distance, and the Keras metric."""
+"""Computes the Monge Inception Distance, as a float32 numpy function and a Keras metric."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,11 +19,11 @@ def monge_distance(
     directions: np.ndarray,
     progress: Callable | None = None,
 ) -> float:
-    """Returns the sliced squared 2-Wasserstein distance between two sets, multiplied by 3 dim.
+    """Returns the sliced squared 2-Wasserstein distance between two sets, times 3 · dim.
 
     Along a direction u, the optimal transport plan maps the i-th smallest value of uᵀx to the i-th
-    smallest value of uᵀy. The distance is 3 dim times the mean of (uᵀx - uᵀy)² over all directions
-    and sorted samples. Unlike the Fréchet distance, it needs no covariance: the time is
+    smallest value of uᵀy. The distance is the mean of (uᵀx - uᵀy)² over all directions and sorted
+    samples, times 3 · dim. Unlike the Fréchet distance, it needs no covariance. The time is
     proportional to `num_samples * num_directions * dim`. Projections are computed in float32, as in
     torch-fidelity, after the mean of all samples is subtracted from both sets.
 
@@ -31,7 +31,7 @@ def monge_distance(
         real, generated: Arrays of shape (num_samples, dim) with finite values and the same number
             of samples.
         directions: Array of shape (num_directions, dim); each row is scaled to unit length.
-        progress: Function that is called with the number of directions done and the total.
+        progress: Function that receives the number of processed directions and the total number.
 
     Raises:
         ValueError: If the shapes don't match, or a value isn't finite.
@@ -41,8 +41,7 @@ def monge_distance(
     >>> monge_distance(real, generated, directions=[[1.0]])  # 3 * ((2 - 0)² + (3 - 2)²) / 2
     7.5
 
-    Reference: Berthet et al. 2026, [MIND: Monge Inception Distance for Generative Models
-    Evaluation](https://arxiv.org/abs/2605.06797).
+    Reference: [Berthet et al., 2026](https://arxiv.org/abs/2605.06797).
     """
     real, generated, directions = check_features(
         np.float32, real=real, generated=generated, directions=directions
@@ -53,7 +52,7 @@ def monge_distance(
             f"Received: {len(real)} real and {len(generated)} generated samples"
         )
     directions = directions / np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
-    # Subtracting this from both sets reduces rounding errors, and doesn't change the distance.
+    # Subtracting the center reduces rounding errors, and doesn't change the distance.
     center = (real.mean(axis=0) + generated.mean(axis=0)) / 2
     total = 0.0
     for start in range(0, len(directions), _ROWS):
@@ -74,17 +73,18 @@ def _sorted_projections(directions, samples, center):
 class MongeInceptionDistance(FeatureMetric):
     """Monge Inception Distance (MIND): a sliced Wasserstein distance between features.
 
-    It needs fewer images than FID: in the paper, MIND of 5,000 images orders models as FID of
-    50,000 images does. It equals torch-fidelity's MIND for the same directions. The metric keeps
-    all features. If one side has more images, a random subset of them is used. See `monge_distance`
-    for the formula and the reference.
+    It needs fewer images than FID: in the paper, MIND with 5,000 images ranks models in the same
+    order as FID with 50,000 images. It equals torch-fidelity's MIND for the same directions. The
+    metric keeps all features in memory. If the numbers of real and generated images differ, a
+    random subset of the larger set is used. See `monge_distance` for the formula and the reference.
 
     Args:
         feature_extractor, value_range, name, batch_size: As in `FrechetInceptionDistance`, which
             raises the same errors.
         num_projections: The number of random directions. The paper recommends 100 to 1,000. With
-            100, the random error is up to 14 %, and scores with the same seed share the directions.
-            torch-fidelity uses 1,000, with an error of up to 4.5 %, which takes 10 times as long.
+            100 directions, the random error is up to 14 %; scores with the same seed use the same
+            directions. The default of torch-fidelity, 1,000 directions, has an error of up to 4.5 %
+            and takes 10 times as long.
         seed: The seed for the directions and the subset.
 
     Example:

@@ -1,4 +1,4 @@
-"""Improved precision and recall: nearest neighbors in numpy, and the Keras metric."""
+"""Computes precision, recall, density and coverage, as a numpy function and Keras metrics."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,10 +10,10 @@ from keras_sagan.checks import check_integer
 from keras_sagan.metrics.features import FeatureMetric
 from keras_sagan.metrics.moments import check_features
 
-# With fewer images, noise may seem precise: with GreyClassifierFeatures on Fashion-MNIST, its
-# precision is 0.97 for 500 images on each side, 0.84 for 1,000 and 0.05 for 2,000.
+# With fewer images, noise may seem precise: with GreyClassifierFeatures on Fashion-MNIST, the
+# precision of noise is 0.97 for 500 images on each side, 0.84 for 1,000 and 0.05 for 2,000.
 ENOUGH_IMAGES = 2000
-ROWS = 256  # The number of rows of a distance matrix that are in memory at once.
+ROWS = 256  # The number of distance-matrix rows that are in memory at once.
 
 
 class ManifoldScores(NamedTuple):
@@ -37,30 +37,30 @@ def manifold_scores(
 ) -> ManifoldScores:
     """Computes precision, recall, density and coverage of generated samples.
 
-    The neighborhood of a sample is an open ball, whose radius is the distance to its `nearest_k`-th
-    neighbor in the same set; the manifold of a set is the union of its neighborhoods. As in the
-    `prdc` package, the border of the ball is excluded (`<`); the code of Kynkäänniemi et al.
-    includes it (`<=`). The results differ only if samples are repeated. Distances are computed in
-    float64, in chunks of samples: N samples take O(N² · dim) time and O(N) memory.
+    The neighborhood of a sample is an open ball. Its radius is the distance from the sample to the
+    `nearest_k`-th neighbor in the same set. The manifold of a set is the union of its
+    neighborhoods. As in the `prdc` package, the border of the ball is excluded (`<`); the code of
+    Kynkäänniemi et al. includes it (`<=`). The results differ only if samples are repeated.
+    Distances are computed in float64, in chunks of samples. N samples take O(N² · dim) time and
+    O(N) memory.
 
     Args:
         real, generated: Arrays of shape (num_samples, dim) with finite values. The numbers of
             samples may differ, but scores from sets of different sizes aren't comparable.
-        nearest_k: Integer k; the distance to the k-th nearest neighbor is the radius of a
-            neighborhood.
-        progress: Function that is called with the number of samples done and the total.
+        nearest_k: Integer k. The radius of a neighborhood is the distance to the k-th nearest
+            neighbor.
+        progress: Function that receives the number of processed samples and the total number.
 
     Raises:
-        ValueError: If the shapes don't match, or a set has no more than `nearest_k` samples.
+        ValueError: If the shapes don't match, or a set has at most `nearest_k` samples.
 
     Example:
     >>> real, generated = [[0.0], [1.0], [3.0]], [[0.5], [9.0], [9.5]]
     >>> manifold_scores(real, generated, nearest_k=1)
     ManifoldScores(precision=0.333..., recall=1.0, density=0.666..., coverage=0.666...)
 
-    Reference: Kynkäänniemi et al. 2019, [Improved Precision and Recall
-    Metric](https://arxiv.org/abs/1904.06991); Naeem et al. 2020, [Reliable Fidelity and Diversity
-    Metrics](https://arxiv.org/abs/2002.09797).
+    Reference: [Kynkäänniemi et al., 2019](https://arxiv.org/abs/1904.06991);
+    [Naeem et al., 2020](https://arxiv.org/abs/2002.09797).
     """
     real, generated = check_features(real=real, generated=generated)
     if not 1 <= nearest_k < min(len(real), len(generated)):
@@ -76,7 +76,7 @@ def manifold_scores(
         part = slice(start, start + ROWS)
         real_radii[part] = _radii(real[part], real, nearest_k)
         progress(min(part.stop, len(real)), total)
-    inside = np.empty(len(generated))  # The number of real neighborhoods that hold each sample.
+    inside = np.empty(len(generated))  # The number of real neighborhoods around each sample.
     covered, recalled = np.zeros((2, len(real)), dtype=bool)
     for start in range(0, len(generated), ROWS):
         part = slice(start, start + ROWS)
@@ -108,24 +108,25 @@ def _radii(part, samples, nearest_k):
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class PrecisionRecall(FeatureMetric):
-    """Precision and recall: the shares of images that lie inside the other set's manifold.
+    """Precision and recall: the shares of images that are inside the manifold of the other set.
 
     Low precision means that images look wrong, and low recall means that some kinds of images are
-    missing. The Fréchet distance mixes the two. Both depend on the number of images, which should
-    be the same on both sides. A warning is shown for fewer than 2,000 images, because their
-    neighborhoods are too large. The metric keeps all features and takes O(num_images² · dim) time.
-    See `manifold_scores` for the definition and the references. The package `prdc` computes the
-    same scores from the same features.
+    missing. The Fréchet distance doesn't distinguish these two failures. Precision and recall
+    depend on the number of images, which should be the same for real and generated images. For
+    fewer than 2,000 images, neighborhoods are too large, and a warning is shown. The metric keeps
+    all features in memory and takes O(num_images² · dim) time. See `manifold_scores` for the
+    definition and the references. The package `prdc` computes the same scores from the same
+    features.
 
     Args:
         feature_extractor, value_range, batch_size: As in `FrechetInceptionDistance`.
-        nearest_k: Integer k; the distance to the k-th nearest neighbor is the radius of a
-            neighborhood. The paper uses 3, and the example of `prdc` uses 5.
-        name: A prefix for the two names in the result. `None` adds no prefix.
+        nearest_k: Integer k. The radius of a neighborhood is the distance to the k-th nearest
+            neighbor. The paper uses 3, and the example of `prdc` uses 5.
+        name: A prefix for the two names in the result. If `None`, there is no prefix.
 
     Raises:
-        ValueError: As in `FrechetInceptionDistance`; in `result`, if there are no more than
-            `nearest_k` images of either kind.
+        ValueError: As in `FrechetInceptionDistance`; in `result`, if there are at most `nearest_k`
+            real or generated images.
 
     Example:
     >>> metric = PrecisionRecall(lambda x: x[:, 0, 0], nearest_k=1)
@@ -175,11 +176,11 @@ class PrecisionRecall(FeatureMetric):
 class DensityCoverage(PrecisionRecall):
     """Density and coverage of generated images, which are more robust than precision and recall.
 
-    They measure the same properties as precision and recall, but a single outlier can't enlarge a
-    manifold much. Density counts the real neighborhoods that contain a generated image, and can
-    exceed 1. Coverage is the share of real neighborhoods that contain a generated image. The
-    arguments and errors are those of `PrecisionRecall`, except that `nearest_k` defaults to 5, as
-    in `prdc`.
+    Density and coverage measure the same properties as precision and recall, but a single outlier
+    has little effect. Density is the mean number of real neighborhoods around a generated image,
+    divided by `nearest_k`; it can exceed 1. Coverage is the share of real neighborhoods that
+    contain a generated image. The arguments and errors are those of `PrecisionRecall`, except that
+    `nearest_k` defaults to 5, as in `prdc`.
 
     Example:
     >>> metric = DensityCoverage(lambda x: x[:, 0, 0], nearest_k=1)

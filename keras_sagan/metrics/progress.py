@@ -8,14 +8,14 @@ import keras
 class Progress:
     """Shows a bar if processing `total` images is expected to take more than ten seconds."""
 
-    patience = 10.0  # This is in seconds.
+    patience = 10.0  # The minimum expected time, in seconds.
 
     def __init__(self, title, total=None, verbose=True):
         self._total, self._title, self._is_shown = total, title, verbose
         self._started, self._first, self._bar = time.monotonic(), None, None
 
     def __call__(self, done: int, total: int | None = None):
-        """Reports how many images are done, and the total if the constructor didn't receive it."""
+        """Updates the bar with the number of processed images and, optionally, a new total."""
         if not self._is_shown:
             return
         self._total = self._total if total is None else total

@@ -1,4 +1,4 @@
-"""Statistics of real images: computed, cached in a file, or read from other projects' files."""
+"""Computes, saves and loads statistics of real images, also from files of other projects."""
 
 import hashlib
 import itertools
@@ -17,7 +17,7 @@ from keras_sagan.metrics.report import check_is_versioned, extractor_info
 from keras_sagan.metrics.statistics_file import read_statistics
 from keras_sagan.whole_files import replace_file
 
-_HALVES = ("half_counts", "half_means", "half_scatters")  # The `Moments` of both halves in a file.
+_HALVES = ("half_counts", "half_means", "half_scatters")  # The names of the halves' moments.
 
 
 class ReferenceStatistics:
@@ -28,8 +28,9 @@ class ReferenceStatistics:
     them.
 
     Statistics are saved as a `.npz` file with `mu` and `sigma`, which pytorch-fid, clean-fid and
-    functions of torch-fidelity can read; this package also reads their files. Files saved by this
-    package describe their images and their extractor, and can't be used with a different extractor.
+    functions of torch-fidelity can read. This package also reads the files of these projects. Files
+    saved by this package describe their images and their extractor, and can't be used with a
+    different extractor.
 
     Args:
         moments: `Moments` of the features.
@@ -37,7 +38,8 @@ class ReferenceStatistics:
             it), `sha256` of the images (or of the file), `feature_extractor`, `resize`,
             `image_shape`.
         halves: Pair of `Moments`, one for the even-indexed and one for the odd-indexed images.
-        arrays: Dictionary with any of `features`, `logits` and `labels`, one row for each image.
+        arrays: Dictionary of arrays with one row for each image: `features`, `logits` and `labels`,
+            or some of these.
 
     Example:
     >>> extraction = FeatureExtraction(lambda x: x.mean((1, 2)))
@@ -71,19 +73,20 @@ class ReferenceStatistics:
         """Computes the statistics in one pass over the images.
 
         Args:
-            images: uint8 images in [0, 255] or floats in the extraction's range: an array, a pair
-                of arrays (images, labels), or an iterable of batches of either.
+            images: uint8 images in [0, 255] or floats in the extraction's range, as an array, a
+                pair of arrays (images, labels), or an iterable of such batches.
             extraction: A `FeatureExtraction`: the extractor, the range of its images and the batch
                 size.
             dataset, split: The names of the dataset and, optionally, of its split.
-            names: The outputs of the extractor to use.
-            keep: The outputs among `names` to keep for every image.
-            num_reference: The number of images to use, counting from the first. Defaults to all;
-                required for endless images.
+            names: The names of the extractor's outputs to use.
+            keep: The names of the outputs to keep for every image, a subset of `names`.
+            num_reference: The number of images to use, counting from the first. Defaults to all
+                images; required for an endless iterable.
 
         Raises:
-            ValueError: If there are fewer than 2 images or fewer than `num_reference`, if they
-                never end or have different shapes, or if the extraction rejects them.
+            ValueError: If there are fewer than 2 or fewer than `num_reference` images, if an
+                endless iterable has no `num_reference`, if shapes differ, or if the extraction
+                raises an error.
         """
         limit = check_integer("num_reference", num_reference, 2, optional=True)
         batches = batches_of(images, extraction.batch_size, limit)
@@ -107,12 +110,12 @@ class ReferenceStatistics:
 
     @property
     def num_images(self) -> int | None:
-        """The number of images, or `None` for another project's file, which doesn't store it."""
+        """The number of images, or `None` if the file doesn't record it."""
         return self.info["num_images"]
 
     @property
     def class_counts(self) -> np.ndarray | None:
-        """Integer array of shape (num_classes,), or `None` without labels."""
+        """The number of images in each class, as an integer array, or `None` without labels."""
         return np.bincount(self.arrays["labels"]) if "labels" in self.arrays else None
 
     def split(self) -> list["ReferenceStatistics"]:
@@ -136,7 +139,7 @@ class ReferenceStatistics:
                 )
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Writes everything to a `.npz` file; an error leaves no partial file."""
+        """Writes the statistics to a `.npz` file; an error leaves no partial file."""
         path = _npz_path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict = {
@@ -157,13 +160,13 @@ class ReferenceStatistics:
 
         Args:
             path: The path of a `.npz` file.
-            feature_extractor: The extractor used for the images to be compared. If it is given and
-                the file names its extractor, the two must be the same.
+            feature_extractor: The extractor used for the images to be compared. If the file records
+                an extractor, it must be this one.
 
         Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file holds no statistics or is damaged, or if its extractor differs
-                or can't be identified.
+            FileNotFoundError: If the file doesn't exist.
+            ValueError: If the file contains no statistics or is damaged, or if its extractor
+                differs or can't be identified.
         """
         path = _npz_path(path)
         if not path.is_file():
@@ -175,7 +178,7 @@ class ReferenceStatistics:
             unknown = ("split", "num_images", "image_shape", "feature_extractor", "resize")
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             info = {"dataset": path.name, "sha256": digest, **dict.fromkeys(unknown)}
-        # Any number above 1 gives the same covariance.
+        # If the number is unknown, use 2: any number above 1 gives the same covariance.
         count = info["num_images"] or 2
         mean, cov = (arrays.pop(name).astype(np.float64) for name in ("mu", "sigma"))
         halves = None
@@ -201,10 +204,11 @@ class ReferenceStatistics:
     ) -> "ReferenceStatistics":
         """Reads the statistics from a folder, or computes them and saves them there.
 
-        The arguments are those of `compute`, with the number of images and the path of the folder.
-        A file is identified by the names, the number and size of the images, the extractor and the
-        outputs to keep. It also depends on the content of arrays or, for `FolderImages`, on the
-        names, sizes and times of the files. The first batch of an iterable is always read.
+        The arguments are those of `compute`, with `num_images` instead of `num_reference`, and the
+        path of the folder. A file is identified by the names of the dataset and split, the number
+        and size of the images, the extractor and the outputs to keep. A file for arrays is also
+        identified by their content. A file for `FolderImages` is also identified by the names,
+        sizes and times of the image files. The first batch of an iterable is always read.
 
         Raises:
             ValueError: As in `compute` and `load`, and if there are fewer than `num_images` images.

@@ -24,12 +24,13 @@ class EvaluationReport:
 
     Args:
         values: Dictionary that maps score names to floats.
-        baselines: Dictionary of two such dictionaries, the scores of images that replace the
-            generated ones: `"real"`, other real images (the best that a generator can reach), and
-            `"noise"`, uniform noise. Each also contains `"num_images"`, and possibly a `"note"`.
+        baselines: Dictionary of two dictionaries like `values`, with the scores of other images.
+            `"real"` has the scores of real images, the best that a generator can reach, and
+            `"noise"` has the scores of uniform noise. Both also contain `"num_images"` and possibly
+            a `"note"`.
         protocol: JSON-serializable dictionary that describes how the scores were measured.
         model: The name of the evaluated model or images.
-        notes: List of strings: warnings about scores from too few images.
+        notes: List of strings, the warnings about scores from too few images.
 
     Raises:
         ValueError: If a score isn't a number, or an argument isn't JSON-serializable.
@@ -122,7 +123,7 @@ class EvaluationReport:
 
     @classmethod
     def from_json(cls, text: str) -> "EvaluationReport":
-        """Reads the result of `to_json`; raises `ValueError` for anything else."""
+        """Reads the result of `to_json`; raises `ValueError` for any other text."""
 
         def numbers_of(part):
             return {name: math.nan if value is None else value for name, value in part.items()}
@@ -141,7 +142,7 @@ class EvaluationReport:
             ) from error
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Writes the JSON to a file."""
+        """Writes the report to a JSON file."""
         path = pathlib.Path(check_path("path", path))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.to_json(), encoding="utf-8")
@@ -210,7 +211,7 @@ def make_protocol(
 
 
 def extractor_info(feature_extractor: Callable) -> dict[str, str]:
-    """Returns `{"feature_extractor": …, "resize": …}`, for protocols."""
+    """Returns the entries `"feature_extractor"` and `"resize"` of a protocol."""
     return {
         "feature_extractor": describe_extractor(feature_extractor),
         "resize": getattr(feature_extractor, "resize", "the extractor's own"),
@@ -218,7 +219,7 @@ def extractor_info(feature_extractor: Callable) -> dict[str, str]:
 
 
 def describe_extractor(feature_extractor: Callable) -> str:
-    """Returns an extractor's `version`, or its name with its weights' digest or `NO_VERSION`."""
+    """Returns an extractor's `version`, or its name and either a weights digest or `NO_VERSION`."""
     version = getattr(feature_extractor, "version", None)
     if version:
         return str(version)

@@ -1,4 +1,4 @@
-"""Estimates batch statistics for sampling in several forward passes."""
+"""Estimates batch statistics for sampling, with several forward passes."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -11,12 +11,13 @@ from keras_sagan.private_keras import layers_of
 
 @contextlib.contextmanager
 def standing_statistics(network: keras.Model, batches: Iterable) -> Iterator[keras.Model]:
-    """Uses standing statistics in a network's batch norm layers for the duration of a `with` block.
+    """Uses standing statistics in a network's batch norm layers inside a `with` block.
 
     The moving averages from training lag behind the weights, and even more behind averaged weights.
-    Here the network instead runs a forward pass in training mode on each batch, and the averages of
-    the batches' means and variances replace the moving averages. After the block, the moving
-    statistics, the `vector_u` of spectral norms and the layers' `trainable` flags are restored.
+    Therefore, the network runs a forward pass in training mode on each batch. The means and the
+    variances of the batches are averaged, and replace the moving averages. After the block, the
+    moving statistics, the `vector_u` of spectral norms and the layers' `trainable` flags are
+    restored.
 
     Args:
         network: Keras model with batch norm layers (anything with `moving_mean`, `moving_variance`
@@ -33,8 +34,7 @@ def standing_statistics(network: keras.Model, batches: Iterable) -> Iterator[ker
         images = model.generate(100)
     ```
 
-    Reference: Brock et al. 2019, [Large Scale GAN Training](https://arxiv.org/abs/1809.11096),
-    section 3.
+    Reference: [Brock et al., 2019](https://arxiv.org/abs/1809.11096), section 3.
     """
     layers = [x for x in layers_of(network) if hasattr(x, "moving_variance")]
     if not layers:
@@ -50,7 +50,7 @@ def standing_statistics(network: keras.Model, batches: Iterable) -> Iterator[ker
     try:
         try:
             for layer in layers:
-                layer.momentum = 0.0  # A pass then replaces the moving statistics completely.
+                layer.momentum = 0.0  # Each pass replaces the moving statistics completely.
             found = []
             for batch in batches:
                 network(batch, training=True)

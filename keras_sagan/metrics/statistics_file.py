@@ -20,8 +20,8 @@ _ARRAYS: dict[str, tuple[tuple, str]] = {
     "half_scatters": (("halves", "dim", "dim"), "f"),
 }
 _INFO = "dataset split num_images sha256 image_shape feature_extractor resize".split()
-# A file may unpack to this number of bytes (statistics of 2048 features take 32 MB), or to this
-# multiple of its size, which real files never exceed.
+# A file may unpack to the first number of bytes (statistics of 2048 features take 32 MB), or to its
+# size times the second number. Real files never exceed these limits.
 _ALWAYS_ALLOWED, _COMPRESSION = 2**26, 20
 _MOST_CLASSES = 10**6
 
@@ -29,9 +29,9 @@ _MOST_CLASSES = 10**6
 def read_statistics(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict | None]:
     """Reads a `.npz` file of statistics from this package or another project.
 
-    It unpacks only arrays with known names. Returns them, and the file's `info`, or `None` if
-    another project wrote the file. Raises `ValueError`, with the file's name, if the file is
-    damaged, holds no statistics, or would unpack to much more than its size.
+    Only arrays with known names are unpacked. Returns the arrays and the file's `info` (`None` if
+    another project wrote the file). Raises `ValueError`, with the file's name, if the file is
+    damaged, contains no statistics, or would unpack to much more than its size.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -1,4 +1,4 @@
-"""Copies of networks in plain Keras layers, for inference without this package."""
+"""Copies networks into plain Keras layers, for inference without this package."""
 
 import functools
 import math
@@ -32,14 +32,15 @@ OWN_SETTINGS = ("power_iterations", "epsilon", "equality_constrained", "resample
 
 
 def bake_spectral_norm(model: keras.Model) -> keras.Model:
-    """Returns a copy of a network in plain Keras layers, with the same outputs at inference.
+    """Copies a network into plain Keras layers, with the same outputs at inference.
 
-    Kernels are divided by their spectral norms once, and `SpectralNorm(layer)` becomes the layer.
-    Self-attention becomes convolutions, products and a softmax, with `gamma` folded into the
-    last kernel. `ConditionalBatchNorm` becomes embeddings or, for vectors, dense layers that
-    return scales and offsets and include the moving statistics. `ConditionalGroupNorm` and
-    `ConditionalLayerNorm` become a `GroupNormalization`, with scales and offsets after it. You can
-    load, export and convert the copy without this package. Don't train it.
+    Kernels are divided by their spectral norms once, and `SpectralNorm(layer)` is replaced with its
+    inner layer. Self-attention is replaced with convolutions, matrix products and a softmax; the
+    last kernel is multiplied by `gamma`. `ConditionalBatchNorm` is replaced with embeddings (dense
+    layers if the conditions are vectors) that return scales and offsets, computed from the moving
+    statistics. `ConditionalGroupNorm` and `ConditionalLayerNorm` are replaced with a
+    `GroupNormalization`, followed by scales and offsets. You can load, export and convert the copy
+    without this package. Don't train it.
 
     Args:
         model: A built functional or sequential Keras model, such as `SAGAN.generator`. Nested
@@ -64,7 +65,7 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
 
     def clone(operation):
         if _replacement_of(operation)[0]:
-            return operation  # `call` replaces it later.
+            return operation  # `call` replaces this layer later.
         _check_bakable(operation, model)
         source = operation.layer if isinstance(operation, SpectralNorm) else operation
         plain = PLAIN.get(type(source), type(source))
@@ -115,10 +116,10 @@ def check_graph(model):
 
 
 def copy_graph(model, clone, call=None):
-    """Returns a functional copy of a model, in which nested models are copied too.
+    """Returns a functional copy of a model, including copies of nested models.
 
     `clone` copies a layer, and `call` calls the copy, as in `keras.models.clone_model`. The copy
-    isn't compiled. Layers that several models share are shared in the copy too.
+    isn't compiled. A layer that several models share is copied only once.
     """
     copies = {}
 
@@ -128,7 +129,7 @@ def copy_graph(model, clone, call=None):
         return copies[id(operation)]
 
     def graph(model):
-        if isinstance(model, keras.Sequential):  # Its `input` is the tensor of its first call.
+        if isinstance(model, keras.Sequential):  # `input` is the tensor of the first call.
             ends = (x if len(x) > 1 else x[0] for x in (model.inputs, model.outputs))
         else:
             ends = model.input, model.output
@@ -151,12 +152,12 @@ def _check_bakable(operation, model):
 
 
 def _replacement_of(operation):
-    """Returns the function that makes a layer's replacement (or `None`), and the argument names."""
+    """Returns a function that creates a layer's replacement (or `None`), and argument names."""
     if isinstance(operation, SelfAttention):
         return _plain_attention, ("inputs",)
     if isinstance(operation, ConditionalNormBase):
         return _plain_norm, ("images", "labels")
-    if isinstance(operation, DifferentiableAugmentation):  # It is the identity at inference.
+    if isinstance(operation, DifferentiableAugmentation):  # Inference doesn't augment images.
         return (lambda *_: lambda images: images), ("images",)
     if isinstance(operation, SNConv2D) and operation.resample is not None:
         return _plain_resampling, ("inputs",)
@@ -164,7 +165,7 @@ def _replacement_of(operation):
 
 
 def _weights(layer):
-    """Returns the weights of a layer for the plain layer that replaces it."""
+    """Returns the weights of a layer for its plain replacement."""
     if isinstance(layer, SpectralNorm):
         kernels = {id(kernel): value for kernel, value in layer.normalized_weights()}
         weights = layer.layer.weights
@@ -177,7 +178,7 @@ def _weights(layer):
 
 
 def _plain_attention(layer, shape, new_values):
-    """Returns the replacement of a self-attention layer, a function of a feature map."""
+    """Returns a function that replaces a self-attention layer; its argument is a feature map."""
     first, rank = layer.data_format == "channels_first", layer.rank
     size = shape[2:] if first else shape[1:-1]
     if None in size:
@@ -228,7 +229,7 @@ def _plain_attention(layer, shape, new_values):
 
 
 def _plain_resampling(layer, shape, new_values):
-    """Returns a function of a feature map that resamples and convolves in separate layers."""
+    """Returns a function that applies resampling and convolution in separate layers."""
     config = {k: v for k, v in layer.get_config().items() if k not in OWN_SETTINGS}
     conv = layers.Conv2D.from_config({**config, "activation": None})
     new_values.append((conv, _weights(layer)))
@@ -244,14 +245,14 @@ def _plain_resampling(layer, shape, new_values):
 
 
 def _up(layer, x):
-    """Upsamples and keeps the static shape, which TensorFlow loses and LiteRT's converter needs."""
+    """Upsamples, and restores the static shape that LiteRT's converter needs."""
     x = layer(x)
     is_known = None not in x.shape[1:]
     return layers.Reshape(x.shape[1:], dtype=layer.dtype_policy)(x) if is_known else x
 
 
 def _plain_norm(layer, shape, new_values):
-    """Returns the replacement of a conditional norm, a function of images and labels."""
+    """Returns a function that replaces a conditional norm; its arguments are images and labels."""
     axis, is_group = layer.axis % len(shape), isinstance(layer, ConditionalGroupNorm)
     is_vector = layer.condition_dim is not None
     weights = (layer.gamma_kernel, layer.beta_kernel) if is_vector else (layer.gamma, layer.beta)

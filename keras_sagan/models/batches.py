@@ -33,9 +33,9 @@ KNOWN = {name.replace("_", "").lower() for name in dir(keras.activations)} | {"p
 def unpack(data, num_classes):
     """Splits a batch into images and labels, and checks their dtypes and static shapes.
 
-    `data` is images, `(images,)`, `(images, labels)`, or either with `None` at the end. Images must
+    `data` is images, `(images,)` or `(images, labels)`; a tuple may also end in `None`. Images must
     be uint8 or float of rank 4. Labels must be integers of shape `(batch,)`. A model with classes
-    requires them, and a model without classes doesn't allow them.
+    requires labels, and a model without classes doesn't accept labels.
     """
     parts = data if isinstance(data, (tuple, list)) else [data]
     parts = [None if is_absent(part) else part for part in parts]
@@ -81,7 +81,7 @@ def check_given(x, y=None):
 
 
 def without_none(data):
-    """Removes trailing `None`s from the batches of a generator or `PyDataset`."""
+    """Removes `None` from the end of each batch of a generator or `PyDataset`."""
     if isinstance(data, keras.utils.PyDataset):
         return _WithoutNone(data)
     is_generator = isinstance(data, types.GeneratorType)
@@ -111,10 +111,11 @@ def _shortened(batch):
 
 
 def check_shares(argument, count, batch_size, replicas, steps=None, advice=None):
-    """Raises an error if batches of an array of `count` images can't be divided by `replicas`.
+    """Raises an error if batches of `count` images can't be divided equally among `replicas`.
 
     `batch_size` is the argument of `fit` (`None` means 32, as in Keras). `steps` is the total
-    number of batches, `None` for the full array. By default, `advice` suggests slicing the array.
+    number of batches, or `None` for the full array. The error message contains `advice`, which by
+    default suggests slicing the array.
     """
     batch_size = min(batch_size or 32, count)
     if not batch_size:
@@ -141,13 +142,13 @@ def to_model_space(images):
 
 
 def to_user_space(images):
-    """Converts float images in [-1, 1] to uint8 in [0, 255], rounded."""
+    """Converts float images in [-1, 1] to uint8 in [0, 255] by rounding."""
     pixels = ops.clip(ops.round((ops.cast(images, "float32") + 1.0) * 127.5), 0.0, 255.0)
     return ops.cast(pixels, "uint8")
 
 
 class BatchCheck:
-    """Checks the images and labels of each batch; error messages call the data `argument`."""
+    """Checks the images and labels of each batch; error messages contain the name `argument`."""
 
     REFUSED = -1  # A worker reports this size if its batch is bad.
 
@@ -156,12 +157,12 @@ class BatchCheck:
         self.num_classes = num_classes
         self.image_shape = image_shape
         self.top_k = 1  # The smallest number of images that a batch may have.
-        self.size = None  # The first batch's sizes; only JAX with several processes sets them.
+        self.size = None  # The first batch's sizes, set only on JAX with several processes.
         self.begin()
-        self.has_passed = True  # True once a batch has passed since `begin`.
+        self.has_passed = True  # Whether a batch has passed since `begin`.
 
     def begin(self, is_new_data=True):
-        """Treats the next batch as the first; with new data, the range warning may be repeated."""
+        """Treats the next batch as the first one. New data may cause a new range warning."""
         if is_new_data:
             self._warn_of_range = RangeWarning("images")
         self.has_passed = False
@@ -169,9 +170,10 @@ class BatchCheck:
         self._has_seen_all = True
 
     def __call__(self, parts):
-        """Raises an error unless a batch fits the model; `parts` has `(images, labels)` by replica.
+        """Raises an error unless a batch fits the model.
 
-        After the first batch, only batches in host memory are checked: others would be copied.
+        `parts` contains a tuple of images and labels for each replica. After the first batch, only
+        batches in host memory are checked, because other batches would have to be copied.
         """
         for part in parts:
             if self.has_passed and not _is_on_host(part):
@@ -188,7 +190,7 @@ class BatchCheck:
         """Raises an error unless a batch fits the model; also passes the first batch to the model.
 
         `parts` contains a tuple of images and labels for each device of this process. `gather`
-        takes the list of their batch sizes, and returns the list of the sizes on all devices.
+        receives the batch sizes on these devices and returns the batch sizes on all devices.
         """
         is_first, error = not self.has_passed, None
         try:
@@ -196,7 +198,7 @@ class BatchCheck:
             sizes = [part[0].shape[0] for part in parts]
         except ValueError as refused:
             sizes, error = [self.REFUSED] * len(parts), refused
-        sizes = gather(sizes)  # Call this even after an error, or other processes would hang.
+        sizes = gather(sizes)  # Call it even after an error, or other processes hang.
         if error is not None:
             raise error
         self.check_sizes(sizes, len(parts))
@@ -211,10 +213,10 @@ class BatchCheck:
             model._see_first_batch(parts[0])
 
     def check_sizes(self, sizes, per_worker):
-        """Accepts a batch if all replicas have the same number of images, and raises otherwise.
+        """Raises an error unless all replicas have the same number of images in a batch.
 
-        `sizes` lists the number of images on each replica, or `REFUSED` if its worker found a bad
-        batch; `per_worker` is the number of replicas per worker.
+        `sizes` contains the number of images on each replica (`REFUSED` if its worker found a bad
+        batch), and `per_worker` is the number of replicas per worker.
         """
         if self.REFUSED in sizes:
             workers = enumerate(sizes[::per_worker])
@@ -234,7 +236,7 @@ class BatchCheck:
         self.has_passed = True
 
     def at_end(self):
-        """Raises if the data ended before the first batch."""
+        """Raises an error if the data ended before the first batch."""
         if not self.has_passed:
             raise ValueError(
                 f"`{self.argument}` must yield at least one batch. "
@@ -242,10 +244,10 @@ class BatchCheck:
             )
 
     def warn_of_missing_classes(self, is_whole):
-        """Warns about classes with no images since `begin`; returns whether it warned.
+        """Warns about classes without images since `begin`; returns whether there was a warning.
 
-        If only part of the data has been seen, it warns only after enough images that equally
-        frequent classes would almost surely all have appeared.
+        Before all data are read, the method warns only if every class would almost surely have
+        appeared by now, assuming equally frequent classes.
         """
         count, is_whole = self.num_classes, is_whole and self._has_seen_all
         if not self._seen or len(self._seen) == count:
@@ -271,7 +273,7 @@ def _is_on_host(tensors):
 
 
 def warn_of_outputs(model, images, labels):
-    """Warns if a network ends in the wrong activation; `images` in [-1, 1] are test inputs."""
+    """Warns if a network has the wrong last activation; `images` in [-1, 1] are test inputs."""
     generator, discriminator = model.generator, model.discriminator
     ending = last_activation(generator)
     if ending in (None, "add"):
@@ -307,9 +309,10 @@ def warn_of_outputs(model, images, labels):
 
 
 def last_activation(network):
-    """Returns the name of the activation that a network ends in, without underscores.
+    """Returns the name of the last activation of a network, without underscores.
 
-    `"linear"` means no activation, and `"add"` a sum. `None` means that it is unknown.
+    `"linear"` means no activation, `"add"` means a sum, and `None` means that the activation is
+    unknown.
     """
     tensors = getattr(network, "outputs", None)
     while tensors:
@@ -331,10 +334,10 @@ def last_activation(network):
 def has_batch_statistics(discriminator, image_shape, has_labels):
     """Returns whether the logits of an image depend on the other images of its batch.
 
-    The logits of half a batch of noise are computed twice, each time with a different other half.
-    The weights are random, so the result doesn't depend on training. This detects batch
-    normalization and minibatch standard deviation, but not `Dropout`, which drops the same units
-    both times.
+    The logits of a batch of noise are computed twice, and only the second half of the batch
+    changes. The weights are random, so the result doesn't depend on training. The test detects
+    batch normalization and minibatch standard deviation, but not `Dropout`, which drops the same
+    units both times.
     """
     for layer in layers_of(discriminator):
         if hasattr(layer, "moving_mean") and layer.trainable:
@@ -357,8 +360,8 @@ def has_batch_statistics(discriminator, image_shape, has_labels):
 
 
 def values_of(function, network, inputs, labels, training=False, weights=None):
-    """Returns the result of `call` or `judge` as an array, without assigning any variable."""
+    """Returns the result of `call` or `judge` as an array, without changing any variable."""
     labels = None if labels is None else ops.convert_to_tensor(labels, "int32")
-    with keras.StatelessScope(weights):  # `Scope` would also see values that an outer scope traces.
+    with keras.StatelessScope(weights):  # `Scope` would also read traced values of outer scopes.
         outputs = function(network, ops.convert_to_tensor(inputs), labels, training)
     return ops.convert_to_numpy(ops.cast(outputs, "float32"))

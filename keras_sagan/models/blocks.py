@@ -14,8 +14,8 @@ from keras_sagan.checks import (
 )
 from keras_sagan.layers import ConditionalBatchNorm, SelfAttention2D, SNConv2D, SNDense, SNEmbedding
 
-# Channels of each block as a multiple of `base_filters`, by image size. The generator's first entry
-# is for its first map, of 4 x 4. The channels for 8, 16 and 1024 pixels are extrapolated.
+# For each image size, the channels of the blocks, divided by `base_filters`. The generator's first
+# entry is for its 4 x 4 map. The channels for 8, 16 and 1024 pixels are extrapolated.
 GENERATOR_WIDTHS = {
     8: (4, 4),
     16: (4, 4, 4),
@@ -36,13 +36,13 @@ DISCRIMINATOR_WIDTHS = {
     512: (1, 1, 2, 4, 8, 8, 16, 16),
     1024: (1, 1, 1, 2, 4, 8, 8, 16, 16),
 }
-# The number of the discriminator's first blocks that halve the map, by image size.
+# For each image size, the number of discriminator blocks (the first ones) that halve the map.
 NUM_DOWNSAMPLES = {8: 1, 16: 1, 32: 2, 64: 4, 128: 5, 256: 6, 512: 7, 1024: 8}
 IMAGE_SIZES = tuple(GENERATOR_WIDTHS)
 
 
 def check_image_size(image_size):
-    """Returns the image size if networks can be built for it, and raises an error otherwise."""
+    """Returns the image size, or raises an error if networks can't be built for this size."""
     expected = f"one of {IMAGE_SIZES} pixels"
     return check_choice("image_size", image_size, IMAGE_SIZES, expected)
 
@@ -57,7 +57,7 @@ def check_widths(widths, channels, base_filters, num_classes, latent_dim=1):
 
 
 def check_resolutions(attention_resolutions, available):
-    """Returns the sizes of the maps with attention; raises if the network has no such map."""
+    """Returns the sizes of maps with attention, or raises an error for an unavailable size."""
     if not isinstance(attention_resolutions, (list, tuple, set)):
         raise ValueError(
             "`attention_resolutions` must be a list or tuple of map sizes in pixels, () for none. "
@@ -69,7 +69,7 @@ def check_resolutions(attention_resolutions, available):
 
 
 def normalized_layers(use_spectral_norm, spectral_norm):
-    """Returns the convolution, dense and embedding layers for building a network."""
+    """Returns functions that create convolution, dense and embedding layers."""
     use_spectral_norm = check_boolean("use_spectral_norm", use_spectral_norm)
     spectral_norm = check_dict("spectral_norm", spectral_norm)
     if use_spectral_norm:
@@ -83,9 +83,9 @@ def normalized_layers(use_spectral_norm, spectral_norm):
 
 
 def _resampling_conv(filters, kernel_size, resample=None, name=None, **arguments):
-    """Returns a function that applies a `Conv2D` and, for `resample`, a resampling layer."""
+    """Returns a function that applies a `Conv2D` and, if `resample` is given, resampling."""
     steps = [layers.Conv2D(filters, kernel_size, name=name, **arguments)]
-    # A 1 x 1 convolution commutes with resampling: compute it on the smaller map.
+    # A 1 x 1 convolution commutes with resampling, so compute it on the smaller map.
     if resample == "up":
         steps.insert(kernel_size == 1, layers.UpSampling2D(name=f"{name}_up"))
     if resample == "down":
@@ -100,7 +100,7 @@ def self_attention(size, use_spectral_norm, attention):
 
 
 def up_block(x, labels, filters, conv, norm, name):
-    """Residual block that doubles a map's size: norm, ReLU, upsampling, conv, norm, ReLU, conv."""
+    """Doubles the map size in a residual block: norm, ReLU, upsampling, conv, norm, ReLU, conv."""
 
     def normalized(x, layer):
         return layer(x) if labels is None else layer(x, labels)
@@ -116,7 +116,7 @@ def up_block(x, labels, filters, conv, norm, name):
 
 
 def down_block(x, filters, conv, downsample, first, name):
-    """Residual block without norms, for the discriminator; the `first` has no ReLU on its input."""
+    """Applies a residual block without norms; the `first` block has no ReLU on its input."""
     resample = "down" if downsample else None
     shortcut = x
     if downsample or x.shape[-1] != filters:

@@ -7,7 +7,7 @@ import keras
 from keras_sagan.layers.conditional_batch_norm import ConditionalNormBase
 from keras_sagan.private_keras import layers_of
 
-# Layers that look up labels, and the attribute that holds the number of classes.
+# Layers that look up labels, and the name of their attribute for the number of classes.
 LABEL_TABLES = {
     "ConditionalNormBase": "num_classes",
     "Embedding": "input_dim",
@@ -19,7 +19,7 @@ KEEP_LABELS = ("Reshape", "Flatten", "ExpandDims", "Squeeze", "Cast", "Identity"
 
 
 def connect(generator, discriminator, latent_dim, num_classes):
-    """Builds both networks and returns the image shape; raises if they don't fit each other."""
+    """Builds both networks and returns the image shape, or raises an error if they don't fit."""
     labels = [] if num_classes is None else [keras.Input((), dtype="int32")]
     latents = keras.Input((latent_dim,))
     others = " together with labels" if labels else " alone, as num_classes=None"
@@ -54,7 +54,7 @@ def connect(generator, discriminator, latent_dim, num_classes):
 
 
 def _check_first_input(network, shape):
-    """Raises if inputs don't fit; Keras would accept images of one channel instead of three."""
+    """Raises an error if inputs don't fit. Keras would accept one channel instead of three."""
     inputs = getattr(network, "inputs", None)
     expected = tuple(inputs[0].shape) if inputs else shape
     fits = len(expected) == len(shape) and all(
@@ -65,7 +65,7 @@ def _check_first_input(network, shape):
 
 
 def _check_logits(logits):
-    """Raises an error unless a discriminator returns a logit, or a map of logits, per image."""
+    """Raises an error unless a discriminator returns one logit or one logit map per image."""
     shape = tuple(getattr(logits, "shape", ()))
     is_patch_map = len(shape) == 4 and shape[1] == 1 and shape[2] != 1  # (batch, 1, height, width)
     is_one_for_all = not shape or shape[0] == 1
@@ -82,7 +82,7 @@ def _check_logits(logits):
 
 
 def _check_tables(name, network, num_classes):
-    """Raises if a label table has too few rows; most devices don't raise an error at run time."""
+    """Raises an error if a label table has too few rows, which most devices don't detect."""
     layers = layers_of(network)
     steps = [x for layer in layers for x in [layer, *getattr(layer, "operations", [])]]
     for step in {id(step): step for step in steps}.values():
@@ -101,11 +101,11 @@ def _check_tables(name, network, num_classes):
 
 
 def _may_take_labels(step):
-    """Returns whether an operation looks up labels, or `True` outside functional networks."""
+    """Returns whether an operation may look up labels; `True` outside functional networks."""
     if isinstance(step, ConditionalNormBase):
         return step.num_classes > 1  # With a single class, the layer ignores labels.
     while True:
-        inputs = keras.tree.flatten(getattr(step, "input", None))  # Only functional models have it.
+        inputs = keras.tree.flatten(getattr(step, "input", None))  # Some models have no `input`.
         if not inputs or inputs[0] is None:
             return True
         step = inputs[0]._keras_history.operation

@@ -22,15 +22,15 @@ def build_discriminator(
 ) -> keras.Model:
     """Builds the residual projection discriminator of SAGAN as a functional Keras model.
 
-    Residual blocks repeatedly halve the image, down to 4 x 4 (8 x 8 for images of 16 and 32
+    Residual blocks halve the image size repeatedly, down to 4 x 4 (8 x 8 for images of 16 and 32
     pixels). For each size in `attention_resolutions`, a `SelfAttention2D` follows the first block
     with a map of that size. The features are summed over the map, not averaged, and passed to a
     dense layer. For a model with classes, the dot product of the features and the label's embedding
-    is added to the logit. There is no batch norm.
+    is added to the logit. The network has no batch norm.
 
     Args:
-        image_size, base_filters, num_classes, attention_resolutions, channels, use_spectral_norm,
-            spectral_norm, attention, name: As in `build_generator`.
+        image_size, base_filters, num_classes, channels, name: As in `build_generator`.
+        attention_resolutions, use_spectral_norm, spectral_norm, attention: As in `build_generator`.
 
     Returns:
         A `keras.Model` that maps images `(batch, size, size, channels)` in [-1, 1], or

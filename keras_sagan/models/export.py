@@ -1,4 +1,4 @@
-"""Exports a generator for other runtimes, and compares each file with the model."""
+"""Exports a generator for other runtimes, and compares the exported files with the model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,20 +23,20 @@ def export_generator(
     seed: int | None = 0,
     use_ema: bool = True,
 ) -> dict[str, tuple[Path, float]]:
-    """Writes the generator as SavedModel, ONNX and LiteRT files, and compares each with the model.
+    """Writes the generator as SavedModel, ONNX and LiteRT files, and compares them with the model.
 
-    The generator is baked first (`bake_spectral_norm`). The files take float32 latents
-    `(batch, latent_dim)` and, for a model with classes, int32 labels `(batch,)`; they return
-    float32 images in [-1, 1]. Any batch size works: a LiteRT interpreter starts with a batch of
-    one, and its `resize_tensor_input` changes the size.
+    First, `bake_spectral_norm` converts the generator to plain Keras layers. The exported models
+    take float32 latents `(batch, latent_dim)` and, for a model with classes, int32 labels
+    `(batch,)`; they return float32 images in [-1, 1]. Any batch size works: a LiteRT interpreter
+    starts with a batch of one, and its `resize_tensor_input` changes the size.
 
     Args:
         model: A `SAGAN`.
-        directory: String or path of the folder in which `saved_model/`, `generator.onnx` and
-            `generator.tflite` are written.
+        directory: String or path of the folder for `saved_model/`, `generator.onnx` and
+            `generator.tflite`.
         formats: Sequence of `"saved_model"`, `"onnx"` and `"litert"`.
         num_images: Positive integer, the number of images to compare.
-        seed: Integer, the seed for the latents and labels of these images.
+        seed: Integer, the seed for the latents and labels of the compared images.
         use_ema: Boolean, whether to export the averaged generator, if the model has one.
 
     Returns:
@@ -45,7 +45,7 @@ def export_generator(
 
     Raises:
         ValueError: If a format is unknown, or `num_images` isn't positive.
-        ImportError: If the package for a format's converter or runtime isn't installed.
+        ImportError: If a format needs a converter or runtime that isn't installed.
         RuntimeError: If the backend isn't TensorFlow.
 
     Example:
@@ -66,7 +66,7 @@ def export_generator(
     num_images = check_integer("num_images", num_images)
     seed = check_integer("seed", seed, 0, optional=True)
     use_ema = check_boolean("use_ema", use_ema)
-    for name in formats:  # Check before anything is written.
+    for name in formats:  # Check all packages before writing.
         for module in NEEDED.get(name, ()):
             require(module, f"The {name} format", "export")
     generator = model._generator_in_use(use_ema)

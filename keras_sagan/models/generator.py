@@ -24,18 +24,20 @@ def build_generator(
 ) -> keras.Model:
     """Builds the residual generator of SAGAN as a functional Keras model.
 
-    A dense layer turns the latents into a 4 x 4 map, residual blocks double its size up to the
-    image size, and a `SelfAttention2D` follows each map whose size is in `attention_resolutions`.
-    With the defaults, it matches the authors' code, down to the number of parameters.
+    A dense layer converts the latents to a 4 x 4 map, and residual blocks double the size of the
+    map up to the image size. A `SelfAttention2D` follows each map whose size is in
+    `attention_resolutions`. The default generator matches the authors' code, including the number
+    of parameters.
 
     Args:
         image_size: A power of two from 8 to 1024, in pixels.
-        base_filters: Positive integer; the number of filters of each block is a multiple of it
-            (`ch` in the papers' code).
+        base_filters: Positive integer. The number of filters of each block is a multiple of this
+            number (`ch` in the papers' code).
         latent_dim: Positive integer.
         num_classes: Positive integer, or `None` for an unconditional generator.
-        attention_resolutions: Sizes in pixels of the maps to apply attention to; `()` for none.
-        channels: Positive integer, 3 for RGB and 1 for gray.
+        attention_resolutions: Sizes, in pixels, of the maps with attention. `()` means no
+            attention.
+        channels: Positive integer, 3 for RGB images and 1 for gray images.
         use_spectral_norm: Boolean, whether kernels are spectrally normalized.
         spectral_norm: Dictionary of arguments of `SNConv2D`, such as `{"epsilon": 1e-8}`.
         attention: Dictionary of arguments of `SelfAttention2D`, such as `{"pool_size": 1}`.
@@ -49,7 +51,7 @@ def build_generator(
         float32 under every mixed-precision policy.
 
     Raises:
-        ValueError: If an argument is out of range, or no map has a size listed in
+        ValueError: If an argument is out of range, or the network has no map of a size in
             `attention_resolutions`.
 
     Example:
@@ -58,7 +60,8 @@ def build_generator(
     (None, 32, 32, 3)
 
     Reference: [Zhang et al., 2019](https://arxiv.org/abs/1805.08318). The widths for other image
-    sizes come from SNGAN (32) and BigGAN (64, 256, 512); those for 8, 16 and 1024 are extrapolated.
+    sizes come from SNGAN (32) and BigGAN (64, 256, 512); the widths for 8, 16 and 1024 are
+    extrapolated.
     """
     image_size = blocks.check_image_size(image_size)
     base_filters = check_integer("base_filters", base_filters)

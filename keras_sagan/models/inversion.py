@@ -20,7 +20,7 @@ from keras_sagan.ops.latent import sample_latents
 from keras_sagan.training import backend
 from keras_sagan.training.step import call
 
-EXPLORING = 5  # The first round, which tries all classes, takes a fifth of `steps`.
+EXPLORING = 5  # The first round, which tries all classes, has `steps / 5` steps.
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's settings.
 
 
@@ -33,7 +33,7 @@ class Inversion(NamedTuple):
         images: uint8 array `(num_images, height, width, channels)` in [0, 255], the images that
             `generate` returns for these latents and labels.
         psnr: float32 array `(num_images,)`, the peak signal-to-noise ratio of the uint8 images, in
-            decibels. It is infinite for an exact match.
+            decibels. The ratio is infinite for an exact match.
     """
 
     latents: np.ndarray
@@ -43,7 +43,7 @@ class Inversion(NamedTuple):
 
 
 class InversionMixin:
-    """The part of `SAGAN` that finds latents for images."""
+    """The method of `SAGAN` that finds latents for images."""
 
     def invert(
         self,
@@ -63,21 +63,23 @@ class InversionMixin:
         Adam optimizes the latents to minimize the mean squared error of the pixels in [-1, 1]; the
         weights are fixed. For each image and class, `restarts` random latents are optimized for
         `steps / 5` steps. The best `restarts` latents of each image are optimized for another
-        `steps` steps, and the best of these for another `2 * steps`.
+        `steps` steps. Then the best latent of each image is optimized for another `2 * steps`
+        steps.
 
         Args:
             images: uint8 array in [0, 255] or float array in [-1, 1], of shape
                 `(num_images, height, width, channels)`.
             labels: Class id for all images, or array of `num_images` class ids. `None` tries every
                 class.
-            restarts, steps: Positive integers, used as described above.
+            restarts, steps: Positive integers, described above.
             learning_rate: Positive float, Adam's initial learning rate, with cosine decay to 0.
-            feature_layer: String, the name of a discriminator layer whose outputs for the given and
-                the generated image are compared too. `None` compares only pixels.
+            feature_layer: String, the name of a discriminator layer. The loss also compares the
+                outputs of this layer for the given and the generated image. `None` compares only
+                pixels.
             feature_weight: Non-negative float, the weight of the mean squared error of the outputs
                 of `feature_layer`.
             batch_size: Positive integer, the number of latents to optimize at a time.
-            seed: Integer, the seed of the initial latents, or `None` for different ones in each
+            seed: Integer, the seed of the initial latents, or `None` for different latents in each
                 call.
             use_ema: As in `generate`.
 
@@ -133,7 +135,7 @@ class InversionMixin:
 
 
 class _Search:
-    """Optimizes each latent independently with Adam, and keeps its best value."""
+    """Optimizes each latent independently with Adam, and returns the best values."""
 
     def __init__(self, model, generator, features, weight, learning_rate, batch_size):
         def losses(latents, targets, labels=None):
@@ -179,7 +181,7 @@ class _Search:
 
 
 def _features_of(discriminator, name):
-    """Returns a function from images and labels to the outputs of a layer, or `None`."""
+    """Returns a function that maps images and labels to a layer's outputs, or `None`."""
     if name is None:
         return None
     layers = {layer.name: layer for layer in getattr(discriminator, "layers", [])}

@@ -19,26 +19,26 @@ def apply_spectral_norm(
     include: Collection[str | type[keras.Layer]] | None = None,
     exclude: Collection[str | type[keras.Layer]] | None = None,
 ) -> keras.Model:
-    """Copies a model and normalizes the kernels of its layers.
+    """Copies a model and applies spectral normalization to its layers.
 
     `Dense`, `Conv2D` and the other layers that have a normalized version become `SNDense`,
-    `SNConv2D` and so on. Other layers with kernels, and subclasses, are wrapped in `SpectralNorm`.
-    Layers that are already normalized don't change. The copy has the same layer names and starts
-    with the same weights, but its outputs differ, because kernels are divided by their spectral
-    norms. `bake_spectral_norm` turns it into plain Keras layers.
+    `SNConv2D` and so on. Other layers with kernels, including subclasses of these layers, are
+    wrapped in `SpectralNorm`. Layers that are already normalized don't change. The copy has the
+    same layer names and starts with the same weights, but its outputs differ, because kernels are
+    divided by their spectral norms. `bake_spectral_norm` converts the copy to plain Keras layers.
 
     Args:
         model: A built functional or sequential Keras model. Nested models are copied too. The copy
             is functional, and isn't compiled.
         include: List of names or classes of the layers to normalize. The name of a nested model
-            means its layers, and a layer inside another one, such as `TimeDistributed`, means the
-            outer layer. `None` means all layers with kernels.
-        exclude: List of names or classes of the layers not to normalize, as in `include`.
+            selects all its layers. The name of a layer inside a wrapper, such as `TimeDistributed`,
+            selects the wrapper. `None` selects all layers with kernels.
+        exclude: List of names or classes of layers not to normalize, interpreted as in `include`.
 
     Raises:
-        ValueError: If the model is subclassed or isn't built, an entry of `include` or `exclude`
-            matches no layer, an entry of `include` matches a layer that has no kernels or is
-            already normalized, or a layer is quantized or adapted by LoRA.
+        ValueError: If the model is subclassed, isn't built, or has layers that are quantized or
+            adapted by LoRA; if an entry of `include` or `exclude` matches no layer; or if an entry
+            of `include` matches a layer without kernels or with normalized kernels.
 
     Example:
     >>> import keras
@@ -99,9 +99,9 @@ def _normalized_kernels(layer):
 
 
 def _layers(model, models=()):
-    """Yields the layers of a model and of nested models, each with its parts.
+    """Yields `(layer, parts)` for each layer of a model and of nested models.
 
-    The parts are the nested models that contain the layer, the layer, and all layers inside it.
+    `parts` contains the nested models around the layer, the layer, and all layers inside the layer.
     """
     for layer in model.layers:
         if is_graph(layer):
@@ -136,7 +136,7 @@ def _matches(argument, entries, found, are_normalized=False):
                 f"{sorted({x.name for _, parts in found for x in parts})}"
             )
         able = [x for x in new if _obstacle(x) is None]
-        # For a class or a nested model, it is enough that some of its layers can be normalized.
+        # A class or a nested model may also have layers that can't be normalized.
         named = [x for x in new if x.name == entry]
         wrong = [x for x in (named if able else new) if _obstacle(x)]
         if are_normalized and wrong:

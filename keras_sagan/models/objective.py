@@ -16,7 +16,7 @@ OBJECTIVE = {"loss": "hinge", "r1": 0.0, "r2": 0.0, "every": 1, "augmentation": 
 
 
 def checked_objective(objective):
-    """Returns an objective with defaults for missing settings, or raises an error."""
+    """Adds the defaults to an objective, or raises an error if a setting is invalid."""
     found = {**OBJECTIVE, **check_dict("objective", objective, keys=OBJECTIVE)}
     try:
         found["loss"] = check_choice("loss", found["loss"], losses.LOSSES)

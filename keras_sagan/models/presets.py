@@ -5,8 +5,8 @@ import copy
 from keras_sagan.checks import check_choice
 
 TTUR = {"g_learning_rate": 1e-4, "d_learning_rate": 4e-4, "beta_1": 0.0, "beta_2": 0.999}
-# For a few thousand images: the loss of R3GAN (Huang et al., 2024) with differentiable augmentation
-# (Zhao et al., 2020). The weights of R1 and R2 grow with the image size, as in R3GAN.
+# Settings for a few thousand images: the loss of R3GAN (Huang et al., 2024) and differentiable
+# augmentation (Zhao et al., 2020). The weights of R1 and R2 grow with the image size, as in R3GAN.
 SMALL_DATA = {
     size: {
         "image_size": size,
@@ -29,10 +29,10 @@ SMALL_DATA = {
     }
     for size, weight in ((32, 0.5), (64, 2.0), (128, 10.0))
 }
-# A preset's `settings` are shared by all its recipes. A recipe contains only its changes, and the
-# first recipe is the default. `batch_size` is the recommended global batch size.
+# All recipes of a preset share its `settings`. A recipe contains only changes to them. The first
+# recipe is the default. `batch_size` is the recommended global batch size.
 # Sources: the SAGAN authors' code (official), the paper's text (paper), TF-GAN's example (tfgan),
-# and the BigGAN schedule that the best open reproduction used (biggan).
+# and the BigGAN schedule of the best open reproduction (biggan).
 PRESETS: dict[str, dict] = {
     "sagan_imagenet_128": {
         "description": "ImageNet at 128 pixels, 1000 classes: the networks of the paper.",
@@ -123,7 +123,7 @@ PRESETS: dict[str, dict] = {
             "num_classes": 9,
             "attention_resolutions": (16,),
             "batch_norm": {"momentum": 0.99},
-            # The penalties take the place of spectral normalization, as in R3GAN.
+            # The penalties replace spectral normalization, as in R3GAN.
             "use_spectral_norm": False,
             "objective": {"loss": "relativistic", "r1": 2.0, "r2": 2.0, "every": 4},
             "ema_momentum": 0.999,
@@ -158,11 +158,11 @@ PRESETS: dict[str, dict] = {
 def preset_settings(name: str, recipe: str | None = None) -> dict:
     """Returns the settings of a preset with one of its recipes.
 
-    Arguments and errors are as in `SAGAN.from_preset`.
+    The arguments and errors are those of `SAGAN.from_preset`.
 
     Returns:
-        A new dictionary with arguments of `build_generator`, `build_discriminator` and `SAGAN`, and
-        the keys of `ttur`.
+        A new dictionary of arguments for `build_generator`, `build_discriminator` and `SAGAN`, and
+        of settings for `ttur`.
 
     Example:
     >>> preset_settings("sagan_imagenet_128", recipe="paper")["beta_2"]

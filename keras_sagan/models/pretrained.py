@@ -1,4 +1,4 @@
-"""Finds and loads the trained weights of a preset, and models on the Hugging Face Hub."""
+"""Finds and loads trained weights of presets, and models on the Hugging Face Hub."""
 
 import inspect
 import json
@@ -14,9 +14,10 @@ from keras_sagan.models.generator import build_generator
 from keras_sagan.models.presets import preset_settings
 from keras_sagan.weight_files import fetch_weights
 
-__all__ = []  # Private to the package.
+__all__ = []  # This module is private.
 
-# Each preset with trained weights has a record here. The file is beside it, or at the record's url.
+# This folder has a record for each preset with trained weights. The weights file is in the same
+# folder or at the `url` of the record.
 RECORDS = Path(__file__).with_name("weights")
 
 
@@ -45,14 +46,14 @@ def find_weights(preset, settings, load_weights):
 
 
 def _check_networks(preset, settings):
-    """Raises an error if a setting of the networks differs from that of the trained networks."""
+    """Raises an error if the settings of the networks differ from those of the trained networks."""
     trained = preset_settings(preset)
     for builder in (build_generator, build_discriminator):
         for name, parameter in inspect.signature(builder).parameters.items():
             expected = trained.get(name, parameter.default)
             value = settings.get(name, parameter.default)
             value = tuple(value) if isinstance(value, list) else value
-            # `batch_norm` only changes how statistics are computed.
+            # `batch_norm` affects only how statistics are computed.
             if name not in ("name", "batch_norm") and value != expected:
                 raise ValueError(
                     f"`{name}` must be {expected!r}, as in the trained networks of preset "
@@ -62,7 +63,7 @@ def _check_networks(preset, settings):
 
 
 def load_weights(model, path):
-    """Loads a weights file. Only numbers are read: no code of the file runs."""
+    """Loads a weights file. The function reads only numbers and runs no code from the file."""
     try:
         model.load_weights(path)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -73,7 +74,7 @@ def load_weights(model, path):
 
 
 def load_from_hub(name, kind, recipe, overrides):
-    """Returns the model of `"hf://user/name"`, which `model.save` uploaded."""
+    """Loads a model that `model.save` uploaded to `"hf://user/name"`."""
     given = {**({} if recipe is None else {"recipe": recipe}), **overrides}
     for argument, value in given.items():
         raise ValueError(
@@ -90,7 +91,7 @@ def load_from_hub(name, kind, recipe, overrides):
 
 
 def is_on_hub(path):
-    """Returns whether a path leads to the Hugging Face Hub, which needs a package of its own."""
+    """Returns whether a path is on the Hugging Face Hub; if so, requires `huggingface_hub`."""
     if not str(path).startswith("hf://"):
         return False
     require("huggingface_hub", "A path that starts with hf://", "hub")

@@ -1,4 +1,4 @@
-"""The self-attention GAN as a Keras model. Its training step is in `keras_sagan.training.step`."""
+"""The self-attention GAN as a Keras model; the training step is in `keras_sagan.training.step`."""
 
 import functools
 import inspect
@@ -47,7 +47,7 @@ SETTINGS = (
     *("latent_dim", "num_classes", "d_steps", "ema_momentum", "ema_start", "seed", "ttur"),
     *("ema_half_life", "top_k", "freeze_discriminator", "objective"),
 )
-AVERAGES = ("ema_momentum", "ema_half_life")  # At most one may be given.
+AVERAGES = ("ema_momentum", "ema_half_life")  # At most one of these may be given.
 METRICS = (
     *("g_loss", "d_loss", "real_logits", "fake_logits", "real_accuracy", "fake_accuracy"),
     *("real_in_margin", "fake_in_margin"),
@@ -60,10 +60,10 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
     Each step updates the discriminator `d_steps` times and then the generator once;
     `keras_sagan.training.step` contains the algorithm. Each network has its own optimizer (TTUR),
-    and the default loss is the hinge loss. The discriminator sees real and fake images in one pass,
-    or in two passes if it uses batch statistics. An update of one network changes neither the
-    weights nor the state (batch statistics, `vector_u` of the spectral norms) of the other. Latents
-    and fake labels depend only on the seed and the step.
+    and the default loss is the hinge loss. The discriminator processes real and fake images in one
+    pass, or in two passes if it uses batch statistics. An update of one network changes neither the
+    weights nor the state (batch statistics, `vector_u` of the spectral norms) of the other network.
+    Latents and fake labels depend only on the seed and the step.
 
     Args:
         generator: Keras model that maps latents `(batch, latent_dim)`, or `[latents, labels]`, to
@@ -73,9 +73,9 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         num_classes: Positive integer, or `None` for networks without labels.
         d_steps: Positive integer, the number of discriminator updates per step. Each update draws
             new latents, but uses the same real images.
-        ema_momentum: Float in [0, 1), the momentum of the averaged generator, or `None` for no
-            averaging. Early steps use a lower momentum: the half-life of the average is at most a
-            twentieth of the steps taken.
+        ema_momentum: Float in [0, 1), the momentum of the averaged generator; `None` means no
+            averaging. The half-life of the average is at most a twentieth of the steps taken, so
+            early steps use a lower momentum.
         ema_start: Non-negative integer. Before this step, the averaged generator is a copy of the
             generator.
         seed: Non-negative integer, the seed of latents and fake labels, or `None` for a random
@@ -83,24 +83,24 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             build the networks.
         ttur: Dictionary of settings for the `"auto"` optimizers in `compile`: `g_learning_rate`,
             `d_learning_rate`, `beta_1` and `beta_2`. Defaults to 1e-4, 4e-4, 0 and 0.999.
-        ema_half_life: Positive float, an alternative to `ema_momentum`: the half-life of the
-            average in images, for any batch size. The momentum of a step is
-            `0.5 ** (global batch / ema_half_life)`.
-        top_k: The generator's loss counts only the fake images with the largest logits. A float in
-            (0, 1] is a share of each replica's batch, rounded down to at least one image; an
+        ema_half_life: Positive float, the half-life of the average, measured in images.
+            `ema_half_life` replaces `ema_momentum` and doesn't depend on the batch size. The
+            momentum of a step is `0.5 ** (global batch / ema_half_life)`.
+        top_k: The generator's loss uses only the fake images with the largest logits. A float in
+            (0, 1] is a share of each replica's batch, rounded down, but at least one image; an
             integer is a number of images per global batch, divided equally among the replicas;
-            `None` counts all images. A relativistic loss also receives the paired real images.
-            `evaluate` always counts all images.
+            `None` uses all images. A relativistic loss also uses the real images that are paired
+            with these fake images. `evaluate` always uses all images.
         freeze_discriminator: Integer, the number of discriminator blocks to freeze (FreezeD),
-            counted from the image. All layers up to the last one named `block_{n}_…` get
+            starting at the input. All layers up to the last layer named `block_{n}_…` get
             `trainable=False`, so their kernels and `vector_u` don't change.
-        objective: Dictionary of settings for the `"auto"` arguments of `compile`: `loss`, the name
-            of a loss; `r1` and `r2`, the weights of `R1` and `R2` (0 for none), and their `every`;
-            `augmentation`, the policy of a `DifferentiableAugmentation` or `None`. Defaults to the
-            hinge loss alone.
+        objective: Dictionary of settings for the `"auto"` arguments of `compile`. `loss` is the
+            name of a loss, `r1` and `r2` are the weights of `R1` and `R2` (0 for none), `every` is
+            the argument `every` of both, and `augmentation` is the policy of a
+            `DifferentiableAugmentation`, or `None`. By default, there is only the hinge loss.
 
     Call arguments:
-        inputs, training: Passed to `generator`, whose images are returned.
+        inputs, training: The arguments of `generator`. The outputs are the generated images.
 
     State:
         The networks, `ema_generator`, and `steps`, the number of training steps taken.
@@ -162,7 +162,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         self._is_one_of_many = backend.is_multi_worker(self._strategy)
         backend.check_built_under(self._strategy, generator=generator, discriminator=discriminator)
         self._step_lock = threading.RLock()  # Other threads read variables under this lock.
-        self._skipped_steps = self._skipped_batches = 0  # `fit` skips these in a resumed epoch.
+        self._skipped_steps = self._skipped_batches = 0  # Steps and batches for `fit` to skip.
         self._average = None
         self._averaged_from: int | None = None
         if ema_momentum is not None or ema_half_life is not None:
@@ -197,31 +197,32 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         load_weights: bool | str | Path = False,
         **overrides,
     ) -> "SAGAN":
-        """Builds the networks and the model of a preset, with new or with trained weights.
+        """Builds the networks and the model of a preset, with new or trained weights.
 
-        Trained weights ship with the package for `"sagan_fashion_mnist_32"`. They contain both
-        networks, the averaged generator and the step count, so that you can generate images, select
-        them by their logits, or continue training with new optimizers.
+        The package includes trained weights for `"sagan_fashion_mnist_32"`. These weights contain
+        both networks, the averaged generator and the step count, so that you can generate images,
+        select them by their logits, or continue training with new optimizers.
 
         Args:
             name: String, a key of `keras_sagan.models.PRESETS`, or `"hf://user/name"` for a model
                 that `save` uploaded to the Hugging Face Hub, with its own settings and weights.
-            recipe: String, a recipe of the preset, or `None` for its first one.
+            recipe: String, a recipe of the preset, or `None` for the first recipe.
             load_weights: Boolean, whether to load the preset's trained weights, or the path of a
-                `.keras` or `.weights.h5` file with weights of the same networks. Only weights are
-                read from the file: it runs no code.
+                `.keras` or `.weights.h5` file with weights of the same networks. Loading reads only
+                weights and runs no code from the file.
             **overrides: Settings to change: arguments of `build_generator`, `build_discriminator`
-                and `SAGAN`, and the keys of `ttur`.
+                or `SAGAN`, or keys of `ttur`.
 
         Returns:
-            A `SAGAN`, not yet compiled; `compile()` uses the recipe's optimizers. A model from the
-            hub is compiled if it was when it was saved.
+            A `SAGAN` that isn't compiled; `compile()` uses the recipe's optimizers. A model from
+            the Hugging Face Hub is compiled if it was compiled when it was saved.
 
         Raises:
             ValueError: If the preset, recipe or a setting is unknown, an override changes trained
-                networks, no trained weights are published, or a file has other weights, is damaged
-                or incomplete.
-            ImportError: If a model is on the hub and `huggingface_hub` isn't installed.
+                networks, the preset has no trained weights, or a weights file is damaged,
+                incomplete or from other networks.
+            ImportError: If the model is on the Hugging Face Hub and `huggingface_hub` isn't
+                installed.
 
         Example:
         >>> model = SAGAN.from_preset("sagan_fashion_mnist_32", load_weights=True)
@@ -231,7 +232,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         if pretrained.is_on_hub(name):
             return pretrained.load_from_hub(name, cls, recipe, overrides)
         settings = _without_other_average(preset_settings(name, recipe), overrides)
-        # Check first: workers create variables together, and would deadlock if settings differed.
+        # Check first: creating variables deadlocks if workers have different settings.
         check_workers_agree(
             backend.current_strategy(),
             preset=name,
@@ -279,22 +280,22 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         num_classes: int | None | str = "same",
         **overrides,
     ) -> "SAGAN":
-        """Makes a new model from a trained one, for the same or different classes.
+        """Creates a new model from a trained model, for the same or different classes.
 
         Networks and settings are copied from `model`, except where they depend on the classes.
         Weights of the generator (not the averaged one) and the discriminator are copied if their
-        shapes match; a warning and `new_weights` list the others. For different classes, each row
-        of a label table starts as the mean of the old rows, and the other new weights are
-        initialized as usual. The step count and the optimizers start over.
+        shapes match; a warning and `new_weights` list all other weights. For different classes,
+        each row of a label table starts as the mean of the old rows, and the other new weights are
+        initialized as usual. The step count starts at 0, and the optimizers aren't copied.
 
         Args:
-            model: A `SAGAN`, or the path of a `.keras` file of one.
+            model: A `SAGAN`, or the path of a `.keras` file that contains one.
             num_classes: Positive integer, `None` for a model without labels, or `"same"`.
             **overrides: Arguments of `SAGAN` to change, such as `freeze_discriminator`, which makes
                 all other discriminator layers trainable.
 
         Returns:
-            A `SAGAN`, not yet compiled, with the attribute `new_weights`, a list of paths.
+            A `SAGAN` that isn't compiled. Its attribute `new_weights` is a list of paths.
 
         Raises:
             ValueError: If `model` isn't a `SAGAN`, an override changes the size or width of the
@@ -363,42 +364,42 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         augmentation: str | Callable | None = "auto",
         penalty: str | Callable | Sequence[Callable] | None = "auto",
     ) -> None:
-        """Configures the model for training; by default, with its `ttur` and `objective`.
+        """Configures the model for training. The defaults come from its `ttur` and `objective`.
 
         Args:
             g_optimizer, d_optimizer: Keras optimizers, their names or configurations, or `"auto"`
                 for `keras.optimizers.Adam` with the model's `ttur`. Both are `"auto"` by default;
                 if you pass a `g_optimizer`, pass a `d_optimizer` too. Each `LearningRateSchedule`
-                follows `model.steps`. `model.optimizer` combines the two: a callback that sets its
-                `learning_rate` scales both learning rates by the same factor.
+                follows `model.steps`. `model.optimizer` combines both optimizers, so a callback
+                that sets its `learning_rate` scales both learning rates by the same factor.
             loss, augmentation, penalty: `"auto"` uses the setting in the model's `objective`.
             loss: `"hinge"`, `"non_saturating"`, `"wasserstein"`, `"least_squares"`,
                 `"relativistic"`, `"relativistic_average"`, or a pair of functions
                 `(generator_loss, discriminator_loss)`; see `keras_sagan.losses`.
-            run_eagerly, steps_per_execution: As in `keras.Model.compile`; PyTorch takes one step
-                per execution.
-            jit_compile: `True` compiles the full step with XLA. `False` uses no XLA, except for
-                single operations on JAX. `"auto"` leaves the choice to Keras: XLA compiles the full
-                step on JAX and on TensorFlow with one GPU, and only the sums of wide 3 x 3
-                convolutions on TensorFlow with CPUs. PyTorch compiles nothing.
+            run_eagerly, steps_per_execution: As in `keras.Model.compile`; PyTorch supports only one
+                step per execution.
+            jit_compile: `True` compiles the full step with XLA. `False` doesn't use XLA, except for
+                single operations on JAX. `"auto"` lets Keras choose: on JAX, and on TensorFlow with
+                one GPU, XLA compiles the full step; on TensorFlow with CPUs, XLA compiles only
+                parts of wide 3 x 3 convolutions. PyTorch compiles nothing.
             auto_scale_loss: Boolean, whether to use a `LossScaleOptimizer` for each network that
                 computes in float16.
             augmentation: Function `(images, uniform) -> images` that augments real and fake images
                 for the discriminator, or `None`. Images are float32
-                `(batch, height, width, channels)` in [-1, 1]. `uniform(columns)` returns float32
-                numbers in [0, 1) of shape `(batch, columns)`, which depend on the seed and the
-                step. Use no other random numbers: Keras's seed generators don't advance here. The
-                generator's gradient flows through the augmentation.
-            penalty: Penalty of `keras_sagan.penalties`, such as `R1(10.0)`, or your own function
-                `(judge, real, fake) -> scalar`, added to the discriminator's loss; a list of these;
-                or `None`. `judge(images, labels)` returns logits, and
-                `keras_sagan.training.input_gradient` differentiates it. `real` and `fake` are pairs
-                of images and labels. A function that takes four arguments also receives `uniform`.
-                `judge.logits` contains the real and fake logits that the loss received, or `None`
-                for a penalty with `every` above 1.
+                `(batch, height, width, channels)` in [-1, 1]. `uniform(columns)` returns random
+                float32 numbers in [0, 1) of shape `(batch, columns)`, which depend on the seed and
+                the step. Use only these random numbers, because Keras's seed generators don't
+                advance here. The generator's gradient flows through the augmentation.
+            penalty: Function `(judge, real, fake) -> scalar` that is added to the discriminator's
+                loss, such as `R1(10.0)` of `keras_sagan.penalties`; a list of such functions; or
+                `None`. `judge(images, labels)` returns logits, and
+                `keras_sagan.training.input_gradient` computes their gradient. `real` and `fake` are
+                pairs of images and labels. A function that takes four arguments also receives
+                `uniform`. `judge.logits` contains the real and fake logits that the loss received,
+                or `None` for a penalty with `every` above 1.
 
         Raises:
-            ValueError: If it is called outside the scope that the model was built in, only
+            ValueError: If `compile` is called outside the scope in which the model was built, only
                 `g_optimizer` is given, both networks share an optimizer, an optimizer has
                 `use_ema=True`, the loss is unknown or lacks the threshold that an adaptive
                 augmentation needs, or PyTorch or `TPUStrategy` doesn't support a setting
@@ -445,7 +446,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         self.uses_real_logits = self.loss_functions.uses_real_logits
         self.augmentation, self.penalty = augmentation, penalty
         self.slots = Slots(self, augmentation, penalties.get(penalty), self.loss_functions)
-        self._judges_apart = None  # The first batch determines it.
+        self._judges_apart = None  # The first batch sets this.
         self.g_optimizer = self._optimizer("g", g_optimizer, self.generator, auto_scale_loss)
         self.d_optimizer = self._optimizer("d", d_optimizer, self.discriminator, auto_scale_loss)
         self._follow_steps()
@@ -482,7 +483,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         return optimizer
 
     def _follow_steps(self, only_new=False):
-        """Makes the optimizers' schedules follow `steps`, even schedules set after `compile`."""
+        """Makes learning rate schedules follow `steps`, including schedules set after `compile`."""
         for side, updates in (("g", 1), ("d", self.d_steps)):
             optimizer = getattr(self, f"{side}_optimizer")
             is_constant = isinstance(getattr(optimizer, "learning_rate", None), keras.Variable)
@@ -501,7 +502,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
     def test_step(self, data: tuple) -> dict:
         images, labels = self._unpack(data)
-        # The metric counts only this replica's share of the images.
+        # The count of the metric includes only the images of this replica.
         seen = ops.cast(self._trackers["d_loss"].count, "int32")
         seen *= backend.count_replicas()
         (d_loss, *logits), g_loss = step.test_step(self, images, labels, seen)
@@ -537,9 +538,9 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         known = {id(metric) for metric in own}
         return own + [x for x in self._metrics if id(x) not in known]  # A subclass may add metrics.
 
-    @reference_forms()  # For a few images, compiling takes more time than it saves.
+    @reference_forms()  # Compiling isn't worthwhile for a few images.
     def _see_first_batch(self, batch):
-        """Warns once per `compile` if a network ends in the wrong activation."""
+        """Warns once per `compile` if the last activation of a network is wrong."""
         images, labels = batches.unpack(batch, self.num_classes)
         if self._judges_apart is None and len(images):
             images = ops.convert_to_numpy(batches.to_model_space(images[: batches.FEW]))
@@ -549,7 +550,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
     @property
     def judges_apart(self) -> bool:
-        """Boolean, whether the discriminator sees real and fake images in separate passes."""
+        """Boolean, whether the discriminator processes real and fake images separately."""
         if self._judges_apart is None:
             with outside_programs(), reference_forms():
                 self._find_out_whether_apart(self.image_shape)
@@ -564,10 +565,10 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
     @property
     def ema_generator(self) -> keras.Model | None:
-        """The averaged generator, or `None`. It equals the generator while `steps` is 0."""
+        """The averaged generator, or `None`; a copy of the generator before the first step."""
         steps = known_values(self.steps) if self._average is not None else None
         if steps is not None and steps == 0:
-            # Don't copy the same weights again: this would overwrite recomputed batch statistics.
+            # Copy new weights only, because copying overwrites recomputed batch statistics.
             values = map(ops.convert_to_numpy, self.generator.variables)
             weights = hash(tuple(value.tobytes() for value in values))
             if weights != self._averaged_from:
@@ -578,8 +579,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
     def restart_average(self) -> None:
         """Copies the generator to the averaged generator; averaging continues from these weights.
 
-        Call it after you load new weights into the `generator` of a trained model. It raises a
-        ValueError if the model has no averaged generator.
+        Call this method after you load new weights into the `generator` of a trained model. Raises
+        a ValueError if the model has no averaged generator.
         """
         if self._average is None:
             raise ValueError(
@@ -597,7 +598,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         """Trains the model, with the arguments and callbacks of `keras.Model.fit`.
 
         A callback with a method `start(model, data, steps_per_epoch)`, such as
-        `TrainingCheckpoint`, can restore the model and choose where the data and `fit` start.
+        `TrainingCheckpoint`, can restore the model and choose the step at which the data and `fit`
+        start.
 
         Args:
             x: An array of images, or a dataset of images or `(images, labels)` that
@@ -607,20 +609,21 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             y: Array of integer labels, if `x` is an array of images.
 
         Returns:
-            A `keras.callbacks.History`. At the end of each epoch, it records both learning rates as
+            A `keras.callbacks.History`. The logs of each epoch also contain both learning rates as
             `g_learning_rate` and `d_learning_rate`, and the strength of an adaptive augmentation as
             `augmentation_probability`.
 
         Raises:
-            ValueError: If `class_weight` or `sample_weight` is given, which have no meaning for a
-                GAN, or the data don't fit the model. Pixel values are checked in the first batch.
+            ValueError: If the data don't fit the model, or if `class_weight` or `sample_weight` is
+                given. These weights have no meaning for a GAN. Pixel values are checked in the
+                first batch.
         """
         _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
         batches.check_given(x, y)
         steps_before = int(self.steps.numpy())
         is_ordered = hasattr(x, "shape") or isinstance(x, keras.utils.PyDataset)
         if hasattr(x, "at_step") or not is_ordered:
-            kwargs.setdefault("shuffle", False)  # Otherwise, Keras warns, or shuffles batches.
+            kwargs.setdefault("shuffle", False)  # Without this, Keras warns or shuffles batches.
         backend.check_scope(self._strategy, "fit")
         given = inspect.signature(super().fit).bind_partial(x, y, *args, **kwargs).arguments
         self._check_shares_of_arrays(**given)
@@ -633,7 +636,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
                 given.update({} if epoch is None else {"initial_epoch": epoch})
         for check in self._checks.values():
             check.begin()
-        # A worker sees only its share of the data; a resumed epoch sees only the remaining batches.
+        # Workers read only their share of the data; resumed epochs read only the remaining batches.
         is_whole = given.get("steps_per_epoch") is None and x is given.get("x")
         is_whole = is_whole and not self._is_one_of_many
         callbacks = _with_epoch_end(self, callbacks, is_whole)
@@ -646,9 +649,10 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         return history
 
     def evaluate(self, *args, **kwargs) -> list[float] | dict[str, float]:
-        """Returns the losses on held-out data; they depend only on the data and the weights.
+        """Returns the losses on held-out data, which depend only on the data and the weights.
 
-        Arguments and results are as in `keras.Model.evaluate`, and data and errors as in `fit`.
+        The arguments and results are those of `keras.Model.evaluate`; the data and errors are those
+        of `fit`.
         """
         backend.check_scope(self._strategy, "evaluate")
         bound = inspect.signature(super().evaluate).bind(*args, **kwargs)
@@ -665,7 +669,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
     def train_on_batch(
         self, x, y=None, sample_weight=None, class_weight=None, return_dict: bool = False
     ) -> list[float] | dict[str, float]:
-        """Trains on one batch, as `keras.Model.train_on_batch` does; see `fit` for the data."""
+        """Trains on one batch, like `keras.Model.train_on_batch`. See `fit` for the data."""
         _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
         self._begin_batch("train_on_batch", "fit", x, y)
         return super().train_on_batch(x, y, return_dict=return_dict)
@@ -673,7 +677,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
     def test_on_batch(
         self, x, y=None, sample_weight=None, return_dict: bool = False
     ) -> list[float] | dict[str, float]:
-        """Returns the losses on one batch, as `keras.Model.test_on_batch` does."""
+        """Returns the losses on one batch, like `keras.Model.test_on_batch`."""
         _refuse_weights(sample_weight=sample_weight)
         self._begin_batch("test_on_batch", "evaluate", x, y)
         return super().test_on_batch(x, y, return_dict=return_dict)
@@ -696,7 +700,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         if not validation_split or not hasattr(x, "shape"):
             self._check_shares("x", x, batch_size, steps)
             return
-        count = int(x.shape[0] * (1.0 - validation_split))  # Keras splits in the same place.
+        count = int(x.shape[0] * (1.0 - validation_split))  # Keras splits at this index.
         advice = "give `validation_data` that they divide instead of `validation_split`"
         self._check_shares("x", x[:count], batch_size, steps, advice)
         self._check_shares("x", x[count:], validation_size, validation_steps, advice)
@@ -748,27 +752,28 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             self.test_function = interrupted_at_end(function)
 
     def _symbolic_build(self, iterator=None, data_batch=None):
-        """Does nothing: the networks are already built, and Keras would consume a batch."""
+        """Does nothing, because the networks are built and Keras would consume a batch."""
 
     _maybe_symbolic_build = _symbolic_build
 
     def _purge_model_variables(self, **kinds):
-        """Does nothing: on JAX, Keras would leave the variables empty during an epoch."""
+        """Does nothing, because on JAX, Keras would empty the variables during an epoch."""
 
     # Saving
 
     def save(self, filepath: str | Path, *args, **kwargs) -> None:
-        """Saves the model as `keras.Model.save` does; `from_preset` loads `"hf://user/name"`.
+        """Saves the model, like `keras.Model.save`, to a file or to the Hugging Face Hub.
 
         Args:
             filepath: Path of a `.keras` file, or `"hf://user/name"` to upload the model to the
-                Hugging Face Hub, which needs the package `huggingface_hub`.
+                Hugging Face Hub. Uploading requires the package `huggingface_hub`. `from_preset`
+                loads an uploaded model.
         """
         pretrained.is_on_hub(filepath)
         super().save(filepath, *args, **kwargs)
 
     def export(self, filepath: str | Path, *args, **kwargs) -> NoReturn:
-        """Always raises a ValueError: use `keras_sagan.models.export_generator`."""
+        """Always raises a ValueError. Use `keras_sagan.models.export_generator` instead."""
         raise ValueError(
             "`export` must not be called on a SAGAN: "
             "`keras_sagan.models.export_generator(model, directory)` writes its generator as "
@@ -833,10 +838,10 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
 
 def interrupted_at_end(function: Callable) -> Callable:
-    """Wraps a function so that Ctrl-C waits until its call ends; a second Ctrl-C acts at once.
+    """Wraps a function to delay Ctrl-C until its end; a second Ctrl-C interrupts at once.
 
-    Within a step, Ctrl-C would leave variables half updated, or crash the backend. A signal handler
-    that the user has set isn't replaced.
+    During a step, Ctrl-C could leave variables partly updated, or crash the backend. A signal
+    handler that the user has set isn't replaced.
     """
 
     @functools.wraps(function)
@@ -876,7 +881,7 @@ def _checked_ttur(ttur):
 
 
 def _without_other_average(settings, overrides):
-    """Merges overrides into settings; `ema_momentum` and `ema_half_life` replace each other."""
+    """Merges overrides into settings; an `ema_half_life` removes `ema_momentum`, and vice versa."""
     others = {AVERAGES[1 - i] for i, x in enumerate(AVERAGES) if overrides.get(x) is not None}
     return {**{name: x for name, x in settings.items() if name not in others}, **overrides}
 
@@ -934,7 +939,7 @@ class _EpochEnd(keras.callbacks.Callback):
 
 
 def _with_epoch_end(model, callbacks, is_whole):
-    """Puts an `_EpochEnd` first, so that the callbacks of `fit` see its values in the logs."""
+    """Puts an `_EpochEnd` first, so that all other callbacks find its values in the logs."""
     own = _EpochEnd(model._checks["fit"], is_whole)
     if not isinstance(callbacks, keras.callbacks.CallbackList):
         return [own, *keras.tree.flatten(callbacks or [])]

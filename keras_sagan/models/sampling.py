@@ -1,4 +1,4 @@
-"""Methods of a trained model: images, interpolation, attention maps, gammas and spectral norms."""
+"""Methods of a model that return images, attention maps, gammas and spectral norms."""
 
 import contextlib
 import functools
@@ -52,24 +52,24 @@ class SamplingMixin:
         Args:
             num_images: Positive integer.
             labels: Class id for all images, or an array of `num_images` class ids; `None` draws
-                them uniformly at random. Only for a model with classes.
-            seed: Integer, the seed of latents and labels, or `None` for different ones in each
+                them uniformly at random. A model without classes doesn't accept labels.
+            seed: Integer, the seed of latents and labels, or `None` for different results in each
                 call. The results don't depend on `batch_size`.
-            truncation: Positive float. Latent values whose magnitude exceeds it are drawn again
-                (the truncation trick: better images, less variety). `None` for no truncation.
+            truncation: Positive float. Latent values of larger magnitude are drawn again (the
+                truncation trick), for better but less varied images. `None` means no truncation.
             batch_size: Positive integer, the number of images to generate at a time.
             latents: Float array `(num_images, latent_dim)` to use instead of random latents.
             use_ema: Boolean, whether to use the averaged generator if there is one.
             method: `"rejection"` for discriminator rejection sampling, `"top"` to generate `ratio`
                 times as many images and keep those with the largest discriminator logits, or `None`
                 to keep all. Images are selected within each class, so the labels don't change.
-            gamma: Float, for `"rejection"`: a larger value rejects more images. `None` derives it
-                from `percentile`.
+            gamma: Float, for `"rejection"`: a larger value rejects more images. `None` computes
+                `gamma` from `percentile`.
             percentile: Float in [0, 100), for `"rejection"`: an image whose acceptance score is at
                 this percentile is accepted with probability 1/2. The largest logit and the
                 percentile are estimated from 1000 additional images of each class.
             ratio: Positive integer, the factor for `"top"`.
-            return_details: Boolean, whether to return a dictionary of details too.
+            return_details: Boolean, whether to also return a dictionary of details.
 
         Returns:
             uint8 array of shape `(num_images, height, width, channels)` in [0, 255]. With
@@ -83,7 +83,7 @@ class SamplingMixin:
                 aren't finite, or `gamma` or `percentile` is so high that hardly any image is
                 accepted.
 
-        Reference: [Azadi et al., 2019](https://arxiv.org/abs/1810.06758) for rejection.
+        Reference: [Azadi et al., 2019](https://arxiv.org/abs/1810.06758) for rejection sampling.
         """
         num_images = check_integer("num_images", num_images)
         expected = "a non-negative integer or None"
@@ -171,7 +171,7 @@ class SamplingMixin:
         return self.generator if average is None else average
 
     def _generate_function(self, generator, judges=False):
-        """Returns the compiled function from latents and labels to images, or to their logits."""
+        """Returns a compiled function that maps latents and labels to images or their logits."""
         key = generator is self._average, judges
         if key not in self._generate_functions:
 
@@ -202,24 +202,25 @@ class SamplingMixin:
     ) -> np.ndarray:
         """Generates images that interpolate between latents, or between classes.
 
-        Latents are interpolated spherically (`keras_sagan.ops.latent.slerp`). Between classes, the
-        rows of the two classes in conditional batch norms and embeddings are interpolated linearly,
-        and the latents are fixed unless `to_latents` is given.
+        Latents are interpolated spherically (`keras_sagan.ops.latent.slerp`). To interpolate
+        between two classes, the method mixes their rows in conditional batch norms and embeddings
+        linearly; the latents don't change unless `to_latents` is given.
 
         Args:
             rows: Positive integer, the number of interpolations, one per row.
             steps: Integer of at least 2, the number of images in a row, including both ends.
             labels: Class id for all rows, or an array of `rows` class ids. `None` distributes the
                 rows over all classes.
-            to_labels: Class ids at the end of the rows. With `None`, the class doesn't change.
-            latents, to_latents: Float arrays `(rows, latent_dim)`, or `None` for random ones.
+            to_labels: Class id for the end of all rows, or an array of `rows` class ids. With
+                `None`, the class doesn't change.
+            latents, to_latents: Float arrays `(rows, latent_dim)`, or `None` for random latents.
             seed, truncation, use_ema: As in `generate`.
 
         Returns:
             uint8 array of shape `(rows, steps, height, width, channels)` in [0, 255].
 
         Raises:
-            ValueError: If an argument is invalid, or the generator's classes can't be mixed.
+            ValueError: If an argument is invalid, or the generator's classes can't be interpolated.
 
         Example:
         >>> from keras_sagan import SAGAN
@@ -280,10 +281,10 @@ class SamplingMixin:
             use_ema: As in `generate`.
 
         Returns:
-            Tuple of the images, uint8 `(batch, height, width, channels)`, and a dictionary from
-            layer name to scores, float32 `(batch, h, w, key_h, key_w)`. `scores[i, y, x]` sums to 1
-            and tells how much location `(y, x)` attends to each key location, on average over the
-            heads of the layer.
+            Tuple of the images, uint8 `(batch, height, width, channels)`, and a dictionary that
+            maps layer names to scores, float32 `(batch, h, w, key_h, key_w)`. `scores[i, y, x]` is
+            the attention of location `(y, x)` to all key locations; it is averaged over the heads
+            and sums to 1.
 
         Raises:
             ValueError: If `inputs` isn't of rank 2 or 4, or the network has no attention layer.
@@ -327,9 +328,9 @@ class SamplingMixin:
         }
 
     def spectral_norms(self, normalized_only: bool = True) -> dict[str, float]:
-        """Returns the largest singular values of kernels by path: `{"generator/start": 2.1, …}`.
+        """Returns the largest singular value of each kernel: `{"generator/start": 2.1, …}`.
 
-        See `keras_sagan.layers.spectral_norms` for `normalized_only` and the warning.
+        See `keras_sagan.layers.spectral_norms` for `normalized_only` and the possible warning.
         """
         return {
             f"{name}/{path}": value
@@ -339,7 +340,7 @@ class SamplingMixin:
 
 
 def check_latents(name, latents, count, latent_dim):
-    """Returns latents as a float32 array; raises if their shape is wrong or they aren't finite."""
+    """Checks the shape and the values of latents, and returns a float32 array."""
     try:
         latents = np.asarray(latents, "float32")
     except (TypeError, ValueError) as error:
@@ -360,7 +361,7 @@ def check_latents(name, latents, count, latent_dim):
 
 @contextlib.contextmanager
 def mixed_class(generator, label, other, share):
-    """Interpolates class `label` towards class `other` by `share` inside the `with` block."""
+    """Mixes classes `label` and `other` in a `with` block; `share` is the weight of `other`."""
     tables = []
     for layer in layers_of(generator):
         if isinstance(layer, ConditionalNormBase) and (layer.num_classes or 1) > 1:

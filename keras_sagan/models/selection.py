@@ -1,21 +1,21 @@
-"""Selects images by their logits, with rejection sampling or as the best of many images."""
+"""Selects images by their logits: by rejection sampling, or the best of many images."""
 
 import numpy as np
 
 METHODS = ("rejection", "top")
-BURN_IN = 1000  # Candidates per class from which the largest logit is estimated.
-MOST = 1000  # Candidates per image, on average, after which `accepted` raises an error.
+BURN_IN = 1000  # The number of images per class for estimating the largest logit.
+MOST = 1000  # `accepted` raises an error after this many candidates per image.
 EPSILON = 1e-8
 
 
 def select(search, candidates, labels, count, rng):
-    """Returns latents and logits of `count` images with the given labels, and the accepted share.
+    """Returns latents and logits of `count` images, and the share of accepted candidates.
 
     `search` is `best` or `accepted`, a function
     `(candidates, count, rng) -> latents, logits, drawn`. `candidates` is a function
-    `(count, label, rng) -> latents, logits`. Each class has its own random numbers, so its images
-    don't depend on the other classes. The selection uses only numpy: every backend selects the same
-    images, up to rounding.
+    `(count, label, rng) -> latents, logits`. Each class uses separate random numbers, so its images
+    don't depend on the other classes. The selection uses only numpy, so every backend selects the
+    same images, apart from rounding errors.
     """
     root, drawn, latents = int(rng.integers(2**62)), 0, [None] * count
     logits = np.empty(count, "float32")
@@ -63,7 +63,7 @@ def accepted(candidates, count, rng, gamma=None, percentile=80.0):
         largest = max(largest, values.max())
         shares = acceptance(values, largest, burn_in, gamma, percentile)
         taken = np.flatnonzero(draws < shares)
-        if len(taken) >= count - len(logits):  # Don't count later candidates.
+        if len(taken) >= count - len(logits):  # Don't count unused candidates.
             taken = taken[: count - len(logits)]
             drawn += taken[-1] + 1
         else:
@@ -76,8 +76,9 @@ def accepted(candidates, count, rng, gamma=None, percentile=80.0):
 def acceptance(logits, largest, burn_in, gamma=None, percentile=80.0):
     """Returns, for each logit, the probability of accepting an image with that logit.
 
-    It is `sigmoid(F - gamma)` with `F = d - log(1 - exp(d - epsilon))` and `d = logit - largest`.
-    By default, `gamma` is a percentile of `F` over `burn_in`, the logits of other images.
+    The probability is `sigmoid(F - gamma)` with `F = d - log(1 - exp(d - epsilon))` and
+    `d = logit - largest`. By default, `gamma` is a percentile of `F` over `burn_in`, the logits of
+    other images.
     """
 
     def ratios(x):

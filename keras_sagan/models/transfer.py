@@ -62,11 +62,11 @@ def check_overrides(overrides, allowed):
 
 
 def with_classes(network, before, after, is_discriminator):
-    """Returns a copy of a network for `after` classes instead of `before`; either may be `None`.
+    """Returns a copy of a network for `after` classes instead of `before`; either can be `None`.
 
     To add labels, each norm with one class except `last_norm` becomes conditional, and a projection
     of the last dense layer's inputs is added to the logits. To remove labels, norms are called
-    without labels, and `Add` layers lose the inputs that depend on labels.
+    without labels, and inputs that depend on labels are removed from `Add` layers.
     """
     if before == after:
         return copy_network(network)
@@ -152,7 +152,7 @@ def _refused(network, before, after):
 
 
 def take_weights(network, source):
-    """Copies the weights that fit from another network, and returns the other weights' paths.
+    """Copies weights from a network if their shapes match; returns the other weights' paths.
 
     If the classes differ, each row of a label table starts as the mean of the old rows.
     """
@@ -180,7 +180,7 @@ def take_weights(network, source):
 
 
 def _by_path(network):
-    """Yields `((path, n), variable)`; `n` counts the earlier variables with that path."""
+    """Yields `((path, n), variable)`; `n` is the number of earlier variables with that path."""
     counts = collections.Counter()
     for variable in network.variables:
         yield (variable.path, counts[variable.path]), variable

@@ -25,7 +25,7 @@ def save_gif(
         path: The path of the file. Its folder is created if needed.
         frames: uint8 array in [0, 255] of shape `(frames, height, width)` or
             `(frames, height, width, channels)` with 1 or 3 channels, or a list of such images.
-        seconds, last_seconds: The durations, in seconds, of a frame and of the last frame.
+        seconds, last_seconds: The duration of each frame and of the last frame, in seconds.
 
     Raises:
         ValueError: If the frames have the wrong dtype or shape, or a duration isn't positive.

@@ -33,7 +33,7 @@ def attention_overlay(scores_row: np.ndarray, image_size: int | Sequence[int]) -
 
     Args:
         scores_row: Float array of shape `(key_h, key_w)`: the scores of one query.
-        image_size: Integer, or a pair of integers `(height, width)`. The image size in pixels.
+        image_size: The image size in pixels: an integer, or a pair of integers `(height, width)`.
 
     Returns:
         float32 array of shape `(height, width)`: the score of each pixel's key cell.
@@ -70,21 +70,22 @@ def plot_attention(
 ) -> "Figure":
     """Draws the attention maps of a few points of each image, and returns the figure.
 
-    Each row shows one image with colored dots, then one map for each dot, framed in the dot's
-    color. A map shows the scores of the query under the dot, drawn over the gray image. All maps
-    share one color scale, in multiples of uniform attention, `1 / (key_h * key_w)`. The scale ends
-    at the median of the maps' maxima, or at 4 if that is larger, so that nearly uniform attention
-    stays dark. The caption of each map shows its maximum, and its entropy as a share of
-    `log(key_h * key_w)`.
+    Each row shows one image with colored dots and one map for each dot. The frame of a map has the
+    color of its dot. A map shows the scores of the query under the dot, drawn over the gray image.
+    All maps share one color scale, in multiples of uniform attention, `1 / (key_h * key_w)`. The
+    scale ends at the median of the maps' maxima, or at 4 if that is larger, so that nearly uniform
+    attention stays dark. The caption of each map shows the maximum score, and the entropy as a
+    share of `log(key_h * key_w)`.
 
     Args:
         images: uint8 array in [0, 255] of shape `(batch, height, width, channels)` with 1 or 3
-            channels. At most 50 images.
+            channels. The batch has at most 50 images.
         scores: Float array of shape `(batch, h, w, key_h, key_w)`: the scores of each query
-            location over all keys, which must sum to 1. Both grids must divide the image size.
-        query_points: Integer array of (row, column) in image pixels, of shape `(points, 2)` for all
-            images or `(batch, points, 2)`. Defaults to the points that `choose_query_points`
-            chooses.
+            location, which must sum to 1 over all keys. The query grid and the key grid must divide
+            the image size.
+        query_points: Integer array of (row, column) positions in image pixels. The shape is
+            `(points, 2)` for the same points in all images, or `(batch, points, 2)`. By default,
+            `choose_query_points` chooses the points.
         num_points: Integer in [1, 32]. The number of points to choose in each image.
         path: The path of the PNG, PDF or SVG to write. `None` writes no file.
         title: The title of the figure.
@@ -152,7 +153,7 @@ def plot_attention(
 
 
 def layout(images_shape, title, row_labels):
-    """Returns the left and top of the first panel and the size of a panel, in figure pixels."""
+    """Returns the left, top, height and width of the first panel, in figure pixels."""
     scale = max(1, round(PANEL_PIXELS / min(images_shape[1:3])))
     left = MARGIN + 34 * (row_labels is not None)
     top = MARGIN + 32 + 44 * (title is not None)
@@ -164,7 +165,7 @@ def draw_panel(axes, picture, points, colors, frame, is_map=False):
     axes.imshow(picture, interpolation="nearest", aspect="auto")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(edgecolor=frame, linewidth=2.0 if is_map else 0.5)
-    # Dots on a map are smaller, to hide less of it. Their white rings are visible on any image.
+    # Smaller dots hide less of a map. Their white rings are visible on any image.
     size = min(axes.get_window_extent().size) * 72 / DPI
     style = {"markersize": (0.05 if is_map else 0.075) * size, "markeredgecolor": "white"}
     style["markeredgewidth"] = 0.6 if is_map else 0.8
@@ -177,7 +178,7 @@ def draw_color_bar(axes, limit):
     ramp = np.linspace(1.0, 0.0, 256)[:, None]
     axes.imshow(ramp, cmap=COLOR_MAP, aspect="auto", extent=(0, 1, 0, limit), vmin=0, vmax=1)
     ticks = {0: "0", limit: f"≥ {short_number(limit)}"}
-    if limit <= 12:  # With a larger limit, the labels of 0 and 1 would overlap.
+    if limit <= 12:  # For larger limits, the labels 0 and 1 would overlap.
         ticks[1] = "1"
     axes.set_xticks([])
     axes.set_yticks(list(ticks), list(ticks.values()), fontsize=6)
@@ -214,7 +215,7 @@ def check_scores(scores, images):
 
 
 def color_limit(rows):
-    """Returns the end of the color scale, in multiples of uniform attention, at least 4."""
+    """Returns the end of the color scale as a multiple (at least 4) of uniform attention."""
     keys = rows.shape[-2] * rows.shape[-1]
     return max(4.0, float(np.median(rows.max(axis=(-2, -1)))) * keys)
 
@@ -242,7 +243,7 @@ def fitted_size(text, font_size, pixels):
 
 
 def blend_overlay(image, scores_row, limit):
-    """Colors a gray image by attention; returns floats in [0, 1], `(height, width, 3)`."""
+    """Colors a gray image by attention; returns floats in [0, 1] of shape `(height, width, 3)`."""
     overlay = attention_overlay(scores_row, image.shape[:2])
     overlay = np.minimum(overlay * np.size(scores_row) / limit, 1.0)
     colors = require("matplotlib").colormaps[COLOR_MAP](overlay)[..., :3]

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 # From Okabe and Ito, "Color Universal Design", 2008.
 LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
 GRAY = "#555555"
-MOST_NAMED = 6  # The legend of a panel with more curves shows only their number.
+MOST_NAMED = 6  # With more curves, a legend shows only the number of curves.
 RATES = ("g_learning_rate", "d_learning_rate")
 LEGEND_LINE = 7.5  # The distance between the lines of a legend, in points.
-# The panels in reading order, and functions that decide whether a curve belongs to a panel.
+# Maps panel titles, in reading order, to functions that decide which curves a panel shows.
 PANELS = {
     "Loss": lambda name: "loss" in name,
     "Logits": lambda name: name.endswith("logits") and "/" not in name,
@@ -39,17 +39,17 @@ def plot_curves(
     path: str | Path | None = None,
     title: str | None = None,
 ) -> "Figure":
-    """Draws losses, logits, accuracy, γ, FIDs and other logged values by epoch; returns the figure.
+    """Draws losses, logits, accuracy, γ, FIDs and other values by epoch, and returns the figure.
 
-    Each kind of value has its own panel and scale. Validation values (`val_…`) are dashed, in the
-    color of the training values. The learning rates that `fit` logs are drawn only if they change.
-    Values that aren't finite leave a gap. Legends are above the curves and show the last value of
-    each. A panel with more than 6 curves uses thin lines, in one color for each network, and its
-    legend shows only the number of curves.
+    Each kind of value has its own panel and scale. Curves of validation values (`val_…`) are dashed
+    and have the color of the training curves. The learning rates that `fit` logs are drawn only if
+    they change. A curve has gaps where values aren't finite. Legends are above the curves and show
+    the last value of each curve. A panel with more than 6 curves uses thin lines, in one color for
+    each network, and its legend shows only the number of curves.
 
     Args:
         history: The result of `fit`, its `history` dictionary, or any dictionary that maps names to
-            values. Values are a list with one number for each epoch, or a list of pairs (epochs
+            values. The values are a list of one number for each epoch, or a list of pairs (epochs
             done, value) for metrics that aren't measured in every epoch, such as
             `FIDEvaluator.history`. The optional key `"epoch"` contains the epoch of each list
             entry; as in Keras, the first epoch is 0.
@@ -116,7 +116,7 @@ def read_series(history):
 
 
 def without_constant_rates(series):
-    """Removes learning rates that never change, and the duplicate from Keras callbacks."""
+    """Removes learning rates that never change, and the duplicate that Keras callbacks add."""
     rates = [series[name][1] for name in RATES if name in series]
     is_constant = all((values == values[0]).all() for values in rates)
     unwanted = {"learning_rate", *(RATES if is_constant else ())} if rates else set()
@@ -137,7 +137,7 @@ def group_panels(series):
 def is_second(name):
     """Returns a sort key that puts G before D, real before fake, and validation last.
 
-    Sorting by name instead would give a color different meanings in different panels.
+    This order gives each color the same meaning in all panels.
     """
     base = name.removeprefix("val_")
     return name != base, base.startswith(("d_", "fake_")) or "discriminator" in base
@@ -171,12 +171,12 @@ def legend_labels(series):
 
 
 def group_of(name):
-    """Returns a curve's network, "G" or "D", or its short name if it belongs to no network."""
+    """Returns "G" or "D" for the curves of a network, and the short name for other curves."""
     return short_name(name).partition(" · ")[0]
 
 
 def legend_shape(series):
-    """Returns the rows and columns of a legend, which has two columns if all labels are short."""
+    """Returns the rows and columns of a legend (two columns if all labels are short)."""
     labels = legend_labels(series)
     columns = min(2 if max(map(len, labels.values())) <= 16 else 1, len(labels))
     return math.ceil(len(labels) / columns), columns
@@ -227,7 +227,7 @@ def draw_panel(axes, title, series, legend_height):
 
 
 def style_axes(axes, title, values):
-    """Sets scales and ticks that are legible at the width of a column."""
+    """Sets scales and ticks that are legible in a narrow panel."""
     locator = require("matplotlib.ticker").MaxNLocator
     axes.xaxis.set_major_locator(locator(nbins=6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_locator(locator(nbins=6, steps=[1, 2, 2.5, 5, 10]))

@@ -16,7 +16,7 @@ LABEL_GRAY = (60, 60, 60)
 
 
 def check_images(images):
-    """Returns uint8 images as `(batch, height, width, channels)`, or raises an error."""
+    """Returns uint8 images of shape `(batch, height, width, channels)`, or raises an error."""
     images = np.asarray(images)
     if images.dtype != np.uint8:
         raise ValueError(
@@ -39,7 +39,7 @@ def as_rgb(image):
 
 
 def grid_shape(num_images, rows=None, columns=None):
-    """Returns the number of rows and columns of a grid, nearly square if neither is given."""
+    """Returns the number of rows and columns of a grid, which is nearly square by default."""
     rows = check_integer("rows", rows, 1, optional=True)
     columns = check_integer("columns", columns, 1, optional=True)
     if columns is None:
@@ -61,17 +61,17 @@ def image_grid(
     padding: int = 2,
     scale: int = 1,
 ) -> np.ndarray:
-    """Arranges images in a white grid, row by row from left to right.
+    """Arranges images in a grid on a white background, row by row from left to right.
 
-    Enlarging repeats pixels and never blends them, so the grid shows the original pixels.
+    Images are enlarged by repeating pixels, so the grid shows the original pixels.
 
     Args:
         images: uint8 array in [0, 255] of shape `(batch, height, width)` or
             `(batch, height, width, channels)` with 1 or 3 channels.
-        rows: The number of rows. Defaults to as many as the columns need.
-        columns: The number of columns. Defaults to a nearly square grid.
-        padding: The number of white pixels between and around the images, not enlarged by `scale`.
-        scale: The width and height of each enlarged pixel.
+        rows: The number of rows. Defaults to the smallest number that fits all images.
+        columns: The number of columns. Without `rows`, the default grid is nearly square.
+        padding: The number of white pixels between and around the images, independent of `scale`.
+        scale: The factor by which images are enlarged.
 
     Returns:
         uint8 array of shape `(grid_height, grid_width, channels)`.
@@ -107,16 +107,16 @@ def sample_grid(
 ) -> np.ndarray:
     """Arranges samples in a grid, enlarged for viewing, with optional row names beside the images.
 
-    Without `row_labels`, this is `image_grid` with a different default for `scale`.
+    Without `row_labels`, the function differs from `image_grid` only in the default of `scale`.
 
     Args:
         images, columns, padding: As in `image_grid`.
         row_labels: The name of each row, drawn on its left. A name that no font can draw is
-            replaced by a text such as `row 3`.
-        rows: The number of rows. Defaults to `len(row_labels)` or, without labels, to as many as
-            the columns need.
-        scale: The width and height of each enlarged pixel. Defaults to the smallest number that
-            makes images at least 64 pixels high.
+            replaced with a text such as `row 3`.
+        rows: The number of rows. Defaults to `len(row_labels)`, or to the smallest number that fits
+            all images.
+        scale: The factor by which images are enlarged. Defaults to the smallest factor that makes
+            images at least 64 pixels high.
 
     Returns:
         uint8 array of shape `(grid_height, grid_width, channels)`, with 3 channels if there are
@@ -149,7 +149,7 @@ def sample_grid(
 
 
 def legible_scale(images):
-    """Returns the smallest scale that makes images at least 64 pixels high."""
+    """Returns the smallest factor that makes images at least 64 pixels high."""
     return math.ceil(LEGIBLE_PIXELS / images.shape[1])
 
 
@@ -167,7 +167,7 @@ def label_margin(row_labels, step, padding, height):
 
 
 def save_image(path: str | Path, image: np.ndarray) -> None:
-    """Writes one image to a file in the format of its extension; PNG is lossless.
+    """Writes an image to a file. The extension determines the format, and PNG is lossless.
 
     Args:
         path: The path of the file. Its folder is created if needed.
@@ -197,7 +197,7 @@ def save_image(path: str | Path, image: np.ndarray) -> None:
 
 
 def read_image(path):
-    """Reads an image that `save_image` wrote: uint8, `(height, width, 1 or 3)`."""
+    """Reads an image that `save_image` wrote, as uint8 of shape `(height, width, 1 or 3)`."""
     with require("PIL.Image").open(path) as picture:
         pixels = np.asarray(picture.convert("L" if picture.mode == "L" else "RGB"))
     return pixels.reshape(*pixels.shape[:2], -1)

@@ -25,10 +25,10 @@ def draw_attention(
     seed: int | None = 0,
     name: str = "attention",
 ) -> dict[str, Path]:
-    """Draws where a network attends, with one figure for each attention layer.
+    """Draws the attention maps of a network, with one figure for each attention layer.
 
-    `plot_attention` draws the figures. Without `images`, they show the generator's attention; with
-    `images`, they show the discriminator's. A figure's file is `<name>.png`, or
+    `plot_attention` draws the figures. The figures show the discriminator's attention if `images`
+    is given, and the generator's attention otherwise. The file of a figure is `<name>.png`, or
     `<name>_<layer>.png` if the network has several attention layers.
 
     Args:
@@ -89,7 +89,7 @@ def draw_attention(
 
 
 def in_words(name):
-    """Returns the last part of a title for a file name: `", epoch 6"` for `attention_epoch_006`."""
+    """Returns a title's last part, such as `", epoch 6"` for the file `attention_epoch_006`."""
     words = name.removeprefix("attention").strip("_").split("_")
     words = " ".join(str(int(word)) if word.isdecimal() else word for word in words)
     return f", {words}" if words else ""

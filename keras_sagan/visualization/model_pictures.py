@@ -1,4 +1,4 @@
-"""Draws interpolations, truncation and nearest neighbors."""
+"""Draws interpolations, truncated samples and nearest neighbors."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ NUM_REFERENCE = 1000  # The number of real images for the median distance in `dr
 
 
 def rows_of_samples(model, columns, labels=None, rows=1, class_names=None, **common):
-    """Returns a grid of samples with one row per label; `common` has arguments of `generate()`."""
+    """Returns a grid of samples with one row per label; `common` is passed to `generate()`."""
     rows = rows if labels is None else len(labels)
     repeated = None if labels is None else np.repeat(labels, columns)
     images = model.generate(rows * columns, labels=repeated, **common)
@@ -54,9 +54,9 @@ def draw_interpolation(
         path: The path of a `.png` or `.gif` file.
         rows: The number of interpolations.
         steps: The number of images in each interpolation, including both ends.
-        labels, to_labels: Class id, or a list of `rows` class ids: the classes at the start and at
-            the end of an interpolation. Without `to_labels`, only the latents change; with
-            `to_labels`, only the class changes.
+        labels, to_labels: Class id, or a list of `rows` class ids, at the start and at the end of
+            the interpolations. Without `to_labels`, only the latents change; with `to_labels`, only
+            the class changes.
         class_names: The names of all classes of the model. `None` shows the class ids.
         seed, truncation: As in `generate()`.
 
@@ -111,7 +111,7 @@ def draw_truncation(
     Args:
         model: A `SAGAN`.
         path: The path of the PNG.
-        truncations: Positive floats or `None`. Latents of larger magnitude are drawn again.
+        truncations: Positive floats or `None`. Latent values of larger magnitude are drawn again.
         columns: The number of samples in each row.
         labels: Class id, or a list of `columns` class ids. Defaults to evenly spaced classes.
         seed: The seed for the latents.
@@ -185,7 +185,7 @@ def nearest_neighbours(
 
 
 def features_of(images, feature_extractor):
-    """Returns the features of uint8 images, float64 of shape `(batch, dim)`."""
+    """Returns the features of uint8 images, as float64 of shape `(batch, dim)`."""
     features = []
     for start in range(0, len(images), 250):
         x = images[start : start + 250].astype("float32") / 127.5 - 1.0
@@ -205,16 +205,16 @@ def draw_neighbours(
     """Draws generated images beside their nearest real images, to reveal memorization.
 
     The number beside each row is the distance to the nearest real image, divided by the median
-    distance between a real image and its nearest neighbor, over up to 1,000 images. It is 0 for a
-    copy, and approximately 1 for an image that is as far from the data as real images are from one
-    another.
+    distance between real images and their nearest neighbors, for up to 1,000 images. The number is
+    0 for a copy, and approximately 1 for an image that is as far from the data as real images are
+    from one another.
 
     Args:
         images, real_images, feature_extractor, num_neighbours: As in `nearest_neighbours`.
         path: The path of the PNG.
 
     Returns:
-        Tuple of the path and the numbers, a float array of shape `(len(images),)`.
+        Tuple of the path and the numbers beside the rows, a float array of shape `(len(images),)`.
 
     Raises:
         ValueError: As in `nearest_neighbours`, or if there are fewer than 2 real images.
@@ -234,7 +234,7 @@ def draw_neighbours(
         )
     found, distances = nearest_neighbours(images, real_images, feature_extractor, num_neighbours)
     some = real_images[:: math.ceil(len(real_images) / NUM_REFERENCE)]
-    # Take 2 neighbors and use the second, because the first is the image itself.
+    # Use the second of 2 neighbors, because the first is the image itself.
     _, among_real = nearest_neighbours(some, real_images, feature_extractor, 2)
     multiples = distances[:, 0] / max(float(np.median(among_real[:, 1])), 1e-12)
 

@@ -1,4 +1,4 @@
-"""Chooses the classes of a picture, their names, and a font that has all characters."""
+"""Chooses the classes of a picture, the class names, and a font that has all characters."""
 
 import functools
 import os
@@ -13,14 +13,14 @@ MISSING = "\U0010ffff"
 
 
 def spread_classes(num_classes, count):
-    """Returns `count` evenly spaced class ids in ascending order; `None` without classes."""
+    """Returns `count` evenly spaced class ids in ascending order, or `None` without classes."""
     return (
         None if num_classes is None else (np.arange(count) * num_classes // count).astype("int32")
     )
 
 
 def names_of(labels, class_names, num_classes):
-    """Returns the name (or id) of each label's class; `None` without labels or classes."""
+    """Returns the name (or id) of each label's class, or `None` without labels or classes."""
     if num_classes is None and class_names is not None:
         raise ValueError(
             "`class_names` must be None for an unconditional model. "
@@ -40,7 +40,7 @@ def names_of(labels, class_names, num_classes):
 
 
 def drawable_names(names, argument="class_names", kind="class"):
-    """Returns each name as one line, and `"class 3"` in place of a name that no font can draw."""
+    """Returns one-line names; a text such as `"class 3"` replaces a name that no font can draw."""
     if names is None:
         return None
     names = [" ".join(str(name).split()) for name in names]
@@ -64,7 +64,7 @@ def font_for(texts, size):
 
 @functools.cache
 def _paths():
-    """Returns the paths of the fonts: `None` for Pillow's, and matplotlib's if it is installed."""
+    """Returns `None`, for Pillow's font, and the path of matplotlib's font if it is installed."""
     try:
         folder = require("matplotlib").get_data_path()
     except ImportError:

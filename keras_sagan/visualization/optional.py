@@ -1,4 +1,4 @@
-"""Makes matplotlib figures without pyplot, and parent folders of files."""
+"""Creates matplotlib figures without pyplot, and the parent folders of files."""
 
 import io
 from pathlib import Path
@@ -9,7 +9,7 @@ DPI = 200
 
 
 def new_figure(width, height):
-    """Makes a white matplotlib figure, with its size in inches, without pyplot's global state."""
+    """Creates a white matplotlib figure without pyplot's global state; the size is in inches."""
     figure = require("matplotlib.figure").Figure((width, height), DPI, facecolor="white")
     require("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
 
@@ -23,14 +23,14 @@ def new_figure(width, height):
 
 
 def saved(figure, path):
-    """Writes a figure to a path unless it is `None`, and returns the figure."""
+    """Writes a figure to `path`, unless `path` is `None`, and returns the figure."""
     if path is not None:
         figure.savefig(parent_made(path), dpi=DPI)
     return figure
 
 
 def parent_made(path):
-    """Creates the folder that a file belongs to, and returns the file's path."""
+    """Creates the parent folder of a file, and returns the path of the file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

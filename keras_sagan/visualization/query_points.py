@@ -5,7 +5,7 @@ import numpy as np
 from keras_sagan.checks import check_integer
 from keras_sagan.visualization.grid import check_images
 
-# A figure has a panel for each point of each image. More panels would take minutes and gigabytes.
+# A figure has a panel for each point of each image. More would need minutes and gigabytes.
 MAX_POINTS, MAX_IMAGES = 32, 50
 
 
@@ -24,7 +24,7 @@ def choose_query_points(image: np.ndarray, num_points: int = 3) -> np.ndarray:
         Integer array of shape `(num_points, 2)`: (row, column) in image pixels.
 
     Raises:
-        ValueError: If `image` isn't one uint8 image, or `num_points` isn't positive.
+        ValueError: If `image` isn't a single uint8 image, or `num_points` isn't positive.
 
     Example:
     >>> image = np.zeros((32, 32, 1), "uint8")
@@ -56,14 +56,14 @@ def choose_query_points(image: np.ndarray, num_points: int = 3) -> np.ndarray:
 
 
 def box_mean(values, side):
-    """Returns the mean over an odd-sided square around each pixel, repeating border pixels."""
+    """Averages the `side` x `side` square around each pixel; border pixels are repeated."""
     padded = np.pad(values, side // 2, mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side))
     return windows.mean(axis=(-2, -1))
 
 
 def check_points(query_points, images, num_points):
-    """Returns query points of shape `(batch, points, 2)`, and chooses them if none are given."""
+    """Returns the given or chosen query points, as an array of shape `(batch, points, 2)`."""
     if query_points is None:
         return np.stack([choose_query_points(image, num_points) for image in images])
     points = np.asarray(query_points)

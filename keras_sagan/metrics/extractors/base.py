@@ -9,9 +9,9 @@ from keras_sagan.ops.programs import outside_programs
 
 
 class Extractor:
-    """Base class of extractors.
+    """Base class of the feature extractors.
 
-    Subclasses implement `named_outputs` and `_build`, and store `arguments`.
+    Subclasses implement `named_outputs` and `_build`, and set the attributes named in `arguments`.
     """
 
     arguments: tuple[str, ...] = ()
@@ -25,7 +25,7 @@ class Extractor:
     def _load(self):
         """Returns the network, which is built on the first call."""
         if self._network is None:
-            with outside_programs():  # The weights would be lost with a traced function.
+            with outside_programs():  # A traced function would discard the weights.
                 network = self._build()
             network.trainable = False  # Without gradients, PyTorch stores no activations.
             self._network = network

@@ -11,7 +11,7 @@ from keras_sagan.metrics.extractors.resizing import resize_images, to_rgb
 from keras_sagan.metrics.report import weights_sha256
 
 _SIZE = 224
-# Of ImageNet, for pixels in [0, 1].
+# The mean and the standard deviation of ImageNet's pixels in [0, 1].
 _MEAN, _STD = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], "float32")
 _RANDOM = {
     "patch_size": 14,
@@ -26,18 +26,19 @@ _RANDOM = {
 class DINOv2Features(Extractor):
     """Feature extractor: the normalized class token of a DINOv2 vision transformer.
 
-    DINOv2 was trained without labels. According to Stein et al., distances of its features agree
-    better with human judgments than those of Inception features. Their code,
-    [dgm-eval](https://github.com/layer6ai-labs/dgm-eval), uses the preset `"dinov2_large"`. As
-    there, images are resized to 224 pixels bicubically, with anti-aliasing. The network comes from
-    keras-hub, which downloads the preset on the first call and isn't part of the extras.
+    DINOv2 was trained without labels. According to Stein et al., distances between DINOv2 features
+    agree better with human judgments than distances between Inception features. Their code,
+    [dgm-eval](https://github.com/layer6ai-labs/dgm-eval), uses the preset `"dinov2_large"`. As in
+    dgm-eval, images are resized bicubically to 224 pixels, with anti-aliasing. The network comes
+    from keras-hub, which isn't part of the package's extras. The preset is downloaded on the first
+    call.
 
     Args:
         preset: A preset of `keras_hub.models.DINOV2Backbone`, or `None` for a small network with
             random weights (in tests).
 
     Call arguments:
-        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3). Any size is
+        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3). Any image size is
             allowed.
 
     Returns:
@@ -52,8 +53,8 @@ class DINOv2Features(Extractor):
     kid = KernelInceptionDistance(DINOv2Features())
     ```
 
-    Reference: Oquab et al. 2023, [DINOv2](https://arxiv.org/abs/2304.07193); Stein et al. 2023,
-    [Exposing Flaws of Generative Model Evaluation Metrics](https://arxiv.org/abs/2306.04675).
+    Reference: [Oquab et al., 2023](https://arxiv.org/abs/2304.07193);
+    [Stein et al., 2023](https://arxiv.org/abs/2306.04675).
     """
 
     arguments = ("preset",)
@@ -69,9 +70,9 @@ class DINOv2Features(Extractor):
         return f"DINOv2 {self.preset} resize={self.resize} class token sha256:{digest}"
 
     def named_outputs(self, images: keras.KerasTensor) -> dict:
-        """Returns `{"features": (batch, hidden_dim)}`."""
+        """Returns a dictionary with `"features"` of shape (batch, hidden_dim)."""
         images = resize_images(to_rgb(images), _SIZE, "antialiased", "bicubic")
-        images = keras.ops.clip(images, -1.0, 1.0)  # Bicubic resizing can overshoot.
+        images = keras.ops.clip(images, -1.0, 1.0)  # Bicubic resizing can exceed the range.
         images = (images * 0.5 + 0.5 - _MEAN) / _STD
         return {"features": self._load()({"images": images}, training=False)[:, 0]}
 

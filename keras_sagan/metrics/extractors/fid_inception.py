@@ -17,25 +17,25 @@ FID_INCEPTION_URL = (
     "pt_inception-2015-12-05-6726825d.pth"
 )
 _KIND = {"dtype": "float32", "data_format": "channels_last"}
-_ZEROS = {"kernel_initializer": "zeros"}  # JAX draws random kernels slowly.
+_ZEROS = {"kernel_initializer": "zeros"}  # On JAX, random kernels take seconds.
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class FIDInception(Extractor):
     """Feature extractor: the 2048 pooled features of the Inception network of published FIDs.
 
-    The network is the one of Heusel et al., and works on every backend. Images are resized to 299
-    pixels as TensorFlow 1 did, so the features equal those of torch-fidelity; pytorch-fid resizes
-    slightly differently. A gray image is repeated over three channels. Nothing is downloaded or
-    built before the first use. The weights are the `.pth` file that both projects publish: only its
-    tensors are read, PyTorch isn't needed, and no code of the file runs. A download is kept in
-    Keras's cache, and its digest is checked.
+    The network is that of Heusel et al. and works on every backend. Images are resized to 299
+    pixels with the method of TensorFlow 1, so the features equal those of torch-fidelity;
+    pytorch-fid resizes slightly differently. A gray image is repeated over three channels. The
+    weights are a `.pth` file that both pytorch-fid and torch-fidelity publish. The file is read
+    without PyTorch, and no code in the file runs. A downloaded file is kept in Keras's cache, and
+    its digest is checked. Nothing is downloaded or built before the first use.
 
     Args:
-        weights: The path or the URL of the `.pth` file; by default, the URL of pytorch-fid.
+        weights: The path or the URL of the `.pth` file. Defaults to the URL of pytorch-fid.
 
     Call arguments:
-        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3). Any size is
+        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3). Any image size is
             allowed.
 
     Returns:
@@ -45,8 +45,8 @@ class FIDInception(Extractor):
 
     Raises:
         ValueError: If `weights` isn't a path or URL; on first use, if the file doesn't exist, is
-            damaged, holds a different network or code, or has a different digest than its name or
-            the recorded one; when called, if images have the wrong shape or dtype.
+            damaged, contains a different network or code, or doesn't match the digest in its name
+            or the recorded digest; when called, if images have the wrong shape or dtype.
         RuntimeError: On first use, if the weights can't be downloaded.
 
     Example:
@@ -54,8 +54,7 @@ class FIDInception(Extractor):
     fid = FrechetInceptionDistance(FIDInception(), value_range=(-1, 1))
     ```
 
-    Reference: Heusel et al. 2017, [GANs Trained by a Two Time-Scale Update Rule Converge to a Local
-    Nash Equilibrium](https://arxiv.org/abs/1706.08500).
+    Reference: [Heusel et al., 2017](https://arxiv.org/abs/1706.08500).
     """
 
     arguments = ("weights",)
@@ -71,7 +70,7 @@ class FIDInception(Extractor):
         return f"FID Inception resize={self.resize} sha256:{self._fetch()[1]}"
 
     def named_outputs(self, images: keras.KerasTensor) -> dict:
-        """Returns `{"features": (batch, 2048), "logits": (batch, 1008)}`."""
+        """Returns `"features"` of shape (batch, 2048) and `"logits"` of shape (batch, 1008)."""
         images = resize_images(to_rgb(images), 299, self.resize)
         return self._load()(images, training=False)
 
@@ -88,13 +87,13 @@ class FIDInception(Extractor):
 
 
 def _build_network():
-    """Builds the network, whose layers have the names in the file, with "-" for ".".
+    """Builds the network; its layers have the names in the file, with "-" instead of ".".
 
-    PyTorch allows no dots in the names of Keras's layers. The batch normalization after each
-    convolution is part of its kernel and bias.
+    Keras's PyTorch backend allows no dots in layer names. Each batch normalization is merged into
+    the kernel and bias of the convolution before it.
     """
     images = keras.Input((299, 299, 3), name="images", dtype="float32")
-    # From [-1, 1] to [0, 255] and on to (pixel - 128) / 128, as in the graph of TensorFlow 1.
+    # Scale [-1, 1] to pixels in [0, 255], then to (pixel - 128) / 128, as in TensorFlow 1's graph.
     x = layers.Rescaling(127.5 / 128, offset=-0.5 / 128, name="pixels", dtype="float32")(images)
     x = _conv(x, "Conv2d_1a_3x3", 32, 3, 2)
     x = _conv(x, "Conv2d_2a_3x3", 32, 3, padding="valid")
@@ -111,7 +110,7 @@ def _build_network():
     x = _block_c(x, "Mixed_6e", 192)
     x = _block_d(x, "Mixed_7a")
     x = _block_e(x, "Mixed_7b", layers.AveragePooling2D)
-    x = _block_e(x, "Mixed_7c", layers.MaxPooling2D)  # Only the original network has this maximum.
+    x = _block_e(x, "Mixed_7c", layers.MaxPooling2D)  # The original network has max pooling here.
     features = layers.GlobalAveragePooling2D(name="pool", **_KIND)(x)
     dense = layers.Dense(1008, use_bias=False, name="fc", dtype="float32", **_ZEROS)
     outputs = {"features": features, "logits": dense(features)}
@@ -132,7 +131,7 @@ def _chain(x, block, *steps):
 
 
 def _pool(x, layer=layers.AveragePooling2D):
-    return layer(3, 1, "same", **_KIND)(x)  # The mean doesn't include the padding.
+    return layer(3, 1, "same", **_KIND)(x)  # The average excludes the padding.
 
 
 def _join(name, *branches):
@@ -221,7 +220,7 @@ def _block_e(x, name, pool):
 
 
 def _assign(network, tensors, path):
-    """Assigns the tensors of a weights file, or raises an error that lists what doesn't fit."""
+    """Assigns the tensors of a weights file, or raises an error that lists the wrong tensors."""
     convolutions = {x.name.replace("-", "."): x for x in network.layers if hasattr(x, "kernel")}
     dense = convolutions.pop("fc")
     expected = {"fc.weight": dense.kernel.shape[::-1]}

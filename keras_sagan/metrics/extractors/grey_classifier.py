@@ -1,4 +1,4 @@
-"""The classifier for evaluating gray images of 28 or 32 pixels, with its shipped weights."""
+"""The classifier for evaluating gray images of 28 or 32 pixels, with the package's weights."""
 
 import hashlib
 import json
@@ -19,12 +19,12 @@ def build_grey_classifier(image_size: int = 32) -> keras.Model:
 
     Three convolutions, each with batch normalization and a max-pool, are followed by a dense layer
     of 128 features and a dense layer of 10 logits. The model has 188,714 parameters. A 28-pixel
-    input is padded with 2 black pixels on each side, so an image has the same features at both
-    sizes. Anything that a generator draws in this border affects its score. All layers compute in
-    float32 under every dtype policy.
+    image is padded with 2 black pixels on each side, so it has the same features as the padded
+    32-pixel image. Anything that a generator draws in the border of a 32-pixel image affects the
+    score. All layers compute in float32 under every dtype policy.
 
     Args:
-        image_size: The size of the images, 28 or 32; otherwise, a `ValueError` is raised.
+        image_size: The size of the images, 28 or 32. Other sizes raise a `ValueError`.
 
     Returns:
         An untrained functional model that maps float images in [-1, 1] of shape
@@ -57,9 +57,10 @@ def build_grey_classifier(image_size: int = 32) -> keras.Model:
 def load_grey_classifier(image_size: int = 32) -> keras.Model:
     """Returns the `build_grey_classifier` model with the weights that ship with the package.
 
-    `examples/train_grey_classifier.py` trained them on only the 60,000 training images of
-    Fashion-MNIST. A JSON file beside the weights records the accuracy on the 10,000 test images,
-    the command, the seed, the versions and the weights' SHA-256, which is checked.
+    `examples/train_grey_classifier.py` trained the weights on only the 60,000 training images of
+    Fashion-MNIST. A JSON file next to the weights records the accuracy on the 10,000 test images,
+    the training command, the seed, the software versions and the weights' SHA-256. The SHA-256 is
+    checked on loading.
 
     Args:
         image_size: The height and width of the images, 28 or 32.
@@ -82,16 +83,16 @@ def load_grey_classifier(image_size: int = 32) -> keras.Model:
 class GreyClassifierFeatures(Extractor):
     """Feature extractor for gray images of 28 or 32 pixels.
 
-    It returns the 128 penultimate activations of `load_grey_classifier`, whose weights are read on
-    the first call. Its distances *aren't* comparable with Inception-based distances, so report
-    `version` with every score.
+    The features are the 128 penultimate activations of `load_grey_classifier`. The weights are read
+    on the first call. Distances between these features *aren't* comparable with Inception-based
+    distances, so report `version` with every score.
 
     Call arguments:
         images: Float tensor in [-1, 1] of shape (batch, 28, 28, 1) or (batch, 32, 32, 1).
 
     Returns:
         Non-negative float32 tensor of shape (batch, 128). `named_outputs(images)` returns a
-        dictionary with these `"features"` and with `"logits"` of shape (batch, 10).
+        dictionary with the `"features"` and the `"logits"` of shape (batch, 10).
 
     Raises:
         ValueError: When called, if the images have a different shape or the weights are damaged.
@@ -107,18 +108,18 @@ class GreyClassifierFeatures(Extractor):
 
     @property
     def version(self) -> str:
-        """The extractor's name and the SHA-256 of its weights, for protocols."""
+        """The extractor's name and the SHA-256 of its weights."""
         return f"keras_sagan grey_classifier sha256:{_verified_sha256()}"
 
     def named_outputs(self, images: keras.KerasTensor) -> dict:
-        """Returns `{"features": (batch, 128), "logits": (batch, 10)}`."""
+        """Returns `"features"` of shape (batch, 128) and `"logits"` of shape (batch, 10)."""
         shape = tuple(images.shape)
         if shape[1:] not in [(size, size, 1) for size in _SIZES]:
             raise ValueError(
                 "`images` must have shape (batch, 28, 28, 1) or (batch, 32, 32, 1). "
                 f"Received: images.shape={shape}"
             )
-        border = (32 - shape[1]) // 2  # Black, as in `build_grey_classifier`.
+        border = (32 - shape[1]) // 2  # Pad with black, as in `build_grey_classifier`.
         sides = [(0, 0), (border, border), (border, border), (0, 0)]
         images = keras.ops.pad(images, sides, constant_values=-1.0)
         return self._load()(images, training=False)

@@ -15,15 +15,16 @@ class KerasInceptionV3(Extractor):
     """Feature extractor: the 2048 average-pooled features of `keras.applications.InceptionV3`.
 
     *This isn't TF-GAN's protocol*: the network was trained separately and has 1000 classes, so its
-    scores aren't comparable with published scores. Use it where TF-Hub can't be reached; every
-    report states its name. Nothing is downloaded or built before the first call.
+    scores aren't comparable with published scores. Use this extractor where TF-Hub can't be
+    reached; every report states the extractor's name. Nothing is downloaded or built before the
+    first call.
 
     Args:
         weights: `"imagenet"`, the path of a weights file, or `None` for random weights (in tests).
         resize: `"antialiased"`, or `"tfgan"` as in TF-GAN.
 
     Call arguments:
-        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3). Any size is
+        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3). Any image size is
             allowed.
 
     Returns:
@@ -34,8 +35,7 @@ class KerasInceptionV3(Extractor):
         ValueError: If an argument is invalid; when called, if images have the wrong shape or dtype.
         RuntimeError: On the first call, if the weights can't be loaded.
 
-    Reference: Szegedy et al. 2016, [Rethinking the Inception
-    Architecture](https://arxiv.org/abs/1512.00567).
+    Reference: [Szegedy et al., 2016](https://arxiv.org/abs/1512.00567).
     """
 
     arguments = ("weights", "resize")
@@ -51,7 +51,7 @@ class KerasInceptionV3(Extractor):
         return f"keras.applications.InceptionV3 resize={self.resize} avg_pool sha256:{digest}"
 
     def named_outputs(self, images: keras.KerasTensor) -> dict:
-        """Returns `{"features": (batch, 2048), "logits": (batch, 1000)}`."""
+        """Returns `"features"` of shape (batch, 2048) and `"logits"` of shape (batch, 1000)."""
         images = resize_images(to_rgb(images), 299, self.resize)
         return self._load()(images, training=False)
 

@@ -14,9 +14,9 @@ def resize_images(
 ) -> keras.KerasTensor:
     """Resizes float images to a square, with one of `RESIZE_METHODS`.
 
-    `"tfgan"` uses TensorFlow 1's pixel grid, as TF-GAN does: it has no half-pixel centers, and
-    skips pixels when an image shrinks. `"antialiased"` has half-pixel centers, and averages over
-    all pixels when an image shrinks ([Parmar et al. 2022](https://arxiv.org/abs/2104.11222)).
+    `"tfgan"` uses the pixel grid of TensorFlow 1 and TF-GAN, which has no half-pixel centers;
+    pixels are skipped when an image shrinks. `"antialiased"` uses half-pixel centers and averages
+    over all pixels when an image shrinks ([Parmar et al., 2022](https://arxiv.org/abs/2104.11222)).
     """
     if check_choice("resize", method, RESIZE_METHODS) == "tfgan":
         return _resize_side(_resize_side(images, size, 2), size, 1)
@@ -36,7 +36,7 @@ def _resize_side(images, size, axis):
 
 
 def to_rgb(images: keras.KerasTensor) -> keras.KerasTensor:
-    """Checks float images of 1 or 3 channels and repeats gray ones over three channels."""
+    """Checks float images of 1 or 3 channels, and repeats gray images over three channels."""
     images = ops.convert_to_tensor(images)
     if len(images.shape) != 4 or images.shape[-1] not in (1, 3):
         raise ValueError(

@@ -22,23 +22,23 @@ TFGAN_INCEPTION_HANDLE = "https://tfhub.dev/tensorflow/tfgan/eval/inception/1"
 class TFGANInception(Extractor):
     """Feature extractor: the 2048 pool_3 activations of TF-GAN's Inception.
 
-    According to [TF-GAN](https://tfhub.dev/tensorflow/tfgan/eval/inception/1), its weights are the
-    ones used by the original Inception Score. Images are resized to 299 pixels bilinearly; a gray
-    image is repeated over three channels. Nothing is downloaded or loaded before the first call.
+    According to [TF-GAN](https://tfhub.dev/tensorflow/tfgan/eval/inception/1), the original
+    Inception Score used the same weights. Images are resized to 299 pixels bilinearly; a gray image
+    is repeated over three channels. Nothing is downloaded or loaded before the first call.
 
-    A SavedModel can run code, so pin the one that you trust: the digest of the folder is compared
-    with `sha256` before loading. Without `sha256`, nothing is downloaded, and a folder on disk or
-    in TF-Hub's cache is loaded without a check.
+    A SavedModel can run code, so pass the `sha256` of a SavedModel that you trust. The digest of
+    the folder is compared with `sha256` before loading. Without `sha256`, nothing is downloaded,
+    and a folder on disk or in TF-Hub's cache is loaded without a check.
 
     Args:
         handle: A TF-Hub handle, or the folder of a SavedModel.
         sha256: The expected digest of the folder, which is the last part of `version`.
         output: The name of the features in the network's output dictionary.
-        resize: `"tfgan"` uses TensorFlow 1's pixel grid, as in TF-GAN's CIFAR example: no
-            half-pixel centers, no anti-aliasing. `"antialiased"` averages over all pixels.
+        resize: `"tfgan"` uses TensorFlow 1's pixel grid, as in TF-GAN's CIFAR example, without
+            half-pixel centers and anti-aliasing. `"antialiased"` averages over all pixels.
 
     Call arguments:
-        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3). Any size is
+        images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3). Any image size is
             allowed.
 
     Returns:
@@ -48,8 +48,8 @@ class TFGANInception(Extractor):
     Raises:
         ValueError: If an argument is invalid; when called, if images have the wrong rank, dtype or
             number of channels, the digest differs, or the SavedModel or the output doesn't exist.
-        RuntimeError: On the first call, if the handle can't be downloaded, or `sha256` is missing
-            for a download. The message says what to download and where to put it.
+        RuntimeError: On the first call, if the handle can't be downloaded, or if a download is
+            needed and `sha256` is missing. The message says what to download and where to put it.
         ImportError: On the first call, if TensorFlow isn't installed (it is needed on every
             backend) or, for a TF-Hub handle, if `tensorflow_hub` is missing.
 
@@ -94,7 +94,7 @@ class TFGANInception(Extractor):
         return self._outputs(images, features=self.output)["features"]
 
     def named_outputs(self, images: keras.KerasTensor) -> dict:
-        """Returns `{"features": (batch, dim), "logits": (batch, 1008)}`."""
+        """Returns `"features"` of shape (batch, dim) and `"logits"` of shape (batch, 1008)."""
         return self._outputs(images, features=self.output, logits="logits")
 
     def _outputs(self, images, **names):
@@ -117,7 +117,7 @@ class TFGANInception(Extractor):
     def _build(self):
         folder = self._resolve()
         self._check_digest(folder)
-        load = tf.saved_model.load  # Outside `try`, so that an ImportError isn't replaced.
+        load = tf.saved_model.load  # Access it here, so that an ImportError isn't caught below.
         try:
             network = load(str(folder))
             if not callable(network):
@@ -146,7 +146,7 @@ class TFGANInception(Extractor):
         return self._folder
 
     def _download(self, cached):
-        """Returns the downloaded folder, or removes it from the cache if its digest is wrong."""
+        """Downloads the SavedModel and returns its folder; deletes it if the digest is wrong."""
         by_hand = (
             f"Download {self.handle}?tf-hub-format=compressed (a .tar.gz) and unpack it, so that "
             "saved_model.pb is directly in the folder. Unpack it into any folder and pass "
@@ -186,7 +186,7 @@ class TFGANInception(Extractor):
 
 
 def _cached_folder(handle):
-    """Returns the folder in which TF-Hub caches a handle."""
+    """Returns the folder in which TF-Hub caches the download of a handle."""
     cache = os.environ.get("TFHUB_CACHE_DIR") or f"{tempfile.gettempdir()}/tfhub_modules"
     return pathlib.Path(cache) / hashlib.sha1(handle.encode()).hexdigest()
 
@@ -196,7 +196,7 @@ def _fetch(handle):
 
 
 def _folder_sha256(folder):
-    """Returns one SHA-256 over the names and contents of all files in a folder."""
+    """Returns a SHA-256 of the names and contents of all files in a folder."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         content = path.read_bytes()

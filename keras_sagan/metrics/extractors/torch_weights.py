@@ -1,4 +1,4 @@
-"""Reads the tensors of a PyTorch weights file, without PyTorch and without running its code."""
+"""Reads the tensors of a PyTorch weights file, without PyTorch and without running code in it."""
 
 import collections
 import io
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # Begins the files of PyTorch before 1.6.
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # Files of PyTorch before 1.6 begin with this number.
 _DTYPES = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
@@ -26,15 +26,16 @@ _DTYPES = {
 
 
 def read_torch_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Returns the tensors of a file that `torch.save(model.state_dict(), path)` wrote, by name.
+    """Returns a dictionary of the tensors that `torch.save(model.state_dict(), path)` wrote.
 
-    It reads the zip files of PyTorch 1.6 and later and the streams of earlier versions. Such a file
-    is a pickle, which can name any function to be called. This reader knows only the names that
-    make up tensors, and refuses the file at any other name, so no code of the file runs. The arrays
-    are read-only views of the file's content.
+    This function reads the zip files of PyTorch 1.6 and later, and the pickle files of earlier
+    versions. A pickle can name any function to call. Here, any name that isn't needed for tensors
+    raises an error, so no code in the file runs. The arrays are read-only views of the file's
+    content.
 
     Raises:
-        ValueError: If the file isn't a PyTorch file, is damaged, or holds anything but tensors.
+        ValueError: If the file isn't a PyTorch file, is damaged, or contains anything except
+            tensors.
     """
     path = Path(path)
     content = path.read_bytes()
@@ -102,8 +103,8 @@ def _read_zip(file):
 def _read_stream(file):
     if _Unpickler(file).load() != _LEGACY_MAGIC:
         raise ValueError("it doesn't begin with PyTorch's magic number")
-    _Unpickler(file).load()  # The version of the protocol.
-    _Unpickler(file).load()  # The sizes of C types.
+    _Unpickler(file).load()  # Skips the version of the protocol.
+    _Unpickler(file).load()  # Skips the sizes of C types.
     tensors = _Unpickler(file).load()
     known = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
     storages = {}
@@ -119,5 +120,5 @@ def _array(tensor, storages):
     if len(data) != storage.size * dtype.itemsize or math.prod(tensor.shape) > storage.size:
         raise ValueError(f"its storage {storage.key} has {len(data)} bytes, which isn't its size")
     strides = [stride * dtype.itemsize for stride in tensor.strides]
-    # Numpy raises an error for a view that doesn't lie in the data.
+    # Numpy raises an error for a view that isn't inside the data.
     return np.ndarray(tensor.shape, dtype, data, tensor.offset * dtype.itemsize, strides)
