@@ -101,23 +101,20 @@ def _tfds(name, split, batch_size, common):
 def extractor_for(image_shape, settings, name=None):
     """Returns the extractor with the given name.
 
-    Without a name, `--inception` selects an Inception network, and small gray images select the
-    gray classifier. For other images, `--inception-sha256` selects TF-GAN's Inception; the default
-    is EfficientNet-Lite0.
+    Without a name, `--inception` and `--inception-sha256` select an Inception network. Otherwise,
+    small gray images select the gray classifier, and other images EfficientNet-Lite0.
     """
-    inception = settings["inception"]
+    inception, digest = settings["inception"], settings["inception_sha256"]
     if name is None:
         is_small_and_grey = image_shape[-1] == 1 and image_shape[0] in (28, 32)
-        name = "grey" if is_small_and_grey else "efficientnet"
-        if inception is not None or (name != "grey" and settings["inception_sha256"]):
-            name = "tfgan"
+        name = "tfgan" if inception or digest else "grey" if is_small_and_grey else "efficientnet"
     if name == "tfgan":
-        if inception and inception.endswith(".pth") and settings["inception_sha256"] is None:
+        if inception and inception.endswith(".pth") and digest is None:
             return metrics.FIDInception(inception)
-        handle = inception or metrics.TFGAN_INCEPTION_HANDLE
-        return metrics.TFGANInception(handle, settings["inception_sha256"])
-    if inception is not None:
-        raise ValueError(f"--inception needs --extractor tfgan. Received: {name}")
+        return metrics.TFGANInception(inception or metrics.TFGAN_INCEPTION_HANDLE, digest)
+    if inception or digest:
+        option = "--inception" if inception else "--inception-sha256"
+        raise ValueError(f"{option} needs --extractor tfgan. Received: {name}")
     classes = {
         "dinov2": metrics.DINOv2Features,
         "efficientnet": metrics.EfficientNetLite0Features,

@@ -329,14 +329,17 @@ def test_evaluate_by_all_of_its_options(run, tmp_path, capsys):
     assert "--reference can't be combined with --images" in capsys.readouterr().err
     assert main(["evaluate", str(run), *options, "--inception", str(tmp_path)]) == 1
     assert "--inception needs --extractor tfgan. Received: grey" in capsys.readouterr().err
+    assert main(["evaluate", str(run), *options, "--inception-sha256", "0" * 64]) == 1
+    assert "--inception-sha256 needs --extractor tfgan." in capsys.readouterr().err
 
 
 def test_a_pth_file_is_for_fid_inception_and_anything_else_for_tfgan():
     settings = {"inception": "weights.pth", "inception_sha256": None}
     extractor = extractor_for((64, 64, 3), settings)
     assert isinstance(extractor, FIDInception) and extractor.weights == "weights.pth"
-    for other in ({"inception": "folder"}, {"inception_sha256": "0" * 64}):
-        assert isinstance(extractor_for((64, 64, 3), settings | other), TFGANInception)
+    for other in ({"inception": "folder"}, {"inception": None, "inception_sha256": "0" * 64}):
+        for shape in ((64, 64, 3), (28, 28, 1)):
+            assert isinstance(extractor_for(shape, settings | other), TFGANInception)
 
 
 def test_a_run_whose_fid_lacks_a_package(monkeypatch):
