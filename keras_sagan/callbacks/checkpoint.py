@@ -91,8 +91,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     def restore_latest(self, model: keras.Model) -> int:
         """Restores the newest checkpoint that isn't damaged, and makes `fit` resume from it.
 
-        `model` must be a compiled `SAGAN`. Returns the number of training steps of the restored
-        model, or 0 if there is no checkpoint. The data must start at this step.
+        `model` must be a compiled `SAGAN`. Returns the model's number of training steps, which
+        doesn't change if there is no checkpoint. The data must start at this step.
 
         Raises:
             ValueError: If the checkpoint belongs to a different architecture.

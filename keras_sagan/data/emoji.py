@@ -127,7 +127,7 @@ def _downloaded():
         except Exception as error:  # `get_file` raises a plain Exception.
             raise OSError(
                 f"{url} could not be downloaded ({error}). Get it with `{_command(style)}`, and "
-                "give its folder as `folder`, or as --data."
+                "pass the path of its folder as `folder`."
             ) from error
     return paths
 

@@ -186,7 +186,8 @@ class ConditionalBatchNorm(ConditionalNormBase):
 
     State:
         `moving_mean` and `moving_variance`, of shape `(channels,)`, are updated with
-        `training=True` and used with `training=False`. `num_updates`, int32 of shape `()`, counts
+        `training=True` and used with `training=False`, or always used, and never updated, if the
+        layer's `trainable` is false. `num_updates`, int32 of shape `()`, counts
         the updates. An empty batch doesn't change the state. Loading a file from an older version,
         which lacks `num_updates`, sets `num_updates` to a large value.
 

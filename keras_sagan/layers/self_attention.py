@@ -364,8 +364,8 @@ class SelfAttention2D(SelfAttention):
         `(batch, num_heads, queries, keys)`, as in `keras.layers.MultiHeadAttention`.
 
     State:
-        The trainable scalar `gamma`, and four kernels (three for l2 scores), each with a
-        `vector_u`.
+        The trainable scalar `gamma`, and four kernels (three for l2 scores), each with a `vector_u`
+        if `use_spectral_norm` is true.
 
     Raises:
         ValueError: If an argument is out of range, the inputs aren't of rank 4 or have fewer

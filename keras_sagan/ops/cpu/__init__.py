@@ -6,8 +6,8 @@ import keras
 from keras import ops
 
 from keras_sagan.ops.cpu.winograd import (
-    square_side,
     suits_winograd,
+    tile_side,
     winograd_convolve,
     winograd_convolve_pool,
     winograd_upsample_convolve,
@@ -28,7 +28,7 @@ def convolve(inputs, kernel, resample: str | None = None):
         form = winograd_upsample_convolve if resample == "up" else winograd_convolve_pool
         return form(inputs, kernel)
     channels, filters = kernel.shape[2:]
-    is_small = square_side(*inputs.shape[1:3]) == 2
+    is_small = tile_side(*inputs.shape[1:3]) == 2
     if is_small and channels * filters < WIDE * (channels + filters):
         return None
     return winograd_convolve(inputs, kernel)

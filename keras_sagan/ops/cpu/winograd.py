@@ -42,7 +42,7 @@ def suits_winograd(inputs, kernel):
     return is_even and tuple(kernel.shape[:2]) == (3, 3)
 
 
-def square_side(height, width):
+def tile_side(height, width):
     """Returns the side of the output tiles. A 4 x 4 map is faster with four 2 x 2 tiles."""
     return 4 if height % 4 == width % 4 == 0 and height * width > 16 else 2
 
@@ -50,14 +50,14 @@ def square_side(height, width):
 def winograd_convolve(inputs, kernel):
     """Convolves a map; returns a tensor of shape `(batch, height, width, filters)`."""
     _, height, width, channels = inputs.shape
-    side = square_side(height, width)
+    side = tile_side(height, width)
     count = (side + 2) ** 2
-    tiles = _linear(_to_parts, _from_parts, inputs, ("tiles", side), IN_FRONT)
+    tiles = _linear(_to_parts, _from_parts, inputs, ("inputs", side), IN_FRONT)
     tiles = ops.reshape(tiles, (count, -1, channels))
     products = ops.matmul(tiles, _transform(_minimal_form(side)[0], kernel))
     shape = (side + 2, side + 2, -1, height // side, width // side, kernel.shape[-1])
     products = ops.reshape(products, shape)
-    return _linear(_from_parts, _to_parts, products, ("squares", side), IN_FRONT[::-1])
+    return _linear(_from_parts, _to_parts, products, ("outputs", side), IN_FRONT[::-1])
 
 
 def winograd_convolve_pool(inputs, kernel):
@@ -116,7 +116,7 @@ def _table(kind, size):
         return np.reshape(rows, (3, 3, 2)).astype(float)
     _, inputs, outputs = _minimal_form(size)
     table = np.zeros((size + 2, 3, size))
-    if kind == "squares":
+    if kind == "outputs":
         table[:, 1] = outputs
     else:
         table[:, 0, -1], table[:, 1], table[:, 2, 0] = inputs[:, 0], inputs[:, 1:-1], inputs[:, -1]
