@@ -188,10 +188,9 @@ def effect_table(records, part, distance, rows):
 
 
 def sight_table():
-    """Returns rows that say how much of both patches one position of D's last map sees."""
+    """Returns rows with the share of both squares that fits into a receptive field of D."""
     lines = [
-        "| discriminator | one position sees | "
-        + " | ".join(f"{d} px" for d in planted.PAIR_PLACES),
+        "| discriminator | receptive field | " + " | ".join(f"{d} px" for d in planted.PAIR_PLACES),
         "|---|---|" + "---:|" * len(planted.PAIR_PLACES),
     ]
     lines[0] += " |"
@@ -208,9 +207,9 @@ def sight_table():
 
 
 def preset_table():
-    """Returns rows that say what positions of the presets' discriminators see."""
+    """Returns rows with the receptive fields of the presets' discriminators."""
     lines = [
-        "| image | blocks of D | map with attention | one position sees there | in the last map |",
+        "| image | blocks of D | map with attention | receptive field there | in the last map |",
         "|---|---:|---:|---:|---:|",
     ]
     for image_size, map_size in ((32, 16), (64, 32), (128, 32)):
@@ -269,17 +268,18 @@ def page(records):
     lines += [
         "## When convolutions can't compare two parts",
         "",
-        "The discriminator sums its last map over all positions. Without attention, its logit is a",
-        "sum of terms, and each term depends on the pixels that one position sees. If no position",
-        "sees pixels of two squares, the logit is a term of the left square plus a term of the",
-        "right square, so it can't reward agreement. The squares are 8 pixels wide. The table has",
-        "the share of a square that one position sees while it sees as much of the other square,",
-        "for three distances between their centers:",
+        "The discriminator sums its last map over all positions. Without attention, its logit is",
+        "therefore a sum of terms, and each term depends only on the pixels in the receptive field",
+        "of one position. If no receptive field contains pixels of both squares of a pair, the",
+        "logit is a term for the left square plus a term for the right square. Such a logit can't",
+        "reward squares of equal color. The squares are 8 pixels wide. The table shows which share",
+        "of each of the two squares a receptive field can contain at the same time, for three",
+        "distances between the centers of the squares:",
         "",
         *sight_table(),
         "",
-        "The generator is different. Its dense layer makes a map of 4 × 4 from the latents, so all",
-        "parts of an image depend on the same latents, with and without attention.",
+        "The generator doesn't have this limit. Its dense layer turns the latents into a 4 × 4",
+        "map, so all parts of an image depend on the same latents, with or without attention.",
         "",
         "## What it means for `attention_resolutions`",
         "",
@@ -289,19 +289,21 @@ def page(records):
         "",
         "## The sets",
         "",
-        "- **Pairs**: three pairs of squares of 8 pixels on gray. The squares of a pair have the",
-        "  same random color. The pairs are independent of each other.",
-        "- **Figures**: 4 × 4 cells of 8 pixels, each of a random color and equal to its mirror",
-        "  cell.",
+        "- **Pairs**: each image has three pairs of 8 × 8-pixel squares on a gray background. Both",
+        "  squares of a pair have the same random color. The three colors are independent.",
+        "- **Figures**: each image has 4 × 4 cells of 8 × 8 pixels. Each cell has a random color,",
+        "  and the right half of the image mirrors the left half.",
         "- **Emoji**: the faces of `keras_sagan.data.load_emoji` at 32 pixels. The score is the",
-        "  mean difference between an image and its mirror image, divided by the mean difference",
-        "  between an image and the mirror image of another one. It is 0 for symmetric images.",
+        "  **asymmetry**, the mean difference between an image and its mirror image, divided by",
+        "  the mean difference between an image and the mirror image of a different image.",
+        "  Symmetric images have an asymmetry of 0.",
         "",
-        "No network is involved in a score. **Agreement** is the concordance correlation of the",
-        "mean colors of two squares, or of a cell and its mirror cell, over the generated images:",
-        "1 if they are always equal, and 0 if they are independent. The **spread** is the standard",
-        "deviation of the colors, divided by the one of the training images; it is near 0 for a",
-        "model that always draws the same image. The tables are in percent.",
+        "No score needs a neural network. **Agreement** is the concordance correlation between the",
+        "mean colors of the two squares of a pair, or of a cell and its mirror cell, over all",
+        "generated images. Agreement is 1 if the two colors are always equal, and 0 if they are",
+        "independent. **Spread** is the standard deviation of the generated colors, divided by the",
+        "standard deviation of the colors in the training images. The spread is near 0 if a model",
+        "always generates the same image. The tables show percent.",
         "",
         "## Results",
         "",
@@ -337,20 +339,22 @@ def page(records):
         "",
         "## Protocol",
         "",
-        "- The plan, `benchmarks/attention_study.md`, was written before the first run. It has",
-        "  the questions, the test and the smallest effect that the test can show.",
-        "- The networks are those of `build_generator` and `build_discriminator`, narrower than",
-        "  the presets. Without attention, a block is wider, so that the network has at least as",
-        "  many parameters as with attention.",
-        f"- Training: {settings['steps']} steps of {settings['batch_size']} images, with one step",
-        "  of D each, the relativistic loss with R1 and R2 of weight "
-        f"{attention_study.PENALTY_WEIGHT:g}, and Adam",
-        f"  with a learning rate of {attention_study.RATE:g} for both networks.",
-        f"- Scores: {settings['num_samples']} images of the averaged generator.",
-        "- Differences are between runs with the same seed. The interval is the bootstrap",
-        "  interval of their mean. The p-value is from the exact sign-flip test, corrected by",
-        "  Holm's method for all rows of a table. A result counts if p is at most 0.05 and the",
-        "  interval excludes 0.",
+        "- The plan, `benchmarks/attention_study.md`, was written before the first run. The plan",
+        "  contains the questions, the test and the smallest effect that the test can show.",
+        "- `build_generator` and `build_discriminator` build the networks, which are narrower than",
+        "  the presets. Networks without attention have a wider block, and therefore at least as",
+        "  many parameters as networks with attention.",
+        f"- Each network is trained for {settings['steps']:,} steps with a batch size of "
+        f"{settings['batch_size']}, one",
+        "  discriminator update per step, the relativistic loss, R1 and R2 with a weight of "
+        f"{attention_study.PENALTY_WEIGHT:g},",
+        f"  and Adam with a learning rate of {attention_study.RATE:g}.",
+        f"- The scores are computed from {settings['num_samples']:,} images of the averaged "
+        "generator.",
+        "- Each run with attention is compared with the run without attention that has the same",
+        "  seed. The interval is the bootstrap interval of the mean difference. The p-value comes",
+        "  from the exact sign-flip test, with Holm's correction for all rows of a table. A",
+        "  difference counts if p is at most 0.05 and the interval excludes 0.",
         "",
         "Next: [Add attention to your own GAN](guides/add_attention.md).",
     ]
@@ -379,9 +383,9 @@ def advice(records):
     """Returns what the study says about the argument."""
     lines = textwrap.wrap(
         "`attention_resolutions` selects the maps with attention, in both networks of a preset. In "
-        "the presets' discriminators, even without attention, a position of the last map can see "
-        "the image, so convolutions can compare distant parts, but only in the last blocks. On the "
-        "map with attention, the convolutions let each position see only a few pixels:",
+        "the presets' discriminators, the receptive field of the last map covers the full image, "
+        "so convolutions alone can compare distant parts, but only in the last blocks. On the map "
+        "with attention, the receptive field of the convolutions is only a few pixels wide:",
         WIDTH,
     )
     if not is_finished(records, ("pairs", 4)):

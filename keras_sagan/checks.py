@@ -76,7 +76,7 @@ def check_pair(name, value, expected="a positive integer or a pair of them", max
 
 
 def check_tuple(name, value, count, maximum=math.inf):
-    """Checks `count` positive integers, or repeats a single integer; returns a tuple."""
+    """Returns a tuple of `count` positive integers; a single integer is repeated."""
     words = {1: "it in a tuple", 2: "a pair of them"}.get(count, f"{count} of them")
     return _positive_integers(name, value, count, f"a positive integer or {words}", maximum)
 
@@ -250,7 +250,7 @@ def check_images(images, argument="images"):
 
 
 def check_values(images, image_shape, argument="images"):
-    """Checks the shape of images and the range [-1, 1] of floats; returns a numpy array."""
+    """Returns images as a numpy array; checks the shape, and that floats are in [-1, 1]."""
     images = np.asarray(keras.ops.convert_to_numpy(images))
     check_shape(images.shape, image_shape, argument)
     if images.dtype == np.uint8 or not images.size:

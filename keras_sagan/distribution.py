@@ -25,7 +25,7 @@ _EXIT_PATIENCE = 60.0  # The maximum time that a finished worker waits, in secon
 # A silent process counts as dead after 30 seconds (JAX's default is 100). A finished process waits
 # an hour (not 300 seconds) for the others, because the first process may still write files.
 _JAX_PATIENCE = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 3600}
-# Maps arguments of `jax.distributed.initialize` to Keras's environment variables for them.
+# Maps arguments of `jax.distributed.initialize` to Keras's environment variables.
 _PROCESSES = {
     "coordinator_address": "KERAS_DISTRIBUTION_JOB_ADDRESSES",
     "num_processes": "KERAS_DISTRIBUTION_NUM_PROCESSES",
@@ -139,7 +139,7 @@ def _check_devices(devices, found):
 
 
 def _plain(name):
-    """Returns the type and the index in a device's full name, such as `GPU:0`."""
+    """Returns the last part of a device's full name, such as `GPU:0`."""
     return name.upper().rpartition("/")[2].removeprefix("DEVICE:")
 
 

@@ -42,7 +42,7 @@ class CheckpointFiles:
         return f"{self.directory}/step-{step}"
 
     def steps(self, is_complete: bool = True) -> list[int]:
-        """Returns the sorted steps of all folders, or only of complete ones if `is_complete`."""
+        """Returns the step numbers of all checkpoints, or of the complete ones only, sorted."""
         names = [x for x in map(FOLDER.fullmatch, self._disk.names(self.directory)) if x]
         found = {int(x[1]) for x in names if self._disk.is_folder(f"{self.directory}/{x[0]}")}
         if is_complete:

@@ -138,7 +138,7 @@ class CollapseMonitor(keras.callbacks.Callback):
         """Returns descriptions of the signs of collapse at the end of an epoch."""
         signs, is_first = [], self._highest is None
         self._highest = max(diversity, self._highest or 0.0)
-        if not diversity >= self.diversity_share * self._highest:  # NaN is also a sign.
+        if not diversity >= self.diversity_share * self._highest:  # NaN also indicates a collapse.
             signs.append(
                 f"samples of a class differ by {diversity:.3g}, down from {self._highest:.3g}"
             )

@@ -32,7 +32,7 @@ _PACKAGES = {
 _REGISTRY = "https://registry.npmjs.org"
 _MIN_CONCEPTS = 50  # Smaller categories are skipped.
 
-# The split ignores the code points of persons and genders, and two invisible ones that join them.
+# The split ignores the code points for people and genders, and two invisible joining characters.
 _PERSONS = {"1f468", "1f469", "1f9d1", "2640", "2642", "200d", "fe0f"}
 
 

@@ -182,7 +182,7 @@ class _Dataset(keras.utils.PyDataset):
     """The dataset that `make_dataset` returns on JAX and PyTorch."""
 
     def __init__(self, batches, start_step, repeat):
-        super().__init__()  # By default, one thread of Keras reads the batches in order.
+        super().__init__()  # By default, a single Keras thread reads the batches in order.
         self._batches, self._start, self._repeat = batches, start_step, repeat
         if repeat:
             self.start_step = start_step

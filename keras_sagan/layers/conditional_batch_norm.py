@@ -157,9 +157,9 @@ class ConditionalBatchNorm(ConditionalNormBase):
     passes, in at least float32; a single pass would lose precision if the mean is
     large. With one class, the layer works like `BatchNormalization` and needs no
     labels. The default `momentum` and `epsilon` follow SAGAN, not Keras. The moving
-    statistics don't depend on their initial values. The first ten batches have equal
-    weights; later, the statistics average approximately the last fortieth of all
-    updates, but at least ten updates, until their momentum reaches `momentum`.
+    statistics don't depend on their initial values. At first, they are the mean over the
+    batches seen so far, up to ten. Later, they average approximately the last 1/40 of all
+    batches (at least ten), until the momentum reaches `momentum` and stays there.
 
     Args:
         num_classes: Positive integer, the number of rows in the tables `gamma` and `beta`.

@@ -206,7 +206,7 @@ class Evaluation:
         cache_dir = check_path("cache_dir", cache_dir, optional=True)
         num_reference = check_integer("num_reference", num_reference, 2, optional=True)
         self.metrics = _make_metrics(metrics, feature_extractor, value_range, batch_size)
-        # Without `value_range`, use the range of a metric object for all images.
+        # If `value_range` is `None`, use the `value_range` of the first metric that has one.
         ranges = [value_range, *(x.value_range for x in self.metrics)]
         value_range = next((x for x in ranges if x is not None), None)
         extractor = self.metrics[0].feature_extractor

@@ -17,7 +17,8 @@ from keras_sagan.metrics.report import check_is_versioned, extractor_info
 from keras_sagan.metrics.statistics_file import read_statistics
 from keras_sagan.whole_files import replace_file
 
-_HALVES = ("half_counts", "half_means", "half_scatters")  # The names of the halves' moments.
+# The moments of each half of the real images.
+_HALVES = ("half_counts", "half_means", "half_scatters")
 
 
 class ReferenceStatistics:

@@ -20,9 +20,8 @@ _ARRAYS: dict[str, tuple[tuple, str]] = {
     "half_scatters": (("halves", "dim", "dim"), "f"),
 }
 _INFO = "dataset split num_images sha256 image_shape feature_extractor resize".split()
-# A file may unpack to the first number of bytes (statistics of 2048 features take 32 MB), or to its
-# size times the second number. Real files never exceed these limits.
-_ALWAYS_ALLOWED, _COMPRESSION = 2**26, 20
+_ALWAYS_ALLOWED = 2**26  # The unpacked size in bytes. Statistics of 2048 features take 32 MB.
+_COMPRESSION = 20  # Larger unpacked sizes are allowed up to this factor of the file's size.
 _MOST_CLASSES = 10**6
 
 
@@ -53,7 +52,7 @@ def read_statistics(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict | N
                     raise ValueError(f"it is of {info['num_images']} images")
         _check_arrays(arrays, sizes)
         return arrays, info
-    # Catch all errors: damaged files make `zipfile` and numpy raise errors of many classes.
+    # Catch all errors: `zipfile` and numpy raise many kinds of exceptions for damaged files.
     except Exception as error:
         raise ValueError(
             "`reference` must be an intact .npz file of plain arrays: `mu` of shape (dim,), "

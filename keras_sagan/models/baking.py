@@ -252,7 +252,7 @@ def _up(layer, x):
 
 
 def _plain_norm(layer, shape, new_values):
-    """Returns a function that replaces a conditional norm; its arguments are images and labels."""
+    """Returns a function `(images, labels)` that computes the same as a conditional norm."""
     axis, is_group = layer.axis % len(shape), isinstance(layer, ConditionalGroupNorm)
     is_vector = layer.condition_dim is not None
     weights = (layer.gamma_kernel, layer.beta_kernel) if is_vector else (layer.gamma, layer.beta)

@@ -36,7 +36,7 @@ DISCRIMINATOR_WIDTHS = {
     512: (1, 1, 2, 4, 8, 8, 16, 16),
     1024: (1, 1, 1, 2, 4, 8, 8, 16, 16),
 }
-# For each image size, the number of discriminator blocks (the first ones) that halve the map.
+# For each image size, how many discriminator blocks, starting at the input, halve the map.
 NUM_DOWNSAMPLES = {8: 1, 16: 1, 32: 2, 64: 4, 128: 5, 256: 6, 512: 7, 1024: 8}
 IMAGE_SIZES = tuple(GENERATOR_WIDTHS)
 

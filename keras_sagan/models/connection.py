@@ -7,7 +7,7 @@ import keras
 from keras_sagan.layers.conditional_batch_norm import ConditionalNormBase
 from keras_sagan.private_keras import layers_of
 
-# Layers that look up labels, and the name of their attribute for the number of classes.
+# For each class of layers that look up labels, the attribute with the number of classes.
 LABEL_TABLES = {
     "ConditionalNormBase": "num_classes",
     "Embedding": "input_dim",

@@ -1,4 +1,4 @@
-"""Selects images by their logits: by rejection sampling, or the best of many images."""
+"""Selects images by their logits, by rejection sampling or by taking the best of many images."""
 
 import numpy as np
 

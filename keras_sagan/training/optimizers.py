@@ -85,7 +85,7 @@ class GANOptimizer(Optimizer):
         g_rate, d_rate = rates.values()
         before = ops.copy(g_rate)
         self.g_optimizer.learning_rate = learning_rate
-        # An unchanged rate, even 0, doesn't change the discriminator's rate.
+        # If the rate is set to its current value (even 0), keep the discriminator's rate.
         is_same = ops.equal(g_rate, before)
         self.d_optimizer.learning_rate = ops.where(is_same, d_rate.value, learning_rate * ratio)
 

@@ -5,7 +5,7 @@ import numpy as np
 from keras_sagan.checks import check_integer
 from keras_sagan.visualization.grid import check_images
 
-# A figure has a panel for each point of each image. More would need minutes and gigabytes.
+# A figure has one panel per point and image. Larger figures take minutes and gigabytes.
 MAX_POINTS, MAX_IMAGES = 32, 50
 
 

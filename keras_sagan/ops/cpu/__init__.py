@@ -37,7 +37,7 @@ def convolve(inputs, kernel, resample: str | None = None):
 def apply_to_any_batch(function: Callable, images, training: bool):
     """Implements `ops.resampling.of_any_batch` on TensorFlow.
 
-    For an empty batch, a oneDNN convolution of TensorFlow 2.21 returns a tensor with the shape of
+    In TensorFlow 2.21, a oneDNN convolution of an empty batch returns a tensor with the shape of
     its inputs, and the gradient of pooling crashes the process. An inference graph doesn't check
     for an empty batch, because the LiteRT converter would lose the rank of a conditional result.
     """
