@@ -264,7 +264,7 @@ def page(records):
     """The Markdown of docs/attention_study.md."""
     settings = attention_study.DEFAULTS
     total = len(attention_study.all_runs(attention_study.SEEDS))
-    lines = ["# Does attention help, and where?", "", *answer(records), ""]
+    lines = ["# Does attention help, and where?", "", *answer(records), "", *expectations(records)]
     lines += [
         "## When convolutions can't compare two parts",
         "",
@@ -377,6 +377,47 @@ def answer(records):
         "In these small networks, the study shows no effect of attention, even between parts",
         "that no convolution sees together.",
     ]
+
+
+def expectations(records):
+    """Returns a table of what the plan expected, and whether the records show it."""
+    if len(records) < len(attention_study.all_runs(attention_study.SEEDS)):
+        return []
+    near = str(min(planted.PAIR_PLACES))
+    two, four = (part_rows(records, ("pairs", blocks)) for blocks in (2, 4))
+    in_d = [[x for x in two[d] if not x["place"].startswith("g_")] for d in (near, FAR)]
+    in_g = [x for x in two[FAR] if x["place"].startswith("g_")]
+    in_both = next(x for x in two[FAR] if x["place"] == "both_16")
+    figures = part_rows(records, ("figures", 4))[str(max(planted.FIGURE_PLACES))][0]
+    faces = part_rows(records, ("emoji", 4))[None][0]
+    helpful = [LABELS[row["place"]] for row in in_d[1] if verdict(row) == "helps"]
+    gains = [mean(row["difference"] for row in rows) for rows in in_d]
+    changes = [in_both["difference"], four[FAR][0]["difference"]]
+    lines = {
+        f"In D, attention increases the agreement at {FAR} pixels (the primary question)": (
+            bool(helpful),
+            f"helps: {', '.join(helpful)}" if helpful else "no difference shown",
+        ),
+        f"In G alone, attention doesn't increase the agreement at {FAR} pixels": (
+            all(verdict(row) != "helps" for row in in_g),
+            "; ".join(f"{LABELS[row['place']]}: {verdict(row)}" for row in in_g),
+        ),
+        f"In D, the gain at {FAR} pixels is larger than at {near}": (
+            gains[1] > gains[0],
+            f"mean gain {percent(gains[1])} and {percent(gains[0])} points",
+        ),
+        f"With four blocks, attention changes the agreement at {FAR} pixels by less": (
+            abs(changes[1]) < abs(changes[0]),
+            f"{percent(changes[1])} points, and {percent(changes[0])} with two blocks",
+        ),
+        "Distant mirror cells of figures agree more with attention": (
+            verdict(figures) == "helps",
+            verdict(figures),
+        ),
+        "Faces are more symmetric with attention": (verdict(faces) == "helps", verdict(faces)),
+    }
+    rows = [f"| {x} | {'yes' if held else 'no'} | {why} |" for x, (held, why) in lines.items()]
+    return ["| expected before the first run | held | result |", "|---|---|---|", *rows, ""]
 
 
 def advice(records):

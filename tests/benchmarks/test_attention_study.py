@@ -132,6 +132,31 @@ def test_only_large_effects_are_found_with_few_seeds():
     assert 0.9 < attention_study_page.smallest_effect(8) < 1.6
 
 
+@pytest.mark.parametrize("gain", [0.4, -0.4])
+def test_the_page_says_whether_the_expectations_held(gain):
+    rng, records = np.random.default_rng(0), {}
+    distances = {"pairs": ("8", "16", "24"), "figures": ("8", "24")}
+    for name, run in attention_study.all_runs(attention_study.SEEDS).items():
+        noise, helps = 0.02 * rng.normal(), run["attention"] in ("d_16", "both_16")
+        scores = {"asymmetry": 0.5 - gain * helps + noise, "held_out": 0.2}
+        if run["set"] != "emoji":
+            is_far = {d: d == "24" for d in distances[run["set"]]}
+            helps &= run["blocks"] == 2 or run["set"] == "figures"
+            scores = {
+                d: {"agreement": 0.5 + gain * helps * far + noise, "spread": [1.0, 1.0]}
+                for d, far in is_far.items()
+            }
+        records[name] = {**run, "scores": scores, "not_finite": None}
+    found = [x.split(" | ")[1:] for x in attention_study_page.expectations(records)[2:-1]]
+    held = [is_held for is_held, _ in found]
+    if gain > 0:
+        assert held == ["yes"] * 6 and found[0][1] == "helps: D at 16, both at 16 |"
+    else:
+        assert held == ["no", "yes", "no", "yes", "no", "no"]
+    del records["emoji_4_none_7"]
+    assert attention_study_page.expectations(records) == []
+
+
 def test_the_page_is_what_the_records_say():
     page = attention_study_page.page(attention_study_page.load())
     assert attention_study_page.PAGE.read_text(encoding="utf-8") == page
