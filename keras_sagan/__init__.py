@@ -6,10 +6,10 @@ import sys
 from keras_sagan import quiet
 from keras_sagan.version import __version__
 
-if "tensorflow" not in sys.modules:  # On some CPUs this halves the time of a training step.
+if "tensorflow" not in sys.modules:  # On some CPUs, oneDNN halves the time of a training step.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-if not quiet.IS_COMMAND:  # The command imports Keras once it knows which backend to use.
+if not quiet.IS_COMMAND:  # The `keras-sagan` command imports Keras after selecting a backend.
     from keras_sagan import (
         callbacks,
         data,

@@ -16,9 +16,9 @@ import warnings
 import keras
 import numpy as np
 
-__all__ = []  # Private to the package.
+__all__ = []
 
-MAX_COUNT = 1000  # Larger counts compile slowly, because repetitions in a step are unrolled.
+MAX_COUNT = 1000  # The maximum repetition count in a step; unrolled repetitions compile slowly.
 
 MAX_SIDE = 2**16  # The maximum kernel size or stride; TensorFlow crashes for values above 2^31.
 
@@ -71,7 +71,7 @@ def check_boolean(name, value):
 
 
 def check_pair(name, value, expected="a positive integer or a pair of them", maximum=math.inf):
-    """Checks a pair of positive integers, or repeats a single integer; returns a tuple."""
+    """Returns a pair of positive integers; a single integer is repeated."""
     return _positive_integers(name, value, 2, expected, maximum)
 
 
@@ -214,7 +214,7 @@ def known_values(x):
 
 def is_absent(part):
     """Returns whether a part of a batch is missing, such as the labels in `(images, None)`."""
-    # Keras converts `None` from a generator to a tf.experimental.Optional.
+    # Keras converts `None` from a generator to a `tf.experimental.Optional`.
     return part is None or type(part).__name__.startswith(("Optional", "_Optional"))
 
 
@@ -288,7 +288,7 @@ class FilledRange:
         self._count, self._least, self._most = 0, math.inf, -math.inf
 
     def __call__(self, images, low, high, many=16):
-        """Warns if `many` images or more use only half of the range; a few may all be dark."""
+        """Warns if `many` or more images fill only half of the range; fewer may all be dark."""
         if not images.size or self._count >= many:
             return
         self._count += len(images)
@@ -316,7 +316,7 @@ class RangeWarning(FilledRange):
         if images.dtype == np.uint8:
             super().__call__(images, 0, 255)
         else:
-            # Warn at the first image if no float is negative. Otherwise, wait for four images.
+            # Floats without negative values are probably in [0, 1], so one image causes a warning.
             super().__call__(images, -1, 1, many=1 if images.size and images.min() >= 0 else 4)
 
 
@@ -349,7 +349,7 @@ def _integer(value):
         return None
     try:
         return operator.index(value)
-    except Exception:  # Each backend raises a different error for other tensors.
+    except Exception:  # Each backend raises a different error for non-integer tensors.
         return None
 
 
@@ -359,13 +359,13 @@ def _real(value):
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     is_scalar = getattr(value, "shape", None) == () and ("float" in dtype or "int" in dtype)
     if is_number or is_scalar:
-        with contextlib.suppress(Exception):  # The integer is too large, or the tensor is traced.
+        with contextlib.suppress(Exception):  # `float` fails for huge integers and traced tensors.
             return float(value) if math.isfinite(value) else None
     return None
 
 
 def _integers(minimum, maximum):
-    """Describes the allowed integers in words."""
+    """Describes the range of allowed integers in words."""
     kind = "a positive integer" if minimum is None else "an integer"
     if maximum is not None:
         end = maximum + 1

@@ -18,12 +18,12 @@ from keras_sagan.lazy import tf
 
 STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
 """The names that `make_strategy` accepts."""
-_TPU_PATIENCE = 60.0  # The maximum time for a TPU's address to answer, in seconds.
+_TPU_PATIENCE = 60.0  # The maximum time to wait for a TPU's address to answer, in seconds.
 
-_EXIT_PATIENCE = 60.0  # The maximum time that a finished worker waits, in seconds.
+_EXIT_PATIENCE = 60.0  # The maximum time that a finished worker waits for the others, in seconds.
 
 # A silent process counts as dead after 30 seconds (JAX's default is 100). A finished process waits
-# an hour (not 300 seconds) for the others, because the first process may still write files.
+# an hour (JAX's default is 300 seconds), because the first process may still write files.
 _JAX_PATIENCE = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 3600}
 # Maps arguments of `jax.distributed.initialize` to Keras's environment variables.
 _PROCESSES = {
@@ -151,7 +151,7 @@ def _is_jax():
 
 
 def _jax():
-    import jax  # Import JAX only here, because other backends don't need it.
+    import jax
     import jax.experimental.multihost_utils
 
     return jax
@@ -187,7 +187,7 @@ def _join_processes():
                 f"anything. Received: {given}, for which JAX says: {error}"
             ) from error
         atexit.register(_leave)
-    # All processes start from the same weights and draw the same seeds as the first one.
+    # All processes start from the same weights and draw the same seeds as the first process.
     keras.utils.set_random_seed(int(_broadcast(np.uint32(random.getrandbits(32)))))
 
 
@@ -211,7 +211,7 @@ def _tpu_strategy(tpu):
         _wait_for_answers(resolver.cluster_spec())
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
-    except Exception as error:  # A missing TPU can raise errors of many classes.
+    except Exception as error:  # A missing TPU can raise almost any error.
         raise ValueError(
             '`tpu` must be the name or address of a TPU that can be reached, or "local" on a TPU '
             f"VM. Received: tpu={tpu!r}, for which TensorFlow says: {error}"
@@ -255,7 +255,7 @@ def _meet(strategy):
     def count_workers():
         return tf.distribute.get_replica_context().all_reduce("SUM", tf.ones(()), options)
 
-    with contextlib.suppress(tf.errors.OpError):  # Another worker ended with an error.
+    with contextlib.suppress(tf.errors.OpError):  # Another worker may have failed.
         strategy.run(count_workers)
 
 
@@ -287,7 +287,7 @@ def check_tf_config(text: str) -> int:
             and index >= 0
             and cluster[task["type"]][index] in hosts
         )
-    except Exception as error:  # The JSON may contain anything.
+    except Exception as error:  # Unexpected JSON can raise almost any error.
         is_valid, cause = False, error
     if not is_valid:
         why = f" ({type(cause).__name__}: {cause})" if cause else ""
@@ -376,11 +376,11 @@ def _gather(strategy, text):
         longest = int(gather(np.int32(len(own))).max())
         rows = gather(np.pad(own, (0, longest - len(own)), constant_values=ord(" ")))
         return [row.tobytes().decode() for row in rows]
-    # Send the text as float32: every `gather` supports float32, the dtype of gradients.
+    # Send the text as float32, the dtype of gradients, because every `gather` supports float32.
     own = np.append(own, ord("\n")).astype("float32")
     parts = strategy.experimental_distribute_values_from_function(lambda _: tf.constant(own))
     local = strategy.experimental_local_results(strategy.gather(parts, axis=0))
-    # All replicas of a worker send the same text: keep one text per worker.
+    # All replicas of a worker send the same text, so keep one text per worker.
     return local[0].numpy().astype("uint8").tobytes().decode().splitlines()[:: len(local)]
 
 

@@ -13,7 +13,7 @@ from keras_sagan.checks import require
 MAX_PIXELS = 2**26
 """Larger images are rejected before decoding: 400 kB of PNG can decode to gigabytes."""
 
-# Pillow registers these formats, but needs other programs or plugins to decode them.
+# Formats that Pillow registers, but can't decode without other programs or plugins.
 _NOT_DECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 # Folders in which macOS, Synology, QNAP, Windows and Linux keep copies and deleted files.
 _SYSTEM_FOLDERS = ("__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin", "lost+found")
@@ -132,7 +132,7 @@ def read_image(path: str | Path, channels: int | None = None) -> np.ndarray:
                 return _pixels(picture, channels, image_module, ops_module)
     except image_module.DecompressionBombError as error:
         raise ValueError(f"it would decode to too many pixels ({error})") from error
-    except Exception as error:  # Decoders raise many classes of errors for damaged files.
+    except Exception as error:  # A damaged file can raise almost any error.
         raise ValueError(str(error) or type(error).__name__) from error
 
 
@@ -162,7 +162,7 @@ def _to_8_bits(picture, opened):
     white = 2**bits - 1
     values = np.asarray(picture).astype(np.int64)
     low, high = values.min(), values.max()
-    # Except in PNG and PPM, mode I means 32-bit integers, and white may be 255.
+    # Pillow's mode I means 16 bits only in PNG and PPM; in other formats, white may be 255.
     is_known = picture.mode != "I" or opened.format in ("PNG", "PPM")
     if low < 0 or high > white or (high < 256 and not is_known):
         raise ValueError(f"its pixels are integers in [{low}, {high}], not of 8 or 16 bits")

@@ -6,12 +6,12 @@ import sys
 
 import keras
 
-__all__ = []  # Private to the package.
+__all__ = []
 
 
 class _TensorFlow:
     def __getattr__(self, name):
-        if name.startswith("__"):  # Tools such as `inspect` look up `__wrapped__`.
+        if name.startswith("__"):  # Don't import TensorFlow when a tool looks up `__wrapped__`.
             raise AttributeError(name)
         try:
             import tensorflow
@@ -29,7 +29,7 @@ def _leave_devices(tensorflow):
     """On other backends, hides GPUs and TPUs from TensorFlow, which would reserve their memory."""
     if keras.backend.backend() != "tensorflow":
         for kind in ("GPU", "TPU"):
-            with contextlib.suppress(RuntimeError):  # TensorFlow already uses the devices.
+            with contextlib.suppress(RuntimeError):  # TensorFlow may already use the devices.
                 tensorflow.config.set_visible_devices([], kind)
 
 

@@ -9,9 +9,9 @@ import time
 import traceback
 import warnings
 
-__all__ = []  # Private to the package.
+__all__ = []
 
-# Errors of these classes have messages for users. For other errors, the report names the class.
+# Errors with messages for users; the report of any other error names its class.
 EXPLAINED = (ValueError, OSError, ImportError, RuntimeError)
 LONGEST = 700  # The maximum length of a report in characters; the log has the full message.
 
@@ -42,7 +42,7 @@ class Log:
         """Logs an error with its traceback; returns a one-line report with the path of the log."""
         self.write("".join(traceback.format_exception(error)).rstrip())
         if self._lines:
-            with contextlib.suppress(OSError):  # The report is printed anyway.
+            with contextlib.suppress(OSError):
                 handle, path = tempfile.mkstemp(".log", "keras_sagan_")
                 os.close(handle)
                 self._append(path)

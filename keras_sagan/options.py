@@ -8,9 +8,9 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = []  # Private to the package.
+__all__ = []
 
-# A kind of value: its Python type, a validity test, a description, and the name in help texts.
+# A kind of option value: its Python type, a validity test, a description, and a name in help texts.
 Kind = collections.namedtuple("Kind", "type is_valid expected metavar", defaults=[None])
 NUMBER = Kind(int, lambda x: x >= 0, "an integer of at least 0", "N")
 COUNT = Kind(int, lambda x: x >= 1, "a positive integer", "N")

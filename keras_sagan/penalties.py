@@ -139,7 +139,7 @@ class LeCam(Penalty):
     def __init__(self, weight: float, decay: float = 0.99):
         super().__init__(weight)
         self.decay = check_float("decay", decay, minimum=0, below=1)
-        self.state: list = [0.0] * 3  # The state before the first update.
+        self.state: list = [0.0] * 3  # The initial values of the variables that `bind` creates.
 
     def bind(self, add_variable: Callable, loss: tuple) -> "LeCam":
         """Returns a copy with variables for the two averages and their bias correction."""

@@ -6,7 +6,7 @@ fails if Keras changes one of them.
 
 import keras
 
-__all__ = []  # Private to the package.
+__all__ = []
 
 layers_of = keras.Layer._flatten_layers  # Returns a network and all layers in it, at any depth.
 

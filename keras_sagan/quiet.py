@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 
-__all__ = []  # Private to the command.
+__all__ = []
 
 
 def _is_command():
@@ -30,13 +30,13 @@ def import_quietly():
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    except OSError:  # Standard error is closed.
+    except OSError:  # `os.dup` fails if standard error is closed.
         return
     try:
         os.dup2(nowhere, 2)
         import keras
 
-        # Import TensorFlow now, if it is installed: Keras imports it to save or load a model.
+        # Serializing imports TensorFlow, if it is installed, while messages are discarded.
         keras.saving.serialize_keras_object(keras.dtype_policies.get("float32"))
     finally:
         os.dup2(kept, 2)

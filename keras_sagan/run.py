@@ -95,7 +95,7 @@ def train(log: Log | None = None, **options: Any) -> dict:
     evaluator = evaluator_for(model, settings, source, log)
     # All processes take part in the evaluation, so they need the same evaluator.
     check_workers_agree(strategy, fid=evaluator and evaluator.name)
-    names_of_count = ("num_replicas_in_sync", "num_model_replicas")  # TensorFlow's and JAX's names.
+    names_of_count = ("num_replicas_in_sync", "num_model_replicas")
     replicas = max(getattr(strategy, name, 1) for name in names_of_count)
     on = f", on {replicas} replicas" if replicas > 1 else ""
     log.say(f"{source.name}: {steps} steps an epoch, {epochs} epochs{on}, into {output}/")
@@ -219,7 +219,7 @@ def fit(
             labels = real_images[1] if model.num_classes else None
             real = {"real_images": real_images[0], "real_labels": labels}
             parts.append(callbacks.AttentionFigure(folder, class_names=names, **real))
-        # The checkpoint comes last, so that all other callbacks are done when it saves.
+        # The checkpoint callback comes last, so that all other callbacks are done when it saves.
         parts += [*evaluators, *others, writer, history, checkpoint]
         length = {"epochs": epochs, "steps_per_epoch": steps_per_epoch}
         try:
@@ -275,7 +275,7 @@ class RecordWriter(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if "seconds" not in self.content:
             self.save()
-            self.log.write("The first step is done.")  # This moves the log into the folder.
+            self.log.write("The first step is done.")  # The log moves into the run's folder.
 
     def on_epoch_end(self, epoch, logs=None):
         values = ", ".join(f"{name} {value:.5g}" for name, value in (logs or {}).items())

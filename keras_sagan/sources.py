@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_sagan import data, metrics
 
-__all__ = []  # Private to the package.
+__all__ = []
 
 NEEDS = {
     "labels_from_folders": "images",
@@ -21,13 +21,13 @@ NEEDS = {
 class Source(NamedTuple):
     """The images that a run or a command uses."""
 
-    name: str  # The name in reports.
+    name: str
     class_names: tuple | None
     channels: int
-    steps_per_epoch: int  # The number of full batches.
+    steps_per_epoch: int
     batches: Callable  # `batches()` returns an endless, shuffled dataset.
     head: Callable  # `head(count)` returns the same images and labels in every call.
-    chosen: str  # Tells in reports how `head` chooses its images.
+    chosen: str  # A description, for reports, of how `head` chooses images.
 
 
 def open_source(settings, image_size, batch_size, say=print, trained_on=None) -> Source:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import keras
 
-__all__ = []  # Private to the package.
+__all__ = []
 
 
 def fetch_weights(weights: str | os.PathLike, sha256: str = "") -> tuple[Path, str]:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = []  # Private to the package.
+__all__ = []
 
 
 def replace_file(path: Path, write: Callable):

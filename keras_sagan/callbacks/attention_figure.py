@@ -53,7 +53,7 @@ class AttentionFigure(keras.callbacks.Callback):
         query_points: np.ndarray | None = None,
     ):
         super().__init__()
-        require("matplotlib.figure")  # Raise ImportError before training.
+        require("matplotlib.figure")
         self.directory = Path(check_path("directory", directory))
         self.num_images = check_count("num_images", num_images, MAX_IMAGES)
         self.num_points = check_count("num_points", num_points, MAX_POINTS)
@@ -67,7 +67,7 @@ class AttentionFigure(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._epochs_drawn = None
-        names_of([], self.class_names, self.model.num_classes)  # This checks the names.
+        names_of([], self.class_names, self.model.num_classes)  # Reject wrong `class_names` early.
         names = list(self.model.attention_gammas())
         for network in ("generator", "discriminator")[: 1 if self.real_images is None else 2]:
             if not any(name.startswith(f"{network}/") for name in names):

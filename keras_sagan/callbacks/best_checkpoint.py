@@ -29,7 +29,7 @@ class BestCheckpoint:
         self.files = CheckpointFiles(f"{directory}/best", keep=1)
         self.value = self.latest = None
         self._compare = np.less if mode == "min" else np.greater
-        self._has_seen = False  # Whether any epoch has logged `monitor`.
+        self._has_seen = False  # True after an epoch has logged `monitor`.
 
     def begin(self, is_chief: bool):
         """Reads the best value so far from an existing checkpoint."""
@@ -49,7 +49,7 @@ class BestCheckpoint:
     def is_better(self, logs: dict | None) -> bool:
         """Returns whether an epoch's logs contain a better value than all earlier epochs."""
         value = (logs or {}).get(self.monitor)
-        self.latest = None if value is None else float(value)  # Some workers log no value.
+        self.latest = None if value is None else float(value)  # Some workers don't log the metric.
         self._has_seen |= value is not None
         if value is None or not np.isfinite(value):
             return False

@@ -82,9 +82,9 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._files = CheckpointFiles(self.directory, check_integer("keep", keep, 1))
         has_best = monitor is not None or mode != "auto"
         self._best = BestCheckpoint(self.directory, monitor, mode) if has_best else None
-        self._writer = concurrent.futures.ThreadPoolExecutor(1)  # Python waits for this thread.
+        self._writer = concurrent.futures.ThreadPoolExecutor(1)
         self._saved_step: int | None = None
-        self._state = "new"  # `restore_latest` sets "restored", and `fit` sets "training".
+        self._state = "new"
         self._manifest = self._model = self._writing = None
         self._step = self._epoch = self._epoch_start = 0
 
@@ -124,7 +124,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         number of finished steps in this epoch, and the number of batches to read while `fit` skips
         these steps. Raises `ValueError` if the data start at a later step than the model.
         """
-        if self._state == "training" or not self.restore:  # `fit` restores only once.
+        if self._state == "training" or not self.restore:  # Only the first `fit` resumes a run.
             return data, None, 0, 0
         is_given = self._state == "restored" and self._model is model
         if not is_given:
@@ -159,14 +159,14 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                 )
             model_state.restore_state(model, manifest, values, self._files.path(step))
             sums = [values[key] for key in sorted(values) if key.startswith("metrics:")]
-            manifest = {**manifest, "sums": sums}  # The metrics of the interrupted epoch.
+            manifest = {**manifest, "sums": sums}
         self._manifest, self._model = manifest, model
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._set_up(self.model)
         self._step = steps_of(self.model)
         self._finite_check = model_state.FiniteCheck(self.model)
-        self._configuration = model_state.configuration_of(self.model)  # Slow, so do it only once.
+        self._configuration = model_state.configuration_of(self.model)
         if self._manifest is not None:
             self._saved_step = self._step
             check_epoch(self._manifest, self.params.get("steps"), self.model.steps_per_execution)
@@ -199,18 +199,18 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         before, step = self._step, self._epoch_start + batch + 1
-        if step > before:  # Ignore the steps that `fit` skips.
+        if step > before:  # Ignore the steps that a resumed `fit` skips.
             self._step = step
             if self.every_steps and step // self.every_steps > before // self.every_steps:
                 self.save()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self._step = steps_of(self.model)  # The last execution may have run fewer steps.
+        self._step = steps_of(self.model)  # An epoch's last execution may have run fewer steps.
         self._epoch, self._epoch_start = epoch + 1, self._step
         is_due = self.every_epochs and (epoch + 1) % self.every_epochs == 0
-        if is_due or self._saved_step == self._step:  # Update the epoch of a saved step.
+        if is_due or self._saved_step == self._step:  # The saved manifest still has the old epoch.
             self.save()
-        # All workers must take part in `_write`, so the first worker decides for all.
+        # All workers must take part in `_write`, so the first worker decides whether to write.
         if (best := self._best) and chief_decides(self.model._strategy, best.is_better(logs)):
             entries = {"monitor": best.monitor, "value": best.latest}
             best.value = best.latest if self._write(best.files, **entries) else best.value
@@ -232,7 +232,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         if self._state != "training":  # Don't save a model that may be partly restored.
             return None
         self._step = steps_of(self.model)  # An interrupt may have skipped `on_train_batch_end`.
-        if self._manifest is None:  # Else, the restored checkpoint is up to date.
+        if self._manifest is None:  # Until an epoch begins, the restored checkpoint is up to date.
             if self._saved_step == self._step:
                 self._wait()
                 if self._is_chief:
@@ -248,7 +248,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             "step": self._step,
             "epoch": self._epoch,
             "epoch_step": self._step - self._epoch_start,
-            # Keras may not know the number of batches in the first epoch; the value is then `None`.
+            # `steps_per_epoch` is `None` until Keras knows the number of batches.
             "steps_per_epoch": self.params.get("steps"),
             "learning_rates": model_state.learning_rates_of(self.model),
         }
@@ -262,7 +262,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             text = f"Step {self._step} isn't saved because `{broken[0]}` isn't finite; {kept}."
             warnings.warn(text, RuntimeWarning, stacklevel=2)
             return False
-        # All workers must read the variables, because some are sums over the workers.
+        # All workers must read the variables, because some variables are summed over the workers.
         arrays = model_state.read_state(self.model, copy=self.use_background)
         manifest = self._position() | model_state.architecture_of(self.model) | entries
         manifest["configuration"] = self._configuration

@@ -14,10 +14,10 @@ import numpy as np
 from keras_sagan.callbacks.storage import MANIFEST, STATE, LocalFiles, RemoteFiles
 from keras_sagan.checks import check_path
 
-FORMAT = 3  # The format of a manifest; `old_checkpoints` reads formats 1 and 2.
-OWN = (MANIFEST, f"{MANIFEST}.new", STATE)  # All other files in a folder are the user's.
+FORMAT = 3  # The version of the manifest; `old_checkpoints` reads versions 1 and 2.
+OWN = (MANIFEST, f"{MANIFEST}.new", STATE)  # Other files in a checkpoint folder belong to the user.
 FOLDER = re.compile(r"step-(0|[1-9][0-9]*)(?:\.new)?")
-# These errors don't mean that a file is damaged.
+# Errors that can occur although a checkpoint file is intact.
 PASSING = (MemoryError, PermissionError, TimeoutError, ConnectionError)
 
 
@@ -68,7 +68,7 @@ class CheckpointFiles:
             try:
                 if f"step-{step}" in disk.names(self.directory) and not disk.is_folder(folder):
                     raise OSError("its name is taken; move that file or link away")
-                self.remove(step)  # A damaged or incomplete checkpoint may exist.
+                self.remove(step)  # A damaged or incomplete checkpoint of this step may exist.
                 disk.make(new)
                 files = {STATE: disk.write(f"{new}/{STATE}", lambda x: np.savez(x, **arrays))}
                 self._write_manifest(f"{new}/{MANIFEST}", {**manifest, "files": files})
@@ -91,7 +91,7 @@ class CheckpointFiles:
 
     @contextlib.contextmanager
     def _explained(self, folder):
-        """Adds the step of the newest complete checkpoint to the message of a write error."""
+        """Adds the newest complete checkpoint's step to the message of a write error."""
         try:
             yield
         except (DamagedCheckpoint, OSError) as error:

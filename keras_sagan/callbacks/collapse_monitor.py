@@ -9,7 +9,7 @@ from keras_sagan.callbacks.schedule import is_due
 from keras_sagan.checks import check_boolean, check_float, check_integer
 from keras_sagan.visualization.names import spread_classes
 
-MAX_CLASSES = 10  # Diversity is measured for at most this many classes.
+MAX_CLASSES = 10  # The maximum number of classes for measuring diversity.
 
 
 class CollapseMonitor(keras.callbacks.Callback):
@@ -83,9 +83,9 @@ class CollapseMonitor(keras.callbacks.Callback):
         self.images_per_class = check_integer("images_per_class", images_per_class, 2)
         self.seed = check_integer("seed", seed, 0)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1)
-        self.reason: str | None = None  # The text of the warning, if there was one.
+        self.reason: str | None = None
         self._good = None
-        if directory is not None:  # These arguments disable automatic saves.
+        if directory is not None:  # A huge `every_steps` disables automatic saves.
             self._good = TrainingCheckpoint(directory, 2**62, None, keep=1, restore=False)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
@@ -138,7 +138,7 @@ class CollapseMonitor(keras.callbacks.Callback):
         """Returns descriptions of the signs of collapse at the end of an epoch."""
         signs, is_first = [], self._highest is None
         self._highest = max(diversity, self._highest or 0.0)
-        if not diversity >= self.diversity_share * self._highest:  # NaN also indicates a collapse.
+        if not diversity >= self.diversity_share * self._highest:  # `not a >= b` also catches NaN.
             signs.append(
                 f"samples of a class differ by {diversity:.3g}, down from {self._highest:.3g}"
             )

@@ -17,7 +17,7 @@ NETWORKS = ("generator", "discriminator", "ema_generator")
 SETTINGS = (
     *("d_steps", "ema_momentum", "ema_half_life", "ema_start", "top_k", "freeze_discriminator"),
 )
-# Don't compare these entries: most don't affect the output. Inner layers are compared separately.
+# Configuration keys to ignore: most don't affect outputs; nested layers are compared separately.
 _IGNORED = {
     *("name", "trainable", "seed", "module", "registered_name", "build_config", "dtype"),
     *("layers", "input_layers", "output_layers", "algorithm", "query_chunk_size"),
@@ -161,7 +161,7 @@ def assign_state(model, seed, values):
     The model must have the same architecture. Values of networks or optimizers that the model
     doesn't have are skipped. If two keys have the same network and position, the later one is used.
     """
-    # Use only positions, because the names of layers and optimizers differ between processes.
+    # Match variables by position, because names of layers and optimizers differ between processes.
     by_place = {tuple(key.split(":", 2)[:2]): value for key, value in values.items()}
     has_counts = any(map(_is_count, values))
     for part, variables in state_of(model).items():
@@ -174,7 +174,7 @@ def assign_state(model, seed, values):
             variable.assign(by_place[place])
     if model.seed != seed:
         model.seed = seed
-        for kind in ("train", "test"):  # Trace again: the trace contains the seed.
+        for kind in ("train", "test"):  # Trace the functions again, because they contain the seed.
             if getattr(model, f"{kind}_function") is not None:
                 getattr(model, f"make_{kind}_function")(force=True)
 
@@ -245,11 +245,11 @@ def configuration_of(model):
     settings = {name: getattr(model, name, None) for name in SETTINGS}
     settings.update(getattr(model, "ttur", {}))
     losses = getattr(model, "loss_functions", None)
-    if losses is not None:  # The model is compiled.
+    if losses is not None:
         settings["loss"] = losses[:2]
     for part, optimizer in optimizers_of(model).items():
         config = _plain(_config(getattr(optimizer, "inner_optimizer", optimizer)))
-        config.pop("learning_rate", None)  # Schedules may change the rate.
+        config.pop("learning_rate", None)  # Schedules may change the learning rate.
         settings.update({f"{part}.{name}": value for name, value in config.items()})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras warns about lambdas, which aren't compared.
@@ -313,10 +313,10 @@ def _inputs(network):
     layers = _config(network).get("layers", [])
     try:
         index = {layer["name"]: i for i, layer in enumerate(layers)}
-        # Ignore these arguments, which Keras lists only for some ways to build a network.
+        # Ignore `training` and `mask`, which Keras lists only for some ways of building a network.
         ignored = ("training", "mask")
         return {x["name"]: _plain(x["inbound_nodes"], ignored, index) for x in layers}
-    except (KeyError, TypeError):  # The network isn't functional.
+    except (KeyError, TypeError):  # Only functional networks list their inputs.
         return {}
 
 
@@ -340,9 +340,9 @@ def _plain(value, ignored=_IGNORED, index=None):
         return [_plain(x, ignored, index) for x in value]
     if hasattr(value, "tolist"):
         return value.tolist()
-    if not isinstance(value, dict):  # A `repr` may contain a memory address.
+    if not isinstance(value, dict):  # Don't use `repr`, which may contain a memory address.
         return getattr(value, "__name__", type(value).__name__)
-    if value.get("class_name") == "__lambda__":  # The code contains line numbers.
+    if value.get("class_name") == "__lambda__":  # A lambda's serialized code has line numbers.
         return "lambda"
     config = value.get("config")
     if index is not None and isinstance(config, dict) and "keras_history" in config:
@@ -356,7 +356,7 @@ def _plain(value, ignored=_IGNORED, index=None):
 
 
 def _differing(name, saved, present):
-    """Yields each key with different values in two dictionaries, and a description."""
+    """Yields the key and a description of each difference between two dictionaries."""
     for key in present:
         one, other = (json.dumps(x.get(key), sort_keys=True) for x in (saved, present))
         if key in saved and one != other:
@@ -372,7 +372,7 @@ def _differing_layers(part, saved, layers, version):
             return
         yield from _differing(f"`{{}}` of {where}", one["config"], other["config"])
         known = [one["inputs"], other["inputs"]]
-        # Compare inputs only if Keras is the same version: their format depends on the version.
+        # Compare inputs only within one Keras version, because the format depends on the version.
         if saved["keras"] == version and None not in known and known[0] != known[1]:
             yield "inputs", f"{where} has different inputs in the checkpoint and in the model"
     if len(before) != len(layers):

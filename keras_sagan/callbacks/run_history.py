@@ -78,7 +78,7 @@ class RunHistory(keras.callbacks.Callback):
         """Writes the file, with the current values of the evaluators."""
         for evaluator in self.evaluators:
             self._put(evaluator.name, evaluator.history)
-        # Only models on TensorFlow have a strategy.
+        # A model has `distribute_strategy` only on TensorFlow.
         if is_chief(getattr(self.model, "distribute_strategy", None)):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps({"history": self.history}) + "\n"

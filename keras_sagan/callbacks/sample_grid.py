@@ -20,7 +20,7 @@ from keras_sagan.visualization.grid import read_image, save_image
 from keras_sagan.visualization.model_pictures import rows_of_samples
 from keras_sagan.visualization.names import drawable_names, names_of, spread_classes
 
-MAX_ROWS = 10  # The largest number of rows if `classes` isn't given.
+MAX_ROWS = 10  # The maximum number of rows if `classes` is `None`.
 
 
 class SampleGrid(keras.callbacks.Callback):
@@ -70,7 +70,7 @@ class SampleGrid(keras.callbacks.Callback):
         log_dir: str | Path | None = None,
     ):
         super().__init__()
-        require("PIL.Image")  # Raise ImportError before training.
+        require("PIL.Image")
         self.directory = Path(check_path("directory", directory))
         self.images_per_class = check_integer("images_per_class", images_per_class, 1)
         self.classes = check_list("classes", classes, optional=True)
@@ -85,7 +85,7 @@ class SampleGrid(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._has_started = False
-        names_of([], self.class_names, self.model.num_classes)  # This checks the names.
+        names_of([], self.class_names, self.model.num_classes)  # Reject wrong `class_names` early.
         self._row_classes()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:

@@ -40,7 +40,7 @@ class SpectralMonitor(keras.callbacks.Callback):
         self.normalized_only = check_boolean("normalized_only", normalized_only)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1)
         self._has_warned = False
-        self.history = {}  # Maps `sigma/<network>/<kernel>` to pairs (epochs done, σ).
+        self.history = {}  # Maps `sigma/<network>/<kernel>` to a list of (finished epochs, σ).
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._has_warned = False

@@ -38,7 +38,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
     def __init__(self, every_steps: int = 1):
         super().__init__()
         self.every_steps = check_integer("every_steps", every_steps, 1)
-        self.reason = None  # The text of the warning, if training was stopped.
+        self.reason = None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self.reason = None

@@ -54,7 +54,7 @@ class LocalFiles:
             hashed = HashedFile(file)
             save(hashed)
             file.flush()
-            _sync(file.fileno())  # Otherwise, a power failure could lose the file.
+            _sync(file.fileno())
         return hashed.sha256.hexdigest()
 
     def publish(self, new, path):
@@ -106,7 +106,7 @@ class RemoteFiles:
             return file.read()
 
     def write(self, path, save):
-        with self._files.open(path, "wb") as file:  # Closing the file creates the object.
+        with self._files.open(path, "wb") as file:
             hashed = HashedFile(file)
             save(hashed)
         return hashed.sha256.hexdigest()

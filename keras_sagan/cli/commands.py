@@ -19,12 +19,12 @@ from keras_sagan.visualization.model_pictures import rows_of_samples
 from keras_sagan.visualization.names import spread_classes
 from keras_sagan.visualization.query_points import MAX_IMAGES, MAX_POINTS, check_count
 
-MAX_COLUMNS = 100  # Drawing a wider picture takes minutes, and few programs can show it.
+MAX_COLUMNS = 100  # The maximum number of images in a row; wider pictures take minutes to draw.
 
 
 def run(log, settings):
     """Runs the command that the dictionary `settings` describes."""
-    # The command `train` has no setting `run`: `runs.train` sets the folder of the log.
+    # The command `train` has no setting `run`, because `runs.train` sets the log's folder.
     log.folder = beside(settings["run"]) if settings.get("run") else None
     log.write(", ".join(map(" ".join, package_versions().items())))
     globals()[settings["command"]](log, settings)
@@ -49,7 +49,7 @@ def sample(log, settings):
     if labels is None and kind != "truncation":
         labels = spread_classes(num_classes, min(10, num_classes or 1))
     rows = 8 if labels is None else len(labels)
-    if kind == "truncation":  # In this picture, classes are columns.
+    if kind == "truncation":  # In truncation pictures, each column shows one class.
         if settings["truncation"] is not None:
             raise ValueError("--kind truncation can't be combined with --truncation.")
         if labels is not None and rows > columns:
@@ -142,7 +142,7 @@ def evaluate(log, settings):
         common["dataset"], num_real = reference.folder.name, reference.num_images
     is_small = min(count, num_real) < ENOUGH_IMAGES and not isinstance(reference, str)
     default = ["kid"] * is_small + ["fid"]
-    if not isinstance(reference, str):  # A file of statistics has no images to compare.
+    if not isinstance(reference, str):  # A statistics file has no images to compare.
         default.append("memorization")
     common["metrics"] = settings["metrics"] or default
     extractor = extractor_for(shape, settings, settings["extractor"])
@@ -178,13 +178,13 @@ def load_run(path, is_any=False):
         model = keras.saving.load_model(path)
     except (MemoryError, PermissionError):
         raise
-    except Exception as error:  # A damaged file can raise errors of many classes.
+    except Exception as error:  # A damaged file can raise almost any error.
         reason = (
             "it is damaged, or Keras didn't save it. Copy it again, or remove it and repeat the "
             "run's `keras-sagan train` command, which writes it from the newest checkpoint. "
             f"({type(error).__name__}: {error})"
         )
-        if isinstance(error, TypeError):  # The model has a class that isn't registered.
+        if isinstance(error, TypeError):  # Keras raises TypeError for unregistered classes.
             reason = str(error).rpartition("Exception encountered: ")[2].partition("\n")[0]
             reason += " Load a model with custom classes in a script that imports them."
         raise ValueError(f"{path} can't be loaded: {reason}") from error

@@ -20,7 +20,6 @@ EPILOG = """Example with the images that ship with the package:
   keras-sagan export runs/first --formats saved_model
 
 Run `keras-sagan COMMAND --help` for the options of a command."""
-# The options and the description of each command.
 COMMANDS = {
     "train": (options.TRAIN, "Trains a model; the same command again resumes a stopped run."),
     "sample": (options.SAMPLE, "Draws samples of a trained model, or interpolates between them."),

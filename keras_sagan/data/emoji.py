@@ -15,7 +15,7 @@ from keras_sagan.checks import check_choice, check_path
 from keras_sagan.image_files import load_pillow, read_image
 from keras_sagan.whole_files import replace_file
 
-# Name, version and SHA-256 of the package of each style. The data are MIT-licensed. The drawings
+# The npm package of each style: name, version and SHA-256. The data are MIT-licensed. The drawings
 # are Google's Noto Emoji (Apache-2.0) and Microsoft's Fluent Emoji (MIT).
 _PACKAGES = {
     "noto": (
@@ -30,9 +30,9 @@ _PACKAGES = {
     ),
 }
 _REGISTRY = "https://registry.npmjs.org"
-_MIN_CONCEPTS = 50  # Smaller categories are skipped.
+_MIN_CONCEPTS = 50  # The minimum number of concepts in a category; smaller categories are skipped.
 
-# The split ignores the code points for people and genders, and two invisible joining characters.
+# Code points for people and genders and two invisible joiners, which the held-out split ignores.
 _PERSONS = {"1f468", "1f469", "1f9d1", "2640", "2642", "200d", "fe0f"}
 
 
@@ -124,7 +124,7 @@ def _downloaded():
         where = {"cache_subdir": "datasets/emoji", "file_hash": digest}
         try:
             paths[style] = Path(keras.utils.get_file(origin=url, hash_algorithm="sha256", **where))
-        except Exception as error:  # `get_file` raises a plain Exception.
+        except Exception as error:  # Keras's `get_file` raises a plain `Exception`.
             raise OSError(
                 f"{url} could not be downloaded ({error}). Get it with `{_command(style)}`, and "
                 "pass the path of its folder as `folder`."
@@ -167,7 +167,7 @@ def _arrays(paths, size):
     digests = "-".join(digest for _, _, digest in _PACKAGES.values())
     path = next(iter(paths.values())).parent / f"emoji_{size}.npz"
     if path.exists():
-        # A damaged file can raise any error; it is then written again.
+        # A damaged file, which can raise almost any error, is written again.
         with contextlib.suppress(Exception), np.load(path) as file:
             if file["digests"] == digests:
                 return {name: file[name] for name in file.files if name != "digests"}
@@ -198,7 +198,7 @@ def _read(paths, size):
             continue
         for style, content in zip(paths, pair):
             picture = image_module.fromarray(read_image(io.BytesIO(content), 3))
-            # Pillow averages over the pixels that it merges, so smaller images aren't aliased.
+            # Pillow's `resize` averages over the merged pixels, so smaller images aren't aliased.
             picture = picture.resize((size, size), image_module.Resampling.LANCZOS)
             about = entry["category"], entry["subcategory"]
             rows.append((np.asarray(picture), code, style, *about))

@@ -86,7 +86,7 @@ def load_fashion_mnist(
 
 
 def _find(data_dir, name):
-    """Returns the path of an IDX file, compressed or not."""
+    """Returns the path of an IDX file, which may be compressed."""
     for path in (data_dir / f"{name}.gz", data_dir / name):
         if path.is_file():
             return path

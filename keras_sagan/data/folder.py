@@ -9,7 +9,7 @@ import numpy as np
 from keras_sagan.checks import check_boolean, check_choice, check_integer, check_path
 from keras_sagan.image_files import describe_skipped, find_images, load_pillow, read_image
 
-_FILES_AT_ONCE = 32  # The number of images to decode before copying them.
+_FILES_AT_ONCE = 32  # The number of images to decode in parallel before copying them.
 
 
 class ImageFolder(NamedTuple):

@@ -16,8 +16,8 @@ _DTYPES = {
     code: np.dtype(name)
     for code, name in {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}.items()
 }
-# A header must not declare a larger array, so that a damaged or malicious file can't exhaust
-# memory. 60,000 MNIST images take 47 MB.
+# The maximum array size in bytes, so that a damaged or malicious header can't exhaust memory.
+# 60,000 MNIST images take 47 MB.
 _MAX_BYTES = 2**31
 
 
@@ -69,7 +69,7 @@ def read_idx(path: str | Path, sha256: str | None = None) -> np.ndarray:
 
 
 def _read(stream, path):
-    """Reads an array from a stream of IDX bytes; reads one more byte to detect long files."""
+    """Reads an IDX array from a stream; reads one extra byte to detect files that are too long."""
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\x00\x00" or magic[2] not in _DTYPES or magic[3] == 0:
         codes = ", ".join(f"{code:02x}" for code in _DTYPES)

@@ -142,7 +142,7 @@ def make_dataset(
             )
         labels = labels.astype(np.int32)
     batch_size = check_integer("batch_size", batch_size)
-    steps_per_epoch(len(images), batch_size)  # Checks that the images fill a batch.
+    steps_per_epoch(len(images), batch_size)  # Check that the images fill a batch.
     start_step = check_step(start_step, "start_step")
     seed = check_integer("seed", seed, 0, 2**31 - 1)
     shuffle, repeat = check_boolean("shuffle", shuffle), check_boolean("repeat", repeat)
@@ -161,7 +161,7 @@ class _Batches:
 
     def __init__(self, images, labels, batch_size, seed, shuffle, order, flip):
         self.images, self.labels, self.batch_size = images, labels, batch_size
-        self.steps = len(images) // batch_size  # The number of steps per epoch.
+        self.steps = len(images) // batch_size
         self._seed, self._shuffle, self._order, self._flip = seed, shuffle, order, flip
         self._permutation = functools.lru_cache(2)(permutation)
 
@@ -182,7 +182,7 @@ class _Dataset(keras.utils.PyDataset):
     """The dataset that `make_dataset` returns on JAX and PyTorch."""
 
     def __init__(self, batches, start_step, repeat):
-        super().__init__()  # By default, a single Keras thread reads the batches in order.
+        super().__init__()
         self._batches, self._start, self._repeat = batches, start_step, repeat
         if repeat:
             self.start_step = start_step
@@ -203,7 +203,7 @@ class _Dataset(keras.utils.PyDataset):
         step = self._start + index
         if not isinstance(self._batches.images, StreamedImages):
             return self._batches(step)
-        # Read the next batch from disk while the model trains on this one.
+        # Read the next batch from disk while the model trains on the current batch.
         batch = self._next.pop(step, None) or self._reader.submit(self._batches, step)
         self._next = {step + 1: self._reader.submit(self._batches, step + 1)}
         return batch.result()
@@ -219,7 +219,7 @@ def rows_of_process(batch_size):
     if keras.backend.backend() != "jax" or distribution is None:
         return rows
     sharding = distribution.get_data_layout(rows.shape).backend_layout
-    if sharding.is_fully_addressable:  # There is only one process.
+    if sharding.is_fully_addressable:  # A single process needs the rows of all devices.
         return rows
     shares = sharding.addressable_devices_indices_map(rows.shape).values()
     return np.unique(np.concatenate([rows[share] for share in shares]))

@@ -9,7 +9,7 @@ import keras
 from keras_sagan.checks import check_integer
 from keras_sagan.lazy import is_tensorflow_dataset, tf
 
-# After these methods, each element is still one batch, so the position is known.
+# Methods of `tf.data` that keep one batch per element, so that the position stays known.
 _KEEP_POSITION = ("map", "prefetch", "with_options")
 
 
@@ -118,7 +118,7 @@ def _positioned_class(kind):
     """Returns a subclass of a `tf.data` class whose methods return datasets with `at_step`."""
 
     def at_step(self, step):
-        """Returns the same dataset starting at a different step."""
+        """Returns the same dataset, starting at a given step."""
         step, (make, _) = check_step(step), self._made
         return positioned(make, step) if self.position_lost_in is None else make(0).skip(step)
 

@@ -32,8 +32,8 @@ def make_tensorflow(batches, repeat):
 
 @functools.cache
 def _end_reading_at_exit():
-    # Give TensorFlow's threads time to fill the tf.data buffers. A thread that calls Python later
-    # could block the process forever.
+    # At exit, wait until TensorFlow's threads have filled the tf.data buffers. A thread that calls
+    # Python later could block the process forever.
     atexit.register(time.sleep, 0.2)
 
 
@@ -42,6 +42,6 @@ def finish(dataset):
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     # In TensorFlow 2.21, deleting an iterator may wait for its tuning thread, which can sleep for
-    # as long as the iterator has existed. Without tuning, one call per core runs in parallel.
+    # as long as the iterator has existed. Without tuning, `AUTOTUNE` runs one call per core.
     options.autotune.enabled = False
     return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)

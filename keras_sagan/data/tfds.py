@@ -24,11 +24,11 @@ from keras_sagan.data.position import check_step, positioned
 from keras_sagan.data.tensorflow_pipeline import finish
 from keras_sagan.lazy import tf
 
-_FILES_AT_ONCE = 16  # Don't change this number: it determines the order of the images.
+_FILES_AT_ONCE = 16  # The number of files to interleave, which determines the order of the images.
 
-_BUFFER_BYTES = 8 << 20  # The size in TFDS; smaller requests to cloud storage would be slow.
+_BUFFER_BYTES = 8 << 20  # TFDS's buffer size; smaller requests to cloud storage would be slow.
 
-_DAMAGED = -1  # This label marks an image that can't be read.
+_DAMAGED = -1  # The label of an image that can't be read.
 _log = logging.getLogger("keras_sagan")
 
 
@@ -222,7 +222,7 @@ def _builder(tfds, name, data_dir):
             "`name` must be a dataset of TensorFlow Datasets. "
             f"Received: name={name!r}. The nearest names are {nearest}"
         ) from error
-    except (AssertionError, ValueError) as error:  # The config or the version is unknown.
+    except (AssertionError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
             "`name` must be a dataset of TensorFlow Datasets, with one of its configs and "
@@ -261,7 +261,7 @@ def _reader(tfds, builder, split, image_key, label_key):
     features = wanted.extract_features(builder.info.features)
 
     def stored_from(position):
-        # Don't open groups of files that end before the position.
+        # Skip the groups of files that end before the position, without opening these files.
         group = tf.searchsorted(ends, [position], side="right")[0]
         dataset = tf.data.Dataset.from_tensor_slices((paths, skips, takes)).batch(_FILES_AT_ONCE)
         dataset = dataset.skip(tf.cast(group, tf.int64)).flat_map(interleaved)
@@ -273,7 +273,7 @@ def _reader(tfds, builder, split, image_key, label_key):
             cycle_length=_FILES_AT_ONCE,
             block_length=16,
             num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,  # Otherwise, the order would depend on the timing of threads.
+            deterministic=True,
         )
 
     def records_of(path, skip, take):

@@ -13,7 +13,7 @@ from keras_sagan.checks import (
     check_weight,
 )
 
-SETTLED = 2**30  # After this many updates, only `momentum` determines how fast statistics change.
+SETTLED = 2**30  # The `num_updates` of older files, at which the momentum no longer grows.
 
 
 class ConditionalNormBase(keras.layers.Layer):
@@ -40,7 +40,7 @@ class ConditionalNormBase(keras.layers.Layer):
         self.supports_masking = True
 
     def _add_condition(self, images_shape):
-        """Adds the two tables or kernels, and returns the number of channels."""
+        """Adds tables or kernels for `gamma` and `beta`, and returns the number of channels."""
         if images_shape and isinstance(images_shape[0], (tuple, list)):
             raise ValueError(
                 "`images` and `labels` must be two arguments: `layer(images, labels)`. "
@@ -138,7 +138,7 @@ class ConditionalNormBase(keras.layers.Layer):
 
     def get_config(self) -> dict:
         config = {name: getattr(self, name) for name in ("num_classes", "axis", "epsilon")}
-        if self.condition_dim is not None:  # Older versions have no `condition_dim`.
+        if self.condition_dim is not None:  # Older versions don't accept `condition_dim`.
             config["condition_dim"] = self.condition_dim
         return {**super().get_config(), **config}
 

@@ -86,7 +86,7 @@ class ConditionalGroupNorm(ConditionalNormBase):
         grouped = [*shape[:axis], groups, channels // groups, *shape[axis + 1 :]]
         x = ops.reshape(images, grouped)
         axes = [i for i in range(1, len(x.shape)) if i != axis]
-        # Use two passes, as E[x^2] - E[x]^2 suffers from cancellation.
+        # Use two passes, because E[x^2] - E[x]^2 suffers from cancellation.
         x = x - ops.mean(x, axes, keepdims=True)
         x = x * ops.rsqrt(ops.mean(ops.square(x), axes, keepdims=True) + self.epsilon)
         return ops.cast(ops.reshape(x, shape) * gamma + beta, self.compute_dtype)

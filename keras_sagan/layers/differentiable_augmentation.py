@@ -7,7 +7,7 @@ from keras import KerasTensor, ops
 
 from keras_sagan.checks import check_boolean, check_float, check_integer, check_string
 
-UPDATES = 4  # The probability changes once in 4 updates of D, as in the authors' code.
+UPDATES = 4  # The number of discriminator updates per change of the probability, as in ADA's code.
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
@@ -215,7 +215,7 @@ def _cutout(images, uniform):
     draws, inside = uniform(2), []
     for column, size in enumerate(images.shape[1:3]):
         side = size // 2
-        # If the side is even, the center is between two pixels or on the border of the image.
+        # A square with an even side has its center between two pixels or on the image border.
         center = ops.floor(draws[:, column] * (size + 1 - side % 2))[:, None]
         row = ops.arange(size, dtype=images.dtype) - (center - side // 2)
         inside.append(ops.logical_and(row >= 0, row < side))

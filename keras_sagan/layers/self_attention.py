@@ -25,7 +25,7 @@ from keras_sagan.ops.programs import current_program
 from keras_sagan.ops.resampling import of_any_batch
 from keras_sagan.private_keras import layers_of
 
-# The recordings of this thread, as tuples `(program, layers to record, dictionary to fill)`.
+# This thread's recordings, as tuples `(program, layers to record, dictionary to fill)`.
 _RECORDINGS: contextvars.ContextVar[tuple] = contextvars.ContextVar("recordings", default=())
 MAPS = {1: "sequences", 2: "feature maps", 3: "volumes"}
 SIDES = {1: "length", 2: "height and width", 3: "depth, height and width"}
@@ -66,7 +66,7 @@ class SelfAttention(keras.layers.Layer):
         data_format = check_choice("data_format", data_format, formats)
         self.data_format = data_format or keras.config.image_data_format()
         is_first = self.data_format == "channels_first"
-        # The axis of the channels comes first, then the spatial axes.
+        # `_axes` contains the axis of the channels, followed by the spatial axes.
         self._axes = (1 if is_first else self.rank + 1,)
         self._axes += tuple(axis + is_first for axis in range(1, self.rank + 1))
         if not isinstance(query_chunk_size, str) or query_chunk_size != "auto":
@@ -117,7 +117,6 @@ class SelfAttention(keras.layers.Layer):
                 f"channels, from inputs of shape {input_shape}"
             )
         self.query_conv = self._conv(key_channels, "query")
-        # L2 scores use the same weights for query and key.
         self.key_conv = None if self.scores == "l2" else self._conv(key_channels, "key")
         self.value_conv = self._conv(value_channels, "value")
         self.output_conv = self._conv(channels, "output")
@@ -148,10 +147,10 @@ class SelfAttention(keras.layers.Layer):
 
     def call(self, inputs, training=False, return_attention_scores=False):
         self._check_shape(inputs.shape)
-        # `stateless_call` doesn't cast the inputs.
+        # Keras's `stateless_call` doesn't cast inputs to the compute dtype.
         inputs = ops.convert_to_tensor(inputs, self.compute_dtype)
         size = [ops.shape(inputs)[axis] for axis in self._axes[1:]]
-        # The convolutions treat a map of any rank as a two-dimensional one.
+        # The 1 x 1 convolutions process a map of any rank as a 2D map.
         plane_size = size if self.rank == 2 else [math.prod(size), 1]
         plane = self._resized(inputs, plane_size)
         query = self.query_conv(plane, training=training)
@@ -160,8 +159,8 @@ class SelfAttention(keras.layers.Layer):
         query = self._locations(query)
         key = self._locations(self._pool(key, size, training))
         value = self._locations(self._pool(value, size, training))
-        # Scale `value`, which is smaller than the outputs; all later steps are linear. Use float32,
-        # because the gradient of `gamma` is a sum over all entries of `value`.
+        # All later steps are linear, so scale `value`, which is smaller than the outputs.
+        # Use float32, because the gradient of `gamma` is a sum over all entries of `value`.
         wide = ops.cast(value, keras.backend.result_type(value.dtype, "float32"))
         value = ops.cast(wide * self.gamma, value.dtype)
         recordings = [
@@ -197,7 +196,7 @@ class SelfAttention(keras.layers.Layer):
 
     def _resized(self, x, size):
         """Reshapes the spatial axes of a map to a given size."""
-        if self.rank == 2:  # A 2D map already has the size that the convolutions need.
+        if self.rank == 2:
             return x
         channels = x.shape[1 if self.data_format == "channels_first" else -1]
         return ops.reshape(x, self._shape(ops.shape(x)[0], size, channels))

@@ -131,7 +131,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
 
     def _check_build(self, input_shape):
         if len(input_shape) != 4:
-            return  # Keras raises an error later.
+            return  # Keras raises an error for inputs of any other rank.
         is_last = self.data_format == "channels_last"
         channels = input_shape[-1 if is_last else 1]
         if channels is not None and channels % self.groups:
@@ -156,7 +156,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             )
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
-        # `stateless_call` doesn't cast the inputs.
+        # Keras's `stateless_call` doesn't cast inputs to the compute dtype.
         inputs = ops.convert_to_tensor(inputs, self.compute_dtype)
         dtype = keras.backend.result_type(self.compute_dtype, "float32")
         # Resampling sums kernel entries: use float32, because half precision would round the sums.

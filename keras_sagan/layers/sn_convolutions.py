@@ -33,7 +33,7 @@ class _SNConvolution(SpectralNormMixin, keras.Layer):
         check_weight(shape, filters=self.filters, kernel_size=self.kernel_size)
 
     def call(self, inputs: KerasTensor, training: bool = False) -> KerasTensor:
-        # `stateless_call` doesn't cast the inputs.
+        # Keras's `stateless_call` doesn't cast inputs to the compute dtype.
         inputs = ops.convert_to_tensor(inputs, self.compute_dtype)
         # Normalize outside the scope, which would discard the new `vector_u`.
         weight = self.normalized_weight(training)
@@ -43,7 +43,7 @@ class _SNConvolution(SpectralNormMixin, keras.Layer):
         return ops.cast(outputs, self.compute_dtype)  # Adding the bias may have widened the dtype.
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return tuple(super().compute_output_shape(input_shape))  # Keras may return a list.
+        return tuple(super().compute_output_shape(input_shape))
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")

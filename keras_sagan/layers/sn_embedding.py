@@ -87,7 +87,7 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         if "int" not in keras.backend.standardize_dtype(inputs.dtype):
-            # As in Keras, 1.5 becomes 1. NaN becomes -1, which is out of range.
+            # Truncate floats, as Keras does, and replace NaN with -1, which is out of range.
             inputs = ops.cast(ops.where(ops.isnan(inputs), -1, inputs), "int32")
         inputs = check_labels(inputs, self.input_dim, rank=None, argument="inputs")
         return ops.take(self.normalized_weight(training), ops.cast(inputs, "int32"), axis=0)

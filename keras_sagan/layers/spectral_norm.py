@@ -217,7 +217,7 @@ class SpectralNormBase:
         divisor = ops.where(divides, sigma, ops.ones_like(sigma))
         if training and self.trainable:
             vector_u.assign(u)
-        # Don't divide by `divisor`: the gradient would read the weight three more times.
+        # Multiply instead of dividing: a division's gradient reads the weight three more times.
         return weight * (1.0 / divisor)
 
     def quantize(self, *args, **kwargs):
@@ -249,7 +249,7 @@ class SpectralNormMixin(SpectralNormBase):
 
     def add_weight(self, *args, name=None, **kwargs):
         if name in ("kernel", "embeddings", "bias"):
-            kwargs["autocast"] = False  # Divide and add in the weight's own precision.
+            kwargs["autocast"] = False  # Normalize kernels and add biases in the variable dtype.
         return super().add_weight(*args, name=name, **kwargs)
 
     def build(self, input_shape: tuple | None = None) -> None:
@@ -283,7 +283,7 @@ class SpectralNormMixin(SpectralNormBase):
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
-        # Keras's transposed convolutions save all weights, including `vector_u`.
+        # Keras's transposed convolutions already save `vector_u`; other layers don't.
         if self.built and len(store.keys()) < len(self.weights):
             store["vector_u"] = self.vector_u
 

@@ -204,7 +204,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
         ]
 
     def _check_map(self, args, kwargs):
-        """Raises an error if the inputs don't have the map size of the operator norm."""
+        """Raises an error if the inputs don't have the map size that the wrapper was built for."""
         if self.norm != "operator" or not isinstance(self.layer, PLAIN):
             return
         inputs = args[0] if args else kwargs["inputs"]
@@ -261,7 +261,7 @@ class _LayerScope(Scope):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self._variables = {}  # By id; `layer.variables` lacks the states of recurrent layers.
+        self._variables = {}  # Maps ids to variables; `layer.variables` lacks recurrent states.
 
     def add_update(self, update):
         self._variables[id(update[0])] = update[0]

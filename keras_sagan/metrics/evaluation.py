@@ -214,7 +214,7 @@ class Evaluation:
         self.extraction.verbose = check_boolean("verbose", verbose)
         for metric in self.metrics:
             metric.verbose = self.extraction.verbose
-        self.names = tuple(sorted({x.output for x in self.metrics}))  # "features" must come first.
+        self.names = tuple(sorted({x.output for x in self.metrics}))  # Put "features" first.
         self.held_out = None if held_out is None else batches_of(held_out, batch_size)
         if isinstance(reference, (str, os.PathLike, ReferenceStatistics)):
             if num_reference is not None:

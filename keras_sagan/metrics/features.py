@@ -33,7 +33,7 @@ class FeatureExtraction:
             range, or features aren't finite.
     """
 
-    verbose = True  # Whether to show progress bars.
+    verbose = True
 
     def __init__(
         self,
@@ -214,11 +214,11 @@ class FeatureMetric(keras.metrics.Metric):
     """
 
     verbose = True
-    held_out: Any = None  # An evaluation's `FeatureSet` of additional real images.
+    held_out: Any = None  # The `FeatureSet` of held-out real images, set by `Evaluation`.
     default_name: str | None = None
-    formula = ""  # The format string of `definition`, filled in with `settings`.
+    formula = ""  # The format string for `definition`; its fields are `settings`.
     needs: dict[str, tuple[str, ...]] = dict.fromkeys(SIDES, ("features",))
-    least = 2  # The smallest number of images on each side.
+    least = 2  # The minimum number of real images and of generated images.
     settings: tuple[str, ...] = ()  # The names of a subclass's additional arguments.
 
     def __init__(

@@ -11,7 +11,7 @@ from keras_sagan.metrics.moments import Moments as Moments
 from keras_sagan.metrics.moments import check_features, compute_moments, covariance
 from keras_sagan.metrics.moments import merge_moments as merge_moments
 
-_ROUNDING = np.finfo(np.float64).eps  # The error of an eigenvalue, relative to the largest.
+_ROUNDING = np.finfo(np.float64).eps  # The error of eigenvalues, relative to the largest one.
 
 
 def frechet_distance(
@@ -94,8 +94,7 @@ def covariance_factor(cov):
             return factor
     except np.linalg.LinAlgError:
         pass
-    # Eigenvectors take 8 times as long as Cholesky. Drop the smallest eigenvalues, which are
-    # rounding errors.
+    # Eigenvectors are 8 times slower than Cholesky. Drop eigenvalues that are only rounding errors.
     values, vectors = np.linalg.eigh(cov)
     kept = values > max(values[-1], 0.0) * len(values) * _ROUNDING
     return vectors[:, kept] * np.sqrt(values[kept])

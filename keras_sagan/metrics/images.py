@@ -17,7 +17,7 @@ from keras_sagan.ops.latent import sample_latents
 
 # `tf.data.Dataset.cardinality` returns these values for an endless dataset or an unknown size.
 INFINITE_CARDINALITY, UNKNOWN_CARDINALITY = -1, -2
-STANDING_BATCH = 64  # The batch size for standing statistics.
+STANDING_BATCH = 64
 
 
 def batches_of(

@@ -10,9 +10,9 @@ from keras_sagan.metrics.features import FeatureMetric
 from keras_sagan.metrics.moments import check_features, compute_moments
 from keras_sagan.metrics.precision_recall import ROWS, squared_distances
 
-# These are the settings of dgm-eval and of its k-means.
+# The settings of dgm-eval and of its k-means.
 _DIMENSIONS, _CELLS, _LEAST_IN_CELL, _RESTARTS, _ITERATIONS = 64, 3, 21, 10, 300
-_NEAREST_SHARE = 0.001  # The minimum isn't used: held-out samples may be near-duplicates.
+_NEAREST_SHARE = 0.001  # A quantile, because the minimum may be the distance of a near-duplicate.
 
 
 def memorization_scores(
@@ -131,7 +131,7 @@ def nearest(
         if exclude is not None:
             np.put_along_axis(squares, exclude[part, None], np.inf, axis=1)
         indices[part] = squares.argmin(axis=1)
-    # Subtract the points, because the distance of a copy must be exactly 0.
+    # Compute distances by subtraction, because the distance of a copy must be exactly 0.
     return np.linalg.norm(queries - points[indices], axis=1), indices
 
 

@@ -10,8 +10,8 @@ from keras_sagan.checks import check_integer
 from keras_sagan.metrics.features import FeatureMetric
 from keras_sagan.metrics.moments import check_features
 
-# With fewer images, noise may seem precise: with GreyClassifierFeatures on Fashion-MNIST, the
-# precision of noise is 0.97 for 500 images on each side, 0.84 for 1,000 and 0.05 for 2,000.
+# With fewer images, noise can have a high precision: with GreyClassifierFeatures on Fashion-MNIST,
+# the precision of noise is 0.97 for 500 images on each side, 0.84 for 1,000 and 0.05 for 2,000.
 ENOUGH_IMAGES = 2000
 ROWS = 256  # The number of distance-matrix rows that are in memory at once.
 
@@ -76,7 +76,7 @@ def manifold_scores(
         part = slice(start, start + ROWS)
         real_radii[part] = _radii(real[part], real, nearest_k)
         progress(min(part.stop, len(real)), total)
-    inside = np.empty(len(generated))  # The number of real neighborhoods around each sample.
+    inside = np.empty(len(generated))  # The number of real neighborhoods that contain each sample.
     covered, recalled = np.zeros((2, len(real)), dtype=bool)
     for start in range(0, len(generated), ROWS):
         part = slice(start, start + ROWS)

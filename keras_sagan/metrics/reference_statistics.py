@@ -17,7 +17,7 @@ from keras_sagan.metrics.report import check_is_versioned, extractor_info
 from keras_sagan.metrics.statistics_file import read_statistics
 from keras_sagan.whole_files import replace_file
 
-# The moments of each half of the real images.
+# Arrays that contain moments for each half of the real images.
 _HALVES = ("half_counts", "half_means", "half_scatters")
 
 
@@ -179,7 +179,7 @@ class ReferenceStatistics:
             unknown = ("split", "num_images", "image_shape", "feature_extractor", "resize")
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             info = {"dataset": path.name, "sha256": digest, **dict.fromkeys(unknown)}
-        # If the number is unknown, use 2: any number above 1 gives the same covariance.
+        # If the number of images is unknown, use 2: any number above 1 gives the same covariance.
         count = info["num_images"] or 2
         mean, cov = (arrays.pop(name).astype(np.float64) for name in ("mu", "sigma"))
         halves = None

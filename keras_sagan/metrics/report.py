@@ -16,7 +16,7 @@ from keras_sagan.checks import check_dict, check_list, check_path
 from keras_sagan.version import __version__
 
 _FORMAT = 1
-NO_VERSION = ", without a version"  # The name of an extractor without a version ends with this.
+NO_VERSION = ", without a version"  # The name suffix of extractors without a version.
 
 
 class EvaluationReport:

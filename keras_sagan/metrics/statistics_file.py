@@ -6,8 +6,7 @@ import zipfile
 
 import numpy as np
 
-# The shapes of the arrays and the kinds of their dtypes. A size such as `dim` is the same in all
-# arrays.
+# Maps array names to shapes and dtype kinds; sizes such as `dim` are the same in all arrays.
 _ARRAYS: dict[str, tuple[tuple, str]] = {
     "mu": (("dim",), "fiu"),
     "sigma": (("dim", "dim"), "fiu"),
@@ -20,8 +19,8 @@ _ARRAYS: dict[str, tuple[tuple, str]] = {
     "half_scatters": (("halves", "dim", "dim"), "f"),
 }
 _INFO = "dataset split num_images sha256 image_shape feature_extractor resize".split()
-_ALWAYS_ALLOWED = 2**26  # The unpacked size in bytes. Statistics of 2048 features take 32 MB.
-_COMPRESSION = 20  # Larger unpacked sizes are allowed up to this factor of the file's size.
+_ALWAYS_ALLOWED = 2**26  # The unpacked size, in bytes, up to which every file is accepted.
+_COMPRESSION = 20  # The maximum compression factor of files with a larger unpacked size.
 _MOST_CLASSES = 10**6
 
 
@@ -52,7 +51,7 @@ def read_statistics(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict | N
                     raise ValueError(f"it is of {info['num_images']} images")
         _check_arrays(arrays, sizes)
         return arrays, info
-    # Catch all errors: `zipfile` and numpy raise many kinds of exceptions for damaged files.
+    # Catch all errors: `zipfile` and numpy can raise almost any error for a damaged file.
     except Exception as error:
         raise ValueError(
             "`reference` must be an intact .npz file of plain arrays: `mu` of shape (dim,), "

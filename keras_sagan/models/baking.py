@@ -60,8 +60,8 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
     'Dense'
     """
     check_graph(model)
-    new_values = []  # Pairs of a new layer and its weights.
-    replaced = {}  # Maps the id of a layer to the function that replaces it.
+    new_values = []
+    replaced = {}  # Maps layer ids to the functions that replace the layers.
 
     def clone(operation):
         if _replacement_of(operation)[0]:
@@ -129,7 +129,7 @@ def copy_graph(model, clone, call=None):
         return copies[id(operation)]
 
     def graph(model):
-        if isinstance(model, keras.Sequential):  # `input` is the tensor of the first call.
+        if isinstance(model, keras.Sequential):  # `Sequential.input` belongs to the first call.
             ends = (x if len(x) > 1 else x[0] for x in (model.inputs, model.outputs))
         else:
             ends = model.input, model.output
@@ -152,7 +152,7 @@ def _check_bakable(operation, model):
 
 
 def _replacement_of(operation):
-    """Returns a function that creates a layer's replacement (or `None`), and argument names."""
+    """Returns a function that creates a layer's replacement, or `None`, and its argument names."""
     if isinstance(operation, SelfAttention):
         return _plain_attention, ("inputs",)
     if isinstance(operation, ConditionalNormBase):
@@ -196,7 +196,7 @@ def _plain_attention(layer, shape, new_values):
     convs = {}
     for name in ("query", "key", "value", "output"):
         old = getattr(layer, f"{name}_conv")
-        if old is None:  # Query and key share their weights.
+        if old is None:  # With l2 scores, query and key share their weights.
             continue
         convs[name] = getattr(layers, f"Conv{rank}D")(
             old.filters, 1, use_bias=False, name=f"{layer.name}_{name}", **settings
@@ -245,7 +245,7 @@ def _plain_resampling(layer, shape, new_values):
 
 
 def _up(layer, x):
-    """Upsamples, and restores the static shape that LiteRT's converter needs."""
+    """Upsamples a map, and restores the static shape that LiteRT's converter needs."""
     x = layer(x)
     is_known = None not in x.shape[1:]
     return layers.Reshape(x.shape[1:], dtype=layer.dtype_policy)(x) if is_known else x

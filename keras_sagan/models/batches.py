@@ -19,8 +19,8 @@ from keras_sagan.checks import (
 from keras_sagan.private_keras import layers_of
 from keras_sagan.training.step import call, judge
 
-FEW = 8  # The number of images to test a network with.
-FAR = 1e3  # Multiply inputs by this factor to saturate a bounded output.
+FEW = 8  # The number of images for testing a network.
+FAR = 1e3  # The factor that makes inputs large enough to saturate a bounded output.
 # Operations at the end of a network that don't widen the range of values.
 SHAPES = ("Reshape", "Flatten", "Permute", "Squeeze", "Transpose", "Cast", "Identity")
 SHAPES += ("Cropping2D", "UpSampling2D", "GlobalAveragePooling2D", "AveragePooling2D")
@@ -150,23 +150,23 @@ def to_user_space(images):
 class BatchCheck:
     """Checks the images and labels of each batch; error messages contain the name `argument`."""
 
-    REFUSED = -1  # A worker reports this size if its batch is bad.
+    REFUSED = -1  # The size that a worker reports for a bad batch.
 
     def __init__(self, argument, num_classes, image_shape):
         self.argument = argument
         self.num_classes = num_classes
         self.image_shape = image_shape
-        self.top_k = 1  # The smallest number of images that a batch may have.
-        self.size = None  # The first batch's sizes, set only on JAX with several processes.
+        self.top_k = 1  # The minimum number of images in a batch.
+        self.size = None  # The sizes of the first batch, set only on JAX with several processes.
         self.begin()
-        self.has_passed = True  # Whether a batch has passed since `begin`.
+        self.has_passed = True  # False from `begin` until a batch has passed the check.
 
     def begin(self, is_new_data=True):
         """Treats the next batch as the first one. New data may cause a new range warning."""
         if is_new_data:
             self._warn_of_range = RangeWarning("images")
         self.has_passed = False
-        self._seen, self._num_seen = set(), 0  # The classes and the number of labels so far.
+        self._seen, self._num_seen = set(), 0  # The set of classes and the number of labels so far.
         self._has_seen_all = True
 
     def __call__(self, parts):
@@ -198,7 +198,7 @@ class BatchCheck:
             sizes = [part[0].shape[0] for part in parts]
         except ValueError as refused:
             sizes, error = [self.REFUSED] * len(parts), refused
-        sizes = gather(sizes)  # Call it even after an error, or other processes hang.
+        sizes = gather(sizes)  # Call `gather` even after an error, or other processes would hang.
         if error is not None:
             raise error
         self.check_sizes(sizes, len(parts))

@@ -14,8 +14,8 @@ from keras_sagan.checks import (
 )
 from keras_sagan.layers import ConditionalBatchNorm, SelfAttention2D, SNConv2D, SNDense, SNEmbedding
 
-# For each image size, the channels of the blocks, divided by `base_filters`. The generator's first
-# entry is for its 4 x 4 map. The channels for 8, 16 and 1024 pixels are extrapolated.
+# Maps each image size to the channels of the blocks, divided by `base_filters`. The generator's
+# first entry is for its 4 x 4 map. The channels for 8, 16 and 1024 pixels are extrapolated.
 GENERATOR_WIDTHS = {
     8: (4, 4),
     16: (4, 4, 4),
@@ -36,7 +36,7 @@ DISCRIMINATOR_WIDTHS = {
     512: (1, 1, 2, 4, 8, 8, 16, 16),
     1024: (1, 1, 1, 2, 4, 8, 8, 16, 16),
 }
-# For each image size, how many discriminator blocks, starting at the input, halve the map.
+# Maps image sizes to the number of initial discriminator blocks, which halve the map.
 NUM_DOWNSAMPLES = {8: 1, 16: 1, 32: 2, 64: 4, 128: 5, 256: 6, 512: 7, 1024: 8}
 IMAGE_SIZES = tuple(GENERATOR_WIDTHS)
 

@@ -7,7 +7,7 @@ import keras
 from keras_sagan.layers.conditional_batch_norm import ConditionalNormBase
 from keras_sagan.private_keras import layers_of
 
-# For each class of layers that look up labels, the attribute with the number of classes.
+# Maps each layer class that takes labels to the attribute with its number of classes.
 LABEL_TABLES = {
     "ConditionalNormBase": "num_classes",
     "Embedding": "input_dim",
@@ -54,7 +54,7 @@ def connect(generator, discriminator, latent_dim, num_classes):
 
 
 def _check_first_input(network, shape):
-    """Raises an error if inputs don't fit. Keras would accept one channel instead of three."""
+    """Raises an error for a wrong input shape; Keras would accept one channel instead of three."""
     inputs = getattr(network, "inputs", None)
     expected = tuple(inputs[0].shape) if inputs else shape
     fits = len(expected) == len(shape) and all(
@@ -105,7 +105,7 @@ def _may_take_labels(step):
     if isinstance(step, ConditionalNormBase):
         return step.num_classes > 1  # With a single class, the layer ignores labels.
     while True:
-        inputs = keras.tree.flatten(getattr(step, "input", None))  # Some models have no `input`.
+        inputs = keras.tree.flatten(getattr(step, "input", None))
         if not inputs or inputs[0] is None:
             return True
         step = inputs[0]._keras_history.operation

@@ -20,8 +20,8 @@ from keras_sagan.ops.latent import sample_latents
 from keras_sagan.training import backend
 from keras_sagan.training.step import call
 
-EXPLORING = 5  # The first round, which tries all classes, has `steps / 5` steps.
-BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's settings.
+EXPLORING = 5  # The first round, which tries all classes, takes `steps / EXPLORING` steps.
+BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
 class Inversion(NamedTuple):

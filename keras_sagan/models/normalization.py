@@ -136,7 +136,7 @@ def _matches(argument, entries, found, are_normalized=False):
                 f"{sorted({x.name for _, parts in found for x in parts})}"
             )
         able = [x for x in new if _obstacle(x) is None]
-        # A class or a nested model may also have layers that can't be normalized.
+        # A class or a nested model may also include layers that can't be normalized.
         named = [x for x in new if x.name == entry]
         wrong = [x for x in (named if able else new) if _obstacle(x)]
         if are_normalized and wrong:

@@ -29,7 +29,7 @@ SMALL_DATA = {
     }
     for size, weight in ((32, 0.5), (64, 2.0), (128, 10.0))
 }
-# All recipes of a preset share its `settings`. A recipe contains only changes to them. The first
+# All recipes of a preset share its `settings`, and each recipe lists only its changes. The first
 # recipe is the default. `batch_size` is the recommended global batch size.
 # Sources: the SAGAN authors' code (official), the paper's text (paper), TF-GAN's example (tfgan),
 # and the BigGAN schedule of the best open reproduction (biggan).

@@ -14,10 +14,10 @@ from keras_sagan.models.generator import build_generator
 from keras_sagan.models.presets import preset_settings
 from keras_sagan.weight_files import fetch_weights
 
-__all__ = []  # This module is private.
+__all__ = []
 
-# This folder has a record for each preset with trained weights. The weights file is in the same
-# folder or at the `url` of the record.
+# The folder of records, one for each preset with trained weights. A weights file is in this folder
+# or at the `url` of its record.
 RECORDS = Path(__file__).with_name("weights")
 
 

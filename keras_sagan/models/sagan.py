@@ -47,7 +47,7 @@ SETTINGS = (
     *("latent_dim", "num_classes", "d_steps", "ema_momentum", "ema_start", "seed", "ttur"),
     *("ema_half_life", "top_k", "freeze_discriminator", "objective"),
 )
-AVERAGES = ("ema_momentum", "ema_half_life")  # At most one of these may be given.
+AVERAGES = ("ema_momentum", "ema_half_life")  # At most one of these arguments may be given.
 METRICS = (
     *("g_loss", "d_loss", "real_logits", "fake_logits", "real_accuracy", "fake_accuracy"),
     *("real_in_margin", "fake_in_margin"),
@@ -161,8 +161,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         self._num_devices = backend.count_devices(self._strategy)
         self._is_one_of_many = backend.is_multi_worker(self._strategy)
         backend.check_built_under(self._strategy, generator=generator, discriminator=discriminator)
-        self._step_lock = threading.RLock()  # Other threads read variables under this lock.
-        self._skipped_steps = self._skipped_batches = 0  # Steps and batches for `fit` to skip.
+        self._step_lock = threading.RLock()  # Other threads must hold this lock to read variables.
+        self._skipped_steps = self._skipped_batches = 0
         self._average = None
         self._averaged_from: int | None = None
         if ema_momentum is not None or ema_half_life is not None:
@@ -232,7 +232,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         if pretrained.is_on_hub(name):
             return pretrained.load_from_hub(name, cls, recipe, overrides)
         settings = _without_other_average(preset_settings(name, recipe), overrides)
-        # Check first: creating variables deadlocks if workers have different settings.
+        # Check before creating variables, which deadlocks if workers have different settings.
         check_workers_agree(
             backend.current_strategy(),
             preset=name,
@@ -446,7 +446,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         self.uses_real_logits = self.loss_functions.uses_real_logits
         self.augmentation, self.penalty = augmentation, penalty
         self.slots = Slots(self, augmentation, penalties.get(penalty), self.loss_functions)
-        self._judges_apart = None  # The first batch sets this.
+        self._judges_apart = None
         self.g_optimizer = self._optimizer("g", g_optimizer, self.generator, auto_scale_loss)
         self.d_optimizer = self._optimizer("d", d_optimizer, self.discriminator, auto_scale_loss)
         self._follow_steps()
@@ -538,7 +538,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         known = {id(metric) for metric in own}
         return own + [x for x in self._metrics if id(x) not in known]  # A subclass may add metrics.
 
-    @reference_forms()  # Compiling isn't worthwhile for a few images.
+    @reference_forms()  # Compiling fast convolutions isn't worthwhile for a few images.
     def _see_first_batch(self, batch):
         """Warns once per `compile` if the last activation of a network is wrong."""
         images, labels = batches.unpack(batch, self.num_classes)
@@ -568,7 +568,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         """The averaged generator, or `None`; a copy of the generator before the first step."""
         steps = known_values(self.steps) if self._average is not None else None
         if steps is not None and steps == 0:
-            # Copy new weights only, because copying overwrites recomputed batch statistics.
+            # Copy only new weights, because copying overwrites recomputed batch statistics.
             values = map(ops.convert_to_numpy, self.generator.variables)
             weights = hash(tuple(value.tobytes() for value in values))
             if weights != self._averaged_from:
@@ -623,7 +623,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         steps_before = int(self.steps.numpy())
         is_ordered = hasattr(x, "shape") or isinstance(x, keras.utils.PyDataset)
         if hasattr(x, "at_step") or not is_ordered:
-            kwargs.setdefault("shuffle", False)  # Without this, Keras warns or shuffles batches.
+            kwargs.setdefault("shuffle", False)  # By default, Keras warns or shuffles batches.
         backend.check_scope(self._strategy, "fit")
         given = inspect.signature(super().fit).bind_partial(x, y, *args, **kwargs).arguments
         self._check_shares_of_arrays(**given)
@@ -636,7 +636,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
                 given.update({} if epoch is None else {"initial_epoch": epoch})
         for check in self._checks.values():
             check.begin()
-        # Workers read only their share of the data; resumed epochs read only the remaining batches.
+        # A worker, or `fit` in a resumed epoch, reads only a part of the data.
         is_whole = given.get("steps_per_epoch") is None and x is given.get("x")
         is_whole = is_whole and not self._is_one_of_many
         callbacks = _with_epoch_end(self, callbacks, is_whole)
@@ -700,7 +700,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         if not validation_split or not hasattr(x, "shape"):
             self._check_shares("x", x, batch_size, steps)
             return
-        count = int(x.shape[0] * (1.0 - validation_split))  # Keras splits at this index.
+        count = int(x.shape[0] * (1.0 - validation_split))  # Keras splits the arrays at this index.
         advice = "give `validation_data` that they divide instead of `validation_split`"
         self._check_shares("x", x[:count], batch_size, steps, advice)
         self._check_shares("x", x[count:], validation_size, validation_steps, advice)
@@ -752,7 +752,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             self.test_function = interrupted_at_end(function)
 
     def _symbolic_build(self, iterator=None, data_batch=None):
-        """Does nothing, because the networks are built and Keras would consume a batch."""
+        """Does nothing: the networks are already built, and Keras would consume a batch."""
 
     _maybe_symbolic_build = _symbolic_build
 

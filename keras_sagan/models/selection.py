@@ -4,7 +4,7 @@ import numpy as np
 
 METHODS = ("rejection", "top")
 BURN_IN = 1000  # The number of images per class for estimating the largest logit.
-MOST = 1000  # `accepted` raises an error after this many candidates per image.
+MOST = 1000  # The maximum number of candidates per image before `accepted` raises an error.
 EPSILON = 1e-8
 
 
@@ -63,7 +63,7 @@ def accepted(candidates, count, rng, gamma=None, percentile=80.0):
         largest = max(largest, values.max())
         shares = acceptance(values, largest, burn_in, gamma, percentile)
         taken = np.flatnonzero(draws < shares)
-        if len(taken) >= count - len(logits):  # Don't count unused candidates.
+        if len(taken) >= count - len(logits):  # Later candidates aren't used, so don't count them.
             taken = taken[: count - len(logits)]
             drawn += taken[-1] + 1
         else:

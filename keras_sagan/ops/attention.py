@@ -164,7 +164,7 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
         outputs = chunked_spatial_attention(query, key, value, query_chunk_size, training)
         return ops.reshape(outputs, (-1, num_heads, *ops.shape(outputs)[1:]))
     count = -(-ops.shape(query)[1] // query_chunk_size)
-    size = -(-ops.shape(query)[1] // count)  # All blocks have this size.
+    size = -(-ops.shape(query)[1] // count)  # The number of queries in each block.
 
     def blocks(x):
         """Pads `(batch, queries, channels)` and splits it into `(count, batch, size, channels)`."""
@@ -222,7 +222,7 @@ def _block_gradients(query, key, value, upstream):
     outputs, scores = spatial_attention(query, key, value)
     dtype = scores.dtype
     d_scores = ops.cast(ops.matmul(upstream, _transposed(value)), dtype)
-    # This equals the sum of scores * d_scores over the keys, but sums fewer numbers.
+    # `mean` equals the sum of scores * d_scores over the keys, but sums fewer numbers.
     mean = ops.sum(ops.cast(upstream, dtype) * ops.cast(outputs, dtype), axis=-1, keepdims=True)
     d_logits = scores * (d_scores - mean)
     return (
@@ -273,6 +273,6 @@ def attention_entropy(scores):
     keys = scores.shape[-2] * scores.shape[-1]
     if keys == 1:
         return ops.ones_like(scores[..., 0, 0])
-    logs = ops.log(ops.where(scores > 0, scores, ops.ones_like(scores)))  # 0 * log(0) = 0
+    logs = ops.log(ops.where(scores > 0, scores, ops.ones_like(scores)))  # Define 0 * log(0) as 0.
     entropy = -ops.sum(scores * logs, axis=(-2, -1))
     return ops.clip(entropy / float(np.log(keys)), 0.0, 1.0)

@@ -33,7 +33,7 @@ def ylg_masks(size: int, pool_size: int, num_heads: int):
     """
     side = size // pool_size
     rows, columns = np.divmod(np.arange(side**2), side)
-    place = np.argsort(np.lexsort((rows, rows + columns))).astype("int32")  # Positions on the path.
+    place = np.argsort(np.lexsort((rows, rows + columns))).astype("int32")
     query, key = np.tile(place, pool_size**2)[:, None], place[None]
     # Compare tensors, because numpy masks of a large map would be huge constants in a graph.
     is_same_block = ops.equal(query // side, key // side)

@@ -21,7 +21,7 @@ def sample_latents(
     latents = np.empty(count * latent_dim, "float32")
     missing = np.arange(latents.size)
     while missing.size:
-        if truncation < 1:  # Samples of a uniform density are rarely rejected here.
+        if truncation < 1:  # In a narrow range, uniform proposals are rarely rejected.
             proposed = rng.uniform(-truncation, truncation, missing.size)
             is_accepted = rng.random(missing.size) < np.exp(-0.5 * proposed**2)
         else:

@@ -13,7 +13,7 @@ if keras.backend.backend() == "tensorflow":
     with contextlib.suppress(ImportError):  # The folder `cpu` is optional.
         from keras_sagan.ops import cpu
 
-WIDE = 28  # Winograd is faster if channels * filters / (channels + filters) is at least this.
+WIDE = 28  # The smallest channels * filters / (channels + filters) for which Winograd is faster.
 _FAST_FORMS = contextvars.ContextVar("fast_forms", default=True)
 
 

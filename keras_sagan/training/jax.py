@@ -77,7 +77,7 @@ def draw_uniform(seed, batch, columns):
 
 
 def _key(seed):
-    first, *others = (jax.numpy.asarray(x).astype("uint32") for x in seed)  # -1 becomes 2**32 - 1.
+    first, *others = (jax.numpy.asarray(x).astype("uint32") for x in seed)
     return functools.reduce(jax.random.fold_in, others, jax.random.key(first, impl="threefry2x32"))
 
 
@@ -154,10 +154,10 @@ def check_batch(model, check, batch):
         return
 
     def gather(sizes):
-        if check.has_passed:  # Comparing with the first batch needs no communication.
+        if check.has_passed:  # Later batches need no communication.
             return [*check.size, *sizes]
         check.size = sizes
-        first = multihost_utils.process_allgather(np.int32(sizes[0]))  # All sizes are equal.
+        first = multihost_utils.process_allgather(np.int32(sizes[0]))  # Local sizes are equal.
         return np.repeat(first, len(sizes)).tolist()
 
     shards = [[shard.data for shard in x.addressable_shards] for x in batch if x is not None]
@@ -272,7 +272,7 @@ def make_step_function(model, step, check, is_training):
                 raise
             check_batch(model, check, data)
             due = None
-            if is_training and model.slots.lazy:  # Only then wait for the end of the last step.
+            if is_training and model.slots.lazy:  # Reading `steps` waits for the previous step.
                 due = model.slots.due_in(int(model.steps.value), model.d_steps)
             with model._step_lock:  # During the step, variables have no valid values.
                 if shardings and not all(x.committed for group in state for x in group):
@@ -282,7 +282,7 @@ def make_step_function(model, step, check, is_training):
                 for group, values in zip(groups(), state):
                     for variable, value in zip(group, values):
                         variable._value = value  # `assign` would copy the value between devices.
-                model._jax_state_synced = True  # Keras then reads the variables again.
+                model._jax_state_synced = True  # Keras must read the variables again.
         return logs, state
 
     return function

@@ -85,7 +85,7 @@ class GANOptimizer(Optimizer):
         g_rate, d_rate = rates.values()
         before = ops.copy(g_rate)
         self.g_optimizer.learning_rate = learning_rate
-        # If the rate is set to its current value (even 0), keep the discriminator's rate.
+        # Don't change the discriminator's rate if the generator's rate stays the same.
         is_same = ops.equal(g_rate, before)
         self.d_optimizer.learning_rate = ops.where(is_same, d_rate.value, learning_rate * ratio)
 
@@ -103,10 +103,10 @@ class GANOptimizer(Optimizer):
         except NotImplementedError:  # Variables have no values inside a compiled function.
             return self._ratio
         if abs(g_rate) > 1e-30 and math.isfinite(d_rate):
-            if d_rate == 0:  # A discriminator with rate 0 keeps this rate.
+            if d_rate == 0:  # A discriminator with rate 0 keeps rate 0.
                 return 0.0
             ratio = d_rate / g_rate
-            short = float(f"{ratio:.6g}")  # For example, 2.5 if float32 rates give 2.4999998.
+            short = float(f"{ratio:.6g}")  # Round 2.4999998, from float32 rates, to 2.5.
             if math.isclose(short, ratio, rel_tol=2e-7):
                 ratio = short
             if self._ratio is None or not math.isclose(ratio, self._ratio, rel_tol=1e-4):

@@ -34,7 +34,7 @@ class Slots:
             (self.lazy if is_lazy else self.penalties).append((number, penalty))
         self.moving = [x for x in (self.augmentation, *penalties) if hasattr(x, "moved")]
         replace_layer(gan, "_slot_state", holder if self.moving else None)
-        self.due = None  # The result of `due_in`, if the step is traced for it.
+        self.due = None  # The result of `due_in` for which JAX traces the step.
 
     def augment(self, images, uniform):
         """Returns augmented images, computed in at least float32."""

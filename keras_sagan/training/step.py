@@ -23,7 +23,7 @@ from keras_sagan.layers.conditional_batch_norm import ConditionalBatchNorm, ramp
 from keras_sagan.layers.spectral_norm import Scope
 from keras_sagan.private_keras import layers_of
 
-RAMP_UP = 0.05  # The half-life of the average is at most this share of the steps taken.
+RAMP_UP = 0.05  # The maximum half-life of the average, as a share of the steps taken.
 
 
 def train_step(gan, images, labels):
@@ -41,7 +41,7 @@ def train_step(gan, images, labels):
         results.append((d_loss, *logits))
         if gan.slots.moving:
             gan.slots.move(logits, is_updated)
-    gan.slots.due = None  # A train step of your own may call this function again.
+    gan.slots.due = None  # A custom `train_step` may call this function again.
     noise = draw_noise(gan, gan.d_steps, batch)
     *found, g_loss, _ = find_gradients_of_g(gan.d_steps, images, labels, *noise)
     is_updated = update(gan.generator, gan.g_optimizer, *found)
@@ -85,7 +85,7 @@ def penalize(gan, index, part, penalty, real, fake, logits=None):
     arguments[0].logits = logits
     if not accepts(penalty, 3):
         arguments.append(draw_uniform(gan, index, 4 + part, ops.shape(real[0])[0]))
-    with Assignments():  # Discard new state: in each update, D's state changes only once.
+    with Assignments():  # Discard new state, because each update changes D's state only once.
         return penalty(*arguments)
 
 
@@ -333,7 +333,7 @@ class Assignments(Scope):
         super().__init__(collect_losses=True)
         self._momenta = {} if network is None else moving_statistics(network)
         self._updates = updates
-        self._counts = collections.Counter()  # How often each statistic was assigned.
+        self._counts = collections.Counter()  # The number of assignments to each variable.
 
     def add_update(self, update):
         variable, value = update

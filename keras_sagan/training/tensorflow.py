@@ -134,7 +134,7 @@ def share_overflow(gradients):
     return [None if x is None else x + tf.cast(added, x.dtype) for x in gradients]
 
 
-current_strategy = tf.distribute.get_strategy  # A single device has a strategy too.
+current_strategy = tf.distribute.get_strategy
 
 
 def count_devices(strategy):
@@ -262,7 +262,7 @@ def make_step_function(model, step, check, is_training):
 
     one_step, compiled_step = functools.partial(run, step), step
     if not model.run_eagerly:
-        # Over several replicas, the model compiles the inner part of its step (`traced_once`).
+        # With several replicas, `traced_once` compiles only the inner part of the step.
         jit_compile = model.jit_compile and strategy.num_replicas_in_sync == 1
         options = {"reduce_retracing": True, "autograph": False, "jit_compile": jit_compile}
         one_step = tf.function(one_step, **options)
@@ -296,7 +296,7 @@ def make_step_function(model, step, check, is_training):
         return [int(size) for size in summed(rows).numpy()]
 
     def check_on_all(parts, iterator):
-        """Raises an error on all workers if one has a bad first batch, or shares differ in size."""
+        """Raises an error on all workers if a first batch is bad or the batch sizes differ."""
         is_known = check.has_passed and has_static_batches(iterator)
         gather = sizes_on_all if is_multi_worker(strategy) and not is_known else list
         check.check_first(model, parts, gather)
@@ -363,7 +363,7 @@ def local_parts(strategy, batch):
     batch = batch if isinstance(batch, (tuple, list)) else (batch,)
     found = [strategy.experimental_local_results(part) for part in batch]
     count = max(map(len, found), default=1)
-    # If part of the batch is missing, there is a single `None`, not one for each replica.
+    # A missing part of the batch is a single `None`, not one `None` for each replica.
     return [tuple(part[i if len(part) > 1 else 0] for part in found) for i in range(count)]
 
 

@@ -22,7 +22,7 @@ ONLY = {"steps_per_execution": (1,), "jit_compile": (False, "auto")}
 def gradients(function, variables):
     """Differentiates a function; the gradient of an unused variable is `None`."""
     values = [variable.value for variable in variables]
-    if not values:  # The network is frozen.
+    if not values:  # A frozen network has no trainable variables.
         return [], function()[1]
     with torch.enable_grad():
         scalar, others = function()

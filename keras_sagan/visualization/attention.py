@@ -16,11 +16,10 @@ from keras_sagan.visualization.query_points import MAX_IMAGES, MAX_POINTS, check
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# From Okabe and Ito, "Color Universal Design", 2008: people with any color vision can tell these
-# colors apart.
+# Colors that everyone can tell apart, from "Color Universal Design" (Okabe and Ito, 2008).
 DOT_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#F0E442")
 COLOR_MAP = "inferno"
-PANEL_PIXELS = 224  # The approximate shorter side of a panel in pixels; captions need this width.
+PANEL_PIXELS = 224  # The approximate shorter side of a panel in pixels, wide enough for captions.
 # The space in pixels around the figure, between panels, below each row and for the color bar.
 MARGIN, GAP, CAPTION, BAR = 28, 22, 66, 138
 
@@ -117,7 +116,7 @@ def plot_attention(
             f"Received: row_labels={row_labels!r}"
         )
     row_labels = drawable_names(row_labels, "row_labels", "row")
-    cells = points * scores.shape[1:3] // images.shape[1:3]  # The query cell of each point.
+    cells = points * scores.shape[1:3] // images.shape[1:3]  # The query location of each point.
     rows = scores[np.arange(len(scores))[:, None], cells[..., 0], cells[..., 1]]
     limit = color_limit(rows)
     left, top, panel_height, panel_width = layout(images.shape, title, row_labels)
@@ -145,7 +144,6 @@ def plot_attention(
         style = {"fontsize": fitted_size(title, 8.5, right - left), "parse_math": False}
         place = left / width, 1 - MARGIN / height
         figure.text(*place, title, fontweight="bold", va="top", **style)
-    # Draw the color scale beside the first row.
     place = [right + 30, height - top - panel_height, 16, panel_height]
     axes = figure.add_axes(np.divide(place, [width, height, width, height]))
     draw_color_bar(axes, limit)
@@ -248,6 +246,5 @@ def blend_overlay(image, scores_row, limit):
     overlay = np.minimum(overlay * np.size(scores_row) / limit, 1.0)
     colors = require("matplotlib").colormaps[COLOR_MAP](overlay)[..., :3]
     gray = image.mean(axis=-1, keepdims=True) / 255.0
-    # This is a screen blend: black pixels show the exact color of the scale, and gray pixels
-    # lighten it.
+    # Use a screen blend: black pixels keep the exact color of the scale, gray pixels lighten it.
     return 1.0 - (1.0 - colors) * (1.0 - 0.4 * gray)

@@ -13,13 +13,13 @@ from keras_sagan.visualization.optional import new_figure, saved
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# From Okabe and Ito, "Color Universal Design", 2008.
+# The colors are from Okabe and Ito, "Color Universal Design", 2008.
 LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
 GRAY = "#555555"
-MOST_NAMED = 6  # With more curves, a legend shows only the number of curves.
+MOST_NAMED = 6  # The maximum number of curves in a legend, which otherwise shows only their number.
 RATES = ("g_learning_rate", "d_learning_rate")
 LEGEND_LINE = 7.5  # The distance between the lines of a legend, in points.
-# Maps panel titles, in reading order, to functions that decide which curves a panel shows.
+# Maps panel titles, in reading order, to functions that select a panel's curves by name.
 PANELS = {
     "Loss": lambda name: "loss" in name,
     "Logits": lambda name: name.endswith("logits") and "/" not in name,

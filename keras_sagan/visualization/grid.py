@@ -10,8 +10,7 @@ from keras_sagan.checks import check_integer, check_list, check_path, require
 from keras_sagan.visualization.names import drawable_names, font_for
 from keras_sagan.visualization.optional import parent_made
 
-# `sample_grid` enlarges images to at least this height.
-LEGIBLE_PIXELS = 64
+LEGIBLE_PIXELS = 64  # The minimum image height in `sample_grid`, which enlarges smaller images.
 LABEL_GRAY = (60, 60, 60)
 
 

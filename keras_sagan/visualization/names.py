@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_sagan.checks import require
 
-# No font has this character, so it is drawn as the box for missing characters.
+# A character that no font has; fonts draw it as the box for missing characters.
 MISSING = "\U0010ffff"
 
 
@@ -64,7 +64,7 @@ def font_for(texts, size):
 
 @functools.cache
 def _paths():
-    """Returns `None`, for Pillow's font, and the path of matplotlib's font if it is installed."""
+    """Returns font paths: `None` for Pillow's font, and matplotlib's font if it is installed."""
     try:
         folder = require("matplotlib").get_data_path()
     except ImportError:

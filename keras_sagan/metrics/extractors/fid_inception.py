@@ -17,7 +17,7 @@ FID_INCEPTION_URL = (
     "pt_inception-2015-12-05-6726825d.pth"
 )
 _KIND = {"dtype": "float32", "data_format": "channels_last"}
-_ZEROS = {"kernel_initializer": "zeros"}  # On JAX, random kernels take seconds.
+_ZEROS = {"kernel_initializer": "zeros"}  # On JAX, random initialization takes seconds.
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")

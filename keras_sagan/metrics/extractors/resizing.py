@@ -25,7 +25,7 @@ def resize_images(
 
 
 def _resize_side(images, size, axis):
-    """Resizes one side bilinearly: the pixel `i` is at `i * scale`, not at `(i + 0.5) * scale`."""
+    """Resizes one axis bilinearly, mapping pixel `i` to `i * scale` without half-pixel centers."""
     length = images.shape[axis]
     positions = np.arange(size, dtype="float32") * np.float32(length / size)
     low = positions.astype("int32")

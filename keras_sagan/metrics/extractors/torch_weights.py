@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # Files of PyTorch before 1.6 begin with this number.
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # The number at the start of files from PyTorch before 1.6.
 _DTYPES = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
@@ -103,8 +103,8 @@ def _read_zip(file):
 def _read_stream(file):
     if _Unpickler(file).load() != _LEGACY_MAGIC:
         raise ValueError("it doesn't begin with PyTorch's magic number")
-    _Unpickler(file).load()  # Skips the version of the protocol.
-    _Unpickler(file).load()  # Skips the sizes of C types.
+    _Unpickler(file).load()  # Skip the version of the protocol.
+    _Unpickler(file).load()  # Skip the sizes of C types.
     tensors = _Unpickler(file).load()
     known = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
     storages = {}

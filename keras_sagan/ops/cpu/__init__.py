@@ -13,7 +13,7 @@ from keras_sagan.ops.cpu.winograd import (
     winograd_upsample_convolve,
 )
 
-WIDE = 64  # The threshold for small maps. `keras_sagan.ops.resampling.WIDE` applies to larger maps.
+WIDE = 64  # The threshold for small maps; `ops.resampling.WIDE` is the one for larger maps.
 
 
 def convolve(inputs, kernel, resample: str | None = None):

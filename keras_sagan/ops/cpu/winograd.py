@@ -24,15 +24,15 @@ import tensorflow as tf
 from keras import ops
 from tensorflow.python.ops import control_flow_util  # TensorFlow has no public equivalent.
 
-__all__ = []  # Private to `keras_sagan.ops.cpu`.
+__all__ = []
 
 # Interpolation points for each side of an output tile, in addition to the point at infinity.
 POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 0.75, -0.75, 1.5, -1.5)}
 # Each row has the weights of three kernel entries in one product of a resampling convolution.
 RESAMPLED = np.array([[1, 0, 0], [1, 1, 1], [0, 0, 1]])
-# Layouts: pairs (axis to transform, position of the new axis of parts) for rows and columns.
-IN_FRONT = ((1, 0), (3, 1))  # (parts, parts, batch, rows, columns, channels)
-INSIDE = ((1, 3), (2, 4))  # (batch, rows, columns, parts, parts, channels)
+# A layout has pairs (axis to transform, position of the new axis of parts) for rows and columns.
+IN_FRONT = ((1, 0), (3, 1))  # The shape is (parts, parts, batch, rows, columns, channels).
+INSIDE = ((1, 3), (2, 4))  # The shape is (batch, rows, columns, parts, parts, channels).
 
 
 def suits_winograd(inputs, kernel):
@@ -128,7 +128,7 @@ def _linear(function, transpose, x, name, layout):
 
     @tf.custom_gradient
     def apply(x):
-        # TensorFlow's profiler uses this scope for the gradients of operations called here.
+        # TensorFlow's tape uses the same name scope for gradients, which the profiler shows.
         scope = f"gradient_tape/{tf.get_current_name_scope()}/".replace("//", "/")
 
         def gradient(upstream):
