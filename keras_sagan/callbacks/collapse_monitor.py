@@ -27,9 +27,9 @@ class CollapseMonitor(keras.callbacks.Callback):
     - **σ**: the largest singular value of a kernel, normalized or not, has grown by more than a
       factor of `sigma_factor` since the last measurement.
 
-    After `patience` consecutive measurements with signs, a warning lists the signs of the last
-    measurement. The first measurement is only the reference for later measurements. The callback
-    adds `sample_diversity` to the epoch's metrics.
+    After `patience` consecutive measurements with signs of collapse, a warning lists the signs in
+    the last measurement. The first measurement is only the reference for later measurements. The
+    callback adds `sample_diversity` to the epoch's metrics.
 
     Args:
         stop: Whether to stop training after the warning. The callback warns at most once in each
@@ -40,7 +40,7 @@ class CollapseMonitor(keras.callbacks.Callback):
         diversity_share, margin_share: Floats in (0, 1), described above.
         logit_gap: Non-negative float, described above.
         sigma_factor: Float above 1, described above.
-        patience: The number of consecutive measurements with signs before the callback warns.
+        patience: The number of consecutive measurements with signs of collapse before a warning.
         images_per_class: Integer, at least 2. The number of samples per class for measuring the
             diversity of at most 10 evenly spaced classes.
         seed: The seed for the latents.

@@ -32,7 +32,7 @@ _PACKAGES = {
 _REGISTRY = "https://registry.npmjs.org"
 _MIN_CONCEPTS = 50  # The minimum number of concepts in a category; smaller categories are skipped.
 
-# Code points for people and genders and two invisible joiners, which the held-out split ignores.
+# Code points that the held-out split ignores: people, genders and two invisible joiners.
 _PERSONS = {"1f468", "1f469", "1f9d1", "2640", "2642", "200d", "fe0f"}
 
 
@@ -69,7 +69,7 @@ def load_emoji(
     next to the archives.
 
     The package contains no emoji; the two archives are from the npm registry. The data and the
-    Fluent drawings have the MIT license. The Noto drawings have the Apache-2.0 license.
+    Fluent drawings have the MIT license. The Noto drawings are under Apache-2.0.
 
     Args:
         folder: The folder with the two archives `emoji-datasource-google-16.0.0.tgz` and

@@ -38,8 +38,8 @@ class DifferentiableAugmentation(keras.layers.Layer):
             `sign(real logit - threshold of the loss)` is above `target`, and falls while this mean
             is below `target`. With a relativistic loss, the threshold is the mean of the fake
             logits.
-        target: Float in [-1, 1], the target of the mean sign for an adaptive probability; a higher
-            target changes fewer images.
+        target: Float in [-1, 1], the mean sign at which an adaptive probability stays constant. A
+            higher target changes fewer images.
         speed: Positive integer, the smallest number of real images in which an adaptive probability
             can rise from 0 to 1.
 

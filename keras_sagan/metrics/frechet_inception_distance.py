@@ -139,9 +139,9 @@ class FrechetInceptionDistance(FeatureMetric):
         name, batch_size: The name of the metric, and the batch size of the extractor.
 
     Raises:
-        ValueError: If an argument is invalid; in `update_state`, if images have the wrong rank,
-            dtype or range, or if features aren't finite or differ in width; in `result`, if there
-            are fewer than 2 real or 2 generated images.
+        ValueError: If an argument is invalid. `update_state` also raises it if images have the
+            wrong rank, dtype or range, or if features aren't finite or differ in width. `result`
+            also raises it if there are fewer than 2 real or 2 generated images.
 
     Example:
     >>> fid = FrechetInceptionDistance(lambda x: x[:, 0, 0], value_range=(-1, 1))

@@ -75,8 +75,8 @@ class FrechetInceptionDistanceInfinity(FeatureMetric):
         seed: The seed for choosing the subsets.
 
     Raises:
-        ValueError: As in `FrechetInceptionDistance`; in `result`, if there are fewer than 20 real
-            or 20 generated images.
+        ValueError: In the same cases as `FrechetInceptionDistance`. `result` also raises it if
+            there are fewer than 20 real or 20 generated images.
     """
 
     _direction = "down"

@@ -18,8 +18,9 @@ def inception_score(
 ) -> np.ndarray:
     """Computes exp(E[KL(p(y|x) ‖ p(y))]) of all samples, or of each of several splits.
 
-    The score is high if each image is classified confidently and all classes appear. The score is
-    too low for few images, so the mean over splits is lower than the score of all images together.
+    The score is high if each image is classified confidently and all classes appear. With few
+    images, the score is biased downwards, so the mean over splits is lower than the score of all
+    images together.
 
     Args:
         logits: Array of shape (num_samples, num_classes) with finite values.
@@ -103,8 +104,9 @@ class InceptionScore(FeatureMetric):
         from_logits: `False` for an extractor that returns probabilities.
 
     Raises:
-        ValueError: As in `FrechetInceptionDistance`; in `result`, if there are fewer images than
-            splits, or the extractor's outputs contradict `from_logits`.
+        ValueError: In the same cases as `FrechetInceptionDistance`. `result` also raises it if
+            there are fewer images than splits, or if the extractor's outputs contradict
+            `from_logits`.
 
     Example:
     >>> score = InceptionScore(lambda x: 100.0 * x[:, 0, 0], num_splits=1)

@@ -20,8 +20,9 @@ class IntraClassFrechetInceptionDistance(FeatureMetric):
     labels in memory. The arguments are those of `FrechetInceptionDistance`.
 
     Raises:
-        ValueError: As in `FrechetInceptionDistance`; in `update_state`, if labels aren't integers
-            of shape (batch,); in `result`, if a class has fewer than 2 real or 2 generated images.
+        ValueError: In the same cases as `FrechetInceptionDistance`. `update_state` also raises it
+            if labels aren't integers of shape (batch,), and `result` if a class has fewer than 2
+            real or 2 generated images.
 
     Example:
     >>> metric = IntraClassFrechetInceptionDistance(lambda x: x[:, 0, 0], value_range=(-1, 1))

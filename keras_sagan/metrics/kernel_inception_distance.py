@@ -90,8 +90,8 @@ class KernelInceptionDistance(FeatureMetric):
         feature_extractor, value_range, name, batch_size: As in `FrechetInceptionDistance`, which
             raises the same errors.
         max_block_size: The maximum number of real or generated images in a block, 1024 in TF-GAN.
-        shuffle_seed: The seed for shuffling the images before the split, because blocks must not be
-            sorted by class. If `None`, images keep the order in which they were added.
+        shuffle_seed: The seed for shuffling the images before they are split into blocks, so that
+            no block consists of a single class. If `None`, images keep their order.
 
     Example:
     >>> kid = KernelInceptionDistance(lambda x: x[:, 0, 0], value_range=(0, 1))

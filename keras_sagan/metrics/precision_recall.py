@@ -125,8 +125,8 @@ class PrecisionRecall(FeatureMetric):
         name: A prefix for the two names in the result. If `None`, there is no prefix.
 
     Raises:
-        ValueError: As in `FrechetInceptionDistance`; in `result`, if there are at most `nearest_k`
-            real or generated images.
+        ValueError: In the same cases as `FrechetInceptionDistance`. `result` also raises it unless
+            there are more than `nearest_k` real and more than `nearest_k` generated images.
 
     Example:
     >>> metric = PrecisionRecall(lambda x: x[:, 0, 0], nearest_k=1)

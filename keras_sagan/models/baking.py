@@ -129,7 +129,7 @@ def copy_graph(model, clone, call=None):
         return copies[id(operation)]
 
     def graph(model):
-        if isinstance(model, keras.Sequential):  # `Sequential.input` belongs to the first call.
+        if isinstance(model, keras.Sequential):
             ends = (x if len(x) > 1 else x[0] for x in (model.inputs, model.outputs))
         else:
             ends = model.input, model.output

@@ -324,7 +324,7 @@ def last_activation(network):
             activation is keras.activations.linear
         )
         if kind not in SHAPES and not is_linear:
-            # Layers such as `ReLU` and the functions of `ops` are named after their activation.
+            # Activation layers such as `ReLU`, and functions in `ops`, have the activation's name.
             name = getattr(activation, "__name__", kind).replace("_", "").lower()
             return name if name in KNOWN or kind == "Add" else None
         tensors = keras.tree.flatten(operation.input)

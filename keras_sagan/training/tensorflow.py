@@ -73,7 +73,7 @@ def draw_uniform(seed, batch, columns):
 
 
 def normal_from_bits(bits):
-    """Returns normal numbers from 23 random bits; from 24 bits, the largest would be infinite."""
+    """Converts 23 random bits to a normal number; from 24 bits, the largest would be infinite."""
     return tf.math.ndtri((tf.cast(bits, tf.float32) + 0.5) / 2.0**23)
 
 
@@ -296,7 +296,7 @@ def make_step_function(model, step, check, is_training):
         return [int(size) for size in summed(rows).numpy()]
 
     def check_on_all(parts, iterator):
-        """Raises an error on all workers if a first batch is bad or the batch sizes differ."""
+        """Raises an error on all workers if one has a wrong first batch, or batch sizes differ."""
         is_known = check.has_passed and has_static_batches(iterator)
         gather = sizes_on_all if is_multi_worker(strategy) and not is_known else list
         check.check_first(model, parts, gather)

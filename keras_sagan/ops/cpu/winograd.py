@@ -128,7 +128,7 @@ def _linear(function, transpose, x, name, layout):
 
     @tf.custom_gradient
     def apply(x):
-        # TensorFlow's tape uses the same name scope for gradients, which the profiler shows.
+        # TensorFlow's tape uses this name scope for gradients, and the profiler groups by it.
         scope = f"gradient_tape/{tf.get_current_name_scope()}/".replace("//", "/")
 
         def gradient(upstream):
