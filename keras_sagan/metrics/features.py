@@ -94,7 +94,7 @@ class FeatureExtraction:
         title: str = "Images",
         total: int | None = None,
     ) -> dict:
-        """Adds batches `(images, labels)` to a `FeatureSet`; returns the images' number and hash."""
+        """Adds batches `(images, labels)` to a `FeatureSet`; returns their number and hash."""
         progress, digest, shape = Progress(title, total, self.verbose), hashlib.sha256(), None
         for images, labels in batches:
             first, shape = features.num_images, shape or images.shape[1:]
