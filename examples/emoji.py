@@ -22,6 +22,7 @@ import sys
 from pathlib import Path
 
 from keras_sagan import cli
+from keras_sagan.cli.main import build_parser
 from keras_sagan.data import load_emoji
 from keras_sagan.visualization import save_image
 
@@ -32,7 +33,6 @@ TRAIN = """
 # The classes are generated as often as they are in the reference. A set this small needs KID.
 EVALUATE = """
     --labels-from-folders --labels reference --extractor efficientnet --metrics kid fid
-    --num-images 1000
 """.split()
 
 
@@ -47,24 +47,29 @@ def write_images(data, folder):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--data", type=os.path.expanduser)
-    parser.add_argument("--output", default="runs/emoji")
-    given, others = parser.parse_known_args(
-        map(str, sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0],
+        epilog="All other options are those of `keras-sagan train`, with these defaults: "
+        + " ".join(TRAIN[1:]),
     )
-    if {"-h", "--help"} & {*others}:
-        return cli.main([TRAIN[0], "--help"])
+    text = "the folder of the two archives; default: download them"
+    parser.add_argument("--data", type=os.path.expanduser, help=text)
+    parser.add_argument("--output", default="runs/emoji", help="the folder of the run")
+    parser.add_argument("--num-images", default=1000, help="generated images for the scores")
+    given, others = parser.parse_known_args(
+        list(map(str, sys.argv[1:] if arguments is None else arguments))
+    )
+    build_parser().parse_args([*TRAIN, *others])  # Find wrong options before writing the images.
     folder = Path(given.output).parent / "emoji_images"
     try:
         write_images(given.data, folder)
     except (OSError, ValueError) as error:
-        sys.exit(f"emoji.py: {error}")
+        sys.exit(f"emoji.py: --data: {error}")
     command = [*TRAIN, "--images", folder / "train", "--output", given.output, *others]
     if code := cli.main(command):
         return code
-    command = ["evaluate", given.output, *EVALUATE, "--images", folder / "held_out"]
-    return cli.main([*command, "--held-out", folder / "train"])
+    command = ["evaluate", given.output, *EVALUATE, "--num-images", given.num_images]
+    return cli.main([*command, "--images", folder / "held_out", "--held-out", folder / "train"])
 
 
 if __name__ == "__main__":

@@ -134,8 +134,8 @@ def check_list(name, value, optional=False):
 
 def check_path(name, value, optional=False):
     """Checks a string or `os.PathLike`, and returns it as a string with `~` expanded."""
-    is_path = isinstance(value, (str, os.PathLike))
-    value = _checked(name, value, is_path, "a string or path", optional)
+    is_path = isinstance(value, (str, os.PathLike)) and os.fspath(value) != ""
+    value = _checked(name, value, is_path, "a non-empty string or path", optional)
     return None if value is None else os.path.expanduser(os.fspath(value))
 
 

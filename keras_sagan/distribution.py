@@ -178,6 +178,8 @@ def _join_processes():
             parsed = {key: text.split(",")[0] for key, text in given.items()}
             for key in given.keys() - {"coordinator_address"}:
                 parsed[key] = int(given[key])
+            # Otherwise, JAX would catch SIGTERM, and a process couldn't be stopped with it.
+            _jax().config.update("jax_enable_preemption_service", False)
             _jax().distributed.initialize(**parsed, **_JAX_PATIENCE)
         except (RuntimeError, ValueError, TypeError) as error:
             raise RuntimeError(

@@ -136,7 +136,7 @@ ATTENTION = {
     **COMMON,
 }
 METRICS_HELP = f"of {', '.join(METRICS)}; default: fid and memorization, and kid if few images"
-EXTRACTOR_HELP = "default: grey for small grey images, tfgan with --inception, else efficientnet"
+EXTRACTOR_HELP = "default: --inception's network, or grey for small grey images, else efficientnet"
 LABELS_HELP = "classes equally often, or as often as in the reference"
 EVALUATE = {
     "generated": Option(PATH, "a folder of generated images, instead of a run"),
@@ -192,6 +192,9 @@ def read_config(path):
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         content = content.get("settings", content)
         return check_options(TRAIN, {**content})
+    except OSError as error:
+        text = f"--config must be a file that can be read. Received: {path} ({error.strerror})"
+        raise ValueError(text) from error
     except (AttributeError, TypeError) as error:
         raise ValueError(f"--config must be a file with a JSON object. Received: {path}") from error
     except ValueError as error:

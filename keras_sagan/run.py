@@ -30,6 +30,8 @@ __all__ = ["fit", "train"]
 NETWORKS = ("image_size", "base_filters", "g_learning_rate", "d_learning_rate", "ema_momentum")
 # A resumed run can't change these settings, or the `channels` and `num_classes` of its images.
 FIXED = ("preset", "recipe", *NETWORKS, "precision", "seed", "flip", "checkpoints")
+# Files that a run writes after its first step, when `run.json` exists.
+WRITTEN = ("model.keras", "history.json", "curves.png", "*_epoch_*[1-9]*.png", "samples.gif")
 ELSEWHERE = "--output must be a new folder, or the folder of the same run. Received:"
 
 
@@ -67,20 +69,28 @@ def train(log: Log | None = None, **options: Any) -> dict:
     if "://" in settings["output"]:
         text = "--output must be a local folder; --checkpoints takes a URL."
         raise ValueError(f"{text} Received: {settings['output']}")
+    images = settings["images"] and Path(settings["images"]).resolve()
+    if images and (images == output.resolve() or images in output.resolve().parents):
+        text = "--output must be outside of --images: the run's pictures would become its data."
+        raise ValueError(f"{text} Received: {output} in {images}")
     if settings["tensorboard"]:
         require("tensorboard", "--tensorboard", "tensorboard")
     log = log or Log([f"{name}={value}" for name, value in options.items()])
     strategy = None
     if settings["strategy"] or settings["tpu"]:
         strategy = make_strategy(settings["strategy"] or "auto", tpu=settings["tpu"])
-    log.folder = output if is_chief(strategy) else None
+    if is_chief(strategy):
+        if (output / "run.lock").exists():
+            with locked(output):  # Raises an error if another process trains in the folder.
+                pass
+        log.folder = output
     known = read_record(output)
     source = open_source(settings, settings["image_size"], settings["batch_size"], log.say)
     names = source.class_names and list(source.class_names)
     kind = {"channels": source.channels, "num_classes": names and len(names)}
     finished = known.get("finished", {})
     newest = max(CheckpointFiles(checkpoints, 1).steps(), default=0)
-    check_same_run(output, known, {**settings, **kind}, newest)
+    check_same_run(output, known, {**settings, **kind, "class_names": names}, newest)
     # All processes read the folder before the first one writes to it.
     check_workers_agree(strategy, output=[newest, finished])
     is_complete = finished.get("step", 0) == newest > 0 and (output / "model.keras").exists()
@@ -91,6 +101,8 @@ def train(log: Log | None = None, **options: Any) -> dict:
     if steps % settings["steps_per_execution"]:
         text = f"--steps-per-execution must divide the {steps} steps of an epoch."
         raise ValueError(f"{text} Received: {settings['steps_per_execution']}")
+    if known.get("data", source.name) != source.name:
+        log.say(f"The run was trained on {known['data']}, and continues on {source.name}.")
     model = build_model(settings, **kind, strategy=strategy)
     evaluator = evaluator_for(model, settings, source, log)
     # All processes take part in the evaluation, so they need the same evaluator.
@@ -98,7 +110,8 @@ def train(log: Log | None = None, **options: Any) -> dict:
     names_of_count = ("num_replicas_in_sync", "num_model_replicas")
     replicas = max(getattr(strategy, name, 1) for name in names_of_count)
     on = f", on {replicas} replicas" if replicas > 1 else ""
-    log.say(f"{source.name}: {steps} steps an epoch, {epochs} epochs{on}, into {output}/")
+    length = [f"{x} {unit}{'s' * (x != 1)}" for x, unit in ((steps, "step"), (epochs, "epoch"))]
+    log.say(f"{source.name}: {length[0]} per epoch, {length[1]}{on}, into {output}/")
     settings = {**settings, "backend": keras.backend.backend()}
     record = {"settings": settings, "data": source.name, "class_names": names, **kind}
     monitor = evaluator.name if evaluator and settings["keep_best"] else None
@@ -154,7 +167,8 @@ def evaluator_for(model, settings, source, log):
         return None
     metric = metrics.FrechetInceptionDistance(extractor, batch_size=250)
     try:
-        # Reading `protocol` loads the network, so that an error occurs before training.
+        # Find errors, such as a damaged weights file, before training.
+        extractor(keras.ops.zeros((1, *model.image_shape)))
         log.say(f"The FID uses the features of {metric.protocol['feature_extractor']}")
     except ImportError as error:
         if settings["inception"] or settings["inception_sha256"]:
@@ -328,11 +342,10 @@ def check_same_run(output, known, wanted, newest):
     if known and "class_names" not in known:
         raise ValueError(f"{ELSEWHERE} {output} with a run.json from a different program")
     if not known and not newest:
-        for name in ("model.keras", "history.json", "curves.png"):
-            if (output / name).exists():
-                raise ValueError(f"{ELSEWHERE} {output} with {name} and without a run")
+        for found in sorted(path for name in WRITTEN for path in output.glob(name)):
+            raise ValueError(f"{ELSEWHERE} {output} with {found.name} and without a run")
     known = known | known.get("settings", {})
-    for name in (*FIXED, "channels", "num_classes"):
+    for name in (*FIXED, "channels", "num_classes", "class_names"):
         if name in known and known[name] != wanted[name]:
             pair = f"a run of {name}={known[name]!r}, and {name}={wanted[name]!r}"
             raise ValueError(f"{ELSEWHERE} {output} with {pair}")

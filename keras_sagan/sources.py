@@ -1,5 +1,6 @@
 """The images of a run, and the feature extractor for its FID."""
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
@@ -30,6 +31,16 @@ class Source(NamedTuple):
     chosen: str  # A description, for reports, of how `head` chooses images.
 
 
+@contextlib.contextmanager
+def named(option):
+    """Puts the name of an option before the message of an error."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(f"{option}: {error}") from error
+
+
 def open_source(settings, image_size, batch_size, say=print, trained_on=None) -> Source:
     """Returns the `Source` for the options `DATA`; `trained_on` names the run's dataset, if any."""
     images, dataset, data_dir = (settings[x] for x in ("images", "dataset", "data_dir"))
@@ -51,7 +62,7 @@ def open_source(settings, image_size, batch_size, say=print, trained_on=None) ->
         return _tfds(dataset, settings["split"] or "train", batch_size, common)
     if images:
         channels, name = (1 if settings["grey"] else 3), f"folder {images}"
-        with warnings.catch_warnings(record=True) as caught:
+        with named("--images"), warnings.catch_warnings(record=True) as caught:
             found = data.load_image_folder(
                 images, image_size, channels, settings["labels_from_folders"]
             )
@@ -61,6 +72,9 @@ def open_source(settings, image_size, batch_size, say=print, trained_on=None) ->
             lines = [f"  {path}: {reason}" for path, reason in found.broken.items()]
             say("\n".join([f"{len(lines)} files can't be read and are skipped:", *lines]))
         pixels, labels, names = found[:3]
+        num_gray = channels == 3 and sum(bool((x == x[..., :1]).all()) for x in pixels)
+        gray = f", {num_gray} of them gray, which get three equal channels" if num_gray else ""
+        say(f"{len(pixels):,} images in {images}{gray}")
     else:
         subset = "test" if data_dir is None else "train"
         name = f"Fashion-MNIST, {subset}"

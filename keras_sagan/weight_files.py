@@ -15,8 +15,8 @@ def fetch_weights(weights: str | os.PathLike, sha256: str = "") -> tuple[Path, s
 
     The digest must begin with `sha256`. If the file name ends with a digest prefix, as in PyTorch's
     `inception-6726825d.pth`, the digest must begin with this prefix too. The digest of a download
-    is recorded in a `.sha256` file next to it, and must be the same whenever the download is used
-    again.
+    is recorded with the URL in a `.sha256` file next to it, and both must be the same whenever the
+    download is used again.
 
     Raises:
         ValueError: If the file doesn't exist or has a different digest.
@@ -29,21 +29,28 @@ def fetch_weights(weights: str | os.PathLike, sha256: str = "") -> tuple[Path, s
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     record = path.with_name(f"{path.name}.sha256")
-    is_new = is_url and not record.exists()
+    known = record.read_text(encoding="utf-8") if is_url and record.exists() else ""
     named = re.search("-([0-9a-f]{8,64})$", path.stem)
     expected = [sha256.lower(), named[1] if named else ""]
-    if is_url and not is_new:
-        expected.append(record.read_text(encoding="utf-8").split()[0])
+    if known:
+        recorded, _, url = known.partition("  ")
+        if (url := url.partition("\n")[2].strip()) not in ("", str(weights)):
+            raise ValueError(
+                f"`weights` must have a file name of its own in {path.parent}, which has the file "
+                f"of {url}. Received: weights={str(weights)!r}"
+            )
+        expected.append(recorded)
     wrong = [prefix for prefix in expected if not digest.startswith(prefix)]
     if wrong:
-        if is_new:
+        if is_url and not known:
             path.unlink()
         raise ValueError(
-            f"`weights` must have the SHA-256 {wrong[0]}. The file is damaged or a different one: "
-            f"delete it, and download or install it again. Received: {path} with SHA-256 {digest}"
+            f"`weights` must have a SHA-256 that begins with {wrong[0]}. The file is damaged or a "
+            "different one: delete it, and download or install it again. "
+            f"Received: {path} with SHA-256 {digest}"
         )
-    if is_new:
-        record.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
+    if is_url and not known:
+        record.write_text(f"{digest}  {path.name}\n{weights}\n", encoding="utf-8")
     return path, digest
 
 

@@ -468,7 +468,7 @@ def test_messages():
         (lambda: checks.check_dict("a", {"c": 1}, ["b"]), "must have keys among ['b']"),
         (lambda: checks.check_pair("a", 0), "must be a positive integer or a pair of them"),
         (lambda: checks.check_list("a", "b", optional=True), "must be a list or None"),
-        (lambda: checks.check_path("a", 1), "must be a string or path"),
+        (lambda: checks.check_path("a", 1), "must be a non-empty string or path"),
         (lambda: checks.check_string("a", 1, optional=True), "must be a string or None"),
     ):
         with pytest.raises(ValueError) as error:

@@ -29,27 +29,33 @@ def test_a_file_on_disk(source):
 def test_a_download_is_kept_with_its_digest(source, tmp_path):
     path, digest = fetch_weights(source.as_uri())
     assert path == tmp_path / "keras_sagan" / source.name and digest == DIGEST
-    assert (path.parent / f"{path.name}.sha256").read_text() == f"{DIGEST}  {path.name}\n"
+    record = path.parent / f"{path.name}.sha256"
+    assert record.read_text() == f"{DIGEST}  {path.name}\n{source.as_uri()}\n"
+    record.write_text("")  # The disk was full.
+    fetch_weights(source.as_uri())
+    assert record.read_text().startswith(DIGEST)
     source.unlink()
     assert fetch_weights(source.as_uri()) == (path, DIGEST)
+    with pytest.raises(ValueError, match="`weights` must have a file name of its own.*/elsewhere/"):
+        fetch_weights(f"file:///elsewhere/{source.name}")
 
 
 def test_a_file_that_changed_is_refused(source):
     renamed = source.rename(source.with_name("network.pth"))  # Only the record has its digest.
     path, _ = fetch_weights(renamed.as_uri())
     path.write_bytes(b"other")
-    with pytest.raises(ValueError, match=f"`weights` must have the SHA-256 {DIGEST}.*network.pth"):
+    with pytest.raises(ValueError, match=f"a SHA-256 that begins with {DIGEST}.*network.pth"):
         fetch_weights(renamed.as_uri())
     assert path.exists()
 
 
 def test_other_digests_are_refused_and_such_a_download_is_removed(source, tmp_path):
-    with pytest.raises(ValueError, match="`weights` must have the SHA-256 0123"):
+    with pytest.raises(ValueError, match="`weights` must have a SHA-256 that begins with 0123"):
         fetch_weights(source, "0123")
     source.write_bytes(b"other")
-    with pytest.raises(ValueError, match=f"`weights` must have the SHA-256 {DIGEST[:8]}\\."):
+    with pytest.raises(ValueError, match=f"a SHA-256 that begins with {DIGEST[:8]}\\."):
         fetch_weights(source)
-    with pytest.raises(ValueError, match=f"`weights` must have the SHA-256 {DIGEST[:8]}\\."):
+    with pytest.raises(ValueError, match=f"a SHA-256 that begins with {DIGEST[:8]}\\."):
         fetch_weights(source.as_uri())
     assert not list((tmp_path / "keras_sagan").iterdir())
 

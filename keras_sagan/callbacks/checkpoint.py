@@ -100,7 +100,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         """
         self._restore(model)
         self._state = "restored"
-        self._say("training starts at step 0", "have the data start there")
+        start = f"training starts at step {steps_of(model)}"
+        self._say(start, "the data must start at this step")
         return steps_of(model)
 
     def restore_best(self, model: keras.Model) -> int:
@@ -137,7 +138,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             step = steps_of(model)
             promise, data, batches = position_data(data, steps_per_epoch, step, done, is_given)
         if not (is_given and self._manifest) or batches is None:
-            self._say(f"if this is killed, {promise}", promise)
+            self._say(f"after an interruption, training resumes, and {promise}", promise)
         return data, manifest["epoch"], done, batches or 0
 
     def _set_up(self, model):
@@ -279,7 +280,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             writing.result()
 
     def _say(self, promise_of_new, promise_of_restored):
-        text = f"No checkpoint in {self.directory}: {promise_of_new}"
+        text = f"No checkpoint in {self.directory} yet: {promise_of_new}"
         if self._manifest is not None:
             step, epoch, done = (self._manifest[x] for x in ("step", "epoch", "epoch_step"))
             where = f"{done} steps into" if done else "at the start of"

@@ -112,6 +112,8 @@ class CheckpointFiles:
         folder = self.path(step)
         with reading(folder, MANIFEST):
             content = json.loads(self._disk.read(f"{folder}/{MANIFEST}"))
+            if not isinstance(content, dict) or not isinstance(content.get("manifest"), dict):
+                raise ValueError("it isn't a manifest")
             manifest = content["manifest"]
             if digest_of(manifest) != content["sha256"]:
                 raise ValueError("its checksum is wrong")

@@ -92,7 +92,8 @@ class SampleGrid(keras.callbacks.Callback):
         # `on_train_begin` doesn't know the epoch at which a run resumes.
         if not self._has_started:
             self._has_started = True
-            self.save(epoch)
+            if epoch == 0 or not self._path(epoch).exists():  # A resumed run may be mid-epoch.
+                self.save(epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if is_due(epoch, self.every_epochs, self.params):
@@ -125,11 +126,14 @@ class SampleGrid(keras.callbacks.Callback):
         columns, labels = self.images_per_class, self._row_classes()
         common = {"class_names": self.class_names, "seed": self.seed, "truncation": self.truncation}
         grid = rows_of_samples(self.model, columns, labels, rows=columns, **common)
-        path = self.directory / f"samples_epoch_{epoch:03d}.png"
+        path = self._path(epoch)
         save_image(path, grid)
         if self._log is not None:
             self._log.write("samples", grid, epoch)
         return path
+
+    def _path(self, epoch):
+        return self.directory / f"samples_epoch_{epoch:03d}.png"
 
     def save_gif(self) -> Path | None:
         """Combines the grids in the directory into `samples.gif`, in epoch order.

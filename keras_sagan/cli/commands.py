@@ -14,7 +14,7 @@ from keras_sagan.metrics.evaluation import check_same_channels
 from keras_sagan.metrics.precision_recall import ENOUGH_IMAGES
 from keras_sagan.metrics.report import package_versions
 from keras_sagan.options import TRAIN
-from keras_sagan.sources import extractor_for, open_source
+from keras_sagan.sources import extractor_for, named, open_source
 from keras_sagan.visualization.model_pictures import rows_of_samples
 from keras_sagan.visualization.names import spread_classes
 from keras_sagan.visualization.query_points import MAX_IMAGES, MAX_POINTS, check_count
@@ -71,7 +71,7 @@ def class_ids(classes, names):
     ids = {name: number for number, name in enumerate(names or ())}
     for word in classes or ():
         if word not in ids and not word.lstrip("-").isdecimal():
-            known = f"one of {list(ids)}, or a number" if ids else "a number"
+            known = f"one of {list(ids)}, or a number" if ids else "a number: the run has no names"
             raise ValueError(f"A class must be {known}. Received: {word!r}")
     return classes and [ids[word] if word in ids else int(word) for word in classes]
 
@@ -107,12 +107,12 @@ def evaluate(log, settings):
     path = settings["output"] and Path(settings["output"])
     common = {name: settings[name] for name in ("batch_size", "seed", "cache_dir")}
     held_out = settings["held_out"]
-    common["held_out"] = held_out and metrics.FolderImages(held_out, batch_size)
+    common["held_out"] = held_out and _folder_images("--held-out", held_out, batch_size)
     if run is None:
         for option in ("raw_weights", "standing_passes", "truncation"):
             if settings[option]:
                 raise ValueError(f"--{option.replace('_', '-')} needs a run.")
-        images = metrics.FolderImages(generated, batch_size)
+        images = _folder_images("--generated", generated, batch_size)
         shape, known, num_classes = next(iter(images)).shape[1:], {}, None
         measure, count = metrics.evaluate_images, settings["num_images"] or images.num_images
         what = {"images": images, "num_images": settings["num_images"], "name": images.folder.name}
@@ -129,6 +129,8 @@ def evaluate(log, settings):
         raise ValueError(f"--output must be a file, not a folder. Received: {path}")
     reference, num_real = settings["reference"], ENOUGH_IMAGES
     if reference is None:
+        if shape[-1] != 1 and not (run or settings["images"] or settings["dataset"]):
+            raise ValueError("--generated with color images needs --reference.")
         source = open_source(settings, shape[0], 1, trained_on=known.get("data"))
         images, labels = source.head(count)
         reference = (images, labels) if labels is not None and num_classes else images
@@ -137,7 +139,7 @@ def evaluate(log, settings):
     elif settings["images"] or settings["dataset"]:
         raise ValueError("--reference can't be combined with --images or --dataset.")
     elif not reference.endswith(".npz"):
-        reference = metrics.FolderImages(reference, batch_size)
+        reference = _folder_images("--reference", reference, batch_size)
         check_same_channels(shape, next(iter(reference)).shape)
         common["dataset"], num_real = reference.folder.name, reference.num_images
     is_small = min(count, num_real) < ENOUGH_IMAGES and not isinstance(reference, str)
@@ -153,6 +155,11 @@ def evaluate(log, settings):
         report.save(path)
         log.say(path)
     return report
+
+
+def _folder_images(option, folder, batch_size):
+    with named(option):
+        return metrics.FolderImages(folder, batch_size)
 
 
 def export(log, settings):
@@ -172,7 +179,8 @@ def load_run(path, is_any=False):
     """Returns the model in a folder or `.keras` file, and the content of `run.json` next to it."""
     path = Path(path) / "model.keras" if os.path.isdir(path) else Path(path)
     if not path.exists():
-        raise ValueError(f"There is no model at {path}; `keras-sagan train` makes one.")
+        text = "`keras-sagan train` writes it when the run is finished."
+        raise ValueError(f"There is no model at {path}; {text}")
     known = runs.read_record(path.parent)
     try:
         model = keras.saving.load_model(path)

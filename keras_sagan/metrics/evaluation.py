@@ -53,7 +53,12 @@ DEFAULT_METRICS = ("fid", "kid", "precision_recall", "density_coverage", "memori
 
 _BIAS = (
     f"A FID of fewer than {ENOUGH_IMAGES:,} images is mostly bias, and far from 0 even for real "
-    "images. Trust the KID instead, and compare it with its floor in the column `real`"
+    "images"
+)
+_TRUST_KID = ". Trust the KID instead, and compare it with its floor in the column `real`"
+_SIZES = (
+    "The generated images have {} pixels and the real images {}, so the scores include the "
+    "difference in resolution. Resize one set to compare only the content"
 )
 
 
@@ -168,11 +173,14 @@ def evaluate_images(
     Raises:
         ValueError: As in `evaluate_generator`, and if there are fewer than `num_images` images.
     """
-    num_images = length_of(images) if num_images is None else num_images
     if num_images is None:
-        raise ValueError(
-            "`num_images` must be given for an iterable of batches. Received: num_images=None"
-        )
+        num_images = length_of(images)
+        if num_images is None:
+            raise ValueError(
+                "`num_images` must be given for an iterable of batches. Received: num_images=None"
+            )
+        if num_images < 2:
+            raise ValueError(f"`images` must hold at least 2 images. Received: {num_images}")
     num_images = check_integer("num_images", num_images, 2)
     name = check_string("name", name)
     evaluation = Evaluation(reference, metrics, feature_extractor, batch_size, seed, **kwargs)
@@ -250,18 +258,32 @@ class Evaluation:
             images, self.extraction, dataset, split, count, cache_dir, **options
         )
 
-    def measure(self, batches: Iterable, title: str, total: int | None = None) -> tuple:
+    def measure(
+        self, batches: Iterable, title: str, total: int | None = None, argument: str = "images"
+    ) -> tuple:
         """Measures batches of generated images; returns their `FeatureSet` and description."""
-        batches = self._with_same_channels(batches)
+        batches = self._with_same_channels(batches, argument)
         features = FeatureSet(
             {name for x in self.metrics for name in x.needs["generated"]}, self.reference.width
         )
         return features, self.extraction.measure(batches, features, self.names, title, total)
 
-    def _with_same_channels(self, batches):
+    def _with_same_channels(self, batches, argument):
         for images, labels in batches:
-            check_same_channels(images.shape, self.reference.info.get("image_shape"))
+            check_same_channels(images.shape, self.reference.info.get("image_shape"), argument)
             yield images, labels
+
+    def _measure_held_out(self):
+        """Returns the `FeatureSet` and the digest of the held-out images."""
+        found, about = self.measure(self.held_out, "Held-out images", argument="held_out")
+        if found.num_images < 2:
+            text = f"at least 2 images. Received: {found.num_images}"
+            raise ValueError(f"`held_out` must hold {text}")
+        if about["sha256"] == self.reference.info["sha256"]:
+            raise ValueError(
+                "`held_out` must hold other images than `reference`. Received: the same images"
+            )
+        return found, about["sha256"]
 
     def report(self, batches: Iterable, num_images: int, made: dict, name: str) -> EvaluationReport:
         """Returns the report on batches (images, labels or `None`); `made` describes the images."""
@@ -269,13 +291,16 @@ class Evaluation:
         features, info = self.measure(batches, "Generated images", num_images)
         held_out = None
         if self.held_out is not None:
-            held_out, about = self.measure(self.held_out, "Held-out images")
-            protocol["held_out_sha256"] = about["sha256"]
+            held_out, protocol["held_out_sha256"] = self._measure_held_out()
         values, notes, metrics = {}, [], list(self.metrics)
         if min(num_images, self.reference.num_images or num_images) < ENOUGH_IMAGES:
             # Report the KID first, because it is unbiased.
             metrics.sort(key=lambda x: not isinstance(x, KernelInceptionDistance))
-            notes += [_BIAS] * any(isinstance(x, FrechetInceptionDistance) for x in metrics)
+            has_kid = isinstance(metrics[0], KernelInceptionDistance)
+            notes += [_BIAS + _TRUST_KID * has_kid] * self._has_fid
+        sizes = [x["image_shape"][:2] for x in (info, self.reference.info) if x.get("image_shape")]
+        if len(sizes) == 2 and list(sizes[0]) != list(sizes[1]):
+            notes.append(_SIZES.format(*(f"{height} × {width}" for height, width in sizes)))
         for metric in metrics:
             metric.held_out = held_out
             values |= metric.values(self.reference, features)
@@ -289,6 +314,10 @@ class Evaluation:
         noise, _ = self.measure(noise, "Noise", num_images)
         baselines = {"real": self._real(held_out), "noise": self._baseline(self.reference, noise)}
         return EvaluationReport(values, baselines, protocol, name, notes)
+
+    @property
+    def _has_fid(self):
+        return any(isinstance(x, FrechetInceptionDistance) for x in self.metrics)
 
     def _baseline(self, real, generated, *notes):
         """Returns the scores of two sets, and a note on the scores that can't be computed."""
@@ -309,21 +338,23 @@ class Evaluation:
         if not halves:
             return {"note": "the file has only `mu` and `sigma`: give `held_out` images"}
         even, odd = halves
-        return self._baseline(
-            even,
-            odd,
-            f"one half of the reference, {odd.num_images} images, against the other; a Fréchet "
-            "distance is larger for fewer images, so the generated images may have a lower one. "
-            "If you give `held_out` images, this baseline uses all of them",
-        )
+        notes = [f"one half of the reference, {odd.num_images} images, against the other"]
+        if self._has_fid:
+            notes[0] += (
+                "; a Fréchet distance is larger for fewer images, so the generated images may have "
+                "a lower one. If you give `held_out` images, this baseline uses all of them"
+            )
+        return self._baseline(even, odd, *notes)
 
 
-def check_same_channels(image_shape: Sequence, reference_shape: Sequence | None) -> None:
+def check_same_channels(
+    image_shape: Sequence, reference_shape: Sequence | None, argument: str = "images"
+) -> None:
     """Raises an error if gray and color images are compared, unless `reference_shape` is `None`."""
     if reference_shape and image_shape[-1] != reference_shape[-1]:
         raise ValueError(
-            "`images` and `reference` must both be gray or both be color. Received: images with "
-            f"{image_shape[-1]} and a reference with {reference_shape[-1]} channels"
+            f"`{argument}` and `reference` must both be gray or both be color. Received: images "
+            f"with {image_shape[-1]} and a reference with {reference_shape[-1]} channels"
         )
 
 

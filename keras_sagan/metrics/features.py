@@ -288,9 +288,8 @@ class FeatureMetric(keras.metrics.Metric):
         # If a file doesn't record its number of images, assume that there are enough.
         if any(count is not None and count < self.least for count in counts.values()):
             raise ValueError(
-                f"`update_state` must have seen at least "
-                f"{' and '.join(f'{self.least} {side}' for side in counts)} images for "
-                f"{type(self).__name__}. Received: "
+                f"{type(self).__name__} needs at least "
+                f"{' and '.join(f'{self.least} {side}' for side in counts)} images. Received: "
                 f"{', '.join(f'{count} {side}' for side, count in counts.items())}"
             )
         for side, features in sets.items():

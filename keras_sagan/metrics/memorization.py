@@ -12,6 +12,7 @@ from keras_sagan.metrics.precision_recall import ROWS, squared_distances
 
 # The settings of dgm-eval and of its k-means.
 _DIMENSIONS, _CELLS, _LEAST_IN_CELL, _RESTARTS, _ITERATIONS = 64, 3, 21, 10, 300
+_FEW = 100  # With fewer images, a warning says that the scores mean little.
 _NEAREST_SHARE = 0.001  # A quantile, because the minimum may be the distance of a near-duplicate.
 
 
@@ -198,9 +199,15 @@ class Memorization(FeatureMetric):
         return {prefix + name: value for name, value in scores.items()}
 
     def notes(self, real: Any, generated: Any) -> list[str]:
-        if self.held_out is None or generated.num_images >= _CELLS * _LEAST_IN_CELL:
-            return []
-        return [
-            f"ct_score may be NaN: a cell needs {_LEAST_IN_CELL} generated images. "
-            f"Received: {generated.num_images} generated images in {_CELLS} cells"
-        ]
+        notes, count = [], generated.num_images
+        if min(real.num_images, count) < _FEW:
+            notes.append(
+                f"authpct and memorized of fewer than {_FEW} images mean little. "
+                f"Received: {real.num_images} real and {count} generated images"
+            )
+        if self.held_out is not None and count < _CELLS * _LEAST_IN_CELL:
+            notes.append(
+                f"ct_score {'is' if count < _LEAST_IN_CELL else 'may be'} NaN: a cell needs "
+                f"{_LEAST_IN_CELL} generated images. Received: {count} in {_CELLS} cells"
+            )
+        return notes

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -65,11 +66,14 @@ def _check_networks(preset, settings):
 def load_weights(model, path):
     """Loads a weights file. The function reads only numbers and runs no code from the file."""
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras warns of each layer that it skips.
+            model.load_weights(path)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
             "`load_weights` must be a complete .keras or .weights.h5 file of a SAGAN with the same "
-            f"networks and averages. Received: load_weights={str(path)!r} ({error})"
+            f"networks and averages. Received: load_weights={str(path)!r} ({reason})"
         ) from error
 
 
@@ -81,7 +85,13 @@ def load_from_hub(name, kind, recipe, overrides):
             f"`{argument}` must not be given for a model on the Hugging Face Hub, which has its "
             f"own settings. Received: {argument}={value!r}"
         )
-    model = keras.saving.load_model(name)
+    try:
+        model = keras.saving.load_model(name)
+    except UnboundLocalError as error:  # Keras raises this error if it can't open the weights.
+        raise ValueError(
+            f"`name` must lead to a complete model. Received: name={name!r}, whose weights file is "
+            "damaged"
+        ) from error
     if not isinstance(model, kind):
         raise ValueError(
             f"`name` must lead to a saved {kind.__name__}. Received: name={name!r}, which leads to "

@@ -231,7 +231,7 @@ def style_axes(axes, title, values):
     locator = require("matplotlib.ticker").MaxNLocator
     axes.xaxis.set_major_locator(locator(nbins=6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_locator(locator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
-    axes.ticklabel_format(axis="y", scilimits=(-3, 5))
+    axes.ticklabel_format(axis="y", scilimits=(-5, 5))
     axes.yaxis.get_offset_text().set(fontsize=5.5, color=GRAY)
     values = values[np.isfinite(values)]
     if not values.size:

@@ -294,6 +294,8 @@ def test_two_folders_of_photographs_with_no_other_option(tmp_path, monkeypatch, 
     assert "note: A FID of fewer than 2,000 images" in "\n".join(lines)
     assert main(["evaluate", "--generated", made, "--reference", gray]) == 1
     assert "`images` and `reference` must both be gray or" in capsys.readouterr().err
+    assert main(["evaluate", "--generated", made]) == 1
+    assert "--generated with color images needs --reference." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -302,7 +304,10 @@ def test_two_folders_of_photographs_with_no_other_option(tmp_path, monkeypatch, 
         ([], "Give either a run or --generated"),
         (["run", "--generated", "x"], "Give either a run or --generated"),
         (["--generated", "x", "--truncation", "0.5"], "--truncation needs a run."),
-        (["--generated", "nowhere", "--reference", "x.npz"], "must be a folder. Received: folder="),
+        (
+            ["--generated", "nowhere", "--reference", "x.npz"],
+            "--generated: `folder` must be a folder",
+        ),
     ],
 )
 def test_what_does_not_go_with_a_folder(options, message, tmp_path, monkeypatch, capsys):
@@ -351,6 +356,14 @@ def test_a_run_whose_fid_lacks_a_package(monkeypatch):
     assert said[0].endswith("pip install no-such-package")
 
 
+def test_a_damaged_inception_is_found_before_training(tmp_path):
+    (tmp_path / "weights.pth").write_bytes(b"PK")
+    color = SimpleNamespace(image_shape=(8, 8, 3))
+    settings = {"inception_sha256": None, "fid_images": 10, "inception": f"{tmp_path}/weights.pth"}
+    with pytest.raises(ValueError, match="must be a complete PyTorch file"):
+        evaluator_for(color, settings, None, SimpleNamespace(say=print))
+
+
 @pytest.mark.slow
 def test_a_network_that_ends_in_a_softmax_gives_no_inception_score(run, tmp_path, capsys):
     save_stand_in(tmp_path / "network", has_softmax=True)
@@ -370,22 +383,32 @@ def test_export(run, capsys):
 @pytest.mark.slow
 def test_a_folder_of_images_without_classes(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("keras_sagan.run.fit", short_runs.fit)
-    rng = np.random.default_rng(0)
+    rng, photos, output = np.random.default_rng(0), tmp_path / "photos", tmp_path / "run"
+    photos.mkdir()
     for index in range(8):
-        pixels = rng.integers(0, 256, (20, 24, 3), "uint8")
-        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
-    (tmp_path / "broken.png").write_bytes(b"")
-    output = tmp_path / "run"
-    options = ["--base-filters", "4", "--batch-size", "4", "--epochs", "1", "--fid-images", "0"]
-    options += ["--images", str(tmp_path), "--output", str(output), "--image-size", "8"]
-    assert main(["train", *options]) == 0
-    assert f"{tmp_path}/broken.png" in capsys.readouterr().out
+        pixels = rng.integers(0, 256, (20, 24, 3) if index else (20, 24), "uint8")
+        Image.fromarray(pixels).save(photos / f"{index}.png")
+    (photos / "broken.png").write_bytes(b"")
+    options = ["--base-filters", "4", "--batch-size", "4", "--fid-images", "0", "--image-size", "8"]
+    train = ["train", *options, "--images", str(photos), "--epochs", "1", "--output"]
+    for inside in (photos, photos / "runs" / "first"):
+        assert main([*train, str(inside)]) == 1
+        assert "--output must be outside of --images" in capsys.readouterr().err
+    assert main([*train, str(output)]) == 0
+    said = capsys.readouterr().out
+    assert f"{photos}/broken.png" in said and "2 steps per epoch, 1 epoch, into" in said
+    assert f"8 images in {photos}, 1 of them gray, which get three equal channels" in said
+    photos = photos.rename(tmp_path / "moved")
+    again = ["train", *options, "--images", str(photos), "--epochs", "2", "--output", str(output)]
+    assert main(again) == 0
+    said = capsys.readouterr().out
+    assert f"was trained on folder {tmp_path}/photos, and continues on folder {photos}." in said
     assert main(["sample", str(output), "--columns", "2", "--kind", "latents"]) == 0
     with Image.open(output / "latents.png") as picture:
         assert picture.mode == "RGB"
     assert main(["attention", str(output), "--discriminator"]) == 1
-    assert f"was trained on folder {tmp_path}: give its --images" in capsys.readouterr().err
-    assert main(["attention", str(output), "--images", str(tmp_path)]) == 1
+    assert f"was trained on folder {photos}: give its --images" in capsys.readouterr().err
+    assert main(["attention", str(output), "--images", str(photos)]) == 1
     assert "--images and --dataset need --discriminator" in capsys.readouterr().err
     assert main(["sample", str(output), "--kind", "classes"]) != 0
     assert "`--kind classes` needs a model with classes" in capsys.readouterr().err
@@ -541,7 +564,7 @@ def test_a_path_that_cannot_be_is_one_line(path, tmp_path, capsys, monkeypatch):
 def test_a_log_that_cannot_be_written_takes_no_line_away(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     assert main(["sample", str(tmp_path)]) == 1
-    assert capsys.readouterr().err.endswith("`keras-sagan train` makes one.\n")
+    assert capsys.readouterr().err.endswith("writes it when the run is finished.\n")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", '"a"'])

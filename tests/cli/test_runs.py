@@ -13,6 +13,7 @@ import pytest
 from short_runs import build_little, draw_nothing, train_briefly
 
 from keras_sagan import distribution, metrics, models, options
+from keras_sagan import run as runs
 from keras_sagan.cli import main
 
 SMALL = "--batch-size 2 --steps-per-epoch 1 --fid-images 0".split()
@@ -85,6 +86,14 @@ def test_a_config_is_refused_by_name(content, message, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_other_classes_are_another_run(tmp_path):
+    known = {"class_names": ["cat", "dog"], "num_classes": 2, "settings": {}}
+    wanted = {"class_names": ["bird", "cat"], "num_classes": 2}
+    with pytest.raises(ValueError, match=r"a run of class_names=\['cat', 'dog'\]"):
+        runs.check_same_run(tmp_path, known, wanted, newest=3)
+    runs.check_same_run(tmp_path, known, {**wanted, **known}, newest=3)
+
+
 @pytest.mark.parametrize("content", [None, "{"])
 def test_a_config_that_is_no_json_is_named(content, tmp_path, capsys):
     path = tmp_path / "config.json"
@@ -101,7 +110,9 @@ def test_another_backend_than_that_of_the_process(capsys):
     assert "--backend must be tensorflow, which Keras already" in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["model.keras", "history.json", "curves.png", "run.json"])
+@pytest.mark.parametrize(
+    "name", ["model.keras", "history.json", "curves.png", "run.json", "samples_epoch_001.png"]
+)
 def test_files_of_a_user_are_not_replaced(name, tmp_path, train):
     path = tmp_path / "run" / name
     path.parent.mkdir()

@@ -19,8 +19,7 @@ SMALL = "--epochs 1 --steps-per-epoch 1 --base-filters 4 --batch-size 2 --image-
 def example(tmp_path, monkeypatch):
     emoji_archives.write_archives(monkeypatch, tmp_path)
     example = load_example("emoji")
-    few = ["--num-images", "60", "--batch-size", "30"]
-    monkeypatch.setattr(example, "EVALUATE", [*example.EVALUATE, *few])
+    monkeypatch.setattr(example, "EVALUATE", [*example.EVALUATE, "--batch-size", "30"])
     return example
 
 
@@ -29,7 +28,7 @@ def test_it_leaves_pictures_model_and_scores(example, tmp_path, monkeypatch):
     short_runs.train_briefly(monkeypatch)
     monkeypatch.setattr(metrics, "EfficientNetLite0Features", MeanColors)
     output = tmp_path / "runs" / "emoji"
-    assert example.main(["--data", tmp_path, "--output", output, *SMALL]) == 0
+    assert example.main(["--data", tmp_path, "--output", output, "--num-images", 60, *SMALL]) == 0
     for name in ("samples", "attention"):
         assert (output / f"{name}_epoch_001.png").stat().st_size > 1000
     record = json.loads((output / "run.json").read_text())
@@ -40,6 +39,13 @@ def test_it_leaves_pictures_model_and_scores(example, tmp_path, monkeypatch):
     images = tmp_path / "runs" / "emoji_images"
     counts = {split: len([*images.glob(f"{split}/*/*.png")]) for split in ("train", "held_out")}
     assert sum(counts.values()) == 54 and counts["held_out"] == report["protocol"]["num_reference"]
+
+
+def test_a_wrong_option_writes_no_images(example, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        example.main(["--data", tmp_path, "--output", tmp_path / "run", "--colour"])
+    assert "unrecognized arguments: --colour" in capsys.readouterr().err
+    assert not (tmp_path / "emoji_images").exists()
 
 
 def test_a_missing_archive_leaves_no_run_behind(example, tmp_path):

@@ -82,7 +82,7 @@ def test_smoke_trains_resumes_and_leaves_its_results(smoke, inception):
     from PIL import Image
 
     output, said = smoke
-    assert "1 steps an epoch, 1 epochs, into" in said and "Restored step 1" in said
+    assert "1 step per epoch, 1 epoch, into" in said and "Restored step 1" in said
     checkpoints = sorted(path.name for path in (output / "checkpoints").glob("step-*"))
     assert checkpoints == ["step-1", "step-2"]
     assert len(list((output / "checkpoints" / "best").glob("step-*"))) == 1
@@ -154,7 +154,7 @@ def test_two_replicas_and_another_data_set(example, inception, tmp_path, monkeyp
     options = [*example.SMOKE, *SMALL, *inception, "--skip-damaged", "--epochs", "1"]
     with tfds.testing.mock_data(num_examples=64):
         assert example.main([*options, "--output", str(tmp_path)]) == 0
-    assert "2 steps an epoch, 1 epochs, on 2 replicas" in capsys.readouterr().out
+    assert "2 steps per epoch, 1 epoch, on 2 replicas" in capsys.readouterr().out
     assert (tmp_path / "samples_epoch_001.png").is_file()
     assert (tmp_path / "checkpoints" / "step-2").is_dir()
     values, protocol = fid_of(tmp_path)

@@ -136,7 +136,7 @@ def test_nothing_is_read_before_the_first_call(tmp_path):
 def test_another_file_is_refused(tmp_path):
     path = tmp_path / "weights.pth"
     path.write_bytes(b"PK")
-    with pytest.raises(ValueError, match="`weights` must have the SHA-256 5793442.*weights.pth"):
+    with pytest.raises(ValueError, match="SHA-256 that begins with 5793442.*weights.pth"):
         _ = EfficientNetLite0Features(path).version
 
 

@@ -234,7 +234,7 @@ def test_reset_keeps_the_real_images_unless_told(cls):
     expected = metric.values()
     metric.reset_state()
     assert metric.num_images["generated"] == 0
-    with pytest.raises(ValueError, match="`update_state` must have seen at least"):
+    with pytest.raises(ValueError, match="needs at least"):
         metric.result()
     metric.update_state(GENERATED, real=False, labels=LABELS)
     assert metric.values() == pytest.approx(expected, rel=1e-6, nan_ok=True)
@@ -270,14 +270,14 @@ def test_settings_are_in_the_config():
         (metrics.KernelInceptionDistance, 1, "at least 2 real .*Received: 1 real"),
         (metrics.FrechetInceptionDistanceInfinity, 19, "at least 20 real .*Received: 19 real"),
         (metrics.InceptionScore, 9, "at least 10 generated .*Received: 9 generated"),
-        (metrics.IntraClassFrechetInceptionDistance, 5, "each class. Received: 1 real and 1 .* 2"),
+        (metrics.IntraClassFrechetInceptionDistance, 5, ".* Received: 1 real and 1 .* 2"),
     ],
 )
 def test_too_few_images_are_refused(cls, count, message):
     metric = cls(flat)
     for real in (True, False):
         metric.update_state(REAL[:count], real=real, labels=LABELS[:count])
-    with pytest.raises(ValueError, match=f"`update_state` must have seen.*{message}"):
+    with pytest.raises(ValueError, match=message):
         metric.result()
 
 

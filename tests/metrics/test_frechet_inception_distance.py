@@ -173,7 +173,7 @@ def test_an_error_leaves_the_statistics_as_they_were():
 def test_too_few_images_are_refused(counts):
     fid = filled(pixels(counts[0], 0), pixels(counts[1], 1))
     with pytest.raises(
-        ValueError, match=rf"`update_state`.*at least 2 real and 2.*Received: {counts[0]} real"
+        ValueError, match=rf"needs at least 2 real and 2.*Received: {counts[0]} real"
     ):
         fid.result()
 

@@ -27,7 +27,30 @@ def test_the_kid_comes_first_for_few_images_and_a_note_says_why():
     assert first[0] == "kid" and float(first[2]) == pytest.approx(
         report.baselines["real"]["kid"], rel=1e-4
     )
-    assert not any("bias" in note for note in evaluated(9, images_of(12), "kid").notes)
+    report = evaluated(9, images_of(12), "kid")
+    assert not any("bias" in note for note in report.notes)
+    assert "kid of fewer than 100 images is mostly noise" in report.notes
+    assert "Fréchet" not in report.baselines["real"]["note"]
+    (note,) = evaluated(9, images_of(12), "fid").notes
+    assert note.startswith("A FID of fewer") and "KID" not in note
+
+
+def test_images_of_other_sizes_are_noted():
+    note, _ = evaluated(9, images_of(12)[:, :2], "memorization").notes
+    assert note.startswith("The generated images have 4 × 4 pixels and the real images 2 × 4")
+
+
+@pytest.mark.parametrize(
+    "count, message",
+    [
+        (12, "`held_out` must hold other images than `reference`"),
+        (1, "`held_out` must hold at least 2 images. Received: 1"),
+        (0, "`held_out` must hold at least 2 images. Received: 0"),
+    ],
+)
+def test_held_out_images_that_say_nothing(count, message):
+    with pytest.raises(ValueError, match=message):
+        evaluated(9, images_of(12, seed=1), "memorization", held_out=images_of(count, seed=1))
 
 
 def test_many_images_have_the_order_that_was_asked_for():
@@ -52,7 +75,7 @@ def test_a_folder_of_gray_and_color_images(tmp_path):
 @pytest.mark.parametrize(
     "count, reference, metrics, message",
     [
-        (1, 9, "kid", "`num_images` must be .*at least 2. Received: num_images=1"),
+        (1, 9, "kid", "`images` must hold at least 2 images. Received: 1"),
         (9, 1, "kid", "`reference` must hold at least 2 images. Received: 1"),
         (9, 3, "precision_recall", "at least 4 real and 4 generated images.*3 real, 9 gen"),
     ],

@@ -122,7 +122,7 @@ def test_a_file_that_is_fetched_by_its_digest(records):
     assert path.is_relative_to(records / "keras_sagan")
     assert hashlib.sha256(path.read_bytes()).hexdigest() == RECORD["sha256"]
     (records / f"{PRESET}.json").write_text(json.dumps({**record, "sha256": "0" * 64}))
-    with pytest.raises(ValueError, match="`weights` must have the SHA-256 0000"):
+    with pytest.raises(ValueError, match="`weights` must have a SHA-256 that begins with 0000"):
         pretrained.find_weights(PRESET, settings, True)
 
 
