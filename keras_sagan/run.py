@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_sagan import callbacks, metrics, models
 from keras_sagan.callbacks.checkpoint_files import CheckpointFiles
@@ -168,7 +169,7 @@ def evaluator_for(model, settings, source, log):
     metric = metrics.FrechetInceptionDistance(extractor, batch_size=250)
     try:
         # Find errors, such as a damaged weights file, before training.
-        extractor(keras.ops.zeros((1, *model.image_shape)))
+        extractor(np.zeros((1, *model.image_shape), "float32"))
         log.say(f"The FID uses the features of {metric.protocol['feature_extractor']}")
     except ImportError as error:
         if settings["inception"] or settings["inception_sha256"]:

@@ -75,11 +75,12 @@ def test_a_run_and_going_on(photos, tmp_path, capsys, brief):
 
 @pytest.mark.slow
 def test_color_images_of_another_power_of_two(tmp_path, capsys, brief):
-    rng = np.random.default_rng(0)
+    rng, photos = np.random.default_rng(0), tmp_path / "photos"
+    photos.mkdir()
     for index in range(4):
         pixels = rng.integers(0, 256, (70, 50 + 10 * index, 3), "uint8")
-        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
-    options = ["--images", tmp_path, "--output", tmp_path / "run", "--image-size", 16]
+        Image.fromarray(pixels).save(photos / f"{index}.png")
+    options = ["--images", photos, "--output", tmp_path / "run", "--image-size", 16]
     options += ["--base-filters", 4, "--batch-size", 4, "--epochs", 1, "--fid-images", 4]
     assert load_example("image_folder").main([*map(str, options)]) == 0
     for name in ("samples_epoch_001", "attention_epoch_001", "attention_epoch_001_discriminator"):

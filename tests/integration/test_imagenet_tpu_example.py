@@ -141,7 +141,7 @@ def test_smoke_on_two_devices_of_jax(tmp_path, inception):
         timeout=600,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    assert "1 epochs, on 2 replicas" in done.stdout and "Restored step 2" in done.stdout
+    assert "1 epoch, on 2 replicas" in done.stdout and "Restored step 2" in done.stdout
     assert (tmp_path / "samples_epoch_001.png").is_file()
     assert np.isfinite(fid_of(tmp_path)[0][2])
 
