@@ -309,7 +309,13 @@ def page(records):
         "",
     ]
     if records:
-        lines += ["![Scores of each seed](images/attention_study.png)", ""]
+        lines += [
+            "![Scores of each seed](images/attention_study.png)",
+            "",
+            "*Each dot is a run, and each bar is the mean of the runs in a row. Runs without",
+            "attention are blue.*",
+            "",
+        ]
     titles = {
         ("pairs", 2): "### Pairs, discriminator of two blocks",
         ("pairs", 4): "### Pairs, the presets' discriminator of four blocks",
@@ -461,19 +467,21 @@ def draw(records, path):
         if name is None:
             axes.set_axis_off()
             continue
+        lowest = 0.0
         for row, place in enumerate(places[::-1]):
             values = list(scores(records, (name, blocks), place, distance).values())
             color = "#0072B2" if place == "none" else "#D55E00"
             axes.plot(values, [row] * len(values), "o", color=color, markersize=3, alpha=0.7)
             axes.plot([mean(values)], [row], "|", color=color, markersize=12, mew=2)
+            lowest = min(lowest, *values)
         axes.set_yticks(range(len(places)), [LABELS[x] for x in places[::-1]], fontsize=6)
         axes.set_ylim(-0.7, len(places) - 0.3)
         axes.tick_params(axis="x", labelsize=6)
-        title = f"{name}, {blocks} blocks"
-        title += ", asymmetry" if distance is None else f", {distance} px"
+        title = f"{name}, {blocks} blocks" + ("" if distance is None else f", {distance} px")
         axes.set_title(title, fontsize=7, fontweight="bold")
+        axes.set_xlabel("asymmetry" if distance is None else "agreement", fontsize=6)
         if distance is not None:
-            axes.set_xlim(-0.1, 1.02)
+            axes.set_xlim(lowest - 0.1, 1.02)
         axes.grid(axis="x", color="#dddddd", linewidth=0.5)
         axes.spines[["top", "right", "left"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
