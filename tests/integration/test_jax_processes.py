@@ -65,6 +65,7 @@ def test_two_processes_equal_one(folder):
     assert first["generated"] == second["generated"]
     assert np.abs(np.subtract(first["generated"], alone["generated"])).max() <= 1
     assert [x["replicas"] for x in (alone, first, second)] == [1, 4, 4]
+    assert not any(x["catches_sigterm"] for x in (alone, first, second))
 
 
 def test_the_first_process_writes(folder):
