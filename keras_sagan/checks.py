@@ -106,7 +106,7 @@ def check_choices(name, value, choices, expected=None):
 
 
 def check_dict(name, value, keys=None):
-    """Checks that a dictionary has only keys from `keys`; returns a copy (`{}` for `None`)."""
+    """Checks a dictionary, and that its keys are in `keys` if given; returns a copy."""
     if value is None:
         return {}
     if not hasattr(value, "keys") or not hasattr(value, "__getitem__"):
@@ -133,7 +133,7 @@ def check_list(name, value, optional=False):
 
 
 def check_path(name, value, optional=False):
-    """Checks a string or `os.PathLike`, and returns it as a string with `~` expanded."""
+    """Checks a non-empty path, and returns it as a string with `~` expanded."""
     is_path = isinstance(value, (str, os.PathLike)) and os.fspath(value) != ""
     value = _checked(name, value, is_path, "a non-empty string or path", optional)
     return None if value is None else os.path.expanduser(os.fspath(value))

@@ -141,7 +141,7 @@ LOSSES = {
 
 
 def get(loss: str | tuple[Callable, Callable] | AdversarialLoss) -> AdversarialLoss:
-    """Converts the argument `loss` of `SAGAN.compile` to an `AdversarialLoss`.
+    """Converts a name or a pair of functions, as in `SAGAN.compile`, to an `AdversarialLoss`.
 
     Raises:
         ValueError: If `loss` is neither a known name nor a pair of functions.

@@ -230,7 +230,7 @@ class ConsistencyRegularization(Penalty):
 
 
 def get(penalty: Callable | Sequence[Callable] | None) -> list:
-    """Converts the argument `penalty` of `SAGAN.compile` to a list of functions.
+    """Converts a penalty, a list of penalties or `None` to a list of functions.
 
     Raises:
         ValueError: If the list is empty, or a penalty isn't a function.

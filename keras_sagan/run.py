@@ -29,7 +29,7 @@ from keras_sagan.whole_files import replace_file
 __all__ = ["fit", "train"]
 
 NETWORKS = ("image_size", "base_filters", "g_learning_rate", "d_learning_rate", "ema_momentum")
-# A resumed run can't change these settings, or the `channels` and `num_classes` of its images.
+# A resumed run can't change these settings, or the channels and classes of its images.
 FIXED = ("preset", "recipe", *NETWORKS, "precision", "seed", "flip", "checkpoints")
 # Files that a run writes after its first step, when `run.json` exists.
 WRITTEN = ("model.keras", "history.json", "curves.png", "*_epoch_*[1-9]*.png", "samples.gif")
@@ -51,7 +51,8 @@ def train(log: Log | None = None, **options: Any) -> dict:
             and `epochs`. All have defaults.
 
     Raises:
-        ValueError: If an option or value is unknown, or the folder belongs to a different run.
+        ValueError: If an option or value is unknown, the folder belongs to a different run, or
+            `output` is inside of `images`.
         RuntimeError: If another process is training in the folder, or processes can't connect.
         ImportError: If an option needs a package that isn't installed.
         OSError: If the folder can't be written.

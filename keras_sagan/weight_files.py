@@ -19,7 +19,8 @@ def fetch_weights(weights: str | os.PathLike, sha256: str = "") -> tuple[Path, s
     download is used again.
 
     Raises:
-        ValueError: If the file doesn't exist or has a different digest.
+        ValueError: If the file doesn't exist or has a different digest, or if the cache has a file
+        with the same name from a different URL.
         RuntimeError: If the file can't be downloaded.
     """
     is_url = "://" in str(weights)

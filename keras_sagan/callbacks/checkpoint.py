@@ -23,8 +23,9 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     `fit` resumes in the interrupted epoch and skips the finished steps of that epoch. If you don't
     call `restore_latest`, `SAGAN.fit` restores the model, and datasets from `keras_sagan.data`
-    start at the restored step. Any other dataset is read from its beginning, and the resumed run is
-    exact only if that dataset yields the same batches every time.
+    start at the restored step. A `tf.data.Dataset` or an array is read from its beginning up to
+    this step, and the resumed run is exact only if the data yield the same batches every time.
+    Other data start over.
 
     Incomplete checkpoints are ignored. If a checkpoint is damaged, a warning names it and the
     previous checkpoint is used. A state with NaN or infinite values isn't saved. Other files in the

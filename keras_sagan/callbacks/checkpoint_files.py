@@ -61,7 +61,7 @@ class CheckpointFiles:
             raise OSError(f"{text}directory={self.directory!r} ({error})") from error
 
     def write(self, step: int, arrays: dict, manifest: dict):
-        """Writes a checkpoint and removes the oldest; if writing fails, removes the new one."""
+        """Writes a checkpoint and keeps the newest `keep`; if that fails, removes the new one."""
         folder, disk = self.path(step), self._disk
         new = disk.temporary(folder)
         with self._explained(folder):

@@ -249,7 +249,7 @@ def configuration_of(model):
         settings["loss"] = losses[:2]
     for part, optimizer in optimizers_of(model).items():
         config = _plain(_config(getattr(optimizer, "inner_optimizer", optimizer)))
-        config.pop("learning_rate", None)  # Schedules may change the learning rate.
+        config.pop("learning_rate", None)  # Callbacks may change the learning rate.
         settings.update({f"{part}.{name}": value for name, value in config.items()})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras warns about lambdas, which aren't compared.

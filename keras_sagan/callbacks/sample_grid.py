@@ -29,7 +29,7 @@ class SampleGrid(keras.callbacks.Callback):
     The grid of a conditional model has one row for each class; the grid of an unconditional model
     is square. The first grid, `samples_epoch_000.png`, is drawn before training; the names of later
     grids contain the number of finished epochs. A run that resumes at `initial_epoch` first draws
-    the grid for that epoch.
+    the grid for that epoch, unless its file exists.
 
     Args:
         directory: The folder for the pictures, which is created if needed.

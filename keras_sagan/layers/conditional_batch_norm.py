@@ -252,7 +252,7 @@ class ConditionalBatchNorm(ConditionalNormBase):
         return ops.cast(x * scale + shift, self.compute_dtype)
 
     def _moments(self, x, mask):
-        """Returns the mean, the variance, and whether `mask` includes any position."""
+        """Returns the mean, the variance, and whether they include any position."""
         axes = [axis for axis in range(len(x.shape)) if axis != self.axis % len(x.shape)]
 
         def average(values):

@@ -13,7 +13,7 @@ class ConditionalLayerNorm(ConditionalGroupNorm):
     axes except the batch axis; WGAN-GP uses this layer normalization in the critic instead of batch
     normalization. Each channel has its own `gamma` and `beta`. By default,
     `keras.layers.LayerNormalization` instead normalizes the channels of each position separately,
-    as in transformers. The layers differ only for images of rank 3 or more.
+    as in transformers. For inputs of rank 2, both normalize the same axes.
 
     Args:
         num_classes, axis, epsilon, condition_dim: As in `ConditionalGroupNorm`.

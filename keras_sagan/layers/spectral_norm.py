@@ -73,7 +73,7 @@ class Scope(keras.StatelessScope):
         return self
 
     def assigned(self, variables):
-        """Returns the values assigned to `variables` in this scope, or `None` if unassigned."""
+        """Returns a list of the values assigned in this scope; `None` for other variables."""
         pairs = [(self._given.get(id(v)), self.state_mapping.get(id(v))) for v in variables]
         return [None if value is given else value for given, value in pairs]
 

@@ -39,7 +39,8 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
     `sigma` is the largest singular value of the kernel reshaped to `(rest, outputs)`. By default,
     `outputs` is the last axis of the kernel; in transposed convolutions, the second-to-last axis;
     in depthwise convolutions, the last two axes; and in `EinsumDense`, the axes that the equation
-    keeps. All gates of a recurrent layer, or all heads of an attention layer, share one matrix.
+    keeps. In each kernel, all gates of a recurrent layer, or all heads of an attention layer, share
+    one matrix.
 
     Args:
         layer: Keras layer, built or not, whose dtype policy is used. Wrap a full `Bidirectional` or

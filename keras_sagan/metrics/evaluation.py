@@ -105,8 +105,9 @@ def evaluate_generator(
             `verbose`, as in `evaluate_images`.
 
     Raises:
-        ValueError: If an argument, an image or a feature is invalid, or if the reference was
-            measured with a different extractor or lacks data that a metric needs.
+        ValueError: If an argument, an image or a feature is invalid, if the reference was measured
+            with a different extractor or lacks data that a metric needs, or if `held_out` contains
+            fewer than 2 images or is the reference.
 
     Example:
     ```python
@@ -166,8 +167,10 @@ def evaluate_images(
             num_reference: The number of reference images to use, counting from the first. Required
                 for an endless iterable, such as a dataset of `load_tfds`. Defaults to all.
             cache_dir: A folder that caches the reference's statistics, and its features if a metric
-                needs them. A cached file is identified by `dataset`, `split`, the images and the
-                extractor. With `cache_dir`, a reference of unknown length needs `num_reference`.
+                needs them. A cached file is identified by `dataset`, `split`, the number and size
+                of the images, the extractor, and the content of arrays or the file times of
+                `FolderImages`. The content of other iterables isn't checked. With `cache_dir`, a
+                reference of unknown length needs `num_reference`.
             verbose: Whether to show a progress bar for anything that takes more than ten seconds.
 
     Raises:
@@ -242,7 +245,7 @@ class Evaluation:
     def _read(self, images, dataset, split, num_reference, cache_dir):
         """Returns the statistics of the real images, with the features that the metrics need."""
         keep = {"features"} & {name for x in self.metrics for name in x.needs["real"]}
-        keep |= {"logits"} & set(self.names)  # The Inception Score needs the logits.
+        keep |= {"logits"} & set(self.names)  # For the Inception Score of real images.
         options = {"names": self.names, "keep": sorted(keep)}
         if cache_dir is None:
             options["num_reference"] = num_reference

@@ -94,7 +94,7 @@ class FeatureExtraction:
         title: str = "Images",
         total: int | None = None,
     ) -> dict:
-        """Adds batches `(images, labels)` to a `FeatureSet`; returns their number and hash."""
+        """Adds batches `(images, labels)`; returns a dictionary of their number, hash and shape."""
         progress, digest, shape = Progress(title, total, self.verbose), hashlib.sha256(), None
         for images, labels in batches:
             first, shape = features.num_images, shape or images.shape[1:]
@@ -208,8 +208,8 @@ class FeatureMetric(keras.metrics.Metric):
     """Base class of the metrics that compare features of real and generated images.
 
     A subclass implements `compare`, and sets `formula` and `needs`. For `"real"` and for
-    `"generated"`, `needs` names the data of these images that a `FeatureSet` must keep. Without a
-    name, these images are ignored. The arguments are those of `FrechetInceptionDistance`; `name`
+    `"generated"`, `needs` has a tuple of the data that a `FeatureSet` must keep. Images with an
+    empty tuple are ignored. The arguments are those of `FrechetInceptionDistance`; `name`
     defaults to `default_name`.
     """
 

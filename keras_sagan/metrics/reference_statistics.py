@@ -161,8 +161,8 @@ class ReferenceStatistics:
 
         Args:
             path: The path of a `.npz` file.
-            feature_extractor: The extractor used for the images to be compared. If the file records
-                an extractor, it must be this one.
+            feature_extractor: The extractor used for the images to be compared. If given, it must
+                be the extractor that the file records, if any.
 
         Raises:
             FileNotFoundError: If the file doesn't exist.

@@ -30,7 +30,7 @@ class EvaluationReport:
             a `"note"`.
         protocol: JSON-serializable dictionary that describes how the scores were measured.
         model: The name of the evaluated model or images.
-        notes: List of strings, the warnings about scores from too few images.
+        notes: List of strings, warnings such as about too few images or different image sizes.
 
     Raises:
         ValueError: If a score isn't a number, or an argument isn't JSON-serializable.

@@ -83,9 +83,9 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             build the networks.
         ttur: Dictionary of settings for the `"auto"` optimizers in `compile`: `g_learning_rate`,
             `d_learning_rate`, `beta_1` and `beta_2`. Defaults to 1e-4, 4e-4, 0 and 0.999.
-        ema_half_life: Positive float, the half-life of the average, measured in images.
-            `ema_half_life` replaces `ema_momentum` and doesn't depend on the batch size. The
-            momentum of a step is `0.5 ** (global batch / ema_half_life)`.
+        ema_half_life: Positive float, an alternative to `ema_momentum`: the half-life of the
+            average, measured in images, which doesn't depend on the batch size. The momentum of a
+            step is `0.5 ** (global batch / ema_half_life)`.
         top_k: The generator's loss uses only the fake images with the largest logits. A float in
             (0, 1] is a share of each replica's batch, rounded down, but at least one image; an
             integer is a number of images per global batch, divided equally among the replicas;

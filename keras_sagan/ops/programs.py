@@ -6,7 +6,7 @@ import keras
 
 
 def current_program():
-    """Returns TensorFlow's current graph (in eager mode, the default graph), or else `None`."""
+    """Returns TensorFlow's current (or default) graph, or `None` on other backends."""
     if keras.backend.backend() != "tensorflow":
         return None
     import tensorflow as tf

@@ -32,8 +32,8 @@ def build_efficientnet_lite0() -> keras.Model:
     It has 16 inverted residual blocks (MBConv) with batch normalization and ReLU6. Unlike
     EfficientNet-B0, it has no squeeze-and-excitation. The model has 4,694,024 parameters. All
     layers compute in float32 under every dtype policy. Layers have the names of the tensors in the
-    PyTorch package, with `-` instead of `.`, because Keras's PyTorch backend allows no dots in
-    names.
+    PyTorch package, without the leading `_` and with `-` instead of `.`, because Keras's PyTorch
+    backend allows no dots in names.
 
     Returns:
         A functional model that maps float images in [-1, 1] of shape (batch, 224, 224, 3) to a
@@ -145,7 +145,7 @@ class EfficientNetLite0Features(Extractor):
         return f"EfficientNet-Lite0 resize={self.resize} avg_pool sha256:{_SHA256}"
 
     def named_outputs(self, images: keras.KerasTensor) -> dict:
-        """Returns `"features"` of shape (batch, 1280) and `"logits"` of shape (batch, 1000)."""
+        """Returns a dictionary: `"features"` (batch, 1280) and `"logits"` (batch, 1000)."""
         images = resize_images(to_rgb(images), 224, self.resize)
         return self._load()(images, training=False)
 

@@ -46,7 +46,7 @@ class FIDInception(Extractor):
     Raises:
         ValueError: If `weights` isn't a path or URL; on first use, if the file doesn't exist, is
             damaged, contains a different network or code, or doesn't match the digest in its name
-            or the recorded digest; when called, if images have the wrong shape or dtype.
+            or the recorded digest and URL; when called, if images have the wrong shape or dtype.
         RuntimeError: On first use, if the weights can't be downloaded.
 
     Example:
@@ -70,7 +70,7 @@ class FIDInception(Extractor):
         return f"FID Inception resize={self.resize} sha256:{self._fetch()[1]}"
 
     def named_outputs(self, images: keras.KerasTensor) -> dict:
-        """Returns `"features"` of shape (batch, 2048) and `"logits"` of shape (batch, 1008)."""
+        """Returns a dictionary: `"features"` (batch, 2048) and `"logits"` (batch, 1008)."""
         images = resize_images(to_rgb(images), 299, self.resize)
         return self._load()(images, training=False)
 

@@ -112,7 +112,7 @@ class GreyClassifierFeatures(Extractor):
         return f"keras_sagan grey_classifier sha256:{_verified_sha256()}"
 
     def named_outputs(self, images: keras.KerasTensor) -> dict:
-        """Returns `"features"` of shape (batch, 128) and `"logits"` of shape (batch, 10)."""
+        """Returns a dictionary: `"features"` (batch, 128) and `"logits"` (batch, 10)."""
         shape = tuple(images.shape)
         if shape[1:] not in [(size, size, 1) for size in _SIZES]:
             raise ValueError(

@@ -51,7 +51,7 @@ class KerasInceptionV3(Extractor):
         return f"keras.applications.InceptionV3 resize={self.resize} avg_pool sha256:{digest}"
 
     def named_outputs(self, images: keras.KerasTensor) -> dict:
-        """Returns `"features"` of shape (batch, 2048) and `"logits"` of shape (batch, 1000)."""
+        """Returns a dictionary: `"features"` (batch, 2048) and `"logits"` (batch, 1000)."""
         images = resize_images(to_rgb(images), 299, self.resize)
         return self._load()(images, training=False)
 

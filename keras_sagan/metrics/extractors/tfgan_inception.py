@@ -94,7 +94,7 @@ class TFGANInception(Extractor):
         return self._outputs(images, features=self.output)["features"]
 
     def named_outputs(self, images: keras.KerasTensor) -> dict:
-        """Returns `"features"` of shape (batch, dim) and `"logits"` of shape (batch, 1008)."""
+        """Returns a dictionary: `"features"` (batch, dim) and `"logits"` (batch, 1008)."""
         return self._outputs(images, features=self.output, logits="logits")
 
     def _outputs(self, images, **names):
