@@ -473,7 +473,7 @@ def draw(records, path):
             color = "#0072B2" if place == "none" else "#D55E00"
             axes.plot(values, [row] * len(values), "o", color=color, markersize=3, alpha=0.7)
             axes.plot([mean(values)], [row], "|", color=color, markersize=12, mew=2)
-            lowest = min(lowest, *values)
+            lowest = min([lowest, *values])
         axes.set_yticks(range(len(places)), [LABELS[x] for x in places[::-1]], fontsize=6)
         axes.set_ylim(-0.7, len(places) - 0.3)
         axes.tick_params(axis="x", labelsize=6)

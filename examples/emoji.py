@@ -22,8 +22,9 @@ import sys
 from pathlib import Path
 
 from keras_sagan import cli
-from keras_sagan.cli.main import build_parser
+from keras_sagan.cli.main import build_parser, words_of
 from keras_sagan.data import load_emoji
+from keras_sagan.options import EVALUATE as EVALUATE_OPTIONS
 from keras_sagan.visualization import save_image
 
 TRAIN = """
@@ -36,10 +37,9 @@ EVALUATE = """
 """.split()
 
 
-def write_images(data, folder):
+def write_images(splits, folder):
     """Writes the splits as folders of PNG files, with one folder for each category."""
-    for split in ("train", "held_out"):
-        images, labels, names, styles, codes, _ = load_emoji(data, split=split)
+    for split, (images, labels, names, styles, codes, _) in splits.items():
         for image, label, style, code in zip(images, labels, styles, codes):
             path = folder / split / names[label] / f"{code}_{style}.png"
             if not path.exists():
@@ -55,16 +55,16 @@ def main(arguments=None):
     text = "the folder of the two archives; default: download them"
     parser.add_argument("--data", type=os.path.expanduser, help=text)
     parser.add_argument("--output", default="runs/emoji", help="the folder of the run")
-    parser.add_argument("--num-images", default=1000, help="generated images for the scores")
-    given, others = parser.parse_known_args(
-        list(map(str, sys.argv[1:] if arguments is None else arguments))
-    )
+    count = {"type": EVALUATE_OPTIONS["num_images"].read, "default": 1000, "metavar": "N"}
+    parser.add_argument("--num-images", help="generated images for the scores", **count)
+    given, others = parser.parse_known_args(words_of(arguments))
     build_parser().parse_args([*TRAIN, *others])  # Find wrong options before writing the images.
     folder = Path(given.output).parent / "emoji_images"
     try:
-        write_images(given.data, folder)
+        splits = {x: load_emoji(given.data, split=x) for x in ("train", "held_out")}
     except (OSError, ValueError) as error:
-        sys.exit(f"emoji.py: --data: {error}")
+        sys.exit(f"emoji.py: {'--data: ' if given.data else ''}{error}")
+    write_images(splits, folder)
     command = [*TRAIN, "--images", folder / "train", "--output", given.output, *others]
     if code := cli.main(command):
         return code

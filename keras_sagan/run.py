@@ -71,7 +71,7 @@ def train(log: Log | None = None, **options: Any) -> dict:
     if "://" in settings["output"]:
         text = "--output must be a local folder; --checkpoints takes a URL."
         raise ValueError(f"{text} Received: {settings['output']}")
-    images = settings["images"] and Path(settings["images"]).resolve()
+    images = settings["images"] and Path(settings["images"]).expanduser().resolve()
     if images and (images == output.resolve() or images in output.resolve().parents):
         text = "--output must be outside of --images: the run's pictures would become its data."
         raise ValueError(f"{text} Received: {output} in {images}")
@@ -83,7 +83,8 @@ def train(log: Log | None = None, **options: Any) -> dict:
         strategy = make_strategy(settings["strategy"] or "auto", tpu=settings["tpu"])
     if is_chief(strategy):
         if (output / "run.lock").exists():
-            with locked(output):  # Raises an error if another process trains in the folder.
+            # Raise an error if another process trains in the folder, which may be read-only.
+            with contextlib.suppress(OSError), locked(output):
                 pass
         log.folder = output
     known = read_record(output)
@@ -349,5 +350,8 @@ def check_same_run(output, known, wanted, newest):
     known = known | known.get("settings", {})
     for name in (*FIXED, "channels", "num_classes", "class_names"):
         if name in known and known[name] != wanted[name]:
-            pair = f"a run of {name}={known[name]!r}, and {name}={wanted[name]!r}"
+            one, two = known[name], wanted[name]
+            if name == "class_names":  # Show only the first difference.
+                one, two = next(pair for pair in zip(one, two) if pair[0] != pair[1])
+            pair = f"a run of {name}={one!r}, and {name}={two!r}"
             raise ValueError(f"{ELSEWHERE} {output} with {pair}")

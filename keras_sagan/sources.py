@@ -119,6 +119,8 @@ def extractor_for(image_shape, settings, name=None):
     small gray images select the gray classifier, and other images EfficientNet-Lite0.
     """
     inception, digest = settings["inception"], settings["inception_sha256"]
+    if inception == "":
+        raise ValueError("--inception must not be empty.")
     if name is None:
         is_small_and_grey = image_shape[-1] == 1 and image_shape[0] in (28, 32)
         name = "tfgan" if inception or digest else "grey" if is_small_and_grey else "efficientnet"

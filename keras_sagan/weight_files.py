@@ -35,7 +35,8 @@ def fetch_weights(weights: str | os.PathLike, sha256: str = "") -> tuple[Path, s
     expected = [sha256.lower(), named[1] if named else ""]
     if known:
         recorded, _, url = known.partition("  ")
-        if (url := url.partition("\n")[2].strip()) not in ("", str(weights)):
+        url = url.partition("\n")[2].strip()
+        if not any(expected) and url not in ("", str(weights)):
             raise ValueError(
                 f"`weights` must have a file name of its own in {path.parent}, which has the file "
                 f"of {url}. Received: weights={str(weights)!r}"

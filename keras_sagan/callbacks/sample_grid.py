@@ -29,7 +29,7 @@ class SampleGrid(keras.callbacks.Callback):
     The grid of a conditional model has one row for each class; the grid of an unconditional model
     is square. The first grid, `samples_epoch_000.png`, is drawn before training; the names of later
     grids contain the number of finished epochs. A run that resumes at `initial_epoch` first draws
-    the grid for that epoch, unless its file exists.
+    the grid for that epoch, unless it resumes within the epoch.
 
     Args:
         directory: The folder for the pictures, which is created if needed.
@@ -92,7 +92,7 @@ class SampleGrid(keras.callbacks.Callback):
         # `on_train_begin` doesn't know the epoch at which a run resumes.
         if not self._has_started:
             self._has_started = True
-            if epoch == 0 or not self._path(epoch).exists():  # A resumed run may be mid-epoch.
+            if not getattr(self.model, "_skipped_steps", 0):  # The run doesn't resume mid-epoch.
                 self.save(epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -126,14 +126,11 @@ class SampleGrid(keras.callbacks.Callback):
         columns, labels = self.images_per_class, self._row_classes()
         common = {"class_names": self.class_names, "seed": self.seed, "truncation": self.truncation}
         grid = rows_of_samples(self.model, columns, labels, rows=columns, **common)
-        path = self._path(epoch)
+        path = self.directory / f"samples_epoch_{epoch:03d}.png"
         save_image(path, grid)
         if self._log is not None:
             self._log.write("samples", grid, epoch)
         return path
-
-    def _path(self, epoch):
-        return self.directory / f"samples_epoch_{epoch:03d}.png"
 
     def save_gif(self) -> Path | None:
         """Combines the grids in the directory into `samples.gif`, in epoch order.

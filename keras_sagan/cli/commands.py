@@ -130,7 +130,9 @@ def evaluate(log, settings):
     reference, num_real = settings["reference"], ENOUGH_IMAGES
     if reference is None:
         if shape[-1] != 1 and not (run or settings["images"] or settings["dataset"]):
-            raise ValueError("--generated with color images needs --reference.")
+            raise ValueError(
+                "--generated with color images needs --reference, --images or --dataset."
+            )
         source = open_source(settings, shape[0], 1, trained_on=known.get("data"))
         images, labels = source.head(count)
         reference = (images, labels) if labels is not None and num_classes else images

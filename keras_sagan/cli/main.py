@@ -36,9 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     `keras_sagan.log` in the folder of the run, or a file in the temporary folder if there is no
     run. `arguments` defaults to the command-line arguments.
     """
-    arguments = map(str, sys.argv[1:] if arguments is None else arguments)
-    # Also accept underscores: `--base_filters` means `--base-filters`.
-    arguments = [re.sub(r"^--\w+", lambda x: x[0].replace("_", "-"), word) for word in arguments]
+    arguments = words_of(arguments)
     settings = vars(build_parser().parse_args(arguments))
     log = Log(["keras-sagan", *arguments])
     try:
@@ -60,6 +58,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"keras-sagan: {log.failed(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def words_of(arguments: list | None) -> list[str]:
+    """Returns the command line's words as strings; `--base_filters` means `--base-filters`."""
+    words = map(str, sys.argv[1:] if arguments is None else arguments)
+    return [re.sub(r"^--\w+", lambda x: x[0].replace("_", "-"), word) for word in words]
 
 
 def build_parser(config=None):

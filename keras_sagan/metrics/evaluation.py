@@ -291,10 +291,10 @@ class Evaluation:
     def report(self, batches: Iterable, num_images: int, made: dict, name: str) -> EvaluationReport:
         """Returns the report on batches (images, labels or `None`); `made` describes the images."""
         protocol = make_protocol(self.metrics, num_images, self.reference.info, made)
-        features, info = self.measure(batches, "Generated images", num_images)
         held_out = None
         if self.held_out is not None:
             held_out, protocol["held_out_sha256"] = self._measure_held_out()
+        features, info = self.measure(batches, "Generated images", num_images)
         values, notes, metrics = {}, [], list(self.metrics)
         if min(num_images, self.reference.num_images or num_images) < ENOUGH_IMAGES:
             # Report the KID first, because it is unbiased.

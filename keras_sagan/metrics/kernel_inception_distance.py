@@ -142,9 +142,10 @@ class KernelInceptionDistance(FeatureMetric):
 
     def notes(self, real: Any, generated: Any) -> list[str]:
         counts = real.num_images, generated.num_images
+        few = [f"{self.name} of fewer than 100 images is mostly noise"] * (min(counts) < 100)
         if max(counts) > self.max_block_size:
-            return []
-        return [f"{self.name} of fewer than 100 images is mostly noise"] * (min(counts) < 100) + [
+            return few
+        return few + [
             f"{self.name}_std_error, {self.name}_low and {self.name}_high need more than "
             f"max_block_size={self.max_block_size} images on one side: one block has no spread. "
             f"Received: {counts[0]} real and {counts[1]} generated images"

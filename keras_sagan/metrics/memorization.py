@@ -199,13 +199,13 @@ class Memorization(FeatureMetric):
         return {prefix + name: value for name, value in scores.items()}
 
     def notes(self, real: Any, generated: Any) -> list[str]:
-        notes, count = [], generated.num_images
-        if min(real.num_images, count) < _FEW:
+        notes, count, has_held_out = [], generated.num_images, self.held_out is not None
+        if min(real.num_images or count, count) < _FEW:
             notes.append(
-                f"authpct and memorized of fewer than {_FEW} images mean little. "
+                f"authpct{' and memorized' * has_held_out} of fewer than {_FEW} images say little. "
                 f"Received: {real.num_images} real and {count} generated images"
             )
-        if self.held_out is not None and count < _CELLS * _LEAST_IN_CELL:
+        if has_held_out and count < _CELLS * _LEAST_IN_CELL:
             notes.append(
                 f"ct_score {'is' if count < _LEAST_IN_CELL else 'may be'} NaN: a cell needs "
                 f"{_LEAST_IN_CELL} generated images. Received: {count} in {_CELLS} cells"

@@ -66,15 +66,17 @@ def _check_networks(preset, settings):
 def load_weights(model, path):
     """Loads a weights file. The function reads only numbers and runs no code from the file."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Keras warns of each layer that it skips.
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             model.load_weights(path)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = " ".join([x for x in str(error).splitlines() if x][:2])
         raise ValueError(
             "`load_weights` must be a complete .keras or .weights.h5 file of a SAGAN with the same "
             f"networks and averages. Received: load_weights={str(path)!r} ({reason})"
         ) from error
+    for warning in caught:  # If loading fails, Keras's warnings about each layer aren't shown.
+        warnings.warn(warning.message, warning.category, stacklevel=3)
 
 
 def load_from_hub(name, kind, recipe, overrides):

@@ -122,7 +122,7 @@ def test_a_gif_leaves_out_grids_of_another_size(tmp_path, stub_gan, run_fit):
     assert SampleGrid(tmp_path / "none").save_gif() is None
     run_fit(stub_gan(), [callback], epochs=4, initial_epoch=2)
     with Image.open(callback.save_gif()) as picture:
-        assert picture.n_frames == 2  # The existing grid of epoch 2 is kept.
+        assert picture.n_frames == 3
 
 
 def test_tensorboard_gets_every_grid(tmp_path, stub_gan, run_fit):

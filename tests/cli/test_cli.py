@@ -295,7 +295,7 @@ def test_two_folders_of_photographs_with_no_other_option(tmp_path, monkeypatch, 
     assert main(["evaluate", "--generated", made, "--reference", gray]) == 1
     assert "`images` and `reference` must both be gray or" in capsys.readouterr().err
     assert main(["evaluate", "--generated", made]) == 1
-    assert "--generated with color images needs --reference." in capsys.readouterr().err
+    assert "--generated with color images needs --reference, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
