@@ -1,15 +1,12 @@
 """The attention study in miniature, its statistics and its page."""
 
 import functools
-import pathlib
 
 import attention_study
 import attention_study_page
-import common
 import numpy as np
 import pytest
 import receptive_field
-import study
 
 from keras_sagan import SAGAN
 from keras_sagan.layers.self_attention import attention_layers
@@ -39,12 +36,6 @@ def test_runs_in_miniature(tmp_path, monkeypatch, capsys):
         attention_study_page.load(tmp_path / "records"), tmp_path / "figure.png"
     )
     assert (tmp_path / "figure.png").stat().st_size > 5000
-
-
-def test_a_study_has_its_own_folders():
-    options, _, _ = study.main("a/my_study.py", "", {"steps": 1}, lambda seeds: {}, None, [])
-    assert options.workdir == common.RESULTS / "my_study"
-    assert options.scratch == pathlib.Path("runs/my_study")
 
 
 @pytest.mark.slow

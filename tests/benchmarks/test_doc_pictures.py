@@ -27,7 +27,6 @@ def test_pictures_in_miniature(tmp_path, monkeypatch):
     pictures = {path.name for path in pictures.iterdir()}
     committed = {path.name for path in (common.ROOT / "docs" / "images").iterdir()}
     assert committed - pictures == {  # those of examples/fashion_mnist.py and of other benchmarks
-        "ablation.png",
         "attention.png",
         "attention_cost.png",
         "attention_study.png",
