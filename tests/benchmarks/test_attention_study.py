@@ -145,6 +145,8 @@ def test_the_page_says_whether_the_expectations_held(gain):
     else:
         assert held == ["no", "yes", "no", "yes", "no", "no"]
     del records["emoji_4_none_7"]
+    assert attention_study_page.expectations(records)[-2].endswith("| - | not finished |")
+    del records["figures_4_none_7"]
     assert attention_study_page.expectations(records) == []
 
 
