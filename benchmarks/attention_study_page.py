@@ -384,8 +384,8 @@ def answer(records):
     return said or [
         "In these small networks, the study shows no effect of attention, even between parts that",
         "no convolution sees together. The training was short, and the runs vary: for the squares",
-        f"at {FAR} pixels, the 95 % intervals of the differences reach from {low} to {high} points",
-        "in percent, so effects of this size can't be excluded.",
+        f"at {FAR} px, the 95 % intervals of the differences reach from {low} to {high} percentage",
+        "points, so effects of this size can't be excluded.",
     ]
 
 

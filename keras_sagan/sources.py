@@ -72,7 +72,8 @@ def open_source(settings, image_size, batch_size, say=print, trained_on=None) ->
             lines = [f"  {path}: {reason}" for path, reason in found.broken.items()]
             say("\n".join([f"{len(lines)} files can't be read and are skipped:", *lines]))
         pixels, labels, names = found[:3]
-        num_gray = channels == 3 and sum(bool((x == x[..., :1]).all()) for x in pixels)
+        each = (pixels[index] for index in range(len(pixels)))
+        num_gray = channels == 3 and sum(bool((x == x[..., :1]).all()) for x in each)
         gray = f", {num_gray} of them gray, which get three equal channels" if num_gray else ""
         say(f"{len(pixels):,} images in {images}{gray}")
     else:
