@@ -24,7 +24,6 @@ from pathlib import Path
 from keras_sagan import cli
 from keras_sagan.cli.main import build_parser, words_of
 from keras_sagan.data import load_emoji
-from keras_sagan.options import EVALUATE as EVALUATE_OPTIONS
 from keras_sagan.visualization import save_image
 
 TRAIN = """
@@ -55,21 +54,20 @@ def main(arguments=None):
     text = "the folder of the two archives; default: download them"
     parser.add_argument("--data", type=os.path.expanduser, help=text)
     parser.add_argument("--output", default="runs/emoji", help="the folder of the run")
-    count = {"type": EVALUATE_OPTIONS["num_images"].read, "default": 1000, "metavar": "N"}
-    parser.add_argument("--num-images", help="generated images for the scores", **count)
+    parser.add_argument("--num-images", default="1000", help="generated images for the scores")
     given, others = parser.parse_known_args(words_of(arguments))
-    build_parser().parse_args([*TRAIN, *others])  # Find wrong options before writing the images.
     folder = Path(given.output).parent / "emoji_images"
+    train = [*TRAIN, "--images", folder / "train", "--output", given.output, *others]
+    evaluate = ["evaluate", given.output, *EVALUATE, "--num-images", given.num_images]
+    evaluate += ["--images", folder / "held_out", "--held-out", folder / "train"]
+    for command in (train, evaluate):  # Find wrong options before writing the images.
+        build_parser().parse_args(words_of(command))
     try:
         splits = {x: load_emoji(given.data, split=x) for x in ("train", "held_out")}
     except (OSError, ValueError) as error:
         sys.exit(f"emoji.py: {'--data: ' if given.data else ''}{error}")
     write_images(splits, folder)
-    command = [*TRAIN, "--images", folder / "train", "--output", given.output, *others]
-    if code := cli.main(command):
-        return code
-    command = ["evaluate", given.output, *EVALUATE, "--num-images", given.num_images]
-    return cli.main([*command, "--images", folder / "held_out", "--held-out", folder / "train"])
+    return cli.main(train) or cli.main(evaluate)
 
 
 if __name__ == "__main__":

@@ -120,17 +120,16 @@ def extractor_for(image_shape, settings, name=None):
     small gray images select the gray classifier, and other images EfficientNet-Lite0.
     """
     inception, digest = settings["inception"], settings["inception_sha256"]
-    if inception == "":
-        raise ValueError("--inception must not be empty.")
+    is_inception = inception is not None or digest is not None
     if name is None:
         is_small_and_grey = image_shape[-1] == 1 and image_shape[0] in (28, 32)
-        name = "tfgan" if inception or digest else "grey" if is_small_and_grey else "efficientnet"
+        name = "tfgan" if is_inception else "grey" if is_small_and_grey else "efficientnet"
     if name == "tfgan":
         if inception and inception.endswith(".pth") and digest is None:
             return metrics.FIDInception(inception)
         return metrics.TFGANInception(inception or metrics.TFGAN_INCEPTION_HANDLE, digest)
-    if inception or digest:
-        option = "--inception" if inception else "--inception-sha256"
+    if is_inception:
+        option = "--inception" if inception is not None else "--inception-sha256"
         raise ValueError(f"{option} needs --extractor tfgan. Received: {name}")
     classes = {
         "dinov2": metrics.DINOv2Features,

@@ -280,8 +280,9 @@ class Evaluation:
         """Returns the `FeatureSet` and the digest of the held-out images."""
         found, about = self.measure(self.held_out, "Held-out images", argument="held_out")
         if found.num_images < 2:
-            text = f"at least 2 images. Received: {found.num_images}"
-            raise ValueError(f"`held_out` must hold {text}")
+            raise ValueError(
+                f"`held_out` must hold at least 2 images. Received: {found.num_images}"
+            )
         if about["sha256"] == self.reference.info["sha256"]:
             raise ValueError(
                 "`held_out` must hold other images than `reference`. Received: the same images"

@@ -84,7 +84,9 @@ def test_without_a_folder_the_archives_are_downloaded(folder, tmp_path_factory, 
     monkeypatch.setattr(keras.utils, "get_file", lambda **x: get_file(cache_dir=str(home), **x))
     registry = tmp_path_factory.mktemp("registry")
     monkeypatch.setattr(module, "_REGISTRY", registry.as_uri())
-    with pytest.raises(OSError, match=r"emoji-datasource-google-16\.0\.0\.tgz could not .*as `folder`"):
+    with pytest.raises(
+        OSError, match=r"emoji-datasource-google-16\.0\.0\.tgz could not .*as `folder`"
+    ):
         load_emoji()
     for name, version, _ in module._PACKAGES.values():
         file = f"{name.split('/')[-1]}-{version}.tgz"
