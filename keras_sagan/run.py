@@ -73,7 +73,7 @@ def train(log: Log | None = None, **options: Any) -> dict:
         raise ValueError(f"{text} Received: {settings['output']}")
     images = settings["images"] and Path(settings["images"]).expanduser().resolve()
     if images and (images == output.resolve() or images in output.resolve().parents):
-        text = "--output must be outside of --images: the run's pictures would become its data."
+        text = "--output must be outside --images, or the run's pictures become training images."
         raise ValueError(f"{text} Received: {output} in {images}")
     if settings["tensorboard"]:
         require("tensorboard", "--tensorboard", "tensorboard")

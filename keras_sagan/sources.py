@@ -74,7 +74,7 @@ def open_source(settings, image_size, batch_size, say=print, trained_on=None) ->
         pixels, labels, names = found[:3]
         each = (pixels[index] for index in range(len(pixels)))
         num_gray = channels == 3 and sum(bool((x == x[..., :1]).all()) for x in each)
-        gray = f", {num_gray} of them gray, which get three equal channels" if num_gray else ""
+        gray = f" ({num_gray:,} gray, converted to color)" if num_gray else ""
         say(f"{len(pixels):,} images in {images}{gray}")
     else:
         subset = "test" if data_dir is None else "train"

@@ -30,15 +30,15 @@ def fetch_weights(weights: str | os.PathLike, sha256: str = "") -> tuple[Path, s
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     record = path.with_name(f"{path.name}.sha256")
-    # The digest, the file name and the URL; versions before the first release recorded no URL.
+    # The digest, the file name and, in newer records, the URL.
     known = record.read_text(encoding="utf-8").split() if is_url and record.exists() else []
     named = re.search("-([0-9a-f]{8,64})$", path.stem)
     expected = [sha256.lower(), named[1] if named else ""]
     if known:
         if not any(expected) and known[2:] not in ([], [str(weights)]):
             raise ValueError(
-                f"`weights` must have a file name of its own in {path.parent}, which has the file "
-                f"of {known[2]}. Received: weights={str(weights)!r}"
+                f"`weights` must have a different file name than {known[2]}, whose file is in "
+                f"{path.parent}. Received: weights={str(weights)!r}"
             )
         expected.append(known[0])
     wrong = [prefix for prefix in expected if not digest.startswith(prefix)]

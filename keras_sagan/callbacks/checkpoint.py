@@ -139,7 +139,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             step = steps_of(model)
             promise, data, batches = position_data(data, steps_per_epoch, step, done, is_given)
         if not (is_given and self._manifest) or batches is None:
-            self._say(f"after an interruption, training resumes, and {promise}", promise)
+            new = f"after an interruption, training resumes from the last checkpoint, and {promise}"
+            self._say(new, promise)
         return data, manifest["epoch"], done, batches or 0
 
     def _set_up(self, model):

@@ -281,11 +281,11 @@ class Evaluation:
         found, about = self.measure(self.held_out, "Held-out images", argument="held_out")
         if found.num_images < 2:
             raise ValueError(
-                f"`held_out` must hold at least 2 images. Received: {found.num_images}"
+                f"`held_out` must contain at least 2 images. Received: {found.num_images}"
             )
         if about["sha256"] == self.reference.info["sha256"]:
             raise ValueError(
-                "`held_out` must hold other images than `reference`. Received: the same images"
+                "`held_out` must contain other images than `reference`. Received: the same images"
             )
         return found, about["sha256"]
 

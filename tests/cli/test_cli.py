@@ -393,11 +393,11 @@ def test_a_folder_of_images_without_classes(tmp_path, capsys, monkeypatch):
     train = ["train", *options, "--images", str(photos), "--epochs", "1", "--output"]
     for inside in (photos, photos / "runs" / "first"):
         assert main([*train, str(inside)]) == 1
-        assert "--output must be outside of --images" in capsys.readouterr().err
+        assert "--output must be outside --images" in capsys.readouterr().err
     assert main([*train, str(output)]) == 0
     said = capsys.readouterr().out
     assert f"{photos}/broken.png" in said and "2 steps per epoch, 1 epoch, into" in said
-    assert f"8 images in {photos}, 1 of them gray, which get three equal channels" in said
+    assert f"8 images in {photos} (1 gray, converted to color)" in said
     photos = photos.rename(tmp_path / "moved")
     again = ["train", *options, "--images", str(photos), "--epochs", "2", "--output", str(output)]
     assert main(again) == 0

@@ -43,9 +43,9 @@ def test_images_of_other_sizes_are_noted():
 @pytest.mark.parametrize(
     "count, message",
     [
-        (12, "`held_out` must hold other images than `reference`"),
-        (1, "`held_out` must hold at least 2 images. Received: 1"),
-        (0, "`held_out` must hold at least 2 images. Received: 0"),
+        (12, "`held_out` must contain other images than `reference`"),
+        (1, "`held_out` must contain at least 2 images. Received: 1"),
+        (0, "`held_out` must contain at least 2 images. Received: 0"),
     ],
 )
 def test_held_out_images_that_say_nothing(count, message):
