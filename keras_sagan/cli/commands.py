@@ -71,9 +71,7 @@ def class_ids(classes, names):
     ids = {name: number for number, name in enumerate(names or ())}
     for word in classes or ():
         if word not in ids and not word.lstrip("-").isdecimal():
-            known = (
-                f"one of {list(ids)}, or a number" if ids else "a number (classes have no names)"
-            )
+            known = f"one of {list(ids)}, or a number" if ids else "a number: classes have no names"
             raise ValueError(f"A class must be {known}. Received: {word!r}")
     return classes and [ids[word] if word in ids else int(word) for word in classes]
 

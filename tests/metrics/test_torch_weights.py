@@ -55,12 +55,13 @@ def test_tensors_equal_those_of_pytorch(tmp_path, is_zip):
 def test_a_cut_file_is_refused(tmp_path, is_zip):
     torch = pytest.importorskip("torch")
     path = tmp_path / "weights.pth"
-    torch.save(state_dict(), path, _use_new_zipfile_serialization=is_zip)
-    content = path.read_bytes()
-    for size in (0, 5, len(content) // 2, len(content) - 1):
-        path.write_bytes(content[:size])
-        with pytest.raises(ValueError, match=r"`path` must be a complete PyTorch.*weights\.pth"):
-            read_torch_weights(path)
+    for tensors in (state_dict(), {"empty": torch.zeros(0)}):
+        torch.save(tensors, path, _use_new_zipfile_serialization=is_zip)
+        content = path.read_bytes()
+        for size in (0, 5, len(content) // 2, len(content) - 1):
+            path.write_bytes(content[:size])
+            with pytest.raises(ValueError, match=r"`path` must be a complete .*weights\.pth"):
+                read_torch_weights(path)
 
 
 @pytest.mark.parametrize("is_zip", [True, False])

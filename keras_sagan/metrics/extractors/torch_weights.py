@@ -5,6 +5,7 @@ import io
 import math
 import os
 import pickle
+import struct
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -109,7 +110,7 @@ def _read_stream(file):
     known = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
     storages = {}
     for key in _Unpickler(file).load():
-        size = int.from_bytes(file.read(8), "little")
+        (size,) = struct.unpack("<q", file.read(8))
         storages[key] = file.read(size * np.dtype(known[key].dtype).itemsize)
     return tensors, storages
 
