@@ -84,12 +84,12 @@ def first_step(form, started, arguments):
     runpy.run_path(str(EXAMPLE), run_name="__main__")
 
 
-def compile_textbook(model, inherited):
+def compile_textbook(model, inherited, **settings):
     """Compiles a model as `inherited` does, with the textbook form in the place of its step."""
     import tensorflow as tf
     import textbook
 
-    inherited(model, *textbook.stock_optimizers(model))
+    inherited(model, *textbook.stock_optimizers(model), **settings)
     step = tf.function(textbook.training_step(model))
     model.train_function = lambda iterator: dict(zip(("d_loss", "g_loss"), step(*next(iterator))))
 
