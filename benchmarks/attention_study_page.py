@@ -271,10 +271,9 @@ def page(records):
         "The discriminator sums its last map over all positions. Without attention, its logit is",
         "therefore a sum of terms, and each term depends only on the pixels in the receptive field",
         "of one position. If no receptive field contains pixels of both squares of a pair, the",
-        "logit is a term for the left square plus a term for the right square. Such a logit can't",
-        "reward squares of equal color. The squares are 8 pixels wide. The table shows which share",
-        "of each of the two squares a receptive field can contain at the same time, for three",
-        "distances between the centers of the squares:",
+        "logit is a sum of two terms, one for each square. Such a logit can't reward squares of",
+        "equal color. The squares are 8 pixels wide. The table shows how much of both squares can",
+        "fit into one receptive field, for three distances between the centers of the squares:",
         "",
         *sight_table(),
         "",
@@ -303,7 +302,7 @@ def page(records):
         "generated images. Agreement is 1 if the two colors are always equal, and 0 if they are",
         "independent. **Spread** is the standard deviation of the generated colors, divided by the",
         "standard deviation of the colors in the training images. The spread is near 0 if a model",
-        "always generates the same image. The tables show percent.",
+        "always generates the same image. The scores in the tables are percentages.",
         "",
         "## Results",
         "",
@@ -312,7 +311,7 @@ def page(records):
         lines += [
             "![Scores of each seed](images/attention_study.png)",
             "",
-            "*Each dot is a run, and each bar is the mean of the runs in a row. Runs without",
+            "*Each dot is one run. Each bar is the mean of the dots in its row. Runs without",
             "attention are blue.*",
             "",
         ]
@@ -331,7 +330,7 @@ def page(records):
                 real = mean(
                     x["scores"]["held_out"] for x in records.values() if "held_out" in x["scores"]
                 )
-                lines += [f"Asymmetry; held-out faces have {percent(real)}:", ""]
+                lines += [f"Asymmetry, which is {percent(real)} % for held-out real faces:", ""]
             else:
                 lines += [f"Agreement at {distance} pixels:", ""]
             lines += [*effect_table(records, part, distance, rows), ""]
@@ -378,14 +377,14 @@ def answer(records):
     said = []
     for result, verb in (("helps", "helps"), ("**hurts**", "hurts")):
         if places := [LABELS[row["place"]] for row in rows if verdict(row) == result]:
-            said.append(f"Attention {verb} if no convolution sees both parts: {', '.join(places)}.")
+            said.append(f"Attention {verb} between distant parts: {', '.join(places)}.")
     ends = list(zip(*(row["interval"] for row in rows)))
     low, high = percent(min(ends[0])), percent(max(ends[1]))
     return said or [
         "In these small networks, the study shows no effect of attention, even between parts that",
-        "no convolution sees together. The training was short, and the runs vary: for the squares",
-        f"at {FAR} px, the 95 % intervals of the differences reach from {low} to {high} percentage",
-        "points, so effects of this size can't be excluded.",
+        "are never in the same receptive field. The training was short, and the runs vary: for the",
+        f"squares at {FAR} px, the 95 % intervals of the differences range from {low} to {high}",
+        "percentage points, so effects within this range can't be excluded.",
     ]
 
 
@@ -435,15 +434,15 @@ def expectations(records):
         for x, (held, why) in lines.items()
     ]
     if not helpful:
-        rows += ["", "`-`: with no effect at all, the study can't say whether an effect differs."]
+        rows += ["", f"`-`: attention in D shows no effect at {FAR} px that could be compared."]
     return ["| expected before the first run | held | result |", "|---|---|---|", *rows, ""]
 
 
 def advice(records):
     """Returns what the study says about the argument."""
     lines = textwrap.wrap(
-        "`attention_resolutions` selects the maps with attention, in both networks of a preset. In "
-        "the presets' discriminators, the receptive field of the last map covers the full image, "
+        "In both networks of a preset, `attention_resolutions` selects the feature maps that get an "
+        "attention layer. In the presets' discriminators, the receptive field of the last map covers the full image, "
         "so convolutions alone can compare distant parts, but only in the last blocks. On the map "
         "with attention, the receptive field of the convolutions is only a few pixels wide:",
         WIDTH,

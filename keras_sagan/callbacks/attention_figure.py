@@ -13,12 +13,12 @@ from keras_sagan.visualization.query_points import MAX_IMAGES, MAX_POINTS, check
 
 
 class AttentionFigure(keras.callbacks.Callback):
-    """Saves figures of the maps of all attention layers, drawn with `plot_attention`.
+    """Draws the maps of every attention layer with `plot_attention`, and saves the figures.
 
-    The generated images always use the same latents and evenly spaced classes. After 20 epochs, the
-    file is named `attention_epoch_020.png`, or `attention_epoch_020_<layer>.png` if the network has
-    several attention layers. `attention_epoch_020_discriminator.png` shows the discriminator's
-    attention on `real_images`.
+    Images are always generated from the same latents and classes, whose ids are evenly spaced.
+    After 20 epochs, the file is named `attention_epoch_020.png`, or
+    `attention_epoch_020_<layer>.png` if the network has several attention layers.
+    `attention_epoch_020_discriminator.png` shows the discriminator's attention on `real_images`.
 
     Args:
         directory: The folder for the figures, which is created if needed.

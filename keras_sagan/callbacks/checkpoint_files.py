@@ -17,7 +17,7 @@ from keras_sagan.checks import check_path
 FORMAT = 3  # The version of the manifest; `old_checkpoints` reads versions 1 and 2.
 OWN = (MANIFEST, f"{MANIFEST}.new", STATE)  # Other files in a checkpoint folder belong to the user.
 FOLDER = re.compile(r"step-(0|[1-9][0-9]*)(?:\.new)?")
-# Errors that can occur although a checkpoint file is intact.
+# Errors that can occur even if a checkpoint file is intact.
 PASSING = (MemoryError, PermissionError, TimeoutError, ConnectionError)
 
 
@@ -61,7 +61,7 @@ class CheckpointFiles:
             raise OSError(f"{text}directory={self.directory!r} ({error})") from error
 
     def write(self, step: int, arrays: dict, manifest: dict):
-        """Writes a checkpoint and keeps the newest `keep`; if that fails, removes the new one."""
+        """Writes a checkpoint and deletes old ones; if writing fails, deletes the new one."""
         folder, disk = self.path(step), self._disk
         new = disk.temporary(folder)
         with self._explained(folder):
@@ -172,7 +172,7 @@ class CheckpointFiles:
 
 @contextlib.contextmanager
 def reading(folder: str, name: str):
-    """Raises DamagedCheckpoint if a file can't be read, or OSError if reading may succeed later."""
+    """Raises DamagedCheckpoint if a file can't be read, or OSError if a retry may succeed."""
     try:
         yield
     except ImportError:

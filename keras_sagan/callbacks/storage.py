@@ -41,7 +41,7 @@ class LocalFiles:
         return os.path.isdir(path) and not os.path.islink(path)
 
     def temporary(self, path):
-        """Returns a path to write a file or folder to, before `publish` renames it to `path`."""
+        """Returns the temporary path of a file or folder; `publish` later renames it to `path`."""
         return f"{path}.new"
 
     def read(self, path):

@@ -24,7 +24,7 @@ MAX_COLUMNS = 100  # The maximum number of images in a row; wider pictures take 
 
 def run(log, settings):
     """Runs the command that the dictionary `settings` describes."""
-    # `train` has no setting `run`: its run function chooses the folder of the log.
+    # `train` has no `run` argument; `runs.train` sets `log.folder` later.
     log.folder = beside(settings["run"]) if settings.get("run") else None
     log.write(", ".join(map(" ".join, package_versions().items())))
     globals()[settings["command"]](log, settings)

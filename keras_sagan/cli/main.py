@@ -1,4 +1,4 @@
-"""The command-line parser, and the handling of errors."""
+"""Parses the command line, runs commands and reports errors."""
 
 import argparse
 import importlib
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def words_of(arguments: list | None) -> list[str]:
-    """Returns the command line's words as strings; `--base_filters` means `--base-filters`."""
+    """Returns the command-line arguments as strings; `--base_filters` becomes `--base-filters`."""
     words = map(str, sys.argv[1:] if arguments is None else arguments)
     return [re.sub(r"^--\w+", lambda x: x[0].replace("_", "-"), word) for word in words]
 

@@ -190,7 +190,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
 
     @classmethod
     def from_config(cls, config):
-        # Older files contain an argument `algorithm`, which affected only the speed.
+        # Older files contain an `algorithm` argument, which affected only the speed.
         return super().from_config({k: v for k, v in config.items() if k != "algorithm"})
 
 

@@ -54,7 +54,7 @@ def frechet_distance(
         if not np.isfinite(value).all():
             raise ValueError(f"`{name}` must be finite. Received: {name} with NaN or infinity")
     mean_1, cov_1, mean_2, cov_2 = arrays.values()
-    # Factorize the covariance of lower rank, so that fewer eigenvalues are rounding errors.
+    # Factorize the covariance with the lower rank, so that rounding affects fewer eigenvalues.
     thin, other = sorted((cov_1, cov_2), key=lambda cov: np.trace(cov) / (norm(cov) + 1e-300))
     return _distance_from_factor(mean_1, covariance_factor(thin), mean_2, other)
 
@@ -94,7 +94,7 @@ def covariance_factor(cov):
             return factor
     except np.linalg.LinAlgError:
         pass
-    # Eigenvectors are 8 times slower than Cholesky. Drop eigenvalues that are only rounding errors.
+    # This takes 8 times as long as Cholesky. Drop eigenvalues that are only rounding errors.
     values, vectors = np.linalg.eigh(cov)
     kept = values > max(values[-1], 0.0) * len(values) * _ROUNDING
     return vectors[:, kept] * np.sqrt(values[kept])

@@ -1,4 +1,4 @@
-"""Detects copies of training images, with numpy functions and a Keras metric."""
+"""Functions and a metric that detect copies of training images."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +12,8 @@ from keras_sagan.metrics.precision_recall import ROWS, squared_distances
 
 # The settings of dgm-eval and of its k-means.
 _DIMENSIONS, _CELLS, _LEAST_IN_CELL, _RESTARTS, _ITERATIONS = 64, 3, 21, 10, 300
-_FEW = 100  # With fewer images, a warning says that the scores mean little.
-_NEAREST_SHARE = 0.001  # A quantile, because the minimum may be the distance of a near-duplicate.
+_FEW = 100  # With fewer images, a warning says that the scores are unreliable.
+_NEAREST_SHARE = 0.001  # Use a quantile, because near-duplicates could determine the minimum.
 
 
 def memorization_scores(
@@ -132,7 +132,7 @@ def nearest(
         if exclude is not None:
             np.put_along_axis(squares, exclude[part, None], np.inf, axis=1)
         indices[part] = squares.argmin(axis=1)
-    # Compute distances by subtraction, because the distance of a copy must be exactly 0.
+    # Compute distances by subtraction, because the distance to a copy must be exactly 0.
     return np.linalg.norm(queries - points[indices], axis=1), indices
 
 

@@ -10,7 +10,7 @@ from keras_sagan.checks import check_integer
 from keras_sagan.metrics.features import FeatureMetric
 from keras_sagan.metrics.moments import check_features
 
-_ROWS = 256  # The number of directions and of samples in one matrix product.
+_ROWS = 256  # The largest number of rows or columns in one matrix product.
 
 
 def monge_distance(

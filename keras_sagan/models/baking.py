@@ -152,7 +152,7 @@ def _check_bakable(operation, model):
 
 
 def _replacement_of(operation):
-    """Returns a function that creates a layer's replacement, or `None`, and its argument names."""
+    """Returns a function that creates a layer's replacement (or `None`), and the inputs' names."""
     if isinstance(operation, SelfAttention):
         return _plain_attention, ("inputs",)
     if isinstance(operation, ConditionalNormBase):
@@ -252,7 +252,7 @@ def _up(layer, x):
 
 
 def _plain_norm(layer, shape, new_values):
-    """Returns a function `(images, labels)` that computes the same as a conditional norm."""
+    """Returns a function `(images, labels)` that returns the same outputs as a conditional norm."""
     axis, is_group = layer.axis % len(shape), isinstance(layer, ConditionalGroupNorm)
     is_vector = layer.condition_dim is not None
     weights = (layer.gamma_kernel, layer.beta_kernel) if is_vector else (layer.gamma, layer.beta)

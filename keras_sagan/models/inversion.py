@@ -43,7 +43,7 @@ class Inversion(NamedTuple):
 
 
 class InversionMixin:
-    """The method of `SAGAN` that finds latents for images."""
+    """Adds the method `invert`, which finds latents for images, to `SAGAN`."""
 
     def invert(
         self,
@@ -84,8 +84,8 @@ class InversionMixin:
             use_ema: As in `generate`.
 
         Raises:
-            ValueError: If an argument is out of range, images or labels don't fit the model, or the
-                discriminator has no layer named `feature_layer`.
+            ValueError: If an argument is out of range, images or labels don't match the model, or
+                the discriminator has no layer named `feature_layer`.
 
         Example:
         >>> from keras_sagan import SAGAN

@@ -156,9 +156,9 @@ PRESETS: dict[str, dict] = {
 
 
 def preset_settings(name: str, recipe: str | None = None) -> dict:
-    """Returns the settings of a preset with one of its recipes.
+    """Returns the settings of a preset, including the changes of one of its recipes.
 
-    The arguments and errors are those of `SAGAN.from_preset`.
+    The arguments and errors are the same as in `SAGAN.from_preset`.
 
     Returns:
         A new dictionary of arguments for `build_generator`, `build_discriminator` and `SAGAN`, and

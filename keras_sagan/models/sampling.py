@@ -78,7 +78,7 @@ class SamplingMixin:
             that were accepted.
 
         Raises:
-            ValueError: If an argument is out of range, labels or latents don't fit the model,
+            ValueError: If an argument is out of range, labels or latents don't match the model,
                 latents contain NaN, `truncation` or `method` is combined with `latents`, logits
                 aren't finite, or `gamma` or `percentile` is so high that hardly any image is
                 accepted.
@@ -202,17 +202,17 @@ class SamplingMixin:
     ) -> np.ndarray:
         """Generates images that interpolate between latents, or between classes.
 
-        Latents are interpolated spherically (`keras_sagan.ops.latent.slerp`). To interpolate
-        between two classes, the method mixes their rows in conditional batch norms and embeddings
-        linearly; the latents don't change unless `to_latents` is given.
+        Latents are interpolated spherically (`keras_sagan.ops.latent.slerp`). If `to_labels` is
+        given, the method interpolates linearly between the rows of both classes in conditional
+        norms and embeddings, and the latents don't change unless `to_latents` is given.
 
         Args:
             rows: Positive integer, the number of interpolations, one per row.
             steps: Integer of at least 2, the number of images in a row, including both ends.
             labels: Class id for all rows, or an array of `rows` class ids. `None` distributes the
                 rows over all classes.
-            to_labels: Class id for the end of all rows, or an array of `rows` class ids. With
-                `None`, the class doesn't change.
+            to_labels: The class ids at the right end of the rows, in the same forms as `labels`.
+                With `None`, the class doesn't change.
             latents, to_latents: Float arrays `(rows, latent_dim)`, or `None` for random latents.
             seed, truncation, use_ema: As in `generate`.
 
@@ -361,7 +361,7 @@ def check_latents(name, latents, count, latent_dim):
 
 @contextlib.contextmanager
 def mixed_class(generator, label, other, share):
-    """Mixes classes `label` and `other` in a `with` block; `share` is the weight of `other`."""
+    """Mixes the class `other`, with weight `share`, into the class `label` in a `with` block."""
     tables = []
     for layer in layers_of(generator):
         if isinstance(layer, ConditionalNormBase) and (layer.num_classes or 1) > 1:

@@ -74,7 +74,7 @@ def discriminator_loss(gan, index, real, fake):
 
 
 def lazy_penalty(gan, index, real, fake, part, penalty):
-    """Returns the value of a lazy penalty, which applies only once in `every` updates of D."""
+    """Returns the value of a lazy penalty, which is computed once per `every` updates of D."""
     real, fake = augment(gan, index, 0, real), augment(gan, index, 1, fake)
     return penalize(gan, index, part, penalty, real, fake)
 
@@ -267,7 +267,7 @@ def update_average(gan, is_updated, batch):
     steps = ops.cast(gan.steps.value, "float32")
     ramp = ops.power(0.5, 1.0 / (RAMP_UP * ops.maximum(steps, 1e-3)))
     momentum = gan.ema_momentum
-    if gan.ema_half_life is not None:  # The half-life counts images of the global batch.
+    if gan.ema_half_life is not None:  # The half-life is measured in images.
         images = ops.cast(batch * training.backend.count_replicas(), "float32")
         momentum = ops.power(0.5, images / gan.ema_half_life)
     momentum = ops.where(steps < gan.ema_start, 0.0, ops.minimum(momentum, ramp))

@@ -99,7 +99,7 @@ def check_scope(strategy, method, or_outside=True):
 
 
 def compiled(function, variables, latent_dim, num_classes):
-    """Disables autograd in `function`, but compiles nothing."""
+    """Disables autograd in `function`, but doesn't compile it."""
     return torch.no_grad()(function)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Colors that everyone can tell apart, from "Color Universal Design" (Okabe and Ito, 2008).
 DOT_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#F0E442")
 COLOR_MAP = "inferno"
-PANEL_PIXELS = 224  # The approximate shorter side of a panel in pixels, wide enough for captions.
+PANEL_PIXELS = 224  # The shorter side of a panel has about this many pixels, so that captions fit.
 # The space in pixels around the figure, between panels, below each row and for the color bar.
 MARGIN, GAP, CAPTION, BAR = 28, 22, 66, 138
 
@@ -69,12 +69,12 @@ def plot_attention(
 ) -> "Figure":
     """Draws the attention maps of a few points of each image, and returns the figure.
 
-    Each row shows one image with colored dots and one map for each dot. The frame of a map has the
-    color of its dot. A map shows the scores of the query under the dot, drawn over the gray image.
-    All maps share one color scale, in multiples of uniform attention, `1 / (key_h * key_w)`. The
-    scale ends at the median of the maps' maxima, or at 4 if that is larger, so that nearly uniform
-    attention stays dark. The caption of each map shows the maximum score, and the entropy as a
-    share of `log(key_h * key_w)`.
+    Each row shows one image with colored dots and one map for each dot. The frame of each map
+    matches the color of its dot. A map shows the scores of the query under the dot, drawn over the
+    gray image. All maps share one color scale, in multiples of uniform attention,
+    `1 / (key_h * key_w)`. The scale ends at the median of the maps' maxima, or at 4 if that is
+    larger, so that nearly uniform attention stays dark. The caption of each map shows the maximum
+    score, and the entropy as a share of `log(key_h * key_w)`.
 
     Args:
         images: uint8 array in [0, 255] of shape `(batch, height, width, channels)` with 1 or 3

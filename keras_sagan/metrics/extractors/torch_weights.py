@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # The number at the start of files from PyTorch before 1.6.
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # Files written by PyTorch before 1.6 start with it.
 _DTYPES = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",

@@ -19,8 +19,8 @@ WIDE = 64  # The threshold for small maps; `ops.resampling.WIDE` is the one for 
 def convolve(inputs, kernel, resample: str | None = None):
     """Computes `ops.resampling.convolve` with Winograd's method.
 
-    Returns `None` if the method doesn't apply or is slower: with GPUs or TPUs, in dtypes other than
-    float32, for maps of odd or unknown size, and for few channels.
+    Returns `None` if the machine has GPUs or TPUs, the dtype isn't float32, the kernel isn't 3 x 3,
+    the height or width is odd or unknown, or the method is slower because of few channels.
     """
     if inputs.dtype != "float32" or not is_in_charge() or not suits_winograd(inputs, kernel):
         return None
