@@ -268,12 +268,12 @@ def page(records):
     lines += [
         "## When convolutions can't compare two parts",
         "",
-        "The discriminator sums its last map over all positions. Without attention, its logit is",
-        "therefore a sum of terms, and each term depends only on the pixels in the receptive field",
-        "of one position. If no receptive field contains pixels of both squares of a pair, the",
-        "logit is a sum of two terms, one for each square. Such a logit can't reward squares of",
-        "equal color. The squares are 8 pixels wide. The table shows how much of both squares can",
-        "fit into one receptive field, for three distances between the centers of the squares:",
+        "The discriminator sums its last feature map over all positions. Without attention, its",
+        "logit is therefore a sum of terms, and each term depends only on the pixels in the",
+        "receptive field of one position. If no receptive field contains pixels of both squares of",
+        "a pair, the logit is a sum of two terms, one for each square. Such a logit can't reward",
+        "squares of equal color. The squares are 8 pixels wide. The table shows how much of both",
+        "squares can fit into one receptive field, for three distances between their centers:",
         "",
         *sight_table(),
         "",
@@ -297,12 +297,12 @@ def page(records):
         "  the mean difference between an image and the mirror image of a different image.",
         "  Symmetric images have an asymmetry of 0.",
         "",
-        "No score needs a neural network. **Agreement** is the concordance correlation between the",
-        "mean colors of the two squares of a pair, or of a cell and its mirror cell, over all",
-        "generated images. Agreement is 1 if the two colors are always equal, and 0 if they are",
-        "independent. **Spread** is the standard deviation of the generated colors, divided by the",
-        "standard deviation of the colors in the training images. The spread is near 0 if a model",
-        "always generates the same image. The scores in the tables are percentages.",
+        "The scores don't use a neural network. **Agreement** is the concordance correlation",
+        "between the mean colors of the two squares of a pair, or of a cell and its mirror cell,",
+        "over all generated images. Agreement is 1 if the two colors are always equal, and 0 if",
+        "they are independent. **Spread** is the standard deviation of the generated colors,",
+        "divided by the standard deviation of the training images' colors. The spread is near 0 if",
+        "a model always generates the same image. The scores in the tables are percentages.",
         "",
         "## Results",
         "",
@@ -359,7 +359,7 @@ def page(records):
         "- Each run with attention is compared with the run without attention that has the same",
         "  seed. The interval is the bootstrap interval of the mean difference. The p-value comes",
         "  from the exact sign-flip test, with Holm's correction for all rows of a table. A",
-        "  difference counts if p is at most 0.05 and the interval excludes 0.",
+        "  difference counts as an effect if p is at most 0.05 and the interval excludes 0.",
         "",
         "Next: [Add attention to your own GAN](guides/add_attention.md).",
     ]
@@ -381,8 +381,8 @@ def answer(records):
     ends = list(zip(*(row["interval"] for row in rows)))
     low, high = percent(min(ends[0])), percent(max(ends[1]))
     return said or [
-        "In these small networks, the study shows no effect of attention, even between parts that",
-        "are never in the same receptive field. The training was short, and the runs vary: for the",
+        "The study shows no effect of attention in these small networks, even if two parts of an",
+        "image are never in the same receptive field. Training was short, and runs vary: for the",
         f"squares at {FAR} px, the 95 % intervals of the differences range from {low} to {high}",
         "percentage points, so effects within this range can't be excluded.",
     ]
@@ -434,17 +434,17 @@ def expectations(records):
         for x, (held, why) in lines.items()
     ]
     if not helpful:
-        rows += ["", f"`-`: attention in D shows no effect at {FAR} px that could be compared."]
+        rows += ["", f"Rows with `-` can't be judged: attention in D shows no effect at {FAR} px."]
     return ["| expected before the first run | held | result |", "|---|---|---|", *rows, ""]
 
 
 def advice(records):
     """Returns what the study says about the argument."""
     lines = textwrap.wrap(
-        "In both networks of a preset, `attention_resolutions` selects the feature maps that get an "
-        "attention layer. In the presets' discriminators, the receptive field of the last map covers the full image, "
-        "so convolutions alone can compare distant parts, but only in the last blocks. On the map "
-        "with attention, the receptive field of the convolutions is only a few pixels wide:",
+        "In both networks of a preset, `attention_resolutions` selects the feature maps that get "
+        "an attention layer. In the presets' discriminators, the receptive field of the last map "
+        "covers the full image, so convolutions alone can compare distant parts, but only in the "
+        "last blocks. At the attention layer, the receptive field of the convolutions is smaller:",
         WIDTH,
     )
     if not is_finished(records, ("pairs", 4)):
@@ -453,9 +453,9 @@ def advice(records):
     unit = percent(row["difference"])
     low, high = map(percent, row["interval"])
     found = textwrap.wrap(
-        "With four blocks, as in the presets, attention at 16 changes the agreement at "
-        f"{FAR} pixels by {unit} percentage points (95 % interval "
-        f"{low} to {high}; {verdict(row)}).",
+        "With four blocks in the discriminator, as in the presets, attention on the 16 × 16 maps "
+        f"of both networks changes the mean agreement at {FAR} pixels by {unit} percentage points "
+        f"(95 % interval: {low} to {high}; result: {verdict(row)}).",
         WIDTH,
     )
     return [*found, "", *lines]

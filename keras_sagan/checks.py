@@ -29,7 +29,7 @@ _PACKAGES = {"PIL": "pillow", "ai_edge_litert": "ai-edge-litert"}
 def check_integer(name, value, minimum=None, maximum=None, optional=False, expected=None):
     """Checks that a value is an integer (or an integer array of rank 0), by default a positive one.
 
-    `minimum=-math.inf` allows any integer. In the error message, `expected` replaces the bounds.
+    `minimum=-math.inf` allows any integer. Error messages show `expected` instead of the bounds.
     """
     if value is None and optional:
         return None
@@ -82,7 +82,7 @@ def check_tuple(name, value, count, maximum=math.inf):
 
 
 def check_choice(name, value, choices, expected=None):
-    """Checks that `value` has the value and the type of a choice: `True` and 1.0 don't match 1."""
+    """Checks that `value` equals a choice and has the same type: `True` and 1.0 don't match 1."""
     choices = list(choices)
     is_scalar = isinstance(value, (np.generic, np.ndarray)) and not value.shape
     plain = value.item() if is_scalar else value
@@ -288,7 +288,7 @@ class FilledRange:
         self._count, self._least, self._most = 0, math.inf, -math.inf
 
     def __call__(self, images, low, high, many=16):
-        """Warns if `many` or more images fill only half of the range; fewer might just be dark."""
+        """Warns if `many` or more images fill only half of the range; a few may just be dark."""
         if not images.size or self._count >= many:
             return
         self._count += len(images)

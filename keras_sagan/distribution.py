@@ -158,7 +158,7 @@ def _jax():
 
 
 def _jax_distribution(name, devices):
-    """Joins the processes for `"multi_worker"`, then sets and returns a `DataParallel`."""
+    """Sets and returns a `DataParallel`; for `"multi_worker"`, connects the processes first."""
     used = None
     if name == "multi_worker":
         _join_processes()
@@ -222,7 +222,7 @@ def _tpu_strategy(tpu):
 
 
 def _wait_for_answers(cluster_spec):
-    """Raises an error if an address doesn't answer over gRPC; TensorFlow would wait forever."""
+    """Raises an error if a server doesn't respond over gRPC; TensorFlow would wait forever."""
     import grpc  # TensorFlow installs grpc, which it uses for TPUs.
 
     jobs = cluster_spec.jobs
@@ -343,7 +343,7 @@ def check_workers_agree(strategy: Any, **values) -> None:
 
     Raises:
         ValueError: If values differ between workers. Every worker raises this error, which contains
-            the name of the first different value.
+            the name of the first value that differs.
         RuntimeError: If a worker ended or didn't call this function.
 
     Example:

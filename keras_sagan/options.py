@@ -1,4 +1,4 @@
-"""Declares the options of runs and commands. This module doesn't import Keras, to start quickly."""
+"""Declares the options of runs and commands, without importing Keras, which would be slow."""
 
 import argparse
 import collections

@@ -145,7 +145,7 @@ def with_defaults(settings):
 
 
 def build_model(settings, channels, num_classes, strategy=None):
-    """Returns the compiled model for the settings, with the same initial weights in every call."""
+    """Returns the compiled model for the settings, with the same initial weights on every call."""
     changes = {name: settings[name] for name in (*NETWORKS, "seed")}
     changes |= {"channels": channels, "num_classes": num_classes}
     preset, size = (settings["preset"], settings["recipe"]), settings["image_size"]
@@ -203,7 +203,7 @@ def fit(
     Args:
         model, dataset, epochs, steps_per_epoch: A compiled `SAGAN`, and the arguments of its `fit`.
         output: String or path, the folder of the run.
-        record: JSON-serializable dictionary, the first entries of `run.json`. If the record
+        record: JSON-serializable dictionary with the first entries of `run.json`. If the record
             contains `class_names`, a list of strings, figures show these names.
         evaluator: `FIDEvaluator` that measures the FID, or `None`.
         real_images: Tuple of images and their labels (or `None`) for the figure of the

@@ -27,7 +27,7 @@ class Source(NamedTuple):
     channels: int
     steps_per_epoch: int
     batches: Callable  # `batches()` returns an endless, shuffled dataset.
-    head: Callable  # `head(count)` returns the same images and labels in every call.
+    head: Callable  # `head(count)` returns the same images and labels on every call.
     chosen: str  # How `head` chooses images, for reports.
 
 
@@ -42,7 +42,7 @@ def named(option):
 
 
 def open_source(settings, image_size, batch_size, say=print, trained_on=None) -> Source:
-    """Returns the `Source` that `settings` select; `trained_on` is the `Source.name` of a run."""
+    """Returns the selected `Source`; the default one is refused if its name isn't `trained_on`."""
     images, dataset, data_dir = (settings[x] for x in ("images", "dataset", "data_dir"))
     for option in ("images", "dataset", "data_dir"):
         if settings[option] == "":
@@ -117,7 +117,7 @@ def extractor_for(image_shape, settings, name=None):
     """Returns the extractor with the given name.
 
     Without a name, `--inception` and `--inception-sha256` select an Inception network. Otherwise,
-    the gray classifier is used for small gray images, and EfficientNet-Lite0 for other images.
+    `GreyClassifierFeatures` is used for small gray images, and EfficientNet-Lite0 for others.
     """
     inception, digest = settings["inception"], settings["inception_sha256"]
     is_inception = inception is not None or digest is not None

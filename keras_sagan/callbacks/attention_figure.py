@@ -27,7 +27,7 @@ class AttentionFigure(keras.callbacks.Callback):
             training.
         real_images: Array `(batch, height, width, channels)`, uint8 in [0, 255] or float in
             [-1, 1], for the discriminator. `None` draws only the generator's figure.
-        real_labels: Integer array, the class of each real image, for a model with classes.
+        real_labels: Integer array with the class of each real image, for a conditional model.
 
     Raises:
         ValueError: If an argument is out of range, or if it doesn't fit the model when training

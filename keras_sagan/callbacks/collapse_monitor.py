@@ -21,8 +21,8 @@ class CollapseMonitor(keras.callbacks.Callback):
       `diversity_share` times its highest value so far. Every measurement uses the same latents.
 
     - **Logits**: the discriminator tells real and generated images apart too easily, or not at all.
-      In the first case, the fraction of images inside the hinge margin is below `margin_share` for
-      both. In the second case, their mean logits differ by less than `logit_gap`.
+      In the first case, the fractions of real and of generated images inside the hinge margin are
+      below `margin_share`. In the second case, the two mean logits differ by less than `logit_gap`.
 
     - **σ**: the largest singular value of a kernel, normalized or not, has grown by more than a
       factor of `sigma_factor` since the last measurement.
@@ -123,7 +123,7 @@ class CollapseMonitor(keras.callbacks.Callback):
             warnings.warn(self.reason, RuntimeWarning, stacklevel=2)
 
     def diversity(self) -> float:
-        """Returns how much samples of the current model differ within a class, from 0 to 1."""
+        """Returns the root mean square difference between samples of a class, from 0 to 1."""
         num_classes, per_class = self.model.num_classes, self.images_per_class
         count = min(num_classes or 1, MAX_CLASSES)
         labels = spread_classes(num_classes, count)

@@ -46,7 +46,7 @@ class FIDEvaluator(keras.callbacks.Callback):
             `CSVLogger` needs a value in the first epoch, which determines its columns. NaN isn't
             allowed, because `ModelCheckpoint` would treat it as the best value. `None` logs
             nothing.
-        dataset, split: The names of the dataset and split of the real images, for `protocol`.
+        dataset, split: The names of the real images' dataset and split, to record in `protocol`.
         verbose: Whether to show a progress bar for operations that take more than ten seconds.
         num_reference: The number of real images to use, from the start of `real_images`. Defaults
             to all images. An endless dataset, such as one from `make_dataset`, needs this argument.

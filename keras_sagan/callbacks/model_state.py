@@ -57,7 +57,7 @@ def optimizers_of(model):
 
 
 def metrics_of(model):
-    """Returns the variables of a model's metrics, which are the running sums of the epoch."""
+    """Returns the variables of a model's metrics, which contain the running sums for the epoch."""
     return [variable for metric in model.metrics for variable in metric.variables]
 
 
@@ -68,7 +68,7 @@ def steps_of(model):
 class FiniteCheck:
     """A callable that returns the names of all variables with NaN or infinite values.
 
-    With `compiles=True`, the check is compiled, so that it is fast enough for every step.
+    With `compiles=True`, the check is compiled, so that it is fast enough to run at every step.
     """
 
     def __init__(self, model, compiles=False):
@@ -111,7 +111,7 @@ def learning_rates_of(model):
 
 
 def keyed(parts):
-    """Returns a dictionary of variables. A key consists of a part's name, a position and a path."""
+    """Returns a dictionary of variables with keys such as `generator:00002:dense:kernel`."""
     return {
         f"{part}:{index:05d}:{variable.path.replace('/', ':')}": variable
         for part, variables in parts.items()
@@ -156,10 +156,10 @@ def restore_state(model, manifest, values, path):
 
 
 def assign_state(model, seed, values):
-    """Assigns a seed and variables to a model; `values` has the format of `read_state`'s result.
+    """Assigns a seed and variables to a model; `values` is in the format that `read_state` returns.
 
     The model must have the same architecture. Values of networks or optimizers that the model
-    doesn't have are skipped. If two keys have the same network and position, the later one is used.
+    doesn't have are skipped. If two keys differ only in their paths, the later value is used.
     """
     # Match variables by position, because names of layers and optimizers differ between processes.
     by_place = {tuple(key.split(":", 2)[:2]): value for key, value in values.items()}
@@ -258,9 +258,10 @@ def configuration_of(model):
 
 
 def check_configuration(model, saved, path):
-    """Raises ValueError if layers would compute different results; warns about other differences.
+    """Raises ValueError if the networks would compute different results than the saved networks.
 
-    `saved` is the saved result of `configuration_of`, or `None` in older checkpoints.
+    Other differences only cause a warning. `saved` is the saved result of `configuration_of`, or
+    `None` in older checkpoints.
     """
     if saved is None:
         return

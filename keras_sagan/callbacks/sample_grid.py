@@ -135,7 +135,7 @@ class SampleGrid(keras.callbacks.Callback):
     def save_gif(self) -> Path | None:
         """Combines the grids in the directory into `samples.gif`, in epoch order.
 
-        Grids of a different size than the last grid are skipped, because their settings differ.
+        Grids whose size differs from the last grid's are skipped, because their settings differ.
         Returns the path, or `None` if there are no grids or this isn't the first process.
         """
         files = self.directory.glob("samples_epoch_*.png")

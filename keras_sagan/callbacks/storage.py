@@ -11,7 +11,7 @@ STATE, MANIFEST = "state.npz", "manifest.json"
 
 
 class HashedFile:
-    """Computes the hash of a file while the file is written from start to end."""
+    """Writes a file sequentially, and computes its hash at the same time."""
 
     read = None  # Without this attribute, `numpy.savez` treats the object as a path.
 

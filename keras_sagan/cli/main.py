@@ -32,7 +32,7 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command and returns the exit code: 0, 1 after an error, or 130 after Ctrl-C.
 
-    An error is reported in one line, with the path of a log that contains the traceback. The log is
+    An error is reported on one line, with the path of a log that contains the traceback. The log is
     `keras_sagan.log` in the folder of the run, or a file in the temporary folder if there is no
     run. `arguments` defaults to the command-line arguments.
     """

@@ -65,7 +65,7 @@ def load_emoji(
     Each emoji, such as the grinning face, has one image in the Noto style and one in the Fluent
     style. Variants with skin tones are skipped. Both images of an emoji, and its woman, man and
     person variants, are in the same split. Approximately 15 % of the emoji are in the split
-    `"held_out"`, the same ones in every call. The first call writes the images to an `.npz` file
+    `"held_out"`, the same ones on every call. The first call writes the images to an `.npz` file
     next to the archives.
 
     The package contains no emoji; the two archives are from the npm registry. The data and the

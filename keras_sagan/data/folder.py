@@ -170,7 +170,7 @@ def load_image_folder(
 
 
 def _resized(pixels, size):
-    """Crops and resizes an image without TensorFlow, like `square_resize` except for rounding."""
+    """Does the same as `square_resize`, but without TensorFlow; rounding may differ."""
     image_module, _ = load_pillow()
     side = min(pixels.shape[:2])
     top, left = ((length - side) // 2 for length in pixels.shape[:2])

@@ -212,7 +212,7 @@ class _Dataset(keras.utils.PyDataset):
 def rows_of_process(batch_size):
     """Returns the sorted indices of the global batch's rows that this process feeds to its devices.
 
-    A process feeds all rows, unless several JAX processes divide them under `keras.distribution`.
+    A process feeds all rows, unless `keras.distribution` splits them among several JAX processes.
     """
     rows = np.arange(batch_size)
     distribution = keras.distribution.distribution()

@@ -1,4 +1,4 @@
-"""Gets and changes the step at which a dataset starts."""
+"""Gets and sets the step at which a dataset starts."""
 
 import functools
 import inspect
@@ -39,16 +39,16 @@ def at_step(data, step):
 
 
 def position_data(data, steps_per_epoch, step, done, is_given):
-    """Advances the data of `fit` to the model's step.
+    """Advances the training data to the model's step.
 
     `step` is the number of steps that the model has taken, and `done` is the number of steps taken
     in the interrupted epoch. `fit` skips these `done` steps. On PyTorch, Keras reads a batch for
     each skipped step. `is_given` is `True` if the caller has already advanced the data to the
     model's step.
 
-    Returns three values: a message that says how the data continue, the data, and the number of
-    batches to read during the skipped steps. This number is `None` if the step at which the data
-    start is unknown.
+    Returns three values: a message about the data's position, the data, and the number of batches
+    to read during the skipped steps. This number is `None` if the step at which the data start is
+    unknown.
     """
     is_torch = keras.backend.backend() == "torch"
     target, batches = (step - done, 0) if is_torch else (step, done)
@@ -82,7 +82,7 @@ def position_data(data, steps_per_epoch, step, done, is_given):
 
 
 def check_epoch(manifest, size, steps_per_execution):
-    """Raises an error if `fit`, with epochs of `size` steps, can't resume the interrupted epoch."""
+    """Raises an error if `fit` can't resume the interrupted epoch with epochs of `size` steps."""
     done, before = manifest["epoch_step"], manifest["steps_per_epoch"]
     if done and ((size and before and size != before) or done % steps_per_execution):
         raise ValueError(
@@ -100,9 +100,9 @@ def positioned(make, start_step, dataset=None, lost_in=None):
     """Returns a `tf.data.Dataset` with `at_step` and, for an endless dataset, `start_step`.
 
     `make` is a function that takes a step and returns a plain dataset starting at this step.
-    `dataset` is the result of `make(start_step)`. Methods of `tf.data.Dataset` return datasets
-    without a position, so the result's class overrides them. `lost_in` is the name of the method
-    that lost the position, or `None` if the position is known.
+    `dataset` is the result of `make(start_step)`. Methods such as `map` would return datasets
+    without `at_step`, so the class of the returned dataset overrides them. `lost_in` is the name of
+    the method after which the position is unknown, or `None` if the position is known.
     """
     dataset = make(start_step) if dataset is None else dataset
     dataset.__class__ = _positioned_class(type(dataset))

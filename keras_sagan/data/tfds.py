@@ -33,7 +33,7 @@ _log = logging.getLogger("keras_sagan")
 
 
 class DatasetInfo(NamedTuple):
-    """Describes a dataset, so that you can build a model for it and call `fit`.
+    """Contains the properties of a dataset that you need to build a model and call `fit`.
 
     Attributes:
         num_images: The number of images in the split.
@@ -78,7 +78,7 @@ def load_tfds(
 
     A record is damaged if TensorFlow can't read or decode it, or if its label isn't one of the
     dataset's classes. By default, a damaged record raises an error that names its file and index.
-    With `on_error="skip"`, a good image of the same batch replaces the damaged one, so that all
+    With `on_error="skip"`, a good image from the same batch replaces the damaged one, so that all
     other images keep their positions. TensorFlow can't read a file beyond a damaged record, so the
     rest of that file counts as damaged. Records that are missing at the end of a file also count as
     damaged. JPEG data that were damaged before they were stored may decode without an error.

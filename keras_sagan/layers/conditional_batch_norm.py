@@ -155,9 +155,9 @@ class ConditionalBatchNorm(ConditionalNormBase):
     regardless of the condition. The layer computes moments in two passes, in at least float32; a
     single pass would lose precision if the mean is large. With one class, the layer works like
     `BatchNormalization` and needs no labels. The default `momentum` and `epsilon` follow SAGAN, not
-    Keras. The moving statistics don't depend on their initial values. At first, they are the mean
-    over the batches seen so far, up to ten. Later, they are a moving average over approximately the
-    last 1/40 of all batches (at least ten). The momentum therefore rises until it reaches
+    Keras. The moving statistics don't depend on their initial values. During the first ten batches,
+    they are the mean over all batches so far. Later, they are a moving average over approximately
+    the last 1/40 of all batches (at least ten). The momentum therefore rises until it reaches
     `momentum`, and then stays constant.
 
     Args:
@@ -178,7 +178,7 @@ class ConditionalBatchNorm(ConditionalNormBase):
         mask: Boolean tensor with the shape of `images` without the last axis, `True` at the
             positions to include in the moments, as in `keras.layers.BatchNormalization`. By
             default, all positions are included.
-        images_mask: The name that Keras uses for `mask` if labels are passed.
+        images_mask: Same as `mask`. Keras passes masks under this name if there are labels.
 
     Returns:
         Float tensor with the same shape as `images`, in the layer's compute dtype.
@@ -251,7 +251,7 @@ class ConditionalBatchNorm(ConditionalNormBase):
         return ops.cast(x * scale + shift, self.compute_dtype)
 
     def _moments(self, x, mask):
-        """Returns the mean, the variance, and whether at least one position was averaged."""
+        """Returns the mean, the variance, and whether they include at least one position."""
         axes = [axis for axis in range(len(x.shape)) if axis != self.axis % len(x.shape)]
 
         def average(values):

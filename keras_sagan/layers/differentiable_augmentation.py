@@ -26,11 +26,11 @@ class DifferentiableAugmentation(keras.layers.Layer):
     - `translation`: a shift by up to 1/8 of the height and width, in whole pixels;
     - `cutout`: a box of half the height and width, centered anywhere in the image, is erased.
 
-    As in the authors' code, `translation` and `cutout` fill with 0, which is gray for images in
-    [-1, 1], and `color` may produce values outside [-1, 1].
+    As in the authors' code, `translation` and `cutout` fill empty pixels with 0, which is gray for
+    images in [-1, 1], and `color` may produce values outside [-1, 1].
 
     Args:
-        policy: String, a comma-separated list of augmentations, in the order of their application.
+        policy: String, a comma-separated list of augmentations, which are applied in this order.
         flip: Boolean, whether to first flip half of the images horizontally (the authors' code does
             this in the dataset).
         probability: Float in [0, 1], the share of images that are changed. `SAGAN.compile` also
@@ -38,8 +38,8 @@ class DifferentiableAugmentation(keras.layers.Layer):
             `sign(real logit - threshold of the loss)` is above `target`, and falls while this mean
             is below `target`. With a relativistic loss, the threshold is the mean of the fake
             logits.
-        target: Float in [-1, 1], the mean sign at which an adaptive probability stays constant.
-            With a higher target, fewer images are changed.
+        target: Float in [-1, 1], the mean of the signs (see `probability`) at which an adaptive
+            probability stays constant. With a higher target, fewer images are changed.
         speed: Positive integer. An adaptive probability needs at least this number of real images
             to rise from 0 to 1.
 

@@ -344,14 +344,14 @@ class SelfAttention2D(SelfAttention):
             `softmax(cosine(query, key) / 0.1)`, where 0.1 is the initial temperature of Swin
             Transformer V2.
         pattern: `"dense"`, or `"ylg"` for the sparse masks of YLG, which keep attention local in
-            two dimensions. `"ylg"` needs square maps of known size and a multiple of 4 heads (8 in
-            the paper), and computes all scores at once.
+            two dimensions. `"ylg"` requires square maps of known size and a `num_heads` that is a
+            multiple of 4 (8 in the paper). It computes all scores at once.
 
     Call arguments:
         inputs: Float tensor of shape `(batch, height, width, channels)`, or
             `(batch, channels, height, width)` with `"channels_first"`. Height and width may be
             unknown while a model is built.
-        training: Boolean, whether to update each `vector_u`, unless the layer is frozen.
+        training: Boolean, whether to update each `vector_u`. A frozen layer never updates it.
         return_attention_scores: Boolean, whether to return the scores too; `True` computes all
             scores at once.
 

@@ -73,7 +73,7 @@ class Scope(keras.StatelessScope):
         return self
 
     def assigned(self, variables):
-        """Returns a list with each variable's new value, or `None` if it wasn't assigned here."""
+        """Returns a list with each variable's new value, or `None` if this scope didn't set it."""
         pairs = [(self._given.get(id(v)), self.state_mapping.get(id(v))) for v in variables]
         return [None if value is given else value for given, value in pairs]
 
@@ -108,8 +108,8 @@ class MatrixNorm:
 class ConvolutionNorm:
     """Computes the largest singular value of a zero-padded convolution, for a given input size.
 
-    As a matrix, the convolution maps a flattened input to the flattened outputs. `map_shape` is the
-    input's shape, such as `(height, width, channels)`. Strides and dilation must be 1.
+    As a matrix, the convolution maps the flattened input to the flattened output. `map_shape` is
+    the input's shape, such as `(height, width, channels)`. Strides and dilation must be 1.
     """
 
     def __init__(self, map_shape, kernel_size, padding):
@@ -273,7 +273,7 @@ class SpectralNormMixin(SpectralNormBase):
         return self._sigma_of(self._raw_weight(), self._norm, self.vector_u)
 
     def normalized_weight(self, training: bool = False, dtype: str | None = None) -> KerasTensor:
-        """Returns the weight divided by its spectral norm; a weight of zeros is unchanged.
+        """Returns the weight divided by its spectral norm; an all-zero weight is unchanged.
 
         With `training=True`, `vector_u` is updated, unless the layer is frozen. `dtype=None` means
         the compute dtype.
@@ -338,7 +338,7 @@ def spectral_norms(model: keras.Model, normalized_only: bool = True) -> dict[str
 
     Args:
         model: Keras model, which may contain other models.
-        normalized_only: Boolean, whether to skip the kernels and embeddings of all other layers.
+        normalized_only: Boolean, whether to return only the norms of spectrally normalized kernels.
 
     Returns:
         Dictionary that maps kernel paths to floats. The last part of a path is omitted if it is

@@ -38,9 +38,9 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
 
     `sigma` is the largest singular value of the kernel reshaped to `(rest, outputs)`. By default,
     `outputs` is the last axis of the kernel; in transposed convolutions, the second-to-last axis;
-    in depthwise convolutions, the last two axes; and in `EinsumDense`, the axes that the equation
-    keeps. In each kernel, all gates of a recurrent layer, or all heads of an attention layer, share
-    one matrix.
+    in depthwise convolutions, the last two axes; and in `EinsumDense`, the kernel's axes that also
+    appear in the output. In each kernel, all gates of a recurrent layer, or all heads of an
+    attention layer, share one matrix.
 
     Args:
         layer: Keras layer, which may already be built. Its dtype policy is used. Wrap the entire
@@ -72,7 +72,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
 
     Raises:
         ValueError: If `layer` has no kernels after `build`, one of `kernels` doesn't exist, the
-            layer is already normalized, or `norm="operator"` doesn't fit the layer or its inputs.
+            layer is already normalized, or `norm="operator"` doesn't support the layer or inputs.
 
     Example:
     >>> import keras
@@ -193,7 +193,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
         """Returns a list of `(kernel, normalized kernel)`, where the latter is float32 or float64.
 
         Args:
-            training: Boolean, whether to update each `vector_u`, unless the layer is frozen.
+            training: Boolean, whether to update each `vector_u`. A frozen layer never updates it.
         """
         for owner, name, kernel, _ in self._found:
             if getattr(owner, name, None) is not kernel:

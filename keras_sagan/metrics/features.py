@@ -159,10 +159,10 @@ class FeatureExtraction:
 class FeatureSet:
     """Collects the outputs of an extractor for images that arrive in batches.
 
-    `keep` lists what to keep. `"moments"` are the moments of the first output, which take O(dim²)
-    memory. `"features"`, `"logits"` and `"labels"` are kept for every image. `width` is the width
-    of the first output. Image i belongs to part i % `num_parts`, and each part has separate
-    moments.
+    `keep` lists the kinds of data to keep. `"moments"` are the moments of the first output, which
+    take O(dim²) memory. `"features"`, `"logits"` and `"labels"` are kept for every image. `width`
+    is the width of the first output. Image i belongs to part i % `num_parts`, and each part has
+    separate moments.
     """
 
     def __init__(self, keep: Iterable[str], width: int | None = None, num_parts: int = 1):
@@ -208,9 +208,9 @@ class FeatureMetric(keras.metrics.Metric):
     """Base class of the metrics that compare features of real and generated images.
 
     A subclass implements `compare`, and sets `formula` and `needs`. The dictionary `needs` lists
-    the data to keep for `"real"` and for `"generated"` images. If one of the lists is empty, the
-    metric ignores these images. The arguments are those of `FrechetInceptionDistance`; `name`
-    defaults to `default_name`.
+    the data to keep for `"real"` and for `"generated"` images. If the list for `"real"` or
+    `"generated"` is empty, the metric ignores these images. The arguments are those of
+    `FrechetInceptionDistance`; `name` defaults to `default_name`.
     """
 
     verbose = True

@@ -26,7 +26,7 @@ def batches_of(
     """Returns an iterator over pairs of numpy arrays (images, labels or `None`).
 
     `images` is an array, a pair of arrays (images, labels), or an iterable of such batches. `limit`
-    is the number of images to use, and `argument` is the name of `limit` in error messages. If an
+    is the number of images to use, and `argument` is the name that error messages use for it. If an
     endless iterable has no limit, or if the length of `images` is known and too small, an error is
     raised before the first batch.
     """
@@ -229,7 +229,7 @@ def _sizes(model, class_counts):
 
 
 def _labels(labels, count, num_classes, class_counts, rng):
-    """Returns labels of shape (count,), and a text for the protocol that describes them."""
+    """Returns labels of shape (count,), and a description of them for the protocol."""
     kind = labels if isinstance(labels, str) else None
     if kind == "uniform":
         if class_counts is not None and np.count_nonzero(class_counts) < num_classes:

@@ -32,8 +32,8 @@ def inception_score(
 
     Raises:
         ValueError: If `logits` don't have rank 2 or aren't finite, if there are fewer samples than
-            splits, or if `logits` contradict `from_logits`. Rows are probabilities if they sum to 1
-            and have no negative values.
+            splits, or if `logits` don't match `from_logits`. Rows are probabilities if they sum to
+            1 and have no negative values.
 
     Example:
     >>> inception_score([[100.0, 0.0], [0.0, 100.0]])  # two classes, both certain
@@ -67,7 +67,7 @@ def _score(log_p):
 
 
 def _check_from_logits(outputs: np.ndarray, from_logits: bool):
-    """Raises an error if outputs (num_samples, num_classes) contradict `from_logits`."""
+    """Raises an error if outputs (num_samples, num_classes) don't match `from_logits`."""
     sums = outputs.sum(axis=1)
     are_probabilities = bool((outputs >= 0).all() and (np.abs(sums - 1) <= _ROUNDING).all())
     if are_probabilities and from_logits:
@@ -105,7 +105,7 @@ class InceptionScore(FeatureMetric):
 
     Raises:
         ValueError: In the same cases as `FrechetInceptionDistance`. `result` also raises it if
-            there are fewer images than splits, or if the extractor's outputs contradict
+            there are fewer images than splits, or if the extractor's outputs don't match
             `from_logits`.
 
     Example:

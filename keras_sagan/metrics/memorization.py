@@ -28,9 +28,9 @@ def memorization_scores(
     farther from its nearest training sample than that training sample is from its own nearest
     neighbor in the training set. With `held_out`, there are two more scores. `memorized` is the
     share of generated samples that are at least as close to a training sample as the closest 0.1 %
-    of the held-out samples; it detects single copies. `ct_score`, the result of the function
-    `ct_score`, is negative if the generated samples, as a whole, are closer to the training samples
-    than the held-out samples are.
+    of the held-out samples; it detects individual copies. `ct_score` is computed by the function of
+    the same name. It is negative if the generated samples as a group are closer to the training
+    samples than the held-out samples are.
 
     Args:
         training, generated, held_out: Arrays of shape (num_samples, dim) with finite values. At
@@ -168,11 +168,10 @@ class Memorization(FeatureMetric):
     The real images must be the training images. By default, the only score is `authpct`. The
     argument `held_out` of `evaluate_generator` adds two scores. The held-out images must be real
     images that aren't in the training set. `memorized` is the share of generated images that are at
-    least as close to a training image as the closest 0.1 % of the held-out images (at least two of
-    them). `ct_score` is a z-score. It is negative if the generated images are closer to the
-    training images than the held-out images are. See `memorization_scores` and `ct_score` for the
-    definitions and the references. The arguments and errors are those of
-    `FrechetInceptionDistance`.
+    least as close to a training image as the closest 0.1 % (at least two) of the held-out images.
+    `ct_score` is a z-score. It is negative if the generated images are closer to the training
+    images than the held-out images are. See `memorization_scores` and `ct_score` for the
+    definitions and references. The arguments and errors are those of `FrechetInceptionDistance`.
 
     Example:
     >>> metric = Memorization(lambda x: x[:, 0, 0])

@@ -23,7 +23,7 @@ def monge_distance(
 
     Along a direction u, the optimal transport plan maps the i-th smallest value of uᵀx to the i-th
     smallest value of uᵀy. The distance is the mean of (uᵀx - uᵀy)² over all directions and sorted
-    samples, times 3 · dim. Unlike the Fréchet distance, it needs no covariance. The time is
+    samples, times 3 · dim. Unlike the Fréchet distance, it needs no covariance. The running time is
     proportional to `num_samples * num_directions * dim`. Projections are computed in float32, as in
     torch-fidelity, after the mean of all samples is subtracted from both sets.
 

@@ -140,7 +140,7 @@ class ReferenceStatistics:
                 )
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Writes the statistics to a `.npz` file; an error leaves no partial file."""
+        """Writes the statistics to a `.npz` file; if this fails, no partial file is left."""
         path = _npz_path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict = {
@@ -161,8 +161,8 @@ class ReferenceStatistics:
 
         Args:
             path: The path of a `.npz` file.
-            feature_extractor: The extractor of the generated images. If the file records an
-                extractor, both must be the same. `None` skips this check.
+            feature_extractor: The extractor of the generated images. It must be the same as the
+                extractor that the file records, if any. `None` skips this check.
 
         Raises:
             FileNotFoundError: If the file doesn't exist.

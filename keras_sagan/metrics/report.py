@@ -25,7 +25,7 @@ class EvaluationReport:
     Args:
         values: Dictionary that maps score names to floats.
         baselines: Dictionary that maps `"real"` and `"noise"` to dictionaries like `values`.
-            `"real"` has the scores of real images, the best that a generator can reach, and
+            `"real"` has the scores of real images, the best that a generator can achieve, and
             `"noise"` has the scores of uniform noise. Both may also contain `"num_images"` and a
             `"note"`.
         protocol: JSON-serializable dictionary that describes how the scores were measured.

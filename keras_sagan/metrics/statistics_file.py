@@ -29,7 +29,7 @@ def read_statistics(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict | N
 
     Only arrays with known names are unpacked. Returns the arrays and the file's `info` (`None` if
     another project wrote the file). Raises a `ValueError` with the file's name if the file is
-    damaged, contains no statistics, or would be much larger when unpacked.
+    damaged, contains no statistics, or would be too large when unpacked.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -33,9 +33,9 @@ KNOWN = {name.replace("_", "").lower() for name in dir(keras.activations)} | {"p
 def unpack(data, num_classes):
     """Splits a batch into images and labels, and checks their dtypes and static shapes.
 
-    `data` is images, `(images,)` or `(images, labels)`; a tuple may also end in `None`. Images must
-    have rank 4 and dtype uint8 or float. Labels must be integers of shape `(batch,)`. A model with
-    classes requires labels, and a model without classes doesn't accept labels.
+    `data` is a batch of images, `(images,)` or `(images, labels)`; a tuple may also end in `None`.
+    Images must have rank 4 and dtype uint8 or float. Labels must be integers of shape `(batch,)`. A
+    model with classes requires labels, and a model without classes doesn't accept labels.
     """
     parts = data if isinstance(data, (tuple, list)) else [data]
     parts = [None if is_absent(part) else part for part in parts]
@@ -244,10 +244,10 @@ class BatchCheck:
             )
 
     def warn_of_missing_classes(self, is_whole):
-        """Warns if classes have had no images since `begin` was called; returns whether it warned.
+        """Warns if a class has had no images since `begin` was called; returns whether it warned.
 
-        Before all data are read, the method warns only if every class would almost surely have
-        appeared by now, assuming equally frequent classes.
+        Before all data are read, the method warns only after so many images that every class would
+        almost surely have appeared if all classes were equally frequent.
         """
         count, is_whole = self.num_classes, is_whole and self._has_seen_all
         if not self._seen or len(self._seen) == count:
@@ -324,7 +324,7 @@ def last_activation(network):
             activation is keras.activations.linear
         )
         if kind not in SHAPES and not is_linear:
-            # Activation layers such as `ReLU` and functions in `ops` are named after the activation.
+            # Layers such as `ReLU` and functions in `ops` are named after the activation.
             name = getattr(activation, "__name__", kind).replace("_", "").lower()
             return name if name in KNOWN or kind == "Add" else None
         tensors = keras.tree.flatten(operation.input)

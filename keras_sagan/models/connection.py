@@ -82,7 +82,7 @@ def _check_logits(logits):
 
 
 def _check_tables(name, network, num_classes):
-    """Raises an error if a layer has too few rows for the labels; most devices don't check this."""
+    """Raises an error if a layer's table has fewer rows than classes; most devices don't check."""
     layers = layers_of(network)
     steps = [x for layer in layers for x in [layer, *getattr(layer, "operations", [])]]
     for step in {id(step): step for step in steps}.values():

@@ -43,7 +43,7 @@ class Inversion(NamedTuple):
 
 
 class InversionMixin:
-    """Adds the method `invert`, which finds latents for images, to `SAGAN`."""
+    """Gives `SAGAN` the method `invert`, which finds latents for images."""
 
     def invert(
         self,
@@ -62,9 +62,9 @@ class InversionMixin:
 
         Adam optimizes the latents to minimize the mean squared error of the pixels in [-1, 1]; the
         weights are fixed. For each image and class, `restarts` random latents are optimized for
-        `steps / 5` steps. The best `restarts` latents of each image are optimized for another
-        `steps` steps. Then the best latent of each image is optimized for another `2 * steps`
-        steps.
+        `steps / 5` steps. Then, for each image, the `restarts` latents with the lowest losses are
+        optimized for `steps` more steps. Finally, the best latent of each image is optimized for
+        `2 * steps` more steps.
 
         Args:
             images: uint8 array in [0, 255] or float array in [-1, 1], of shape
@@ -181,7 +181,7 @@ class _Search:
 
 
 def _features_of(discriminator, name):
-    """Returns a function that maps images and labels to a layer's outputs, or `None`."""
+    """Returns a function that computes a layer's outputs, or `None` if `name` is `None`."""
     if name is None:
         return None
     layers = {layer.name: layer for layer in getattr(discriminator, "layers", [])}

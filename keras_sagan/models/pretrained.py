@@ -1,4 +1,4 @@
-"""Finds and loads trained weights of presets, and models on the Hugging Face Hub."""
+"""Loads the trained weights of presets, and loads models from the Hugging Face Hub."""
 
 import inspect
 import json

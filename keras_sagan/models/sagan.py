@@ -95,9 +95,9 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             starting at the input. All layers up to the last layer named `block_{n}_…` get
             `trainable=False`, so their kernels and `vector_u` don't change.
         objective: Dictionary of settings for the `"auto"` arguments of `compile`. `loss` is the
-            name of a loss, `r1` and `r2` are the weights of `R1` and `R2` (0 for none), `every` is
-            the argument `every` of both, and `augmentation` is the policy of a
-            `DifferentiableAugmentation`, or `None`. By default, there is only the hinge loss.
+            name of a loss, `r1` and `r2` are the weights of the penalties `R1` and `R2` (0 for no
+            penalty), `every` is passed to both penalties, and `augmentation` is the policy of a
+            `DifferentiableAugmentation`, or `None`. By default, only the hinge loss is used.
 
     Call arguments:
         inputs, training: The arguments of `generator`. The outputs are the generated images.
@@ -208,7 +208,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
                 that `save` uploaded to the Hugging Face Hub, with its own settings and weights.
             recipe: String, a recipe of the preset, or `None` for the first recipe.
             load_weights: Boolean, whether to load the preset's trained weights, or the path of a
-                `.keras` or `.weights.h5` file with weights of the same networks. Only the weights
+                `.keras` or `.weights.h5` file of a model with the same networks. Only the weights
                 are read, and no code in the file is executed.
             **overrides: Settings to change: arguments of `build_generator`, `build_discriminator`
                 or `SAGAN`, or keys of `ttur`.
@@ -378,10 +378,10 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
                 `(generator_loss, discriminator_loss)`; see `keras_sagan.losses`.
             run_eagerly, steps_per_execution: As in `keras.Model.compile`; PyTorch supports only one
                 step per execution.
-            jit_compile: `True` compiles the full step with XLA. `False` doesn't use XLA, except for
-                single operations on JAX. `"auto"` lets Keras choose: on JAX, and on TensorFlow with
-                one GPU, XLA compiles the full step; on TensorFlow with CPUs, XLA compiles only
-                parts of wide 3 x 3 convolutions. PyTorch compiles nothing.
+            jit_compile: `True` compiles the full step with XLA. With `False`, only JAX uses XLA,
+                to compile each operation separately. `"auto"` lets Keras choose: on JAX, and on
+                TensorFlow with one GPU, XLA compiles the full step; on TensorFlow with CPUs, XLA
+                compiles only parts of wide 3 x 3 convolutions. PyTorch compiles nothing.
             auto_scale_loss: Boolean, whether to use a `LossScaleOptimizer` for each network that
                 computes in float16.
             augmentation: Function `(images, uniform) -> images` that augments real and fake images
@@ -565,7 +565,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
     @property
     def ema_generator(self) -> keras.Model | None:
-        """The averaged generator, or `None`; a copy of the generator before the first step."""
+        """The averaged generator, or `None`. Until the first step, it equals the generator."""
         steps = known_values(self.steps) if self._average is not None else None
         if steps is not None and steps == 0:
             # Copy only new weights, because copying overwrites recomputed batch statistics.
@@ -598,8 +598,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         """Trains the model, with the arguments and callbacks of `keras.Model.fit`.
 
         A callback with a method `start(model, data, steps_per_epoch)`, such as
-        `TrainingCheckpoint`, can restore the model. Then `fit` and the data continue from the
-        restored step.
+        `TrainingCheckpoint`, can restore the model. Then `fit` continues from the restored
+        step, with the data that follow this step.
 
         Args:
             x: An array of images, or a dataset of images or `(images, labels)` that

@@ -62,7 +62,7 @@ def check_overrides(overrides, allowed):
 
 
 def with_classes(network, before, after, is_discriminator):
-    """Returns a copy of a network with `after` instead of `before` classes; `None` means no labels.
+    """Copies a network and changes its classes from `before` to `after`; `None` means no labels.
 
     To add labels, each norm with `num_classes=1` becomes conditional, except `last_norm`, and a
     projection of the last dense layer's inputs is added to the logits. To remove labels, norms are

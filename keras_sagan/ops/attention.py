@@ -54,13 +54,13 @@ def attend(
     """Computes attention with one or more heads, and with dot-product, l2 or cosine scores.
 
     `scores="l2"` is `softmax(-|query - key|^2 / sqrt(key_channels))`, and `"cosine"` is
-    `softmax(cosine(query, key) / 0.1)`. A vector of zeros has a cosine of 0 with every vector, and
-    a gradient of 0. The logits of l2 and cosine scores are dot products of transformed queries and
-    keys.
+    `softmax(cosine(query, key) / 0.1)`. The cosine of a zero vector and any other vector is 0, and
+    so is its gradient. The logits of l2 and cosine scores are dot products of transformed queries
+    and keys.
 
     Args:
         query, key, value: As in `spatial_attention`.
-        num_heads: Positive integer, the number of heads, among which the channels are divided.
+        num_heads: Positive integer, the number of heads. The channels are divided among the heads.
         scores: `"dot"`, `"l2"` or `"cosine"`.
         mask: As in `spatial_attention`, for the scores of all heads. A mask requires
             `query_chunk_size=None`.

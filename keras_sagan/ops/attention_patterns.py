@@ -17,8 +17,8 @@ def ylg_masks(size: int, pool_size: int, num_heads: int):
     cell `i % num_keys`, as in the authors' code.
 
     Args:
-        size: Positive integer, the side of the square map of the queries.
-        pool_size: Positive integer that divides `size`. The key map has side `size // pool_size`.
+        size: Positive integer, the height and width of the query map.
+        pool_size: Positive integer that divides `size`. The key map has size `size // pool_size`.
         num_heads: Positive integer, a multiple of 4. The paper uses 8 heads.
 
     Returns:

@@ -58,7 +58,7 @@ class Slots:
         """Returns the lazy penalties that are due in a step.
 
         The result is a set of pairs: the index of the discriminator's update in the step, and the
-        number of the penalty.
+        index of the penalty.
         """
         return frozenset(
             (index, number)
@@ -105,7 +105,7 @@ class Slots:
 
 
 class SlotState(keras.layers.Layer):
-    """A layer with the slots' variables. Loading a file without these variables changes nothing."""
+    """A layer with the slots' variables, which keep their values if a file doesn't contain them."""
 
     def add(self, name):
         return self.add_weight(

@@ -256,10 +256,10 @@ def update_average(gan, is_updated, batch):
     """Updates the exponential moving average of the generator, if there is one.
 
     The momentum is `ema_momentum`, or is computed from `ema_half_life`. The momentum is lower early
-    in training ([Karras et al., 2020](https://arxiv.org/abs/1912.04958), as in the authors' code),
-    and 0 before step `ema_start`. Moving statistics are averaged with a lower momentum than
-    weights, so that both averages have the same delay. If the generator's update was skipped, the
-    average is unchanged.
+    in training, as in the code of [Karras et al., 2020](https://arxiv.org/abs/1912.04958), and 0
+    before step `ema_start`. Moving statistics are averaged with a lower momentum than weights, so
+    that both averages have the same lag. If the generator's update was skipped, the average is
+    unchanged.
     """
     average = gan._average
     if average is None:
@@ -288,10 +288,10 @@ def update_average(gan, is_updated, batch):
 def matching_momentum(momentum, inner):
     """Returns the momentum for averaging moving statistics, so that they match averaged weights.
 
-    The values in a moving average with momentum `m` have a mean age of `m / (1 - m)` updates, and
-    averaging the average again adds the two ages. With the returned momentum, the average of
-    statistics whose own momentum is `inner` has the same mean age as weights averaged with
-    `momentum`. If the statistics are already older than the averaged weights, the result is 0.
+    The values in a moving average with momentum `m` have a mean age of `m / (1 - m)` updates. If a
+    moving average is averaged again, the two mean ages add up. With the returned momentum, the
+    average of statistics whose own momentum is `inner` has the same mean age as weights averaged
+    with `momentum`. If the statistics are already older than these weights, the result is 0.
     """
     age, inner_age = (x / (1.0 - x) for x in (momentum, inner))
     missing = ops.maximum(age - inner_age, 0.0)

@@ -217,7 +217,7 @@ def check_replicated(model):
 
 
 def check_share(argument):
-    """Checks nothing: TensorFlow gives each worker its share of an array."""
+    """Checks nothing, because TensorFlow divides an array among the workers."""
 
 
 # Inference

@@ -25,7 +25,7 @@ MARGIN, GAP, CAPTION, BAR = 28, 22, 66, 138
 
 
 def attention_overlay(scores_row: np.ndarray, image_size: int | Sequence[int]) -> np.ndarray:
-    """Enlarges the attention scores of one query to the size of the image.
+    """Upsamples the attention scores of one query to the size of the image.
 
     Each key cell covers exactly the pixels that it was pooled from, without blending: with a 16 ×
     16 key grid and a 32 × 32 image, each score fills a block of 2 × 2 pixels.
@@ -86,7 +86,7 @@ def plot_attention(
             `(points, 2)` for the same points in all images, or `(batch, points, 2)`. By default,
             `choose_query_points` chooses the points.
         num_points: Integer in [1, 32]. The number of points to choose in each image.
-        path: The path of the PNG, PDF or SVG to write. `None` writes no file.
+        path: The path of the PNG, PDF or SVG to write. If `None`, no file is written.
         title: The title of the figure.
         row_labels: The name of each image, drawn on its left.
 

@@ -49,11 +49,10 @@ def plot_curves(
 
     Args:
         history: The result of `fit`, its `history` dictionary, or any dictionary that maps names to
-            values. The values are a list of one number for each epoch, or a list of pairs (epochs
-            done, value) for metrics that aren't measured in every epoch, such as
-            `FIDEvaluator.history`. The optional key `"epoch"` contains the epoch of each list
-            entry; as in Keras, the first epoch is 0.
-        path: The path of the PNG, PDF or SVG to write. `None` writes no file.
+            lists. A list contains one number for each epoch, or pairs (epochs done, value) if the
+            metric isn't measured in every epoch, as in `FIDEvaluator.history`. The optional key
+            `"epoch"` contains the epoch of each list entry; as in Keras, the first epoch is 0.
+        path: The path of the PNG, PDF or SVG to write. If `None`, no file is written.
         title: The title of the figure.
 
     Raises:
@@ -227,7 +226,7 @@ def draw_panel(axes, title, series, legend_height):
 
 
 def style_axes(axes, title, values):
-    """Sets scales and ticks that are legible in a narrow panel."""
+    """Styles the axes so that a narrow panel is easy to read."""
     locator = require("matplotlib.ticker").MaxNLocator
     axes.xaxis.set_major_locator(locator(nbins=6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_locator(locator(nbins=6, steps=[1, 2, 2.5, 5, 10]))

@@ -106,7 +106,7 @@ def sample_grid(
 ) -> np.ndarray:
     """Arranges samples in a grid, enlarged for viewing, with optional row names beside the images.
 
-    Without `row_labels`, the function differs from `image_grid` only in the default of `scale`.
+    Without `row_labels`, it differs from `image_grid` only in the default value of `scale`.
 
     Args:
         images, columns, padding: As in `image_grid`.

@@ -37,7 +37,7 @@ def draw_attention(
         images: Array of shape `(batch, height, width, channels)`, uint8 or float in [-1, 1], for
             the discriminator.
         labels: Integer array, the class of each given or generated image. A conditional
-            discriminator needs labels. By default, the generator uses evenly spaced classes.
+            discriminator needs labels. By default, the generator uses evenly spaced class ids.
         num_images: Integer in [1, 50]. The number of images to generate, one in each row.
         num_points, query_points: As in `plot_attention`.
         class_names: The names of all classes of the model, written beside the rows. `None` shows
@@ -89,7 +89,7 @@ def draw_attention(
 
 
 def in_words(name):
-    """Returns the end of a title, such as `", epoch 6"` for the name `attention_epoch_006`."""
+    """Returns a title suffix, such as `", epoch 6"` for the name `attention_epoch_006`."""
     words = name.removeprefix("attention").strip("_").split("_")
     words = " ".join(str(int(word)) if word.isdecimal() else word for word in words)
     return f", {words}" if words else ""

@@ -103,7 +103,7 @@ def draw_truncation(
     labels: int | Sequence[int] | None = None,
     seed: int | None = 0,
 ) -> Path:
-    """Draws samples, with one row for each truncation of the latents, and returns the path.
+    """Draws samples, with one row for each truncation threshold, and returns the path.
 
     Truncation makes images more typical and less varied. `None` means no truncation, as in
     training.
@@ -111,9 +111,10 @@ def draw_truncation(
     Args:
         model: A `SAGAN`.
         path: The path of the PNG.
-        truncations: Positive floats or `None`. Latent values of larger magnitude are resampled.
+        truncations: The threshold of each row, a positive float or `None`. Latent values whose
+            magnitude exceeds it are resampled.
         columns: The number of samples in each row.
-        labels: Class id, or a list of `columns` class ids. Defaults to evenly spaced classes.
+        labels: Class id, or a list of `columns` class ids. Defaults to evenly spaced class ids.
         seed: The seed for the latents.
 
     Raises:

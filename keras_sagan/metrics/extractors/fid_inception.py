@@ -46,7 +46,7 @@ class FIDInception(Extractor):
     Raises:
         ValueError: If `weights` isn't a path or URL, or images have the wrong shape or dtype. On
             first use, if the file is missing or damaged, contains code or a different network, or
-            doesn't match the digest in its name or the digest and URL of the first download.
+            doesn't match the digest in its name or the record of the first download.
         RuntimeError: On first use, if the weights can't be downloaded.
 
     Example:
@@ -89,8 +89,8 @@ class FIDInception(Extractor):
 def _build_network():
     """Builds the network; its layers are named as in the weights file, with "-" instead of ".".
 
-    Keras's PyTorch backend allows no dots in layer names. Each batch normalization is merged into
-    the kernel and bias of the convolution before it.
+    Keras's PyTorch backend doesn't allow dots in layer names. Each batch normalization is merged
+    into the kernel and bias of the convolution before it.
     """
     images = keras.Input((299, 299, 3), name="images", dtype="float32")
     # Scale [-1, 1] to pixels in [0, 255], then to (pixel - 128) / 128, as in TensorFlow 1's graph.

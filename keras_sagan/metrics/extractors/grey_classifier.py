@@ -17,8 +17,8 @@ _WEIGHTS = pathlib.Path(__file__).parent / "weights" / "grey_classifier.weights.
 def build_grey_classifier(image_size: int = 32) -> keras.Model:
     """Builds the small convolutional network whose features are used to evaluate gray images.
 
-    Three convolutions, each with batch normalization and a max-pool, are followed by a dense layer
-    of 128 features and a dense layer of 10 logits. The model has 188,714 parameters. A 28 × 28
+    Three convolutions, each with batch normalization and max pooling, are followed by a dense layer
+    with 128 features and a dense layer with 10 logits. The model has 188,714 parameters. A 28 × 28
     image is padded with 2 black pixels on each side, so it has the same features as the padded
     32 × 32 image. Anything that a generator draws in the border of a 32 × 32 image affects the
     score. All layers compute in float32 under every dtype policy.
@@ -57,7 +57,7 @@ def build_grey_classifier(image_size: int = 32) -> keras.Model:
 def load_grey_classifier(image_size: int = 32) -> keras.Model:
     """Returns the `build_grey_classifier` model with the weights that ship with the package.
 
-    The weights were trained by `examples/train_grey_classifier.py` on only the 60,000 training
+    The weights were trained by `examples/train_grey_classifier.py` using only the 60,000 training
     images of Fashion-MNIST. A JSON file next to the weights records the accuracy on the 10,000 test
     images, the training command, the seed, the software versions and the weights' SHA-256. The
     SHA-256 is checked on loading.

@@ -23,7 +23,7 @@ class TFGANInception(Extractor):
     """Feature extractor: the 2048 pool_3 activations of TF-GAN's Inception.
 
     According to [TF-GAN](https://tfhub.dev/tensorflow/tfgan/eval/inception/1), the original
-    Inception Score used the same weights. Images are resized to 299 × 299 pixels bilinearly; a gray
+    Inception Score used the same weights. Images are resized bilinearly to 299 × 299 pixels; a gray
     image is repeated over three channels. Nothing is downloaded or loaded before the first call.
 
     A SavedModel can run code, so pass the `sha256` of a SavedModel that you trust. The digest of
@@ -46,8 +46,8 @@ class TFGANInception(Extractor):
         `named_outputs(images)` returns a dictionary with `"features"` and `"logits"`.
 
     Raises:
-        ValueError: If an argument is invalid. When called, if images have the wrong rank, dtype or
-            number of channels, the digest isn't `sha256`, or the SavedModel or output is missing.
+        ValueError: If an argument is invalid. When called, if images have the wrong shape or
+            dtype, the digest doesn't match `sha256`, or the SavedModel or output is missing.
         RuntimeError: On the first call, if the handle can't be downloaded, or if a download is
             needed and `sha256` is missing. The message says what to download and where to put it.
         ImportError: On the first call, if TensorFlow isn't installed (it is needed on every

@@ -2,10 +2,10 @@
 
 Neighboring outputs share sums of inputs and of kernel entries. If each of these sums is computed
 only once, a 4 x 4 tile of outputs needs 36 multiplications instead of 144, and a 2 x 2 tile needs
-16 instead of 36. If the map is doubled before or halved after the convolution, each location of the
-smaller map needs 9 multiplications, while the method of `keras_sagan.ops.resampling` needs 16.
-Float32 results differ from those of a plain convolution by approximately 1e-6 times the largest
-result, or 3e-6 times with 4 x 4 tiles.
+16 instead of 36. If the map is upsampled by 2 before the convolution, or pooled by 2 after it, each
+location of the smaller map needs 9 multiplications, while the method of
+`keras_sagan.ops.resampling` needs 16. Float32 results differ from those of a plain convolution by
+approximately 1e-6 times the largest result with 2 x 2 tiles, and 3e-6 times with 4 x 4 tiles.
 
 All convolutions in this module have stride 1 and zero padding. Inputs are
 `(batch, height, width, channels)`, with even and known height and width; kernels are
@@ -13,8 +13,8 @@ All convolutions in this module have stride 1 and zero padding. Inputs are
 
 Reference: [Lavin and Gray, 2016](https://arxiv.org/abs/1509.09308), F(2 x 2, 3 x 3) and
 F(4 x 4, 3 x 3). The interpolation points follow
-[Barabasz et al., 2018](https://arxiv.org/abs/1803.10986). For kernel entries `w` and
-pixels `a`, `b`, resampling uses `w0 a + (w1 + w2) b = w0 (a - b) + (w0 + w1 + w2) b`.
+[Barabasz et al., 2018](https://arxiv.org/abs/1803.10986). For upsampled pixels `a, b, b`, the
+output of a kernel `w` is `w0 a + (w1 + w2) b = w0 (a - b) + (w0 + w1 + w2) b`.
 """
 
 import functools
@@ -43,7 +43,7 @@ def suits_winograd(inputs, kernel):
 
 
 def tile_side(height, width):
-    """Returns the side of the output tiles. A 4 x 4 map is faster with four 2 x 2 tiles."""
+    """Returns the side of the output tiles. For 4 x 4 maps, four 2 x 2 tiles are faster."""
     return 4 if height % 4 == width % 4 == 0 and height * width > 16 else 2
 
 
@@ -70,7 +70,7 @@ def winograd_convolve_pool(inputs, kernel):
 
 
 def winograd_upsample_convolve(inputs, kernel):
-    """Doubles a map and convolves it; returns `(batch, 2 * height, 2 * width, filters)`."""
+    """Upsamples and convolves a map; returns `(batch, 2 * height, 2 * width, filters)`."""
     _, height, width, channels = inputs.shape
     filters = kernel.shape[-1]
     # This function is the transpose of `winograd_convolve_pool` with a mirrored kernel.
@@ -110,7 +110,7 @@ def _minimal_form(side):
 
 @functools.cache
 def _table(kind, size):
-    """Returns weights `(parts, 3, size)` of the previous, current and next tile for each part."""
+    """Returns the weights of `_to_parts` for 3 adjacent tiles, of shape `(parts, 3, size)`."""
     if kind == "halves":
         rows = [0, 1, 0, -1, 0, 0], [0, 0, 1, 1, 0, 0], [0, 0, -1, 0, 1, 0]
         return np.reshape(rows, (3, 3, 2)).astype(float)
@@ -174,7 +174,7 @@ def _one_by_one(tensors, matrix, place):
 
 
 def _at_once(tensors, matrix, place):
-    """Does the same as `_one_by_one`, but also adds zeros, which is slow in large XLA graphs."""
+    """Does the same as `_one_by_one` but also adds zero terms; this is slow in large XLA graphs."""
     shape = [1] * (len(tensors[0].shape) + 1)
     shape[place] = -1
     terms = (
@@ -187,7 +187,7 @@ def _at_once(tensors, matrix, place):
 
 @_compiled
 def _to_parts(x, name, axis, place, combine=_one_by_one):
-    """Splits `axis` into tiles, and stacks weighted sums of their entries on a new axis `place`."""
+    """Splits `axis` into tiles, and stacks weighted sums (parts) on a new axis at `place`."""
     table = _table(*name)
     size = table.shape[-1]
     shape = _with_batch(x.shape)
