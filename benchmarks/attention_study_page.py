@@ -268,13 +268,12 @@ def page(records):
     lines += [
         "## When convolutions can't compare two parts",
         "",
-        "The discriminator sums its last map over all positions. Without attention, its logit is",
-        "therefore a sum of terms, and each term depends only on the pixels in the receptive field",
-        "of one position. If no receptive field contains pixels of both squares of a pair, the",
-        "logit is a term for the left square plus a term for the right square. Such a logit can't",
-        "reward squares of equal color. The squares are 8 pixels wide. The table shows which share",
-        "of each of the two squares a receptive field can contain at the same time, for three",
-        "distances between the centers of the squares:",
+        "The discriminator sums its last feature map over all positions. Without attention, its",
+        "logit is therefore a sum of terms, and each term depends only on the pixels in the",
+        "receptive field of one position. If no receptive field contains pixels of both squares of",
+        "a pair, the logit is a sum of two terms, one for each square. Such a logit can't reward",
+        "squares of equal color. The squares are 8 pixels wide. The table shows how much of both",
+        "squares can fit into one receptive field, for three distances between their centers:",
         "",
         *sight_table(),
         "",
@@ -298,12 +297,12 @@ def page(records):
         "  the mean difference between an image and the mirror image of a different image.",
         "  Symmetric images have an asymmetry of 0.",
         "",
-        "No score needs a neural network. **Agreement** is the concordance correlation between the",
-        "mean colors of the two squares of a pair, or of a cell and its mirror cell, over all",
-        "generated images. Agreement is 1 if the two colors are always equal, and 0 if they are",
-        "independent. **Spread** is the standard deviation of the generated colors, divided by the",
-        "standard deviation of the colors in the training images. The spread is near 0 if a model",
-        "always generates the same image. The tables show percent.",
+        "The scores don't use a neural network. **Agreement** is the concordance correlation",
+        "between the mean colors of the two squares of a pair, or of a cell and its mirror cell,",
+        "over all generated images. Agreement is 1 if the two colors are always equal, and 0 if",
+        "they are independent. **Spread** is the standard deviation of the generated colors,",
+        "divided by the standard deviation of the training images' colors. The spread is near 0 if",
+        "a model always generates the same image. The scores in the tables are percentages.",
         "",
         "## Results",
         "",
@@ -312,7 +311,7 @@ def page(records):
         lines += [
             "![Scores of each seed](images/attention_study.png)",
             "",
-            "*Each dot is a run, and each bar is the mean of the runs in a row. Runs without",
+            "*Each dot is one run. Each bar is the mean of the dots in its row. Runs without",
             "attention are blue.*",
             "",
         ]
@@ -331,7 +330,7 @@ def page(records):
                 real = mean(
                     x["scores"]["held_out"] for x in records.values() if "held_out" in x["scores"]
                 )
-                lines += [f"Asymmetry; held-out faces have {percent(real)}:", ""]
+                lines += [f"Asymmetry, which is {percent(real)} % for held-out real faces:", ""]
             else:
                 lines += [f"Agreement at {distance} pixels:", ""]
             lines += [*effect_table(records, part, distance, rows), ""]
@@ -360,7 +359,7 @@ def page(records):
         "- Each run with attention is compared with the run without attention that has the same",
         "  seed. The interval is the bootstrap interval of the mean difference. The p-value comes",
         "  from the exact sign-flip test, with Holm's correction for all rows of a table. A",
-        "  difference counts if p is at most 0.05 and the interval excludes 0.",
+        "  difference counts as an effect if p is at most 0.05 and the interval excludes 0.",
         "",
         "Next: [Add attention to your own GAN](guides/add_attention.md).",
     ]
@@ -378,14 +377,14 @@ def answer(records):
     said = []
     for result, verb in (("helps", "helps"), ("**hurts**", "hurts")):
         if places := [LABELS[row["place"]] for row in rows if verdict(row) == result]:
-            said.append(f"Attention {verb} if no convolution sees both parts: {', '.join(places)}.")
+            said.append(f"Attention {verb} between distant parts: {', '.join(places)}.")
     ends = list(zip(*(row["interval"] for row in rows)))
     low, high = percent(min(ends[0])), percent(max(ends[1]))
     return said or [
-        "In these small networks, the study shows no effect of attention, even between parts that",
-        "no convolution sees together. The training was short, and the runs vary: for the squares",
-        f"at {FAR} px, the 95 % intervals of the differences reach from {low} to {high} percentage",
-        "points, so effects of this size can't be excluded.",
+        "The study shows no effect of attention in these small networks, even if two parts of an",
+        "image are never in the same receptive field. Training was short, and runs vary: for the",
+        f"squares at {FAR} px, the 95 % intervals of the differences range from {low} to {high}",
+        "percentage points, so effects within this range can't be excluded.",
     ]
 
 
@@ -435,17 +434,17 @@ def expectations(records):
         for x, (held, why) in lines.items()
     ]
     if not helpful:
-        rows += ["", "`-`: with no effect at all, the study can't say whether an effect differs."]
+        rows += ["", f"Rows with `-` can't be judged: attention in D shows no effect at {FAR} px."]
     return ["| expected before the first run | held | result |", "|---|---|---|", *rows, ""]
 
 
 def advice(records):
     """Returns what the study says about the argument."""
     lines = textwrap.wrap(
-        "`attention_resolutions` selects the maps with attention, in both networks of a preset. In "
-        "the presets' discriminators, the receptive field of the last map covers the full image, "
-        "so convolutions alone can compare distant parts, but only in the last blocks. On the map "
-        "with attention, the receptive field of the convolutions is only a few pixels wide:",
+        "In both networks of a preset, `attention_resolutions` selects the feature maps that get "
+        "an attention layer. In the presets' discriminators, the receptive field of the last map "
+        "covers the full image, so convolutions alone can compare distant parts, but only in the "
+        "last blocks. At the attention layer, the receptive field of the convolutions is smaller:",
         WIDTH,
     )
     if not is_finished(records, ("pairs", 4)):
@@ -454,9 +453,9 @@ def advice(records):
     unit = percent(row["difference"])
     low, high = map(percent, row["interval"])
     found = textwrap.wrap(
-        "With four blocks, as in the presets, attention at 16 changes the agreement at "
-        f"{FAR} pixels by {unit} percentage points (95 % interval "
-        f"{low} to {high}; {verdict(row)}).",
+        "With four blocks in the discriminator, as in the presets, attention on the 16 × 16 maps "
+        f"of both networks changes the mean agreement at {FAR} pixels by {unit} percentage points "
+        f"(95 % interval: {low} to {high}; result: {verdict(row)}).",
         WIDTH,
     )
     return [*found, "", *lines]

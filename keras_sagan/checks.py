@@ -1,4 +1,4 @@
-"""Checks of arguments, and imports of optional packages.
+"""Functions that check arguments and import optional packages.
 
 A check returns a plain Python value, which can be stored in a JSON configuration, or raises a
 `ValueError`. With `optional=True`, `None` is allowed too.
@@ -18,18 +18,18 @@ import numpy as np
 
 __all__ = []
 
-MAX_COUNT = 1000  # The maximum repetition count in a step; unrolled repetitions compile slowly.
+MAX_COUNT = 1000  # The maximum number of repetitions in a step; unrolled loops compile slowly.
 
 MAX_SIDE = 2**16  # The maximum kernel size or stride; TensorFlow crashes for values above 2^31.
 
-MAX_SIZE = 2**31 - 1  # The largest int32, which TensorFlow and XLA use as an index.
+MAX_SIZE = 2**31 - 1  # The largest int32; TensorFlow and XLA use int32 indices.
 _PACKAGES = {"PIL": "pillow", "ai_edge_litert": "ai-edge-litert"}
 
 
 def check_integer(name, value, minimum=None, maximum=None, optional=False, expected=None):
-    """Checks an integer or an integer array of rank 0; by default it must be positive.
+    """Checks that a value is an integer (or an integer array of rank 0), by default a positive one.
 
-    `minimum=-math.inf` allows any integer. In the error message, `expected` replaces the bounds.
+    `minimum=-math.inf` allows any integer. Error messages show `expected` instead of the bounds.
     """
     if value is None and optional:
         return None
@@ -64,7 +64,7 @@ def check_float(
 
 
 def check_boolean(name, value):
-    """Checks a Python or numpy boolean."""
+    """Checks that a value is a Python or numpy boolean."""
     if not isinstance(value, (bool, np.bool_)):
         raise _wrong(name, value, "be True or False")
     return bool(value)
@@ -82,7 +82,7 @@ def check_tuple(name, value, count, maximum=math.inf):
 
 
 def check_choice(name, value, choices, expected=None):
-    """Checks that `value` equals a choice and has its type: `True` and 1.0 don't match 1."""
+    """Checks that `value` equals a choice and has the same type: `True` and 1.0 don't match 1."""
     choices = list(choices)
     is_scalar = isinstance(value, (np.generic, np.ndarray)) and not value.shape
     plain = value.item() if is_scalar else value
@@ -106,7 +106,7 @@ def check_choices(name, value, choices, expected=None):
 
 
 def check_dict(name, value, keys=None):
-    """Checks a dictionary, and that its keys are in `keys` if given; returns a copy."""
+    """Checks that a value is a dictionary whose keys are in `keys` (if given); returns a copy."""
     if value is None:
         return {}
     if not hasattr(value, "keys") or not hasattr(value, "__getitem__"):
@@ -125,7 +125,7 @@ def check_function(name, value, optional=False):
 
 
 def check_list(name, value, optional=False):
-    """Checks a list, an array or any other sequence except a string, and returns a list."""
+    """Checks that a value is a list, array or other sequence, but not a string; returns a list."""
     is_list = hasattr(value, "__len__") and not isinstance(value, (str, bytes, dict))
     is_list = is_list and getattr(value, "shape", None) != ()
     value = _checked(name, value, is_list, "a list", optional)
@@ -133,19 +133,19 @@ def check_list(name, value, optional=False):
 
 
 def check_path(name, value, optional=False):
-    """Checks a non-empty path, and returns it as a string with `~` expanded."""
+    """Checks that a path isn't empty, and returns it as a string with `~` expanded."""
     is_path = isinstance(value, (str, os.PathLike)) and os.fspath(value) != ""
     value = _checked(name, value, is_path, "a non-empty string or path", optional)
     return None if value is None else os.path.expanduser(os.fspath(value))
 
 
 def check_string(name, value, optional=False):
-    """Checks a string."""
+    """Checks that a value is a string."""
     return _checked(name, value, isinstance(value, str), "a string", optional)
 
 
 def check_weight(shape, **sizes):
-    """Raises an error if a weight has more than 2^30 numbers (4 GB); the message lists `sizes`."""
+    """Raises an error if a weight has more than 2^30 elements (4 GB); the message lists `sizes`."""
     if all(isinstance(size, int) for size in shape) and math.prod(shape) > 2**30:
         names = " and ".join(f"`{name}`" for name in sizes)
         received = ", ".join(f"{name}={value!r}" for name, value in sizes.items())
@@ -288,7 +288,7 @@ class FilledRange:
         self._count, self._least, self._most = 0, math.inf, -math.inf
 
     def __call__(self, images, low, high, many=16):
-        """Warns if `many` or more images fill only half of the range; fewer may all be dark."""
+        """Warns if `many` or more images fill only half of the range; a few may just be dark."""
         if not images.size or self._count >= many:
             return
         self._count += len(images)
@@ -316,7 +316,7 @@ class RangeWarning(FilledRange):
         if images.dtype == np.uint8:
             super().__call__(images, 0, 255)
         else:
-            # Floats without negative values are probably in [0, 1], so one image causes a warning.
+            # Without negative values, floats are probably in [0, 1]: one image is enough to warn.
             super().__call__(images, -1, 1, many=1 if images.size and images.min() >= 0 else 4)
 
 

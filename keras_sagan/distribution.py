@@ -18,7 +18,7 @@ from keras_sagan.lazy import tf
 
 STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
 """The names that `make_strategy` accepts."""
-_TPU_PATIENCE = 60.0  # The maximum time to wait for a TPU's address to answer, in seconds.
+_TPU_PATIENCE = 60.0  # The maximum time to wait for a TPU to respond, in seconds.
 
 _EXIT_PATIENCE = 60.0  # The maximum time that a finished worker waits for the others, in seconds.
 
@@ -53,9 +53,9 @@ def make_strategy(
     Args:
         name: `"none"` uses one device. `"mirrored"` uses all devices of this machine, or those in
             `devices`. `"multi_worker"` uses several processes. `"tpu"` uses TensorFlow's
-            `TPUStrategy`; on JAX, TPUs need no special name. `"auto"` uses a TPU if `tpu` is given;
-            otherwise, the processes that the environment specifies; otherwise, `devices` or all
-            GPUs (on JAX, all devices).
+            `TPUStrategy`; on JAX, TPUs need no special name. `"auto"` uses a TPU if `tpu` is given,
+            or several processes if the environment specifies them. If neither applies, `"auto"`
+            uses `devices` or all GPUs (on JAX, all devices).
         devices: List of device names for `"mirrored"`, such as `["GPU:0", "GPU:1"]` on TensorFlow
             and `["gpu:0", "gpu:1"]` on JAX. Defaults to all devices of this machine.
         tpu: String, the TPU's name or address, or `"local"` on a TPU VM. TensorFlow only.
@@ -158,7 +158,7 @@ def _jax():
 
 
 def _jax_distribution(name, devices):
-    """Joins the processes for `"multi_worker"`, then sets and returns a `DataParallel`."""
+    """Sets and returns a `DataParallel`; for `"multi_worker"`, connects the processes first."""
     used = None
     if name == "multi_worker":
         _join_processes()
@@ -178,7 +178,7 @@ def _join_processes():
             parsed = {key: text.split(",")[0] for key, text in given.items()}
             for key in given.keys() - {"coordinator_address"}:
                 parsed[key] = int(given[key])
-            # Otherwise, JAX would catch SIGTERM, and a process couldn't be stopped with it.
+            # Otherwise, JAX would catch SIGTERM, and SIGTERM wouldn't stop the process.
             _jax().config.update("jax_enable_preemption_service", False)
             _jax().distributed.initialize(**parsed, **_JAX_PATIENCE)
         except (RuntimeError, ValueError, TypeError) as error:
@@ -222,7 +222,7 @@ def _tpu_strategy(tpu):
 
 
 def _wait_for_answers(cluster_spec):
-    """Raises an error if an address doesn't answer over gRPC; TensorFlow would wait forever."""
+    """Raises an error if a server doesn't respond over gRPC; TensorFlow would wait forever."""
     import grpc  # TensorFlow installs grpc, which it uses for TPUs.
 
     jobs = cluster_spec.jobs
@@ -270,8 +270,8 @@ def check_tf_config(text: str) -> int:
             A chief counts as a worker.
 
     Raises:
-        ValueError: If the value is missing or isn't JSON, lists no worker or the same address
-            twice, or its task isn't one of the workers.
+        ValueError: If the value is missing or isn't JSON, lists no worker, lists an address twice,
+            or has a task that isn't one of the workers.
     """
     cause = None
     try:
@@ -302,7 +302,7 @@ def _is_address(host):
     return match is not None and 1 <= int(match[1]) <= 65535
 
 
-# Functions for several processes
+# Functions for multiple processes
 
 
 def _has_workers(strategy):
@@ -315,7 +315,7 @@ def _has_workers(strategy):
 
 
 def is_chief(strategy: Any = None) -> bool:
-    """Returns whether this process writes the files, as the only process or as the chief.
+    """Returns whether this process should write files, because it is the chief or the only process.
 
     `strategy` is a `tf.distribute.Strategy`. On TensorFlow, any other value means one process. JAX
     ignores `strategy`.
@@ -343,7 +343,7 @@ def check_workers_agree(strategy: Any, **values) -> None:
 
     Raises:
         ValueError: If values differ between workers. Every worker raises this error, which contains
-            the name of the first different value.
+            the name of the first value that differs.
         RuntimeError: If a worker ended or didn't call this function.
 
     Example:
@@ -371,7 +371,7 @@ def check_workers_agree(strategy: Any, **values) -> None:
 
 
 def _gather(strategy, text):
-    """Returns a list with the text of each worker."""
+    """Returns a list that contains the `text` argument of every worker."""
     own = np.frombuffer(text.encode(), "uint8")
     if _is_jax():
         gather = _jax().experimental.multihost_utils.process_allgather
@@ -387,7 +387,7 @@ def _gather(strategy, text):
 
 
 def chief_decides(strategy: Any, decision: bool) -> bool:
-    """Returns the chief's `decision`, a boolean, on all workers.
+    """Returns the chief's `decision` on every worker.
 
     Values can differ slightly between workers, so separate decisions might differ too. Every worker
     must call this function at the same point.

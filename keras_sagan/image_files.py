@@ -27,7 +27,7 @@ class FoundImages(NamedTuple):
         paths: Sorted list of `pathlib.Path`, the image files.
         folders: Sorted tuple of strings, the names of the immediate subfolders.
         skipped: Dictionary with the number of skipped files for each lower-case extension, such as
-            `".txt"` (`""` for none). Skipped files aren't images, or are broken links.
+            `".txt"` (`""` for none). A file is skipped if it is a broken link or isn't an image.
     """
 
     paths: list
@@ -38,9 +38,9 @@ class FoundImages(NamedTuple):
 def find_images(folder: str | Path) -> FoundImages:
     """Finds the images in a folder, at any depth, and returns `FoundImages`.
 
-    Names that begin with a dot and system folders such as `__MACOSX` and `@eaDir` are ignored.
-    Symbolic links are followed, except links to a folder that contains them. A warning reports the
-    number of skipped files.
+    The function ignores system folders, such as `__MACOSX` and `@eaDir`, and all files and folders
+    whose names begin with a dot. Symbolic links are followed, except links to a folder that
+    contains them. A warning reports the number of skipped files.
 
     Raises:
         ImportError: If pillow isn't installed.
@@ -112,8 +112,8 @@ def read_image(path: str | Path, channels: int | None = None) -> np.ndarray:
 
     Args:
         path: String or path.
-        channels: 1 for gray or 3 for RGB. If `None`, a gray file gives 1 channel, and any other
-            file gives 3 channels.
+        channels: 1 for gray or 3 for RGB. If `None`, the result has 1 channel for a gray file,
+            and 3 channels for any other file.
 
     Returns:
         uint8 array in [0, 255] of shape `(height, width, channels)`.

@@ -26,10 +26,10 @@ class _TensorFlow:
 
 @functools.lru_cache(None)
 def _leave_devices(tensorflow):
-    """On other backends, hides GPUs and TPUs from TensorFlow, which would reserve their memory."""
+    """On other backends, hides GPUs and TPUs so that TensorFlow doesn't reserve their memory."""
     if keras.backend.backend() != "tensorflow":
         for kind in ("GPU", "TPU"):
-            with contextlib.suppress(RuntimeError):  # TensorFlow may already use the devices.
+            with contextlib.suppress(RuntimeError):  # TensorFlow may already be using the devices.
                 tensorflow.config.set_visible_devices([], kind)
 
 

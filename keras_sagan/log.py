@@ -11,7 +11,7 @@ import warnings
 
 __all__ = []
 
-# Errors with messages for users; the report of any other error names its class.
+# The messages of these errors are meant for users. Reports of other errors also name the class.
 EXPLAINED = (ValueError, OSError, ImportError, RuntimeError)
 LONGEST = 700  # The maximum length of a report in characters; the log has the full message.
 
@@ -19,8 +19,8 @@ LONGEST = 700  # The maximum length of a report in characters; the log has the f
 class Log:
     """The log of a command, saved as `keras_sagan.log` in the folder of its run.
 
-    Lines are kept in memory until the folder contains a run. If a command fails earlier, its lines
-    are written to a file in the temporary folder.
+    Lines are kept in memory until `run.json` exists in the folder. If a command fails earlier, its
+    lines are written to a file in the temporary folder.
     """
 
     def __init__(self, arguments):

@@ -101,7 +101,7 @@ def relativistic_discriminator_loss(
 def relativistic_average_generator_loss(
     real_logits: KerasTensor, fake_logits: KerasTensor
 ) -> KerasTensor:
-    """`mean(softplus(real - mean(fake))) + mean(softplus(mean(real) - fake))`, for each replica.
+    """`mean(softplus(real - mean(fake))) + mean(softplus(mean(real) - fake))`, within each replica.
 
     Reference: Jolicoeur-Martineau, 2018, section 3.3 (RaSGAN), in non-saturating form.
     """

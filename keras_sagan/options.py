@@ -1,4 +1,4 @@
-"""Declares the options of runs and commands. For a fast start, Keras isn't imported here."""
+"""Declares the options of runs and commands, without importing Keras, which would be slow."""
 
 import argparse
 import collections
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 __all__ = []
 
-# A kind of option value: its Python type, a validity test, a description, and a name in help texts.
+# What an option accepts: the Python type, a validity test, a description, and a name for `--help`.
 Kind = collections.namedtuple("Kind", "type is_valid expected metavar", defaults=[None])
 NUMBER = Kind(int, lambda x: x >= 0, "an integer of at least 0", "N")
 COUNT = Kind(int, lambda x: x >= 1, "a positive integer", "N")

@@ -3,9 +3,9 @@
     model.compile(loss="relativistic", penalty=R1(10.0) + R2(10.0))  # As in R3GAN.
 
 `R1`, `R2` and `GradientPenalty` penalize the gradient of the logits with respect to the augmented
-images. The squared norm of the gradient is computed in float32. For training on few images, `LeCam`
-and `ConsistencyRegularization` penalize the logits. A custom penalty can be any function, or a
-subclass of `Penalty`, which also supports `every`, `+` and `get_config`.
+images. The squared norm of the gradient is computed in float32. `LeCam` and
+`ConsistencyRegularization` are meant for small datasets, and penalize the logits. A custom penalty
+can be any function, or a subclass of `Penalty`, which also supports `every`, `+` and `get_config`.
 """
 
 import copy
@@ -31,7 +31,7 @@ class Penalty:
         weight: Non-negative float that scales the penalty.
         every: Positive integer `k`, for lazy regularization: the penalty is computed only in every
             `k`-th update of the discriminator, and is multiplied by `k`. `d_loss` includes the
-            penalty only in every `k`-th update. Lazy regularization saves time, but no memory.
+            penalty only in every `k`-th update. Lazy regularization saves time, but not memory.
 
     Raises:
         ValueError: If `weight` is negative, or `every` is below 1.
@@ -65,7 +65,7 @@ class Penalty:
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class R1(Penalty):
-    """`weight / 2 * mean(|gradient of D(real)|^2)`; the arguments are those of `Penalty`.
+    """`weight / 2 * mean(|gradient of D(real)|^2)`; the arguments are as in `Penalty`.
 
     Example:
     >>> R1(10.0, every=16) + R2(10.0)
@@ -81,7 +81,7 @@ class R1(Penalty):
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class R2(Penalty):
-    """`weight / 2 * mean(|gradient of D(fake)|^2)`; the arguments are those of `Penalty`.
+    """`weight / 2 * mean(|gradient of D(fake)|^2)`; the arguments are as in `Penalty`.
 
     Reference: [Mescheder et al., 2018](https://arxiv.org/abs/1801.04406), equation 10.
     """
@@ -95,7 +95,7 @@ class GradientPenalty(Penalty):
     """`weight * mean((|gradient of D(x)| - 1)^2)`, the penalty of WGAN-GP.
 
     Each `x` is a random interpolation between a real and a fake image, with the real image's label.
-    The arguments are those of `Penalty`.
+    The arguments are as in `Penalty`.
 
     Reference: [Gulrajani et al., 2017](https://arxiv.org/abs/1704.00028), equation 3, with
     `weight=10`.

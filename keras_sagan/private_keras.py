@@ -1,4 +1,4 @@
-"""The private parts of Keras that the package uses. Keras may change them without notice.
+"""The private API of Keras that the package uses. Keras may change it without notice.
 
 `USED` lists private attributes and methods, and where they are used. `tests/test_private_keras.py`
 fails if Keras changes one of them.

@@ -23,7 +23,7 @@ IS_COMMAND = _is_command()
 
 
 def import_quietly():
-    """On the command line, imports Keras and its backend, and discards their messages."""
+    """Imports Keras and its backend and discards their messages, but only on the command line."""
     if not IS_COMMAND or os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         return
     for name in ("absl", "tensorflow"):  # These loggers warn about retracing.
@@ -36,7 +36,7 @@ def import_quietly():
         os.dup2(nowhere, 2)
         import keras
 
-        # Serializing imports TensorFlow, if it is installed, while messages are discarded.
+        # Serializing imports TensorFlow (if installed) now, while its messages are discarded.
         keras.saving.serialize_keras_object(keras.dtype_policies.get("float32"))
     finally:
         os.dup2(kept, 2)

@@ -31,7 +31,7 @@ __all__ = ["fit", "train"]
 NETWORKS = ("image_size", "base_filters", "g_learning_rate", "d_learning_rate", "ema_momentum")
 # A resumed run can't change these settings, or the channels and classes of its images.
 FIXED = ("preset", "recipe", *NETWORKS, "precision", "seed", "flip", "checkpoints")
-# Files that a run writes after its first step, when `run.json` exists.
+# Files of a run that exist only if `run.json` exists.
 WRITTEN = ("model.keras", "history.json", "curves.png", "*_epoch_*[1-9]*.png", "samples.gif")
 ELSEWHERE = "--output must be a new folder, or the folder of the same run. Received:"
 
@@ -41,9 +41,9 @@ def train(log: Log | None = None, **options: Any) -> dict:
 
     The output folder contains `model.keras`, `run.json` with all settings and scores,
     `history.json` and `curves.png` with the metrics of all epochs, samples of each epoch, attention
-    figures, `checkpoints/` and `keras_sagan.log`. A finished run isn't changed. With `strategy`,
-    several devices or processes train together, and the first process writes the folder. The
-    function returns the content of `run.json`.
+    figures, `checkpoints/` and `keras_sagan.log`. A finished run is left unchanged. With
+    `strategy`, several devices or processes train together, and only the first process writes to
+    the folder. The function returns the content of `run.json`.
 
     Args:
         log: A `keras_sagan.log.Log`, or `None` for a new log in the run's folder.
@@ -52,10 +52,10 @@ def train(log: Log | None = None, **options: Any) -> dict:
 
     Raises:
         ValueError: If an option or value is unknown, the folder belongs to a different run, or
-            `output` is inside of `images`.
+            `output` is inside `images`.
         RuntimeError: If another process is training in the folder, or processes can't connect.
         ImportError: If an option needs a package that isn't installed.
-        OSError: If the folder can't be written.
+        OSError: If the folder can't be written to.
 
     Example:
     ```python
@@ -83,7 +83,7 @@ def train(log: Log | None = None, **options: Any) -> dict:
         strategy = make_strategy(settings["strategy"] or "auto", tpu=settings["tpu"])
     if is_chief(strategy):
         if (output / "run.lock").exists():
-            # Raise an error if another process trains in the folder, which may be read-only.
+            # Raise an error if another process is training in the folder. Allow a read-only folder.
             with contextlib.suppress(OSError), locked(output):
                 pass
         log.folder = output
@@ -145,7 +145,7 @@ def with_defaults(settings):
 
 
 def build_model(settings, channels, num_classes, strategy=None):
-    """Returns the compiled model for the settings, with the same initial weights in every call."""
+    """Returns the compiled model for the settings, with the same initial weights on every call."""
     changes = {name: settings[name] for name in (*NETWORKS, "seed")}
     changes |= {"channels": channels, "num_classes": num_classes}
     preset, size = (settings["preset"], settings["recipe"]), settings["image_size"]
@@ -203,7 +203,7 @@ def fit(
     Args:
         model, dataset, epochs, steps_per_epoch: A compiled `SAGAN`, and the arguments of its `fit`.
         output: String or path, the folder of the run.
-        record: JSON-serializable dictionary, the first entries of `run.json`. If the record
+        record: JSON-serializable dictionary with the first entries of `run.json`. If the record
             contains `class_names`, a list of strings, figures show these names.
         evaluator: `FIDEvaluator` that measures the FID, or `None`.
         real_images: Tuple of images and their labels (or `None`) for the figure of the
@@ -255,7 +255,7 @@ def fit(
         results = {"steps": int(model.steps.numpy()), "attention_gamma": gammas}
         if evaluator:
             if build_untrained and 0 not in dict(evaluator.history):
-                # Evaluate the untrained model only now, so that training starts sooner.
+                # Evaluate the untrained model last, so that training doesn't have to wait for it.
                 evaluator.set_model(build_untrained())
                 evaluator.record(0)
             history.save()
@@ -341,7 +341,7 @@ def read_record(folder):
 
 
 def check_same_run(output, known, wanted, newest):
-    """Raises a ValueError if a folder has a different run, or files that would be replaced."""
+    """Raises a ValueError if a folder contains another run, or files that would be overwritten."""
     if known and "class_names" not in known:
         raise ValueError(f"{ELSEWHERE} {output} with a run.json from a different program")
     if not known and not newest:

@@ -27,13 +27,13 @@ class Source(NamedTuple):
     channels: int
     steps_per_epoch: int
     batches: Callable  # `batches()` returns an endless, shuffled dataset.
-    head: Callable  # `head(count)` returns the same images and labels in every call.
-    chosen: str  # A description, for reports, of how `head` chooses images.
+    head: Callable  # `head(count)` returns the same images and labels on every call.
+    chosen: str  # How `head` chooses images, for reports.
 
 
 @contextlib.contextmanager
 def named(option):
-    """Puts the name of an option before the message of an error."""
+    """Adds the name of an option to the beginning of an error message."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -42,7 +42,7 @@ def named(option):
 
 
 def open_source(settings, image_size, batch_size, say=print, trained_on=None) -> Source:
-    """Returns the `Source` for the options `DATA`; `trained_on` names the run's dataset, if any."""
+    """Returns the selected `Source`; the default one is refused if its name isn't `trained_on`."""
     images, dataset, data_dir = (settings[x] for x in ("images", "dataset", "data_dir"))
     for option in ("images", "dataset", "data_dir"):
         if settings[option] == "":
@@ -53,7 +53,7 @@ def open_source(settings, image_size, batch_size, say=print, trained_on=None) ->
     for option, needed in NEEDS.items():
         if settings[option] and not settings[needed]:
             raise ValueError(f"--{option.replace('_', '-')} needs --{needed}.")
-    flip = settings.get("flip", False)  # Only the command `train` has this option.
+    flip = settings.get("flip", False)  # Only the `train` command has this option.
     if dataset and flip:
         raise ValueError("--flip and --dataset can't both be given.")
     if dataset:
@@ -88,7 +88,7 @@ def open_source(settings, image_size, batch_size, say=print, trained_on=None) ->
         pixels, labels = data.load_fashion_mnist(data_dir, subset)
         pixels, names = data.pad_to_32(pixels), data.FASHION_MNIST_CLASSES
 
-    def head(count):  # Choose evenly spread images, because a folder is sorted by class.
+    def head(count):  # Choose evenly spaced images, because a folder is sorted by class.
         chosen = data.spread_indices(count, len(pixels))
         return pixels[chosen], None if labels is None else labels[chosen]
 
@@ -117,7 +117,7 @@ def extractor_for(image_shape, settings, name=None):
     """Returns the extractor with the given name.
 
     Without a name, `--inception` and `--inception-sha256` select an Inception network. Otherwise,
-    small gray images select the gray classifier, and other images EfficientNet-Lite0.
+    `GreyClassifierFeatures` is used for small gray images, and EfficientNet-Lite0 for others.
     """
     inception, digest = settings["inception"], settings["inception_sha256"]
     is_inception = inception is not None or digest is not None

@@ -1,3 +1,3 @@
-"""The single place that defines the version."""
+"""The version of the package, which is defined only here."""
 
 __version__ = "0.1.0"

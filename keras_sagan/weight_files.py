@@ -14,9 +14,9 @@ def fetch_weights(weights: str | os.PathLike, sha256: str = "") -> tuple[Path, s
     """Returns the path and the SHA-256 of a weights file; downloads a URL to Keras's cache.
 
     The digest must begin with `sha256`. If the file name ends with a digest prefix, as in PyTorch's
-    `inception-6726825d.pth`, the digest must begin with this prefix too. The digest of a download
-    is recorded with the URL in a `.sha256` file next to it, and both must be the same whenever the
-    download is used again.
+    `inception-6726825d.pth`, the digest must begin with this prefix too. For a download, the digest
+    and the URL are stored in a `.sha256` file next to it. Both are checked whenever the file is
+    used again.
 
     Raises:
         ValueError: If the file doesn't exist or has a different digest, or if the cache has a file

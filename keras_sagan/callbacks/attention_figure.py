@@ -13,12 +13,12 @@ from keras_sagan.visualization.query_points import MAX_IMAGES, MAX_POINTS, check
 
 
 class AttentionFigure(keras.callbacks.Callback):
-    """Saves figures of the maps of all attention layers, drawn with `plot_attention`.
+    """Draws the maps of every attention layer with `plot_attention`, and saves the figures.
 
-    The generated images always use the same latents and evenly spaced classes. After 20 epochs, the
-    file is named `attention_epoch_020.png`, or `attention_epoch_020_<layer>.png` if the network has
-    several attention layers. `attention_epoch_020_discriminator.png` shows the discriminator's
-    attention on `real_images`.
+    Images are always generated from the same latents and classes, whose ids are evenly spaced.
+    After 20 epochs, the file is named `attention_epoch_020.png`, or
+    `attention_epoch_020_<layer>.png` if the network has several attention layers.
+    `attention_epoch_020_discriminator.png` shows the discriminator's attention on `real_images`.
 
     Args:
         directory: The folder for the figures, which is created if needed.
@@ -27,7 +27,7 @@ class AttentionFigure(keras.callbacks.Callback):
             training.
         real_images: Array `(batch, height, width, channels)`, uint8 in [0, 255] or float in
             [-1, 1], for the discriminator. `None` draws only the generator's figure.
-        real_labels: Integer array, the class of each real image, for a model with classes.
+        real_labels: Integer array with the class of each real image, for a conditional model.
 
     Raises:
         ValueError: If an argument is out of range, or if it doesn't fit the model when training

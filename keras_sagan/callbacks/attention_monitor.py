@@ -23,7 +23,7 @@ class AttentionMonitor(keras.callbacks.Callback):
         num_images: The number of images to generate for measuring the entropy.
         seed: The seed for the latents.
         every_epochs: The number of epochs between entropy measurements; the last epoch is always
-            measured. The callback adds γ in every epoch.
+            measured. γ is added to the metrics of every epoch.
 
     Raises:
         ValueError: If an argument is out of range.

@@ -47,7 +47,7 @@ class BestCheckpoint:
                 return
 
     def is_better(self, logs: dict | None) -> bool:
-        """Returns whether an epoch's logs contain a better value than all earlier epochs."""
+        """Returns whether an epoch has a better value of `monitor` than any earlier epoch."""
         value = (logs or {}).get(self.monitor)
         self.latest = None if value is None else float(value)  # Some workers don't log the metric.
         self._has_seen |= value is not None

@@ -21,11 +21,11 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     generators, the step, the position in the epoch, and the running sums of the epoch's metrics. On
     a CPU, a run that was killed and restarted is bit-for-bit identical to an uninterrupted run.
 
-    `fit` resumes in the interrupted epoch and skips the finished steps of that epoch. If you don't
-    call `restore_latest`, `SAGAN.fit` restores the model, and datasets from `keras_sagan.data`
-    start at the restored step. A `tf.data.Dataset` or an array is read from its beginning up to
-    this step, and the resumed run is exact only if the data yield the same batches every time.
-    Other data start over.
+    `fit` continues the interrupted epoch and skips its completed steps. If you don't call
+    `restore_latest`, `SAGAN.fit` restores the model, and datasets from `keras_sagan.data` start at
+    the restored step. A `tf.data.Dataset` or an array is read from its beginning up to this step,
+    and the resumed run is exact only if the data yield the same batches every time. With any other
+    data, such as a generator, the resumed run begins with the first batch.
 
     Incomplete checkpoints are ignored. If a checkpoint is damaged, a warning names it and the
     previous checkpoint is used. A state with NaN or infinite values isn't saved. Other files in the
@@ -92,11 +92,11 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     def restore_latest(self, model: keras.Model) -> int:
         """Restores the newest checkpoint that isn't damaged, and makes `fit` resume from it.
 
-        `model` must be a compiled `SAGAN`. Returns the model's number of training steps, which
-        doesn't change if there is no checkpoint. The data must start at this step.
+        `model` must be a compiled `SAGAN`; it isn't changed if there is no checkpoint. Returns the
+        number of steps that the model has taken. The data for `fit` must continue from this step.
 
         Raises:
-            ValueError: If the checkpoint belongs to a different architecture.
+            ValueError: If the checkpoint doesn't match the model's architecture or configuration.
             OSError: If every checkpoint is damaged.
         """
         self._restore(model)
@@ -120,11 +120,11 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         return manifest["step"]
 
     def start(self, model: keras.Model, data: object, steps_per_epoch: int | None = None) -> tuple:
-        """Restores the model and makes the data start at the same step; called by `SAGAN.fit`.
+        """Restores the model and advances the data to the same step; called by `SAGAN.fit`.
 
         Returns a tuple of the data to train on, the first epoch (`None` without a checkpoint), the
-        number of finished steps in this epoch, and the number of batches to read while `fit` skips
-        these steps. Raises `ValueError` if the data start at a later step than the model.
+        number of completed steps in this epoch, and the number of batches to read while `fit` skips
+        these steps. Raises `ValueError` if the data's `start_step` exceeds the model's step.
         """
         if self._state == "training" or not self.restore:  # Only the first `fit` resumes a run.
             return data, None, 0, 0
@@ -230,7 +230,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
         Returns the folder of the checkpoint, or `None` if training hasn't started or the model
         contains NaN or infinite values. Raises `OSError` if the checkpoint can't be written;
-        earlier checkpoints stay complete.
+        earlier checkpoints remain intact.
         """
         if self._state != "training":  # Don't save a model that may be partly restored.
             return None

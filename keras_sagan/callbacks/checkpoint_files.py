@@ -17,12 +17,12 @@ from keras_sagan.checks import check_path
 FORMAT = 3  # The version of the manifest; `old_checkpoints` reads versions 1 and 2.
 OWN = (MANIFEST, f"{MANIFEST}.new", STATE)  # Other files in a checkpoint folder belong to the user.
 FOLDER = re.compile(r"step-(0|[1-9][0-9]*)(?:\.new)?")
-# Errors that can occur although a checkpoint file is intact.
+# Errors that can occur even if a checkpoint file is intact.
 PASSING = (MemoryError, PermissionError, TimeoutError, ConnectionError)
 
 
 class DamagedCheckpoint(Exception):
-    """Raised if a file of a checkpoint can't be read or has changed."""
+    """Raised if a checkpoint file can't be read or has changed."""
 
 
 class CheckpointFiles:
@@ -42,7 +42,7 @@ class CheckpointFiles:
         return f"{self.directory}/step-{step}"
 
     def steps(self, is_complete: bool = True) -> list[int]:
-        """Returns the step numbers of all checkpoints, or of the complete ones only, sorted."""
+        """Returns the sorted step numbers of the complete checkpoints, or of all checkpoints."""
         names = [x for x in map(FOLDER.fullmatch, self._disk.names(self.directory)) if x]
         found = {int(x[1]) for x in names if self._disk.is_folder(f"{self.directory}/{x[0]}")}
         if is_complete:
@@ -61,7 +61,7 @@ class CheckpointFiles:
             raise OSError(f"{text}directory={self.directory!r} ({error})") from error
 
     def write(self, step: int, arrays: dict, manifest: dict):
-        """Writes a checkpoint and keeps the newest `keep`; if that fails, removes the new one."""
+        """Writes a checkpoint and deletes old ones; if writing fails, deletes the new one."""
         folder, disk = self.path(step), self._disk
         new = disk.temporary(folder)
         with self._explained(folder):
@@ -82,7 +82,7 @@ class CheckpointFiles:
             self.remove(old)
 
     def update(self, step: int, changes: dict):
-        """Changes entries of a manifest. If writing fails, the manifest remains as it was."""
+        """Updates entries in a manifest. If writing fails, the manifest remains unchanged."""
         path = f"{self.path(step)}/{MANIFEST}"
         new = self._disk.temporary(path)
         with self._explained(self.path(step)):
@@ -91,7 +91,7 @@ class CheckpointFiles:
 
     @contextlib.contextmanager
     def _explained(self, folder):
-        """Adds the newest complete checkpoint's step to the message of a write error."""
+        """Adds the step of the newest complete checkpoint to the message of a write error."""
         try:
             yield
         except (DamagedCheckpoint, OSError) as error:
@@ -156,7 +156,7 @@ class CheckpointFiles:
         return None, None
 
     def remove(self, step: int):
-        """Removes a checkpoint. The manifest is removed first, so that the rest is ignored."""
+        """Removes a checkpoint, starting with its manifest, without which the folder is ignored."""
         for folder in (self.path(step), f"{self.path(step)}.new"):
             if self._disk.is_folder(folder):
                 for name in [x for x in OWN if x in self._disk.names(folder)]:
@@ -172,7 +172,7 @@ class CheckpointFiles:
 
 @contextlib.contextmanager
 def reading(folder: str, name: str):
-    """Raises DamagedCheckpoint if a file can't be read, or OSError if reading may succeed later."""
+    """Raises DamagedCheckpoint if a read fails, or OSError if the problem may be temporary."""
     try:
         yield
     except ImportError:

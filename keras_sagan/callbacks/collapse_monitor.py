@@ -20,20 +20,20 @@ class CollapseMonitor(keras.callbacks.Callback):
     - **Diversity**: the root mean square difference between samples of a class is below
       `diversity_share` times its highest value so far. Every measurement uses the same latents.
 
-    - **Logits**: the discriminator tells images apart too easily (the share inside the hinge margin
-      is below `margin_share` for real *and* generated images), or it can't tell them apart (the
-      mean logits of real and generated images differ by less than `logit_gap`).
+    - **Logits**: the discriminator tells real and generated images apart too easily, or not at all.
+      In the first case, the fractions of real and of generated images inside the hinge margin are
+      below `margin_share`. In the second case, the two mean logits differ by less than `logit_gap`.
 
     - **σ**: the largest singular value of a kernel, normalized or not, has grown by more than a
       factor of `sigma_factor` since the last measurement.
 
     After `patience` consecutive measurements with signs of collapse, a warning lists the signs in
-    the last measurement. The first measurement is only the reference for later measurements. The
-    callback adds `sample_diversity` to the epoch's metrics.
+    the last measurement. The first measurement serves only as a baseline for later measurements.
+    The callback adds `sample_diversity` to the epoch's metrics.
 
     Args:
-        stop: Whether to stop training after the warning. The callback warns at most once in each
-            `fit`.
+        stop: Whether to stop training after the warning. The callback warns at most once per call
+            to `fit`.
         directory: A folder for the last good checkpoint, written after each measurement without
             signs of collapse. To restore this checkpoint, build a new model and call
             `TrainingCheckpoint(directory).restore_latest(model)`.
@@ -41,8 +41,8 @@ class CollapseMonitor(keras.callbacks.Callback):
         logit_gap: Non-negative float, described above.
         sigma_factor: Float above 1, described above.
         patience: The number of consecutive measurements with signs of collapse before a warning.
-        images_per_class: Integer, at least 2. The number of samples per class for measuring the
-            diversity of at most 10 evenly spaced classes.
+        images_per_class: Integer, at least 2. The number of samples per class for measuring
+            diversity. If there are more than 10 classes, 10 evenly spaced class ids are used.
         seed: The seed for the latents.
         every_epochs: The number of epochs between measurements; the last epoch is always measured.
 
@@ -123,7 +123,7 @@ class CollapseMonitor(keras.callbacks.Callback):
             warnings.warn(self.reason, RuntimeWarning, stacklevel=2)
 
     def diversity(self) -> float:
-        """Returns the diversity of the current model's samples within a class, from 0 to 1."""
+        """Returns the root mean square difference between samples of a class, from 0 to 1."""
         num_classes, per_class = self.model.num_classes, self.images_per_class
         count = min(num_classes or 1, MAX_CLASSES)
         labels = spread_classes(num_classes, count)

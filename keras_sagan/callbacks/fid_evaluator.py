@@ -17,14 +17,14 @@ class FIDEvaluator(keras.callbacks.Callback):
 
     The real images are passed to the metric only once. The averaged generator, if there is one,
     generates images from the same latents each time. The log key, such as `fid_1k` or `fid_500`,
-    includes the number of images. The distance is biased upward for few images, so only distances
-    for the same number of images are comparable. `protocol` records all other settings. Images are
-    generated and measured in batches, so memory contains only one batch and the state of the
-    metric, which is O(dim²) for the Fréchet distance.
+    includes the number of images. With few images, the distance is biased upward, so compare only
+    distances for the same number of images. `protocol` records all other settings. Images are
+    generated and measured in batches, so only one batch and the metric's state are kept in memory.
+    For the Fréchet distance, the size of the state is O(dim²).
 
     `History` always contains the distance; `CSVLogger`, `ModelCheckpoint` (with `mode="min"`) and
     `EarlyStopping` must come after this callback in the list to use it. Unless `missing` is given,
-    epochs without an evaluation don't log the key, as with `validation_freq`.
+    the key isn't logged in epochs without an evaluation, as with `validation_freq`.
     `FIDEvaluator.history` is a list of pairs (epochs done, distance).
 
     Args:
@@ -46,7 +46,7 @@ class FIDEvaluator(keras.callbacks.Callback):
             `CSVLogger` needs a value in the first epoch, which determines its columns. NaN isn't
             allowed, because `ModelCheckpoint` would treat it as the best value. `None` logs
             nothing.
-        dataset, split: The names of the dataset and split of the real images, for `protocol`.
+        dataset, split: The names of the real images' dataset and split, to record in `protocol`.
         verbose: Whether to show a progress bar for operations that take more than ten seconds.
         num_reference: The number of real images to use, from the start of `real_images`. Defaults
             to all images. An endless dataset, such as one from `make_dataset`, needs this argument.

@@ -57,7 +57,7 @@ def optimizers_of(model):
 
 
 def metrics_of(model):
-    """Returns the variables of a model's metrics, which are the running sums of the epoch."""
+    """Returns the variables of a model's metrics, which contain the running sums for the epoch."""
     return [variable for metric in model.metrics for variable in metric.variables]
 
 
@@ -68,7 +68,7 @@ def steps_of(model):
 class FiniteCheck:
     """A callable that returns the names of all variables with NaN or infinite values.
 
-    With `compiles=True`, the check is compiled, so that it is fast enough for every step.
+    With `compiles=True`, the check is compiled, so that it is fast enough to run at every step.
     """
 
     def __init__(self, model, compiles=False):
@@ -101,7 +101,7 @@ class FiniteCheck:
 
 
 def learning_rates_of(model):
-    """Returns the values of the optimizers' learning rate variables, with the keys of `keyed`."""
+    """Returns a dictionary of the optimizers' learning rates; `keyed` describes the keys."""
     rates = keyed({part: x.variables for part, x in optimizers_of(model).items()})
     return {
         key: float(ops.convert_to_numpy(rate))
@@ -111,7 +111,7 @@ def learning_rates_of(model):
 
 
 def keyed(parts):
-    """Returns a dictionary of variables. A key is a network or optimizer, a position and a path."""
+    """Returns a dictionary of variables with keys such as `generator:00002:dense:kernel`."""
     return {
         f"{part}:{index:05d}:{variable.path.replace('/', ':')}": variable
         for part, variables in parts.items()
@@ -135,7 +135,7 @@ def _class_name(optimizer):
 
 
 def read_state(model, copy=True):
-    """Returns all variables, including metrics, as a dictionary of arrays with the keys of `keyed`.
+    """Returns a dictionary of all variables as arrays, including metrics; see `keyed` for the keys.
 
     Without `copy`, the next step may overwrite the arrays. bfloat16 becomes float32 without loss.
     """
@@ -156,10 +156,10 @@ def restore_state(model, manifest, values, path):
 
 
 def assign_state(model, seed, values):
-    """Assigns a seed and variables to a model; `values` are arrays with the keys of `keyed`.
+    """Assigns a seed and variables to a model; `values` is in the format that `read_state` returns.
 
     The model must have the same architecture. Values of networks or optimizers that the model
-    doesn't have are skipped. If two keys have the same network and position, the later one is used.
+    doesn't have are skipped. If two keys differ only in their paths, the later value is used.
     """
     # Match variables by position, because names of layers and optimizers differ between processes.
     by_place = {tuple(key.split(":", 2)[:2]): value for key, value in values.items()}
@@ -174,7 +174,7 @@ def assign_state(model, seed, values):
             variable.assign(by_place[place])
     if model.seed != seed:
         model.seed = seed
-        for kind in ("train", "test"):  # Trace the functions again, because they contain the seed.
+        for kind in ("train", "test"):  # Retrace the functions, in which the seed is a constant.
             if getattr(model, f"{kind}_function") is not None:
                 getattr(model, f"make_{kind}_function")(force=True)
 
@@ -224,8 +224,8 @@ def first_difference(saved, present):
 
 
 def _comparable(part, path, shape, dtype):
-    # Ignore the numbers of Keras's default names ("conv2d_3"), the name of the model or optimizer
-    # at the start of a path, and the size of integers, which depends on the backend.
+    # Ignore numeric suffixes of Keras's default names ("conv2d_3"), the name of the model or
+    # optimizer at the start of a path, and the width of integers, which depends on the backend.
     name = path if part in NETWORKS else path.split("/", 1)[-1]
     name = re.sub(r"_\d+(?=[/_]|$)", "", name)
     return name, list(shape), "integer" if "int" in dtype else dtype
@@ -258,9 +258,10 @@ def configuration_of(model):
 
 
 def check_configuration(model, saved, path):
-    """Raises ValueError if layers would compute different results; warns about other differences.
+    """Raises ValueError if the networks would compute different results than the saved networks.
 
-    `saved` is the saved result of `configuration_of`, or `None` in older checkpoints.
+    Other differences only cause a warning. `saved` is the saved result of `configuration_of`, or
+    `None` in older checkpoints.
     """
     if saved is None:
         return
@@ -313,7 +314,7 @@ def _inputs(network):
     layers = _config(network).get("layers", [])
     try:
         index = {layer["name"]: i for i, layer in enumerate(layers)}
-        # Ignore `training` and `mask`, which Keras lists only for some ways of building a network.
+        # Ignore `training` and `mask`: some ways of building a network don't record them.
         ignored = ("training", "mask")
         return {x["name"]: _plain(x["inbound_nodes"], ignored, index) for x in layers}
     except (KeyError, TypeError):  # Only functional networks list their inputs.
@@ -332,7 +333,7 @@ def _config(thing):
 def _plain(value, ignored=_IGNORED, index=None):
     """Converts a configuration to JSON types, without the ignored keys.
 
-    If `index` maps layer names to positions, each Keras tensor becomes the position of its layer.
+    If `index` maps layer names to positions, each tensor is replaced by its layer's position.
     """
     if value is None or isinstance(value, (str, int, float)):
         return value

@@ -29,13 +29,13 @@ class SampleGrid(keras.callbacks.Callback):
     The grid of a conditional model has one row for each class; the grid of an unconditional model
     is square. The first grid, `samples_epoch_000.png`, is drawn before training; the names of later
     grids contain the number of finished epochs. A run that resumes at `initial_epoch` first draws
-    the grid for that epoch, unless it resumes within the epoch.
+    the grid for that epoch, unless it resumes in the middle of the epoch.
 
     Args:
         directory: The folder for the pictures, which is created if needed.
-        images_per_class: The number of columns. Unconditional models have as many rows.
+        images_per_class: The number of columns, and of rows if the model is unconditional.
         classes: The classes to show, one in each row. Defaults to all classes, or to 10 evenly
-            spaced classes if there are more than 10.
+            spaced class ids if there are more than 10 classes.
         class_names: As in `draw_attention`.
         seed, truncation: As in `generate()`.
         every_epochs: The number of epochs between grids; a grid is always drawn after the last
@@ -135,7 +135,7 @@ class SampleGrid(keras.callbacks.Callback):
     def save_gif(self) -> Path | None:
         """Combines the grids in the directory into `samples.gif`, in epoch order.
 
-        Grids of a different size than the last grid are skipped, because their settings differ.
+        Grids whose size differs from the last grid's are skipped, because their settings differ.
         Returns the path, or `None` if there are no grids or this isn't the first process.
         """
         files = self.directory.glob("samples_epoch_*.png")

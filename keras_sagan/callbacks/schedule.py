@@ -1,4 +1,4 @@
-"""Decides after which epochs a callback acts."""
+"""Checks whether a callback should run after an epoch."""
 
 
 def is_due(epoch: int, every_epochs: int, params: dict | None) -> bool:

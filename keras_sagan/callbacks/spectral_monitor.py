@@ -17,8 +17,8 @@ class SpectralMonitor(keras.callbacks.Callback):
     the callback warns about layers whose estimate of σ is wrong by more than 10 %.
 
     Args:
-        normalized_only: `False` also measures kernels that aren't normalized, with an eigenvalue
-            decomposition of each kernel.
+        normalized_only: If `False`, kernels that aren't normalized are also measured, with an
+            eigenvalue decomposition of each kernel.
         every_epochs: The number of epochs between measurements; the last epoch is always measured.
 
     Raises:
@@ -31,8 +31,7 @@ class SpectralMonitor(keras.callbacks.Callback):
     plot_curves(monitor.history, path="runs/sigmas.png")
     ```
 
-    Reference: [Brock et al., 2019](https://arxiv.org/abs/1809.11096), section 4 and appendix F, on
-    σ before training collapses.
+    Reference: [Brock et al., 2019](https://arxiv.org/abs/1809.11096), section 4 and appendix F.
     """
 
     def __init__(self, normalized_only: bool = True, every_epochs: int = 1):

@@ -18,8 +18,8 @@ class StopOnNonFinite(keras.callbacks.Callback):
     `TrainingCheckpoint` never saves NaN or infinite values, so you can resume from the newest
     checkpoint.
 
-    To read the metrics, the callback waits until the step ends, as a progress bar does. Each check
-    reads every variable once. With `steps_per_execution`, one execution counts as a step.
+    To read the metrics, the callback must wait for the end of each step, like a progress bar. Each
+    check reads every variable once. With `steps_per_execution`, one execution counts as a step.
 
     Args:
         every_steps: The number of steps between checks of the variables. Variables are also checked

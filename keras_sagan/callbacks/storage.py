@@ -11,7 +11,7 @@ STATE, MANIFEST = "state.npz", "manifest.json"
 
 
 class HashedFile:
-    """Computes the hash of a file while the file is written from start to end."""
+    """Writes a file sequentially, and computes its hash at the same time."""
 
     read = None  # Without this attribute, `numpy.savez` treats the object as a path.
 
@@ -41,7 +41,7 @@ class LocalFiles:
         return os.path.isdir(path) and not os.path.islink(path)
 
     def temporary(self, path):
-        """Returns a path to write a file or folder to, before `publish` renames it to `path`."""
+        """Returns the temporary path of a file or folder; `publish` later renames it to `path`."""
         return f"{path}.new"
 
     def read(self, path):

@@ -23,8 +23,8 @@ MAX_COLUMNS = 100  # The maximum number of images in a row; wider pictures take 
 
 
 def run(log, settings):
-    """Runs the command that the dictionary `settings` describes."""
-    # `train` has no setting `run`: its run function chooses the folder of the log.
+    """Runs the command described by the dictionary `settings`."""
+    # `train` has no `run` argument; `runs.train` sets `log.folder` later.
     log.folder = beside(settings["run"]) if settings.get("run") else None
     log.write(", ".join(map(" ".join, package_versions().items())))
     globals()[settings["command"]](log, settings)
@@ -67,7 +67,7 @@ def sample(log, settings):
 
 
 def class_ids(classes, names):
-    """Converts class names or ids to ids; returns `None` for `None`."""
+    """Converts a list of class names or numbers to class ids; returns `None` for `None`."""
     ids = {name: number for number, name in enumerate(names or ())}
     for word in classes or ():
         if word not in ids and not word.lstrip("-").isdecimal():

@@ -1,4 +1,4 @@
-"""The command-line parser, and the handling of errors."""
+"""Parses the command line, runs commands and reports errors."""
 
 import argparse
 import importlib
@@ -32,7 +32,7 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command and returns the exit code: 0, 1 after an error, or 130 after Ctrl-C.
 
-    An error is reported in one line, with the path of a log that contains the traceback. The log is
+    An error is reported on one line, with the path of a log that contains the traceback. The log is
     `keras_sagan.log` in the folder of the run, or a file in the temporary folder if there is no
     run. `arguments` defaults to the command-line arguments.
     """
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def words_of(arguments: list | None) -> list[str]:
-    """Returns the command line's words as strings; `--base_filters` means `--base-filters`."""
+    """Returns the command-line arguments as strings; `--base_filters` becomes `--base-filters`."""
     words = map(str, sys.argv[1:] if arguments is None else arguments)
     return [re.sub(r"^--\w+", lambda x: x[0].replace("_", "-"), word) for word in words]
 

@@ -1,4 +1,4 @@
-"""Color images of emoji in two drawing styles, from two packages of the npm registry."""
+"""Color images of emoji in two drawing styles, from two npm packages."""
 
 import contextlib
 import hashlib
@@ -32,7 +32,7 @@ _PACKAGES = {
 _REGISTRY = "https://registry.npmjs.org"
 _MIN_CONCEPTS = 50  # The minimum number of concepts in a category; smaller categories are skipped.
 
-# Code points that the held-out split ignores: people, genders and two invisible joiners.
+# Code points that don't affect an emoji's split: people, gender signs and two invisible ones.
 _PERSONS = {"1f468", "1f469", "1f9d1", "2640", "2642", "200d", "fe0f"}
 
 
@@ -63,13 +63,13 @@ def load_emoji(
     """Loads color images of emoji in two drawing styles, with their categories as labels.
 
     Each emoji, such as the grinning face, has one image in the Noto style and one in the Fluent
-    style. Variants with skin tones are skipped. Both images of an emoji, and its variants for
-    women, men and persons, are in the same split. Approximately 15 % of the emoji are in the split
-    `"held_out"`, the same ones in every call. The first call writes the images to an `.npz` file
+    style. Variants with skin tones are skipped. Both images of an emoji, and its woman, man and
+    person variants, are in the same split. Approximately 15 % of the emoji are in the split
+    `"held_out"`, the same ones on every call. The first call writes the images to an `.npz` file
     next to the archives.
 
     The package contains no emoji; the two archives are from the npm registry. The data and the
-    Fluent drawings have the MIT license. The Noto drawings are under Apache-2.0.
+    Fluent drawings are under the MIT license. The Noto drawings are under Apache-2.0.
 
     Args:
         folder: The folder with the two archives `emoji-datasource-google-16.0.0.tgz` and
@@ -182,7 +182,7 @@ def _read(paths, size):
     image_module, _ = load_pillow()
     rows = []
     with tarfile.open(paths["noto"]) as noto, tarfile.open(paths["fluent"]) as fluent:
-        # Read in the order of the archive, because a compressed archive has no index.
+        # Read the files in archive order, because a compressed archive has no index.
         files = [
             {x.name: archive.extractfile(x).read() for x in archive if x.isfile()}
             for archive in (noto, fluent)
@@ -198,7 +198,7 @@ def _read(paths, size):
             continue
         for style, content in zip(paths, pair):
             picture = image_module.fromarray(read_image(io.BytesIO(content), 3))
-            # Pillow's `resize` averages over the merged pixels, so smaller images aren't aliased.
+            # Pillow's `resize` applies an antialiasing filter when it shrinks an image.
             picture = picture.resize((size, size), image_module.Resampling.LANCZOS)
             about = entry["category"], entry["subcategory"]
             rows.append((np.asarray(picture), code, style, *about))

@@ -20,9 +20,9 @@ class ImageFolder(NamedTuple):
             `StreamedImages` of this shape.
         labels: int32 array of shape `(num_images,)`, or `None`.
         class_names: The names of the class folders, or `None`.
-        broken: Dictionary that maps the paths of unreadable images to the reasons.
+        broken: Dictionary that maps the path of each unreadable image to the error message.
         skipped: Dictionary with the number of skipped files for each lower-case extension, such as
-            `".txt"` (`""` for none). Skipped files aren't images, or are broken links.
+            `".txt"` (`""` for none). A file is skipped if it isn't an image or is a broken link.
     """
 
     images: "np.ndarray | StreamedImages"
@@ -35,8 +35,8 @@ class ImageFolder(NamedTuple):
 class StreamedImages:
     """An array-like object that reads its images from disk, in threads, when it is indexed.
 
-    `load_image_folder(..., stream=True)` returns this object and `make_dataset` accepts it. An
-    index is an integer, a slice or an array, as for the first axis of a numpy array. `shape` is
+    `load_image_folder(..., stream=True)` returns this object and `make_dataset` accepts it. The
+    first axis can be indexed by an integer, a slice or an array, as in numpy. `shape` is
     `(num_images, image_size, image_size, channels)`, and `dtype` is uint8. Indexing raises
     `ValueError` if a file can no longer be read.
 
@@ -81,7 +81,7 @@ def load_image_folder(
 ) -> ImageFolder:
     """Reads all images in a folder and its subfolders, crops them to squares and resizes them.
 
-    All files with an extension that Pillow can decode are read, in the order of their paths. Images
+    All files with the extension of a format that Pillow can decode are read, sorted by path. Images
     are cropped to their central square. Symbolic links are followed. Hidden files and system
     folders, such as `.ipynb_checkpoints`, `__MACOSX` and `@eaDir`, are ignored. Transparent pixels
     are blended with white, images are rotated to the orientation stored by the camera, 16-bit gray
@@ -170,7 +170,7 @@ def load_image_folder(
 
 
 def _resized(pixels, size):
-    """Crops and resizes an image without TensorFlow; equals `square_resize` except for rounding."""
+    """Does the same as `square_resize`, but without TensorFlow; rounding may differ."""
     image_module, _ = load_pillow()
     side = min(pixels.shape[:2])
     top, left = ((length - side) // 2 for length in pixels.shape[:2])

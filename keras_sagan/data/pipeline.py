@@ -87,11 +87,11 @@ def make_dataset(
 ) -> Iterable:
     """Makes batches from arrays; each batch depends only on `(seed, step)`.
 
-    The dataset is endless: pass `steps_per_epoch` to `fit`. Each epoch has a new order of all
-    images, the same on every backend. The last images of an epoch are skipped if they don't fill a
-    batch. With `start_step=n` or `dataset.at_step(n)`, a run that stopped after `n` steps resumes
-    exactly, without reading the earlier batches again. The array of images isn't copied, so don't
-    change it while the dataset is in use.
+    The dataset is endless: pass `steps_per_epoch` to `fit`. The images are shuffled again for each
+    epoch, and their order is the same on every backend. The last images of an epoch are skipped if
+    they don't fill a batch. With `start_step=n` or `dataset.at_step(n)`, a run that stopped after
+    `n` steps resumes exactly, without reading the earlier batches again. The array of images isn't
+    copied, so don't change it while the dataset is in use.
 
     On JAX and PyTorch, TensorFlow isn't imported, because it would take up GPU memory.
 
@@ -100,7 +100,7 @@ def make_dataset(
             be a `numpy.memmap`, or the `StreamedImages` of `load_image_folder`.
         labels: Integer array of shape `(num_images,)`. If `None`, batches contain only images.
         batch_size: The number of images in each batch.
-        seed: Integer in [0, 2**31), the seed of the shuffled order.
+        seed: Integer in [0, 2**31), the seed for shuffling.
         shuffle: Whether to shuffle the images in every epoch.
         start_step: The global step of the first batch.
         repeat: If `False`, the dataset ends after the epoch that contains `start_step`, and
@@ -210,9 +210,9 @@ class _Dataset(keras.utils.PyDataset):
 
 
 def rows_of_process(batch_size):
-    """Returns the sorted rows of a global batch that this process feeds to its devices.
+    """Returns the sorted indices of the global batch's rows that this process feeds to its devices.
 
-    A process feeds all rows, unless several JAX processes divide them under `keras.distribution`.
+    A process feeds all rows, unless `keras.distribution` splits them among several JAX processes.
     """
     rows = np.arange(batch_size)
     distribution = keras.distribution.distribution()

@@ -1,4 +1,4 @@
-"""Finds the step at which a dataset starts, and makes datasets start at a different step."""
+"""Gets and sets the step at which a dataset starts."""
 
 import functools
 import inspect
@@ -39,15 +39,15 @@ def at_step(data, step):
 
 
 def position_data(data, steps_per_epoch, step, done, is_given):
-    """Makes the data of `fit` start at the model's step.
+    """Advances the training data to the model's step.
 
     `step` is the number of steps that the model has taken, and `done` is the number of steps taken
     in the interrupted epoch. `fit` skips these `done` steps. On PyTorch, Keras reads a batch for
-    each skipped step. `is_given` is `True` if the caller has already made the data start at this
-    step.
+    each skipped step. `is_given` is `True` if the caller has already advanced the data to the
+    model's step.
 
-    Returns three values: a description of where the data resume, the data, and the number of
-    batches to read during the skipped steps. This number is `None` if the first step of the data is
+    Returns three values: a message about the data's position, the data, and the number of batches
+    to read during the skipped steps. This number is `None` if the step at which the data start is
     unknown.
     """
     is_torch = keras.backend.backend() == "torch"
@@ -82,7 +82,7 @@ def position_data(data, steps_per_epoch, step, done, is_given):
 
 
 def check_epoch(manifest, size, steps_per_execution):
-    """Raises an error if `fit`, with epochs of `size` steps, can't resume the interrupted epoch."""
+    """Raises an error if `fit` can't resume the interrupted epoch with epochs of `size` steps."""
     done, before = manifest["epoch_step"], manifest["steps_per_epoch"]
     if done and ((size and before and size != before) or done % steps_per_execution):
         raise ValueError(
@@ -92,7 +92,7 @@ def check_epoch(manifest, size, steps_per_execution):
 
 
 def check_step(step, name="step"):
-    """Checks that a step is an integer in the range of a pipeline's counter, and returns it."""
+    """Checks that a step is an integer in [0, 2**62), and returns it."""
     return check_integer(name, step, 0, 2**62 - 1)
 
 
@@ -100,9 +100,9 @@ def positioned(make, start_step, dataset=None, lost_in=None):
     """Returns a `tf.data.Dataset` with `at_step` and, for an endless dataset, `start_step`.
 
     `make` is a function that takes a step and returns a plain dataset starting at this step.
-    `dataset` is the result of `make(start_step)`. The methods of `tf.data.Dataset` would lose the
-    position, so the class of the result overrides them. `lost_in` is the name of the method that
-    lost the position, or `None` if the position is known.
+    `dataset` is the result of `make(start_step)`. Methods such as `map` would return datasets
+    without `at_step`, so the class of the returned dataset overrides them. `lost_in` is the name of
+    the method after which the position is unknown, or `None` if the position is known.
     """
     dataset = make(start_step) if dataset is None else dataset
     dataset.__class__ = _positioned_class(type(dataset))

@@ -33,7 +33,7 @@ _log = logging.getLogger("keras_sagan")
 
 
 class DatasetInfo(NamedTuple):
-    """The sizes and class names of a dataset, for a model and for `fit`.
+    """Contains the properties of a dataset that you need to build a model and call `fit`.
 
     Attributes:
         num_images: The number of images in the split.
@@ -70,15 +70,15 @@ def load_tfds(
     """Streams an image classification dataset of TensorFlow Datasets in batches.
 
     Images are cropped to their central square and resized bilinearly with anti-aliasing; gray
-    images stay gray, and RGB images stay RGB. As with `make_dataset`, the batches are endless and
-    depend only on the seed and the step. TFDS has shuffled the stored images once. These images are
-    read in a fixed order from 16 files at a time, and each block of `shuffle_buffer` images is
-    shuffled in every epoch. Images before `start_step` are skipped without being decoded, and most
-    of their files aren't opened.
+    images stay gray, and RGB images stay RGB. As with `make_dataset`, the dataset is endless, and
+    its batches depend only on the seed and the step. TFDS shuffles the images once, when it stores
+    them. They are read in a fixed order from 16 files at a time, and each block of `shuffle_buffer`
+    images is shuffled in every epoch. Images before `start_step` are skipped without being decoded,
+    and most of their files aren't opened.
 
     A record is damaged if TensorFlow can't read or decode it, or if its label isn't one of the
     dataset's classes. By default, a damaged record raises an error that names its file and index.
-    With `on_error="skip"`, a good image of the same batch replaces the damaged one, so that all
+    With `on_error="skip"`, a good image from the same batch replaces the damaged one, so that all
     other images keep their positions. TensorFlow can't read a file beyond a damaged record, so the
     rest of that file counts as damaged. Records that are missing at the end of a file also count as
     damaged. JPEG data that were damaged before they were stored may decode without an error.
@@ -104,8 +104,8 @@ def load_tfds(
 
     Raises:
         ImportError: If `tensorflow_datasets`, or a package it needs, is missing.
-        ValueError: If the dataset has no images, its images aren't 8-bit gray or RGB or don't fill
-            a batch, or an argument is out of range.
+        ValueError: If the dataset doesn't consist of 8-bit gray or RGB images, its images don't
+            fill a batch, or an argument is out of range.
         tf.errors.InvalidArgumentError: While iterating, if a record is damaged; with
             `on_error="skip"`, only if every record in a batch is damaged.
         tf.errors.OpError: While iterating, if a file can't be opened.
@@ -242,7 +242,7 @@ def _reader(tfds, builder, split, image_key, label_key):
     wanted = tfds.decode.PartialDecoding(keys, decoders=decoders)
     is_prepared = bool(builder.info.splits)
     if not is_prepared or builder.info.file_format != tfds.core.FileFormat.TFRECORD:
-        # Let TFDS read the records if there are no TFRecord files, as in `mock_data`.
+        # Without TFRecord files, as in `mock_data`, let TFDS read the records.
         config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
         stored = builder.as_dataset(split=split, decoders=wanted, read_config=config)
 
@@ -261,7 +261,7 @@ def _reader(tfds, builder, split, image_key, label_key):
     features = wanted.extract_features(builder.info.features)
 
     def stored_from(position):
-        # Skip the groups of files that end before the position, without opening these files.
+        # Skip groups of files before the position without opening them.
         group = tf.searchsorted(ends, [position], side="right")[0]
         dataset = tf.data.Dataset.from_tensor_slices((paths, skips, takes)).batch(_FILES_AT_ONCE)
         dataset = dataset.skip(tf.cast(group, tf.int64)).flat_map(interleaved)

@@ -13,7 +13,7 @@ from keras_sagan.checks import (
     check_weight,
 )
 
-SETTLED = 2**30  # The `num_updates` of older files, at which the momentum no longer grows.
+SETTLED = 2**30  # Older files get this `num_updates`, at which the momentum has its final value.
 
 
 class ConditionalNormBase(keras.layers.Layer):
@@ -147,19 +147,18 @@ class ConditionalNormBase(keras.layers.Layer):
 class ConditionalBatchNorm(ConditionalNormBase):
     """Batch normalization whose `gamma` and `beta` depend on labels or on a vector per image.
 
-    `outputs = (images - mean) / sqrt(variance + epsilon) * gamma + beta`. Labels
-    select rows of the tables `gamma` and `beta`. Float vectors, such as attributes or
-    a text embedding, are multiplied by two kernels:
-    `gamma = 1 + vectors @ gamma_kernel` and `beta = vectors @ beta_kernel`. The
-    kernels start as zeros, so in the first step, the layer ignores the vectors, and
-    the gradient with respect to the vectors is 0. The mean and variance are computed
-    over the full batch, regardless of the condition. The layer computes moments in two
-    passes, in at least float32; a single pass would lose precision if the mean is
-    large. With one class, the layer works like `BatchNormalization` and needs no
-    labels. The default `momentum` and `epsilon` follow SAGAN, not Keras. The moving
-    statistics don't depend on their initial values. At first, they are the mean over the
-    batches seen so far, up to ten. Later, they average approximately the last 1/40 of all
-    batches (at least ten), until the momentum reaches `momentum` and stays there.
+    `outputs = (images - mean) / sqrt(variance + epsilon) * gamma + beta`. Labels select rows of the
+    tables `gamma` and `beta`. Float vectors, such as attributes or a text embedding, are multiplied
+    by two kernels: `gamma = 1 + vectors @ gamma_kernel` and `beta = vectors @ beta_kernel`. The
+    kernels start as zeros, so in the first step, the layer ignores the vectors, and the gradient
+    with respect to the vectors is 0. The mean and variance are computed over the full batch,
+    regardless of the condition. The layer computes moments in two passes, in at least float32; a
+    single pass would lose precision if the mean is large. With one class, the layer works like
+    `BatchNormalization` and needs no labels. The default `momentum` and `epsilon` follow SAGAN, not
+    Keras. The moving statistics don't depend on their initial values. During the first ten batches,
+    they are the mean over all batches so far. Later, they are a moving average over approximately
+    the last 1/40 of all batches (at least ten). The momentum therefore rises until it reaches
+    `momentum`, and then stays constant.
 
     Args:
         num_classes: Positive integer, the number of rows in the tables `gamma` and `beta`.
@@ -179,23 +178,23 @@ class ConditionalBatchNorm(ConditionalNormBase):
         mask: Boolean tensor with the shape of `images` without the last axis, `True` at the
             positions to include in the moments, as in `keras.layers.BatchNormalization`. By
             default, all positions are included.
-        images_mask: The name that Keras uses for `mask` if labels are passed.
+        images_mask: Same as `mask`. Keras passes masks under this name if there are labels.
 
     Returns:
         Float tensor with the same shape as `images`, in the layer's compute dtype.
 
     State:
         `moving_mean` and `moving_variance`, of shape `(channels,)`, are updated with
-        `training=True` and used with `training=False`, or always used, and never updated, if the
-        layer's `trainable` is false. `num_updates`, int32 of shape `()`, counts
-        the updates. An empty batch doesn't change the state. Loading a file from an older version,
-        which lacks `num_updates`, sets `num_updates` to a large value.
+        `training=True` and used with `training=False`. If the layer's `trainable` is false, they
+        are always used and never updated. `num_updates`, int32 of shape `()`, counts the updates.
+        An empty batch doesn't change the state. Loading a file from an older version, which lacks
+        `num_updates`, sets `num_updates` to a large value.
 
     Raises:
         ValueError: If an argument is out of range, neither or both of `num_classes` and
             `condition_dim` are given, `axis` isn't an axis of the images, the labels or vectors are
-            missing or have the wrong dtype, shape or range (as far as their values are known), or
-            the mask has the wrong rank.
+            missing or have the wrong dtype or shape, or the mask has the wrong rank. Labels that
+            are out of range also raise an error, except in a traced graph.
 
     Example:
     >>> import numpy as np
@@ -252,7 +251,7 @@ class ConditionalBatchNorm(ConditionalNormBase):
         return ops.cast(x * scale + shift, self.compute_dtype)
 
     def _moments(self, x, mask):
-        """Returns the mean, the variance, and whether they include any position."""
+        """Returns the mean, the variance, and whether they include at least one position."""
         axes = [axis for axis in range(len(x.shape)) if axis != self.axis % len(x.shape)]
 
         def average(values):
@@ -307,10 +306,9 @@ def ramped_momentum(momentum: float, updates: KerasTensor) -> KerasTensor:
     """Returns a float32 scalar, the momentum for the next update of a moving average.
 
     `updates` is the number of previous updates. The weight of the new value in the `n`-th update is
-    `max(1 - momentum, 1 / min(n, max(10, n / 40)))`, so the average forgets its initial value. Only
-    approximately the last fortieth of the updates counts, because networks change fast early in
-    training, so older statistics would be outdated. With a `momentum` of 1, the average never
-    changes.
+    `max(1 - momentum, 1 / min(n, max(10, n / 40)))`, so the average doesn't depend on its initial
+    value. Networks change fast early in training, so the average covers only approximately the last
+    1/40 of the updates. With a `momentum` of 1, the average never changes.
     """
     if momentum >= 1.0:
         return ops.ones((), "float32")

@@ -10,8 +10,8 @@ class ConditionalLayerNorm(ConditionalGroupNorm):
     """Layer normalization whose `gamma` and `beta` depend on labels or on a vector per image.
 
     This layer is `ConditionalGroupNorm` with one group. The mean and variance are computed over all
-    axes except the batch axis; WGAN-GP uses this layer normalization in the critic instead of batch
-    normalization. Each channel has its own `gamma` and `beta`. By default,
+    axes except the batch axis. The critic of WGAN-GP uses this form of layer normalization instead
+    of batch normalization. Each channel has its own `gamma` and `beta`. By default,
     `keras.layers.LayerNormalization` instead normalizes the channels of each position separately,
     as in transformers. For inputs of rank 2, both normalize the same axes.
 
@@ -35,7 +35,7 @@ class ConditionalLayerNorm(ConditionalGroupNorm):
     >>> tuple(outputs.shape)
     (8, 4, 4, 6)
 
-    Reference: [Ba et al., 2016](https://arxiv.org/abs/1607.06450). The normalized axes follow
+    Reference: [Ba et al., 2016](https://arxiv.org/abs/1607.06450). The axes are the same as in
     [Gulrajani et al., 2017](https://arxiv.org/abs/1704.00028).
     """
 

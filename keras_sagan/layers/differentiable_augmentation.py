@@ -7,18 +7,18 @@ from keras import KerasTensor, ops
 
 from keras_sagan.checks import check_boolean, check_float, check_integer, check_string
 
-UPDATES = 4  # The number of discriminator updates per change of the probability, as in ADA's code.
+UPDATES = 4  # An adaptive probability changes once per 4 discriminator updates, as in ADA's code.
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class DifferentiableAugmentation(keras.layers.Layer):
     """Changes images at random, so that a discriminator doesn't overfit (DiffAugment).
 
-    Random changes to all real and fake images prevent a discriminator from memorizing a small
-    training set. The generator's gradient passes through the differentiable changes, so the
-    generator doesn't learn to imitate the changes. Pass the layer to `SAGAN.compile` as
-    `augmentation`, or make it the first layer of any discriminator. The changes are drawn
-    separately for each image:
+    Random augmentation of all real and fake images prevents a discriminator from memorizing a small
+    training set. The augmentations are differentiable: the generator's gradient passes through
+    them, so the generator doesn't learn to produce augmented images. Pass the layer to
+    `SAGAN.compile` as `augmentation`, or make it the first layer of any discriminator. The
+    augmentations are sampled separately for each image:
 
     - `color`: brightness `x + U(-0.5, 0.5)`, then saturation `mean + (x - mean) * U(0, 2)` around
       the mean of the channels, then contrast `mean + (x - mean) * U(0.5, 1.5)` around the mean of
@@ -26,11 +26,11 @@ class DifferentiableAugmentation(keras.layers.Layer):
     - `translation`: a shift by up to 1/8 of the height and width, in whole pixels;
     - `cutout`: a box of half the height and width, centered anywhere in the image, is erased.
 
-    As in the authors' code, `translation` and `cutout` fill with 0, which is gray for images in
-    [-1, 1], and `color` may produce values outside [-1, 1].
+    As in the authors' code, `translation` and `cutout` fill empty pixels with 0, which is gray for
+    images in [-1, 1], and `color` may produce values outside [-1, 1].
 
     Args:
-        policy: String, a comma-separated list of augmentations, in the order of their application.
+        policy: String, a comma-separated list of augmentations, which are applied in this order.
         flip: Boolean, whether to first flip half of the images horizontally (the authors' code does
             this in the dataset).
         probability: Float in [0, 1], the share of images that are changed. `SAGAN.compile` also
@@ -38,10 +38,10 @@ class DifferentiableAugmentation(keras.layers.Layer):
             `sign(real logit - threshold of the loss)` is above `target`, and falls while this mean
             is below `target`. With a relativistic loss, the threshold is the mean of the fake
             logits.
-        target: Float in [-1, 1], the mean sign at which an adaptive probability stays constant. A
-            higher target changes fewer images.
-        speed: Positive integer, the smallest number of real images in which an adaptive probability
-            can rise from 0 to 1.
+        target: Float in [-1, 1], the mean of the signs (see `probability`) at which an adaptive
+            probability stays constant. With a higher target, fewer images are changed.
+        speed: Positive integer. An adaptive probability needs at least this number of real images
+            to rise from 0 to 1.
 
     Call arguments:
         images: Float tensor of shape `(batch, height, width, channels)`, with any number of

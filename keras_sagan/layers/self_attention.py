@@ -66,7 +66,7 @@ class SelfAttention(keras.layers.Layer):
         data_format = check_choice("data_format", data_format, formats)
         self.data_format = data_format or keras.config.image_data_format()
         is_first = self.data_format == "channels_first"
-        # `_axes` contains the axis of the channels, followed by the spatial axes.
+        # `_axes` contains the channel axis, followed by the spatial axes.
         self._axes = (1 if is_first else self.rank + 1,)
         self._axes += tuple(axis + is_first for axis in range(1, self.rank + 1))
         if not isinstance(query_chunk_size, str) or query_chunk_size != "auto":
@@ -270,8 +270,8 @@ class SelfAttention(keras.layers.Layer):
 class SelfAttention1D(SelfAttention):
     """SAGAN's self-attention block over a sequence.
 
-    Convolutions, pooling and weights are those of `SelfAttention2D`, for one spatial axis. The
-    layer passes on a mask of the inputs, but also attends to masked locations.
+    The layer works like `SelfAttention2D` and has the same weights, but its inputs have one spatial
+    axis. It propagates the inputs' mask, but also attends to masked locations.
 
     Args:
         **kwargs: All arguments of `SelfAttention2D`, except that `pattern` must be `"dense"`.
@@ -307,21 +307,21 @@ class SelfAttention2D(SelfAttention):
     """SAGAN's self-attention block over a feature map.
 
     `query`, `key` and `value` are 1x1 convolutions of the map, without bias; key and value are
-    max-pooled. `scores = softmax(query @ key.T)` tells how much each query location attends to each
-    key location, and `outputs = inputs + gamma * conv1x1(scores @ value)`. `gamma` is a learned
-    scalar that starts at 0, so a new layer is the identity and can be added to a trained network.
-    The defaults match the authors' code; `pool_size=1, value_reduction=8` matches the paper's text.
-    The scores take `O((height * width)^2 / pool_size^2)` memory, or `O(height * width)` if they are
-    computed in chunks of queries.
+    max-pooled. `scores = softmax(query @ key.T)` specifies how much each query location attends to
+    each key location. The outputs are `inputs + gamma * conv1x1(scores @ value)`. `gamma` is a
+    learned scalar that starts at 0, so a new layer is the identity and can be added to a trained
+    network. The defaults match the authors' code; `pool_size=1, value_reduction=8` matches the
+    paper's text. The scores take `O((height * width)^2 / pool_size^2)` memory, or
+    `O(height * width)` if they are computed in chunks of queries.
 
-    With `scores="l2"` and `pool_size=1`, the largest ratio of an output change to a small input
-    change is approximately independent of the scale of the inputs (measured, not proven). With
-    `scores="dot"`, the ratio grows with the square of the inputs' scale. With pooling, l2 scores
-    are less smooth, because a query may be far from all keys.
+    With `scores="dot"`, the layer can amplify small input changes by a factor that grows with the
+    square of the inputs' scale. With `scores="l2"` and `pool_size=1`, the largest factor is
+    approximately independent of the scale (measured, not proven). With pooling, l2 scores are less
+    smooth, because a query may be far from all keys.
 
-    With the default reductions, flash attention isn't used: its kernels need half precision, and as
-    many channels in the query as in the value. A `query_chunk_size` saves as much memory as flash
-    attention, for any dtype and any number of channels.
+    With the default reductions, flash attention isn't used: its kernels require half precision, and
+    the same number of channels in query and value. Setting `query_chunk_size` saves as much memory
+    as flash attention, for any dtype and any number of channels.
 
     Args:
         key_reduction: Positive integer; query and key have `channels // key_reduction` channels.
@@ -344,14 +344,14 @@ class SelfAttention2D(SelfAttention):
             `softmax(cosine(query, key) / 0.1)`, where 0.1 is the initial temperature of Swin
             Transformer V2.
         pattern: `"dense"`, or `"ylg"` for the sparse masks of YLG, which keep attention local in
-            two dimensions. `"ylg"` needs square maps of known size and a multiple of 4 heads (8 in
-            the paper), and computes all scores at once.
+            two dimensions. `"ylg"` requires square maps of known size and a `num_heads` that is a
+            multiple of 4 (8 in the paper). It computes all scores at once.
 
     Call arguments:
         inputs: Float tensor of shape `(batch, height, width, channels)`, or
             `(batch, channels, height, width)` with `"channels_first"`. Height and width may be
             unknown while a model is built.
-        training: Boolean, whether to update each `vector_u`, unless the layer is frozen.
+        training: Boolean, whether to update each `vector_u`. A frozen layer never updates it.
         return_attention_scores: Boolean, whether to return the scores too; `True` computes all
             scores at once.
 
@@ -395,8 +395,8 @@ class SelfAttention2D(SelfAttention):
 class SelfAttention3D(SelfAttention):
     """SAGAN's self-attention block over a volume.
 
-    Convolutions, pooling and weights are those of `SelfAttention2D`, for three spatial axes. The
-    layer passes on a mask of the inputs, but also attends to masked locations.
+    The layer works like `SelfAttention2D` and has the same weights, but its inputs have three
+    spatial axes. It propagates the inputs' mask, but also attends to masked locations.
 
     Args:
         **kwargs: All arguments of `SelfAttention2D`, except that `pattern` must be `"dense"`.
@@ -447,7 +447,7 @@ def record_attention_scores(model: keras.Model) -> Iterator[dict[str, KerasTenso
     the calls in its own thread.
 
     Yields:
-        Dictionary from the name of each layer to the scores of its last call, float32 of shape
+        Dictionary that maps the name of each layer to the scores of its last call, float32 of shape
         `(batch, height, width, key_height, key_width)`. For a sequence or volume, its spatial axes
         replace height and width. Scores are averaged over the heads.
     """

@@ -35,8 +35,8 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             bias_regularizer, activity_regularizer, kernel_constraint, bias_constraint:
             As in `keras.layers.Conv2D`.
         power_iterations: Positive integer, the number of power iterations per call.
-        epsilon: Positive float, added to norms before division. A kernel isn't divided if its
-            `sigma` is at most `epsilon`.
+        epsilon: Positive float, added to norms before division. If `sigma` is at most `epsilon`,
+            the kernel isn't normalized.
         equality_constrained: Boolean, whether to divide by `sigma` rather than `max(1, sigma)`.
         resample: `"up"` for nearest-neighbor upsampling by 2 before the convolution, `"down"` for
             average pooling by 2 after the convolution, or `None`. Outputs, weights and `sigma` are
@@ -190,7 +190,7 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
 
     @classmethod
     def from_config(cls, config):
-        # Older files contain an argument `algorithm`, which affected only the speed.
+        # Older files contain an `algorithm` argument, which affected only the speed.
         return super().from_config({k: v for k, v in config.items() if k != "algorithm"})
 
 

@@ -73,7 +73,7 @@ class Scope(keras.StatelessScope):
         return self
 
     def assigned(self, variables):
-        """Returns a list of the values assigned in this scope; `None` for other variables."""
+        """Returns a list with each variable's new value, or `None` if this scope didn't set it."""
         pairs = [(self._given.get(id(v)), self.state_mapping.get(id(v))) for v in variables]
         return [None if value is given else value for given, value in pairs]
 
@@ -101,15 +101,15 @@ class MatrixNorm:
         return power_iteration(self.matrix(weight), u, steps, epsilon)[:2]
 
     def known_matrix(self, weight):
-        """Returns the matrix as a numpy array, or `None` while the weight has no value."""
+        """Returns the matrix as a numpy array, or `None` if its values aren't known yet."""
         return known_values(self.matrix(weight))
 
 
 class ConvolutionNorm:
-    """Computes the largest singular value of a convolution with zero padding, for one input size.
+    """Computes the largest singular value of a zero-padded convolution, for a given input size.
 
-    As a matrix, the convolution maps a flattened input to the flattened outputs. `map_shape` is the
-    input's shape, such as `(height, width, channels)`. Strides and dilation must be 1.
+    As a matrix, the convolution maps the flattened input to the flattened output. `map_shape` is
+    the input's shape, such as `(height, width, channels)`. Strides and dilation must be 1.
     """
 
     def __init__(self, map_shape, kernel_size, padding):
@@ -137,7 +137,7 @@ class ConvolutionNorm:
 
 
 class _ConvolutionMatrix:
-    """The matrix of a convolution, which `leading_singular_vector` can multiply by arrays."""
+    """Lets `leading_singular_vector` use a convolution as a matrix, without storing the matrix."""
 
     __array_ufunc__ = None  # This makes `array @ self` call `__rmatmul__`.
     size = 0
@@ -273,7 +273,7 @@ class SpectralNormMixin(SpectralNormBase):
         return self._sigma_of(self._raw_weight(), self._norm, self.vector_u)
 
     def normalized_weight(self, training: bool = False, dtype: str | None = None) -> KerasTensor:
-        """Returns the weight divided by its spectral norm; a weight of zeros is unchanged.
+        """Returns the weight divided by its spectral norm; an all-zero weight is unchanged.
 
         With `training=True`, `vector_u` is updated, unless the layer is frozen. `dtype=None` means
         the compute dtype.
@@ -302,12 +302,12 @@ def initial_vector_u(kernel, norm):
 
 
 def leading_singular_vector(matrix):
-    """Returns the right singular vector of the largest singular value, deterministically.
+    """Returns the right singular vector that belongs to the largest singular value.
 
-    The result `u` is the best approximation in the Krylov space `x, (matrix.T @ matrix) @ x, …` of
-    a random `x`. This method needs far fewer matrix products than power iteration. `|matrix @ u|`
-    is within 1 % of the largest singular value (0.1 % for small matrices). If the matrix is zero or
-    not finite, `u` is an arbitrary unit vector.
+    The result `u` is the best approximation in the Krylov space spanned by
+    `x, (matrix.T @ matrix) @ x, …`, where `x` is random with a fixed seed. Power iteration would
+    need far more matrix products. `|matrix @ u|` is within 1 % of the largest singular value (0.1 %
+    for small matrices). If the matrix is zero or not finite, `u` is an arbitrary unit vector.
 
     Reference: Golub & Van Loan, Matrix Computations, section 10.1 (Lanczos).
     """
@@ -338,10 +338,10 @@ def spectral_norms(model: keras.Model, normalized_only: bool = True) -> dict[str
 
     Args:
         model: Keras model, which may contain other models.
-        normalized_only: Boolean, whether to skip the kernels and embeddings of all other layers.
+        normalized_only: Boolean, whether to return only the norms of spectrally normalized kernels.
 
     Returns:
-        Dictionary from kernel paths to floats. The last part of a path is omitted if it is
+        Dictionary that maps kernel paths to floats. The last part of a path is omitted if it is
         `"kernel"` or `"embeddings"`, as in `"attention_16/query"`.
 
     Example:

@@ -38,21 +38,21 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
 
     `sigma` is the largest singular value of the kernel reshaped to `(rest, outputs)`. By default,
     `outputs` is the last axis of the kernel; in transposed convolutions, the second-to-last axis;
-    in depthwise convolutions, the last two axes; and in `EinsumDense`, the axes that the equation
-    keeps. In each kernel, all gates of a recurrent layer, or all heads of an attention layer, share
-    one matrix.
+    in depthwise convolutions, the last two axes; and in `EinsumDense`, the kernel's axes that also
+    appear in the output. In each kernel, all gates of a recurrent layer, or all heads of an
+    attention layer, share one matrix.
 
     Args:
-        layer: Keras layer, built or not, whose dtype policy is used. Wrap a full `Bidirectional` or
-            `TimeDistributed` layer, not its inner layer.
+        layer: Keras layer, which may already be built. Its dtype policy is used. Wrap the entire
+            `Bidirectional` or `TimeDistributed` layer, not its inner layer.
         power_iterations, epsilon, equality_constrained: As in `SNConv2D`.
         norm: `"matrix"` for the norm above, or `"operator"` for the norm of the convolution as a
-            linear operator with zero padding, for maps of the size that the wrapper is built for;
-            inputs of a different size then raise an error. `"operator"` needs `Dense`, `Conv1D`,
+            linear operator with zero padding. The operator norm depends on the map size at `build`,
+            so maps of a different size raise an error. `"operator"` requires `Dense`, `Conv1D`,
             `Conv2D` or `Conv3D` without strides, dilation or groups.
         kernels: List of the names of the layer's kernel attributes, such as `["my_kernel"]` or
-            `["cell.recurrent_kernel"]`. By default, kernels are found by their usual names, also in
-            nested layers.
+            `["cell.recurrent_kernel"]`. By default, kernels are found by their usual names,
+            including in nested layers.
         name, trainable: As in `keras.layers.Layer`.
 
     Call arguments:
@@ -64,15 +64,15 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
         The outputs of the wrapped layer.
 
     State:
-        The weights of the wrapped layer, and a `vector_u` per kernel, float32 of shape
-        `(outputs,)`, or with the shape of one map for `norm="operator"`. Each `vector_u` is
-        initialized to its converged value, and is updated with `training=True`, unless the layer is
-        frozen. Methods of the wrapped layer, such as `reset_state`, are available through the
-        attribute `layer`.
+        The weights of the wrapped layer, and a float32 `vector_u` for each kernel. A `vector_u` has
+        shape `(outputs,)`, or the shape of a single input map for convolutions with
+        `norm="operator"`. It is initialized to its converged value, and is updated with
+        `training=True`, unless the layer is frozen. Methods of the wrapped layer, such as
+        `reset_state`, are available through the `layer` attribute.
 
     Raises:
         ValueError: If `layer` has no kernels after `build`, one of `kernels` doesn't exist, the
-            layer is already normalized, or `norm="operator"` doesn't fit the layer or its inputs.
+            layer is already normalized, or `norm="operator"` doesn't support the layer or inputs.
 
     Example:
     >>> import keras
@@ -181,7 +181,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
 
     @property
     def sigma(self) -> dict[str, KerasTensor]:
-        """Dictionary from the path of each kernel in the layer to the estimate of its norm."""
+        """Dictionary that maps each kernel's path in the layer to the estimate of its norm."""
         return {
             kernel.path.removeprefix(f"{self.layer.path}/"): self._sigma_of(kernel, norm, vector_u)
             for kernel, norm, vector_u in self.normalized_kernels()
@@ -190,10 +190,10 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
     def normalized_weights(
         self, training: bool = False
     ) -> list[tuple[keras.Variable, KerasTensor]]:
-        """Returns a list of `(kernel, normalized kernel)`, normalized in at least float32.
+        """Returns a list of `(kernel, normalized kernel)`, where the latter is float32 or float64.
 
         Args:
-            training: Boolean, whether to update each `vector_u`, unless the layer is frozen.
+            training: Boolean, whether to update each `vector_u`. A frozen layer never updates it.
         """
         for owner, name, kernel, _ in self._found:
             if getattr(owner, name, None) is not kernel:
@@ -205,7 +205,7 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
         ]
 
     def _check_map(self, args, kwargs):
-        """Raises an error if the inputs don't have the map size that the wrapper was built for."""
+        """Raises an error if the map size of the inputs differs from the size at `build`."""
         if self.norm != "operator" or not isinstance(self.layer, PLAIN):
             return
         inputs = args[0] if args else kwargs["inputs"]

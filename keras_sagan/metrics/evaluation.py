@@ -1,4 +1,4 @@
-"""Measures all scores of a generator or of images in one pass through the feature extractor."""
+"""Evaluates a generator or a set of images in one pass through the feature extractor."""
 
 import contextlib
 import os
@@ -76,9 +76,9 @@ def evaluate_generator(
     standing_passes: int = 0,
     **kwargs,
 ) -> EvaluationReport:
-    """Measures several scores of a generator in one pass through the feature extractor.
+    """Computes several scores of a generator in one pass through the feature extractor.
 
-    It generates exactly `num_images` images, from latents and labels that depend only on the seed.
+    Exactly `num_images` images are generated, from latents and labels that depend only on the seed.
     The batch size changes the scores by less than 1e-6.
 
     Args:
@@ -95,19 +95,19 @@ def evaluate_generator(
             the reference's class frequencies. An integer array of shape (num_images,) contains the
             class of each image.
         seed: The seed for the latents, the labels and the noise baseline.
-        batch_size: The batch size for generating and measuring images.
+        batch_size: The batch size for generating images and extracting features.
         use_ema: Whether to use the averaged generator if the model has one.
-        truncation: Positive float, the maximum magnitude of latent values. Larger values are drawn
-            again.
+        truncation: Positive float, the maximum magnitude of latent values. Larger values are
+            resampled.
         standing_passes: The number of forward passes (64 images each) for estimating the batch
             statistics. With `0`, the moving statistics from training are used.
         **kwargs: `dataset`, `split`, `held_out`, `value_range`, `num_reference`, `cache_dir` and
             `verbose`, as in `evaluate_images`.
 
     Raises:
-        ValueError: If an argument, an image or a feature is invalid, if the reference was measured
-            with a different extractor or lacks data that a metric needs, or if `held_out` contains
-            fewer than 2 images or is the reference.
+        ValueError: If an argument, an image or a feature is invalid; if `reference` comes from a
+            different extractor or lacks data that a metric needs; or if `held_out` contains fewer
+            than 2 images or the same images as `reference`.
 
     Example:
     ```python
@@ -149,7 +149,7 @@ def evaluate_images(
     batch_size: int = 64,
     **kwargs,
 ) -> EvaluationReport:
-    """Measures existing images, such as a folder of samples; see `evaluate_generator`.
+    """Evaluates existing images, such as a folder of samples; see `evaluate_generator`.
 
     Args:
         images: uint8 images or floats in `value_range`, as an array, a pair of arrays
@@ -161,16 +161,16 @@ def evaluate_images(
         **kwargs:
             dataset, split: The names of the reference and of its split in the report.
             held_out: Additional real images, used for the `"real"` baseline. By default, one half
-                of the reference is compared with the other half. If the reference contains the
-                training images, `held_out` also adds two scores of `Memorization`.
+                of the reference is compared with the other half. `held_out` also adds two scores to
+                `Memorization`, whose reference must contain the training images.
             value_range: Pair `(low, high)`, the range of float images.
-            num_reference: The number of reference images to use, counting from the first. Required
+            num_reference: The number of reference images to use, starting from the first. Required
                 for an endless iterable, such as a dataset of `load_tfds`. Defaults to all.
             cache_dir: A folder that caches the reference's statistics, and its features if a metric
                 needs them. A cached file is identified by `dataset`, `split`, the number and size
-                of the images, the extractor, and the content of arrays or the file times of
-                `FolderImages`. The content of other iterables isn't checked. With `cache_dir`, a
-                reference of unknown length needs `num_reference`.
+                of the images, and the extractor; for arrays, also by their content; and for
+                `FolderImages`, also by the files' modification times. The content of other
+                iterables isn't checked; if their length is unknown, `num_reference` is required.
             verbose: Whether to show a progress bar for anything that takes more than ten seconds.
 
     Raises:
@@ -264,7 +264,7 @@ class Evaluation:
     def measure(
         self, batches: Iterable, title: str, total: int | None = None, argument: str = "images"
     ) -> tuple:
-        """Measures batches of generated images; returns their `FeatureSet` and description."""
+        """Returns a `FeatureSet` for batches of images, and a description of the images."""
         batches = self._with_same_channels(batches, argument)
         features = FeatureSet(
             {name for x in self.metrics for name in x.needs["generated"]}, self.reference.width
@@ -290,7 +290,7 @@ class Evaluation:
         return found, about["sha256"]
 
     def report(self, batches: Iterable, num_images: int, made: dict, name: str) -> EvaluationReport:
-        """Returns the report on batches (images, labels or `None`); `made` describes the images."""
+        """Evaluates batches of images and labels (or `None`); `made` is added to the protocol."""
         protocol = make_protocol(self.metrics, num_images, self.reference.info, made)
         held_out = None
         if self.held_out is not None:

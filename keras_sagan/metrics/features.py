@@ -61,7 +61,7 @@ class FeatureExtraction:
         """Returns a dictionary of arrays of shape (batch, dim), or `{}` if there are no images.
 
         `names` are `"features"`, `"logits"` or both. Error messages use `first`, the index of the
-        first image, and `subject`, the name of the images.
+        first image, and `subject`, a description of the images.
         """
         if first == 0:
             self._filled.reset()
@@ -94,7 +94,7 @@ class FeatureExtraction:
         title: str = "Images",
         total: int | None = None,
     ) -> dict:
-        """Adds batches `(images, labels)`; returns a dictionary of their number, hash and shape."""
+        """Adds batches (images, labels) to `features`; returns a description of the images."""
         progress, digest, shape = Progress(title, total, self.verbose), hashlib.sha256(), None
         for images, labels in batches:
             first, shape = features.num_images, shape or images.shape[1:]
@@ -159,10 +159,10 @@ class FeatureExtraction:
 class FeatureSet:
     """Collects the outputs of an extractor for images that arrive in batches.
 
-    `keep` contains the names of the data to keep: `"moments"` of the first output, which take
-    O(dim²) memory, and `"features"`, `"logits"` or `"labels"` of every image. `width` is the width
-    of the first output. Image i belongs to part i % `num_parts`, and each part has separate
-    moments.
+    `keep` lists the kinds of data to keep. `"moments"` are the moments of the first output, which
+    take O(dim²) memory. `"features"`, `"logits"` and `"labels"` are kept for every image. `width`
+    is the width of the first output. Image i belongs to part i % `num_parts`, and each part has
+    separate moments.
     """
 
     def __init__(self, keep: Iterable[str], width: int | None = None, num_parts: int = 1):
@@ -207,16 +207,16 @@ class FeatureSet:
 class FeatureMetric(keras.metrics.Metric):
     """Base class of the metrics that compare features of real and generated images.
 
-    A subclass implements `compare`, and sets `formula` and `needs`. For `"real"` and for
-    `"generated"`, `needs` has a tuple of the data that a `FeatureSet` must keep. Images with an
-    empty tuple are ignored. The arguments are those of `FrechetInceptionDistance`; `name`
-    defaults to `default_name`.
+    A subclass implements `compare`, and sets `formula` and `needs`. The dictionary `needs` lists
+    the data to keep for `"real"` and for `"generated"` images. If the list for `"real"` or
+    `"generated"` is empty, the metric ignores these images. The arguments are those of
+    `FrechetInceptionDistance`; `name` defaults to `default_name`.
     """
 
     verbose = True
     held_out: Any = None  # The `FeatureSet` of held-out real images, set by `Evaluation`.
     default_name: str | None = None
-    formula = ""  # The format string for `definition`; its fields are `settings`.
+    formula = ""  # A format string for `definition`. Its fields are named in `settings`.
     needs: dict[str, tuple[str, ...]] = dict.fromkeys(SIDES, ("features",))
     least = 2  # The minimum number of real images and of generated images.
     settings: tuple[str, ...] = ()  # The names of a subclass's additional arguments.
@@ -363,7 +363,7 @@ class FeatureMetric(keras.metrics.Metric):
 
 
 def check_features_of_images(features, first=0, subject="images", widths=()):
-    """Raises an error unless features are finite and have the width of all earlier features."""
+    """Raises an error if features aren't finite, or differ in width from earlier features."""
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if bad.size:
         raise ValueError(
@@ -408,7 +408,7 @@ def _range(value_range):
 
 
 def shuffled(samples: np.ndarray, seed: int | None) -> np.ndarray:
-    """Returns the samples, shuffled with the seed or in their order if the seed is `None`."""
+    """Returns the samples, shuffled unless the seed is `None`."""
     return samples if seed is None else np.random.default_rng(seed).permutation(samples)
 
 

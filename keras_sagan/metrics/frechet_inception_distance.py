@@ -23,10 +23,10 @@ def frechet_distance(
 
     The result is at least 0. If cov₁ = F Fᵀ, the last trace is the sum of the square roots of the
     eigenvalues of Fᵀ cov₂ F. F is the Cholesky factor; for singular covariances, it is computed
-    from eigenvectors. A square root has only half as many accurate digits as its eigenvalue. If the
-    relative error of the distance could exceed 1e-5, the sum of the singular values of F₁ᵀF₂ is
-    used instead, which takes 3 times as long and keeps all digits. No general matrix square root is
-    needed, so the result is never complex or NaN.
+    from eigenvectors. Taking the square root of a small eigenvalue magnifies its rounding error. If
+    the relative error of the distance could exceed 1e-5, the sum of the singular values of F₁ᵀF₂ is
+    used instead, which takes 3 times as long but retains full precision. No general matrix square
+    root is needed, so the result is never complex or NaN.
 
     Args:
         mean_1, mean_2: Arrays of shape (dim,).
@@ -54,7 +54,7 @@ def frechet_distance(
         if not np.isfinite(value).all():
             raise ValueError(f"`{name}` must be finite. Received: {name} with NaN or infinity")
     mean_1, cov_1, mean_2, cov_2 = arrays.values()
-    # Factorize the covariance of lower rank, so that fewer eigenvalues are rounding errors.
+    # Factorize the covariance with the lower rank, so that rounding affects fewer eigenvalues.
     thin, other = sorted((cov_1, cov_2), key=lambda cov: np.trace(cov) / (norm(cov) + 1e-300))
     return _distance_from_factor(mean_1, covariance_factor(thin), mean_2, other)
 
@@ -94,7 +94,7 @@ def covariance_factor(cov):
             return factor
     except np.linalg.LinAlgError:
         pass
-    # Eigenvectors are 8 times slower than Cholesky. Drop eigenvalues that are only rounding errors.
+    # This takes 8 times as long as Cholesky. Drop eigenvalues that are only rounding errors.
     values, vectors = np.linalg.eigh(cov)
     kept = values > max(values[-1], 0.0) * len(values) * _ROUNDING
     return vectors[:, kept] * np.sqrt(values[kept])
@@ -126,7 +126,7 @@ class FrechetInceptionDistance(FeatureMetric):
     callback or a script; it can't run inside a compiled train step. The value depends on the
     extractor, the number of images and the choice of real images, so report `protocol` with the
     value. On the same images, the value agrees with TF-GAN's FID to a relative error of 1e-5,
-    except where singular values are below 1e-10: TF-GAN doesn't take their square roots.
+    unless singular values are below 1e-10. TF-GAN doesn't take the square roots of such values.
 
     Args:
         feature_extractor: A `TFGANInception`, a `GreyClassifierFeatures`, or any other Keras model
@@ -134,8 +134,8 @@ class FrechetInceptionDistance(FeatureMetric):
             (batch, height, width, channels) and returns one tensor of shape (batch, ...), which is
             flattened to (batch, dim).
         value_range: Pair `(low, high)`, the values of black and white in *float* images, such as
-            `(-1, 1)` or `(0, 255)`. The range is never guessed. If `None`, only uint8 images are
-            accepted, which are always in [0, 255].
+            `(-1, 1)` or `(0, 255)`. The range is never guessed. If `None`, only uint8 images in
+            [0, 255] are accepted.
         name, batch_size: The name of the metric, and the batch size of the extractor.
 
     Raises:

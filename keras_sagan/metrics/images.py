@@ -1,4 +1,4 @@
-"""Provides the images of an evaluation, from a model, arrays or batches."""
+"""Provides the images to evaluate, from a model, arrays or batches."""
 
 import hashlib
 import inspect
@@ -26,9 +26,9 @@ def batches_of(
     """Returns an iterator over pairs of numpy arrays (images, labels or `None`).
 
     `images` is an array, a pair of arrays (images, labels), or an iterable of such batches. `limit`
-    is the number of images to use, and `argument` is the name of `limit` in error messages. An
-    error is raised before the first batch if the images are endless and have no limit, or if there
-    are known to be too few images.
+    is the number of images to use, and `argument` is the name that error messages use for it. If an
+    endless iterable has no limit, or if the length of `images` is known and too small, an error is
+    raised before the first batch.
     """
     if limit is None and is_endless(images):
         raise ValueError(
@@ -75,7 +75,7 @@ def _too_few(argument, limit, count, note=""):
 
 
 def is_endless(images) -> bool:
-    """Returns whether images are known to be endless, without reading them."""
+    """Returns whether `images` is known to be an endless iterable, without reading it."""
     if isinstance(images, keras.utils.PyDataset):
         try:
             return images.num_batches is None
@@ -96,13 +96,13 @@ def is_endless(images) -> bool:
 
 
 def once(images) -> str:
-    """Returns a note for error messages if images are a Python generator, and `""` otherwise."""
+    """Returns a note for error messages if `images` is a Python generator, or `""` otherwise."""
     note = ". A Python generator yields its images only once: pass an array or a list of batches"
     return note if inspect.isgenerator(images) else ""
 
 
 def length_of(images) -> int | None:
-    """Returns the number of images, or `None` if it is unknown without reading them."""
+    """Returns the number of images, or `None` if it can't be known without reading them."""
     if is_pair(images):
         return len(images[0])
     return len(images) if hasattr(images, "shape") else getattr(images, "num_images", None)
@@ -121,7 +121,7 @@ def noise_images(count: int, image_shape: tuple, seed: int, batch_size: int) -> 
 
 
 class GeneratedImages:
-    """Generates the images of a model from a seed, with the arguments of `evaluate_generator`.
+    """Generates images from a model and a seed; the arguments are as in `evaluate_generator`.
 
     `class_counts`, of shape (num_classes,), is the number of reference images in each class.
     Latents and labels are drawn for all images at once, so they don't depend on the batch size.
@@ -178,7 +178,7 @@ class GeneratedImages:
             yield self._generate(slice(first, first + self.batch_size))
 
     def standing_batches(self, passes: int, seed: int, progress: Callable) -> Iterator:
-        """Yields inputs for standing statistics, drawn independently of the images' inputs."""
+        """Yields model inputs for standing statistics, with new latents and random labels."""
         rng = np.random.default_rng([seed, 2])
         for done in range(passes):
             progress(done * STANDING_BATCH)
@@ -229,7 +229,7 @@ def _sizes(model, class_counts):
 
 
 def _labels(labels, count, num_classes, class_counts, rng):
-    """Returns labels of shape (count,), and their description for the protocol."""
+    """Returns labels of shape (count,), and a description of them for the protocol."""
     kind = labels if isinstance(labels, str) else None
     if kind == "uniform":
         if class_counts is not None and np.count_nonzero(class_counts) < num_classes:

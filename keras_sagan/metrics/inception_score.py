@@ -31,9 +31,9 @@ def inception_score(
         Float64 array of shape (num_splits,), with values between 1 and num_classes.
 
     Raises:
-        ValueError: If `logits` aren't finite and of rank 2, if there are fewer samples than splits,
-            or if `from_logits` is wrong. Rows are probabilities if they sum to 1 and have no
-            negative values.
+        ValueError: If `logits` don't have rank 2 or aren't finite, if there are fewer samples than
+            splits, or if `logits` don't match `from_logits`. Rows are probabilities if they sum to
+            1 and have no negative values.
 
     Example:
     >>> inception_score([[100.0, 0.0], [0.0, 100.0]])  # two classes, both certain
@@ -67,7 +67,7 @@ def _score(log_p):
 
 
 def _check_from_logits(outputs: np.ndarray, from_logits: bool):
-    """Raises an error if outputs (num_samples, num_classes) contradict `from_logits`."""
+    """Raises an error if outputs (num_samples, num_classes) don't match `from_logits`."""
     sums = outputs.sum(axis=1)
     are_probabilities = bool((outputs >= 0).all() and (np.abs(sums - 1) <= _ROUNDING).all())
     if are_probabilities and from_logits:
@@ -99,13 +99,13 @@ class InceptionScore(FeatureMetric):
             extractor whose `named_outputs` include `"logits"`.
         value_range, name, batch_size: As in `FrechetInceptionDistance`.
         num_splits: The number of splits.
-        shuffle_seed: The seed for shuffling the images before the split, because splits must not be
+        shuffle_seed: The seed for shuffling the images before they are split, because images may be
             sorted by class. If `None`, images keep the order in which they were added.
         from_logits: `False` for an extractor that returns probabilities.
 
     Raises:
         ValueError: In the same cases as `FrechetInceptionDistance`. `result` also raises it if
-            there are fewer images than splits, or if the extractor's outputs contradict
+            there are fewer images than splits, or if the extractor's outputs don't match
             `from_logits`.
 
     Example:

@@ -21,8 +21,8 @@ class IntraClassFrechetInceptionDistance(FeatureMetric):
 
     Raises:
         ValueError: In the same cases as `FrechetInceptionDistance`. `update_state` also raises it
-            if labels aren't integers of shape (batch,), and `result` if a class has fewer than 2
-            real or 2 generated images.
+            if labels aren't integers of shape (batch,). `result` also raises it if a class has
+            fewer than 2 real or 2 generated images.
 
     Example:
     >>> metric = IntraClassFrechetInceptionDistance(lambda x: x[:, 0, 0], value_range=(-1, 1))

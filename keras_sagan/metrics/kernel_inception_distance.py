@@ -23,7 +23,7 @@ def kernel_distance(
     with k(x, y) = (xᵀy / dim + 1)³, where x and x' are real samples, and y and y' are generated
     samples. As in TF-GAN, both sets are split into the same number of consecutive blocks, and the
     estimates of the blocks are averaged. Don't sort the samples, because each block must be
-    representative. The time is proportional to `num_samples * max_block_size * dim`.
+    representative. The running time is proportional to `num_samples * max_block_size * dim`.
 
     Args:
         real, generated: Arrays of shape (num_samples, dim) with finite values; the numbers of

@@ -1,4 +1,4 @@
-"""Detects copies of training images, with numpy functions and a Keras metric."""
+"""Functions and a metric that detect copies of training images."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +12,8 @@ from keras_sagan.metrics.precision_recall import ROWS, squared_distances
 
 # The settings of dgm-eval and of its k-means.
 _DIMENSIONS, _CELLS, _LEAST_IN_CELL, _RESTARTS, _ITERATIONS = 64, 3, 21, 10, 300
-_FEW = 100  # With fewer images, a warning says that the scores mean little.
-_NEAREST_SHARE = 0.001  # A quantile, because the minimum may be the distance of a near-duplicate.
+_FEW = 100  # With fewer images, a warning says that the scores are unreliable.
+_NEAREST_SHARE = 0.001  # Use a quantile, because near-duplicates could determine the minimum.
 
 
 def memorization_scores(
@@ -28,9 +28,9 @@ def memorization_scores(
     farther from its nearest training sample than that training sample is from its own nearest
     neighbor in the training set. With `held_out`, there are two more scores. `memorized` is the
     share of generated samples that are at least as close to a training sample as the closest 0.1 %
-    of the held-out samples; it detects single copies. `ct_score`, the result of the function
-    `ct_score`, is negative if the generated samples, as a whole, are closer to the training samples
-    than the held-out samples are.
+    of the held-out samples; it detects individual copies. `ct_score` is computed by the function of
+    the same name. It is negative if the generated samples as a group are closer to the training
+    samples than the held-out samples are.
 
     Args:
         training, generated, held_out: Arrays of shape (num_samples, dim) with finite values. At
@@ -132,7 +132,7 @@ def nearest(
         if exclude is not None:
             np.put_along_axis(squares, exclude[part, None], np.inf, axis=1)
         indices[part] = squares.argmin(axis=1)
-    # Compute distances by subtraction, because the distance of a copy must be exactly 0.
+    # Compute distances by subtraction, because the distance to a copy must be exactly 0.
     return np.linalg.norm(queries - points[indices], axis=1), indices
 
 
@@ -168,11 +168,10 @@ class Memorization(FeatureMetric):
     The real images must be the training images. By default, the only score is `authpct`. The
     argument `held_out` of `evaluate_generator` adds two scores. The held-out images must be real
     images that aren't in the training set. `memorized` is the share of generated images that are at
-    least as close to a training image as the closest 0.1 % of the held-out images (at least two of
-    them). `ct_score` is a z-score. It is negative if the generated images are closer to the
-    training images than the held-out images are. See `memorization_scores` and `ct_score` for the
-    definitions and the references. The arguments and errors are those of
-    `FrechetInceptionDistance`.
+    least as close to a training image as the closest 0.1 % (at least two) of the held-out images.
+    `ct_score` is a z-score. It is negative if the generated images are closer to the training
+    images than the held-out images are. See `memorization_scores` and `ct_score` for the
+    definitions and references. The arguments and errors are those of `FrechetInceptionDistance`.
 
     Example:
     >>> metric = Memorization(lambda x: x[:, 0, 0])

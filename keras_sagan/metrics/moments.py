@@ -37,9 +37,9 @@ def merge_moments(first: Moments | None, second: Moments) -> Moments:
     """Merges the moments of two disjoint sets into the moments of their union.
 
     count = n₁ + n₂, delta = mean₂ - mean₁, mean = mean₁ + delta · n₂ / count, scatter = scatter₁ +
-    scatter₂ + delta deltaᵀ · n₁ n₂ / count. Nothing is subtracted from the scatters, so the order
-    and the size of the sets hardly affect the rounding errors. For an empty set, `first` is `None`.
-    If the sets differ in width, `ValueError` is raised.
+    scatter₂ + delta deltaᵀ · n₁ n₂ / count. Scatter matrices are never subtracted, so the order and
+    sizes of the sets have little effect on rounding errors. For an empty set, `first` is `None`. If
+    the sets differ in width, `ValueError` is raised.
 
     Reference: Chan et al., 1983, "Algorithms for computing the sample variance", equation 1.5.
     """

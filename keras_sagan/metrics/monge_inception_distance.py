@@ -10,7 +10,7 @@ from keras_sagan.checks import check_integer
 from keras_sagan.metrics.features import FeatureMetric
 from keras_sagan.metrics.moments import check_features
 
-_ROWS = 256  # The number of directions and of samples in one matrix product.
+_ROWS = 256  # The largest number of rows or columns in one matrix product.
 
 
 def monge_distance(
@@ -23,7 +23,7 @@ def monge_distance(
 
     Along a direction u, the optimal transport plan maps the i-th smallest value of uᵀx to the i-th
     smallest value of uᵀy. The distance is the mean of (uᵀx - uᵀy)² over all directions and sorted
-    samples, times 3 · dim. Unlike the Fréchet distance, it needs no covariance. The time is
+    samples, times 3 · dim. Unlike the Fréchet distance, it needs no covariance. The running time is
     proportional to `num_samples * num_directions * dim`. Projections are computed in float32, as in
     torch-fidelity, after the mean of all samples is subtracted from both sets.
 

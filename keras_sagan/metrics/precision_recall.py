@@ -24,9 +24,9 @@ class ManifoldScores(NamedTuple):
     recall: float
     """The share of real samples inside the generated manifold."""
     density: float
-    """The mean number of real neighborhoods around a generated sample, divided by `nearest_k`."""
+    """The mean number of real neighborhoods a generated sample is in, divided by `nearest_k`."""
     coverage: float
-    """The share of real neighborhoods that hold a generated sample."""
+    """The share of real neighborhoods that contain a generated sample."""
 
 
 def manifold_scores(
@@ -102,7 +102,7 @@ def squared_distances(x, y):
 
 
 def _radii(part, samples, nearest_k):
-    """Returns squared distances to the `nearest_k`-th neighbors; index 0 is the sample itself."""
+    """Returns squared distances to `nearest_k`-th neighbors; neighbor 0 is the sample itself."""
     return np.partition(squared_distances(part, samples), nearest_k, axis=1)[:, nearest_k]
 
 
@@ -125,8 +125,8 @@ class PrecisionRecall(FeatureMetric):
         name: A prefix for the two names in the result. If `None`, there is no prefix.
 
     Raises:
-        ValueError: In the same cases as `FrechetInceptionDistance`. `result` also raises it unless
-            there are more than `nearest_k` real and more than `nearest_k` generated images.
+        ValueError: In the same cases as `FrechetInceptionDistance`. `result` also raises it if the
+            number of real or generated images is at most `nearest_k`.
 
     Example:
     >>> metric = PrecisionRecall(lambda x: x[:, 0, 0], nearest_k=1)
@@ -177,8 +177,8 @@ class DensityCoverage(PrecisionRecall):
     """Density and coverage of generated images, which are more robust than precision and recall.
 
     Density and coverage measure the same properties as precision and recall, but a single outlier
-    has little effect. Density is the mean number of real neighborhoods around a generated image,
-    divided by `nearest_k`; it can exceed 1. Coverage is the share of real neighborhoods that
+    has little effect. Density is the mean number of real neighborhoods that a generated image is
+    in, divided by `nearest_k`; it can exceed 1. Coverage is the share of real neighborhoods that
     contain a generated image. The arguments and errors are those of `PrecisionRecall`, except that
     `nearest_k` defaults to 5, as in `prdc`.
 

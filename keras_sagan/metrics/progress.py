@@ -8,7 +8,7 @@ import keras
 class Progress:
     """Shows a bar if processing `total` images is expected to take more than ten seconds."""
 
-    patience = 10.0  # The shortest expected time for which a bar is shown, in seconds.
+    patience = 10.0  # A bar is shown if the expected time exceeds this number of seconds.
 
     def __init__(self, title, total=None, verbose=True):
         self._total, self._title, self._is_shown = total, title, verbose

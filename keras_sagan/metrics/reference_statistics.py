@@ -1,4 +1,4 @@
-"""Computes, saves and loads statistics of real images, also from files of other projects."""
+"""Computes, saves and loads statistics of real images, and reads other projects' files."""
 
 import hashlib
 import itertools
@@ -29,9 +29,9 @@ class ReferenceStatistics:
     them.
 
     Statistics are saved as a `.npz` file with `mu` and `sigma`, which pytorch-fid, clean-fid and
-    functions of torch-fidelity can read. This package also reads the files of these projects. Files
-    saved by this package describe their images and their extractor, and can't be used with a
-    different extractor.
+    torch-fidelity's `fid_statistics_to_metric` can use. This package also reads the files of these
+    projects. Files saved by this package describe their images and their extractor, and can't be
+    used with a different extractor.
 
     Args:
         moments: `Moments` of the features.
@@ -74,14 +74,14 @@ class ReferenceStatistics:
         """Computes the statistics in one pass over the images.
 
         Args:
-            images: uint8 images in [0, 255] or floats in the extraction's range, as an array, a
+            images: uint8 images in [0, 255], or floats in `extraction.value_range`, as an array, a
                 pair of arrays (images, labels), or an iterable of such batches.
             extraction: A `FeatureExtraction`: the extractor, the range of its images and the batch
                 size.
             dataset, split: The names of the dataset and, optionally, of its split.
             names: The names of the extractor's outputs to use.
             keep: The names of the outputs to keep for every image, a subset of `names`.
-            num_reference: The number of images to use, counting from the first. Defaults to all
+            num_reference: The number of images to use, starting from the first. Defaults to all
                 images; required for an endless iterable.
 
         Raises:
@@ -140,7 +140,7 @@ class ReferenceStatistics:
                 )
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Writes the statistics to a `.npz` file; an error leaves no partial file."""
+        """Writes the statistics to a `.npz` file; if this fails, no partial file is left."""
         path = _npz_path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict = {
@@ -161,8 +161,8 @@ class ReferenceStatistics:
 
         Args:
             path: The path of a `.npz` file.
-            feature_extractor: The extractor used for the images to be compared. If given, it must
-                be the extractor that the file records, if any.
+            feature_extractor: The extractor of the generated images. It must be the same as the
+                extractor that the file records, if any. `None` skips this check.
 
         Raises:
             FileNotFoundError: If the file doesn't exist.
@@ -205,11 +205,11 @@ class ReferenceStatistics:
     ) -> "ReferenceStatistics":
         """Reads the statistics from a folder, or computes them and saves them there.
 
-        The arguments are those of `compute`, with `num_images` instead of `num_reference`, and the
-        path of the folder. A file is identified by the names of the dataset and split, the number
-        and size of the images, the extractor and the outputs to keep. A file for arrays is also
-        identified by their content. A file for `FolderImages` is also identified by the names,
-        sizes and times of the image files. The first batch of an iterable is always read.
+        The arguments are as in `compute`, but `num_images` replaces `num_reference`, and
+        `cache_dir` is the folder. A file is identified by the names of the dataset and split, the
+        number and size of the images, the extractor and the outputs to keep; for arrays, also by
+        their content; and for `FolderImages`, also by the names, sizes and modification times of
+        the image files. The first batch of an iterable is always read.
 
         Raises:
             ValueError: As in `compute` and `load`, and if there are fewer than `num_images` images.

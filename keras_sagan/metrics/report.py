@@ -24,13 +24,13 @@ class EvaluationReport:
 
     Args:
         values: Dictionary that maps score names to floats.
-        baselines: Dictionary of two dictionaries like `values`, with the scores of other images.
-            `"real"` has the scores of real images, the best that a generator can reach, and
-            `"noise"` has the scores of uniform noise. Both also contain `"num_images"` and possibly
-            a `"note"`.
+        baselines: Dictionary that maps `"real"` and `"noise"` to dictionaries like `values`.
+            `"real"` has the scores of real images, the best that a generator can achieve, and
+            `"noise"` has the scores of uniform noise. Both may also contain `"num_images"` and a
+            `"note"`.
         protocol: JSON-serializable dictionary that describes how the scores were measured.
         model: The name of the evaluated model or images.
-        notes: List of strings, warnings such as about too few images or different image sizes.
+        notes: List of warnings, for example about too few images or different image sizes.
 
     Raises:
         ValueError: If a score isn't a number, or an argument isn't JSON-serializable.

@@ -13,7 +13,7 @@ from keras_sagan.private_keras import layers_of
 def standing_statistics(network: keras.Model, batches: Iterable) -> Iterator[keras.Model]:
     """Uses standing statistics in a network's batch norm layers inside a `with` block.
 
-    The moving averages from training lag behind the weights, and even more behind averaged weights.
+    Moving averages from training lag behind the weights, and don't quite match averaged weights.
     Therefore, the network runs a forward pass in training mode on each batch. The means and the
     variances of the batches are averaged, and replace the moving averages. After the block, the
     moving statistics, the `vector_u` of spectral norms and the layers' `trainable` flags are

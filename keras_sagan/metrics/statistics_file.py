@@ -19,8 +19,8 @@ _ARRAYS: dict[str, tuple[tuple, str]] = {
     "half_scatters": (("halves", "dim", "dim"), "f"),
 }
 _INFO = "dataset split num_images sha256 image_shape feature_extractor resize".split()
-_ALWAYS_ALLOWED = 2**26  # The unpacked size, in bytes, up to which every file is accepted.
-_COMPRESSION = 20  # The maximum compression factor of files with a larger unpacked size.
+_ALWAYS_ALLOWED = 2**26  # Files of up to this unpacked size, in bytes, are always accepted.
+_COMPRESSION = 20  # For larger files, the maximum ratio of unpacked size to file size.
 _MOST_CLASSES = 10**6
 
 
@@ -28,8 +28,8 @@ def read_statistics(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict | N
     """Reads a `.npz` file of statistics from this package or another project.
 
     Only arrays with known names are unpacked. Returns the arrays and the file's `info` (`None` if
-    another project wrote the file). Raises `ValueError`, with the file's name, if the file is
-    damaged, contains no statistics, or would unpack to much more than its size.
+    another project wrote the file). Raises a `ValueError` with the file's name if the file is
+    damaged, contains no statistics, or would be too large when unpacked.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -61,7 +61,7 @@ def read_statistics(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict | N
 
 
 def _check_arrays(arrays, sizes):
-    """Checks arrays against `_ARRAYS` and the sizes that are already known."""
+    """Checks arrays against `_ARRAYS`; `sizes` maps names such as `num_images` to known sizes."""
     for name, array in arrays.items():
         shape, kinds = _ARRAYS[name]
         known = [sizes.setdefault(size, found) for size, found in zip(shape, array.shape)]

@@ -1,4 +1,4 @@
-"""Copies networks into plain Keras layers, for inference without this package."""
+"""Converts networks to plain Keras layers, for inference without this package."""
 
 import functools
 import math
@@ -32,24 +32,24 @@ OWN_SETTINGS = ("power_iterations", "epsilon", "equality_constrained", "resample
 
 
 def bake_spectral_norm(model: keras.Model) -> keras.Model:
-    """Copies a network into plain Keras layers, with the same outputs at inference.
+    """Returns a copy of a network with plain Keras layers and the same outputs at inference.
 
     Kernels are divided by their spectral norms once, and `SpectralNorm(layer)` is replaced with its
     inner layer. Self-attention is replaced with convolutions, matrix products and a softmax; the
-    last kernel is multiplied by `gamma`. `ConditionalBatchNorm` is replaced with embeddings (dense
-    layers if the conditions are vectors) that return scales and offsets, computed from the moving
-    statistics. `ConditionalGroupNorm` and `ConditionalLayerNorm` are replaced with a
-    `GroupNormalization`, followed by scales and offsets. You can load, export and convert the copy
-    without this package. Don't train it.
+    last kernel is multiplied by `gamma`. `ConditionalBatchNorm` is replaced with scales and
+    offsets, which are computed from the moving statistics and stored in embeddings (or in dense
+    layers, if the conditions are vectors). `ConditionalGroupNorm` and `ConditionalLayerNorm` are
+    replaced with a `GroupNormalization`, followed by scales and offsets. You can load, export and
+    convert the copy without this package. Don't train it.
 
     Args:
         model: A built functional or sequential Keras model, such as `SAGAN.generator`. Nested
             models are copied too. The copy is a functional model.
 
     Raises:
-        ValueError: If the model is subclassed or isn't built, or has a layer that can't be copied
-            into plain Keras layers, such as a custom layer that contains normalized layers,
-            or attention with pattern="ylg".
+        ValueError: If the model is subclassed or isn't built, or if a layer has no plain Keras
+            equivalent. Examples are a custom layer that contains normalized layers, and attention
+            with pattern="ylg".
 
     Example:
     >>> import keras
@@ -152,7 +152,7 @@ def _check_bakable(operation, model):
 
 
 def _replacement_of(operation):
-    """Returns a function that creates a layer's replacement, or `None`, and its argument names."""
+    """Returns a pair: a function that creates the replacement (or `None`), and the input names."""
     if isinstance(operation, SelfAttention):
         return _plain_attention, ("inputs",)
     if isinstance(operation, ConditionalNormBase):
@@ -165,7 +165,7 @@ def _replacement_of(operation):
 
 
 def _weights(layer):
-    """Returns the weights of a layer for its plain replacement."""
+    """Returns a layer's weights, with normalized kernels, for the layer that replaces it."""
     if isinstance(layer, SpectralNorm):
         kernels = {id(kernel): value for kernel, value in layer.normalized_weights()}
         weights = layer.layer.weights
@@ -252,7 +252,7 @@ def _up(layer, x):
 
 
 def _plain_norm(layer, shape, new_values):
-    """Returns a function `(images, labels)` that computes the same as a conditional norm."""
+    """Returns a function `(images, labels)` that returns the same outputs as a conditional norm."""
     axis, is_group = layer.axis % len(shape), isinstance(layer, ConditionalGroupNorm)
     is_vector = layer.condition_dim is not None
     weights = (layer.gamma_kernel, layer.beta_kernel) if is_vector else (layer.gamma, layer.beta)

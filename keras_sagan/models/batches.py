@@ -33,9 +33,9 @@ KNOWN = {name.replace("_", "").lower() for name in dir(keras.activations)} | {"p
 def unpack(data, num_classes):
     """Splits a batch into images and labels, and checks their dtypes and static shapes.
 
-    `data` is images, `(images,)` or `(images, labels)`; a tuple may also end in `None`. Images must
-    be uint8 or float of rank 4. Labels must be integers of shape `(batch,)`. A model with classes
-    requires labels, and a model without classes doesn't accept labels.
+    `data` is a batch of images, `(images,)` or `(images, labels)`; a tuple may also end in `None`.
+    Images must have rank 4 and dtype uint8 or float. Labels must be integers of shape `(batch,)`. A
+    model with classes requires labels, and a model without classes doesn't accept labels.
     """
     parts = data if isinstance(data, (tuple, list)) else [data]
     parts = [None if is_absent(part) else part for part in parts]
@@ -170,7 +170,7 @@ class BatchCheck:
         self._has_seen_all = True
 
     def __call__(self, parts):
-        """Raises an error unless a batch fits the model.
+        """Raises an error unless a batch matches the model.
 
         `parts` contains a tuple of images and labels for each replica. After the first batch, only
         batches in host memory are checked, because other batches would have to be copied.
@@ -187,7 +187,7 @@ class BatchCheck:
                 self._num_seen += len(labels)
 
     def check_first(self, model, parts, gather=list):
-        """Raises an error unless a batch fits the model; also passes the first batch to the model.
+        """Raises an error unless a batch matches the model; passes the first batch to the model.
 
         `parts` contains a tuple of images and labels for each device of this process. `gather`
         receives the batch sizes on these devices and returns the batch sizes on all devices.
@@ -244,10 +244,10 @@ class BatchCheck:
             )
 
     def warn_of_missing_classes(self, is_whole):
-        """Warns about classes without images since `begin`; returns whether there was a warning.
+        """Warns if a class has had no images since `begin` was called; returns whether it warned.
 
-        Before all data are read, the method warns only if every class would almost surely have
-        appeared by now, assuming equally frequent classes.
+        Before all data are read, the method warns only after so many images that every class would
+        almost surely have appeared if all classes were equally frequent.
         """
         count, is_whole = self.num_classes, is_whole and self._has_seen_all
         if not self._seen or len(self._seen) == count:
@@ -273,7 +273,7 @@ def _is_on_host(tensors):
 
 
 def warn_of_outputs(model, images, labels):
-    """Warns if a network has the wrong last activation; `images` in [-1, 1] are test inputs."""
+    """Warns if a network has the wrong last activation. The tests use `images` in [-1, 1]."""
     generator, discriminator = model.generator, model.discriminator
     ending = last_activation(generator)
     if ending in (None, "add"):
@@ -324,7 +324,7 @@ def last_activation(network):
             activation is keras.activations.linear
         )
         if kind not in SHAPES and not is_linear:
-            # Activation layers such as `ReLU`, and functions in `ops`, have the activation's name.
+            # Layers such as `ReLU` and functions in `ops` are named after the activation.
             name = getattr(activation, "__name__", kind).replace("_", "").lower()
             return name if name in KNOWN or kind == "Add" else None
         tensors = keras.tree.flatten(operation.input)

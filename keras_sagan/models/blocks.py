@@ -57,7 +57,7 @@ def check_widths(widths, channels, base_filters, num_classes, latent_dim=1):
 
 
 def check_resolutions(attention_resolutions, available):
-    """Returns the sizes of maps with attention, or raises an error for an unavailable size."""
+    """Returns the attention resolutions. Raises an error if the network has no such map size."""
     if not isinstance(attention_resolutions, (list, tuple, set)):
         raise ValueError(
             "`attention_resolutions` must be a list or tuple of map sizes in pixels, () for none. "

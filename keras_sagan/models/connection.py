@@ -1,4 +1,4 @@
-"""Checks that a generator and a discriminator fit together, before training."""
+"""Checks before training that a generator and a discriminator are compatible."""
 
 import warnings
 
@@ -19,7 +19,7 @@ KEEP_LABELS = ("Reshape", "Flatten", "ExpandDims", "Squeeze", "Cast", "Identity"
 
 
 def connect(generator, discriminator, latent_dim, num_classes):
-    """Builds both networks and returns the image shape, or raises an error if they don't fit."""
+    """Builds both networks and returns the image shape, or raises an error if they don't match."""
     labels = [] if num_classes is None else [keras.Input((), dtype="int32")]
     latents = keras.Input((latent_dim,))
     others = " together with labels" if labels else " alone, as num_classes=None"
@@ -82,7 +82,7 @@ def _check_logits(logits):
 
 
 def _check_tables(name, network, num_classes):
-    """Raises an error if a label table has too few rows, which most devices don't detect."""
+    """Raises an error if a layer's table has fewer rows than classes; most devices don't check."""
     layers = layers_of(network)
     steps = [x for layer in layers for x in [layer, *getattr(layer, "operations", [])]]
     for step in {id(step): step for step in steps}.values():
@@ -101,7 +101,7 @@ def _check_tables(name, network, num_classes):
 
 
 def _may_take_labels(step):
-    """Returns whether an operation may look up labels; `True` outside functional networks."""
+    """Returns whether the input of an operation may be labels; `True` if the input is unknown."""
     if isinstance(step, ConditionalNormBase):
         return step.num_classes > 1  # With a single class, the layer ignores labels.
     while True:

@@ -22,9 +22,9 @@ def build_discriminator(
 ) -> keras.Model:
     """Builds the residual projection discriminator of SAGAN as a functional Keras model.
 
-    Residual blocks halve the image size repeatedly, down to 4 x 4 (8 x 8 for images of 16 and 32
-    pixels). For each size in `attention_resolutions`, a `SelfAttention2D` follows the first block
-    with a map of that size. The features are summed over the map, not averaged, and passed to a
+    Residual blocks halve the image size repeatedly, down to 4 x 4 (8 x 8 if `image_size` is 16 or
+    32). For each size in `attention_resolutions`, a `SelfAttention2D` follows the first block whose
+    output has that size. The features are summed over the map, not averaged, and passed to a
     dense layer. For a model with classes, the dot product of the features and the label's embedding
     is added to the logit. The network has no batch norm.
 

@@ -51,8 +51,8 @@ def build_generator(
         float32 under every mixed-precision policy.
 
     Raises:
-        ValueError: If an argument is out of range, or the network has no map of a size in
-            `attention_resolutions`.
+        ValueError: If an argument is out of range, or `attention_resolutions` contains a size that
+            no feature map of the network has.
 
     Example:
     >>> generator = build_generator(32, base_filters=8, num_classes=10, attention_resolutions=(16,))

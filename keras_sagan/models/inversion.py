@@ -43,7 +43,7 @@ class Inversion(NamedTuple):
 
 
 class InversionMixin:
-    """The method of `SAGAN` that finds latents for images."""
+    """Gives `SAGAN` the method `invert`, which finds latents for images."""
 
     def invert(
         self,
@@ -62,9 +62,9 @@ class InversionMixin:
 
         Adam optimizes the latents to minimize the mean squared error of the pixels in [-1, 1]; the
         weights are fixed. For each image and class, `restarts` random latents are optimized for
-        `steps / 5` steps. The best `restarts` latents of each image are optimized for another
-        `steps` steps. Then the best latent of each image is optimized for another `2 * steps`
-        steps.
+        `steps / 5` steps. Then, for each image, the `restarts` latents with the lowest losses are
+        optimized for `steps` more steps. Finally, the best latent of each image is optimized for
+        `2 * steps` more steps.
 
         Args:
             images: uint8 array in [0, 255] or float array in [-1, 1], of shape
@@ -84,8 +84,8 @@ class InversionMixin:
             use_ema: As in `generate`.
 
         Raises:
-            ValueError: If an argument is out of range, images or labels don't fit the model, or the
-                discriminator has no layer named `feature_layer`.
+            ValueError: If an argument is out of range, images or labels don't match the model, or
+                the discriminator has no layer named `feature_layer`.
 
         Example:
         >>> from keras_sagan import SAGAN
@@ -181,7 +181,7 @@ class _Search:
 
 
 def _features_of(discriminator, name):
-    """Returns a function that maps images and labels to a layer's outputs, or `None`."""
+    """Returns a function that computes a layer's outputs, or `None` if `name` is `None`."""
     if name is None:
         return None
     layers = {layer.name: layer for layer in getattr(discriminator, "layers", [])}

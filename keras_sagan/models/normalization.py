@@ -101,7 +101,7 @@ def _normalized_kernels(layer):
 def _layers(model, models=()):
     """Yields `(layer, parts)` for each layer of a model and of nested models.
 
-    `parts` contains the nested models around the layer, the layer, and all layers inside the layer.
+    `parts` contains the layer, the nested models that contain it, and all of its sublayers.
     """
     for layer in model.layers:
         if is_graph(layer):
@@ -136,7 +136,7 @@ def _matches(argument, entries, found, are_normalized=False):
                 f"{sorted({x.name for _, parts in found for x in parts})}"
             )
         able = [x for x in new if _obstacle(x) is None]
-        # A class or a nested model may also include layers that can't be normalized.
+        # If a class or nested model matches several layers, skip those that can't be normalized.
         named = [x for x in new if x.name == entry]
         wrong = [x for x in (named if able else new) if _obstacle(x)]
         if are_normalized and wrong:

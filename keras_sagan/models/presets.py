@@ -158,11 +158,11 @@ PRESETS: dict[str, dict] = {
 def preset_settings(name: str, recipe: str | None = None) -> dict:
     """Returns the settings of a preset with one of its recipes.
 
-    The arguments and errors are those of `SAGAN.from_preset`.
+    The arguments and errors are the same as in `SAGAN.from_preset`.
 
     Returns:
-        A new dictionary of arguments for `build_generator`, `build_discriminator` and `SAGAN`, and
-        of settings for `ttur`.
+        A new dictionary that contains arguments of `build_generator`, `build_discriminator` and
+        `SAGAN`, and keys of `ttur`.
 
     Example:
     >>> preset_settings("sagan_imagenet_128", recipe="paper")["beta_2"]

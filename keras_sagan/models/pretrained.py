@@ -1,4 +1,4 @@
-"""Finds and loads trained weights of presets, and models on the Hugging Face Hub."""
+"""Loads the trained weights of presets, and loads models from the Hugging Face Hub."""
 
 import inspect
 import json
@@ -64,7 +64,7 @@ def _check_networks(preset, settings):
 
 
 def load_weights(model, path):
-    """Loads a weights file. The function reads only numbers and runs no code from the file."""
+    """Loads only the weights in a file, and never runs code from the file."""
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

@@ -87,17 +87,17 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             average, measured in images, which doesn't depend on the batch size. The momentum of a
             step is `0.5 ** (global batch / ema_half_life)`.
         top_k: The generator's loss uses only the fake images with the largest logits. A float in
-            (0, 1] is a share of each replica's batch, rounded down, but at least one image; an
-            integer is a number of images per global batch, divided equally among the replicas;
+            (0, 1] is a fraction of each replica's batch, rounded down, but at least one image. An
+            integer is a number of images per global batch, divided equally among the replicas.
             `None` uses all images. A relativistic loss also uses the real images that are paired
             with these fake images. `evaluate` always uses all images.
         freeze_discriminator: Integer, the number of discriminator blocks to freeze (FreezeD),
             starting at the input. All layers up to the last layer named `block_{n}_…` get
             `trainable=False`, so their kernels and `vector_u` don't change.
         objective: Dictionary of settings for the `"auto"` arguments of `compile`. `loss` is the
-            name of a loss, `r1` and `r2` are the weights of `R1` and `R2` (0 for none), `every` is
-            the argument `every` of both, and `augmentation` is the policy of a
-            `DifferentiableAugmentation`, or `None`. By default, there is only the hinge loss.
+            name of a loss, `r1` and `r2` are the weights of the penalties `R1` and `R2` (0 for no
+            penalty), `every` is passed to both penalties, and `augmentation` is the policy of a
+            `DifferentiableAugmentation`, or `None`. By default, only the hinge loss is used.
 
     Call arguments:
         inputs, training: The arguments of `generator`. The outputs are the generated images.
@@ -106,7 +106,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         The networks, `ema_generator`, and `steps`, the number of training steps taken.
 
     Raises:
-        ValueError: If the networks don't fit each other, an argument is out of range, or the
+        ValueError: If the networks don't match each other, an argument is out of range, or the
             distribution strategy belongs to a different backend or was set after the networks were
             built.
 
@@ -208,8 +208,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
                 that `save` uploaded to the Hugging Face Hub, with its own settings and weights.
             recipe: String, a recipe of the preset, or `None` for the first recipe.
             load_weights: Boolean, whether to load the preset's trained weights, or the path of a
-                `.keras` or `.weights.h5` file with weights of the same networks. Loading reads only
-                weights and runs no code from the file.
+                `.keras` or `.weights.h5` file of a model with the same networks. Only the weights
+                are read, and no code in the file is executed.
             **overrides: Settings to change: arguments of `build_generator`, `build_discriminator`
                 or `SAGAN`, or keys of `ttur`.
 
@@ -218,9 +218,9 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             the Hugging Face Hub is compiled if it was compiled when it was saved.
 
         Raises:
-            ValueError: If the preset, recipe or a setting is unknown, an override changes trained
-                networks, the preset has no trained weights, or a weights file is damaged,
-                incomplete or from other networks.
+            ValueError: If the preset, recipe or a setting is unknown, the preset has no trained
+                weights, an override doesn't match the trained weights, or a weights file is
+                damaged or incomplete, or doesn't match the networks.
             ImportError: If the model is on the Hugging Face Hub and `huggingface_hub` isn't
                 installed.
 
@@ -284,15 +284,15 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
         Networks and settings are copied from `model`, except where they depend on the classes.
         Weights of the generator (not the averaged one) and the discriminator are copied if their
-        shapes match; a warning and `new_weights` list all other weights. For different classes,
-        each row of a label table starts as the mean of the old rows, and the other new weights are
-        initialized as usual. The step count starts at 0, and the optimizers aren't copied.
+        shapes match; a warning and `new_weights` list all other weights. With different classes,
+        each row of an embedding or conditional norm starts as the mean of the old rows; other new
+        weights are initialized as usual. The step count starts at 0. Optimizers aren't copied.
 
         Args:
             model: A `SAGAN`, or the path of a `.keras` file that contains one.
             num_classes: Positive integer, `None` for a model without labels, or `"same"`.
-            **overrides: Arguments of `SAGAN` to change, such as `freeze_discriminator`, which makes
-                all other discriminator layers trainable.
+            **overrides: Arguments of `SAGAN` to change, such as `freeze_discriminator`. It freezes
+                the first blocks of the discriminator, and makes its other layers trainable.
 
         Returns:
             A `SAGAN` that isn't compiled. Its attribute `new_weights` is a list of paths.
@@ -378,10 +378,10 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
                 `(generator_loss, discriminator_loss)`; see `keras_sagan.losses`.
             run_eagerly, steps_per_execution: As in `keras.Model.compile`; PyTorch supports only one
                 step per execution.
-            jit_compile: `True` compiles the full step with XLA. `False` doesn't use XLA, except for
-                single operations on JAX. `"auto"` lets Keras choose: on JAX, and on TensorFlow with
-                one GPU, XLA compiles the full step; on TensorFlow with CPUs, XLA compiles only
-                parts of wide 3 x 3 convolutions. PyTorch compiles nothing.
+            jit_compile: `True` compiles the full step with XLA. With `False`, only JAX uses XLA,
+                to compile each operation separately. `"auto"` lets Keras choose: on JAX, and on
+                TensorFlow with one GPU, XLA compiles the full step; on TensorFlow with CPUs, XLA
+                compiles only parts of wide 3 x 3 convolutions. PyTorch compiles nothing.
             auto_scale_loss: Boolean, whether to use a `LossScaleOptimizer` for each network that
                 computes in float16.
             augmentation: Function `(images, uniform) -> images` that augments real and fake images
@@ -401,8 +401,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         Raises:
             ValueError: If `compile` is called outside the scope in which the model was built, only
                 `g_optimizer` is given, both networks share an optimizer, an optimizer has
-                `use_ema=True`, the loss is unknown or lacks the threshold that an adaptive
-                augmentation needs, or PyTorch or `TPUStrategy` doesn't support a setting
+                `use_ema=True`, the loss is unknown, the augmentation is adaptive but the loss has
+                no `threshold`, or PyTorch or `TPUStrategy` doesn't support a setting
                 (`jit_compile=True`, several steps per execution, or float16).
         """
         backend.check_scope(self._strategy, "compile", or_outside=False)
@@ -502,7 +502,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
     def test_step(self, data: tuple) -> dict:
         images, labels = self._unpack(data)
-        # The count of the metric includes only the images of this replica.
+        # The metric's count includes only the images of this replica.
         seen = ops.cast(self._trackers["d_loss"].count, "int32")
         seen *= backend.count_replicas()
         (d_loss, *logits), g_loss = step.test_step(self, images, labels, seen)
@@ -565,7 +565,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
     @property
     def ema_generator(self) -> keras.Model | None:
-        """The averaged generator, or `None`; a copy of the generator before the first step."""
+        """The averaged generator, or `None`. Until the first step, it equals the generator."""
         steps = known_values(self.steps) if self._average is not None else None
         if steps is not None and steps == 0:
             # Copy only new weights, because copying overwrites recomputed batch statistics.
@@ -598,8 +598,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         """Trains the model, with the arguments and callbacks of `keras.Model.fit`.
 
         A callback with a method `start(model, data, steps_per_epoch)`, such as
-        `TrainingCheckpoint`, can restore the model and choose the step at which the data and `fit`
-        start.
+        `TrainingCheckpoint`, can restore the model. Then `fit` continues from the restored
+        step, with the data that follow this step.
 
         Args:
             x: An array of images, or a dataset of images or `(images, labels)` that
@@ -614,8 +614,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             `augmentation_probability`.
 
         Raises:
-            ValueError: If the data don't fit the model, or if `class_weight` or `sample_weight` is
-                given. These weights have no meaning for a GAN. Pixel values are checked in the
+            ValueError: If the data don't match the model, or if `class_weight` or `sample_weight`
+                is given. These weights make no sense for a GAN. Pixel values are checked in the
                 first batch.
         """
         _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
@@ -623,7 +623,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         steps_before = int(self.steps.numpy())
         is_ordered = hasattr(x, "shape") or isinstance(x, keras.utils.PyDataset)
         if hasattr(x, "at_step") or not is_ordered:
-            kwargs.setdefault("shuffle", False)  # By default, Keras warns or shuffles batches.
+            # Keras's default would shuffle a `PyDataset`, and cause a warning for other datasets.
+            kwargs.setdefault("shuffle", False)
         backend.check_scope(self._strategy, "fit")
         given = inspect.signature(super().fit).bind_partial(x, y, *args, **kwargs).arguments
         self._check_shares_of_arrays(**given)
@@ -651,8 +652,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
     def evaluate(self, *args, **kwargs) -> list[float] | dict[str, float]:
         """Returns the losses on held-out data, which depend only on the data and the weights.
 
-        The arguments and results are those of `keras.Model.evaluate`; the data and errors are those
-        of `fit`.
+        Arguments and results are as in `keras.Model.evaluate`; data and errors are as in `fit`.
         """
         backend.check_scope(self._strategy, "evaluate")
         bound = inspect.signature(super().evaluate).bind(*args, **kwargs)
@@ -688,7 +688,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         self._checks[check].begin(is_new_data=False)
 
     def _check_shares_of_arrays(self, x, batch_size=None, validation_split=0.0, **given):
-        """Raises an error before training if the replicas can't share each batch equally."""
+        """Raises an error before training if a batch can't be split evenly among the replicas."""
         steps = given.get("steps_per_epoch")
         if steps is not None:
             steps *= given.get("epochs", 1) - given.get("initial_epoch", 0)
@@ -752,12 +752,12 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             self.test_function = interrupted_at_end(function)
 
     def _symbolic_build(self, iterator=None, data_batch=None):
-        """Does nothing: the networks are already built, and Keras would consume a batch."""
+        """Does nothing: the networks are already built, and Keras's method would use up a batch."""
 
     _maybe_symbolic_build = _symbolic_build
 
     def _purge_model_variables(self, **kinds):
-        """Does nothing, because on JAX, Keras would empty the variables during an epoch."""
+        """Does nothing; on JAX, Keras's method would delete the variables' values in each epoch."""
 
     # Saving
 
@@ -838,7 +838,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
 
 def interrupted_at_end(function: Callable) -> Callable:
-    """Wraps a function to delay Ctrl-C until its end; a second Ctrl-C interrupts at once.
+    """Wraps a function to delay Ctrl-C until it returns; a second Ctrl-C interrupts immediately.
 
     During a step, Ctrl-C could leave variables partly updated, or crash the backend. A signal
     handler that the user has set isn't replaced.

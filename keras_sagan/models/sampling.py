@@ -55,8 +55,8 @@ class SamplingMixin:
                 them uniformly at random. A model without classes doesn't accept labels.
             seed: Integer, the seed of latents and labels, or `None` for different results in each
                 call. The results don't depend on `batch_size`.
-            truncation: Positive float. Latent values of larger magnitude are drawn again (the
-                truncation trick), for better but less varied images. `None` means no truncation.
+            truncation: Positive float. Latent values with a larger magnitude are drawn again (the
+                truncation trick), so images are better but less varied. `None` means no truncation.
             batch_size: Positive integer, the number of images to generate at a time.
             latents: Float array `(num_images, latent_dim)` to use instead of random latents.
             use_ema: Boolean, whether to use the averaged generator if there is one.
@@ -78,7 +78,7 @@ class SamplingMixin:
             that were accepted.
 
         Raises:
-            ValueError: If an argument is out of range, labels or latents don't fit the model,
+            ValueError: If an argument is out of range, labels or latents don't match the model,
                 latents contain NaN, `truncation` or `method` is combined with `latents`, logits
                 aren't finite, or `gamma` or `percentile` is so high that hardly any image is
                 accepted.
@@ -202,16 +202,16 @@ class SamplingMixin:
     ) -> np.ndarray:
         """Generates images that interpolate between latents, or between classes.
 
-        Latents are interpolated spherically (`keras_sagan.ops.latent.slerp`). To interpolate
-        between two classes, the method mixes their rows in conditional batch norms and embeddings
-        linearly; the latents don't change unless `to_latents` is given.
+        Latents are interpolated spherically (`keras_sagan.ops.latent.slerp`). If `to_labels` is
+        given, the method interpolates linearly between the weights of the two classes in
+        conditional norms and embeddings, and the latents don't change unless `to_latents` is given.
 
         Args:
             rows: Positive integer, the number of interpolations, one per row.
             steps: Integer of at least 2, the number of images in a row, including both ends.
             labels: Class id for all rows, or an array of `rows` class ids. `None` distributes the
                 rows over all classes.
-            to_labels: Class id for the end of all rows, or an array of `rows` class ids. With
+            to_labels: Class id at the right end of all rows, or an array of `rows` class ids. With
                 `None`, the class doesn't change.
             latents, to_latents: Float arrays `(rows, latent_dim)`, or `None` for random latents.
             seed, truncation, use_ema: As in `generate`.
@@ -282,9 +282,9 @@ class SamplingMixin:
 
         Returns:
             Tuple of the images, uint8 `(batch, height, width, channels)`, and a dictionary that
-            maps layer names to scores, float32 `(batch, h, w, key_h, key_w)`. `scores[i, y, x]` is
-            the attention of location `(y, x)` to all key locations; it is averaged over the heads
-            and sums to 1.
+            maps layer names to scores, float32 `(batch, h, w, key_h, key_w)`. `scores[i, y, x]`
+            contains the weights with which location `(y, x)` attends to all key locations. They
+            are averaged over the heads and sum to 1.
 
         Raises:
             ValueError: If `inputs` isn't of rank 2 or 4, or the network has no attention layer.
@@ -361,7 +361,7 @@ def check_latents(name, latents, count, latent_dim):
 
 @contextlib.contextmanager
 def mixed_class(generator, label, other, share):
-    """Mixes classes `label` and `other` in a `with` block; `share` is the weight of `other`."""
+    """In its `with` block, mixes class `other`, with weight `share`, into class `label`."""
     tables = []
     for layer in layers_of(generator):
         if isinstance(layer, ConditionalNormBase) and (layer.num_classes or 1) > 1:

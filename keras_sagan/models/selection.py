@@ -77,8 +77,8 @@ def acceptance(logits, largest, burn_in, gamma=None, percentile=80.0):
     """Returns, for each logit, the probability of accepting an image with that logit.
 
     The probability is `sigmoid(F - gamma)` with `F = d - log(1 - exp(d - epsilon))` and
-    `d = logit - largest`. By default, `gamma` is a percentile of `F` over `burn_in`, the logits of
-    other images.
+    `d = logit - largest`. By default, `F` is also computed for `burn_in`, the logits of `BURN_IN`
+    additional images, and `gamma` is a percentile of these values.
     """
 
     def ratios(x):

@@ -62,11 +62,11 @@ def check_overrides(overrides, allowed):
 
 
 def with_classes(network, before, after, is_discriminator):
-    """Returns a copy of a network for `after` classes instead of `before`; either can be `None`.
+    """Copies a network and changes its classes from `before` to `after`; `None` means no labels.
 
-    To add labels, each norm with one class except `last_norm` becomes conditional, and a projection
-    of the last dense layer's inputs is added to the logits. To remove labels, norms are called
-    without labels, and inputs that depend on labels are removed from `Add` layers.
+    To add labels, each norm with `num_classes=1` becomes conditional, except `last_norm`, and a
+    projection of the last dense layer's inputs is added to the logits. To remove labels, norms are
+    called without labels, and inputs that depend on labels are removed from `Add` layers.
     """
     if before == after:
         return copy_network(network)
@@ -154,7 +154,7 @@ def _refused(network, before, after):
 def take_weights(network, source):
     """Copies weights from a network if their shapes match; returns the other weights' paths.
 
-    If the classes differ, each row of a label table starts as the mean of the old rows.
+    With different classes, each row of an embedding or norm starts as the mean of the old rows.
     """
     known, new = dict(_by_path(source)), []
     layers = layers_of(network)

@@ -19,7 +19,7 @@ def spatial_attention(query, key, value, mask=None) -> tuple:
 
     Args:
         query: Float tensor of shape `(batch, queries, key_channels)`, or
-            `(batch, heads, queries, key_channels)` if key and value have an axis of heads too.
+            `(batch, heads, queries, key_channels)` if key and value also have a heads axis.
         key: Float tensor of shape `(batch, keys, key_channels)`.
         value: Float tensor of shape `(batch, keys, value_channels)`.
         mask: Boolean tensor that broadcasts to the scores, `True` where a query may attend to a
@@ -54,15 +54,15 @@ def attend(
     """Computes attention with one or more heads, and with dot-product, l2 or cosine scores.
 
     `scores="l2"` is `softmax(-|query - key|^2 / sqrt(key_channels))`, and `"cosine"` is
-    `softmax(cosine(query, key) / 0.1)`. A vector of zeros has a cosine of 0 with every vector, and
-    a gradient of 0. The logits of l2 and cosine scores are dot products of transformed queries and
-    keys.
+    `softmax(cosine(query, key) / 0.1)`. The cosine of a zero vector and any other vector is 0, and
+    so is its gradient. The logits of l2 and cosine scores are dot products of transformed queries
+    and keys.
 
     Args:
         query, key, value: As in `spatial_attention`.
-        num_heads: Positive integer, the number of heads, among which the channels are divided.
+        num_heads: Positive integer, the number of heads. The channels are divided among the heads.
         scores: `"dot"`, `"l2"` or `"cosine"`.
-        mask: As in `spatial_attention`, for the scores of all heads. A mask needs
+        mask: As in `spatial_attention`, for the scores of all heads. A mask requires
             `query_chunk_size=None`.
         query_chunk_size, training: As in `chunked_spatial_attention`. By default, there is only one
             block.
@@ -73,7 +73,7 @@ def attend(
     Returns:
         Tuple of the outputs `(batch, queries, value_channels)` and the scores, of shape
         `(batch, queries, keys)`, or `(batch, num_heads, queries, keys)` with several heads. The
-        scores are `None` with chunks or flash attention.
+        scores are `None` if chunks or flash attention are used.
 
     Reference: [Lee et al., 2021](https://arxiv.org/abs/2107.04589) for `"l2"`;
     [Liu et al., 2022](https://arxiv.org/abs/2111.09883) for `"cosine"`.
@@ -104,7 +104,7 @@ def _suits_flash_attention(query, value):
 def _flash_attention(*inputs):
     """Computes the outputs of `spatial_attention` with flash attention."""
     has_heads = len(inputs[0].shape) == 4
-    # Keras expects the axis of heads after the axis of locations.
+    # Keras expects the heads axis after the locations axis.
     inputs = [ops.transpose(x, (0, 2, 1, 3)) if has_heads else x[:, :, None] for x in inputs]
     outputs = ops.dot_product_attention(*inputs, scale=1.0)
     return ops.transpose(outputs, (0, 2, 1, 3)) if has_heads else outputs[:, :, 0]
@@ -149,8 +149,8 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
             graph is traced.
         query_chunk_size: Positive integer, the number of queries per block. The number of queries
             doesn't have to be a multiple of `query_chunk_size`.
-        training: Boolean, whether the call is for training. With `training=False`, a batch of
-            unknown size must not be empty.
+        training: Boolean, whether the call is for training. In a graph traced with `training=False`
+            and an unknown batch size, the batch must not be empty.
 
     Returns:
         Float tensor of shape `(batch, queries, value_channels)`, or
@@ -222,7 +222,7 @@ def _block_gradients(query, key, value, upstream):
     outputs, scores = spatial_attention(query, key, value)
     dtype = scores.dtype
     d_scores = ops.cast(ops.matmul(upstream, _transposed(value)), dtype)
-    # `mean` equals the sum of scores * d_scores over the keys, but sums fewer numbers.
+    # `mean` equals the sum of scores * d_scores over the keys, but is faster to compute.
     mean = ops.sum(ops.cast(upstream, dtype) * ops.cast(outputs, dtype), axis=-1, keepdims=True)
     d_logits = scores * (d_scores - mean)
     return (

@@ -5,20 +5,20 @@ from keras import ops
 
 
 def ylg_masks(size: int, pool_size: int, num_heads: int):
-    """Returns the masks of YLG, which are local along a path through the square map of the keys.
+    """Returns YLG's sparse attention masks for all heads.
 
-    The path visits the cells in the order of their Manhattan distance from the first
-    cell, and is cut into blocks of `size // pool_size` cells. Two masks alternate in the
-    first half of the heads (right to left). The first mask allows the query's own cell and
-    all later cells of the same block. The second mask allows the query's own cell and the
-    first cell of every block. The second half of the heads (left to right) uses earlier cells, and
-    the last cell of every block, instead. With pooling, the rows of a mask repeat over the queries
-    in row-major order, as in the authors' code.
+    A path visits the cells of the key map in the order of their Manhattan distance from the first
+    cell. The path is cut into blocks of `size // pool_size` cells. In the first half of the heads
+    ("right to left" in the paper), two masks alternate from head to head. The first mask allows the
+    query's own cell and all later cells of the same block. The second mask allows the query's own
+    cell and the first cell of every block. In the second half ("left to right"), the first mask
+    allows earlier cells instead of later ones, and the second mask allows the last cell of every
+    block instead of the first. With pooling, query `i` (in row-major order) uses the mask row of
+    cell `i % num_keys`, as in the authors' code.
 
     Args:
-        size: Positive integer, the side of the square map of the queries.
-        pool_size: Positive integer that divides `size`; the keys form a map of side
-            `size // pool_size`.
+        size: Positive integer, the height and width of the query map.
+        pool_size: Positive integer that divides `size`. The key map has size `size // pool_size`.
         num_heads: Positive integer, a multiple of 4. The paper uses 8 heads.
 
     Returns:

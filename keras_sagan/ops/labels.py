@@ -4,7 +4,7 @@ import numpy as np
 
 
 def apportion_labels(weights, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns int32 labels of shape `(count,)`, in proportion to `weights` as far as possible.
+    """Returns int32 labels of shape `(count,)`, in proportion to `weights` as closely as possible.
 
     Each class's share of `count` is rounded down. The classes with the largest remainders get one
     more label each; if remainders are equal, lower ids come first. `rng` shuffles the labels.

@@ -15,7 +15,7 @@ def current_program():
 
 
 def outside_programs():
-    """Returns a context in which tensors have values, even while a function is being traced."""
+    """Returns a context in which operations run eagerly, even while a function is being traced."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

@@ -10,7 +10,7 @@ from keras import ops
 
 cpu: Any = None
 if keras.backend.backend() == "tensorflow":
-    with contextlib.suppress(ImportError):  # The folder `cpu` is optional.
+    with contextlib.suppress(ImportError):  # The `cpu` folder is optional.
         from keras_sagan.ops import cpu
 
 WIDE = 28  # The smallest channels * filters / (channels + filters) for which Winograd is faster.
@@ -44,11 +44,11 @@ def convolve(
             `(batch, channels, height, width)` with `"channels_first"`.
         kernel: Float tensor of shape `(rows, columns, channels / groups, filters)`.
         resample: `"up"` for `upsample_convolve`, `"down"` for `convolve_pool`, or `None`.
-            Resampling needs `strides` and `dilation_rate` of 1.
+            Resampling requires `strides=1` and `dilation_rate=1`.
         strides, padding, data_format, dilation_rate: As in `keras.ops.conv`.
         training: Boolean. In training, TensorFlow on CPUs uses Winograd's method for float32
-            convolutions with 3 x 3 kernels and many channels, which changes outputs by
-            approximately 3e-6 of the largest output.
+            convolutions with 3 x 3 kernels and many channels. This changes the outputs by
+            approximately 3e-6 times the largest output.
 
     Returns:
         Float tensor in the dtype of `inputs`.
@@ -72,8 +72,8 @@ def of_any_batch(function: Callable, images, training: bool = False):
     """Returns `function(images)`, even for an empty batch, which TensorFlow on CPUs can't handle.
 
     `images` is a tensor `(batch, …)`, or a tuple of such tensors. `function` returns a tensor, and
-    must treat each image independently. In an inference graph, a batch of unknown size must not be
-    empty.
+    must treat each image independently. In a graph traced with `training=False` and an unknown
+    batch size, the batch must not be empty.
     """
     batch = ops.shape(keras.tree.flatten(images)[0])[0]
     if cpu is None or (isinstance(batch, int) and batch):

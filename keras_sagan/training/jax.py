@@ -121,7 +121,7 @@ def check_built_under(strategy, **owners):
 
 
 def check_scope(strategy, method, or_outside=True):
-    """Raises an error unless a method is called under the distribution of its model."""
+    """Raises an error unless the current distribution is the one that the model was built under."""
     current, processes = current_strategy(), jax.process_count()
     if processes > 1 and getattr(current, "auto_shard_dataset", True):
         raise ValueError(
@@ -138,7 +138,7 @@ def check_scope(strategy, method, or_outside=True):
 
 
 def check_share(argument):
-    """Raises an error: several processes can't train on an array."""
+    """Raises an error, because several processes can't train on an array."""
     raise ValueError(
         f"`{argument}` must be a dataset that yields this process's share of each batch, as "
         "`keras_sagan.data.make_dataset` does: each process would train on every image of an "
@@ -208,10 +208,10 @@ def _values_here(variables):
 def make_pure_step(model, step, is_training=True):
     """Turns a step into a pure function `(state, data) -> (logs, state)`, which JAX can compile.
 
-    A second returned function yields the groups of variables in the state, in Keras's order.
+    Also returns a function that yields the groups of variables in the state, in Keras's order.
 
-    With the set of `Slots.due_in` as a third argument, the pure function computes only the lazy
-    penalties in this set. Without it, the function contains a condition for each lazy penalty.
+    If the third argument of the pure function is a result of `Slots.due_in`, the function computes
+    only the lazy penalties in this set. Otherwise, it contains a conditional for each lazy penalty.
     """
 
     def groups():
@@ -282,7 +282,7 @@ def make_step_function(model, step, check, is_training):
                 for group, values in zip(groups(), state):
                     for variable, value in zip(group, values):
                         variable._value = value  # `assign` would copy the value between devices.
-                model._jax_state_synced = True  # Keras must read the variables again.
+                model._jax_state_synced = True  # Makes Keras read the variables before each step.
         return logs, state
 
     return function

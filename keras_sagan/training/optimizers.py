@@ -103,10 +103,10 @@ class GANOptimizer(Optimizer):
         except NotImplementedError:  # Variables have no values inside a compiled function.
             return self._ratio
         if abs(g_rate) > 1e-30 and math.isfinite(d_rate):
-            if d_rate == 0:  # A discriminator with rate 0 keeps rate 0.
+            if d_rate == 0:  # The discriminator is frozen.
                 return 0.0
             ratio = d_rate / g_rate
-            short = float(f"{ratio:.6g}")  # Round 2.4999998, from float32 rates, to 2.5.
+            short = float(f"{ratio:.6g}")  # Undo rounding of float32 rates: 2.4999998 -> 2.5.
             if math.isclose(short, ratio, rel_tol=2e-7):
                 ratio = short
             if self._ratio is None or not math.isclose(ratio, self._ratio, rel_tol=1e-4):
@@ -133,7 +133,7 @@ class GANOptimizer(Optimizer):
 
     @property
     def save_own_variables(self):
-        """Raises an error, so that Keras saves no empty group for this optimizer."""
+        """Raises an error, so that Keras doesn't save an empty group for this optimizer."""
         raise AttributeError("The optimizers of the two networks are saved, not the one over both.")
 
     load_own_variables = save_own_variables
@@ -181,7 +181,7 @@ def follow_steps(name: str, optimizer, steps: keras.Variable, updates_per_step: 
 
     The schedules of inner optimizers, as in a `LossScaleOptimizer`, also follow `steps`. If `steps`
     stays 0, as with a custom `train_step` that doesn't count steps, the step is computed from the
-    optimizer's updates and `updates_per_step`. The warning about a new schedule contains `name`.
+    optimizer's updates and `updates_per_step`. Warnings refer to the optimizer as `name`.
     """
     taken, found = int(number(steps)), [optimizer]
     for each in found:  # The loop appends inner optimizers to `found`.

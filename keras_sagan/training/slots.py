@@ -28,13 +28,13 @@ class Slots:
 
         self.augmentation = bound(augmentation)
         penalties = [bound(penalty) for penalty in penalties]
-        self.penalties, self.lazy = [], []  # Pairs (number, penalty); the number is a seed.
+        self.penalties, self.lazy = [], []  # Pairs `(number, penalty)`; seeds contain the number.
         for number, penalty in enumerate(penalties):
             is_lazy = getattr(penalty, "every", 1) > 1
             (self.lazy if is_lazy else self.penalties).append((number, penalty))
         self.moving = [x for x in (self.augmentation, *penalties) if hasattr(x, "moved")]
         replace_layer(gan, "_slot_state", holder if self.moving else None)
-        self.due = None  # The result of `due_in` for which JAX traces the step.
+        self.due = None  # On JAX, the result of `due_in` for the step that is being traced.
 
     def augment(self, images, uniform):
         """Returns augmented images, computed in at least float32."""
@@ -58,7 +58,7 @@ class Slots:
         """Returns the lazy penalties that are due in a step.
 
         The result is a set of pairs: the index of the discriminator's update in the step, and the
-        number of the penalty.
+        index of the penalty.
         """
         return frozenset(
             (index, number)
@@ -70,11 +70,11 @@ class Slots:
     def add_lazy(self, gan, index, updates, value_of, found):
         """Adds the lazy penalties of this update, and their gradients, to `found`.
 
-        If `due` is `None`, a condition selects the penalties. Each gradient is computed inside its
-        condition, because XLA on TensorFlow can't differentiate a condition that contains a
-        gradient. `found` is the result of `find_gradients`, `index` is the number of this update in
-        the step, `updates` is the number of all previous updates of the discriminator, and
-        `value_of(number, penalty)` returns the value of a penalty.
+        If `due` is `None`, conditionals in the step select the penalties. Each gradient is computed
+        inside its conditional, because XLA on TensorFlow can't differentiate a conditional that
+        contains a gradient. `found` is the result of `find_gradients`, `index` is the number of
+        this update in the step, `updates` is the number of all previous updates of the
+        discriminator, and `value_of(number, penalty)` returns the value of a penalty.
         """
         gradients, states, loss, logits = found
         network, optimizer = gan.discriminator, gan.d_optimizer
@@ -105,7 +105,7 @@ class Slots:
 
 
 class SlotState(keras.layers.Layer):
-    """A layer with the slots' variables. Loading a file without these variables changes nothing."""
+    """A layer with the slots' variables, which keep their values if a file doesn't contain them."""
 
     def add(self, name):
         return self.add_weight(

@@ -74,7 +74,7 @@ def discriminator_loss(gan, index, real, fake):
 
 
 def lazy_penalty(gan, index, real, fake, part, penalty):
-    """Returns the value of a lazy penalty, which applies only once in `every` updates of D."""
+    """Returns the value of a lazy penalty, which is computed once per `every` updates of D."""
     real, fake = augment(gan, index, 0, real), augment(gan, index, 1, fake)
     return penalize(gan, index, part, penalty, real, fake)
 
@@ -256,10 +256,10 @@ def update_average(gan, is_updated, batch):
     """Updates the exponential moving average of the generator, if there is one.
 
     The momentum is `ema_momentum`, or is computed from `ema_half_life`. The momentum is lower early
-    in training ([Karras et al., 2020](https://arxiv.org/abs/1912.04958), as in the authors' code),
-    and 0 before step `ema_start`. Moving statistics are averaged with a lower momentum than
-    weights, so that both averages have the same delay. If the generator's update was skipped, the
-    average is unchanged.
+    in training, as in the code of [Karras et al., 2020](https://arxiv.org/abs/1912.04958), and 0
+    before step `ema_start`. Moving statistics are averaged with a lower momentum than weights, so
+    that both averages have the same lag. If the generator's update was skipped, the average is
+    unchanged.
     """
     average = gan._average
     if average is None:
@@ -267,7 +267,7 @@ def update_average(gan, is_updated, batch):
     steps = ops.cast(gan.steps.value, "float32")
     ramp = ops.power(0.5, 1.0 / (RAMP_UP * ops.maximum(steps, 1e-3)))
     momentum = gan.ema_momentum
-    if gan.ema_half_life is not None:  # The half-life counts images of the global batch.
+    if gan.ema_half_life is not None:  # The half-life is measured in images.
         images = ops.cast(batch * training.backend.count_replicas(), "float32")
         momentum = ops.power(0.5, images / gan.ema_half_life)
     momentum = ops.where(steps < gan.ema_start, 0.0, ops.minimum(momentum, ramp))
@@ -288,10 +288,10 @@ def update_average(gan, is_updated, batch):
 def matching_momentum(momentum, inner):
     """Returns the momentum for averaging moving statistics, so that they match averaged weights.
 
-    The values in a moving average with momentum `m` have a mean age of `m / (1 - m)` updates, and
-    averaging the average again adds the two ages. With the returned momentum, the average of
-    statistics whose own momentum is `inner` has the same mean age as weights averaged with
-    `momentum`. If the statistics are already older than the averaged weights, the result is 0.
+    The values in a moving average with momentum `m` have a mean age of `m / (1 - m)` updates. If a
+    moving average is averaged again, the two mean ages add up. With the returned momentum, the
+    average of statistics whose own momentum is `inner` has the same mean age as weights averaged
+    with `momentum`. If the statistics are already older than these weights, the result is 0.
     """
     age, inner_age = (x / (1.0 - x) for x in (momentum, inner))
     missing = ops.maximum(age - inner_age, 0.0)

@@ -73,7 +73,7 @@ def draw_uniform(seed, batch, columns):
 
 
 def normal_from_bits(bits):
-    """Converts 23 random bits to a normal number; from 24 bits, the largest would be infinite."""
+    """Converts 23 random bits to a normally distributed number; 24 bits could make it infinite."""
     return tf.math.ndtri((tf.cast(bits, tf.float32) + 0.5) / 2.0**23)
 
 
@@ -107,11 +107,11 @@ def mean_over_replicas(x):
 
 
 def traced_once(gan, function, count=1):
-    """Binds `gan`, and traces `function(gan, index, *tensors)` once for `count` calls per step.
+    """Binds `gan` to `function`, which is traced only once even if a step calls it `count` times.
 
-    `function` must not assign variables. Over several replicas with `jit_compile=True`, XLA
-    compiles only `function`, and the replicas exchange gradients later. Over several replicas
-    without XLA, `function` isn't traced, because batch norms may exchange statistics.
+    `function(gan, index, *tensors)` must not assign variables. With several replicas, XLA compiles
+    only `function` if `jit_compile=True`, and the replicas exchange gradients later. Without XLA,
+    `function` isn't traced on several replicas, because batch norms may exchange statistics.
     """
     function = functools.partial(function, gan)
     is_alone = count_replicas() == 1
@@ -160,7 +160,7 @@ def check_built_under(strategy, **owners):
 
 
 def check_scope(strategy, method, or_outside=True):
-    """Raises an error unless a method is called under the strategy of its model."""
+    """Raises an error if a method is called in the scope of a strategy other than the model's."""
     current = current_strategy()
     if current is strategy or (or_outside and not tf.distribute.has_strategy()):
         return
@@ -217,7 +217,7 @@ def check_replicated(model):
 
 
 def check_share(argument):
-    """Checks nothing: TensorFlow gives each worker its share of an array."""
+    """Checks nothing, because TensorFlow divides an array among the workers."""
 
 
 # Inference
@@ -296,7 +296,7 @@ def make_step_function(model, step, check, is_training):
         return [int(size) for size in summed(rows).numpy()]
 
     def check_on_all(parts, iterator):
-        """Raises an error on all workers if one has a wrong first batch, or batch sizes differ."""
+        """Raises an error on all workers if a first batch is invalid or batch sizes differ."""
         is_known = check.has_passed and has_static_batches(iterator)
         gather = sizes_on_all if is_multi_worker(strategy) and not is_known else list
         check.check_first(model, parts, gather)

@@ -65,7 +65,7 @@ def _number(seed):
 
 @contextlib.contextmanager
 def _seeded(*seed):
-    """Seeds PyTorch's global generator, from which layers such as Keras's Dropout draw."""
+    """Seeds PyTorch's global generator, which layers such as Keras's Dropout use."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(_number(seed))
@@ -99,7 +99,7 @@ def check_scope(strategy, method, or_outside=True):
 
 
 def compiled(function, variables, latent_dim, num_classes):
-    """Disables autograd in `function`, but compiles nothing."""
+    """Disables autograd in `function`, but doesn't compile it."""
     return torch.no_grad()(function)
 
 

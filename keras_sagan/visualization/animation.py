@@ -19,7 +19,7 @@ def save_gif(
     """Writes frames as an animated GIF that repeats forever.
 
     The file begins with the last frame, because a still preview shows the first frame of a file.
-    Gray frames keep their pixels; each color frame is reduced to its own palette of 256 colors.
+    Gray frames are stored exactly; each color frame is reduced to its own palette of 256 colors.
 
     Args:
         path: The path of the file. Its folder is created if needed.

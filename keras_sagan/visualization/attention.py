@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 # Colors that everyone can tell apart, from "Color Universal Design" (Okabe and Ito, 2008).
 DOT_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#F0E442")
 COLOR_MAP = "inferno"
-PANEL_PIXELS = 224  # The approximate shorter side of a panel in pixels, wide enough for captions.
+PANEL_PIXELS = 224  # The shorter side of a panel has about this many pixels, so that captions fit.
 # The space in pixels around the figure, between panels, below each row and for the color bar.
 MARGIN, GAP, CAPTION, BAR = 28, 22, 66, 138
 
 
 def attention_overlay(scores_row: np.ndarray, image_size: int | Sequence[int]) -> np.ndarray:
-    """Enlarges the attention scores of one query to the size of the image.
+    """Upsamples the attention scores of one query to the size of the image.
 
     Each key cell covers exactly the pixels that it was pooled from, without blending: with a 16 ×
     16 key grid and a 32 × 32 image, each score fills a block of 2 × 2 pixels.
@@ -69,12 +69,12 @@ def plot_attention(
 ) -> "Figure":
     """Draws the attention maps of a few points of each image, and returns the figure.
 
-    Each row shows one image with colored dots and one map for each dot. The frame of a map has the
-    color of its dot. A map shows the scores of the query under the dot, drawn over the gray image.
-    All maps share one color scale, in multiples of uniform attention, `1 / (key_h * key_w)`. The
-    scale ends at the median of the maps' maxima, or at 4 if that is larger, so that nearly uniform
-    attention stays dark. The caption of each map shows the maximum score, and the entropy as a
-    share of `log(key_h * key_w)`.
+    Each row shows one image with colored dots and one map for each dot. The frame of each map
+    matches the color of its dot. A map shows the scores of the query under the dot, drawn over the
+    gray image. All maps share one color scale, in multiples of uniform attention,
+    `1 / (key_h * key_w)`. The scale ends at the median of the maps' maxima, or at 4 if that is
+    larger, so that nearly uniform attention stays dark. The caption of each map shows the maximum
+    score, and the entropy as a share of `log(key_h * key_w)`.
 
     Args:
         images: uint8 array in [0, 255] of shape `(batch, height, width, channels)` with 1 or 3
@@ -86,7 +86,7 @@ def plot_attention(
             `(points, 2)` for the same points in all images, or `(batch, points, 2)`. By default,
             `choose_query_points` chooses the points.
         num_points: Integer in [1, 32]. The number of points to choose in each image.
-        path: The path of the PNG, PDF or SVG to write. `None` writes no file.
+        path: The path of the PNG, PDF or SVG to write. If `None`, no file is written.
         title: The title of the figure.
         row_labels: The name of each image, drawn on its left.
 

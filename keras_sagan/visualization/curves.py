@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # The colors are from Okabe and Ito, "Color Universal Design", 2008.
 LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
 GRAY = "#555555"
-MOST_NAMED = 6  # The maximum number of curves in a legend, which otherwise shows only their number.
+MOST_NAMED = 6  # A legend with more curves than this shows only how many there are.
 RATES = ("g_learning_rate", "d_learning_rate")
 LEGEND_LINE = 7.5  # The distance between the lines of a legend, in points.
 # Maps panel titles, in reading order, to functions that select a panel's curves by name.
@@ -42,18 +42,17 @@ def plot_curves(
     """Draws losses, logits, accuracy, γ, FIDs and other values by epoch, and returns the figure.
 
     Each kind of value has its own panel and scale. Curves of validation values (`val_…`) are dashed
-    and have the color of the training curves. The learning rates that `fit` logs are drawn only if
+    and match the color of the training curves. The learning rates that `fit` logs are drawn only if
     they change. A curve has gaps where values aren't finite. Legends are above the curves and show
     the last value of each curve. A panel with more than 6 curves uses thin lines, in one color for
     each network, and its legend shows only the number of curves.
 
     Args:
         history: The result of `fit`, its `history` dictionary, or any dictionary that maps names to
-            values. The values are a list of one number for each epoch, or a list of pairs (epochs
-            done, value) for metrics that aren't measured in every epoch, such as
-            `FIDEvaluator.history`. The optional key `"epoch"` contains the epoch of each list
-            entry; as in Keras, the first epoch is 0.
-        path: The path of the PNG, PDF or SVG to write. `None` writes no file.
+            lists. A list contains one number for each epoch, or pairs (epochs done, value) if the
+            metric isn't measured in every epoch, as in `FIDEvaluator.history`. The optional key
+            `"epoch"` contains the epoch of each list entry; as in Keras, the first epoch is 0.
+        path: The path of the PNG, PDF or SVG to write. If `None`, no file is written.
         title: The title of the figure.
 
     Raises:
@@ -227,7 +226,7 @@ def draw_panel(axes, title, series, legend_height):
 
 
 def style_axes(axes, title, values):
-    """Sets scales and ticks that are legible in a narrow panel."""
+    """Styles the axes so that a narrow panel is easy to read."""
     locator = require("matplotlib.ticker").MaxNLocator
     axes.xaxis.set_major_locator(locator(nbins=6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_locator(locator(nbins=6, steps=[1, 2, 2.5, 5, 10]))

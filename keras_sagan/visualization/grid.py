@@ -106,12 +106,12 @@ def sample_grid(
 ) -> np.ndarray:
     """Arranges samples in a grid, enlarged for viewing, with optional row names beside the images.
 
-    Without `row_labels`, the function differs from `image_grid` only in the default of `scale`.
+    Without `row_labels`, it differs from `image_grid` only in the default value of `scale`.
 
     Args:
         images, columns, padding: As in `image_grid`.
-        row_labels: The name of each row, drawn on its left. A name that no font can draw is
-            replaced with a text such as `row 3`.
+        row_labels: The name of each row, drawn on its left. A name that no available font can
+            render is replaced, for example by `row 3`.
         rows: The number of rows. Defaults to `len(row_labels)`, or to the smallest number that fits
             all images.
         scale: The factor by which images are enlarged. Defaults to the smallest factor that makes
@@ -166,7 +166,7 @@ def label_margin(row_labels, step, padding, height):
 
 
 def save_image(path: str | Path, image: np.ndarray) -> None:
-    """Writes an image to a file. The extension determines the format, and PNG is lossless.
+    """Writes an image to a file. The extension determines the format; PNG files are lossless.
 
     Args:
         path: The path of the file. Its folder is created if needed.

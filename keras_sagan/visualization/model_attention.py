@@ -1,4 +1,4 @@
-"""Draws attention figures of a model."""
+"""Draws the attention of a model's layers."""
 
 import os
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ def draw_attention(
         images: Array of shape `(batch, height, width, channels)`, uint8 or float in [-1, 1], for
             the discriminator.
         labels: Integer array, the class of each given or generated image. A conditional
-            discriminator needs labels. By default, the generator uses evenly spaced classes.
+            discriminator needs labels. By default, the generator uses evenly spaced class ids.
         num_images: Integer in [1, 50]. The number of images to generate, one in each row.
         num_points, query_points: As in `plot_attention`.
         class_names: The names of all classes of the model, written beside the rows. `None` shows
@@ -49,7 +49,7 @@ def draw_attention(
         Dictionary that maps each layer's name to the path of its figure.
 
     Raises:
-        ValueError: If an argument doesn't fit the model, or the network has no attention.
+        ValueError: If an argument is incompatible with the model, or the network has no attention.
         ImportError: If matplotlib isn't installed.
 
     Example:
@@ -89,7 +89,7 @@ def draw_attention(
 
 
 def in_words(name):
-    """Returns a title's last part, such as `", epoch 6"` for the file `attention_epoch_006`."""
+    """Returns a title suffix, such as `", epoch 6"` for the name `attention_epoch_006`."""
     words = name.removeprefix("attention").strip("_").split("_")
     words = " ".join(str(int(word)) if word.isdecimal() else word for word in words)
     return f", {words}" if words else ""

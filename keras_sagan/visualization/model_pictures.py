@@ -61,7 +61,7 @@ def draw_interpolation(
         seed, truncation: As in `generate()`.
 
     Raises:
-        ValueError: If the extension isn't `.png` or `.gif`, or an argument doesn't fit the model.
+        ValueError: If `path` isn't a PNG or GIF, or an argument is incompatible with the model.
         ImportError: If pillow isn't installed.
 
     Example:
@@ -103,7 +103,7 @@ def draw_truncation(
     labels: int | Sequence[int] | None = None,
     seed: int | None = 0,
 ) -> Path:
-    """Draws samples, with one row for each truncation of the latents, and returns the path.
+    """Draws samples, with one row for each truncation threshold, and returns the path.
 
     Truncation makes images more typical and less varied. `None` means no truncation, as in
     training.
@@ -111,13 +111,14 @@ def draw_truncation(
     Args:
         model: A `SAGAN`.
         path: The path of the PNG.
-        truncations: Positive floats or `None`. Latent values of larger magnitude are drawn again.
+        truncations: The threshold of each row, a positive float or `None`. Latent values whose
+            magnitude exceeds it are resampled.
         columns: The number of samples in each row.
-        labels: Class id, or a list of `columns` class ids. Defaults to evenly spaced classes.
+        labels: Class id, or a list of `columns` class ids. Defaults to evenly spaced class ids.
         seed: The seed for the latents.
 
     Raises:
-        ValueError: If an argument doesn't fit the model.
+        ValueError: If an argument is incompatible with the model.
         ImportError: If pillow isn't installed.
 
     Example:
@@ -205,9 +206,9 @@ def draw_neighbours(
     """Draws generated images beside their nearest real images, to reveal memorization.
 
     The number beside each row is the distance to the nearest real image, divided by the median
-    distance between real images and their nearest neighbors, for up to 1,000 images. The number is
-    0 for a copy, and approximately 1 for an image that is as far from the data as real images are
-    from one another.
+    distance between a real image and its nearest neighbor, among up to 1,000 real images. The
+    number is 0 for a copy, and approximately 1 for an image that is as far from its nearest real
+    image as real images are from theirs.
 
     Args:
         images, real_images, feature_extractor, num_neighbours: As in `nearest_neighbours`.

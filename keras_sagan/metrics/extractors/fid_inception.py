@@ -1,4 +1,4 @@
-"""The Inception network of published FIDs, with the weights file of pytorch-fid."""
+"""The Inception network behind published FID scores, with the weights file of pytorch-fid."""
 
 import os
 
@@ -22,14 +22,14 @@ _ZEROS = {"kernel_initializer": "zeros"}  # On JAX, random initialization takes 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class FIDInception(Extractor):
-    """Feature extractor: the 2048 pooled features of the Inception network of published FIDs.
+    """Feature extractor: 2048 pooled features of the Inception network behind published FID scores.
 
-    The network is that of Heusel et al. and works on every backend. Images are resized to 299
-    pixels with the method of TensorFlow 1, so the features equal those of torch-fidelity;
-    pytorch-fid resizes slightly differently. A gray image is repeated over three channels. The
-    weights are a `.pth` file that both pytorch-fid and torch-fidelity publish. The file is read
-    without PyTorch, and no code in the file runs. A downloaded file is kept in Keras's cache, and
-    its digest is checked. Nothing is downloaded or built before the first use.
+    The network is that of Heusel et al. and works on every backend. Images are resized to
+    299 × 299 pixels as in TensorFlow 1, so the features equal those of torch-fidelity; pytorch-fid
+    resizes slightly differently. A gray image is repeated over three channels. The weights are a
+    `.pth` file that both pytorch-fid and torch-fidelity publish. The file is read without PyTorch,
+    and no code in it runs. A downloaded file is kept in Keras's cache, and its digest is checked.
+    Nothing is downloaded or built before the first use.
 
     Args:
         weights: The path or the URL of the `.pth` file. Defaults to the URL of pytorch-fid.
@@ -44,9 +44,9 @@ class FIDInception(Extractor):
         Score.
 
     Raises:
-        ValueError: If `weights` isn't a path or URL; on first use, if the file doesn't exist, is
-            damaged, contains a different network or code, or doesn't match the digest in its name
-            or the recorded digest and URL; when called, if images have the wrong shape or dtype.
+        ValueError: If `weights` isn't a path or URL, or images have the wrong shape or dtype. On
+            first use, if the file is missing or damaged, contains code or a different network, or
+            doesn't match the digest in its name or the record of the first download.
         RuntimeError: On first use, if the weights can't be downloaded.
 
     Example:
@@ -87,10 +87,10 @@ class FIDInception(Extractor):
 
 
 def _build_network():
-    """Builds the network; its layers have the names in the file, with "-" instead of ".".
+    """Builds the network; its layers are named as in the weights file, with "-" instead of ".".
 
-    Keras's PyTorch backend allows no dots in layer names. Each batch normalization is merged into
-    the kernel and bias of the convolution before it.
+    Keras's PyTorch backend doesn't allow dots in layer names. Each batch normalization is merged
+    into the kernel and bias of the convolution before it.
     """
     images = keras.Input((299, 299, 3), name="images", dtype="float32")
     # Scale [-1, 1] to pixels in [0, 255], then to (pixel - 128) / 128, as in TensorFlow 1's graph.
@@ -220,7 +220,7 @@ def _block_e(x, name, pool):
 
 
 def _assign(network, tensors, path):
-    """Assigns the tensors of a weights file, or raises an error that lists the wrong tensors."""
+    """Assigns a file's tensors; raises an error if any are missing or have the wrong shape."""
     convolutions = {x.name.replace("-", "."): x for x in network.layers if hasattr(x, "kernel")}
     dense = convolutions.pop("fc")
     expected = {"fc.weight": dense.kernel.shape[::-1]}

@@ -1,4 +1,4 @@
-"""The classifier for evaluating gray images of 28 or 32 pixels, with the package's weights."""
+"""A classifier for evaluating gray images of 28 × 28 or 32 × 32 pixels, with trained weights."""
 
 import hashlib
 import json
@@ -17,10 +17,10 @@ _WEIGHTS = pathlib.Path(__file__).parent / "weights" / "grey_classifier.weights.
 def build_grey_classifier(image_size: int = 32) -> keras.Model:
     """Builds the small convolutional network whose features are used to evaluate gray images.
 
-    Three convolutions, each with batch normalization and a max-pool, are followed by a dense layer
-    of 128 features and a dense layer of 10 logits. The model has 188,714 parameters. A 28-pixel
+    Three convolutions, each with batch normalization and max pooling, are followed by a dense layer
+    with 128 features and a dense layer with 10 logits. The model has 188,714 parameters. A 28 × 28
     image is padded with 2 black pixels on each side, so it has the same features as the padded
-    32-pixel image. Anything that a generator draws in the border of a 32-pixel image affects the
+    32 × 32 image. Anything that a generator draws in the border of a 32 × 32 image affects the
     score. All layers compute in float32 under every dtype policy.
 
     Args:
@@ -57,10 +57,10 @@ def build_grey_classifier(image_size: int = 32) -> keras.Model:
 def load_grey_classifier(image_size: int = 32) -> keras.Model:
     """Returns the `build_grey_classifier` model with the weights that ship with the package.
 
-    `examples/train_grey_classifier.py` trained the weights on only the 60,000 training images of
-    Fashion-MNIST. A JSON file next to the weights records the accuracy on the 10,000 test images,
-    the training command, the seed, the software versions and the weights' SHA-256. The SHA-256 is
-    checked on loading.
+    The weights were trained by `examples/train_grey_classifier.py` using only the 60,000 training
+    images of Fashion-MNIST. A JSON file next to the weights records the accuracy on the 10,000 test
+    images, the training command, the seed, the software versions and the weights' SHA-256. The
+    SHA-256 is checked on loading.
 
     Args:
         image_size: The height and width of the images, 28 or 32.
@@ -81,11 +81,11 @@ def load_grey_classifier(image_size: int = 32) -> keras.Model:
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
 class GreyClassifierFeatures(Extractor):
-    """Feature extractor for gray images of 28 or 32 pixels.
+    """Feature extractor for gray images of 28 × 28 or 32 × 32 pixels.
 
-    The features are the 128 penultimate activations of `load_grey_classifier`. The weights are read
-    on the first call. Distances between these features *aren't* comparable with Inception-based
-    distances, so report `version` with every score.
+    The features are the 128 penultimate-layer activations of `load_grey_classifier`. The weights
+    are read on the first call. Distances between these features *aren't* comparable with
+    Inception-based distances, so report `version` with every score.
 
     Call arguments:
         images: Float tensor in [-1, 1] of shape (batch, 28, 28, 1) or (batch, 32, 32, 1).

@@ -15,8 +15,8 @@ def resize_images(
     """Resizes float images to a square, with one of `RESIZE_METHODS`.
 
     `"tfgan"` uses the pixel grid of TensorFlow 1 and TF-GAN, which has no half-pixel centers;
-    pixels are skipped when an image shrinks. `"antialiased"` uses half-pixel centers and averages
-    over all pixels when an image shrinks ([Parmar et al., 2022](https://arxiv.org/abs/2104.11222)).
+    downscaling skips pixels. `"antialiased"` uses half-pixel centers, and downscaling averages over
+    all pixels ([Parmar et al., 2022](https://arxiv.org/abs/2104.11222)).
     """
     if check_choice("resize", method, RESIZE_METHODS) == "tfgan":
         return _resize_side(_resize_side(images, size, 2), size, 1)

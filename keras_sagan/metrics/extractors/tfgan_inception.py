@@ -23,8 +23,8 @@ class TFGANInception(Extractor):
     """Feature extractor: the 2048 pool_3 activations of TF-GAN's Inception.
 
     According to [TF-GAN](https://tfhub.dev/tensorflow/tfgan/eval/inception/1), the original
-    Inception Score used the same weights. Images are resized to 299 pixels bilinearly; a gray image
-    is repeated over three channels. Nothing is downloaded or loaded before the first call.
+    Inception Score used the same weights. Images are resized bilinearly to 299 × 299 pixels; a gray
+    image is repeated over three channels. Nothing is downloaded or loaded before the first call.
 
     A SavedModel can run code, so pass the `sha256` of a SavedModel that you trust. The digest of
     the folder is compared with `sha256` before loading. Without `sha256`, nothing is downloaded,
@@ -34,8 +34,8 @@ class TFGANInception(Extractor):
         handle: A TF-Hub handle, or the folder of a SavedModel.
         sha256: The expected digest of the folder, which is the last part of `version`.
         output: The name of the features in the network's output dictionary.
-        resize: `"tfgan"` uses TensorFlow 1's pixel grid, as in TF-GAN's CIFAR example, without
-            half-pixel centers and anti-aliasing. `"antialiased"` averages over all pixels.
+        resize: `"tfgan"` uses TensorFlow 1's pixel grid without half-pixel centers or
+            anti-aliasing, as in TF-GAN's CIFAR example. `"antialiased"` averages over all pixels.
 
     Call arguments:
         images: Float tensor in [-1, 1] of shape (batch, height, width, 1 or 3). Any image size is
@@ -46,8 +46,8 @@ class TFGANInception(Extractor):
         `named_outputs(images)` returns a dictionary with `"features"` and `"logits"`.
 
     Raises:
-        ValueError: If an argument is invalid; when called, if images have the wrong rank, dtype or
-            number of channels, the digest differs, or the SavedModel or the output doesn't exist.
+        ValueError: If an argument is invalid. When called, if images have the wrong shape or
+            dtype, the digest doesn't match `sha256`, or the SavedModel or output is missing.
         RuntimeError: On the first call, if the handle can't be downloaded, or if a download is
             needed and `sha256` is missing. The message says what to download and where to put it.
         ImportError: On the first call, if TensorFlow isn't installed (it is needed on every

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # The number at the start of files from PyTorch before 1.6.
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # Files written by PyTorch before 1.6 start with it.
 _DTYPES = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
@@ -30,9 +30,9 @@ def read_torch_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Returns a dictionary of the tensors that `torch.save(model.state_dict(), path)` wrote.
 
     This function reads the zip files of PyTorch 1.6 and later, and the pickle files of earlier
-    versions. A pickle can name any function to call. Here, any name that isn't needed for tensors
-    raises an error, so no code in the file runs. The arrays are read-only views of the file's
-    content.
+    versions. Loading a pickle file normally calls any function that the file names. Here, a name
+    that isn't needed for tensors raises an error, so no code in the file runs. The arrays are
+    read-only views of the file's content.
 
     Raises:
         ValueError: If the file isn't a PyTorch file, is damaged, or contains anything except

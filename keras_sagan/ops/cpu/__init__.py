@@ -1,4 +1,4 @@
-"""TensorFlow code for CPUs, which makes convolutions faster and supports empty batches."""
+"""TensorFlow code that makes convolutions on CPUs faster and supports empty batches."""
 
 from collections.abc import Callable
 
@@ -19,8 +19,8 @@ WIDE = 64  # The threshold for small maps; `ops.resampling.WIDE` is the one for 
 def convolve(inputs, kernel, resample: str | None = None):
     """Computes `ops.resampling.convolve` with Winograd's method.
 
-    Returns `None` if the method doesn't apply or is slower: with GPUs or TPUs, in dtypes other than
-    float32, for maps of odd or unknown size, and for few channels.
+    Returns `None` if the machine has GPUs or TPUs, the dtype isn't float32, the kernel isn't 3 x 3,
+    the height or width is odd or unknown, or the channels are too few for a speedup.
     """
     if inputs.dtype != "float32" or not is_in_charge() or not suits_winograd(inputs, kernel):
         return None
@@ -39,7 +39,7 @@ def apply_to_any_batch(function: Callable, images, training: bool):
 
     In TensorFlow 2.21, a oneDNN convolution of an empty batch returns a tensor with the shape of
     its inputs, and the gradient of pooling crashes the process. An inference graph doesn't check
-    for an empty batch, because the LiteRT converter would lose the rank of a conditional result.
+    for an empty batch, because LiteRT's converter wouldn't know the rank of a conditional's result.
     """
 
     def of_none():

@@ -2,10 +2,10 @@
 
 Neighboring outputs share sums of inputs and of kernel entries. If each of these sums is computed
 only once, a 4 x 4 tile of outputs needs 36 multiplications instead of 144, and a 2 x 2 tile needs
-16 instead of 36. If the map is doubled before or halved after the convolution, each location of the
-smaller map needs 9 multiplications, while the method of `keras_sagan.ops.resampling` needs 16.
-Compared to a plain convolution, float32 rounding changes the results by approximately 1e-6 of the
-largest result, or 3e-6 with 4 x 4 tiles.
+16 instead of 36. If the map is upsampled by 2 before the convolution, or pooled by 2 after it, each
+location of the smaller map needs 9 multiplications, while the method of
+`keras_sagan.ops.resampling` needs 16. Float32 results differ from those of a plain convolution by
+approximately 1e-6 times the largest result with 2 x 2 tiles, and 3e-6 times with 4 x 4 tiles.
 
 All convolutions in this module have stride 1 and zero padding. Inputs are
 `(batch, height, width, channels)`, with even and known height and width; kernels are
@@ -13,8 +13,8 @@ All convolutions in this module have stride 1 and zero padding. Inputs are
 
 Reference: [Lavin and Gray, 2016](https://arxiv.org/abs/1509.09308), F(2 x 2, 3 x 3) and
 F(4 x 4, 3 x 3). The interpolation points follow
-[Barabasz et al., 2018](https://arxiv.org/abs/1803.10986). Convolutions with resampling use the
-identity `w0 a + (w1 + w2) b = w0 (a - b) + (w0 + w1 + w2) b`.
+[Barabasz et al., 2018](https://arxiv.org/abs/1803.10986). For upsampled pixels `a, b, b`, the
+output of a kernel `w` is `w0 a + (w1 + w2) b = w0 (a - b) + (w0 + w1 + w2) b`.
 """
 
 import functools
@@ -26,13 +26,13 @@ from tensorflow.python.ops import control_flow_util  # TensorFlow has no public 
 
 __all__ = []
 
-# Interpolation points for each side of an output tile, in addition to the point at infinity.
+# The interpolation points for output tiles of side 2 or 4, without the point at infinity.
 POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 0.75, -0.75, 1.5, -1.5)}
-# Each row has the weights of three kernel entries in one product of a resampling convolution.
+# A convolution with resampling multiplies by `w0`, `w0 + w1 + w2` and `w2`: one row for each.
 RESAMPLED = np.array([[1, 0, 0], [1, 1, 1], [0, 0, 1]])
-# A layout has pairs (axis to transform, position of the new axis of parts) for rows and columns.
-IN_FRONT = ((1, 0), (3, 1))  # The shape is (parts, parts, batch, rows, columns, channels).
-INSIDE = ((1, 3), (2, 4))  # The shape is (batch, rows, columns, parts, parts, channels).
+# A layout contains the `(axis, place)` arguments of `_to_parts`, first for rows, then for columns.
+IN_FRONT = ((1, 0), (3, 1))  # The result has shape (parts, parts, batch, rows, columns, channels).
+INSIDE = ((1, 3), (2, 4))  # The result has shape (batch, rows, columns, parts, parts, channels).
 
 
 def suits_winograd(inputs, kernel):
@@ -43,7 +43,7 @@ def suits_winograd(inputs, kernel):
 
 
 def tile_side(height, width):
-    """Returns the side of the output tiles. A 4 x 4 map is faster with four 2 x 2 tiles."""
+    """Returns the side of the output tiles. For 4 x 4 maps, four 2 x 2 tiles are faster."""
     return 4 if height % 4 == width % 4 == 0 and height * width > 16 else 2
 
 
@@ -70,7 +70,7 @@ def winograd_convolve_pool(inputs, kernel):
 
 
 def winograd_upsample_convolve(inputs, kernel):
-    """Doubles a map and convolves it; returns `(batch, 2 * height, 2 * width, filters)`."""
+    """Upsamples and convolves a map; returns `(batch, 2 * height, 2 * width, filters)`."""
     _, height, width, channels = inputs.shape
     filters = kernel.shape[-1]
     # This function is the transpose of `winograd_convolve_pool` with a mirrored kernel.
@@ -90,7 +90,7 @@ def _transform(matrix, kernel):
 
 @functools.cache
 def _minimal_form(side):
-    """Returns matrices for kernel, inputs and outputs, with one row per multiplication.
+    """Returns the kernel, input and output matrices, with one row per multiplication.
 
     For a kernel `w` with three entries and `side + 2` inputs `x`, the `side` outputs are
     `outputs.T @ ((kernel @ w) * (inputs @ x))`. The formula is the transposed Toom-Cook algorithm.
@@ -110,7 +110,7 @@ def _minimal_form(side):
 
 @functools.cache
 def _table(kind, size):
-    """Returns weights `(parts, 3, size)` for the entries of the previous, same and next tile."""
+    """Returns the weights of `_to_parts` for 3 adjacent tiles, of shape `(parts, 3, size)`."""
     if kind == "halves":
         rows = [0, 1, 0, -1, 0, 0], [0, 0, 1, 1, 0, 0], [0, 0, -1, 0, 1, 0]
         return np.reshape(rows, (3, 3, 2)).astype(float)
@@ -124,7 +124,7 @@ def _table(kind, size):
 
 
 def _linear(function, transpose, x, name, layout):
-    """Applies a linear function along each axis of a layout; the gradient applies `transpose`."""
+    """Applies a linear function to rows and columns; `transpose` computes its gradient."""
 
     @tf.custom_gradient
     def apply(x):
@@ -174,7 +174,7 @@ def _one_by_one(tensors, matrix, place):
 
 
 def _at_once(tensors, matrix, place):
-    """Returns the same as `_one_by_one`, but adds zero terms, which is slow in large XLA graphs."""
+    """Does the same as `_one_by_one` but also adds zero terms; this is slow in large XLA graphs."""
     shape = [1] * (len(tensors[0].shape) + 1)
     shape[place] = -1
     terms = (
@@ -187,7 +187,7 @@ def _at_once(tensors, matrix, place):
 
 @_compiled
 def _to_parts(x, name, axis, place, combine=_one_by_one):
-    """Transforms the tiles along an axis of a map into parts; `place` is the new axis of parts."""
+    """Splits `axis` into tiles, and stacks weighted sums (parts) on a new axis at `place`."""
     table = _table(*name)
     size = table.shape[-1]
     shape = _with_batch(x.shape)
@@ -215,7 +215,7 @@ def _with_batch(shape):
 
 
 def _neighbor(x, axis, near):
-    """Replaces each tile with the previous (0), the same (1) or the next tile (2) along an axis."""
+    """Returns the previous (`near=0`), current (1) or next (2) tile for each tile along `axis`."""
     if near == 1:
         return x
     before, after = ops.split(x, [x.shape[axis] - 1 if near == 0 else 1], axis=axis)
