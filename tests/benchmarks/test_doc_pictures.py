@@ -65,8 +65,8 @@ def test_the_page_has_the_recorded_figures():
     settings, figures = RECORD["settings"], RECORD["runs"]["healthy"]["figures"]
     words = " ".join(PAGE.split())
     size = f"{settings['epochs']} epochs of {settings['steps_per_epoch']} steps with"
-    rates = "both learning rates 2e-3, and"
-    assert f"`base_filters={settings['base_filters']}`, {rates} {size}" in words
+    rates = "both learning rates at 2e-3, for"
+    assert f"`base_filters={settings['base_filters']}` and {rates} {size}" in words
     losses, layers = figures["d_loss"], ("generator/attention_16", "discriminator/attention_16")
     rows = {  # names of the figures, and digits after the first epoch and after the last
         "mean logits, real and generated": (["real_logits", "fake_logits"], 2, 2),
