@@ -5,7 +5,14 @@ import keras
 import numpy as np
 
 from keras_sagan.callbacks.schedule import is_due
-from keras_sagan.checks import check_integer, check_list, check_path, require
+from keras_sagan.checks import (
+    check_integer,
+    check_labels,
+    check_list,
+    check_path,
+    check_values,
+    require,
+)
 from keras_sagan.distribution import is_chief
 from keras_sagan.visualization.model_attention import draw_attention
 from keras_sagan.visualization.names import drawable_names, names_of
@@ -62,11 +69,11 @@ class AttentionFigure(keras.callbacks.Callback):
         self.every_epochs = check_integer("every_epochs", every_epochs, 1, optional=True)
         self.real_images, self.real_labels = real_images, real_labels
         self.query_points = query_points
-        self._epochs_done = 0
+        self._epochs_done: int | None = None
         self._epochs_drawn: int | None = None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        self._epochs_drawn = None
+        self._epochs_done = self._epochs_drawn = None
         names_of([], self.class_names, self.model.num_classes)  # Reject wrong `class_names` early.
         names = list(self.model.attention_gammas())
         for network in ("generator", "discriminator")[: 1 if self.real_images is None else 2]:
@@ -84,7 +91,10 @@ class AttentionFigure(keras.callbacks.Callback):
         if self.real_images is not None:
             self._check_real_images(shape)
         if self.query_points is not None:
-            check_points(self.query_points, self.model.generate(1), self.num_points)
+            images = np.repeat(self.model.generate(1), self.num_images, axis=0)
+            check_points(self.query_points, images, self.num_points)
+            if self.real_images is not None:
+                check_points(self.query_points, self.real_images, self.num_points)
 
     def _check_real_images(self, shape):
         found, labels = np.shape(self.real_images), np.shape(self.real_labels)
@@ -105,6 +115,9 @@ class AttentionFigure(keras.callbacks.Callback):
                 f"`real_labels` must have shape ({found[0]},), one for each of `real_images`. "
                 f"Received: real_labels of shape {labels}"
             )
+        check_values(self.real_images, found[1:], "real_images")
+        if self.real_labels is not None:
+            check_labels(self.real_labels, self.model.num_classes, argument="real_labels")
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._epochs_done = epoch

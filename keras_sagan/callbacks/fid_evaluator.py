@@ -7,6 +7,8 @@ import numpy as np
 
 from keras_sagan.callbacks.schedule import is_due
 from keras_sagan.checks import check_boolean, check_float, check_integer, check_string
+from keras_sagan.metrics.evaluation import check_same_channels
+from keras_sagan.metrics.features import buffer_of
 from keras_sagan.metrics.images import GeneratedImages, batches_of, length_of, once
 from keras_sagan.metrics.progress import Progress
 from keras_sagan.metrics.report import make_protocol
@@ -29,7 +31,8 @@ class FIDEvaluator(keras.callbacks.Callback):
 
     Args:
         metric: A `keras_sagan.metrics.FrechetInceptionDistance`, or any object with
-            `update_state(images, real=…)`, `result()` and `reset_state(reset_real=…)`.
+            `update_state(images, real=…)`, `result()` and `reset_state(reset_real=…)`. If a metric,
+            such as `KernelInceptionDistance`, returns several values, the first is used.
         real_images: uint8 images in [0, 255]: an array of shape
             `(num_images, height, width, channels)`, or an iterable of batches, such as a
             `tf.data.Dataset`, of images or (images, labels). Use `None` if `metric` has already
@@ -41,7 +44,7 @@ class FIDEvaluator(keras.callbacks.Callback):
             class has the same number of images, as in a balanced dataset.
         seed: The seed for the latents.
         at_start: Whether to also evaluate before training. The result is stored only in `history`.
-        name: The log key. Defaults to `"fid_"` followed by the number of images.
+        name: The log key. Defaults to the metric's name, such as `"fid"`, and the number of images.
         missing: The value to log in epochs without an evaluation, such as `float("inf")`;
             `CSVLogger` needs a value in the first epoch, which determines its columns. NaN isn't
             allowed, because `ModelCheckpoint` would treat it as the best value. `None` logs
@@ -91,7 +94,8 @@ class FIDEvaluator(keras.callbacks.Callback):
             self.missing = check_float("missing", missing, optional=True)
         thousands, rest = divmod(num_images, 1000)
         count = f"{thousands}k" if thousands and not rest else num_images
-        self.name = check_string("name", name, optional=True) or f"fid_{count}"
+        kind = getattr(metric, "default_name", None) or "fid"
+        self.name = check_string("name", name, optional=True) or f"{kind}_{count}"
         self.dataset = check_string("dataset", dataset, optional=True)
         self.split = check_string("split", split, optional=True)
         self.verbose = check_boolean("verbose", verbose)
@@ -111,9 +115,10 @@ class FIDEvaluator(keras.callbacks.Callback):
             metric.verbose = self.verbose
         self.history = []
         self._images: GeneratedImages | None = None
-        self._real_batches = None
-        if real_images is not None:
-            self._real_batches = batches_of(real_images, self.batch_size, self.num_reference)
+        self._lacks_real = real_images is not None
+        if self._lacks_real:  # Check the number of images early.
+            batches_of(real_images, self.batch_size, self.num_reference)
+        self._real_shape: tuple | None = None
         self._real_sha256: str | None = None
         self._has_started = False
 
@@ -122,8 +127,10 @@ class FIDEvaluator(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         # `on_train_begin` doesn't know the epoch at which a run resumes.
-        if self.at_start and not self._has_started:
-            self.record(epoch)
+        if not self._has_started:
+            self.history = [pair for pair in self.history if pair[0] <= epoch]
+            if self.at_start:
+                self.record(epoch)
         self._has_started = True
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -141,12 +148,13 @@ class FIDEvaluator(keras.callbacks.Callback):
 
     def evaluate(self) -> float:
         """Returns the distance of the current model."""
-        if self._real_batches is not None:
+        if self._lacks_real:
             self.add_real_images()
         self.metric.reset_state(reset_real=False)
         title = f"Images for {self.name}"
         self._add(self._generated().batches(), False, title, self.num_images)
-        return float(self.metric.result())
+        value = self.metric.result()
+        return float(next(iter(value.values())) if isinstance(value, dict) else value)
 
     @property
     def protocol(self) -> dict:
@@ -176,21 +184,31 @@ class FIDEvaluator(keras.callbacks.Callback):
     def add_real_images(self) -> None:
         """Passes the real images to the metric; this method is called only once."""
         length = self.num_reference or length_of(self.real_images)
-        batches, self._real_batches = self._real_batches, None
-        count, self._real_sha256 = self._add(batches, True, "Real images", length)
+        batches = batches_of(self.real_images, self.batch_size, self.num_reference)
+        try:
+            count, self._real_sha256 = self._add(batches, True, "Real images", length)
+        except BaseException:  # After Ctrl-C, a part of the images would be a wrong reference.
+            self.metric.reset_state(reset_real=True)
+            if once(self.real_images):
+                self.real_images.close()  # Otherwise, the next call would read the rest.
+            raise
         if count == 0:
             raise ValueError(
                 "`real_images` must hold at least one image. "
                 f"Received: real_images={self.real_images!r}, which holds none"
                 f"{once(self.real_images)}"
             )
+        self._lacks_real = False
 
     def _add(self, batches, real, title, total):
         """Passes batches to the metric; returns the number of images and their SHA-256."""
         count, digest, progress = 0, hashlib.sha256(), Progress(title, total, self.verbose)
         for images, _ in batches:
+            if real:
+                self._real_shape = images.shape
+            check_same_channels(images.shape, self._real_shape, "model", "real_images")
             self.metric.update_state(images, real=real)
-            digest.update(np.ascontiguousarray(images))
+            digest.update(buffer_of(images))
             count += len(images)
             progress(count)
         return count, digest.hexdigest()

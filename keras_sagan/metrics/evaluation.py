@@ -22,6 +22,7 @@ from keras_sagan.metrics.images import (
     STANDING_BATCH,
     GeneratedImages,
     batches_of,
+    is_endless,
     length_of,
     noise_images,
 )
@@ -226,6 +227,8 @@ class Evaluation:
         for metric in self.metrics:
             metric.verbose = self.extraction.verbose
         self.names = tuple(sorted({x.output for x in self.metrics}))  # Put "features" first.
+        if is_endless(held_out):
+            raise ValueError(f"`held_out` must not be endless. Received: held_out={held_out!r}")
         self.held_out = None if held_out is None else batches_of(held_out, batch_size)
         if isinstance(reference, (str, os.PathLike, ReferenceStatistics)):
             if num_reference is not None:
@@ -266,9 +269,10 @@ class Evaluation:
     ) -> tuple:
         """Returns a `FeatureSet` for batches of images, and a description of the images."""
         batches = self._with_same_channels(batches, argument)
-        features = FeatureSet(
-            {name for x in self.metrics for name in x.needs["generated"]}, self.reference.width
-        )
+        # The reference has no width of logits, which the Inception Score uses alone.
+        width = self.reference.width if "features" in self.names else None
+        keep = {name for x in self.metrics for name in x.needs["generated"]}
+        features = FeatureSet(keep, width)
         return features, self.extraction.measure(batches, features, self.names, title, total)
 
     def _with_same_channels(self, batches, argument):
@@ -352,12 +356,15 @@ class Evaluation:
 
 
 def check_same_channels(
-    image_shape: Sequence, reference_shape: Sequence | None, argument: str = "images"
+    image_shape: Sequence,
+    reference_shape: Sequence | None,
+    argument: str = "images",
+    reference: str = "reference",
 ) -> None:
     """Raises an error if gray and color images are compared, unless `reference_shape` is `None`."""
     if reference_shape and image_shape[-1] != reference_shape[-1]:
         raise ValueError(
-            f"`{argument}` and `reference` must both be gray or both be color. Received: images "
+            f"`{argument}` and `{reference}` must both be gray or both be color. Received: images "
             f"with {image_shape[-1]} and a reference with {reference_shape[-1]} channels"
         )
 
@@ -385,5 +392,10 @@ def _make_metrics(metrics, feature_extractor, value_range, batch_size):
         raise ValueError(
             "`metrics` must share one extractor, and not be empty. "
             f"Received: {len(result)} metrics with {len(extractors)} extractors"
+        )
+    names = [x.name for x in result]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"`metrics` must have different names; set their argument `name`. Received: {names}"
         )
     return result

@@ -12,6 +12,7 @@ from keras_sagan.checks import FilledRange, check_boolean, check_float, check_in
 from keras_sagan.metrics.moments import Moments, compute_moments, merge_moments
 from keras_sagan.metrics.progress import Progress
 from keras_sagan.metrics.report import extractor_info, package_versions
+from keras_sagan.metrics.statistics_file import MOST_CLASSES
 
 SIDES = ("real", "generated")
 
@@ -104,7 +105,7 @@ class FeatureExtraction:
                     f"shape {images.shape[1:]} at index {first}"
                 )
             features.add(self(images, names, first, title[0].lower() + title[1:]), labels)
-            digest.update(np.ascontiguousarray(images).data)
+            digest.update(buffer_of(images))
             progress(features.num_images)
         info = {"num_images": features.num_images, "sha256": digest.hexdigest()}
         return {**info, "image_shape": [int(size) for size in shape or ()]}
@@ -412,6 +413,11 @@ def shuffled(samples: np.ndarray, seed: int | None) -> np.ndarray:
     return samples if seed is None else np.random.default_rng(seed).permutation(samples)
 
 
+def buffer_of(array: np.ndarray) -> memoryview:
+    """Returns the bytes of an array, also for bfloat16, which hashlib doesn't accept."""
+    return np.ascontiguousarray(array).view(np.uint8).data
+
+
 def check_batch_labels(labels: np.ndarray | None, count: int) -> np.ndarray:
     """Returns integer labels of shape (count,), or raises an error."""
     found = np.asarray(None if labels is None else keras.ops.convert_to_numpy(labels))
@@ -420,5 +426,10 @@ def check_batch_labels(labels: np.ndarray | None, count: int) -> np.ndarray:
         raise ValueError(
             f"`labels` must be integers of shape ({count},), one for each image. "
             f"Received: labels={received}"
+        )
+    if count and not 0 <= found.min() <= found.max() < MOST_CLASSES:
+        raise ValueError(
+            f"`labels` must be class ids in [0, {MOST_CLASSES}); pass images without labels if "
+            f"their classes are unknown. Received: labels from {found.min()} to {found.max()}"
         )
     return found

@@ -110,7 +110,8 @@ def length_of(images) -> int | None:
 
 def is_pair(value) -> bool:
     """Returns whether a value is a pair (images, labels) and not a list of batches."""
-    return isinstance(value, (tuple, list)) and len(value) == 2 and np.ndim(value[1]) == 1
+    is_two = isinstance(value, (tuple, list)) and len(value) == 2
+    return is_two and (np.ndim(value[1]) == 1 or np.shape(value[1])[1:] == (1,))
 
 
 def noise_images(count: int, image_shape: tuple, seed: int, batch_size: int) -> Iterator:
@@ -173,7 +174,13 @@ class GeneratedImages:
         return f"{own} sha256:{digest.hexdigest()}"
 
     def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """Yields pairs (uint8 images, labels or `None`)."""
+        """Yields pairs (uint8 images, labels or `None`); raises an error for weights with NaN."""
+        for weight in getattr(self.network, "variables", ()):
+            if not np.isfinite(np.float32(keras.ops.convert_to_numpy(weight))).all():
+                raise ValueError(
+                    "`model` must have finite weights. Received: NaN or infinite values in "
+                    f"{weight.path}"
+                )
         for first in range(0, self.num_images, self.batch_size):
             yield self._generate(slice(first, first + self.batch_size))
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from keras_sagan.checks import check_integer, check_path
-from keras_sagan.metrics.features import FeatureExtraction, FeatureSet
+from keras_sagan.metrics.features import FeatureExtraction, FeatureSet, buffer_of
 from keras_sagan.metrics.images import batches_of, is_pair, length_of, once
 from keras_sagan.metrics.moments import Moments, covariance
 from keras_sagan.metrics.report import check_is_versioned, extractor_info
@@ -216,7 +216,7 @@ class ReferenceStatistics:
         """
         batches = batches_of(images, extraction.batch_size, num_images, "num_images")
         first = list(itertools.islice(batches, 1))
-        arrays = images if is_pair(images) else [images]
+        arrays = [images[0], np.asarray(images[1])] if is_pair(images) else [images]
         key = json.dumps(
             [
                 *(dataset, split, num_images, names, sorted(keep), extraction.value_range),
@@ -238,7 +238,7 @@ class ReferenceStatistics:
 
 
 def _sha256(array):
-    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+    return hashlib.sha256(buffer_of(array)).hexdigest()
 
 
 def _npz_path(path):

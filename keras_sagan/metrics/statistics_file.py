@@ -21,7 +21,7 @@ _ARRAYS: dict[str, tuple[tuple, str]] = {
 _INFO = "dataset split num_images sha256 image_shape feature_extractor resize".split()
 _ALWAYS_ALLOWED = 2**26  # Files of up to this unpacked size, in bytes, are always accepted.
 _COMPRESSION = 20  # For larger files, the maximum ratio of unpacked size to file size.
-_MOST_CLASSES = 10**6
+MOST_CLASSES = 10**6
 
 
 def read_statistics(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict | None]:
@@ -71,8 +71,8 @@ def _check_arrays(arrays, sizes):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"`{name}` has NaN or infinity")
     labels, counts = arrays.get("labels", np.zeros(0)), arrays.get("half_counts")
-    if labels.size and not 0 <= labels.min() <= labels.max() < _MOST_CLASSES:
-        raise ValueError(f"`labels` must lie in [0, {_MOST_CLASSES})")
+    if labels.size and not 0 <= labels.min() <= labels.max() < MOST_CLASSES:
+        raise ValueError(f"`labels` must lie in [0, {MOST_CLASSES})")
     halves = [name for name in arrays if name.startswith("half_")]
     is_whole = len(halves) == 3 and counts.min() > 0 and counts.sum() == sizes.get("num_images")
     if halves and not is_whole:

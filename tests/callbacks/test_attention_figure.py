@@ -42,6 +42,35 @@ def test_a_resumed_training_counts_on(tmp_path, stub_gan, run_fit):
     assert files(tmp_path) == ["attention_epoch_006.png"]
 
 
+def test_nothing_is_drawn_without_an_epoch(tmp_path, stub_gan, run_fit):
+    run_fit(stub_gan(), [AttentionFigure(tmp_path, 1, 1)], epochs=4, initial_epoch=4)
+    assert files(tmp_path) == []
+
+
+def test_points_of_each_image(tmp_path, stub_gan, run_fit):
+    points = np.full((2, 1, 2), 3)
+    run_fit(stub_gan(), [AttentionFigure(tmp_path, 2, 1, query_points=points)])
+    assert files(tmp_path) == ["attention_epoch_002.png"]
+    with pytest.raises(ValueError, match="`query_points` must be .* the batch of `images`: 3"):
+        run_fit(stub_gan(), [AttentionFigure(tmp_path, 3, 1, query_points=points)])
+
+
+@pytest.mark.parametrize(
+    ("images", "label", "message"),
+    [
+        (np.full((1, 8, 8, 1), 255.0), 0, r"Float `real_images` must lie in \[-1, 1\]"),
+        (np.zeros((1, 8, 8, 1), "uint8"), 3, r"`real_labels` must lie in \[0, 3\)"),
+    ],
+)
+def test_real_images_are_checked_before_training(
+    tmp_path, stub_gan, run_fit, images, label, message
+):
+    model = stub_gan(gammas=("generator/a", "discriminator/b"))
+    with pytest.raises(ValueError, match=message):
+        run_fit(model, [AttentionFigure(tmp_path, real_images=images, real_labels=[label])])
+    assert not model.dense.built
+
+
 def test_the_discriminators_look_at_real_images(tmp_path, stub_gan, run_fit):
     model = stub_gan(gammas=("generator/self_attention", "discriminator/other"))
     images = np.zeros((2, 8, 8, 1), "uint8")

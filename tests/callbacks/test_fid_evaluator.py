@@ -8,7 +8,7 @@ import tiny_networks as tiny
 
 from keras_sagan import FrechetInceptionDistance
 from keras_sagan.callbacks import FIDEvaluator
-from keras_sagan.metrics import GreyClassifierFeatures
+from keras_sagan.metrics import GreyClassifierFeatures, KernelInceptionDistance
 
 
 class StubMetric:
@@ -172,6 +172,48 @@ def test_labels_of_another_shape_are_refused():
 def test_no_real_image_is_refused(stub_gan, run_fit, images):
     with pytest.raises(ValueError, match="`real_images` must hold at least one image"):
         run_fit(stub_gan(), [FIDEvaluator(StubMetric(), images, 4)])
+
+
+@pytest.mark.parametrize("is_generator", [False, True])
+def test_an_interrupted_reading_of_real_images_starts_again(stub_gan, is_generator):
+    calls = iter(range(100))
+
+    def features(images):
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return np.reshape(images, (len(images), -1))[:, :3]
+
+    images, metric = real_images(10), FrechetInceptionDistance(features)
+    given = (images[i : i + 2] for i in range(0, 10, 2)) if is_generator else images
+    evaluator = FIDEvaluator(metric, given, 4, batch_size=2)
+    evaluator.set_model(stub_gan())
+    with pytest.raises(KeyboardInterrupt):
+        evaluator.evaluate()
+    if is_generator:
+        with pytest.raises(ValueError, match="A Python generator yields its images only once"):
+            evaluator.evaluate()
+    else:
+        evaluator.evaluate()
+        assert metric.num_images == {"real": 10, "generated": 4}
+
+
+def test_gray_and_color_images_are_refused(stub_gan, run_fit):
+    metric, color = FrechetInceptionDistance(flat), np.zeros((4, 8, 8, 3), "uint8")
+    with pytest.raises(ValueError, match="`model` and `real_images` must both be gray or both"):
+        run_fit(stub_gan(), [FIDEvaluator(metric, color, 4)])
+
+
+def test_the_first_of_several_values_is_used(stub_gan):
+    evaluator = FIDEvaluator(KernelInceptionDistance(flat), real_images(10), 4)
+    evaluator.set_model(stub_gan())
+    assert evaluator.name == "kid_4" and evaluator.evaluate() == evaluator.metric.values()["kid"]
+
+
+def test_a_second_training_replaces_the_history_of_the_first(stub_gan, run_fit):
+    model, evaluator = stub_gan(), FIDEvaluator(StubMetric(), real_images(), 4)
+    run_fit(model, [evaluator], epochs=3)
+    run_fit(model, [evaluator], epochs=2)
+    assert evaluator.history == [(1, 30.0), (2, 20.0)]
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """`evaluate_generator` and `evaluate_images`: one pass, its protocol, baselines, interruptions."""
 
+import itertools
 import json
 import tracemalloc
 import warnings
@@ -350,6 +351,19 @@ def test_a_bar_where_the_number_is_not_known(monkeypatch, capsys):
         ({"reference": np.zeros((1, 4, 4, 1), "uint8")}, "`reference` must hold at least 2"),
         ({"num_reference": 1}, "`num_reference` must be an integer of at least 2"),
         ({"cache_dir": "x", "dataset": None}, "`cache_dir` needs the `dataset`'s name"),
+        ({"held_out": itertools.cycle([real_images()[0]])}, "`held_out` must not be endless"),
+        (
+            {"metrics": [metrics.PrecisionRecall(Pixels(), nearest_k=k) for k in (1, 2)]},
+            "`metrics` must have different names",
+        ),
+        (
+            {"reference": (real_images()[0], [-1] * 120)},
+            r"`labels` must be class ids in \[0, 1000000\).*from -1 to -1",
+        ),
+        (
+            {"reference": (real_images()[0], np.zeros((120, 1), int))},
+            r"`labels` must be integers of shape .*Received: labels=int64 of shape \(16, 1\)",
+        ),
         (
             {"reference": real_images()[0], "metrics": "intra_fid"},
             "`reference` must hold the labels",
@@ -387,6 +401,36 @@ def test_a_plain_generator_must_keep_to_its_range():
     network = keras.Model(latents, keras.layers.Reshape((1, 1, 3))(latents))
     with pytest.raises(ValueError, match=r"`model` must generate finite images in \[-1, 1\]"):
         measure(network, metrics="fid", extractor=lambda x: x[:, 0, 0])
+
+
+def test_weights_with_nan_have_no_score():
+    model = tiny.build_sagan_of_pictures()
+    images = np.zeros((4, *model.image_shape), "uint8")
+    for weight in model.ema_generator.trainable_variables:
+        weight.assign(np.full(weight.shape, np.nan))
+    with pytest.raises(ValueError, match="`model` must have finite weights. .* NaN or infinite"):
+        measure(model, images, lambda x: x[:, 0, :3, 0], metrics="fid", num_images=4)
+
+
+def test_a_cached_reference_depends_on_labels_in_a_list(tmp_path):
+    images, labels = real_images()
+    for given in (labels, (1 - labels).tolist(), 1 - labels):
+        kwargs = {"cache_dir": tmp_path, "dataset": "digits", "verbose": False}
+        evaluate_images((images, labels), (images, given), "intra_fid", Pixels(), **kwargs)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_inception_score_needs_nothing_of_a_file(tmp_path):
+    np.savez(tmp_path / "fid.npz", mu=np.zeros(16), sigma=np.eye(16))
+    found = measure(reference=tmp_path / "fid.npz", metrics="inception_score")
+    assert found.values["inception_score"] == measure().values["inception_score"]
+
+
+def test_bfloat16_images():
+    images = keras.ops.cast(real_images()[0] / 127.5 - 1.0, "bfloat16")
+    kwargs = {"metrics": "fid", "feature_extractor": Pixels(), "value_range": (-1, 1)}
+    report = evaluate_images(images, real_images(), verbose=False, **kwargs)
+    assert report.values["fid"] < 1e-3
 
 
 def test_the_report_is_ready_for_json():
