@@ -126,10 +126,8 @@ def read_image(path: str | Path, channels: int | None = None) -> np.ndarray:
     """
     image_module, ops_module = load_pillow()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", image_module.DecompressionBombWarning)
-            with image_module.open(path, formats=_formats(image_module)) as picture:
-                return _pixels(picture, channels, image_module, ops_module)
+        with image_module.open(path, formats=_formats(image_module)) as picture:
+            return _pixels(picture, channels, image_module, ops_module)
     except image_module.DecompressionBombError as error:
         raise ValueError(f"it would decode to too many pixels ({error})") from error
     except Exception as error:  # A damaged file can raise almost any error.

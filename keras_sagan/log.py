@@ -35,7 +35,8 @@ class Log:
 
     def say(self, text: str):
         """Prints text, and adds it to the log."""
-        print(text)
+        # A file name that isn't valid UTF-8 contains characters that can't be printed.
+        print(text.encode(errors="backslashreplace").decode())
         self.write(text)
 
     def failed(self, error: BaseException) -> str:
@@ -63,7 +64,7 @@ class Log:
 
     def _append(self, path):
         with contextlib.suppress(OSError):
-            with open(path, "a", encoding="utf-8") as file:
+            with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
                 file.writelines(self._lines)
             self._lines, self._path = [], path
 

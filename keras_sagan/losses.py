@@ -149,9 +149,10 @@ def get(loss: str | tuple[Callable, Callable] | AdversarialLoss) -> AdversarialL
     if isinstance(loss, str) and loss in LOSSES:
         return LOSSES[loss]
     is_pair = isinstance(loss, (tuple, list)) and len(loss) in (2, 3)
-    if is_pair and all(map(callable, loss[:2])):
+    if is_pair and all(map(callable, loss[:2])) and accepts(loss[1], 2):
         return AdversarialLoss(*loss)
     raise ValueError(
         f"`loss` must be one of {sorted(LOSSES)} or a pair of functions "
-        f"(generator_loss, discriminator_loss). Received: loss={loss!r}"
+        "(generator_loss, discriminator_loss), of which the second takes two arguments. "
+        f"Received: loss={loss!r}"
     )

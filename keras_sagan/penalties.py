@@ -15,7 +15,7 @@ from typing import Any
 import keras
 from keras import KerasTensor, ops
 
-from keras_sagan.checks import MAX_SIZE, check_float, check_function, check_integer
+from keras_sagan.checks import MAX_SIZE, accepts, check_float, check_function, check_integer
 from keras_sagan.training import input_gradient
 from keras_sagan.training.slots import augmented
 
@@ -238,12 +238,18 @@ def get(penalty: Callable | Sequence[Callable] | None) -> list:
     if penalty is None:
         return []
     found = list(penalty) if isinstance(penalty, (list, tuple)) else [penalty]
-    if not found or any(isinstance(x, type) or not callable(x) for x in found):
+    if not found or not all(map(_is_penalty, found)):
         raise ValueError(
-            "`penalty` must be a function, such as `R1(10.0)`, a list of functions, or None. "
+            "`penalty` must be a function of (judge, real, fake), such as `R1(10.0)`, a list of "
+            "such functions, or None. "
             f"Received: penalty={penalty!r}"
         )
     return found
+
+
+def _is_penalty(penalty):
+    is_function = callable(penalty) and not isinstance(penalty, type)
+    return is_function and (accepts(penalty, 3) or accepts(penalty, 4))
 
 
 def _squared_norms(judge, images, labels):

@@ -603,7 +603,9 @@ def test_bad_arguments(kind):
 
 
 @pytest.mark.any_backend
-@pytest.mark.parametrize("penalty", [3, "R1", [], [R1(1.0), 2], R1, [None], {}])
+@pytest.mark.parametrize(
+    "penalty", [3, "R1", [], [R1(1.0), 2], R1, [None], {}, lambda judge, real: 0.0]
+)
 def test_what_is_no_penalty(penalty):
     with pytest.raises(ValueError, match="`penalty` must be a function.*Received: penalty="):
         get(penalty)

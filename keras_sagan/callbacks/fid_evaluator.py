@@ -129,7 +129,8 @@ class FIDEvaluator(keras.callbacks.Callback):
         # `on_train_begin` doesn't know the epoch at which a run resumes.
         if not self._has_started:
             self.history = [pair for pair in self.history if pair[0] <= epoch]
-            if self.at_start:
+            # A run that resumes mid-epoch has already measured the start of the epoch.
+            if self.at_start and not getattr(self.model, "_skipped_steps", 0):
                 self.record(epoch)
         self._has_started = True
 

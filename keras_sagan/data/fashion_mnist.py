@@ -1,5 +1,6 @@
 """Fashion-MNIST: the 10,000 test images in the package, or the full dataset from a folder."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -67,8 +68,10 @@ def load_fashion_mnist(
         )
     folder = _SHIPPED_DIR if data_dir is None else Path(data_dir)
     sums = folder / "SHA256SUMS"
-    lines = sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []
-    digests = {name.strip(): digest for digest, name in (x.split(maxsplit=1) for x in lines)}
+    text = sums.read_text(encoding="utf-8") if sums.is_file() else ""
+    # Lines are `digest  name`, `digest *name` or `SHA256 (name) = digest`.
+    digests = {y: x for x, y in re.findall(r"^(\w{64}) [ *](.+?)\s*$", text, re.MULTILINE)}
+    digests |= re.findall(r"^SHA256 \((.+)\) = (\w{64})\s*$", text, re.MULTILINE)
     paths = [_find(folder, f"{_PREFIXES[split]}-{x}-ubyte") for x in ("images-idx3", "labels-idx1")]
     images, labels = (read_idx(path, sha256=digests.get(path.name)) for path in paths)
     if images.dtype != np.uint8 or images.ndim != 3 or labels.shape != images.shape[:1]:

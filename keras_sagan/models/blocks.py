@@ -39,6 +39,7 @@ DISCRIMINATOR_WIDTHS = {
 # Maps image sizes to the number of initial discriminator blocks, which halve the map.
 NUM_DOWNSAMPLES = {8: 1, 16: 1, 32: 2, 64: 4, 128: 5, 256: 6, 512: 7, 1024: 8}
 IMAGE_SIZES = tuple(GENERATOR_WIDTHS)
+CHANNELS_LAST = {"data_format": "channels_last"}  # Regardless of Keras's global setting.
 
 
 def check_image_size(image_size):
@@ -77,7 +78,7 @@ def normalized_layers(use_spectral_norm, spectral_norm):
     else:
         kinds, settings = (_resampling_conv, layers.Dense, layers.Embedding), {}
     conv, dense, embedding = (functools.partial(kind, **settings) for kind in kinds)
-    conv = functools.partial(conv, padding="same")
+    conv = functools.partial(conv, padding="same", **CHANNELS_LAST)
     embedding = functools.partial(embedding, embeddings_initializer="glorot_uniform")
     return conv, dense, embedding
 
@@ -87,15 +88,17 @@ def _resampling_conv(filters, kernel_size, resample=None, name=None, **arguments
     steps = [layers.Conv2D(filters, kernel_size, name=name, **arguments)]
     # A 1 x 1 convolution commutes with resampling, so compute it on the smaller map.
     if resample == "up":
-        steps.insert(kernel_size == 1, layers.UpSampling2D(name=f"{name}_up"))
+        steps.insert(kernel_size == 1, layers.UpSampling2D(name=f"{name}_up", **CHANNELS_LAST))
     if resample == "down":
-        steps.insert(kernel_size != 1, layers.AveragePooling2D(2, name=f"{name}_pool"))
+        steps.insert(
+            kernel_size != 1, layers.AveragePooling2D(2, name=f"{name}_pool", **CHANNELS_LAST)
+        )
     return lambda x: functools.reduce(lambda x, step: step(x), steps, x)
 
 
 def self_attention(size, use_spectral_norm, attention):
     """Returns the attention layer for a map of `size` x `size`."""
-    settings = {"use_spectral_norm": use_spectral_norm, **attention}
+    settings = {"use_spectral_norm": use_spectral_norm, **CHANNELS_LAST, **attention}
     return SelfAttention2D(name=f"attention_{size}", **settings)
 
 

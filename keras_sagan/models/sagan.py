@@ -18,11 +18,11 @@ from keras_sagan import losses, penalties
 from keras_sagan.checks import (
     MAX_COUNT,
     MAX_SIZE,
+    accepts,
     check_boolean,
     check_choice,
     check_dict,
     check_float,
-    check_function,
     check_integer,
     check_shape,
     known_values,
@@ -211,7 +211,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
                 `.keras` or `.weights.h5` file of a model with the same networks. Only the weights
                 are read, and no code in the file is executed.
             **overrides: Settings to change: arguments of `build_generator`, `build_discriminator`
-                or `SAGAN`, or keys of `ttur`.
+                or `SAGAN`, or keys of `ttur`. A dictionary changes only the keys that it contains.
 
         Returns:
             A `SAGAN` that isn't compiled; `compile()` uses the recipe's optimizers. A model from
@@ -231,7 +231,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         """
         if pretrained.is_on_hub(name):
             return pretrained.load_from_hub(name, cls, recipe, overrides)
-        settings = _without_other_average(preset_settings(name, recipe), overrides)
+        settings = _merged(preset_settings(name, recipe), overrides)
         # Check before creating variables, which deadlocks if workers have different settings.
         check_workers_agree(
             backend.current_strategy(),
@@ -257,6 +257,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         for_discriminator = pick(inspect.signature(build_discriminator).parameters)
         for_model = pick(*constructors)
         ttur = {name: settings[name] for name in TTUR if name in settings}
+        flat = {name: value for name, value in overrides.items() if name in TTUR}
+        ttur |= {**check_dict("ttur", overrides.get("ttur")), **flat}
         unknown = set(settings).difference(for_generator, for_discriminator, for_model, ttur)
         if unknown:
             raise ValueError(
@@ -267,7 +269,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         model = cls(
             build_generator(**for_generator),
             build_discriminator(**for_discriminator),
-            **{"ttur": ttur, **for_model},
+            **{**for_model, "ttur": ttur},
         )
         if path is not None:
             pretrained.load_weights(model, path)
@@ -320,7 +322,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         allowed = {name for parameters in cls._constructors() for name in parameters}
         transfer.check_overrides(overrides, allowed | {"name"})
         settings = {name: getattr(source, name) for name in SETTINGS if name in allowed}
-        settings = {**_without_other_average(settings, overrides), "num_classes": num_classes}
+        settings = {**_merged(settings, overrides), "num_classes": num_classes}
         networks = {}
         for name in ("generator", "discriminator"):
             own, is_judge = getattr(source, name), name == "discriminator"
@@ -413,7 +415,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             "steps_per_execution": check_integer("steps_per_execution", steps_per_execution),
             "jit_compile": check_choice("jit_compile", jit_compile, (True, False, "auto")),
             "auto_scale_loss": check_boolean("auto_scale_loss", auto_scale_loss),
-            "augmentation": check_function("augmentation", augmentation, optional=True),
+            "augmentation": augmentation,
             "penalty": penalty,
         }
         for name, supported in backend.ONLY.items():
@@ -442,6 +444,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             )
         is_float16 = any(map(_computes_in_float16, (self.generator, self.discriminator)))
         backend.check_compile(self._strategy, arguments["jit_compile"], is_float16)
+        _check_augmentation(augmentation)
         self.loss_functions = losses.get(loss)
         self.uses_real_logits = self.loss_functions.uses_real_logits
         self.augmentation, self.penalty = augmentation, penalty
@@ -631,7 +634,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         callbacks = given.get("callbacks")
         self._skipped_steps = 0
         for callback in keras.tree.flatten(getattr(callbacks, "callbacks", callbacks)):
-            if hasattr(callback, "start"):
+            if callable(getattr(callback, "start", None)):  # A user's `start` may be a number.
                 start = callback.start(self, x, given.get("steps_per_epoch"))
                 x, epoch, self._skipped_steps, self._skipped_batches = start
                 given.update({} if epoch is None else {"initial_epoch": epoch})
@@ -880,10 +883,29 @@ def _checked_ttur(ttur):
     return {**TTUR, **ttur}
 
 
-def _without_other_average(settings, overrides):
-    """Merges overrides into settings; an `ema_half_life` removes `ema_momentum`, and vice versa."""
+def _merged(settings, overrides):
+    """Merges overrides into settings, and dictionaries in overrides into those in settings.
+
+    An `ema_half_life` removes `ema_momentum`, and vice versa.
+    """
     others = {AVERAGES[1 - i] for i, x in enumerate(AVERAGES) if overrides.get(x) is not None}
-    return {**{name: x for name, x in settings.items() if name not in others}, **overrides}
+    merged = {name: x for name, x in settings.items() if name not in others}
+    for name, value in overrides.items():
+        before = merged.get(name)
+        are_dicts = isinstance(before, dict) and isinstance(value, dict)
+        merged[name] = {**before, **value} if are_dicts else value
+    return merged
+
+
+def _check_augmentation(augmentation):
+    """Raises an error unless `augmentation` is `None` or accepts images and `uniform`."""
+    is_function = callable(augmentation) and not isinstance(augmentation, (type, keras.Layer))
+    fits = hasattr(type(augmentation), "bind") or is_function and accepts(augmentation, 2)
+    if augmentation is not None and not fits:
+        raise ValueError(
+            "`augmentation` must be a `DifferentiableAugmentation` or a function of "
+            f"(images, uniform), or None. Received: augmentation={augmentation!r}"
+        )
 
 
 def _checked_top_k(top_k):

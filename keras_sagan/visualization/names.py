@@ -82,5 +82,7 @@ def _load(path, size):
 @functools.cache
 def _has(path, text):
     """Returns whether a font has all characters in `text`."""
+    if text != text.encode(errors="ignore").decode():  # A name that isn't valid UTF-8.
+        return False
     masks = [bytes(_load(path, 20).getmask(x)) for x in text if not x.isascii()]
     return not masks or bytes(_load(path, 20).getmask(MISSING)) not in masks

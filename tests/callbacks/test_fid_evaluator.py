@@ -66,6 +66,14 @@ def test_a_resumed_training_replaces_the_value_of_the_same_epoch(stub_gan, run_f
     assert sum(len(batch) for batch in metric.real) == 10
 
 
+def test_the_middle_of_an_epoch_is_not_its_start(stub_gan, run_fit):
+    model, evaluator = stub_gan(), FIDEvaluator(StubMetric(), real_images(), 4, at_start=True)
+    evaluator.history = [(1, 7.0)]
+    model._skipped_steps = 3  # A run that resumes after three steps of the second epoch.
+    run_fit(model, [evaluator], epochs=2, initial_epoch=1)
+    assert evaluator.history == [(1, 7.0), (2, 50.0)]
+
+
 def test_later_callbacks_see_the_distance(tmp_path, stub_gan, run_fit):
     callbacks = [
         FIDEvaluator(StubMetric(), real_images(), 4),

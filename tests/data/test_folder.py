@@ -80,6 +80,17 @@ def test_a_picture_that_would_fill_the_memory_is_left_out(tmp_path, monkeypatch)
     assert "too many pixels" in load_image_folder(tmp_path, 4).broken[str(tmp_path / "b.png")]
 
 
+def test_reading_leaves_the_filters_of_warnings_alone(tmp_path, monkeypatch):
+    """Threads read images, and a change of the filters in a thread could outlast it."""
+    picture(tmp_path / "a.png")
+    seen, pixels = [], image_files._pixels
+    monkeypatch.setattr(
+        image_files, "_pixels", lambda *args: seen.append(list(warnings.filters)) or pixels(*args)
+    )
+    load_image_folder(tmp_path, 4)
+    assert seen == [list(warnings.filters)]
+
+
 def test_transparency_orientation_and_animations(tmp_path):
     rgba = np.zeros((4, 4, 4), "uint8")
     rgba[:2, :, 3] = 255  # The upper half is opaque black.

@@ -126,6 +126,18 @@ def test_a_folder_of_idx_files(tmp_path):
         load_fashion_mnist(tmp_path)
 
 
+@pytest.mark.parametrize("line", ["{0}  {1}\n\n", "{0} *{1}", "SHA256 ({1}) = {0}"])
+def test_every_format_of_checksums_is_read(tmp_path, line):
+    write_split(tmp_path, np.ones((5, 28, 28), "uint8"), np.arange(5, dtype="uint8"))
+    name = "train-images-idx3-ubyte"
+    digest = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+    (tmp_path / "SHA256SUMS").write_text(line.format(digest, name))
+    load_fashion_mnist(tmp_path, split="train")
+    (tmp_path / "SHA256SUMS").write_text(line.format("0" * 64, name))
+    with pytest.raises(ValueError, match="`path` must hold the file with SHA-256 0000"):
+        load_fashion_mnist(tmp_path, split="train")
+
+
 def test_files_that_do_not_belong_together_are_refused(tmp_path):
     write_split(tmp_path, np.ones((5, 28, 28), "uint8"), np.arange(4, dtype="uint8"))
     with pytest.raises(ValueError, match="`data_dir` must hold uint8 images .*one label"):

@@ -451,3 +451,18 @@ def test_a_batch_that_turns_out_empty_in_a_graph():
         assert tuple(outputs.shape) == (count, 1)
     for weight in generator.weights + discriminator.weights:
         assert np.isfinite(numpy(weight)).all(), weight.path
+
+
+@pytest.mark.parametrize("use_spectral_norm", [True, False])
+def test_networks_are_channels_last_whatever_keras_prefers(use_spectral_norm):
+    settings = {"base_filters": 4, "attention_resolutions": (8,)}
+    settings["use_spectral_norm"] = use_spectral_norm
+    keras.config.set_image_data_format("channels_first")
+    try:
+        networks = build_generator(16, **settings), build_discriminator(16, **settings)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    assert networks[0].output_shape == (None, 16, 16, 3)
+    assert networks[1].input_shape == (None, 16, 16, 3)
+    expected = build_generator(16, **settings), build_discriminator(16, **settings)
+    assert list(map(count, networks)) == list(map(count, expected))

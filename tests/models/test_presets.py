@@ -127,6 +127,18 @@ def test_the_objective_of_a_preset_is_the_default_of_compile():
     assert model.augmentation is None and model.penalty is None
 
 
+def test_a_dictionary_changes_only_its_keys():
+    small = {"image_size": 8, "attention_resolutions": (), **NARROW}
+    model = SAGAN.from_preset("sagan_small_data_32", objective={"augmentation": None}, **small)
+    expected = {"loss": "relativistic", "r1": 0.5, "r2": 0.5, "every": 1, "augmentation": None}
+    assert model.objective == expected
+    model = SAGAN.from_preset(
+        "sagan_small_data_32", ttur={"beta_1": 0.5, "beta_2": 0.9}, beta_2=0.8, **small
+    )
+    rates = {"g_learning_rate": 2e-4, "d_learning_rate": 2e-4}
+    assert model.ttur == {**rates, "beta_1": 0.5, "beta_2": 0.8}
+
+
 def test_the_objective_of_other_models_is_the_hinge_loss_alone():
     model = tiny.build_small_sagan()
     model.compile()

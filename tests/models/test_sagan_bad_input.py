@@ -7,7 +7,8 @@ import tensorflow as tf
 import tiny_networks as tiny
 from keras import layers
 
-from keras_sagan import SAGAN
+from keras_sagan import SAGAN, losses
+from keras_sagan.layers import DifferentiableAugmentation
 
 IMAGES, LABELS = tiny.images(4), tiny.labels(4)
 OUTSIDE = r"`labels` must lie in \[0, 5\).*Received: labels with"
@@ -380,3 +381,32 @@ def test_export_names_the_function_to_call(compiled, tmp_path):
         with pytest.raises(ValueError, match="`keras_sagan.models.export_generator"):
             compiled.export(tmp_path / "files", **options)
     assert not any(tmp_path.iterdir())
+
+
+def images_alone(images):
+    return images
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("augmentation", keras.layers.RandomFlip()),
+        ("augmentation", images_alone),
+        ("augmentation", DifferentiableAugmentation),
+        ("loss", (losses.hinge_discriminator_loss, losses.hinge_generator_loss)),
+    ],
+)
+def test_what_the_step_could_not_call_is_refused(argument, value):
+    with pytest.raises(ValueError, match=f"`{argument}` must be .*Received: {argument}="):
+        tiny.build_small_sagan().compile(**{argument: value})
+
+
+@pytest.mark.any_backend
+def test_a_users_callback_may_have_a_start():
+    callback = keras.callbacks.Callback()
+    callback.start = 5
+    model = tiny.build_small_sagan(num_classes=None)
+    model.compile(run_eagerly=True)
+    images = np.zeros((2, *model.image_shape), "uint8")
+    model.fit(images, batch_size=2, verbose=0, callbacks=[callback])

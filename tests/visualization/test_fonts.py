@@ -52,6 +52,14 @@ def test_a_name_without_a_font_is_replaced_and_warned_of():
     np.testing.assert_array_equal(drawn, sample_grid(IMAGES, ["row 0", "b"], rows=2))
 
 
+def test_a_name_that_is_not_valid_utf8_is_replaced():
+    with pytest.warns(UserWarning, match="`class_names` has characters.*caf.*as class 0"):
+        assert names_of([0, 1], [b"caf\xe9".decode(errors="surrogateescape"), "b"], 2) == [
+            "class 0",
+            "b",
+        ]
+
+
 @pytest.mark.parametrize("callback", [SampleGrid, AttentionFigure])
 def test_callbacks_warn_once(callback, tmp_path):
     with pytest.warns(UserWarning, match=NO_FONT):
