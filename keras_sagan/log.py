@@ -35,8 +35,7 @@ class Log:
 
     def say(self, text: str):
         """Prints text, and adds it to the log."""
-        # A file name that isn't valid UTF-8 contains characters that can't be printed.
-        print(text.encode(errors="backslashreplace").decode())
+        print(_printable(str(text)))
         self.write(text)
 
     def failed(self, error: BaseException) -> str:
@@ -69,13 +68,18 @@ class Log:
             self._lines, self._path = [], path
 
 
+def _printable(text):
+    """Escapes the characters that stand for invalid UTF-8 in a file name."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def one_line(error: BaseException) -> str:
     """Returns an error's message as one line of limited length."""
     text = str(error)
     if hasattr(error, "node_def"):  # TensorFlow adds lines about its graph to the message.
         text = "\n".join(line for line in text.splitlines() if "[[" not in line)
         text = text.partition("\nTraceback")[0].rpartition("ValueError: ")[2]
-    text = " ".join(text.split())
+    text = " ".join(_printable(text).split())
     if not isinstance(error, EXPLAINED) or not text:
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 2]} …"

@@ -128,7 +128,7 @@ class AttentionFigure(keras.callbacks.Callback):
             self.save(self._epochs_done)
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        if self._epochs_drawn != self._epochs_done:
+        if self._epochs_done is not None and self._epochs_drawn != self._epochs_done:
             self.save(self._epochs_done)
 
     def save(self, epoch: int) -> list[Path]:

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -194,7 +195,7 @@ class ReferenceStatistics:
     @classmethod
     def cached(
         cls,
-        images: Iterable,
+        images: Any,
         extraction: FeatureExtraction,
         dataset: str,
         split: str | None,
