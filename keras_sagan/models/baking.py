@@ -18,7 +18,7 @@ from keras_sagan.layers.sn_embedding import SNEmbedding
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
 from keras_sagan.layers.spectral_norm_wrapper import SpectralNorm
 from keras_sagan.ops.attention import attend
-from keras_sagan.private_keras import layers_of
+from keras_sagan.private_keras import layers_of, refresh_constants
 
 PLAIN = {
     SNConv1D: layers.Conv1D,
@@ -97,6 +97,7 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
     for new, values in new_values:
         if values:
             new.set_weights(values)
+    refresh_constants(baked)
     return baked
 
 

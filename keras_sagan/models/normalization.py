@@ -9,7 +9,7 @@ from keras_sagan.layers.self_attention import SelfAttention
 from keras_sagan.layers.spectral_norm import SpectralNormBase, initial_vector_u
 from keras_sagan.layers.spectral_norm_wrapper import SpectralNorm
 from keras_sagan.models.baking import PLAIN, check_graph, copy_graph, is_graph
-from keras_sagan.private_keras import layers_of
+from keras_sagan.private_keras import layers_of, refresh_constants
 
 NORMALIZED = {plain: normalized for normalized, plain in PLAIN.items()}
 
@@ -90,6 +90,7 @@ def apply_spectral_norm(
             weight.assign(value)
         for kernel, norm, vector_u in kernels:
             vector_u.assign(initial_vector_u(kernel, norm))
+    refresh_constants(normalized)
     return normalized
 
 

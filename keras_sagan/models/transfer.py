@@ -15,7 +15,7 @@ from keras_sagan.models import blocks
 from keras_sagan.models.connection import LABEL_TABLES, copy_network
 from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.generator import build_generator
-from keras_sagan.private_keras import layers_of
+from keras_sagan.private_keras import layers_of, refresh_constants
 
 
 def freeze_blocks(discriminator, count):
@@ -156,13 +156,15 @@ def take_weights(network, source):
 
     With different classes, each row of an embedding or norm starts as the mean of the old rows.
     """
-    known, new = dict(_by_path(source)), []
-    layers = layers_of(network)
+    olds, new, layers = source.variables, [], layers_of(network)
+    kinds = [[(x.name, tuple(x.shape)) for x in each.variables] for each in (network, source)]
+    if kinds[0] != kinds[1]:  # The paths of equal networks may differ; their order doesn't.
+        known = dict(_by_path(source))
+        olds = [known.get(key) for key, _ in _by_path(network)]
     norms = [x for x in layers if isinstance(x, ConditionalNormBase) and x.condition_dim is None]
     tables = [table for x in norms for table in (x.gamma, x.beta)]
     tables += [x.embeddings for x in layers if isinstance(x, keras.layers.Embedding)]
-    for key, variable in _by_path(network):
-        old = known.get(key)
+    for variable, old in zip(network.variables, olds):
         if old is not None and tuple(old.shape) == tuple(variable.shape):
             variable.assign(keras.ops.convert_to_numpy(old))
             continue
@@ -176,6 +178,7 @@ def take_weights(network, source):
             if kernel.path in new:
                 vector_u.assign(initial_vector_u(kernel, norm))
                 new += [] if vector_u.path in new else [vector_u.path]
+    refresh_constants(network)
     return new
 
 

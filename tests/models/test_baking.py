@@ -25,7 +25,7 @@ from keras_sagan.layers import (
     SelfAttention3D,
     SpectralNorm,
 )
-from keras_sagan.models import bake_spectral_norm
+from keras_sagan.models import apply_spectral_norm, bake_spectral_norm
 
 RNG = np.random.default_rng(0)
 
@@ -158,6 +158,16 @@ def test_in_half_precision_it_is_near():
     assert {x.compute_dtype for x in baked.layers if "conv" in x.name} == {"float16"}
     inputs = inputs_of(model)
     np.testing.assert_allclose(baked(inputs), model(inputs), atol=2e-2)
+
+
+@pytest.mark.parametrize("copied", [bake_spectral_norm, apply_spectral_norm])
+def test_adapted_normalization(copied):
+    norm = layers.Normalization()
+    norm.adapt(np.array([[100.0], [102.0]], "float32"))
+    inner = keras.Sequential([keras.Input((2, 1)), layers.TimeDistributed(norm)])
+    model = keras.Sequential([keras.Input((2, 1)), inner, SNDense(1, kernel_initializer="ones")])
+    found = keras.ops.convert_to_numpy(copied(model)(np.array([[[102.0], [100.0]]], "float32")))
+    np.testing.assert_allclose(found, [[[1.0], [-1.0]]], atol=1e-5)
 
 
 def test_the_model_is_left_as_it_was():
