@@ -47,7 +47,7 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
             models are copied too. The copy is a functional model.
 
     Raises:
-        ValueError: If the model is subclassed or isn't built, or if a layer has no plain Keras
+        ValueError: If the model has its own `call` or isn't built, or if a layer has no plain Keras
             equivalent. Examples are a custom layer that contains normalized layers, and attention
             with pattern="ylg".
 
@@ -102,16 +102,18 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
 
 
 def is_graph(model):
-    """Returns whether a model is functional or sequential."""
+    """Returns whether a model is functional or sequential, without a `call` of its own."""
     is_functional = isinstance(model, keras.Model) and hasattr(model, "operations")
-    return is_functional or isinstance(model, keras.Sequential)
+    is_known = is_functional or isinstance(model, keras.Sequential)
+    return is_known and type(model).call.__module__.startswith("keras.")
 
 
 def check_graph(model):
     """Raises an error unless a model is functional or sequential, and built."""
     if not is_graph(model) or not getattr(model, "inputs", None):
         raise ValueError(
-            "`model` must be a functional or sequential Keras model that is built. "
+            "`model` must be a functional or sequential Keras model that is built and doesn't have "
+            "its own `call`. "
             f"Received: model={model!r} of type {type(model).__name__}"
         )
 

@@ -5,6 +5,7 @@ import warnings
 import keras
 
 from keras_sagan.layers.conditional_batch_norm import ConditionalNormBase
+from keras_sagan.models.baking import is_graph
 from keras_sagan.private_keras import layers_of
 
 # Maps each layer class that takes labels to the attribute with its number of classes.
@@ -94,7 +95,7 @@ def _check_tables(name, network, num_classes):
             f"`num_classes` must be at most {size}, the number of rows in `{step.name}` of the "
             f"{name}. Received: num_classes={num_classes}"
         )
-        if hasattr(network, "operations") or isinstance(step, ConditionalNormBase):
+        if is_graph(network) or isinstance(step, ConditionalNormBase):
             raise ValueError(message)
         # In a subclassed network, the layer may look up something other than labels.
         warnings.warn(f"{message}. If the layer takes no labels, ignore this.", stacklevel=5)
@@ -117,6 +118,6 @@ def _may_take_labels(step):
 
 def copy_network(network):
     """Returns a network with the same configuration and new variables."""
-    if isinstance(network, keras.Sequential) or hasattr(network, "operations"):
+    if is_graph(network):
         return keras.models.clone_model(network)
     return network.__class__.from_config(network.get_config())

@@ -36,9 +36,9 @@ def apply_spectral_norm(
         exclude: List of names or classes of layers not to normalize, interpreted as in `include`.
 
     Raises:
-        ValueError: If the model is subclassed, isn't built, or has layers that are quantized or
-            adapted by LoRA; if an entry of `include` or `exclude` matches no layer; or if an entry
-            of `include` matches a layer without kernels or with normalized kernels.
+        ValueError: If the model has its own `call`, isn't built, or has layers that are quantized
+            or adapted by LoRA; if an entry of `include` or `exclude` matches no layer; or if an
+            entry of `include` matches a layer without kernels or with normalized kernels.
 
     Example:
     >>> import keras

@@ -84,6 +84,29 @@ def test_adapted_normalization():
     np.testing.assert_array_equal(images(restored.generator), expected)
 
 
+class OwnCall(keras.Model):
+    """A functional generator, whose images a subclass doubles."""
+
+    def __init__(self, **kwargs):
+        inputs = keras.Input((tiny.LATENT_DIM,))
+        outputs = layers.Reshape(tiny.SHAPE)(layers.Dense(int(np.prod(tiny.SHAPE)))(inputs))
+        super().__init__(inputs, outputs, **kwargs)
+
+    def call(self, inputs, training=False, mask=None):
+        return 2.0 * super().call(inputs, training=training)
+
+
+def test_a_functional_generator_with_its_own_call():
+    generator, latents = OwnCall(), np.ones((1, tiny.LATENT_DIM), "float32")
+    model = SAGAN(generator, tiny.build_discriminator(None), tiny.LATENT_DIM, ema_momentum=0.9)
+    expected = keras.ops.convert_to_numpy(generator(latents))
+    other = SAGAN.from_model(model)
+    for network in (model.ema_generator, other.generator, other.ema_generator):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(network(latents)), expected)
+    with pytest.raises(ValueError, match="`num_classes` must be that of the model to start from"):
+        SAGAN.from_model(model, num_classes=2)
+
+
 @pytest.mark.slow
 def test_restart_average():
     model = tiny.build_small_sagan(ema_momentum=0.9)
