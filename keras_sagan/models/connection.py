@@ -87,8 +87,8 @@ def _check_tables(name, network, num_classes):
     layers = layers_of(network)
     steps = [x for layer in layers for x in [layer, *getattr(layer, "operations", [])]]
     for step in {id(step): step for step in steps}.values():
-        kinds = [kind.__name__ for kind in type(step).__mro__ if kind.__name__ in LABEL_TABLES]
-        size = getattr(step, LABEL_TABLES[kinds[0]]) if kinds else None
+        table = label_table(step)
+        size = getattr(step, table) if table else None
         if size is None or size >= num_classes or not _may_take_labels(step):
             continue
         message = (
@@ -101,6 +101,15 @@ def _check_tables(name, network, num_classes):
         warnings.warn(f"{message}. If the layer takes no labels, ignore this.", stacklevel=5)
 
 
+def label_table(step):
+    """Returns the attribute of an operation in `LABEL_TABLES`, or `None`."""
+    for kind in type(step).__mro__:
+        # A user's class may have the same name, but not the attribute.
+        if kind.__module__.startswith(("keras.", "keras_sagan.")) and kind.__name__ in LABEL_TABLES:
+            return LABEL_TABLES[kind.__name__]
+    return None
+
+
 def _may_take_labels(step):
     """Returns whether the input of an operation may be labels; `True` if the input is unknown."""
     if isinstance(step, ConditionalNormBase):
@@ -111,7 +120,7 @@ def _may_take_labels(step):
             return True
         step = inputs[0]._keras_history.operation
         if isinstance(step, keras.layers.InputLayer):
-            return len(inputs[0].shape) < 3 and inputs[0].shape[0] is None
+            return len(inputs[0].shape) < 3
         if type(step).__name__ not in KEEP_LABELS:
             return False
 

@@ -13,7 +13,7 @@ from keras_sagan.layers.conditional_batch_norm import ConditionalNormBase
 from keras_sagan.layers.spectral_norm import SpectralNormBase, initial_vector_u
 from keras_sagan.models import blocks
 from keras_sagan.models.baking import is_graph
-from keras_sagan.models.connection import LABEL_TABLES, copy_network
+from keras_sagan.models.connection import copy_network, label_table
 from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.generator import build_generator
 from keras_sagan.private_keras import layers_of, refresh_constants
@@ -123,12 +123,12 @@ def _copied(operation, before, after, is_discriminator):
         return with_classes(operation, before, after, is_discriminator)
     if not isinstance(operation, keras.Layer):
         return operation
-    config, kinds = operation.get_config(), {kind.__name__ for kind in type(operation).__mro__}
-    for kind in kinds.intersection(LABEL_TABLES):
-        is_norm, size = kind == "ConditionalNormBase", config[LABEL_TABLES[kind]]
+    config, table = operation.get_config(), label_table(operation)
+    if table in config:
+        is_norm, size = isinstance(operation, ConditionalNormBase), config[table]
         gets_none = is_norm and size == 1 and operation.name == "last_norm"
         if size == (before or 1) and (before or is_norm) and not gets_none:
-            config[LABEL_TABLES[kind]] = after or 1
+            config[table] = after or 1
     return type(operation).from_config(config)
 
 
