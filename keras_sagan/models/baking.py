@@ -183,12 +183,6 @@ def _weights(layer):
 def _plain_attention(layer, shape, new_values):
     """Returns a function that replaces a self-attention layer; its argument is a feature map."""
     first, rank = layer.data_format == "channels_first", layer.rank
-    size = shape[2:] if first else shape[1:-1]
-    if None in size:
-        raise ValueError(
-            "`model` must have feature maps of known size before attention layers. "
-            f"Received: {layer.name} on a map of shape {tuple(shape)}"
-        )
     if layer.pattern != "dense":
         raise ValueError(
             '`model` must have attention layers with pattern="dense". '
@@ -215,7 +209,13 @@ def _plain_attention(layer, shape, new_values):
             x = getattr(layers, f"MaxPooling{rank}D")(pool, **kind)(x)
         return layers.Reshape((math.prod(x.shape[1:-1]), x.shape[-1]), dtype=dtype)(x)
 
-    def call(inputs):
+    def call(inputs):  # A layer may be called on maps of several sizes.
+        size = inputs.shape[2:] if first else inputs.shape[1:-1]
+        if None in size:
+            raise ValueError(
+                "`model` must have feature maps of known size before attention layers. "
+                f"Received: {layer.name} on a map of shape {tuple(inputs.shape)}"
+            )
         axes = range(1, rank + 2)
         x = layers.Permute((*axes[1:], 1), dtype=dtype)(inputs) if first else inputs
         query = convs["query"](x)

@@ -87,6 +87,22 @@ def test_kinds_of_attention(attention):
 
 
 @pytest.mark.parametrize(
+    "layer, num_conditions",
+    [
+        (SelfAttention2D(), 0),
+        (ConditionalBatchNorm(condition_dim=2), 1),
+        (SNConv2D(2, 1, resample="down"), 0),
+    ],
+)
+def test_one_layer_on_maps_of_two_sizes(layer, num_conditions):
+    inputs = [keras.Input((8, 4, 16)), keras.Input((2,))]
+    maps = inputs[0], layers.AveragePooling2D(2)(inputs[0])
+    conditions = inputs[1 : 1 + num_conditions]
+    pooled = [layers.GlobalMaxPooling2D()(layer(x, *conditions)) for x in maps]
+    assert_baked(stirred(keras.Model(inputs, layers.Concatenate()(pooled))))
+
+
+@pytest.mark.parametrize(
     "cls, shape", [(SelfAttention1D, (6, 16)), (SelfAttention3D, (2, 4, 2, 16))]
 )
 def test_attention_over_sequences_and_volumes(cls, shape, tmp_path):
