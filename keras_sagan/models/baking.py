@@ -116,6 +116,19 @@ def check_graph(model):
             "its own `call`. "
             f"Received: model={model!r} of type {type(model).__name__}"
         )
+    check_vocabularies(model)
+
+
+def check_vocabularies(network):
+    """Raises an error if a vocabulary isn't in its layer's configuration, and so not in copies."""
+    kinds = layers.StringLookup, layers.IntegerLookup, layers.TextVectorization
+    for layer in layers_of(network):
+        if isinstance(layer, kinds) and layer.get_config()["vocabulary"] is None:
+            raise ValueError(
+                f"`vocabulary` of {layer.name} in {network.name} must be a list that is passed to "
+                "the layer, because a copy of the network has no vocabulary from `adapt`, "
+                "`set_vocabulary` or a file. Received: vocabulary=None"
+            )
 
 
 def copy_graph(model, clone, call=None):

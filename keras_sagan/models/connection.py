@@ -5,7 +5,7 @@ import warnings
 import keras
 
 from keras_sagan.layers.conditional_batch_norm import ConditionalNormBase
-from keras_sagan.models.baking import is_graph
+from keras_sagan.models.baking import check_vocabularies, is_graph
 from keras_sagan.private_keras import layers_of
 
 # Maps each layer class that takes labels to the attribute with its number of classes.
@@ -127,6 +127,7 @@ def _may_take_labels(step):
 
 def copy_network(network):
     """Returns a network with the same configuration and new variables."""
+    check_vocabularies(network)
     if is_graph(network):
         return keras.models.clone_model(network)
     return network.__class__.from_config(network.get_config())

@@ -12,7 +12,7 @@ from keras_sagan.layers import SNDense
 from keras_sagan.layers.conditional_batch_norm import ConditionalNormBase
 from keras_sagan.layers.spectral_norm import SpectralNormBase, initial_vector_u
 from keras_sagan.models import blocks
-from keras_sagan.models.baking import is_graph
+from keras_sagan.models.baking import check_vocabularies, is_graph
 from keras_sagan.models.connection import copy_network, label_table
 from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.generator import build_generator
@@ -73,6 +73,7 @@ def with_classes(network, before, after, is_discriminator):
         return copy_network(network)
     if not (is_graph(network) and hasattr(network, "_run_through_graph")):
         raise _refused(network, before, after)
+    check_vocabularies(network)
     inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in network.inputs]
     labels, of_labels, copies = inputs[-1] if before else None, [], {}
     if before is None:

@@ -186,6 +186,19 @@ def test_adapted_normalization(copied):
     np.testing.assert_allclose(found, [[[1.0], [-1.0]]], atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [layers.IntegerLookup, layers.TextVectorization])
+@pytest.mark.parametrize("copied", [bake_spectral_norm, apply_spectral_norm])
+def test_vocabularies(copied, kind):
+    dtype = "int32" if kind is layers.IntegerLookup else "string"
+    layer = kind(name="the_layer")
+    layer.adapt(np.array([[7], [9]]).astype("str" if dtype == "string" else dtype))
+    inputs = keras.Input((1,), dtype=dtype)
+    with pytest.raises(ValueError, match="`vocabulary` of the_layer in .* must be a list"):
+        copied(keras.Model(inputs, layer(inputs)))
+    vocabulary = layer.get_vocabulary()[2 if dtype == "string" else 1 :]
+    copied(keras.Model(inputs, kind(vocabulary=vocabulary)(inputs)))
+
+
 def test_the_model_is_left_as_it_was():
     model = tiny.build_generator()
     before = tiny.weights(model)

@@ -141,6 +141,23 @@ def test_a_table_of_places_is_not_one_of_labels():
     assert SAGAN(*networks, tiny.LATENT_DIM, num_classes=10).num_classes == 10
 
 
+def test_labels_of_an_adapted_vocabulary():
+    """A copy lacks it: the averaged generator, and the networks of `from_model`."""
+    lookup = layers.IntegerLookup(name="lookup")
+    lookup.adapt(np.arange(10))
+    networks = [
+        labelled(lambda x: layers.Embedding(11, 4)(lookup(x)), name)
+        for name in ("generator", "discriminator")
+    ]
+    model = SAGAN(*networks, tiny.LATENT_DIM, num_classes=10)
+    match = "`vocabulary` of lookup in .* must be a list"
+    with pytest.raises(ValueError, match=match):
+        SAGAN(*networks, tiny.LATENT_DIM, num_classes=10, ema_momentum=0.9)
+    for num_classes in ("same", 9):
+        with pytest.raises(ValueError, match=match):
+            SAGAN.from_model(model, num_classes)
+
+
 class Coarse(keras.Model):
     def call(self, inputs, training=False, mask=None):
         return super().call([inputs[0], inputs[1] // 2], training=training)
