@@ -11,6 +11,16 @@ __all__ = []
 layers_of = keras.Layer._flatten_layers  # Returns a network and all layers in it, at any depth.
 
 
+def refresh_constants(network):
+    """Makes each `Normalization` in a network use its variables after something assigned them.
+
+    In Keras, only `adapt` and loading do this. Other layers' `finalize_state` discards their state.
+    """
+    for layer in layers_of(network):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
+
+
 def replace_layer(owner, name, layer):
     """Replaces a layer in an attribute, and makes Keras stop tracking the old layer."""
     old = getattr(owner, name, None)

@@ -11,7 +11,7 @@ from keras import backend, ops
 
 from keras_sagan.layers.conditional_batch_norm import SETTLED
 from keras_sagan.lazy import tf
-from keras_sagan.private_keras import layers_of
+from keras_sagan.private_keras import layers_of, refresh_constants
 
 NETWORKS = ("generator", "discriminator", "ema_generator")
 SETTINGS = (
@@ -172,6 +172,7 @@ def assign_state(model, seed, values):
             variables = [x for x in variables if not _is_count(x.path)]
         for variable, place in zip(variables, places):
             variable.assign(by_place[place])
+    refresh_constants(model)
     if model.seed != seed:
         model.seed = seed
         for kind in ("train", "test"):  # Retrace the functions, in which the seed is a constant.

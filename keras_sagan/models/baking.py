@@ -18,7 +18,7 @@ from keras_sagan.layers.sn_embedding import SNEmbedding
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
 from keras_sagan.layers.spectral_norm_wrapper import SpectralNorm
 from keras_sagan.ops.attention import attend
-from keras_sagan.private_keras import layers_of
+from keras_sagan.private_keras import layers_of, refresh_constants
 
 PLAIN = {
     SNConv1D: layers.Conv1D,
@@ -47,7 +47,7 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
             models are copied too. The copy is a functional model.
 
     Raises:
-        ValueError: If the model is subclassed or isn't built, or if a layer has no plain Keras
+        ValueError: If the model has its own `call` or isn't built, or if a layer has no plain Keras
             equivalent. Examples are a custom layer that contains normalized layers, and attention
             with pattern="ylg".
 
@@ -97,22 +97,38 @@ def bake_spectral_norm(model: keras.Model) -> keras.Model:
     for new, values in new_values:
         if values:
             new.set_weights(values)
+    refresh_constants(baked)
     return baked
 
 
 def is_graph(model):
-    """Returns whether a model is functional or sequential."""
+    """Returns whether a model is functional or sequential, without a `call` of its own."""
     is_functional = isinstance(model, keras.Model) and hasattr(model, "operations")
-    return is_functional or isinstance(model, keras.Sequential)
+    is_known = is_functional or isinstance(model, keras.Sequential)
+    return is_known and type(model).call.__module__.startswith("keras.")
 
 
 def check_graph(model):
     """Raises an error unless a model is functional or sequential, and built."""
     if not is_graph(model) or not getattr(model, "inputs", None):
         raise ValueError(
-            "`model` must be a functional or sequential Keras model that is built. "
+            "`model` must be a functional or sequential Keras model that is built and doesn't have "
+            "its own `call`. "
             f"Received: model={model!r} of type {type(model).__name__}"
         )
+    check_vocabularies(model)
+
+
+def check_vocabularies(network):
+    """Raises an error if a vocabulary isn't in its layer's configuration, and so not in copies."""
+    kinds = layers.StringLookup, layers.IntegerLookup, layers.TextVectorization
+    for layer in layers_of(network):
+        if isinstance(layer, kinds) and layer.get_config()["vocabulary"] is None:
+            raise ValueError(
+                f"`vocabulary` of {layer.name} in {network.name} must be a list that is passed to "
+                "the layer, because a copy of the network has no vocabulary from `adapt`, "
+                "`set_vocabulary` or a file. Received: vocabulary=None"
+            )
 
 
 def copy_graph(model, clone, call=None):
@@ -180,12 +196,6 @@ def _weights(layer):
 def _plain_attention(layer, shape, new_values):
     """Returns a function that replaces a self-attention layer; its argument is a feature map."""
     first, rank = layer.data_format == "channels_first", layer.rank
-    size = shape[2:] if first else shape[1:-1]
-    if None in size:
-        raise ValueError(
-            "`model` must have feature maps of known size before attention layers. "
-            f"Received: {layer.name} on a map of shape {tuple(shape)}"
-        )
     if layer.pattern != "dense":
         raise ValueError(
             '`model` must have attention layers with pattern="dense". '
@@ -212,7 +222,13 @@ def _plain_attention(layer, shape, new_values):
             x = getattr(layers, f"MaxPooling{rank}D")(pool, **kind)(x)
         return layers.Reshape((math.prod(x.shape[1:-1]), x.shape[-1]), dtype=dtype)(x)
 
-    def call(inputs):
+    def call(inputs):  # A layer may be called on maps of several sizes.
+        size = inputs.shape[2:] if first else inputs.shape[1:-1]
+        if None in size:
+            raise ValueError(
+                "`model` must have feature maps of known size before attention layers. "
+                f"Received: {layer.name} on a map of shape {tuple(inputs.shape)}"
+            )
         axes = range(1, rank + 2)
         x = layers.Permute((*axes[1:], 1), dtype=dtype)(inputs) if first else inputs
         query = convs["query"](x)

@@ -5,6 +5,7 @@ import warnings
 import keras
 
 from keras_sagan.layers.conditional_batch_norm import ConditionalNormBase
+from keras_sagan.models.baking import check_vocabularies, is_graph
 from keras_sagan.private_keras import layers_of
 
 # Maps each layer class that takes labels to the attribute with its number of classes.
@@ -86,18 +87,27 @@ def _check_tables(name, network, num_classes):
     layers = layers_of(network)
     steps = [x for layer in layers for x in [layer, *getattr(layer, "operations", [])]]
     for step in {id(step): step for step in steps}.values():
-        kinds = [kind.__name__ for kind in type(step).__mro__ if kind.__name__ in LABEL_TABLES]
-        size = getattr(step, LABEL_TABLES[kinds[0]]) if kinds else None
+        table = label_table(step)
+        size = getattr(step, table) if table else None
         if size is None or size >= num_classes or not _may_take_labels(step):
             continue
         message = (
             f"`num_classes` must be at most {size}, the number of rows in `{step.name}` of the "
             f"{name}. Received: num_classes={num_classes}"
         )
-        if hasattr(network, "operations") or isinstance(step, ConditionalNormBase):
+        if is_graph(network) or isinstance(step, ConditionalNormBase):
             raise ValueError(message)
         # In a subclassed network, the layer may look up something other than labels.
         warnings.warn(f"{message}. If the layer takes no labels, ignore this.", stacklevel=5)
+
+
+def label_table(step):
+    """Returns the attribute of an operation in `LABEL_TABLES`, or `None`."""
+    for kind in type(step).__mro__:
+        # A user's class may have the same name, but not the attribute.
+        if kind.__module__.startswith(("keras.", "keras_sagan.")) and kind.__name__ in LABEL_TABLES:
+            return LABEL_TABLES[kind.__name__]
+    return None
 
 
 def _may_take_labels(step):
@@ -110,13 +120,14 @@ def _may_take_labels(step):
             return True
         step = inputs[0]._keras_history.operation
         if isinstance(step, keras.layers.InputLayer):
-            return len(inputs[0].shape) < 3 and inputs[0].shape[0] is None
+            return len(inputs[0].shape) < 3
         if type(step).__name__ not in KEEP_LABELS:
             return False
 
 
 def copy_network(network):
     """Returns a network with the same configuration and new variables."""
-    if isinstance(network, keras.Sequential) or hasattr(network, "operations"):
+    check_vocabularies(network)
+    if is_graph(network):
         return keras.models.clone_model(network)
     return network.__class__.from_config(network.get_config())

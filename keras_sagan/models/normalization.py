@@ -9,7 +9,7 @@ from keras_sagan.layers.self_attention import SelfAttention
 from keras_sagan.layers.spectral_norm import SpectralNormBase, initial_vector_u
 from keras_sagan.layers.spectral_norm_wrapper import SpectralNorm
 from keras_sagan.models.baking import PLAIN, check_graph, copy_graph, is_graph
-from keras_sagan.private_keras import layers_of
+from keras_sagan.private_keras import layers_of, refresh_constants
 
 NORMALIZED = {plain: normalized for normalized, plain in PLAIN.items()}
 
@@ -36,9 +36,9 @@ def apply_spectral_norm(
         exclude: List of names or classes of layers not to normalize, interpreted as in `include`.
 
     Raises:
-        ValueError: If the model is subclassed, isn't built, or has layers that are quantized or
-            adapted by LoRA; if an entry of `include` or `exclude` matches no layer; or if an entry
-            of `include` matches a layer without kernels or with normalized kernels.
+        ValueError: If the model has its own `call`, isn't built, or has layers that are quantized
+            or adapted by LoRA; if an entry of `include` or `exclude` matches no layer; or if an
+            entry of `include` matches a layer without kernels or with normalized kernels.
 
     Example:
     >>> import keras
@@ -90,6 +90,7 @@ def apply_spectral_norm(
             weight.assign(value)
         for kernel, norm, vector_u in kernels:
             vector_u.assign(initial_vector_u(kernel, norm))
+    refresh_constants(normalized)
     return normalized
 
 

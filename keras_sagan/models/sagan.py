@@ -38,7 +38,7 @@ from keras_sagan.models.presets import TTUR, preset_settings
 from keras_sagan.models.sampling import SamplingMixin
 from keras_sagan.ops.programs import outside_programs
 from keras_sagan.ops.resampling import reference_forms
-from keras_sagan.private_keras import layers_of
+from keras_sagan.private_keras import layers_of, refresh_constants
 from keras_sagan.training import backend, check_owner_of_devices, step
 from keras_sagan.training.optimizers import GANOptimizer, follow_steps, follows_steps
 from keras_sagan.training.slots import Slots
@@ -169,6 +169,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             self._average = copy_network(generator)
             connect(self._average, discriminator, latent_dim, num_classes)
             self._average.set_weights(generator.get_weights())
+            refresh_constants(self._average)
             self._average.trainable = False
         self.steps = self.add_weight(
             name="steps",
@@ -592,6 +593,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             )
         for mean, variable in zip(self._average.variables, self.generator.variables):
             mean.assign(ops.copy(variable))  # Copying on the device needs no communication.
+        refresh_constants(self._average)
 
     # Fit and evaluate
 

@@ -12,10 +12,11 @@ from keras_sagan.layers import SNDense
 from keras_sagan.layers.conditional_batch_norm import ConditionalNormBase
 from keras_sagan.layers.spectral_norm import SpectralNormBase, initial_vector_u
 from keras_sagan.models import blocks
-from keras_sagan.models.connection import LABEL_TABLES, copy_network
+from keras_sagan.models.baking import check_vocabularies, is_graph
+from keras_sagan.models.connection import copy_network, label_table
 from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.generator import build_generator
-from keras_sagan.private_keras import layers_of
+from keras_sagan.private_keras import layers_of, refresh_constants
 
 
 def freeze_blocks(discriminator, count):
@@ -70,8 +71,9 @@ def with_classes(network, before, after, is_discriminator):
     """
     if before == after:
         return copy_network(network)
-    if not hasattr(network, "_run_through_graph"):
+    if not (is_graph(network) and hasattr(network, "_run_through_graph")):
         raise _refused(network, before, after)
+    check_vocabularies(network)
     inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in network.inputs]
     labels, of_labels, copies = inputs[-1] if before else None, [], {}
     if before is None:
@@ -122,12 +124,12 @@ def _copied(operation, before, after, is_discriminator):
         return with_classes(operation, before, after, is_discriminator)
     if not isinstance(operation, keras.Layer):
         return operation
-    config, kinds = operation.get_config(), {kind.__name__ for kind in type(operation).__mro__}
-    for kind in kinds.intersection(LABEL_TABLES):
-        is_norm, size = kind == "ConditionalNormBase", config[LABEL_TABLES[kind]]
+    config, table = operation.get_config(), label_table(operation)
+    if table in config:
+        is_norm, size = isinstance(operation, ConditionalNormBase), config[table]
         gets_none = is_norm and size == 1 and operation.name == "last_norm"
         if size == (before or 1) and (before or is_norm) and not gets_none:
-            config[LABEL_TABLES[kind]] = after or 1
+            config[table] = after or 1
     return type(operation).from_config(config)
 
 
@@ -156,13 +158,15 @@ def take_weights(network, source):
 
     With different classes, each row of an embedding or norm starts as the mean of the old rows.
     """
-    known, new = dict(_by_path(source)), []
-    layers = layers_of(network)
+    olds, new, layers = source.variables, [], layers_of(network)
+    kinds = [[(x.name, tuple(x.shape)) for x in each.variables] for each in (network, source)]
+    if kinds[0] != kinds[1]:  # The paths of equal networks may differ; their order doesn't.
+        known = dict(_by_path(source))
+        olds = [known.get(key) for key, _ in _by_path(network)]
     norms = [x for x in layers if isinstance(x, ConditionalNormBase) and x.condition_dim is None]
     tables = [table for x in norms for table in (x.gamma, x.beta)]
     tables += [x.embeddings for x in layers if isinstance(x, keras.layers.Embedding)]
-    for key, variable in _by_path(network):
-        old = known.get(key)
+    for variable, old in zip(network.variables, olds):
         if old is not None and tuple(old.shape) == tuple(variable.shape):
             variable.assign(keras.ops.convert_to_numpy(old))
             continue
@@ -176,6 +180,7 @@ def take_weights(network, source):
             if kernel.path in new:
                 vector_u.assign(initial_vector_u(kernel, norm))
                 new += [] if vector_u.path in new else [vector_u.path]
+    refresh_constants(network)
     return new
 
 

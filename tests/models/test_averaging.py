@@ -9,6 +9,7 @@ from keras import layers
 from replicas import two_replicas
 
 from keras_sagan import SAGAN
+from keras_sagan.callbacks.model_state import assign_state, read_state
 from keras_sagan.metrics import FrechetInceptionDistance
 from keras_sagan.models import build_discriminator, build_generator
 from keras_sagan.training.step import matching_momentum, update_average
@@ -60,6 +61,50 @@ def test_what_is_put_into_the_average_stays_while_the_generator_does():
     moving_mean.assign(moving_mean + 1.0)
     model.generate(1, labels=0)
     np.testing.assert_array_equal(model.ema_generator.get_layer("norm").moving_mean, 1.0)
+
+
+def test_adapted_normalization():
+    """Keras computes constants from its variables, and assigning the variables keeps these."""
+    norm, latents = layers.Normalization(), 9.0 + np.eye(tiny.LATENT_DIM, dtype="float32")
+    norm.adapt(latents)
+
+    def images(network):
+        return keras.ops.convert_to_numpy(network(latents))
+
+    networks = keras.Sequential([keras.Input((3,)), norm, tiny.build_generator(None)])
+    networks = networks, tiny.build_discriminator(None)
+    model = SAGAN(*networks, tiny.LATENT_DIM, ema_momentum=0.9)
+    expected = images(model.generator)
+    np.testing.assert_array_equal(images(model._average), expected)
+    other = SAGAN.from_model(model)
+    np.testing.assert_array_equal(images(other.generator), expected)
+    np.testing.assert_array_equal(images(other.ema_generator), expected)
+    restored = SAGAN(*map(keras.models.clone_model, networks), tiny.LATENT_DIM)
+    assign_state(restored, 0, read_state(model))
+    np.testing.assert_array_equal(images(restored.generator), expected)
+
+
+class OwnCall(keras.Model):
+    """A functional generator, whose images a subclass doubles."""
+
+    def __init__(self, **kwargs):
+        inputs = keras.Input((tiny.LATENT_DIM,))
+        outputs = layers.Reshape(tiny.SHAPE)(layers.Dense(int(np.prod(tiny.SHAPE)))(inputs))
+        super().__init__(inputs, outputs, **kwargs)
+
+    def call(self, inputs, training=False, mask=None):
+        return 2.0 * super().call(inputs, training=training)
+
+
+def test_a_functional_generator_with_its_own_call():
+    generator, latents = OwnCall(), np.ones((1, tiny.LATENT_DIM), "float32")
+    model = SAGAN(generator, tiny.build_discriminator(None), tiny.LATENT_DIM, ema_momentum=0.9)
+    expected = keras.ops.convert_to_numpy(generator(latents))
+    other = SAGAN.from_model(model)
+    for network in (model.ema_generator, other.generator, other.ema_generator):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(network(latents)), expected)
+    with pytest.raises(ValueError, match="`num_classes` must be that of the model to start from"):
+        SAGAN.from_model(model, num_classes=2)
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from keras_sagan.layers import (
     SelfAttention3D,
     SpectralNorm,
 )
-from keras_sagan.models import bake_spectral_norm
+from keras_sagan.models import apply_spectral_norm, bake_spectral_norm
 
 RNG = np.random.default_rng(0)
 
@@ -84,6 +84,22 @@ def test_both_networks(build, num_classes):
 def test_kinds_of_attention(attention):
     images = keras.Input((8, 4, 16))
     assert_baked(stirred(keras.Model(images, SelfAttention2D(**attention)(images))))
+
+
+@pytest.mark.parametrize(
+    "layer, num_conditions",
+    [
+        (SelfAttention2D(), 0),
+        (ConditionalBatchNorm(condition_dim=2), 1),
+        (SNConv2D(2, 1, resample="down"), 0),
+    ],
+)
+def test_one_layer_on_maps_of_two_sizes(layer, num_conditions):
+    inputs = [keras.Input((8, 4, 16)), keras.Input((2,))]
+    maps = inputs[0], layers.AveragePooling2D(2)(inputs[0])
+    conditions = inputs[1 : 1 + num_conditions]
+    pooled = [layers.GlobalMaxPooling2D()(layer(x, *conditions)) for x in maps]
+    assert_baked(stirred(keras.Model(inputs, layers.Concatenate()(pooled))))
 
 
 @pytest.mark.parametrize(
@@ -158,6 +174,29 @@ def test_in_half_precision_it_is_near():
     assert {x.compute_dtype for x in baked.layers if "conv" in x.name} == {"float16"}
     inputs = inputs_of(model)
     np.testing.assert_allclose(baked(inputs), model(inputs), atol=2e-2)
+
+
+@pytest.mark.parametrize("copied", [bake_spectral_norm, apply_spectral_norm])
+def test_adapted_normalization(copied):
+    norm = layers.Normalization()
+    norm.adapt(np.array([[100.0], [102.0]], "float32"))
+    inner = keras.Sequential([keras.Input((2, 1)), layers.TimeDistributed(norm)])
+    model = keras.Sequential([keras.Input((2, 1)), inner, SNDense(1, kernel_initializer="ones")])
+    found = keras.ops.convert_to_numpy(copied(model)(np.array([[[102.0], [100.0]]], "float32")))
+    np.testing.assert_allclose(found, [[[1.0], [-1.0]]], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [layers.IntegerLookup, layers.TextVectorization])
+@pytest.mark.parametrize("copied", [bake_spectral_norm, apply_spectral_norm])
+def test_vocabularies(copied, kind):
+    dtype = "int32" if kind is layers.IntegerLookup else "string"
+    layer = kind(name="the_layer")
+    layer.adapt(np.array([[7], [9]]).astype("str" if dtype == "string" else dtype))
+    inputs = keras.Input((1,), dtype=dtype)
+    with pytest.raises(ValueError, match="`vocabulary` of the_layer in .* must be a list"):
+        copied(keras.Model(inputs, layer(inputs)))
+    vocabulary = layer.get_vocabulary()[2 if dtype == "string" else 1 :]
+    copied(keras.Model(inputs, kind(vocabulary=vocabulary)(inputs)))
 
 
 def test_the_model_is_left_as_it_was():

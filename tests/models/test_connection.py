@@ -85,15 +85,15 @@ def test_one_logit_for_an_image_or_a_place_trains(outputs_of):
     assert np.isfinite(list(logs.values())).all()
 
 
-def labelled(look_up, kind="generator"):
+def labelled(look_up, kind="generator", batch_size=None):
     """A network whose labels go through `look_up`."""
-    labels = keras.Input((), dtype="int32")
+    labels = keras.Input((), batch_size, dtype="int32")
     rows = look_up(labels)
     if kind == "generator":
-        latents = keras.Input((tiny.LATENT_DIM,))
+        latents = keras.Input((tiny.LATENT_DIM,), batch_size)
         x = layers.Dense(128, activation="tanh")(layers.Concatenate()([latents, rows]))
         return keras.Model([latents, labels], layers.Reshape(tiny.SHAPE)(x))
-    images = keras.Input(tiny.SHAPE)
+    images = keras.Input(tiny.SHAPE, batch_size)
     x = layers.Concatenate()([layers.Flatten()(images), rows])
     return keras.Model([images, labels], layers.Dense(1)(x))
 
@@ -113,11 +113,11 @@ TABLES = {
 
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("kind", ["generator", "discriminator"])
-def test_more_classes_than_a_table_has(table, kind):
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_more_classes_than_a_table_has(table, kind, batch_size):
+    look_up = {kind: TABLES[table]}
     networks = {
-        name: labelled(TABLES[table], name)
-        if name == kind
-        else labelled(lambda x: layers.Embedding(20, 4)(x), name)
+        name: labelled(look_up.get(name, layers.Embedding(20, 4)), name, batch_size)
         for name in ("generator", "discriminator")
     }
     match = f"`num_classes` must be at most 10.*of the {kind}.*Received: num_classes=20"
@@ -139,6 +139,45 @@ def test_a_table_of_places_is_not_one_of_labels():
 
     networks = labelled(rows), labelled(rows, "discriminator")
     assert SAGAN(*networks, tiny.LATENT_DIM, num_classes=10).num_classes == 10
+
+
+def test_labels_of_an_adapted_vocabulary():
+    """A copy lacks it: the averaged generator, and the networks of `from_model`."""
+    lookup = layers.IntegerLookup(name="lookup")
+    lookup.adapt(np.arange(10))
+    networks = [
+        labelled(lambda x: layers.Embedding(11, 4)(lookup(x)), name)
+        for name in ("generator", "discriminator")
+    ]
+    model = SAGAN(*networks, tiny.LATENT_DIM, num_classes=10)
+    match = "`vocabulary` of lookup in .* must be a list"
+    with pytest.raises(ValueError, match=match):
+        SAGAN(*networks, tiny.LATENT_DIM, num_classes=10, ema_momentum=0.9)
+    for num_classes in ("same", 9):
+        with pytest.raises(ValueError, match=match):
+            SAGAN.from_model(model, num_classes)
+
+
+class Coarse(keras.Model):
+    def call(self, inputs, training=False, mask=None):
+        return super().call([inputs[0], inputs[1] // 2], training=training)
+
+
+def test_a_call_of_its_own_may_change_the_labels():
+    network = labelled(TABLES["Embedding"])
+    generator = Coarse(network.inputs, network.outputs[0])
+    discriminator = labelled(layers.Embedding(20, 4), "discriminator")
+    with pytest.warns(UserWarning, match="must be at most 10.*If the layer takes no labels"):
+        SAGAN(generator, discriminator, tiny.LATENT_DIM, num_classes=20)
+
+
+@pytest.mark.parametrize("name", ["OneHot", "Embedding", "CategoryEncoding"])
+def test_layers_of_users_with_the_name_of_a_table(name):
+    """They needn't have the attributes of Keras's layers."""
+    kind = type(name, (layers.Layer,), {"call": lambda self, x: ops.one_hot(x, 10)})
+    networks = labelled(lambda x: kind()(x)), labelled(lambda x: kind()(x), "discriminator")
+    model = SAGAN(*networks, tiny.LATENT_DIM, num_classes=10)
+    assert SAGAN.from_model(model, num_classes=9).num_classes == 9
 
 
 def test_a_table_of_super_classes():

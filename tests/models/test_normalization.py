@@ -223,10 +223,33 @@ def test_multi_head_attention_is_baked():
     np.testing.assert_allclose(outputs(baked, x), outputs(copy, x), atol=1e-5)
 
 
-@pytest.mark.parametrize("model", [Subclassed(), keras.Sequential([layers.Dense(2)]), None])
-def test_models_that_are_no_graphs(model):
+class OwnCall(keras.Model):
+    """A functional model, to whose outputs a subclass adds a step."""
+
+    def __init__(self, **kwargs):
+        inputs = keras.Input((3,))
+        super().__init__(inputs, layers.Dense(2)(inputs), **kwargs)
+
+    def call(self, inputs, training=False, mask=None):
+        return ops.tanh(super().call(inputs, training=training))
+
+
+@pytest.mark.parametrize("function", [apply_spectral_norm, bake_spectral_norm])
+@pytest.mark.parametrize(
+    "model", [Subclassed(), OwnCall(), keras.Sequential([layers.Dense(2)]), None]
+)
+def test_models_that_are_no_graphs(model, function):
     with pytest.raises(ValueError, match="`model` must be a functional or sequential Keras model"):
-        apply_spectral_norm(model)
+        function(model)
+
+
+def test_a_nested_model_with_its_own_call_is_a_layer():
+    x = keras.Input((3,))
+    model = keras.Model(x, OwnCall()(x))
+    copy, x = apply_spectral_norm(model), RNG.normal(size=(2, 3)).astype("float32")
+    assert kinds(copy) == [SpectralNorm]
+    np.testing.assert_allclose(outputs(bake_spectral_norm(model), x), outputs(model, x))
+    np.testing.assert_allclose(outputs(bake_spectral_norm(copy), x), outputs(copy, x), atol=1e-6)
 
 
 @pytest.mark.slow
