@@ -200,12 +200,13 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
             found = (join(d_queries, query), query), (d_key, key), (d_value, value)
             return tuple(ops.cast(gradient, x.dtype) for gradient, x in found)
 
-        # Stop gradients, so that TensorFlow's tape doesn't keep the blocks in memory.
-        fixed_key, fixed_value = ops.stop_gradient(key), ops.stop_gradient(value)
-        outputs = ops.map(
-            lambda block: spatial_attention(block, fixed_key, fixed_value)[0],
-            blocks(ops.stop_gradient(query)),
-        )
+        inputs = query, key, value
+        if keras.backend.backend() == "tensorflow":
+            # The tape would keep the blocks in memory. JAX needs the gradients: a gradient of a
+            # gradient differentiates this function, not `gradient` alone.
+            inputs = tuple(ops.stop_gradient(x) for x in inputs)
+        queries, *others = inputs
+        outputs = ops.map(lambda block: spatial_attention(block, *others)[0], blocks(queries))
         return join(outputs, query), gradient
 
     def attend_images(inputs):
