@@ -333,9 +333,9 @@ class SelfAttention2D(SelfAttention):
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras's setting.
         query_chunk_size: Positive integer, the number of queries whose scores are in memory at a
             time. Each chunk attends to all keys, and the gradient recomputes the scores. `None`
-            computes all scores at once, or uses flash attention (see `keras_sagan.ops.attention`);
-            `"auto"` uses chunks if an image has 2^24 scores (64 MB) or more. The chunk size doesn't
-            change the outputs.
+            computes all scores at once, or uses flash attention for inference (see `attend` in
+            `keras_sagan.ops.attention`); `"auto"` uses chunks if an image has 2^24 scores (64 MB)
+            or more. The chunk size doesn't change the outputs.
         num_heads: Positive integer, the number of heads. The channels of query, key and value are
             divided among the heads.
         scores: `"dot"` (as above), `"l2"` or `"cosine"`. The l2 scores are

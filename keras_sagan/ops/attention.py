@@ -68,7 +68,8 @@ def attend(
             block.
         return_scores: Boolean, whether to return the scores. If `False`, a single block may use
             flash attention through `keras.ops.dot_product_attention`. Flash attention needs JAX or
-            PyTorch, half precision, no mask, and as many channels in the query as in the value.
+            PyTorch, half precision, no mask, as many channels in the query as in the value, and
+            `training=False`. On PyTorch, it also needs tensors without gradients.
 
     Returns:
         Tuple of the outputs `(batch, queries, value_channels)` and the scores, of shape
@@ -82,20 +83,24 @@ def attend(
         query, key, value = (_split_heads(x, num_heads) for x in (query, key, value))
     if scores != "dot":
         query, key = _factors(query, key, scores)
-    found = None
+    inputs, found = (query, key, value), None
     if query_chunk_size is not None:
-        outputs = chunked_spatial_attention(query, key, value, query_chunk_size, training)
-    elif return_scores or mask is not None or not _suits_flash_attention(query, value):
-        outputs, found = spatial_attention(query, key, value, mask)
+        outputs = chunked_spatial_attention(*inputs, query_chunk_size, training)
+    elif return_scores or mask is not None or not _suits_flash_attention(inputs, training):
+        outputs, found = spatial_attention(*inputs, mask)
     else:
-        outputs = _flash_attention(query, key, value)
+        outputs = _flash_attention(*inputs)
     if num_heads > 1:
         outputs = ops.transpose(outputs, (0, 2, 1, 3))
         outputs = ops.reshape(outputs, (-1, ops.shape(outputs)[1], num_heads * value.shape[-1]))
     return outputs, found
 
 
-def _suits_flash_attention(query, value):
+def _suits_flash_attention(inputs, training):
+    query, _, value = inputs
+    # The kernels have no second derivatives, which penalties on gradients need.
+    if training or any(getattr(x, "requires_grad", False) for x in inputs):
+        return False
     is_half = keras.backend.standardize_dtype(query.dtype) in ("float16", "bfloat16")
     has_kernels = keras.backend.backend() in ("jax", "torch")
     return is_half and has_kernels and query.shape[-1] == value.shape[-1]
