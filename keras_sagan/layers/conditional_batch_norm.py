@@ -241,7 +241,8 @@ class ConditionalBatchNorm(ConditionalNormBase):
         if training and self.trainable:
             mean, variance, is_any = self._moments(x, images_mask if mask is None else mask)
         else:
-            mean = ops.cast(self.moving_mean, x.dtype)
+            # Copy, because PyTorch's backward pass reads the mean after an update has changed it.
+            mean = ops.cast(ops.copy(self.moving_mean), x.dtype)
             variance = ops.cast(self.moving_variance, x.dtype)
         gamma, beta = self._gamma_and_beta(labels, x)
         scale = gamma * ops.rsqrt(self._expand(variance, x) + self.epsilon)

@@ -23,7 +23,7 @@ from keras_sagan.ops.attention import attend, automatic_chunk_size
 from keras_sagan.ops.attention_patterns import ylg_masks
 from keras_sagan.ops.programs import current_program
 from keras_sagan.ops.resampling import of_any_batch
-from keras_sagan.private_keras import layers_of
+from keras_sagan.private_keras import layers_of, unused_name
 
 # This thread's recordings, as tuples `(program, layers to record, dictionary to fill)`.
 _RECORDINGS: contextvars.ContextVar[tuple] = contextvars.ContextVar("recordings", default=())
@@ -164,9 +164,10 @@ class SelfAttention(keras.layers.Layer):
         wide = ops.cast(value, keras.backend.result_type(value.dtype, "float32"))
         value = ops.cast(wide * self.gamma, value.dtype)
         recordings = [
-            records
+            (name, records)
             for program, layers, records in _RECORDINGS.get()
-            if program is current_program() and any(layer is self for layer in layers)
+            for name, layer in layers.items()
+            if program is current_program() and layer is self
         ]
         chunk_size, mask = self.query_chunk_size, None
         if self.pattern == "ylg":
@@ -178,10 +179,10 @@ class SelfAttention(keras.layers.Layer):
         returns_scores = bool(return_attention_scores or recordings)
         settings = self.num_heads, self.scores, mask, chunk_size, training, returns_scores
         attended, scores = attend(query, key, value, *settings)
-        for records in recordings:
+        for name, records in recordings:
             key_size = [side // self.pool_size for side in size]
             mean = scores if self.num_heads == 1 else ops.mean(scores, axis=1)
-            records[self.name] = ops.reshape(mean, (-1, *size, *key_size))
+            records[name] = ops.reshape(mean, (-1, *size, *key_size))
         shape = (ops.shape(attended)[0], *plane_size, attended.shape[-1])
         attended = ops.reshape(attended, shape)
         if self.data_format == "channels_first":
@@ -333,9 +334,9 @@ class SelfAttention2D(SelfAttention):
         data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras's setting.
         query_chunk_size: Positive integer, the number of queries whose scores are in memory at a
             time. Each chunk attends to all keys, and the gradient recomputes the scores. `None`
-            computes all scores at once, or uses flash attention (see `keras_sagan.ops.attention`);
-            `"auto"` uses chunks if an image has 2^24 scores (64 MB) or more. The chunk size doesn't
-            change the outputs.
+            computes all scores at once, or uses flash attention for inference (see `attend` in
+            `keras_sagan.ops.attention`); `"auto"` uses chunks if an image has 2^24 scores (64 MB)
+            or more. The chunk size doesn't change the outputs.
         num_heads: Positive integer, the number of heads. The channels of query, key and value are
             divided among the heads.
         scores: `"dot"` (as above), `"l2"` or `"cosine"`. The l2 scores are
@@ -434,9 +435,13 @@ class _Conv2D(keras.layers.Conv2D):
         return of_any_batch(super().call, inputs, training)
 
 
-def attention_layers(model: keras.Model) -> list[SelfAttention]:
-    """Returns the self-attention layers of a model and its nested models, in order."""
-    return [x for x in layers_of(model) if isinstance(x, SelfAttention)]
+def attention_layers(model: keras.Model) -> dict[str, SelfAttention]:
+    """Returns the self-attention layers of a model and its nested models, by name, in order."""
+    found: dict[str, SelfAttention] = {}
+    for layer in layers_of(model):
+        if isinstance(layer, SelfAttention):
+            found[unused_name(layer.name, layer, model, found)] = layer
+    return found
 
 
 @contextlib.contextmanager
@@ -449,7 +454,8 @@ def record_attention_scores(model: keras.Model) -> Iterator[dict[str, KerasTenso
     Yields:
         Dictionary that maps the name of each layer to the scores of its last call, float32 of shape
         `(batch, height, width, key_height, key_width)`. For a sequence or volume, its spatial axes
-        replace height and width. Scores are averaged over the heads.
+        replace height and width. Scores are averaged over the heads. The name of the nested model
+        precedes a name that another layer already has, as in `"discriminator/attention_16"`.
     """
     records = {}
     recording = (current_program(), attention_layers(model), records)

@@ -15,7 +15,7 @@ from keras_sagan.checks import (
     known_values,
 )
 from keras_sagan.ops.programs import outside_programs
-from keras_sagan.private_keras import layers_of
+from keras_sagan.private_keras import layers_of, unused_name
 
 
 class StaleNormWarning(UserWarning):
@@ -342,7 +342,8 @@ def spectral_norms(model: keras.Model, normalized_only: bool = True) -> dict[str
 
     Returns:
         Dictionary that maps kernel paths to floats. The last part of a path is omitted if it is
-        `"kernel"` or `"embeddings"`, as in `"attention_16/query"`.
+        `"kernel"` or `"embeddings"`, as in `"attention_16/query"`. The name of the nested model
+        precedes a path that another kernel already has, as in `"discriminator/attention_16/query"`.
 
     Example:
     >>> import keras
@@ -354,14 +355,15 @@ def spectral_norms(model: keras.Model, normalized_only: bool = True) -> dict[str
     normalized_only = check_boolean("normalized_only", normalized_only)
     norms, stale, seen = {}, [], set()
 
-    def path_of(kernel):
+    def path_of(kernel, layer):
         path, _, name = kernel.path.removeprefix(f"{model.name}/").rpartition("/")
-        return path if name in ("kernel", "embeddings") else f"{path}/{name}"
+        path = path if name in ("kernel", "embeddings") else f"{path}/{name}"
+        return unused_name(path, layer, model, norms)
 
     for layer in layers_of(model):
         if isinstance(layer, SpectralNormBase):
             for kernel, norm, vector_u in layer.normalized_kernels():
-                path = path_of(kernel)
+                path = path_of(kernel, layer)
                 sigma, _ = layer._sigma_and_u(wide(kernel), norm, vector_u)
                 norms[path] = float(ops.convert_to_numpy(sigma))
                 close = _close_norm(norm.known_matrix(wide(kernel)))
@@ -373,7 +375,8 @@ def spectral_norms(model: keras.Model, normalized_only: bool = True) -> dict[str
                 kernel = getattr(layer, name, None)
                 is_matrix = isinstance(kernel, keras.Variable) and len(kernel.shape) > 1
                 if is_matrix and id(kernel) not in seen:
-                    norms[path_of(kernel)] = _exact_norm(kernel)
+                    norms[path_of(kernel, layer)] = _exact_norm(kernel)
+                    seen.add(id(kernel))
     if stale:
         warnings.warn(
             "These layers divide by a number that is more than 10 % off the largest singular "

@@ -72,7 +72,8 @@ class SpectralNorm(SpectralNormBase, layers.Wrapper):
 
     Raises:
         ValueError: If `layer` has no kernels after `build`, one of `kernels` doesn't exist, the
-            layer is already normalized, or `norm="operator"` doesn't support the layer or inputs.
+            layer is already normalized, quantized or adapted by LoRA, or `norm="operator"` doesn't
+            support the layer or inputs.
 
     Example:
     >>> import keras
@@ -281,12 +282,15 @@ class _LayerScope(Scope):
 
 def _check_plain(layer):
     normalized = (SpectralNormBase, layers.SpectralNormalization)
-    found = [x for x in layers_of(layer) if isinstance(x, normalized)]
-    if found:
-        raise ValueError(
-            "`layer` must not be spectrally normalized already. "
-            f"Received: layer={_described(layer)} with {_described(found[0])}"
-        )
+    for x in layers_of(layer):
+        # The forward pass of such a layer doesn't read the plain kernel.
+        is_changed = any(getattr(x, name, None) for name in ("quantization_mode", "lora_enabled"))
+        if is_changed or isinstance(x, normalized):
+            kind = "quantized or adapted by LoRA" if is_changed else "spectrally normalized already"
+            raise ValueError(
+                f"`layer` must not be {kind}. "
+                f"Received: layer={_described(layer)} with {_described(x)}"
+            )
 
 
 def _described(layer):

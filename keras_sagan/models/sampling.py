@@ -322,9 +322,9 @@ class SamplingMixin:
     def attention_gammas(self) -> dict[str, float]:
         """Returns the `gamma` of every attention layer: `{"generator/attention_32": 0.1, …}`."""
         return {
-            f"{name}/{layer.name}": float(ops.convert_to_numpy(layer.gamma))
+            f"{name}/{path}": float(ops.convert_to_numpy(layer.gamma))
             for name in NETWORKS
-            for layer in attention_layers(getattr(self, name))
+            for path, layer in attention_layers(getattr(self, name)).items()
         }
 
     def spectral_norms(self, normalized_only: bool = True) -> dict[str, float]:

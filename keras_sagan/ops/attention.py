@@ -68,7 +68,8 @@ def attend(
             block.
         return_scores: Boolean, whether to return the scores. If `False`, a single block may use
             flash attention through `keras.ops.dot_product_attention`. Flash attention needs JAX or
-            PyTorch, half precision, no mask, and as many channels in the query as in the value.
+            PyTorch, half precision, no mask, as many channels in the query as in the value, and
+            `training=False`. On PyTorch, it also needs tensors without gradients.
 
     Returns:
         Tuple of the outputs `(batch, queries, value_channels)` and the scores, of shape
@@ -82,20 +83,24 @@ def attend(
         query, key, value = (_split_heads(x, num_heads) for x in (query, key, value))
     if scores != "dot":
         query, key = _factors(query, key, scores)
-    found = None
+    inputs, found = (query, key, value), None
     if query_chunk_size is not None:
-        outputs = chunked_spatial_attention(query, key, value, query_chunk_size, training)
-    elif return_scores or mask is not None or not _suits_flash_attention(query, value):
-        outputs, found = spatial_attention(query, key, value, mask)
+        outputs = chunked_spatial_attention(*inputs, query_chunk_size, training)
+    elif return_scores or mask is not None or not _suits_flash_attention(inputs, training):
+        outputs, found = spatial_attention(*inputs, mask)
     else:
-        outputs = _flash_attention(query, key, value)
+        outputs = _flash_attention(*inputs)
     if num_heads > 1:
         outputs = ops.transpose(outputs, (0, 2, 1, 3))
         outputs = ops.reshape(outputs, (-1, ops.shape(outputs)[1], num_heads * value.shape[-1]))
     return outputs, found
 
 
-def _suits_flash_attention(query, value):
+def _suits_flash_attention(inputs, training):
+    query, _, value = inputs
+    # The kernels have no second derivatives, which penalties on gradients need.
+    if training or any(getattr(x, "requires_grad", False) for x in inputs):
+        return False
     is_half = keras.backend.standardize_dtype(query.dtype) in ("float16", "bfloat16")
     has_kernels = keras.backend.backend() in ("jax", "torch")
     return is_half and has_kernels and query.shape[-1] == value.shape[-1]
@@ -200,12 +205,13 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
             found = (join(d_queries, query), query), (d_key, key), (d_value, value)
             return tuple(ops.cast(gradient, x.dtype) for gradient, x in found)
 
-        # Stop gradients, so that TensorFlow's tape doesn't keep the blocks in memory.
-        fixed_key, fixed_value = ops.stop_gradient(key), ops.stop_gradient(value)
-        outputs = ops.map(
-            lambda block: spatial_attention(block, fixed_key, fixed_value)[0],
-            blocks(ops.stop_gradient(query)),
-        )
+        inputs = query, key, value
+        if keras.backend.backend() == "tensorflow":
+            # The tape would keep the blocks in memory. JAX needs the gradients: a gradient of a
+            # gradient differentiates this function, not `gradient` alone.
+            inputs = tuple(ops.stop_gradient(x) for x in inputs)
+        queries, *others = inputs
+        outputs = ops.map(lambda block: spatial_attention(block, *others)[0], blocks(queries))
         return join(outputs, query), gradient
 
     def attend_images(inputs):

@@ -70,7 +70,7 @@ def test_without_attention_the_logit_cannot_depend_on_whether_distant_squares_ag
     for place in ("none", "d_8", "d_16"):
         run = {"set": "figures", "blocks": 2, "attention": place, "seed": 0}
         network = attention_study.build(run).discriminator
-        for layer in attention_layers(network):
+        for layer in attention_layers(network).values():
             layer.gamma.assign(1.0)
         same_1, same_2, other_1, other_2 = np.asarray(network(images))[:, 0]
         differences[place] = abs(same_1 + same_2 - other_1 - other_2)

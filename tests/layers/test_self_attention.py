@@ -256,12 +256,31 @@ def test_flash_attention_where_widths_and_precision_allow(num_heads, monkeypatch
     )
     settings = {"value_reduction": 4, "num_heads": num_heads, "dtype": "mixed_bfloat16"}
     has_kernels = keras.backend.backend() in ("jax", "torch")
-    for key_reduction, count in ((4, has_kernels), (2, 0)):
+    for key_reduction, is_flash in ((4, has_kernels), (2, False)):
         layer = filled(SelfAttention2D(key_reduction=key_reduction, **settings), MAP)
         expected = layer(MAP, return_attention_scores=True)[0]
         assert not calls
-        found = layer(MAP)
-        assert len(calls) == count
+        found = keras.Sequential([layer]).predict(MAP, verbose=0)
+        assert bool(calls) == is_flash
         calls.clear()
         found, expected = (numpy(ops.cast(x, "float32")) for x in (found, expected))
         np.testing.assert_allclose(found, expected, rtol=0.02, atol=0.03)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_half_precision_has_gradients_of_gradients(training, monkeypatch):
+    if training:  # Flash attention, which doesn't have them, is only for inference.
+        monkeypatch.delattr(ops, "dot_product_attention")
+    layer = filled(SelfAttention2D(4, 4, dtype="mixed_bfloat16"), MAP, 0.3)
+
+    def squares(x, function):
+        return ops.sum(ops.square(ops.cast(function(x), "float32")))
+
+    def penalty(x):
+        def loss(x):
+            return squares(x, lambda x: layer(x, training=training))
+
+        return squares(x, lambda x: gradients_of(loss, x, differentiable=True)[0])
+
+    (gradient,) = gradients_of(penalty, MAP)
+    assert np.isfinite(gradient).all() and gradient.any()

@@ -209,6 +209,28 @@ def test_recording_gives_the_scores_on_their_grid():
     assert len(records["look"]) == 2  # nothing is recorded outside
 
 
+class ThreeLooks(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.looks = [SelfAttention2D(name="look") for _ in range(3)]
+
+    def call(self, inputs):
+        for look in self.looks:
+            inputs = look(inputs)
+        return inputs
+
+
+@pytest.mark.any_backend
+def test_equal_names_are_all_recorded():
+    inputs = keras.Input((6, 4, 16))
+    inner = keras.Model(inputs, SelfAttention2D(name="look")(inputs), name="inner")
+    model = keras.Model(inputs, inner(ThreeLooks()(inputs)), name="outer")
+    with record_attention_scores(model) as records:
+        model(IMAGES)
+    assert set(records) == {"look", "outer/look", "outer/look_1", "inner/look"}
+    np.testing.assert_array_equal(numpy(records["inner/look"]), scores_of(inner, IMAGES))
+
+
 class Pause(keras.layers.Layer):
     """Passes its inputs through after a function was called."""
 

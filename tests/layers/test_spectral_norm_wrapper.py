@@ -622,6 +622,12 @@ def test_quantized_and_adapted_layers_are_refused():
     wrapper.layer.enable_lora(1)
     with pytest.raises(ValueError, match="can't be quantized or adapted by LoRA"):
         wrapper(SEQUENCES)
+    changed = layers.Dense(2)
+    changed.build((None, 3))
+    changed.quantize("int8")
+    for layer in (changed, layers.TimeDistributed(changed), layers.Dense(2, lora_rank=1)):
+        with pytest.raises(ValueError, match="must not be quantized or adapted by LoRA.*Received"):
+            SpectralNorm(layer).build((2, 4, 3))
 
 
 @pytest.mark.any_backend

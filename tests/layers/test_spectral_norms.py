@@ -39,6 +39,23 @@ def test_every_kernel_of_a_nested_model():
     assert set(found) - set(normalized) == {"wide", "plain"}
 
 
+@pytest.mark.any_backend
+def test_equal_names_in_two_nested_models():
+    inputs = outputs = keras.Input((2,))
+    models = []
+    for name, scale in (("first", 1.0), ("second", 2.0)):
+        ones = {"kernel_initializer": keras.initializers.Constant(scale)}
+        x = layers.Dense(2, name="plain", **ones)(SNDense(2, name="dense", **ones)(inputs))
+        models.append(keras.Model(inputs, x, name=name))
+        outputs = models[-1](outputs)
+    model = keras.Model(inputs, outputs)
+    found = spectral_norms(model, normalized_only=False)
+    expected = {"dense": 2.0, "plain": 2.0, "second/dense": 4.0, "second/plain": 4.0}
+    assert found == pytest.approx(expected)
+    shared = keras.Model(inputs, models[0](models[0](inputs)))
+    assert set(spectral_norms(shared, normalized_only=False)) == {"dense", "plain"}
+
+
 def test_a_kernel_that_is_not_finite_has_no_norm():
     model = keras.Sequential([keras.Input((2,)), layers.Dense(2, name="dense")])
     model.layers[0].kernel.assign([[np.inf, 0.0], [0.0, 1.0]])

@@ -101,8 +101,8 @@ def test_in_blocks_it_has_the_same_gradients_of_gradients():
     weights = [ops.convert_to_tensor(w.astype("float32")) for w in weights]
 
     def penalty(function):
-        def loss(*arguments):
-            return ops.sum(function(*arguments) * ops.convert_to_tensor(target))
+        def loss(*arguments):  # It isn't linear, so its gradient depends on the outputs.
+            return ops.sum(ops.square(function(*arguments)) * ops.convert_to_tensor(target))
 
         def squares(*arguments):
             gradients = gradients_of(loss, *arguments, differentiable=True)

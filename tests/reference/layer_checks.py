@@ -36,6 +36,10 @@ def check_layer(cls, init_kwargs, inputs, tmp_path, trainable_weights, non_train
         check_policy(cls, init_kwargs, inputs, policy)
     if resampling.cpu is not None:
         check_any_batch(layer, inputs, jit_compile=False)
+    if ON_TORCH:  # An update between a call and its backward pass is no error.
+        outputs = layer(*inputs, training=False)
+        layer(*inputs, training=True)
+        ops.sum(outputs).backward()
     # PyTorch takes up to half a minute to compile a step: one layer shows that it can.
     check_training(cls, init_kwargs, inputs, jit_compile=not ON_TORCH or cls is SNDense)
 
