@@ -1,6 +1,5 @@
 """Adapts a trained model to different classes, and freezes blocks."""
 
-import collections
 import inspect
 import os
 import warnings
@@ -156,13 +155,13 @@ def take_weights(network, source):
 
     With different classes, each row of an embedding or norm starts as the mean of the old rows.
     """
-    known, new = dict(_by_path(source)), []
-    layers = layers_of(network)
+    known = {id(variable): old for variable, old in _pairs(network, source)}
+    layers, new = layers_of(network), []
     norms = [x for x in layers if isinstance(x, ConditionalNormBase) and x.condition_dim is None]
     tables = [table for x in norms for table in (x.gamma, x.beta)]
     tables += [x.embeddings for x in layers if isinstance(x, keras.layers.Embedding)]
-    for key, variable in _by_path(network):
-        old = known.get(key)
+    for variable in network.variables:
+        old = known.get(id(variable))
         if old is not None and tuple(old.shape) == tuple(variable.shape):
             variable.assign(keras.ops.convert_to_numpy(old))
             continue
@@ -179,12 +178,26 @@ def take_weights(network, source):
     return new
 
 
-def _by_path(network):
-    """Yields `((path, n), variable)`; `n` is the number of earlier variables with that path."""
-    counts = collections.Counter()
-    for variable in network.variables:
-        yield (variable.path, counts[variable.path]), variable
-        counts[variable.path] += 1
+def _pairs(network, source):
+    """Yields pairs of a copy's variables and those of its source.
+
+    In a functional model, layers with the same name match, because classes may add or remove
+    layers. All else matches in order: a copy's automatic names and paths have other numbers.
+    """
+    if hasattr(network, "operations"):
+        known = {layer.name: layer for layer in source.layers}
+        others = [x for x in network.layers if x.name not in known]
+        for layer in network.layers:
+            if layer.name in known:
+                yield from _pairs(layer, known.pop(layer.name))
+        if [type(x) for x in others] == [type(x) for x in known.values()]:
+            for layer, old in zip(others, known.values()):
+                yield from _pairs(layer, old)
+        return
+    variables = network.variables, source.variables
+    names = [[x.name.rstrip("_0123456789") for x in each] for each in variables]
+    if names[0] == names[1]:
+        yield from zip(*variables)
 
 
 def warn_of_new_weights(paths, num_classes):
