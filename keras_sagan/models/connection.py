@@ -115,6 +115,18 @@ def _may_take_labels(step):
             return False
 
 
+def check_unshared(generator, discriminator):
+    """Raises an error if two networks share weights, which their copies wouldn't share."""
+    known = {id(weight) for weight in discriminator.weights}
+    shared = [weight.path for weight in generator.weights if id(weight) in known]
+    if shared:
+        raise ValueError(
+            "`generator` and `discriminator` must not share layers if a model is saved or copied, "
+            "because each network would get its own. Use `save_weights`, and load the weights into "
+            f"a model that the same code built. Received: networks that share {', '.join(shared)}"
+        )
+
+
 def copy_network(network):
     """Returns a network with the same configuration and new variables."""
     if isinstance(network, keras.Sequential) or hasattr(network, "operations"):

@@ -29,7 +29,7 @@ from keras_sagan.checks import (
 )
 from keras_sagan.distribution import check_workers_agree, chief_decides
 from keras_sagan.models import batches, pretrained, transfer
-from keras_sagan.models.connection import connect, copy_network
+from keras_sagan.models.connection import check_unshared, connect, copy_network
 from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.generator import build_generator
 from keras_sagan.models.inversion import InversionMixin
@@ -298,8 +298,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             A `SAGAN` that isn't compiled. Its attribute `new_weights` is a list of paths.
 
         Raises:
-            ValueError: If `model` isn't a `SAGAN`, an override changes the size or width of the
-                networks, or the number of classes of the networks can't be changed.
+            ValueError: If `model` isn't a `SAGAN`, its networks share layers, an override changes
+                the size or width of the networks, or the number of classes can't be changed.
 
         Example:
         >>> import warnings
@@ -315,6 +315,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             expected = 'a positive integer, None or "same"'
             num_classes = check_integer("num_classes", num_classes, 1, MAX_SIZE, True, expected)
         source = transfer.source_of(model)
+        check_unshared(source.generator, source.discriminator)
         before = source.num_classes
         num_classes = before if num_classes == "same" else num_classes
         allowed = {name for parameters in cls._constructors() for name in parameters}
@@ -768,8 +769,12 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             filepath: Path of a `.keras` file, or `"hf://user/name"` to upload the model to the
                 Hugging Face Hub. Uploading requires the package `huggingface_hub`. `from_preset`
                 loads an uploaded model.
+
+        Raises:
+            ValueError: If the networks share layers. Use `save_weights` instead.
         """
         pretrained.is_on_hub(filepath)
+        check_unshared(self.generator, self.discriminator)  # Keras would empty the file first.
         super().save(filepath, *args, **kwargs)
 
     def export(self, filepath: str | Path, *args, **kwargs) -> NoReturn:
@@ -781,6 +786,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         )
 
     def get_config(self) -> dict:
+        check_unshared(self.generator, self.discriminator)
         serialize = keras.saving.serialize_keras_object
         return {
             "name": self.name,
