@@ -1,5 +1,6 @@
 """Checks before training that a generator and a discriminator are compatible."""
 
+import contextlib
 import warnings
 
 import keras
@@ -127,8 +128,23 @@ def check_unshared(generator, discriminator):
         )
 
 
-def copy_network(network):
+@contextlib.contextmanager
+def copying(name, network, needed_by):
+    """Raises a named error if its `with` block can't copy a network or one of its layers."""
+    try:
+        yield
+    except Exception as error:  # A user's class may raise any error.
+        raise ValueError(
+            f"`{name}` must be a network that can be copied for {needed_by}: replace each "
+            "Lambda by a layer of your own, and let each class of your own pass `**kwargs` to its "
+            "base and return its other arguments in `get_config`. "
+            f"Received: {network.name}, whose copy raises: {error}"
+        ) from error
+
+
+def copy_network(name, network, needed_by):
     """Returns a network with the same configuration and new variables."""
-    if isinstance(network, keras.Sequential) or hasattr(network, "operations"):
-        return keras.models.clone_model(network)
-    return network.__class__.from_config(network.get_config())
+    with copying(name, network, needed_by):
+        if isinstance(network, keras.Sequential) or hasattr(network, "operations"):
+            return keras.models.clone_model(network)
+        return network.__class__.from_config(network.get_config())

@@ -166,7 +166,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         self._average = None
         self._averaged_from: int | None = None
         if ema_momentum is not None or ema_half_life is not None:
-            self._average = copy_network(generator)
+            needed_by = "`ema_momentum` or `ema_half_life`"
+            self._average = copy_network("generator", generator, needed_by)
             connect(self._average, discriminator, latent_dim, num_classes)
             self._average.set_weights(generator.get_weights())
             self._average.trainable = False
@@ -298,8 +299,9 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             A `SAGAN` that isn't compiled. Its attribute `new_weights` is a list of paths.
 
         Raises:
-            ValueError: If `model` isn't a `SAGAN`, its networks share layers, an override changes
-                the size or width of the networks, or the number of classes can't be changed.
+            ValueError: If `model` isn't a `SAGAN`, its networks share layers or can't be copied, an
+                override changes the size or width of the networks, or the number of classes can't
+                be changed.
 
         Example:
         >>> import warnings
@@ -324,8 +326,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         settings = {**_without_other_average(settings, overrides), "num_classes": num_classes}
         networks = {}
         for name in ("generator", "discriminator"):
-            own, is_judge = getattr(source, name), name == "discriminator"
-            networks[name] = transfer.with_classes(own, before, num_classes, is_judge)
+            own = getattr(source, name)
+            networks[name] = transfer.with_classes(name, own, before, num_classes)
         if "freeze_discriminator" in overrides:
             for layer in layers_of(networks["discriminator"]):
                 layer.trainable = True

@@ -11,7 +11,7 @@ from keras_sagan.layers import SNDense
 from keras_sagan.layers.conditional_batch_norm import ConditionalNormBase
 from keras_sagan.layers.spectral_norm import SpectralNormBase, initial_vector_u
 from keras_sagan.models import blocks
-from keras_sagan.models.connection import LABEL_TABLES, copy_network
+from keras_sagan.models.connection import LABEL_TABLES, copy_network, copying
 from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.generator import build_generator
 from keras_sagan.private_keras import layers_of
@@ -60,7 +60,7 @@ def check_overrides(overrides, allowed):
             raise ValueError(f"`overrides` must be settings of SAGAN. Received: {name}={value!r}")
 
 
-def with_classes(network, before, after, is_discriminator):
+def with_classes(name, network, before, after):
     """Copies a network and changes its classes from `before` to `after`; `None` means no labels.
 
     To add labels, each norm with `num_classes=1` becomes conditional, except `last_norm`, and a
@@ -68,7 +68,7 @@ def with_classes(network, before, after, is_discriminator):
     called without labels, and inputs that depend on labels are removed from `Add` layers.
     """
     if before == after:
-        return copy_network(network)
+        return copy_network(name, network, "`from_model`")
     if not hasattr(network, "_run_through_graph"):
         raise _refused(network, before, after)
     inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in network.inputs]
@@ -84,7 +84,7 @@ def with_classes(network, before, after, is_discriminator):
 
     def copied(operation):
         if id(operation) not in copies:
-            copies[id(operation)] = _copied(operation, before, after, is_discriminator)
+            copies[id(operation)] = _copied(name, operation, before, after)
         return copies[id(operation)]
 
     def call(operation, *args, **kwargs):
@@ -105,7 +105,7 @@ def with_classes(network, before, after, is_discriminator):
 
     given = inputs[: len(network.inputs)]
     output = network._run_through_graph(given, operation_fn=copied, call_fn=call)
-    if before is None and is_discriminator:
+    if before is None and name == "discriminator":
         output = _projected(output, labels, after)
     inputs = inputs[:-1] if after is None else inputs
     try:
@@ -116,18 +116,19 @@ def with_classes(network, before, after, is_discriminator):
         raise _refused(network, before, after) from error
 
 
-def _copied(operation, before, after, is_discriminator):
+def _copied(name, operation, before, after):
     if isinstance(operation, keras.Model):
-        return with_classes(operation, before, after, is_discriminator)
+        return with_classes(name, operation, before, after)
     if not isinstance(operation, keras.Layer):
         return operation
-    config, kinds = operation.get_config(), {kind.__name__ for kind in type(operation).__mro__}
-    for kind in kinds.intersection(LABEL_TABLES):
-        is_norm, size = kind == "ConditionalNormBase", config[LABEL_TABLES[kind]]
-        gets_none = is_norm and size == 1 and operation.name == "last_norm"
-        if size == (before or 1) and (before or is_norm) and not gets_none:
-            config[LABEL_TABLES[kind]] = after or 1
-    return type(operation).from_config(config)
+    with copying(name, operation, "`from_model`"):
+        config, kinds = operation.get_config(), {kind.__name__ for kind in type(operation).__mro__}
+        for kind in kinds.intersection(LABEL_TABLES):
+            is_norm, size = kind == "ConditionalNormBase", config[LABEL_TABLES[kind]]
+            gets_none = is_norm and size == 1 and operation.name == "last_norm"
+            if size == (before or 1) and (before or is_norm) and not gets_none:
+                config[LABEL_TABLES[kind]] = after or 1
+        return type(operation).from_config(config)
 
 
 def _projected(logits, labels, num_classes):
