@@ -266,7 +266,12 @@ class SamplingMixin:
             for share, latent in zip(fractions, path):
                 with mixed_class(network, start, end, share):
                     images.append(self.generate(1, start, latents=latent[None], use_ema=use_ema)[0])
-        return np.stack(images).reshape(rows, steps, *images[0].shape)
+        walks = np.stack(images).reshape(rows, steps, *images[0].shape)
+        given = {"latents": paths[:, -1], "batch_size": 1, "use_ema": use_ema}
+        expected = np.asarray(self.generate(rows, to_labels, **given), int)
+        if np.abs(walks[:, -1] - expected).max() > 2:  # Labels have an effect elsewhere too.
+            raise _not_mixed(network)
+        return walks
 
     def attention_maps(
         self, inputs: np.ndarray, labels: np.ndarray | None = None, use_ema: bool = True
@@ -371,11 +376,8 @@ def mixed_class(generator, label, other, share):
             break
         elif isinstance(layer, keras.layers.Embedding):
             tables.append(layer.embeddings)
-    if not tables:
-        raise ValueError(
-            "`to_labels` needs a generator that keeps its classes in conditional norms or "
-            f"Embedding layers only. Received: {generator.name}, which doesn't"
-        )
+    if not tables or max(label, other) >= min(table.shape[0] for table in tables):
+        raise _not_mixed(generator)
     values = [ops.convert_to_numpy(table) for table in tables]
     try:
         for table, value in zip(tables, values):
@@ -386,3 +388,10 @@ def mixed_class(generator, label, other, share):
     finally:
         for table, value in zip(tables, values):
             table.assign(value)
+
+
+def _not_mixed(generator):
+    return ValueError(
+        "`to_labels` needs a generator that keeps its classes in conditional norms or "
+        f"Embedding layers only. Received: {generator.name}, which doesn't"
+    )
