@@ -657,6 +657,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
         Arguments and results are as in `keras.Model.evaluate`; data and errors are as in `fit`.
         """
+        if not self.compiled:  # On PyTorch, Keras doesn't check this.
+            raise ValueError("You must call `compile()` before `evaluate`.")
         backend.check_scope(self._strategy, "evaluate")
         bound = inspect.signature(super().evaluate).bind(*args, **kwargs)
         given = bound.arguments

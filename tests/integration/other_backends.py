@@ -385,6 +385,12 @@ def test_variables_that_a_step_assigns():
 # What can't be done is said
 
 
+def test_a_model_that_is_not_compiled():
+    for method in ("fit", "evaluate"):
+        with pytest.raises(ValueError, match=r"You must call `compile\(\)`"):
+            getattr(tiny.build_small_sagan(), method)(IMAGES, LABELS, verbose=0)
+
+
 def test_empty_data():
     for method in ("fit", "evaluate"):
         with pytest.raises(ValueError, match="must yield at least one batch"):
