@@ -172,8 +172,11 @@ class SamplingMixin:
 
     def _generate_function(self, generator, judges=False):
         """Returns a compiled function that maps latents and labels to images or their logits."""
+        variables = [*generator.variables, *(self.discriminator.variables if judges else ())]
         key = generator is self._average, judges
-        if key not in self._generate_functions:
+        known, compiled = self._generate_functions.get(key, ((), None))
+        # Quantization and LoRA replace or add variables.
+        if list(map(id, known)) != list(map(id, variables)):
 
             def function(latents, labels=None):
                 images = step.call(generator, latents, labels, training=False)
@@ -182,11 +185,9 @@ class SamplingMixin:
                 logits = step.judge(self.discriminator, images, labels, training=False)
                 return ops.mean(ops.reshape(logits, (ops.shape(latents)[0], -1)), axis=1)
 
-            variables = [*generator.variables, *(self.discriminator.variables if judges else ())]
-            self._generate_functions[key] = backend.compiled(
-                function, variables, self.latent_dim, self.num_classes
-            )
-        return self._generate_functions[key]
+            compiled = backend.compiled(function, variables, self.latent_dim, self.num_classes)
+            self._generate_functions[key] = variables, compiled
+        return compiled
 
     def interpolate(
         self,
