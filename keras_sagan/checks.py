@@ -185,11 +185,14 @@ def check_labels(labels, num_classes, rank=1, argument="labels"):
     values are known. In a traced graph, class ids that are out of range silently wrap around or are
     clamped.
     """
+    expected = "be integer class ids, not probabilities or one-hot vectors"
     if not isinstance(labels, keras.KerasTensor):
-        labels = keras.ops.convert_to_tensor(labels)
+        try:
+            labels = keras.ops.convert_to_tensor(labels)
+        except (TypeError, ValueError) as error:  # Such as an array of strings.
+            raise _error(argument, expected, f"={labels!r}") from error
     dtype = keras.backend.standardize_dtype(labels.dtype)
     if "int" not in dtype:
-        expected = "be integer class ids, not probabilities or one-hot vectors"
         raise _error(argument, expected, f" of dtype {dtype} and shape {tuple(labels.shape)}")
     if rank is not None and len(labels.shape) != rank:
         expected = f"have shape {'(batch,)' if rank == 1 else f'of rank {rank}'}"
@@ -233,6 +236,8 @@ def check_dense(**values):
             advice = "make it dense, as with `tf.sparse.to_dense`"
         elif str(getattr(value, "dtype", "")) == "object":
             kind, advice = "an array of objects", "give all its parts one shape and a plain dtype"
+        elif getattr(getattr(value, "dtype", None), "kind", None) in ("U", "S", "T"):
+            kind, advice = "an array of strings", "give numbers, such as integer class ids"
         else:
             continue
         raise _error(name, f"be one dense array or tensor: {advice}", f"={kind}")

@@ -21,6 +21,7 @@ from keras_sagan.checks import require
 from keras_sagan.distribution import check_workers_agree, is_chief, make_strategy
 from keras_sagan.log import Log
 from keras_sagan.metrics.report import package_versions
+from keras_sagan.models.connection import check_unshared
 from keras_sagan.options import TRAIN, check_options
 from keras_sagan.sources import extractor_for, open_source
 from keras_sagan.visualization import plot_curves
@@ -216,9 +217,11 @@ def fit(
 
     Raises:
         KeyboardInterrupt: After Ctrl-C, once the run is saved.
-        ValueError: If training stopped because a loss or a weight isn't finite.
+        ValueError: If training stopped because a loss or a weight isn't finite, or the networks
+            share layers, so that the model can't be saved.
         RuntimeError, OSError: As in `train`.
     """
+    check_unshared(model.generator, model.discriminator)  # The run ends by saving the model.
     output, log = Path(output), log or Log(["fit"])
     is_first = is_chief(getattr(model, "distribute_strategy", None))
     log.folder = output if is_first else None

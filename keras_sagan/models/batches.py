@@ -107,6 +107,7 @@ def _shortened(batch):
         while len(batch) > 1 and batch[-1] is None:
             batch = batch[:-1]
         batch = tuple(batch)
+        check_dense(**dict(zip(("images", "labels"), batch)))
     return batch
 
 

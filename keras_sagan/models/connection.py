@@ -1,5 +1,6 @@
 """Checks before training that a generator and a discriminator are compatible."""
 
+import contextlib
 import warnings
 
 import keras
@@ -125,9 +126,36 @@ def _may_take_labels(step):
             return False
 
 
-def copy_network(network):
+def check_unshared(generator, discriminator):
+    """Raises an error if two networks share weights, which their copies wouldn't share."""
+    known = {id(weight) for weight in discriminator.weights}
+    shared = [weight.path for weight in generator.weights if id(weight) in known]
+    if shared:
+        raise ValueError(
+            "`generator` and `discriminator` must not share layers if a model is saved or copied, "
+            "because each network would get its own. Use `save_weights`, and load the weights into "
+            f"a model that the same code built. Received: networks that share {', '.join(shared)}"
+        )
+
+
+@contextlib.contextmanager
+def copying(name, network, needed_by):
+    """Raises a named error if its `with` block can't copy a network or one of its layers."""
+    try:
+        yield
+    except Exception as error:  # A user's class may raise any error.
+        raise ValueError(
+            f"`{name}` must be a network that can be copied for {needed_by}: replace each "
+            "Lambda by a layer of your own, and let each class of your own pass `**kwargs` to its "
+            "base and return its other arguments in `get_config`. "
+            f"Received: {network.name}, whose copy raises: {error}"
+        ) from error
+
+
+def copy_network(name, network, needed_by):
     """Returns a network with the same configuration and new variables."""
-    check_vocabularies(network)
-    if is_graph(network):
-        return keras.models.clone_model(network)
-    return network.__class__.from_config(network.get_config())
+    with copying(name, network, needed_by):
+        check_vocabularies(network)
+        if is_graph(network):
+            return keras.models.clone_model(network)
+        return network.__class__.from_config(network.get_config())

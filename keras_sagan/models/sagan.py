@@ -29,7 +29,7 @@ from keras_sagan.checks import (
 )
 from keras_sagan.distribution import check_workers_agree, chief_decides
 from keras_sagan.models import batches, pretrained, transfer
-from keras_sagan.models.connection import connect, copy_network
+from keras_sagan.models.connection import check_unshared, connect, copy_network
 from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.generator import build_generator
 from keras_sagan.models.inversion import InversionMixin
@@ -166,7 +166,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         self._average = None
         self._averaged_from: int | None = None
         if ema_momentum is not None or ema_half_life is not None:
-            self._average = copy_network(generator)
+            needed_by = "`ema_momentum` or `ema_half_life`"
+            self._average = copy_network("generator", generator, needed_by)
             connect(self._average, discriminator, latent_dim, num_classes)
             self._average.set_weights(generator.get_weights())
             refresh_constants(self._average)
@@ -301,8 +302,9 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             A `SAGAN` that isn't compiled. Its attribute `new_weights` is a list of paths.
 
         Raises:
-            ValueError: If `model` isn't a `SAGAN`, an override changes the size or width of the
-                networks, or the number of classes of the networks can't be changed.
+            ValueError: If `model` isn't a `SAGAN`, its networks share layers or can't be copied, an
+                override changes the size or width of the networks, or the number of classes can't
+                be changed.
 
         Example:
         >>> import warnings
@@ -318,6 +320,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             expected = 'a positive integer, None or "same"'
             num_classes = check_integer("num_classes", num_classes, 1, MAX_SIZE, True, expected)
         source = transfer.source_of(model)
+        check_unshared(source.generator, source.discriminator)
         before = source.num_classes
         num_classes = before if num_classes == "same" else num_classes
         allowed = {name for parameters in cls._constructors() for name in parameters}
@@ -326,8 +329,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         settings = {**_merged(settings, overrides), "num_classes": num_classes}
         networks = {}
         for name in ("generator", "discriminator"):
-            own, is_judge = getattr(source, name), name == "discriminator"
-            networks[name] = transfer.with_classes(own, before, num_classes, is_judge)
+            own = getattr(source, name)
+            networks[name] = transfer.with_classes(name, own, before, num_classes)
         if "freeze_discriminator" in overrides:
             for layer in layers_of(networks["discriminator"]):
                 layer.trainable = True
@@ -659,6 +662,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
         Arguments and results are as in `keras.Model.evaluate`; data and errors are as in `fit`.
         """
+        if not self.compiled:  # On PyTorch, Keras doesn't check this.
+            raise ValueError("You must call `compile()` before `evaluate`.")
         backend.check_scope(self._strategy, "evaluate")
         bound = inspect.signature(super().evaluate).bind(*args, **kwargs)
         given = bound.arguments
@@ -773,8 +778,12 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             filepath: Path of a `.keras` file, or `"hf://user/name"` to upload the model to the
                 Hugging Face Hub. Uploading requires the package `huggingface_hub`. `from_preset`
                 loads an uploaded model.
+
+        Raises:
+            ValueError: If the networks share layers. Use `save_weights` instead.
         """
         pretrained.is_on_hub(filepath)
+        check_unshared(self.generator, self.discriminator)  # Keras would empty the file first.
         super().save(filepath, *args, **kwargs)
 
     def export(self, filepath: str | Path, *args, **kwargs) -> NoReturn:
@@ -786,6 +795,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         )
 
     def get_config(self) -> dict:
+        check_unshared(self.generator, self.discriminator)
         serialize = keras.saving.serialize_keras_object
         return {
             "name": self.name,

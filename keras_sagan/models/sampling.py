@@ -172,8 +172,11 @@ class SamplingMixin:
 
     def _generate_function(self, generator, judges=False):
         """Returns a compiled function that maps latents and labels to images or their logits."""
+        variables = [*generator.variables, *(self.discriminator.variables if judges else ())]
         key = generator is self._average, judges
-        if key not in self._generate_functions:
+        known, compiled = self._generate_functions.get(key, ((), None))
+        # Quantization and LoRA replace or add variables.
+        if list(map(id, known)) != list(map(id, variables)):
 
             def function(latents, labels=None):
                 images = step.call(generator, latents, labels, training=False)
@@ -182,11 +185,9 @@ class SamplingMixin:
                 logits = step.judge(self.discriminator, images, labels, training=False)
                 return ops.mean(ops.reshape(logits, (ops.shape(latents)[0], -1)), axis=1)
 
-            variables = [*generator.variables, *(self.discriminator.variables if judges else ())]
-            self._generate_functions[key] = backend.compiled(
-                function, variables, self.latent_dim, self.num_classes
-            )
-        return self._generate_functions[key]
+            compiled = backend.compiled(function, variables, self.latent_dim, self.num_classes)
+            self._generate_functions[key] = variables, compiled
+        return compiled
 
     def interpolate(
         self,
@@ -266,7 +267,12 @@ class SamplingMixin:
             for share, latent in zip(fractions, path):
                 with mixed_class(network, start, end, share):
                     images.append(self.generate(1, start, latents=latent[None], use_ema=use_ema)[0])
-        return np.stack(images).reshape(rows, steps, *images[0].shape)
+        walks = np.stack(images).reshape(rows, steps, *images[0].shape)
+        given = {"latents": paths[:, -1], "batch_size": 1, "use_ema": use_ema}
+        expected = np.asarray(self.generate(rows, to_labels, **given), int)
+        if np.abs(walks[:, -1] - expected).max() > 2:  # Labels have an effect elsewhere too.
+            raise _not_mixed(network)
+        return walks
 
     def attention_maps(
         self, inputs: np.ndarray, labels: np.ndarray | None = None, use_ema: bool = True
@@ -371,11 +377,8 @@ def mixed_class(generator, label, other, share):
             break
         elif isinstance(layer, keras.layers.Embedding):
             tables.append(layer.embeddings)
-    if not tables:
-        raise ValueError(
-            "`to_labels` needs a generator that keeps its classes in conditional norms or "
-            f"Embedding layers only. Received: {generator.name}, which doesn't"
-        )
+    if not tables or max(label, other) >= min(table.shape[0] for table in tables):
+        raise _not_mixed(generator)
     values = [ops.convert_to_numpy(table) for table in tables]
     try:
         for table, value in zip(tables, values):
@@ -386,3 +389,10 @@ def mixed_class(generator, label, other, share):
     finally:
         for table, value in zip(tables, values):
             table.assign(value)
+
+
+def _not_mixed(generator):
+    return ValueError(
+        "`to_labels` needs a generator that keeps its classes in conditional norms or "
+        f"Embedding layers only. Received: {generator.name}, which doesn't"
+    )

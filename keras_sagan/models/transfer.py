@@ -1,6 +1,5 @@
 """Adapts a trained model to different classes, and freezes blocks."""
 
-import collections
 import inspect
 import os
 import warnings
@@ -13,7 +12,7 @@ from keras_sagan.layers.conditional_batch_norm import ConditionalNormBase
 from keras_sagan.layers.spectral_norm import SpectralNormBase, initial_vector_u
 from keras_sagan.models import blocks
 from keras_sagan.models.baking import check_vocabularies, is_graph
-from keras_sagan.models.connection import copy_network, label_table
+from keras_sagan.models.connection import copy_network, copying, label_table
 from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.generator import build_generator
 from keras_sagan.private_keras import layers_of, refresh_constants
@@ -62,7 +61,7 @@ def check_overrides(overrides, allowed):
             raise ValueError(f"`overrides` must be settings of SAGAN. Received: {name}={value!r}")
 
 
-def with_classes(network, before, after, is_discriminator):
+def with_classes(name, network, before, after):
     """Copies a network and changes its classes from `before` to `after`; `None` means no labels.
 
     To add labels, each norm with `num_classes=1` becomes conditional, except `last_norm`, and a
@@ -70,7 +69,7 @@ def with_classes(network, before, after, is_discriminator):
     called without labels, and inputs that depend on labels are removed from `Add` layers.
     """
     if before == after:
-        return copy_network(network)
+        return copy_network(name, network, "`from_model`")
     if not (is_graph(network) and hasattr(network, "_run_through_graph")):
         raise _refused(network, before, after)
     check_vocabularies(network)
@@ -87,7 +86,7 @@ def with_classes(network, before, after, is_discriminator):
 
     def copied(operation):
         if id(operation) not in copies:
-            copies[id(operation)] = _copied(operation, before, after, is_discriminator)
+            copies[id(operation)] = _copied(name, operation, before, after)
         return copies[id(operation)]
 
     def call(operation, *args, **kwargs):
@@ -108,7 +107,7 @@ def with_classes(network, before, after, is_discriminator):
 
     given = inputs[: len(network.inputs)]
     output = network._run_through_graph(given, operation_fn=copied, call_fn=call)
-    if before is None and is_discriminator:
+    if before is None and name == "discriminator":
         output = _projected(output, labels, after)
     inputs = inputs[:-1] if after is None else inputs
     try:
@@ -119,18 +118,19 @@ def with_classes(network, before, after, is_discriminator):
         raise _refused(network, before, after) from error
 
 
-def _copied(operation, before, after, is_discriminator):
+def _copied(name, operation, before, after):
     if isinstance(operation, keras.Model):
-        return with_classes(operation, before, after, is_discriminator)
+        return with_classes(name, operation, before, after)
     if not isinstance(operation, keras.Layer):
         return operation
-    config, table = operation.get_config(), label_table(operation)
-    if table in config:
-        is_norm, size = isinstance(operation, ConditionalNormBase), config[table]
-        gets_none = is_norm and size == 1 and operation.name == "last_norm"
-        if size == (before or 1) and (before or is_norm) and not gets_none:
-            config[table] = after or 1
-    return type(operation).from_config(config)
+    with copying(name, operation, "`from_model`"):
+        config, table = operation.get_config(), label_table(operation)
+        if table in config:
+            is_norm, size = isinstance(operation, ConditionalNormBase), config[table]
+            gets_none = is_norm and size == 1 and operation.name == "last_norm"
+            if size == (before or 1) and (before or is_norm) and not gets_none:
+                config[table] = after or 1
+        return type(operation).from_config(config)
 
 
 def _projected(logits, labels, num_classes):
@@ -158,15 +158,13 @@ def take_weights(network, source):
 
     With different classes, each row of an embedding or norm starts as the mean of the old rows.
     """
-    olds, new, layers = source.variables, [], layers_of(network)
-    kinds = [[(x.name, tuple(x.shape)) for x in each.variables] for each in (network, source)]
-    if kinds[0] != kinds[1]:  # The paths of equal networks may differ; their order doesn't.
-        known = dict(_by_path(source))
-        olds = [known.get(key) for key, _ in _by_path(network)]
+    known = {id(variable): old for variable, old in _pairs(network, source)}
+    layers, new = layers_of(network), []
     norms = [x for x in layers if isinstance(x, ConditionalNormBase) and x.condition_dim is None]
     tables = [table for x in norms for table in (x.gamma, x.beta)]
     tables += [x.embeddings for x in layers if isinstance(x, keras.layers.Embedding)]
-    for variable, old in zip(network.variables, olds):
+    for variable in network.variables:
+        old = known.get(id(variable))
         if old is not None and tuple(old.shape) == tuple(variable.shape):
             variable.assign(keras.ops.convert_to_numpy(old))
             continue
@@ -184,12 +182,26 @@ def take_weights(network, source):
     return new
 
 
-def _by_path(network):
-    """Yields `((path, n), variable)`; `n` is the number of earlier variables with that path."""
-    counts = collections.Counter()
-    for variable in network.variables:
-        yield (variable.path, counts[variable.path]), variable
-        counts[variable.path] += 1
+def _pairs(network, source):
+    """Yields pairs of a copy's variables and those of its source.
+
+    In a functional model, layers with the same name match, because classes may add or remove
+    layers. All else matches in order: a copy's automatic names and paths have other numbers.
+    """
+    if hasattr(network, "operations"):
+        known = {layer.name: layer for layer in source.layers}
+        others = [x for x in network.layers if x.name not in known]
+        for layer in network.layers:
+            if layer.name in known:
+                yield from _pairs(layer, known.pop(layer.name))
+        if [type(x) for x in others] == [type(x) for x in known.values()]:
+            for layer, old in zip(others, known.values()):
+                yield from _pairs(layer, old)
+        return
+    variables = network.variables, source.variables
+    names = [[x.name.rstrip("_0123456789") for x in each] for each in variables]
+    if names[0] == names[1]:
+        yield from zip(*variables)
 
 
 def warn_of_new_weights(paths, num_classes):

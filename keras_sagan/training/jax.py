@@ -205,6 +205,21 @@ def _values_here(variables):
 # The loop
 
 
+class StepScope(Scope):
+    """A scope in which only the variables that were given can be assigned."""
+
+    def add_update(self, update):
+        if id(update[0]) not in self._given:
+            raise ValueError(
+                "`train_step` and `test_step` may assign only variables that the model tracks, as "
+                "JAX would lose others. Before training, make the variable, its layer or its "
+                "metric an attribute of the model, or the variables of a built optimizer, as in "
+                "`self.q_state = self.q_optimizer.variables`. "
+                f"Received: an assignment to {update[0].path}, which the model doesn't track"
+            )
+        super().add_update(update)
+
+
 def make_pure_step(model, step, is_training=True):
     """Turns a step into a pure function `(state, data) -> (logs, state)`, which JAX can compile.
 
@@ -225,7 +240,7 @@ def make_pure_step(model, step, is_training=True):
         if due is not None:
             model.slots.due = due
         pairs = [pair for group, values in zip(groups(), state) for pair in zip(group, values)]
-        with Scope(pairs):
+        with StepScope(pairs):
             logs = step(data)
             return logs, tuple([variable.value for variable in group] for group in groups())
 

@@ -354,7 +354,41 @@ def test_a_step_in_a_jit_of_the_users_own():
         np.testing.assert_allclose(value, expected.numpy(), atol=1e-5)
 
 
+class ThirdOptimizer(SAGAN):
+    def __init__(self, is_tracked, *args):
+        super().__init__(*args)
+        self.q_optimizer = keras.optimizers.SGD(0.1, momentum=0.5)
+        self.q_optimizer.build(self.generator.trainable_variables)
+        if is_tracked:
+            self.q_state = self.q_optimizer.variables
+
+    def train_step(self, data):
+        variables = self.generator.trainable_variables
+        self.q_optimizer.apply([ops.ones(x.shape) for x in variables], variables)
+        return super().train_step(data)
+
+
+def test_variables_that_a_step_assigns():
+    networks = compiled().generator, compiled().discriminator, tiny.LATENT_DIM, tiny.CLASSES
+    model = ThirdOptimizer(True, *networks)
+    model.compile(**tiny.sgd())
+    model.fit(IMAGES, LABELS, 8, verbose=0)
+    assert int(ops.convert_to_numpy(model.q_optimizer.iterations)) == 3
+    assert {id(x) for x in model.q_optimizer.variables} <= {id(x) for x in model.variables}
+    if BACKEND == "jax":
+        model = ThirdOptimizer(False, *networks)
+        model.compile(**tiny.sgd())
+        with pytest.raises(ValueError, match="may assign only variables that the model tracks"):
+            model.fit(IMAGES, LABELS, 8, verbose=0)
+
+
 # What can't be done is said
+
+
+def test_a_model_that_is_not_compiled():
+    for method in ("fit", "evaluate"):
+        with pytest.raises(ValueError, match=r"You must call `compile\(\)`"):
+            getattr(tiny.build_small_sagan(), method)(IMAGES, LABELS, verbose=0)
 
 
 def test_empty_data():

@@ -188,3 +188,30 @@ def test_a_table_of_super_classes():
 
     networks = labelled(rows), labelled(rows, "discriminator")
     assert SAGAN(*networks, tiny.LATENT_DIM, num_classes=10).num_classes == 10
+
+
+class NoKwargs(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense, self.reshape = layers.Dense(128), layers.Reshape(tiny.SHAPE)
+
+    def call(self, latents, training=False):
+        return self.reshape(self.dense(latents))
+
+
+def with_lambda():
+    latents = keras.Input((tiny.LATENT_DIM,))
+    x = layers.Reshape(tiny.SHAPE)(layers.Dense(128)(latents))
+    return keras.Model(latents, layers.Lambda(lambda x: ops.tanh(x))(x))
+
+
+@pytest.mark.parametrize("build", [NoKwargs, with_lambda])
+def test_networks_that_cannot_be_copied(build):
+    networks = build(), tiny.build_discriminator(None)
+    match = r"(?s)`generator` must be a network that can be copied for `{}`.*`\*\*kwargs`.*Received"
+    with pytest.raises(ValueError, match=match.format("ema_momentum` or `ema_half_life")):
+        SAGAN(*networks, tiny.LATENT_DIM, ema_momentum=0.9)
+    model = SAGAN(*networks, tiny.LATENT_DIM)
+    for num_classes in ("same", 3) if build is with_lambda else ("same",):
+        with pytest.raises(ValueError, match=match.format("from_model")):
+            SAGAN.from_model(model, num_classes)

@@ -6,7 +6,7 @@ import pytest
 import tiny_networks as tiny
 from keras import layers
 
-from keras_sagan import SAGAN, SNEmbedding
+from keras_sagan import SAGAN, ConditionalBatchNorm, SNEmbedding
 from keras_sagan.models.sampling import mixed_class
 from keras_sagan.ops.latent import slerp
 
@@ -114,3 +114,33 @@ def test_a_generator_whose_classes_cannot_be_mixed():
     with pytest.raises(ValueError, match="`to_labels` needs a generator that keeps its classes in"):
         with mixed_class(network, 0, 1, 0.5):
             pass
+
+
+def beside_a_norm(x, labels):
+    """The classes reach the generator by a second path, which isn't mixed."""
+    x = layers.Concatenate()([x, keras.ops.one_hot(labels, 3)])
+    return ConditionalBatchNorm(3)(layers.Dense(16)(x), labels)
+
+
+def of_places(x, labels, size=16):
+    x = layers.Add()([x, layers.Embedding(size, 16)(keras.ops.cast(x[:, 0] * 0, "int32"))])
+    return ConditionalBatchNorm(3)(x, labels)
+
+
+def of_few_places(x, labels):
+    return of_places(x, labels, 2)
+
+
+@pytest.mark.parametrize("classes", [beside_a_norm, of_places, of_few_places])
+def test_a_generator_that_keeps_classes_elsewhere_too(classes):
+    latents, labels = keras.Input((2,)), keras.Input((), dtype="int32")
+    x = classes(layers.Dense(16)(latents), labels)
+    generator = keras.Model([latents, labels], layers.Reshape((4, 4, 1))(x))
+    images = keras.Input((4, 4, 1))
+    logits = layers.Dense(1)(layers.Flatten()(images))
+    logits = layers.Add()([logits, layers.Embedding(3, 1)(labels)])
+    model = SAGAN(generator, keras.Model([images, labels], logits), 2, 3)
+    for table in (x for x in generator.weights if x.name == "embeddings"):
+        table.assign(10 * table)
+    with pytest.raises(ValueError, match="`to_labels` needs a generator that keeps its classes in"):
+        model.interpolate(2, 2, [0, 0], [0, 2], latents=np.ones((2, 2)))

@@ -51,11 +51,17 @@ def refuses(model, match, *args, **kwargs):
         (np.eye(5, dtype="int32")[LABELS], r"`labels` must have shape \(batch,\).*Received.*5\)"),
         (LABELS[:, None], r"`labels` must have shape \(batch,\).*Received.*1\)"),
         (LABELS > 2, "`labels` must be integer class ids.*Received: .*bool"),
+        (LABELS.astype(str), "`y` must be .*integer class ids. Received: y=an array of strings"),
     ],
-    ids=["too large", "negative", "float", "one-hot", "integer one-hot", "rank 2", "bool"],
+    ids="too large/negative/float/one-hot/integer one-hot/rank 2/bool/strings".split("/"),
 )
 def test_labels(conditional, labels, match):
     refuses(conditional, match, IMAGES, labels)
+
+
+def test_labels_of_a_generator(conditional):
+    with pytest.raises(ValueError, match="`labels` must be .*Received: labels=an array of strings"):
+        conditional.fit(((IMAGES, LABELS.astype(str)) for _ in range(2)), verbose=0)
 
 
 @pytest.mark.parametrize("kind", ["array", "dataset", "tuple"])

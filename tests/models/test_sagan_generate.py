@@ -279,6 +279,19 @@ def test_attention_maps_and_pictures_of_several_threads(model):
             np.testing.assert_allclose(received, wanted, atol=1e-6)
 
 
+def test_layers_that_change_after_the_first_images():
+    latents = keras.Input((tiny.LATENT_DIM,))
+    x = keras.layers.Dense(128, activation="tanh", name="dense")(latents)
+    generator = keras.Model(latents, keras.layers.Reshape(tiny.SHAPE)(x))
+    model = SAGAN(generator, tiny.build_discriminator(None), tiny.LATENT_DIM)
+    before = model.generate(2, seed=0)
+    generator.get_layer("dense").enable_lora(1)
+    generator.get_layer("dense").lora_kernel_b.assign(np.ones((1, 128)))
+    after, details = model.generate(2, seed=0, return_details=True)
+    images = 127.5 * generator.predict(details["latents"], verbose=0) + 127.5
+    assert np.abs(after - images).max() <= 1 and grey_levels(after, before) > 20
+
+
 @pytest.mark.slow
 def test_attention_maps_and_pictures_while_fit_runs():
     model = tiny.build_sagan()

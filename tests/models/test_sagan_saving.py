@@ -11,6 +11,9 @@ import pytest
 import tiny_networks as tiny
 from keras import ops
 
+from keras_sagan import run
+from keras_sagan.callbacks import TrainingCheckpoint
+
 IMAGES, LABELS = tiny.images(8), tiny.labels(8)
 
 
@@ -239,3 +242,37 @@ def test_clone():
     model = tiny.build_small_sagan(ema_momentum=0.5)
     again = keras.models.clone_model(model)
     assert again is not model and again.get_config() == model.get_config()
+
+
+def test_networks_that_share_layers(tmp_path):
+    """A file and a copy would have two layers; training and weights files work."""
+
+    def build():
+        shared = keras.layers.Conv2D(tiny.SHAPE[-1], 3, padding="same", name="shared")
+        latents, images = keras.Input((tiny.LATENT_DIM,)), keras.Input(tiny.SHAPE)
+        x = keras.layers.Dense(128)(latents)
+        x = keras.layers.Activation("tanh")(shared(keras.layers.Reshape(tiny.SHAPE)(x)))
+        logits = keras.layers.Dense(1)(keras.layers.Flatten()(shared(images)))
+        networks = keras.Model(latents, x), keras.Model(images, logits)
+        model = tiny.SAGAN(*networks, tiny.LATENT_DIM, ema_momentum=0.5, seed=1)
+        model.compile(**tiny.sgd(), run_eagerly=True)
+        return model
+
+    model = build()
+    model.fit(IMAGES, verbose=0, callbacks=[TrainingCheckpoint(tmp_path / "checkpoints")])
+    for action in (
+        lambda: model.save(tmp_path / "model.keras"),
+        lambda: tiny.SAGAN.from_model(model),
+        lambda: run.fit(model, IMAGES, tmp_path / "run", 1, 1),
+    ):
+        with pytest.raises(ValueError, match="must not share.*save_weights.*shared/kernel"):
+            action()
+    assert not (tmp_path / "model.keras").exists() and not (tmp_path / "run").exists()
+    model.save_weights(tmp_path / "model.weights.h5")
+    again, resumed = build(), build()
+    again.load_weights(tmp_path / "model.weights.h5")
+    checkpoint = TrainingCheckpoint(tmp_path / "checkpoints")
+    resumed.fit(IMAGES, verbose=0, callbacks=[checkpoint])  # The only epoch is done.
+    for other in (again, resumed):
+        for mine, wanted in zip(tiny.weights(other), tiny.weights(model), strict=True):
+            np.testing.assert_array_equal(mine, wanted)

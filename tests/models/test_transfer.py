@@ -152,6 +152,66 @@ def test_other_conditional_norms():
     np.testing.assert_allclose(mixed.astype(int), expected.astype(int), atol=1)
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Block(keras.layers.Layer):
+    """A layer whose configuration has no name, so that a copy gets a new name."""
+
+    def __init__(self, units, name=None):
+        super().__init__(name=name)
+        self.units = units
+        self.first, self.second = keras.layers.Dense(8), keras.layers.Dense(units)
+
+    def call(self, x):
+        return self.second(self.first(x))
+
+    def get_config(self):
+        return {"units": self.units}
+
+
+class NamedBlock(Block):
+    def get_config(self):
+        return {"units": self.units, "name": self.name}
+
+
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.parts = [Block(128), keras.layers.Dense(128), keras.layers.Reshape(tiny.SHAPE)]
+
+    def call(self, x, training=False):
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+def nested():
+    """Sequential blocks that are built when they are called have other paths in a copy."""
+    latents = keras.Input((4,))
+    first, last = (keras.Sequential([keras.layers.Dense(x), Block(x)]) for x in (8, 128))
+    images = keras.layers.Reshape(tiny.SHAPE)(Block(128)(last(first(latents))))
+    return keras.Model(latents, images)
+
+
+@pytest.mark.parametrize("build", [nested, Subclassed])
+def test_weights_whose_paths_differ_in_a_copy(build):
+    source = changed(SAGAN(build(), tiny.build_discriminator(None), 4))
+    model, latents = SAGAN.from_model(source), np.ones((2, 4))
+    assert model.new_weights == []
+    pictures = [x.generate(2, latents=latents) for x in (source, model)]
+    np.testing.assert_array_equal(*pictures)
+
+
+def test_layers_in_layers_keep_their_weights_when_classes_are_added():
+    images = keras.Input(tiny.SHAPE)
+    x = NamedBlock(8)(keras.layers.Flatten()(images))
+    discriminator = keras.Model(images, keras.layers.Dense(1)(x))
+    source = changed(SAGAN(tiny.build_generator(None), discriminator, tiny.LATENT_DIM))
+    with pytest.warns(UserWarning, match="are new"):
+        model = SAGAN.from_model(source, num_classes=3)
+    new = [path for path in model.new_weights if path.startswith("discriminator")]
+    assert new == ["discriminator/label_embedding/embeddings"]
+
+
 # Frozen blocks
 
 

@@ -18,6 +18,7 @@ def test_good_labels_pass(dtype):
     [
         ([0, 10], r"`labels` must lie in \[0, 10\).*Received: labels with 10"),
         ([-1, 3], r"`labels` must lie in \[0, 10\).*Received: labels with -1"),
+        (np.array(["a"]), r"`labels` must be integer class ids.*Received: labels"),
         ([0.0, 1.0], r"`labels` must be integer class ids.*Received: labels of dtype float"),
         (np.eye(10), r"`labels` must be integer.*one-hot.*Received: labels of dtype float"),
         (np.eye(10, dtype="int32"), r"shape \(batch,\).*Received: labels of shape \(10, 10\)"),
