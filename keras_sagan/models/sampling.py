@@ -173,10 +173,10 @@ class SamplingMixin:
     def _generate_function(self, generator, judges=False):
         """Returns a compiled function that maps latents and labels to images or their logits."""
         variables = [*generator.variables, *(self.discriminator.variables if judges else ())]
-        key = generator is self._average, judges
-        known, compiled = self._generate_functions.get(key, ((), None))
-        # Quantization and LoRA replace or add variables.
-        if list(map(id, known)) != list(map(id, variables)):
+        # Quantization and LoRA replace or add variables. Keep ids, because Keras would track
+        # variables in this dictionary as weights of the model.
+        key = generator is self._average, judges, *map(id, variables)
+        if key not in self._generate_functions:
 
             def function(latents, labels=None):
                 images = step.call(generator, latents, labels, training=False)
@@ -185,9 +185,10 @@ class SamplingMixin:
                 logits = step.judge(self.discriminator, images, labels, training=False)
                 return ops.mean(ops.reshape(logits, (ops.shape(latents)[0], -1)), axis=1)
 
-            compiled = backend.compiled(function, variables, self.latent_dim, self.num_classes)
-            self._generate_functions[key] = variables, compiled
-        return compiled
+            self._generate_functions[key] = backend.compiled(
+                function, variables, self.latent_dim, self.num_classes
+            )
+        return self._generate_functions[key]
 
     def interpolate(
         self,
