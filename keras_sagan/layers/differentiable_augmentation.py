@@ -132,6 +132,8 @@ class DifferentiableAugmentation(keras.layers.Layer):
                 "`images` must be floats of shape (batch, height, width, channels). "
                 f"Received: images of shape {shape} and dtype {dtype}"
             )
+        if shape[0] == 0:  # PyTorch can't take rows of no images.
+            return images
         wide = keras.backend.result_type(dtype, "float32")
         given = images = ops.cast(images, wide)
         for change in self._changes:

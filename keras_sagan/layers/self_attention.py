@@ -205,16 +205,19 @@ class SelfAttention(keras.layers.Layer):
     def _pool(self, x, size, training):
         if self.pool_size == 1:
             return x
+        if self.rank == 3:  # TensorFlow on CPUs can't pool volumes in float16 and float64.
+            for axis in (2, 1, 0):
+                size = [*size[:axis], size[axis] // self.pool_size, *size[axis + 1 :]]
+                windows = self._resized(x, [*size[: axis + 1], self.pool_size, *size[axis + 1 :]])
+                x = ops.max(windows, axis=self._axes[axis + 1] + 1)
+            return x
         pool = functools.partial(
             ops.max_pool,
             pool_size=self.pool_size,
             strides=self.pool_size,
             data_format=self.data_format,
         )
-        dtype, x = x.dtype, self._resized(x, size)
-        if self.rank == 3 and self.compute_dtype == "float16":
-            x = ops.cast(x, "float32")  # TensorFlow has no 3D pooling in float16 on CPUs.
-        return ops.cast(of_any_batch(pool, x, training), dtype)
+        return of_any_batch(pool, self._resized(x, size), training)
 
     def _locations(self, x):
         """Reshapes a map to `(batch, locations, channels)`."""

@@ -162,6 +162,11 @@ def test_it_keeps_the_dtype_of_its_inputs_and_computes_in_float32(dtype):
     np.testing.assert_array_equal(narrow, ops.cast(ops.cast(wide, dtype), "float32"))
 
 
+def test_no_images():
+    images = ops.zeros((0, 8, 8, 3))
+    assert DifferentiableAugmentation(ALL)(images, training=True).shape == images.shape
+
+
 @pytest.mark.parametrize("jit_compile", [False, True] if BACKEND == "tensorflow" else [False])
 def test_in_a_discriminator(jit_compile):
     """Each image has its own draws, new ones at each call, and only in training."""

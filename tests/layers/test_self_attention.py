@@ -125,6 +125,17 @@ def test_oracle(cls, arguments, inputs):
 
 
 @pytest.mark.any_backend
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_volumes_in_other_precisions(dtype):
+    layer = filled(SelfAttention3D(use_spectral_norm=False, dtype=dtype), VOLUME, 0.5)
+    outputs = numpy(layer(VOLUME.astype(dtype)))
+    # JAX and torch round float64 to float32.
+    exact = 1e-10 if keras.backend.backend() == "tensorflow" else 1e-5
+    atol = exact if dtype == "float64" else 0.05
+    np.testing.assert_allclose(outputs, oracle(layer, VOLUME)[0], atol=atol)
+
+
+@pytest.mark.any_backend
 def test_one_plane_of_a_volume_and_one_row_of_a_map():
     plane = filled(SelfAttention2D(pool_size=1), MAP)
     volume = SelfAttention3D(pool_size=1)
