@@ -126,7 +126,15 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         number of completed steps in this epoch, and the number of batches to read while `fit` skips
         these steps. Raises `ValueError` if the data's `start_step` exceeds the model's step.
         """
-        if self._state == "training" or not self.restore:  # Only the first `fit` resumes a run.
+        if self._state == "training":  # Only the first `fit` resumes a run.
+            return data, None, 0, 0
+        if not self.restore:
+            if (newest := max(self._files.steps(), default=0)) > (taken := steps_of(model)):
+                raise ValueError(
+                    "`directory` must not hold a run that is ahead of the model, unless it is "
+                    f"restored. Received: directory={self.directory!r} at step {newest} and a "
+                    f"model after {taken} steps"
+                )
             return data, None, 0, 0
         is_given = self._state == "restored" and self._model is model
         if not is_given:
@@ -175,13 +183,6 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             check_epoch(self._manifest, self.params.get("steps"), self.model.steps_per_execution)
         elif self._saved_step != self._step:
             self._saved_step = None
-            newest = max(self._files.steps(), default=0)
-            if self._state != "training" and newest > self._step:
-                raise ValueError(
-                    "`directory` must not hold a run that is ahead of the model, unless it is "
-                    f"restored. Received: directory={self.directory!r} at step {newest} and a "
-                    f"model after {self._step} steps"
-                )
         if self._is_chief:
             self._files.check_writable()
             self._files.remove_incomplete()
