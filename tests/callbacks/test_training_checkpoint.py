@@ -244,6 +244,20 @@ def test_a_finished_run_is_left_as_it_is(model, traced, tmp_path):
     assert names(tmp_path) == [7, 14, 21]
 
 
+@pytest.mark.parametrize("stops", [True, False])
+def test_the_last_epoch_is_kept_if_the_best_weights_are_restored(model, traced, tmp_path, stops):
+    checkpoint = TrainingCheckpoint(tmp_path, every_epochs=10)
+    stop = {"monitor": "fid_1k", "mode": "min", "patience": 1 if stops else 9}
+    early = keras.callbacks.EarlyStopping(**stop, restore_best_weights=True)
+    epochs = 9 if stops else 2
+    fit(model, dataset(), [Figure([1.0, 2.0]), early, checkpoint], epochs=epochs)
+    assert int(model.steps) == 7 and names(tmp_path) == [14]
+    with pytest.warns(UserWarning, match="set back from step 14 to 7"):
+        assert checkpoint.save() is None
+    fit(restart(traced), dataset(), [TrainingCheckpoint(tmp_path)], epochs=3)
+    assert int(model.steps) == 21
+
+
 def test_a_second_fit_in_a_process_is_a_new_one(model, tmp_path):
     checkpoint = TrainingCheckpoint(tmp_path)
     fit(model, dataset(), [checkpoint], epochs=1)
