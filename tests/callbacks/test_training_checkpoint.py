@@ -361,6 +361,15 @@ def test_the_best_is_kept_apart_and_survives_a_restart(model, traced, tmp_path):
     assert TrainingCheckpoint(tmp_path / "none").restore_best(fresh) == 0
 
 
+def test_the_best_of_a_killed_run_makes_way_for_a_better_one_of_an_earlier_step(
+    model, traced, tmp_path
+):
+    for values in ([5.0, 4.0], [3.0, 6.0]):  # The best is of step 14, then of step 7.
+        checkpoint = TrainingCheckpoint(tmp_path, every_epochs=9, monitor="fid_1k")
+        fit(restart(traced), dataset(), [Figure(values), checkpoint], kill_at=15)
+    assert names(tmp_path / "best") == [7] and checkpoint.restore_best(model) == 7
+
+
 def test_a_rising_figure(model, tmp_path):
     checkpoint = TrainingCheckpoint(tmp_path, monitor="fid_1k", mode="max")
     fit(model, dataset(), [Figure([1.0, 3.0, 2.0]), checkpoint])
@@ -517,7 +526,7 @@ def test_damage_is_no_reason_to_remove_the_good(model, tmp_path, two):
     with pytest.warns(UserWarning, match="step 14 is damaged"):
         data = dataset(checkpoint.restore_latest(model))
     fit(model, data, [checkpoint], kill_at=9, initial_epoch=1)
-    assert names(tmp_path) == [9, 14]
+    assert names(tmp_path) == [9]
 
 
 def test_a_damaged_file_of_a_folder_without_its_root_is_named(model, tmp_path, two, monkeypatch):
