@@ -17,7 +17,8 @@ import numpy as np
 
 from keras_sagan import callbacks, metrics, models
 from keras_sagan.callbacks.checkpoint_files import CheckpointFiles
-from keras_sagan.checks import require
+from keras_sagan.checks import check_path, require
+from keras_sagan.cli.main import select_backend
 from keras_sagan.distribution import check_workers_agree, is_chief, make_strategy
 from keras_sagan.log import Log
 from keras_sagan.metrics.report import package_versions
@@ -51,8 +52,8 @@ def train(log: Log | None = None, **options: Any) -> dict:
             and `epochs`. All have defaults.
 
     Raises:
-        ValueError: If an option or value is unknown, the folder belongs to a different run, or
-            `output` is inside `images`.
+        ValueError: If an option or value is unknown, Keras already uses another `backend`, the
+            folder belongs to a different run, or `output` is inside `images`.
         RuntimeError: If another process is training in the folder, or processes can't connect.
         ImportError: If an option needs a package that isn't installed.
         OSError: If the folder can't be written to.
@@ -66,6 +67,7 @@ def train(log: Log | None = None, **options: Any) -> dict:
     """
     defaults = {name: option.default for name, option in TRAIN.items()}
     settings = with_defaults({**defaults, **check_options(TRAIN, options)})
+    select_backend(settings["backend"])
     output, epochs = Path(settings["output"]), settings["epochs"]
     checkpoints = settings["checkpoints"] or f"{output}/checkpoints"
     if "://" in settings["output"]:
@@ -219,7 +221,7 @@ def fit(
         ValueError: If training stopped because a loss or a weight isn't finite.
         RuntimeError, OSError: As in `train`.
     """
-    output, log = Path(output), log or Log(["fit"])
+    output, log = Path(check_path("output", output)), log or Log(["fit"])
     is_first = is_chief(getattr(model, "distribute_strategy", None))
     log.folder = output if is_first else None
     # All processes draw figures and evaluate, but only the first one keeps the results.

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -108,6 +109,28 @@ def test_another_backend_than_that_of_the_process(capsys):
     assert main(["sample", "any", "--backend", "jax"]) == 1
     error = capsys.readouterr().err
     assert "--backend must be tensorflow, which Keras already" in error and error.count("\n") == 1
+    with pytest.raises(ValueError, match="--backend must be tensorflow.*Received: jax"):
+        runs.train(backend="jax", images="none")  # No folder is read.
+
+
+def test_options_in_python_are_those_of_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = {"output": Path("~/run"), "epochs": np.int64(3), "grey": np.bool_(True)}
+    given |= {"ema_momentum": np.float32(0.5), "images": "~/photos"}
+    expected = {"output": f"{tmp_path}/run", "epochs": 3, "grey": True}
+    expected |= {"ema_momentum": 0.5, "images": f"{tmp_path}/photos"}
+    found = options.check_options(options.TRAIN, given)
+    assert json.dumps(found) == json.dumps(expected)
+    with pytest.raises(ValueError, match="`output` must be a path. Received: output=3"):
+        options.check_options(options.TRAIN, {"output": 3})
+
+
+def test_a_run_in_the_home_folder_is_in_one_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AttributeError, match="attention_gammas"):  # The model isn't one.
+        runs.fit(object(), None, "~/run", 1, 1)
+    assert os.listdir() == ["home"] and (tmp_path / "home/run/run.lock").exists()
 
 
 @pytest.mark.parametrize(
