@@ -68,11 +68,11 @@ def train(log: Log | None = None, **options: Any) -> dict:
     defaults = {name: option.default for name, option in TRAIN.items()}
     settings = with_defaults({**defaults, **check_options(TRAIN, options)})
     select_backend(settings["backend"])
-    output, epochs = Path(settings["output"]), settings["epochs"]
-    checkpoints = settings["checkpoints"] or f"{output}/checkpoints"
     if "://" in settings["output"]:
         text = "--output must be a local folder; --checkpoints takes a URL."
         raise ValueError(f"{text} Received: {settings['output']}")
+    output, epochs = Path(check_path("output", settings["output"])), settings["epochs"]
+    checkpoints = settings["checkpoints"] or f"{output}/checkpoints"
     images = settings["images"] and Path(settings["images"]).expanduser().resolve()
     if images and (images == output.resolve() or images in output.resolve().parents):
         text = "--output must be outside --images, or the run's pictures become training images."

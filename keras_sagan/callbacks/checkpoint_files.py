@@ -190,7 +190,7 @@ def reading(folder: str, name: str):
 
 def check_directory(name: str, value) -> str:
     """Returns a folder's URL or absolute path, so that a later `os.chdir` has no effect."""
-    path = check_path(name, value).removeprefix("file://")
+    path = check_path(name, value, allow_url=True).removeprefix("file://")
     if "\0" in path:
         raise ValueError(f"`{name}` must not contain NUL. Received: {name}={value!r}")
     return path if "://" in path else os.path.join(os.getcwd(), path)
