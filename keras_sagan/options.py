@@ -13,6 +13,7 @@ __all__ = []
 # What an option accepts: the Python type, a validity test, a description, and a name for `--help`.
 Kind = collections.namedtuple("Kind", "type is_valid expected metavar", defaults=[None])
 NUMBER = Kind(int, lambda x: x >= 0, "an integer of at least 0", "N")
+SEVERAL = Kind(int, lambda x: x == 0 or x >= 2, "0 or an integer of at least 2", "N")
 COUNT = Kind(int, lambda x: x >= 1, "a positive integer", "N")
 RATE = Kind(float, lambda x: 0 < x < math.inf, "a positive number", "X")
 SHARE = Kind(float, lambda x: 0 <= x < 1, "a number in [0, 1)", "X")
@@ -118,7 +119,7 @@ TRAIN = {
     "tpu": Option(TEXT, "the name of a TPU for TensorFlow; local on a TPU VM"),
     "steps_per_execution": Option(COUNT, "steps per call of the device, such as 50 on TPUs", 1),
     "save_every": Option(COUNT, "steps between checkpoints; default: the end of each epoch"),
-    "fid_images": Option(NUMBER, "for the FID; 0: no FID; default: 5000 embedded images, or 1000"),
+    "fid_images": Option(SEVERAL, "for the FID; 0: no FID; default: 5000 embedded images, or 1000"),
     "fid_every": Option(COUNT, "epochs between FIDs; default: a fifth of --epochs"),
     "flip": Option(FLAG, "mirror half of the images; not with --dataset", False),
     **INCEPTION,
