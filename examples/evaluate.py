@@ -18,7 +18,7 @@ import numpy as np
 
 from keras_sagan import metrics, visualization
 from keras_sagan.cli.commands import evaluate, load_run
-from keras_sagan.cli.main import fill
+from keras_sagan.cli.main import fill, select_backend
 from keras_sagan.log import Log
 from keras_sagan.metrics.images import GeneratedImages
 
@@ -137,6 +137,7 @@ def main(arguments=None):
     settings.output = str(workdir / "report.json")
     log = Log(["examples/evaluate.py", *(arguments or sys.argv[1:])])
     try:
+        select_backend(settings.backend)
         workdir.mkdir(parents=True, exist_ok=True)
         text = page(evaluate(log, vars(settings)), some_images(settings))
         (workdir / "report.html").write_text(text, encoding="utf-8")

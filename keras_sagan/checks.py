@@ -11,6 +11,7 @@ import math
 import numbers
 import operator
 import os
+import re
 import warnings
 
 import keras
@@ -132,11 +133,22 @@ def check_list(name, value, optional=False):
     return None if value is None else list(value)
 
 
-def check_path(name, value, optional=False):
-    """Checks that a path isn't empty, and returns it as a string with `~` expanded."""
+def check_path(name, value, optional=False, allow_url=False):
+    """Checks that a path isn't empty, and returns it as a string with `~` expanded.
+
+    A URL would become a local folder named `gs:`, unless the caller can open it.
+    """
     is_path = isinstance(value, (str, os.PathLike)) and os.fspath(value) != ""
     value = _checked(name, value, is_path, "a non-empty string or path", optional)
-    return None if value is None else os.path.expanduser(os.fspath(value))
+    if value is None:
+        return None
+    path = os.path.expanduser(os.fspath(value))
+    is_url = re.match(r"[a-zA-Z][\w+.-]+:/", path)  # A drive of Windows has one letter.
+    if is_url and not allow_url:
+        raise _wrong(name, value, "be a local path, not a URL")
+    if is_url and "://" not in path:
+        raise _wrong(name, value, "be a string if it is a URL, because `Path` removes a slash")
+    return path
 
 
 def check_string(name, value, optional=False):

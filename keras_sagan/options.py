@@ -13,6 +13,7 @@ __all__ = []
 # What an option accepts: the Python type, a validity test, a description, and a name for `--help`.
 Kind = collections.namedtuple("Kind", "type is_valid expected metavar", defaults=[None])
 NUMBER = Kind(int, lambda x: x >= 0, "an integer of at least 0", "N")
+SEVERAL = Kind(int, lambda x: x == 0 or x >= 2, "0 or an integer of at least 2", "N")
 COUNT = Kind(int, lambda x: x >= 1, "a positive integer", "N")
 RATE = Kind(float, lambda x: 0 < x < math.inf, "a positive number", "X")
 SHARE = Kind(float, lambda x: 0 <= x < 1, "a number in [0, 1)", "X")
@@ -31,26 +32,36 @@ class Option(NamedTuple):
     nargs: str | None = None
 
     def check(self, name, value):
-        """Checks a value from a JSON file or from Python, and returns it."""
+        """Checks a value from a JSON file or from Python, and returns it as a plain value."""
         kind, choices, is_list = self.kind, self.choices, self.nargs == "+"
         if value is None and self.default is None:
             return None
-        for each in value if is_list and isinstance(value, list) else [value]:
+        is_several = is_list and isinstance(value, list)
+        found = [_plain(kind, x) for x in (value if is_several else [value])]
+        for each in found:
             right = type(each) is kind.type or (kind.type is float and type(each) is int)
             if not right or not kind.is_valid(each) or (choices and each not in choices):
                 expected = f"one of {list(choices)}" if choices else kind.expected
                 expected = f"a list, each {expected}" if is_list else expected
                 raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
-        return value
+        return found if is_several else found[0]
 
     def read(self, text):
         """Parses a command-line argument, and returns its value."""
         try:
-            value = os.path.expanduser(text) if self.kind is PATH else self.kind.type(text)
-            return self._replace(choices=None).check("", value)
+            return self._replace(choices=None).check("", self.kind.type(text))
         except ValueError:
             message = f"must be {self.kind.expected}, not {text}"
             raise argparse.ArgumentTypeError(message) from None
+
+
+def _plain(kind, value):
+    """Returns a NumPy scalar as a Python value, and a path as a string with `~` expanded."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()
+    if kind is PATH and isinstance(value, (str, os.PathLike)):
+        value = os.path.expanduser(value)
+    return value
 
 
 # These lists repeat names from modules that import Keras; `tests/cli` checks that they agree.
@@ -108,7 +119,7 @@ TRAIN = {
     "tpu": Option(TEXT, "the name of a TPU for TensorFlow; local on a TPU VM"),
     "steps_per_execution": Option(COUNT, "steps per call of the device, such as 50 on TPUs", 1),
     "save_every": Option(COUNT, "steps between checkpoints; default: the end of each epoch"),
-    "fid_images": Option(NUMBER, "for the FID; 0: no FID; default: 5000 embedded images, or 1000"),
+    "fid_images": Option(SEVERAL, "for the FID; 0: no FID; default: 5000 embedded images, or 1000"),
     "fid_every": Option(COUNT, "epochs between FIDs; default: a fifth of --epochs"),
     "flip": Option(FLAG, "mirror half of the images; not with --dataset", False),
     **INCEPTION,
@@ -178,12 +189,11 @@ def add_options(parser, options):
 
 
 def check_options(options, values):
-    """Returns `values`, or raises a ValueError for an unknown name or an invalid value."""
-    for name, value in values.items():
+    """Returns plain values, or raises a ValueError for an unknown name or an invalid value."""
+    for name in values:
         if name not in options:
             raise ValueError(f"There is no option `{name}`. The options are {list(options)}")
-        options[name].check(name, value)
-    return values
+    return {name: options[name].check(name, value) for name, value in values.items()}
 
 
 def read_config(path):

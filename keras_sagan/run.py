@@ -17,7 +17,8 @@ import numpy as np
 
 from keras_sagan import callbacks, metrics, models
 from keras_sagan.callbacks.checkpoint_files import CheckpointFiles
-from keras_sagan.checks import require
+from keras_sagan.checks import check_path, require
+from keras_sagan.cli.main import select_backend
 from keras_sagan.distribution import check_workers_agree, is_chief, make_strategy
 from keras_sagan.log import Log
 from keras_sagan.metrics.report import package_versions
@@ -34,6 +35,9 @@ NETWORKS = ("image_size", "base_filters", "g_learning_rate", "d_learning_rate", 
 FIXED = ("preset", "recipe", *NETWORKS, "precision", "seed", "flip", "checkpoints")
 # Files of a run that exist only if `run.json` exists.
 WRITTEN = ("model.keras", "history.json", "curves.png", "*_epoch_*[1-9]*.png", "samples.gif")
+# Distances are comparable only if these entries of their protocols agree.
+COMPARED = ("feature_extractor", "resize", "metrics", "reference", "reference_split")
+COMPARED += ("reference_sha256",)  # This entry is `None` before an evaluation.
 ELSEWHERE = "--output must be a new folder, or the folder of the same run. Received:"
 
 
@@ -52,8 +56,8 @@ def train(log: Log | None = None, **options: Any) -> dict:
             and `epochs`. All have defaults.
 
     Raises:
-        ValueError: If an option or value is unknown, the folder belongs to a different run, or
-            `output` is inside `images`.
+        ValueError: If an option or value is unknown, Keras already uses another `backend`, the
+            folder belongs to a different run, or `output` is inside `images`.
         RuntimeError: If another process is training in the folder, or processes can't connect.
         ImportError: If an option needs a package that isn't installed.
         OSError: If the folder can't be written to.
@@ -67,11 +71,12 @@ def train(log: Log | None = None, **options: Any) -> dict:
     """
     defaults = {name: option.default for name, option in TRAIN.items()}
     settings = with_defaults({**defaults, **check_options(TRAIN, options)})
-    output, epochs = Path(settings["output"]), settings["epochs"]
-    checkpoints = settings["checkpoints"] or f"{output}/checkpoints"
+    select_backend(settings["backend"])
     if "://" in settings["output"]:
         text = "--output must be a local folder; --checkpoints takes a URL."
         raise ValueError(f"{text} Received: {settings['output']}")
+    output, epochs = Path(check_path("output", settings["output"])), settings["epochs"]
+    checkpoints = settings["checkpoints"] or f"{output}/checkpoints"
     images = settings["images"] and Path(settings["images"]).expanduser().resolve()
     if images and (images == output.resolve() or images in output.resolve().parents):
         text = "--output must be outside --images, or the run's pictures become training images."
@@ -222,7 +227,7 @@ def fit(
         RuntimeError, OSError: As in `train`.
     """
     check_unshared(model.generator, model.discriminator)  # The run ends by saving the model.
-    output, log = Path(output), log or Log(["fit"])
+    output, log = Path(check_path("output", output)), log or Log(["fit"])
     is_first = is_chief(getattr(model, "distribute_strategy", None))
     log.folder = output if is_first else None
     # All processes draw figures and evaluate, but only the first one keeps the results.
@@ -231,7 +236,16 @@ def fit(
         checkpoint = checkpoint or callbacks.TrainingCheckpoint(output / "checkpoints")
         evaluators = [evaluator] if evaluator else []
         history = callbacks.RunHistory(output / "history.json", evaluators)
-        writer = RecordWriter(folder, record or {}, log)
+        known = read_record(output).get("fid", {})
+        writer = RecordWriter(folder, {"fid": known, **(record or {})} if known else record, log)
+        if evaluator:
+            evaluator.set_model(model)
+            old = list(evaluator.history)
+            if is_first and differences(known, evaluator):
+                # The best checkpoint stays until the first new distance, whatever that is.
+                best = CheckpointFiles(f"{checkpoint.directory}/best", keep=1)
+                for step in best.steps():
+                    best.update(step, {"monitor": None})
         stop, names = callbacks.StopOnNonFinite(), writer.content.get("class_names")
         parts = [stop, callbacks.AttentionMonitor(), callbacks.CollapseMonitor()]
         parts.append(callbacks.SampleGrid(folder, class_names=names, gif=True))
@@ -257,6 +271,11 @@ def fit(
         gammas = {name: float(value) for name, value in model.attention_gammas().items()}
         results = {"steps": int(model.steps.numpy()), "attention_gamma": gammas}
         if evaluator:
+            new = [pair for pair in evaluator.history if pair not in old]
+            if new and (changed := differences(known, evaluator)):
+                log.say(f"Earlier {evaluator.name} are dropped: {', '.join(changed)} changed.")
+                evaluator.history = new
+                history.history.pop(evaluator.name, None)
             if build_untrained and 0 not in dict(evaluator.history):
                 # Evaluate the untrained model last, so that training doesn't have to wait for it.
                 evaluator.set_model(build_untrained())
@@ -265,7 +284,10 @@ def fit(
             by_epoch = sorted(evaluator.history)
             results["fid"] = fid = {"name": evaluator.name, "by_epoch": by_epoch}
             fid |= {"start": by_epoch[0][1], "end": by_epoch[-1][1]} if by_epoch else {}
-            fid["protocol"] = evaluator.protocol
+            fid["protocol"] = protocol = evaluator.protocol
+            is_measured = new or protocol["reference_sha256"] is not None
+            if known.get("name") == evaluator.name and not is_measured:
+                results["fid"] = known
             for epoch, value in by_epoch:
                 log.say(f"{evaluator.name} after {epoch} epochs: {value:.1f}")
         if history.history:
@@ -275,12 +297,21 @@ def fit(
         return writer.content
 
 
+def differences(known, evaluator):
+    """Returns the entries in which the protocols of a known FID and of an evaluator differ."""
+    if known.get("name") != evaluator.name:
+        return []
+    old, new = known["protocol"], evaluator.protocol
+    pairs = {name: (old.get(name), new.get(name)) for name in COMPARED}
+    return [name for name, pair in pairs.items() if None not in pair and pair[0] != pair[1]]
+
+
 class RecordWriter(keras.callbacks.Callback):
     """Writes `run.json`, but not before the first step, so that a failed start leaves no file."""
 
     def __init__(self, folder, record, log):
         super().__init__()
-        self.path, self.content, self.log = folder / "run.json", dict(record), log
+        self.path, self.content, self.log = folder / "run.json", dict(record or {}), log
         self._began = time.perf_counter() - read_record(folder).get("seconds", 0)
 
     def on_train_begin(self, logs=None):

@@ -23,6 +23,7 @@ from keras_sagan import (
     layers,
     metrics,
     models,
+    run,
     visualization,
 )
 from keras_sagan.metrics.evaluation import Evaluation
@@ -486,7 +487,25 @@ def test_paths_begin_in_the_home_folder(monkeypatch):
         ("runs/~", "runs/~"),
         ("gs://bucket/runs", "gs://bucket/runs"),
     ):
-        assert checks.check_path("directory", given) == expected
+        assert checks.check_path("directory", given, allow_url=True) == expected
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        callbacks.SampleGrid,
+        callbacks.AttentionFigure,
+        callbacks.RunHistory,
+        lambda path: visualization.plot_curves({"loss": [1.0]}, path=path),
+        lambda path: run.fit(None, None, path, 1, 1),
+    ],
+)
+def test_a_url_is_no_local_folder(make):
+    for url in ("gs://bucket/run", pathlib.Path("gs://bucket/run")):
+        with pytest.raises(ValueError, match="must be a local path, not a URL. Received: .*gs:/"):
+            make(url)
+    with pytest.raises(ValueError, match="`directory` must be a string if it is a URL, because"):
+        callbacks.TrainingCheckpoint(url)
 
 
 @pytest.mark.slow

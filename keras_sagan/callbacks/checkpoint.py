@@ -33,6 +33,10 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     callbacks, and use one folder per run. A run can be resumed on a different backend. All workers
     must have access to the folder.
 
+    The newest checkpoint contains the end of the last epoch, even if a callback sets the model back
+    when training ends, such as `EarlyStopping(restore_best_weights=True)`. A longer run continues
+    from there. `monitor` keeps the best checkpoint too.
+
     Args:
         directory: The path of the folder, which is created if needed, or a URL. A URL, such as
             `gs://bucket/run`, requires fsspec.
@@ -126,7 +130,15 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         number of completed steps in this epoch, and the number of batches to read while `fit` skips
         these steps. Raises `ValueError` if the data's `start_step` exceeds the model's step.
         """
-        if self._state == "training" or not self.restore:  # Only the first `fit` resumes a run.
+        if self._state == "training":  # Only the first `fit` resumes a run.
+            return data, None, 0, 0
+        if not self.restore:
+            if (newest := max(self._files.steps(), default=0)) > (taken := steps_of(model)):
+                raise ValueError(
+                    "`directory` must not hold a run that is ahead of the model, unless it is "
+                    f"restored. Received: directory={self.directory!r} at step {newest} and a "
+                    f"model after {taken} steps"
+                )
             return data, None, 0, 0
         is_given = self._state == "restored" and self._model is model
         if not is_given:
@@ -175,13 +187,6 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             check_epoch(self._manifest, self.params.get("steps"), self.model.steps_per_execution)
         elif self._saved_step != self._step:
             self._saved_step = None
-            newest = max(self._files.steps(), default=0)
-            if self._state != "training" and newest > self._step:
-                raise ValueError(
-                    "`directory` must not hold a run that is ahead of the model, unless it is "
-                    f"restored. Received: directory={self.directory!r} at step {newest} and a "
-                    f"model after {self._step} steps"
-                )
         if self._is_chief:
             self._files.check_writable()
             self._files.remove_incomplete()
@@ -210,7 +215,9 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self._step = steps_of(self.model)  # An epoch's last execution may have run fewer steps.
         self._epoch, self._epoch_start = epoch + 1, self._step
-        is_due = self.every_epochs and (epoch + 1) % self.every_epochs == 0
+        # After the last epoch, save before `EarlyStopping` sets the model back in `on_train_end`.
+        is_last = self.model.stop_training or epoch + 1 == self.params.get("epochs")
+        is_due = is_last or (self.every_epochs and (epoch + 1) % self.every_epochs == 0)
         if is_due or self._saved_step == self._step:  # The saved manifest still has the old epoch.
             self.save()
         # All workers must take part in `_write`, so the first worker decides whether to write.
@@ -219,7 +226,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             best.value = best.latest if self._write(best.files, **entries) else best.value
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        if self._saved_step != steps_of(self.model):
+        if self._saved_step != self._step:
             self.save()
         self._wait()
         if self._best:
@@ -228,13 +235,18 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     def save(self) -> str | None:
         """Saves the current state of the run.
 
-        Returns the folder of the checkpoint, or `None` if training hasn't started or the model
-        contains NaN or infinite values. Raises `OSError` if the checkpoint can't be written;
-        earlier checkpoints remain intact.
+        Returns the folder of the checkpoint, or `None` if training hasn't started, the model
+        contains NaN or infinite values, or it was set back to an earlier epoch. Raises `OSError` if
+        the checkpoint can't be written; earlier checkpoints remain intact.
         """
         if self._state != "training":  # Don't save a model that may be partly restored.
             return None
-        self._step = steps_of(self.model)  # An interrupt may have skipped `on_train_batch_end`.
+        step = steps_of(self.model)  # An interrupt may have skipped `on_train_batch_end`.
+        if step < self._epoch_start:
+            text = f"The model isn't saved because it was set back from step {self._step} to {step}"
+            warnings.warn(f"{text}; a run can't be resumed from there.", stacklevel=2)
+            return None
+        self._step = step
         if self._manifest is None:  # Until an epoch begins, the restored checkpoint is up to date.
             if self._saved_step == self._step:
                 self._wait()

@@ -77,9 +77,12 @@ class CheckpointFiles:
                 with contextlib.suppress(OSError):
                     self.remove(step)
                 raise
-        # Checkpoints of later steps are damaged, so they don't count towards `keep`.
-        for old in [x for x in self.steps() if x <= step][: -self.keep]:
-            self.remove(old)
+        # Checkpoints of later steps are damaged, so they don't count towards `keep`. In a folder of
+        # one checkpoint, such as `best`, a later one may be from before the run was killed.
+        steps = self.steps()
+        kept = [x for x in steps if x <= step][-self.keep :]
+        for other in [x for x in steps if x not in kept and (x < step or self.keep == 1)]:
+            self.remove(other)
 
     def update(self, step: int, changes: dict):
         """Updates entries in a manifest. If writing fails, the manifest remains unchanged."""
@@ -187,7 +190,7 @@ def reading(folder: str, name: str):
 
 def check_directory(name: str, value) -> str:
     """Returns a folder's URL or absolute path, so that a later `os.chdir` has no effect."""
-    path = check_path(name, value).removeprefix("file://")
+    path = check_path(name, value, allow_url=True).removeprefix("file://")
     if "\0" in path:
         raise ValueError(f"`{name}` must not contain NUL. Received: {name}={value!r}")
     return path if "://" in path else os.path.join(os.getcwd(), path)

@@ -85,8 +85,8 @@ class CollapseMonitor(keras.callbacks.Callback):
         self.every_epochs = check_integer("every_epochs", every_epochs, 1)
         self.reason: str | None = None
         self._good = None
-        if directory is not None:  # A huge `every_steps` disables automatic saves.
-            self._good = TrainingCheckpoint(directory, 2**62, None, keep=1, restore=False)
+        if directory is not None:
+            self._good = TrainingCheckpoint(directory, keep=1, restore=False)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self.reason = None
@@ -97,13 +97,7 @@ class CollapseMonitor(keras.callbacks.Callback):
             self._good.set_params(self.params)
             self._good.on_train_begin()
 
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        if self._good is not None:
-            self._good.on_epoch_begin(epoch)
-
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        if self._good is not None:
-            self._good.on_epoch_end(epoch)
         if not is_due(epoch, self.every_epochs, self.params):
             return
         logs = {} if logs is None else logs
@@ -112,7 +106,7 @@ class CollapseMonitor(keras.callbacks.Callback):
         logs["sample_diversity"] = diversity
         self._count = self._count + 1 if signs else 0
         if not signs and self._good is not None:
-            self._good.save()
+            self._good.on_epoch_end(epoch)
         if self._count >= self.patience and self.reason is None:
             self.reason = f"After epoch {epoch + 1} training seems to collapse: {'; '.join(signs)}."
             if self._good is not None:

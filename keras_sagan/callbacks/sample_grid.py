@@ -79,7 +79,7 @@ class SampleGrid(keras.callbacks.Callback):
         self.truncation = check_float("truncation", truncation, above=0, optional=True)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1)
         self.gif = check_boolean("gif", gif)
-        log_dir = check_path("log_dir", log_dir, optional=True)
+        log_dir = check_path("log_dir", log_dir, optional=True, allow_url=True)
         self._log = None if log_dir is None else ImageLog(log_dir)
         self._has_started = False
 

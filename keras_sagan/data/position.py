@@ -72,12 +72,15 @@ def position_data(data, steps_per_epoch, step, done, is_given):
         "the data are read from the start up to this step, and the run continues exactly if they "
         "yield the same batches in the same order each time"
     )
+    size = None
     if is_tensorflow_dataset(data):
         size = int(data.cardinality())
         if size == tf.data.INFINITE_CARDINALITY or (size < 0 and steps_per_epoch):
             return exact, at_step(data, target), 0
-        if steps_per_epoch in (None, size):
-            return exact + " and in each epoch", data, batches
+    elif hasattr(data, "at_step"):  # `make_dataset(repeat=False)` on JAX and PyTorch.
+        size = data.num_batches
+    if size is not None and steps_per_epoch in (None, size):
+        return exact + " and in each epoch", data, batches
     return "the data start over: this kind of dataset can't be positioned", data, 0
 
 

@@ -122,7 +122,7 @@ def load_tfds(
     start_step = check_step(start_step, "start_step")
     seed = check_integer("seed", seed, 0, 2**31 - 1)
     shuffle = check_boolean("shuffle", shuffle)
-    data_dir = check_path("data_dir", data_dir, optional=True)
+    data_dir = check_path("data_dir", data_dir, optional=True, allow_url=True)
     shuffle_buffer = check_integer("shuffle_buffer", shuffle_buffer)
     use_labels = check_boolean("use_labels", use_labels)
     order = check_choice("order", order, ORDERS)

@@ -64,7 +64,7 @@ def draw_attention(
     seed = check_integer("seed", seed, 0, optional=True)
     name = check_string("name", name)
     if isinstance(model, (str, os.PathLike)):
-        model = keras.saving.load_model(check_path("model", model))
+        model = keras.saving.load_model(check_path("model", model, allow_url=True))
     if images is None:
         shape = (num_images, model.latent_dim)
         images = np.random.default_rng(seed).standard_normal(shape).astype("float32")

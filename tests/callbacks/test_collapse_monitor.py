@@ -5,6 +5,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import tiny_networks as tiny
 
 from keras_sagan import SAGAN, build_discriminator, build_generator
 from keras_sagan.callbacks import CollapseMonitor, TrainingCheckpoint
@@ -117,6 +118,31 @@ def test_diversity_is_the_difference_within_a_class(stub_gan, num_classes, rows)
     assert found == pytest.approx(per_class.mean(), rel=1e-6)
     if num_classes is not None:
         assert np.bincount(model.calls[0]["labels"]).max() == 4
+
+
+def test_a_killed_run_resumes_although_its_good_state_is_newer(tmp_path):
+    model = tiny.build_small_sagan()
+    model.compile()
+    images = ((tiny.images(4) + 1.0) * 127.0).astype("uint8")
+
+    def kill(epoch, logs):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    def fit(*others):
+        saved = [
+            CollapseMonitor(directory=tmp_path / "good"),
+            TrainingCheckpoint(tmp_path, None, 2),
+        ]
+        data = make_dataset(images, tiny.labels(4), batch_size=4)
+        model.fit(data, epochs=4, steps_per_epoch=1, verbose=0, callbacks=[*saved, *others])
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(keras.callbacks.LambdaCallback(on_epoch_end=kill))
+    assert (tmp_path / "step-2").exists() and (tmp_path / "good/step-3").exists()
+    model.steps.assign(0)
+    fit()
+    assert int(model.steps) == 4 and (tmp_path / "good/step-4").exists()
 
 
 @pytest.mark.parametrize(

@@ -244,6 +244,20 @@ def test_a_finished_run_is_left_as_it_is(model, traced, tmp_path):
     assert names(tmp_path) == [7, 14, 21]
 
 
+@pytest.mark.parametrize("stops", [True, False])
+def test_the_last_epoch_is_kept_if_the_best_weights_are_restored(model, traced, tmp_path, stops):
+    checkpoint = TrainingCheckpoint(tmp_path, every_epochs=10)
+    stop = {"monitor": "fid_1k", "mode": "min", "patience": 1 if stops else 9}
+    early = keras.callbacks.EarlyStopping(**stop, restore_best_weights=True)
+    epochs = 9 if stops else 2
+    fit(model, dataset(), [Figure([1.0, 2.0]), early, checkpoint], epochs=epochs)
+    assert int(model.steps) == 7 and names(tmp_path) == [14]
+    with pytest.warns(UserWarning, match="set back from step 14 to 7"):
+        assert checkpoint.save() is None
+    fit(restart(traced), dataset(), [TrainingCheckpoint(tmp_path)], epochs=3)
+    assert int(model.steps) == 21
+
+
 def test_a_second_fit_in_a_process_is_a_new_one(model, tmp_path):
     checkpoint = TrainingCheckpoint(tmp_path)
     fit(model, dataset(), [checkpoint], epochs=1)
@@ -345,6 +359,15 @@ def test_the_best_is_kept_apart_and_survives_a_restart(model, traced, tmp_path):
     for one, two in zip(fresh.get_weights(), model.get_weights()):
         np.testing.assert_array_equal(one, two)
     assert TrainingCheckpoint(tmp_path / "none").restore_best(fresh) == 0
+
+
+def test_the_best_of_a_killed_run_makes_way_for_a_better_one_of_an_earlier_step(
+    model, traced, tmp_path
+):
+    for values in ([5.0, 4.0], [3.0, 6.0]):  # The best is of step 14, then of step 7.
+        checkpoint = TrainingCheckpoint(tmp_path, every_epochs=9, monitor="fid_1k")
+        fit(restart(traced), dataset(), [Figure(values), checkpoint], kill_at=15)
+    assert names(tmp_path / "best") == [7] and checkpoint.restore_best(model) == 7
 
 
 def test_a_rising_figure(model, tmp_path):
@@ -503,7 +526,7 @@ def test_damage_is_no_reason_to_remove_the_good(model, tmp_path, two):
     with pytest.warns(UserWarning, match="step 14 is damaged"):
         data = dataset(checkpoint.restore_latest(model))
     fit(model, data, [checkpoint], kill_at=9, initial_epoch=1)
-    assert names(tmp_path) == [9, 14]
+    assert names(tmp_path) == [9]
 
 
 def test_a_damaged_file_of_a_folder_without_its_root_is_named(model, tmp_path, two, monkeypatch):

@@ -134,7 +134,6 @@ def test_the_same_command_leaves_a_finished_run_alone(run, train_options, capsys
         (["--precision", "mixed_bfloat16", "--epochs", "3"], "of precision='float32', and"),
         (["--g-learning-rate", "0.1", "--epochs", "3"], "of g_learning_rate=0.0004, and"),
         (["--ema-momentum", "0.9", "--epochs", "3"], "of ema_momentum=0.99, and"),
-        (["--fid-images", "1", "--epochs", "3"], "`num_images` must be an integer of at least 2"),
         (["--images", "nowhere", "--epochs", "3"], "`directory` must be a folder"),
         (["--recipe", "none", "--epochs", "3"], "`recipe` must be one of"),
     ],
@@ -630,6 +629,12 @@ def test_counts_are_positive(value, capsys):
         main(["train", "--epochs", value])
     assert stop.value.code == 2
     assert "argument --epochs: " in capsys.readouterr().err
+
+
+def test_a_fid_takes_two_images(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--fid-images", "1"])
+    assert "--fid-images: must be 0 or an integer of at least 2, not 1" in capsys.readouterr().err
 
 
 @pytest.mark.slow

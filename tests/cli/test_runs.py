@@ -6,15 +6,20 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import tiny_networks as tiny
 from short_runs import build_little, draw_nothing, train_briefly
 
 from keras_sagan import distribution, metrics, models, options
 from keras_sagan import run as runs
+from keras_sagan.callbacks import FIDEvaluator, TrainingCheckpoint
+from keras_sagan.callbacks.checkpoint_files import CheckpointFiles
 from keras_sagan.cli import main
+from keras_sagan.data import make_dataset
 
 SMALL = "--batch-size 2 --steps-per-epoch 1 --fid-images 0".split()
 
@@ -108,6 +113,28 @@ def test_another_backend_than_that_of_the_process(capsys):
     assert main(["sample", "any", "--backend", "jax"]) == 1
     error = capsys.readouterr().err
     assert "--backend must be tensorflow, which Keras already" in error and error.count("\n") == 1
+    with pytest.raises(ValueError, match="--backend must be tensorflow.*Received: jax"):
+        runs.train(backend="jax", images="none")  # No folder is read.
+
+
+def test_options_in_python_are_those_of_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = {"output": Path("~/run"), "epochs": np.int64(3), "grey": np.bool_(True)}
+    given |= {"ema_momentum": np.float32(0.5), "images": "~/photos"}
+    expected = {"output": f"{tmp_path}/run", "epochs": 3, "grey": True}
+    expected |= {"ema_momentum": 0.5, "images": f"{tmp_path}/photos"}
+    found = options.check_options(options.TRAIN, given)
+    assert json.dumps(found) == json.dumps(expected)
+    with pytest.raises(ValueError, match="`output` must be a path. Received: output=3"):
+        options.check_options(options.TRAIN, {"output": 3})
+
+
+def test_a_run_in_the_home_folder_is_in_one_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AttributeError, match="attention_gammas"):  # The model isn't one.
+        runs.fit(object(), None, "~/run", 1, 1)
+    assert os.listdir() == ["home"] and (tmp_path / "home/run/run.lock").exists()
 
 
 @pytest.mark.parametrize(
@@ -168,6 +195,59 @@ def test_a_run_among_the_files_of_a_user(tmp_path, train, monkeypatch):
     history = json.loads((output / "history.json").read_text())["history"]
     assert [epoch for epoch, _ in history["g_loss"]] == [1, 2, 3]
     assert all(path.read_text() == "a user's" for path in own)
+
+
+class Brightness:
+    """A distance that is the mean of the generated images."""
+
+    def __init__(self, extractor):
+        self.feature_extractor, self.num_images = extractor, {"real": 0}
+
+    def update_state(self, images, real=False):
+        self.mean = float(np.mean(images))
+        self.num_images["real"] += len(images) if real else 0
+
+    def result(self):
+        return self.mean
+
+    def reset_state(self, reset_real=False):
+        pass
+
+
+def one(images):
+    return images
+
+
+def other(images):
+    return images
+
+
+def test_distances_by_another_extractor_are_dropped(tmp_path, monkeypatch, capsys):
+    draw_nothing(monkeypatch)
+    images = ((tiny.images(4) + 1.0) * 127.0).astype("uint8")
+
+    def fit(extractor, epochs):
+        model = tiny.build_small_sagan()
+        model.compile(run_eagerly=True)
+        evaluator = FIDEvaluator(Brightness(extractor), images, 4)
+        checkpoint = TrainingCheckpoint(tmp_path / "checkpoints", monitor="fid_4")
+        dataset = make_dataset(images, tiny.labels(4), batch_size=4)
+        more = {"evaluator": evaluator, "checkpoint": checkpoint}
+        runs.fit(model, dataset, tmp_path, epochs, 1, **more)
+        return json.loads((tmp_path / "run.json").read_text())["fid"]
+
+    first = fit(one, 1)
+    assert fit(one, 1) == first and first["protocol"]["reference_sha256"]
+    best = CheckpointFiles(f"{tmp_path}/checkpoints/best", keep=1)
+    assert best.manifest(1)["monitor"] == "fid_4"
+    assert fit(other, 1) == first  # Nothing is measured.
+    assert best.manifest(1)["monitor"] is None
+    second = fit(other, 2)
+    assert [epoch for epoch, _ in second["by_epoch"]] == [2]
+    assert "Earlier fid_4 are dropped: feature_extractor changed." in capsys.readouterr().out
+    history = json.loads((tmp_path / "history.json").read_text())["history"]
+    assert [epoch for epoch, _ in history["fid_4"]] == [2]
+    assert best.steps() == [2]
 
 
 @pytest.mark.slow

@@ -211,6 +211,7 @@ class StopAt(keras.callbacks.Callback):
     "policy, kind",
     [
         ("float32", "arrays"),
+        ("float32", "made to end"),
         ("mixed_float16", "made"),
         ("mixed_bfloat16", "restored"),
     ],
@@ -224,8 +225,9 @@ def test_a_run_resumes_to_the_bit(policy, kind, tmp_path):
         arguments = {"epochs": 2, "verbose": 0, "callbacks": used}
         if kind == "arrays":
             return model.fit(images, LABELS, batch_size=8, shuffle=False, **arguments)
-        data = make_dataset(images, LABELS, 8, seed=2, start_step=step)
-        return model.fit(data, steps_per_epoch=3, **arguments)
+        ends = kind == "made to end"
+        data = make_dataset(images, LABELS, 8, seed=2, start_step=step, repeat=not ends)
+        return model.fit(data, steps_per_epoch=None if ends else 3, **arguments)
 
     straight = compiled()
     expected = fit(straight).history
