@@ -8,12 +8,8 @@ import startup
 
 
 @pytest.mark.slow
-def test_every_part_of_a_start_is_seen_and_the_record_keeps_what_is_promised(tmp_path):
-    image = pytest.importorskip("PIL.Image")
-    for name in "abcd":
-        image.new("RGB", (8, 8), ord(name)).save(tmp_path / f"{name}.png")
-    small = "--image-size 8 --base-filters 4 --batch-size 4 --fid-images 0".split()
-    arguments = ["--images", str(tmp_path), *small]
+def test_every_part_of_a_start_is_seen_and_the_record_keeps_what_is_promised():
+    arguments = "--base-filters 4 --batch-size 4 --fid-images 0".split()
     found = {form: startup.run_example(form, arguments) for form in startup.FORMS}
     record = json.loads((common.RESULTS / "startup.json").read_text())
     for form, run in found.items():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -132,8 +133,10 @@ def test_options_in_python_are_those_of_the_command_line(tmp_path, monkeypatch):
 def test_a_run_in_the_home_folder_is_in_one_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
+    network = SimpleNamespace(weights=[])
+    model = SimpleNamespace(generator=network, discriminator=network)
     with pytest.raises(AttributeError, match="attention_gammas"):  # The model isn't one.
-        runs.fit(object(), None, "~/run", 1, 1)
+        runs.fit(model, None, "~/run", 1, 1)
     assert os.listdir() == ["home"] and (tmp_path / "home/run/run.lock").exists()
 
 

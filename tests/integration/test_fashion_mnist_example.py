@@ -112,8 +112,9 @@ def test_data_that_are_not_there_leave_no_run_behind(example, tmp_path, capsys):
 @pytest.mark.slow
 def test_a_wrong_setting_leaves_no_run_behind(example, tmp_path, capsys):
     output = tmp_path / "run"
-    assert example.main(["--fid-images", "1", *SMALL, "--output", str(output)]) == 1
-    assert "`num_images` must be an integer of at least 2" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        example.main(["--fid-images", "1", *SMALL, "--output", str(output)])
+    assert "--fid-images: must be 0 or an integer of at least 2" in capsys.readouterr().err
     assert not output.exists()
 
 
