@@ -497,7 +497,7 @@ def test_paths_begin_in_the_home_folder(monkeypatch):
         callbacks.AttentionFigure,
         callbacks.RunHistory,
         lambda path: visualization.plot_curves({"loss": [1.0]}, path=path),
-        lambda path: run.fit(None, None, path, 1, 1),
+        lambda path: run.fit(tiny.build_small_sagan(), None, path, 1, 1),
     ],
 )
 def test_a_url_is_no_local_folder(make):

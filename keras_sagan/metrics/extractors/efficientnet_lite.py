@@ -136,7 +136,7 @@ class EfficientNetLite0Features(Extractor):
     resize = "antialiased"
 
     def __init__(self, weights: str | Path | None = None):
-        self.weights = check_path("weights", weights, optional=True)
+        self.weights = check_path("weights", weights, optional=True, allow_url=True)
 
     @property
     def version(self) -> str:

@@ -61,7 +61,7 @@ class FIDInception(Extractor):
     resize = "tfgan"
 
     def __init__(self, weights: str | os.PathLike = FID_INCEPTION_URL):
-        self.weights = check_path("weights", weights)
+        self.weights = check_path("weights", weights, allow_url=True)
         self._file = None
 
     @property
