@@ -196,6 +196,17 @@ def check_options(options, values):
     return {name: options[name].check(name, value) for name, value in values.items()}
 
 
+def check_backend(name):
+    """Imports Keras, and raises an error if it uses another backend than `name`, unless `None`."""
+    import keras
+
+    if name not in (None, keras.backend.backend()):
+        raise ValueError(
+            f"--backend must be {keras.backend.backend()}, which Keras already uses here: in a "
+            f"script, set KERAS_BACKEND={name} in the environment. Received: {name}"
+        )
+
+
 def read_config(path):
     """Returns the options of a run from a JSON file, such as the `run.json` of a previous run."""
     try:

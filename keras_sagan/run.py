@@ -18,12 +18,11 @@ import numpy as np
 from keras_sagan import callbacks, metrics, models
 from keras_sagan.callbacks.checkpoint_files import CheckpointFiles
 from keras_sagan.checks import check_path, require
-from keras_sagan.cli.main import select_backend
 from keras_sagan.distribution import check_workers_agree, is_chief, make_strategy
 from keras_sagan.log import Log
 from keras_sagan.metrics.report import package_versions
 from keras_sagan.models.connection import check_unshared
-from keras_sagan.options import TRAIN, check_options
+from keras_sagan.options import TRAIN, check_backend, check_options
 from keras_sagan.sources import extractor_for, open_source
 from keras_sagan.visualization import plot_curves
 from keras_sagan.whole_files import replace_file
@@ -71,7 +70,7 @@ def train(log: Log | None = None, **options: Any) -> dict:
     """
     defaults = {name: option.default for name, option in TRAIN.items()}
     settings = with_defaults({**defaults, **check_options(TRAIN, options)})
-    select_backend(settings["backend"])
+    check_backend(settings["backend"])
     if "://" in settings["output"]:
         text = "--output must be a local folder; --checkpoints takes a URL."
         raise ValueError(f"{text} Received: {settings['output']}")

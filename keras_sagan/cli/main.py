@@ -102,10 +102,4 @@ def select_backend(name):
             raise ImportError(f"--backend {name} needs a package. Run: pip install {name}")
         os.environ["KERAS_BACKEND"] = name
     quiet.import_quietly()
-    import keras
-
-    if name not in (None, keras.backend.backend()):
-        raise ValueError(
-            f"--backend must be {keras.backend.backend()}, which Keras already uses here: in a "
-            f"script, set KERAS_BACKEND={name} in the environment. Received: {name}"
-        )
+    options.check_backend(name)
