@@ -120,9 +120,9 @@ def check_dict(name, value, keys=None):
     return found
 
 
-def check_function(name, value, optional=False):
+def check_function(name, value):
     """Checks that a value is callable."""
-    return _checked(name, value, callable(value), "a function", optional)
+    return _checked(name, value, callable(value), "a function", optional=False)
 
 
 def check_list(name, value, optional=False):

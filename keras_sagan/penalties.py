@@ -248,8 +248,7 @@ def get(penalty: Callable | Sequence[Callable] | None) -> list:
 
 
 def _is_penalty(penalty):
-    is_function = callable(penalty) and not isinstance(penalty, type)
-    return is_function and (accepts(penalty, 3) or accepts(penalty, 4))
+    return not isinstance(penalty, type) and (accepts(penalty, 3) or accepts(penalty, 4))
 
 
 def _squared_norms(judge, images, labels):

@@ -4,8 +4,6 @@
 fails if Keras changes one of them.
 """
 
-import itertools
-
 import keras
 
 __all__ = []
@@ -21,20 +19,6 @@ def refresh_constants(network):
     for layer in layers_of(network):
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()
-
-
-def unused_name(name, layer, model, taken):
-    """Returns a name for a layer in a model: `name`, unless another layer has taken it.
-
-    If it is taken, the name of the innermost nested model with the layer precedes it, and then a
-    number follows if necessary.
-    """
-    if name not in taken:
-        return name
-    models = [x for x in layers_of(model) if isinstance(x, keras.Model) and layer in layers_of(x)]
-    name = f"{(models or [model])[-1].name}/{name}"
-    names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(1)))
-    return next(x for x in names if x not in taken)
 
 
 def replace_layer(owner, name, layer):

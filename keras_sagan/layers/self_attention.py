@@ -19,11 +19,12 @@ from keras_sagan.checks import (
     check_integer,
 )
 from keras_sagan.layers.sn_conv2d import SNConv2D
+from keras_sagan.layers.spectral_norm import unused_name
 from keras_sagan.ops.attention import attend, automatic_chunk_size
 from keras_sagan.ops.attention_patterns import ylg_masks
 from keras_sagan.ops.programs import current_program
 from keras_sagan.ops.resampling import of_any_batch
-from keras_sagan.private_keras import layers_of, unused_name
+from keras_sagan.private_keras import layers_of
 
 # This thread's recordings, as tuples `(program, layers to record, dictionary to fill)`.
 _RECORDINGS: contextvars.ContextVar[tuple] = contextvars.ContextVar("recordings", default=())

@@ -1,5 +1,6 @@
 """Spectral normalization: power iteration, base classes of layers, and `spectral_norms`."""
 
+import itertools
 import math
 import warnings
 
@@ -15,7 +16,7 @@ from keras_sagan.checks import (
     known_values,
 )
 from keras_sagan.ops.programs import outside_programs
-from keras_sagan.private_keras import layers_of, unused_name
+from keras_sagan.private_keras import layers_of
 
 
 class StaleNormWarning(UserWarning):
@@ -327,6 +328,20 @@ def leading_singular_vector(matrix):
     images = matrix @ basis.T
     u = np.linalg.eigh(images.T @ images)[1][:, -1] @ basis
     return u / np.linalg.norm(u)
+
+
+def unused_name(name, layer, model, taken):
+    """Returns a name for a layer in a model: `name`, unless another layer has taken it.
+
+    If it is taken, the name of the innermost nested model with the layer precedes it, and then a
+    number follows if necessary.
+    """
+    if name not in taken:
+        return name
+    models = [x for x in layers_of(model) if isinstance(x, keras.Model) and layer in layers_of(x)]
+    name = f"{(models or [model])[-1].name}/{name}"
+    names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(1)))
+    return next(x for x in names if x not in taken)
 
 
 def spectral_norms(model: keras.Model, normalized_only: bool = True) -> dict[str, float]:

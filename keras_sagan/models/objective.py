@@ -1,8 +1,11 @@
 """The training objective as plain data: the loss, the penalties and the augmentation."""
 
+import keras
+
 from keras_sagan import losses
 from keras_sagan.checks import (
     MAX_SIZE,
+    accepts,
     check_choice,
     check_dict,
     check_float,
@@ -28,6 +31,17 @@ def checked_objective(objective):
     except ValueError as error:
         raise ValueError(f"`objective` must hold settings of `compile`: {error}") from error
     return found
+
+
+def check_augmentation(augmentation):
+    """Returns the augmentation of `compile`, or raises an error if the step can't call it."""
+    is_function = not isinstance(augmentation, (type, keras.Layer)) and accepts(augmentation, 2)
+    if augmentation is None or is_function or hasattr(type(augmentation), "bind"):
+        return augmentation
+    raise ValueError(
+        "`augmentation` must be a `DifferentiableAugmentation`, a function of (images, uniform), "
+        f"or None. Received: augmentation={augmentation!r}"
+    )
 
 
 def fill_in(objective, loss, augmentation, penalty):

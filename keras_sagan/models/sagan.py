@@ -18,7 +18,6 @@ from keras_sagan import losses, penalties
 from keras_sagan.checks import (
     MAX_COUNT,
     MAX_SIZE,
-    accepts,
     check_boolean,
     check_choice,
     check_dict,
@@ -33,7 +32,7 @@ from keras_sagan.models.connection import check_unshared, connect, copy_network
 from keras_sagan.models.discriminator import build_discriminator
 from keras_sagan.models.generator import build_generator
 from keras_sagan.models.inversion import InversionMixin
-from keras_sagan.models.objective import checked_objective, fill_in
+from keras_sagan.models.objective import check_augmentation, checked_objective, fill_in
 from keras_sagan.models.presets import TTUR, preset_settings
 from keras_sagan.models.sampling import SamplingMixin
 from keras_sagan.ops.programs import outside_programs
@@ -259,8 +258,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         for_discriminator = pick(inspect.signature(build_discriminator).parameters)
         for_model = pick(*constructors)
         ttur = {name: settings[name] for name in TTUR if name in settings}
-        flat = {name: value for name, value in overrides.items() if name in TTUR}
-        ttur |= {**check_dict("ttur", overrides.get("ttur")), **flat}
+        given = check_dict("ttur", overrides.get("ttur"))
+        ttur |= {name: value for name, value in given.items() if name not in overrides}
         unknown = set(settings).difference(for_generator, for_discriminator, for_model, ttur)
         if unknown:
             raise ValueError(
@@ -419,7 +418,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             "steps_per_execution": check_integer("steps_per_execution", steps_per_execution),
             "jit_compile": check_choice("jit_compile", jit_compile, (True, False, "auto")),
             "auto_scale_loss": check_boolean("auto_scale_loss", auto_scale_loss),
-            "augmentation": augmentation,
+            "augmentation": check_augmentation(augmentation),
             "penalty": penalty,
         }
         for name, supported in backend.ONLY.items():
@@ -448,7 +447,6 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             )
         is_float16 = any(map(_computes_in_float16, (self.generator, self.discriminator)))
         backend.check_compile(self._strategy, arguments["jit_compile"], is_float16)
-        _check_augmentation(augmentation)
         self.loss_functions = losses.get(loss)
         self.uses_real_logits = self.loss_functions.uses_real_logits
         self.augmentation, self.penalty = augmentation, penalty
@@ -907,17 +905,6 @@ def _merged(settings, overrides):
         are_dicts = isinstance(before, dict) and isinstance(value, dict)
         merged[name] = {**before, **value} if are_dicts else value
     return merged
-
-
-def _check_augmentation(augmentation):
-    """Raises an error unless `augmentation` is `None` or accepts images and `uniform`."""
-    is_function = callable(augmentation) and not isinstance(augmentation, (type, keras.Layer))
-    fits = hasattr(type(augmentation), "bind") or is_function and accepts(augmentation, 2)
-    if augmentation is not None and not fits:
-        raise ValueError(
-            "`augmentation` must be a `DifferentiableAugmentation` or a function of "
-            f"(images, uniform), or None. Received: augmentation={augmentation!r}"
-        )
 
 
 def _checked_top_k(top_k):
