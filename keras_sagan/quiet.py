@@ -36,7 +36,7 @@ def import_quietly():
         os.dup2(nowhere, 2)
         import keras
 
-        # Serializing imports TensorFlow (if installed) now, while its messages are discarded.
+        # This call imports TensorFlow, if installed, while its messages are discarded.
         keras.saving.serialize_keras_object(keras.dtype_policies.get("float32"))
     finally:
         os.dup2(kept, 2)

@@ -239,6 +239,9 @@ def fit(
         writer = RecordWriter(folder, {"fid": known, **(record or {})} if known else record, log)
         if evaluator:
             evaluator.set_model(model)
+            # A run that is killed before it ends is compared with this protocol later.
+            protocol = {"name": evaluator.name, "protocol": evaluator.protocol}
+            writer.content.setdefault("fid", protocol)
             old = list(evaluator.history)
             if is_first and differences(known, evaluator):
                 # The best checkpoint stays until the first new distance, whatever that is.
@@ -286,7 +289,7 @@ def fit(
             fid["protocol"] = protocol = evaluator.protocol
             is_measured = new or protocol["reference_sha256"] is not None
             if known.get("name") == evaluator.name and not is_measured:
-                results["fid"] = known
+                fid["protocol"] = known["protocol"]
             for epoch, value in by_epoch:
                 log.say(f"{evaluator.name} after {epoch} epochs: {value:.1f}")
         if history.history:

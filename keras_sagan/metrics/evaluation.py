@@ -269,7 +269,7 @@ class Evaluation:
     ) -> tuple:
         """Returns a `FeatureSet` for batches of images, and a description of the images."""
         batches = self._with_same_channels(batches, argument)
-        # The reference has no width of logits, which the Inception Score uses alone.
+        # `width` is the width of "features"; the Inception Score alone needs only "logits".
         width = self.reference.width if "features" in self.names else None
         keep = {name for x in self.metrics for name in x.needs["generated"]}
         features = FeatureSet(keep, width)
@@ -294,7 +294,10 @@ class Evaluation:
         return found, about["sha256"]
 
     def report(self, batches: Iterable, num_images: int, made: dict, name: str) -> EvaluationReport:
-        """Evaluates batches of images and labels (or `None`); `made` is added to the protocol."""
+        """Evaluates batches of pairs (images, labels), where `labels` may be `None`.
+
+        The entries of `made` are added to the protocol.
+        """
         protocol = make_protocol(self.metrics, num_images, self.reference.info, made)
         held_out = None
         if self.held_out is not None:

@@ -11,11 +11,10 @@ EPSILON = 1e-8
 def select(search, candidates, labels, count, rng):
     """Returns latents and logits of `count` images, and the share of accepted candidates.
 
-    `search` is `best` or `accepted`, a function
-    `(candidates, count, rng) -> latents, logits, drawn`. `candidates` is a function
-    `(count, label, rng) -> latents, logits`. Each class uses separate random numbers, so its images
-    don't depend on the other classes. The selection uses only numpy, so every backend selects the
-    same images, apart from rounding errors.
+    `search` is one of the functions below, `best` or `accepted`. `candidates` is a function
+    `(count, label, rng) -> latents, logits` that generates and rates candidates. Each class uses
+    separate random numbers, so its images don't depend on the other classes. The selection uses
+    only numpy, so every backend selects the same images, apart from rounding errors.
     """
     root, drawn, latents = int(rng.integers(2**62)), 0, [None] * count
     logits = np.empty(count, "float32")

@@ -28,7 +28,7 @@ class Slots:
 
         self.augmentation = bound(augmentation)
         penalties = [bound(penalty) for penalty in penalties]
-        self.penalties, self.lazy = [], []  # Pairs `(number, penalty)`; seeds contain the number.
+        self.penalties, self.lazy = [], []  # Pairs; the number is part of the penalty's seed.
         for number, penalty in enumerate(penalties):
             is_lazy = getattr(penalty, "every", 1) > 1
             (self.lazy if is_lazy else self.penalties).append((number, penalty))

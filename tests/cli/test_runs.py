@@ -225,20 +225,37 @@ def other(images):
     return images
 
 
-def test_distances_by_another_extractor_are_dropped(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def fit(tmp_path, monkeypatch):
     draw_nothing(monkeypatch)
     images = ((tiny.images(4) + 1.0) * 127.0).astype("uint8")
 
-    def fit(extractor, epochs):
+    def fit(extractor, epochs, others=()):
         model = tiny.build_small_sagan()
         model.compile(run_eagerly=True)
         evaluator = FIDEvaluator(Brightness(extractor), images, 4)
         checkpoint = TrainingCheckpoint(tmp_path / "checkpoints", monitor="fid_4")
         dataset = make_dataset(images, tiny.labels(4), batch_size=4)
-        more = {"evaluator": evaluator, "checkpoint": checkpoint}
+        more = {"evaluator": evaluator, "checkpoint": checkpoint, "others": others}
         runs.fit(model, dataset, tmp_path, epochs, 1, **more)
         return json.loads((tmp_path / "run.json").read_text())["fid"]
 
+    return fit
+
+
+def test_an_interrupted_first_run_remembers_its_extractor(fit, capsys):
+    def stop(epoch, logs):
+        if epoch:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(one, 3, [keras.callbacks.LambdaCallback(on_epoch_begin=stop)])
+    second = fit(other, 3)
+    assert [epoch for epoch, _ in second["by_epoch"]] == [2, 3]
+    assert "Earlier fid_4 are dropped: feature_extractor changed." in capsys.readouterr().out
+
+
+def test_distances_by_another_extractor_are_dropped(tmp_path, fit, capsys):
     first = fit(one, 1)
     assert fit(one, 1) == first and first["protocol"]["reference_sha256"]
     best = CheckpointFiles(f"{tmp_path}/checkpoints/best", keep=1)
