@@ -1,10 +1,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
 
-from keras_sagan.callbacks.schedule import is_due
+from keras_sagan.callbacks.schedule import SAGANCallback, is_due
 from keras_sagan.checks import (
     check_integer,
     check_labels,
@@ -19,7 +18,7 @@ from keras_sagan.visualization.names import drawable_names, names_of
 from keras_sagan.visualization.query_points import MAX_IMAGES, MAX_POINTS, check_count, check_points
 
 
-class AttentionFigure(keras.callbacks.Callback):
+class AttentionFigure(SAGANCallback):
     """Draws the maps of every attention layer with `plot_attention`, and saves the figures.
 
     Images are always generated from the same latents and classes, whose ids are evenly spaced.
@@ -46,6 +45,8 @@ class AttentionFigure(keras.callbacks.Callback):
     model.fit(dataset, epochs=20, callbacks=[AttentionFigure("runs/first")])
     ```
     """
+
+    needs = ("generate", "num_classes", "attention_gammas", "attention_maps")
 
     def __init__(
         self,

@@ -1,13 +1,13 @@
 import keras
 import numpy as np
 
-from keras_sagan.callbacks.schedule import is_due
+from keras_sagan.callbacks.schedule import SAGANCallback, is_due
 from keras_sagan.checks import check_integer
 from keras_sagan.ops.attention import attention_entropy
 from keras_sagan.visualization.names import spread_classes
 
 
-class AttentionMonitor(keras.callbacks.Callback):
+class AttentionMonitor(SAGANCallback):
     """Adds γ and the attention entropy of each attention layer to the metrics of each epoch.
 
     γ is the weight of the attention in the layer's output; it starts at 0. The entropy is the mean
@@ -36,6 +36,8 @@ class AttentionMonitor(keras.callbacks.Callback):
 
     Reference: [Zhang et al., 2019](https://arxiv.org/abs/1805.08318), equation 3, for γ.
     """
+
+    needs = ("generate", "num_classes", "latent_dim", "attention_gammas", "attention_maps")
 
     def __init__(self, num_images: int = 16, seed: int = 0, every_epochs: int = 1):
         super().__init__()

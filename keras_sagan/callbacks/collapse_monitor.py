@@ -1,18 +1,17 @@
 import warnings
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from keras_sagan.callbacks.checkpoint import TrainingCheckpoint
-from keras_sagan.callbacks.schedule import is_due
+from keras_sagan.callbacks.schedule import SAGANCallback, is_due
 from keras_sagan.checks import check_boolean, check_float, check_integer
 from keras_sagan.visualization.names import spread_classes
 
 MAX_CLASSES = 10  # The maximum number of classes for measuring diversity.
 
 
-class CollapseMonitor(keras.callbacks.Callback):
+class CollapseMonitor(SAGANCallback):
     """Warns when training collapses; can also stop training and keep the last good checkpoint.
 
     At the end of an epoch, the callback looks for three signs of collapse:
@@ -59,6 +58,8 @@ class CollapseMonitor(keras.callbacks.Callback):
     Reference: [Brock et al., 2019](https://arxiv.org/abs/1809.11096), section 4, on how GANs
     collapse.
     """
+
+    needs = ("generate", "num_classes", "spectral_norms")
 
     def __init__(
         self,

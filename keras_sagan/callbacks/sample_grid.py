@@ -1,10 +1,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
 
-from keras_sagan.callbacks.schedule import is_due
+from keras_sagan.callbacks.schedule import SAGANCallback, is_due
 from keras_sagan.callbacks.tensorboard import ImageLog
 from keras_sagan.checks import (
     check_boolean,
@@ -23,7 +22,7 @@ from keras_sagan.visualization.names import drawable_names, names_of, spread_cla
 MAX_ROWS = 10  # The maximum number of rows if `classes` is `None`.
 
 
-class SampleGrid(keras.callbacks.Callback):
+class SampleGrid(SAGANCallback):
     """Saves grids of samples during training, always from the same latents.
 
     The grid of a conditional model has one row for each class; the grid of an unconditional model
@@ -56,6 +55,8 @@ class SampleGrid(keras.callbacks.Callback):
     model.fit(dataset, epochs=20, callbacks=[SampleGrid("runs/first", every_epochs=5)])
     ```
     """
+
+    needs = ("generate", "num_classes")
 
     def __init__(
         self,

@@ -1,4 +1,21 @@
-"""Checks whether a callback should run after an epoch."""
+"""Decides when, and for which models, callbacks run."""
+
+import keras
+
+
+class SAGANCallback(keras.callbacks.Callback):
+    """Base class of callbacks that need attributes or methods of a `SAGAN`, named in `needs`."""
+
+    needs: tuple[str, ...] = ()
+
+    def set_model(self, model: keras.Model) -> None:
+        missing = [name for name in self.needs if not hasattr(model, name)]
+        if missing:
+            raise ValueError(
+                f"`{type(self).__name__}` must be given a SAGAN, or a model with its "
+                f"{', '.join(self.needs)}. Received: {type(model).__name__} without {missing[0]}"
+            )
+        super().set_model(model)
 
 
 def is_due(epoch: int, every_epochs: int, params: dict | None) -> bool:

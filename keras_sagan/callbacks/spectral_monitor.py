@@ -1,13 +1,11 @@
 import warnings
 
-import keras
-
-from keras_sagan.callbacks.schedule import is_due
+from keras_sagan.callbacks.schedule import SAGANCallback, is_due
 from keras_sagan.checks import check_boolean, check_integer
 from keras_sagan.layers.spectral_norm import StaleNormWarning
 
 
-class SpectralMonitor(keras.callbacks.Callback):
+class SpectralMonitor(SAGANCallback):
     """Measures the largest singular value σ of every spectrally normalized kernel.
 
     The size of σ doesn't matter, because the layers divide their kernels by σ. In a healthy run, σ
@@ -33,6 +31,8 @@ class SpectralMonitor(keras.callbacks.Callback):
 
     Reference: [Brock et al., 2019](https://arxiv.org/abs/1809.11096), section 4 and appendix F.
     """
+
+    needs = ("spectral_norms",)
 
     def __init__(self, normalized_only: bool = True, every_epochs: int = 1):
         super().__init__()
