@@ -50,7 +50,8 @@ class FeatureExtraction:
         self.feature_extractor = feature_extractor
         self.value_range = value_range if value_range is None else _range(value_range)
         self.batch_size = check_integer("batch_size", batch_size)
-        self._filled = FilledRange("`images`", "set `value_range` to it, or every score is wrong")
+        advice = "rescale uint8 images to [0, 255], or set the `value_range` of float images"
+        self._filled = FilledRange("`images`", f"{advice}; otherwise, every score is wrong")
 
     def __call__(
         self,
@@ -119,6 +120,7 @@ class FeatureExtraction:
                 f"Received: images.shape={images.shape}"
             )
         if images.dtype == np.uint8:
+            self._filled(images, 0, 255)
             return images.astype(np.float32) / 127.5 - 1.0
         dtype = images.dtype.name
         if self.value_range is None or not keras.backend.is_float_dtype(dtype):
