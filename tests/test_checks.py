@@ -324,6 +324,11 @@ def test_sizes_that_no_layer_can_have(name, argument):
     [
         ({"kernel_size": 5}, (4, 4, 4), "`kernel_size` with `dilation_rate` must fit"),
         ({"dilation_rate": 2}, (4, 4, 4), "`kernel_size` with `dilation_rate` must fit"),
+        (
+            {"kernel_size": 3, "resample": "down"},
+            (3, 4, 4),
+            "`kernel_size` with `dilation_rate` must fit",
+        ),
         ({"groups": 2}, (4, 4, 3), "`groups` must divide the channels"),
         ({"filters": 10**6}, (4, 4, 1000), "`filters` and `kernel_size` must make a weight of at"),
         ({"groups": 2, "filters": 3}, (4, 4, 4), "`groups` must divide `filters`"),

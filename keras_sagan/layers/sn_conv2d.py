@@ -141,7 +141,8 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             )
         sizes = input_shape[1:3] if is_last else input_shape[2:]
         if self.padding == "valid":
-            extents = [(k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation_rate)]
+            least = 2 if self.resample == "down" else 1  # Pooling needs two outputs of the kernel.
+            extents = [(k - 1) * d + least for k, d in zip(self.kernel_size, self.dilation_rate)]
             scale = 2 if self.resample == "up" else 1  # The kernel runs over the doubled map.
             if any(x is not None and extent > scale * x for x, extent in zip(sizes, extents)):
                 raise ValueError(
