@@ -296,7 +296,7 @@ LAYER_SIZES = {
 MAP = np.ones((2, 4, 4, 4), "float32")
 INPUTS = {
     "SNConv1D": (MAP[:, 0],),
-    "SNConv3D": (MAP[None],),
+    "SNConv3D": (np.ones((1, 4, 4, 4, 4), "float32"),),
     "SNEmbedding": (np.zeros(2, "int32"),),
     "ConditionalBatchNorm": (MAP, np.zeros(2, "int32")),
     "ConditionalGroupNorm": (MAP, np.zeros(2, "int32")),
@@ -322,14 +322,14 @@ def test_sizes_that_no_layer_can_have(name, argument):
 @pytest.mark.parametrize(
     "config, shape, match",
     [
-        ({"kernel_size": 5}, (4, 4, 4), "`kernel_size` with `dilation_rate` must fit"),
-        ({"dilation_rate": 2}, (4, 4, 4), "`kernel_size` with `dilation_rate` must fit"),
+        ({"kernel_size": 5}, (4, 4, 4), "output size would be zero or negative"),
+        ({"dilation_rate": 2}, (4, 4, 4), "output size would be zero or negative"),
         (
             {"kernel_size": 3, "resample": "down"},
             (3, 4, 4),
-            "`kernel_size` with `dilation_rate` must fit",
+            "`kernel_size` must leave two rows and two columns",
         ),
-        ({"groups": 2}, (4, 4, 3), "`groups` must divide the channels"),
+        ({"groups": 2}, (4, 4, 3), "evenly divisible by the number of groups"),
         ({"filters": 10**6}, (4, 4, 1000), "`filters` and `kernel_size` must make a weight of at"),
         ({"groups": 2, "filters": 3}, (4, 4, 4), "`groups` must divide `filters`"),
         ({"resample": "up", "strides": 2}, (4, 4, 4), "`resample` needs `strides`"),

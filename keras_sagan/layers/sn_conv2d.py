@@ -12,7 +12,6 @@ from keras_sagan.checks import (
     check_integer,
     check_pair,
     check_string,
-    check_weight,
 )
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
 from keras_sagan.ops.resampling import convolve
@@ -68,6 +67,8 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
 
     Reference: [Miyato et al., 2018](https://arxiv.org/abs/1802.05957), sections 2.1 and 2.2.
     """
+
+    _sizes = ("filters", "kernel_size")
 
     def __init__(
         self,
@@ -127,35 +128,6 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
                 f"dilation_rate={self.dilation_rate}, groups={self.groups}, "
                 f"kernel_size={self.kernel_size}"
             )
-        self.supports_masking = True
-
-    def _check_build(self, input_shape):
-        if len(input_shape) != 4:
-            return  # Keras raises an error for inputs of any other rank.
-        is_last = self.data_format == "channels_last"
-        channels = input_shape[-1 if is_last else 1]
-        if channels is not None and channels % self.groups:
-            raise ValueError(
-                "`groups` must divide the channels of `inputs`. "
-                f"Received: groups={self.groups} for inputs of shape {tuple(input_shape)}"
-            )
-        sizes = input_shape[1:3] if is_last else input_shape[2:]
-        if self.padding == "valid":
-            least = 2 if self.resample == "down" else 1  # Pooling needs two outputs of the kernel.
-            extents = [(k - 1) * d + least for k, d in zip(self.kernel_size, self.dilation_rate)]
-            scale = 2 if self.resample == "up" else 1  # The kernel runs over the doubled map.
-            if any(x is not None and extent > scale * x for x, extent in zip(sizes, extents)):
-                raise ValueError(
-                    "`kernel_size` with `dilation_rate` must fit into the map, unless "
-                    f'`padding` is "same". Received: kernel_size={self.kernel_size}, '
-                    f"dilation_rate={self.dilation_rate} for inputs of shape {tuple(input_shape)}"
-                )
-        if channels is not None:
-            check_weight(
-                (*self.kernel_size, channels // self.groups, self.filters),
-                filters=self.filters,
-                kernel_size=self.kernel_size,
-            )
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         # Keras's `stateless_call` doesn't cast inputs to the compute dtype.
@@ -178,14 +150,14 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
         if self.resample == "up":
             input_shape = _scaled(input_shape, axes, lambda size: 2 * size)
         shape = super().compute_output_shape(input_shape)
-        return _scaled(shape, axes, lambda size: size // 2) if self.resample == "down" else shape
-
-    def compute_mask(self, inputs, mask=None):
-        # A mask fits the outputs only if the convolution preserves the size of the map.
-        if self.resample is not None:
-            return None
-        keeps_size = self.padding == "same" and max(self.strides) == 1
-        return mask if keeps_size or max(self.kernel_size + self.strides) == 1 else None
+        if self.resample == "down":
+            shape = _scaled(shape, axes, lambda size: size // 2)
+            if 0 in shape[1:]:
+                raise ValueError(
+                    "`kernel_size` must leave two rows and two columns for pooling. Received: "
+                    f"kernel_size={self.kernel_size} for inputs of shape {tuple(input_shape)}"
+                )
+        return shape
 
     def get_config(self) -> dict:
         return {**super().get_config(), "resample": self.resample}

@@ -3,7 +3,7 @@
 import keras
 from keras import KerasTensor, ops
 
-from keras_sagan.checks import MAX_SIDE, check_integer, check_tuple, check_weight
+from keras_sagan.checks import MAX_SIDE, check_integer, check_tuple
 from keras_sagan.layers.spectral_norm import Scope, SpectralNormMixin
 from keras_sagan.ops.resampling import of_any_batch
 
@@ -12,6 +12,7 @@ class _SNConvolution(SpectralNormMixin, keras.Layer):
     """Base class of spectrally normalized convolutions, including transposed convolutions."""
 
     _rank: int
+    _sizes = ("filters", "kernel_size")
 
     def __init__(
         self,
@@ -26,11 +27,6 @@ class _SNConvolution(SpectralNormMixin, keras.Layer):
         kernel_size = check_tuple("kernel_size", kernel_size, self._rank, MAX_SIDE)
         super().__init__(check_integer("filters", filters), kernel_size, *args, **kwargs)
         self._set_spectral_norm(power_iterations, epsilon, equality_constrained)
-
-    def _check_build(self, input_shape):
-        channels = input_shape[-1 if self.data_format == "channels_last" else 1]
-        shape = (*self.kernel_size, channels, self.filters)
-        check_weight(shape, filters=self.filters, kernel_size=self.kernel_size)
 
     def call(self, inputs: KerasTensor, training: bool = False) -> KerasTensor:
         # Keras's `stateless_call` doesn't cast inputs to the compute dtype.

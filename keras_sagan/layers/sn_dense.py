@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-from keras_sagan.checks import check_boolean, check_integer, check_weight
+from keras_sagan.checks import check_boolean, check_integer
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
 
 
@@ -44,6 +44,8 @@ class SNDense(SpectralNormMixin, keras.layers.Dense):
     [[1.0, 1.0]]
     """
 
+    _sizes = ("units",)
+
     def __init__(
         self,
         units: int,
@@ -75,9 +77,6 @@ class SNDense(SpectralNormMixin, keras.layers.Dense):
             **kwargs,
         )
         self._set_spectral_norm(power_iterations, epsilon, equality_constrained)
-
-    def _check_build(self, input_shape):
-        check_weight((input_shape[-1], self.units), units=self.units)
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         outputs = ops.matmul(inputs, self.normalized_weight(training))

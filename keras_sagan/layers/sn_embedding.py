@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import KerasTensor, ops
 
-from keras_sagan.checks import check_boolean, check_integer, check_labels, check_weight
+from keras_sagan.checks import check_boolean, check_integer, check_labels
 from keras_sagan.layers.spectral_norm import SpectralNormMixin, initial_vector_u
 
 
@@ -45,6 +45,8 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
     discriminators.
     """
 
+    _sizes = ("input_dim", "output_dim")
+
     def __init__(
         self,
         input_dim: int,
@@ -80,10 +82,6 @@ class SNEmbedding(SpectralNormMixin, keras.layers.Embedding):
             self.build()
             self.embeddings.assign(weights)
             self.vector_u.assign(initial_vector_u(self.embeddings, self._norm))
-
-    def _check_build(self, input_shape):
-        sizes = {"input_dim": self.input_dim, "output_dim": self.output_dim}
-        check_weight(tuple(sizes.values()), **sizes)
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         if "int" not in keras.backend.standardize_dtype(inputs.dtype):

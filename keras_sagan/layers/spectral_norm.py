@@ -13,6 +13,7 @@ from keras_sagan.checks import (
     check_boolean,
     check_float,
     check_integer,
+    check_weight,
     known_values,
 )
 from keras_sagan.ops.programs import outside_programs
@@ -247,16 +248,17 @@ class SpectralNormMixin(SpectralNormBase):
     """
 
     _output_axis = -1
+    _sizes: tuple[str, ...]  # The arguments that determine the size of the weight.
 
     def add_weight(self, *args, name=None, **kwargs):
         if name in ("kernel", "embeddings", "bias"):
+            check_weight(kwargs["shape"], **{size: getattr(self, size) for size in self._sizes})
             kwargs["autocast"] = False  # Normalize kernels and add biases in the variable dtype.
         return super().add_weight(*args, name=name, **kwargs)
 
     def build(self, input_shape: tuple | None = None) -> None:
         if self.built:
             return
-        self._check_build(input_shape)
         with outside_programs():  # The initial `vector_u` depends on the values of the weight.
             super().build(input_shape)
             self._norm = MatrixNorm(self._raw_weight().shape, (self._output_axis,))

@@ -42,14 +42,12 @@ def unpack(data, num_classes):
     images, labels, sample_weight = (parts + [None] * 3)[:3]
     if sample_weight is not None or len(parts) > 3:
         raise ValueError(
-            "A dataset for SAGAN must yield images or (images, labels); `sample_weight` has no "
-            f"meaning here. Received: {len(parts)} parts"
+            "A dataset for SAGAN must yield images or (images, labels); `sample_weight` and "
+            f"`class_weight` have no meaning for a GAN. Received: {len(parts)} parts"
         )
-    if images is None or isinstance(images, (dict, tuple, list)):
-        found = "nothing" if images is None else f"a {type(images).__name__}"
+    if images is None:
         raise ValueError(
-            "A dataset for SAGAN must yield images or (images, labels). "
-            f"Received: {found} instead of images"
+            "A dataset for SAGAN must yield images or (images, labels). Received: no images"
         )
     check_dense(images=images, labels=labels)
     check_images(images)
@@ -72,11 +70,6 @@ def check_given(x, y=None):
     """Raises an error if Keras can't make batches from the arguments `x` and `y` of `fit`."""
     if x is None:
         raise ValueError("`x` must be given: images, or a dataset of images. Received: x=None")
-    if isinstance(x, dict):
-        raise ValueError(
-            "`x` must be images, and `y` their labels; a dataset for SAGAN must yield images or "
-            f"(images, labels). Received: x=a dict with the keys {list(x)}"
-        )
     check_dense(x=x, y=y)
 
 
@@ -111,27 +104,19 @@ def _shortened(batch):
     return batch
 
 
-def check_shares(argument, count, batch_size, replicas, steps=None, advice=None):
+def check_shares(argument, count, batch_size, replicas):
     """Raises an error if batches of `count` images can't be divided equally among `replicas`.
 
-    `batch_size` is the argument of `fit` (`None` means 32, as in Keras). `steps` is the total
-    number of batches, or `None` for the full array. The error message contains `advice`, which by
-    default suggests slicing the array.
+    `batch_size` is the argument of `fit` (`None` means 32, as in Keras).
     """
     batch_size = min(batch_size or 32, count)
-    if not batch_size:
-        return
-    is_last_needed = steps is None or steps > count // batch_size
-    left = count % batch_size if is_last_needed else 0
-    if batch_size % replicas == 0 and left % replicas == 0:
+    if not batch_size or batch_size % replicas == 0 == count % batch_size % replicas:
         return
     size = max(batch_size - batch_size % replicas, replicas)
-    most = count - count % size % replicas
-    advice = advice or f"take `{argument}[:{most}]`, labels too, with batch_size={size}"
-    last = f", the last one of {left}" if left else ""
     raise ValueError(
-        f"`{argument}` must yield batches that the {replicas} replicas divide: {advice}. "
-        f"Received: {argument} of {count} images in batches of {batch_size}{last}"
+        f"`{argument}` must yield batches that the {replicas} replicas divide: take "
+        f"`{argument}[:{count - count % size % replicas}]`, labels too, with batch_size={size}. "
+        f"Received: {argument} of {count} images in batches of {batch_size}"
     )
 
 
@@ -168,7 +153,6 @@ class BatchCheck:
             self._warn_of_range = RangeWarning("images")
         self.has_passed = False
         self._seen, self._num_seen = set(), 0  # The set of classes and the number of labels so far.
-        self._has_seen_all = True
 
     def __call__(self, parts):
         """Raises an error unless a batch matches the model.
@@ -178,7 +162,6 @@ class BatchCheck:
         """
         for part in parts:
             if self.has_passed and not _is_on_host(part):
-                self._has_seen_all = False
                 continue
             images, labels = unpack(part, self.num_classes)
             self._warn_of_range(check_values(images, self.image_shape))
@@ -244,25 +227,24 @@ class BatchCheck:
                 "Received: a dataset that yields nothing"
             )
 
-    def warn_of_missing_classes(self, is_whole):
+    def warn_of_missing_classes(self):
         """Warns if a class has had no images since `begin` was called; returns whether it warned.
 
-        Before all data are read, the method warns only after so many images that every class would
-        almost surely have appeared if all classes were equally frequent.
+        The method warns only after so many images that every class would almost surely have
+        appeared if all classes were equally frequent.
         """
-        count, is_whole = self.num_classes, is_whole and self._has_seen_all
+        count = self.num_classes
         if not self._seen or len(self._seen) == count:
             return False
-        if not is_whole and self._num_seen <= count * np.log(1000 * count):
+        if self._num_seen <= count * np.log(1000 * count):
             return False
         missing = [*itertools.islice((x for x in range(count) if x not in self._seen), 11)]
         names = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
-        among = "" if is_whole else f" in the first {self._num_seen}"
         warnings.warn(
-            f"`{self.argument}` has no image{among} of {count - len(self._seen)} of "
-            f"num_classes={count} classes: {names}. They are trained on fake images only, and "
-            "`generate(labels=None)` draws them too: build the networks and SAGAN for the classes "
-            "that the data have, numbered from 0.",
+            f"`{self.argument}` has no image in the first {self._num_seen} of "
+            f"{count - len(self._seen)} of num_classes={count} classes: {names}. They are trained "
+            "on fake images only, and `generate(labels=None)` draws them too: build the networks "
+            "and SAGAN for the classes that the data have, numbered from 0.",
             stacklevel=3,
         )
         return True

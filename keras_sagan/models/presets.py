@@ -5,30 +5,6 @@ import copy
 from keras_sagan.checks import check_choice
 
 TTUR = {"g_learning_rate": 1e-4, "d_learning_rate": 4e-4, "beta_1": 0.0, "beta_2": 0.999}
-# Settings for a few thousand images: the loss of R3GAN (Huang et al., 2024) and differentiable
-# augmentation (Zhao et al., 2020). The weights of R1 and R2 grow with the image size, as in R3GAN.
-SMALL_DATA = {
-    size: {
-        "image_size": size,
-        "base_filters": 32,
-        "latent_dim": 128,
-        "num_classes": None,
-        "attention_resolutions": (min(size // 2, 32),),
-        "batch_norm": {"momentum": 0.99},
-        "ema_half_life": 10_000.0,
-        "objective": {
-            "loss": "relativistic",
-            "r1": weight,
-            "r2": weight,
-            "augmentation": "color,translation,cutout",
-        },
-        "g_learning_rate": 2e-4,
-        "d_learning_rate": 2e-4,
-        "beta_1": 0.0,
-        "beta_2": 0.99,
-    }
-    for size, weight in ((32, 0.5), (64, 2.0), (128, 10.0))
-}
 # All recipes of a preset share its `settings`, and each recipe lists only its changes. The first
 # recipe is the default. `batch_size` is the recommended global batch size.
 # Sources: the SAGAN authors' code (official), the paper's text (paper), TF-GAN's example (tfgan),
@@ -134,23 +110,38 @@ PRESETS: dict[str, dict] = {
         },
         "recipes": {"official": {}},
     },
-    "sagan_small_data_32": {
-        "description": "A few thousand images at 32 pixels, with or without classes.",
-        "batch_size": 64,
-        "settings": SMALL_DATA[32],
-        "recipes": {"official": {}},
-    },
-    "sagan_small_data_64": {
-        "description": "A few thousand images at 64 pixels; its settings were not measured.",
-        "batch_size": 32,
-        "settings": SMALL_DATA[64],
-        "recipes": {"official": {}},
-    },
-    "sagan_small_data_128": {
-        "description": "A few thousand images at 128 pixels; its settings were not measured.",
-        "batch_size": 32,
-        "settings": SMALL_DATA[128],
-        "recipes": {"official": {}},
+    # For a few thousand images: the loss of R3GAN (Huang et al., 2024) and differentiable
+    # augmentation (Zhao et al., 2020). R1 and R2 grow with the image size, as in R3GAN.
+    **{
+        f"sagan_small_data_{size}": {
+            "description": f"A few thousand images at {size} pixels{note}.",
+            "batch_size": batch_size,
+            "settings": {
+                "image_size": size,
+                "base_filters": 32,
+                "latent_dim": 128,
+                "num_classes": None,
+                "attention_resolutions": (min(size // 2, 32),),
+                "batch_norm": {"momentum": 0.99},
+                "ema_half_life": 10_000.0,
+                "objective": {
+                    "loss": "relativistic",
+                    "r1": weight,
+                    "r2": weight,
+                    "augmentation": "color,translation,cutout",
+                },
+                "g_learning_rate": 2e-4,
+                "d_learning_rate": 2e-4,
+                "beta_1": 0.0,
+                "beta_2": 0.99,
+            },
+            "recipes": {"official": {}},
+        }
+        for size, batch_size, weight, note in (
+            (32, 64, 0.5, ", with or without classes"),
+            (64, 32, 2.0, "; its settings were not measured"),
+            (128, 32, 10.0, "; its settings were not measured"),
+        )
     },
 }
 

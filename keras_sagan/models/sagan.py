@@ -242,35 +242,24 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             load_weights=load_weights is not False,
             dtype_policy=keras.config.dtype_policy().name,
         )
-        constructors = cls._constructors()
-        if not any("ttur" in parameters for parameters in constructors):
-            raise ValueError(
-                f"`from_preset` needs a constructor of {cls.__name__} that takes `ttur`, or "
-                f"`**kwargs` for `SAGAN`. Received: {cls.__name__}{inspect.signature(cls)}"
-            )
 
-        def pick(*signatures):
-            names = {name for parameters in signatures for name in parameters}
-            names -= {"generator", "discriminator", "self", "args", "kwargs", "name"}
+        def pick(names):
             return {name: value for name, value in settings.items() if name in names}
 
-        for_generator = pick(inspect.signature(build_generator).parameters)
-        for_discriminator = pick(inspect.signature(build_discriminator).parameters)
-        for_model = pick(*constructors)
-        ttur = {name: settings[name] for name in TTUR if name in settings}
-        given = check_dict("ttur", overrides.get("ttur"))
-        ttur |= {name: value for name, value in given.items() if name not in overrides}
-        unknown = set(settings).difference(for_generator, for_discriminator, for_model, ttur)
-        if unknown:
-            raise ValueError(
-                "`overrides` must be settings of build_generator, build_discriminator, SAGAN or "
-                f"its optimizers. Received: {', '.join(sorted(unknown))}"
-            )
+        of_generator, of_discriminator = (
+            inspect.signature(build).parameters for build in (build_generator, build_discriminator)
+        )
+        # The rest are arguments of the constructor, which raises an error for an unknown name.
+        of_networks = {*of_generator, *of_discriminator} - {"latent_dim", "num_classes"}
+        for_model = pick(settings.keys() - of_networks - TTUR.keys())
+        given = check_dict("ttur", for_model.pop("ttur", None))
+        given = {name: value for name, value in given.items() if name not in overrides}
         path = pretrained.find_weights(name, settings, load_weights)
         model = cls(
-            build_generator(**for_generator),
-            build_discriminator(**for_discriminator),
-            **{**for_model, "ttur": ttur},
+            build_generator(**pick(of_generator)),
+            build_discriminator(**pick(of_discriminator)),
+            ttur={**pick(TTUR), **given},
+            **for_model,
         )
         if path is not None:
             pretrained.load_weights(model, path)
@@ -322,9 +311,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         check_unshared(source.generator, source.discriminator)
         before = source.num_classes
         num_classes = before if num_classes == "same" else num_classes
-        allowed = {name for parameters in cls._constructors() for name in parameters}
-        transfer.check_overrides(overrides, allowed | {"name"})
-        settings = {name: getattr(source, name) for name in SETTINGS if name in allowed}
+        settings = {name: getattr(source, name) for name in SETTINGS}
         settings = {**_merged(settings, overrides), "num_classes": num_classes}
         networks = {}
         for name in ("generator", "discriminator"):
@@ -340,17 +327,6 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             new.new_weights += [f"{name}/{path}" for path in paths]
         transfer.warn_of_new_weights(new.new_weights, num_classes)
         return new
-
-    @classmethod
-    def _constructors(cls):
-        """Returns the parameters of the constructor and of the base constructors that it calls."""
-        found = []
-        for each in cls.__mro__:  # A subclass may pass `**kwargs` on to its base.
-            found.append(inspect.signature(each.__init__).parameters)  # type: ignore[misc]
-            kinds = [parameter.kind for parameter in found[-1].values()]
-            if each is SAGAN or inspect.Parameter.VAR_KEYWORD not in kinds:
-                break
-        return found
 
     def call(self, inputs: KerasTensor, training: bool = False) -> KerasTensor:
         return self.generator(inputs, training=training)
@@ -598,9 +574,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
 
     # Fit and evaluate
 
-    def fit(
-        self, x=None, y=None, *args, class_weight=None, sample_weight=None, **kwargs
-    ) -> keras.callbacks.History:
+    def fit(self, x=None, y=None, *args, **kwargs) -> keras.callbacks.History:
         """Trains the model, with the arguments and callbacks of `keras.Model.fit`.
 
         A callback with a method `start(model, data, steps_per_epoch)`, such as
@@ -624,7 +598,6 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
                 is given. These weights make no sense for a GAN. Pixel values are checked in the
                 first batch.
         """
-        _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
         batches.check_given(x, y)
         steps_before = int(self.steps.numpy())
         is_ordered = hasattr(x, "shape") or isinstance(x, keras.utils.PyDataset)
@@ -633,7 +606,13 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             kwargs.setdefault("shuffle", False)
         backend.check_scope(self._strategy, "fit")
         given = inspect.signature(super().fit).bind_partial(x, y, *args, **kwargs).arguments
-        self._check_shares_of_arrays(**given)
+        batch_size, validation_data = given.get("batch_size"), given.get("validation_data")
+        is_read_whole = not (given.get("steps_per_epoch") or given.get("validation_split"))
+        self._check_shares("x", x, batch_size, is_read_whole)
+        if isinstance(validation_data, (tuple, list)):
+            size = given.get("validation_batch_size") or batch_size
+            is_read_whole = given.get("validation_steps") is None
+            self._check_shares("validation_data", validation_data[0], size, is_read_whole)
         callbacks = given.get("callbacks")
         self._skipped_steps = 0
         for callback in keras.tree.flatten(getattr(callbacks, "callbacks", callbacks)):
@@ -643,10 +622,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
                 given.update({} if epoch is None else {"initial_epoch": epoch})
         for check in self._checks.values():
             check.begin()
-        # A worker, or `fit` in a resumed epoch, reads only a part of the data.
-        is_whole = given.get("steps_per_epoch") is None and x is given.get("x")
-        is_whole = is_whole and not self._is_one_of_many
-        callbacks = _with_epoch_end(self, callbacks, is_whole)
+        callbacks = _with_epoch_end(self, callbacks)
         given.update(x=batches.without_none(x), callbacks=callbacks)
         if "validation_data" in given:
             given["validation_data"] = batches.without_none(given["validation_data"])
@@ -666,7 +642,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         bound = inspect.signature(super().evaluate).bind(*args, **kwargs)
         given = bound.arguments
         batches.check_given(given.get("x"), given.get("y"))
-        self._check_shares("x", given["x"], given.get("batch_size"), given.get("steps"))
+        is_read_whole = given.get("steps") is None
+        self._check_shares("x", given["x"], given.get("batch_size"), is_read_whole)
         if not kwargs.get("_use_cached_eval_dataset"):  # Keras's `fit` passes this argument.
             self._checks["evaluate"].begin()
         given["x"] = batches.without_none(given["x"])
@@ -674,53 +651,29 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         self._checks["evaluate"].at_end()
         return results
 
-    def train_on_batch(
-        self, x, y=None, sample_weight=None, class_weight=None, return_dict: bool = False
-    ) -> list[float] | dict[str, float]:
+    def train_on_batch(self, x, y=None, *args, **kwargs) -> list[float] | dict[str, float]:
         """Trains on one batch, like `keras.Model.train_on_batch`. See `fit` for the data."""
-        _refuse_weights(class_weight=class_weight, sample_weight=sample_weight)
         self._begin_batch("train_on_batch", "fit", x, y)
-        return super().train_on_batch(x, y, return_dict=return_dict)
+        return super().train_on_batch(x, y, *args, **kwargs)
 
-    def test_on_batch(
-        self, x, y=None, sample_weight=None, return_dict: bool = False
-    ) -> list[float] | dict[str, float]:
+    def test_on_batch(self, x, y=None, *args, **kwargs) -> list[float] | dict[str, float]:
         """Returns the losses on one batch, like `keras.Model.test_on_batch`."""
-        _refuse_weights(sample_weight=sample_weight)
         self._begin_batch("test_on_batch", "evaluate", x, y)
-        return super().test_on_batch(x, y, return_dict=return_dict)
+        return super().test_on_batch(x, y, *args, **kwargs)
 
     def _begin_batch(self, method, check, x, y):
         batches.check_given(x, y)
         backend.check_scope(self._strategy, method)
         self._checks[check].begin(is_new_data=False)
 
-    def _check_shares_of_arrays(self, x, batch_size=None, validation_split=0.0, **given):
-        """Raises an error before training if a batch can't be split evenly among the replicas."""
-        steps = given.get("steps_per_epoch")
-        if steps is not None:
-            steps *= given.get("epochs", 1) - given.get("initial_epoch", 0)
-        validation_data, validation_steps = map(given.get, ("validation_data", "validation_steps"))
-        validation_size = given.get("validation_batch_size") or batch_size
-        if isinstance(validation_data, (tuple, list)):
-            first = validation_data[0]
-            self._check_shares("validation_data", first, validation_size, validation_steps)
-        if not validation_split or not hasattr(x, "shape"):
-            self._check_shares("x", x, batch_size, steps)
-            return
-        count = int(x.shape[0] * (1.0 - validation_split))  # Keras splits the arrays at this index.
-        advice = "give `validation_data` that they divide instead of `validation_split`"
-        self._check_shares("x", x[:count], batch_size, steps, advice)
-        self._check_shares("x", x[count:], validation_size, validation_steps, advice)
-
-    def _check_shares(self, argument, x, batch_size, steps, advice=None):
+    def _check_shares(self, argument, x, batch_size, is_read_whole):
+        """Raises an error before training if the replicas can't divide the batches of an array."""
         if not hasattr(x, "shape"):
             return
         if self._is_one_of_many:
             backend.check_share(argument)
-        elif self._num_devices > 1:
-            count = x.shape[0]
-            batches.check_shares(argument, count, batch_size, self._num_devices, steps, advice)
+        elif self._num_devices > 1 and is_read_whole:  # Otherwise, `BatchCheck` checks each batch.
+            batches.check_shares(argument, x.shape[0], batch_size, self._num_devices)
 
     def make_train_function(self, force=False):
         self._follow_steps(only_new=True)
@@ -924,22 +877,12 @@ def _of_any_backend(config):
     return config
 
 
-def _refuse_weights(**weights):
-    for name, value in weights.items():
-        if value is not None:
-            raise ValueError(
-                f"`{name}` has no meaning for a GAN; choose what the dataset yields instead. "
-                f"Received: {name}={value}"
-            )
-
-
 class _EpochEnd(keras.callbacks.Callback):
     """Logs learning rates and augmentation strengths; warns once about classes without images."""
 
-    def __init__(self, check, is_whole):
+    def __init__(self, check):
         super().__init__()
-        self.check, self.is_whole = check, is_whole
-        self._has_warned = False
+        self.check, self._has_warned = check, False
 
     def on_epoch_end(self, epoch, logs=None):
         if self.model._skipped_steps:
@@ -956,12 +899,12 @@ class _EpochEnd(keras.callbacks.Callback):
             for name, value in getattr(slot, "logged", {}).items():
                 logs[name] = float(ops.convert_to_numpy(value))
         if not self._has_warned:
-            self._has_warned = self.check.warn_of_missing_classes(self.is_whole)
+            self._has_warned = self.check.warn_of_missing_classes()
 
 
-def _with_epoch_end(model, callbacks, is_whole):
+def _with_epoch_end(model, callbacks):
     """Puts an `_EpochEnd` first, so that all other callbacks find its values in the logs."""
-    own = _EpochEnd(model._checks["fit"], is_whole)
+    own = _EpochEnd(model._checks["fit"])
     if not isinstance(callbacks, keras.callbacks.CallbackList):
         return [own, *keras.tree.flatten(callbacks or [])]
     own.set_model(model)

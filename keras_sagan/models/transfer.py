@@ -1,6 +1,5 @@
 """Adapts a trained model to different classes, and freezes blocks."""
 
-import inspect
 import os
 import warnings
 
@@ -13,8 +12,6 @@ from keras_sagan.layers.spectral_norm import SpectralNormBase, initial_vector_u
 from keras_sagan.models import blocks
 from keras_sagan.models.baking import check_vocabularies, is_graph
 from keras_sagan.models.connection import copy_network, copying, label_table
-from keras_sagan.models.discriminator import build_discriminator
-from keras_sagan.models.generator import build_generator
 from keras_sagan.private_keras import layers_of, refresh_constants
 
 
@@ -45,20 +42,6 @@ def source_of(model):
             f"Received: model={model!r}"
         )
     return model
-
-
-def check_overrides(overrides, allowed):
-    """Raises an error for an override that isn't a setting of `SAGAN` or changes the networks."""
-    builders = (build_generator, build_discriminator)
-    shapes = {name for x in builders for name in inspect.signature(x).parameters} - {"name"}
-    for name, value in overrides.items():
-        if name in shapes | {"generator", "discriminator"}:
-            raise ValueError(
-                f"`{name}` must be that of the model to start from: only the number of classes may "
-                f"differ. Received: {name}={value!r}"
-            )
-        if name not in allowed:
-            raise ValueError(f"`overrides` must be settings of SAGAN. Received: {name}={value!r}")
 
 
 def with_classes(name, network, before, after):

@@ -51,21 +51,15 @@ def attend(
     training: bool = False,
     return_scores: bool = True,
 ) -> tuple:
-    """Computes attention with one or more heads, and with dot-product, l2 or cosine scores.
+    """Computes the attention of `SelfAttention2D`, which explains `num_heads` and `scores`.
 
-    `scores="l2"` is `softmax(-|query - key|^2 / sqrt(key_channels))`, and `"cosine"` is
-    `softmax(cosine(query, key) / 0.1)`. The cosine of a zero vector and any other vector is 0, and
-    so is its gradient. The logits of l2 and cosine scores are dot products of transformed queries
-    and keys.
+    The logits of l2 and cosine scores are dot products of transformed queries and keys. The cosine
+    of a zero vector and any other vector is 0, and so is its gradient.
 
     Args:
         query, key, value: As in `spatial_attention`.
-        num_heads: Positive integer, the number of heads. The channels are divided among the heads.
-        scores: `"dot"`, `"l2"` or `"cosine"`.
-        mask: As in `spatial_attention`, for the scores of all heads. A mask requires
-            `query_chunk_size=None`.
-        query_chunk_size, training: As in `chunked_spatial_attention`. By default, there is only one
-            block.
+        mask: As in `spatial_attention`, for the scores of all heads; needs `query_chunk_size=None`.
+        query_chunk_size, training: As in `chunked_spatial_attention`; `None` means a single block.
         return_scores: Boolean, whether to return the scores. If `False`, a single block may use
             flash attention through `keras.ops.dot_product_attention`. Flash attention needs JAX or
             PyTorch, half precision, no mask, as many channels in the query as in the value, and
@@ -75,9 +69,6 @@ def attend(
         Tuple of the outputs `(batch, queries, value_channels)` and the scores, of shape
         `(batch, queries, keys)`, or `(batch, num_heads, queries, keys)` with several heads. The
         scores are `None` if chunks or flash attention are used.
-
-    Reference: [Lee et al., 2021](https://arxiv.org/abs/2107.04589) for `"l2"`;
-    [Liu et al., 2022](https://arxiv.org/abs/2111.09883) for `"cosine"`.
     """
     if num_heads > 1:
         query, key, value = (_split_heads(x, num_heads) for x in (query, key, value))

@@ -106,8 +106,9 @@ def test_nan_in_a_later_batch(conditional):
 
 @pytest.mark.parametrize("name", ["class_weight", "sample_weight"])
 def test_weights_of_a_batch(conditional, name):
-    with pytest.raises(ValueError, match=f"`{name}` has no meaning for a GAN.*Received: {name}="):
-        conditional.train_on_batch(IMAGES, LABELS, **{name: {0: 1.0}})
+    value = {0: 1.0} if name == "class_weight" else np.ones(4)
+    with pytest.raises(ValueError, match=f"`{name}`.*no meaning for a GAN.*Received: 3 parts"):
+        conditional.train_on_batch(IMAGES, LABELS, **{name: value})
 
 
 def test_nan_in_a_data_set_with_several_steps_per_execution():
@@ -161,20 +162,20 @@ def test_labels_of_a_later_batch(conditional, label):
 
 def test_data_of_another_structure(unconditional):
     dictionary = tf.data.Dataset.from_tensor_slices({"image": IMAGES}).batch(2)
-    refuses(unconditional, r"must yield images or \(images, labels\).*Received: a dict", dictionary)
+    refuses(unconditional, "`images` must be one dense array.*Received: images=a dict", dictionary)
 
 
 @pytest.mark.parametrize("name", ["class_weight", "sample_weight"])
 def test_weights_of_classes_and_samples(conditional, name):
     value = {0: 1.0} if name == "class_weight" else np.ones(4)
-    with pytest.raises(ValueError, match=f"`{name}` has no meaning for a GAN.*Received: {name}="):
+    with pytest.raises(ValueError, match=f"`{name}`.*no meaning for a GAN.*Received: 3 parts"):
         conditional.fit(IMAGES, LABELS, **{name: value})
 
 
 def test_sample_weight_in_the_data(conditional):
     weights = np.ones(4, "float32")
     data = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS, weights)).batch(2)
-    refuses(conditional, "`sample_weight` has no meaning.*Received: 3 parts", data)
+    refuses(conditional, "`sample_weight`.*no meaning.*Received: 3 parts", data)
 
 
 @pytest.mark.slow
@@ -348,14 +349,12 @@ def test_labels_that_are_not_dense(compiled, method, kind):
     assert int(compiled.steps) == 0
 
 
-@pytest.mark.parametrize("kind", sorted(set(NOT_DENSE) - {"dict"}))
+@pytest.mark.parametrize("kind", sorted(NOT_DENSE))
 @pytest.mark.parametrize("method", ["fit", "evaluate", "train_on_batch", "test_on_batch"])
 def test_images_that_are_not_dense(compiled, method, kind):
     images, match = NOT_DENSE[kind]
     with pytest.raises(ValueError, match=f"`x` must be one dense array.*{match}"):
         getattr(compiled, method)(images, IDS)
-    with pytest.raises(ValueError, match="`x` must be images.*Received: x=a dict.*'image'"):
-        getattr(compiled, method)({"image": UINT8}, IDS)
     with pytest.raises(ValueError, match="`x` must be given.*Received: x=None"):
         getattr(compiled, method)(None)
 

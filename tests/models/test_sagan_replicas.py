@@ -303,8 +303,6 @@ def test_arrays_that_the_replicas_do_not_divide_are_refused_before_training():
         ("x", r"take `x\[:8\]`, labels too, with batch_size=8", 9, 8, {}),
         ("x", r"take `x\[:8\]`, labels too, with batch_size=2", 8, 3, {}),
         ("x", r"take `x\[:2\]`, labels too, with batch_size=2", 3, 4, {}),
-        ("x", r"take `x\[:8\]`, labels too, with batch_size=8", 9, 8, {"steps_per_epoch": 2}),
-        ("x", "give `validation_data` that", 9, 4, {"validation_split": 0.2}),
         ("validation_data", r"take `validation_data\[:4\]`", 8, 4, {"validation_data": odd}),
     ):
         with pytest.raises(ValueError, match=f"`{name}` must yield batches that the 2 .*{advice}"):
