@@ -219,6 +219,31 @@ def check_labels(labels, num_classes, rank=1, argument="labels"):
     return labels
 
 
+def check_class_ids(labels, num_classes, count, argument="labels"):
+    """Returns `count` class ids as an int32 array, or `None` for a model without classes."""
+    if num_classes is None:
+        if labels is not None:
+            raise ValueError(
+                f"`{argument}` must not be given, as the model has num_classes=None. "
+                f"Received: {argument}={labels}"
+            )
+        return None
+    if labels is None:
+        raise ValueError(
+            f"`{argument}` must be given, as the model has num_classes={num_classes}. "
+            f"Received: {argument}=None"
+        )
+    labels = np.asarray(labels)
+    if labels.ndim == 0:
+        labels = np.full(count, labels)
+    check_labels(labels, num_classes, argument=argument)
+    if len(labels) != count:
+        raise ValueError(
+            f"`{argument}` must be one class id or {count} of them. Received: {len(labels)} labels"
+        )
+    return labels.astype("int32")
+
+
 def known_values(x):
     """Returns the values of a tensor, or `None` while it is being traced."""
     try:
@@ -288,7 +313,9 @@ def check_values(images, image_shape, argument="images"):
 
 def check_shape(shape, image_shape, argument="images"):
     """Raises an error unless a batch has `image_shape`; `None` in a shape matches any size."""
-    if not all(a is None or b is None or a == b for a, b in zip(shape[1:], image_shape)):
+    pairs = zip(shape[1:], image_shape)
+    fits = all(None in pair or pair[0] == pair[1] for pair in pairs)
+    if not fits or len(shape) != 1 + len(image_shape):
         expected = f"have shape (batch, {', '.join(map(str, image_shape))})"
         raise _error(argument, expected, f" of shape {tuple(shape)}")
 
