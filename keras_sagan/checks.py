@@ -71,15 +71,19 @@ def check_boolean(name, value):
     return bool(value)
 
 
-def check_pair(name, value, expected="a positive integer or a pair of them", maximum=math.inf):
-    """Returns a pair of positive integers; a single integer is repeated."""
-    return _positive_integers(name, value, 2, expected, maximum)
+def check_tuple(name, value, count, maximum=math.inf, expected=None):
+    """Returns a tuple of `count` positive integers; a single integer is repeated.
 
-
-def check_tuple(name, value, count, maximum=math.inf):
-    """Returns a tuple of `count` positive integers; a single integer is repeated."""
-    words = {1: "it in a tuple", 2: "a pair of them"}.get(count, f"{count} of them")
-    return _positive_integers(name, value, count, f"a positive integer or {words}", maximum)
+    Error messages show `expected` instead of `count`.
+    """
+    is_tuple = isinstance(value, (list, tuple)) or isinstance(value, np.ndarray) and value.ndim
+    found = tuple(_integer(x) for x in (value if is_tuple else [value] * count))
+    if len(found) != count or any(x is None or not 1 <= x <= maximum for x in found):
+        words = {1: "it in a tuple", 2: "a pair of them"}.get(count, f"{count} of them")
+        expected = expected or f"a positive integer or {words}"
+        expected += f", at most {maximum}" if maximum < math.inf else ""
+        raise _wrong(name, value, f"be {expected}")
+    return found
 
 
 def check_choice(name, value, choices, expected=None):
@@ -376,15 +380,6 @@ def _checked(name, value, is_right, expected, optional):
     if not is_right and not (value is None and optional):
         raise _wrong(name, value, f"be {expected}{' or None' if optional else ''}")
     return value
-
-
-def _positive_integers(name, value, count, expected, maximum):
-    is_tuple = isinstance(value, (list, tuple)) or isinstance(value, np.ndarray) and value.ndim
-    found = tuple(_integer(x) for x in (value if is_tuple else [value] * count))
-    if len(found) != count or any(x is None or not 1 <= x <= maximum for x in found):
-        expected += f", at most {maximum}" if maximum < math.inf else ""
-        raise _wrong(name, value, f"be {expected}")
-    return found
 
 
 def _integer(value):
