@@ -71,15 +71,19 @@ def check_boolean(name, value):
     return bool(value)
 
 
-def check_pair(name, value, expected="a positive integer or a pair of them", maximum=math.inf):
-    """Returns a pair of positive integers; a single integer is repeated."""
-    return _positive_integers(name, value, 2, expected, maximum)
+def check_tuple(name, value, count, maximum=math.inf, expected=None):
+    """Returns a tuple of `count` positive integers; a single integer is repeated.
 
-
-def check_tuple(name, value, count, maximum=math.inf):
-    """Returns a tuple of `count` positive integers; a single integer is repeated."""
-    words = {1: "it in a tuple", 2: "a pair of them"}.get(count, f"{count} of them")
-    return _positive_integers(name, value, count, f"a positive integer or {words}", maximum)
+    Error messages show `expected` instead of `count`.
+    """
+    is_tuple = isinstance(value, (list, tuple)) or isinstance(value, np.ndarray) and value.ndim
+    found = tuple(_integer(x) for x in (value if is_tuple else [value] * count))
+    if len(found) != count or any(x is None or not 1 <= x <= maximum for x in found):
+        words = {1: "it in a tuple", 2: "a pair of them"}.get(count, f"{count} of them")
+        expected = expected or f"a positive integer or {words}"
+        expected += f", at most {maximum}" if maximum < math.inf else ""
+        raise _wrong(name, value, f"be {expected}")
+    return found
 
 
 def check_choice(name, value, choices, expected=None):
@@ -219,6 +223,31 @@ def check_labels(labels, num_classes, rank=1, argument="labels"):
     return labels
 
 
+def check_class_ids(labels, num_classes, count, argument="labels"):
+    """Returns `count` class ids as an int32 array, or `None` for a model without classes."""
+    if num_classes is None:
+        if labels is not None:
+            raise ValueError(
+                f"`{argument}` must not be given, as the model has num_classes=None. "
+                f"Received: {argument}={labels}"
+            )
+        return None
+    if labels is None:
+        raise ValueError(
+            f"`{argument}` must be given, as the model has num_classes={num_classes}. "
+            f"Received: {argument}=None"
+        )
+    labels = np.asarray(labels)
+    if labels.ndim == 0:
+        labels = np.full(count, labels)
+    check_labels(labels, num_classes, argument=argument)
+    if len(labels) != count:
+        raise ValueError(
+            f"`{argument}` must be one class id or {count} of them. Received: {len(labels)} labels"
+        )
+    return labels.astype("int32")
+
+
 def known_values(x):
     """Returns the values of a tensor, or `None` while it is being traced."""
     try:
@@ -288,7 +317,9 @@ def check_values(images, image_shape, argument="images"):
 
 def check_shape(shape, image_shape, argument="images"):
     """Raises an error unless a batch has `image_shape`; `None` in a shape matches any size."""
-    if not all(a is None or b is None or a == b for a, b in zip(shape[1:], image_shape)):
+    pairs = zip(shape[1:], image_shape)
+    fits = all(None in pair or pair[0] == pair[1] for pair in pairs)
+    if not fits or len(shape) != 1 + len(image_shape):
         expected = f"have shape (batch, {', '.join(map(str, image_shape))})"
         raise _error(argument, expected, f" of shape {tuple(shape)}")
 
@@ -349,15 +380,6 @@ def _checked(name, value, is_right, expected, optional):
     if not is_right and not (value is None and optional):
         raise _wrong(name, value, f"be {expected}{' or None' if optional else ''}")
     return value
-
-
-def _positive_integers(name, value, count, expected, maximum):
-    is_tuple = isinstance(value, (list, tuple)) or isinstance(value, np.ndarray) and value.ndim
-    found = tuple(_integer(x) for x in (value if is_tuple else [value] * count))
-    if len(found) != count or any(x is None or not 1 <= x <= maximum for x in found):
-        expected += f", at most {maximum}" if maximum < math.inf else ""
-        raise _wrong(name, value, f"be {expected}")
-    return found
 
 
 def _integer(value):

@@ -190,7 +190,7 @@ def _join_processes():
             ) from error
         atexit.register(_leave)
     # All processes start from the same weights and draw the same seeds as the first process.
-    keras.utils.set_random_seed(int(_broadcast(np.uint32(random.getrandbits(32)))))
+    keras.utils.set_random_seed(gather(None, random.getrandbits(32))[0])
 
 
 def _leave():
@@ -198,10 +198,6 @@ def _leave():
     if hasattr(sys, "last_type"):
         sys.stdout.flush(), sys.stderr.flush()
         os._exit(1)
-
-
-def _broadcast(value):
-    return _jax().experimental.multihost_utils.broadcast_one_to_all(value)
 
 
 # Functions for TensorFlow
@@ -305,7 +301,8 @@ def _is_address(host):
 # Functions for multiple processes
 
 
-def _has_workers(strategy):
+def is_multi_worker(strategy: Any) -> bool:
+    """Returns whether this process is one of several workers, each with its share of the data."""
     if _is_jax():
         return _jax().process_count() > 1
     # Only TensorFlow's strategies have `extended`, and TensorFlow may not be installed.
@@ -324,7 +321,7 @@ def is_chief(strategy: Any = None) -> bool:
     >>> is_chief(make_strategy("none"))
     True
     """
-    if not _has_workers(strategy):
+    if not is_multi_worker(strategy):
         return True
     if _is_jax():
         return _jax().process_index() == 0
@@ -349,12 +346,12 @@ def check_workers_agree(strategy: Any, **values) -> None:
     Example:
     >>> check_workers_agree(make_strategy("none"), seed=1)
     """
-    if not _has_workers(strategy):
+    if not is_multi_worker(strategy):
         return
-    text = json.dumps({name: json.dumps(value, default=str) for name, value in values.items()})
+    own = {name: json.dumps(value, default=str) for name, value in values.items()}
     lost_worker = _jax().errors.JaxRuntimeError if _is_jax() else tf.errors.OpError
     try:
-        workers = [json.loads(text) for text in _gather(strategy, text)]
+        workers = gather(strategy, own)
     except lost_worker as error:
         raise RuntimeError(
             "The workers must do the same, each in its process: start them with the same command. "
@@ -370,20 +367,24 @@ def check_workers_agree(strategy: Any, **values) -> None:
             )
 
 
-def _gather(strategy, text):
-    """Returns a list that contains the `text` argument of every worker."""
-    own = np.frombuffer(text.encode(), "uint8")
+def gather(strategy: Any, value: Any) -> list:
+    """Returns a list of the JSON-serializable values of all workers, in their order.
+
+    The first value is the chief's. Every worker must call this function at the same point.
+    """
+    own = np.frombuffer(json.dumps(value).encode(), "uint8")
     if _is_jax():
-        gather = _jax().experimental.multihost_utils.process_allgather
-        longest = int(gather(np.int32(len(own))).max())
-        rows = gather(np.pad(own, (0, longest - len(own)), constant_values=ord(" ")))
-        return [row.tobytes().decode() for row in rows]
+        allgather = _jax().experimental.multihost_utils.process_allgather
+        longest = int(allgather(np.int32(len(own))).max())
+        rows = allgather(np.pad(own, (0, longest - len(own)), constant_values=ord(" ")))
+        return [json.loads(row.tobytes()) for row in rows]
     # Send the text as float32, the dtype of gradients, because every `gather` supports float32.
     own = np.append(own, ord("\n")).astype("float32")
     parts = strategy.experimental_distribute_values_from_function(lambda _: tf.constant(own))
     local = strategy.experimental_local_results(strategy.gather(parts, axis=0))
     # All replicas of a worker send the same text, so keep one text per worker.
-    return local[0].numpy().astype("uint8").tobytes().decode().splitlines()[:: len(local)]
+    texts = local[0].numpy().astype("uint8").tobytes().splitlines()[:: len(local)]
+    return [json.loads(text) for text in texts]
 
 
 def chief_decides(strategy: Any, decision: bool) -> bool:
@@ -396,10 +397,6 @@ def chief_decides(strategy: Any, decision: bool) -> bool:
     >>> chief_decides(make_strategy("none"), True)
     True
     """
-    if not _has_workers(strategy):
+    if not is_multi_worker(strategy):
         return decision
-    if _is_jax():
-        return bool(_broadcast(np.bool_(decision)))
-    own = tf.constant([float(decision and is_chief(strategy))])
-    parts = strategy.experimental_distribute_values_from_function(lambda _: own)
-    return bool(strategy.reduce("SUM", parts, axis=None).numpy()[0])
+    return gather(strategy, bool(decision))[0]

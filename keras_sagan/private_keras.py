@@ -1,7 +1,7 @@
 """The private API of Keras that the package uses. Keras may change it without notice.
 
-`USED` lists private attributes and methods, and where they are used. `tests/test_private_keras.py`
-fails if Keras changes one of them.
+`tests/test_private_keras.py` lists every private name of Keras that the package uses, and fails if
+Keras changes one of them.
 """
 
 import keras
@@ -27,21 +27,3 @@ def replace_layer(owner, name, layer):
     if old is not None:
         owner._tracker.untrack(old)
     setattr(owner, name, layer)
-
-
-USED = {
-    "_seed_generators": "models/sagan.py: to save the states of random numbers",
-    "_metrics": "models/sagan.py: the metrics that a subclass adds",
-    "_keras_history": "models/connection.py, models/batches.py: which layer made a tensor",
-    "_run_through_graph": "models/transfer.py: to rebuild a functional model with other labels",
-    "_symbolic_build": "models/sagan.py: replaced, because it would consume a batch",
-    "_maybe_symbolic_build": "models/sagan.py: the same on TensorFlow",
-    "_purge_model_variables": "models/sagan.py: replaced, because it would empty JAX's variables",
-    "_use_cached_eval_dataset": "models/sagan.py: whether `fit` called `evaluate`",
-    "_learning_rate": "training/optimizers.py: the schedule instead of its current value",
-    "_iterations": "training/optimizers.py: the number of updates",
-    "_get_current_learning_rate": "training/optimizers.py: replaced, to use the model's steps",
-    "_value": "training/jax.py: a variable's array, set without a copy between devices",
-    "_tracker": "private_keras.py: forgets a layer that another one replaces",
-    "_jax_state_synced": "training/jax.py: makes Keras read the variables again",
-}

@@ -472,7 +472,7 @@ def test_messages():
         ),
         (lambda: checks.check_dict("a", 1), "must be a dictionary or None"),
         (lambda: checks.check_dict("a", {"c": 1}, ["b"]), "must have keys among ['b']"),
-        (lambda: checks.check_pair("a", 0), "must be a positive integer or a pair of them"),
+        (lambda: checks.check_tuple("a", 0, 2), "must be a positive integer or a pair of them"),
         (lambda: checks.check_list("a", "b", optional=True), "must be a list or None"),
         (lambda: checks.check_path("a", 1), "must be a non-empty string or path"),
         (lambda: checks.check_string("a", 1, optional=True), "must be a string or None"),
@@ -554,9 +554,9 @@ def test_values_are_plain():
         (checks.check_choice("a", np.str_("b"), ("b",)), "b"),
     ):
         assert given == value and type(given) is type(value)
-    assert checks.check_pair("a", [np.int64(1), 2]) == (1, 2)
-    assert checks.check_pair("a", np.array([1, 2])) == (1, 2)
-    assert checks.check_pair("a", np.array(3)) == (3, 3)
+    assert checks.check_tuple("a", [np.int64(1), 2], 2) == (1, 2)
+    assert checks.check_tuple("a", np.array([1, 2]), 2) == (1, 2)
+    assert checks.check_tuple("a", np.array(3), 2) == (3, 3)
     assert checks.check_choices("a", {np.int64(3)}, (1, 3)) == (3,)
     assert checks.check_dict("a", None) == {}
     assert checks.check_list("a", np.arange(2)) == [0, 1]

@@ -43,30 +43,45 @@ def graph():
     return keras.Model(inputs, keras.layers.Dense(1)(inputs))
 
 
+# Where each name is used, what for, and what must hold.
 CHECKS = {
+    # models/sagan.py: to save the states of random numbers.
     "_seed_generators": lambda: len(model().layers[-1]._seed_generators) == 1,
+    # models/sagan.py: the metrics that a subclass adds.
     "_metrics": lambda: isinstance(model()._metrics, list),
+    # models/connection.py, models/transfer.py: which layer made a tensor.
     "_keras_history": maker_is_known,
+    # models/transfer.py: to rebuild a functional model with other labels.
     "_run_through_graph": lambda: (
         {"inputs", "operation_fn", "call_fn"}
         <= inspect.signature(graph()._run_through_graph).parameters.keys()
     ),
+    # models/sagan.py: replaced, because it would consume a batch.
     "_symbolic_build": lambda: (
         {"iterator", "data_batch"}
         <= inspect.signature(keras.Model._symbolic_build).parameters.keys()
     ),
+    # models/sagan.py: the same on TensorFlow.
     "_maybe_symbolic_build": lambda: "_maybe_symbolic_build(iterator=" in trainer("tensorflow"),
+    # models/sagan.py: replaced, because it would empty JAX's variables.
     "_purge_model_variables": lambda: "self._purge_model_variables(" in trainer("jax"),
+    # models/sagan.py: whether `fit` called `evaluate`.
     "_use_cached_eval_dataset": lambda: all(
         "_use_cached_eval_dataset=True" in trainer(x) for x in ("tensorflow", "jax", "torch")
     ),
+    # training/optimizers.py: the schedule instead of its current value.
     "_learning_rate": lambda: callable(model().optimizer._learning_rate),
+    # training/optimizers.py: the number of updates.
     "_iterations": lambda: int(model().optimizer._iterations) == 0,
+    # training/optimizers.py: replaced, to use the model's steps.
     "_get_current_learning_rate": lambda: (
         float(model().optimizer._get_current_learning_rate()) == 0.5
     ),
+    # private_keras.py: forgets a layer that another one replaces.
     "_tracker": lambda: callable(model()._tracker.untrack),
+    # training/jax.py: a variable's array, set without a copy between devices.
     "_value": lambda: model().weights[0]._value is not None,
+    # training/jax.py: makes Keras read the variables again.
     "_jax_state_synced": lambda: "if self._jax_state_synced" in trainer("jax"),
 }
 
@@ -77,9 +92,9 @@ def test_layers_of_a_network():
     assert names.count("Sequential") == 2 and {"Dense", "Dropout"} <= set(names)
 
 
-@pytest.mark.parametrize("name", private_keras.USED)
+@pytest.mark.parametrize("name", CHECKS)
 def test_keras_has_it(name):
-    assert CHECKS[name](), f"Keras {keras.__version__}: {name} of {private_keras.USED[name]}"
+    assert CHECKS[name](), f"Keras {keras.__version__}: {name}; see above where it is used"
 
 
 def test_no_other_is_used():
@@ -97,4 +112,4 @@ def test_no_other_is_used():
                 elif node.attr.startswith("_") and not node.attr.endswith("_"):
                     used[node.attr] = path.relative_to(PACKAGE).as_posix()
     foreign = {name: path for name, path in used.items() if name not in own | OTHERS}
-    assert foreign.keys() <= private_keras.USED.keys() | {"_flatten_layers"}, foreign
+    assert foreign.keys() <= CHECKS.keys() | {"_flatten_layers"}, foreign

@@ -5,8 +5,8 @@ import numpy as np
 
 from keras_sagan.callbacks.schedule import SAGANCallback, is_due
 from keras_sagan.checks import (
+    check_class_ids,
     check_integer,
-    check_labels,
     check_list,
     check_path,
     check_values,
@@ -68,7 +68,8 @@ class AttentionFigure(SAGANCallback):
         self.class_names = drawable_names(check_list("class_names", class_names, optional=True))
         self.seed = check_integer("seed", seed, 0)
         self.every_epochs = check_integer("every_epochs", every_epochs, 1, optional=True)
-        self.real_images, self.real_labels = real_images, real_labels
+        self.real_images = real_images
+        self.real_labels = check_list("real_labels", real_labels, optional=True)
         self.query_points = query_points
         self._epochs_done: int | None = None
         self._epochs_drawn: int | None = None
@@ -90,35 +91,14 @@ class AttentionFigure(SAGANCallback):
                 f"a model of images (height, width, channels)={tuple(shape)}"
             )
         if self.real_images is not None:
-            self._check_real_images(shape)
+            images = check_values(self.real_images, shape or (None,) * 3, "real_images")
+            count = check_count("len(real_images)", len(images), MAX_IMAGES)
+            check_class_ids(self.real_labels, self.model.num_classes, count, "real_labels")
         if self.query_points is not None:
             images = np.repeat(self.model.generate(1), self.num_images, axis=0)
             check_points(self.query_points, images, self.num_points)
             if self.real_images is not None:
                 check_points(self.query_points, self.real_images, self.num_points)
-
-    def _check_real_images(self, shape):
-        found, labels = np.shape(self.real_images), np.shape(self.real_labels)
-        if len(found) != 4 or shape not in (None, found[1:]):
-            expected = "height, width, channels" if shape is None else str(tuple(shape))[1:-1]
-            raise ValueError(
-                f"`real_images` must have shape (batch, {expected}). Received: real_images of "
-                f"shape {found}"
-            )
-        check_count("len(real_images)", found[0], MAX_IMAGES)
-        if self.real_labels is None and self.model.num_classes is not None:
-            raise ValueError(
-                "`real_labels` must be given, as the model has "
-                f"num_classes={self.model.num_classes}. Received: real_labels=None"
-            )
-        if self.real_labels is not None and labels != found[:1]:
-            raise ValueError(
-                f"`real_labels` must have shape ({found[0]},), one for each of `real_images`. "
-                f"Received: real_labels of shape {labels}"
-            )
-        check_values(self.real_images, found[1:], "real_images")
-        if self.real_labels is not None:
-            check_labels(self.real_labels, self.model.num_classes, argument="real_labels")
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._epochs_done = epoch

@@ -68,10 +68,10 @@ def steps_of(model):
 class FiniteCheck:
     """A callable that returns the names of all variables with NaN or infinite values.
 
-    With `compiles=True`, the check is compiled, so that it is fast enough to run at every step.
+    On TensorFlow and JAX, the check is compiled, so that it is fast enough to run at every step.
     """
 
-    def __init__(self, model, compiles=False):
+    def __init__(self, model):
         found = [(part, x) for part, variables in state_of(model).items() for x in variables]
         found = [(part, x) for part, x in found if backend.is_float_dtype(x.dtype)]
         # Use lists, because variables in two nested models may have the same path.
@@ -81,7 +81,7 @@ class FiniteCheck:
             # Stack the flags, so that reading them waits for the device only once.
             return ops.stack([ops.all(ops.isfinite(value)) for value in values])
 
-        if compiles and backend.backend() == "jax":
+        if backend.backend() == "jax":
             import jax
 
             flags_of = jax.jit(flags_of)
@@ -89,8 +89,7 @@ class FiniteCheck:
         def flags():
             return flags_of([x.value for _, x in found])
 
-        is_graph = compiles and backend.backend() == "tensorflow"
-        self._flags = tf.function(flags) if is_graph else flags
+        self._flags = tf.function(flags) if backend.backend() == "tensorflow" else flags
 
     def __call__(self):
         # On JAX, `fit` keeps the current values outside the variables until `jax_state_sync`.

@@ -1,12 +1,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from keras_sagan.callbacks.schedule import SAGANCallback, is_due
 from keras_sagan.callbacks.tensorboard import ImageLog
 from keras_sagan.checks import (
     check_boolean,
+    check_class_ids,
     check_float,
     check_integer,
     check_list,
@@ -109,13 +108,7 @@ class SampleGrid(SAGANCallback):
         count = self.model.num_classes
         if self.classes is None:
             return spread_classes(count, min(count or 1, MAX_ROWS))
-        classes = np.asarray(self.classes)
-        is_integer = classes.size and np.issubdtype(classes.dtype, np.integer)
-        if not is_integer or count is None or classes.min() < 0 or classes.max() >= count:
-            expected = f"integers from 0 to {(count or 0) - 1}"
-            expected = "None for an unconditional model" if count is None else expected
-            raise ValueError(f"`classes` must be {expected}. Received: classes={self.classes}")
-        return classes.astype("int32")
+        return check_class_ids(self.classes, count, len(self.classes), "classes")
 
     def save(self, epoch: int) -> Path | None:
         """Draws a grid; its file name contains `epoch`, the number of finished epochs.

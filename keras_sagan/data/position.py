@@ -23,19 +23,13 @@ def start_step_of(data):
             f"{', '.join(_KEEP_POSITION)}.",
             stacklevel=2,
         )
-    return getattr(data, "start_step", None)
+    # A user's dataset may use the name `start_step` for something else.
+    return getattr(data, "start_step", None) if hasattr(data, "at_step") else None
 
 
 def at_step(data, step):
-    """Returns `data` starting at a step; skips batches if `data` has no method `at_step`."""
-    if hasattr(data, "at_step"):
-        return data.at_step(step)
-    if is_tensorflow_dataset(data) and int(data.cardinality()) < 0:
-        return data.skip(check_step(step))  # Assume that the dataset begins at step 0.
-    raise ValueError(
-        "`data` must be a dataset of keras_sagan or an endless tf.data.Dataset. "
-        f"Received: data={data!r}"
-    )
+    """Returns `data` starting at a step; without a method `at_step`, skips batches from step 0."""
+    return data.at_step(step) if hasattr(data, "at_step") else data.skip(step)
 
 
 def position_data(data, steps_per_epoch, step, done, is_given):

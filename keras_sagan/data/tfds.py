@@ -214,19 +214,14 @@ def _builder(tfds, name, data_dir):
     """Returns the builder of a dataset, or raises an error that lists similar names."""
     try:
         return tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError as error:
+    except (AssertionError, ValueError) as error:  # `DatasetNotFoundError` is a `ValueError`.
         known = tfds.list_builders(with_community_datasets=False)
         word = re.split("[/:]", name)[0].lower()
         nearest = ", ".join(difflib.get_close_matches(word, known, n=3, cutoff=0.0))
-        raise ValueError(
-            "`name` must be a dataset of TensorFlow Datasets. "
-            f"Received: name={name!r}. The nearest names are {nearest}"
-        ) from error
-    except (AssertionError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = str(error).strip().split("\n")[0].rstrip(".:")
         raise ValueError(
             "`name` must be a dataset of TensorFlow Datasets, with one of its configs and "
-            f"versions. Received: name={name!r} ({reason})"
+            f"versions. Received: name={name!r} ({reason}). The nearest names are {nearest}"
         ) from error
 
 

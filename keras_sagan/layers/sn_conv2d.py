@@ -10,8 +10,8 @@ from keras_sagan.checks import (
     check_boolean,
     check_choice,
     check_integer,
-    check_pair,
     check_string,
+    check_tuple,
 )
 from keras_sagan.layers.spectral_norm import SpectralNormMixin
 from keras_sagan.ops.resampling import convolve
@@ -101,11 +101,11 @@ class SNConv2D(SpectralNormMixin, keras.layers.Conv2D):
             )
         super().__init__(
             filters,
-            check_pair("kernel_size", kernel_size, maximum=MAX_SIDE),
-            strides=check_pair("strides", strides, maximum=MAX_SIDE),
+            check_tuple("kernel_size", kernel_size, 2, MAX_SIDE),
+            strides=check_tuple("strides", strides, 2, MAX_SIDE),
             padding=check_string("padding", padding),
             data_format=data_format,
-            dilation_rate=check_pair("dilation_rate", dilation_rate, maximum=MAX_SIDE),
+            dilation_rate=check_tuple("dilation_rate", dilation_rate, 2, MAX_SIDE),
             groups=groups,
             activation=activation,
             use_bias=check_boolean("use_bias", use_bias),

@@ -9,6 +9,7 @@ from keras import ops
 from keras_sagan.checks import (
     RangeWarning,
     check_boolean,
+    check_class_ids,
     check_float,
     check_images,
     check_integer,
@@ -114,7 +115,7 @@ class InversionMixin:
             tried = self.num_classes
             labels = np.tile(np.arange(tried, dtype="int32"), count)
         else:
-            labels = self._labels(labels, count)
+            labels = check_class_ids(labels, self.num_classes, count)
         labels = None if labels is None else labels.repeat(restarts)
         owners = np.arange(count).repeat(tried * restarts)
         rng = np.random.default_rng(seed)

@@ -26,7 +26,7 @@ from keras_sagan.checks import (
     check_shape,
     known_values,
 )
-from keras_sagan.distribution import check_workers_agree, chief_decides
+from keras_sagan.distribution import check_workers_agree, chief_decides, is_multi_worker
 from keras_sagan.models import batches, pretrained, transfer
 from keras_sagan.models.connection import check_unshared, connect, copy_network
 from keras_sagan.models.discriminator import build_discriminator
@@ -158,7 +158,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         check_owner_of_devices()
         self._strategy = backend.current_strategy()
         self._num_devices = backend.count_devices(self._strategy)
-        self._is_one_of_many = backend.is_multi_worker(self._strategy)
+        self._is_one_of_many = is_multi_worker(self._strategy)
         backend.check_built_under(self._strategy, generator=generator, discriminator=discriminator)
         self._step_lock = threading.RLock()  # Other threads must hold this lock to read variables.
         self._skipped_steps = self._skipped_batches = 0
@@ -540,9 +540,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
     def _find_out_whether_apart(self, image_shape):
         has_labels = self.num_classes is not None
         apart = batches.has_batch_statistics(self.discriminator, image_shape, has_labels)
-        if self._is_one_of_many:
-            apart = chief_decides(self._strategy, apart)
-        self._judges_apart = apart
+        self._judges_apart = chief_decides(self._strategy, apart)
 
     @property
     def ema_generator(self) -> keras.Model | None:

@@ -11,10 +11,10 @@ from keras_sagan.checks import (
     RangeWarning,
     check_boolean,
     check_choice,
+    check_class_ids,
     check_float,
     check_images,
     check_integer,
-    check_labels,
     check_values,
 )
 from keras_sagan.layers.conditional_batch_norm import ConditionalNormBase
@@ -106,7 +106,7 @@ class SamplingMixin:
                 )
             if self.num_classes is not None and labels is None:
                 labels = sample_labels(num_images, self.num_classes, rng)
-            labels = self._labels(labels, num_images)
+            labels = check_class_ids(labels, self.num_classes, num_images)
             judge = self._generate_function(generator, judges=True)
 
             def candidates(count, label, rng):
@@ -128,7 +128,7 @@ class SamplingMixin:
         inputs = [check_latents("latents", latents, num_images, self.latent_dim)]
         if self.num_classes is not None and labels is None:
             labels = sample_labels(num_images, self.num_classes, rng)
-        labels = self._labels(labels, num_images)
+        labels = check_class_ids(labels, self.num_classes, num_images)
         inputs += [] if labels is None else [labels]
         made = self._in_batches(self._generate_function(generator), inputs, batch_size)
         details = {"latents": inputs[0], "labels": labels, "logits": logits}
@@ -141,30 +141,6 @@ class SamplingMixin:
             with self._step_lock:
                 outputs.append(function(*parts))
         return np.concatenate([ops.convert_to_numpy(x) for x in outputs])
-
-    def _labels(self, labels, count, name="labels"):
-        """Returns `count` class ids as an int32 array, or `None` for a model without classes."""
-        if self.num_classes is None:
-            if labels is not None:
-                raise ValueError(
-                    f"`{name}` must not be given, as the model has num_classes=None. "
-                    f"Received: {name}={labels}"
-                )
-            return None
-        if labels is None:
-            raise ValueError(
-                f"`{name}` must be given, as the model has num_classes={self.num_classes}. "
-                f"Received: {name}=None"
-            )
-        labels = np.asarray(labels)
-        if labels.ndim == 0:
-            labels = np.full(count, labels)
-        check_labels(labels, self.num_classes, argument=name)
-        if len(labels) != count:
-            raise ValueError(
-                f"`{name}` must be one class id or {count} of them. Received: {len(labels)} labels"
-            )
-        return labels.astype("int32")
 
     def _generator_in_use(self, use_ema):
         average = self.ema_generator if use_ema else None
@@ -243,8 +219,9 @@ class SamplingMixin:
         if labels is None and self.num_classes is not None:
             labels = np.arange(rows) * self.num_classes // rows
         is_mixed = to_labels is not None
-        labels = self._labels(labels, rows)
-        to_labels = self._labels(to_labels if is_mixed else labels, rows, "to_labels")
+        labels = check_class_ids(labels, self.num_classes, rows)
+        to_labels = to_labels if is_mixed else labels
+        to_labels = check_class_ids(to_labels, self.num_classes, rows, "to_labels")
         rng = np.random.default_rng(seed)
 
         def ends(name, given):
@@ -304,7 +281,7 @@ class SamplingMixin:
                 "`inputs` must be latents of rank 2 or images of rank 4, at least one. "
                 f"Received: inputs of shape {inputs.shape}"
             )
-        labels = self._labels(labels, len(inputs))
+        labels = check_class_ids(labels, self.num_classes, len(inputs))
         labels = None if labels is None else ops.convert_to_tensor(labels)
         if is_latents:
             network = self._generator_in_use(use_ema)

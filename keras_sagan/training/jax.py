@@ -9,10 +9,9 @@ import functools
 
 import jax
 import keras
-import numpy as np
-from jax.experimental import multihost_utils
 from keras import ops
 
+from keras_sagan.distribution import gather
 from keras_sagan.layers.spectral_norm import Scope
 from keras_sagan.training.whole_batch import (  # noqa: F401
     check_compile,
@@ -103,11 +102,6 @@ def count_devices(strategy):
     return mesh.shape[mesh.axis_names.index(strategy.batch_dim_name)]
 
 
-def is_multi_worker(strategy):
-    """Returns whether each worker reads its own share of the data."""
-    return jax.process_count() > 1
-
-
 def check_built_under(strategy, **owners):
     """Raises an error if a network or optimizer was built before the distribution was set."""
     for name, owner in owners.items():
@@ -153,15 +147,14 @@ def check_batch(model, check, batch):
         check.check_first(model, [batch])
         return
 
-    def gather(sizes):
+    def gather_sizes(sizes):
         if check.has_passed:  # Later batches need no communication.
             return [*check.size, *sizes]
         check.size = sizes
-        first = multihost_utils.process_allgather(np.int32(sizes[0]))  # Local sizes are equal.
-        return np.repeat(first, len(sizes)).tolist()
+        return [size for each in gather(None, sizes) for size in each]
 
     shards = [[shard.data for shard in x.addressable_shards] for x in batch if x is not None]
-    check.check_first(model, [*zip(*shards)], gather)
+    check.check_first(model, [*zip(*shards)], gather_sizes)
 
 
 # Inference

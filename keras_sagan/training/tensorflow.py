@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras import ops, tree
 
 from keras_sagan.checks import is_absent
+from keras_sagan.distribution import is_multi_worker
 from keras_sagan.private_keras import layers_of
 
 ONLY = {}
@@ -140,11 +141,6 @@ current_strategy = tf.distribute.get_strategy
 def count_devices(strategy):
     """Returns the number of devices that share a batch."""
     return strategy.num_replicas_in_sync
-
-
-def is_multi_worker(strategy):
-    """Returns whether each worker reads its own share of the data."""
-    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def check_built_under(strategy, **owners):

@@ -83,10 +83,6 @@ def count_devices(strategy):
     return 1
 
 
-def is_multi_worker(strategy):
-    return False
-
-
 def check_built_under(strategy, **owners):
     pass
 

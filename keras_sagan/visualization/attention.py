@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_sagan.checks import check_list, check_pair, check_path, check_string, require
+from keras_sagan.checks import check_list, check_path, check_string, check_tuple, require
 from keras_sagan.visualization.grid import as_rgb, check_images
 from keras_sagan.visualization.names import drawable_names
 from keras_sagan.visualization.optional import DPI, new_figure, saved
@@ -52,7 +52,7 @@ def attention_overlay(scores_row: np.ndarray, image_size: int | Sequence[int]) -
         )
     key_h, key_w = scores_row.shape
     expected = f"a multiple of the key grid, {key_h} × {key_w}"
-    height, width = check_pair("image_size", image_size, expected)
+    height, width = check_tuple("image_size", image_size, 2, expected=expected)
     if height % key_h or width % key_w:
         raise ValueError(f"`image_size` must be {expected}. Received: image_size={image_size!r}")
     return scores_row.repeat(height // key_h, axis=0).repeat(width // key_w, axis=1)

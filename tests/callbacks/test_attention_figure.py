@@ -86,6 +86,15 @@ def test_real_images_need_labels_and_a_discriminator_with_attention(tmp_path, st
         run_fit(stub_gan(), [callback])
     with pytest.raises(ValueError, match="`real_labels` must be given.*num_classes=3"):
         run_fit(stub_gan(gammas=("generator/a", "discriminator/b")), [callback])
+    model = stub_gan(num_classes=None, gammas=("generator/a", "discriminator/b"))
+    callback.real_labels = [0]
+    with pytest.raises(ValueError, match="`real_labels` must not be given.*num_classes=None"):
+        run_fit(model, [callback])
+
+
+def test_one_label_is_not_enough_for_real_images(tmp_path):
+    with pytest.raises(ValueError, match="`real_labels` must be a list or None. Received: .*=2"):
+        AttentionFigure(tmp_path, real_images=np.zeros((3, 8, 8, 1)), real_labels=2)
 
 
 def test_points_outside_the_image_are_refused_before_training(tmp_path, stub_gan, run_fit):
@@ -144,5 +153,5 @@ def test_real_images_of_another_shape_are_refused_when_training_begins(
     with pytest.raises(ValueError, match=r"`real_images` must have shape \(batch, 8, 8, 1\)"):
         run_fit(model, [callback])
     callback.real_images = np.zeros((3, 8, 8, 1))
-    with pytest.raises(ValueError, match=r"`real_labels` must have shape \(3,\).*\(2,\)"):
+    with pytest.raises(ValueError, match="`real_labels` must be .* 3 of them. Received: 2"):
         run_fit(model, [callback])
