@@ -157,14 +157,15 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     def _set_up(self, model):
         model_state.check_model(model)
-        self._is_chief = is_chief(model._strategy)
+        self._is_chief = not model._is_one_of_many or is_chief(model._strategy)
         self._wait()
 
     def _restore(self, model):
         self._set_up(model)
         manifest, values = self._files.read_newest()
         step = 0 if manifest is None else manifest["step"]
-        check_workers_agree(model._strategy, newest_checkpoint=step)
+        if model._is_one_of_many:
+            check_workers_agree(model._strategy, newest_checkpoint=step)
         if manifest is not None:
             if (taken := steps_of(model)) > step:
                 raise ValueError(

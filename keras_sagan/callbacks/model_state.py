@@ -13,7 +13,8 @@ from keras_sagan.layers.conditional_batch_norm import SETTLED
 from keras_sagan.lazy import tf
 from keras_sagan.private_keras import layers_of, refresh_constants
 
-NETWORKS = ("generator", "discriminator", "ema_generator")
+# Maps names in checkpoints to a model's attributes. Reading `ema_generator` may copy weights.
+NETWORKS = {"generator": "generator", "discriminator": "discriminator", "ema_generator": "_average"}
 SETTINGS = (
     *("d_steps", "ema_momentum", "ema_half_life", "ema_start", "top_k", "freeze_discriminator"),
 )
@@ -37,7 +38,7 @@ def check_model(model):
 
 def state_of(model):
     """Returns the variables of each network, each optimizer and the model, except metrics."""
-    networks = {name: getattr(model, name, None) for name in NETWORKS}
+    networks = {name: getattr(model, attribute, None) for name, attribute in NETWORKS.items()}
     parts = {name: list(x.variables) for name, x in networks.items() if x is not None}
     known = {id(variable) for variables in parts.values() for variable in variables}
     parts["model"] = [variable for variable in model.variables if id(variable) not in known]
@@ -253,7 +254,8 @@ def configuration_of(model):
         settings.update({f"{part}.{name}": value for name, value in config.items()})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras warns about lambdas, which aren't compared.
-        networks = {name: list(_layers(getattr(model, name), set())) for name in NETWORKS[:2]}
+        names = ("generator", "discriminator")
+        networks = {name: list(_layers(getattr(model, name), set())) for name in names}
     return {"keras": keras.__version__, "settings": _plain(settings), "networks": networks}
 
 

@@ -540,7 +540,9 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
     def _find_out_whether_apart(self, image_shape):
         has_labels = self.num_classes is not None
         apart = batches.has_batch_statistics(self.discriminator, image_shape, has_labels)
-        self._judges_apart = chief_decides(self._strategy, apart)
+        if self._is_one_of_many:
+            apart = chief_decides(self._strategy, apart)
+        self._judges_apart = apart
 
     @property
     def ema_generator(self) -> keras.Model | None:

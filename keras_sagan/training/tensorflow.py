@@ -10,7 +10,6 @@ import tensorflow as tf
 from keras import ops, tree
 
 from keras_sagan.checks import is_absent
-from keras_sagan.distribution import is_multi_worker
 from keras_sagan.private_keras import layers_of
 
 ONLY = {}
@@ -294,7 +293,7 @@ def make_step_function(model, step, check, is_training):
     def check_on_all(parts, iterator):
         """Raises an error on all workers if a first batch is invalid or batch sizes differ."""
         is_known = check.has_passed and has_static_batches(iterator)
-        gather = sizes_on_all if is_multi_worker(strategy) and not is_known else list
+        gather = sizes_on_all if model._is_one_of_many and not is_known else list
         check.check_first(model, parts, gather)
 
     def function(iterator):
