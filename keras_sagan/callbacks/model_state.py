@@ -69,10 +69,10 @@ def steps_of(model):
 class FiniteCheck:
     """A callable that returns the names of all variables with NaN or infinite values.
 
-    On TensorFlow and JAX, the check is compiled, so that it is fast enough to run at every step.
+    With `compiles=True`, the check is compiled, so that it is fast enough to run at every step.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, compiles=False):
         found = [(part, x) for part, variables in state_of(model).items() for x in variables]
         found = [(part, x) for part, x in found if backend.is_float_dtype(x.dtype)]
         # Use lists, because variables in two nested models may have the same path.
@@ -82,7 +82,7 @@ class FiniteCheck:
             # Stack the flags, so that reading them waits for the device only once.
             return ops.stack([ops.all(ops.isfinite(value)) for value in values])
 
-        if backend.backend() == "jax":
+        if compiles and backend.backend() == "jax":
             import jax
 
             flags_of = jax.jit(flags_of)
@@ -90,7 +90,8 @@ class FiniteCheck:
         def flags():
             return flags_of([x.value for _, x in found])
 
-        self._flags = tf.function(flags) if backend.backend() == "tensorflow" else flags
+        is_graph = compiles and backend.backend() == "tensorflow"
+        self._flags = tf.function(flags) if is_graph else flags
 
     def __call__(self):
         # On JAX, `fit` keeps the current values outside the variables until `jax_state_sync`.

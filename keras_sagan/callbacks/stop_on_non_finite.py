@@ -42,7 +42,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self.reason = None
-        self._check = FiniteCheck(self.model)
+        self._check = FiniteCheck(self.model, compiles=True)
         self._last_good = "the start" if not self._check() else None
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
