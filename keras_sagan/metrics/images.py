@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_sagan.checks import FilledRange, check_labels
-from keras_sagan.metrics.features import to_numpy
+from keras_sagan.metrics.extraction import to_numpy
 from keras_sagan.metrics.report import weights_sha256
 from keras_sagan.ops.labels import apportion_labels
 from keras_sagan.ops.latent import sample_latents

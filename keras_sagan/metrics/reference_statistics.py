@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from keras_sagan.checks import check_integer, check_path
-from keras_sagan.metrics.features import FeatureExtraction, FeatureSet, buffer_of
+from keras_sagan.metrics.extraction import FeatureExtraction, buffer_of
+from keras_sagan.metrics.features import FeatureSet, Moments, covariance
 from keras_sagan.metrics.images import batches_of, is_pair, length_of, once
-from keras_sagan.metrics.moments import Moments, covariance
 from keras_sagan.metrics.report import check_is_versioned, extractor_info
 from keras_sagan.metrics.statistics_file import read_statistics
 from keras_sagan.whole_files import replace_file

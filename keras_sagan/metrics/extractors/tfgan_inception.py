@@ -11,7 +11,7 @@ import keras
 
 from keras_sagan.checks import check_choice, check_string
 from keras_sagan.lazy import tf
-from keras_sagan.metrics.extractors.base import Extractor
+from keras_sagan.metrics.extraction import Extractor
 from keras_sagan.metrics.extractors.resizing import RESIZE_METHODS, resize_images, to_rgb
 from keras_sagan.metrics.extractors.tfgan import load_tensorflow_hub
 
