@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sagan.checks import FilledRange, check_float, check_integer
+from keras_sagan.checks import FilledRange, check_float, check_function, check_integer
 from keras_sagan.ops.programs import outside_programs
 
 
@@ -70,12 +70,7 @@ class FeatureExtraction:
         value_range: Sequence[float] | None = None,
         batch_size: int = 64,
     ):
-        if not callable(feature_extractor):
-            raise ValueError(
-                "`feature_extractor` must be a Keras model or a callable on images. "
-                f"Received: feature_extractor={feature_extractor!r}"
-            )
-        self.feature_extractor = feature_extractor
+        self.feature_extractor = check_function("feature_extractor", feature_extractor)
         self.value_range = value_range if value_range is None else _range(value_range)
         self.batch_size = check_integer("batch_size", batch_size)
         advice = "rescale uint8 images to [0, 255], or set the `value_range` of float images"
