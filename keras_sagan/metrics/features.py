@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_sagan.checks import check_boolean, check_string
+from keras_sagan.checks import check_boolean, check_labels, check_string
 from keras_sagan.metrics.extraction import FeatureExtraction, Progress, check_features_of_images
 from keras_sagan.metrics.report import extractor_info, package_versions
 from keras_sagan.metrics.statistics_file import MOST_CLASSES
@@ -311,17 +311,11 @@ def shuffled(samples: np.ndarray, seed: int | None) -> np.ndarray:
 
 
 def check_batch_labels(labels: np.ndarray | None, count: int) -> np.ndarray:
-    """Returns integer labels of shape (count,), or raises an error."""
-    found = np.asarray(None if labels is None else keras.ops.convert_to_numpy(labels))
-    if found.shape != (count,) or found.dtype.kind not in "iu":
-        received = None if labels is None else f"{found.dtype.name} of shape {found.shape}"
+    """Returns the integer class ids of `count` images, or raises an error."""
+    labels = None if labels is None else check_labels(labels, MOST_CLASSES)
+    if labels is None or len(labels) != count:
+        received = "labels=None" if labels is None else f"{len(labels)} labels"
         raise ValueError(
-            f"`labels` must be integers of shape ({count},), one for each image. "
-            f"Received: labels={received}"
+            f"`labels` must be {count} class ids, one for each image. Received: {received}"
         )
-    if count and not 0 <= found.min() <= found.max() < MOST_CLASSES:
-        raise ValueError(
-            f"`labels` must be class ids in [0, {MOST_CLASSES}); pass images without labels if "
-            f"their classes are unknown. Received: labels from {found.min()} to {found.max()}"
-        )
-    return found
+    return np.asarray(keras.ops.convert_to_numpy(labels))

@@ -281,10 +281,18 @@ def test_too_few_images_are_refused(cls, count, message):
         metric.result()
 
 
-@pytest.mark.parametrize("labels", [None, LABELS[:4], np.zeros(5), np.zeros((5, 1), int)])
-def test_labels_that_do_not_fit_are_refused(labels):
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (None, "be 5 class ids, one for each image. Received: labels=None"),
+        (LABELS[:4], "be 5 class ids, one for each image. Received: 4 labels"),
+        (np.zeros(5), "be integer class ids.*Received: labels of dtype float"),
+        (np.zeros((5, 1), int), r"have shape \(batch,\).*Received: labels of shape \(5, 1\)"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(labels, message):
     metric = metrics.IntraClassFrechetInceptionDistance(flat)
-    with pytest.raises(ValueError, match=r"`labels` must be integers of shape \(5,\).*Received"):
+    with pytest.raises(ValueError, match=f"`labels` must {message}"):
         metric.update_state(REAL[:5], real=True, labels=labels)
 
 
