@@ -12,7 +12,6 @@ import numpy as np
 from keras_sagan.checks import FilledRange, check_labels
 from keras_sagan.metrics.extraction import to_numpy
 from keras_sagan.metrics.report import weights_sha256
-from keras_sagan.ops.labels import apportion_labels
 from keras_sagan.ops.latent import sample_latents
 
 # `tf.data.Dataset.cardinality` returns these values for an endless dataset or an unknown size.
@@ -264,3 +263,12 @@ def _labels(labels, count, num_classes, class_counts, rng):
     check_labels(labels, num_classes)
     labels = np.asarray(labels, dtype="int32")
     return labels, f"given, sha256:{hashlib.sha256(labels.tobytes()).hexdigest()}"
+
+
+def apportion_labels(weights, count, rng):
+    """Returns shuffled int32 labels, in proportion to `weights` as closely as possible."""
+    shares = weights * (count / weights.sum())
+    numbers = np.floor(shares).astype(int)
+    # The classes with the largest remainders get one more label each; lower ids come first.
+    numbers[np.argsort(numbers - shares, kind="stable")[: count - numbers.sum()]] += 1
+    return rng.permutation(np.repeat(np.arange(len(weights), dtype="int32"), numbers))

@@ -118,7 +118,8 @@ class ReferenceStatistics:
     @property
     def class_counts(self) -> np.ndarray | None:
         """The number of images in each class, as an integer array, or `None` without labels."""
-        return np.bincount(self.arrays["labels"]) if "labels" in self.arrays else None
+        labels = self.arrays.get("labels", ())  # A file may hold an empty array of labels.
+        return np.bincount(labels) if len(labels) else None
 
     def split(self) -> list["ReferenceStatistics"]:
         """Returns the statistics of even- and odd-indexed images, or `[]` without `halves`."""

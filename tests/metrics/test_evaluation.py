@@ -15,6 +15,7 @@ from tiny_evaluation import ALL, Pixels, TinyGAN, measure, real_images
 from keras_sagan import metrics
 from keras_sagan.metrics import evaluate_images
 from keras_sagan.metrics.extraction import Progress
+from keras_sagan.metrics.images import apportion_labels
 
 PIXELS = Pixels()
 
@@ -119,6 +120,23 @@ def test_labels_by_frequency_or_uniform_or_given():
             "the reference's frequencies",
             "given",
         )
+
+
+@pytest.mark.parametrize("count", [1, 9, 10, 11, 1000])
+def test_apportioned_labels_follow_their_weights(count):
+    weights = np.array([5, 0, 3, 2])
+    labels = apportion_labels(weights, count, np.random.default_rng(0))
+    numbers = np.bincount(labels, minlength=4)
+    assert labels.dtype == np.int32 and numbers.sum() == count and numbers[1] == 0
+    assert np.abs(numbers - weights * count / 10).max() < 1.0
+
+
+def test_apportioned_labels_are_shuffled_by_the_generator():
+    first, second, third = (
+        apportion_labels(np.array([1, 1]), 50, np.random.default_rng(seed)).tolist()
+        for seed in (0, 0, 1)
+    )
+    assert first == second != third and sorted(first) == sorted(third)
 
 
 def test_the_baselines_are_real_images_and_noise():

@@ -227,6 +227,11 @@ def test_images_of_mixed_shape_are_refused():
         computed(mixed)
 
 
+def test_a_file_with_an_empty_array_of_labels_has_no_labels(tmp_path):
+    np.savez(tmp_path / "x.npz", mu=np.zeros(5), sigma=np.eye(5), labels=np.zeros(0, int))
+    assert ReferenceStatistics.load(tmp_path / "x.npz").class_counts is None
+
+
 def test_labels_for_a_part_of_the_images_are_refused():
     batches = [(images_of(5), np.zeros(5, int)), images_of(5)]
     with pytest.raises(ValueError, match="`labels` must be 5 class ids, one for each.*labels=None"):
