@@ -90,18 +90,12 @@ class TFGANInception(Extractor):
         digest = _folder_sha256(self._resolve())
         return f"{self.handle} resize={self.resize} {self.output} sha256:{digest}"
 
-    def __call__(self, images: keras.KerasTensor) -> keras.KerasTensor:
-        return self._outputs(images, features=self.output)["features"]
-
     def named_outputs(self, images: keras.KerasTensor) -> dict:
         """Returns a dictionary: `"features"` (batch, dim) and `"logits"` (batch, 1008)."""
-        return self._outputs(images, features=self.output, logits="logits")
-
-    def _outputs(self, images, **names):
         images = resize_images(to_rgb(images), 299, self.resize)
         if keras.backend.backend() != "tensorflow":
             images = tf.constant(keras.ops.convert_to_numpy(images))
-        outputs = self._load()(images)
+        names, outputs = {"features": self.output, "logits": "logits"}, self._load()(images)
         found = outputs if isinstance(outputs, dict) else {}
         missing = [output for output in names.values() if output not in found]
         if missing:
