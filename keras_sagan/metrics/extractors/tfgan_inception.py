@@ -9,7 +9,7 @@ import tempfile
 
 import keras
 
-from keras_sagan.checks import check_choice, check_string
+from keras_sagan.checks import check_choice, check_path, check_string
 from keras_sagan.lazy import tf
 from keras_sagan.metrics.extraction import Extractor
 from keras_sagan.metrics.extractors.resizing import RESIZE_METHODS, resize_images, to_rgb
@@ -69,12 +69,7 @@ class TFGANInception(Extractor):
         output: str = "pool_3",
         resize: str = "tfgan",
     ):
-        if not isinstance(handle, (str, os.PathLike)) or not str(handle):
-            raise ValueError(
-                "`handle` must be a TF-Hub handle or the folder of a SavedModel. "
-                f"Received: handle={handle!r}"
-            )
-        self.handle = str(handle)
+        self.handle = check_path("handle", handle, allow_url=True)
         self.sha256 = None if sha256 is None else str(sha256).lower()
         if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise ValueError(
@@ -126,7 +121,7 @@ class TFGANInception(Extractor):
     def _resolve(self):
         """Returns the folder of the SavedModel; downloads a TF-Hub handle to TF-Hub's cache."""
         if self._folder is None:
-            folder = pathlib.Path(os.path.expanduser(self.handle))
+            folder = pathlib.Path(self.handle)
             if "://" in self.handle:
                 folder = _cached_folder(self.handle)
                 if not (folder / "saved_model.pb").is_file():
