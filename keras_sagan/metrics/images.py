@@ -161,16 +161,10 @@ class GeneratedImages:
 
     @property
     def name(self) -> str:
-        """The model's name and a digest of its inputs and weights (or of two generated images)."""
-        digest = hashlib.sha256(self.latents.tobytes())
-        if self.labels is not None:
-            digest.update(self.labels.tobytes())
-        if isinstance(self.network, keras.Model):
-            digest.update(weights_sha256(self.network).encode())
-        else:
-            digest.update(self._generate(slice(2))[0].tobytes())
-        own = getattr(self.model, "name", type(self.model).__name__)
-        return f"{own} sha256:{digest.hexdigest()}"
+        """The model's name and, for a Keras model, the digest of the weights in use."""
+        name = getattr(self.model, "name", type(self.model).__name__)
+        is_keras = isinstance(self.network, keras.Model)
+        return f"{name} sha256:{weights_sha256(self.network)}" if is_keras else name
 
     def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """Yields pairs (uint8 images, labels or `None`); raises an error for weights with NaN."""

@@ -238,6 +238,15 @@ def test_a_plain_keras_model_is_a_generator_too(with_labels):
     assert report.protocol["labels"] == ("uniform, in turn" if with_labels else "none")
 
 
+def test_the_name_of_a_model_has_the_digest_of_its_weights():
+    network, source = generator_network(False), metrics.images.GeneratedImages
+    name = source(network, 2, seed=0).name
+    assert name.startswith(f"{network.name} sha256:") and name == source(network, 2, seed=1).name
+    network.set_weights([x + 1.0 for x in network.get_weights()])
+    assert name != source(network, 2).name
+    assert source(TinyGAN(), 2).name == "tiny"
+
+
 def test_standing_statistics_change_the_images_and_are_said_in_the_protocol():
     network = generator_network(False)
     moving, standing = (measure(network, metrics="fid", standing_passes=n) for n in (0, 4))
