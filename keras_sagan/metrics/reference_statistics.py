@@ -224,7 +224,7 @@ class ReferenceStatistics:
                 *(dataset, split, num_images, names, sorted(keep), extraction.value_range),
                 extractor_info(extraction.feature_extractor),
                 [(list(map(int, x.shape[1:])), labels is not None) for x, labels in first],
-                [_sha256(x) for x in arrays if hasattr(x, "shape")],
+                [hashlib.sha256(buffer_of(x)).hexdigest() for x in arrays if hasattr(x, "shape")],
                 getattr(images, "files_sha256", None),
             ]
         )
@@ -237,10 +237,6 @@ class ReferenceStatistics:
         computed = cls.compute(batches, extraction, dataset, split, names, keep, num_images)
         computed.save(path)
         return computed
-
-
-def _sha256(array):
-    return hashlib.sha256(buffer_of(array)).hexdigest()
 
 
 def _npz_path(path):
