@@ -169,7 +169,7 @@ def nearest_neighbours(
     array([[2, 1]])
     """
     num_neighbours = check_integer("num_neighbours", num_neighbours, 1)
-    images, real_images = check_images(images), check_images(real_images)
+    images, real_images = check_images(images), check_images(real_images, "real_images")
     if num_neighbours > len(real_images):
         raise ValueError(
             f"`num_neighbours` must be at most the {len(real_images)} real images. "
@@ -228,7 +228,7 @@ def draw_neighbours(
     ```
     """
     path = check_path("path", path)
-    images, real_images = check_images(images), check_images(real_images)
+    images, real_images = check_images(images), check_images(real_images, "real_images")
     if len(real_images) < 2:
         raise ValueError(
             f"`real_images` must hold at least 2 images. Received: {len(real_images)} images"
