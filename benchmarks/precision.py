@@ -24,13 +24,11 @@ import scipy.linalg
 import tensorflow as tf
 
 from keras_sagan.metrics import load_tfgan_eval
+from keras_sagan.metrics.features import compute_moments, covariance, merge_moments
 from keras_sagan.metrics.frechet_inception_distance import (
-    compute_moments,
-    covariance,
     covariance_factor,
     frechet_distance,
     frechet_distance_of_samples,
-    merge_moments,
 )
 from keras_sagan.metrics.inception_score import inception_score
 from keras_sagan.metrics.kernel_inception_distance import kernel_distance

@@ -45,6 +45,7 @@ MAY_IMPORT = {
         "layers",
         "ops",
         "distribution",
+        "image_files",
         "lazy",
     },
     "distribution": {"lazy"},

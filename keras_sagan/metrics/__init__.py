@@ -1,6 +1,7 @@
 """Metrics for generated images, and the feature extractors they use."""
 
 from keras_sagan.metrics.evaluation import METRICS, evaluate_generator, evaluate_images
+from keras_sagan.metrics.extraction import FeatureExtraction
 from keras_sagan.metrics.extractors.dinov2 import DINOv2Features
 from keras_sagan.metrics.extractors.efficientnet_lite import EfficientNetLite0Features
 from keras_sagan.metrics.extractors.fid_inception import FID_INCEPTION_URL, FIDInception
@@ -12,7 +13,6 @@ from keras_sagan.metrics.extractors.grey_classifier import (
 from keras_sagan.metrics.extractors.keras_inception import KerasInceptionV3
 from keras_sagan.metrics.extractors.tfgan import load_tfgan_eval
 from keras_sagan.metrics.extractors.tfgan_inception import TFGAN_INCEPTION_HANDLE, TFGANInception
-from keras_sagan.metrics.features import FeatureExtraction
 from keras_sagan.metrics.folder_images import FolderImages
 from keras_sagan.metrics.frechet_inception_distance import FrechetInceptionDistance
 from keras_sagan.metrics.frechet_inception_distance_infinity import FrechetInceptionDistanceInfinity

@@ -15,7 +15,8 @@ from keras_sagan.checks import (
     check_path,
     check_string,
 )
-from keras_sagan.metrics.features import FeatureExtraction, FeatureMetric, FeatureSet
+from keras_sagan.metrics.extraction import FeatureExtraction, Progress
+from keras_sagan.metrics.features import FeatureMetric, FeatureSet
 from keras_sagan.metrics.frechet_inception_distance import FrechetInceptionDistance
 from keras_sagan.metrics.frechet_inception_distance_infinity import FrechetInceptionDistanceInfinity
 from keras_sagan.metrics.images import (
@@ -34,7 +35,6 @@ from keras_sagan.metrics.kernel_inception_distance import KernelInceptionDistanc
 from keras_sagan.metrics.memorization import Memorization
 from keras_sagan.metrics.monge_inception_distance import MongeInceptionDistance
 from keras_sagan.metrics.precision_recall import ENOUGH_IMAGES, DensityCoverage, PrecisionRecall
-from keras_sagan.metrics.progress import Progress
 from keras_sagan.metrics.reference_statistics import ReferenceStatistics
 from keras_sagan.metrics.report import EvaluationReport, check_is_versioned, make_protocol
 from keras_sagan.metrics.standing_statistics import standing_statistics

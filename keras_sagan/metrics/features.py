@@ -1,162 +1,102 @@
-"""Feature extraction, and the base class of the metrics that compare features."""
+"""From features to scores: moments, sets of features, and the base class of the metrics."""
 
-import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from keras_sagan.checks import FilledRange, check_boolean, check_float, check_integer, check_string
-from keras_sagan.metrics.moments import Moments, compute_moments, merge_moments
-from keras_sagan.metrics.progress import Progress
+from keras_sagan.checks import check_boolean, check_labels, check_string
+from keras_sagan.metrics.extraction import FeatureExtraction, Progress, check_features_of_images
 from keras_sagan.metrics.report import extractor_info, package_versions
 from keras_sagan.metrics.statistics_file import MOST_CLASSES
 
 SIDES = ("real", "generated")
 
 
-class FeatureExtraction:
-    """Checks images, scales them to [-1, 1] and passes them through an extractor in batches.
+class Moments(NamedTuple):
+    """Sufficient statistics of a set of feature vectors, which can be merged without loss."""
 
-    Args:
-        feature_extractor: A Keras model or callable that maps float32 images in [-1, 1] of shape
-            (batch, height, width, channels) to one tensor of shape (batch, ...). To compute
-            features and logits in one pass, the extractor or its method `named_outputs(images)`
-            must return a dictionary with `"features"` and `"logits"`.
-        value_range: Pair `(low, high)`, the range of float images. If `None`, only uint8 images are
-            accepted.
-        batch_size: The batch size of the extractor.
+    count: int  # type: ignore[assignment]  # The field hides `tuple.count`.
+    """The number of samples."""
+    mean: np.ndarray
+    """Float64 array of shape (dim,)."""
+    scatter: np.ndarray
+    """Float64 array of shape (dim, dim), the sum of (x - mean)(x - mean)ᵀ."""
 
-    Raises:
-        ValueError: If an argument is invalid; when called, if images have the wrong rank, dtype or
-            range, or features aren't finite.
+
+def compute_moments(features: np.ndarray) -> Moments:
+    """Computes the float64 moments of a batch of feature vectors in two passes.
+
+    The mean is subtracted before squaring: E[x²] - E[x]² loses all accuracy if the mean is large
+    compared with the deviation. `features` must be a finite array of shape (num_samples, dim) that
+    isn't empty; otherwise, `ValueError` is raised.
+
+    Example:
+    >>> compute_moments([[0.0], [2.0], [4.0]])
+    Moments(count=3, mean=array([2.]), scatter=array([[8.]]))
     """
+    (features,) = check_features(features=features)
+    mean = features.mean(axis=0)
+    centered = features - mean
+    return Moments(len(features), mean, centered.T @ centered)
 
-    verbose = True
 
-    def __init__(
-        self,
-        feature_extractor: Callable,
-        value_range: Sequence[float] | None = None,
-        batch_size: int = 64,
-    ):
-        if not callable(feature_extractor):
+def merge_moments(first: Moments | None, second: Moments) -> Moments:
+    """Merges the moments of two disjoint sets into the moments of their union.
+
+    count = n₁ + n₂, delta = mean₂ - mean₁, mean = mean₁ + delta · n₂ / count, scatter = scatter₁ +
+    scatter₂ + delta deltaᵀ · n₁ n₂ / count. Scatter matrices are never subtracted, so the order and
+    sizes of the sets have little effect on rounding errors. For an empty set, `first` is `None`. If
+    the sets differ in width, `ValueError` is raised.
+
+    Reference: Chan et al., 1983, "Algorithms for computing the sample variance", equation 1.5.
+    """
+    if first is None:
+        return second
+    if first.mean.shape != second.mean.shape:
+        raise ValueError(
+            "`first` and `second` must have features of the same width. Received: "
+            f"first.mean.shape={first.mean.shape}, second.mean.shape={second.mean.shape}"
+        )
+    count = first.count + second.count
+    delta = second.mean - first.mean
+    mean = first.mean + delta * (second.count / count)
+    scatter = first.scatter + second.scatter
+    scatter += np.outer(delta * (first.count * second.count / count), delta)
+    return Moments(count, mean, scatter)
+
+
+def covariance(moments: Moments) -> np.ndarray:
+    """Returns the unbiased (ddof = 1) covariance matrix of at least 2 samples."""
+    if moments.count < 2:
+        raise ValueError(
+            "`moments` must be of at least 2 samples for a covariance. "
+            f"Received: moments.count={moments.count}"
+        )
+    return moments.scatter / (moments.count - 1)
+
+
+def check_features(dtype: type = np.float64, **arrays: np.ndarray) -> list[np.ndarray]:
+    """Converts finite arrays of shape (num_samples, dim) to one dtype, or raises an error."""
+    result, width = [], None
+    for name, value in arrays.items():
+        value = np.asarray(value, dtype=dtype)
+        if value.ndim != 2 or value.size == 0 or width not in (None, value.shape[1]):
             raise ValueError(
-                "`feature_extractor` must be a Keras model or a callable on images. "
-                f"Received: feature_extractor={feature_extractor!r}"
+                f"`{name}` must have shape (num_samples, {width or 'dim'}), with at least one of "
+                f"each. Received: {name}.shape={value.shape}"
             )
-        self.feature_extractor = feature_extractor
-        self.value_range = value_range if value_range is None else _range(value_range)
-        self.batch_size = check_integer("batch_size", batch_size)
-        advice = "rescale uint8 images to [0, 255], or set the `value_range` of float images"
-        self._filled = FilledRange("`images`", f"{advice}; otherwise, every score is wrong")
-
-    def __call__(
-        self,
-        images: np.ndarray,
-        names: Sequence[str] = ("features",),
-        first: int = 0,
-        subject: str = "images",
-    ) -> dict[str, np.ndarray]:
-        """Returns a dictionary of arrays of shape (batch, dim), or `{}` if there are no images.
-
-        `names` are `"features"`, `"logits"` or both. Error messages use `first`, the index of the
-        first image, and `subject`, a description of the images.
-        """
-        if first == 0:
-            self._filled.reset()
-        images, size = self.to_model_space(images), self.batch_size
-        progress, found = Progress("Images", len(images), self.verbose), {}
-        for start in range(0, len(images), size):
-            if start:  # The caller shows the progress if there is only one batch.
-                progress(start)
-            part = images[start : start + size]
-            for name, features in self._outputs(part, names).items():
-                features = to_numpy(features, "feature_extractor")
-                if features.ndim < 1 or len(features) != len(part) or not features.size:
-                    raise ValueError(
-                        f"`feature_extractor` must return features of shape ({len(part)}, ...) for "
-                        f"{len(part)} images. Received: features.shape={features.shape}"
-                    )
-                features = features.reshape(len(part), -1)
-                features = features.astype(np.promote_types(features.dtype, np.float32), copy=False)
-                parts = found.setdefault(name, [])
-                widths = [x.shape[1] for x in parts]
-                check_features_of_images(features, first + start, subject, widths)
-                parts.append(features)
-        return {name: np.concatenate(parts) for name, parts in found.items()}
-
-    def measure(
-        self,
-        batches: Iterable[tuple],
-        features: "FeatureSet",
-        names: Sequence[str],
-        title: str = "Images",
-        total: int | None = None,
-    ) -> dict:
-        """Adds batches (images, labels) to `features`; returns a description of the images."""
-        progress, digest, shape = Progress(title, total, self.verbose), hashlib.sha256(), None
-        for images, labels in batches:
-            first, shape = features.num_images, shape or images.shape[1:]
-            if images.shape[1:] != shape:
-                raise ValueError(
-                    f"`images` must have the same shape. Received: images of shape {shape}, and of "
-                    f"shape {images.shape[1:]} at index {first}"
-                )
-            features.add(self(images, names, first, title[0].lower() + title[1:]), labels)
-            digest.update(buffer_of(images))
-            progress(features.num_images)
-        info = {"num_images": features.num_images, "sha256": digest.hexdigest()}
-        return {**info, "image_shape": [int(size) for size in shape or ()]}
-
-    def to_model_space(self, images: np.ndarray) -> np.ndarray:
-        """Converts uint8 images, or floats in `value_range`, to float32 in [-1, 1]."""
-        images = to_numpy(images, "images")
-        if images.ndim != 4:
+        bad = np.flatnonzero(~np.isfinite(value).all(axis=1))
+        if bad.size:
             raise ValueError(
-                "`images` must have shape (batch, height, width, channels). "
-                f"Received: images.shape={images.shape}"
+                f"`{name}` must be finite. Received: NaN or infinity in {bad.size} of {len(value)} "
+                f"samples, the first at index {bad[0]}"
             )
-        if images.dtype == np.uint8:
-            self._filled(images, 0, 255)
-            return images.astype(np.float32) / 127.5 - 1.0
-        dtype = images.dtype.name
-        if self.value_range is None or not keras.backend.is_float_dtype(dtype):
-            raise ValueError(
-                "`images` must be uint8 in [0, 255], or floats whose `value_range` is given, such "
-                f"as (-1, 1). Received: {dtype} images and value_range={self.value_range}"
-            )
-        low, high = self.value_range
-        images = images.astype(np.float32)
-        if images.size:
-            slack = 1e-5 * (high - low)  # Allow float32 rounding errors at the bounds.
-            least, most = images.min(), images.max()
-            if not (least >= low - slack and most <= high + slack):
-                raise ValueError(
-                    f"`images` must be finite and within value_range=({low:g}, {high:g}). "
-                    f"Received: images in [{least:g}, {most:g}]"
-                )
-            self._filled(images, low, high)
-        return np.clip((images - low) * (2.0 / (high - low)) - 1.0, -1.0, 1.0)
-
-    def _outputs(self, images, names):
-        extractor = self.feature_extractor
-        if hasattr(extractor, "named_outputs"):
-            outputs = extractor.named_outputs(images)
-        else:
-            is_model = isinstance(extractor, keras.Model)
-            outputs = extractor(images, **({"training": False} if is_model else {}))
-        if not isinstance(outputs, dict):
-            outputs = {names[0]: outputs}
-        if any(name not in outputs for name in names):
-            raise ValueError(
-                "`feature_extractor` must return a dictionary, or have a method "
-                f"named_outputs(images) that does, to return both {' and '.join(names)}. "
-                f"Received: feature_extractor={extractor!r} with the outputs {sorted(outputs)}"
-            )
-        return {name: outputs[name] for name in names}
+        width = value.shape[1]
+        result.append(value)
+    return result
 
 
 class FeatureSet:
@@ -365,73 +305,17 @@ class FeatureMetric(keras.metrics.Metric):
         return Progress(self.name, verbose=self.verbose)
 
 
-def check_features_of_images(features, first=0, subject="images", widths=()):
-    """Raises an error if features aren't finite, or differ in width from earlier features."""
-    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
-    if bad.size:
-        raise ValueError(
-            "`feature_extractor` must return finite features. Received: features with NaN or "
-            f"infinity for {bad.size} of {len(features)} {subject}, the first one at index "
-            f"{first + bad[0]} of all images"
-        )
-    for width in widths:
-        if width not in (None, features.shape[1]):
-            raise ValueError(
-                "`feature_extractor` must return features of the same width for all images; "
-                f"earlier images or the reference have width {width}. Received: features of width "
-                f"{features.shape[1]}"
-            )
-
-
-def to_numpy(value, name: str) -> np.ndarray:
-    """Converts a tensor to a numpy array; raises an error for any other value."""
-    try:
-        if isinstance(value, (dict, list, tuple)):
-            raise TypeError("several values")
-        return np.asarray(keras.ops.convert_to_numpy(value))
-    except (NotImplementedError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"`{name}` must be (for an extractor: return) one concrete array or tensor; metrics "
-            "work in a callback or a script, not inside a compiled step. "
-            f"Received: {type(value).__name__}"
-        ) from error
-
-
-def _range(value_range):
-    try:
-        low, high = (check_float("value_range", value) for value in value_range)
-        if low < high:
-            return (low, high)
-    except (TypeError, ValueError):
-        pass
-    raise ValueError(
-        "`value_range` must be None or a pair (low, high) with low < high, such as (-1, 1). "
-        f"Received: value_range={value_range!r}"
-    )
-
-
 def shuffled(samples: np.ndarray, seed: int | None) -> np.ndarray:
     """Returns the samples, shuffled unless the seed is `None`."""
     return samples if seed is None else np.random.default_rng(seed).permutation(samples)
 
 
-def buffer_of(array: np.ndarray) -> memoryview:
-    """Returns the bytes of an array, also for bfloat16, which hashlib doesn't accept."""
-    return np.ascontiguousarray(array).view(np.uint8).data
-
-
 def check_batch_labels(labels: np.ndarray | None, count: int) -> np.ndarray:
-    """Returns integer labels of shape (count,), or raises an error."""
-    found = np.asarray(None if labels is None else keras.ops.convert_to_numpy(labels))
-    if found.shape != (count,) or found.dtype.kind not in "iu":
-        received = None if labels is None else f"{found.dtype.name} of shape {found.shape}"
+    """Returns the integer class ids of `count` images, or raises an error."""
+    labels = None if labels is None else check_labels(labels, MOST_CLASSES)
+    if labels is None or len(labels) != count:
+        received = "labels=None" if labels is None else f"{len(labels)} labels"
         raise ValueError(
-            f"`labels` must be integers of shape ({count},), one for each image. "
-            f"Received: labels={received}"
+            f"`labels` must be {count} class ids, one for each image. Received: {received}"
         )
-    if count and not 0 <= found.min() <= found.max() < MOST_CLASSES:
-        raise ValueError(
-            f"`labels` must be class ids in [0, {MOST_CLASSES}); pass images without labels if "
-            f"their classes are unknown. Received: labels from {found.min()} to {found.max()}"
-        )
-    return found
+    return np.asarray(keras.ops.convert_to_numpy(labels))

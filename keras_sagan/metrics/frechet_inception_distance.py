@@ -6,10 +6,13 @@ import keras
 import numpy as np
 from numpy.linalg import norm
 
-from keras_sagan.metrics.features import SIDES, FeatureMetric
-from keras_sagan.metrics.moments import Moments as Moments
-from keras_sagan.metrics.moments import check_features, compute_moments, covariance
-from keras_sagan.metrics.moments import merge_moments as merge_moments
+from keras_sagan.metrics.features import (
+    SIDES,
+    FeatureMetric,
+    check_features,
+    compute_moments,
+    covariance,
+)
 
 _ROUNDING = np.finfo(np.float64).eps  # The error of eigenvalues, relative to the largest one.
 

@@ -7,9 +7,8 @@ import keras
 import numpy as np
 
 from keras_sagan.checks import check_integer
-from keras_sagan.metrics.features import FeatureMetric
+from keras_sagan.metrics.features import FeatureMetric, check_features, compute_moments, covariance
 from keras_sagan.metrics.frechet_inception_distance import frechet_distance
-from keras_sagan.metrics.moments import check_features, compute_moments, covariance
 
 
 def frechet_distance_infinity(

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator
 import keras
 import numpy as np
 
-from keras_sagan.checks import FilledRange, check_labels
-from keras_sagan.metrics.features import to_numpy
+from keras_sagan.checks import check_labels
+from keras_sagan.metrics.extraction import to_numpy
 from keras_sagan.metrics.report import weights_sha256
-from keras_sagan.ops.labels import apportion_labels
 from keras_sagan.ops.latent import sample_latents
 
 # `tf.data.Dataset.cardinality` returns these values for an endless dataset or an unknown size.
@@ -150,8 +149,6 @@ class GeneratedImages:
         if num_classes is not None:
             rng = np.random.default_rng([seed, 1])
             self.labels, kind = _labels(labels, num_images, num_classes, class_counts, rng)
-        advice = "the model must use all of [-1, 1], or every score is wrong"
-        self._filled = FilledRange("the images of `model`", advice)
         self.protocol = {
             "weights": "averaged (EMA)" if self._is_averaged else "raw",
             "labels": kind,
@@ -162,16 +159,10 @@ class GeneratedImages:
 
     @property
     def name(self) -> str:
-        """The model's name and a digest of its inputs and weights (or of two generated images)."""
-        digest = hashlib.sha256(self.latents.tobytes())
-        if self.labels is not None:
-            digest.update(self.labels.tobytes())
-        if isinstance(self.network, keras.Model):
-            digest.update(weights_sha256(self.network).encode())
-        else:
-            digest.update(self._generate(slice(2))[0].tobytes())
-        own = getattr(self.model, "name", type(self.model).__name__)
-        return f"{own} sha256:{digest.hexdigest()}"
+        """The model's name and, for a Keras model, the digest of the weights in use."""
+        name = getattr(self.model, "name", type(self.model).__name__)
+        is_keras = isinstance(self.network, keras.Model)
+        return f"{name} sha256:{weights_sha256(self.network)}" if is_keras else name
 
     def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """Yields pairs (uint8 images, labels or `None`); raises an error for weights with NaN."""
@@ -208,7 +199,6 @@ class GeneratedImages:
                 "`model` must generate finite images in [-1, 1]. Received: images in "
                 f"[{images.min():g}, {images.max():g}]"
             )
-        self._filled(images, -1.0, 1.0)
         return np.clip(np.round((images + 1.0) * 127.5), 0, 255).astype("uint8"), labels
 
 
@@ -264,3 +254,12 @@ def _labels(labels, count, num_classes, class_counts, rng):
     check_labels(labels, num_classes)
     labels = np.asarray(labels, dtype="int32")
     return labels, f"given, sha256:{hashlib.sha256(labels.tobytes()).hexdigest()}"
+
+
+def apportion_labels(weights, count, rng):
+    """Returns shuffled int32 labels, in proportion to `weights` as closely as possible."""
+    shares = weights * (count / weights.sum())
+    numbers = np.floor(shares).astype(int)
+    # The classes with the largest remainders get one more label each; lower ids come first.
+    numbers[np.argsort(numbers - shares, kind="stable")[: count - numbers.sum()]] += 1
+    return rng.permutation(np.repeat(np.arange(len(weights), dtype="int32"), numbers))

@@ -7,8 +7,7 @@ import keras
 import numpy as np
 
 from keras_sagan.checks import check_boolean, check_integer
-from keras_sagan.metrics.features import FeatureMetric, shuffled
-from keras_sagan.metrics.moments import check_features
+from keras_sagan.metrics.features import FeatureMetric, check_features, shuffled
 
 _ROUNDING = 1e-2  # The rounding error of a sum of 1,000 probabilities in half precision.
 

@@ -6,8 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sagan.metrics.features import FeatureMetric
-from keras_sagan.metrics.moments import check_features, compute_moments
+from keras_sagan.metrics.features import FeatureMetric, check_features, compute_moments
 from keras_sagan.metrics.precision_recall import ROWS, squared_distances
 
 # The settings of dgm-eval and of its k-means.

@@ -7,8 +7,7 @@ import keras
 import numpy as np
 
 from keras_sagan.checks import check_integer
-from keras_sagan.metrics.features import FeatureMetric
-from keras_sagan.metrics.moments import check_features
+from keras_sagan.metrics.features import FeatureMetric, check_features
 
 _ROWS = 256  # The largest number of rows or columns in one matrix product.
 

@@ -7,8 +7,7 @@ import keras
 import numpy as np
 
 from keras_sagan.checks import check_integer
-from keras_sagan.metrics.features import FeatureMetric
-from keras_sagan.metrics.moments import check_features
+from keras_sagan.metrics.features import FeatureMetric, check_features
 
 # With fewer images, noise can have a high precision: with GreyClassifierFeatures on Fashion-MNIST,
 # the precision of noise is 0.97 for 500 images on each side, 0.84 for 1,000 and 0.05 for 2,000.

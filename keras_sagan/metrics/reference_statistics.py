@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from keras_sagan.checks import check_integer, check_path
-from keras_sagan.metrics.features import FeatureExtraction, FeatureSet, buffer_of
+from keras_sagan.metrics.extraction import FeatureExtraction, buffer_of
+from keras_sagan.metrics.features import FeatureSet, Moments, covariance
 from keras_sagan.metrics.images import batches_of, is_pair, length_of, once
-from keras_sagan.metrics.moments import Moments, covariance
 from keras_sagan.metrics.report import check_is_versioned, extractor_info
 from keras_sagan.metrics.statistics_file import read_statistics
 from keras_sagan.whole_files import replace_file
@@ -118,7 +118,8 @@ class ReferenceStatistics:
     @property
     def class_counts(self) -> np.ndarray | None:
         """The number of images in each class, as an integer array, or `None` without labels."""
-        return np.bincount(self.arrays["labels"]) if "labels" in self.arrays else None
+        labels = self.arrays.get("labels", ())  # A file may hold an empty array of labels.
+        return np.bincount(labels) if len(labels) else None
 
     def split(self) -> list["ReferenceStatistics"]:
         """Returns the statistics of even- and odd-indexed images, or `[]` without `halves`."""
@@ -223,7 +224,7 @@ class ReferenceStatistics:
                 *(dataset, split, num_images, names, sorted(keep), extraction.value_range),
                 extractor_info(extraction.feature_extractor),
                 [(list(map(int, x.shape[1:])), labels is not None) for x, labels in first],
-                [_sha256(x) for x in arrays if hasattr(x, "shape")],
+                [hashlib.sha256(buffer_of(x)).hexdigest() for x in arrays if hasattr(x, "shape")],
                 getattr(images, "files_sha256", None),
             ]
         )
@@ -236,10 +237,6 @@ class ReferenceStatistics:
         computed = cls.compute(batches, extraction, dataset, split, names, keep, num_images)
         computed.save(path)
         return computed
-
-
-def _sha256(array):
-    return hashlib.sha256(buffer_of(array)).hexdigest()
 
 
 def _npz_path(path):

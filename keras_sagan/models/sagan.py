@@ -24,7 +24,6 @@ from keras_sagan.checks import (
     check_float,
     check_integer,
     check_shape,
-    known_values,
 )
 from keras_sagan.distribution import check_workers_agree, chief_decides, is_multi_worker
 from keras_sagan.models import batches, pretrained, transfer
@@ -163,7 +162,6 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         self._step_lock = threading.RLock()  # Other threads must hold this lock to read variables.
         self._skipped_steps = self._skipped_batches = 0
         self._average = None
-        self._averaged_from: int | None = None
         if ema_momentum is not None or ema_half_life is not None:
             needed_by = "`ema_momentum` or `ema_half_life`"
             self._average = copy_network("generator", generator, needed_by)
@@ -543,34 +541,6 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         if self._is_one_of_many:
             apart = chief_decides(self._strategy, apart)
         self._judges_apart = apart
-
-    @property
-    def ema_generator(self) -> keras.Model | None:
-        """The averaged generator, or `None`. Until the first step, it equals the generator."""
-        steps = known_values(self.steps) if self._average is not None else None
-        if steps is not None and steps == 0:
-            # Copy only new weights, because copying overwrites recomputed batch statistics.
-            values = map(ops.convert_to_numpy, self.generator.variables)
-            weights = hash(tuple(value.tobytes() for value in values))
-            if weights != self._averaged_from:
-                self.restart_average()
-                self._averaged_from = weights
-        return self._average
-
-    def restart_average(self) -> None:
-        """Copies the generator to the averaged generator; averaging continues from these weights.
-
-        Call this method after you load new weights into the `generator` of a trained model. Raises
-        a ValueError if the model has no averaged generator.
-        """
-        if self._average is None:
-            raise ValueError(
-                "`restart_average` needs a model with an `ema_momentum` or `ema_half_life`. "
-                "Received: ema_momentum=None"
-            )
-        for mean, variable in zip(self._average.variables, self.generator.variables):
-            mean.assign(ops.copy(variable))  # Copying on the device needs no communication.
-        refresh_constants(self._average)
 
     # Fit and evaluate
 

@@ -1,4 +1,4 @@
-"""Methods of a model that return images, attention maps, gammas and spectral norms."""
+"""Methods of a model that return images, the averaged generator, attention maps and norms."""
 
 import contextlib
 import functools
@@ -16,6 +16,7 @@ from keras_sagan.checks import (
     check_images,
     check_integer,
     check_values,
+    known_values,
 )
 from keras_sagan.layers.conditional_batch_norm import ConditionalNormBase
 from keras_sagan.layers.self_attention import attention_layers, record_attention_scores
@@ -23,7 +24,7 @@ from keras_sagan.layers.sn_embedding import SNEmbedding
 from keras_sagan.layers.spectral_norm import spectral_norms
 from keras_sagan.models import batches, selection
 from keras_sagan.ops.latent import sample_labels, sample_latents, slerp
-from keras_sagan.private_keras import layers_of
+from keras_sagan.private_keras import layers_of, refresh_constants
 from keras_sagan.training import backend, step
 
 NETWORKS = ("generator", "discriminator")
@@ -31,6 +32,8 @@ NETWORKS = ("generator", "discriminator")
 
 class SamplingMixin:
     """The methods of `SAGAN` that generate images and inspect the networks."""
+
+    _averaged_from: int | None = None  # The hash of the weights that were copied to the average.
 
     def generate(
         self,
@@ -141,6 +144,34 @@ class SamplingMixin:
             with self._step_lock:
                 outputs.append(function(*parts))
         return np.concatenate([ops.convert_to_numpy(x) for x in outputs])
+
+    @property
+    def ema_generator(self) -> keras.Model | None:
+        """The averaged generator, or `None`. Until the first step, it equals the generator."""
+        steps = known_values(self.steps) if self._average is not None else None
+        if steps is not None and steps == 0:
+            # Copy only new weights, because copying overwrites recomputed batch statistics.
+            values = map(ops.convert_to_numpy, self.generator.variables)
+            weights = hash(tuple(value.tobytes() for value in values))
+            if weights != self._averaged_from:
+                self.restart_average()
+                self._averaged_from = weights
+        return self._average
+
+    def restart_average(self) -> None:
+        """Copies the generator to the averaged generator; averaging continues from these weights.
+
+        Call this method after you load new weights into the `generator` of a trained model. Raises
+        a ValueError if the model has no averaged generator.
+        """
+        if self._average is None:
+            raise ValueError(
+                "`restart_average` needs a model with an `ema_momentum` or `ema_half_life`. "
+                "Received: ema_momentum=None"
+            )
+        for mean, variable in zip(self._average.variables, self.generator.variables):
+            mean.assign(ops.copy(variable))  # Copying on the device needs no communication.
+        refresh_constants(self._average)
 
     def _generator_in_use(self, use_ema):
         average = self.ema_generator if use_ema else None

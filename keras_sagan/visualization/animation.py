@@ -44,7 +44,7 @@ def save_gif(
     shapes = {np.shape(frame) for frame in frames}
     if len(shapes) > 1:
         raise ValueError(f"`frames` must have the same shape. Received: shapes {sorted(shapes)}")
-    frames = check_images(np.asarray(frames))
+    frames = check_images(np.asarray(frames), "frames")
     new = require("PIL.Image").fromarray
     *others, last = [new(x[..., 0] if x.shape[-1] == 1 else x) for x in frames]
     last.save(

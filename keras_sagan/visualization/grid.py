@@ -14,20 +14,19 @@ LEGIBLE_PIXELS = 64  # The minimum image height in `sample_grid`, which enlarges
 LABEL_GRAY = (60, 60, 60)
 
 
-def check_images(images):
+def check_images(images, name="images"):
     """Returns uint8 images of shape `(batch, height, width, channels)`, or raises an error."""
     images = np.asarray(images)
     if images.dtype != np.uint8:
         raise ValueError(
-            "`images` must be uint8 in [0, 255]. "
-            f"Received: images of dtype={images.dtype} and shape={images.shape}"
+            f"`{name}` must be uint8 in [0, 255]. Received: {name} of dtype={images.dtype}"
         )
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or images.size == 0:
         raise ValueError(
-            "`images` must hold at least one image, as (batch, height, width, channels) with "
-            f"1 or 3 channels. Received: images of shape={images.shape}"
+            f"`{name}` must hold at least one image, of shape (height, width) or "
+            f"(height, width, 1 or 3). Received: a batch of shape {images.shape}"
         )
     return images
 
@@ -183,20 +182,6 @@ def save_image(path: str | Path, image: np.ndarray) -> None:
     ```
     """
     path = check_path("path", path)
-    image = np.asarray(image)
-    has_image_shape = image.ndim == 2 or (image.ndim == 3 and image.shape[-1] in (1, 3))
-    if image.dtype != np.uint8 or not has_image_shape or image.size == 0:
-        raise ValueError(
-            "`image` must be uint8 in [0, 255], as (height, width) or (height, width, channels) "
-            f"with 1 or 3 channels. Received: image of dtype={image.dtype}, shape={image.shape}"
-        )
-    if image.ndim == 3 and image.shape[-1] == 1:
-        image = image[..., 0]
-    require("PIL.Image").fromarray(np.ascontiguousarray(image)).save(parent_made(path))
-
-
-def read_image(path):
-    """Reads an image that `save_image` wrote, as uint8 of shape `(height, width, 1 or 3)`."""
-    with require("PIL.Image").open(path) as picture:
-        pixels = np.asarray(picture.convert("L" if picture.mode == "L" else "RGB"))
-    return pixels.reshape(*pixels.shape[:2], -1)
+    (image,) = check_images(np.asarray(image)[None], "image")
+    image = image[..., 0] if image.shape[-1] == 1 else image
+    require("PIL.Image").fromarray(image).save(parent_made(path))

@@ -19,6 +19,7 @@ from keras_sagan.visualization.grid import (
     save_image,
 )
 from keras_sagan.visualization.names import names_of, spread_classes
+from keras_sagan.visualization.query_points import check_count
 
 HEADER_PIXELS, HEADER_FONT, GAP_PIXELS = 26, 12, 16
 NUM_REFERENCE = 1000  # The number of real images for the median distance in `draw_neighbours`.
@@ -168,13 +169,8 @@ def nearest_neighbours(
     >>> nearest_neighbours(real[2:] - 10, real, num_neighbours=2)[0]
     array([[2, 1]])
     """
-    num_neighbours = check_integer("num_neighbours", num_neighbours, 1)
-    images, real_images = check_images(images), check_images(real_images)
-    if num_neighbours > len(real_images):
-        raise ValueError(
-            f"`num_neighbours` must be at most the {len(real_images)} real images. "
-            f"Received: num_neighbours={num_neighbours}"
-        )
+    images, real_images = check_images(images), check_images(real_images, "real_images")
+    num_neighbours = check_count("num_neighbours", num_neighbours, len(real_images))
     features, real = (features_of(x, feature_extractor) for x in (images, real_images))
     squares = (real**2).sum(axis=1)
     indices, distances = [], []
@@ -228,7 +224,7 @@ def draw_neighbours(
     ```
     """
     path = check_path("path", path)
-    images, real_images = check_images(images), check_images(real_images)
+    images, real_images = check_images(images), check_images(real_images, "real_images")
     if len(real_images) < 2:
         raise ValueError(
             f"`real_images` must hold at least 2 images. Received: {len(real_images)} images"

@@ -33,7 +33,8 @@ def choose_query_points(image: np.ndarray, num_points: int = 3) -> np.ndarray:
     (2, 2)
     """
     num_points = check_integer("num_points", num_points, 1)
-    gray = check_images(np.asarray(image)[None])[0].mean(axis=-1) / 255.0
+    (image,) = check_images(np.asarray(image)[None], "image")
+    gray = image.mean(axis=-1) / 255.0
     height, width = gray.shape
     side = max(3, min(height, width) // 8 | 1)
     variance = box_mean(gray**2, side) - box_mean(gray, side) ** 2

@@ -14,7 +14,8 @@ from tiny_evaluation import ALL, Pixels, TinyGAN, measure, real_images
 
 from keras_sagan import metrics
 from keras_sagan.metrics import evaluate_images
-from keras_sagan.metrics.progress import Progress
+from keras_sagan.metrics.extraction import Progress
+from keras_sagan.metrics.images import apportion_labels
 
 PIXELS = Pixels()
 
@@ -121,6 +122,23 @@ def test_labels_by_frequency_or_uniform_or_given():
         )
 
 
+@pytest.mark.parametrize("count", [1, 9, 10, 11, 1000])
+def test_apportioned_labels_follow_their_weights(count):
+    weights = np.array([5, 0, 3, 2])
+    labels = apportion_labels(weights, count, np.random.default_rng(0))
+    numbers = np.bincount(labels, minlength=4)
+    assert labels.dtype == np.int32 and numbers.sum() == count and numbers[1] == 0
+    assert np.abs(numbers - weights * count / 10).max() < 1.0
+
+
+def test_apportioned_labels_are_shuffled_by_the_generator():
+    first, second, third = (
+        apportion_labels(np.array([1, 1]), 50, np.random.default_rng(seed)).tolist()
+        for seed in (0, 0, 1)
+    )
+    assert first == second != third and sorted(first) == sorted(third)
+
+
 def test_the_baselines_are_real_images_and_noise():
     report = measure()
     real, noise = report.baselines["real"], report.baselines["noise"]
@@ -220,6 +238,15 @@ def test_a_plain_keras_model_is_a_generator_too(with_labels):
     assert report.protocol["labels"] == ("uniform, in turn" if with_labels else "none")
 
 
+def test_the_name_of_a_model_has_the_digest_of_its_weights():
+    network, source = generator_network(False), metrics.images.GeneratedImages
+    name = source(network, 2, seed=0).name
+    assert name.startswith(f"{network.name} sha256:") and name == source(network, 2, seed=1).name
+    network.set_weights([x + 1.0 for x in network.get_weights()])
+    assert name != source(network, 2).name
+    assert source(TinyGAN(), 2).name == "tiny"
+
+
 def test_standing_statistics_change_the_images_and_are_said_in_the_protocol():
     network = generator_network(False)
     moving, standing = (measure(network, metrics="fid", standing_passes=n) for n in (0, 4))
@@ -294,7 +321,7 @@ def test_images_of_a_network_that_fill_half_of_the_range_are_pointed_out():
     latents = keras.Input((3,))
     images = keras.layers.Dense(16, activation="sigmoid")(latents)
     model = keras.Model(latents, keras.layers.Reshape((4, 4, 1))(images))
-    with pytest.warns(UserWarning, match="the images of `model` fill no more than half"):
+    with pytest.warns(UserWarning, match="`images` fill no more than half"):
         measure(model, reference=real_images(24), metrics="fid", num_images=20, batch_size=5)
 
 
@@ -310,7 +337,7 @@ def test_a_keras_model_with_two_outputs_serves_metrics_of_both():
 @pytest.mark.parametrize("seconds, is_shown", [(0.05, False), (1.0, True)])
 def test_a_bar_for_what_takes_longer_than_ten_seconds(monkeypatch, capsys, seconds, is_shown):
     clock = [0.0]
-    monkeypatch.setattr("keras_sagan.metrics.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("keras_sagan.metrics.extraction.time.monotonic", lambda: clock[0])
     progress = Progress("Generated images", 20)
     for done in range(1, 21):
         clock[0] += seconds
@@ -324,7 +351,7 @@ def test_a_bar_for_what_takes_longer_than_ten_seconds(monkeypatch, capsys, secon
 
 def test_a_bar_where_the_number_is_not_known(monkeypatch, capsys):
     clock = [0.0]
-    monkeypatch.setattr("keras_sagan.metrics.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("keras_sagan.metrics.extraction.time.monotonic", lambda: clock[0])
     progress = Progress("Reference images")
     progress(5)
     assert capsys.readouterr().out == ""
@@ -360,11 +387,11 @@ def test_a_bar_where_the_number_is_not_known(monkeypatch, capsys):
         ),
         (
             {"reference": (real_images()[0], [-1] * 120)},
-            r"`labels` must be class ids in \[0, 1000000\).*from -1 to -1",
+            r"`labels` must lie in \[0, 1000000\).*with -1",
         ),
         (
             {"reference": (real_images()[0], np.zeros((120, 1), int))},
-            r"`labels` must be integers of shape .*Received: labels=int64 of shape \(64, 1\)",
+            r"`labels` must have shape \(batch,\).*Received: labels of shape \(64, 1\)",
         ),
         (
             {"reference": real_images()[0], "metrics": "intra_fid"},

@@ -201,7 +201,7 @@ SLOW = {
 @pytest.mark.parametrize("cls", SLOW)
 def test_a_bar_where_the_score_itself_takes_more_than_ten_seconds(cls, monkeypatch, capsys):
     ticks = iter(range(0, 10**6, 4))
-    monkeypatch.setattr("keras_sagan.metrics.progress.time.monotonic", lambda: next(ticks))
+    monkeypatch.setattr("keras_sagan.metrics.extraction.time.monotonic", lambda: next(ticks))
     monkeypatch.setattr("keras_sagan.metrics.precision_recall.ROWS", 20)
     metric = filled(cls, **SLOW[cls])
     metric.result()
@@ -281,10 +281,18 @@ def test_too_few_images_are_refused(cls, count, message):
         metric.result()
 
 
-@pytest.mark.parametrize("labels", [None, LABELS[:4], np.zeros(5), np.zeros((5, 1), int)])
-def test_labels_that_do_not_fit_are_refused(labels):
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (None, "be 5 class ids, one for each image. Received: labels=None"),
+        (LABELS[:4], "be 5 class ids, one for each image. Received: 4 labels"),
+        (np.zeros(5), "be integer class ids.*Received: labels of dtype float"),
+        (np.zeros((5, 1), int), r"have shape \(batch,\).*Received: labels of shape \(5, 1\)"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(labels, message):
     metric = metrics.IntraClassFrechetInceptionDistance(flat)
-    with pytest.raises(ValueError, match=r"`labels` must be integers of shape \(5,\).*Received"):
+    with pytest.raises(ValueError, match=f"`labels` must {message}"):
         metric.update_state(REAL[:5], real=True, labels=labels)
 
 
@@ -344,7 +352,7 @@ def test_images_that_fill_half_of_the_range_are_pointed_out(declared, dtype):
 
 
 def test_an_extractor_of_one_output_serves_no_two():
-    from keras_sagan.metrics.features import FeatureExtraction
+    from keras_sagan.metrics.extraction import FeatureExtraction
 
     with pytest.raises(
         ValueError, match="`feature_extractor` must return a dictionary, or have a method"
@@ -353,7 +361,7 @@ def test_an_extractor_of_one_output_serves_no_two():
 
 
 def test_widths_that_change_between_batches_are_refused():
-    from keras_sagan.metrics.features import FeatureExtraction
+    from keras_sagan.metrics.extraction import FeatureExtraction
 
     def narrower_at_the_end(images):
         return flat(images)[:, : len(images)]

@@ -4,13 +4,10 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from keras_sagan.metrics.features import Moments, compute_moments, covariance, merge_moments
 from keras_sagan.metrics.frechet_inception_distance import (
-    Moments,
-    compute_moments,
-    covariance,
     frechet_distance,
     frechet_distance_of_samples,
-    merge_moments,
 )
 
 

@@ -240,7 +240,7 @@ def test_extractors_that_return_nonsense_are_named(extractor, message):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"feature_extractor": "inception"}, "`feature_extractor` must be a Keras model or"),
+        ({"feature_extractor": "inception"}, "`feature_extractor` must be a function"),
         ({"batch_size": 0}, "`batch_size` must be a positive integer. Received: batch_size=0"),
         ({"batch_size": True}, "`batch_size` must be a positive integer"),
         ({"value_range": (1, -1)}, "`value_range` must be None or a pair"),

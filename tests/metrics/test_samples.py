@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_sagan.metrics.moments import check_features
+from keras_sagan.metrics.features import check_features
 
 
 def test_arrays_come_back_in_float64():

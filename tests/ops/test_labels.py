@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 
 from keras_sagan.checks import check_labels
-from keras_sagan.ops.labels import apportion_labels
 
 
 @pytest.mark.parametrize("dtype", ["int32", "int64", "uint8"])
@@ -37,25 +36,3 @@ def test_symbolic_labels_are_checked_for_rank_and_dtype():
         check_labels(keras.KerasTensor((None,), "float32"), 10)
     with pytest.raises(ValueError, match="shape"):
         check_labels(keras.KerasTensor((None, 10), "int32"), 10)
-
-
-@pytest.mark.parametrize("count", [1, 9, 10, 11, 1000])
-def test_apportioned_labels_follow_their_weights(count):
-    weights = np.array([5, 0, 3, 2])
-    labels = apportion_labels(weights, count, np.random.default_rng(0))
-    numbers = np.bincount(labels, minlength=4)
-    assert labels.dtype == np.int32 and numbers.sum() == count and numbers[1] == 0
-    assert np.abs(numbers - weights * count / 10).max() < 1.0
-
-
-def test_apportioned_labels_are_shuffled_by_the_generator():
-    first, second, third = (
-        apportion_labels([1, 1], 50, np.random.default_rng(seed)).tolist() for seed in (0, 0, 1)
-    )
-    assert first == second != third and sorted(first) == sorted(third)
-
-
-@pytest.mark.parametrize("weights", [[], [0, 0], [1, -1], [1, np.nan], [[1, 2]]])
-def test_weights_that_are_none_are_refused(weights):
-    with pytest.raises(ValueError, match="`weights` must be of shape .*Received: weights="):
-        apportion_labels(weights, 3, np.random.default_rng(0))

@@ -36,8 +36,8 @@ class TinyGAN:
         self.calls = []
 
     def made(self):
-        """The labels of the images that were made, but for two that tell this model from others."""
-        return np.concatenate([labels for _, labels, _ in self.calls[1:]])
+        """The labels of the images that were made."""
+        return np.concatenate([labels for _, labels, _ in self.calls])
 
     def generate(self, num_images, labels=None, latents=None, batch_size=64, use_ema=True):
         self.calls.append((num_images, np.asarray(labels), use_ema))

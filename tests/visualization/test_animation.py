@@ -30,9 +30,9 @@ def test_bad_frames_and_times(tmp_path):
     path, frame = tmp_path / "a.gif", np.zeros((4, 4), "uint8")
     with pytest.raises(ValueError, match="`frames` must have the same shape"):
         save_gif(path, [frame, np.zeros((4, 5), "uint8")])
-    with pytest.raises(ValueError, match="`images` must be uint8"):
+    with pytest.raises(ValueError, match="`frames` must be uint8"):
         save_gif(path, [frame / 2.0])
-    with pytest.raises(ValueError, match="`images` must hold at least one image"):
+    with pytest.raises(ValueError, match="`frames` must hold at least one image"):
         save_gif(path, np.zeros((0, 4, 4), "uint8"))
     for name in ("seconds", "last_seconds"):
         with pytest.raises(ValueError, match=f"`{name}` must be positive. Received: {name}=0"):

@@ -76,7 +76,7 @@ def test_points_of_tiny_images_lie_inside():
 def test_points_need_a_count_and_an_image():
     with pytest.raises(ValueError, match="`num_points` must be.*Received: num_points=0"):
         choose_query_points(random_images(1)[0], 0)
-    with pytest.raises(ValueError, match="`images` must be uint8"):
+    with pytest.raises(ValueError, match="`image` must be uint8"):
         choose_query_points(np.zeros((8, 8, 1)), 1)
 
 

@@ -109,11 +109,22 @@ def test_saved_pixels_are_read_back(tmp_path, shape):
     save_image(tmp_path / "new" / "image.png", image)
     read = np.asarray(pillow.open(tmp_path / "new" / "image.png"))
     np.testing.assert_array_equal(read, image[..., 0] if shape[-1] == 1 else image)
+    save_image(tmp_path / "half.png", image[::-1, ::2])  # Not contiguous.
+    np.testing.assert_array_equal(np.asarray(pillow.open(tmp_path / "half.png")), read[::-1, ::2])
 
 
-@pytest.mark.parametrize("image", [np.zeros((4, 4)), np.zeros((4, 4, 4), "uint8")])
-def test_images_that_cannot_be_saved_are_refused(tmp_path, image):
-    with pytest.raises(ValueError, match="`image` must be uint8.*Received: image of dtype"):
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((4, 4)), "be uint8.*Received: image of dtype=float64"),
+        (np.zeros((4, 4, 4), "uint8"), "hold at least one image.*Received: a batch of shape"),
+        (np.zeros((1, 4, 4, 3), "uint8"), "hold at least one image.*Received: a batch of shape"),
+        (np.zeros(4, "uint8"), "hold at least one image.*Received: a batch of shape"),
+        (np.zeros((0, 4), "uint8"), "hold at least one image.*Received: a batch of shape"),
+    ],
+)
+def test_images_that_cannot_be_saved_are_refused(tmp_path, image, message):
+    with pytest.raises(ValueError, match=f"`image` must {message}"):
         save_image(tmp_path / "image.png", image)
 
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_sagan.checks import check_string
-from keras_sagan.metrics.extractors.base import Extractor
+from keras_sagan.metrics.extraction import Extractor
 from keras_sagan.metrics.extractors.resizing import resize_images, to_rgb
 from keras_sagan.metrics.report import weights_sha256
 

@@ -7,7 +7,7 @@ import keras
 from keras import layers
 
 from keras_sagan.checks import check_path
-from keras_sagan.metrics.extractors.base import Extractor
+from keras_sagan.metrics.extraction import Extractor
 from keras_sagan.metrics.extractors.resizing import resize_images, to_rgb
 from keras_sagan.metrics.extractors.torch_weights import read_torch_weights
 from keras_sagan.weight_files import fetch_weights

@@ -7,7 +7,7 @@ import numpy as np
 from keras import layers
 
 from keras_sagan.checks import check_path
-from keras_sagan.metrics.extractors.base import Extractor
+from keras_sagan.metrics.extraction import Extractor
 from keras_sagan.metrics.extractors.resizing import resize_images, to_rgb
 from keras_sagan.metrics.extractors.torch_weights import read_torch_weights
 from keras_sagan.weight_files import fetch_weights
@@ -123,10 +123,10 @@ def _conv(x, name, filters, size, strides=1, padding="same"):
     return layers.Conv2D(filters, size, strides, padding, **arguments)(x)
 
 
-def _chain(x, block, *steps):
-    """Applies convolutions, each given as (name, filters, size, strides)."""
-    for name, *arguments in steps:
-        x = _conv(x, f"{block}-{name}", *arguments)
+def _chain(x, name, filters, sizes, strides=1):
+    """Applies convolutions named `<name>_1`, `<name>_2`, …; only the last one has `strides`."""
+    for i, (count, size) in enumerate(zip(filters, sizes), start=1):
+        x = _conv(x, f"{name}_{i}", count, size, strides if i == len(sizes) else 1)
     return x
 
 
@@ -138,84 +138,56 @@ def _join(name, *branches):
     return layers.Concatenate(name=name, dtype="float32")(branches)
 
 
-def _triple(last, strides=1):
-    return (
-        ("branch3x3dbl_1", 64, 1),
-        ("branch3x3dbl_2", 96, 3),
-        ("branch3x3dbl_3", last, 3, strides),
-    )
-
-
 def _block_a(x, name, pool_filters):
     return _join(
         name,
-        _chain(x, name, ("branch1x1", 64, 1)),
-        _chain(x, name, ("branch5x5_1", 48, 1), ("branch5x5_2", 64, 5)),
-        _chain(x, name, *_triple(96)),
-        _chain(_pool(x), name, ("branch_pool", pool_filters, 1)),
+        _conv(x, f"{name}-branch1x1", 64, 1),
+        _chain(x, f"{name}-branch5x5", [48, 64], [1, 5]),
+        _chain(x, f"{name}-branch3x3dbl", [64, 96, 96], [1, 3, 3]),
+        _conv(_pool(x), f"{name}-branch_pool", pool_filters, 1),
     )
 
 
 def _block_b(x, name):
     return _join(
         name,
-        _chain(x, name, ("branch3x3", 384, 3, 2)),
-        _chain(x, name, *_triple(96, 2)),
+        _conv(x, f"{name}-branch3x3", 384, 3, 2),
+        _chain(x, f"{name}-branch3x3dbl", [64, 96, 96], [1, 3, 3], 2),
         layers.MaxPooling2D(3, 2, **_KIND)(x),
     )
 
 
 def _block_c(x, name, filters):
+    row, column = (1, 7), (7, 1)
     return _join(
         name,
-        _chain(x, name, ("branch1x1", 192, 1)),
-        _chain(
-            x,
-            name,
-            ("branch7x7_1", filters, 1),
-            ("branch7x7_2", filters, (1, 7)),
-            ("branch7x7_3", 192, (7, 1)),
-        ),
-        _chain(
-            x,
-            name,
-            ("branch7x7dbl_1", filters, 1),
-            ("branch7x7dbl_2", filters, (7, 1)),
-            ("branch7x7dbl_3", filters, (1, 7)),
-            ("branch7x7dbl_4", filters, (7, 1)),
-            ("branch7x7dbl_5", 192, (1, 7)),
-        ),
-        _chain(_pool(x), name, ("branch_pool", 192, 1)),
+        _conv(x, f"{name}-branch1x1", 192, 1),
+        _chain(x, f"{name}-branch7x7", [filters, filters, 192], [1, row, column]),
+        _chain(x, f"{name}-branch7x7dbl", [filters] * 4 + [192], [1, column, row, column, row]),
+        _conv(_pool(x), f"{name}-branch_pool", 192, 1),
     )
 
 
 def _block_d(x, name):
     return _join(
         name,
-        _chain(x, name, ("branch3x3_1", 192, 1), ("branch3x3_2", 320, 3, 2)),
-        _chain(
-            x,
-            name,
-            ("branch7x7x3_1", 192, 1),
-            ("branch7x7x3_2", 192, (1, 7)),
-            ("branch7x7x3_3", 192, (7, 1)),
-            ("branch7x7x3_4", 192, 3, 2),
-        ),
+        _chain(x, f"{name}-branch3x3", [192, 320], [1, 3], 2),
+        _chain(x, f"{name}-branch7x7x3", [192] * 4, [1, (1, 7), (7, 1), 3], 2),
         layers.MaxPooling2D(3, 2, **_KIND)(x),
     )
 
 
 def _block_e(x, name, pool):
-    single = _chain(x, name, ("branch3x3_1", 384, 1))
-    double = _chain(x, name, ("branch3x3dbl_1", 448, 1), ("branch3x3dbl_2", 384, 3))
+    single = _conv(x, f"{name}-branch3x3_1", 384, 1)
+    double = _chain(x, f"{name}-branch3x3dbl", [448, 384], [1, 3])
     return _join(
         name,
-        _chain(x, name, ("branch1x1", 320, 1)),
-        _chain(single, name, ("branch3x3_2a", 384, (1, 3))),
-        _chain(single, name, ("branch3x3_2b", 384, (3, 1))),
-        _chain(double, name, ("branch3x3dbl_3a", 384, (1, 3))),
-        _chain(double, name, ("branch3x3dbl_3b", 384, (3, 1))),
-        _chain(_pool(x, pool), name, ("branch_pool", 192, 1)),
+        _conv(x, f"{name}-branch1x1", 320, 1),
+        _conv(single, f"{name}-branch3x3_2a", 384, (1, 3)),
+        _conv(single, f"{name}-branch3x3_2b", 384, (3, 1)),
+        _conv(double, f"{name}-branch3x3dbl_3a", 384, (1, 3)),
+        _conv(double, f"{name}-branch3x3dbl_3b", 384, (3, 1)),
+        _conv(_pool(x, pool), f"{name}-branch_pool", 192, 1),
     )
 
 

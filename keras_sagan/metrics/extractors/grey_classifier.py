@@ -8,7 +8,7 @@ import keras
 from keras import layers
 
 from keras_sagan.checks import check_choice
-from keras_sagan.metrics.extractors.base import Extractor
+from keras_sagan.metrics.extraction import Extractor
 
 _SIZES = (28, 32)
 _WEIGHTS = pathlib.Path(__file__).parent / "weights" / "grey_classifier.weights.h5"

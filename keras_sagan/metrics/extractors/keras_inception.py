@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 
 from keras_sagan.checks import check_choice, check_path
-from keras_sagan.metrics.extractors.base import Extractor
+from keras_sagan.metrics.extraction import Extractor
 from keras_sagan.metrics.extractors.resizing import RESIZE_METHODS, resize_images, to_rgb
 from keras_sagan.metrics.report import weights_sha256
 

@@ -9,9 +9,9 @@ import tempfile
 
 import keras
 
-from keras_sagan.checks import check_choice, check_string
+from keras_sagan.checks import check_choice, check_path, check_string
 from keras_sagan.lazy import tf
-from keras_sagan.metrics.extractors.base import Extractor
+from keras_sagan.metrics.extraction import Extractor
 from keras_sagan.metrics.extractors.resizing import RESIZE_METHODS, resize_images, to_rgb
 from keras_sagan.metrics.extractors.tfgan import load_tensorflow_hub
 
@@ -69,12 +69,7 @@ class TFGANInception(Extractor):
         output: str = "pool_3",
         resize: str = "tfgan",
     ):
-        if not isinstance(handle, (str, os.PathLike)) or not str(handle):
-            raise ValueError(
-                "`handle` must be a TF-Hub handle or the folder of a SavedModel. "
-                f"Received: handle={handle!r}"
-            )
-        self.handle = str(handle)
+        self.handle = check_path("handle", handle, allow_url=True)
         self.sha256 = None if sha256 is None else str(sha256).lower()
         if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise ValueError(
@@ -90,18 +85,12 @@ class TFGANInception(Extractor):
         digest = _folder_sha256(self._resolve())
         return f"{self.handle} resize={self.resize} {self.output} sha256:{digest}"
 
-    def __call__(self, images: keras.KerasTensor) -> keras.KerasTensor:
-        return self._outputs(images, features=self.output)["features"]
-
     def named_outputs(self, images: keras.KerasTensor) -> dict:
         """Returns a dictionary: `"features"` (batch, dim) and `"logits"` (batch, 1008)."""
-        return self._outputs(images, features=self.output, logits="logits")
-
-    def _outputs(self, images, **names):
         images = resize_images(to_rgb(images), 299, self.resize)
         if keras.backend.backend() != "tensorflow":
             images = tf.constant(keras.ops.convert_to_numpy(images))
-        outputs = self._load()(images)
+        names, outputs = {"features": self.output, "logits": "logits"}, self._load()(images)
         found = outputs if isinstance(outputs, dict) else {}
         missing = [output for output in names.values() if output not in found]
         if missing:
@@ -132,7 +121,7 @@ class TFGANInception(Extractor):
     def _resolve(self):
         """Returns the folder of the SavedModel; downloads a TF-Hub handle to TF-Hub's cache."""
         if self._folder is None:
-            folder = pathlib.Path(os.path.expanduser(self.handle))
+            folder = pathlib.Path(self.handle)
             if "://" in self.handle:
                 folder = _cached_folder(self.handle)
                 if not (folder / "saved_model.pb").is_file():
