@@ -45,7 +45,6 @@ MAY_IMPORT = {
         "layers",
         "ops",
         "distribution",
-        "image_files",
         "lazy",
     },
     "distribution": {"lazy"},

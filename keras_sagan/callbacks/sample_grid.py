@@ -13,9 +13,8 @@ from keras_sagan.checks import (
     require,
 )
 from keras_sagan.distribution import is_chief
-from keras_sagan.image_files import read_image
 from keras_sagan.visualization.animation import save_gif
-from keras_sagan.visualization.grid import save_image
+from keras_sagan.visualization.grid import read_image, save_image
 from keras_sagan.visualization.model_pictures import rows_of_samples
 from keras_sagan.visualization.names import drawable_names, names_of, spread_classes
 

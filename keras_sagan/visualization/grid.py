@@ -185,3 +185,10 @@ def save_image(path: str | Path, image: np.ndarray) -> None:
     (image,) = check_images(np.asarray(image)[None], "image")
     image = image[..., 0] if image.shape[-1] == 1 else image
     require("PIL.Image").fromarray(image).save(parent_made(path))
+
+
+def read_image(path):
+    """Reads an image that `save_image` wrote, as uint8 of shape `(height, width, 1 or 3)`."""
+    with require("PIL.Image").open(path) as picture:
+        pixels = np.asarray(picture.convert("L" if picture.mode == "L" else "RGB"))
+    return pixels.reshape(*pixels.shape[:2], -1)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from keras_sagan.callbacks import SampleGrid
-from keras_sagan.image_files import read_image
 from keras_sagan.visualization import sample_grid
+from keras_sagan.visualization.grid import read_image
 
 
 def files(directory):

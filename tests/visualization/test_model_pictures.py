@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from keras_sagan.image_files import read_image
 from keras_sagan.visualization import (
     draw_interpolation,
     draw_neighbours,
     draw_truncation,
     nearest_neighbours,
 )
+from keras_sagan.visualization.grid import read_image
 
 Image = pytest.importorskip("PIL.Image")
 
