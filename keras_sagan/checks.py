@@ -147,6 +147,8 @@ def check_path(name, value, optional=False, allow_url=False):
     if value is None:
         return None
     path = os.path.expanduser(os.fspath(value))
+    if "\0" in path:
+        raise _wrong(name, value, "not contain NUL")
     is_url = re.match(r"[a-zA-Z][\w+.-]+:/", path)  # A drive of Windows has one letter.
     if is_url and not allow_url:
         raise _wrong(name, value, "be a local path, not a URL")

@@ -11,7 +11,7 @@ import warnings
 
 import numpy as np
 
-from keras_sagan.callbacks.storage import MANIFEST, STATE, LocalFiles, RemoteFiles
+from keras_sagan.callbacks.storage import MANIFEST, STATE, LocalFiles, RemoteFiles, digest_of
 from keras_sagan.checks import check_path
 
 FORMAT = 3  # The version of the manifest; `old_checkpoints` reads versions 1 and 2.
@@ -133,7 +133,7 @@ class CheckpointFiles:
         manifest, folder = self.manifest(step), self.path(step)
         with reading(folder, STATE):
             data = self._disk.read(f"{folder}/{STATE}")
-            if sha256(data) != manifest["files"][STATE]:
+            if hashlib.sha256(data).hexdigest() != manifest["files"][STATE]:
                 raise ValueError("its checksum is wrong")
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 return manifest, dict(arrays)
@@ -191,14 +191,4 @@ def reading(folder: str, name: str):
 def check_directory(name: str, value) -> str:
     """Returns a folder's URL or absolute path, so that a later `os.chdir` has no effect."""
     path = check_path(name, value, allow_url=True).removeprefix("file://")
-    if "\0" in path:
-        raise ValueError(f"`{name}` must not contain NUL. Received: {name}={value!r}")
     return path if "://" in path else os.path.join(os.getcwd(), path)
-
-
-def digest_of(manifest: dict) -> str:
-    return sha256(json.dumps(manifest, sort_keys=True).encode())
-
-
-def sha256(data) -> str:
-    return hashlib.sha256(data).hexdigest()

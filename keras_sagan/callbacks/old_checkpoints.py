@@ -1,13 +1,15 @@
 """Reads checkpoints of formats 1 and 2, which were written with `tf.train.Checkpoint`."""
 
 import contextlib
+import hashlib
 import json
 import os
 import re
 import tempfile
 import warnings
 
-from keras_sagan.callbacks.checkpoint_files import digest_of, reading, sha256
+from keras_sagan.callbacks.checkpoint_files import reading
+from keras_sagan.callbacks.storage import digest_of
 from keras_sagan.lazy import tf
 
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -35,7 +37,7 @@ def _manifest(path):
     with tf.io.gfile.GFile(f"{path}.json", "rb") as file:
         content = json.loads(file.read())
     with tf.io.gfile.GFile(f"{path}.index", "rb") as file:
-        index = sha256(file.read())
+        index = hashlib.sha256(file.read()).hexdigest()
     manifest = content["manifest"]
     if digest_of(manifest) != content["sha256"] or index != manifest["index"]:
         raise ValueError("its checksum is wrong")

@@ -3,11 +3,17 @@
 import errno
 import functools
 import hashlib
+import json
 import os
 
 from keras_sagan.checks import require
 
 STATE, MANIFEST = "state.npz", "manifest.json"
+
+
+def digest_of(manifest: dict) -> str:
+    """Returns the SHA-256 of a manifest, which doesn't depend on the order of its entries."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 class HashedFile:
