@@ -454,8 +454,8 @@ def advice(records):
     low, high = map(percent, row["interval"])
     found = textwrap.wrap(
         "With four blocks in the discriminator, as in the presets, attention on the 16 × 16 maps "
-        f"of both networks changes the mean agreement at {FAR} pixels by {unit} percentage points "
-        f"(95 % interval: {low} to {high}; result: {verdict(row)}).",
+        f"of both networks changes how often patches {FAR} pixels apart agree by {unit} percentage "
+        f"points on average (95 % interval: {low} to {high}; result: {verdict(row)}).",
         WIDTH,
     )
     return [*found, "", *lines]

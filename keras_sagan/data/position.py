@@ -9,7 +9,7 @@ import keras
 from keras_sagan.checks import check_integer
 from keras_sagan.lazy import is_tensorflow_dataset, tf
 
-# Methods of `tf.data` that keep one batch per element, so that the position stays known.
+# After these methods of `tf.data`, each element is still one batch, so the position is known.
 _KEEP_POSITION = ("map", "prefetch", "with_options")
 
 

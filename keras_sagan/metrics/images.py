@@ -226,7 +226,7 @@ def _sizes(model, class_counts):
 
 
 def _labels(labels, count, num_classes, class_counts, rng):
-    """Returns labels of shape (count,), and a description of them for the protocol."""
+    """Returns labels of shape (count,), and the entry of the protocol that describes them."""
     kind = labels if isinstance(labels, str) else None
     if kind == "uniform":
         if class_counts is not None and np.count_nonzero(class_counts) < num_classes:

@@ -70,8 +70,8 @@ class Slots:
     def add_lazy(self, gan, index, updates, value_of, found):
         """Adds the lazy penalties of this update, and their gradients, to `found`.
 
-        If `due` is `None`, conditionals in the step select the penalties. Each gradient is computed
-        inside its conditional, because XLA on TensorFlow can't differentiate a conditional that
+        If `due` is `None`, the step uses `cond` to skip penalties that aren't due. Each gradient is
+        computed inside its `cond`, because XLA on TensorFlow can't differentiate a conditional that
         contains a gradient. `found` is the result of `find_gradients`, `index` is the number of
         this update in the step, `updates` is the number of all previous updates of the
         discriminator, and `value_of(number, penalty)` returns the value of a penalty.

@@ -90,7 +90,7 @@ def plot_curves(
 
 
 def read_series(history):
-    """Returns a dictionary that maps names to float arrays `[epochs done, values]`."""
+    """Returns a dictionary that maps names to arrays of shape (2, num_points): epochs, values."""
     table = getattr(history, "history", history)
     if not isinstance(table, dict):
         raise ValueError(

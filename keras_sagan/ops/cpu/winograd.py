@@ -1,9 +1,9 @@
 """Winograd's method: 3 x 3 convolutions with fewer multiplications, as matrix products.
 
-Neighboring outputs share sums of inputs and of kernel entries. If each of these sums is computed
-only once, a 4 x 4 tile of outputs needs 36 multiplications instead of 144, and a 2 x 2 tile needs
-16 instead of 36. If the map is upsampled by 2 before the convolution, or pooled by 2 after it, each
-location of the smaller map needs 9 multiplications, while the method of
+The same sums of inputs, and of kernel entries, occur in several neighboring outputs. If each of
+these sums is computed only once, a 4 x 4 tile of outputs needs 36 multiplications instead of 144,
+and a 2 x 2 tile needs 16 instead of 36. If the map is upsampled by 2 before the convolution, or
+pooled by 2 after it, each location of the smaller map needs 9 multiplications, while the method of
 `keras_sagan.ops.resampling` needs 16. Float32 results differ from those of a plain convolution by
 approximately 1e-6 times the largest result with 2 x 2 tiles, and 3e-6 times with 4 x 4 tiles.
 
