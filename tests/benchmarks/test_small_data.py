@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import small_data
+import small_data_pictures
 
 from keras_sagan import SAGAN, data
 
@@ -14,6 +15,7 @@ TINY = (
     "--base_filters 4 --batch_size 4 --steps 1 --num_images 20 --num_real 40 --num_stacked 30 "
     "--num_triples 8"
 )
+PICTURES = {"few_images.png", "few_images_neighbours.png"}
 NAMES = ["garments_1000_relativistic_with_0", "stacked_hinge_with_0"]
 
 
@@ -48,6 +50,12 @@ def test_a_run_of_each_kind_in_miniature(tmp_path, capsys, monkeypatch):
     assert "--data_dir DATA_DIR" in found["command"]
     assert [len(found["rows"][task]) for task in ("garments", "stacked")] == [1, 1]
     assert "nearer to training" in capsys.readouterr().out
+    folders = ["--scratch", str(tmp_path / "runs"), "--data_dir", str(tmp_path)]
+    chosen = ["--rows", "relativistic_with", "--steps", "1", "--base_filters", "4"]
+    small_data_pictures.main([*folders, "--output", str(tmp_path), *chosen])
+    assert {path.name for path in tmp_path.glob("few_images*")} == PICTURES
+    with pytest.raises(ValueError, match="--scratch must have the finished run garments_1000_hin"):
+        small_data_pictures.main([*folders, "--rows", "hinge_with", *chosen[2:]])
 
 
 def test_modes_are_counted():
