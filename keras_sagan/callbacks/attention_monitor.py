@@ -22,8 +22,8 @@ class AttentionMonitor(SAGANCallback):
     Args:
         num_images: The number of images to generate for measuring the entropy.
         seed: The seed for the latents.
-        every_epochs: The number of epochs between entropy measurements; the last epoch is always
-            measured. γ is added to the metrics of every epoch.
+        every_epochs: The number of epochs between entropy measurements; the last of the `epochs`
+            of `fit` is always measured. γ is added to the metrics of every epoch.
 
     Raises:
         ValueError: If an argument is out of range.

@@ -43,7 +43,8 @@ class CollapseMonitor(SAGANCallback):
         images_per_class: Integer, at least 2. The number of samples per class for measuring
             diversity. If there are more than 10 classes, 10 evenly spaced class ids are used.
         seed: The seed for the latents.
-        every_epochs: The number of epochs between measurements; the last epoch is always measured.
+        every_epochs: The number of epochs between measurements; the last of the `epochs` of `fit`
+            is always measured.
 
     Raises:
         ValueError: If an argument is out of range.

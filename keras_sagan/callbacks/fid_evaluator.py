@@ -37,7 +37,8 @@ class FIDEvaluator(keras.callbacks.Callback):
             `tf.data.Dataset`, of images or (images, labels). Use `None` if `metric` has already
             received real images.
         num_images: The number of images to generate.
-        every_epochs: The number of epochs between evaluations; the last epoch is always evaluated.
+        every_epochs: The number of epochs between evaluations; the last of the `epochs` of `fit` is
+            always evaluated.
         batch_size: The batch size for generating and measuring images.
         labels: Integer array of shape `(num_images,)`, the classes to generate. By default, each
             class has the same number of images, as in a balanced dataset.

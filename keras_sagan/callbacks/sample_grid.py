@@ -36,8 +36,8 @@ class SampleGrid(SAGANCallback):
             spaced class ids if there are more than 10 classes.
         class_names: As in `draw_attention`.
         seed, truncation: As in `generate()`.
-        every_epochs: The number of epochs between grids; a grid is always drawn after the last
-            epoch.
+        every_epochs: The number of epochs between grids; a grid is always drawn after the last of
+            the `epochs` of `fit`.
         gif: Whether to combine all grids in the directory, including those from before a restart,
             into `samples.gif` when training ends.
         log_dir: A TensorBoard folder. The grids are also written to this folder, with the tag

@@ -17,7 +17,8 @@ class SpectralMonitor(SAGANCallback):
     Args:
         normalized_only: If `False`, kernels that aren't normalized are also measured, with an
             eigenvalue decomposition of each kernel.
-        every_epochs: The number of epochs between measurements; the last epoch is always measured.
+        every_epochs: The number of epochs between measurements; the last of the `epochs` of `fit`
+            is always measured.
 
     Raises:
         ValueError: If an argument is out of range.
