@@ -381,7 +381,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             ValueError: If `compile` is called outside the scope in which the model was built, only
                 `g_optimizer` is given, both networks share an optimizer, an optimizer has
                 `use_ema=True`, the loss is unknown, the augmentation is adaptive but the loss has
-                no `threshold`, or PyTorch or `TPUStrategy` doesn't support a setting
+                no `threshold`, the generator's variables were changed, as by LoRA, while the model
+                has an average of them, or PyTorch or `TPUStrategy` doesn't support a setting
                 (`jit_compile=True`, several steps per execution, or float16).
         """
         backend.check_scope(self._strategy, "compile", or_outside=False)
@@ -418,6 +419,14 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             raise ValueError(
                 "`g_optimizer` and `d_optimizer` must be two optimizers: one can't keep the "
                 f"moments of both networks. Received: {g_optimizer} for both"
+            )
+        networks = (self._average or self.generator, self.generator)
+        averaged, own = ([x.shape for x in network.variables] for network in networks)
+        if averaged != own:
+            raise ValueError(
+                "`generator` must keep its variables while the model averages them: change its "
+                "layers, as with LoRA or quantization, before you make the SAGAN. Received: a "
+                f"generator of {len(own)} variables and an average of {len(averaged)}"
             )
         is_float16 = any(map(_computes_in_float16, (self.generator, self.discriminator)))
         backend.check_compile(self._strategy, arguments["jit_compile"], is_float16)

@@ -108,6 +108,15 @@ def test_a_functional_generator_with_its_own_call():
 
 
 @pytest.mark.slow
+def test_a_generator_that_gets_other_variables_is_refused():
+    generator = keras.Sequential([keras.Input((2,)), layers.Dense(64), layers.Reshape((8, 8, 1))])
+    discriminator = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(1)])
+    model = SAGAN(generator, discriminator, latent_dim=2, ema_momentum=0.9)
+    generator.layers[0].enable_lora(1)
+    with pytest.raises(ValueError, match="`generator` must keep its variables.*4 variables and"):
+        model.compile()
+
+
 def test_restart_average():
     model = tiny.build_small_sagan(ema_momentum=0.9)
     model.compile(**tiny.sgd(), run_eagerly=True)
