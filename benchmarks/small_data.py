@@ -40,6 +40,8 @@ STACKED = {"loss": ("hinge", "relativistic"), "penalty": ("without", "with")}
 STACKED_SEEDS = 2
 PENALTY_WEIGHT = 0.5  # Of R1 and of R2.
 MODES = 1000
+DECIMALS = {"fid": 1, "kid": 1, "precision": 2, "recall": 3, "nearer to training": 2}
+DECIMALS |= {"modes": 0, "reverse KL": 2}
 
 
 def all_runs(seeds):
@@ -201,6 +203,21 @@ def rows_of(runs):
     return rows
 
 
+def markdown(rows):
+    """Returns the lines of a Markdown table, with means and, of several seeds, their spread."""
+    names = [name for name in rows[0] if name != "seeds" and not name.endswith(" ±")]
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    for row in rows:
+        cells = []
+        for name in names:
+            places, spread = DECIMALS.get(name), row.get(f"{name} ±", float("nan"))
+            cell = f"{row[name]:,}" if isinstance(row[name], int) else str(row[name])
+            cell = cell if places is None else f"{row[name]:.{places}f}"
+            cells.append(cell if np.isnan(spread) else f"{cell} ± {spread:.{places}f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 def values_of(run):
     if run["task"] == "stacked":
         return {"modes": run["modes"], "reverse KL": run["reverse_kl"]}
@@ -226,9 +243,8 @@ def main(arguments=None):
     result = common.record(
         __file__, options.json, without_folder(arguments), study.PACKAGES, **found, rows=rows
     )
-    for part in rows.values():
-        common.print_table(part)
-        print()
+    for part in filter(None, rows.values()):
+        print("\n".join(markdown(part)), end="\n\n")
     return result
 
 

@@ -67,3 +67,14 @@ def test_modes_are_counted():
 def test_every_setting_has_its_seeds_and_first_seeds_come_first():
     runs = small_data.all_runs(3)
     assert len(runs) == 24 + 8 and [run["seed"] for run in list(runs.values())[:12]] == [0] * 12
+
+
+def test_a_table_for_the_guide():
+    rows = [{"images": 1000, "loss": "hinge", "seeds": 2, "fid": 12.345, "fid ±": 0.5}]
+    rows += [{**rows[0], "images": 500, "fid ±": float("nan")}]
+    assert small_data.markdown(rows) == [
+        "| images | loss | fid |",
+        "|---|---|---|",
+        "| 1,000 | hinge | 12.3 ± 0.5 |",
+        "| 500 | hinge | 12.3 |",
+    ]
