@@ -1,6 +1,7 @@
 """Draws samples of the runs of small_data.py with 1,000 images, for the guide.
 
-Command:   python benchmarks/small_data_pictures.py --data_dir /usr/share/datasets/fashion-mnist
+Command:   python benchmarks/small_data_pictures.py --seed 1 \\
+             --data_dir /usr/share/datasets/fashion-mnist
 Needs      the checkpoints of these runs, which small_data.py leaves in runs/small_data
 Result:    docs/images/few_images.png: a row of samples for each setting, one of each class;
            docs/images/few_images_neighbours.png: samples of the first setting in --rows beside
@@ -15,9 +16,9 @@ import numpy as np
 import small_data
 
 ROWS = {
+    "relativistic_without": "relativistic",
     "hinge_without": "hinge",
     "hinge_with": "hinge, augmented",
-    "relativistic_without": "relativistic",
     "relativistic_with": "relativistic, augmented",
 }
 

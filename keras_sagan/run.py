@@ -134,7 +134,7 @@ def train(log: Log | None = None, **options: Any) -> dict:
 def with_defaults(settings):
     """Fills in the defaults that depend on other settings."""
     is_shipped = not (settings["images"] or settings["dataset"])
-    preset = "sagan_photos_64" if settings["images"] else "sagan_fashion_mnist_32"
+    preset = "sagan_small_data_64" if settings["images"] else "sagan_fashion_mnist_32"
     preset = settings["preset"] or preset
     known = {"ema_momentum": None, **models.preset_settings(preset, settings["recipe"])}
     epochs = settings["epochs"] or (6 if is_shipped else 100)

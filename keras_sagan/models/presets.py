@@ -110,8 +110,8 @@ PRESETS: dict[str, dict] = {
         },
         "recipes": {"official": {}},
     },
-    # For a few thousand images: the loss of R3GAN (Huang et al., 2024) and differentiable
-    # augmentation (Zhao et al., 2020). R1 and R2 grow with the image size, as in R3GAN.
+    # For a few thousand images: the loss and the penalties of R3GAN (Huang et al., 2024), the best
+    # in benchmarks/small_data.py. R1 and R2 grow with the image size, as in R3GAN.
     **{
         f"sagan_small_data_{size}": {
             "description": f"A few thousand images at {size} pixels{note}.",
@@ -124,12 +124,7 @@ PRESETS: dict[str, dict] = {
                 "attention_resolutions": (min(size // 2, 32),),
                 "batch_norm": {"momentum": 0.99},
                 "ema_half_life": 10_000.0,
-                "objective": {
-                    "loss": "relativistic",
-                    "r1": weight,
-                    "r2": weight,
-                    "augmentation": "color,translation,cutout",
-                },
+                "objective": {"loss": "relativistic", "r1": weight, "r2": weight},
                 "g_learning_rate": 2e-4,
                 "d_learning_rate": 2e-4,
                 "beta_1": 0.0,

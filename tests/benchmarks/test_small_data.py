@@ -4,6 +4,7 @@ import functools
 import gzip
 import json
 
+import common
 import numpy as np
 import pytest
 import small_data
@@ -67,6 +68,13 @@ def test_modes_are_counted():
 def test_every_setting_has_its_seeds_and_first_seeds_come_first():
     runs = small_data.all_runs(3)
     assert len(runs) == 24 + 8 and [run["seed"] for run in list(runs.values())[:12]] == [0] * 12
+
+
+def test_the_guide_has_the_recorded_tables():
+    record = json.loads((common.RESULTS / "small_data.json").read_text())
+    guide = (common.ROOT / "docs" / "guides" / "few_images.md").read_text(encoding="utf-8")
+    for rows in record["rows"].values():
+        assert "\n".join(small_data.markdown(rows)) in guide
 
 
 def test_a_table_for_the_guide():

@@ -116,11 +116,12 @@ def test_the_objective_of_a_preset_is_the_default_of_compile():
     model.compile()
     assert model.loss_functions == losses.get("relativistic")
     assert [(type(x), x.weight) for x in model.penalty] == [(R1, 0.5), (R2, 0.5)]
-    assert model.augmentation.policy == "color,translation,cutout"
+    assert model.augmentation is None
     assert float(model.d_optimizer.learning_rate) == pytest.approx(2e-4)
     objective = {"loss": "relativistic", "r1": 2.0, "every": 4}
-    lazy = tiny.build_small_sagan(objective=objective)
+    lazy = tiny.build_small_sagan(objective={**objective, "augmentation": "translation,cutout"})
     lazy.compile()
+    assert lazy.augmentation.policy == "translation,cutout"
     assert [(type(x), x.weight, x.every) for x in lazy.penalty] == [(R1, 2.0, 4)]
     model.compile(loss="hinge", augmentation=None, penalty=None)
     assert model.loss_functions == losses.get("hinge")
@@ -129,8 +130,8 @@ def test_the_objective_of_a_preset_is_the_default_of_compile():
 
 def test_a_dictionary_changes_only_its_keys():
     small = {"image_size": 8, "attention_resolutions": (), **NARROW}
-    model = SAGAN.from_preset("sagan_small_data_32", objective={"augmentation": None}, **small)
-    expected = {"loss": "relativistic", "r1": 0.5, "r2": 0.5, "every": 1, "augmentation": None}
+    model = SAGAN.from_preset("sagan_small_data_32", objective={"augmentation": "cutout"}, **small)
+    expected = {"loss": "relativistic", "r1": 0.5, "r2": 0.5, "every": 1, "augmentation": "cutout"}
     assert model.objective == expected
     model = SAGAN.from_preset(
         "sagan_small_data_32", ttur={"beta_1": 0.5, "beta_2": 0.9}, beta_2=0.8, **small
