@@ -32,6 +32,8 @@ def test_pictures_in_miniature(tmp_path, monkeypatch):
         "attention_study.png",
         "curves.png",
         "emoji.png",
+        "few_images.png",
+        "few_images_neighbours.png",
         "samples.png",
         "train_step_cost.png",
     }
