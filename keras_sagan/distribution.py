@@ -16,6 +16,10 @@ import numpy as np
 from keras_sagan.checks import check_choice, check_list, check_string
 from keras_sagan.lazy import tf
 
+__all__ = [
+    *("STRATEGIES", "make_strategy", "check_tf_config", "is_chief", "check_workers_agree"),
+    "chief_decides",
+]
 STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
 """The names that `make_strategy` accepts."""
 _TPU_PATIENCE = 60.0  # The maximum time to wait for a TPU to respond, in seconds.
