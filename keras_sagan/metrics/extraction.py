@@ -73,9 +73,8 @@ class FeatureExtraction:
         self.feature_extractor = check_function("feature_extractor", feature_extractor)
         self.value_range = value_range if value_range is None else _range(value_range)
         self.batch_size = check_integer("batch_size", batch_size)
-        advice = "rescale uint8 images to [0, 255], set the `value_range` of float images, or let "
-        advice += "the generator use all of [-1, 1]; otherwise, every score is wrong"
-        self._filled = FilledRange("`images`", advice)
+        advice = "rescale uint8 images to [0, 255], or set the `value_range` of float images"
+        self._filled = FilledRange("`images`", f"{advice}; otherwise, every score is wrong")
 
     def __call__(
         self,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import keras
 import numpy as np
 
-from keras_sagan.checks import check_labels
+from keras_sagan.checks import FilledRange, check_labels
 from keras_sagan.metrics.extraction import to_numpy
 from keras_sagan.metrics.report import weights_sha256
 from keras_sagan.ops.latent import sample_latents
@@ -149,6 +149,8 @@ class GeneratedImages:
         if num_classes is not None:
             rng = np.random.default_rng([seed, 1])
             self.labels, kind = _labels(labels, num_images, num_classes, class_counts, rng)
+        advice = "the model must use all of [-1, 1], or every score is wrong"
+        self._filled = FilledRange("the images of `model`", advice)
         self.protocol = {
             "weights": "averaged (EMA)" if self._is_averaged else "raw",
             "labels": kind,
@@ -199,6 +201,7 @@ class GeneratedImages:
                 "`model` must generate finite images in [-1, 1]. Received: images in "
                 f"[{images.min():g}, {images.max():g}]"
             )
+        self._filled(images, -1.0, 1.0)
         return np.clip(np.round((images + 1.0) * 127.5), 0, 255).astype("uint8"), labels
 
 

@@ -321,7 +321,7 @@ def test_images_of_a_network_that_fill_half_of_the_range_are_pointed_out():
     latents = keras.Input((3,))
     images = keras.layers.Dense(16, activation="sigmoid")(latents)
     model = keras.Model(latents, keras.layers.Reshape((4, 4, 1))(images))
-    with pytest.warns(UserWarning, match="`images` fill no more than half"):
+    with pytest.warns(UserWarning, match="the images of `model` fill no more than half"):
         measure(model, reference=real_images(24), metrics="fid", num_images=20, batch_size=5)
 
 
