@@ -143,7 +143,8 @@ class FeatureExtraction:
                 f"Received: images.shape={images.shape}"
             )
         if images.dtype == np.uint8:
-            self._filled(images, 0, 255)
+            if images.max(initial=0) <= 1:  # Such as floats in [0, 1] that were cast to uint8.
+                self._filled(images, 0, 255)
             return images.astype(np.float32) / 127.5 - 1.0
         dtype = images.dtype.name
         if self.value_range is None or not keras.backend.is_float_dtype(dtype):

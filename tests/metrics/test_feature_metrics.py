@@ -351,6 +351,12 @@ def test_images_that_fill_half_of_the_range_are_pointed_out(declared, dtype):
             metric.update_state(images[start : start + 5], real=True)
 
 
+def test_the_narrow_images_of_an_untrained_generator_are_not(recwarn):
+    images = np.random.default_rng(0).integers(114, 142, (20, 2, 2, 1), dtype="uint8")
+    metrics.FrechetInceptionDistance(flat).update_state(images, real=False)
+    assert not list(recwarn)
+
+
 def test_an_extractor_of_one_output_serves_no_two():
     from keras_sagan.metrics.extraction import FeatureExtraction
 
