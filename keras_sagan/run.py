@@ -240,8 +240,8 @@ def fit(
         if evaluator:
             evaluator.set_model(model)
             # A run that is killed before it ends is compared with this protocol later.
-            protocol = {"name": evaluator.name, "protocol": evaluator.protocol}
-            writer.content.setdefault("fid", protocol)
+            start = {"name": evaluator.name, "protocol": evaluator.protocol}
+            writer.content.setdefault("fid", start)
             old = list(evaluator.history)
             if is_first and differences(known, evaluator):
                 # The best checkpoint stays until the first new distance, whatever that is.

@@ -425,7 +425,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         if averaged != own:
             raise ValueError(
                 "`generator` must keep its variables while the model averages them: change its "
-                "layers, as with LoRA or quantization, before you make the SAGAN. Received: a "
+                "layers, as with LoRA or quantization, before you create the SAGAN. Received: a "
                 f"generator of {len(own)} variables and an average of {len(averaged)}"
             )
         is_float16 = any(map(_computes_in_float16, (self.generator, self.discriminator)))
