@@ -143,6 +143,9 @@ LOSSES = {
 def get(loss: str | tuple[Callable, Callable] | AdversarialLoss) -> AdversarialLoss:
     """Converts a name or a pair of functions, as in `SAGAN.compile`, to an `AdversarialLoss`.
 
+    A pair has the threshold 0, or `None` if its generator loss takes real logits, as relativistic
+    losses do.
+
     Raises:
         ValueError: If `loss` is neither a known name nor a pair of functions.
     """
@@ -150,7 +153,8 @@ def get(loss: str | tuple[Callable, Callable] | AdversarialLoss) -> AdversarialL
         return LOSSES[loss]
     is_pair = isinstance(loss, (tuple, list)) and len(loss) in (2, 3)
     if is_pair and all(map(callable, loss[:2])) and accepts(loss[1], 2):
-        return AdversarialLoss(*loss)
+        relativistic = len(loss) == 2 and not accepts(loss[0], 1)
+        return AdversarialLoss(*loss, *[None] * relativistic)
     raise ValueError(
         f"`loss` must be one of {sorted(LOSSES)} or a pair of functions "
         "(generator_loss, discriminator_loss), of which the second takes two arguments. "

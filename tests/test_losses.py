@@ -92,6 +92,12 @@ def test_pair_of_functions(kind):
     assert (pair.generator, pair.discriminator, pair.threshold) == (g_loss, d_loss, 0.0)
 
 
+def test_a_relativistic_pair_has_no_threshold():
+    """Adding a constant to its logits changes nothing, so no constant divides real from fake."""
+    pair = losses.get((losses.relativistic_generator_loss, losses.relativistic_discriminator_loss))
+    assert pair == losses.get("relativistic")
+
+
 def test_pair_with_a_threshold_and_an_adversarial_loss():
     assert losses.get((g_loss, d_loss, 0.25)).threshold == 0.25
     given = losses.AdversarialLoss(g_loss, d_loss, 0.5)

@@ -23,11 +23,12 @@ class DifferentiableAugmentation(keras.layers.Layer):
     - `color`: brightness `x + U(-0.5, 0.5)`, then saturation `mean + (x - mean) * U(0, 2)` around
       the mean of the channels, then contrast `mean + (x - mean) * U(0.5, 1.5)` around the mean of
       the image;
-    - `translation`: a shift by up to 1/8 of the height and width, in whole pixels;
+    - `translation`: a shift by up to 1/8 of the height and width;
     - `cutout`: a box of half the height and width, centered anywhere in the image, is erased.
 
-    As in the authors' code, `translation` and `cutout` fill empty pixels with 0, which is gray for
-    images in [-1, 1], and `color` may produce values outside [-1, 1].
+    As in the authors' code, the sizes of shifts and boxes are rounded to whole pixels (half a pixel
+    up), `translation` and `cutout` fill empty pixels with 0, which is gray for images in [-1, 1],
+    and `color` may produce values outside [-1, 1].
 
     Args:
         policy: String, a comma-separated list of augmentations, which are applied in this order.
@@ -205,7 +206,8 @@ def _color(images, uniform):
 def _translation(images, uniform):
     draws = uniform(2)
     for axis in (1, 2):
-        size, most = images.shape[axis], images.shape[axis] // 8
+        size = images.shape[axis]
+        most = (size + 4) // 8  # Rounded.
         start = ops.floor(draws[:, axis - 1 : axis] * (2 * most + 1))
         padding = [(most, most) if i == axis else (0, 0) for i in range(4)]
         places = ops.cast(start, "int32") + ops.arange(size, dtype="int32")
@@ -216,7 +218,7 @@ def _translation(images, uniform):
 def _cutout(images, uniform):
     draws, inside = uniform(2), []
     for column, size in enumerate(images.shape[1:3]):
-        side = size // 2
+        side = (size + 1) // 2
         # A square with an even side has its center between two pixels or on the image border.
         center = ops.floor(draws[:, column] * (size + 1 - side % 2))[:, None]
         row = ops.arange(size, dtype=images.dtype) - (center - side // 2)

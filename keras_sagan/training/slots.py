@@ -40,14 +40,16 @@ class Slots:
         """Returns augmented images, computed in at least float32."""
         return augmented(self.augmentation, images, uniform)
 
-    def move(self, logits, is_updated):
-        """Updates the slots' variables, unless the discriminator's update was skipped."""
+    def move(self, logits, is_updated, batch):
+        """Updates the slots' variables, unless the discriminator's update was skipped.
+
+        `batch` is the number of images; each image may have several logits.
+        """
 
         def mean(x):
             return training.backend.mean_over_replicas(ops.mean(x))
 
-        num_images = ops.shape(logits[0])[0] * training.backend.count_replicas()
-        num_images = ops.cast(num_images, "float32")
+        num_images = ops.cast(batch * training.backend.count_replicas(), "float32")
         for function in self.moving:
             for variable, value in zip(function.state, function.moved(*logits, num_images, mean)):
                 if is_updated is not True:

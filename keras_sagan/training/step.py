@@ -40,7 +40,7 @@ def train_step(gan, images, labels):
         is_updated = update(gan.discriminator, gan.d_optimizer, *found)
         results.append((d_loss, *logits))
         if gan.slots.moving:
-            gan.slots.move(logits, is_updated)
+            gan.slots.move(logits, is_updated, batch)
     gan.slots.due = None  # A custom `train_step` may call this function again.
     noise = draw_noise(gan, gan.d_steps, batch)
     *found, g_loss, _ = find_gradients_of_g(gan.d_steps, images, labels, *noise)

@@ -102,6 +102,18 @@ def test_two_updates_in_a_step_both_count():
         assert probability(model) == pytest.approx(expected)
 
 
+def test_an_image_counts_once_if_it_has_a_map_of_logits():
+    model = mean_sagan(adaptive(speed=400))
+    patches = keras.Sequential([keras.Input((4, 4, 1)), layers.Conv2D(1, 1)])
+    patches.layers[0].kernel.assign(np.ones((1, 1, 1, 1)))
+    model = SAGAN(model.generator, patches, 1, seed=1, d_steps=1)
+    optimizers = [keras.optimizers.SGD(0.0) for _ in range(2)]
+    model.compile(*optimizers, augmentation=adaptive(speed=400))
+    for expected in [0.0] * 3 + [0.1]:
+        model.train_on_batch(mixed(10, 1.0))
+        assert probability(model) == pytest.approx(expected)
+
+
 @pytest.mark.any_backend
 @pytest.mark.parametrize(
     "loss, logit, rises",

@@ -51,7 +51,8 @@ def color(image, brightness, saturation, contrast):
 def translation(image, *draws):
     moves = []
     for size, draw in zip(image.shape, draws):
-        choices = np.arange(-(size // 8), size // 8 + 1)
+        most = int(size * 0.125 + 0.5)
+        choices = np.arange(-most, most + 1)
         moves.append(choices[int(draw * len(choices))])
     moved = np.zeros_like(image)
     for y, x in np.ndindex(image.shape[:2]):
@@ -64,7 +65,7 @@ def translation(image, *draws):
 def cutout(image, *draws):
     image, boxes = image.copy(), []
     for size, draw in zip(image.shape, draws):
-        side = size // 2
+        side = int(size * 0.5 + 0.5)
         centers = np.arange(size + (side % 2 == 0))
         box = np.arange(side) + centers[int(draw * len(centers))] - side // 2
         boxes.append(np.clip(box, 0, size - 1))
