@@ -31,7 +31,8 @@ __all__ = ["fit", "train"]
 
 NETWORKS = ("image_size", "base_filters", "g_learning_rate", "d_learning_rate", "ema_momentum")
 # A resumed run can't change these settings, or the channels and classes of its images.
-FIXED = ("preset", "recipe", *NETWORKS, "precision", "seed", "flip", "checkpoints")
+FIXED = ("preset", "recipe", *NETWORKS, "precision", "seed", "augmentation")
+FIXED += ("flip", "checkpoints")
 # Files of a run that exist only if `run.json` exists.
 WRITTEN = ("model.keras", "history.json", "curves.png", "*_epoch_*[1-9]*.png", "samples.gif")
 # Distances are comparable only if these entries of their protocols agree.
@@ -154,7 +155,11 @@ def build_model(settings, channels, num_classes, strategy=None):
     changes = {name: settings[name] for name in (*NETWORKS, "seed")}
     changes |= {"channels": channels, "num_classes": num_classes}
     preset, size = (settings["preset"], settings["recipe"]), settings["image_size"]
-    if size != models.preset_settings(*preset)["image_size"]:
+    known = models.preset_settings(*preset)
+    if settings["augmentation"] is not None:
+        objective = {**known.get("objective", {}), "augmentation": settings["augmentation"]}
+        changes["objective"] = objective
+    if size != known["image_size"]:
         changes["attention_resolutions"] = (min(32, size // 2),)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(settings["precision"])

@@ -319,6 +319,23 @@ def test_a_few_steps_in_mixed_float16(compiled):
 
 @pytest.mark.slow
 @with_tensorflow
+def test_a_thousand_steps_in_mixed_float16():
+    """With Keras's initial scale of 2**15, which falls only in the first steps."""
+    keras.config.set_dtype_policy("mixed_float16")
+    keras.utils.set_random_seed(0)
+    model = smooth_sagan()
+    model.compile(loss="relativistic", penalty=R1(1.0, every=4) + R2(1.0) + LeCam(0.1))
+    images = [(127.5 * tiny.images(8, seed) + 127.5).astype("uint8") for seed in range(4)]
+    dataset = make_dataset(np.concatenate(images), np.tile(tiny.labels(8), 4), 8, seed=0)
+    logs = model.fit(dataset, epochs=4, steps_per_epoch=250, verbose=0).history
+    assert all(np.isfinite(values).all() for values in logs.values())
+    assert all(np.isfinite(x).all() for x in tiny.weights(model))
+    for optimizer in (model.g_optimizer, model.d_optimizer):
+        assert int(ops.convert_to_numpy(optimizer.inner_optimizer.iterations)) >= 990
+
+
+@pytest.mark.slow
+@with_tensorflow
 def test_compiled_steps_equal_eager_ones():
     """Through spectral norm, labels and attention, with drawn points."""
     models = []

@@ -31,7 +31,7 @@ from keras_sagan.metrics import (
     TFGANInception,
 )
 from keras_sagan.metrics.extractors import efficientnet_lite
-from keras_sagan.run import evaluator_for
+from keras_sagan.run import build_model, evaluator_for, with_defaults
 from keras_sagan.sources import extractor_for, open_source
 
 Image = pytest.importorskip("PIL.Image")
@@ -447,6 +447,17 @@ def test_flip_mirrors_images_of_the_run():
     given, flipped = np.asarray(given), np.asarray(flipped)
     mirrored = (flipped == given[:, :, ::-1]).all(axis=(1, 2, 3))
     assert 10 < mirrored.sum() < 54 and (flipped[~mirrored] == given[~mirrored]).all()
+
+
+def test_augmentation_becomes_that_of_the_model():
+    """It keeps the rest of the preset's objective."""
+    settings = {name: option.default for name, option in options.TRAIN.items()}
+    settings |= {"preset": "sagan_small_data_32", "base_filters": 4, "augmentation": "cutout"}
+    model = build_model(with_defaults(settings), channels=1, num_classes=None)
+    assert model.augmentation.policy == model.objective["augmentation"] == "cutout"
+    assert model.objective["loss"] == "relativistic" and len(model.penalty) == 2
+    with pytest.raises(ValueError, match="`policy` must be names among(.|\n)*policy='blur'"):
+        build_model(with_defaults(settings | {"augmentation": "blur"}), 1, None)
 
 
 def test_errors_are_one_line(tmp_path, capsys, monkeypatch):
