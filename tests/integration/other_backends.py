@@ -1,5 +1,6 @@
 """Training as Keras users do it, on any backend; `test_backends.py` runs it on JAX and PyTorch."""
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -25,8 +26,10 @@ from keras_sagan.callbacks import (
 )
 from keras_sagan.data import make_dataset
 from keras_sagan.distribution import make_strategy
+from keras_sagan.layers import DifferentiableAugmentation
 from keras_sagan.layers.spectral_norm import Scope
 from keras_sagan.models import export_generator
+from keras_sagan.penalties import R1, LeCam
 from keras_sagan.training import backend
 
 BACKEND = keras.backend.backend()
@@ -479,3 +482,25 @@ def test_distributions():
     model.fit(IMAGES, LABELS, 8, shuffle=False, verbose=0)
     for value, expected in zip(found, tiny.weights(model)):
         np.testing.assert_allclose(value, expected, atol=1e-5)
+
+
+@on_jax
+def test_two_devices_share_augmentation_and_penalties():
+    """Each image has the draws that it has on one device, and averages are over all images."""
+    slots = {
+        "augmentation": DifferentiableAugmentation("color", False, "adaptive", target=-1, speed=50),
+        "penalty": R1(0.1, every=2) + LeCam(0.1),
+        "loss": "relativistic",
+    }
+    found = None
+    distribution = keras.distribution.DataParallel()
+    assert distribution.device_mesh.shape == (2,)
+    for scope in (contextlib.nullcontext(), distribution.scope()):
+        with scope:
+            model = compiled(slots)
+            model.fit(IMAGES, LABELS, 8, epochs=2, shuffle=False, verbose=0)
+            expected, found = found, tiny.weights(model)
+            state = {x.name: float(x.value) for x in model.variables if "slots" in x.path}
+    for value, one in zip(found, expected, strict=True):
+        np.testing.assert_allclose(value, one, atol=1e-5)
+    assert state["augmentation_probability"] > 0 and state["average_of_1"] > 0

@@ -18,6 +18,15 @@ WHAT = (
         TESTS / "models" / f"test_{name}.py"
         for name in ("inversion", "pretrained", "selection", "top_k")
     ),
+    *(
+        TESTS / "models" / f"test_{name}"
+        for name in (
+            "averaging.py::test_half_life_is_at_most_a_twentieth_of_the_steps",
+            "averaging.py::test_statistics_of_keras_batch_norm_begin_with_plain_means",
+            "transfer.py::test_weights_that_fit_are_taken_and_others_listed",
+            "transfer.py::test_frozen_blocks_stay_and_the_rest_trains",
+        )
+    ),
     *(TESTS / "data" / f"test_{name}.py" for name in ("batches", "folder")),
     *(
         TESTS / "callbacks" / f"test_{name}.py"

@@ -3,17 +3,15 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 import tiny_networks as tiny
 from keras import layers
-from replicas import two_replicas
 
 from keras_sagan import SAGAN
 from keras_sagan.callbacks.model_state import assign_state, read_state
 from keras_sagan.metrics import FrechetInceptionDistance
 from keras_sagan.models import build_discriminator, build_generator
+from keras_sagan.training import backend
 from keras_sagan.training.step import matching_momentum, update_average
-from keras_sagan.training.tensorflow import draw_noise
 
 
 def weights_of(network):
@@ -154,7 +152,11 @@ def test_half_life_is_at_most_a_twentieth_of_the_steps(arguments, momentum):
     np.testing.assert_allclose(kernels[1].numpy(), expected, atol=2e-6)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="It has replicas.")
 def test_replicas_keep_what_one_device_keeps_of_the_images_of_all():
+    import tensorflow as tf
+    from replicas import two_replicas
+
     strategy = two_replicas()
     with strategy.scope():
         model = tiny.build_small_sagan(ema_half_life=100.0)
@@ -199,7 +201,7 @@ def test_statistics_of_keras_batch_norm_begin_with_plain_means(run_eagerly):
     features = keras.Model(model.generator.inputs, norm.input)
     means, variances = [], []
     for step in range(4):
-        latents = draw_noise((1, step, 1), 8, 3)[0]
+        latents = backend.draw_noise((1, step, 1), 8, 3)[0]
         values = keras.ops.convert_to_numpy(features(latents))
         means.append(values.mean((0, 1, 2)))
         variances.append(values.var((0, 1, 2)))
@@ -222,7 +224,7 @@ def test_statistics_of_a_discriminator_begin_with_plain_means_of_real_and_fake_i
     images, means = tiny.images(16), []
     for step in range(2):
         real = images[8 * step : 8 * step + 8]
-        fake = keras.ops.convert_to_numpy(generator(draw_noise((1, step, 0), 8, 3)[0]))
+        fake = keras.ops.convert_to_numpy(generator(backend.draw_noise((1, step, 0), 8, 3)[0]))
         means += [real.mean((0, 1, 2)), fake.mean((0, 1, 2))]
         model.train_on_batch(real)
         np.testing.assert_allclose(norm.moving_mean, np.mean(means, 0), atol=1e-5)
@@ -273,7 +275,9 @@ def test_a_short_run_shows_what_it_learned(networks):
         network.trainable = True  # A frozen batch norm uses its moving statistics.
         with keras.StatelessScope():
             pictures = network(latents, training=True)
-        by_batch = np.clip(np.round((np.asarray(pictures) + 1) * 127.5), 0, 255).astype("uint8")
+        by_batch = np.clip(
+            np.round((keras.ops.convert_to_numpy(pictures) + 1) * 127.5), 0, 255
+        ).astype("uint8")
         moving = model.generate(256, latents=latents, use_ema=name == "averaged")
         for kind, pictures in (("batch", by_batch), ("moving", moving)):
             metric = FrechetInceptionDistance(lambda x: x[:, ::2, ::2, 0].reshape(len(x), -1))
