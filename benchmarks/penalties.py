@@ -1,10 +1,10 @@
-"""What does R1 add to the time of a training step, and how much less with `every=8`?
+"""What do R1 and the augmentation add to the time of a training step?
 
 Command:   python benchmarks/penalties.py --json
-Measures   a training step without a penalty, with `R1(1.0)` and with `R1(1.0, every=8)`, each
-           backend in a process of its own: 8 steps of each form in turn, of which the last form
-           computes the penalty once
-Result:    benchmarks/results/penalties.json and a table, about 10 minutes on 2 CPU cores
+Measures   a training step alone, with `R1(1.0)`, with `R1(1.0, every=8)`, and with
+           `DifferentiableAugmentation()`, each backend in a process of its own: 8 steps of each
+           form in turn, of which the third form computes the penalty once
+Result:    benchmarks/results/penalties.json and a table, about 12 minutes on 2 CPU cores
 """
 
 import json
@@ -14,8 +14,7 @@ import sys
 import common
 
 BACKENDS = ("tensorflow", "jax", "torch")
-FORMS = {"none": None, "R1": {}, "R1, every=8": {"every": 8}}
-GOALS = {"R1": 1.6, "R1, every=8": 1.15}  # Times of a step without a penalty.
+GOALS = {"R1": 1.6, "R1, every=8": 1.15, "augmentation": 1.1}  # Times of a plain step.
 STEPS = 8
 COLOR = {"image_size": 64, "channels": 3, "base_filters": 16, "attention_resolutions": (32,)}
 SETTINGS = {"preset": "sagan_cifar10_32", "overrides": {**COLOR, "d_steps": 1}, "batch_size": 16}
@@ -27,13 +26,20 @@ def seconds_of(backend, preset, overrides, batch_size, rounds):
     import numpy as np
 
     import keras_sagan
+    from keras_sagan.layers import DifferentiableAugmentation
+    from keras_sagan.penalties import R1
 
     rng = np.random.default_rng(0)
+    forms = {
+        "none": {},
+        "R1": {"penalty": R1(1.0)},
+        "R1, every=8": {"penalty": R1(1.0, every=8)},
+        "augmentation": {"augmentation": DifferentiableAugmentation()},
+    }
 
     def steps(arguments):
         model = keras_sagan.SAGAN.from_preset(preset, seed=0, **overrides)
-        penalty = None if arguments is None else keras_sagan.penalties.R1(1.0, **arguments)
-        model.compile(penalty=penalty)
+        model.compile(**arguments)
         images = rng.integers(0, 256, (batch_size, *model.image_shape), "uint8")
         labels = rng.integers(0, model.num_classes, batch_size, "int32")
 
@@ -43,7 +49,7 @@ def seconds_of(backend, preset, overrides, batch_size, rounds):
 
         return function
 
-    functions = {name: steps(arguments) for name, arguments in FORMS.items()}
+    functions = {name: steps(arguments) for name, arguments in forms.items()}
     return common.alternate(functions, rounds, warmup=1)
 
 
@@ -57,7 +63,7 @@ def measure(preset, overrides, batch_size, backends, rounds):
             rows.append(
                 {
                     "backend": backend,
-                    "penalty": form,
+                    "form": form,
                     "step_seconds": common.rounded(found["median_seconds"] / STEPS),
                     "times_without": common.rounded(1.0 / found["times_faster"], 3),
                     "goal": GOALS.get(form),

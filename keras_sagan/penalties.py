@@ -4,8 +4,9 @@
 
 `R1`, `R2` and `GradientPenalty` penalize the gradient of the logits with respect to the augmented
 images. The squared norm of the gradient is computed in float32. `LeCam` and
-`ConsistencyRegularization` are meant for small datasets, and penalize the logits. A custom penalty
-can be any function, or a subclass of `Penalty`, which also supports `every`, `+` and `get_config`.
+`ConsistencyRegularization` are meant for small datasets, and penalize the logits in each update, so
+they have no `every`. A custom penalty can be any function, or a subclass of `Penalty`, which also
+supports `every`, `+` and `get_config`.
 """
 
 import copy

@@ -111,7 +111,8 @@ PRESETS: dict[str, dict] = {
         "recipes": {"official": {}},
     },
     # For a few thousand images: the loss and the penalties of R3GAN (Huang et al., 2024), the best
-    # at 1,000 images in benchmarks/small_data.py. R1 and R2 grow with the image size, as in R3GAN.
+    # at 1,000 images in benchmarks/small_data.py, which compared only losses, penalties and
+    # augmentation. R1 and R2 grow with the image size, as in R3GAN.
     **{
         f"sagan_small_data_{size}": {
             "description": f"A few thousand images at {size} pixels{note}.",
