@@ -79,13 +79,15 @@ def load_weights(model, path):
         warnings.warn(warning.message, warning.category, stacklevel=3)
 
 
-def load_from_hub(name, kind, recipe, overrides):
+def load_from_hub(name, kind, recipe, load_weights, overrides):
     """Loads a model that `model.save` uploaded to `"hf://user/name"`."""
     given = {**({} if recipe is None else {"recipe": recipe}), **overrides}
+    if not isinstance(load_weights, bool):  # Both values load the weights of the saved model.
+        given["load_weights"] = load_weights
     for argument, value in given.items():
         raise ValueError(
             f"`{argument}` must not be given for a model on the Hugging Face Hub, which has its "
-            f"own settings. Received: {argument}={value!r}"
+            f"own settings and weights. Received: {argument}={value!r}"
         )
     try:
         model = keras.saving.load_model(name)

@@ -229,7 +229,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         (2, 32, 32, 1)
         """
         if pretrained.is_on_hub(name):
-            return pretrained.load_from_hub(name, cls, recipe, overrides)
+            return pretrained.load_from_hub(name, cls, recipe, load_weights, overrides)
         settings = _merged(preset_settings(name, recipe), overrides)
         # Check before creating variables, which deadlocks if workers have different settings.
         check_workers_agree(

@@ -219,7 +219,7 @@ def test_a_model_on_the_hub(own, hub):
     found = SAGAN.from_preset("hf://user/name")
     assert_same_weights(found, model)
     assert not found.compiled
-    for given in ({"recipe": "paper"}, {"d_steps": 2}):
+    for given in ({"recipe": "paper"}, {"d_steps": 2}, {"load_weights": "mine.weights.h5"}):
         (name,) = given
         with pytest.raises(ValueError, match=f"`{name}` must not be given .*Received: {name}="):
             SAGAN.from_preset("hf://user/name", **given)
