@@ -7,8 +7,8 @@ Data:      about 1,850 emoji, each drawn in two styles, at 64 pixels on white, i
                npm pack emoji-datasource-google@16.0.0 @lobehub/fluent-emoji-3d@1.1.0
 Result:    runs/emoji/ with a sample grid per epoch (one row for each category), attention figures
            of both networks, training curves, the model, run.json with all settings, and
-           report.json with the scores on held-out concepts; runs/emoji_images/ has the images. The
-           guide "Color images: emoji" shows a recorded run
+           report.json with the scores on held-out concepts; runs/emoji_images/ has the images and
+           LICENSES.txt. The guide "Color images: emoji" shows a recorded run
 Licenses:  the data of both packages are under MIT; the drawings are Google's Noto Emoji
            (Apache-2.0) and Microsoft's Fluent Emoji (MIT)
 
@@ -34,15 +34,22 @@ TRAIN = """
 EVALUATE = """
     --labels-from-folders --labels reference --extractor efficientnet --metrics kid fid
 """.split()
+LICENSES = """\
+These images are from the npm packages emoji-datasource-google 16.0.0 and
+@lobehub/fluent-emoji-3d 1.1.0. The data of both packages are under the MIT license. The drawings
+are Google's Noto Emoji (files that end in _noto.png, Apache-2.0) and Microsoft's Fluent Emoji
+(files that end in _fluent.png, MIT).
+"""
 
 
 def write_images(splits, folder):
-    """Writes the splits as folders of PNG files, with one folder for each category."""
+    """Writes the splits as folders of PNG files, one for each category, and their licenses."""
     for split, (images, labels, names, styles, codes, _) in splits.items():
         for image, label, style, code in zip(images, labels, styles, codes):
             path = folder / split / names[label] / f"{code}_{style}.png"
             if not path.exists():
                 save_image(path, image)
+    (folder / "LICENSES.txt").write_text(LICENSES, encoding="utf-8")
 
 
 def main(arguments=None):
@@ -61,7 +68,8 @@ def main(arguments=None):
     evaluate = ["evaluate", given.output, *EVALUATE, "--num-images", given.num_images]
     evaluate += ["--images", folder / "held_out", "--held-out", folder / "train"]
     for command in (train, evaluate):  # Find wrong options before writing the images.
-        build_parser().parse_args(words_of(command))
+        if build_parser().parse_args(words_of(command)).grey:
+            parser.error("--grey can't be given: the scores compare color images.")
     try:
         splits = {x: load_emoji(given.data, split=x) for x in ("train", "held_out")}
     except (OSError, ValueError) as error:

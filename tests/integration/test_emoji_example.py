@@ -41,14 +41,19 @@ def test_it_leaves_pictures_model_and_scores(example, tmp_path, monkeypatch):
     words += ["--held-out", images / "held_out", "--metrics", "memorization", "--num-images", 9]
     assert cli.main([*words, "--output", output / "memorization.json"]) == 0
     assert "memorized" in json.loads((output / "memorization.json").read_text())["values"]
+    assert "Noto Emoji" in (images / "LICENSES.txt").read_text()
     counts = {split: len([*images.glob(f"{split}/*/*.png")]) for split in ("train", "held_out")}
     assert sum(counts.values()) == 54 and counts["held_out"] == report["protocol"]["num_reference"]
 
 
-def test_a_wrong_option_writes_no_images(example, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "option, message",
+    [("--colour", "unrecognized arguments: --colour"), ("--grey", "--grey can't be given")],
+)
+def test_a_wrong_option_writes_no_images(example, tmp_path, capsys, option, message):
     with pytest.raises(SystemExit):
-        example.main(["--data", tmp_path, "--output", tmp_path / "run", "--colour"])
-    assert "unrecognized arguments: --colour" in capsys.readouterr().err
+        example.main(["--data", tmp_path, "--output", tmp_path / "run", option])
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "emoji_images").exists()
 
 
