@@ -125,7 +125,10 @@ def extractor_for(image_shape, settings, name=None):
         is_small_and_grey = image_shape[-1] == 1 and image_shape[0] in (28, 32)
         name = "tfgan" if is_inception else "grey" if is_small_and_grey else "efficientnet"
     if name == "tfgan":
-        if inception and inception.endswith(".pth") and digest is None:
+        if inception and inception.endswith(".pth"):
+            if digest is not None:
+                text = "--inception-sha256 can't be combined with a .pth file of --inception."
+                raise ValueError(f"{text} Received: --inception {inception}")
             return metrics.FIDInception(inception)
         return metrics.TFGANInception(inception or metrics.TFGAN_INCEPTION_HANDLE, digest)
     if is_inception:

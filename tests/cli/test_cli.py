@@ -341,6 +341,8 @@ def test_a_pth_file_is_for_fid_inception_and_anything_else_for_tfgan():
     settings = {"inception": "weights.pth", "inception_sha256": None}
     extractor = extractor_for((64, 64, 3), settings)
     assert isinstance(extractor, FIDInception) and extractor.weights == "weights.pth"
+    with pytest.raises(ValueError, match="--inception-sha256 can't .* --inception weights.pth"):
+        extractor_for((64, 64, 3), settings | {"inception_sha256": "0" * 64})
     for other in ({"inception": "folder"}, {"inception": None, "inception_sha256": "0" * 64}):
         for shape in ((64, 64, 3), (28, 28, 1)):
             assert isinstance(extractor_for(shape, settings | other), TFGANInception)
