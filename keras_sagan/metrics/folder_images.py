@@ -76,6 +76,8 @@ class FolderImages:
                 if images[-1].shape != shape:
                     raise ValueError(
                         "`folder` must hold images of the same size and number of channels: "
-                        f"{self.paths[0]} has {shape}. Received: {path} with {images[-1].shape}"
+                        f"{self.paths[0]} has {shape}. Received: {path} with {images[-1].shape}. "
+                        "`load_image_folder`, or --images instead of --reference, crops and "
+                        "resizes images, and converts them to color or gray"
                     )
             yield np.stack(images)
