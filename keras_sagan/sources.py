@@ -62,20 +62,9 @@ def open_source(settings, image_size, batch_size, say=print, trained_on=None) ->
         return _tfds(dataset, settings["split"] or "train", batch_size, common)
     if images:
         channels, name = (1 if settings["grey"] else 3), f"folder {images}"
-        with named("--images"), warnings.catch_warnings(record=True) as caught:
-            found = data.load_image_folder(
-                images, image_size, channels, settings["labels_from_folders"]
-            )
-        for warning in caught:
-            say(str(warning.message))
-        if found.broken:
-            lines = [f"  {path}: {reason}" for path, reason in found.broken.items()]
-            say("\n".join([f"{len(lines)} files can't be read and are skipped:", *lines]))
+        use_labels = settings["labels_from_folders"]
+        found = read_folder("--images", images, image_size, channels, use_labels, say)
         pixels, labels, names = found[:3]
-        each = (pixels[index] for index in range(len(pixels)))
-        num_gray = channels == 3 and sum(bool((x == x[..., :1]).all()) for x in each)
-        gray = f" ({num_gray:,} gray, converted to color)" if num_gray else ""
-        say(f"{len(pixels):,} images in {images}{gray}")
     else:
         subset = "test" if data_dir is None else "train"
         name = f"Fashion-MNIST, {subset}"
@@ -97,6 +86,21 @@ def open_source(settings, image_size, batch_size, say=print, trained_on=None) ->
 
     steps = data.steps_per_epoch(len(pixels), batch_size)
     return Source(name, names, pixels.shape[-1], steps, batches, head, "evenly spread")
+
+
+def read_folder(option, folder, image_size, channels, use_labels=False, say=print):
+    """Returns the `ImageFolder` of an option, and tells what was found and skipped."""
+    with named(option), warnings.catch_warnings(record=True) as caught:
+        found = data.load_image_folder(folder, image_size, channels, use_labels)
+    for warning in caught:
+        say(str(warning.message))
+    if found.broken:
+        lines = [f"  {path}: {reason}" for path, reason in found.broken.items()]
+        say("\n".join([f"{len(lines)} files can't be read and are skipped:", *lines]))
+    num_gray = channels == 3 and sum(bool((x == x[..., :1]).all()) for x in found.images)
+    gray = f" ({num_gray:,} gray, converted to color)" if num_gray else ""
+    say(f"{len(found.images):,} images in {folder}{gray}")
+    return found
 
 
 def _tfds(name, split, batch_size, common):

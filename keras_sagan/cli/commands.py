@@ -14,7 +14,7 @@ from keras_sagan.metrics.evaluation import check_same_channels
 from keras_sagan.metrics.precision_recall import ENOUGH_IMAGES
 from keras_sagan.metrics.report import package_versions
 from keras_sagan.options import TRAIN
-from keras_sagan.sources import extractor_for, named, open_source
+from keras_sagan.sources import extractor_for, named, open_source, read_folder
 from keras_sagan.visualization.model_pictures import rows_of_samples
 from keras_sagan.visualization.names import spread_classes
 from keras_sagan.visualization.query_points import MAX_IMAGES, MAX_POINTS, check_count
@@ -107,7 +107,6 @@ def evaluate(log, settings):
     path = settings["output"] and Path(settings["output"])
     common = {name: settings[name] for name in ("batch_size", "seed", "cache_dir")}
     held_out = settings["held_out"]
-    common["held_out"] = held_out and _folder_images("--held-out", held_out, batch_size)
     if run is None:
         for option in ("raw_weights", "standing_passes", "truncation"):
             if settings[option]:
@@ -138,12 +137,17 @@ def evaluate(log, settings):
         reference = (images, labels) if labels is not None and num_classes else images
         common |= {"dataset": source.name, "split": f"{len(images)} images, {source.chosen}"}
         num_real = len(images)
+        if held_out:  # Crop and resize these images as the reference.
+            found = read_folder("--held-out", held_out, shape[0], source.channels)
+            common["held_out"] = found.images
     elif settings["images"] or settings["dataset"]:
         raise ValueError("--reference can't be combined with --images or --dataset.")
     elif not reference.endswith(".npz"):
         reference = _folder_images("--reference", reference, batch_size)
         check_same_channels(shape, next(iter(reference)).shape)
         common["dataset"], num_real = reference.folder.name, reference.num_images
+    if held_out and settings["reference"]:
+        common["held_out"] = _folder_images("--held-out", held_out, batch_size)
     is_small = min(count, num_real) < ENOUGH_IMAGES and not isinstance(reference, str)
     default = ["kid"] * is_small + ["fid"]
     if not isinstance(reference, str):  # A statistics file has no images to compare.

@@ -58,7 +58,7 @@ _BIAS = (
 )
 _TRUST_KID = ". Trust the KID instead, and compare it with its floor in the column `real`"
 _SIZES = (
-    "The generated images have {} pixels and the real images {}, so the scores include the "
+    "The {} images have {} pixels and the reference images {}, so their scores include the "
     "difference in resolution. Resize one set to compare only the content"
 )
 
@@ -281,7 +281,7 @@ class Evaluation:
             yield images, labels
 
     def _measure_held_out(self):
-        """Returns the `FeatureSet` and the digest of the held-out images."""
+        """Returns the `FeatureSet` of the held-out images, and their description."""
         found, about = self.measure(self.held_out, "Held-out images", argument="held_out")
         if found.num_images < 2:
             raise ValueError(
@@ -291,7 +291,7 @@ class Evaluation:
             raise ValueError(
                 "`held_out` must contain other images than `reference`. Received: the same images"
             )
-        return found, about["sha256"]
+        return found, about
 
     def report(self, batches: Iterable, num_images: int, made: dict, name: str) -> EvaluationReport:
         """Evaluates batches of pairs (images, labels), where `labels` may be `None`.
@@ -299,19 +299,24 @@ class Evaluation:
         The entries of `made` are added to the protocol.
         """
         protocol = make_protocol(self.metrics, num_images, self.reference.info, made)
-        held_out = None
+        held_out, shapes = None, {}
         if self.held_out is not None:
-            held_out, protocol["held_out_sha256"] = self._measure_held_out()
+            held_out, about = self._measure_held_out()
+            protocol["held_out_sha256"] = about["sha256"]
+            shapes["held-out"] = about["image_shape"]
         features, info = self.measure(batches, "Generated images", num_images)
+        shapes["generated"] = info["image_shape"]
         values, notes, metrics = {}, [], list(self.metrics)
         if min(num_images, self.reference.num_images or num_images) < ENOUGH_IMAGES:
             # Report the KID first, because it is unbiased.
             metrics.sort(key=lambda x: not isinstance(x, KernelInceptionDistance))
             has_kid = isinstance(metrics[0], KernelInceptionDistance)
             notes += [_BIAS + _TRUST_KID * has_kid] * self._has_fid
-        sizes = [x["image_shape"][:2] for x in (info, self.reference.info) if x.get("image_shape")]
-        if len(sizes) == 2 and list(sizes[0]) != list(sizes[1]):
-            notes.append(_SIZES.format(*(f"{height} × {width}" for height, width in sizes)))
+        real_shape = self.reference.info.get("image_shape")
+        for title, shape in shapes.items():
+            if real_shape and list(shape[:2]) != list(real_shape[:2]):
+                sizes = (f"{height} × {width}" for height, width, _ in (shape, real_shape))
+                notes.append(_SIZES.format(title, *sizes))
         for metric in metrics:
             metric.held_out = held_out
             values |= metric.values(self.reference, features)

@@ -297,6 +297,25 @@ def test_two_folders_of_photographs_with_no_other_option(tmp_path, monkeypatch, 
     assert "--generated with color images needs --reference, " in capsys.readouterr().err
 
 
+def test_held_out_images_are_read_as_the_reference(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(metrics, "EfficientNetLite0Features", lambda: lambda x: x.mean((1, 2)))
+    folders = []
+    for index, size in enumerate([(48, 48), (64, 50), (20, 30)]):
+        (folder := tmp_path / f"{index}").mkdir()
+        for number in range(6):
+            pixels = np.random.default_rng(10 * index + number).integers(0, 256, (*size, 3))
+            Image.fromarray(pixels.astype("uint8")).save(folder / f"{number}.png")
+        folders.append(str(folder))
+    options = ["evaluate", "--generated", folders[0], "--held-out", folders[2]]
+    assert main([*options, "--images", folders[1]]) == 0
+    said = capsys.readouterr().out
+    assert "memorized" in said and "6 images in" in said and "difference in resolution" not in said
+    assert main([*options, "--reference", folders[1]]) == 0
+    said = capsys.readouterr().out
+    for name, size in (("generated", "48 × 48"), ("held-out", "20 × 30")):
+        assert f"The {name} images have {size} pixels and the reference images 64 × 50" in said
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

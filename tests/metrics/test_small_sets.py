@@ -36,8 +36,10 @@ def test_the_kid_comes_first_for_few_images_and_a_note_says_why():
 
 
 def test_images_of_other_sizes_are_noted():
-    note, _ = evaluated(9, images_of(12)[:, :2], "memorization").notes
-    assert note.startswith("The generated images have 4 × 4 pixels and the real images 2 × 4")
+    reference, held_out = images_of(12)[:, :2], images_of(12, seed=1)[:, :, :3]
+    first, second, *_ = evaluated(9, reference, "memorization", held_out=held_out).notes
+    assert first.startswith("The held-out images have 4 × 3 pixels and the reference images 2 × 4")
+    assert second.startswith("The generated images have 4 × 4 pixels and the reference images 2")
 
 
 @pytest.mark.parametrize(
