@@ -25,6 +25,7 @@ class Source(NamedTuple):
     name: str
     class_names: tuple | None
     channels: int
+    num_images: int
     steps_per_epoch: int
     batches: Callable  # `batches()` returns an endless, shuffled dataset.
     head: Callable  # `head(count)` returns the same images and labels on every call.
@@ -84,8 +85,8 @@ def open_source(settings, image_size, batch_size, say=print, trained_on=None) ->
     def batches():
         return data.make_dataset(pixels, labels, batch_size, seed=settings["seed"], flip=flip)
 
-    steps = data.steps_per_epoch(len(pixels), batch_size)
-    return Source(name, names, pixels.shape[-1], steps, batches, head, "evenly spread")
+    counts = len(pixels), data.steps_per_epoch(len(pixels), batch_size)
+    return Source(name, names, pixels.shape[-1], *counts, batches, head, "evenly spread")
 
 
 def read_folder(option, folder, image_size, channels, use_labels=False, say=print):
@@ -113,7 +114,7 @@ def _tfds(name, split, batch_size, common):
         parts = (batch, None) if info.num_classes is None else batch
         return [None if part is None else np.asarray(part) for part in parts]
 
-    found = info.class_names, info.image_shape[-1], info.steps_per_epoch
+    found = info.class_names, info.image_shape[-1], info.num_images, info.steps_per_epoch
     return Source(f"TFDS {name}, {split}", *found, lambda: dataset, head, "the first")
 
 

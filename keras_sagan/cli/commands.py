@@ -126,7 +126,7 @@ def evaluate(log, settings):
         what |= {"model": model, "num_images": count, "use_ema": not settings["raw_weights"]}
     if path and path.is_dir():
         raise ValueError(f"--output must be a file, not a folder. Received: {path}")
-    reference, num_real = settings["reference"], ENOUGH_IMAGES
+    reference, num_real, notes = settings["reference"], ENOUGH_IMAGES, []
     if reference is None:
         if shape[-1] != 1 and not (run or settings["images"] or settings["dataset"]):
             raise ValueError(
@@ -137,6 +137,11 @@ def evaluate(log, settings):
         reference = (images, labels) if labels is not None and num_classes else images
         common |= {"dataset": source.name, "split": f"{len(images)} images, {source.chosen}"}
         num_real = len(images)
+        if num_real < source.num_images:
+            notes.append(
+                f"memorization searches {num_real:,} of the {source.num_images:,} images of "
+                f"{source.name} for copies. --num-images sets this number"
+            )
         if held_out:  # Crop and resize these images as the reference.
             found = read_folder("--held-out", held_out, shape[0], source.channels)
             common["held_out"] = found.images
@@ -155,6 +160,8 @@ def evaluate(log, settings):
     common["metrics"] = settings["metrics"] or default
     extractor = extractor_for(shape, settings, settings["extractor"])
     report = measure(reference=reference, feature_extractor=extractor, **what, **common)
+    if "memorization" in common["metrics"]:
+        report.notes += notes
     log.say(report)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -310,6 +310,10 @@ def test_held_out_images_are_read_as_the_reference(tmp_path, monkeypatch, capsys
     assert main([*options, "--images", folders[1]]) == 0
     said = capsys.readouterr().out
     assert "memorized" in said and "6 images in" in said and "difference in resolution" not in said
+    assert "for copies" not in said
+    assert main([*options, "--images", folders[1], "--num-images", "4"]) == 0
+    said = capsys.readouterr().out
+    assert f"memorization searches 4 of the 6 images of folder {folders[1]} for copies" in said
     assert main([*options, "--reference", folders[1]]) == 0
     said = capsys.readouterr().out
     for name, size in (("generated", "48 × 48"), ("held-out", "20 × 30")):
