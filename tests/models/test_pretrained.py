@@ -93,6 +93,10 @@ def test_a_preset_without_published_weights():
         SAGAN.from_preset("sagan_photos_64", load_weights=True)
 
 
+def test_the_weights_of_the_package_are_small():
+    assert 0 < sum(x.stat().st_size for x in pretrained.RECORDS.glob("*.h5")) < 4_000_000
+
+
 @pytest.fixture
 def records(tmp_path, monkeypatch):
     """A folder of records of its own, and a cache that is empty."""
