@@ -35,8 +35,8 @@ WHAT = (
     *(
         TESTS / "metrics" / f"test_{name}.py"
         for name in (
-            *("dinov2", "efficientnet_lite", "every_backend", "extractors", "grey_classifier"),
-            "inception",
+            *("dinov2", "efficientnet_lite", "every_backend", "extractors", "fid_inception"),
+            *("grey_classifier", "inception"),
         )
     ),
     *(TESTS / "callbacks" / f"test_checkpoint_{x}.py" for x in ("crashes", "writing")),

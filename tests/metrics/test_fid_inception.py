@@ -1,4 +1,7 @@
-"""The FID Inception network, against torch-fidelity's with the same random weights."""
+"""The FID Inception network, against torch-fidelity's with the same random weights.
+
+Without torch-fidelity, features are compared with what it returned.
+"""
 
 import hashlib
 import importlib
@@ -11,8 +14,13 @@ import numpy as np
 import pytest
 
 from keras_sagan import metrics
+from keras_sagan.metrics.extractors import fid_inception
 
 pytestmark = pytest.mark.slow
+RETURNED = {  # By torch-fidelity, for the first of `images()`.
+    "features": [0.07002499, 2.4204593, 0.02965708, 0.13865918],
+    "logits": [4.4180336, -2.2918155, 0.43829072, -1.5771365],
+}
 
 
 def to_numpy(outputs):
@@ -20,8 +28,29 @@ def to_numpy(outputs):
 
 
 @pytest.fixture(scope="module")
-def torch_fidelity_network():
-    """Torch-fidelity's extractor, in which activations keep their scale and depend on the image."""
+def tensors():
+    """Random weights, with which activations keep their scale and depend on the image."""
+    rng, found = np.random.default_rng(0), {}
+    for layer in fid_inception._build_network().layers:
+        if not layer.weights:
+            continue
+        *size, channels, filters = layer.kernel.shape
+        kernel = rng.normal(0, (2 / np.prod([channels, *size])) ** 0.5, (filters, channels, *size))
+        name = layer.name.replace("-", ".")
+        if name == "fc":
+            found["fc.weight"] = kernel.astype("float32")
+            continue
+        found[f"{name}.conv.weight"] = kernel.astype("float32")
+        for part in ("weight", "running_var", "bias", "running_mean"):
+            is_scale = part in ("weight", "running_var")
+            values = rng.uniform(0.8, 1.25, filters) if is_scale else rng.normal(0, 0.1, filters)
+            found[f"{name}.bn.{part}"] = values.astype("float32")
+    return found
+
+
+@pytest.fixture(scope="module")
+def torch_fidelity_network(tensors):
+    """Torch-fidelity's extractor with the same weights."""
     torch = pytest.importorskip("torch")
     spec = importlib.util.find_spec("torch_fidelity")
     if spec is None:
@@ -35,38 +64,48 @@ def torch_fidelity_network():
         patch.setattr(module, "load_state_dict_from_url", lambda *args, **kwargs: None)
         patch.setattr(kind, "load_state_dict", lambda self, state: None)
         network = kind("network", ["2048", "logits_unbiased"])
-    torch.manual_seed(0)
     for name, value in network.state_dict().items():
-        if name.endswith("conv.weight"):
-            value.normal_(0, (2 / value[0].numel()) ** 0.5)
-        elif name.endswith(("bn.weight", "running_var")):
-            value.uniform_(0.8, 1.25)
-        elif value.is_floating_point():
-            value.normal_(0, 0.1)
+        if name in tensors:
+            value.copy_(torch.tensor(tensors[name]))
     return network
 
 
 @pytest.fixture(scope="module")
-def path(torch_fidelity_network, tmp_path_factory):
+def extractor(torch_fidelity_network, tmp_path_factory):
     torch = pytest.importorskip("torch")
     path = tmp_path_factory.mktemp("weights") / "inception.pth"
     # The published file is older than PyTorch's zip format.
     torch.save(torch_fidelity_network.state_dict(), path, _use_new_zipfile_serialization=False)
-    return path
-
-
-@pytest.fixture(scope="module")
-def extractor(path):
     return metrics.FIDInception(path)
+
+
+@pytest.fixture
+def read(tensors, monkeypatch, tmp_path):
+    """A file as which these tensors are read, and the tensors."""
+    (path := tmp_path / "weights.pth").write_bytes(b"weights")
+    tensors = {**tensors}
+    monkeypatch.setattr(fid_inception, "read_torch_weights", lambda path: tensors)
+    return path, tensors
+
+
+def images():
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 40, 30, 1), dtype="uint8")
+    pixels >>= np.arange(3, dtype="uint8")[:, None, None, None]  # Images of different brightness.
+    return np.concatenate([pixels, pixels, pixels // 2], axis=-1)
+
+
+def test_features_are_those_that_torch_fidelity_returned(read):
+    extractor = metrics.FIDInception(read[0])
+    outputs = to_numpy(extractor.named_outputs(images()[:1] / np.float32(127.5) - 1))
+    for name, expected in RETURNED.items():
+        np.testing.assert_allclose(outputs[name][0, :4], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_features_logits_and_the_shapes_of_all_layers_equal_torch_fidelity(
     torch_fidelity_network, extractor
 ):
     torch = pytest.importorskip("torch")
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 40, 30, 1), dtype="uint8")
-    pixels = np.concatenate([pixels, pixels, pixels // 2], axis=-1)
-    shapes = {}
+    pixels, shapes = images(), {}
 
     def record(name):
         return lambda module, inputs, output: shapes.update({name: tuple(output.shape[1:])})
@@ -90,26 +129,25 @@ def test_features_logits_and_the_shapes_of_all_layers_equal_torch_fidelity(
     assert len(shapes) == 105 and shapes == {name: found[name] for name in shapes}
 
 
-def test_the_version_has_the_digest_of_the_file(extractor, path):
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+def test_the_version_has_the_digest_of_the_file(read):
+    extractor = metrics.FIDInception(read[0])
+    digest = hashlib.sha256(b"weights").hexdigest()
     assert extractor.version == f"FID Inception resize=tfgan sha256:{digest}"
     again = metrics.FIDInception.from_config(extractor.get_config())
     assert again.version == extractor.version
 
 
-def test_another_network_is_refused(torch_fidelity_network, tmp_path):
-    torch = pytest.importorskip("torch")
-    tensors = torch_fidelity_network.state_dict()
+def test_another_network_is_refused(read):
+    path, tensors = read
     tensors["fc.weight"] = tensors["fc.weight"][:1000]  # As in torchvision.
     del tensors["Mixed_7c.branch_pool.bn.bias"]
-    torch.save(tensors, tmp_path / "other.pth")
     message = (
-        r"Received: .*other\.pth, where 2 of 471 tensors differ, such as fc\.weight of shape "
+        r"Received: .*weights\.pth, where 2 of 471 tensors differ, such as fc\.weight of shape "
         r"\(1008, 2048\) \(in the file: \(1000, 2048\)\), Mixed_7c\.branch_pool\.bn\.bias of shape "
         r"\(192,\) \(in the file: none\)"
     )
     with pytest.raises(ValueError, match=message):
-        metrics.FIDInception(tmp_path / "other.pth")(np.zeros((1, 8, 8, 3), "float32"))
+        metrics.FIDInception(path)(np.zeros((1, 8, 8, 3), "float32"))
 
 
 def test_nothing_is_downloaded_before_the_first_use(monkeypatch):
