@@ -7,8 +7,9 @@ Data:      about 1,850 emoji, each drawn in two styles, at 64 pixels on white, i
                npm pack emoji-datasource-google@16.0.0 @lobehub/fluent-emoji-3d@1.1.0
 Result:    runs/emoji/ with a sample grid per epoch (one row for each category), attention figures
            of both networks, training curves, the model, run.json with all settings, and
-           report.json with the scores on held-out concepts; runs/emoji_images/ has the images and
-           LICENSES.txt. The guide "Color images: emoji" shows a recorded run
+           report.json with the scores on held-out concepts, and memorization.json, which says
+           whether training images were copied; runs/emoji_images/ has the images and LICENSES.txt.
+           The guide "Color images: emoji" shows a recorded run
 Licenses:  the data of both packages are under MIT; the drawings are Google's Noto Emoji
            (Apache-2.0) and Microsoft's Fluent Emoji (MIT)
 
@@ -67,6 +68,9 @@ def main(arguments=None):
     train = [*TRAIN, "--images", folder / "train", "--output", given.output, *others]
     evaluate = ["evaluate", given.output, *EVALUATE, "--num-images", given.num_images]
     evaluate += ["--images", folder / "held_out", "--held-out", folder / "train"]
+    # Memorization needs all training images as its reference.
+    memorization = [*evaluate, "--images", folder / "train", "--held-out", folder / "held_out"]
+    memorization += ["--metrics", "memorization", "--output", f"{given.output}/memorization.json"]
     for command in (train, evaluate):  # Find wrong options before writing the images.
         if build_parser().parse_args(words_of(command)).grey:
             parser.error("--grey can't be given: the scores compare color images.")
@@ -75,7 +79,8 @@ def main(arguments=None):
     except (OSError, ValueError) as error:
         sys.exit(f"emoji.py: {'--data: ' if given.data else ''}{error}")
     write_images(splits, folder)
-    return cli.main(train) or cli.main(evaluate)
+    memorization += ["--num-images", len(splits["train"].images)]
+    return cli.main(train) or cli.main(evaluate) or cli.main(memorization)
 
 
 if __name__ == "__main__":
