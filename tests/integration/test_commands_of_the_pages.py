@@ -34,7 +34,6 @@ ELSEWHERE = {
     "python examples/add_attention_to_dcgan.py": "tests/integration/test_small_examples.py",
     "python examples/custom_networks.py": "tests/integration/test_small_examples.py",
     "keras-sagan train --images": "tests/integration/test_image_folder_example.py",
-    "keras-sagan evaluate runs/emoji": "tests/integration/test_emoji_example.py",
     "keras-sagan train --config": "tests/cli/test_cli.py",
     "python examples/emoji.py": "tests/integration/test_emoji_example.py",
     "npm pack": "tests/data/test_emoji.py",

@@ -68,11 +68,17 @@ def test_the_record_of_the_run_is_what_the_guide_says():
     record = json.loads((ROOT / "benchmarks" / "results" / "emoji.json").read_text())
     assert record["settings"]["preset"] == "sagan_emoji_64"
     values, best = record["report"]["values"], record["report"]["baselines"]["real"]
+    copies = record["memorization"]
+    found, floor = copies["values"], copies["baselines"]["real"]
+    shares = [100 * x["memorized"] for x in (found, floor)]
     guide = (ROOT / "docs" / "guides" / "emoji.md").read_text(encoding="utf-8")
+    assert f"compares {copies['protocol']['num_generated']:,} generated images with all" in guide
     for row in (
         f"steps | {record['steps']:,} of {record['settings']['batch_size']} images",
         f"time | {record['seconds'] / 60:.0f} minutes",
         f"KID | {values['kid']:.4f}, and {best['kid']:.4f} for training images |",
         f"FID | {values['fid']:.1f}, and {best['fid']:.1f} for training images |",
+        f"memorized | {shares[0]:.1f} %, and {shares[1]:.1f} % for held-out images |",
+        f"ct_score | {found['ct_score']:.1f}, and {floor['ct_score']:.1f} for held-out images |",
     ):
         assert f"| {row}" in guide, row
