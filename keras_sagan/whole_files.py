@@ -1,5 +1,6 @@
 """Replaces local files atomically, so that an interrupted write leaves the old file intact."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,16 @@ def replace_file(path: Path, write: Callable):
         with beside.open("wb") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def sync(descriptor: int):
+    """Syncs an open file or folder to the disk, if its file system can do this."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise

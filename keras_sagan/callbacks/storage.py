@@ -1,12 +1,12 @@
 """Reads and writes the files of checkpoints, on a local disk or in a bucket with a URL."""
 
-import errno
 import functools
 import hashlib
 import json
 import os
 
 from keras_sagan.checks import require
+from keras_sagan.whole_files import sync
 
 STATE, MANIFEST = "state.npz", "manifest.json"
 
@@ -60,7 +60,7 @@ class LocalFiles:
             hashed = HashedFile(file)
             save(hashed)
             file.flush()
-            _sync(file.fileno())
+            sync(file.fileno())
         return hashed.sha256.hexdigest()
 
     def publish(self, new, path):
@@ -79,16 +79,8 @@ class LocalFiles:
 def _sync_folder(path):
     if os.name != "nt":
         descriptor = os.open(path, os.O_RDONLY)
-        _sync(descriptor)
+        sync(descriptor)
         os.close(descriptor)
-
-
-def _sync(descriptor):
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # Some file systems can't sync.
-            raise
 
 
 class RemoteFiles:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import scalar_gan
 
-from keras_sagan.callbacks import TrainingCheckpoint, checkpoint_files
+from keras_sagan.callbacks import RunHistory, TrainingCheckpoint, checkpoint_files
 
 STEPS = 3  # An epoch's.
 
@@ -95,11 +95,16 @@ def test_without_fsspec_the_extra_is_named(monkeypatch):
 
 def test_a_file_system_that_cannot_sync(tmp_path, monkeypatch):
     def fsync(file):
-        raise OSError(errno.EINVAL, "Invalid argument")
+        raise OSError(number, "no sync")
 
     monkeypatch.setattr(os, "fsync", fsync)
-    fit(build(), [TrainingCheckpoint(tmp_path)])
+    number, history = errno.EINVAL, RunHistory(tmp_path / "history.json")
+    fit(build(), [history, TrainingCheckpoint(tmp_path)])
     assert TrainingCheckpoint(tmp_path).restore_latest(build()) == STEPS
+    assert history.path.exists()
+    number = errno.EIO
+    with pytest.raises(OSError, match="no sync"):
+        history.save()
 
 
 # In the background
