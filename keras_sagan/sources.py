@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
+import keras
 import numpy as np
 
 from keras_sagan import data, metrics
@@ -109,7 +110,12 @@ def _tfds(name, split, batch_size, common):
 
     def head(count):
         count = min(count, info.num_images)
-        batches, _ = data.load_tfds(name, split, batch_size=count, shuffle=False, **common)
+        distribution = keras.distribution.distribution()
+        keras.distribution.set_distribution(None)  # Each process needs all of these images.
+        try:
+            batches, _ = data.load_tfds(name, split, batch_size=count, shuffle=False, **common)
+        finally:
+            keras.distribution.set_distribution(distribution)
         batch = next(iter(batches))
         parts = (batch, None) if info.num_classes is None else batch
         return [None if part is None else np.asarray(part) for part in parts]

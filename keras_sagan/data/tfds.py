@@ -19,7 +19,7 @@ from keras_sagan.checks import (
     check_string,
 )
 from keras_sagan.data.order import ORDERS, permutation_tensor
-from keras_sagan.data.pipeline import steps_per_epoch
+from keras_sagan.data.pipeline import rows_of_process, steps_per_epoch
 from keras_sagan.data.position import check_step, positioned
 from keras_sagan.data.tensorflow_pipeline import finish
 from keras_sagan.lazy import tf
@@ -100,7 +100,8 @@ def load_tfds(
     Returns:
         `(dataset, info)`: an endless `tf.data.Dataset` and a `DatasetInfo`. Batches are uint8
         images in [0, 255] of shape `(batch_size, image_size, image_size, channels)`, or pairs of
-        such images and int32 labels of shape `(batch_size,)`.
+        such images and int32 labels of shape `(batch_size,)`. With several JAX processes, each one
+        gets and decodes only its share of each batch.
 
     Raises:
         ImportError: If `tensorflow_datasets`, or a package it needs, is missing.
@@ -201,9 +202,13 @@ def load_tfds(
     def make(start_step):
         dataset = tf.data.Dataset.counter(start=start_step // steps, dtype=tf.int64)
         dataset = dataset.flat_map(lambda epoch: epoch_of(epoch, start_step))
-        calls = tf.data.AUTOTUNE
+        rows, calls = rows_of_process(batch_size), tf.data.AUTOTUNE
+        if len(rows) < batch_size:  # Don't decode the images of other processes.
+            is_own = np.isin(np.arange(batch_size), rows)
+            dataset = dataset.enumerate().filter(lambda i, _: tf.gather(is_own, i % batch_size))
+            dataset = dataset.map(lambda _, record: record)
         dataset = dataset.map(image_or_blank, num_parallel_calls=calls, deterministic=True)
-        return finish(dataset.batch(batch_size, drop_remainder=True).map(repaired))
+        return finish(dataset.batch(len(rows), drop_remainder=True).map(repaired))
 
     names = tuple(features[label_key].names) if label_key else None
     info = DatasetInfo(num_images, steps, shape, num_classes, names, skipped)

@@ -5,11 +5,14 @@ import shutil
 import struct
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import short_runs
 
+from keras_sagan import options
 from keras_sagan.data import load_tfds
+from keras_sagan.sources import open_source
 
 tf = pytest.importorskip("tensorflow")
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -202,6 +205,39 @@ def test_skipping_resumes_exactly(stored):
         dataset, _ = load(folder, on_error="skip", start_step=start_step)
         rest = [labels.tolist() for _, labels in batches(dataset, 9 - start_step)]
         assert rest == whole[start_step:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start_step", [0, 1])
+def test_each_jax_process_gets_its_share(written, whole, start_step, monkeypatch):
+    """Two processes that take turns: their rows are those of the batches of one process."""
+    for first in (0, 3):
+        rows = np.arange(first, first + 3)
+        monkeypatch.setattr("keras_sagan.data.tfds.rows_of_process", lambda _, rows=rows: rows)
+        dataset, info = load(written, start_step=start_step)
+        assert info.steps_per_epoch == 4
+        found = batches(dataset, 4 - start_step)
+        for batch, expected in zip(found, whole[start_step:], strict=True):
+            for part, all_rows in zip(batch, expected, strict=True):
+                np.testing.assert_array_equal(part, all_rows[rows])
+
+
+def test_each_jax_process_gets_all_images_for_scores(written, monkeypatch, request):
+    def rows_of_process(batch_size):
+        count = 1 if keras.distribution.distribution() is None else 2
+        return np.arange(batch_size // count)
+
+    monkeypatch.setattr("keras_sagan.data.tfds.rows_of_process", rows_of_process)
+    request.addfinalizer(lambda: keras.distribution.set_distribution(None))
+    keras.distribution.set_distribution("two processes")
+    settings = {name: option.default for name, option in options.TRAIN.items()}
+    settings |= {"dataset": "small_grey_jpegs", "data_dir": str(written)}
+    source = open_source(settings, 4, 6)
+    images, labels = next(iter(source.batches()))
+    assert len(images) == len(labels) == 3
+    images, labels = source.head(6)
+    assert len(images) == len(labels) == 6
+    assert keras.distribution.distribution() == "two processes"
 
 
 def test_a_batch_without_a_good_image_is_refused(stored):
