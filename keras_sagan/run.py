@@ -36,8 +36,8 @@ FIXED += ("flip", "checkpoints")
 # Files of a run that exist only if `run.json` exists.
 WRITTEN = ("model.keras", "history.json", "curves.png", "*_epoch_*[1-9]*.png", "samples.gif")
 # Distances are comparable only if these entries of their protocols agree.
-COMPARED = ("feature_extractor", "resize", "metrics", "reference", "reference_split")
-COMPARED += ("reference_sha256",)  # This entry is `None` before an evaluation.
+STATED = ("feature_extractor", "resize", "metrics", "reference", "reference_split")
+COMPARED = (*STATED, "reference_sha256")  # The last entry is `None` before an evaluation.
 ELSEWHERE = "--output must be a new folder, or the folder of the same run. Received:"
 
 
@@ -248,11 +248,8 @@ def fit(
             start = {"name": evaluator.name, "protocol": evaluator.protocol}
             writer.content.setdefault("fid", start)
             old = list(evaluator.history)
-            if is_first and differences(known, evaluator):
-                # The best checkpoint stays until the first new distance, whatever that is.
-                best = CheckpointFiles(f"{checkpoint.directory}/best", keep=1)
-                for step in best.steps():
-                    best.update(step, {"monitor": None})
+            # The best checkpoint of another protocol stays until the first new distance.
+            checkpoint.protocol = {name: evaluator.protocol.get(name) for name in STATED}
         stop, names = callbacks.StopOnNonFinite(), writer.content.get("class_names")
         parts = [stop, callbacks.AttentionMonitor(), callbacks.CollapseMonitor()]
         parts.append(callbacks.SampleGrid(folder, class_names=names, gif=True))

@@ -31,8 +31,8 @@ class BestCheckpoint:
         self._compare = np.less if mode == "min" else np.greater
         self._has_seen = False  # True after an epoch has logged `monitor`.
 
-    def begin(self, is_chief: bool):
-        """Reads the best value so far from an existing checkpoint."""
+    def begin(self, is_chief: bool, protocol: dict | None):
+        """Reads the best value so far, unless it was measured by another known protocol."""
         if is_chief:
             self.files.remove_incomplete()
         self.value = None
@@ -42,7 +42,9 @@ class BestCheckpoint:
             except DamagedCheckpoint as error:
                 warnings.warn(f"The best checkpoint is damaged: {error}.", stacklevel=3)
                 continue
-            if manifest.get("monitor") == self.monitor:
+            protocols = manifest.get("protocol"), protocol
+            is_same = None in protocols or protocols[0] == protocols[1]
+            if manifest.get("monitor") == self.monitor and is_same:
                 self.value = manifest["value"]
                 return
 

@@ -87,6 +87,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._files = CheckpointFiles(self.directory, check_integer("keep", keep, 1))
         has_best = monitor is not None or mode != "auto"
         self._best = BestCheckpoint(self.directory, monitor, mode) if has_best else None
+        # How `monitor` is measured. A value of a different protocol isn't compared.
+        self.protocol: dict | None = None
         self._writer = concurrent.futures.ThreadPoolExecutor(1)
         self._saved_step: int | None = None
         self._state = "new"
@@ -191,7 +193,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             self._files.check_writable()
             self._files.remove_incomplete()
         if self._best:
-            self._best.begin(self._is_chief)
+            self._best.begin(self._is_chief, self.protocol)
         self._state = "training"
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -222,7 +224,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             self.save()
         # All workers must take part in `_write`, so the first worker decides whether to write.
         if (best := self._best) and chief_decides(self.model._strategy, best.is_better(logs)):
-            entries = {"monitor": best.monitor, "value": best.latest}
+            entries = {"monitor": best.monitor, "value": best.latest, "protocol": self.protocol}
             best.value = best.latest if self._write(best.files, **entries) else best.value
 
     def on_train_end(self, logs: dict | None = None) -> None:

@@ -258,16 +258,37 @@ def test_an_interrupted_first_run_remembers_its_extractor(fit, capsys):
 def test_distances_by_another_extractor_are_dropped(tmp_path, fit, capsys):
     first = fit(one, 1)
     assert fit(one, 1) == first and first["protocol"]["reference_sha256"]
-    best = CheckpointFiles(f"{tmp_path}/checkpoints/best", keep=1)
-    assert best.manifest(1)["monitor"] == "fid_4"
     assert fit(other, 1) == first  # Nothing is measured.
-    assert best.manifest(1)["monitor"] is None
     second = fit(other, 2)
     assert [epoch for epoch, _ in second["by_epoch"]] == [2]
     assert "Earlier fid_4 are dropped: feature_extractor changed." in capsys.readouterr().out
     history = json.loads((tmp_path / "history.json").read_text())["history"]
     assert [epoch for epoch, _ in history["fid_4"]] == [2]
-    assert best.steps() == [2]
+
+
+def test_the_best_is_kept_until_a_first_distance_by_another_extractor(tmp_path, fit):
+    best = CheckpointFiles(f"{tmp_path}/checkpoints/best", keep=1)
+
+    def stop(epoch, logs):
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    def refuse(logs):
+        raise ValueError("refused")
+
+    fit(one, 1)
+    best.update(1, {"value": -1.0})  # Every other distance is worse.
+    before = best.manifest(1)
+    with pytest.raises(ValueError, match="refused"):
+        fit(other, 2, [keras.callbacks.LambdaCallback(on_train_begin=refuse)])
+    fit(one, 2)
+    assert best.steps() == [1] and best.manifest(1) == before
+    with pytest.raises(KeyboardInterrupt):
+        fit(other, 4, [keras.callbacks.LambdaCallback(on_epoch_begin=stop)])
+    assert best.steps() == [3]
+    best.update(3, {"value": -1.0})
+    fit(other, 4)
+    assert best.steps() == [3]
 
 
 @pytest.mark.slow
