@@ -24,18 +24,20 @@ import sys
 from pathlib import Path
 
 from keras_sagan import cli
-from keras_sagan.cli.main import build_parser, words_of
+from keras_sagan.cli.main import settings_of, words_of
 from keras_sagan.data import load_emoji
 from keras_sagan.visualization import save_image
 
-TRAIN = """
-    train --preset sagan_emoji_64 --labels-from-folders --epochs 10 --steps-per-epoch 500
-    --fid-images 0
-""".split()
-# The classes are generated as often as they are in the reference. A set this small needs KID.
-EVALUATE = """
-    --labels-from-folders --labels reference --extractor efficientnet --metrics kid fid
-""".split()
+DEFAULTS = {
+    "output": "runs/emoji",
+    "preset": "sagan_emoji_64",
+    "labels_from_folders": True,
+    "epochs": 10,
+    "steps_per_epoch": 500,
+    "fid_images": 0,
+}
+# The classes are generated as often as they are in the reference.
+EVALUATE = "--labels-from-folders --labels reference --extractor efficientnet".split()
 LICENSES = """\
 These images are from the npm packages emoji-datasource-google 16.0.0 and
 @lobehub/fluent-emoji-3d 1.1.0. The data of both packages are under the MIT license. The drawings
@@ -58,30 +60,34 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__.partition("\n")[0],
         epilog="All other options are those of `keras-sagan train`, with these defaults: "
-        + " ".join(TRAIN[1:]),
+        + ", ".join(f"{name} {value}" for name, value in DEFAULTS.items()),
     )
     text = "the folder of the two archives; default: download them"
     parser.add_argument("--data", type=os.path.expanduser, help=text)
-    parser.add_argument("--output", default="runs/emoji", help="the folder of the run")
     parser.add_argument("--num-images", default="1000", help="generated images for the scores")
     given, others = parser.parse_known_args(words_of(arguments))
-    folder = Path(given.output).parent / "emoji_images"
-    train = [*TRAIN, "--images", folder / "train", "--output", given.output, *others]
-    evaluate = ["evaluate", given.output, *EVALUATE, "--num-images", given.num_images]
-    evaluate += ["--images", folder / "held_out", "--held-out", folder / "train"]
+    try:  # Find wrong options before writing the images.
+        settings = settings_of(["train", *others], DEFAULTS)
+    except ValueError as error:
+        sys.exit(f"emoji.py: {error}")
+    if settings["grey"]:
+        parser.error("--grey can't be given: the scores compare color images.")
+    output, folder = settings["output"], Path(settings["output"]).parent / "emoji_images"
+    train = ["train", "--images", folder / "train", *others]
+    common = ["evaluate", output, *EVALUATE]
+    evaluate = [*common, "--images", folder / "held_out", "--held-out", folder / "train"]
+    evaluate += ["--metrics", "kid", "fid", "--num-images", given.num_images]
+    settings_of(evaluate)
     # Memorization needs all training images as its reference.
-    memorization = [*evaluate, "--images", folder / "train", "--held-out", folder / "held_out"]
-    memorization += ["--metrics", "memorization", "--output", f"{given.output}/memorization.json"]
-    for command in (train, evaluate):  # Find wrong options before writing the images.
-        if build_parser().parse_args(words_of(command)).grey:
-            parser.error("--grey can't be given: the scores compare color images.")
+    memorization = [*common, "--images", folder / "train", "--held-out", folder / "held_out"]
+    memorization += ["--metrics", "memorization", "--output", f"{output}/memorization.json"]
     try:
         splits = {x: load_emoji(given.data, split=x) for x in ("train", "held_out")}
     except (OSError, ValueError) as error:
         sys.exit(f"emoji.py: {'--data: ' if given.data else ''}{error}")
     write_images(splits, folder)
     memorization += ["--num-images", len(splits["train"].images)]
-    return cli.main(train) or cli.main(evaluate) or cli.main(memorization)
+    return cli.main(train, DEFAULTS) or cli.main(evaluate) or cli.main(memorization)
 
 
 if __name__ == "__main__":

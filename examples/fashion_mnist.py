@@ -18,7 +18,7 @@ from keras_sagan import cli
 
 def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else arguments
-    return cli.main(["train", "--output", "runs/fashion_mnist", *arguments])
+    return cli.main(["train", *arguments], {"output": "runs/fashion_mnist"})
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else arguments
     if not any(str(x).split("=")[0] in ("--images", "--config", "-h", "--help") for x in arguments):
         sys.exit("Give --images DIR, the folder of images; --help lists all options.")
-    return cli.main(["train", "--output", "runs/image_folder", *arguments])
+    return cli.main(["train", *arguments], {"output": "runs/image_folder"})
 
 
 if __name__ == "__main__":

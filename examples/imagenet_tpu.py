@@ -31,11 +31,20 @@ import sys
 
 from keras_sagan import cli
 
-DEFAULTS = """
-    --output runs/imagenet --dataset imagenet2012 --preset sagan_imagenet_128 --recipe official
-    --strategy auto --batch-size 256 --epochs 200 --steps-per-epoch 5000 --save-every 1000
-    --fid-images 50000 --fid-every 2 --keep-best
-""".split()
+DEFAULTS = {
+    "output": "runs/imagenet",
+    "dataset": "imagenet2012",
+    "preset": "sagan_imagenet_128",
+    "recipe": "official",
+    "strategy": "auto",
+    "batch_size": 256,
+    "epochs": 200,
+    "steps_per_epoch": 5000,
+    "save_every": 1000,
+    "fid_images": 50_000,
+    "fid_every": 2,
+    "keep_best": True,
+}
 SMOKE = """
     --base-filters 8 --image-size 64 --batch-size 8 --steps-per-epoch 2
     --fid-images 16 --fid-every 1
@@ -45,14 +54,14 @@ SMOKE = """
 def main(arguments=None):
     arguments = [str(x) for x in (sys.argv[1:] if arguments is None else arguments)]
     if "--smoke" not in arguments:
-        return cli.main(["train", *DEFAULTS, *arguments])
+        return cli.main(["train", *arguments], DEFAULTS)
     import tensorflow_datasets as tfds
 
     arguments.remove("--smoke")
     with tfds.testing.mock_data(num_examples=64):
         for epochs in ("1", "2"):  # The second call resumes the first.
-            command = ["train", *DEFAULTS, *SMOKE, *arguments, "--epochs", epochs]
-            if code := cli.main(command):
+            command = ["train", *SMOKE, *arguments, "--epochs", epochs]
+            if code := cli.main(command, DEFAULTS):
                 return code
     return 0
 

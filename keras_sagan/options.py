@@ -182,12 +182,13 @@ def add_options(parser, options):
     """Adds options to an `argparse` parser."""
     for name, (kind, text, default, choices, nargs) in options.items():
         text += f" (default: {default})" if isinstance(default, (int, str)) and default else ""
-        given = {"default": default, "help": text, "action": "store_true"}
+        given = {"help": text, "action": argparse.BooleanOptionalAction}
         if kind is not FLAG:
             metavar = None if choices and not nargs else kind.metavar
             given |= {"action": "store", "type": options[name].read, "metavar": metavar}
             given |= {"choices": choices, "nargs": nargs}
         parser.add_argument("--" + name.replace("_", "-"), **given)
+        parser.set_defaults(**{name: default})
 
 
 def check_options(options, values):

@@ -29,20 +29,18 @@ COMMANDS = {
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, defaults: dict | None = None) -> int:
     """Runs a command and returns the exit code: 0, 1 after an error, or 130 after Ctrl-C.
 
     An error is reported on one line, with the path of a log that contains the traceback. The log is
     `keras_sagan.log` in the folder of the run, or a file in the temporary folder if there is no
-    run. `arguments` defaults to the command-line arguments.
+    run. `arguments` defaults to the command-line arguments. `defaults` replaces defaults of
+    `train`; the file of `--config` overrides them.
     """
     arguments = words_of(arguments)
-    settings = vars(build_parser().parse_args(arguments))
     log = Log(["keras-sagan", *arguments])
     try:
-        if settings.get("config"):
-            config = options.read_config(settings["config"])
-            settings = vars(build_parser(config).parse_args(arguments))
+        settings = settings_of(arguments, defaults)
         select_backend(settings["backend"])
         # Import Keras only now, so that `--help` is fast and `--backend` works.
         commands = importlib.import_module("keras_sagan.cli.commands")
@@ -66,8 +64,18 @@ def words_of(arguments: list | None) -> list[str]:
     return [re.sub(r"^--\w+", lambda x: x[0].replace("_", "-"), word) for word in words]
 
 
-def build_parser(config=None):
-    """Returns the parser for all commands; the options in `config` become defaults of `train`."""
+def settings_of(arguments: list, defaults: dict | None = None) -> dict:
+    """Parses the arguments of a command, and reads the file of `--config`."""
+    words = words_of(arguments)
+    settings = vars(build_parser(defaults).parse_args(words))
+    if settings.get("config"):
+        defaults = {**(defaults or {}), **options.read_config(settings["config"])}
+        settings = vars(build_parser(defaults).parse_args(words))
+    return settings
+
+
+def build_parser(defaults=None):
+    """Returns the parser for all commands; `defaults` replaces defaults of `train`."""
     parser = argparse.ArgumentParser(
         prog="keras-sagan",
         description="Trains Self-Attention GANs, and shows and measures what they learned.",
@@ -80,7 +88,7 @@ def build_parser(config=None):
         short = text[0].lower() + text[1:].rstrip(".")
         fill(command := commands.add_parser(name, help=short, description=text), name)
         if name == "train":
-            command.set_defaults(**config or {})
+            command.set_defaults(**defaults or {})
     return parser
 
 

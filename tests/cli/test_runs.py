@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tiny_networks as tiny
+from example_scripts import load_example
 from short_runs import build_little, draw_nothing, train_briefly
 
 from keras_sagan import distribution, metrics, models, options
@@ -20,6 +21,7 @@ from keras_sagan import run as runs
 from keras_sagan.callbacks import FIDEvaluator, TrainingCheckpoint
 from keras_sagan.callbacks.checkpoint_files import CheckpointFiles
 from keras_sagan.cli import main
+from keras_sagan.cli.main import settings_of
 from keras_sagan.data import make_dataset
 
 SMALL = "--batch-size 2 --steps-per-epoch 1 --fid-images 0".split()
@@ -116,6 +118,25 @@ def test_another_backend_than_that_of_the_process(capsys):
     assert "--backend must be tensorflow, which Keras already" in error and error.count("\n") == 1
     with pytest.raises(ValueError, match="--backend must be tensorflow.*Received: jax"):
         runs.train(backend="jax", images="none")  # No folder is read.
+
+
+@pytest.mark.parametrize("name", ["emoji", "fashion_mnist", "image_folder", "imagenet_tpu"])
+def test_a_config_overrides_the_defaults_of_an_example(name, tmp_path, monkeypatch):
+    example, found = load_example(name), []
+    monkeypatch.setattr(example.cli, "main", lambda *given: found.append(settings_of(*given)))
+    for function in ("load_emoji", "write_images"):
+        monkeypatch.setattr(example, function, lambda *given, **more: None, raising=False)
+    path, content = tmp_path / "config.json", {"batch_size": 5, "epochs": 7}
+    content |= {"preset": "sagan_small_data_64", "output": "runs/mine", "keep_best": True}
+    path.write_text(json.dumps(content))
+    example.main(["--config", str(path), "--no-keep-best", "--epochs", "8"])
+    given = content | {"keep_best": False, "epochs": 8}
+    assert {name: found[0][name] for name in given} == given
+
+
+def test_a_config_of_an_example_that_cannot_be_read():
+    with pytest.raises(SystemExit, match="emoji.py: --config must be a file that can be read"):
+        load_example("emoji").main(["--config", "none.json"])
 
 
 def test_options_in_python_are_those_of_the_command_line(tmp_path, monkeypatch):
