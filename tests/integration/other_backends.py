@@ -245,6 +245,17 @@ def test_a_run_resumes_to_the_bit(policy, kind, tmp_path):
     assert {name: values[-1:] for name, values in expected.items()} == history
 
 
+@on_torch
+def test_other_data_that_the_caller_positioned_are_refused_in_the_middle_of_an_epoch(tmp_path):
+    checkpoint, model = TrainingCheckpoint(tmp_path, every_steps=1), compiled()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(Batches(), epochs=2, verbose=0, callbacks=[checkpoint, StopAt()])
+    checkpoint, model = TrainingCheckpoint(tmp_path), compiled()
+    assert checkpoint.restore_latest(model) == 4
+    with pytest.raises(ValueError, match="On PyTorch, data .* Received: Batches at step 4"):
+        model.fit(Batches(), epochs=2, verbose=0, callbacks=[checkpoint])
+
+
 def test_callbacks_that_set_the_rate():
     model = compiled()
     halve = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
