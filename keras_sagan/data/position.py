@@ -18,8 +18,9 @@ def start_step_of(data):
     lost_in = getattr(data, "position_lost_in", None)
     if lost_in is not None:
         warnings.warn(
-            f"`Dataset.{lost_in}` lost the position of a dataset of keras_sagan, so resuming at "
-            "a step reads and drops all earlier batches. These methods keep the position: "
+            f"`Dataset.{lost_in}` lost the position of a dataset of keras_sagan, so `fit` can't "
+            "start it at a step: after `restore_latest`, `fit` uses it as it is, and otherwise, it "
+            "reads and drops all earlier batches. These methods keep the position: "
             f"{', '.join(_KEEP_POSITION)}.",
             stacklevel=2,
         )
