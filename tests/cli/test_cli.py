@@ -1,5 +1,6 @@
 """The command line: one full round on the embedded images, help, and what goes wrong."""
 
+import errno
 import functools
 import io
 import json
@@ -116,7 +117,18 @@ def files_of(folder):
 
 
 @pytest.mark.slow
-def test_the_same_command_leaves_a_finished_run_alone(run, train_options, capsys):
+@pytest.mark.parametrize("is_read_only", [False, True])
+def test_the_same_command_leaves_a_finished_run_alone(
+    run, train_options, is_read_only, monkeypatch, capsys
+):
+    def open_to_read(path, mode="r", *given, **more):
+        if mode[0] in "aw" and str(path).startswith(str(run)):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return open_any(path, mode, *given, **more)
+
+    if is_read_only:
+        open_any = open
+        monkeypatch.setattr("builtins.open", open_to_read)
     before = files_of(run)
     for epochs in ("2", "1"):
         assert main(["train", *train_options, "--epochs", epochs]) == 0
