@@ -380,8 +380,9 @@ def read_record(folder):
 
 def check_same_run(output, known, wanted, newest):
     """Raises a ValueError if a folder contains another run, or files that would be overwritten."""
-    if known and "class_names" not in known:
-        raise ValueError(f"{ELSEWHERE} {output} with a run.json from a different program")
+    if known and not {"class_names", "settings"} <= known.keys():
+        origin = "a different program or an older version"
+        raise ValueError(f"{ELSEWHERE} {output} with a run.json from {origin}")
     if not known and not newest:
         for found in sorted(path for name in WRITTEN for path in output.glob(name)):
             raise ValueError(f"{ELSEWHERE} {output} with {found.name} and without a run")

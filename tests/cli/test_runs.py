@@ -100,6 +100,9 @@ def test_other_classes_are_another_run(tmp_path):
     with pytest.raises(ValueError, match="a run of class_names='cat', and class_names='bird'"):
         runs.check_same_run(tmp_path, known, wanted, newest=3)
     runs.check_same_run(tmp_path, known, {**wanted, **known}, newest=3)
+    del known["settings"]  # As in a run of an older version, which had another order of images.
+    with pytest.raises(ValueError, match="a new folder, .* a run.json from .* an older version"):
+        runs.check_same_run(tmp_path, known, {**wanted, **known}, newest=3)
 
 
 @pytest.mark.parametrize("content", [None, "{"])
