@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_sagan.checks import check_boolean, check_choice, check_integer, check_path
 from keras_sagan.image_files import describe_skipped, find_images, load_pillow, read_image
+from keras_sagan.progress import Progress
 
 _FILES_AT_ONCE = 32  # The number of images to decode in parallel before copying them.
 
@@ -140,6 +141,7 @@ def load_image_folder(
     # Fill one array, because stacking a list of images would take twice the memory.
     shape = (0 if stream else len(found.paths), image_size, image_size, channels)
     images, good, broken = np.empty(shape, "uint8"), [], {}
+    progress = Progress(f"Images in {directory}", len(found.paths))
     with ThreadPoolExecutor() as threads:
         for first in range(0, len(found.paths), _FILES_AT_ONCE):
             paths = found.paths[first : first + _FILES_AT_ONCE]
@@ -150,6 +152,7 @@ def load_image_folder(
                 if not stream:
                     images[len(good)] = result
                 good.append(path)
+            progress(len(good) + len(broken))
     if not good:
         raise ValueError(
             "`directory` must hold an image that can be read. Received: "

@@ -15,7 +15,7 @@ from keras_sagan.checks import (
     check_path,
     check_string,
 )
-from keras_sagan.metrics.extraction import FeatureExtraction, Progress
+from keras_sagan.metrics.extraction import FeatureExtraction
 from keras_sagan.metrics.features import FeatureMetric, FeatureSet
 from keras_sagan.metrics.frechet_inception_distance import FrechetInceptionDistance
 from keras_sagan.metrics.frechet_inception_distance_infinity import FrechetInceptionDistanceInfinity
@@ -38,6 +38,7 @@ from keras_sagan.metrics.precision_recall import ENOUGH_IMAGES, DensityCoverage,
 from keras_sagan.metrics.reference_statistics import ReferenceStatistics
 from keras_sagan.metrics.report import EvaluationReport, check_is_versioned, make_protocol
 from keras_sagan.metrics.standing_statistics import standing_statistics
+from keras_sagan.progress import Progress
 
 METRICS = {
     "fid": FrechetInceptionDistance,

@@ -1,7 +1,6 @@
 """From images to features: the base class of the extractors, and the pass through an extractor."""
 
 import hashlib
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from keras_sagan.checks import FilledRange, check_float, check_function, check_integer
 from keras_sagan.ops.programs import outside_programs
+from keras_sagan.progress import Progress
 
 
 class Extractor:
@@ -181,26 +181,6 @@ class FeatureExtraction:
                 f"Received: feature_extractor={extractor!r} with the outputs {sorted(outputs)}"
             )
         return {name: outputs[name] for name in names}
-
-
-class Progress:
-    """Shows a title and a progress bar for anything that takes longer than ten seconds."""
-
-    patience = 10.0  # The bar appears after this number of seconds.
-
-    def __init__(self, title, total=None, verbose=True):
-        self._title, self._verbose, self._is_shown = title, verbose, False
-        # The bar measures the time from here, but prints nothing before its first update.
-        self._bar, self._started = keras.utils.Progbar(total, unit_name="image"), time.monotonic()
-
-    def __call__(self, done: int, total: int | None = None):
-        """Updates the bar with the number of processed images and, optionally, a new total."""
-        self._bar.target = total or self._bar.target
-        if self._verbose and time.monotonic() - self._started > self.patience:
-            if not self._is_shown:
-                print(self._title)
-                self._is_shown = True
-            self._bar.update(done)
 
 
 def check_features_of_images(features, first=0, subject="images", widths=()):

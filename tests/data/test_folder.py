@@ -12,6 +12,7 @@ from keras_sagan import image_files
 from keras_sagan.cli.main import build_parser
 from keras_sagan.data import load_image_folder
 from keras_sagan.metrics import FolderImages
+from keras_sagan.progress import Progress
 from keras_sagan.sources import open_source
 
 Image = pytest.importorskip("PIL.Image")
@@ -106,6 +107,15 @@ def test_transparency_orientation_and_animations(tmp_path):
     assert images[0, 0, 0] == 0 and images[0, 3, 3] == 255
     assert images[1, 3, 0] == 200 and images[1, 0, 0] == 0
     assert images[2, 0, 0] == 50
+
+
+def test_a_bar_for_a_folder_that_takes_longer_than_ten_seconds(tmp_path, monkeypatch, capsys):
+    picture(tmp_path / "0.png")
+    load_image_folder(tmp_path, 4)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(Progress, "patience", -1.0)
+    load_image_folder(tmp_path, 4)
+    assert f"Images in {tmp_path}\n" in capsys.readouterr().out
 
 
 def command_line(folder, *options):
