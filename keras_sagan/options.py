@@ -88,6 +88,7 @@ DATA = {
     "images": Option(PATH, "a folder of images, at any depth, instead of the embedded ones"),
     "labels_from_folders": Option(FLAG, "with --images: subfolders are classes", False),
     "grey": Option(FLAG, "with --images: read them as grey", False),
+    "stream": Option(FLAG, "with --images: read each batch from disk, to save memory", False),
     "dataset": Option(TEXT, "the name of a dataset in TensorFlow Datasets"),
     "split": Option(TEXT, "with --dataset: its split; default: train"),
     "skip_damaged": Option(FLAG, "with --dataset: replace damaged images, and continue", False),

@@ -15,6 +15,7 @@ __all__ = []
 NEEDS = {
     "labels_from_folders": "images",
     "grey": "images",
+    "stream": "images",
     "split": "dataset",
     "skip_damaged": "dataset",
 }
@@ -64,8 +65,8 @@ def open_source(settings, image_size, batch_size, say=print, trained_on=None) ->
         return _tfds(dataset, settings["split"] or "train", batch_size, common)
     if images:
         channels, name = (1 if settings["grey"] else 3), f"folder {images}"
-        use_labels = settings["labels_from_folders"]
-        found = read_folder("--images", images, image_size, channels, use_labels, say)
+        more = settings["labels_from_folders"], settings["stream"]
+        found = read_folder("--images", images, image_size, channels, *more, say=say)
         pixels, labels, names = found[:3]
     else:
         subset = "test" if data_dir is None else "train"
@@ -90,18 +91,20 @@ def open_source(settings, image_size, batch_size, say=print, trained_on=None) ->
     return Source(name, names, pixels.shape[-1], *counts, batches, head, "evenly spread")
 
 
-def read_folder(option, folder, image_size, channels, use_labels=False, say=print):
+def read_folder(option, folder, image_size, channels, use_labels=False, stream=False, say=print):
     """Returns the `ImageFolder` of an option, and tells what was found and skipped."""
     with named(option), warnings.catch_warnings(record=True) as caught:
-        found = data.load_image_folder(folder, image_size, channels, use_labels)
+        found = data.load_image_folder(folder, image_size, channels, use_labels, stream)
     for warning in caught:
         say(str(warning.message))
     if found.broken:
         lines = [f"  {path}: {reason}" for path, reason in found.broken.items()]
         say("\n".join([f"{len(lines)} files can't be read and are skipped:", *lines]))
-    num_gray = channels == 3 and sum(bool((x == x[..., :1]).all()) for x in found.images)
+    images, num_gray = found.images, 0
+    if channels == 3 and isinstance(images, np.ndarray):  # Don't read streamed files again.
+        num_gray = sum(bool((x == x[..., :1]).all()) for x in images)
     gray = f" ({num_gray:,} gray, converted to color)" if num_gray else ""
-    say(f"{len(found.images):,} images in {folder}{gray}")
+    say(f"{len(images):,} images in {folder}{gray}")
     return found
 
 

@@ -125,6 +125,27 @@ def command_line(folder, *options):
     return open_source(settings, image_size=4, batch_size=1)
 
 
+def test_a_command_streams_a_folder(tmp_path, monkeypatch, capsys):
+    for index in range(5):
+        picture(tmp_path / f"{index}.png", 10 * index)
+    whole = command_line(tmp_path, "--flip")
+    assert "5 images in" in (said := capsys.readouterr().out) and "(5 gray, converted" in said
+    reads = []
+
+    def read_image(path, channels):
+        reads.append(path)
+        return image_files.read_image(path, channels)
+
+    monkeypatch.setattr("keras_sagan.data.folder.read_image", read_image)
+    streamed = command_line(tmp_path, "--flip", "--stream")
+    assert len(reads) == 5  # Once, to find broken files.
+    assert "5 images in" in (said := capsys.readouterr().out) and "gray" not in said
+    np.testing.assert_array_equal(streamed.head(3)[0], whole.head(3)[0])
+    assert len(reads) == 8
+    for _, one, other in zip(range(7), streamed.batches(), whole.batches()):
+        np.testing.assert_array_equal(one, other)
+
+
 HIDDEN = [".ipynb_checkpoints", "__MACOSX", "@eaDir", ".AppleDouble", ".git", "$RECYCLE.BIN"]
 
 
