@@ -1,4 +1,4 @@
-"""Functions that check arguments and import optional packages.
+"""Checks of arguments, imports of optional packages, and a progress bar, for all other files.
 
 A check returns a plain Python value, which can be stored in a JSON configuration, or raises a
 `ValueError`. With `optional=True`, `None` is allowed too.
@@ -12,6 +12,7 @@ import numbers
 import operator
 import os
 import re
+import time
 import warnings
 
 import keras
@@ -368,6 +369,26 @@ class RangeWarning(FilledRange):
         else:
             # Without negative values, floats are probably in [0, 1]: one image is enough to warn.
             super().__call__(images, -1, 1, many=1 if images.size and images.min() >= 0 else 4)
+
+
+class Progress:
+    """Shows a title and a progress bar for anything that takes longer than ten seconds."""
+
+    patience = 10.0  # The bar appears after this number of seconds.
+
+    def __init__(self, title, total=None, verbose=True):
+        self._title, self._verbose, self._is_shown = title, verbose, False
+        # The bar measures the time from here, but prints nothing before its first update.
+        self._bar, self._started = keras.utils.Progbar(total, unit_name="image"), time.monotonic()
+
+    def __call__(self, done: int, total: int | None = None):
+        """Updates the bar with the number of processed images and, optionally, a new total."""
+        self._bar.target = total or self._bar.target
+        if self._verbose and time.monotonic() - self._started > self.patience:
+            if not self._is_shown:
+                print(self._title)
+                self._is_shown = True
+            self._bar.update(done)
 
 
 def _wrong(name, value, expected, note=""):

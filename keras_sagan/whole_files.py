@@ -7,6 +7,9 @@ from pathlib import Path
 
 __all__ = []
 
+CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP)
+"""The errors of `os.fsync` on file systems that can't sync."""
+
 
 def replace_file(path: Path, write: Callable):
     """Calls `write(file)` on a temporary file, syncs it to the disk and renames it to the path."""
@@ -15,16 +18,11 @@ def replace_file(path: Path, write: Callable):
         with beside.open("wb") as file:
             write(file)
             file.flush()
-            sync(file.fileno())
+            try:
+                os.fsync(file.fileno())
+            except OSError as error:
+                if error.errno not in CANNOT_SYNC:
+                    raise
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
-
-
-def sync(descriptor: int):
-    """Syncs an open file or folder to the disk, if its file system can do this."""
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise

@@ -34,7 +34,6 @@ MAY_IMPORT = {
     "image_files": set(),
     "lazy": set(),
     "private_keras": set(),
-    "progress": set(),
     "quiet": set(),
     "weight_files": set(),
     "whole_files": set(),
@@ -95,7 +94,7 @@ USES_TENSORFLOW = (
     "callbacks/model_state.py",
     "callbacks/tensorboard.py",
 )
-FOR_ALL = {"version", "checks", "progress", "whole_files", "private_keras"}
+FOR_ALL = {"version", "checks", "whole_files", "private_keras"}
 OPS_MAY_USE = {"keras", "numpy"}
 FILES = {p.relative_to(PACKAGE).as_posix(): p for p in sorted(PACKAGE.rglob("*.py"))}
 

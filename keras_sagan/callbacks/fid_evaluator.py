@@ -6,12 +6,11 @@ import keras
 import numpy as np
 
 from keras_sagan.callbacks.schedule import is_due
-from keras_sagan.checks import check_boolean, check_float, check_integer, check_string
+from keras_sagan.checks import Progress, check_boolean, check_float, check_integer, check_string
 from keras_sagan.metrics.evaluation import check_same_channels
 from keras_sagan.metrics.extraction import buffer_of
 from keras_sagan.metrics.images import GeneratedImages, batches_of, length_of, once
 from keras_sagan.metrics.report import make_protocol
-from keras_sagan.progress import Progress
 
 
 class FIDEvaluator(keras.callbacks.Callback):

@@ -6,7 +6,7 @@ import json
 import os
 
 from keras_sagan.checks import require
-from keras_sagan.whole_files import sync
+from keras_sagan.whole_files import CANNOT_SYNC
 
 STATE, MANIFEST = "state.npz", "manifest.json"
 
@@ -60,7 +60,7 @@ class LocalFiles:
             hashed = HashedFile(file)
             save(hashed)
             file.flush()
-            sync(file.fileno())
+            _sync(file.fileno())
         return hashed.sha256.hexdigest()
 
     def publish(self, new, path):
@@ -79,8 +79,16 @@ class LocalFiles:
 def _sync_folder(path):
     if os.name != "nt":
         descriptor = os.open(path, os.O_RDONLY)
-        sync(descriptor)
+        _sync(descriptor)
         os.close(descriptor)
+
+
+def _sync(descriptor):
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in CANNOT_SYNC:
+            raise
 
 
 class RemoteFiles:

@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_sagan.checks import check_boolean, check_choice, check_integer, check_path
+from keras_sagan.checks import Progress, check_boolean, check_choice, check_integer, check_path
 from keras_sagan.image_files import describe_skipped, find_images, load_pillow, read_image
-from keras_sagan.progress import Progress
 
 _FILES_AT_ONCE = 32  # The number of images to decode in parallel before copying them.
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_sagan.checks import (
+    Progress,
     check_boolean,
     check_float,
     check_integer,
@@ -38,7 +39,6 @@ from keras_sagan.metrics.precision_recall import ENOUGH_IMAGES, DensityCoverage,
 from keras_sagan.metrics.reference_statistics import ReferenceStatistics
 from keras_sagan.metrics.report import EvaluationReport, check_is_versioned, make_protocol
 from keras_sagan.metrics.standing_statistics import standing_statistics
-from keras_sagan.progress import Progress
 
 METRICS = {
     "fid": FrechetInceptionDistance,

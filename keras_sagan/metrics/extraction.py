@@ -7,9 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sagan.checks import FilledRange, check_float, check_function, check_integer
+from keras_sagan.checks import FilledRange, Progress, check_float, check_function, check_integer
 from keras_sagan.ops.programs import outside_programs
-from keras_sagan.progress import Progress
 
 
 class Extractor:

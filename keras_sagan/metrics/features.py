@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_sagan.checks import check_boolean, check_labels, check_string
+from keras_sagan.checks import Progress, check_boolean, check_labels, check_string
 from keras_sagan.metrics.extraction import FeatureExtraction, check_features_of_images
 from keras_sagan.metrics.report import extractor_info, package_versions
 from keras_sagan.metrics.statistics_file import MOST_CLASSES
-from keras_sagan.progress import Progress
 
 SIDES = ("real", "generated")
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from keras_sagan import image_files
+from keras_sagan.checks import Progress
 from keras_sagan.cli.main import build_parser
 from keras_sagan.data import load_image_folder
 from keras_sagan.metrics import FolderImages
-from keras_sagan.progress import Progress
 from keras_sagan.sources import open_source
 
 Image = pytest.importorskip("PIL.Image")

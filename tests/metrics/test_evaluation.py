@@ -13,9 +13,9 @@ from replicas import two_replicas
 from tiny_evaluation import ALL, Pixels, TinyGAN, measure, real_images
 
 from keras_sagan import metrics
+from keras_sagan.checks import Progress
 from keras_sagan.metrics import evaluate_images
 from keras_sagan.metrics.images import apportion_labels
-from keras_sagan.progress import Progress
 
 PIXELS = Pixels()
 
@@ -337,7 +337,7 @@ def test_a_keras_model_with_two_outputs_serves_metrics_of_both():
 @pytest.mark.parametrize("seconds, is_shown", [(0.05, False), (1.0, True)])
 def test_a_bar_for_what_takes_longer_than_ten_seconds(monkeypatch, capsys, seconds, is_shown):
     clock = [0.0]
-    monkeypatch.setattr("keras_sagan.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("keras_sagan.checks.time.monotonic", lambda: clock[0])
     progress = Progress("Generated images", 20)
     for done in range(1, 21):
         clock[0] += seconds
@@ -351,7 +351,7 @@ def test_a_bar_for_what_takes_longer_than_ten_seconds(monkeypatch, capsys, secon
 
 def test_a_bar_where_the_number_is_not_known(monkeypatch, capsys):
     clock = [0.0]
-    monkeypatch.setattr("keras_sagan.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("keras_sagan.checks.time.monotonic", lambda: clock[0])
     progress = Progress("Reference images")
     progress(5)
     assert capsys.readouterr().out == ""
