@@ -49,3 +49,10 @@ WHAT = (
 def test_on_another_backend(backend):
     assert len(OPS) >= 3
     run_on(backend, WHAT)
+
+
+@pytest.mark.slow
+def test_half_precision_resumes_on_tensorflow_too():
+    name = "other_backends.py::test_a_run_resumes_to_the_bit"
+    cases = ("mixed_float16-made", "mixed_bfloat16-restored")
+    run_on("tensorflow", [TESTS / "integration" / f"{name}[{case}]" for case in cases])

@@ -12,6 +12,7 @@ import pytest
 import tiny_networks as tiny
 from on_backends import SETTINGS, devices
 
+from keras_sagan import callbacks
 from keras_sagan.training import backend as backend_in_use
 
 pytestmark = pytest.mark.slow
@@ -33,6 +34,14 @@ def folder(tmp_path_factory):
         before = backend_target.state(model)
         backend_target.write(
             folder / "continued-tensorflow.npz", before, backend_target.train(model, 3, 3)
+        )
+        model, size = backend_target.build_half(), backend_target.BATCH
+        checkpoint = callbacks.TrainingCheckpoint(folder / "half")
+        images, labels = tiny.images(3 * size), tiny.labels(3 * size)
+        model.fit(images, labels, size, shuffle=False, verbose=0, callbacks=[checkpoint])
+        before = backend_target.state(model)
+        backend_target.write(
+            folder / "half-tensorflow.npz", before, backend_target.train(model, 3, 3)
         )
     return folder
 
@@ -67,6 +76,14 @@ def test_equals_tensorflow(backend, folder):
         if name != "logits":
             np.testing.assert_array_equal(value, ended[name], err_msg=name)
     backend_target.train(model, 6, 1)
+    # So does a run in mixed_float16, with the same loss scales.
+    paths = [folder / f"half-{name}.npz" for name in ("tensorflow", backend)]
+    backend_target.assert_close(*paths, SHARES["mixed_float16"], moves=False)
+    expected, found = (dict(np.load(path)) for path in paths)
+    scales = [name for name in found if name.endswith("dynamic_scale")]
+    assert [found[name] for name in scales] == 2 * [128.0] + 2 * [512.0]
+    for name in [x for x in found if x in scales or x.startswith("before ") and "logits" not in x]:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
 
 
 def test_devices_of_jax_equal_one(folder):

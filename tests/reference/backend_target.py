@@ -5,7 +5,7 @@
 
 Weights, latents, labels and batches are the same on every backend. A folder with `saved.keras` has
 a model that goes on training: `continued-BACKEND.npz` is how it ends, and `saved-BACKEND.keras`
-the model then.
+the model then. With a checkpoint in `half`, `half-BACKEND.npz` is how its run goes on.
 """
 
 import sys
@@ -17,6 +17,7 @@ import tiny_networks as tiny
 from keras import ops
 
 import keras_sagan  # Before `load_model`: it registers the classes.
+from keras_sagan.callbacks import TrainingCheckpoint
 from keras_sagan.training import backend, input_gradient
 
 STEPS, BATCH, RATE = 10, 8, 0.001
@@ -116,6 +117,21 @@ def state(model):
     return {name: np.asarray(value, "float64") for name, value in found.items()}
 
 
+def scaled(optimizers, growth_steps):
+    settings = {"initial_scale": 64.0, "dynamic_growth_steps": growth_steps}
+    scale = keras.optimizers.LossScaleOptimizer
+    return {key: scale(optimizer, **settings) for key, optimizer in optimizers.items()}
+
+
+def build_half():
+    """A model in mixed_float16, whose loss scale doubles in each second step."""
+    keras.config.set_dtype_policy("mixed_float16")
+    model = tiny.build_small_sagan()
+    model.compile(**scaled(tiny.sgd(RATE), 2))
+    keras.config.set_dtype_policy("float32")
+    return model
+
+
 def main(folder, devices=None):
     backend.draw_noise = known_noise
     name = BACKEND if devices is None else f"{BACKEND}-{devices}"
@@ -134,9 +150,7 @@ def main(folder, devices=None):
             model.restart_average()
         optimizers = tiny.sgd(RATE if "smooth" in arguments else 20 * RATE)
         if policy == "mixed_float16":
-            scaled = {"initial_scale": 64.0, "dynamic_growth_steps": 6}
-            for key, optimizer in optimizers.items():
-                optimizers[key] = keras.optimizers.LossScaleOptimizer(optimizer, **scaled)
+            optimizers = scaled(optimizers, 6)
         model.compile(**optimizers, **compiled)
         write(folder / f"{setting}-{name}.npz", state(model), train(model, 0, STEPS))
     keras.config.set_dtype_policy("float32")
@@ -145,6 +159,10 @@ def main(folder, devices=None):
         assert isinstance(model, keras_sagan.SAGAN)
         write(folder / f"continued-{name}.npz", state(model), train(model, 3, 3))
         model.save(folder / f"saved-{name}.keras")
+    if devices is None and (folder / "half").exists():
+        model = build_half()
+        assert TrainingCheckpoint(folder / "half").restore_latest(model) == 3
+        write(folder / f"half-{name}.npz", state(model), train(model, 3, 3))
 
 
 def assert_close(expected, found, share, moves=True):
