@@ -291,7 +291,7 @@ def test_a_bar_where_an_evaluation_takes_more_than_ten_seconds(
     stub_gan, monkeypatch, capsys, verbose
 ):
     clock = [0.0]
-    monkeypatch.setattr("keras_sagan.metrics.extraction.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("keras_sagan.checks.time.monotonic", lambda: clock[0])
 
     class Slow(StubMetric):
         def update_state(self, images, real):

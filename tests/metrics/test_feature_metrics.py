@@ -201,7 +201,7 @@ SLOW = {
 @pytest.mark.parametrize("cls", SLOW)
 def test_a_bar_where_the_score_itself_takes_more_than_ten_seconds(cls, monkeypatch, capsys):
     ticks = iter(range(0, 10**6, 4))
-    monkeypatch.setattr("keras_sagan.metrics.extraction.time.monotonic", lambda: next(ticks))
+    monkeypatch.setattr("keras_sagan.checks.time.monotonic", lambda: next(ticks))
     monkeypatch.setattr("keras_sagan.metrics.precision_recall.ROWS", 20)
     metric = filled(cls, **SLOW[cls])
     metric.result()
