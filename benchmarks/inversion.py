@@ -3,7 +3,7 @@
 Command:   python benchmarks/inversion.py --json
 Measures   the peak signal-to-noise ratio (PSNR), and how many classes are found: of the model's own
            samples, and of images that it was trained on
-Result:    benchmarks/results/inversion.json and a table, about 10 minutes on 2 CPU cores
+Result:    benchmarks/results/inversion.json and a table; took 35 minutes beside other programs
 """
 
 import time
