@@ -127,9 +127,9 @@ def test_another_backend_than_that_of_the_process(capsys):
 def test_a_config_overrides_the_defaults_of_an_example(name, tmp_path, monkeypatch):
     example, found = load_example(name), []
     monkeypatch.setattr(example.cli, "main", lambda *given: found.append(settings_of(*given)))
-    no_images = SimpleNamespace(images=[])
+    splits = SimpleNamespace(images=[None] * 2)
     for function in ("load_emoji", "write_images"):
-        monkeypatch.setattr(example, function, lambda *_, **more: no_images, raising=False)
+        monkeypatch.setattr(example, function, lambda *_, **more: splits, raising=False)
     path, content = tmp_path / "config.json", {"batch_size": 5, "epochs": 7}
     content |= {"preset": "sagan_small_data_64", "output": "runs/mine", "keep_best": True}
     path.write_text(json.dumps(content))
