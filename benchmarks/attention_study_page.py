@@ -346,9 +346,9 @@ def page(records):
         lines += [f"These runs became NaN or infinite and have no score: {', '.join(failed)}.", ""]
     lines += [
         f"{len(records)} of {total} runs are finished. The same command resumes the study, and",
-        "`python benchmarks/attention_study_page.py` updates this page. The runs took "
-        f"{sum(x['cpu_seconds'] for x in records.values()) / 3600:.1f} hours",
-        "of processor time in all.",
+        "`python benchmarks/attention_study_page.py` updates this page. The runs took at "
+        f"least {sum(x['cpu_seconds'] for x in records.values()) / 3600:.1f} hours of",
+        "processor time in all (of a run that was resumed, only the last part is counted).",
         "",
         *progress(records),
         "",
@@ -395,7 +395,7 @@ def answer(records):
         "The study shows no effect of attention in these small networks, even if two parts of an",
         "image are never in the same receptive field. Training was short, and runs vary: for the",
         f"squares at {FAR} px, the 95 % intervals of the differences range from {low} to {high}",
-        "points of 100, so effects within this range can't be excluded.",
+        "percentage points, so effects within this range can't be excluded.",
     ]
 
 
@@ -412,9 +412,9 @@ def power(records):
         effects += [factor * row["deviation"] for row in rows]
     low, high, least, most = map(percent, (*span(deviations), *span(effects)))
     text = (
-        "The plan assumed that the difference of two runs has a standard deviation of 7 points of "
-        f"100. At {FAR} pixels, it is {low} to {high} points, depending on the row. Therefore, the "
-        "test finds a true difference in 80 % of the cases only if the difference is at least "
+        "The plan assumed that the difference of two runs has a standard deviation of 7 percentage "
+        f"points. At {FAR} pixels, it is {low} to {high} points, depending on the row. Therefore, "
+        "the test finds a true difference in 80 % of the cases only if the difference is at least "
         f"{least} to {most} points. Smaller effects can stay hidden."
     )
     return textwrap.wrap(text, WIDTH, initial_indent="- ", subsequent_indent="  ")
@@ -488,8 +488,8 @@ def advice(records):
     low, high = map(percent, row["interval"])
     found = textwrap.wrap(
         "With four blocks in the discriminator, as in the presets, attention on the 16 × 16 maps "
-        f"of both networks changes the agreement of squares {FAR} pixels apart by {unit} points of "
-        f"100 on average (95 % interval: {low} to {high}; result: {verdict(row)}). "
+        f"of both networks changes the agreement of squares {FAR} pixels apart by {unit} "
+        f"percentage points on average (95 % interval: {low} to {high}; result: {verdict(row)}). "
         + "The study therefore gives no reason to add or remove attention layers. Compare the "
         "preset with `attention_resolutions=()` on your own images."
         * (verdict(row) == "no difference shown"),

@@ -2,8 +2,8 @@
 
 Command:   python benchmarks/walk.py --json
 Measures   the files and functions of the package that one `fit` of one batch enters, tracing
-           included, and how often it moves from one file to another; the same for a `fit` with
-           checkpoints, and for `evaluate_generator` after a first call of `generate`
+           included, and how often it moves from one file to another; the same for an eager `fit`
+           with checkpoints, and for `evaluate_generator` after a first call of `generate`
 Result:    benchmarks/results/walk.json and lists of the files; a minute on 2 CPU cores
 """
 

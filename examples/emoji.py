@@ -7,9 +7,9 @@ Data:      about 1,850 emoji, each drawn in two styles, at 64 pixels on white, i
                npm pack emoji-datasource-google@16.0.0 @lobehub/fluent-emoji-3d@1.1.0
 Time:      about an hour on 2 CPU cores
 Result:    runs/emoji/ with a sample grid per epoch (one row for each category), attention figures
-           of both networks, training curves, the model, run.json with all settings, and
-           report.json with the scores on held-out concepts, and memorization.json, which says
-           whether training images were copied; runs/emoji_images/ has the images and LICENSES.txt.
+           of both networks, training curves, the model, run.json with all settings, report.json
+           with the scores on held-out concepts, and memorization.json, which says whether training
+           images were copied; runs/emoji_images/ has the images and LICENSES.txt.
            The guide "Color images: emoji" shows a recorded run
 Licenses:  the data of both packages are under MIT; the drawings are Google's Noto Emoji
            (Apache-2.0) and Microsoft's Fluent Emoji (MIT)
@@ -61,7 +61,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__.partition("\n")[0],
         epilog="All other options are those of `keras-sagan train`, with these defaults: "
-        + ", ".join(f"{name} {value}" for name, value in DEFAULTS.items()),
+        + ", ".join(f"{name}={value}" for name, value in DEFAULTS.items()),
     )
     text = "the folder of the two archives; default: download them"
     parser.add_argument("--data", type=os.path.expanduser, help=text)

@@ -153,8 +153,9 @@ def get(loss: str | tuple[Callable, Callable] | AdversarialLoss) -> AdversarialL
         return LOSSES[loss]
     is_pair = isinstance(loss, (tuple, list)) and len(loss) in (2, 3)
     if is_pair and all(map(callable, loss[:2])) and accepts(loss[1], 2):
-        relativistic = len(loss) == 2 and not accepts(loss[0], 1)
-        return AdversarialLoss(*loss, *[None] * relativistic)
+        found = AdversarialLoss(*loss)
+        is_relativistic = len(loss) == 2 and found.uses_real_logits
+        return found._replace(threshold=None) if is_relativistic else found
     raise ValueError(
         f"`loss` must be one of {sorted(LOSSES)} or a pair of functions "
         "(generator_loss, discriminator_loss), of which the second takes two arguments. "

@@ -36,8 +36,8 @@ FIXED += ("flip", "checkpoints")
 # Files of a run that exist only if `run.json` exists.
 WRITTEN = ("model.keras", "history.json", "curves.png", "*_epoch_*[1-9]*.png", "samples.gif")
 # Distances are comparable only if these entries of their protocols agree.
-STATED = ("feature_extractor", "resize", "metrics", "reference", "reference_split")
-COMPARED = (*STATED, "reference_sha256")  # The last entry is `None` before an evaluation.
+COMPARED = ("feature_extractor", "resize", "metrics", "reference", "reference_split")
+COMPARED += ("reference_sha256",)  # This entry is `None` before an evaluation.
 ELSEWHERE = "--output must be a new folder, or the folder of the same run. Received:"
 
 
@@ -155,11 +155,9 @@ def build_model(settings, channels, num_classes, strategy=None):
     changes = {name: settings[name] for name in (*NETWORKS, "seed")}
     changes |= {"channels": channels, "num_classes": num_classes}
     preset, size = (settings["preset"], settings["recipe"]), settings["image_size"]
-    known = models.preset_settings(*preset)
     if settings["augmentation"] is not None:
-        objective = {**known.get("objective", {}), "augmentation": settings["augmentation"]}
-        changes["objective"] = objective
-    if size != known["image_size"]:
+        changes["objective"] = {"augmentation": settings["augmentation"]}
+    if size != models.preset_settings(*preset)["image_size"]:
         changes["attention_resolutions"] = (min(32, size // 2),)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(settings["precision"])
@@ -249,7 +247,7 @@ def fit(
             writer.content.setdefault("fid", start)
             old = list(evaluator.history)
             # The best checkpoint of another protocol stays until the first new distance.
-            checkpoint.protocol = {name: evaluator.protocol.get(name) for name in STATED}
+            checkpoint.protocol = {name: evaluator.protocol.get(name) for name in COMPARED}
         stop, names = callbacks.StopOnNonFinite(), writer.content.get("class_names")
         parts = [stop, callbacks.AttentionMonitor(), callbacks.CollapseMonitor()]
         parts.append(callbacks.SampleGrid(folder, class_names=names, gif=True))
@@ -387,6 +385,8 @@ def check_same_run(output, known, wanted, newest):
         for found in sorted(path for name in WRITTEN for path in output.glob(name)):
             raise ValueError(f"{ELSEWHERE} {output} with {found.name} and without a run")
     known = known | known.get("settings", {})
+    if known:  # An older record lacks newer options.
+        known = {name: TRAIN[name].default for name in FIXED} | known
     for name in (*FIXED, "channels", "num_classes", "class_names"):
         if name in known and known[name] != wanted[name]:
             one, two = known[name], wanted[name]

@@ -32,7 +32,7 @@ class BestCheckpoint:
         self._has_seen = False  # True after an epoch has logged `monitor`.
 
     def begin(self, is_chief: bool, protocol: dict | None):
-        """Reads the best value so far, unless it was measured by another known protocol."""
+        """Reads the best value so far, unless a known entry of its protocol was different."""
         if is_chief:
             self.files.remove_incomplete()
         self.value = None
@@ -42,8 +42,9 @@ class BestCheckpoint:
             except DamagedCheckpoint as error:
                 warnings.warn(f"The best checkpoint is damaged: {error}.", stacklevel=3)
                 continue
-            protocols = manifest.get("protocol"), protocol
-            is_same = None in protocols or protocols[0] == protocols[1]
+            old = manifest.get("protocol") or {}
+            pairs = [(old.get(name), value) for name, value in (protocol or {}).items()]
+            is_same = all(None in pair or pair[0] == pair[1] for pair in pairs)
             if manifest.get("monitor") == self.monitor and is_same:
                 self.value = manifest["value"]
                 return

@@ -143,7 +143,8 @@ def evaluate(log, settings):
                 f"{source.name} for copies. --num-images sets this number"
             )
         if held_out:  # Crop and resize these images as the reference.
-            found = read_folder("--held-out", held_out, shape[0], source.channels)
+            more = {"stream": settings["stream"]}
+            found = read_folder("--held-out", held_out, shape[0], source.channels, **more)
             common["held_out"] = found.images
     elif settings["images"] or settings["dataset"]:
         raise ValueError("--reference can't be combined with --images or --dataset.")

@@ -87,7 +87,8 @@ def load_image_folder(
     are blended with white, images are rotated to the orientation stored by the camera, 16-bit gray
     is scaled to 8 bits, and only the first frame of an animation is read. Images that can't be
     read, are truncated, or have more than 67 million pixels are listed in `broken`. Other files are
-    counted in `skipped`, and a warning reports them. The images are the same on every backend.
+    counted in `skipped`, and a warning reports them. The images are the same on every backend. A
+    progress bar appears after ten seconds.
 
     Args:
         directory: The path of the folder.

@@ -79,7 +79,8 @@ def load_tfds(
     A record is damaged if TensorFlow can't read or decode it, or if its label isn't one of the
     dataset's classes. By default, a damaged record raises an error that names its file and index.
     With `on_error="skip"`, a good image from the same batch replaces the damaged one, so that all
-    other images keep their positions. TensorFlow can't read a file beyond a damaged record, so the
+    other images keep their positions; with several JAX processes, it is from the same process's
+    share of the batch. TensorFlow can't read a file beyond a damaged record, so the
     rest of that file counts as damaged. Records that are missing at the end of a file also count as
     damaged. JPEG data that were damaged before they were stored may decode without an error.
 
@@ -108,7 +109,7 @@ def load_tfds(
         ValueError: If the dataset doesn't consist of 8-bit gray or RGB images, its images don't
             fill a batch, or an argument is out of range.
         tf.errors.InvalidArgumentError: While iterating, if a record is damaged; with
-            `on_error="skip"`, only if every record in a batch is damaged.
+            `on_error="skip"`, only if every record in a batch, or in a process's share, is damaged.
         tf.errors.OpError: While iterating, if a file can't be opened.
 
     Example:

@@ -77,7 +77,7 @@ class FolderImages:
                     raise ValueError(
                         "`folder` must hold images of the same size and number of channels: "
                         f"{self.paths[0]} has {shape}. Received: {path} with {images[-1].shape}. "
-                        "`load_image_folder`, or --images instead of --reference, crops and "
-                        "resizes images, and converts them to color or gray"
+                        "`load_image_folder` crops and resizes images, and converts them to "
+                        "color or gray"
                     )
             yield np.stack(images)

@@ -321,7 +321,11 @@ def test_held_out_images_are_read_as_the_reference(tmp_path, monkeypatch, capsys
     options = ["evaluate", "--generated", folders[0], "--held-out", folders[2]]
     assert main([*options, "--images", folders[1]]) == 0
     said = capsys.readouterr().out
-    assert "memorized" in said and "6 images in" in said and "difference in resolution" not in said
+    assert (
+        "memorized" in said
+        and f"6 images in {folders[2]}" in said
+        and "difference in resolution" not in said
+    )
     assert "for copies" not in said
     assert main([*options, "--images", folders[1], "--num-images", "4"]) == 0
     said = capsys.readouterr().out

@@ -302,7 +302,8 @@ def test_the_best_is_kept_until_a_first_distance_by_another_extractor(tmp_path, 
         raise ValueError("refused")
 
     fit(one, 1)
-    best.update(1, {"value": -1.0})  # Every other distance is worse.
+    protocol = {**best.manifest(1)["protocol"], "reference_split": "unknown to the evaluator"}
+    best.update(1, {"value": -1.0, "protocol": protocol})  # Every other distance is worse.
     before = best.manifest(1)
     with pytest.raises(ValueError, match="refused"):
         fit(other, 2, [keras.callbacks.LambdaCallback(on_train_begin=refuse)])
@@ -314,6 +315,15 @@ def test_the_best_is_kept_until_a_first_distance_by_another_extractor(tmp_path, 
     best.update(3, {"value": -1.0})
     fit(other, 4)
     assert best.steps() == [3]
+
+
+def test_an_older_record_has_the_defaults_of_newer_options(tmp_path):
+    wanted = {name: options.TRAIN[name].default for name in runs.FIXED}
+    wanted |= dict.fromkeys(("channels", "num_classes", "class_names"))
+    known = {"class_names": None, "settings": {"preset": None}}
+    runs.check_same_run(tmp_path, known, wanted, 0)
+    with pytest.raises(ValueError, match="a run of augmentation=None, and augmentation='cutout'"):
+        runs.check_same_run(tmp_path, known, wanted | {"augmentation": "cutout"}, 0)
 
 
 @pytest.mark.slow
