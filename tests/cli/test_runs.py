@@ -96,7 +96,8 @@ def test_a_config_is_refused_by_name(content, message, tmp_path, capsys):
 
 def test_other_classes_are_another_run(tmp_path):
     known = {"class_names": ["cat", "dog"], "num_classes": 2, "settings": {}}
-    wanted = {"class_names": ["bird", "cat"], "num_classes": 2}
+    wanted = {name: options.TRAIN[name].default for name in runs.FIXED}
+    wanted |= {"class_names": ["bird", "cat"], "num_classes": 2}
     with pytest.raises(ValueError, match="a run of class_names='cat', and class_names='bird'"):
         runs.check_same_run(tmp_path, known, wanted, newest=3)
     runs.check_same_run(tmp_path, known, {**wanted, **known}, newest=3)

@@ -102,7 +102,7 @@ def test_a_folder_can_be_measured_against_a_folder(folder):
 
 def test_images_of_mixed_size_are_named(folder):
     image_module.fromarray(images_of(1, size=5)[0]).save(folder / "1" / "9.png")
-    message = r"same size.*0.png has \(4, 4, 3\).*9.png with \(5, 5, 3\).*--images"
+    message = r"same size.*0.png has \(4, 4, 3\).*9.png with \(5, 5, 3\).*load_image_folder"
     with pytest.raises(ValueError, match=message):
         list(FolderImages(folder))
 
