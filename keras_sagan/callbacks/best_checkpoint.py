@@ -32,7 +32,7 @@ class BestCheckpoint:
         self._has_seen = False  # True after an epoch has logged `monitor`.
 
     def begin(self, is_chief: bool, protocol: dict | None):
-        """Reads the best value so far, unless a known entry of its protocol was different."""
+        """Reads the best value so far, unless its protocol differs in an entry that both know."""
         if is_chief:
             self.files.remove_incomplete()
         self.value = None

@@ -142,7 +142,7 @@ def evaluate(log, settings):
                 f"memorization searches {num_real:,} of the {source.num_images:,} images of "
                 f"{source.name} for copies. --num-images sets this number"
             )
-        if held_out:  # Crop and resize these images as the reference.
+        if held_out:  # Crop and resize these images like the reference.
             more = {"stream": settings["stream"]}
             found = read_folder("--held-out", held_out, shape[0], source.channels, **more)
             common["held_out"] = found.images
