@@ -465,7 +465,7 @@ def expectations(records):
             verdict(faces),
         ),
     }
-    words = {None: "-", True: "yes", False: "no"}
+    words = {None: "-", True: "yes", False: "not shown"}
     rows = [f"| {x} | {words.get(held, held)} | {why} |" for x, (held, why) in lines.items()]
     if not helpful:
         rows += ["", f"Rows with `-` can't be judged: attention in D shows no effect at {FAR} px."]

@@ -124,7 +124,7 @@ TRAIN = {
     "fid_images": Option(SEVERAL, "for the FID; 0: no FID; default: 5000 embedded images, or 1000"),
     "fid_every": Option(COUNT, "epochs between FIDs; default: a fifth of --epochs"),
     "augmentation": Option(TEXT, "of D's images, such as color,translation,cutout; default: none"),
-    "flip": Option(FLAG, "mirror half of the images; not with --dataset", False),
+    "flip": Option(FLAG, "mirror half of the images", False),
     **INCEPTION,
     **DATA,
     **COMMON,

@@ -57,12 +57,10 @@ def open_source(settings, image_size, batch_size, say=print, trained_on=None) ->
         if settings[option] and not settings[needed]:
             raise ValueError(f"--{option.replace('_', '-')} needs --{needed}.")
     flip = settings.get("flip", False)  # Only the `train` command has this option.
-    if dataset and flip:
-        raise ValueError("--flip and --dataset can't both be given.")
     if dataset:
         common = {"image_size": image_size, "data_dir": data_dir, "seed": settings["seed"]}
         common["on_error"] = "skip" if settings["skip_damaged"] else "raise"
-        return _tfds(dataset, settings["split"] or "train", batch_size, common)
+        return _tfds(dataset, settings["split"] or "train", batch_size, flip, common)
     if images:
         channels, name = (1 if settings["grey"] else 3), f"folder {images}"
         more = settings["labels_from_folders"], settings["stream"]
@@ -108,8 +106,8 @@ def read_folder(option, folder, image_size, channels, use_labels=False, stream=F
     return found
 
 
-def _tfds(name, split, batch_size, common):
-    dataset, info = data.load_tfds(name, split, batch_size=batch_size, **common)
+def _tfds(name, split, batch_size, flip, common):
+    dataset, info = data.load_tfds(name, split, batch_size=batch_size, flip=flip, **common)
 
     def head(count):
         count = min(count, info.num_images)

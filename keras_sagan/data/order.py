@@ -49,6 +49,12 @@ def is_flipped(seed, epoch, indices):
     return _outputs(seed, epoch, indices.astype("uint64")) // 2**63 == 1
 
 
+def is_flipped_tensor(seed, epoch, indices):
+    """Returns `is_flipped` as a tensor."""
+    seed, epoch, indices = (tf.cast(x, tf.uint64) for x in (seed + 2**31, epoch, indices))
+    return _outputs(seed, epoch, indices) // 2**63 == 1
+
+
 def _outputs(seed, epoch, numbers):
     """Returns SplitMix64's outputs at the given positions, for uint64 arrays or tensors."""
     start = _mixed(_mixed(seed) ^ epoch)

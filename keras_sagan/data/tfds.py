@@ -18,7 +18,7 @@ from keras_sagan.checks import (
     check_path,
     check_string,
 )
-from keras_sagan.data.order import ORDERS, permutation_tensor
+from keras_sagan.data.order import ORDERS, is_flipped_tensor, permutation_tensor
 from keras_sagan.data.pipeline import rows_of_process, steps_per_epoch
 from keras_sagan.data.position import check_step, positioned
 from keras_sagan.data.tensorflow_pipeline import finish
@@ -66,6 +66,7 @@ def load_tfds(
     on_error: str = "raise",
     use_labels: bool = True,
     order: str = "splitmix64",
+    flip: bool = False,
 ) -> tuple[Any, "DatasetInfo"]:
     """Streams an image classification dataset of TensorFlow Datasets in batches.
 
@@ -97,6 +98,8 @@ def load_tfds(
             the number of replaced images. The count may be a few batches ahead of training.
         use_labels: Whether batches contain labels. If `False`, splits without labels can be read,
             such as `unlabelled` in stl10.
+        flip: Whether to mirror approximately half of the images horizontally. The choice depends on
+            the seed, the epoch and the image's position in the epoch.
 
     Returns:
         `(dataset, info)`: an endless `tf.data.Dataset` and a `DatasetInfo`. Batches are uint8
@@ -127,7 +130,7 @@ def load_tfds(
     data_dir = check_path("data_dir", data_dir, optional=True, allow_url=True)
     shuffle_buffer = check_integer("shuffle_buffer", shuffle_buffer)
     use_labels = check_boolean("use_labels", use_labels)
-    order = check_choice("order", order, ORDERS)
+    order, flip = check_choice("order", order, ORDERS), check_boolean("flip", flip)
     on_error = check_choice("on_error", on_error, ("raise", "skip"))
     try:
         import tensorflow_datasets as tfds
@@ -172,16 +175,22 @@ def load_tfds(
         records = tf.nest.map_structure(lambda values: tf.gather(values, indices), records)
         return tf.data.Dataset.from_tensor_slices(records)
 
-    def image_of(record):
+    def image_of(number, record):
         example = read_example(record)
         image = features[image_key].decode_example(example[image_key])
         label = example[label_key] if label_key else 0
         image = tf.ensure_shape(square_resize(image, image_size), shape)
+        if flip:
+            epoch, index = number // (steps * batch_size), number % (steps * batch_size)
+            is_flipped = is_flipped_tensor(seed, epoch, index)
+            image = tf.where(is_flipped, tf.reverse(image, [1]), image)
         return image, tf.cast(label, tf.int32)
 
-    def image_or_blank(place, record):
+    def image_or_blank(number, pair):
+        place, record = pair
         # Use a dataset of one image, because only datasets have `ignore_errors`.
-        image = tf.data.Dataset.from_tensors(record).map(image_of).ignore_errors(log_warning=True)
+        image = tf.data.Dataset.from_tensors((number, record)).map(image_of)
+        image = image.ignore_errors(log_warning=True)
         blank = (tf.zeros(shape, tf.uint8), tf.constant(_DAMAGED, tf.int32))
         image = image.concatenate(tf.data.Dataset.from_tensors(blank)).take(1)
         return *image.get_single_element(), place
@@ -203,11 +212,11 @@ def load_tfds(
     def make(start_step):
         dataset = tf.data.Dataset.counter(start=start_step // steps, dtype=tf.int64)
         dataset = dataset.flat_map(lambda epoch: epoch_of(epoch, start_step))
+        dataset = dataset.enumerate(start_step * batch_size)
         rows, calls = rows_of_process(batch_size), tf.data.AUTOTUNE
         if len(rows) < batch_size:  # Don't decode the images of other processes.
             is_own = np.isin(np.arange(batch_size), rows)
-            dataset = dataset.enumerate().filter(lambda i, _: tf.gather(is_own, i % batch_size))
-            dataset = dataset.map(lambda _, record: record)
+            dataset = dataset.filter(lambda number, _: tf.gather(is_own, number % batch_size))
         dataset = dataset.map(image_or_blank, num_parallel_calls=calls, deterministic=True)
         return finish(dataset.batch(len(rows), drop_remainder=True).map(repaired))
 

@@ -509,8 +509,6 @@ def test_errors_are_one_line(tmp_path, capsys, monkeypatch):
     for option, needed in (("--grey", "images"), ("--split=a", "dataset")):
         assert main(["train", option]) == 1
         assert f" needs --{needed}." in capsys.readouterr().err
-    assert main(["train", "--flip", "--dataset", "b"]) == 1
-    assert "--flip and --dataset can't both be given" in capsys.readouterr().err
     assert main(["train", "--image-size", "64", "--output", str(tmp_path)]) == 1
     assert "are of 32 pixels: give --images" in capsys.readouterr().err
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")

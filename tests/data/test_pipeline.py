@@ -14,6 +14,7 @@ from keras_sagan.data import (
     square_resize,
     steps_per_epoch,
 )
+from keras_sagan.data.order import is_flipped
 from keras_sagan.data.position import at_step, start_step_of
 
 tf = pytest.importorskip("tensorflow")
@@ -258,6 +259,24 @@ def test_load_tfds(name, channels, classes, tmp_path):
         images, labels = next(iter(dataset))
     assert images.shape == (4, 16, 16, channels) and images.dtype == tf.uint8
     assert labels.shape == (4,) and labels.dtype == tf.int32
+
+
+@pytest.mark.slow
+def test_load_tfds_mirrors_half_of_the_images_also_after_resuming(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    def load(**kwargs):
+        with tfds.testing.mock_data(num_examples=50):
+            dataset, _ = load_tfds("cifar10", data_dir=str(tmp_path), batch_size=7, **kwargs)
+            return np.stack([images for images, _ in dataset.take(9)])
+
+    plain, flipped = load(), load(flip=True)
+    mirrored = (flipped == plain[:, :, :, ::-1]).all(axis=(2, 3, 4))
+    places = np.arange(9 * 7)  # an epoch has 7 batches of 7 images
+    want = [is_flipped(0, epoch, places[:49])[: 63 - 49 * epoch] for epoch in (0, 1)]
+    np.testing.assert_array_equal(mirrored.ravel(), np.concatenate(want)[:63])
+    np.testing.assert_array_equal(flipped[~mirrored], plain[~mirrored])
+    np.testing.assert_array_equal(load(flip=True, start_step=6)[:3], flipped[6:])
 
 
 @pytest.fixture(scope="module")

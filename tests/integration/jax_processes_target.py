@@ -1,4 +1,4 @@
-"""Two processes of JAX, one of which is killed, two that resume, and one alone.
+"""Two processes of JAX, each of which is killed once, two that resume, and one alone.
 
     python jax_processes_target.py FOLDER
 
@@ -6,7 +6,8 @@ for `test_jax_processes.py`. As in `kill_target.py`, each is forked, so that Ker
 A process writes `state-INDEX.npz` and `told-INDEX.json`, then trains two epochs of `make_dataset`,
 whose end is `ended-INDEX.json`. As one of two it does so again with checkpoints, and the second
 process kills itself in the second epoch; the first ends by an error. When they resume, models of
-other weights go on from there, to `resumed-INDEX.json`.
+other weights go on from there, and the first kills itself a step later, which writes checkpoints
+and keeps the processes connected. They resume again, to `resumed-INDEX.json`.
 """
 
 import hashlib
@@ -31,7 +32,8 @@ from keras_sagan.distribution import check_workers_agree, chief_decides, is_chie
 
 tiny.SHAPE = (8, 8, 3)  # Three channels, for pictures.
 STEPS, BATCH, PROCESSES = 6, 8, 2
-KILLED_AT, EPOCH = 5, 3  # Steps.
+EPOCH = 3  # Steps.
+KILLED_AT = {1: 4, 0: 5}  # The step at which each process kills itself.
 
 
 class Share(keras.utils.PyDataset):
@@ -57,8 +59,12 @@ class Share(keras.utils.PyDataset):
 
 
 class Kill(keras.callbacks.Callback):
+    def __init__(self, index):
+        super().__init__()
+        self.step = KILLED_AT[index]
+
     def on_train_batch_end(self, batch, logs=None):
-        if int(self.model.steps.numpy()) == KILLED_AT:
+        if int(self.model.steps.numpy()) == self.step:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -95,7 +101,7 @@ def main(folder, index=None, resume=None):
     if resume:
         with strategy.scope():
             model = build()
-        ended = train(model, checkpoint)
+        ended = train(model, checkpoint, *([Kill(0)] if (resume, index) == ("again", 0) else []))
         (folder / f"resumed-{index}.json").write_text(json.dumps(ended))
         return
     told = {"chief": is_chief(), "replicas": int(np.prod(strategy.device_mesh.shape))}
@@ -140,7 +146,7 @@ def main(folder, index=None, resume=None):
     (folder / f"ended-{index}.json").write_text(json.dumps(train(model)))
     if index is not None:
         assign_state(model, model.seed, start)
-        train(model, checkpoint, *([Kill()] if index == PROCESSES - 1 else []))
+        train(model, checkpoint, *([Kill(1)] if index == 1 else []))
 
 
 def start(folder, *index, **environment):
@@ -173,11 +179,18 @@ def exit_codes(*processes):
     return [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
 
 
+def killed_and_left(killed, left):
+    """The exit codes of two processes, and how many seconds the second took to notice."""
+    codes, began = exit_codes(killed), time.monotonic()
+    return [*codes, *exit_codes(left), time.monotonic() - began]
+
+
 def run(folder):
     first, second = start_two(folder)
-    codes, killed = exit_codes(second), time.monotonic()
-    codes += exit_codes(first)
-    (folder / "killed.json").write_text(json.dumps([*codes, time.monotonic() - killed]))
+    killed = [killed_and_left(second, first)]
+    first, second = start_two(folder, "again")
+    killed.append(killed_and_left(first, second))
+    (folder / "killed.json").write_text(json.dumps(killed))
     assert exit_codes(*start_two(folder, "resume"), start(folder)) == [0, 0, 0]
 
 
