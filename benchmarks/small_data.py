@@ -5,6 +5,8 @@ Measures   garments: Fashion-MNIST with 1,000 and 10,000 training images, the hi
            the relativistic one with R1 and R2, each with and without DifferentiableAugmentation:
            FID, KID, precision and recall against the 10,000 test images, which no run sees, and
            how many samples are nearer to a training image than to a test image;
+           leaky: the same with leaky ReLUs in the discriminator, the relativistic loss and no
+           augmentation;
            stacked: three garments in the red, green and blue channel, 1,000 modes without labels:
            how many of them 25,600 samples show, and the reverse KL divergence from equal shares
 Result:    benchmarks/results/small_data/NAME.json for each run, benchmarks/results/small_data.json
@@ -36,8 +38,11 @@ GARMENTS = {
     "loss": ("hinge", "relativistic"),
     "augmentation": ("without", "with"),
 }
+LEAKY = {"images": (1000, 10_000), "loss": ("relativistic",), "augmentation": ("without",)}
 STACKED = {"loss": ("hinge", "relativistic"), "penalty": ("without", "with")}
+TASKS = {"garments": GARMENTS, "leaky": LEAKY, "stacked": STACKED}
 STACKED_SEEDS = 2
+SLOPE = 0.2  # Of leaky ReLUs.
 PENALTY_WEIGHT = 0.5  # Of R1 and of R2.
 MODES = 1000
 DECIMALS = {"fid": 1, "kid": 1, "precision": 2, "recall": 3, "nearer to training": 2}
@@ -48,8 +53,9 @@ def all_runs(seeds):
     """Returns a dictionary from the name of a run to its factors; first seeds come first."""
     runs = {}
     for seed in range(seeds):
-        parts = [("garments", GARMENTS)] + [("stacked", STACKED)] * (seed < STACKED_SEEDS)
-        for task, factors in parts:
+        for task, factors in TASKS.items():
+            if task == "stacked" and seed >= STACKED_SEEDS:
+                continue
             for levels in itertools.product(*factors.values()):
                 run = {"task": task, **dict(zip(factors, levels)), "seed": seed}
                 runs["_".join(map(str, run.values()))] = run
@@ -62,7 +68,7 @@ def training_images(run, settings, data_dir):
 
     images, labels = data.load_fashion_mnist(data_dir, "train")
     images = data.pad_to_32(images)
-    if run["task"] == "garments":
+    if run["task"] != "stacked":
         return images[: run["images"]], labels[: run["images"]]
     which = np.random.default_rng(0).integers(0, len(images), (settings["num_triples"], 3))
     return np.concatenate([images[which[:, i]] for i in range(3)], axis=-1), None
@@ -81,6 +87,7 @@ def build(run, settings):
         "sagan_fashion_mnist_32",
         base_filters=settings["base_filters"],
         d_steps=1,
+        negative_slope=SLOPE if run["task"] == "leaky" else 0.0,
         seed=run["seed"],
         **kind,
     )
@@ -187,8 +194,8 @@ def classes_of(images):
 
 def rows_of(runs):
     """Returns rows of a table: for each setting the mean over seeds, and their spread."""
-    rows = {"garments": [], "stacked": []}
-    for task, names in (("garments", GARMENTS), ("stacked", STACKED)):
+    rows = {task: [] for task in TASKS}
+    for task, names in TASKS.items():
         for levels in itertools.product(*names.values()):
             factors = {"task": task, **dict(zip(names, levels))}
             found = [x for x in runs.values() if all(x.get(k) == v for k, v in factors.items())]

@@ -22,6 +22,8 @@ class CollapseMonitor(SAGANCallback):
     - **Logits**: the discriminator tells real and generated images apart too easily, or not at all.
       In the first case, the fractions of real and of generated images inside the hinge margin are
       below `margin_share`. In the second case, the two mean logits differ by less than `logit_gap`.
+      For losses without a threshold, such as relativistic ones, only the second case is checked,
+      with a hundredth of `logit_gap`, because the logits of a good discriminator can be close.
 
     - **σ**: the largest singular value of a kernel, normalized or not, has grown by more than a
       factor of `sigma_factor` since the last measurement.
@@ -140,12 +142,16 @@ class CollapseMonitor(SAGANCallback):
             )
         names = ("real_in_margin", "fake_in_margin", "real_logits", "fake_logits")
         *shares, real, fake = [np.nan if (x := logs.get(name)) is None else x for name in names]
-        if all(share < self.margin_share for share in shares) and not is_first:
+        losses = getattr(self.model, "loss_functions", None)
+        has_threshold = losses is None or losses.threshold is not None
+        gap = self.logit_gap if has_threshold else self.logit_gap / 100
+        is_outside = has_threshold and all(share < self.margin_share for share in shares)
+        if is_outside and not is_first:
             signs.append(
                 f"{100 * shares[0]:.1f} % of real and {100 * shares[1]:.1f} % of generated images "
                 "are inside the hinge margin"
             )
-        if abs(real - fake) < self.logit_gap and not is_first:
+        if abs(real - fake) < gap and not is_first:
             signs.append(
                 "the mean logits of real and of generated images are alike, "
                 f"{real:.3g} and {fake:.3g}"

@@ -118,16 +118,16 @@ def up_block(x, labels, filters, conv, norm, name):
     return layers.Add(name=f"{name}_sum")([x, shortcut])
 
 
-def down_block(x, filters, conv, downsample, first, name):
+def down_block(x, filters, conv, downsample, first, name, slope=0.0):
     """Applies a residual block without norms; the `first` block has no ReLU on its input."""
     resample = "down" if downsample else None
     shortcut = x
     if downsample or x.shape[-1] != filters:
         shortcut = conv(filters, 1, resample=resample, name=f"{name}_shortcut")(x)
     if not first:
-        x = layers.ReLU(name=f"{name}_relu_1")(x)
+        x = layers.ReLU(negative_slope=slope, name=f"{name}_relu_1")(x)
     x = conv(filters, 3, name=f"{name}_conv_1")(x)
-    x = layers.ReLU(name=f"{name}_relu_2")(x)
+    x = layers.ReLU(negative_slope=slope, name=f"{name}_relu_2")(x)
     x = conv(filters, 3, resample=resample, name=f"{name}_conv_2")(x)
     return layers.Add(name=f"{name}_sum")([x, shortcut])
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers, ops
 
-from keras_sagan.checks import check_dict, check_integer
+from keras_sagan.checks import check_dict, check_float, check_integer
 from keras_sagan.models import blocks
 
 
@@ -18,6 +18,7 @@ def build_discriminator(
     use_spectral_norm: bool = True,
     spectral_norm: dict | None = None,
     attention: dict | None = None,
+    negative_slope: float = 0.0,
     name: str = "discriminator",
 ) -> keras.Model:
     """Builds the residual projection discriminator of SAGAN as a functional Keras model.
@@ -31,6 +32,9 @@ def build_discriminator(
     Args:
         image_size, base_filters, num_classes, channels, name: As in `build_generator`.
         attention_resolutions, use_spectral_norm, spectral_norm, attention: As in `build_generator`.
+        negative_slope: Float in [0, 1), the slope of all ReLUs for negative inputs; 0.2 for leaky
+            ReLUs. If the last ReLU returns 0 for all images, the discriminator has no gradient and
+            can't recover; this can happen with the penalties `R1` and `R2`. A leaky ReLU avoids it.
 
     Returns:
         A `keras.Model` that maps images `(batch, size, size, channels)` in [-1, 1], or
@@ -38,7 +42,7 @@ def build_discriminator(
         float32 under every mixed-precision policy.
 
     Raises:
-        ValueError: As in `build_generator`.
+        ValueError: As in `build_generator`, or if `negative_slope` is out of range.
 
     Example:
     >>> discriminator = build_discriminator(32, base_filters=8, attention_resolutions=(16,))
@@ -53,6 +57,7 @@ def build_discriminator(
     num_classes = check_integer("num_classes", num_classes, optional=True)
     channels = check_integer("channels", channels)
     attention = check_dict("attention", attention)
+    slope = check_float("negative_slope", negative_slope, minimum=0, below=1)
     widths = [base_filters * width for width in blocks.DISCRIMINATOR_WIDTHS[image_size]]
     blocks.check_widths(widths, channels, base_filters, num_classes)
     num_downsamples = blocks.NUM_DOWNSAMPLES[image_size]
@@ -64,11 +69,12 @@ def build_discriminator(
     labels = None if num_classes is None else keras.Input((), dtype="int32", name="labels")
     x = images
     for i, (size, filters) in enumerate(zip(sizes, widths)):
-        x = blocks.down_block(x, filters, conv, i < num_downsamples, i == 0, f"block_{i + 1}")
+        has_pool, name_of_block = i < num_downsamples, f"block_{i + 1}"
+        x = blocks.down_block(x, filters, conv, has_pool, i == 0, name_of_block, slope)
         if size in attention_resolutions and size not in sizes[:i]:
             x = blocks.self_attention(size, use_spectral_norm, attention)(x)
     dtype = blocks.at_least_float32()
-    x = layers.Activation("relu", dtype=dtype, name="last_relu")(x)
+    x = layers.ReLU(negative_slope=slope, dtype=dtype, name="last_relu")(x)
     features = ops.sum(x, axis=(1, 2))
     logits = dense(1, dtype=dtype, name="logits")(features)
     if labels is None:

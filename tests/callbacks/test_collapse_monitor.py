@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny_networks as tiny
 
-from keras_sagan import SAGAN, build_discriminator, build_generator
+from keras_sagan import SAGAN, build_discriminator, build_generator, losses
 from keras_sagan.callbacks import CollapseMonitor, TrainingCheckpoint
 from keras_sagan.data import load_fashion_mnist, make_dataset, pad_to_32
 
@@ -70,6 +70,18 @@ def test_each_sign_at_its_threshold(looks, good, bad, message):
     with pytest.warns(RuntimeWarning, match=f"After epoch 3 .*{message}"):
         look(**bad)
     assert not getattr(look.model, "stop_training", False)
+
+
+@pytest.mark.parametrize("loss", ["relativistic", "wasserstein"])
+def test_logits_of_a_loss_without_a_threshold_may_be_close(looks, loss):
+    look = looks()
+    look.model.loss_functions = losses.get(loss)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            look(real_in_margin=0.0, fake_in_margin=0.0, real_logits=3.0002, fake_logits=3.0)
+    with pytest.warns(RuntimeWarning, match="mean logits .* are alike, 9e-05 and 0"):
+        look(real_logits=9e-5, fake_logits=0.0)
 
 
 def test_the_first_look_gives_no_sign_and_the_figure_is_kept(looks):

@@ -214,15 +214,18 @@ def test_up_block_against_the_text_book():
 
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("downsample", [True, False])
-@pytest.mark.parametrize("filters", [5, 6])
-def test_down_block_against_the_text_book(filters, downsample, first):
+@pytest.mark.parametrize(("filters", "slope"), [(5, 0.0), (6, 0.0), (6, 0.2)])
+def test_down_block_against_the_text_book(filters, slope, downsample, first):
+    def relu(x):
+        return ops.maximum(x, slope * x)
+
     x = keras.Input((4, 4, 6))
-    y = blocks.down_block(x, filters, plain_parts()[0], downsample, first, name="block")
+    y = blocks.down_block(x, filters, plain_parts()[0], downsample, first, "block", slope)
     block = keras.Model(x, y)
     randomize(block)
     images = images_of(2, 4, 4, 6)
-    h = images if first else ops.relu(images)
-    h = block.get_layer("block_conv_2")(ops.relu(block.get_layer("block_conv_1")(h)))
+    h = images if first else relu(images)
+    h = block.get_layer("block_conv_2")(relu(block.get_layer("block_conv_1")(h)))
     shortcut = images
     if downsample or filters != 6:
         shortcut = block.get_layer("block_shortcut")(images)
@@ -233,6 +236,17 @@ def test_down_block_against_the_text_book(filters, downsample, first):
         expected = numpy(expected).reshape(2, 2, 2, 2, 2, filters).mean(axis=(2, 4))
     assert block.output_shape[1:] == expected.shape[1:]
     np.testing.assert_allclose(numpy(block(images)), numpy(expected), rtol=1e-5)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.2])
+def test_only_a_leaky_discriminator_survives_negative_features(slope):
+    discriminator = build_discriminator(
+        32, 8, attention_resolutions=(), use_spectral_norm=False, negative_slope=slope
+    )
+    last = [layer for layer in discriminator.layers if layer.name.endswith("_conv_2")][-1]
+    last.bias.assign(ops.full(last.bias.shape, -100.0))  # As after a bad update.
+    logits = numpy(discriminator(images_of(2, 32, 32, 3)))
+    assert (np.ptp(logits) > 0.0) == (slope > 0.0)
 
 
 class TwoSteps(layers.Layer):
@@ -407,6 +421,12 @@ def test_numbers_that_are_not_positive_integers(build, name, value):
     expected = "a positive integer( or None)?"
     with pytest.raises(ValueError, match=f"`{name}` must be {expected}. Received: {name}="):
         build(32, **{name: value})
+
+
+@pytest.mark.parametrize("slope", [-0.1, 1.0, "0.2", None])
+def test_slopes_of_relus(slope):
+    with pytest.raises(ValueError, match="`negative_slope` must .*Received: negative_slope="):
+        build_discriminator(32, negative_slope=slope)
 
 
 def test_latent_dim():
