@@ -110,8 +110,8 @@ PRESETS: dict[str, dict] = {
         },
         "recipes": {"official": {}},
     },
-    # For a few thousand images: the loss and the penalties of R3GAN (Huang et al., 2024), the best
-    # at 1,000 images in benchmarks/small_data.py, which compared only losses, penalties and
+    # For a few thousand images: the loss, the penalties and the leaky ReLUs of R3GAN (Huang et al.,
+    # 2024), the best in benchmarks/small_data.py, which compared only losses, penalties, ReLUs and
     # augmentation. R1 and R2 grow with the image size, as in R3GAN.
     **{
         f"sagan_small_data_{size}": {
@@ -123,6 +123,7 @@ PRESETS: dict[str, dict] = {
                 "latent_dim": 128,
                 "num_classes": None,
                 "attention_resolutions": (min(size // 2, 32),),
+                "negative_slope": 0.2,
                 "batch_norm": {"momentum": 0.99},
                 "ema_half_life": 10_000.0,
                 "objective": {"loss": "relativistic", "r1": weight, "r2": weight},
