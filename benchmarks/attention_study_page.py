@@ -465,8 +465,11 @@ def expectations(records):
             verdict(faces),
         ),
     }
-    words = {None: "-", True: "yes", False: "not shown"}
-    rows = [f"| {x} | {words.get(held, held)} | {why} |" for x, (held, why) in lines.items()]
+    words = {None: "-", True: "yes", False: "no"}
+    rows = []
+    for text, (held, why) in lines.items():
+        is_open = held is False and why == "no difference shown"
+        rows += [f"| {text} | {'not shown' if is_open else words.get(held, held)} | {why} |"]
     if not helpful:
         rows += ["", f"Rows with `-` can't be judged: attention in D shows no effect at {FAR} px."]
     return ["| expected before the first run | held | result |", "|---|---|---|", *rows, ""]

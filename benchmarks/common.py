@@ -26,7 +26,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-# Settings of oneDNN, XLA and PyTorch that hold a processor to fewer instructions than it has.
+# Settings of oneDNN, OpenBLAS, XLA and PyTorch that hold a processor to fewer instructions.
 LIMITS = ("ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE", "XLA_FLAGS", "ATEN_CPU_CAPABILITY")
 
 

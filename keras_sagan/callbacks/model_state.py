@@ -140,11 +140,10 @@ def read_state(model, copy=True):
 
     Without `copy`, the next step may overwrite the arrays. bfloat16 becomes float32 without loss.
     """
-    is_torch, values = backend.backend() == "torch", {}
+    values = {}
     for key, variable in keyed({**state_of(model), "metrics": metrics_of(model)}).items():
-        # On TensorFlow and JAX, `ops.convert_to_numpy` would copy.
-        tensor = ops.convert_to_numpy(variable) if is_torch else ops.convert_to_tensor(variable)
-        value = np.array(tensor) if copy else np.asarray(tensor)
+        value = ops.convert_to_numpy(variable)
+        value = np.array(value) if copy else np.asarray(value)
         values[key] = value.astype("float32") if value.dtype.kind == "V" else value
     return values
 

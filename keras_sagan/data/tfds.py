@@ -99,7 +99,8 @@ def load_tfds(
         use_labels: Whether batches contain labels. If `False`, splits without labels can be read,
             such as `unlabelled` in stl10.
         flip: Whether to mirror approximately half of the images horizontally. The choice depends on
-            the seed, the epoch and the image's position in the epoch.
+            the seed, the epoch and the image's position in the epoch. The copy that replaces a
+            damaged image isn't mirrored again.
 
     Returns:
         `(dataset, info)`: an endless `tf.data.Dataset` and a `DatasetInfo`. Batches are uint8
@@ -175,21 +176,21 @@ def load_tfds(
         records = tf.nest.map_structure(lambda values: tf.gather(values, indices), records)
         return tf.data.Dataset.from_tensor_slices(records)
 
-    def image_of(number, record):
+    def image_of(epoch, number, record):
         example = read_example(record)
         image = features[image_key].decode_example(example[image_key])
         label = example[label_key] if label_key else 0
         image = tf.ensure_shape(square_resize(image, image_size), shape)
         if flip:
-            epoch, index = number // (steps * batch_size), number % (steps * batch_size)
-            is_flipped = is_flipped_tensor(seed, epoch, index)
+            epoch += number // (steps * batch_size)
+            is_flipped = is_flipped_tensor(seed, epoch, number % (steps * batch_size))
             image = tf.where(is_flipped, tf.reverse(image, [1]), image)
         return image, tf.cast(label, tf.int32)
 
-    def image_or_blank(number, pair):
+    def image_or_blank(epoch, number, pair):
         place, record = pair
         # Use a dataset of one image, because only datasets have `ignore_errors`.
-        image = tf.data.Dataset.from_tensors((number, record)).map(image_of)
+        image = tf.data.Dataset.from_tensors((epoch, number, record)).map(image_of)
         image = image.ignore_errors(log_warning=True)
         blank = (tf.zeros(shape, tf.uint8), tf.constant(_DAMAGED, tf.int32))
         image = image.concatenate(tf.data.Dataset.from_tensors(blank)).take(1)
@@ -210,14 +211,18 @@ def load_tfds(
         return tuple(found) if label_key else found[0]
 
     def make(start_step):
-        dataset = tf.data.Dataset.counter(start=start_step // steps, dtype=tf.int64)
+        start = tf.constant(start_step // steps, tf.int64)
+        dataset = tf.data.Dataset.counter(start=start, dtype=tf.int64)
         dataset = dataset.flat_map(lambda epoch: epoch_of(epoch, start_step))
-        dataset = dataset.enumerate(start_step * batch_size)
+        # Count images from the first epoch, because `start_step` may be large.
+        dataset = dataset.enumerate(start_step % steps * batch_size)
         rows, calls = rows_of_process(batch_size), tf.data.AUTOTUNE
         if len(rows) < batch_size:  # Don't decode the images of other processes.
             is_own = np.isin(np.arange(batch_size), rows)
             dataset = dataset.filter(lambda number, _: tf.gather(is_own, number % batch_size))
-        dataset = dataset.map(image_or_blank, num_parallel_calls=calls, deterministic=True)
+        dataset = dataset.map(
+            functools.partial(image_or_blank, start), num_parallel_calls=calls, deterministic=True
+        )
         return finish(dataset.batch(len(rows), drop_remainder=True).map(repaired))
 
     names = tuple(features[label_key].names) if label_key else None

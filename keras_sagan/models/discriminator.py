@@ -1,5 +1,6 @@
 """The discriminator of a self-attention GAN."""
 
+import functools
 from collections.abc import Sequence
 
 import keras
@@ -34,7 +35,8 @@ def build_discriminator(
         attention_resolutions, use_spectral_norm, spectral_norm, attention: As in `build_generator`.
         negative_slope: Float in [0, 1), the slope of all ReLUs for negative inputs; 0.2 for leaky
             ReLUs. If the last ReLU returns 0 for all images, the discriminator has no gradient and
-            can't recover; this can happen with the penalties `R1` and `R2`. A leaky ReLU avoids it.
+            can't recover; this can happen with the penalties `R1` and `R2`. The gradient of a leaky
+            ReLU is never 0.
 
     Returns:
         A `keras.Model` that maps images `(batch, size, size, channels)` in [-1, 1], or
@@ -74,7 +76,10 @@ def build_discriminator(
         if size in attention_resolutions and size not in sizes[:i]:
             x = blocks.self_attention(size, use_spectral_norm, attention)(x)
     dtype = blocks.at_least_float32()
-    x = layers.ReLU(negative_slope=slope, dtype=dtype, name="last_relu")(x)
+    activation = functools.partial(layers.ReLU, negative_slope=slope)
+    if not slope:  # Checkpoints of earlier versions name this class.
+        activation = functools.partial(layers.Activation, "relu")
+    x = activation(dtype=dtype, name="last_relu")(x)
     features = ops.sum(x, axis=(1, 2))
     logits = dense(1, dtype=dtype, name="logits")(features)
     if labels is None:

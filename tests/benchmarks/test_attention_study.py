@@ -144,7 +144,7 @@ def test_the_page_says_whether_the_expectations_held(gain):
         assert held == ["yes", "not contradicted", *["yes"] * 4]
         assert found[0][1] == "helps: D at 16, both at 16 |"
     else:
-        assert held == ["not shown", "not contradicted", "-", "-", "not shown", "not shown"]
+        assert held == ["not shown", "not contradicted", "-", "-", "no", "no"]
     del records["emoji_4_none_7"]
     assert attention_study_page.expectations(records)[7].endswith("| - | not finished |")
     del records["figures_4_none_7"]

@@ -20,7 +20,7 @@ import pytest
 import short_runs
 from inception_stand_in import save_stand_in
 
-from keras_sagan import SAGAN, metrics, options, quiet
+from keras_sagan import SAGAN, data, metrics, options, quiet
 from keras_sagan.callbacks import AttentionMonitor
 from keras_sagan.cli import main
 from keras_sagan.cli.main import build_parser
@@ -488,6 +488,22 @@ def test_flip_mirrors_images_of_the_run():
     given, flipped = np.asarray(given), np.asarray(flipped)
     mirrored = (flipped == given[:, :, ::-1]).all(axis=(1, 2, 3))
     assert 10 < mirrored.sum() < 54 and (flipped[~mirrored] == given[~mirrored]).all()
+
+
+def test_flip_reaches_a_dataset_of_tfds_but_not_its_reference(monkeypatch):
+    info = SimpleNamespace(
+        num_images=9, image_shape=(32, 32, 3), num_classes=None, class_names=None, steps_per_epoch=2
+    )
+    flips = []
+
+    def load_tfds(*args, flip=False, **kwargs):
+        flips.append(flip)
+        return [np.zeros((4, 32, 32, 3), "uint8")], info
+
+    monkeypatch.setattr(data, "load_tfds", load_tfds)
+    settings = {name: option.default for name, option in options.TRAIN.items()}
+    open_source({**settings, "dataset": "cifar10", "flip": True}, 32, 4).head(4)
+    assert flips == [True, False]
 
 
 def test_augmentation_becomes_that_of_the_model():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_sagan.data.order import permutation, permutation_tensor
+from keras_sagan.data.order import is_flipped, is_flipped_tensor, permutation, permutation_tensor
 
 
 def splitmix64(state, count):
@@ -59,3 +59,7 @@ def test_the_tensor_is_the_same(count):
             tf.function(permutation_tensor)(tf.constant(seed), tf.constant(epoch, tf.int64), count),
         ):
             np.testing.assert_array_equal(result, permutation(seed, epoch, count))
+        flipped = tf.function(is_flipped_tensor)(
+            seed, tf.constant(epoch, tf.int64), tf.range(count)
+        )
+        np.testing.assert_array_equal(flipped, is_flipped(seed, epoch, np.arange(count)))

@@ -6,8 +6,8 @@ for `test_jax_processes.py`. As in `kill_target.py`, each is forked, so that Ker
 A process writes `state-INDEX.npz` and `told-INDEX.json`, then trains two epochs of `make_dataset`,
 whose end is `ended-INDEX.json`. As one of two it does so again with checkpoints, and the second
 process kills itself in the second epoch; the first ends by an error. When they resume, models of
-other weights go on from there, and the first kills itself a step later, which writes checkpoints
-and keeps the processes connected. They resume again, to `resumed-INDEX.json`.
+other weights go on from there. A step later, the first process, which writes the checkpoints and
+connects the processes, kills itself. They resume again, to `resumed-INDEX.json`.
 """
 
 import hashlib

@@ -19,7 +19,7 @@ if importlib.util.find_spec("jax") is None:
 
 pytestmark = pytest.mark.slow
 TARGET = Path(__file__).parent / "jax_processes_target.py"
-PATIENCE = 240  # Seconds that nothing may take, however busy the machine is.
+PATIENCE = 400  # Seconds that nothing may take, however busy the machine is.
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_the_pair_resumes_to_the_bit(folder):
         ended[0]["digest"]
     ]
     assert "Restored step 4 (1 steps into epoch 2)" in log(folder, "0-again")
-    assert "steps into epoch 2)" in log(folder, "0-resume")
+    assert "Restored step 5 (2 steps into epoch 2)" in log(folder, "0-resume")
     assert "Restored" not in log(folder, "1-again") + log(folder, "1-resume")
     alone = told(folder, None, "ended")
     assert ended[0]["history"] == pytest.approx(alone["history"], abs=1e-4)

@@ -118,6 +118,8 @@ def test_the_objective_of_a_preset_is_the_default_of_compile():
     assert [(type(x), x.weight) for x in model.penalty] == [(R1, 0.5), (R2, 0.5)]
     assert model.augmentation is None
     assert float(model.d_optimizer.learning_rate) == pytest.approx(2e-4)
+    slopes = [getattr(x, "negative_slope", None) for x in model.discriminator.layers]
+    assert {x for x in slopes if x is not None} == {0.2}
     objective = {"loss": "relativistic", "r1": 2.0, "every": 4}
     lazy = tiny.build_small_sagan(objective={**objective, "augmentation": "translation,cutout"})
     lazy.compile()
