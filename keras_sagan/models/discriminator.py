@@ -1,6 +1,5 @@
 """The discriminator of a self-attention GAN."""
 
-import functools
 from collections.abc import Sequence
 
 import keras
@@ -76,10 +75,10 @@ def build_discriminator(
         if size in attention_resolutions and size not in sizes[:i]:
             x = blocks.self_attention(size, use_spectral_norm, attention)(x)
     dtype = blocks.at_least_float32()
-    activation = functools.partial(layers.ReLU, negative_slope=slope)
-    if not slope:  # Checkpoints of earlier versions name this class.
-        activation = functools.partial(layers.Activation, "relu")
-    x = activation(dtype=dtype, name="last_relu")(x)
+    relu = layers.ReLU(negative_slope=slope, dtype=dtype, name="last_relu")
+    if not slope:  # Earlier checkpoints contain the name of this class.
+        relu = layers.Activation("relu", dtype=dtype, name="last_relu")
+    x = relu(x)
     features = ops.sum(x, axis=(1, 2))
     logits = dense(1, dtype=dtype, name="logits")(features)
     if labels is None:
