@@ -112,7 +112,8 @@ PRESETS: dict[str, dict] = {
     },
     # For a few thousand images: the loss, the penalties and the leaky ReLUs of R3GAN (Huang et al.,
     # 2024). In benchmarks/small_data.py, the loss and the penalties were best with 1,000 images,
-    # and leaky ReLUs kept discriminators from dying with 10,000. No other settings were compared.
+    # and leaky ReLUs kept discriminators from dying with 10,000, although ReLUs that didn't die were
+    # better. No other settings were compared.
     # R1 and R2 grow with the image size, as in R3GAN.
     **{
         f"sagan_small_data_{size}": {
