@@ -4,9 +4,8 @@
 
 `R1`, `R2` and `GradientPenalty` penalize the gradient of the logits with respect to the augmented
 images. The squared norm of the gradient is computed in float32. `LeCam` and
-`ConsistencyRegularization` are meant for small datasets, and penalize the logits in each update, so
-they have no `every`. A custom penalty can be any function, or a subclass of `Penalty`, which also
-supports `every`, `+` and `get_config`.
+`ConsistencyRegularization` are meant for small datasets, and penalize the logits. A custom penalty
+can be any function, or a subclass of `Penalty`, which also supports `every`, `+` and `get_config`.
 """
 
 import copy
@@ -126,19 +125,20 @@ class LeCam(Penalty):
     Args:
         weight: Non-negative float; the authors use 0.01 to 0.5.
         decay: Float in [0, 1), the decay of the averages per discriminator update.
+        every: As in `Penalty`. The averages change in each update of the discriminator.
 
     Raises:
-        ValueError: If `weight` is negative, or `decay` is out of range.
+        ValueError: If `weight` is negative, `decay` is out of range, or `every` is below 1.
 
     Example:
     >>> LeCam(0.1)
-    LeCam(weight=0.1, decay=0.99)
+    LeCam(weight=0.1, every=1, decay=0.99)
 
     Reference: [Tseng et al., 2021](https://arxiv.org/abs/2104.03310), equations 5 and 6.
     """
 
-    def __init__(self, weight: float, decay: float = 0.99):
-        super().__init__(weight)
+    def __init__(self, weight: float, decay: float = 0.99, every: int = 1):
+        super().__init__(weight, every)
         self.decay = check_float("decay", decay, minimum=0, below=1)
         self.state: list = [0.0] * 3  # The initial values of the variables that `bind` creates.
 
@@ -153,7 +153,7 @@ class LeCam(Penalty):
         sums = [ops.convert_to_tensor(x, "float32") for x in self.state]
         has_averages = ops.cast(sums[2] > 0.0, "float32")
         real_average, fake_average = (x / ops.maximum(sums[2], 1e-12) for x in sums[:2])
-        real_logits, fake_logits = judge.logits
+        real_logits, fake_logits = _logits(judge, real, fake)
         value = ops.mean(ops.square(real_logits - fake_average))
         value += ops.mean(ops.square(fake_logits - real_average))
         return self.weight * has_averages * value
@@ -171,7 +171,7 @@ class LeCam(Penalty):
         return [self.decay * old.value + (1.0 - self.decay) * value for old, value in pairs]
 
     def get_config(self) -> dict:
-        return {"weight": self.weight, "decay": self.decay}
+        return {**super().get_config(), "decay": self.decay}
 
 
 @keras.saving.register_keras_serializable(package="keras_sagan")
@@ -188,17 +188,23 @@ class ConsistencyRegularization(Penalty):
             `DifferentiableAugmentation("translation", flip=True)`. An adaptive probability isn't
             allowed.
         real_weight, fake_weight: Non-negative floats, the weights of the two terms.
+        every: As in `Penalty`.
 
     Raises:
-        ValueError: If a weight is negative, or `augmentation` isn't a function, is adaptive, or
-            changes the shape of images.
+        ValueError: If a weight is negative, `every` is below 1, or `augmentation` isn't a function,
+            is adaptive, or changes the shape of images.
 
     Reference: [Zhao et al., 2020](https://arxiv.org/abs/2002.04724), section 3.1.
     """
 
     def __init__(
-        self, augmentation: Callable, real_weight: float = 10.0, fake_weight: float = 10.0
+        self,
+        augmentation: Callable,
+        real_weight: float = 10.0,
+        fake_weight: float = 10.0,
+        every: int = 1,
     ):
+        self.every = check_integer("every", every, maximum=MAX_SIZE)
         self.augmentation = check_function("augmentation", augmentation)
         self.real_weight = check_float("real_weight", real_weight, minimum=0)
         self.fake_weight = check_float("fake_weight", fake_weight, minimum=0)
@@ -212,7 +218,8 @@ class ConsistencyRegularization(Penalty):
     def __call__(self, judge: Any, real: tuple, fake: tuple, uniform: Callable) -> KerasTensor:
         total = 0.0
         weights = self.real_weight, self.fake_weight
-        for weight, logits, (images, labels) in zip(weights, judge.logits, (real, fake)):
+        known = _logits(judge, real, fake)
+        for weight, logits, (images, labels) in zip(weights, known, (real, fake)):
             changed = augmented(self.augmentation, images, uniform)
             total += weight * ops.mean(ops.square(logits - judge(changed, labels)))
         return total
@@ -222,6 +229,7 @@ class ConsistencyRegularization(Penalty):
             "augmentation": keras.saving.serialize_keras_object(self.augmentation),
             "real_weight": self.real_weight,
             "fake_weight": self.fake_weight,
+            "every": self.every,
         }
 
     @classmethod
@@ -250,6 +258,11 @@ def get(penalty: Callable | Sequence[Callable] | None) -> list:
 
 def _is_penalty(penalty):
     return not isinstance(penalty, type) and (accepts(penalty, 3) or accepts(penalty, 4))
+
+
+def _logits(judge, real, fake):
+    """Returns the real and the fake logits; a lazy penalty has to compute them."""
+    return judge.logits or (judge(*real), judge(*fake))
 
 
 def _squared_norms(judge, images, labels):

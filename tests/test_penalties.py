@@ -392,10 +392,11 @@ def fakes_of(model, index=0, count=3):
     return ops.convert_to_numpy(model.generator(latents))
 
 
+@pytest.mark.parametrize("every", [1, 2])
 @pytest.mark.parametrize("compiled", COMPILED)
-def test_lecam_by_hand(compiled):
+def test_lecam_by_hand(compiled, every):
     """Four updates of a linear discriminator by the penalty alone, in numpy."""
-    model = linear_sagan(penalty=LeCam(0.7, decay=0.8), d_steps=2, **compiled)
+    model = linear_sagan(penalty=LeCam(0.7, decay=0.8, every=every), d_steps=2, **compiled)
     weights, averages = np.full(4, 0.5), {"real": [], "fake": []}
     for _ in range(2):
         losses, fakes = [], [fakes_of(model, index) for index in range(2)]
@@ -409,8 +410,9 @@ def test_lecam_by_hand(compiled):
                     continue
                 shares = 0.8 ** np.arange(len(past))[::-1]
                 difference = logits[name] - np.average(past, weights=shares)
-                loss += 0.7 * np.mean(difference**2)
-                gradient += 0.7 * 2.0 * np.mean(difference[:, None] * images[name], axis=0)
+                weight = 0.7 * every * (index % every == 0)  # Each step has two updates.
+                loss += weight * np.mean(difference**2)
+                gradient += weight * 2.0 * np.mean(difference[:, None] * images[name], axis=0)
             for name, x in logits.items():
                 averages[name].append(x.mean())
             losses.append(loss)
@@ -422,19 +424,20 @@ def test_lecam_by_hand(compiled):
     assert slots_of(model)["average_of_1"] == pytest.approx(1.0 - 0.8**4, rel=1e-6)
 
 
+@pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize("compiled", COMPILED)
-def test_consistency_regularization_by_hand(compiled):
+def test_consistency_regularization_by_hand(compiled, every):
     """With brightness, a linear discriminator is as far off as the brightness times its slopes."""
 
     def brighter(images, uniform):
         return images + uniform(1)[:, :, None, None]
 
-    penalty = ConsistencyRegularization(brighter, 2.0, 3.0)
+    penalty = ConsistencyRegularization(brighter, 2.0, 3.0, every)
     model = linear_sagan(penalty=penalty, **compiled)
     draw = draw_uniform(model, 0, 4, 3)
     added = [ops.convert_to_numpy(draw(1))[:, 0] for _ in range(2)]
     squares = [np.mean(x**2) for x in added]
-    factor = 2.0 * squares[0] + 3.0 * squares[1]
+    factor = every * (2.0 * squares[0] + 3.0 * squares[1])
     logs = model.train_on_batch(REAL, return_dict=True)
     assert logs["d_loss"] == pytest.approx(factor * 2.0**2, rel=1e-5)
     np.testing.assert_allclose(slope(model), 0.5 - 0.1 * factor * 2.0 * 2.0, rtol=1e-5)
@@ -523,11 +526,11 @@ def test_a_checkpoint_keeps_the_state(tmp_path):
 @pytest.mark.any_backend
 def test_configuration_of_penalties_of_the_logits():
     layer = DifferentiableAugmentation("cutout", flip=True)
-    for penalty in (LeCam(0.5, decay=0.25), ConsistencyRegularization(layer, 1.0, 2.0)):
+    for penalty in (LeCam(0.5, 0.25, every=2), ConsistencyRegularization(layer, 1.0, 2.0, 3)):
         config = keras.saving.serialize_keras_object(penalty)
         again = keras.saving.deserialize_keras_object(config)
         assert type(again) is type(penalty) and again.get_config() == penalty.get_config()
-    assert repr(LeCam(0.5)) == "LeCam(weight=0.5, decay=0.99)"
+    assert repr(LeCam(0.5)) == "LeCam(weight=0.5, every=1, decay=0.99)"
 
 
 @pytest.mark.any_backend
@@ -541,6 +544,9 @@ def test_bad_arguments_of_penalties_of_the_logits():
     for decay in (-0.1, 1.0, None, "0.9"):
         with pytest.raises(ValueError, match="`decay` must .*Received: decay="):
             LeCam(1.0, decay)
+    for make in (lambda **x: LeCam(1.0, **x), lambda **x: ConsistencyRegularization(larger, **x)):
+        with pytest.raises(ValueError, match="`every` must .*Received: every=0"):
+            make(every=0)
     with pytest.raises(ValueError, match="`augmentation` must be a function"):
         ConsistencyRegularization("flip")
     with pytest.raises(ValueError, match="`augmentation` of a penalty must have a fixed"):
