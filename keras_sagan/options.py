@@ -99,8 +99,8 @@ COMMON = {
     "seed": Option(NUMBER, "the seed of the random numbers", 0),
     "backend": Option(TEXT, "Keras's backend; default: Keras's setting", choices=BACKENDS),
 }
-PRESET_HELP = "networks and training; default: sagan_small_data_64 with --images, else "
-PRESET_HELP += "sagan_fashion_mnist_32"
+PRESET_HELP = "networks and training; default: with --images sagan_small_data_32, _64 or _128 by "
+PRESET_HELP += "--image-size, else sagan_fashion_mnist_32"
 TRAIN = {
     "output": Option(PATH, "the local folder of the run", "runs/first"),
     "checkpoints": Option(PATH, "their folder or gs://… URL; default: checkpoints/ in --output"),

@@ -135,7 +135,8 @@ def train(log: Log | None = None, **options: Any) -> dict:
 def with_defaults(settings):
     """Fills in the defaults that depend on other settings."""
     is_shipped = not (settings["images"] or settings["dataset"])
-    preset = "sagan_small_data_64" if settings["images"] else "sagan_fashion_mnist_32"
+    size = min(max(settings["image_size"] or 64, 32), 128)  # The penalties depend on the size.
+    preset = f"sagan_small_data_{size}" if settings["images"] else "sagan_fashion_mnist_32"
     preset = settings["preset"] or preset
     known = {"ema_momentum": None, **models.preset_settings(preset, settings["recipe"])}
     epochs = settings["epochs"] or (6 if is_shipped else 100)
@@ -318,10 +319,11 @@ class RecordWriter(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         networks = (self.model.generator, self.model.discriminator)
+        cpu = platform.processor() or platform.machine()
         self.content |= {
             "command": shlex.join(["python", *sys.orig_argv[1:]]),
             "versions": package_versions(),
-            "hardware": {"cpu": platform.processor(), "cores": os.cpu_count()},
+            "hardware": {"cpu": cpu, "cores": os.cpu_count()},
             "parameters": {network.name: network.count_params() for network in networks},
         }
 

@@ -157,7 +157,8 @@ class AdaptiveAugmentation:
         if self.threshold is None and not loss.uses_real_logits:
             raise ValueError(
                 '`augmentation` with probability="adaptive" needs a loss with a threshold between '
-                f"real and fake logits, or a relativistic loss. Received: loss={loss}"
+                "real and fake logits, or a relativistic loss. Received: loss with the "
+                f"generator's function {getattr(loss.generator, '__name__', loss.generator)}"
             )
         names = ("augmentation_probability", "sum_of_signs", "num_signs")
         self.state = [add_variable(name) for name in names]

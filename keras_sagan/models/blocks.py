@@ -96,10 +96,17 @@ def _resampling_conv(filters, kernel_size, resample=None, name=None, **arguments
     return lambda x: functools.reduce(lambda x, step: step(x), steps, x)
 
 
-def self_attention(size, use_spectral_norm, attention):
-    """Returns the attention layer for a map of `size` x `size`."""
+def self_attention(x, size, use_spectral_norm, attention):
+    """Applies attention to a map of `size` x `size`."""
     settings = {"use_spectral_norm": use_spectral_norm, **CHANNELS_LAST, **attention}
-    return SelfAttention2D(name=f"attention_{size}", **settings)
+    layer = SelfAttention2D(name=f"attention_{size}", **settings)
+    if x.shape[-1] < layer.key_reduction:
+        raise ValueError(
+            "`base_filters` must give each map with attention at least "
+            f"key_reduction={layer.key_reduction} channels; `attention` can lower `key_reduction`. "
+            f"Received: {x.shape[-1]} channels at {size} pixels"
+        )
+    return layer(x)
 
 
 def up_block(x, labels, filters, conv, norm, name):

@@ -73,7 +73,7 @@ def build_discriminator(
         has_pool, name_of_block = i < num_downsamples, f"block_{i + 1}"
         x = blocks.down_block(x, filters, conv, has_pool, i == 0, name_of_block, slope)
         if size in attention_resolutions and size not in sizes[:i]:
-            x = blocks.self_attention(size, use_spectral_norm, attention)(x)
+            x = blocks.self_attention(x, size, use_spectral_norm, attention)
     dtype = blocks.at_least_float32()
     relu = layers.ReLU(negative_slope=slope, dtype=dtype, name="last_relu")
     if not slope:  # Earlier checkpoints contain the name of this class.

@@ -85,7 +85,7 @@ def build_generator(
         if size > 4:
             x = blocks.up_block(x, labels, filters, conv, norm, name=f"block_{size}")
         if size in attention_resolutions:
-            x = blocks.self_attention(size, use_spectral_norm, attention)(x)
+            x = blocks.self_attention(x, size, use_spectral_norm, attention)
     x = last_norm(name="last_norm")(x)
     x = layers.ReLU(name="last_relu")(x)
     x = conv(channels, 3, name="last_conv")(x)

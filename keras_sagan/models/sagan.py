@@ -309,6 +309,11 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         check_unshared(source.generator, source.discriminator)
         before = source.num_classes
         num_classes = before if num_classes == "same" else num_classes
+        if unknown := sorted({*overrides} - {*SETTINGS, "name"}):
+            raise ValueError(
+                f"`from_model` copies the networks, and can change only {', '.join(SETTINGS)}. "
+                f"Received: {unknown[0]}={overrides[unknown[0]]!r}"
+            )
         settings = {name: getattr(source, name) for name in SETTINGS}
         settings = {**_merged(settings, overrides), "num_classes": num_classes}
         networks = {}

@@ -506,6 +506,14 @@ def test_flip_reaches_a_dataset_of_tfds_but_not_its_reference(monkeypatch):
     assert flips == [True, False]
 
 
+@pytest.mark.parametrize("size, preset", [(None, 64), (16, 32), (32, 32), (64, 64), (256, 128)])
+def test_the_default_preset_of_images_depends_on_their_size(size, preset):
+    settings = {name: option.default for name, option in options.TRAIN.items()}
+    found = with_defaults(settings | {"images": "photos", "image_size": size})
+    assert found["preset"] == f"sagan_small_data_{preset}"
+    assert found["image_size"] == (size or 64)
+
+
 def test_augmentation_becomes_that_of_the_model():
     """It keeps the rest of the preset's objective."""
     settings = {name: option.default for name, option in options.TRAIN.items()}

@@ -449,7 +449,7 @@ def test_resolutions_that_the_network_lacks(build, resolutions):
 
 
 def test_too_few_channels_for_the_attention():
-    with pytest.raises(ValueError, match="`inputs` must have at least key_reduction=8 channels"):
+    with pytest.raises(ValueError, match="`base_filters` must .*key_reduction=8.*Received: 4"):
         build_discriminator(32, 2, attention_resolutions=(16,))
 
 
