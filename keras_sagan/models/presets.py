@@ -99,9 +99,11 @@ PRESETS: dict[str, dict] = {
             "num_classes": 9,
             "attention_resolutions": (16,),
             "batch_norm": {"momentum": 0.99},
-            # The penalties replace spectral normalization, as in R3GAN.
+            # The penalties replace spectral normalization, as in R3GAN. Their weight was chosen
+            # from 0.05, 0.2, 2 and 10 by the KID after 1,000 steps, with one seed.
             "use_spectral_norm": False,
-            "objective": {"loss": "relativistic", "r1": 2.0, "r2": 2.0, "every": 4},
+            "negative_slope": 0.2,
+            "objective": {"loss": "relativistic", "r1": 0.2, "r2": 0.2, "every": 4},
             "ema_momentum": 0.999,
             "g_learning_rate": 4e-4,
             "d_learning_rate": 4e-4,
