@@ -83,8 +83,8 @@ class SamplingMixin:
         Raises:
             ValueError: If an argument is out of range, labels or latents don't match the model,
                 latents contain NaN, `truncation` or `method` is combined with `latents`, logits
-                aren't finite, or `gamma` or `percentile` is so high that hardly any image is
-                accepted.
+                aren't finite, `gamma`, `percentile` or `ratio` doesn't belong to the method, or
+                `gamma` or `percentile` is so high that hardly any image is accepted.
 
         Reference: [Azadi et al., 2019](https://arxiv.org/abs/1810.06758) for rejection sampling.
         """
@@ -98,6 +98,7 @@ class SamplingMixin:
         gamma = check_float("gamma", gamma, optional=True)
         percentile = check_float("percentile", percentile, 0, below=100)
         ratio = check_integer("ratio", ratio)
+        selection.check_arguments(method, gamma=gamma, percentile=percentile, ratio=ratio)
         return_details = check_boolean("return_details", return_details)
         generator, rng = self._generator_in_use(use_ema), np.random.default_rng(seed)
         logits, rate = None, 1.0

@@ -2,10 +2,22 @@
 
 import numpy as np
 
-METHODS = ("rejection", "top")
+# Maps each method to its arguments and their defaults.
+METHODS = {"rejection": {"gamma": None, "percentile": 80.0}, "top": {"ratio": 4}}
 BURN_IN = 1000  # The number of images per class for estimating the largest logit.
 MOST = 1000  # The maximum number of candidates per image before `accepted` raises an error.
 EPSILON = 1e-8
+
+
+def check_arguments(method, **given):
+    """Raises an error if an argument was changed that belongs to another method."""
+    for other, defaults in METHODS.items():
+        for name, default in defaults.items():
+            if method != other and given[name] != default:
+                raise ValueError(
+                    f"`{name}` needs method={other!r}. "
+                    f"Received: {name}={given[name]} with method={method!r}"
+                )
 
 
 def select(search, candidates, labels, count, rng):

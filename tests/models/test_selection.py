@@ -53,7 +53,8 @@ def test_rejection_gives_the_density_of_the_data():
 def test_what_comes_out(request, kind, method):
     model = request.getfixturevalue(kind)
     labels = np.array([4, 0, 2, 0, 0, 4], "int32") if kind == "model" else None
-    arguments = {"labels": labels, "seed": 3, "method": method, "ratio": 8}
+    arguments = {"labels": labels, "seed": 3, "method": method}
+    arguments |= {"ratio": 8} if method == "top" else {}
     images, found = model.generate(6, return_details=True, **arguments)
     assert images.shape == (6, *tiny.SHAPE) and images.dtype == np.uint8
     np.testing.assert_array_equal(found["labels"], labels)
@@ -112,6 +113,8 @@ def test_truncation_holds_for_candidates(model):
         ({"method": "rejection", "gamma": 1e4}, "`gamma` or `percentile` must be lower. Received"),
         ({"percentile": 100}, r"`percentile` must lie in \[0, 100\). Received: percentile=100"),
         ({"ratio": 0}, "`ratio` must be a positive integer"),
+        ({"ratio": 8}, "`ratio` needs method='top'. Received: ratio=8 with method=None"),
+        ({"method": "top", "gamma": 1.0}, "`gamma` needs method='rejection'. Received: gamma=1.0"),
     ],
 )
 def test_bad_arguments(model, arguments, match):
