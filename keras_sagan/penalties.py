@@ -40,6 +40,7 @@ class Penalty:
     """
 
     every = 1
+    uses_logits = False  # Whether a lazy penalty needs `judge.logits`, which takes another pass.
 
     def __init__(self, weight: float, every: int = 1):
         self.weight = check_float("weight", weight, minimum=0)
@@ -125,7 +126,8 @@ class LeCam(Penalty):
     Args:
         weight: Non-negative float; the authors use 0.01 to 0.5.
         decay: Float in [0, 1), the decay of the averages per discriminator update.
-        every: As in `Penalty`. The averages change in each update of the discriminator.
+        every: As in `Penalty`. The averages change in each update of the discriminator. With
+            `every=1`, no additional pass is needed, so a larger `every` saves no time.
 
     Raises:
         ValueError: If `weight` is negative, `decay` is out of range, or `every` is below 1.
@@ -136,6 +138,8 @@ class LeCam(Penalty):
 
     Reference: [Tseng et al., 2021](https://arxiv.org/abs/2104.03310), equations 5 and 6.
     """
+
+    uses_logits = True
 
     def __init__(self, weight: float, decay: float = 0.99, every: int = 1):
         super().__init__(weight, every)
@@ -153,7 +157,7 @@ class LeCam(Penalty):
         sums = [ops.convert_to_tensor(x, "float32") for x in self.state]
         has_averages = ops.cast(sums[2] > 0.0, "float32")
         real_average, fake_average = (x / ops.maximum(sums[2], 1e-12) for x in sums[:2])
-        real_logits, fake_logits = _logits(judge, real, fake)
+        real_logits, fake_logits = judge.logits
         value = ops.mean(ops.square(real_logits - fake_average))
         value += ops.mean(ops.square(fake_logits - real_average))
         return self.weight * has_averages * value
@@ -197,6 +201,8 @@ class ConsistencyRegularization(Penalty):
     Reference: [Zhao et al., 2020](https://arxiv.org/abs/2002.04724), section 3.1.
     """
 
+    uses_logits = True
+
     def __init__(
         self,
         augmentation: Callable,
@@ -218,8 +224,7 @@ class ConsistencyRegularization(Penalty):
     def __call__(self, judge: Any, real: tuple, fake: tuple, uniform: Callable) -> KerasTensor:
         total = 0.0
         weights = self.real_weight, self.fake_weight
-        known = _logits(judge, real, fake)
-        for weight, logits, (images, labels) in zip(weights, known, (real, fake)):
+        for weight, logits, (images, labels) in zip(weights, judge.logits, (real, fake)):
             changed = augmented(self.augmentation, images, uniform)
             total += weight * ops.mean(ops.square(logits - judge(changed, labels)))
         return total
@@ -258,11 +263,6 @@ def get(penalty: Callable | Sequence[Callable] | None) -> list:
 
 def _is_penalty(penalty):
     return not isinstance(penalty, type) and (accepts(penalty, 3) or accepts(penalty, 4))
-
-
-def _logits(judge, real, fake):
-    """Returns the real and the fake logits; a lazy penalty has to compute them."""
-    return judge.logits or (judge(*real), judge(*fake))
 
 
 def _squared_norms(judge, images, labels):

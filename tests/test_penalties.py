@@ -342,7 +342,8 @@ def test_compiled_steps_equal_eager_ones():
     for compiled in COMPILED[::2]:
         keras.utils.set_random_seed(0)
         model = smooth_sagan()
-        penalty = R1(2.0, every=2) + GradientPenalty(2.0) + LeCam(1e-3)
+        consistency = ConsistencyRegularization(DifferentiableAugmentation("color"), 0.1, 0.2, 2)
+        penalty = R1(2.0, every=2) + GradientPenalty(2.0) + LeCam(1e-3) + consistency
         model.compile(**tiny.sgd(0.001), loss="relativistic_average", penalty=penalty, **compiled)
         for step in range(2):
             model.train_on_batch(tiny.images(4, step), tiny.labels(4, step))
@@ -361,7 +362,7 @@ def test_two_replicas_equal_one(jit_compile):
     slopes = []
     for strategy in (tf.distribute.get_strategy(), two_replicas()):
         with strategy.scope():
-            penalty = [LeCam(0.3), R1(1.0, every=2)]
+            penalty = [LeCam(0.3, every=2), R1(1.0, every=2)]
             if not jit_compile:  # XLA would take long.
                 penalty += [GradientPenalty(1.0, every=3)]
             penalty += [ConsistencyRegularization(DifferentiableAugmentation("color"), 0.1, 0.2)]

@@ -100,7 +100,7 @@ PRESETS: dict[str, dict] = {
             "attention_resolutions": (16,),
             "batch_norm": {"momentum": 0.99},
             # The penalties replace spectral normalization, as in R3GAN. Their weight was chosen
-            # from 0.05, 0.2, 2 and 10 by the KID after 1,000 steps, with one seed.
+            # from 0.05, 0.2, 2 and 10 by the KID after 1,000 steps, with one seed (not recorded).
             "use_spectral_norm": False,
             "negative_slope": 0.2,
             "objective": {"loss": "relativistic", "r1": 0.2, "r2": 0.2, "every": 4},
@@ -114,9 +114,9 @@ PRESETS: dict[str, dict] = {
     },
     # For a few thousand images: the loss, the penalties and the leaky ReLUs of R3GAN (Huang et al.,
     # 2024). In benchmarks/small_data.py, the loss and the penalties were best with 1,000 images.
-    # With 10,000 images, only leaky ReLUs kept all discriminators from dying. With 1,000 images,
-    # none died, and ordinary ReLUs were better. No other settings were compared. R1 and R2 grow
-    # with the image size, as in R3GAN.
+    # With 10,000 images, two of three discriminators with ordinary ReLUs died, and none with leaky
+    # ones. With 1,000 images, none died, and ordinary ReLUs were better. No other settings were
+    # compared. R1 and R2 grow with the image size, as in R3GAN.
     **{
         f"sagan_small_data_{size}": {
             "description": f"A few thousand images at {size} pixels{note}.",

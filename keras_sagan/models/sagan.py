@@ -309,10 +309,13 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         check_unshared(source.generator, source.discriminator)
         before = source.num_classes
         num_classes = before if num_classes == "same" else num_classes
-        if unknown := sorted({*overrides} - {*SETTINGS, "name"}):
+        builders = build_generator, build_discriminator
+        fixed = {name for build in builders for name in inspect.signature(build).parameters}
+        fixed = fixed - {*SETTINGS, "name"} | {"generator", "discriminator"}
+        for name in fixed & overrides.keys():
             raise ValueError(
-                f"`from_model` copies the networks, and can change only {', '.join(SETTINGS)}. "
-                f"Received: {unknown[0]}={overrides[unknown[0]]!r}"
+                "`from_model` copies the networks, so it can't change their settings. "
+                f"Received: {name}={overrides[name]!r}"
             )
         settings = {name: getattr(source, name) for name in SETTINGS}
         settings = {**_merged(settings, overrides), "num_classes": num_classes}
@@ -380,7 +383,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
                 `keras_sagan.training.input_gradient` computes their gradient. `real` and `fake` are
                 pairs of images and labels. A function that takes four arguments also receives
                 `uniform`. `judge.logits` contains the real and fake logits that the loss received,
-                or `None` for a penalty with `every` above 1.
+                or `None` for a penalty with `every` above 1 and without `uses_logits = True`.
 
         Raises:
             ValueError: If `compile` is called outside the scope in which the model was built, only

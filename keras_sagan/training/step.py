@@ -76,7 +76,11 @@ def discriminator_loss(gan, index, real, fake):
 def lazy_penalty(gan, index, real, fake, part, penalty):
     """Returns the value of a lazy penalty, which is computed once per `every` updates of D."""
     real, fake = augment(gan, index, 0, real), augment(gan, index, 1, fake)
-    return penalize(gan, index, part, penalty, real, fake)
+    logits = None
+    if getattr(penalty, "uses_logits", False):
+        with Assignments():  # Discard new state, as in `penalize`.
+            logits = judge_both(gan, real, fake, training=True)
+    return penalize(gan, index, part, penalty, real, fake, logits)
 
 
 def penalize(gan, index, part, penalty, real, fake, logits=None):
