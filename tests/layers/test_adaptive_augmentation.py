@@ -211,7 +211,7 @@ def test_a_skipped_update_leaves_it():
 @pytest.mark.parametrize("loss", ["wasserstein", None])
 def test_a_loss_without_a_threshold_is_refused(loss):
     loss = loss or AdversarialLoss(hinge_generator_loss, hinge_discriminator_loss, None)
-    with pytest.raises(ValueError, match='needs a loss with a threshold.*Received: loss with'):
+    with pytest.raises(ValueError, match="needs a loss with a threshold.*Received: loss with"):
         mean_sagan(adaptive(), loss)
 
 
