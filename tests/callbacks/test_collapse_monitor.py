@@ -176,7 +176,7 @@ def test_arguments_are_checked(arguments, message):
 
 def small_model(collapses):
     """The same networks at equal rates; one has no spectral norm in D, and rates that break it."""
-    rate = 3e-1 if collapses else 4e-4
+    rate = 5.0 if collapses else 4e-4
     common = {"image_size": 8, "base_filters": 4, "num_classes": 10, "channels": 1}
     common["attention_resolutions"] = (4,)
     model = SAGAN(

@@ -301,9 +301,11 @@ def test_networks_equal_their_textbook_form(conditional, index):
         results.append([outputs, *map(tf.convert_to_tensor, gradients)])
         model.set_weights(network.get_weights())
     assert len(results[0]) == len(results[1]) > 20
-    for received, wanted in zip(*results):
-        scale = max(1.0, np.abs(wanted).max())
-        np.testing.assert_allclose(received / scale, wanted / scale, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(*(x[0] for x in results), rtol=0, atol=1e-5)
+    for received, wanted in zip(*(x[1:] for x in results)):
+        # A ReLU whose input is almost 0 can be on or off, depending on how a CPU rounds.
+        difference = np.linalg.norm(received - wanted)
+        assert difference < 1e-2 * max(np.linalg.norm(wanted), 1e-3)
 
 
 def plain_parts():
