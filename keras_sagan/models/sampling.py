@@ -98,7 +98,14 @@ class SamplingMixin:
         gamma = check_float("gamma", gamma, optional=True)
         percentile = check_float("percentile", percentile, 0, below=100)
         ratio = check_integer("ratio", ratio)
-        selection.check_arguments(method, gamma=gamma, percentile=percentile, ratio=ratio)
+        given = {"gamma": gamma, "percentile": percentile, "ratio": ratio}
+        for other, defaults in selection.METHODS.items():
+            for name, default in defaults.items():
+                if method != other and given[name] != default:
+                    raise ValueError(
+                        f"`{name}` needs method={other!r}. "
+                        f"Received: {name}={given[name]} with method={method!r}"
+                    )
         return_details = check_boolean("return_details", return_details)
         generator, rng = self._generator_in_use(use_ema), np.random.default_rng(seed)
         logits, rate = None, 1.0

@@ -9,17 +9,6 @@ MOST = 1000  # The maximum number of candidates per image before `accepted` rais
 EPSILON = 1e-8
 
 
-def check_arguments(method, **given):
-    """Raises an error if an argument was changed that belongs to another method."""
-    for other, defaults in METHODS.items():
-        for name, default in defaults.items():
-            if method != other and given[name] != default:
-                raise ValueError(
-                    f"`{name}` needs method={other!r}. "
-                    f"Received: {name}={given[name]} with method={method!r}"
-                )
-
-
 def select(search, candidates, labels, count, rng):
     """Returns latents and logits of `count` images, and the share of accepted candidates.
 
