@@ -282,8 +282,10 @@ def textbook(network):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("index", [0, 1], ids=["generator", "discriminator"])
-def test_networks_equal_their_textbook_form(conditional, index):
+def test_networks_equal_their_textbook_form(conditional, index, monkeypatch):
+    """With softplus: whether a ReLU of an input near 0 is on depends on how a CPU rounds."""
     tf = pytest.importorskip("tensorflow")
+    monkeypatch.setattr(keras.layers.ReLU, "call", lambda self, x: keras.ops.softplus(x))
     network = conditional[index]
     fused = [x for x in network.layers if getattr(x, "resample", None)]
     assert len(fused) == (6 if index == 0 else 4)
@@ -301,11 +303,9 @@ def test_networks_equal_their_textbook_form(conditional, index):
         results.append([outputs, *map(tf.convert_to_tensor, gradients)])
         model.set_weights(network.get_weights())
     assert len(results[0]) == len(results[1]) > 20
-    np.testing.assert_allclose(*(x[0] for x in results), rtol=0, atol=1e-5)
-    for received, wanted in zip(*(x[1:] for x in results)):
-        # A ReLU whose input is almost 0 can be on or off, depending on how a CPU rounds.
-        difference = np.linalg.norm(received - wanted)
-        assert difference < 1e-2 * max(np.linalg.norm(wanted), 1e-3)
+    for received, wanted in zip(*results):
+        scale = max(1.0, np.abs(wanted).max())
+        np.testing.assert_allclose(received / scale, wanted / scale, rtol=0, atol=1e-5)
 
 
 def plain_parts():
