@@ -32,7 +32,7 @@ def fetch_weights(weights: str | os.PathLike, sha256: str = "") -> tuple[Path, s
     record = path.with_name(f"{path.name}.sha256")
     # The digest, the file name and, in newer records, the URL.
     known = record.read_text(encoding="utf-8").split() if is_url and record.exists() else []
-    named = re.search("-([0-9a-f]{8,64})$", path.stem)
+    named = re.search(r"-([0-9a-f]{8,64})(\.weights)?$", path.stem)
     expected = [sha256.lower(), named[1] if named else ""]
     if known:
         if not any(expected) and known[2:] not in ([], [str(weights)]):

@@ -26,11 +26,20 @@ def checked_objective(objective):
         for name in ("r1", "r2"):
             found[name] = check_float(name, found[name], minimum=0)
         found["every"] = check_integer("every", found["every"], maximum=MAX_SIZE)
-        if check_string("augmentation", found["augmentation"], optional=True) is not None:
-            DifferentiableAugmentation(found["augmentation"])
+        _augmentation(found["augmentation"])
     except ValueError as error:
         raise ValueError(f"`objective` must hold settings of `compile`: {error}") from error
     return found
+
+
+def _augmentation(setting):
+    """Returns the layer for a policy or for a dictionary of the layer's arguments, or `None`."""
+    if setting is None:
+        return None
+    if not isinstance(setting, dict):
+        setting = {"policy": check_string("augmentation", setting)}
+    names = ("policy", "flip", "probability", "target", "speed")
+    return DifferentiableAugmentation(**check_dict("augmentation", setting, names))
 
 
 def check_augmentation(augmentation):
@@ -46,13 +55,12 @@ def check_augmentation(augmentation):
 
 def fill_in(objective, loss, augmentation, penalty):
     """Replaces arguments of `compile` that are `"auto"` with the settings of the objective."""
-    policy = objective["augmentation"]
     penalties = (("r1", R1), ("r2", R2))
     every = objective["every"]
     weights = [kind(objective[name], every) for name, kind in penalties if objective[name]]
     found = (
         (loss, objective["loss"]),
-        (augmentation, policy and DifferentiableAugmentation(policy)),
+        (augmentation, _augmentation(objective["augmentation"])),
         (penalty, weights or None),
     )
     return [own if isinstance(x, str) and x == "auto" else x for x, own in found]

@@ -103,7 +103,10 @@ PRESETS: dict[str, dict] = {
             # from 0.05, 0.2, 2 and 10 by the KID after 1,000 steps, with one seed (not recorded).
             "use_spectral_norm": False,
             "negative_slope": 0.2,
-            "objective": {"loss": "relativistic", "r1": 0.2, "r2": 0.2, "every": 4},
+            "objective": {
+                **{"loss": "relativistic", "r1": 0.2, "r2": 0.2, "every": 4},
+                "augmentation": {"probability": "adaptive"},
+            },
             "ema_momentum": 0.999,
             "g_learning_rate": 4e-4,
             "d_learning_rate": 4e-4,

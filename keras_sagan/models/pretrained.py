@@ -23,16 +23,19 @@ RECORDS = Path(__file__).with_name("weights")
 
 
 def find_weights(preset, settings, load_weights):
-    """Returns the path of the weights file, or `None` for `load_weights=False`."""
+    """Returns the path of the weights file, or `None` for `load_weights=False`.
+
+    If a file name ends with a digest prefix, such as `sagan-0123abcd.weights.h5`, it is checked.
+    """
     if isinstance(load_weights, (str, os.PathLike)):
-        path = check_path("load_weights", load_weights)
-        if not os.path.exists(path):
+        path = check_path("load_weights", load_weights, allow_url=True)
+        if "://" not in path and not os.path.isfile(path):
             raise ValueError(
                 "`load_weights` must be a boolean or the path of an existing file. "
                 f"Received: load_weights={str(load_weights)!r}"
             )
-        return path
-    if not check_choice("load_weights", load_weights, (True, False), "a boolean or a path"):
+        return fetch_weights(path)[0]
+    if not check_choice("load_weights", load_weights, (True, False), "a boolean, a path or a URL"):
         return None
     path = RECORDS / f"{preset}.json"
     if not path.exists():

@@ -94,8 +94,9 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             `trainable=False`, so their kernels and `vector_u` don't change.
         objective: Dictionary of settings for the `"auto"` arguments of `compile`. `loss` is the
             name of a loss, `r1` and `r2` are the weights of the penalties `R1` and `R2` (0 for no
-            penalty), `every` is passed to both penalties, and `augmentation` is the policy of a
-            `DifferentiableAugmentation`, or `None`. By default, only the hinge loss is used.
+            penalty), `every` is passed to both penalties, and `augmentation` is the policy or a
+            dictionary of arguments of a `DifferentiableAugmentation`, or `None`. By default, only
+            the hinge loss is used.
 
     Call arguments:
         inputs, training: The arguments of `generator`. The outputs are the generated images.
@@ -206,9 +207,10 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             name: String, a key of `keras_sagan.models.PRESETS`, or `"hf://user/name"` for a model
                 that `save` uploaded to the Hugging Face Hub, with its own settings and weights.
             recipe: String, a recipe of the preset, or `None` for the first recipe.
-            load_weights: Boolean, whether to load the preset's trained weights, or the path of a
-                `.keras` or `.weights.h5` file of a model with the same networks. Only the weights
-                are read, and no code in the file is executed.
+            load_weights: Boolean, whether to load the preset's trained weights, or the path or URL
+                of a `.keras` or `.weights.h5` file of a model with the same networks. Only the
+                weights are read, and no code in the file is executed. If the file name ends with
+                the first digits of its SHA-256, as `name-0123abcd.weights.h5`, they are checked.
             **overrides: Settings to change: arguments of `build_generator`, `build_discriminator`
                 or `SAGAN`, or keys of `ttur`. A dictionary changes only the keys that it contains.
 

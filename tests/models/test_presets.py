@@ -123,8 +123,13 @@ def test_the_objective_of_a_preset_is_the_default_of_compile():
     objective = {"loss": "relativistic", "r1": 2.0, "every": 4}
     lazy = tiny.build_small_sagan(objective={**objective, "augmentation": "translation,cutout"})
     lazy.compile()
-    assert lazy.augmentation.policy == "translation,cutout"
+    assert lazy.augmentation.policy == "translation,cutout" and lazy.augmentation.probability == 1
     assert [(type(x), x.weight, x.every) for x in lazy.penalty] == [(R1, 2.0, 4)]
+    adaptive = {"augmentation": {"policy": "color", "probability": "adaptive", "speed": 1000}}
+    adaptive = tiny.build_small_sagan(objective=adaptive)
+    adaptive.compile()
+    layer = adaptive.augmentation
+    assert (layer.policy, layer.probability, layer.speed) == ("color", "adaptive", 1000)
     model.compile(loss="hinge", augmentation=None, penalty=None)
     assert model.loss_functions == losses.get("hinge")
     assert model.augmentation is None and model.penalty is None
@@ -151,7 +156,11 @@ def test_the_objective_of_other_models_is_the_hinge_loss_alone():
 
 @pytest.mark.parametrize(
     "objective",
-    [{"loss": "no"}, {"r1": -1.0}, {"every": 0}, {"augmentation": "blur"}, {"r3": 1.0}, 3],
+    [
+        *({"loss": "no"}, {"r1": -1.0}, {"every": 0}, {"r3": 1.0}, 3, {"augmentation": "blur"}),
+        *({"augmentation": 3}, {"augmentation": {"policies": "color"}}),
+        {"augmentation": {"probability": 2.0}},
+    ],
 )
 def test_an_objective_that_is_none(objective):
     with pytest.raises(ValueError, match="`objective` must .*Received: "):

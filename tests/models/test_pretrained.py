@@ -158,6 +158,22 @@ def test_a_file_of_ones_own(own, name):
     assert_same_weights(load(folder / name), model)
 
 
+def test_a_url_and_a_digest_in_the_name(own, records):
+    model, folder = own
+    content = (folder / "model.weights.h5").read_bytes()
+    prefix = hashlib.sha256(content).hexdigest()[:8]
+    named = records / f"mine-{prefix}.weights.h5"
+    named.write_bytes(content)
+    assert_same_weights(load(named), model)
+    assert_same_weights(load(named.as_uri()), model)
+    wrong = named.rename(records / "mine-01234567.weights.h5")
+    for path in (wrong, wrong.as_uri()):
+        with pytest.raises(ValueError, match="must have a SHA-256 that begins with 01234567"):
+            load(path)
+    with pytest.raises(RuntimeError, match="can't be downloaded"):
+        load((records / "missing.weights.h5").as_uri())
+
+
 def test_nothing_but_weights_is_read(own, tmp_path):
     with zipfile.ZipFile(own[1] / "model.keras") as archive:
         content = {name: archive.read(name) for name in archive.namelist()}
@@ -185,7 +201,7 @@ def test_a_file_of_other_networks(own, changes):
 
 @pytest.mark.parametrize("value", ["no such file", 3, None])
 def test_no_file(value):
-    with pytest.raises(ValueError, match="`load_weights` must be a boolean or .*Received: "):
+    with pytest.raises(ValueError, match="`load_weights` must be a boolean.* or .*Received: "):
         load(value)
 
 

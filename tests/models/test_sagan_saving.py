@@ -217,7 +217,7 @@ def test_config_round_trip():
     again = type(model).from_config(model.get_config())
     assert again.get_config() == model.get_config()
     assert again.name == "mine" and again.d_steps == 3
-    objective = {"loss": "relativistic", "r2": 2.0, "augmentation": "color"}
+    objective = {"loss": "relativistic", "r2": 2.0, "augmentation": {"policy": "color"}}
     model = tiny.build_small_sagan(ema_half_life=100, top_k=0.5, objective=objective)
     again = type(model).from_config(json.loads(json.dumps(model.get_config())))
     assert (again.ema_half_life, again.top_k) == (100.0, 0.5)
