@@ -213,7 +213,7 @@ def _tpu_strategy(tpu):
         _wait_for_answers(resolver.cluster_spec())
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
-    except Exception as error:  # A missing TPU can raise almost any error.
+    except Exception as error:  # A missing TPU causes all kinds of errors.
         raise ValueError(
             '`tpu` must be the name or address of a TPU that can be reached, or "local" on a TPU '
             f"VM. Received: tpu={tpu!r}, for which TensorFlow says: {error}"
@@ -289,7 +289,7 @@ def check_tf_config(text: str) -> int:
             and index >= 0
             and cluster[task["type"]][index] in hosts
         )
-    except Exception as error:  # Unexpected JSON can raise almost any error.
+    except Exception as error:  # Unexpected JSON causes all kinds of errors.
         is_valid, cause = False, error
     if not is_valid:
         why = f" ({type(cause).__name__}: {cause})" if cause else ""

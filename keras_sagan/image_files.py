@@ -130,7 +130,7 @@ def read_image(path: str | Path, channels: int | None = None) -> np.ndarray:
             return _pixels(picture, channels, image_module, ops_module)
     except image_module.DecompressionBombError as error:
         raise ValueError(f"it would decode to too many pixels ({error})") from error
-    except Exception as error:  # A damaged file can raise almost any error.
+    except Exception as error:  # Damaged files cause all kinds of errors.
         raise ValueError(str(error) or type(error).__name__) from error
 
 

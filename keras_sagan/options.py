@@ -123,9 +123,7 @@ TRAIN = {
     "save_every": Option(COUNT, "steps between checkpoints; default: the end of each epoch"),
     "fid_images": Option(SEVERAL, "for the FID; 0: no FID; default: 5000 embedded images, or 1000"),
     "fid_every": Option(COUNT, "epochs between FIDs; default: a fifth of --epochs"),
-    "augmentation": Option(
-        TEXT, "of D's images, such as color,translation,cutout; default: the preset's"
-    ),
+    "augmentation": Option(TEXT, "of D's images, such as color,cutout; default: the preset's"),
     "flip": Option(FLAG, "mirror half of the images", False),
     **INCEPTION,
     **DATA,

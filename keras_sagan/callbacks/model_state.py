@@ -176,7 +176,7 @@ def assign_state(model, seed, values):
     refresh_constants(model)
     if model.seed != seed:
         model.seed = seed
-        for kind in ("train", "test"):  # Retrace the functions, in which the seed is a constant.
+        for kind in ("train", "test"):  # Retrace the functions: they contain the seed.
             if getattr(model, f"{kind}_function") is not None:
                 getattr(model, f"make_{kind}_function")(force=True)
 

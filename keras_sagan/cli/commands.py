@@ -200,7 +200,7 @@ def load_run(path, is_any=False):
         model = keras.saving.load_model(path)
     except (MemoryError, PermissionError):
         raise
-    except Exception as error:  # A damaged file can raise almost any error.
+    except Exception as error:  # Damaged files cause all kinds of errors.
         reason = (
             "it is damaged, or Keras didn't save it. Copy it again, or remove it and repeat the "
             "run's `keras-sagan train` command, which writes it from the newest checkpoint. "

@@ -65,7 +65,7 @@ def words_of(arguments: list | None) -> list[str]:
 
 
 def settings_of(arguments: list, defaults: dict | None = None) -> dict:
-    """Parses the arguments of a command, and reads the file of `--config`."""
+    """Parses a command's arguments, and reads the file that `--config` names."""
     words = words_of(arguments)
     settings = vars(build_parser(defaults).parse_args(words))
     if settings.get("config"):

@@ -167,7 +167,7 @@ def _arrays(paths, size):
     digests = "-".join(digest for _, _, digest in _PACKAGES.values())
     path = next(iter(paths.values())).parent / f"emoji_{size}.npz"
     if path.exists():
-        # A damaged file, which can raise almost any error, is written again.
+        # Reading a damaged file can raise almost any error. Then the file is written again.
         with contextlib.suppress(Exception), np.load(path) as file:
             if file["digests"] == digests:
                 return {name: file[name] for name in file.files if name != "digests"}

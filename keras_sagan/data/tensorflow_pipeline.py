@@ -32,8 +32,8 @@ def make_tensorflow(batches, repeat):
 
 @functools.cache
 def _end_reading_at_exit():
-    # At exit, wait until TensorFlow's threads have filled the tf.data buffers. A thread that calls
-    # Python later could block the process forever.
+    # At exit, wait until TensorFlow's threads have filled the tf.data buffers. A thread that still
+    # calls Python after the interpreter has stopped could block the process forever.
     atexit.register(time.sleep, 0.2)
 
 

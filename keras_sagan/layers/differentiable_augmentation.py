@@ -41,8 +41,8 @@ class DifferentiableAugmentation(keras.layers.Layer):
             logits.
         target: Float in [-1, 1], the mean of the signs (see `probability`) at which an adaptive
             probability stays constant. With a higher target, fewer images are changed.
-        speed: Positive integer. An adaptive probability needs at least this number of real images
-            to rise from 0 to 1.
+        speed: Positive integer, the smallest number of real images after which an adaptive
+            probability can have risen from 0 to 1.
 
     Call arguments:
         images: Float tensor of shape `(batch, height, width, channels)`, with any number of
@@ -133,7 +133,7 @@ class DifferentiableAugmentation(keras.layers.Layer):
                 "`images` must be floats of shape (batch, height, width, channels). "
                 f"Received: images of shape {shape} and dtype {dtype}"
             )
-        if shape[0] == 0:  # PyTorch can't take rows of no images.
+        if shape[0] == 0:  # On PyTorch, `take` fails for an empty batch.
             return images
         wide = keras.backend.result_type(dtype, "float32")
         given = images = ops.cast(images, wide)
@@ -220,7 +220,7 @@ def _cutout(images, uniform):
     draws, inside = uniform(2), []
     for column, size in enumerate(images.shape[1:3]):
         side = (size + 1) // 2
-        # A square with an even side has its center between two pixels or on the image border.
+        # The center of a box with an even side lies between two pixels, or on the image border.
         center = ops.floor(draws[:, column] * (size + 1 - side % 2))[:, None]
         row = ops.arange(size, dtype=images.dtype) - (center - side // 2)
         inside.append(ops.logical_and(row >= 0, row < side))

@@ -1,4 +1,4 @@
-"""Computes the Fréchet Inception Distance, as a float64 numpy function and a Keras metric."""
+"""The Fréchet Inception Distance, as a NumPy function in float64 and as a Keras metric."""
 
 from typing import Any
 

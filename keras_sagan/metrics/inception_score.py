@@ -1,4 +1,4 @@
-"""Computes the Inception Score, as a float64 numpy function and a Keras metric."""
+"""The Inception Score, as a NumPy function in float64 and as a Keras metric."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

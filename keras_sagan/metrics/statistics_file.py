@@ -19,7 +19,7 @@ _ARRAYS: dict[str, tuple[tuple, str]] = {
     "half_scatters": (("halves", "dim", "dim"), "f"),
 }
 _INFO = "dataset split num_images sha256 image_shape feature_extractor resize".split()
-_ALWAYS_ALLOWED = 2**26  # Files of up to this unpacked size, in bytes, are always accepted.
+_ALWAYS_ALLOWED = 2**26  # Bytes. Files that unpack to at most this size are always accepted.
 _COMPRESSION = 20  # For larger files, the maximum ratio of unpacked size to file size.
 MOST_CLASSES = 10**6
 

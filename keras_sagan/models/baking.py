@@ -268,7 +268,7 @@ def _up(layer, x):
 
 
 def _plain_norm(layer, shape, new_values):
-    """Returns a function `(images, labels)` that returns the same outputs as a conditional norm."""
+    """Returns a function of `(images, labels)` with the same outputs as a conditional norm."""
     axis, is_group = layer.axis % len(shape), isinstance(layer, ConditionalGroupNorm)
     is_vector = layer.condition_dim is not None
     weights = (layer.gamma_kernel, layer.beta_kernel) if is_vector else (layer.gamma, layer.beta)

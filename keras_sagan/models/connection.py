@@ -140,7 +140,7 @@ def check_unshared(generator, discriminator):
 
 @contextlib.contextmanager
 def copying(name, network, needed_by):
-    """Raises a named error if its `with` block can't copy a network or one of its layers."""
+    """Raises an error that names the network or layer that the `with` block can't copy."""
     try:
         yield
     except Exception as error:  # A user's class may raise any error.

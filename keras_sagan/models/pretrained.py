@@ -85,7 +85,7 @@ def load_weights(model, path):
 def load_from_hub(name, kind, recipe, load_weights, overrides):
     """Loads a model that `model.save` uploaded to `"hf://user/name"`."""
     given = {**({} if recipe is None else {"recipe": recipe}), **overrides}
-    if not isinstance(load_weights, bool):  # Both values load the weights of the saved model.
+    if not isinstance(load_weights, bool):  # The saved weights are loaded in any case.
         given["load_weights"] = load_weights
     for argument, value in given.items():
         raise ValueError(

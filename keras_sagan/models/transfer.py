@@ -48,8 +48,9 @@ def with_classes(name, network, before, after):
     """Copies a network and changes its classes from `before` to `after`; `None` means no labels.
 
     To add labels, each norm with `num_classes=1` becomes conditional, except `last_norm`, and a
-    projection of the last dense layer's inputs is added to the logits. To remove labels, norms are
-    called without labels, and inputs that depend on labels are removed from `Add` layers.
+    projection of the last dense layer's inputs is added to the logits. If the new
+    network has no labels, its norms are called without them, and its `Add` layers lose the inputs
+    that depend on them.
     """
     if before == after:
         return copy_network(name, network, "`from_model`")

@@ -28,7 +28,8 @@ class Slots:
 
         self.augmentation = bound(augmentation)
         penalties = [bound(penalty) for penalty in penalties]
-        self.penalties, self.lazy = [], []  # Pairs; the number is part of the penalty's seed.
+        # Lists of `(number, penalty)`; the number is part of the penalty's seed.
+        self.penalties, self.lazy = [], []
         for number, penalty in enumerate(penalties):
             is_lazy = getattr(penalty, "every", 1) > 1
             (self.lazy if is_lazy else self.penalties).append((number, penalty))

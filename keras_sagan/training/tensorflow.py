@@ -109,9 +109,10 @@ def mean_over_replicas(x):
 def traced_once(gan, function, count=1):
     """Binds `gan` to `function`, which is traced only once even if a step calls it `count` times.
 
-    `function(gan, index, *tensors)` must not assign variables. With several replicas, XLA compiles
-    only `function` if `jit_compile=True`, and the replicas exchange gradients later. Without XLA,
-    `function` isn't traced on several replicas, because batch norms may exchange statistics.
+    `function(gan, index, *tensors)` must not assign variables. With several replicas and
+    `jit_compile=True`, XLA compiles only `function`; the replicas exchange gradients outside of it.
+    Without XLA, `function` isn't traced on several replicas, because batch norms may exchange
+    statistics.
     """
     function = functools.partial(function, gan)
     is_alone = count_replicas() == 1
