@@ -1,4 +1,4 @@
-"""Parses the command line, runs commands and reports errors."""
+"""Parses the command line, whose options are in `keras_sagan.options`, and runs the commands."""
 
 import argparse
 import importlib

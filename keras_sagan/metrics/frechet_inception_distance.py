@@ -132,10 +132,10 @@ class FrechetInceptionDistance(FeatureMetric):
     unless singular values are below 1e-10. TF-GAN doesn't take the square roots of such values.
 
     Args:
-        feature_extractor: A `TFGANInception`, a `GreyClassifierFeatures`, or any other Keras model
-            or callable. The extractor receives float32 images in [-1, 1] of shape
-            (batch, height, width, channels) and returns one tensor of shape (batch, ...), which is
-            flattened to (batch, dim).
+        feature_extractor: An extractor of `keras_sagan.metrics`, such as `FIDInception` or
+            `EfficientNetLite0Features`, or any other Keras model or callable. The extractor
+            receives float32 images in [-1, 1] of shape (batch, height, width, channels) and returns
+            one tensor of shape (batch, ...), which is flattened to (batch, dim).
         value_range: Pair `(low, high)`, the values of black and white in *float* images, such as
             `(-1, 1)` or `(0, 255)`. The range is never guessed. If `None`, only uint8 images in
             [0, 255] are accepted.

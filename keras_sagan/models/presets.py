@@ -6,7 +6,8 @@ from keras_sagan.checks import check_choice
 
 TTUR = {"g_learning_rate": 1e-4, "d_learning_rate": 4e-4, "beta_1": 0.0, "beta_2": 0.999}
 # All recipes of a preset share its `settings`, and each recipe lists only its changes. The first
-# recipe is the default. `batch_size` is the recommended global batch size.
+# recipe is the default. `batch_size` is the recommended global batch size. A new preset's name is
+# also added to `keras_sagan.options`.
 # Sources: the SAGAN authors' code (official), the paper's text (paper), TF-GAN's example (tfgan),
 # and the BigGAN schedule of the best open reproduction (biggan).
 PRESETS: dict[str, dict] = {

@@ -1,4 +1,7 @@
-"""Draws latents and labels with numpy; a training step uses `draw_noise` of the backend instead."""
+"""Draws latents and labels with numpy, to generate images.
+
+A training step uses `draw_noise` of `training/tensorflow.py`, `jax.py` or `torch.py` instead.
+"""
 
 import numpy as np
 
