@@ -15,10 +15,12 @@ def refresh_constants(network):
     """Makes each `Normalization` in a network use its variables after something assigned them.
 
     In Keras, only `adapt` and loading do this. Other layers' `finalize_state` discards their state.
+    Returns whether there is a `Normalization`; compiled functions contain its values.
     """
-    for layer in layers_of(network):
-        if isinstance(layer, keras.layers.Normalization):
-            layer.finalize_state()
+    found = [x for x in layers_of(network) if isinstance(x, keras.layers.Normalization)]
+    for layer in found:
+        layer.finalize_state()
+    return bool(found)
 
 
 def replace_layer(owner, name, layer):

@@ -173,12 +173,9 @@ def assign_state(model, seed, values):
             variables = [x for x in variables if not _is_count(x.path)]
         for variable, place in zip(variables, places):
             variable.assign(by_place[place])
-    refresh_constants(model)
-    if model.seed != seed:
+    if refresh_constants(model) or model.seed != seed:
         model.seed = seed
-        for kind in ("train", "test"):  # Retrace the functions: they contain the seed.
-            if getattr(model, f"{kind}_function") is not None:
-                getattr(model, f"make_{kind}_function")(force=True)
+        model.retrace()
 
 
 def check_architecture(model, saved, path):

@@ -764,6 +764,15 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
         for i, state in enumerate(self._seed_states()):
             if f"seed_{i}" in seeds:
                 state.assign(store[f"seed_{i}"])
+        if refresh_constants(self):
+            self.retrace()
+
+    def retrace(self) -> None:
+        """Makes all compiled functions be traced again, because they contain constants."""
+        self._generate_functions.clear()
+        for kind in ("train", "test"):
+            if getattr(self, f"{kind}_function") is not None:
+                getattr(self, f"make_{kind}_function")(force=True)
 
     def _seed_states(self):
         return [seed.state for x in layers_of(self) for seed in x._seed_generators]

@@ -82,6 +82,30 @@ def test_adapted_normalization():
     np.testing.assert_array_equal(images(restored.generator), expected)
 
 
+@pytest.mark.parametrize("restores", [False, True])
+def test_constants_of_compiled_functions_are_replaced(restores, tmp_path):
+    def build(mean):
+        norm = layers.Normalization()
+        norm.adapt(mean + np.eye(tiny.LATENT_DIM, dtype="float32"))
+        generator = keras.Sequential([keras.Input((3,)), norm, tiny.build_generator(None)])
+        model = SAGAN(generator, tiny.build_discriminator(None), tiny.LATENT_DIM, seed=0)
+        model.compile(**tiny.sgd())
+        model.train_on_batch(tiny.images(2))
+        return model
+
+    first, other = build(0.0), build(9.0)
+    other.generate(2, seed=0), other.test_on_batch(tiny.images(2))  # Compiles both.
+    if restores:
+        assign_state(other, 0, read_state(first))
+    else:
+        first.save_weights(tmp_path / "model.weights.h5")
+        other.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(*(x.generate(2, seed=0) for x in (first, other)))
+    for method in ("test_on_batch", "train_on_batch"):
+        results = [getattr(model, method)(tiny.images(2)) for model in (first, other)]
+        np.testing.assert_array_equal(*results)
+
+
 class OwnCall(keras.Model):
     """A functional generator, whose images a subclass doubles."""
 
