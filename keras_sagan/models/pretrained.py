@@ -78,8 +78,8 @@ def load_weights(model, path):
             "`load_weights` must be a complete .keras or .weights.h5 file of a SAGAN with the same "
             f"networks and averages. Received: load_weights={str(path)!r} ({reason})"
         ) from error
-    for warning in caught:  # If loading fails, Keras's warnings about each layer aren't shown.
-        warnings.warn(warning.message, warning.category, stacklevel=3)
+    for found in caught:  # If loading fails, Keras's warnings about each layer aren't shown.
+        warnings.warn_explicit(found.message, found.category, found.filename, found.lineno)
 
 
 def load_from_hub(name, kind, recipe, load_weights, overrides):

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import types
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -156,6 +157,14 @@ def load(path, **changes):
 def test_a_file_of_ones_own(own, name):
     model, folder = own
     assert_same_weights(load(folder / name), model)
+
+
+def test_warnings_of_keras_keep_their_origin(own):
+    """Python shows a DeprecationWarning only if it seems to come from the user's script."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load(own[1] / "model.weights.h5")
+    assert __file__ not in [warning.filename for warning in caught]
 
 
 def test_a_url_and_a_digest_in_the_name(own, records):
