@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from keras_sagan import callbacks, metrics, models
-from keras_sagan.callbacks.checkpoint_files import CheckpointFiles
+from keras_sagan.callbacks.checkpoint_files import CheckpointFiles, DamagedCheckpoint
 from keras_sagan.checks import check_path, require
 from keras_sagan.distribution import check_workers_agree, is_chief, make_strategy
 from keras_sagan.log import Log
@@ -98,14 +98,25 @@ def train(log: Log | None = None, **options: Any) -> dict:
     names = source.class_names and list(source.class_names)
     kind = {"channels": source.channels, "num_classes": names and len(names)}
     finished = known.get("finished", {})
-    newest = max(CheckpointFiles(checkpoints, 1).steps(), default=0)
+    files = CheckpointFiles(checkpoints, 1)
+    newest = max(files.steps(), default=0)
     check_same_run(output, known, {**settings, **kind, "class_names": names}, newest)
+    before = known.get("settings", settings)["batch_size"]
+    if newest and before != settings["batch_size"]:
+        with contextlib.suppress(DamagedCheckpoint):
+            if files.manifest(newest)["epoch_step"]:
+                text = "--batch-size can change only at the end of an epoch: repeat the command "
+                text += f"with --batch-size {before} first. Received: "
+                raise ValueError(f"{text}{settings['batch_size']}")
     # All processes read the folder before the first one writes to it.
     check_workers_agree(strategy, output=[newest, finished])
-    is_complete = finished.get("step", 0) == newest > 0 and (output / "model.keras").exists()
-    if is_complete and epochs <= finished["epochs"]:
+    is_complete = newest in (0, finished.get("step")) and (output / "model.keras").exists()
+    if finished and is_complete and epochs <= finished["epochs"]:
         log.say(f"The run in {output}/ is finished, and nothing was changed. Give more --epochs.")
         return known
+    if finished and not newest:  # The folder may be on a disk that isn't mounted.
+        text = f"The finished run in {output} can't continue without its checkpoints: "
+        raise ValueError(f"{text}restore {checkpoints}, or give another --output.")
     steps = settings["steps_per_epoch"] or source.steps_per_epoch
     if steps % settings["steps_per_execution"]:
         text = f"--steps-per-execution must divide the {steps} steps of an epoch."
@@ -124,6 +135,8 @@ def train(log: Log | None = None, **options: Any) -> dict:
     settings = {**settings, "backend": keras.backend.backend()}
     record = {"settings": settings, "data": source.name, "class_names": names, **kind}
     monitor = evaluator.name if evaluator and settings["keep_best"] else None
+    if settings["keep_best"] and not evaluator:
+        log.say("--keep-best has no effect, because no FID is measured.")
     checkpoint = callbacks.TrainingCheckpoint(checkpoints, settings["save_every"], monitor=monitor)
     more = {"real_images": source.head(4), "checkpoint": checkpoint, "log": log}
     more["build_untrained"] = lambda: build_model(settings, **kind, strategy=strategy)
@@ -373,9 +386,13 @@ def read_record(folder):
     if not path.exists():
         return {}
     try:
-        return {**json.loads(path.read_text(encoding="utf-8"))}
+        content = {**json.loads(path.read_text(encoding="utf-8"))}
+        for name in {"settings", "finished", "fid"} & content.keys():
+            content[name] = {**content[name]}
+        return content
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: remove it. ({error})") from error
+        text = f"{path} is damaged: remove it, and give the same options as when the run began."
+        raise ValueError(f"{text} ({error})") from error
 
 
 def check_same_run(output, known, wanted, newest):

@@ -1,6 +1,7 @@
 """The images of a run, and the feature extractor for its FID."""
 
 import contextlib
+import os
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
@@ -62,7 +63,7 @@ def open_source(settings, image_size, batch_size, say=print, trained_on=None) ->
         common["on_error"] = "skip" if settings["skip_damaged"] else "raise"
         return _tfds(dataset, settings["split"] or "train", batch_size, flip, common)
     if images:
-        channels, name = (1 if settings["grey"] else 3), f"folder {images}"
+        channels, name = (1 if settings["grey"] else 3), f"folder {os.path.normpath(images)}"
         more = settings["labels_from_folders"], settings["stream"]
         found = read_folder("--images", images, image_size, channels, *more, say=say)
         pixels, labels, names = found[:3]

@@ -13,7 +13,7 @@ from keras_sagan.checks import check_integer
 from keras_sagan.metrics.evaluation import check_same_channels
 from keras_sagan.metrics.precision_recall import ENOUGH_IMAGES
 from keras_sagan.metrics.report import package_versions
-from keras_sagan.options import TRAIN
+from keras_sagan.options import DATA, TRAIN
 from keras_sagan.sources import extractor_for, named, open_source, read_folder
 from keras_sagan.visualization.model_pictures import rows_of_samples
 from keras_sagan.visualization.names import spread_classes
@@ -39,6 +39,8 @@ def sample(log, settings):
     check_integer("columns", columns, 1, MAX_COLUMNS, expected=f"at most {MAX_COLUMNS}")
     model, known = load_run(settings["run"])
     path = Path(settings["output"] or beside(settings["run"]) / f"{kind}.png")
+    if path.is_dir():
+        raise ValueError(f"--output must be a file, not a folder. Received: {path}")
     names, num_classes = known.get("class_names"), model.num_classes
     labels, ends = (class_ids(settings[x], names) for x in ("classes", "to_classes"))
     if kind == "classes" and num_classes is None:
@@ -111,6 +113,9 @@ def evaluate(log, settings):
         for option in ("raw_weights", "standing_passes", "truncation"):
             if settings[option]:
                 raise ValueError(f"--{option.replace('_', '-')} needs a run.")
+        if settings["labels"] != "uniform" or "intra_fid" in (settings["metrics"] or ()):
+            option = "--labels" if settings["labels"] != "uniform" else "--metrics intra_fid"
+            raise ValueError(f"{option} needs a run: the images of --generated have no classes.")
         images = _folder_images("--generated", generated, batch_size)
         shape, known, num_classes = next(iter(images)).shape[1:], {}, None
         measure, count = metrics.evaluate_images, settings["num_images"] or images.num_images
@@ -133,6 +138,8 @@ def evaluate(log, settings):
                 "--generated with color images needs --reference, --images or --dataset."
             )
         source = open_source(settings, shape[0], 1, trained_on=known.get("data"))
+        if shape[-1] == 1 and source.channels == 3 and settings["images"]:
+            raise ValueError("--images needs --grey, because the generated images are gray.")
         images, labels = source.head(count)
         reference = (images, labels) if labels is not None and num_classes else images
         common |= {"dataset": source.name, "split": f"{len(images)} images, {source.chosen}"}
@@ -146,8 +153,8 @@ def evaluate(log, settings):
             more = {"stream": settings["stream"]}
             found = read_folder("--held-out", held_out, shape[0], source.channels, **more)
             common["held_out"] = found.images
-    elif settings["images"] or settings["dataset"]:
-        raise ValueError("--reference can't be combined with --images or --dataset.")
+    elif given := [f"--{name.replace('_', '-')}" for name in DATA if settings[name]]:
+        raise ValueError(f"--reference can't be combined with {' or '.join(given)}.")
     elif not reference.endswith(".npz"):
         reference = _folder_images("--reference", reference, batch_size)
         check_same_channels(shape, next(iter(reference)).shape)
@@ -195,6 +202,8 @@ def load_run(path, is_any=False):
     if not path.exists():
         text = "`keras-sagan train` writes it when the run is finished."
         raise ValueError(f"There is no model at {path}; {text}")
+    if path.suffix != ".keras":
+        raise ValueError(f"A model must be the folder of a run or a .keras file. Received: {path}")
     known = runs.read_record(path.parent)
     try:
         model = keras.saving.load_model(path)

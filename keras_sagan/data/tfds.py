@@ -134,6 +134,7 @@ def load_tfds(
     order, flip = check_choice("order", order, ORDERS), check_boolean("flip", flip)
     on_error = check_choice("on_error", on_error, ("raise", "skip"))
     try:
+        import tensorflow  # noqa: F401 - tensorflow_datasets reports its absence badly.
         import tensorflow_datasets as tfds
 
         builder = _builder(tfds, name, data_dir)

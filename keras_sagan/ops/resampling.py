@@ -61,11 +61,21 @@ def convolve(
             return outputs
     settings: dict = {"padding": padding, "data_format": data_format}
     if resample is None:
-        form, kernel = ops.conv, ops.cast(kernel, inputs.dtype)
+        form, kernel = _conv, ops.cast(kernel, inputs.dtype)
         settings |= {"strides": strides, "dilation_rate": dilation_rate}
     else:
         form = {"up": upsample_convolve, "down": convolve_pool}[resample]
     return of_any_batch(lambda x: form(x, kernel, **settings), inputs, training)
+
+
+def _conv(inputs, kernel, data_format, **settings):
+    is_half = keras.backend.standardize_dtype(inputs.dtype) == "float16"
+    if keras.backend.backend() != "torch" or kernel.shape[-1] > 1 or not is_half:
+        return ops.conv(inputs, kernel, data_format=data_format, **settings)
+    # On CPUs, PyTorch 2.13 has no gradient for a single float16 filter.
+    kernel = ops.concatenate([kernel, ops.zeros_like(kernel)], axis=-1)
+    outputs = ops.conv(inputs, kernel, data_format=data_format, **settings)
+    return outputs[:, :1] if data_format == "channels_first" else outputs[..., :1]
 
 
 def of_any_batch(function: Callable, images, training: bool = False):

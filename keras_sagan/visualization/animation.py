@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_sagan.checks import check_float, check_list, check_path, require
 from keras_sagan.visualization.grid import check_images
-from keras_sagan.visualization.optional import parent_made
+from keras_sagan.visualization.optional import writing
 
 
 def save_gif(
@@ -47,12 +47,7 @@ def save_gif(
     frames = check_images(np.asarray(frames), "frames")
     new = require("PIL.Image").fromarray
     *others, last = [new(x[..., 0] if x.shape[-1] == 1 else x) for x in frames]
-    last.save(
-        parent_made(path),
-        format="GIF",
-        save_all=True,
-        append_images=others,
-        duration=[round(1000 * last_seconds)] + [round(1000 * seconds)] * len(others),
-        loop=0,
-        optimize=False,
-    )
+    duration = [round(1000 * last_seconds)] + [round(1000 * seconds)] * len(others)
+    settings = {"duration": duration, "loop": 0, "optimize": False}
+    with writing(path) as path:
+        last.save(path, format="GIF", save_all=True, append_images=others, **settings)

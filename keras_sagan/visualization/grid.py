@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_sagan.checks import check_integer, check_list, check_path, require
 from keras_sagan.visualization.names import drawable_names, font_for
-from keras_sagan.visualization.optional import parent_made
+from keras_sagan.visualization.optional import writing
 
 LEGIBLE_PIXELS = 64  # The minimum image height in `sample_grid`, which enlarges smaller images.
 LABEL_GRAY = (60, 60, 60)
@@ -184,7 +184,8 @@ def save_image(path: str | Path, image: np.ndarray) -> None:
     path = check_path("path", path)
     (image,) = check_images(np.asarray(image)[None], "image")
     image = image[..., 0] if image.shape[-1] == 1 else image
-    require("PIL.Image").fromarray(image).save(parent_made(path))
+    with writing(path) as path:
+        require("PIL.Image").fromarray(image).save(path)
 
 
 def read_image(path):

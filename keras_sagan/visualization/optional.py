@@ -1,5 +1,6 @@
 """Creates and saves matplotlib figures without pyplot."""
 
+import contextlib
 import io
 from pathlib import Path
 
@@ -25,12 +26,17 @@ def new_figure(width, height):
 def saved(figure, path):
     """Writes a figure to `path`, unless `path` is `None`, and returns the figure."""
     if path is not None:
-        figure.savefig(parent_made(path), dpi=DPI)
+        with writing(path) as path:
+            figure.savefig(path, dpi=DPI)
     return figure
 
 
-def parent_made(path):
-    """Creates the parent folder of a file, and returns the path of the file."""
+@contextlib.contextmanager
+def writing(path):
+    """Creates the parent folder of a file, and names the file if it can't be written."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+    try:
+        yield path
+    except OSError as error:  # On a full disk, pillow's error has no file name.
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error

@@ -342,6 +342,8 @@ def test_held_out_images_are_read_as_the_reference(tmp_path, monkeypatch, capsys
         ([], "Give either a run or --generated"),
         (["run", "--generated", "x"], "Give either a run or --generated"),
         (["--generated", "x", "--truncation", "0.5"], "--truncation needs a run."),
+        (["--generated", "x", "--labels", "reference"], "--labels needs a run: "),
+        (["--generated", "x", "--metrics", "kid", "intra_fid"], "--metrics intra_fid needs a run"),
         (
             ["--generated", "nowhere", "--reference", "x.npz"],
             "--generated: `folder` must be a folder",
@@ -368,8 +370,9 @@ def test_evaluate_by_all_of_its_options(run, tmp_path, capsys):
     protocol = json.loads(path.read_text())["protocol"]
     assert protocol["weights"] == "raw" and protocol["truncation"] == 1.5
     assert protocol["batch_statistics"] == "standing, 2 passes of 64"
-    assert main(["evaluate", str(run), *options, "--images", str(tmp_path)]) == 1
-    assert "--reference can't be combined with --images" in capsys.readouterr().err
+    for option in (["--images", str(tmp_path)], ["--grey"], ["--split", "test"]):
+        assert main(["evaluate", str(run), *options, *option]) == 1
+        assert f"--reference can't be combined with {option[0]}." in capsys.readouterr().err
     assert main(["evaluate", str(run), *options, "--inception", str(tmp_path)]) == 1
     assert "--inception needs --extractor tfgan. Received: grey" in capsys.readouterr().err
     assert main(["evaluate", str(run), *options, "--inception-sha256", "0" * 64]) == 1
@@ -525,6 +528,12 @@ def test_augmentation_becomes_that_of_the_model():
         build_model(with_defaults(settings | {"augmentation": "blur"}), 1, None)
 
 
+def test_a_model_is_a_folder_or_a_keras_file(tmp_path, capsys):
+    (tmp_path / "run.json").write_text("{}")
+    assert main(["sample", str(tmp_path / "run.json")]) == 1
+    assert "must be the folder of a run or a .keras file" in capsys.readouterr().err
+
+
 def test_errors_are_one_line(tmp_path, capsys, monkeypatch):
     assert main(["sample", str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith("keras-sagan: There is no model at ")
@@ -641,14 +650,17 @@ def test_a_log_that_cannot_be_written_takes_no_line_away(tmp_path, capsys, monke
     assert capsys.readouterr().err.endswith("writes it when the run is finished.\n")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "3", '"a"'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", '"a"', '{"settings": []}'])
 def test_a_damaged_record_of_a_run_is_named(content, tmp_path, capsys):
     (tmp_path / "run.json").write_text(content)
     (tmp_path / "model.keras").write_bytes(b"any")
     for command in (["sample", str(tmp_path)], ["train", "--output", str(tmp_path)]):
         assert main(command) == 1
         error = capsys.readouterr().err
-        assert f"{tmp_path}/run.json is damaged: remove it." in error and error.count("\n") == 1
+        assert (
+            f"{tmp_path}/run.json is damaged: remove it, and give" in error
+            and error.count("\n") == 1
+        )
     assert (tmp_path / "run.json").read_text() == content
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -18,7 +19,7 @@ from short_runs import build_little, draw_nothing, train_briefly
 
 from keras_sagan import distribution, metrics, models, options
 from keras_sagan import run as runs
-from keras_sagan.callbacks import FIDEvaluator, TrainingCheckpoint
+from keras_sagan.callbacks import AttentionMonitor, FIDEvaluator, TrainingCheckpoint
 from keras_sagan.callbacks.checkpoint_files import CheckpointFiles
 from keras_sagan.cli import main
 from keras_sagan.cli.main import settings_of
@@ -183,6 +184,41 @@ def test_files_of_a_user_are_not_replaced(name, tmp_path, train):
 def test_a_folder_that_cannot_be_written(tmp_path, train):
     (tmp_path / "run").touch()
     assert refused(train(1), f"--output must be a folder that can be written. Received: {tmp_path}")
+
+
+def test_a_finished_run_without_its_checkpoints(tmp_path, train):
+    """They may be on a disk that isn't mounted, so training must not begin again."""
+    assert train(1)[0] == 0
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    before = (tmp_path / "run" / "model.keras").read_bytes()
+    assert train(1)[0] == 0
+    assert refused(train(2), "can't continue without its checkpoints: restore ")
+    assert (tmp_path / "run" / "model.keras").read_bytes() == before
+
+
+def test_the_batch_size_can_change_at_the_end_of_an_epoch(tmp_path, train, monkeypatch):
+    two = ("--steps-per-epoch", "2", "--save-every", "1")
+
+    def stop(callback, batch, logs=None):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AttentionMonitor, "on_train_batch_end", stop)
+        assert train(1, *two)[0] == 130
+    assert refused(
+        train(1, *two, "--batch-size", "4"),
+        "--batch-size can change only at the end of an epoch: repeat the command with "
+        "--batch-size 2 first. Received: 4",
+    )
+    assert train(1, *two)[0] == 0
+    assert train(2, *two, "--batch-size", "4")[0] == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["batch_size"] == 4
+
+
+def test_the_best_checkpoint_needs_a_fid(tmp_path, train):
+    assert train(1, "--keep-best")[0] == 0
+    log = (tmp_path / "run" / "keras_sagan.log").read_text()
+    assert "--keep-best has no effect, because no FID is measured." in log
 
 
 @pytest.mark.slow

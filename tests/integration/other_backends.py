@@ -332,6 +332,20 @@ def test_a_skipped_update_moves_nothing():
     assert int(keras.ops.convert_to_numpy(model.g_optimizer.iterations)) == 0
 
 
+@on_torch
+def test_gray_images_in_half_precision():
+    """PyTorch on CPUs has no gradient for a convolution with a single float16 filter."""
+    keras.config.set_dtype_policy("mixed_float16")
+    small = {"image_size": 8, "attention_resolutions": (), "base_filters": 4, "latent_dim": 3}
+    model = SAGAN.from_preset("sagan_photos_64", channels=1, **small)
+    model.compile()
+    before = [v.numpy() for v in model.generator.get_layer("last_conv").trainable_variables]
+    for _ in range(3):  # The first updates may be skipped, until the loss scale fits.
+        model.train_on_batch(np.zeros((4, 8, 8, 1), "float32"))
+    after = [v.numpy() for v in model.generator.get_layer("last_conv").trainable_variables]
+    assert all(np.any(x != y) for x, y in zip(before, after, strict=True))
+
+
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 def test_schedules_follow_the_steps(policy):
     keras.config.set_dtype_policy(policy)
