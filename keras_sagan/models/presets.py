@@ -102,10 +102,9 @@ PRESETS: dict[str, dict] = {
             "batch_norm": {"momentum": 0.99},
             # The penalties replace spectral normalization, as in R3GAN. Their weight was chosen
             # from 0.05, 0.2, 2 and 10 by the KID after 1,000 steps, with one seed (not recorded).
-            # Only the attention keeps it: without it, the scores grow until all queries of an image
-            # attend to the same position.
             "use_spectral_norm": False,
-            "attention": {"use_spectral_norm": True},
+            # Dot products grow until all queries of an image attend to the same position.
+            "attention": {"scores": "cosine"},
             "negative_slope": 0.2,
             "objective": {
                 **{"loss": "relativistic", "r1": 0.2, "r2": 0.2, "every": 4},
