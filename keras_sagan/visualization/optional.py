@@ -38,5 +38,8 @@ def writing(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield path
-    except OSError as error:  # On a full disk, pillow's error has no file name.
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    except OSError as error:
+        if error.errno is None or error.filename:
+            raise
+        # On a full disk, the error has no file name.
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -1,3 +1,4 @@
+import errno
 import sys
 
 import numpy as np
@@ -132,3 +133,13 @@ def test_without_pillow_the_pip_line_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(ImportError, match='pillow(.|\n)*\npip install "\\.\\[plot\\]"$'):
         save_image(tmp_path / "image.png", np.zeros((4, 4), "uint8"))
+
+
+def test_an_error_of_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    def save(image, path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("PIL.Image.Image.save", save)
+    with pytest.raises(OSError, match="No space left on device.*new/one.png") as caught:
+        save_image(tmp_path / "new" / "one.png", np.zeros((2, 2), "uint8"))
+    assert caught.value.errno == errno.ENOSPC
