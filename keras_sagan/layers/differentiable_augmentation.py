@@ -27,8 +27,7 @@ class DifferentiableAugmentation(keras.layers.Layer):
     - `cutout`: a box of half the height and width, centered anywhere in the image, is erased.
 
     As in the authors' code, the sizes of shifts and boxes are rounded to whole pixels (half a pixel
-    up), `translation` and `cutout` fill empty pixels with 0, which is gray for images in [-1, 1],
-    and `color` may produce values outside [-1, 1].
+    up), and `color` may produce values outside [-1, 1].
 
     Args:
         policy: String, a comma-separated list of augmentations, which are applied in this order.
@@ -43,6 +42,9 @@ class DifferentiableAugmentation(keras.layers.Layer):
             probability stays constant. With a higher target, fewer images are changed.
         speed: Positive integer, the smallest number of real images after which an adaptive
             probability can have risen from 0 to 1.
+        fill: Float in [-1, 1], the value of the pixels that `translation` and `cutout` empty. The
+            default, as in the authors' code, is gray. If real images have a plain background, use
+            its value, such as 1 for white: a generator may copy areas of another color.
 
     Call arguments:
         images: Float tensor of shape `(batch, height, width, channels)`, with any number of
@@ -82,6 +84,7 @@ class DifferentiableAugmentation(keras.layers.Layer):
         probability: float | str = 1.0,
         target: float = 0.6,
         speed: int = 500_000,
+        fill: float = 0.0,
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
@@ -92,6 +95,7 @@ class DifferentiableAugmentation(keras.layers.Layer):
         self.probability = probability
         self.target = check_float("target", target, -1, 1)
         self.speed = check_integer("speed", speed)
+        self.fill = check_float("fill", fill, -1, 1)
         names = [name.strip() for name in policy.split(",")] if policy else []
         if not set(names) <= set(POLICIES) or not (names or flip):
             raise ValueError(
@@ -138,14 +142,14 @@ class DifferentiableAugmentation(keras.layers.Layer):
         wide = keras.backend.result_type(dtype, "float32")
         given = images = ops.cast(images, wide)
         for change in self._changes:
-            images = change(images, lambda columns: ops.cast(uniform(columns), wide))
+            images = change(images, lambda columns: ops.cast(uniform(columns), wide), self.fill)
         if not isinstance(probability, float) or probability < 1.0:
             is_changed = uniform(1)[:, :, None, None] < probability
             images = ops.where(is_changed, images, given)
         return ops.cast(images, dtype)
 
     def get_config(self) -> dict:
-        names = ("policy", "flip", "probability", "target", "speed")
+        names = ("policy", "flip", "probability", "target", "speed", "fill")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
@@ -190,12 +194,12 @@ def _checked_probability(probability):
         ) from error
 
 
-def _flip(images, uniform):
+def _flip(images, uniform, fill):
     is_flipped = uniform(1)[:, :, None, None] < 0.5
     return ops.where(is_flipped, ops.flip(images, axis=2), images)
 
 
-def _color(images, uniform):
+def _color(images, uniform, fill):
     brightness, saturation, contrast = ops.split(uniform(3)[:, :, None, None], 3, axis=1)
     images = images + (brightness - 0.5)
     mean = ops.mean(images, axis=3, keepdims=True)
@@ -204,7 +208,7 @@ def _color(images, uniform):
     return (images - mean) * (contrast + 0.5) + mean
 
 
-def _translation(images, uniform):
+def _translation(images, uniform, fill):
     draws = uniform(2)
     for axis in (1, 2):
         size = images.shape[axis]
@@ -212,11 +216,11 @@ def _translation(images, uniform):
         start = ops.floor(draws[:, axis - 1 : axis] * (2 * most + 1))
         padding = [(most, most) if i == axis else (0, 0) for i in range(4)]
         places = ops.cast(start, "int32") + ops.arange(size, dtype="int32")
-        images = _take(ops.pad(images, padding), places, axis)
+        images = _take(ops.pad(images, padding, constant_values=fill), places, axis)
     return images
 
 
-def _cutout(images, uniform):
+def _cutout(images, uniform, fill):
     draws, inside = uniform(2), []
     for column, size in enumerate(images.shape[1:3]):
         side = (size + 1) // 2
@@ -225,7 +229,7 @@ def _cutout(images, uniform):
         row = ops.arange(size, dtype=images.dtype) - (center - side // 2)
         inside.append(ops.logical_and(row >= 0, row < side))
     is_cut = ops.logical_and(inside[0][:, :, None, None], inside[1][:, None, :, None])
-    return images * ops.cast(ops.logical_not(is_cut), images.dtype)
+    return ops.where(is_cut, ops.cast(fill, images.dtype), images)
 
 
 def _take(images, indices, axis):

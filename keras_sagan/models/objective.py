@@ -38,7 +38,7 @@ def _augmentation(setting):
         return None
     if not isinstance(setting, dict):
         setting = {"policy": check_string("augmentation", setting)}
-    names = ("policy", "flip", "probability", "target", "speed")
+    names = ("policy", "flip", "probability", "target", "speed", "fill")
     return DifferentiableAugmentation(**check_dict("augmentation", setting, names))
 
 

@@ -118,6 +118,12 @@ def test_hand_computed():
     expected = image.copy()
     expected[0, :2, 2:6] = 0
     np.testing.assert_array_equal(cut, expected)
+    white = {"fill": 1.0}
+    moved = numpy(DifferentiableAugmentation("translation", **white)(image, given(draws)))
+    np.testing.assert_array_equal(moved[0, :, 0, 0], [1, *range(1, 57, 8)])
+    cut = numpy(DifferentiableAugmentation("cutout", **white)(image, given(draws)))
+    expected[0, :2, 2:6] = 1
+    np.testing.assert_array_equal(cut, expected)
 
 
 def test_flip():
@@ -206,6 +212,7 @@ def test_config_and_file(tmp_path):
         ({"policy": ""}, "names among(.|\n)*flip=False"),
         ({"policy": None}, "`policy` must be a string"),
         ({"flip": 1}, "`flip` must be True or False"),
+        ({"fill": 255}, "`fill` must lie in .-1, 1."),
     ],
 )
 def test_bad_arguments(arguments, message):
