@@ -15,8 +15,8 @@ Licenses:  the data of both packages are under MIT; the drawings are Google's No
            (Apache-2.0) and Microsoft's Fluent Emoji (MIT)
 
 This is `keras-sagan train --images` and `keras-sagan evaluate` with other defaults, and takes the
-options of `keras-sagan train`, except `--grey`. Ctrl-C saves the run, and the same command resumes
-it.
+options of `keras-sagan train`, except `--grey` and other images. Ctrl-C saves the run, and the same
+command resumes it.
 """
 
 import argparse
@@ -71,8 +71,9 @@ def main(arguments=None):
         settings = settings_of(["train", *others], DEFAULTS)
     except ValueError as error:
         sys.exit(f"emoji.py: {error}")
-    if settings["grey"]:
-        parser.error("--grey can't be given: the scores compare color images.")
+    for name in ("grey", "images", "dataset", "data_dir"):
+        if settings[name]:
+            parser.error(f"--{name.replace('_', '-')} can't be given: the images are the emoji.")
     output, folder = settings["output"], Path(settings["output"]).parent / "emoji_images"
     train = ["train", "--images", folder / "train", *others]
     common = ["evaluate", output, *EVALUATE]

@@ -33,22 +33,22 @@ def fetch_weights(weights: str | os.PathLike, sha256: str = "") -> tuple[Path, s
     # The digest, the file name and, in newer records, the URL.
     known = record.read_text(encoding="utf-8").split() if is_url and record.exists() else []
     named = re.search(r"-([0-9a-f]{8,64})(\.weights)?$", path.stem)
-    expected = [sha256.lower(), named[1] if named else ""]
+    expected = [(sha256.lower(), ""), (named[1] if named else "", ", as its file name says")]
     if known:
-        if not any(expected) and known[2:] not in ([], [str(weights)]):
+        if not any(prefix for prefix, _ in expected) and known[2:] not in ([], [str(weights)]):
             raise ValueError(
                 f"`weights` must have a different file name than {known[2]}, whose file is in "
                 f"{path.parent}. Received: weights={str(weights)!r}"
             )
-        expected.append(known[0])
-    wrong = [prefix for prefix in expected if not digest.startswith(prefix)]
+        expected.append((known[0], f", as {record} says: for a new file, delete this one too"))
+    wrong = [pair for pair in expected if not digest.startswith(pair[0])]
     if wrong:
         if is_url and not known:
             path.unlink()
         raise ValueError(
-            f"`weights` must have a SHA-256 that begins with {wrong[0]}. The file is damaged or a "
-            "different one: delete it, and download or install it again. "
-            f"Received: {path} with SHA-256 {digest}"
+            f"`weights` must have a SHA-256 that begins with {''.join(wrong[0])}. The file is "
+            "damaged or a different one: download or install it again, or rename it if its name "
+            f"doesn't end with a digest. Received: {path} with SHA-256 {digest}"
         )
     if is_url and not known:
         record.write_text(f"{digest}  {path.name}\n{weights}\n", encoding="utf-8")

