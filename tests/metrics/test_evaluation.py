@@ -171,6 +171,14 @@ def test_held_out_images_are_the_floor_where_they_are_given():
     assert floor["fid"] == pytest.approx(fid.result(), rel=1e-9)
 
 
+def test_a_set_against_itself_is_noted():
+    images, labels = real_images(90, seed=5)
+    report = metrics.evaluate_images(images, images.copy(), "fid", Pixels(), verbose=False)
+    assert "The generated images are the reference images themselves" in report.notes
+    report = metrics.evaluate_images(images, images[::-1], "fid", Pixels(), verbose=False)
+    assert not any("themselves" in note for note in report.notes)
+
+
 def test_a_score_that_the_halves_are_too_small_for_is_missing_with_a_note():
     report = measure(reference=real_images(8), metrics=("fid", "density_coverage"))
     assert "fid" in report.baselines["real"] and "density" not in report.baselines["real"]
