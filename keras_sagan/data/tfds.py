@@ -133,7 +133,6 @@ def load_tfds(
     use_labels = check_boolean("use_labels", use_labels)
     order, flip = check_choice("order", order, ORDERS), check_boolean("flip", flip)
     on_error = check_choice("on_error", on_error, ("raise", "skip"))
-    calls = tf.data.AUTOTUNE  # If TensorFlow is missing, tensorflow_datasets wouldn't name it.
     try:
         import tensorflow_datasets as tfds
 
@@ -217,7 +216,7 @@ def load_tfds(
         dataset = dataset.flat_map(lambda epoch: epoch_of(epoch, start_step))
         # Count images from the first epoch, because `start_step` may be large.
         dataset = dataset.enumerate(start_step % steps * batch_size)
-        rows = rows_of_process(batch_size)
+        rows, calls = rows_of_process(batch_size), tf.data.AUTOTUNE
         if len(rows) < batch_size:  # Don't decode the images of other processes.
             is_own = np.isin(np.arange(batch_size), rows)
             dataset = dataset.filter(lambda number, _: tf.gather(is_own, number % batch_size))
