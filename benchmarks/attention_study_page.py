@@ -471,10 +471,7 @@ def expectations(records):
         is_open = held is False and why == "no difference shown"
         rows += [f"| {text} | {'not shown' if is_open else words.get(held, held)} | {why} |"]
     if not helpful:
-        rows += [
-            "",
-            f"Rows with `-` have no answer: attention in D has no effect at {FAR} px.",
-        ]
+        rows += ["", f"Rows with `-` have no answer: attention in D has no effect at {FAR} px."]
     return ["| expected before the first run | held | result |", "|---|---|---|", *rows, ""]
 
 

@@ -15,8 +15,8 @@ Licenses:  the data of both packages are under MIT; the drawings are Google's No
            (Apache-2.0) and Microsoft's Fluent Emoji (MIT)
 
 This is `keras-sagan train --images` and `keras-sagan evaluate` with other defaults, and takes the
-options of `keras-sagan train`, except `--grey` and other images. Ctrl-C saves the run, and the same
-command resumes it.
+options of `keras-sagan train`, except `--grey` and those that choose other images. Ctrl-C saves the
+run, and the same command resumes it.
 """
 
 import argparse

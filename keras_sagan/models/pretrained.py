@@ -31,11 +31,13 @@ def find_weights(preset, settings, load_weights):
         path = check_path("load_weights", load_weights, allow_url=True)
         if "://" not in path and not os.path.isfile(path):
             raise ValueError(
-                "`load_weights` must be a boolean or the path of an existing file. "
+                "`load_weights` must be a boolean, an existing file or a URL. "
                 f"Received: load_weights={str(load_weights)!r}"
             )
         return fetch_weights(path)[0]
-    if not check_choice("load_weights", load_weights, (True, False), "a boolean, a path or a URL"):
+    if not check_choice(
+        "load_weights", load_weights, (True, False), "a boolean, an existing file or a URL"
+    ):
         return None
     path = RECORDS / f"{preset}.json"
     if not path.exists():

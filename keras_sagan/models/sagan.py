@@ -210,7 +210,8 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             load_weights: Boolean, whether to load the preset's trained weights, or the path or URL
                 of a `.keras` or `.weights.h5` file of a model with the same networks. Only the
                 weights are read, and no code in the file is executed. If the file name ends with
-                the first digits of its SHA-256, as `name-0123abcd.weights.h5`, they are checked.
+                the first digits of its SHA-256 (8 or more), such as `name-0123abcd.weights.h5`,
+                these digits are checked.
             **overrides: Settings to change: arguments of `build_generator`, `build_discriminator`
                 or `SAGAN`, or keys of `ttur`. A dictionary changes only the keys that it contains.
 

@@ -157,6 +157,6 @@ def test_an_array_of_objects_is_refused(tmp_path, is_persistent):
     Pickler(content).dump({"weight": Tensor()})
     path = write_zip(tmp_path / "planted.pth", content.getvalue(), [("0", b"AAAAAA\0\0")])
     with pytest.raises(
-        ValueError, match="only a dictionary of tensors.*something else than numbers"
+        ValueError, match="only a dictionary of tensors.*something other than numbers"
     ):
         read_torch_weights(path)

@@ -210,7 +210,9 @@ def test_a_file_of_other_networks(own, changes):
 
 @pytest.mark.parametrize("value", ["no such file", 3, None])
 def test_no_file(value):
-    with pytest.raises(ValueError, match="`load_weights` must be a boolean.* or .*Received: "):
+    with pytest.raises(
+        ValueError, match="`load_weights` must be a boolean, an existing file or .*Received: "
+    ):
         load(value)
 
 

@@ -119,7 +119,7 @@ def _array(tensor, storages):
     storage = tensor.storage
     if type(storage) is not _Storage or storage.dtype not in _DTYPES.values():
         # An array of objects would take the bytes of the file for addresses in memory.
-        raise ValueError("it holds something else than numbers")
+        raise ValueError("it holds something other than numbers")
     dtype, data = np.dtype(storage.dtype), storages[storage.key]
     if len(data) != storage.size * dtype.itemsize or math.prod(tensor.shape) > storage.size:
         raise ValueError(f"its storage {storage.key} has {len(data)} bytes, which isn't its size")
