@@ -76,7 +76,10 @@ def train(log: Log | None = None, **options: Any) -> dict:
         text = "--output must be a local folder; --checkpoints takes a URL."
         raise ValueError(f"{text} Received: {settings['output']}")
     output, epochs = Path(check_path("output", settings["output"])), settings["epochs"]
-    checkpoints = settings["checkpoints"] or f"{output}/checkpoints"
+    own = output / "checkpoints"
+    if settings["checkpoints"] and Path(settings["checkpoints"]).resolve() == own.resolve():
+        settings["checkpoints"] = None  # The same folder written out is the same run.
+    checkpoints = settings["checkpoints"] or str(own)
     images = settings["images"] and Path(settings["images"]).expanduser().resolve()
     if images and (images == output.resolve() or images in output.resolve().parents):
         text = "--output must be outside --images, or the run's pictures become training images."

@@ -142,8 +142,7 @@ def read_state(model, copy=True):
     """
     values = {}
     for key, variable in keyed({**state_of(model), "metrics": metrics_of(model)}).items():
-        value = ops.convert_to_numpy(variable)
-        value = np.array(value) if copy else np.asarray(value)
+        value = np.array(variable) if copy else np.asarray(variable)
         values[key] = value.astype("float32") if value.dtype.kind == "V" else value
     return values
 

@@ -33,7 +33,7 @@ def monge_distance(
         progress: Function that receives the number of processed directions and the total number.
 
     Raises:
-        ValueError: If the shapes don't match, or a value isn't finite.
+        ValueError: If the shapes don't match, a value isn't finite, or a direction is zero.
 
     Example:
     >>> real, generated = [[0.0], [2.0]], [[3.0], [2.0]]
@@ -50,7 +50,11 @@ def monge_distance(
             "`real` and `generated` must have the same number of samples. "
             f"Received: {len(real)} real and {len(generated)} generated samples"
         )
-    directions = directions / np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
+    norms = np.linalg.norm(directions, axis=1, keepdims=True)
+    if not norms.all():
+        row = int(np.argmin(norms))
+        raise ValueError(f"`directions` must have no row of zeros. Received: zeros in row {row}")
+    directions = directions / norms
     # Subtracting the center reduces rounding errors, and doesn't change the distance.
     center = (real.mean(axis=0) + generated.mean(axis=0)) / 2
     total = 0.0

@@ -196,6 +196,12 @@ def test_a_finished_run_without_its_checkpoints(tmp_path, train):
     assert (tmp_path / "run" / "model.keras").read_bytes() == before
 
 
+def test_the_default_folder_of_checkpoints_may_be_written_out(tmp_path, train):
+    assert train(1)[0] == 0
+    assert train(2, "--checkpoints", f"{tmp_path}/./run/checkpoints")[0] == 0
+    assert json.loads((tmp_path / "run/run.json").read_text())["finished"]["epochs"] == 2
+
+
 def test_the_batch_size_can_change_at_the_end_of_an_epoch(tmp_path, train, monkeypatch):
     two = ("--steps-per-epoch", "2", "--save-every", "1")
 

@@ -73,3 +73,10 @@ def test_progress_is_told():
 def test_sets_of_different_sizes_are_refused():
     with pytest.raises(ValueError, match="same number of samples. Received: 5 real and 4 gen"):
         monge_distance(samples(5, 0), samples(4, 1), samples(3, 2))
+
+
+def test_a_direction_of_zeros_is_refused():
+    directions = np.eye(8)[:3]
+    directions[1] = 0
+    with pytest.raises(ValueError, match="no row of zeros. Received: zeros in row 1"):
+        monge_distance(samples(5, 0), samples(5, 1), directions)
