@@ -345,7 +345,7 @@ def page(records):
     if failed := [f"`{name}`" for name, record in records.items() if record["not_finite"]]:
         lines += [f"These runs became NaN or infinite and have no score: {', '.join(failed)}.", ""]
     lines += [
-        f"{len(records)} of {total} runs are finished. The same command resumes the study, and",
+        f"{len(records)} of {total} runs have finished. The same command resumes the study, and",
         "`python benchmarks/attention_study_page.py` updates this page. The runs took at "
         f"least {sum(x['cpu_seconds'] for x in records.values()) / 3600:.1f} hours of",
         "processor time in all (of a run that was resumed, only the last part is counted).",

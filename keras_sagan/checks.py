@@ -367,7 +367,7 @@ class RangeWarning(FilledRange):
         if images.dtype == np.uint8:
             super().__call__(images, 0, 255)
         else:
-            # Without negative values, floats are probably in [0, 1]: one image is enough to warn.
+            # Floats without negative values are probably in [0, 1], so one image is enough to warn.
             super().__call__(images, -1, 1, many=1 if images.size and images.min() >= 0 else 4)
 
 

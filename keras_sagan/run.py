@@ -259,7 +259,7 @@ def fit(
         writer = RecordWriter(folder, {"fid": known, **(record or {})} if known else record, log)
         if evaluator:
             evaluator.set_model(model)
-            # A run that is killed before it ends is compared with this protocol later.
+            # If the run is killed and resumed, its protocol is compared with this one.
             start = {"name": evaluator.name, "protocol": evaluator.protocol}
             writer.content.setdefault("fid", start)
             old = list(evaluator.history)
@@ -407,7 +407,7 @@ def check_same_run(output, known, wanted, newest):
         for found in sorted(path for name in WRITTEN for path in output.glob(name)):
             raise ValueError(f"{ELSEWHERE} {output} with {found.name} and without a run")
     known = known | known.get("settings", {})
-    if known:  # An older record lacks newer options.
+    if known:  # An older record may lack newer options.
         known = {name: TRAIN[name].default for name in FIXED} | known
     for name in (*FIXED, "channels", "num_classes", "class_names"):
         if name in known and known[name] != wanted[name]:

@@ -77,8 +77,8 @@ class CheckpointFiles:
                 with contextlib.suppress(OSError):
                     self.remove(step)
                 raise
-        # Checkpoints of later steps are damaged, so they don't count towards `keep`. In a folder of
-        # one checkpoint, such as `best`, a later one may be from before the run was killed.
+        # A checkpoint of a later step must be damaged, or the run would have resumed from it, so it
+        # doesn't count towards `keep`. With `keep=1`, as in `best`, it may be from before a kill.
         steps = self.steps()
         kept = [x for x in steps if x <= step][-self.keep :]
         for other in [x for x in steps if x not in kept and (x < step or self.keep == 1)]:

@@ -32,9 +32,9 @@ class FIDEvaluator(keras.callbacks.Callback):
         metric: A `keras_sagan.metrics.FrechetInceptionDistance`, or any object with
             `update_state(images, real=…)`, `result()` and `reset_state(reset_real=…)`. If a metric,
             such as `KernelInceptionDistance`, returns several values, the first is used.
-        real_images: uint8 images in [0, 255]: an array of shape
-            `(num_images, height, width, channels)`, or an iterable of batches, such as a
-            `tf.data.Dataset`, of images or (images, labels). Use `None` if `metric` has already
+        real_images: uint8 images in [0, 255], as an array of shape
+            `(num_images, height, width, channels)`, or as an iterable (such as a `tf.data.Dataset`)
+            that yields batches of images or (images, labels). Use `None` if `metric` has already
             received real images.
         num_images: The number of images to generate.
         every_epochs: The number of epochs between evaluations; the last of the `epochs` of `fit` is

@@ -142,7 +142,8 @@ def read_state(model, copy=True):
     """
     values = {}
     for key, variable in keyed({**state_of(model), "metrics": metrics_of(model)}).items():
-        value = np.array(variable) if copy else np.asarray(variable)
+        value = np.asarray(variable)  # A view of the variable on some backends.
+        value = value.copy() if copy else value
         values[key] = value.astype("float32") if value.dtype.kind == "V" else value
     return values
 

@@ -141,7 +141,7 @@ class FeatureSet:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays that are kept, with one row for each image."""
+        """The arrays of features collected so far, with one row for each image."""
         for name, batches in self._batches.items():
             self._batches[name] = [np.concatenate(batches)] if len(batches) > 1 else batches
         return {name: batches[0] for name, batches in self._batches.items() if batches}

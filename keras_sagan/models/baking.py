@@ -181,7 +181,7 @@ def _replacement_of(operation):
 
 
 def _weights(layer):
-    """Returns a layer's weights, with normalized kernels, for the layer that replaces it."""
+    """Returns a layer's weights, with normalized kernels, to load into its replacement."""
     if isinstance(layer, SpectralNorm):
         kernels = {id(kernel): value for kernel, value in layer.normalized_weights()}
         weights = layer.layer.weights

@@ -148,7 +148,7 @@ def project(logits, features, labels, embedding, num_classes):
 
 
 def batch_norm(num_classes, settings, **defaults):
-    """Returns a function `(name) -> ConditionalBatchNorm`, with one class if `num_classes=None`."""
+    """Returns a function `(name) -> ConditionalBatchNorm`. `num_classes=None` means one class."""
     settings = {**defaults, **check_dict("batch_norm", settings)}
     return functools.partial(ConditionalBatchNorm, num_classes or 1, **settings)
 

@@ -167,7 +167,7 @@ def take_weights(network, source):
 
 
 def _pairs(network, source):
-    """Yields pairs of a copy's variables and those of its source.
+    """Yields a pair `(variable, source_variable)` for each variable of a copied network.
 
     In a functional model, layers with the same name match, because classes may add or remove
     layers. All else matches in order: a copy's automatic names and paths have other numbers.

@@ -328,9 +328,9 @@ class Assignments(Scope):
     uses the new value afterwards. The gradient with respect to the new value becomes the gradient
     of the variable, as in a plain training loop.
 
-    As in `ConditionalBatchNorm`, the moving statistics of Keras's batch norms forget their initial
-    values. Otherwise, with a momentum of 0.99, the initial values would still have a weight of 13 %
-    after 200 steps. `updates` is the number of previous updates of the statistics.
+    The moving statistics of Keras's batch norms are corrected so that their initial values have no
+    influence, as in `ConditionalBatchNorm`. Otherwise, with a momentum of 0.99, the initial values
+    would still have a weight of 13 % after 200 steps. `updates` is the number of previous updates.
     """
 
     def __init__(self, network=None, updates=0):

@@ -173,8 +173,8 @@ def check_compile(strategy, jit_compile, computes_in_float16):
         return
     if jit_compile is True:
         raise ValueError(
-            '`jit_compile` must be False or "auto" under TPUStrategy, which compiles the full step '
-            "by XLA in any case. Received: jit_compile=True"
+            '`jit_compile` must be False or "auto" under TPUStrategy, which always compiles the '
+            "full step with XLA. Received: jit_compile=True"
         )
     if computes_in_float16:
         raise ValueError(
@@ -241,7 +241,7 @@ def compiled_gradient(function, variables):
 
 
 def make_step_function(model, step, check, is_training):
-    """Returns the function that Keras calls with an iterator.
+    """Returns the function for `fit` or `evaluate`; Keras calls it with an iterator.
 
     The function runs `steps_per_execution` steps, or fewer at the end of the data. Unlike Keras's
     own function, it can reduce logs over several workers, and doesn't use

@@ -110,7 +110,7 @@ def compiled_gradient(function, variables):
 
 
 def make_step_function(model, step, check, is_training):
-    """Returns the function that Keras calls with a list that contains one batch."""
+    """Returns the function for `fit` or `evaluate`; Keras calls it with a list of one batch."""
 
     @torch.no_grad()
     def function(batches):

@@ -33,7 +33,7 @@ def saved(figure, path):
 
 @contextlib.contextmanager
 def writing(path):
-    """Creates the parent folder of a file, and names the file if it can't be written."""
+    """Creates the parent folder of a file; errors of the `with` block contain the file's name."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -106,7 +106,7 @@ class TFGANInception(Extractor):
     def _build(self):
         folder = self._resolve()
         self._check_digest(folder)
-        load = tf.saved_model.load  # Access `load` here, so that `try` can't catch an ImportError.
+        load = tf.saved_model.load  # Outside of `try`, which would catch an ImportError.
         try:
             network = load(str(folder))
             if not callable(network):
