@@ -192,7 +192,7 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
                 return d_queries, d_key + d_key_here, d_value
 
             zeros = [ops.zeros(ops.shape(x), _score_dtype(query)) for x in (queries, key, value)]
-            d_queries, d_key, d_value = ops.fori_loop(0, count, add_block, tuple(zeros))
+            d_queries, d_key, d_value = _repeat(add_block, count, tuple(zeros))
             found = (join(d_queries, query), query), (d_key, key), (d_value, value)
             return tuple(ops.cast(gradient, x.dtype) for gradient, x in found)
 
@@ -212,6 +212,19 @@ def chunked_spatial_attention(query, key, value, query_chunk_size: int, training
         return ops.map(lambda image: attend(*(x[None] for x in image))[0], inputs)
 
     return of_any_batch(attend_images, (query, key, value), training)
+
+
+def _repeat(body, count, values):
+    """Returns `ops.fori_loop(0, count, body, values)`, which has second derivatives under XLA."""
+    if keras.backend.backend() != "tensorflow":
+        return ops.fori_loop(0, count, body, values)
+    # XLA can differentiate a loop only if the number of iterations has a known bound.
+    return ops.while_loop(
+        lambda index, *values: index < count,
+        lambda index, *values: (index + 1, *body(index, values)),
+        (0, *values),
+        maximum_iterations=count,
+    )[1:]
 
 
 def _block_gradients(query, key, value, upstream):

@@ -31,7 +31,7 @@ def test_runs_in_miniature(tmp_path, monkeypatch, capsys):
     assert all(path.stat().st_size < 3000 for path in paths)
     assert len(list((tmp_path / "runs" / "checkpoints").iterdir())) == 2
     page = attention_study_page.page(attention_study_page.load(tmp_path / "records"))
-    assert "2 of 104 runs are finished" in page
+    assert "2 of 104 runs have finished" in page
     attention_study_page.draw(
         attention_study_page.load(tmp_path / "records"), tmp_path / "figure.png"
     )

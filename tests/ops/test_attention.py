@@ -95,7 +95,8 @@ def test_in_blocks_it_has_the_same_outputs_and_gradients(size):
         np.testing.assert_allclose(received, expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_in_blocks_it_has_the_same_gradients_of_gradients():
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_in_blocks_it_has_the_same_gradients_of_gradients(jit_compile):
     query, key, value, target = draw()
     weights = [0.5 + np.arange(x.size).reshape(x.shape) / x.size for x in (query, key, value)]
     weights = [ops.convert_to_tensor(w.astype("float32")) for w in weights]
@@ -111,7 +112,8 @@ def test_in_blocks_it_has_the_same_gradients_of_gradients():
         return squares
 
     expected = gradients_of(penalty(lambda *x: spatial_attention(*x)[0]), query, key, value)
-    received = gradients_of(penalty(lambda *x: chunked_spatial_attention(*x, 3)), query, key, value)
+    chunked = penalty(lambda *x: chunked_spatial_attention(*x, 3))
+    received = gradients_of(chunked, query, key, value, jit_compile=jit_compile)
     for one, other in zip(received, expected):
         np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
 

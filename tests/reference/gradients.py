@@ -5,8 +5,11 @@ import numpy as np
 from keras import ops
 
 
-def gradients_of(function, *arrays, differentiable=False):
-    """Gradients of a scalar function of arrays, as arrays, or as tensors to be differentiated."""
+def gradients_of(function, *arrays, differentiable=False, jit_compile=False):
+    """Gradients of a scalar function of arrays, as arrays, or as tensors to be differentiated.
+
+    JAX always compiles the arrays' computation, TensorFlow with `jit_compile`, and PyTorch never.
+    """
     backend = keras.backend.backend()
     if backend == "jax":
         import jax
@@ -25,8 +28,13 @@ def gradients_of(function, *arrays, differentiable=False):
         return gradients if differentiable else [x.cpu().numpy() for x in gradients]
     import tensorflow as tf
 
-    with tf.GradientTape() as tape:
-        tape.watch(tensors)
-        loss = function(*tensors)
-    gradients = tape.gradient(loss, tensors)
-    return gradients if differentiable else [x.numpy() for x in gradients]
+    def gradient(*tensors):
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            loss = function(*tensors)
+        return tape.gradient(loss, tensors)
+
+    if differentiable:
+        return gradient(*tensors)
+    gradient = tf.function(gradient, jit_compile=True) if jit_compile else gradient
+    return [x.numpy() for x in gradient(*tensors)]
