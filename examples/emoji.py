@@ -5,7 +5,7 @@ Data:      about 1,850 emoji, each drawn in two styles, at 64 pixels on white, i
            15 % of the concepts are held out. The archives are downloaded from the npm registry
            (90 MB), or read from FOLDER, where `npm pack` has put them:
                npm pack emoji-datasource-google@16.0.0 @lobehub/fluent-emoji-3d@1.1.0
-Time:      about 40 minutes on one CPU core
+Time:      about 27 minutes on two CPU cores, or 40 minutes on one
 Result:    runs/emoji/ with a sample grid per epoch (one row for each category), attention figures
            of both networks, training curves, the model, run.json with all settings, report.json
            with the scores on held-out concepts, and memorization.json, which says whether training
@@ -65,7 +65,9 @@ def main(arguments=None):
     )
     text = "the folder of the two archives; default: download them"
     parser.add_argument("--data", type=os.path.expanduser, help=text)
-    parser.add_argument("--num-images", default="1000", help="generated images for the scores")
+    text = "generated images for the scores on held-out emoji; default: 1000. The search for "
+    text += "copies always generates as many images as there are for training"
+    parser.add_argument("--num-images", default="1000", help=text)
     given, others = parser.parse_known_args(words_of(arguments))
     try:  # Find wrong options before writing the images.
         settings = settings_of(["train", *others], DEFAULTS)

@@ -47,7 +47,8 @@ def run_few_steps(monkeypatch):
     load_few(monkeypatch)
 
 
-WHOLE = ["guides/attention.md", "guides/fine_tuning.md"]  # They name layers of a preset.
+# Pages that name layers or load weights of a preset.
+WHOLE = ["guides/attention.md", "guides/emoji.md", "guides/fine_tuning.md"]
 
 
 @pytest.mark.slow
@@ -56,6 +57,7 @@ def test_python_blocks(name, tmp_path, monkeypatch):
     """One after the other, as a reader would run them, after what the page's setup prepares."""
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     run_few_steps(monkeypatch)
     if name not in WHOLE:
         build_little(monkeypatch)

@@ -103,8 +103,20 @@ PRESETS: dict[str, dict] = {
             # The penalties replace spectral normalization, as in R3GAN. Their weight was chosen
             # from 0.05, 0.2, 2 and 10 by the KID after 1,000 steps, with one seed (not recorded).
             "use_spectral_norm": False,
+            # Dot products grow until all queries of an image attend to the same position.
+            "attention": {"scores": "cosine"},
             "negative_slope": 0.2,
-            "objective": {"loss": "relativistic", "r1": 0.2, "r2": 0.2, "every": 4},
+            "objective": {
+                "loss": "relativistic",
+                "r1": 0.2,
+                "r2": 0.2,
+                "every": 4,
+                "augmentation": {
+                    "policy": "color,translation",
+                    "probability": "adaptive",
+                    "fill": 1.0,  # The background of the images is white.
+                },
+            },
             "ema_momentum": 0.999,
             "g_learning_rate": 4e-4,
             "d_learning_rate": 4e-4,

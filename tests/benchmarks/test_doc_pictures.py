@@ -32,6 +32,7 @@ def test_pictures_in_miniature(tmp_path, monkeypatch):
         "attention_study.png",
         "curves.png",
         "emoji.png",
+        "emoji_attention.png",
         "few_images.png",
         "few_images_neighbours.png",
         "samples.png",
