@@ -141,7 +141,8 @@ def rows_of(runs):
 def add_arguments(parser):
     text = "the folder of the two archives of `keras_sagan.data.load_emoji`; default: download them"
     parser.add_argument("--emoji", help=text)
-    parser.add_argument("--peer", required=True, help="NAME=COMMAND, as the docstring says")
+    text = "NAME=COMMAND; the docstring says what the command gets and must write"
+    parser.add_argument("--peer", required=True, help=text)
 
 
 def main(arguments=None):

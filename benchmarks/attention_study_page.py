@@ -5,6 +5,7 @@ Result:    docs/attention_study.md and docs/images/attention_study.png, from the
            benchmarks/results/attention_study, also if runs are missing
 """
 
+import argparse
 import itertools
 import json
 import math
@@ -345,9 +346,9 @@ def page(records):
     if failed := [f"`{name}`" for name, record in records.items() if record["not_finite"]]:
         lines += [f"These runs became NaN or infinite and have no score: {', '.join(failed)}.", ""]
     lines += [
-        f"{len(records)} of {total} runs have finished. The same command resumes the study, and",
-        "`python benchmarks/attention_study_page.py` updates this page. The runs took at "
-        f"least {sum(x['cpu_seconds'] for x in records.values()) / 3600:.1f} hours of",
+        f"{len(records)} of {total} runs have finished. `python benchmarks/attention_study.py`",
+        "resumes the study, and `python benchmarks/attention_study_page.py` updates this page. The",
+        f"runs took at least {sum(x['cpu_seconds'] for x in records.values()) / 3600:.1f} hours of",
         "processor time in all (of a run that was resumed, only the last part is counted).",
         "",
         *progress(records),
@@ -392,10 +393,11 @@ def answer(records):
     ends = list(zip(*(row["interval"] for row in rows)))
     low, high = percent(min(ends[0])), percent(max(ends[1]))
     return said or [
-        "The study shows no effect of attention in these small networks, even if two parts of an",
-        "image are never in the same receptive field. Training was short, and runs vary: for the",
-        f"squares at {FAR} px, the 95 % intervals of the differences range from {low} to {high}",
-        "percentage points, so effects within this range can't be excluded.",
+        "The study doesn't show an effect of attention in these small networks, even if two parts",
+        "of an image are never in the same receptive field. Training was short, and runs vary: for",
+        f"squares {FAR} px apart and discriminators of two blocks, the 95 % intervals of the",
+        f"differences range from {low} to {high} percentage points, so effects within this range",
+        "can't be excluded.",
     ]
 
 
@@ -471,7 +473,7 @@ def expectations(records):
         is_open = held is False and why == "no difference shown"
         rows += [f"| {text} | {'not shown' if is_open else words.get(held, held)} | {why} |"]
     if not helpful:
-        rows += ["", f"Rows with `-` have no answer: attention in D has no effect at {FAR} px."]
+        rows += ["", f"Rows with `-` have no answer: D shows no difference at {FAR} px."]
     return ["| expected before the first run | held | result |", "|---|---|---|", *rows, ""]
 
 
@@ -540,7 +542,8 @@ def draw(records, path):
     figure.savefig(path)
 
 
-def main():
+def main(arguments=None):
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args(arguments)
     records = load()
     PAGE.write_text(page(records), encoding="utf-8")
     if records:

@@ -40,8 +40,8 @@ def main(script, text, defaults, all_runs, make, arguments=None, add_arguments=N
     name = Path(script).stem
     parser = common.argument_parser(text, name)
     for setting, default in defaults.items():
-        parser.add_argument(f"--{setting}", type=int, default=default)
-    parser.add_argument("--seeds", type=int, default=seeds)
+        parser.add_argument(f"--{setting}", type=int, default=default, help="default: %(default)s")
+    parser.add_argument("--seeds", type=int, default=seeds, help="default: %(default)s")
     parser.add_argument("--only", nargs="+", help="names of runs; default: all")
     parser.add_argument("--jobs", type=int, default=2, help="processes at once; 0: only this one")
     folder = common.RESULTS / name

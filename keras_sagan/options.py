@@ -81,7 +81,9 @@ STRATEGIES = ("auto", "none", "mirrored", "multi_worker", "tpu")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 INCEPTION = {
-    "inception": Option(PATH, "for color or large images: pytorch-fid's .pth, or TF-GAN's folder"),
+    "inception": Option(
+        PATH, "for color or large images: pytorch-fid's .pth or URL, or TF-GAN's folder"
+    ),
     "inception_sha256": Option(TEXT, "the digest of its files; downloads it from TF-Hub"),
 }
 DATA = {

@@ -146,7 +146,7 @@ def extractor_for(image_shape, settings, name=None):
         return metrics.TFGANInception(inception or metrics.TFGAN_INCEPTION_HANDLE, digest)
     if is_inception:
         option = "--inception" if inception is not None else "--inception-sha256"
-        raise ValueError(f"{option} needs --extractor tfgan. Received: {name}")
+        raise ValueError(f"{option} chooses the network: leave out --extractor. Received: {name}")
     classes = {
         "dinov2": metrics.DINOv2Features,
         "efficientnet": metrics.EfficientNetLite0Features,

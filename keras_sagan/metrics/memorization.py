@@ -203,6 +203,8 @@ class Memorization(FeatureMetric):
                 f"authpct{' and memorized' * has_held_out} can't be trusted below {_FEW} images. "
                 f"Received: {real.num_images} real and {count} generated images"
             )
+        if not has_held_out:
+            notes.append("memorized and ct_score need held-out images (`held_out`)")
         if has_held_out and count < _CELLS * _LEAST_IN_CELL:
             notes.append(
                 f"ct_score {'is' if count < _LEAST_IN_CELL else 'may be'} NaN: a cell needs "

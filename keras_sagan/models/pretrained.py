@@ -1,12 +1,15 @@
 """Loads the trained weights of presets, and loads models from the Hugging Face Hub."""
 
+import collections
 import inspect
+import io
 import json
 import os
 import warnings
 import zipfile
 from pathlib import Path
 
+import h5py
 import keras
 
 from keras_sagan.checks import check_choice, check_path, require
@@ -42,8 +45,9 @@ def find_weights(preset, settings, load_weights):
     path = RECORDS / f"{preset}.json"
     if not path.exists():
         raise ValueError(
-            f"`load_weights` must be the path of your own .keras or .weights.h5 file for preset "
-            f"{preset!r}, of which no trained weights are published. Received: load_weights=True"
+            f"`load_weights` must be the path of a .keras or .weights.h5 file for {preset!r}, of "
+            "which the package has no weights. The repository has weights of some presets in "
+            "`examples/weights`. Received: load_weights=True"
         )
     _check_networks(preset, settings)
     record = json.loads(path.read_text(encoding="utf-8"))
@@ -74,6 +78,7 @@ def load_weights(model, path):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             model.load_weights(path)
+        _check_all_loaded(model, path)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         reason = " ".join([x for x in str(error).splitlines() if x][:2])
         raise ValueError(
@@ -82,6 +87,27 @@ def load_weights(model, path):
         ) from error
     for found in caught:  # If loading fails, Keras's warnings about each layer aren't shown.
         warnings.warn_explicit(found.message, found.category, found.filename, found.lineno)
+
+
+def _check_all_loaded(model, path):
+    """Raises an error if a file has arrays for layers that a network lacks, which Keras ignores."""
+    counts = collections.Counter()
+
+    def count(name, item):
+        counts[name.partition("/")[0]] += isinstance(item, h5py.Dataset)
+
+    file = path
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            file = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(file) as content:
+        content.visititems(count)
+    for name in ("generator", "discriminator"):
+        if counts[name] != len(getattr(model, name).weights):
+            raise ValueError(
+                f"its {name} has {counts[name]} arrays, and the model's has "
+                f"{len(getattr(model, name).weights)}"
+            )
 
 
 def load_from_hub(name, kind, recipe, load_weights, overrides):
@@ -100,6 +126,11 @@ def load_from_hub(name, kind, recipe, load_weights, overrides):
         raise ValueError(
             f"`name` must lead to a complete model. Received: name={name!r}, whose weights file is "
             "damaged"
+        ) from error
+    except Exception as error:  # `huggingface_hub` raises errors of several libraries.
+        raise OSError(
+            f"`name` can't be loaded from the Hugging Face Hub ({type(error).__name__}: {error}). "
+            f"Received: name={name!r}"
         ) from error
     if not isinstance(model, kind):
         raise ValueError(

@@ -374,9 +374,10 @@ def test_evaluate_by_all_of_its_options(run, tmp_path, capsys):
         assert main(["evaluate", str(run), *options, *option]) == 1
         assert f"--reference can't be combined with {option[0]}." in capsys.readouterr().err
     assert main(["evaluate", str(run), *options, "--inception", str(tmp_path)]) == 1
-    assert "--inception needs --extractor tfgan. Received: grey" in capsys.readouterr().err
+    message = "--inception chooses the network: leave out --extractor. Received: grey"
+    assert message in capsys.readouterr().err
     assert main(["evaluate", str(run), *options, "--inception-sha256", "0" * 64]) == 1
-    assert "--inception-sha256 needs --extractor tfgan." in capsys.readouterr().err
+    assert "--inception-sha256 chooses the network: leave out" in capsys.readouterr().err
 
 
 def test_a_pth_file_is_for_fid_inception_and_anything_else_for_tfgan():

@@ -20,6 +20,7 @@ from keras_sagan.callbacks import FIDEvaluator
 from keras_sagan.metrics import GreyClassifierFeatures
 from keras_sagan.models import pretrained
 
+ROOT = Path(__file__).parents[2]
 PRESET = "sagan_fashion_mnist_32"
 RECORD = json.loads((pretrained.RECORDS / f"{PRESET}.json").read_text())
 # Of networks that are built in no time.
@@ -55,7 +56,7 @@ def test_the_recorded_fid(model):
     evaluator.set_model(model)
     assert evaluator.evaluate() == pytest.approx(RECORD["fid"], rel=1e-3)
     assert evaluator.protocol["reference_sha256"] == RECORD["protocol"]["reference_sha256"]
-    guide = Path(__file__).parents[2] / "docs" / "guides" / "fine_tuning.md"
+    guide = ROOT / "docs" / "guides" / "fine_tuning.md"
     assert f"FID is\n{RECORD['fid']:.1f}" in guide.read_text(encoding="utf-8")
 
 
@@ -72,7 +73,7 @@ def test_settings_that_leave_the_networks_alone_may_differ():
     [
         {"base_filters": 8},
         {"num_classes": None},
-        {"attention_resolutions": (8,)},
+        {"attention_resolutions": (4,)},
         {"attention": {"pool_size": 1}},
         {"use_spectral_norm": False},
     ],
@@ -89,13 +90,33 @@ def test_a_list_is_as_good_as_a_tuple():
 
 
 def test_a_preset_without_published_weights():
-    message = "`load_weights` must be the path of your own.*'sagan_photos_64'.*load_weights=True"
+    message = "`load_weights` must be the path of.*'sagan_photos_64'.*load_weights=True"
     with pytest.raises(ValueError, match=message):
         SAGAN.from_preset("sagan_photos_64", load_weights=True)
 
 
 def test_the_weights_of_the_package_are_small():
     assert 0 < sum(x.stat().st_size for x in pretrained.RECORDS.glob("*.h5")) < 4_000_000
+
+
+@pytest.mark.any_backend
+def test_the_emoji_weights_of_the_examples():
+    """Smileys are yellow on white, and flags are as wide as the image."""
+    (path,) = (ROOT / "examples" / "weights").glob("sagan_emoji_64-*.weights.h5")
+    model = SAGAN.from_preset("sagan_emoji_64", load_weights=path)
+    record = json.loads((ROOT / "benchmarks" / "results" / "emoji.json").read_text())
+    assert int(keras.ops.convert_to_numpy(model.steps)) == record["steps"]
+    flags, smileys = np.split(model.generate(32, labels=np.repeat([2, 6], 16), seed=0) / 255.0, 2)
+    corners = np.concatenate([flags, smileys])[:, :: 64 - 1, :: 64 - 1]
+    assert np.median(corners) > 0.95
+    red, green, blue = np.moveaxis(np.median(smileys[:, 24:40, 24:40], axis=(0, 1, 2)), -1, 0)
+    assert red > green > blue + 0.3
+
+    def width(images):
+        """The share of columns that aren't white in the middle of an image."""
+        return np.mean(images[:, 24:40].min(axis=(1, 3)) < 0.8)
+
+    assert width(flags) > 0.95 > width(smileys)
 
 
 @pytest.fixture
@@ -208,6 +229,16 @@ def test_a_file_of_other_networks(own, changes):
         load(own[1] / "model.weights.h5", **changes)
 
 
+@pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
+def test_a_file_with_a_layer_more(tmp_path, name):
+    """Keras ignores what a file has in addition."""
+    model = SAGAN.from_preset("sagan_photos_64", **{**SMALL, "attention_resolutions": (4,)})
+    (model.save if name == "model.keras" else model.save_weights)(tmp_path / name)
+    load(tmp_path / name, attention_resolutions=(4,))
+    with pytest.raises(ValueError, match="same networks.*its generator has .* arrays, and the mod"):
+        load(tmp_path / name)
+
+
 @pytest.mark.parametrize("value", ["no such file", 3, None])
 def test_no_file(value):
     with pytest.raises(
@@ -254,6 +285,15 @@ def test_a_model_on_the_hub(own, hub):
         (name,) = given
         with pytest.raises(ValueError, match=f"`{name}` must not be given .*Received: {name}="):
             SAGAN.from_preset("hf://user/name", **given)
+
+
+def test_a_hub_that_cannot_be_reached(hub, monkeypatch):
+    def offline(*arguments, **options):
+        raise RuntimeError("no route")
+
+    monkeypatch.setattr(sys.modules["huggingface_hub"], "snapshot_download", offline)
+    with pytest.raises(OSError, match=r"`name` can't be .*\(RuntimeError: no route\).*user/name"):
+        SAGAN.from_preset("hf://user/name")
 
 
 def test_another_model_on_the_hub(hub):
