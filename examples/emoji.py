@@ -5,7 +5,7 @@ Data:      about 1,850 emoji, each drawn in two styles, at 64 pixels on white, i
            15 % of the concepts are held out. The archives are downloaded from the npm registry
            (90 MB), or read from FOLDER, where `npm pack` has put them:
                npm pack emoji-datasource-google@16.0.0 @lobehub/fluent-emoji-3d@1.1.0
-Time:      about 28 minutes on two CPU cores, or 36 minutes on one
+Time:      about half an hour on two CPU cores
 Result:    runs/emoji/ with a sample grid per epoch (one row for each category), attention figures
            of both networks, training curves, the model, run.json with all settings, report.json
            with the scores on held-out concepts, and memorization.json, which says whether training

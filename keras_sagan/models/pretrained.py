@@ -103,11 +103,10 @@ def _check_all_loaded(model, path):
     with h5py.File(file) as content:
         content.visititems(count)
     for name in ("generator", "discriminator"):
-        if counts[name] != len(getattr(model, name).weights):
-            raise ValueError(
-                f"its {name} has {counts[name]} arrays, and the model's has "
-                f"{len(getattr(model, name).weights)}"
-            )
+        expected = len(getattr(model, name).weights)
+        if counts[name] != expected:
+            text = f"its {name} has {counts[name]} arrays, and the model's has {expected}"
+            raise ValueError(text)
 
 
 def load_from_hub(name, kind, recipe, load_weights, overrides):
@@ -127,6 +126,8 @@ def load_from_hub(name, kind, recipe, load_weights, overrides):
             f"`name` must lead to a complete model. Received: name={name!r}, whose weights file is "
             "damaged"
         ) from error
+    except ValueError:  # It was reached, but isn't a model that Keras can load safely.
+        raise
     except Exception as error:  # `huggingface_hub` raises errors of several libraries.
         raise OSError(
             f"`name` can't be loaded from the Hugging Face Hub ({type(error).__name__}: {error}). "

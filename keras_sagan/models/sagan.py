@@ -223,6 +223,7 @@ class SAGAN(SamplingMixin, InversionMixin, keras.Model):
             ValueError: If the preset, recipe or a setting is unknown, the preset has no trained
                 weights, an override doesn't match the trained weights, or a weights file is
                 damaged or incomplete, or doesn't match the networks.
+            OSError: If a model can't be loaded from the Hugging Face Hub.
             ImportError: If the model is on the Hugging Face Hub and `huggingface_hub` isn't
                 installed.
 

@@ -243,9 +243,9 @@ def make_pure_step(model, step, is_training=True):
 def make_step_function(model, step, check, is_training):
     """Returns the function for `fit` or `evaluate`.
 
-    Keras calls the function with the model's state and an iterator.
-    The function runs `steps_per_execution` steps, or fewer at the end of the data. Unlike Keras's
-    own function, it writes the new values to the variables after every step. Callbacks and other
+    Keras calls the function with the model's state and an iterator. The function runs
+    `steps_per_execution` steps, or fewer at the end of the data. Unlike Keras's own function, it
+    writes the new values to the variables after every step. Callbacks and other
     threads can therefore read current values without `jax_state_sync`, and callbacks can assign
     variables. After an interrupt, variables have the values of the last complete step.
     """

@@ -73,7 +73,7 @@ def test_settings_that_leave_the_networks_alone_may_differ():
     [
         {"base_filters": 8},
         {"num_classes": None},
-        {"attention_resolutions": (4,)},
+        {"attention_resolutions": (8,)},
         {"attention": {"pool_size": 1}},
         {"use_spectral_norm": False},
     ],
